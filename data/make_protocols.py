@@ -1,0 +1,86 @@
+"""Freeze the protocols: writes ``data/protocols/*.json``.
+
+    python data/make_protocols.py [name …]
+
+Needs the data sets (cache, mirror or internet) and ResNet50's weights, whose neighbours the audit looks at for crops.
+The written files are what counts; this script says how they came about and is not part of a normal run.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from helpers import paths
+from helpers.evaluation.protocol import Protocol, leave_one_out, one_per_class_gallery, query_gallery
+from helpers.features.describer import describer
+from helpers.pictures import att_faces, caltech101, cifar10, imagenet, lfw, samples
+from helpers.pictures.audit import audit
+from helpers.pictures.imageset import ImageSet
+
+
+def audited(images: ImageSet) -> ImageSet:
+    """The set with copies of one original as groups, so that none of them answers for another."""
+    found = audit(images, describer("resnet50").describe(images))
+    print(found)
+    return replace(images, groups=found.groups()) if len(found) else images
+
+
+def split(images: ImageSet, queries: str, gallery: str, name: str) -> Protocol:
+    """One official split asks, the other answers."""
+    asks = np.array([key.startswith(f"{queries}/") for key in images.keys])
+    answers = np.array([key.startswith(f"{gallery}/") for key in images.keys])
+    return query_gallery(images, asks, answers, name, description=f"The pictures of {queries} ask, those of {gallery} answer.")
+
+
+def sample_drawings() -> Protocol:
+    """Drawings ask, photographs and distractors answer."""
+    photos, drawings = samples.with_distractors(), samples.drawings()
+    both = ImageSet(
+        "sample",
+        photos.paths + drawings.paths,
+        np.concatenate([photos.labels, drawings.labels]),
+        photos.class_names,
+        root=photos.root,
+    )
+    asks = np.arange(len(both)) >= len(photos)
+    text = "Drawings ask, photographs and distractors answer."
+    return query_gallery(both, asks, ~asks, "sample-drawings", description=text)
+
+
+PROTOCOLS: dict[str, Callable[[], Protocol]] = {
+    "sample-leave-one-out": lambda: leave_one_out(audited(samples.photos()), "sample-leave-one-out"),
+    "sample-distractors": lambda: leave_one_out(
+        audited(samples.with_distractors()),
+        "sample-distractors",
+        description="Each photograph of a class asks, all others and the distractors answer; its copies are not counted.",
+    ),
+    "sample-drawings": sample_drawings,
+    # In a studio series every second picture nearly repeats another; that is the data set, so it is not audited.
+    "att-faces-leave-one-out": lambda: leave_one_out(att_faces.load(), "att-faces-leave-one-out"),
+    "att-faces-one-per-person": lambda: one_per_class_gallery(att_faces.load(), "att-faces-one-per-person"),
+    "lfw-leave-one-out": lambda: leave_one_out(
+        audited(lfw.load(min_pictures=20, singletons=True)),
+        "lfw-leave-one-out",
+        description="Each picture of a person with at least 20 asks, all others and the people with one picture answer; "
+        "copies are not counted.",
+    ),
+    "imagenette-val-train": lambda: split(audited(imagenet.imagenette()), "val", "train", "imagenette-val-train"),
+    "caltech101-leave-one-out": lambda: leave_one_out(
+        audited(caltech101.load()),
+        "caltech101-leave-one-out",
+        description="Each picture of a class asks, all others and BACKGROUND_Google answer; copies are not counted.",
+    ),
+    "cifar10-test-train": lambda: split(audited(cifar10.load()), "test", "train", "cifar10-test-train"),
+}
+
+
+def main(names: list[str]) -> None:
+    for name in names or PROTOCOLS:
+        protocol = PROTOCOLS[name]()
+        print(protocol, "→", protocol.save(paths.protocols_dir() / f"{name}.json").name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Content-based image retrieval: pictures → vectors → index → ranking → scores → what a person sees."""

@@ -1,0 +1,203 @@
+"""Run the notebooks headless: ``python -m helpers.course``, which is what ``run_all.sh`` calls.
+
+Each notebook runs in a process of its own through papermill, with a time-out a cell and one for the whole; a run
+that hangs is ended and tried once more, a run that fails is not.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import paths
+
+NOTEBOOKS = paths.ROOT / "notebooks"
+BUILD = paths.ROOT / "build"
+CELL_SECONDS = {"sample": 600, "full": 3600}
+WHOLE_SECONDS = {"sample": 1200, "full": 7200}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run of one notebook ended."""
+
+    notebook: str
+    ok: bool
+    seconds: float
+    headline: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
+    options = _parser().parse_args(arguments)
+    notebooks = select(options.only)
+    if not notebooks:
+        print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
+        return 2
+    figures = paths.figures_dir() if options.save else BUILD / "figures"
+    if not options.save:
+        _start_leaderboard(figures)
+    started = time.perf_counter()
+    print(f"{len(notebooks)} notebooks, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
+    outcomes = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = pool.map(lambda notebook: run(notebook, options.profile, figures), notebooks)
+        for notebook, outcome in zip(notebooks, runs, strict=True):
+            outcomes.append(outcome)
+            state = "ok" if outcome.ok else "FAILED"
+            print(
+                f"[{len(outcomes)}/{len(notebooks)}] {outcome.notebook:<28} {state:<6} {outcome.seconds:5.0f} s  "
+                f"{outcome.headline}",
+                flush=True,
+            )
+            if options.save and outcome.ok:
+                _save(notebook)
+    print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def select(only: str | None) -> list[Path]:
+    """The numbered notebooks, or those whose numbers ``only`` lists (``"00,10"``)."""
+    notebooks = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if re.match(r"\d\d_", path.name))
+    if only is None:
+        return notebooks
+    wanted = {number.strip().zfill(2) for number in only.split(",") if number.strip()}
+    unknown = wanted - set(map(_number, notebooks))
+    if unknown:
+        return []
+    return [path for path in notebooks if _number(path) in wanted]
+
+
+def run(
+    notebook: Path, profile: str, figures: Path, parameters: dict | None = None, output: Path | None = None
+) -> Outcome:
+    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is tried once more."""
+    output = output or BUILD / "notebooks" / notebook.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figures.mkdir(parents=True, exist_ok=True)
+    result = figures / "results" / f"{notebook.stem}.json"
+    result.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent), "--no-progress-bar",
+        "--log-level", "ERROR", "--kernel", "python3", "--execution-timeout", str(CELL_SECONDS[profile]),
+        "-p", "PROFILE", profile,
+    ]  # fmt: skip
+    for name, value in (parameters or {}).items():
+        command += ["-y", json.dumps({name: value})]
+    environment = os.environ | {"LOOKALIKE_FIGURES": str(figures), "JUPYTER_PREFER_ENV_PATH": "1"}
+    started = time.perf_counter()
+    for _ in range(2):
+        code, log = _bounded(command, environment, WHOLE_SECONDS[profile])
+        if code is not None and "CellTimeoutError" not in log:
+            break
+    seconds = time.perf_counter() - started
+    output.with_suffix(".log").write_text(log, encoding="utf-8")
+    if code == 0 and result.is_file():
+        return Outcome(notebook.stem, True, seconds, json.loads(result.read_text(encoding="utf-8"))["headline"])
+    reason = "it wrote no results file" if code == 0 else _last_line(log) if code is not None else "it did not end"
+    return Outcome(notebook.stem, False, seconds, f"{reason} (log: {output.with_suffix('.log')})")
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """The table at the end: notebook, seconds, headline result, ok or failed."""
+    width = max(len(outcome.notebook) for outcome in outcomes)
+    lines = [f"{'notebook':<{width}}  seconds  state   headline", "-" * (width + 60)]
+    lines += [
+        f"{outcome.notebook:<{width}}  {outcome.seconds:7.0f}  {'ok' if outcome.ok else 'FAILED':<6}  {outcome.headline}"
+        for outcome in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def _bounded(command: list[str], environment: dict, seconds: int) -> tuple[int | None, str]:
+    """Exit status (None: it had to be ended) and output; the kernel, a child of the child, is ended with it."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        log, _ = process.communicate(timeout=seconds)
+        return process.returncode, log
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return None, process.communicate()[0] + f"\nnot finished after {seconds} s: ended"
+    except BaseException:  # Ctrl-C must not leave a kernel behind
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def _last_line(log: str) -> str:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.splitlines()]
+    return next((line for line in reversed(lines) if line), "it said nothing")
+
+
+def _number(notebook: Path) -> str:
+    return notebook.name[:2]
+
+
+def _start_leaderboard(figures: Path) -> None:
+    """A run that is not kept still shows its rows beside the committed ones."""
+    figures.mkdir(parents=True, exist_ok=True)
+    committed = paths.figures_dir() / "leaderboard.csv"
+    if committed.is_file():
+        shutil.copy(committed, figures / "leaderboard.csv")
+
+
+def _save(notebook: Path) -> None:
+    """Replace the committed notebook by its executed copy, without what differs from run to run or is papermill's."""
+    import nbformat
+
+    executed = nbformat.read(BUILD / "notebooks" / notebook.name, as_version=4)
+    executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    executed.metadata.pop("papermill", None)
+    executed.metadata.pop("widgets", None)
+    count = 0
+    for cell in executed.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("papermill-")]
+        if not cell.metadata["tags"]:
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = count
+    temporary = notebook.with_suffix(".part")
+    nbformat.write(executed, temporary)
+    temporary.replace(notebook)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run_all.sh", description="Run the course's notebooks from top to bottom.")
+    parser.add_argument("--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)")
+    parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
+    parser.add_argument("--save", action="store_true", help="refresh the committed notebooks and figures")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

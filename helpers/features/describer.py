@@ -1,0 +1,159 @@
+"""Describer: anything that turns pictures into vectors, and the registry that opens one by name."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from helpers.features import store
+from helpers.pictures import reading
+from helpers.pictures.imageset import ImageSet
+
+
+class Describer(ABC):
+    """Turns pictures into vectors. A colour histogram and ResNet152 are the same thing to the rest of the house.
+
+    A subclass sets the attributes and writes `compute`.
+
+    Attributes
+    ----------
+    name : what tables call it, e.g. ``"resnet50"``.
+    dim : length of a vector.
+    settings : everything that changes the vectors, as plain JSON; goes into the fingerprint.
+    weights : what its numbers were learnt from, e.g. ``"imagenet"``, or ``"none"``.
+    size, resize_rule : how pictures are brought to one shape, see `helpers.pictures.reading.resize`.
+    normalise : whether vectors are brought to Euclidean length one.
+    """
+
+    name: str
+    dim: int
+    settings: dict
+    weights: str = "none"
+    size: int
+    resize_rule: str = "squash"
+    batch_size: int = 32
+    normalise: bool = True
+
+    #: Seconds and pictures of everything computed (not read from the store) so far.
+    seconds: float = 0.0
+    computed: int = 0
+
+    @abstractmethod
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, size, size, 3) → floating (b, dim), not yet normalised."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The name and a hash of all settings: vectors with equal fingerprints can be compared."""
+        everything = {
+            "settings": self.settings,
+            "size": self.size,
+            "resize": self.resize_rule,
+            "normalise": self.normalise,
+            "dim": self.dim,
+        }
+        digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:12]}"
+
+    @property
+    def pictures_per_second(self) -> float | None:
+        """From file to vector, over everything computed so far; None before anything was."""
+        return self.computed / self.seconds if self.computed else None
+
+    def describe(self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True) -> np.ndarray:
+        """float32 (n, dim): row *i* describes picture *i*.
+
+        Vectors are kept on disk by the pictures' content, batch by batch: a second call computes nothing, and a
+        call that was killed goes on where it was. A picture that can't be read gets a row of NaN, which no index
+        accepts, after one `UnreadablePictureWarning` that counts and names them all.
+
+        Raises
+        ------
+        UnreadablePicture : a picture can't be read, and ``strict`` is set.
+        """
+        if not cache:
+            vectors = np.full((len(images), self.dim), np.nan, np.float32)
+            for rows, part in self._stream(images.paths, strict, progress, images.name):
+                vectors[rows] = part
+            return vectors
+
+        hashes = [store.content_hash(path) for path in images.paths]
+        with store.VectorStore(self.fingerprint, self.dim) as kept:
+            known = kept.known(hashes)
+            # One picture of each content: copies share a vector.
+            missing = {h: row for row, h in reversed(list(enumerate(hashes))) if h not in known}
+            todo = sorted(missing.values())
+            for rows, part in self._stream([images.paths[row] for row in todo], strict, progress, images.name):
+                kept.put([hashes[todo[row]] for row in rows], part)
+            return kept.get(hashes)
+
+    def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 (m, dim) of pictures that are already uint8 (height, width, 3) RGB; nothing is cached."""
+        vectors = np.empty((len(pictures), self.dim), np.float32)
+        for start in range(0, len(pictures), self.batch_size):
+            part = [reading.resize(picture, self.size, self.resize_rule) for picture in pictures[start:][: self.batch_size]]
+            vectors[start : start + len(part)] = self._vectors(np.stack(part))
+        return vectors
+
+    def _stream(self, files: Sequence[Path], strict: bool, progress: bool, label: str):
+        """Batches of (rows, vectors), computed; the time from file to vector is taken."""
+        bar = tqdm(total=len(files), desc=f"{self.name} · {label}", unit="picture", disable=None if progress else True)
+        with bar:
+            start = perf_counter()
+            for rows, pixels in reading.batches(files, self.size, self.resize_rule, self.batch_size, strict):
+                part = self._vectors(pixels)
+                self.seconds += perf_counter() - start
+                self.computed += len(rows)
+                bar.update(len(rows))
+                yield rows, part
+                start = perf_counter()
+
+    def _vectors(self, pixels: np.ndarray) -> np.ndarray:
+        vectors = np.asarray(self.compute(pixels), dtype=np.float32)
+        if vectors.shape != (len(pixels), self.dim):
+            raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(len(pixels), self.dim)}")
+        if self.normalise:
+            length = np.linalg.norm(vectors, axis=1, keepdims=True)
+            # The zero vector has no direction; it stays zero.
+            vectors = vectors / np.where(length > 0, length, 1)
+        return vectors
+
+
+_REGISTRY: dict[str, Callable[..., Describer]] = {}
+
+
+def register(name: str, make: Callable[..., Describer]) -> None:
+    """Make ``describer(name, **settings)`` call ``make(**settings)``."""
+    _REGISTRY[name] = make
+
+
+def names() -> list[str]:
+    """All names that `describer` opens."""
+    _load_all()
+    return sorted(_REGISTRY)
+
+
+def describer(name: str, **settings) -> Describer:
+    """Open a describer by name, e.g. ``describer("resnet50", size=256)``.
+
+    Raises
+    ------
+    KeyError : no describer is called that; the message lists those that are.
+    WeightsUnavailable : it is a network whose trained weights can't be had.
+    """
+    _load_all()
+    try:
+        make = _REGISTRY[name.lower()]
+    except KeyError:
+        raise KeyError(f"no describer is called {name!r}; there are: {', '.join(sorted(_REGISTRY))}") from None
+    return make(**settings)
+
+
+def _load_all() -> None:
+    """The modules register their describers when they are imported."""
+    from helpers.features import colour_shape, deep  # noqa: F401

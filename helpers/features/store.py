@@ -1,0 +1,145 @@
+"""Vectors on disk, keyed by a picture's content and a describer's settings.
+
+One SQLite file a describer: every batch is a transaction, so a killed run loses at most the batch that it
+was computing, a full disk loses nothing that was stored, and two processes may write at the same time.
+"""
+
+import hashlib
+import sqlite3
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from helpers import paths
+
+#: SQLite's bound on variables in one statement was 999 for a long time.
+_CHUNK = 900
+_UNREADABLE = b"no such file"
+
+
+class VectorStoreError(OSError):
+    """Vectors can't be stored or read; the message names the file and the remedy."""
+
+
+def content_hash(path: str | Path) -> bytes:
+    """16 bytes that stand for a file's content; a missing file gets a value of its own, which is never stored."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError:
+        return _UNREADABLE + str(path).encode()
+
+
+class VectorStore:
+    """The vectors of one describer; use it as a context manager.
+
+    Parameters
+    ----------
+    fingerprint : `Describer.fingerprint`; names the file.
+    dim : length of a vector.
+    folder : where the file lives; the cache's ``vectors`` by default.
+
+    A folder that can't be written to is no reason to compute nothing: the vectors are then kept in memory
+    for this one run, after a warning that says so.
+
+    Raises
+    ------
+    VectorStoreError : the file is damaged, or holds vectors of another length, or the disk is full.
+    """
+
+    def __init__(self, fingerprint: str, dim: int, folder: Path | None = None):
+        self.dim = dim
+        self.path = (folder or paths.cache_dir() / "vectors") / f"{fingerprint}.sqlite"
+        self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self._prepare(sqlite3.connect(self.path, timeout=120))
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                raise VectorStoreError(
+                    f"{self.path} is damaged ({error}). Delete it; its vectors will be computed again."
+                ) from error
+            reason = error
+        except OSError as error:
+            reason = error
+        if "full" in str(reason):
+            raise self._failed(reason) from reason
+        warnings.warn(
+            f"{self.path} can't be written ({reason}): vectors are computed but not kept. "
+            "Set LOOKALIKE_CACHE to a folder that can be written.",
+            stacklevel=4,
+        )
+        return self._prepare(sqlite3.connect(":memory:"))
+
+    def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        with database:
+            database.execute("CREATE TABLE IF NOT EXISTS vectors (picture BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        # A table that is there already needs no writing; taking the lock tells a read-only file before hours of work.
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+        row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
+        if row and row[0] != 4 * self.dim:
+            database.close()
+            raise VectorStoreError(
+                f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it or rename the describer."
+            )
+        return database
+
+    def __enter__(self) -> "VectorStore":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        return self._database.execute("SELECT count(*) FROM vectors").fetchone()[0]
+
+    def known(self, pictures: Iterable[bytes]) -> set[bytes]:
+        """Those of the content hashes whose vectors are stored."""
+        return {picture for picture, _ in self._select("picture, 0", pictures)}
+
+    def get(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """float32 (n, dim) in the order asked for; a row of NaN for a picture that is not stored."""
+        vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
+        rows: dict[bytes, list[int]] = {}
+        for row, picture in enumerate(pictures):
+            rows.setdefault(picture, []).append(row)
+        for picture, vector in self._select("picture, vector", rows):
+            vectors[rows[picture]] = np.frombuffer(vector, "<f4")
+        return vectors
+
+    def put(self, pictures: Sequence[bytes], vectors: np.ndarray) -> None:
+        """Store float32 (n, dim), all or none; a vector that is already there stays.
+
+        Raises
+        ------
+        VectorStoreError : the disk is full, or the file can't be written any more.
+        """
+        vectors = np.ascontiguousarray(vectors, dtype="<f4")
+        if vectors.shape != (len(pictures), self.dim):
+            raise ValueError(f"expected vectors of shape {(len(pictures), self.dim)}, got {vectors.shape}")
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
+                    ((picture, vector.tobytes()) for picture, vector in zip(pictures, vectors, strict=True)),
+                )
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> VectorStoreError:
+        return VectorStoreError(
+            f"{self.path} can't be written: {error}. What was stored before is kept. "
+            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again: it goes on from there."
+        )
+
+    def _select(self, columns: str, pictures: Iterable[bytes]):
+        pictures = list(dict.fromkeys(pictures))
+        for start in range(0, len(pictures), _CHUNK):
+            part = pictures[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)

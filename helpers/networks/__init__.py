@@ -1,0 +1,1 @@
+"""What sees: networks, their pretrained weights and their training."""

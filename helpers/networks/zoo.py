@@ -1,0 +1,132 @@
+"""The networks that can see for us: one table, one way to build each with trained weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row of the zoo.
+
+    Parameters
+    ----------
+    name : what the project calls it.
+    builder : name of the class of networks in ``keras.applications``.
+    module : the module of ``keras.applications`` whose ``preprocess_input`` this network was trained with.
+    size : side of the square input in pixels.
+    embedding : the layer whose output is the vector.
+    features : the last layer with a spatial map, (h, w, channels).
+    dim : length of the vector.
+    source : the paper.
+    """
+
+    name: str
+    builder: str
+    module: str
+    size: int
+    embedding: str
+    features: str
+    dim: int
+    source: str
+
+
+ZOO = {
+    network.name: network
+    for network in (
+        Network("resnet50", "ResNet50", "resnet", 224, "avg_pool", "conv5_block3_out", 2048, "He et al. 2016"),
+        Network("resnet152", "ResNet152", "resnet", 224, "avg_pool", "conv5_block3_out", 2048, "He et al. 2016"),
+        Network("vgg16", "VGG16", "vgg16", 224, "fc1", "block5_pool", 4096, "Simonyan & Zisserman 2015"),
+        Network(
+            "inceptionresnetv2", "InceptionResNetV2", "inception_resnet_v2", 250, "avg_pool", "conv_7b_ac", 1536,
+            "Szegedy et al. 2017",
+        ),
+        Network(
+            "efficientnetv2l", "EfficientNetV2L", "efficientnet_v2", 480, "avg_pool", "top_activation", 1280,
+            "Tan & Le 2021",
+        ),
+    )
+}  # fmt: skip
+
+
+def network(name: str) -> Network:
+    """One row of the table.
+
+    Raises
+    ------
+    KeyError : there is no such network; the message lists those that are.
+    """
+    try:
+        return ZOO[name.lower()]
+    except KeyError:
+        raise KeyError(f"no network is called {name!r}; there are: {', '.join(ZOO)}") from None
+
+
+def architecture(name: str, size: int | None = None, classifier: bool = True) -> "keras.Model":
+    """The network as Keras builds it, WITHOUT trained weights: for `weights` to fill, not for use as it is.
+
+    size : side of the input; another one than the classifier's own needs ``classifier=False``.
+    """
+    import keras
+
+    row = network(name)
+    side = size or (_classifier_size(row) if classifier else row.size)
+    return getattr(keras.applications, row.builder)(
+        weights=None, include_top=classifier, input_shape=(side, side, 3), **({} if classifier else {"pooling": "avg"})
+    )
+
+
+def classifier(name: str) -> "keras.Model":
+    """The whole trained network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes.
+
+    Raises
+    ------
+    WeightsUnavailable : no source gives its weights.
+    """
+    from helpers.networks import weights
+
+    model = architecture(name)
+    model.set_weights(weights.arrays(name))
+    return model
+
+
+def embedder(name: str, size: int | None = None) -> "keras.Model":
+    """The trained network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
+
+    Raises
+    ------
+    WeightsUnavailable : no source gives its weights.
+    ValueError : this network's embedding needs its own input size.
+    """
+    import keras
+
+    from helpers.networks import weights
+
+    row = network(name)
+    size = size or row.size
+    if row.embedding == "avg_pool":
+        # Convolutions take any size; the classifier behind them, whose arrays come last, is left away.
+        model = architecture(name, size, classifier=False)
+        model.set_weights(weights.arrays(name)[: len(model.get_weights())])
+        return model
+    if size != _classifier_size(row):
+        raise ValueError(f"{name}'s layer {row.embedding} needs {_classifier_size(row)} × {_classifier_size(row)} input")
+    model = classifier(name)
+    return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+
+
+def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What the network's training did to pixels: 0 … 255 RGB (b, h, w, 3) → the network's own input."""
+    import keras
+
+    return getattr(keras.applications, network(name).module).preprocess_input
+
+
+def _classifier_size(row: Network) -> int:
+    """The input size that the published classifier was trained for."""
+    return 299 if row.name == "inceptionresnetv2" else row.size

@@ -1,0 +1,55 @@
+"""Where everything lives, and the environment variables that move it.
+
+No other module reads the environment.
+
+==================  ==============================  ==========================================
+variable            default                         meaning
+==================  ==============================  ==========================================
+LOOKALIKE_CACHE     ``data/cache`` of the project   downloads, data sets, weights, vectors
+LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
+LOOKALIKE_FIGURES   ``figures`` of the project      where notebooks write pictures and tables
+==================  ==============================  ==========================================
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable, "").strip()
+    return Path(value).expanduser().resolve() if value else default
+
+
+def data_dir() -> Path:
+    """What ships with the project: the sample, the frozen protocols, the table of ImageNet's classes."""
+    return ROOT / "data"
+
+
+def cache_dir() -> Path:
+    """What can be made again: downloads, unpacked data sets, weights, vectors."""
+    return _folder("LOOKALIKE_CACHE", ROOT / "data" / "cache")
+
+
+def mirror_dir() -> Path | None:
+    """A folder of archives to use instead of the internet, or None (unset, empty or ``none``)."""
+    value = os.environ.get("LOOKALIKE_MIRROR", "").strip()
+    if value.lower() in ("", "none"):
+        return None
+    return Path(value).expanduser().resolve()
+
+
+def protocols_dir() -> Path:
+    """The frozen protocols, one JSON file each."""
+    return data_dir() / "protocols"
+
+
+def figures_dir() -> Path:
+    """Pictures and tables that the notebooks write."""
+    return _folder("LOOKALIKE_FIGURES", ROOT / "figures")
+
+
+def results_dir() -> Path:
+    """One JSON file a notebook: what it ran on and what it measured."""
+    return figures_dir() / "results"

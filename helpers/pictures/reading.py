@@ -1,0 +1,201 @@
+"""From a file to pixels: decode, turn upright, bring every colour mode to RGB, resize, batch."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from helpers.pictures.imageset import ImageSet
+
+#: Pictures of more pixels are refused before they are decoded: 100 megapixels are 300 MB of RGB.
+MAX_PIXELS = 100_000_000
+
+#: How a picture of any shape becomes a square. See `resize`.
+RESIZE_RULES = ("squash", "crop", "pad")
+
+WHITE = (255, 255, 255)
+
+
+class UnreadablePicture(ValueError):
+    """A file that is missing, broken, truncated, too large or no picture; the message names it."""
+
+
+class UnreadablePictureWarning(UserWarning):
+    """Some pictures were skipped; the message counts and names them."""
+
+
+def read_picture(source: str | Path | bytes) -> np.ndarray:
+    """One picture as uint8 (height, width, 3) RGB, upright, transparency on white.
+
+    Grey, palette, alpha, CMYK and 16-bit pictures become 8-bit RGB; of an animation the first frame
+    is taken; the EXIF orientation is applied.
+
+    Raises
+    ------
+    UnreadablePicture : the file is missing, empty, truncated, not a picture, or has more than
+        `MAX_PIXELS` pixels.
+    """
+    label = "the picture given as bytes" if isinstance(source, bytes) else str(source)
+    try:
+        # Pillow warns at its own pixel limit; ours is checked below, as an error.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise UnreadablePicture(
+                        f"{label} has {width} × {height} pixels, more than {MAX_PIXELS:,}. "
+                        "Make it smaller first; such sizes are also how decompression bombs look."
+                    )
+                picture.load()
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
+    except UnreadablePicture:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadablePicture(f"{label} does not exist.") from error
+    except Image.UnidentifiedImageError as error:
+        raise UnreadablePicture(f"{label} is not a picture that can be read.") from error
+    # Pillow's decoders raise all of these for damaged content.
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
+        raise UnreadablePicture(f"{label} can't be decoded: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadablePicture(f"{label} was refused: {error}") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bit(np.asarray(picture), picture.mode)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _to_8_bit(grey: np.ndarray, mode: str) -> np.ndarray:
+    """Grey of 16 bits, 32 bits or floating point to uint8.
+
+    Integers are read as 16 bit, floats as 0 … 1 or 0 … 255, whatever fits; what is brighter sets white itself.
+    """
+    grey = np.nan_to_num(grey.astype(np.float64), posinf=0)
+    brightest = grey.max(initial=0)
+    usual = (1.0, 255.0) if mode.startswith("F") else (65535.0,)
+    white = next((limit for limit in usual if brightest <= limit), brightest)
+    return np.clip(np.round(grey / white * 255), 0, 255).astype(np.uint8)
+
+
+def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
+    """A picture as uint8 (height, width, 3) of the wanted size; bilinear with antialiasing (Pillow).
+
+    rule :
+        ``squash`` — both sides to the size, the shape is not kept (what the seed systems do);
+        ``crop`` — short side to 256/224 of the size, then the centre (ImageNet's usual test);
+        ``pad`` — long side to the size, then white borders.
+    size : side of a square, or (height, width).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    picture = Image.fromarray(pixels)
+    if rule == "squash":
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    if rule == "crop":
+        scale = max(height / picture.height, width / picture.width) * 256 / 224
+        shape = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+        left, top = (shape[0] - width) // 2, (shape[1] - height) // 2
+        picture = picture.resize(shape, Image.Resampling.BILINEAR)
+        return np.asarray(picture.crop((left, top, left + width, top + height)))
+    if rule == "pad":
+        return np.asarray(ImageOps.pad(picture, (width, height), Image.Resampling.BILINEAR, color=WHITE))
+    raise ValueError(f"rule must be one of {', '.join(RESIZE_RULES)}; got {rule!r}")
+
+
+def batches(
+    sources: ImageSet | Sequence[str | Path | bytes],
+    size: int | tuple[int, int],
+    rule: str = "squash",
+    batch_size: int = 32,
+    strict: bool = False,
+    workers: int = 2,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stream pictures in batches of one size; the next batch is decoded while this one is used.
+
+    Yields
+    ------
+    rows : int64 (b,): which pictures these are.
+    pixels : uint8 (b, height, width, 3).
+
+    Unreadable pictures are left out: after the last batch one `UnreadablePictureWarning` counts and names
+    them; with ``strict`` the first one raises `UnreadablePicture`. Never more than two batches are in memory.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    sources = sources.paths if isinstance(sources, ImageSet) else tuple(sources)
+    shape = (size, size) if isinstance(size, int) else tuple(size)
+
+    def load(source):
+        try:
+            return resize(read_picture(source), shape, rule)
+        except UnreadablePicture as error:
+            return error
+
+    failures: list[UnreadablePicture] = []
+    starts = range(0, len(sources), batch_size)
+    with ThreadPoolExecutor(workers) as pool:
+
+        def submit(start):
+            return [pool.submit(load, source) for source in sources[start : start + batch_size]]
+
+        ahead = submit(0)
+        try:
+            for start in starts:
+                loaded = [future.result() for future in ahead]
+                ahead = submit(start + batch_size)
+                bad = [item for item in loaded if isinstance(item, UnreadablePicture)]
+                if bad and strict:
+                    raise bad[0]
+                failures += bad
+                good = [i for i, item in enumerate(loaded) if not isinstance(item, UnreadablePicture)]
+                if good:
+                    yield np.array(good, dtype=np.int64) + start, np.stack([loaded[i] for i in good])
+        finally:
+            for future in ahead:
+                future.cancel()
+    warn_unreadable(failures, len(sources))
+
+
+def warn_unreadable(failures: Sequence[UnreadablePicture], total: int) -> None:
+    """One warning for all pictures that were skipped, or none."""
+    if failures:
+        named = "\n  ".join(str(failure) for failure in failures[:10])
+        more = f"\n  … and {len(failures) - 10} more" if len(failures) > 10 else ""
+        warnings.warn(
+            f"{len(failures)} of {total} pictures could not be read and were skipped:\n  {named}{more}",
+            UnreadablePictureWarning,
+            stacklevel=3,
+        )
+
+
+def readable(images: ImageSet, strict: bool = False, workers: int = 2) -> ImageSet:
+    """The set without the pictures that can't be read, after one warning that counts and names them.
+
+    Raises
+    ------
+    UnreadablePicture : there is one, and ``strict`` is set.
+    """
+
+    def problem(path):
+        try:
+            read_picture(path)
+        except UnreadablePicture as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        problems = list(pool.map(problem, images.paths))
+    failures = [error for error in problems if error is not None]
+    if failures and strict:
+        raise failures[0]
+    warn_unreadable(failures, len(images))
+    return images.subset(np.array([error is None for error in problems], dtype=bool)) if failures else images

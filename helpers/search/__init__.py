@@ -1,0 +1,1 @@
+"""Index and ranking: who is nearest to whom."""

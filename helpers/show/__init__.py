@@ -1,0 +1,1 @@
+"""What a person sees: grids, curves, maps and tables."""

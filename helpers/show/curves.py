@@ -1,0 +1,92 @@
+"""Curves: how far apart same and different are, and how recall grows with k."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from helpers.evaluation.protocol import Protocol
+
+#: Okabe & Ito's palette: distinguishable for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def distance_histogram(
+    vectors: Mapping[str, np.ndarray], protocol: Protocol, queries: int = 200, bins: int = 60, seed: int = 0
+) -> Figure:
+    """Cosine distance from queries to relevant and to other gallery pictures, one panel a describer.
+
+    Parameters
+    ----------
+    vectors : name → float32 (n, dim), length one, row *i* for id *i* of the protocol.
+    queries : so many of the queries, drawn by ``seed``, are taken.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(np.flatnonzero(protocol.answerable))[:queries])
+    figure = Figure(figsize=(5.5 * len(vectors), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(vectors), squeeze=False)[0]
+    for panel, (name, matrix) in zip(panels, vectors.items(), strict=True):
+        same, different = [], []
+        for row in rows:
+            distance = 1 - matrix[protocol.gallery] @ matrix[protocol.queries[row]]
+            counted = ~np.isin(protocol.gallery, protocol.never_counted(row))
+            relevant = np.isin(protocol.gallery, protocol.relevant(row))
+            same.append(distance[relevant])
+            different.append(distance[counted & ~relevant])
+        same, different = np.concatenate(same), np.concatenate(different)
+        edges = np.linspace(0, max(same.max(), different.max()), bins)
+        panel.hist(different, edges, density=True, alpha=0.6, color=COLOURS[1], label="different class")
+        panel.hist(same, edges, density=True, alpha=0.6, color=COLOURS[0], label="same class")
+        farther = _separation(same, different, rng)
+        panel.set_title(f"{name}: a different one is farther in {farther:.1%} of pairs", fontsize=10)
+        panel.set_xlabel("cosine distance")
+        panel.set_ylabel("density")
+        panel.legend(frameon=False)
+    return figure
+
+
+def _separation(same: np.ndarray, different: np.ndarray, rng: np.random.Generator, draws: int = 100_000) -> float:
+    """Probability that a random different pair is farther apart than a random same pair (the area under the ROC)."""
+    first, second = rng.choice(same, draws), rng.choice(different, draws)
+    return float((first < second).mean() + (first == second).mean() / 2)
+
+
+def recall_curves(
+    curves: Mapping[str, np.ndarray], ks: Sequence[int], chance: np.ndarray, ceiling: np.ndarray | None = None,
+    ylabel: str = "top-k accuracy",
+) -> Figure:  # fmt: skip
+    """Name → values (len(ks),) over k, with chance (and the most that is reachable) in grey."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    panel = figure.subplots()
+    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
+        panel.plot(ks, values, marker="o", markersize=3.5, color=colour, label=name)
+    panel.plot(ks, chance, "--", color="0.5", label="chance")
+    if ceiling is not None:
+        panel.plot(ks, ceiling, ":", color="0.5", label="ceiling")
+    panel.set_xscale("log")
+    panel.set_xticks(ks, [str(k) for k in ks])
+    panel.minorticks_off()
+    panel.set_ylim(0, 1.02)
+    panel.set_xlabel("k")
+    panel.set_ylabel(ylabel)
+    panel.grid(alpha=0.3)
+    panel.legend(frameon=False)
+    return figure
+
+
+def interval_bars(names: Sequence[str], values, low, high, chance: float, xlabel: str, width: float = 7) -> Figure:
+    """One bar a method with its 95 % interval, and a line for chance."""
+    figure = Figure(figsize=(width, 0.8 + 0.38 * len(names)), layout="constrained")
+    panel = figure.subplots()
+    values, low, high = (np.asarray(array, dtype=float) for array in (values, low, high))
+    places = np.arange(len(names))[::-1]
+    panel.barh(places, values, color=COLOURS[0], alpha=0.75, height=0.65)
+    panel.errorbar(values, places, xerr=(values - low, high - values), fmt="none", ecolor="black", capsize=3)
+    for place, value, top in zip(places, values, high, strict=True):
+        panel.text(max(value, top) + 0.012, place, f"{value:.3f}", va="center", fontsize=9)
+    panel.axvline(chance, linestyle="--", color="0.4", label=f"chance {chance:.3f}")
+    panel.set_yticks(places, names)
+    panel.set_xlim(0, 1.1)
+    panel.set_xlabel(xlabel)
+    panel.legend(frameon=False, loc="lower right")
+    return figure

@@ -1,0 +1,102 @@
+"""Pictures side by side: a set, the answers to queries, pairs that the audit found."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from helpers.evaluation.protocol import Protocol
+from helpers.pictures.audit import Pair
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.reading import read_picture
+from helpers.search.ranking import PAD, Ranking
+
+#: Readable in colour and in grey, for people who can't tell red from green too: the sign says the same.
+RIGHT, WRONG, NEUTRAL = "#1b7837", "#b2182b", "#555555"
+SIGNS = {True: "○", False: "✗"}
+
+
+def picture_grid(
+    images: ImageSet, rows: Sequence[int], columns: int = 8, titles: Sequence[str] | None = None, width: float = 12
+) -> Figure:
+    """Pictures of a set with their classes below; ``titles`` replaces the classes."""
+    rows = list(rows)
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(width, width / columns * 1.22 * lines), layout="constrained")
+    cells = figure.subplots(lines, columns, squeeze=False).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for i, row in enumerate(rows):
+        cells[i].imshow(read_picture(images.paths[row]))
+        cells[i].set_title(_short(titles[i] if titles else images.class_name(row)), fontsize=9)
+    return figure
+
+
+def result_grid(
+    images: ImageSet, protocol: Protocol, ranking: Ranking, asked: Sequence[int], k: int = 10, width: float = 14
+) -> Figure:
+    """One line a query: the query, then its ``k`` nearest with ○ for a right and ✗ for a wrong answer.
+
+    Parameters
+    ----------
+    images : the set that `Protocol.bind` returned: row *i* is id *i*.
+    ranking : row *j* answers query *j* of the protocol.
+    asked : which rows of the ranking to show.
+    """
+    asked = list(asked)
+    figure = Figure(figsize=(width, width / (k + 1) * 1.3 * len(asked)), layout="constrained")
+    cells = figure.subplots(len(asked), k + 1, squeeze=False)
+    for line, row in zip(cells, asked, strict=True):
+        query = int(protocol.queries[row])
+        _framed(line[0], images.paths[query], "black", f"query\n{_short(images.class_name(query))}")
+        right = set(protocol.relevant(row).tolist())
+        for place in range(k):
+            answer = int(ranking.ids[row, place]) if place < ranking.k else PAD
+            if answer == PAD:
+                line[place + 1].axis("off")
+                continue
+            hit = answer in right
+            title = f"{SIGNS[hit]} {place + 1} · {ranking.scores[row, place]:.2f}\n{_short(images.class_name(answer))}"
+            _framed(line[place + 1], images.paths[answer], RIGHT if hit else WRONG, title)
+    return figure
+
+
+def answer_grid(query: np.ndarray, answers, width: float = 14) -> Figure:
+    """A query picture, uint8 (h, w, 3), and the answers of `Engine.query`, best first; nobody knows who is right."""
+    answers = list(answers)
+    figure = Figure(figsize=(width, width / (len(answers) + 1) * 1.3), layout="constrained")
+    cells = figure.subplots(1, len(answers) + 1, squeeze=False)[0]
+    _framed(cells[0], query, "black", "query\n")
+    for cell, answer in zip(cells[1:], answers, strict=True):
+        name = _short(answer.class_name or answer.path.stem)
+        _framed(cell, answer.path, NEUTRAL, f"{answer.rank} · {answer.score:.2f}\n{name}")
+    return figure
+
+
+def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3, width: float = 12) -> Figure:
+    """Pairs of pictures that the audit found to be one, with the search that found them."""
+    pairs = list(pairs)
+    lines = max(1, -(-len(pairs) // columns))
+    figure = Figure(figsize=(width, width / columns / 1.6 * lines), layout="constrained")
+    cells = figure.subplots(lines, columns * 2, squeeze=False).reshape(-1, 2)
+    for pair, (left, right) in zip(pairs, cells, strict=False):
+        _framed(left, images.paths[pair.first], NEUTRAL, f"{_short(images.class_name(pair.first))}")
+        _framed(right, images.paths[pair.second], NEUTRAL, f"{_short(images.class_name(pair.second))}\nby {pair.how}")
+    for left, right in cells[len(pairs) :]:
+        left.axis("off")
+        right.axis("off")
+    return figure
+
+
+def _framed(cell, picture, colour: str, title: str) -> None:
+    cell.imshow(picture if isinstance(picture, np.ndarray) else read_picture(picture))
+    cell.set_title(title, fontsize=8, color=colour)
+    cell.set_xticks([])
+    cell.set_yticks([])
+    for spine in cell.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(2)
+
+
+def _short(text: str, limit: int = 18) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,65 @@
+"""Maps: who is taken for whom, and the gallery laid out in the plane."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.reading import UnreadablePicture, read_picture, resize
+
+
+def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 6.5) -> Figure:
+    """Class of the query (rows) against class of its nearest answer (columns; the last one is "no class").
+
+    counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` gives it. Colours are shares of a
+    row; numbers are written where there is room (at most 20 classes). Classes that nobody asked for are left out.
+    """
+    asked = np.flatnonzero(counts.sum(axis=1))
+    columns = np.append(asked, counts.shape[1] - 1) if counts[:, -1].any() else asked
+    counts = counts[np.ix_(asked, columns)]
+    names = [class_names[i] for i in asked]
+    share = counts / counts.sum(axis=1, keepdims=True)
+    figure = Figure(figsize=(size * 1.15, size), layout="constrained")
+    panel = figure.subplots()
+    drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
+    fontsize = 8 if len(names) <= 20 else 5
+    panel.set_xticks(range(len(columns)), names + ["no class"] * (len(columns) - len(names)), rotation=90, fontsize=fontsize)
+    panel.set_yticks(range(len(names)), names, fontsize=fontsize)
+    panel.set_xlabel("class of the nearest answer")
+    panel.set_ylabel("class of the query")
+    if len(names) <= 20:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
+    return figure
+
+
+def gallery_map(
+    images: ImageSet, vectors: np.ndarray, pictures: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
+) -> Figure:
+    """The set's vectors in the plane by t-SNE (van der Maaten & Hinton 2008), each place shown by its picture.
+
+    Neighbours in the plane are neighbours among the vectors; distances and empty space mean nothing.
+
+    vectors : float32 (n, dim) without NaN; at most ``pictures`` of them, drawn by ``seed``, are laid out.
+    """
+    from sklearn.manifold import TSNE
+
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:pictures])
+    perplexity = min(30, (len(rows) - 1) / 3)
+    places = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
+    figure = Figure(figsize=(size, size * 0.8), layout="constrained")
+    panel = figure.subplots()
+    panel.axis("off")
+    panel.set_xlim(places[:, 0].min() - 1, places[:, 0].max() + 1)
+    panel.set_ylim(places[:, 1].min() - 1, places[:, 1].max() + 1)
+    for row, place in zip(rows, places, strict=True):
+        try:
+            thumbnail = resize(read_picture(images.paths[row]), zoom, "pad")
+        except UnreadablePicture:
+            continue
+        panel.add_artist(AnnotationBbox(OffsetImage(thumbnail), place, frameon=False, pad=0))
+    return figure

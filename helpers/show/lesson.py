@@ -1,0 +1,121 @@
+"""What every notebook does at its edges: print what it runs on, hold text against numbers, write its results."""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from helpers import paths
+from helpers.features.describer import Describer, describer
+from helpers.networks.weights import WeightsUnavailable
+from helpers.show.tables import box
+
+
+class Lesson:
+    """One run of one notebook.
+
+    Parameters
+    ----------
+    name : the notebook's file name without its ending, e.g. ``"02_objects"``.
+    profile : ``sample`` or ``full``; goes into the results.
+    seed : the notebook's seed; goes into the results.
+    """
+
+    def __init__(self, name: str, profile: str, seed: int):
+        if profile not in ("sample", "full"):
+            raise ValueError(f"PROFILE must be 'sample' or 'full', got {profile!r}")
+        self.name, self.profile, self.seed = name, profile, seed
+        self._start = perf_counter()
+        self._checks: list[dict] = []
+        self._figures: list[str] = []
+
+    def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:
+        """Show a figure; with ``save`` also write it to ``figures/<notebook>_<name>.png``.
+
+        Figures of the full profile are not written: the pictures in them may not be passed on.
+        """
+        path = paths.figures_dir() / f"{self.name}_{name}.png"
+        if save and self.profile == "sample":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=dpi, metadata={"Software": None})
+            self._figures.append(path.name)
+        display(Image(_png(figure, dpi)))
+
+    def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
+        """Print an expected number beside the measured one, and fail where they differ by more than ``tolerance``.
+
+        when : whether the expectation is about this run at all (its data, its weights, its size); if not, the
+            measured number is printed alone.
+
+        Raises
+        ------
+        AssertionError : the numbers disagree: the text beside them is not true for this run.
+        """
+        if not when:
+            print(f"{what}: {measured:.3f} (no expectation for this data or these settings)")
+            return
+        holds = abs(measured - expected) <= tolerance
+        self._checks.append({"what": what, "measured": measured, "expected": expected, "tolerance": tolerance})
+        print(f"{what}: {measured:.3f}, expected {expected:.3f} ± {tolerance:g} {'✓' if holds else '✗'}")
+        if not holds:
+            raise AssertionError(f"{what} is {measured:.4f}, but the text says {expected} ± {tolerance}")
+
+    def finish(self, headline: str, data: dict, weights: dict, metrics: dict) -> Path:
+        """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed."""
+        path = paths.results_dir() / f"{self.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "notebook": self.name,
+            "profile": self.profile,
+            "seed": self.seed,
+            "headline": headline,
+            "data": data,
+            "weights": weights,
+            "metrics": metrics,
+            "checks": self._checks,
+            "figures": self._figures,
+            "seconds": round(perf_counter() - self._start, 1),
+            "machine": {"python": platform.python_version(), "tensorflow": _tensorflow(), "system": platform.system()},
+        }
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+        print(f"{headline}\nwritten: {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path.name}")
+        return path
+
+
+def open_describer(name: str, fallback: str | None) -> Describer:
+    """The describer that a notebook asks for, or its ``fallback`` after a box that can't be overlooked.
+
+    Raises
+    ------
+    WeightsUnavailable : the trained weights can't be had and ``fallback`` is None.
+    """
+    try:
+        return describer(name)
+    except WeightsUnavailable as error:
+        if fallback is None:
+            raise
+        display(box(f"{error}\n\nThis run uses {fallback} instead; expect other numbers than in the text.", "caution"))
+        return describer(fallback)
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def _tensorflow() -> str:
+    for package in ("tensorflow-cpu", "tensorflow"):
+        try:
+            return version(package)
+        except ImportError:
+            continue
+    return "none"
