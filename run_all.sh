@@ -2,7 +2,7 @@
 # Sets up .venv from the lock, then runs the notebooks headless, or the tests.
 #
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
-#   ./run_all.sh test [arguments of pytest]
+#   ./run_all.sh test [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
@@ -55,11 +55,37 @@ set_up() {
 # TensorFlow's remarks on the processor are no news to anybody.
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 
+run_tests() {
+    local options=() rest=() only="" notebooks=(notebooks)
+    while [ $# -gt 0 ]; do
+        case "$1" in
+        --profile) options+=(--profile "$2") && shift 2 ;;
+        --jobs) options+=(-n "$2") && shift 2 ;;
+        --only) only="$2" && shift 2 ;;
+        *) rest+=("$1") && shift ;;
+        esac
+    done
+    if [ -n "$only" ]; then
+        options+=(--only "$only")
+        notebooks=()
+        local number
+        for number in ${only//,/ }; do
+            notebooks+=(notebooks/"$number"_*.ipynb notebooks/solutions/"$number"_*.ipynb)
+        done
+    fi
+    if [ ${#rest[@]} -gt 0 ]; then
+        exec .venv/bin/python -m pytest ${options[@]+"${options[@]}"} "${rest[@]}"
+    fi
+    .venv/bin/python -m pytest tests ${options[@]+"${options[@]}"}
+    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside.
+    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${notebooks[@]}"
+}
+
 case "${1:-}" in
 test)
     shift
     set_up
-    exec .venv/bin/python -m pytest "$@"
+    run_tests "$@"
     ;;
 -h | --help)
     sed -n '2,7s/^# \{0,1\}//p' run_all.sh

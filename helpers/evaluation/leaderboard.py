@@ -1,0 +1,165 @@
+"""The leaderboard: one table of method × data set × metric × cost, ``figures/leaderboard.csv``."""
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from helpers import paths
+from helpers.evaluation.metrics import Scores
+from helpers.evaluation.protocol import Protocol, write_text
+
+COLUMNS = (
+    "dataset", "protocol", "profile", "describer", "weights", "dim", "index", "n_queries", "n_gallery", "n_distractors",
+    "metric", "value", "low", "high", "chance", "ceiling", "describe_ips", "query_ms", "index_bytes",
+)  # fmt: skip
+
+#: What makes a row the same row: a rerun replaces it.
+KEY = ("dataset", "protocol", "profile", "describer", "weights", "dim", "index", "metric")
+
+_DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "describe_ips": 1, "query_ms": 3}
+_WHOLE = ("dim", "n_queries", "n_gallery", "n_distractors", "index_bytes")
+_SHOWN = ("top-1", "top-5", "top-10", "mAP")
+
+
+class LeaderboardError(ValueError):
+    """The table on disk is damaged; it was not touched."""
+
+
+def record(
+    scores: Scores, protocol: Protocol, *, profile: str, describer: str, weights: str, dim: int, index: str,
+    describe_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
+    path: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Write one method's scores, one row a metric; rows of an earlier run of the same method are replaced.
+
+    Parameters
+    ----------
+    describe_ips : pictures a second from file to vector. A cost that was not measured this time (None: all vectors came
+        from the cache, say) keeps the value of the earlier run.
+    query_ms : milliseconds a query. index_bytes : size of the index in memory.
+    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` beside it is made anew.
+
+    Returns
+    -------
+    The rows that were written.
+
+    Raises
+    ------
+    LeaderboardError : the table on disk is damaged; it is left as it is.
+    """
+    path = path or paths.figures_dir() / "leaderboard.csv"
+    rows = scores.table()
+    method = {
+        "dataset": protocol.dataset, "protocol": protocol.name, "profile": profile, "describer": describer,
+        "weights": weights, "dim": dim, "index": index, "n_queries": scores.n_queries, "n_gallery": len(protocol.gallery),
+        "n_distractors": protocol.n_distractors, "describe_ips": describe_ips, "query_ms": query_ms,
+        "index_bytes": index_bytes,
+    }  # fmt: skip
+    rows = _typed(rows.assign(**method)[list(COLUMNS)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = paths.cache_dir() / "leaderboard.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        known = load(path)
+        # Metrics that the earlier run had and this one has not would be of another ranking: they go too.
+        method_key = [column for column in KEY if column != "metric"]
+        same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
+        for cost in ("describe_ips", "query_ms", "index_bytes"):
+            earlier = known.loc[same, cost].dropna()
+            if rows[cost].isna().all() and len(earlier):
+                rows[cost] = earlier.iloc[0]
+        board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
+        board = board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
+        write_text(path, _csv(board))
+        write_text(path.with_suffix(".md"), _markdown(board))
+    return rows
+
+
+def load(path: Path | None = None) -> pd.DataFrame:
+    """The table; empty where there is none yet.
+
+    Raises
+    ------
+    LeaderboardError : it has other columns, or a row is cut short.
+    """
+    path = path or paths.figures_dir() / "leaderboard.csv"
+    if not path.is_file():
+        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+    remedy = "Restore it (git checkout) or move it away; the notebooks write it anew."
+    try:
+        board = pd.read_csv(StringIO(path.read_text(encoding="utf-8")), keep_default_na=True, dtype={"weights": str})
+        if tuple(board.columns) != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(map(str, board.columns))}")
+        if board["value"].isna().any() or board[list(KEY)].isna().any(axis=None):
+            raise ValueError("a row is cut short")
+        return _typed(board)
+    except ValueError as error:
+        raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
+
+
+def write_markdown(csv: Path, md: Path) -> Path:
+    """Make leaderboard.md from leaderboard.csv: a table a protocol, methods as rows, the best in bold."""
+    write_text(md, _markdown(load(csv)))
+    return md
+
+
+def _typed(board: pd.DataFrame) -> pd.DataFrame:
+    board = board.copy()
+    for column in _WHOLE:
+        board[column] = pd.array(pd.to_numeric(board[column]).round(), dtype="Int64")
+    for column, digits in _DIGITS.items():
+        board[column] = pd.to_numeric(board[column]).astype(np.float64).round(digits)
+    return board.reset_index(drop=True)
+
+
+def _csv(board: pd.DataFrame) -> str:
+    text = board.copy()
+    for column, digits in _DIGITS.items():
+        text[column] = ["" if pd.isna(v) else f"{v:.{digits}f}" for v in board[column]]
+    return text.to_csv(index=False, lineterminator="\n")
+
+
+def _markdown(board: pd.DataFrame) -> str:
+    parts = [
+        "# Leaderboard\n",
+        "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; don't edit. In brackets: 95 % intervals by "
+        "bootstrap over queries. Bold: the best of a column. Definitions: `helpers/evaluation/metrics.py`.\n",
+    ]
+    groups = sorted(board.groupby(["profile", "dataset", "protocol"]), key=lambda g: (g[0][0] != "sample", *g[0][1:]))
+    for (profile, dataset, protocol), rows in groups:
+        first = rows.iloc[0]
+        parts.append(f"## {dataset}: {protocol}\n")
+        parts.append(
+            f"{first['n_queries']} queries, gallery of {first['n_gallery']}, {first['n_distractors']} of them distractors; "
+            f"profile {profile}.\n"
+        )
+        parts.append(_table(rows))
+    return "\n".join(parts)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    metrics = [metric for metric in _SHOWN if (rows["metric"] == metric).any()]
+    best = {metric: rows.loc[rows["metric"] == metric, "value"].max() for metric in metrics}
+    methods = [(key, group.set_index("metric")) for key, group in rows.groupby(["describer", "weights", "dim", "index"])]
+    methods.sort(key=lambda method: -method[1].loc[metrics[-1], "value"] if metrics else 0)
+    lines = [
+        "| describer | weights | dim | index | " + " | ".join(metrics) + " | pictures/s | ms/query |",
+        "| --- | --- | --- | --- |" + " --- |" * (len(metrics) + 2),
+    ]
+    for (describer, weights, dim, index), table in methods:
+        cells = [_cell(table.loc[metric], best[metric]) if metric in table.index else "" for metric in metrics]
+        costs = ["" if pd.isna(table.iloc[0][cost]) else f"{table.iloc[0][cost]:g}" for cost in ("describe_ips", "query_ms")]
+        lines.append(f"| {describer} | {weights} | {dim} | {index} | " + " | ".join(cells + costs) + " |")
+    for bound in ("chance", "ceiling"):
+        values = [rows.loc[rows["metric"] == metric, bound].iloc[0] for metric in metrics]
+        lines.append(f"| *{bound}* | | | | " + " | ".join(f"*{value:.3f}*" for value in values) + " | | |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: pd.Series, best: float) -> str:
+    value = f"{row['value']:.3f}"
+    shown = f"**{value}**" if row["value"] == best else value
+    return shown if pd.isna(row["low"]) else f"{shown} [{row['low']:.3f}, {row['high']:.3f}]"

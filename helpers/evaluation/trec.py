@@ -1,0 +1,89 @@
+"""Rankings and protocols as TREC files, for whoever trusts `trec_eval` more than us.
+
+Run file: ``query Q0 document rank score tag``; qrels file: ``query 0 document relevance``
+(https://github.com/usnistgov/trec_eval). Picture keys become names by percent-encoding, since a name may not hold a
+space. trec_eval ignores the rank column, sorts by score and breaks ties by name from Z to A; so that it sees our order,
+which breaks ties by id, the score column holds k, k - 1, … 1 and the similarity itself is not in the file.
+"""
+
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from helpers.evaluation.protocol import Protocol, write_text
+from helpers.search.ranking import PAD, Ranking
+
+
+class TrecFileError(ValueError):
+    """A line that is not of the format, or names a picture that the protocol does not know."""
+
+
+def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str = "lookalike") -> Path:
+    """Write a ranking whose row *j* answers ``protocol.queries[j]``; tag names the method.
+
+    Raises
+    ------
+    ValueError : not one row a query.
+    """
+    if len(ranking) != len(protocol.queries):
+        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
+    names = _names(protocol)
+    tag = quote(tag)
+    lines = [
+        f"{names[query]} Q0 {names[answer]} {place + 1} {ranking.k - place} {tag}\n"
+        for query, row in zip(protocol.queries, ranking.ids, strict=True)
+        for place, answer in enumerate(row[row != PAD])
+    ]
+    path = Path(path)
+    write_text(path, "".join(lines))
+    return path
+
+
+def write_qrels(protocol: Protocol, path: str | Path) -> Path:
+    """Write who is relevant to whom; queries without a relevant picture are left out, as in our own means."""
+    names = _names(protocol)
+    lines = [
+        f"{names[query]} 0 {names[answer]} 1\n"
+        for row, query in enumerate(protocol.queries)
+        for answer in protocol.relevant(row)
+    ]
+    path = Path(path)
+    write_text(path, "".join(lines))
+    return path
+
+
+def read_run(path: str | Path, protocol: Protocol) -> Ranking:
+    """A run file as Ranking, row *j* for ``protocol.queries[j]``; a query that it does not name gets padding.
+
+    Sorted as trec_eval does: by score from high to low, equal ones by name from Z to A; the returned scores are
+    places counted from behind, since ties in a Ranking go by id.
+
+    Raises
+    ------
+    TrecFileError : a line is malformed, names an unknown picture, or repeats one.
+    """
+    ids = {name: i for i, name in enumerate(_names(protocol))}
+    row_of = {int(query): row for row, query in enumerate(protocol.queries)}
+    found: list[list[tuple[float, str, int]]] = [[] for _ in protocol.queries]
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        fields = line.split()
+        try:
+            query, _, answer, _, score, _ = fields
+            found[row_of[ids[query]]].append((float(score), answer, ids[answer]))
+        except KeyError as error:
+            raise TrecFileError(f"{path}, line {number}: {protocol.name} has no such query or picture: {unquote(error.args[0]) if isinstance(error.args[0], str) else protocol.keys[error.args[0]]}") from error
+        except ValueError as error:
+            raise TrecFileError(f"{path}, line {number}: expected 'query Q0 document rank score tag', got {line!r}") from error
+    width = max(map(len, found), default=0)
+    rows = np.full((len(found), width), PAD, dtype=np.int64)
+    for row, answers in enumerate(found):
+        order = [i for _, _, i in sorted(sorted(answers, key=lambda a: a[1], reverse=True), key=lambda a: -a[0])]
+        if len(set(order)) != len(order):
+            raise TrecFileError(f"{path}: query {protocol.keys[protocol.queries[row]]!r} has an answer twice")
+        rows[row, : len(order)] = order
+    return Ranking(rows, np.broadcast_to(np.arange(width, 0, -1, dtype=np.float64), rows.shape))
+
+
+def _names(protocol: Protocol) -> list[str]:
+    return [quote(key, safe="/") for key in protocol.keys]

@@ -1,0 +1,96 @@
+"""The committed notebooks are one clean run of the sample profile each, small, and tell of their results."""
+
+import json
+import re
+
+import nbformat
+import pytest
+
+from helpers import course, paths
+
+FIGURES = paths.ROOT / "figures"
+NOTEBOOKS = course.select(None)
+SOLUTIONS = sorted((course.NOTEBOOKS / "solutions").glob("*.ipynb"))
+#: Home folders and absolute paths of whoever ran it; hosts of package registries.
+PRIVATE = re.compile(r"/(?:home|root|Users|work|tmp|private|mnt)/\w|[A-Z]:\\\\Users")
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def test_there_are_notebooks():
+    assert {path.name[:2] for path in NOTEBOOKS} >= {"00", "01", "02", "09", "10"}
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.stem)
+class TestEveryNotebook:
+    def test_is_one_clean_run(self, path):
+        cells = code_cells(read(path))
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+
+    def test_is_small_and_tells_nothing_of_the_machine(self, path):
+        assert path.stat().st_size < 1_000_000
+        text = path.read_text(encoding="utf-8")
+        pictures_removed = re.sub(r'"image/png": "[^"]*"', "", text)
+        assert not PRIVATE.search(pictures_removed), PRIVATE.search(pictures_removed)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEveryLesson:
+    def test_has_one_parameters_cell_in_upper_case(self, path):
+        tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        names = re.findall(r"^(\w+) *=", tagged[0].source, re.MULTILINE)
+        assert "PROFILE" in names and "SEED" in names
+        assert all(name.isupper() for name in names)
+
+    def test_has_the_shape_of_a_lesson(self, path):
+        cells = read(path).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        assert 30 <= len(cells) <= 70
+        assert cells[0].source.startswith(f"# {path.name[:2]} · ") and "You are going to" in cells[0].source
+        assert "## Recap" in text and "Three questions" in text and "## Exercises" in text
+        assert sum("check(" in cell.source for cell in code_cells(read(path))) >= 1
+        assert (path.parent / "solutions" / path.name.replace(".ipynb", "_solutions.ipynb")).is_file()
+
+    def test_its_results_file_is_of_this_run(self, path):
+        result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
+        assert set(result) >= {"notebook", "profile", "seed", "headline", "data", "weights", "metrics", "seconds"}
+        assert (result["notebook"], result["profile"]) == (path.stem, "sample")
+        printed = "".join(
+            output.get("text", "") for output in code_cells(read(path))[-1].outputs if output.output_type == "stream"
+        )
+        assert result["headline"] in printed
+
+    def test_keeps_its_expected_numbers(self, path):
+        result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
+        assert result["checks"], "no number of the text is held by a check"
+        for check in result["checks"]:
+            assert abs(check["measured"] - check["expected"]) <= check["tolerance"], check
+            # The number that the check holds is the one that a reader finds in the text or in the code.
+            assert f"{check['expected']:g}" in path.read_text(encoding="utf-8")
+
+    def test_its_figures_are_there(self, path):
+        result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
+        assert result["figures"]
+        for name in result["figures"]:
+            assert (FIGURES / name).is_file()
+
+
+def test_no_two_notebooks_share_their_code():
+    """Copy-paste between notebooks: no run of five code lines stands in two of them, imports and parameters aside."""
+    seen = {}
+    for path in NOTEBOOKS:
+        for cell in code_cells(read(path)):
+            if "parameters" in cell.metadata.get("tags", []) or cell.source.lstrip().startswith(("import", "from")):
+                continue
+            lines = [line.strip() for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
+            for start in range(len(lines) - 4):
+                run = "\n".join(lines[start : start + 5])
+                assert seen.setdefault(run, path.stem) == path.stem, f"{path.stem} repeats {seen[run]}:\n{run}"

@@ -1,0 +1,31 @@
+"""Every notebook runs to its end by papermill with smoke parameters: few pictures, same code path."""
+
+import json
+
+import pytest
+
+from helpers import course
+
+#: What makes each notebook quick; a notebook without an entry runs as it is.
+SMOKE = {
+    "01_faces": {"MAX_PEOPLE": 8},
+    "02_objects": {"PER_CLASS": 6},
+    "09_knn_search": {"MAX_QUERIES": 60},
+    "10_evaluation": {"MAX_QUERIES": 60, "RESAMPLES": 200},
+}
+
+
+@pytest.mark.parametrize("notebook", course.select(None), ids=lambda path: path.stem)
+def test_it_runs(notebook, tmp_path):
+    outcome = course.run(notebook, "sample", tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
+    assert outcome.ok, (tmp_path / notebook.with_suffix(".log").name).read_text()[-3000:]
+    result = json.loads((tmp_path / "figures" / "results" / f"{notebook.stem}.json").read_text())
+    assert result["headline"] == outcome.headline
+    assert result["metrics"], "a notebook that measured nothing"
+
+
+def test_a_failing_cell_fails_the_run(tmp_path):
+    notebook = course.select("00")[0]
+    outcome = course.run(notebook, "sample", tmp_path / "figures", {"DESCRIBER": "no-such-network"}, tmp_path / "x.ipynb")
+    assert not outcome.ok
+    assert "no-such-network" in outcome.headline

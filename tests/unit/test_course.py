@@ -1,0 +1,37 @@
+"""The runner: which notebooks, the summary, time-outs."""
+
+import sys
+
+from helpers import course
+
+
+def test_select_by_number():
+    everything = course.select(None)
+    assert [path.name[:2] for path in everything] == sorted(path.name[:2] for path in everything)
+    assert [path.name[:2] for path in course.select("10, 0")] == ["00", "10"]
+
+
+def test_an_unknown_number_is_refused(capsys):
+    assert course.select("00,77") == []
+    assert course.main(["--only", "77"]) == 2
+    assert "77" in capsys.readouterr().out
+
+
+def test_summary_names_every_notebook_its_seconds_and_state():
+    table = course.summary([course.Outcome("00_a", True, 12.3, "top-1 0.9"), course.Outcome("01_b", False, 4, "no such file")])
+    lines = table.splitlines()
+    assert len(lines) == 4
+    assert "00_a" in lines[2] and "12" in lines[2] and "ok" in lines[2] and "top-1 0.9" in lines[2]
+    assert "01_b" in lines[3] and "FAILED" in lines[3] and "no such file" in lines[3]
+
+
+def test_a_process_that_hangs_is_ended_with_its_children():
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    code, log = course._bounded([sys.executable, "-c", script], {}, seconds=1)
+    assert code is None
+    assert "not finished after 1 s" in log
+
+
+def test_the_reason_is_the_last_line_that_says_something():
+    assert course._last_line("Traceback\n\x1b[31mValueError: no\x1b[0m\n\n") == "ValueError: no"
+    assert course._last_line("") == "it said nothing"
