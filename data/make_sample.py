@@ -1,0 +1,78 @@
+"""Make ``data/sample/`` out of Debian's package ``tuxpaint-stamps-default`` (GPL-2).
+
+    apt-get download tuxpaint-stamps-default
+    python data/make_sample.py tuxpaint-stamps-default_*.deb      # or a folder that it was unpacked to
+
+What goes where is written in ``data/sample_selection.csv``, one stamp a line, chosen by eye: photographs of ten classes,
+drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that belong to a
+class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged.
+"""
+
+import csv
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+DATA = Path(__file__).resolve().parent
+SAMPLE = DATA / "sample"
+SELECTION = DATA / "sample_selection.csv"
+STAMPS = Path("usr/share/tuxpaint/stamps")
+LONGEST_SIDE = 256
+QUALITY = 88
+
+
+def main(package: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = package
+        if package.is_file():
+            subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
+            root = Path(folder)
+        make(root)
+
+
+def make(root: Path) -> None:
+    """Write pictures, captions and the list of origins from an unpacked package."""
+    for kind in ("photos", "drawings", "distractors"):
+        shutil.rmtree(SAMPLE / kind, ignore_errors=True)
+    rows = []
+    with SELECTION.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            stamp = root / STAMPS / row["stamp"]
+            key = Path(row["kind"], row["class"], row["name"] + ".jpg")
+            (SAMPLE / key).parent.mkdir(parents=True, exist_ok=True)
+            on_white(stamp).save(SAMPLE / key, quality=QUALITY, optimize=True)
+            rows.append((key.as_posix(), caption(stamp), f"/{STAMPS / row['stamp']}"))
+    with (SAMPLE / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", "caption", "origin"))
+        writer.writerows(sorted(rows))
+    print(len(rows), "pictures,", sum(path.stat().st_size for path in SAMPLE.rglob("*.jpg")) // 1000, "kB")
+
+
+def on_white(stamp: Path) -> Image.Image:
+    """The stamp as RGB on white, its longest side at most `LONGEST_SIDE`."""
+    with Image.open(stamp) as picture:
+        picture = picture.convert("RGBA")
+        page = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    page.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return page
+
+
+def caption(stamp: Path) -> str:
+    """The English description, which is the first line of the stamp's text; its name where there is none."""
+    text = stamp.with_suffix(".txt")
+    if text.is_file():
+        first = text.read_text(encoding="utf-8", errors="replace").splitlines()[:1]
+        if first and first[0].strip():
+            return first[0].strip()
+    return stamp.stem.replace("_", " ").replace("-", " ").capitalize() + "."
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
