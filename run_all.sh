@@ -52,9 +52,6 @@ set_up() {
     echo "$stamp" >.venv/.set-up
 }
 
-# TensorFlow's remarks on the processor are no news to anybody.
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
-
 run_tests() {
     local options=() rest=() only="" notebooks=(notebooks)
     while [ $# -gt 0 ]; do

@@ -31,7 +31,7 @@ def split(images: ImageSet, queries: str, gallery: str, name: str) -> Protocol:
     """One official split asks, the other answers."""
     asks = np.array([key.startswith(f"{queries}/") for key in images.keys])
     answers = np.array([key.startswith(f"{gallery}/") for key in images.keys])
-    return query_gallery(images, asks, answers, name, description=f"The pictures of {queries} ask, those of {gallery} answer.")
+    return query_gallery(images, asks, answers, name, description=f"{queries} asks, {gallery} answers.")
 
 
 def sample_drawings() -> Protocol:
@@ -54,7 +54,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "sample-distractors": lambda: leave_one_out(
         audited(samples.with_distractors()),
         "sample-distractors",
-        description="Each photograph of a class asks, all others and the distractors answer; its copies are not counted.",
+        description="Each photograph asks, all others and the distractors answer; its copies are not counted.",
     ),
     "sample-drawings": sample_drawings,
     # In a studio series every second picture nearly repeats another; that is the data set, so it is not audited.
@@ -63,7 +63,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "lfw-leave-one-out": lambda: leave_one_out(
         audited(lfw.load(min_pictures=20, singletons=True)),
         "lfw-leave-one-out",
-        description="Each picture of a person with at least 20 asks, all others and the people with one picture answer; "
+        description="Each picture of a person with at least 20 asks, all others and the people with one answer; "
         "copies are not counted.",
     ),
     "imagenette-val-train": lambda: split(audited(imagenet.imagenette()), "val", "train", "imagenette-val-train"),

@@ -42,11 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebooks:
         print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
         return 2
-    figures = paths.figures_dir() if options.save else BUILD / "figures"
-    if not options.save:
-        _start_leaderboard(figures)
+    # Pictures of the full profile may not be passed on: of such a run only the leaderboard is ever kept.
+    keep_all = options.save and options.profile == "sample"
+    figures = paths.figures_dir() if keep_all else BUILD / "figures"
+    if not keep_all:
+        _copy_leaderboard(paths.figures_dir(), figures)
     started = time.perf_counter()
-    print(f"{len(notebooks)} notebooks, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
+    count = f"{len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''}"
+    print(f"{count}, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
     outcomes = []
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = pool.map(lambda notebook: run(notebook, options.profile, figures), notebooks)
@@ -58,8 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{outcome.headline}",
                 flush=True,
             )
-            if options.save and outcome.ok:
-                _save(notebook)
+            if keep_all and outcome.ok:
+                _save(notebook, BUILD / "notebooks" / notebook.name)
+                _save_solutions(notebook)
+    if options.save and not keep_all:
+        _copy_leaderboard(figures, paths.figures_dir())
     print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
@@ -85,11 +91,7 @@ def run(
     figures.mkdir(parents=True, exist_ok=True)
     result = figures / "results" / f"{notebook.stem}.json"
     result.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent), "--no-progress-bar",
-        "--log-level", "ERROR", "--kernel", "python3", "--execution-timeout", str(CELL_SECONDS[profile]),
-        "-p", "PROFILE", profile,
-    ]  # fmt: skip
+    command = [*_papermill(notebook, output, profile), "-p", "PROFILE", profile]
     for name, value in (parameters or {}).items():
         command += ["-y", json.dumps({name: value})]
     environment = os.environ | {"LOOKALIKE_FIGURES": str(figures), "JUPYTER_PREFER_ENV_PATH": "1"}
@@ -106,13 +108,20 @@ def run(
     return Outcome(notebook.stem, False, seconds, f"{reason} (log: {output.with_suffix('.log')})")
 
 
+def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:
+    return [
+        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent), "--kernel",
+        "python3", "--no-progress-bar", "--log-level", "ERROR", "--execution-timeout", str(CELL_SECONDS[profile]),
+    ]  # fmt: skip
+
+
 def summary(outcomes: list[Outcome]) -> str:
     """The table at the end: notebook, seconds, headline result, ok or failed."""
     width = max(len(outcome.notebook) for outcome in outcomes)
     lines = [f"{'notebook':<{width}}  seconds  state   headline", "-" * (width + 60)]
     lines += [
-        f"{outcome.notebook:<{width}}  {outcome.seconds:7.0f}  {'ok' if outcome.ok else 'FAILED':<6}  {outcome.headline}"
-        for outcome in outcomes
+        f"{run.notebook:<{width}}  {run.seconds:7.0f}  {'ok' if run.ok else 'FAILED':<6}  {run.headline}"
+        for run in outcomes
     ]
     return "\n".join(lines)
 
@@ -155,19 +164,29 @@ def _number(notebook: Path) -> str:
     return notebook.name[:2]
 
 
-def _start_leaderboard(figures: Path) -> None:
-    """A run that is not kept still shows its rows beside the committed ones."""
-    figures.mkdir(parents=True, exist_ok=True)
-    committed = paths.figures_dir() / "leaderboard.csv"
-    if committed.is_file():
-        shutil.copy(committed, figures / "leaderboard.csv")
+def _copy_leaderboard(source: Path, target: Path) -> None:
+    """A run that is not kept shows its rows beside the committed ones, and the other way round."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("leaderboard.csv", "leaderboard.md"):
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
 
 
-def _save(notebook: Path) -> None:
+def _save_solutions(notebook: Path) -> None:
+    """Run the notebook's solutions and replace the committed ones by the executed copy."""
+    solutions = notebook.parent / "solutions" / f"{notebook.stem}_solutions.ipynb"
+    output = BUILD / "notebooks" / solutions.name
+    code, log = _bounded(_papermill(solutions, output, "sample"), dict(os.environ), WHOLE_SECONDS["sample"])
+    if code != 0:
+        raise RuntimeError(f"{solutions.name} failed: {_last_line(log)}")
+    _save(solutions, output)
+
+
+def _save(notebook: Path, executed_copy: Path) -> None:
     """Replace the committed notebook by its executed copy, without what differs from run to run or is papermill's."""
     import nbformat
 
-    executed = nbformat.read(BUILD / "notebooks" / notebook.name, as_version=4)
+    executed = nbformat.read(executed_copy, as_version=4)
     executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     executed.metadata.pop("papermill", None)
     executed.metadata.pop("widgets", None)
@@ -192,10 +211,16 @@ def _save(notebook: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run_all.sh", description="Run the course's notebooks from top to bottom.")
-    parser.add_argument("--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)")
+    parser.add_argument(
+        "--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)"
+    )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
-    parser.add_argument("--save", action="store_true", help="refresh the committed notebooks and figures")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="refresh the committed notebooks and figures; of the full profile, its rows of the leaderboard alone",
+    )
     return parser
 
 

@@ -53,3 +53,8 @@ def figures_dir() -> Path:
 def results_dir() -> Path:
     """One JSON file a notebook: what it ran on and what it measured."""
     return figures_dir() / "results"
+
+
+def quiet_tensorflow() -> None:
+    """TensorFlow's remarks on the processor are no news to anybody; errors still show. Before its first import."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

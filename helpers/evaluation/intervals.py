@@ -110,7 +110,7 @@ def paired_difference(
     if np.isnan(low):
         return PairedResult(difference, low, high, float("nan"))
     draws = _resampled_means(differences, clusters, resamples, seed)[:, 0]
-    # Rounding must not decide whether a draw lies "as far out": where all differences are equal, all do not.
+    # Rounding must not decide whether a draw that lies exactly as far out counts.
     extreme = np.abs(draws - difference) >= abs(difference) - 1e-12
     return PairedResult(difference, low, high, float((1 + extreme.sum()) / (1 + resamples)))
 

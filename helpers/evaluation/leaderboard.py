@@ -1,5 +1,6 @@
 """The leaderboard: one table of method × data set × metric × cost, ``figures/leaderboard.csv``."""
 
+import csv
 from io import StringIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ KEY = ("dataset", "protocol", "profile", "describer", "weights", "dim", "index",
 
 _DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "describe_ips": 1, "query_ms": 3}
 _WHOLE = ("dim", "n_queries", "n_gallery", "n_distractors", "index_bytes")
+_TEXT = ("dataset", "protocol", "profile", "describer", "weights", "index", "metric")
 _SHOWN = ("top-1", "top-5", "top-10", "mAP")
 
 
@@ -31,7 +33,7 @@ class LeaderboardError(ValueError):
 def record(
     scores: Scores, protocol: Protocol, *, profile: str, describer: str, weights: str, dim: int, index: str,
     describe_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
-    path: Path | None = None,
+    path: str | Path | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Write one method's scores, one row a metric; rows of an earlier run of the same method are replaced.
 
@@ -49,14 +51,20 @@ def record(
     Raises
     ------
     LeaderboardError : the table on disk is damaged; it is left as it is.
+    ValueError : a name is empty or has a line break, or the scores are not of this protocol's queries.
     """
-    path = path or paths.figures_dir() / "leaderboard.csv"
+    path = _path(path)
+    names = {"profile": profile, "describer": describer, "weights": weights, "index": index}
+    for what, name in names.items():
+        if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
+            raise ValueError(f"{what} must be a name on one line, got {name!r}")
+    if not np.array_equal(scores.rows, np.flatnonzero(protocol.answerable)):
+        raise ValueError(f"the scores are not of the queries of {protocol.name}: were they made by another protocol?")
     rows = scores.table()
-    method = {
-        "dataset": protocol.dataset, "protocol": protocol.name, "profile": profile, "describer": describer,
-        "weights": weights, "dim": dim, "index": index, "n_queries": scores.n_queries, "n_gallery": len(protocol.gallery),
-        "n_distractors": protocol.n_distractors, "describe_ips": describe_ips, "query_ms": query_ms,
-        "index_bytes": index_bytes,
+    method = names | {
+        "dataset": protocol.dataset, "protocol": protocol.name, "dim": dim, "n_queries": scores.n_queries,
+        "n_gallery": len(protocol.gallery), "n_distractors": protocol.n_distractors, "describe_ips": describe_ips,
+        "query_ms": query_ms, "index_bytes": index_bytes,
     }  # fmt: skip
     rows = _typed(rows.assign(**method)[list(COLUMNS)])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,24 +86,30 @@ def record(
     return rows
 
 
-def load(path: Path | None = None) -> pd.DataFrame:
+def load(path: str | Path | None = None) -> pd.DataFrame:
     """The table; empty where there is none yet.
 
     Raises
     ------
-    LeaderboardError : it has other columns, or a row is cut short.
+    LeaderboardError : it has other columns, a row is cut short or stands twice, or a number is none.
     """
-    path = path or paths.figures_dir() / "leaderboard.csv"
+    path = _path(path)
     if not path.is_file():
         return _typed(pd.DataFrame(columns=list(COLUMNS)))
     remedy = "Restore it (git checkout) or move it away; the notebooks write it anew."
     try:
-        board = pd.read_csv(StringIO(path.read_text(encoding="utf-8")), keep_default_na=True, dtype={"weights": str})
-        if tuple(board.columns) != COLUMNS:
-            raise ValueError(f"its columns are {', '.join(map(str, board.columns))}")
-        if board["value"].isna().any() or board[list(KEY)].isna().any(axis=None):
-            raise ValueError("a row is cut short")
-        return _typed(board)
+        text = path.read_text(encoding="utf-8")
+        _check_shape(text)
+        # Names stay text: a method may be called "None", "NA" or "007". Only an empty number is missing.
+        numbers = {column: [""] for column in COLUMNS if column not in _TEXT}
+        types = dict.fromkeys(_TEXT, str)
+        board = _typed(pd.read_csv(StringIO(text), dtype=types, keep_default_na=False, na_values=numbers))
+        if board[["value", "dim"]].isna().any(axis=None):
+            raise ValueError("a row has no value or no dim")
+        twice = board.duplicated(list(KEY))
+        if twice.any():
+            raise ValueError(f"line {int(twice.argmax()) + 2} repeats a row, as after a merge")
+        return board
     except ValueError as error:
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
@@ -104,6 +118,22 @@ def write_markdown(csv: Path, md: Path) -> Path:
     """Make leaderboard.md from leaderboard.csv: a table a protocol, methods as rows, the best in bold."""
     write_text(md, _markdown(load(csv)))
     return md
+
+
+def _path(path: str | Path | None) -> Path:
+    return paths.figures_dir() / "leaderboard.csv" if path is None else Path(path)
+
+
+def _check_shape(text: str) -> None:
+    """Header and number of fields of each line; pandas would fill up what is missing and say nothing."""
+    lines = list(csv.reader(StringIO(text)))
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise ValueError(f"its columns are {', '.join(lines[0]) if lines else '(none)'}")
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(COLUMNS):
+            raise ValueError(f"line {number} has {len(line)} fields instead of {len(COLUMNS)}: cut short?")
+    if not text.endswith("\n"):
+        raise ValueError("the last line is cut short")
 
 
 def _typed(board: pd.DataFrame) -> pd.DataFrame:
@@ -128,13 +158,13 @@ def _markdown(board: pd.DataFrame) -> str:
         "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; don't edit. In brackets: 95 % intervals by "
         "bootstrap over queries. Bold: the best of a column. Definitions: `helpers/evaluation/metrics.py`.\n",
     ]
-    groups = sorted(board.groupby(["profile", "dataset", "protocol"]), key=lambda g: (g[0][0] != "sample", *g[0][1:]))
-    for (profile, dataset, protocol), rows in groups:
-        first = rows.iloc[0]
+    # Scores of other numbers of queries or pictures don't compare: they get a table of their own.
+    alike = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
+    groups = sorted(board.groupby(alike), key=lambda g: (g[0][0] != "sample", *g[0][1:]))
+    for (profile, dataset, protocol, n_queries, n_gallery, n_distractors), rows in groups:
         parts.append(f"## {dataset}: {protocol}\n")
         parts.append(
-            f"{first['n_queries']} queries, gallery of {first['n_gallery']}, {first['n_distractors']} of them distractors; "
-            f"profile {profile}.\n"
+            f"{n_queries} queries, gallery of {n_gallery}, {n_distractors} of them distractors; profile {profile}.\n"
         )
         parts.append(_table(rows))
     return "\n".join(parts)
@@ -143,16 +173,21 @@ def _markdown(board: pd.DataFrame) -> str:
 def _table(rows: pd.DataFrame) -> str:
     metrics = [metric for metric in _SHOWN if (rows["metric"] == metric).any()]
     best = {metric: rows.loc[rows["metric"] == metric, "value"].max() for metric in metrics}
-    methods = [(key, group.set_index("metric")) for key, group in rows.groupby(["describer", "weights", "dim", "index"])]
-    methods.sort(key=lambda method: -method[1].loc[metrics[-1], "value"] if metrics else 0)
+    groups = rows.groupby(["describer", "weights", "dim", "index"])
+    methods = [(key, group.set_index("metric")) for key, group in groups]
+    # Best first; a method without that metric (a ranking too short for it) comes last.
+    methods.sort(key=lambda method: -method[1]["value"].get(metrics[-1], -np.inf) if metrics else 0)
     lines = [
         "| describer | weights | dim | index | " + " | ".join(metrics) + " | pictures/s | ms/query |",
         "| --- | --- | --- | --- |" + " --- |" * (len(metrics) + 2),
     ]
     for (describer, weights, dim, index), table in methods:
         cells = [_cell(table.loc[metric], best[metric]) if metric in table.index else "" for metric in metrics]
-        costs = ["" if pd.isna(table.iloc[0][cost]) else f"{table.iloc[0][cost]:g}" for cost in ("describe_ips", "query_ms")]
-        lines.append(f"| {describer} | {weights} | {dim} | {index} | " + " | ".join(cells + costs) + " |")
+        measured = [table.iloc[0][cost] for cost in ("describe_ips", "query_ms")]
+        costs = ["" if pd.isna(cost) else f"{cost:g}" for cost in measured]
+        # A bar would end the cell.
+        names = [str(name).replace("|", "\\|") for name in (describer, weights, dim, index)]
+        lines.append("| " + " | ".join(names + cells + costs) + " |")
     for bound in ("chance", "ceiling"):
         values = [rows.loc[rows["metric"] == metric, bound].iloc[0] for metric in metrics]
         lines.append(f"| *{bound}* | | | | " + " | ".join(f"*{value:.3f}*" for value in values) + " | | |")

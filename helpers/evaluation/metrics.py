@@ -6,7 +6,8 @@ For a query with R relevant pictures among N candidates (the gallery after exclu
 - **precision@k**, **recall@k**: relevant ones among the first k, over k, over R.
 - **mAP**: mean over queries of the average precision AP: precision at each relevant rank, summed, over R (``map``).
 - **mAP@k**: the same cut at k, still over R (``map_cut_k``); **mAP@k normalised**: over min(R, k).
-- **nDCG@k**: discounted gain 1 / log2(rank + 1) over that of a perfect ranking (Järvelin & Kekäläinen 2002; ``ndcg_cut_k``).
+- **nDCG@k**: discounted gain 1 / log2(rank + 1) over that of a perfect ranking (``ndcg_cut_k``; Järvelin &
+  Kekäläinen 2002).
 
 Sources: trec_eval (https://github.com/usnistgov/trec_eval); Manning, Raghavan & Schütze 2008, chapter 8.
 """
@@ -90,10 +91,7 @@ class Scores:
     def table(self) -> pd.DataFrame:
         """One row a metric: metric, value, low, high (95 % bootstrap over queries), chance, ceiling."""
         return pd.DataFrame(
-            [
-                (m, self.mean(m), *self._intervals[m], self.mean_chance(m), self.mean_ceiling(m))
-                for m in self.metrics
-            ],
+            [(m, self.mean(m), *self._intervals[m], self.mean_chance(m), self.mean_ceiling(m)) for m in self.metrics],
             columns=["metric", "value", "low", "high", "chance", "ceiling"],
         )
 
@@ -116,8 +114,7 @@ def evaluate(
     LeakyRanking : it holds the query itself, a copy of it, or an id outside the gallery.
     ValueError : not one row a query, a k below 1, or no query has a relevant picture.
     """
-    if len(ranking) != len(protocol.queries):
-        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
+    _check_rows(ranking, protocol)
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
     if any(k < 1 for k in ks + map_ks):
         raise ValueError(f"k must be at least 1, got {ks} and {map_ks}")
@@ -177,7 +174,21 @@ def average_precision_over_hits(hits: Sequence[bool] | np.ndarray) -> float:
 
 
 def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
-    """int64 (classes, classes + 1): class of the query × class of its first answer; the last column is "no class"."""
+    """int64 (classes, classes + 1): class of the query × class of its first answer; the last column is "no class".
+
+    All queries of a class count, also those that have no right answer; queries without any answer don't.
+
+    Raises
+    ------
+    LeakyRanking : a first answer may not be counted (the query itself, say), or is not in the gallery.
+    ValueError : not one row a query, or no column.
+    """
+    _check_rows(ranking, protocol)
+    if not ranking.k:
+        raise ValueError(f"{protocol.name}: the ranking has no column, so there is no first answer")
+    best = ranking.head(1)
+    for rows in chunks(len(best), len(protocol)):
+        _hits(best, protocol, rows)
     classes = len(protocol.class_names)
     asked = protocol.labels[protocol.queries]
     first = ranking.ids[:, 0]
@@ -194,6 +205,11 @@ def per_class(scores: Scores, protocol: Protocol, metric: str) -> pd.DataFrame:
     summary = table.agg(queries="size", mean="mean").reset_index()
     summary["class"] = [protocol.class_names[label] for label in summary["class"]]
     return summary
+
+
+def _check_rows(ranking: Ranking, protocol: Protocol) -> None:
+    if len(ranking) != len(protocol.queries):
+        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
 
 
 # ---- values -------------------------------------------------------------------------------------------

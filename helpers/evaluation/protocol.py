@@ -192,7 +192,6 @@ class Protocol:
         wanted = self.groups[self.queries]
         first = np.searchsorted(self.groups[members], wanted, side="left")
         count = np.searchsorted(self.groups[members], wanted, side="right") - first
-        count[wanted < 0] = 0
         # Each query's run of members, laid end to end: its first position, plus 0, 1, … within the run.
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return np.repeat(np.arange(len(self.queries)), count), members[np.repeat(first, count) + within]

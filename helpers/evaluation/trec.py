@@ -6,6 +6,7 @@ space. trec_eval ignores the rank column, sorts by score and breaks ties by name
 which breaks ties by id, the score column holds k, k - 1, … 1 and the similarity itself is not in the file.
 """
 
+import math
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -61,20 +62,19 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
 
     Raises
     ------
-    TrecFileError : a line is malformed, names an unknown picture, or repeats one.
+    TrecFileError : a line is malformed (a score of NaN, too), names an unknown picture, or repeats one.
     """
     ids = {name: i for i, name in enumerate(_names(protocol))}
     row_of = {int(query): row for row, query in enumerate(protocol.queries)}
     found: list[list[tuple[float, str, int]]] = [[] for _ in protocol.queries]
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split()
-        try:
-            query, _, answer, _, score, _ = fields
-            found[row_of[ids[query]]].append((float(score), answer, ids[answer]))
-        except KeyError as error:
-            raise TrecFileError(f"{path}, line {number}: {protocol.name} has no such query or picture: {unquote(error.args[0]) if isinstance(error.args[0], str) else protocol.keys[error.args[0]]}") from error
-        except ValueError as error:
-            raise TrecFileError(f"{path}, line {number}: expected 'query Q0 document rank score tag', got {line!r}") from error
+        query, answer, score = _run_line(line, f"{path}, line {number}")
+        for name in (query, answer):
+            if name not in ids:
+                raise TrecFileError(f"{path}, line {number}: {protocol.name} has no picture {unquote(name)!r}")
+        if ids[query] not in row_of:
+            raise TrecFileError(f"{path}, line {number}: {unquote(query)!r} is no query of {protocol.name}")
+        found[row_of[ids[query]]].append((score, answer, ids[answer]))
     width = max(map(len, found), default=0)
     rows = np.full((len(found), width), PAD, dtype=np.int64)
     for row, answers in enumerate(found):
@@ -83,6 +83,42 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
             raise TrecFileError(f"{path}: query {protocol.keys[protocol.queries[row]]!r} has an answer twice")
         rows[row, : len(order)] = order
     return Ranking(rows, np.broadcast_to(np.arange(width, 0, -1, dtype=np.float64), rows.shape))
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """A qrels file: query's key → picture's key → relevance.
+
+    Raises
+    ------
+    TrecFileError : a line is malformed, or judges a pair twice.
+    """
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            query, _, answer, relevance = line.split()
+            value = int(relevance)
+        except ValueError as error:
+            raise TrecFileError(
+                f"{path}, line {number}: expected 'query 0 document relevance', got {line!r}"
+            ) from error
+        of_query = judged.setdefault(unquote(query), {})
+        if unquote(answer) in of_query:
+            raise TrecFileError(f"{path}, line {number}: {unquote(answer)!r} is judged twice for {unquote(query)!r}")
+        of_query[unquote(answer)] = value
+    return judged
+
+
+def _run_line(line: str, where: str) -> tuple[str, str, float]:
+    """(query, document, score) of a line."""
+    try:
+        query, _, answer, _, text, _ = line.split()
+        score = float(text)
+    except ValueError as error:
+        raise TrecFileError(f"{where}: expected 'query Q0 document rank score tag', got {line!r}") from error
+    if math.isnan(score):
+        # NaN is neither above nor below anything: a sort with it in has no meaning.
+        raise TrecFileError(f"{where}: the score is NaN in {line!r}")
+    return query, answer, score
 
 
 def _names(protocol: Protocol) -> list[str]:

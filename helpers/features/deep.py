@@ -39,15 +39,16 @@ class NetworkDescriber(Describer):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
-        if self._step is None:
-            self._step = self._compile()
+        self.prepare()
         return self._step(pixels).numpy()
 
-    def _compile(self):
+    def prepare(self) -> None:
         """Preprocessing and network as one graph, traced once for every batch size.
 
-        Built at the first batch that has to be computed: when all vectors are in the store, no network is built.
+        It waits for the first picture that has to be computed: when all vectors are in the store, none is built.
         """
+        if self._step is not None:
+            return
         import tensorflow as tf
 
         model = zoo.embedder(self._network.name, self.size)
@@ -57,7 +58,7 @@ class NetworkDescriber(Describer):
         def step(pixels):
             return model(prepare(tf.cast(pixels, tf.float32)), training=False)
 
-        return step
+        self._step = step.get_concrete_function()
 
 
 for _name in zoo.ZOO:

@@ -47,6 +47,9 @@ class Describer(ABC):
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → floating (b, dim), not yet normalised."""
 
+    def prepare(self) -> None:
+        """What has to be done once before the first picture, such as building a network; not part of the rate."""
+
     @property
     def fingerprint(self) -> str:
         """The name and a hash of all settings: vectors with equal fingerprints can be compared."""
@@ -62,10 +65,12 @@ class Describer(ABC):
 
     @property
     def pictures_per_second(self) -> float | None:
-        """From file to vector, over everything computed so far; None before anything was."""
-        return self.computed / self.seconds if self.computed else None
+        """From file to vector, over everything computed so far; None before it is enough to say."""
+        return self.computed / self.seconds if self.computed >= 100 else None
 
-    def describe(self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True) -> np.ndarray:
+    def describe(
+        self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
+    ) -> np.ndarray:
         """float32 (n, dim): row *i* describes picture *i*.
 
         Vectors are kept on disk by the pictures' content, batch by batch: a second call computes nothing, and a
@@ -78,7 +83,7 @@ class Describer(ABC):
         """
         if not cache:
             vectors = np.full((len(images), self.dim), np.nan, np.float32)
-            for rows, part in self._stream(images.paths, strict, progress, images.name):
+            for rows, part in self._stream(images.paths, images, strict, progress):
                 vectors[rows] = part
             return vectors
 
@@ -88,24 +93,32 @@ class Describer(ABC):
             # One picture of each content: copies share a vector.
             missing = {h: row for row, h in reversed(list(enumerate(hashes))) if h not in known}
             todo = sorted(missing.values())
-            for rows, part in self._stream([images.paths[row] for row in todo], strict, progress, images.name):
+            for rows, part in self._stream([images.paths[row] for row in todo], images, strict, progress):
                 kept.put([hashes[todo[row]] for row in rows], part)
             return kept.get(hashes)
 
     def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (m, dim) of pictures that are already uint8 (height, width, 3) RGB; nothing is cached."""
         vectors = np.empty((len(pictures), self.dim), np.float32)
+        self.prepare()
         for start in range(0, len(pictures), self.batch_size):
-            part = [reading.resize(picture, self.size, self.resize_rule) for picture in pictures[start:][: self.batch_size]]
+            part = [
+                reading.resize(picture, self.size, self.resize_rule) for picture in pictures[start:][: self.batch_size]
+            ]
             vectors[start : start + len(part)] = self._vectors(np.stack(part))
         return vectors
 
-    def _stream(self, files: Sequence[Path], strict: bool, progress: bool, label: str):
-        """Batches of (rows, vectors), computed; the time from file to vector is taken."""
-        bar = tqdm(total=len(files), desc=f"{self.name} · {label}", unit="picture", disable=None if progress else True)
+    def _stream(self, files: Sequence[Path], images: ImageSet, strict: bool, progress: bool):
+        """Batches of (rows, vectors) of some files of a set, computed; the time from file to vector is taken."""
+        bar = tqdm(
+            total=len(files), desc=f"{self.name} · {images.name}", unit="picture", disable=None if progress else True
+        )
+        if files:
+            self.prepare()
         with bar:
             start = perf_counter()
-            for rows, pixels in reading.batches(files, self.size, self.resize_rule, self.batch_size, strict):
+            stream = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, of=len(images))
+            for rows, pixels in stream:
                 part = self._vectors(pixels)
                 self.seconds += perf_counter() - start
                 self.computed += len(rows)

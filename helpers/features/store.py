@@ -85,7 +85,7 @@ class VectorStore:
         if row and row[0] != 4 * self.dim:
             database.close()
             raise VectorStoreError(
-                f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it or rename the describer."
+                f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it."
             )
         return database
 

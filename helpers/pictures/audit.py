@@ -152,7 +152,7 @@ def _same_bytes(images: ImageSet) -> Iterable[Pair]:
 
 
 def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes uint8 (n, 2, 8), plain and mirrored; unit vectors float32 (n, 1024) of small greys; which were readable."""
+    """Hashes uint8 (n, 2, 8), plain and mirrored; small greys float32 (n, 1024) of length one; which were readable."""
     hashes = np.zeros((len(images), 2, 8), np.uint8)
     thumbs = np.zeros((len(images), _THUMB * _THUMB), np.float32)
     failures = []

@@ -168,7 +168,7 @@ def fetch(name: str) -> Path:
     raise DownloadError(
         f"The data set {name} can't be had. Tried:\n"
         + "\n".join(f"  - {line}" for reason in tried for line in reason.splitlines())
-        + f"\nWhat helps:{by_hand}\n  - point LOOKALIKE_MIRROR at a folder that holds {source.mirror} and a manifest.json, or"
+        + f"\nWhat helps:{by_hand}\n  - point LOOKALIKE_MIRROR at a folder with {source.mirror} and a manifest.json, or"
         "\n  - use the sample profile, which needs no download."
     )
 
@@ -331,7 +331,9 @@ def _stream(url: str, part: Path) -> None:
         length = int(answer.headers.get("Content-Length") or 0)
         _need_space(part.parent, length)
         total = have + length if length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.name.removesuffix(".part"), disable=None)
+        bar = tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.name.removesuffix(".part"), disable=None
+        )
         try:
             with bar, part.open("ab" if have else "wb") as file:
                 for piece in answer.iter_content(_PIECE):
@@ -357,7 +359,9 @@ def _check(file: Path, checksum: str) -> None:
     with file.open("rb") as content:
         found = hashlib.file_digest(content, kind).hexdigest()
     if found != wanted:
-        raise _WrongSum(f"{file} has the wrong checksum ({kind} {found[:12]}…, expected {wanted[:12]}…); it was not used")
+        raise _WrongSum(
+            f"{file} has the wrong checksum ({kind} {found[:12]}…, expected {wanted[:12]}…); it was not used"
+        )
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -454,7 +458,9 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=3600)
     except Timeout as error:
-        raise DownloadError(f"another process has been fetching {target.name} for an hour; end it and try again") from error
+        raise DownloadError(
+            f"another process has been fetching {target.name} for an hour; end it and try again"
+        ) from error
     except OSError as error:
         raise _disk(error, target) from error
     try:

@@ -18,7 +18,6 @@ from helpers.pictures.imageset import EmptyImageSet, ImageSet, picture_files
 WNID = re.compile(r"n\d{8}")
 
 
-
 @functools.cache
 def classes() -> dict[str, str]:
     """wnid → readable name of the 1000 classes, in the order of ImageNet's class indices (0 … 999)."""
@@ -81,4 +80,6 @@ def one_per_class() -> ImageSet:
     folder = download.fetch("imagenet-one-per-class")
     files = picture_files(folder)
     labels = [class_index(path.name[:9]) for path in files]
-    return ImageSet("imagenet-one-per-class", tuple(files), np.array(labels), tuple(_readable(list(classes()))), root=folder)
+    return ImageSet(
+        "imagenet-one-per-class", tuple(files), np.array(labels), tuple(_readable(list(classes()))), root=folder
+    )

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 #: What counts as a picture when a folder is listed; the content decides when it is read.
-SUFFIXES = frozenset(".jpg .jpeg .jpe .png .gif .webp .bmp .tif .tiff .ppm .pgm .pnm".split())
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
+)
 
 #: The label of a picture that belongs to no class: a distractor, relevant to nobody.
 NO_CLASS = -1
@@ -132,9 +134,7 @@ class ImageSet:
         if per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {per_class}")
         rng = np.random.default_rng(seed)
-        rows = [
-            rng.permutation(np.flatnonzero(self.labels == label))[:per_class] for label in np.unique(self.labels)
-        ]
+        rows = [rng.permutation(np.flatnonzero(self.labels == label))[:per_class] for label in np.unique(self.labels)]
         return self.subset(np.sort(np.concatenate(rows)) if rows else [])
 
 

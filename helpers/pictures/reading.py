@@ -118,6 +118,7 @@ def batches(
     batch_size: int = 32,
     strict: bool = False,
     workers: int = 2,
+    of: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Stream pictures in batches of one size; the next batch is decoded while this one is used.
 
@@ -127,7 +128,8 @@ def batches(
     pixels : uint8 (b, height, width, 3).
 
     Unreadable pictures are left out: after the last batch one `UnreadablePictureWarning` counts and names
-    them; with ``strict`` the first one raises `UnreadablePicture`. Never more than two batches are in memory.
+    them (of ``of`` pictures, where these are only a part); with ``strict`` the first one raises `UnreadablePicture`.
+    Never more than two batches are in memory.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -162,7 +164,7 @@ def batches(
         finally:
             for future in ahead:
                 future.cancel()
-    warn_unreadable(failures, len(sources))
+    warn_unreadable(failures, of or len(sources))
 
 
 def warn_unreadable(failures: Sequence[UnreadablePicture], total: int) -> None:

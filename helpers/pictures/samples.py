@@ -49,5 +49,7 @@ def _load(name: str, *kinds: str) -> ImageSet:
     folder = _folder()
     class_names = sorted(path.name for path in (folder / "photos").iterdir() if path.is_dir())
     files = [path for kind in kinds for path in picture_files(folder / kind)]
-    labels = [NO_CLASS if path.parent == folder / "distractors" else class_names.index(path.parent.name) for path in files]
+    labels = [
+        NO_CLASS if path.parent == folder / "distractors" else class_names.index(path.parent.name) for path in files
+    ]
     return ImageSet(name, tuple(files), np.array(labels), tuple(class_names), root=folder)

@@ -88,5 +88,6 @@ def interval_bars(names: Sequence[str], values, low, high, chance: float, xlabel
     panel.set_yticks(places, names)
     panel.set_xlim(0, 1.1)
     panel.set_xlabel(xlabel)
-    panel.legend(frameon=False, loc="lower right")
+    # Above the bars: inside, it would lie on one of them.
+    panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure

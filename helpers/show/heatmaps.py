@@ -26,7 +26,9 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
     fontsize = 8 if len(names) <= 20 else 5
-    panel.set_xticks(range(len(columns)), names + ["no class"] * (len(columns) - len(names)), rotation=90, fontsize=fontsize)
+    panel.set_xticks(
+        range(len(columns)), names + ["no class"] * (len(columns) - len(names)), rotation=90, fontsize=fontsize
+    )
     panel.set_yticks(range(len(names)), names, fontsize=fontsize)
     panel.set_xlabel("class of the nearest answer")
     panel.set_ylabel("class of the query")
@@ -61,5 +63,8 @@ def gallery_map(
             thumbnail = resize(read_picture(images.paths[row]), zoom, "pad")
         except UnreadablePicture:
             continue
+        # White margins must not hide the neighbours.
+        visible = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
+        thumbnail = np.concatenate([thumbnail, visible], axis=2)
         panel.add_artist(AnnotationBbox(OffsetImage(thumbnail), place, frameon=False, pad=0))
     return figure

@@ -2,14 +2,20 @@
 
 import json
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
-from IPython.display import Image, display
+from IPython.display import Image as DisplayedImage
+from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from helpers import paths
+from helpers.evaluation import leaderboard
+from helpers.evaluation.metrics import Scores
+from helpers.evaluation.protocol import Protocol
 from helpers.features.describer import Describer, describer
 from helpers.networks.weights import WeightsUnavailable
 from helpers.show.tables import box
@@ -38,12 +44,13 @@ class Lesson:
 
         Figures of the full profile are not written: the pictures in them may not be passed on.
         """
+        picture = _png(figure, dpi)
         path = paths.figures_dir() / f"{self.name}_{name}.png"
         if save and self.profile == "sample":
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=dpi, metadata={"Software": None})
+            path.write_bytes(picture)
             self._figures.append(path.name)
-        display(Image(_png(figure, dpi)))
+        display(DisplayedImage(picture))
 
     def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
         """Print an expected number beside the measured one, and fail where they differ by more than ``tolerance``.
@@ -63,6 +70,17 @@ class Lesson:
         print(f"{what}: {measured:.3f}, expected {expected:.3f} ± {tolerance:g} {'✓' if holds else '✗'}")
         if not holds:
             raise AssertionError(f"{what} is {measured:.4f}, but the text says {expected} ± {tolerance}")
+
+    def record(
+        self, scores: Scores, protocol: Protocol, describer: Describer, index: str = "exact:cosine",
+        query_ms: float | None = None,
+    ) -> None:  # fmt: skip
+        """Put one method's scores into the leaderboard, under this run's profile."""
+        leaderboard.record(
+            scores, protocol, profile=self.profile, describer=describer.name, weights=describer.weights,
+            dim=describer.dim, index=index, describe_ips=describer.pictures_per_second, query_ms=query_ms,
+            index_bytes=4 * describer.dim * len(protocol.gallery),
+        )  # fmt: skip
 
     def finish(self, headline: str, data: dict, weights: dict, metrics: dict) -> Path:
         """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed."""
@@ -105,17 +123,17 @@ def open_describer(name: str, fallback: str | None) -> Describer:
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
-    from io import BytesIO
-
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+    """The figure in 256 colours: a third of the bytes, and a notebook has to stay below one megabyte."""
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _tensorflow() -> str:
     for package in ("tensorflow-cpu", "tensorflow"):
         try:
             return version(package)
-        except ImportError:
+        except PackageNotFoundError:
             continue
     return "none"

@@ -28,8 +28,12 @@ def results(csv: Path) -> str:
         "| protocol | queries / gallery | describer | " + " | ".join(METRICS) + " |",
         "| --- | --- | --- |" + " --- |" * len(METRICS),
     ]
-    for (profile, protocol), rows in sorted(board.groupby(["profile", "protocol"]), key=lambda item: item[0] != "sample"):
-        table = rows.pivot_table(index="describer", columns="metric", values=["value", "low", "high", "chance", "ceiling"])
+    for (profile, protocol), rows in sorted(
+        board.groupby(["profile", "protocol"]), key=lambda item: item[0] != "sample"
+    ):
+        table = rows.pivot_table(
+            index="describer", columns="metric", values=["value", "low", "high", "chance", "ceiling"]
+        )
         order = table["value"]["mAP"].sort_values(ascending=False).index
         first = rows.iloc[0]
         size = f"{first['n_queries']} / {first['n_gallery']}"
@@ -52,7 +56,9 @@ def notebooks(folder: Path, results_folder: Path) -> str:
         topic, _, learnt = rest.partition(": ")
         result = json.loads((results_folder / f"{path.stem}.json").read_text(encoding="utf-8"))
         minutes = f"{result['seconds'] / 60:.1f}"
-        lines.append(f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learnt or topic} | {result['headline']} |")
+        lines.append(
+            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learnt or topic} | {result['headline']} |"
+        )
     return "\n".join(lines)
 
 
@@ -63,8 +69,8 @@ def refreshed(text: str) -> str:
         "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
     }
     for name, table in tables.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        text, count = re.subn(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"README.md must hold <!-- {name} --> … <!-- end --> once, found {count}")
     return text

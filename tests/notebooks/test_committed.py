@@ -90,7 +90,9 @@ def test_no_two_notebooks_share_their_code():
         for cell in code_cells(read(path)):
             if "parameters" in cell.metadata.get("tags", []) or cell.source.lstrip().startswith(("import", "from")):
                 continue
-            lines = [line.strip() for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
+            lines = [
+                line.strip() for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")
+            ]
             for start in range(len(lines) - 4):
                 run = "\n".join(lines[start : start + 5])
                 assert seen.setdefault(run, path.stem) == path.stem, f"{path.stem} repeats {seen[run]}:\n{run}"

@@ -26,6 +26,8 @@ def test_it_runs(notebook, tmp_path):
 
 def test_a_failing_cell_fails_the_run(tmp_path):
     notebook = course.select("00")[0]
-    outcome = course.run(notebook, "sample", tmp_path / "figures", {"DESCRIBER": "no-such-network"}, tmp_path / "x.ipynb")
+    outcome = course.run(
+        notebook, "sample", tmp_path / "figures", {"DESCRIBER": "no-such-network"}, tmp_path / "x.ipynb"
+    )
     assert not outcome.ok
     assert "no-such-network" in outcome.headline

@@ -18,7 +18,9 @@ def test_an_unknown_number_is_refused(capsys):
 
 
 def test_summary_names_every_notebook_its_seconds_and_state():
-    table = course.summary([course.Outcome("00_a", True, 12.3, "top-1 0.9"), course.Outcome("01_b", False, 4, "no such file")])
+    table = course.summary(
+        [course.Outcome("00_a", True, 12.3, "top-1 0.9"), course.Outcome("01_b", False, 4, "no such file")]
+    )
     lines = table.splitlines()
     assert len(lines) == 4
     assert "00_a" in lines[2] and "12" in lines[2] and "ok" in lines[2] and "top-1 0.9" in lines[2]

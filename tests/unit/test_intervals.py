@@ -1,0 +1,162 @@
+"""Bootstrap intervals and the paired comparison."""
+
+import numpy as np
+import pytest
+
+from helpers.evaluation import intervals
+from helpers.evaluation.intervals import bootstrap_interval, bootstrap_intervals, paired_difference
+
+
+def test_agrees_with_the_normal_approximation():
+    # Mean of 2000 draws of a standard deviation of 2: ± 1.96 · 2 / sqrt(2000) = ± 0.0877.
+    values = np.random.default_rng(0).normal(5, 2, 2000)
+    low, high = bootstrap_interval(values, resamples=4000)
+    assert low == pytest.approx(values.mean() - 0.0877, abs=0.008)
+    assert high == pytest.approx(values.mean() + 0.0877, abs=0.008)
+
+
+def test_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        low, high = bootstrap_interval(rng.random(60) < 0.7, resamples=300, seed=seed)
+        covered += low <= 0.7 <= high
+    # 95 % of 200 is 190; the percentile interval of 60 yes-or-no values is known to be a little short.
+    assert 176 <= covered <= 199
+
+
+def test_a_higher_level_is_wider_and_more_queries_are_narrower():
+    values = np.random.default_rng(1).random(400)
+    width = {level: np.subtract(*bootstrap_interval(values, level)[::-1]) for level in (0.5, 0.8, 0.95, 0.99)}
+    assert sorted(width.values()) == list(width.values())
+    assert np.subtract(*bootstrap_interval(values[:40])[::-1]) > 2 * width[0.95]
+
+
+def test_the_seed_decides_and_nothing_else(monkeypatch):
+    values = np.random.default_rng(2).random(50)
+    first = bootstrap_interval(values, seed=3)
+    assert bootstrap_interval(values, seed=3) == first
+    assert bootstrap_interval(values, seed=4) != first
+    monkeypatch.setattr(intervals, "CHUNK", 70)  # one resample at a time
+    assert bootstrap_interval(values, seed=3) == pytest.approx(first, abs=1e-12)
+
+
+def test_several_metrics_get_what_each_would_get_alone():
+    rng = np.random.default_rng(3)
+    columns = {"a": rng.random(30), "b": rng.random(30)}
+    together = bootstrap_intervals(columns)
+    for name, values in columns.items():
+        assert together[name] == pytest.approx(bootstrap_interval(values), abs=1e-12)
+
+
+def test_clusters_widen_the_interval_where_queries_repeat_each_other():
+    # 10 classes, 20 equal queries each: 200 values, but only 10 that say anything new.
+    per_class = np.random.default_rng(4).random(10)
+    values, classes = np.repeat(per_class, 20), np.repeat(np.arange(10), 20)
+    clustered = bootstrap_interval(values, clusters=classes)
+    assert np.subtract(*clustered[::-1]) > 3 * np.subtract(*bootstrap_interval(values)[::-1])
+    assert clustered == pytest.approx(bootstrap_interval(per_class), abs=1e-12)
+
+
+def test_clusters_of_different_sizes_weigh_by_their_queries():
+    # Drawn twice with replacement from {three 0s} and {one 1}: means 0 (1/4), 1/4 (1/2), 1 (1/4).
+    low, high = bootstrap_interval([0, 0, 0, 1.0], level=0.4, clusters=["a", "a", "a", "b"])
+    assert (low, high) == (pytest.approx(0.25), pytest.approx(0.25))
+    assert bootstrap_interval([0, 0, 0, 1.0], clusters=["a", "a", "a", "b"]) == (0, 1)
+
+
+def test_one_query_or_one_cluster_says_nothing():
+    assert np.isnan(bootstrap_interval([0.5])).all()
+    assert np.isnan(bootstrap_interval([0.5, 0.6, 0.7], clusters=[1, 1, 1])).all()
+    single = paired_difference([0.5], [0.25])
+    assert single.difference == 0.25
+    assert np.isnan([single.low, single.high, single.p_value]).all()
+
+
+def test_equal_values_everywhere_have_no_width():
+    assert bootstrap_interval(np.ones(20)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": []}, "one value a query"),
+        ({"values": np.ones((2, 2))}, r"shape \(q,\)"),
+        ({"values": [0.1, np.nan]}, "NaN or infinity, first at query 1"),
+        ({"values": [np.inf, 0.1]}, "NaN or infinity, first at query 0"),
+        ({"values": [0.1, 0.2], "level": 95}, "level must lie between 0 and 1, got 95"),
+        ({"values": [0.1, 0.2], "level": 1.0}, "level must lie"),
+        ({"values": [0.1, 0.2], "resamples": 0}, "resamples must be at least 1"),
+        ({"values": [0.1, 0.2], "clusters": [1]}, r"clusters must have shape \(2,\)"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(**arguments)
+
+
+def test_columns_of_different_queries_are_refused():
+    with pytest.raises(ValueError, match="same queries"):
+        bootstrap_intervals({"a": [0.1, 0.2], "b": [0.1, 0.2, 0.3]})
+    with pytest.raises(ValueError, match=r"same queries, got shapes \(2,\) and \(3,\)"):
+        paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
+
+
+def test_pairing_sees_what_two_intervals_hide():
+    # Queries differ widely; b is worse by 0.02 on each, give or take.
+    rng = np.random.default_rng(5)
+    a = rng.random(100)
+    b = a - 0.02 + rng.normal(0, 0.01, 100)
+    assert bootstrap_interval(a).low < bootstrap_interval(b).high  # the intervals overlap
+    result = paired_difference(a, b)
+    assert result.difference == pytest.approx(a.mean() - b.mean())
+    assert 0 < result.low < result.difference < result.high
+    assert result.p_value == pytest.approx(1 / 2001)  # the least that 2000 resamples can give
+    turned = paired_difference(b, a)
+    assert (turned.difference, turned.low, turned.high) == pytest.approx(
+        (-result.difference, -result.high, -result.low)
+    )
+
+
+def test_no_difference_has_a_p_value_of_one():
+    same = paired_difference(np.arange(9.0), np.arange(9.0))
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("differences", [[1, 0, 1, 1, -3, 1], [-3, -3, 3, -1, 3, -1], [0, 2, 1, 0, -2]])
+def test_rounding_does_not_decide_the_p_value(differences):
+    # In whole numbers all sums are exact; in tenths, draws exactly as far out as the mean would be missed.
+    zeros = np.zeros(len(differences))
+    exact = paired_difference(differences, zeros, resamples=1000).p_value
+    assert paired_difference(np.array(differences) / 10, zeros, resamples=1000).p_value == exact
+
+
+def test_the_p_value_worked_by_hand():
+    # Of three queries one differs. A draw holds it 0, 1, 2 or 3 times (8, 12, 6, 1 of 27): all but once is as far out.
+    result = paired_difference([1, 0, 0], [0, 0, 0], resamples=4000)
+    assert result.p_value == pytest.approx(15 / 27, abs=0.03)
+
+
+def test_a_constant_difference_is_certain():
+    values = np.random.default_rng(6).random(40)
+    result = paired_difference(values + 0.1, values)
+    assert result.low == pytest.approx(0.1)
+    assert result.p_value == pytest.approx(1 / 2001)
+
+
+def test_without_a_difference_small_p_values_are_as_rare_as_they_say():
+    rng = np.random.default_rng(7)
+    small = sum(
+        paired_difference(rng.random(50), rng.random(50), resamples=200, seed=seed).p_value <= 0.1
+        for seed in range(200)
+    )
+    assert 8 <= small <= 36  # 20 expected; binomial, so within about 4 standard deviations of 4.2
+
+
+def test_the_p_value_agrees_with_the_t_test():
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(8)
+    a = rng.random(200)
+    b = a + rng.normal(0.01, 0.12, 200)
+    assert paired_difference(a, b, resamples=5000).p_value == pytest.approx(ttest_rel(a, b).pvalue, abs=0.03)

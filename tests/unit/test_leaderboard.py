@@ -1,0 +1,282 @@
+"""The leaderboard: rows are replaced and never doubled, damage is noticed, two writers lose nothing."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import leaderboard
+from helpers.evaluation.leaderboard import COLUMNS, LeaderboardError, load, record, write_markdown
+from helpers.evaluation.metrics import evaluate
+from helpers.evaluation.protocol import leave_one_out, query_gallery
+from helpers.pictures.imageset import ImageSet
+from helpers.search.ranking import rank
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path / "figures"))
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return tmp_path / "leaderboard.csv"
+
+
+def pictures(n: int = 12) -> ImageSet:
+    labels = np.append(np.arange(n - 1) % 3, -1)
+    return ImageSet("toy", tuple(Path(f"{i}.jpg") for i in range(n)), labels, ("a", "b", "c"))
+
+
+TOY = leave_one_out(pictures(), "toy-leave-one-out")
+
+
+def scores(seed: int = 0, k: int | None = None, protocol=TOY):
+    rng = np.random.default_rng(seed)
+    rows = np.stack([np.setdiff1d(protocol.gallery, [query]) for query in protocol.queries])
+    return evaluate(rank(rows, rng.random(rows.shape), k), protocol)
+
+
+def write(table, describer="resnet50", seed=0, k=None, protocol=TOY, **changes):
+    method = {"profile": "sample", "weights": "imagenet", "dim": 2048, "index": "exact:cosine"} | changes
+    return record(scores(seed, k, protocol), protocol, describer=describer, path=table, **method)
+
+
+# ---- rows ------------------------------------------------------------------------------------------
+
+
+def test_one_row_a_metric_with_the_agreed_columns(table):
+    rows = write(table, describe_ips=13.06, query_ms=0.12345, index_bytes=98304)
+    measured = scores()
+    header = (
+        "dataset,protocol,profile,describer,weights,dim,index,n_queries,n_gallery,n_distractors,metric,value,low,high"
+    )
+    assert table.read_text().splitlines()[0] == header + ",chance,ceiling,describe_ips,query_ms,index_bytes"
+    assert ",".join(COLUMNS) == table.read_text().splitlines()[0]
+    board = load(table).set_index("metric")
+    assert set(board.index) == set(rows["metric"]) == set(measured.metrics)
+    line = board.loc["mAP"]
+    assert (line["dataset"], line["protocol"], line["n_queries"], line["n_gallery"]) == ("toy", TOY.name, 11, 12)
+    assert line["n_distractors"] == 1
+    assert line["value"] == pytest.approx(measured.mean("mAP"), abs=5e-5)
+    assert line["chance"] == pytest.approx(measured.mean_chance("mAP"), abs=5e-5)
+    assert line["low"] < line["value"] < line["high"] <= line["ceiling"] == 1
+    text = next(line for line in table.read_text().splitlines() if ",mAP," in line)
+    assert text.endswith(",1.0000,13.1,0.123,98304") or text.endswith(",1.0000,13.1,0.124,98304")
+
+
+def test_a_rerun_replaces_its_rows_and_changes_no_byte(table):
+    write(table, "resnet50")
+    write(table, "colour", seed=1)
+    before = table.read_bytes(), table.with_suffix(".md").read_bytes()
+    write(table, "resnet50")
+    assert (table.read_bytes(), table.with_suffix(".md").read_bytes()) == before
+    write(table, "resnet50", seed=2)
+    assert table.read_bytes() != before[0]
+    assert len(load(table)) == 2 * len(scores().metrics)
+
+
+def test_the_order_of_recording_leaves_no_trace(tmp_path):
+    for name, order in (("a.csv", (0, 1, 2)), ("b.csv", (2, 0, 1))):
+        for i in order:
+            write(tmp_path / name, f"method{i}", seed=i)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"profile": "full"}, {"weights": "none"}, {"dim": 256}, {"index": "exact:euclidean"}, {"describer": "vgg"}],
+)
+def test_what_differs_in_a_key_stands_beside(table, change):
+    write(table)
+    write(table, **change)
+    assert len(load(table)) == 2 * len(scores().metrics)
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "nan", "007", "1.0", "a, b", 'say "x"', "a | b", "Zoë"])
+def test_names_stay_text(table, name):
+    for _ in range(2):
+        write(table, describer=name, weights=name)
+    board = load(table)
+    assert len(board) == len(scores().metrics)
+    assert set(board["describer"]) == set(board["weights"]) == {name}
+
+
+def test_a_cost_not_measured_this_time_keeps_its_value(table):
+    write(table, describe_ips=13.0, query_ms=0.5)
+    rows = write(table, query_ms=0.75)
+    assert set(rows["describe_ips"]) == {13.0}
+    assert set(load(table)["query_ms"]) == {0.75}
+    assert load(table)["index_bytes"].isna().all()
+
+
+def test_one_query_has_no_interval_and_still_a_row(table):
+    write(table, protocol=query_gallery(pictures(), [0], [3, 4, 6], "one"))
+    board = load(table)
+    assert board["low"].isna().all()
+    assert board["value"].notna().all()
+
+
+@pytest.mark.parametrize("change", [{"weights": ""}, {"weights": None}, {"index": " "}, {"describer": "two\nlines"}])
+def test_a_name_must_be_a_name(table, change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be a name on one line"):
+        write(table, **change)
+    assert not table.exists()
+
+
+def test_scores_of_another_protocol_are_refused(table):
+    other = query_gallery(pictures(), [0, 1], [3, 4, 6, 7], "other")
+    with pytest.raises(ValueError, match="not of the queries of other"):
+        record(scores(), other, profile="sample", describer="x", weights="none", dim=4, index="i", path=table)
+    assert not table.exists()
+
+
+def test_the_default_is_the_figures_folder(table):
+    write(None)
+    assert (paths.figures_dir() / "leaderboard.csv").is_file()
+    assert (paths.figures_dir() / "leaderboard.md").is_file()
+    assert len(load()) == len(scores().metrics)
+    write(str(table))
+    assert load(str(table)).equals(load())
+
+
+def test_nothing_lies_beside_the_table_afterwards(table):
+    table = table.parent / "out" / table.name
+    write(table)
+    assert sorted(file.name for file in table.parent.iterdir()) == ["leaderboard.csv", "leaderboard.md"]
+
+
+# ---- damage ----------------------------------------------------------------------------------------
+
+
+def test_no_table_is_an_empty_one(table):
+    assert len(load(table)) == 0
+    assert tuple(load(table).columns) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "", "its columns are"),
+        (lambda text: "a,b\n1,2\n", "its columns are a, b"),
+        (lambda text: text.replace("chance,", "", 1), "its columns are"),
+        (lambda text: text[:-25], "cut short"),
+        (lambda text: text[:-1], "cut short"),  # perhaps in the middle of its last number
+        (lambda text: text + "<<<<<<< HEAD\n", "has 1 fields instead of 19"),
+        (lambda text: text.rstrip("\n") + ",more\n", "has 20 fields instead of 19"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "repeats a row"),
+        (lambda text: text.replace(",2048,", ",many,", 1), "many"),
+        (lambda text: text.replace(",2048,", ",,", 1), "no value or no dim"),
+    ],
+)
+def test_a_damaged_table_is_named_and_never_overwritten(table, damage, message):
+    write(table)
+    damaged = damage(table.read_text())
+    assert damaged != table.read_text()
+    table.write_text(damaged)
+    for attempt in (lambda: load(table), lambda: write(table, seed=1)):
+        with pytest.raises(LeaderboardError, match=message) as raised:
+            attempt()
+        assert str(table) in str(raised.value)
+        assert "git checkout" in str(raised.value)
+    assert table.read_text() == damaged
+
+
+def test_a_binary_file_is_damage_too(table):
+    table.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LeaderboardError, match="is not the leaderboard"):
+        load(table)
+
+
+# ---- two writers -----------------------------------------------------------------------------------
+
+WRITER = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    import test_leaderboard as here
+    Path(sys.argv[2] + ".ready").touch()
+    while not all(Path(name + ".ready").exists() for name in ("left", "right")):
+        pass
+    for i in range(6):
+        here.write(Path(sys.argv[1]), sys.argv[2] + str(i), seed=i)
+"""
+
+
+def test_two_processes_lose_nothing(table, tmp_path):
+    script = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(paths.ROOT)!r})\n{script}", str(table)]
+    writers = [
+        subprocess.Popen([*command, side], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for side in ("left", "right")
+    ]
+    try:
+        for writer in writers:
+            assert writer.wait(timeout=60) == 0, writer.stderr.read()
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    board = load(table)
+    assert set(board["describer"]) == {f"{side}{i}" for side in ("left", "right") for i in range(6)}
+    assert len(board) == 12 * len(scores().metrics)
+
+
+# ---- in words --------------------------------------------------------------------------------------
+
+
+def test_the_table_in_words(table):
+    for name, seed in (("one", 0), ("two", 1)):
+        write(table, name, seed, describe_ips=13.04, query_ms=0.5)
+    text = table.with_suffix(".md").read_text()
+    lines = text.splitlines()
+    assert "## toy: toy-leave-one-out" in lines
+    assert "11 queries, gallery of 12, 1 of them distractors; profile sample." in lines
+    assert "| describer | weights | dim | index | top-1 | top-5 | top-10 | mAP | pictures/s | ms/query |" in lines
+    board = load(table)
+    of_map = board[board["metric"] == "mAP"].set_index("describer")
+    best, other = of_map["value"].idxmax(), of_map["value"].idxmin()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    rows = {line[0]: line for line in cells}
+    row = of_map.loc[best]
+    assert rows[best][7] == f"**{row['value']:.3f}** [{row['low']:.3f}, {row['high']:.3f}]"
+    assert rows[other][7].startswith(f"{of_map.loc[other, 'value']:.3f} [")
+    assert rows[best][8] == "13"
+    assert rows["*chance*"][7] == f"*{row['chance']:.3f}*"
+    assert rows["*ceiling*"][7] == "*1.000*"
+    # Best first, by mAP.
+    assert list(rows).index(best) < list(rows).index(other) < list(rows).index("*chance*")
+    again = table.with_name("again.md")
+    assert write_markdown(table, again).read_text() == text
+
+
+def test_a_method_without_map_comes_last_and_has_an_empty_cell(table):
+    write(table, "deep")
+    write(table, "a-shallow", k=10)
+    lines = table.with_suffix(".md").read_text().splitlines()
+    cells = [line for line in lines if line.startswith(("| deep", "| a-shallow"))]
+    assert cells[0].startswith("| deep")
+    assert cells[1].split(" | ")[7] == ""
+
+
+def test_other_pictures_are_another_table(table):
+    write(table, "now")
+    write(table, "before", protocol=leave_one_out(pictures(15), TOY.name))
+    text = table.with_suffix(".md").read_text()
+    assert "11 queries, gallery of 12, 1 of them" in text
+    assert "14 queries, gallery of 15, 1 of them" in text
+
+
+def test_a_bar_does_not_end_a_cell(table):
+    write(table, "a | b")
+    line = next(line for line in table.with_suffix(".md").read_text().splitlines() if line.startswith("| a"))
+    assert line.startswith(r"| a \| b | imagenet |")
+
+
+def test_key_columns_are_columns():
+    assert set(leaderboard.KEY) <= set(COLUMNS)

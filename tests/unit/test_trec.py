@@ -1,0 +1,168 @@
+"""TREC files: trec_eval must see our order, ties included."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytrec_eval
+
+from helpers.evaluation.metrics import evaluate
+from helpers.evaluation.protocol import leave_one_out
+from helpers.evaluation.trec import TrecFileError, read_qrels, read_run, write_qrels, write_run
+from helpers.pictures.imageset import ImageSet
+from helpers.search.ranking import Ranking, rank
+
+#: Keys that a run file can't hold as they are: spaces, a percent sign, letters beyond ASCII, a no-break space.
+ODD = ("two words.jpg", "100%.jpg", "100%25.jpg", "Zoë/été.jpg", "no\u00a0break.jpg", "tab\there.jpg", "line\u2028end")
+
+
+def protocol(n: int = 24, classes: int = 3, keys=ODD):
+    keys = (*keys, *(f"{i:03d}.jpg" for i in range(n - len(keys))))
+    labels = np.arange(n) % classes
+    labels[-1] = -1
+    images = ImageSet("toy", tuple(map(Path, keys)), labels, tuple(f"c{i}" for i in range(classes)))
+    return leave_one_out(images, "toy")
+
+
+def answers(toy, seed: int, values: int) -> Ranking:
+    """Rankings of all candidates, with scores out of so many different ones."""
+    rng = np.random.default_rng(seed)
+    rows = [np.setdiff1d(toy.gallery, [query]) for query in toy.queries]
+    return rank(np.stack(rows), rng.integers(0, values, (len(rows), len(rows[0]))).astype(float))
+
+
+@pytest.mark.parametrize("values", [1, 3, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_trec_eval_gives_our_numbers_on_our_files(tmp_path, seed, values):
+    toy = protocol()
+    ranking = answers(toy, seed, values)
+    scores = evaluate(ranking, toy)
+    write_run(ranking, toy, tmp_path / "run.txt", tag="a method")
+    write_qrels(toy, tmp_path / "qrels.txt")
+    # Read by the referee's own parser.
+    with (tmp_path / "run.txt").open() as file:
+        run = pytrec_eval.parse_run(file)
+    with (tmp_path / "qrels.txt").open() as file:
+        qrels = pytrec_eval.parse_qrel(file)
+    measures = {"map", "map_cut.10", "ndcg_cut.10", "success.1,5", "P.3,10", "recall.3,10"}
+    judged = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    assert len(judged) == scores.n_queries == 23
+    names = {
+        "mAP": "map",
+        "mAP@10": "map_cut_10",
+        "nDCG@10": "ndcg_cut_10",
+        "top-1": "success_1",
+        "top-5": "success_5",
+        "precision@3": "P_3",
+        "precision@10": "P_10",
+        "recall@3": "recall_3",
+        "recall@10": "recall_10",
+    }
+    order = [line.split()[0] for line in (tmp_path / "run.txt").read_text().splitlines()][:: ranking.k]
+    for ours, theirs in names.items():
+        expected = [judged[query][theirs] for query in order]
+        np.testing.assert_allclose(scores.values[ours], expected, atol=1e-6, err_msg=ours)
+
+
+def test_similarities_themselves_would_be_ordered_otherwise():
+    # Why the score column counts places: trec_eval breaks ties from Z to A, and keeps scores as float32.
+    qrels = {"q": {"a": 1}}
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"})
+    assert judge.evaluate({"q": {"a": 1.0, "b": 1.0}})["q"]["recip_rank"] == 0.5
+    assert judge.evaluate({"q": {"a": 1.0 + 1e-9, "b": 1.0}})["q"]["recip_rank"] == 0.5
+    assert judge.evaluate({"q": {"a": 2.0, "b": 1.0}})["q"]["recip_rank"] == 1
+
+
+def test_a_run_file_has_the_standard_columns(tmp_path):
+    toy = protocol(4, 2, keys=("a b.jpg",))
+    # 0 and 2 are of one class, 1 alone, 3 of none: 0 and 2 ask.
+    path = write_run(
+        Ranking([[2, 1, 3], [1, -1, -1]], [[3.0, 2, 1], [3.0, 0, 0]]), toy, tmp_path / "run.txt", "SIFT + VLAD"
+    )
+    assert path.read_text() == (
+        "a%20b.jpg Q0 001.jpg 1 3 SIFT%20%2B%20VLAD\n"
+        "a%20b.jpg Q0 000.jpg 2 2 SIFT%20%2B%20VLAD\n"
+        "a%20b.jpg Q0 002.jpg 3 1 SIFT%20%2B%20VLAD\n"
+        "001.jpg Q0 000.jpg 1 3 SIFT%20%2B%20VLAD\n"
+    )
+
+
+def test_qrels_hold_what_is_relevant_and_nothing_else(tmp_path):
+    toy = protocol()
+    judged = read_qrels(write_qrels(toy, tmp_path / "qrels.txt"))
+    assert judged == {
+        toy.keys[query]: {toy.keys[answer]: 1 for answer in toy.relevant(row)} for row, query in enumerate(toy.queries)
+    }
+    assert set(ODD) <= set(judged)
+
+
+def test_queries_without_a_right_answer_are_not_in_the_qrels(tmp_path):
+    images = ImageSet("toy", (Path("a"), Path("b"), Path("c")), np.array([0, 0, 1]), ("x", "y"))
+    toy = leave_one_out(images, "toy", queries=[0, 2])
+    assert read_qrels(write_qrels(toy, tmp_path / "qrels.txt")) == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("values", [1, 3, 10**6])
+def test_a_run_read_back_is_the_same_order(tmp_path, values):
+    toy = protocol()
+    ranking = answers(toy, 0, values)
+    again = read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy)
+    np.testing.assert_array_equal(again.ids, ranking.ids)
+
+
+def test_rows_of_different_length_come_back_padded(tmp_path):
+    toy = protocol(4, 2, keys=())
+    ranking = Ranking([[2, 1], [-1, -1]], [[2.0, 1], [0.0, 0]])
+    assert read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy).ids.tolist() == [[2, 1], [-1, -1]]
+
+
+def test_a_foreign_run_is_sorted_as_trec_eval_sorts(tmp_path):
+    toy = protocol(6, 2, keys=())
+    path = tmp_path / "run.txt"
+    # The rank column lies; 001 and 003 tie, and go from Z to A.
+    path.write_text("000.jpg Q0 001.jpg 1 0.5 x\n000.jpg Q0 002.jpg 2 0.9 x\n000.jpg Q0 003.jpg 3 0.5 x\n")
+    assert read_run(path, toy).ids[0].tolist() == [2, 3, 1]
+
+
+GOOD = "000.jpg Q0 001.jpg 1 0.5 x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "000.jpg Q0 002.jpg 2 0.4\n", "line 2: expected 'query Q0 document rank score tag'"),
+        (GOOD + "000.jpg Q0 002.jpg 2 high x\n", "line 2: expected"),
+        (GOOD + "000.jpg Q0 002.jpg 2 nan x\n", "line 2: the score is NaN"),
+        ("000.jpg Q0 no%20such 1 1 x\n", "line 1: toy has no picture 'no such'"),
+        ("nobody Q0 000.jpg 1 1 x\n", "line 1: toy has no picture 'nobody'"),
+        ("005.jpg Q0 000.jpg 1 1 x\n", "line 1: '005.jpg' is no query of toy"),  # of no class: does not ask
+        (GOOD + GOOD, "query '000.jpg' has an answer twice"),
+    ],
+)
+def test_a_broken_run_file_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "run.txt"
+    path.write_text(text)
+    with pytest.raises(TrecFileError, match=f"{re.escape(str(path))}.*{re.escape(message)}"):
+        read_run(path, protocol(6, 2, keys=()))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a 0 b\n", "line 1: expected 'query 0 document relevance'"),
+        ("a 0 b 1\na 0 c yes\n", "line 2: expected"),
+        ("a 0 b 1\na 0 b 0\n", "line 2: 'b' is judged twice for 'a'"),
+    ],
+)
+def test_a_broken_qrels_file_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "qrels.txt"
+    path.write_text(text)
+    with pytest.raises(TrecFileError, match=f"{re.escape(str(path))}, {re.escape(message)}"):
+        read_qrels(path)
+
+
+def test_a_ranking_of_other_queries_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="23 queries, but the ranking has 1 rows"):
+        write_run(Ranking([[1]], [[1.0]]), protocol(), tmp_path / "run.txt")
+    assert not (tmp_path / "run.txt").exists()
