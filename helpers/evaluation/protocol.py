@@ -515,7 +515,7 @@ def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None =
     vectors : float32 (n, d): row i describes picture i of the protocol (see ``Protocol.bind``).
     index : empty; it holds the gallery afterwards.
     k : answers a query; None is the whole gallery, which mAP needs. That takes 12 to 16 bytes for each
-        pair of query and gallery picture: ``metrics.evaluate_vectors`` does without.
+        pair of query and gallery picture; ``run_in_chunks`` does without.
 
     Returns
     -------
