@@ -4,8 +4,8 @@
     python data/make_sample.py tuxpaint-stamps-default_*.deb      # or a folder that it was unpacked to
 
 What goes where is written in ``data/sample_selection.csv``, one stamp a line, chosen by eye: photographs of ten
-classes, drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that belong to a
-class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged.
+classes, drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that
+belong to a class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged.
 """
 
 import csv

@@ -47,7 +47,7 @@ class Describer(ABC):
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → floating (b, dim), not yet normalised."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 (most describers have nothing to prepare)
         """What has to be done once before the first picture, such as building a network; not part of the rate."""
 
     @property

@@ -84,9 +84,7 @@ class VectorStore:
         row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
         if row and row[0] != 4 * self.dim:
             database.close()
-            raise VectorStoreError(
-                f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it."
-            )
+            raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it.")
         return database
 
     def __enter__(self) -> "VectorStore":

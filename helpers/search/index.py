@@ -1,252 +1,496 @@
-"""Index: vectors in, rankings out, whatever library does the work; and the short names that open one."""
+"""Index: what every place that keeps vectors and finds the nearest ones has in common, and the file it is saved in."""
 
+import contextlib
+import hashlib
 import importlib
-import io
 import json
 import os
-import zipfile
+import secrets
+import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.parse import parse_qsl
+from typing import ClassVar, Self
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
 from helpers.search.ranking import PAD, Ranking
 
-#: The layout of saved files; a reader refuses any other.
-FORMAT = 1
+#: What a metric may be called → its name.
+METRIC_NAMES = {
+    "cosine": "cosine",
+    "cos": "cosine",
+    "euclidean": "euclidean",
+    "l2": "euclidean",
+    "manhattan": "manhattan",
+    "l1": "manhattan",
+    "cityblock": "manhattan",
+}
 
-#: Scheme of a spec → where its class is. A new backend is one line here and one file.
+#: Scheme of a spec → where its class is, imported when first asked for. A new backend is one line here and one file.
 BACKENDS = {
     "exact": "helpers.search.exact:ExactIndex",
     "sklearn": "helpers.search.sklearn:SklearnIndex",
 }
 
+FORMAT_VERSION = 1
+_MAGIC = b"LOOKALIKE INDEX\n"
+_START = struct.Struct(f"<{len(_MAGIC)}sII")  # magic, version, length of the header
+_ALIGN = 64  # arrays start at multiples of this, so that a mapped file can be computed on as it is
+
 
 class IndexFileError(OSError):
-    """A file that should hold an index and does not, or can't be written; the message names it and the remedy."""
+    """A file is no index, is damaged, or can't be written; the message names it and the remedy."""
 
 
 class Index(ABC):
-    """Holds vectors under ids and finds the nearest to a query's.
+    """Keeps vectors by id and finds the nearest ones.
 
-    A backend sets ``metrics`` and writes `_changed`, `_search`; checks, ids and files are here, once for all.
+    Scores are higher for better answers whatever the metric: cosine similarity, or a distance negated.
+    Searching from several threads is safe; adding and removing meanwhile is not.
 
-    Parameters
+    A backend sets the class attributes, and writes `_add`, `_remove`, `_search`, `_state`, `_restore` and `nbytes`;
+    what it is handed has been checked.
+
+    Attributes
     ----------
-    metric : one of the backend's ``metrics``.
+    metric : ``"cosine"``, ``"euclidean"`` or ``"manhattan"``.
+    options : those that were given and differ from the default.
+    dim : length of a vector; None until the first add.
     """
 
     #: The part of the spec before the colon.
-    scheme: str
+    scheme: ClassVar[str]
     #: What the backend can measure by.
-    metrics: tuple[str, ...] = ("cosine", "euclidean", "manhattan")
+    metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean", "manhattan")
+    #: The backend's options → how the text of one is read.
+    option_types: ClassVar[dict[str, Callable]] = {}
 
-    def __init__(self, metric: str, **options):
-        if metric not in self.metrics:
-            raise ValueError(f"{self.scheme} knows the metrics {', '.join(self.metrics)}; got {metric!r}")
-        self.metric = metric
-        self.options = options
-        self._vectors: np.ndarray | None = None
+    def __init__(self, metric: str = "cosine", **options):
+        if METRIC_NAMES.get(metric) not in self.metrics:
+            raise ValueError(f"{self.scheme} has no metric {metric!r}; it has: {', '.join(self.metrics)}")
+        self.metric = METRIC_NAMES[metric]
+        self.options = {name: value for name, value in options.items() if value is not None}
+        self.dim: int | None = None
         self._ids = np.empty(0, np.int64)
+        self._next_id = 0
+
+    @classmethod
+    def from_spec(cls, rest: str, options: dict[str, str]) -> Self:
+        """What `open_index` calls with the part after the scheme, and the options as text."""
+        unknown = sorted(options.keys() - cls.option_types.keys())
+        if unknown:
+            raise ValueError(
+                f"{cls.scheme} has no option {unknown[0]!r}; it has: {', '.join(sorted(cls.option_types)) or 'none'}"
+            )
+        read = {}
+        for name, text in options.items():
+            try:
+                read[name] = cls.option_types[name](text)
+            except ValueError as error:
+                raise ValueError(f"{cls.scheme}: option {name} can't be {text!r} ({error})") from error
+        return cls(rest, **read)
 
     @property
     def spec(self) -> str:
-        """The name that opens an index like this one, e.g. ``"exact:cosine"``."""
-        options = "&".join(f"{name}={value}" for name, value in sorted(self.options.items()))
-        return f"{self.scheme}:{self.metric}" + (f"?{options}" if options else "")
+        """The name by which `open_index` opens an empty index like this one."""
+        query = urlencode(sorted(self.options.items()))
+        return f"{self.scheme}:{self.metric}" + (f"?{query}" if query else "")
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64 (n,): what is in it, rising; read only."""
+        view = self._ids.view()
+        view.setflags(write=False)
+        return view
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of memory that the vectors and what is built over them take."""
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec!r}: {len(self)} vectors of {self.dim} numbers)"
+        size = f"{len(self)} vectors of {self.dim} numbers" if self.dim else "empty"
+        return f"{type(self).__name__}({self.spec!r}, {size})"
 
-    @property
-    def dim(self) -> int | None:
-        """Length of a vector; None before the first was added."""
-        return None if self._vectors is None else self._vectors.shape[1]
+    def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> Self:
+        """Put vectors in; all or, after an error, none.
 
-    @property
-    def ids(self) -> np.ndarray:
-        """int64 (n,): the ids, in the order in which they were added."""
-        return self._ids.copy()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that vectors and ids take in memory."""
-        return 0 if self._vectors is None else self._vectors.nbytes + self._ids.nbytes
-
-    def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> "Index":
-        """Add vectors (n, d) under int64 ids (n,); without ids they are numbered on from the largest there is.
+        vectors : float (n, dim); kept as float32. The first add sets ``dim``.
+        ids : int64 (n,), unique and not negative; without them they go on from the highest id ever added.
 
         Raises
         ------
-        ValueError : another dimension, NaN or infinity, an id that is negative, stands twice or is there already.
+        ValueError : a shape or dimension is wrong, a number is NaN or infinite, an id is taken already.
         """
-        vectors = self._checked(vectors)
-        if ids is None:
-            start = int(self._ids.max(initial=-1)) + 1
-            ids = np.arange(start, start + len(vectors))
-        ids = np.asarray(ids)
-        if ids.shape != (len(vectors),) or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-            raise ValueError(f"expected one whole number as id for each of {len(vectors)} vectors, got {ids.shape} {ids.dtype}")
-        ids = ids.astype(np.int64)
-        if (ids < 0).any():
-            raise ValueError(f"ids must not be negative, got {ids[ids < 0][0]}")
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(f"id {values[counts > 1][0]} stands twice")
-        present = np.isin(ids, self._ids)
-        if present.any():
-            raise ValueError(f"id {ids[present][0]} is in the index already; remove it first")
-        self._ids = np.concatenate([self._ids, ids])
-        self._vectors = vectors.copy() if self._vectors is None else np.concatenate([self._vectors, vectors])
-        self._changed()
+        vectors = _as_vectors(vectors, self.dim)
+        ids = self._new_ids(ids, len(vectors))
+        order = np.argsort(ids)
+        if (order[1:] < order[:-1]).any():
+            vectors, ids = vectors[order], ids[order]
+        self._add(vectors, ids)
+        self.dim = vectors.shape[1]
+        if len(ids):
+            self._ids = np.insert(self._ids, np.searchsorted(self._ids, ids), ids)
+            self._next_id = max(self._next_id, int(ids[-1]) + 1)
         return self
 
-    def remove(self, ids: np.ndarray) -> "Index":
-        """Remove the vectors under these ids.
+    def remove(self, ids: np.ndarray) -> Self:
+        """Take vectors out; their ids may be added again.
 
         Raises
         ------
         KeyError : an id is not in the index; nothing is removed then.
         """
-        ids = np.asarray(ids, dtype=np.int64).ravel()
+        ids = np.unique(_as_ids(ids))
         absent = ids[~np.isin(ids, self._ids)]
         if len(absent):
-            raise KeyError(f"id {absent[0]} is not in the index")
-        kept = ~np.isin(self._ids, ids)
-        self._ids = self._ids[kept]
-        self._vectors = None if self._vectors is None else self._vectors[kept]
-        self._changed()
+            raise KeyError(f"{_some(absent)} can't be removed: not in the index")
+        if len(ids):
+            self._remove(ids)
+            self._ids = self._ids[~np.isin(self._ids, ids)]
         return self
 
-    def search(self, vectors: np.ndarray, k: int) -> Ranking:
-        """The ``k`` nearest to each of the vectors (q, d), best first.
+    def clear(self) -> Self:
+        """Take everything out, and forget the dimension and the ids that were used."""
+        self.remove(self._ids)
+        self.dim, self._next_id = None, 0
+        return self
 
-        Where the index holds fewer than ``k``, rows are padded with -1.
+    def search(self, vectors: np.ndarray, k: int = 10) -> Ranking:
+        """The ``k`` best answers to each query; where the index holds fewer, the Ranking is padded with -1.
+
+        vectors : float (q, dim).
 
         Raises
         ------
-        ValueError : k < 1, an empty index, another dimension, NaN or infinity.
+        ValueError : the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity.
         """
-        if isinstance(k, bool) or k != int(k) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k}")
+        k = check_k(k)
         if not len(self):
             raise ValueError("the index is empty: add vectors before searching")
-        vectors = self._checked(vectors)
-        found = self._search(vectors, min(int(k), len(self)))
-        missing = int(k) - found.k
-        if missing <= 0:
-            return found
-        pad = ((0, 0), (0, missing))
-        return Ranking(
-            np.pad(found.ids, pad, constant_values=PAD), np.pad(found.scores, pad, constant_values=-np.inf)
-        )
-
-    @abstractmethod
-    def _changed(self) -> None:
-        """Vectors were added or removed."""
-
-    @abstractmethod
-    def _search(self, vectors: np.ndarray, k: int) -> Ranking:
-        """float32 (q, d), 1 <= k <= len(self) → Ranking (q, k)."""
-
-    def _checked(self, vectors: np.ndarray) -> np.ndarray:
-        vectors = np.asarray(vectors)
-        if vectors.ndim != 2 or vectors.shape[1] == 0:
-            raise ValueError(f"vectors must have shape (n, d), got {vectors.shape}; one vector is vector[None]")
-        try:
-            vectors = vectors.astype(np.float32, copy=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"vectors must be numbers, got {vectors.dtype}") from error
-        if self.dim is not None and vectors.shape[1] != self.dim:
-            raise ValueError(
-                f"got vectors of {vectors.shape[1]} numbers, the index holds vectors of {self.dim}: "
-                "were they made by another describer?"
-            )
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"{bad.sum()} of {len(vectors)} vectors hold NaN or infinity, the first is row {int(bad.argmax())}; "
-                "a describer gives NaN for a picture that it could not read"
-            )
-        return vectors
-
-    # ---- files ---------------------------------------------------------------------------------------
+        queries = _as_vectors(vectors, self.dim)
+        ids = np.full((len(queries), k), PAD, np.int64)
+        scores = np.full((len(queries), k), -np.inf)
+        found = min(k, len(self))
+        if len(queries):
+            ids[:, :found], scores[:, :found] = self._search(queries, found)
+        return Ranking(ids, scores)
 
     def save(self, path: str | Path) -> Path:
-        """Write one file (a zip of plain arrays, no pickle), all at once or not at all.
+        """Write everything into one file. What was there before stays until the new file is complete.
 
         Raises
         ------
-        IndexFileError : the file can't be written (a full disk, a read-only folder); an older one is untouched.
+        IndexFileError : the disk is full, or the file can't be written; the old one is untouched.
         """
-        path = Path(path)
-        header = {"format": FORMAT, "spec": self.spec, "count": len(self), "dim": self.dim}
-        vectors = self._vectors if self._vectors is not None else np.empty((0, 0), np.float32)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), ids=self._ids, vectors=vectors)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise IndexFileError(
-                f"{path} can't be written: {error}. Free some space or choose another folder; "
-                "what was there before is untouched."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
+        return write_atomically(path, _encode(header, {"ids": self._ids, **self._state()}))
+
+    @classmethod
+    def load(cls, path: str | Path, mmap: bool = False) -> Self:
+        """`load_index`, for a file that is known to hold this kind of index."""
+        index = load_index(path, mmap)
+        if not isinstance(index, cls):
+            raise IndexFileError(f"{path} holds {index.spec}, not a {cls.__name__}. Open it with load_index(path).")
+        return index
+
+    def _new_ids(self, ids, count: int) -> np.ndarray:
+        if ids is None:
+            return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
+        ids = _as_ids(ids)
+        if ids.shape != (count,):
+            raise ValueError(f"ids must have shape ({count},), one a vector; got {ids.shape}")
+        if (ids < 0).any():
+            raise ValueError(f"ids must not be negative, got {ids[ids < 0][0]}")
+        values, times = np.unique(ids, return_counts=True)
+        if (times > 1).any():
+            raise ValueError(f"ids must be unique: {_some(values[times > 1])} given twice")
+        taken = values[np.isin(values, self._ids)]
+        if len(taken):
+            raise ValueError(f"{_some(taken)} already in the index: remove first, or choose others")
+        return ids
+
+    @abstractmethod
+    def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
+        """float32 (n, dim), which may be the caller's own array, and rising new int64 (n,); n may be 0."""
+
+    @abstractmethod
+    def _remove(self, ids: np.ndarray) -> None:
+        """Rising int64 (m,), all present."""
+
+    @abstractmethod
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (q, dim) with q ≥ 1, and 1 ≤ k ≤ n, to ids and scores (q, k) as a Ranking wants them."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, np.ndarray]:
+        """All that has to be saved beside the ids, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """The reverse of `_state`, called when ids and dim are set; the arrays are read only."""
+
+
+class StoredIndex(Index):
+    """An index that keeps all vectors in one float32 array, rows by rising id."""
+
+    def __init__(self, metric: str = "cosine", **options):
+        super().__init__(metric, **options)
+        self._buffer = np.empty((0, 0), np.float32)
+        self._vectors = self._buffer
+
+    @property
+    def nbytes(self) -> int:
+        return self._buffer.nbytes + self._ids.nbytes
+
+    def clear(self) -> Self:
+        super().clear()
+        self._vectors = self._buffer = np.empty((0, 0), np.float32)
+        return self
+
+    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
+        """What is stored of float32 (n, dim): by default the vectors themselves."""
+        return vectors
+
+    def _changed(self) -> None:
+        """Called after the vectors changed: drop here what was computed from them."""
+
+    def _add(self, vectors, ids):
+        vectors = self._prepare(vectors)
+        before, after = len(self), len(self) + len(vectors)
+        if before and len(ids) and ids[0] < self._ids[-1]:
+            self._buffer = np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0)
+        else:
+            fits = after <= len(self._buffer) and self._buffer.shape[1] == vectors.shape[1]
+            if not fits or not self._buffer.flags.writeable:
+                # Room for half as much again, so that many small adds don't each copy everything.
+                room = after if not before else max(after, before + before // 2)
+                grown = np.empty((room, vectors.shape[1]), np.float32)
+                if before:
+                    grown[:before] = self._vectors
+                self._buffer = grown
+            self._buffer[before:after] = vectors
+        self._vectors = self._buffer[:after]
+        self._changed()
+
+    def _remove(self, ids):
+        self._vectors = self._buffer = self._vectors[~np.isin(self._ids, ids)]
+        self._changed()
+
+    def _state(self):
+        return {"vectors": self._vectors}
+
+    def _restore(self, arrays):
+        vectors = arrays["vectors"]
+        if vectors.shape != (len(self), self.dim or 0) or vectors.dtype != np.float32:
+            raise ValueError(f"vectors of shape {vectors.shape} and type {vectors.dtype}")
+        self._vectors = self._buffer = vectors
+        self._changed()
 
 
 def open_index(spec: str) -> Index:
-    """An empty index by a URL-like name: ``"exact:cosine"``, ``"sklearn:euclidean?algorithm=ball_tree"``.
+    """An empty index by its URL-like name: ``scheme:metric?option=value&option=value``.
+
+    For example ``exact:cosine``, ``exact:euclidean?chunk=4096``, ``sklearn:cosine?algorithm=brute``.
 
     Raises
     ------
-    ValueError : the backend, its metric or an option is unknown; the message lists those that are.
+    ValueError : the scheme, the metric or an option does not exist; the message lists what does.
+    ImportError : the backend's package is not installed.
     """
-    scheme, _, rest = spec.partition(":")
-    metric, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    head, _, query = str(spec).partition("?")
+    scheme, _, rest = head.partition(":")
     if scheme not in BACKENDS:
-        raise ValueError(f"no index is called {scheme!r} (in {spec!r}); there are: {', '.join(BACKENDS)}")
-    module, name = BACKENDS[scheme].split(":")
-    backend = getattr(importlib.import_module(module), name)
+        raise ValueError(f"no index is called {scheme!r} (in {spec!r}); there are: {', '.join(sorted(BACKENDS))}")
+    module, _, name = BACKENDS[scheme].partition(":")
     try:
-        return backend(metric or "cosine", **options)
-    except TypeError as error:
-        raise ValueError(f"{spec!r} can't be opened: {error}") from error
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise ValueError(f"{spec!r}: options are written name=value, with & between them") from error
+    if len(dict(options)) < len(options):
+        raise ValueError(f"{spec!r}: an option is given twice")
+    return getattr(importlib.import_module(module), name).from_spec(rest, dict(options))
 
 
-def load_index(path: str | Path) -> Index:
-    """Read what `Index.save` wrote, by whatever backend.
+def load_index(path: str | Path, mmap: bool = False) -> Index:
+    """The index that `Index.save` wrote, whatever its backend.
+
+    mmap : leave the vectors on disk and let the system read what a search touches. Then only the header's
+        checksum and the file's length are checked, and the file has to stay where it is.
 
     Raises
     ------
     FileNotFoundError : there is no such file.
-    IndexFileError : it is no index, is cut short or damaged, or is of another version.
+    IndexFileError : it is truncated, damaged, no index, or of another format version.
+    ImportError : the backend's package is not installed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Write an index there with Index.save.")
-    remedy = "Build the index again and save it."
+    header, arrays = _decode(path, mmap)
     try:
-        # Read whole: zip checks a sum for each array, and a damaged one is noticed here rather than in a search.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            header = json.loads(stored["header"].tobytes())
-            ids, vectors = stored["ids"], stored["vectors"]
-        version = header["format"]
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, OSError) as error:
-        raise IndexFileError(f"{path} is no index, is cut short or damaged ({error}). {remedy}") from error
-    if version != FORMAT:
-        raise IndexFileError(f"{path} has format {version!r}; this version of the project reads {FORMAT}. {remedy}")
-    if (len(ids), len(vectors)) != (header["count"], header["count"]):
-        raise IndexFileError(f"{path} says {header['count']} vectors but holds {len(vectors)}. {remedy}")
-    index = open_index(header["spec"])
-    return index.add(vectors, ids) if len(ids) else index
+        index = open_index(header["spec"])
+        ids = arrays.pop("ids")
+        if len(ids) != header["count"] or (ids[1:] <= ids[:-1]).any():
+            raise ValueError(f"{len(ids)} ids for {header['count']} vectors, or not rising")
+        index._ids, index.dim, index._next_id = ids, header["dim"], header["next_id"]
+        index._restore(arrays)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexFileError(f"{path} can't be opened: {error}. Make the index again and save it.") from error
+    return index
+
+
+def check_k(k: int) -> int:
+    """``k`` as an int.
+
+    Raises
+    ------
+    ValueError : it is not a whole number of at least 1.
+    """
+    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    return int(k)
+
+
+def write_atomically(path: str | Path, parts: Iterable) -> Path:
+    """Write bytes-like parts one after the other; at any moment the file is either the old or the new one.
+
+    Raises
+    ------
+    IndexFileError : the disk is full, or the file can't be written; the old one is untouched.
+    """
+    path = Path(path)
+    # In the same folder: a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise IndexFileError(
+            f"{path} can't be written: {error}. What was there before is kept. "
+            "Free some space or save to another folder."
+        ) from error
+    finally:
+        # Where the folder itself is the trouble, there is nothing to take away.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def _encode(header: dict, arrays: dict[str, np.ndarray]) -> Iterable:
+    """Start · header as JSON · SHA-256 of both · the arrays, raw and aligned, whose SHA-256 the header holds."""
+    body, table, offset, digest = [], [], 0, hashlib.sha256()
+    for name, array in arrays.items():
+        # Little-endian whatever the machine.
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        table.append({"name": name, "dtype": array.dtype.str, "shape": array.shape, "offset": offset})
+        for part in (array.reshape(-1).view(np.uint8).data, bytes(-array.nbytes % _ALIGN)):
+            digest.update(part)
+            body.append(part)
+            offset += len(part)
+    header = header | {"arrays": table, "body_bytes": offset, "body_sha256": digest.hexdigest()}
+    text = json.dumps(header).encode()
+    start = _START.pack(_MAGIC, FORMAT_VERSION, len(text)) + text
+    head = start + hashlib.sha256(start).digest()
+    return [head, bytes(-len(head) % _ALIGN), *body]
+
+
+def _decode(path: Path, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
+    """Header and arrays of a file that `_encode` made, checked."""
+    try:
+        content = np.memmap(path, np.uint8, "r") if mmap else np.frombuffer(path.read_bytes(), np.uint8)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist. Write an index there with Index.save.") from error
+    except (OSError, ValueError) as error:  # memmap refuses an empty file
+        raise IndexFileError(f"{path} can't be read: {error}. Give a file that Index.save wrote.") from error
+    header, body = _decode_header(path, content)
+    if len(body) != header["body_bytes"]:
+        what = "truncated" if len(body) < header["body_bytes"] else "too long"
+        raise IndexFileError(
+            f"{path} is {what}: {len(body)} bytes of vectors instead of {header['body_bytes']}. "
+            "Copy it again, or make the index again and save it."
+        )
+    if not mmap and hashlib.sha256(body.data).hexdigest() != header["body_sha256"]:
+        raise _damaged(path)
+    arrays = {}
+    for entry in header["arrays"]:
+        dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+        end = entry["offset"] + dtype.itemsize * int(np.prod(shape))
+        arrays[entry["name"]] = body[entry["offset"] : end].view(dtype).reshape(shape)
+    return header, arrays
+
+
+def _decode_header(path: Path, content: np.ndarray) -> tuple[dict, np.ndarray]:
+    start = content[: _START.size].tobytes()
+    if not start.startswith(_MAGIC):
+        # A file cut within the first bytes can't be told from another kind of file.
+        raise IndexFileError(f"{path} is not an index, or truncated. Give a file that Index.save wrote.")
+    if len(start) < _START.size:
+        raise _damaged(path)
+    _, version, length = _START.unpack(start)
+    if version != FORMAT_VERSION:
+        raise IndexFileError(
+            f"{path} has format version {version}; this library reads {FORMAT_VERSION}. "
+            "Make the index again and save it, or use the library that wrote it."
+        )
+    end = _START.size + length
+    head, digest = content[:end].tobytes(), content[end : end + 32].tobytes()
+    if hashlib.sha256(head).digest() != digest:
+        raise _damaged(path)
+    return json.loads(head[_START.size :]), content[end + 32 + -(end + 32) % _ALIGN :]
+
+
+def _damaged(path: Path) -> IndexFileError:
+    return IndexFileError(
+        f"{path} is truncated or damaged: its checksum is wrong. Copy it again, or make the index again and save it."
+    )
+
+
+def _as_vectors(vectors, dim: int | None) -> np.ndarray:
+    """C-ordered float32 (n, dim) with finite numbers; the same array where it is that already."""
+    try:
+        given = np.asarray(vectors)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        # Too large for float32 becomes infinite, which is refused below.
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(given, dtype=np.float32) if given.ndim else given
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"vectors must be numbers in an array of shape (n, dim): {error}") from error
+    if array.ndim != 2:
+        hint = "; one vector v is v[None]" if array.ndim == 1 else ""
+        raise ValueError(f"vectors must have shape (n, dim), got {array.shape}{hint}")
+    if dim is not None and array.shape[1] != dim:
+        raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another describer?")
+    if array.shape[1] == 0:
+        raise ValueError(f"vectors must have at least one number each, got shape {array.shape}")
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = "NaN" if np.isnan(array[row]).any() else "infinity (or a number too large for float32)"
+        raise ValueError(f"row {row} holds {what} ({int(bad.sum())} of {len(array)} rows do): leave such rows out")
+    return array
+
+
+def _as_ids(ids) -> np.ndarray:
+    """int64 (n,) of whole numbers; a copy."""
+    array = np.asarray(ids)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be whole numbers in an array of shape (n,), got {array.dtype} {array.shape}")
+    return array.astype(np.int64)
+
+
+def _some(ids: np.ndarray) -> str:
+    """A few ids in words."""
+    shown = ", ".join(map(str, ids[:5]))
+    return f"{'id' if len(ids) == 1 else 'ids'} {shown}{f' … ({len(ids)} in all)' if len(ids) > 5 else ''}"

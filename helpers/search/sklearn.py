@@ -3,35 +3,83 @@
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from helpers.search.index import Index
-from helpers.search.ranking import Ranking, rank
+from helpers.search.index import StoredIndex
+from helpers.search.ranking import rank
 
 
-class SklearnIndex(Index):
+class SklearnIndex(StoredIndex):
     """Pedregosa et al. 2011, https://scikit-learn.org/stable/modules/neighbors.html.
 
-    Parameters
-    ----------
-    algorithm : ``brute``, ``ball_tree``, ``kd_tree`` or ``auto``; cosine can only be searched by brute force.
+    metric : ``cosine`` (0 with the zero vector), ``euclidean`` or ``manhattan``.
+    algorithm : ``brute``, ``ball_tree``, ``kd_tree`` or ``auto``; without it, ``brute``. Cosine knows no tree.
 
-    Of vectors that tie for the last place scikit-learn keeps whichever it met; those it returns are ordered by id.
+    It is fitted by the first search after a change, on a float64 copy of the vectors. scikit-learn keeps whichever
+    it met first of those that tie for the last place; so more are asked for until the tie is complete, and the
+    distances of what was found are taken once more, pair by pair. Equal vectors then stand by rising id.
     """
 
     scheme = "sklearn"
+    option_types = {"algorithm": str}
 
-    def __init__(self, metric: str = "cosine", algorithm: str = "brute"):
-        super().__init__(metric, **({} if algorithm == "brute" else {"algorithm": algorithm}))
-        known = ("brute",) if metric == "cosine" else ("brute", "ball_tree", "kd_tree", "auto")
-        if algorithm not in known:
-            raise ValueError(f"for {metric} the algorithm must be {' or '.join(known)}; got {algorithm!r}")
-        self.algorithm = algorithm
-        self._changed()
+    def __init__(self, metric: str = "cosine", algorithm: str | None = None):
+        super().__init__(metric, algorithm=algorithm)
+        known = ("brute", "auto") if self.metric == "cosine" else ("brute", "ball_tree", "kd_tree", "auto")
+        self.algorithm = algorithm or "brute"
+        if self.algorithm not in known:
+            raise ValueError(f"for {self.metric} the algorithm must be one of {', '.join(known)}; got {algorithm!r}")
+        self._fitted: tuple[NearestNeighbors, np.ndarray] | None = None
 
-    def _changed(self) -> None:
-        self._fitted: NearestNeighbors | None = None
+    @property
+    def nbytes(self) -> int:
+        """What scikit-learn builds over its copy of the vectors is not counted."""
+        return super().nbytes + (0 if self._fitted is None else self._fitted[1].nbytes)
 
-    def _search(self, vectors: np.ndarray, k: int) -> Ranking:
-        if self._fitted is None:
-            self._fitted = NearestNeighbors(algorithm=self.algorithm, metric=self.metric).fit(self._vectors)
-        distances, rows = self._fitted.kneighbors(vectors, n_neighbors=k)
-        return rank(self._ids[rows], 1 - distances if self.metric == "cosine" else -distances)
+    def _changed(self):
+        self._fitted = None
+
+    def _fit(self) -> tuple[NearestNeighbors, np.ndarray]:
+        fitted = self._fitted
+        if fitted is None:
+            vectors = self._vectors.astype(np.float64)
+            fitted = NearestNeighbors(algorithm=self.algorithm, metric=self.metric).fit(vectors), vectors
+            self._fitted = fitted
+        return fitted
+
+    def _search(self, queries, k):
+        model, vectors = self._fit()
+        queries = queries.astype(np.float64)
+        rows = self._with_ties(model, queries, k, _noise(self.metric, queries, vectors))
+        scores = np.stack([_score(self.metric, query, vectors[row]) for query, row in zip(queries, rows, strict=True)])
+        ranking = rank(self._ids[rows], scores, k)
+        return ranking.ids, ranking.scores
+
+    def _with_ties(self, model: NearestNeighbors, queries: np.ndarray, k: int, noise: np.ndarray) -> np.ndarray:
+        """int64 (q, m): rows of the k nearest and of all that are as far as the last of them."""
+        fetch = k
+        while fetch < len(self):
+            fetch = min(len(self), max(fetch + 8, 2 * fetch if fetch > k else 0))
+            distances, rows = model.kneighbors(queries, fetch)
+            if (distances[:, -1] > distances[:, k - 1] + noise).all():
+                return rows
+        return np.broadcast_to(np.arange(len(self)), (len(queries), len(self)))
+
+
+def _noise(metric: str, queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """float64 (q,): by how much the distances of two equal vectors may differ in scikit-learn's arithmetic."""
+    if metric == "cosine":
+        scale = np.ones(len(queries))
+    else:
+        order = 2 if metric == "euclidean" else 1
+        scale = np.linalg.norm(queries, order, axis=1) + np.linalg.norm(vectors, order, axis=1).max()
+    # A root, because a Euclidean distance near zero is the root of what rounding left of a difference.
+    return scale * np.sqrt(vectors.shape[1] * 2.0**-48)
+
+
+def _score(metric: str, query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """float64 (n,): one query (d,) with vectors (n, d), by the definition."""
+    if metric == "euclidean":
+        return 0.0 - np.sqrt(((vectors - query) ** 2).sum(axis=1))
+    if metric == "manhattan":
+        return 0.0 - np.abs(vectors - query).sum(axis=1)
+    lengths = np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((query**2).sum())
+    return (vectors * query).sum(axis=1) / np.where(lengths > 0, lengths, 1)

@@ -1,0 +1,82 @@
+"""The full profile's numbers, measured again on the mirror: ResNet50 under the frozen protocols."""
+
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import leaderboard, metrics, protocol
+from helpers.features.describer import describer
+from helpers.pictures import caltech101, imagenet, lfw
+from helpers.search.index import open_index
+
+pytestmark = pytest.mark.skipif(
+    paths.mirror_dir() is None,
+    reason="NOT TESTED: the full profile's numbers need the data sets; set LOOKALIKE_MIRROR to their folder",
+)
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return describer("resnet50")
+
+
+def scores(name, images, by):
+    rules, pictures = protocol.frozen(name).bind(images)
+    vectors = by.describe(pictures, progress=False)
+    return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+
+
+def test_imagenette(resnet50):
+    measured = scores("imagenette-val-train", imagenet.imagenette(), resnet50)
+    assert measured.n_queries == 400
+    assert measured.mean("top-1") == pytest.approx(0.975, abs=0.01)
+    assert measured.mean("mAP") == pytest.approx(0.807, abs=0.01)
+    assert measured.mean_chance("top-1") == pytest.approx(0.1, abs=1e-3)
+    assert measured.mean_ceiling("mAP") == 1
+
+
+def test_lfw_with_singletons_as_distractors(resnet50):
+    measured = scores("lfw-leave-one-out", lfw.load(), resnet50)
+    assert measured.n_queries == 1443
+    assert measured.mean("top-1") == pytest.approx(0.314, abs=0.01)
+    assert measured.mean("top-10") == pytest.approx(0.634, abs=0.01)
+    assert measured.mean("mAP") == pytest.approx(0.101, abs=0.005)
+
+
+def test_caltech101_with_background(resnet50):
+    measured = scores("caltech101-leave-one-out", caltech101.load(), resnet50)
+    assert measured.n_queries == 900
+    assert measured.mean("top-1") == pytest.approx(0.936, abs=0.01)
+    assert measured.mean("mAP") == pytest.approx(0.796, abs=0.01)
+
+
+def test_the_leaderboard_says_the_same(resnet50):
+    board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
+    row = board[
+        (board["protocol"] == "imagenette-val-train")
+        & (board["describer"] == "resnet50")
+        & (board["index"] == "exact:cosine")
+        & (board["metric"] == "mAP")
+    ].iloc[0]
+    measured = scores("imagenette-val-train", imagenet.imagenette(), resnet50)
+    assert row["value"] == pytest.approx(measured.mean("mAP"), abs=0.002)
+    assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_imagenet_classifier():
+    """256 on the short side, centre crop 224, on 240 of the pictures: ResNet50 still tells the thousand classes."""
+    from helpers.networks import zoo
+    from helpers.pictures import reading
+
+    images = imagenet.one_per_class()
+    images = images.subset(np.linspace(0, len(images) - 1, 240).astype(int))
+    model, prepare = zoo.classifier("resnet50"), zoo.preprocessing("resnet50")
+    first, five = [], []
+    for rows, pixels in reading.batches(images, 224, "crop"):
+        ranked = np.argsort(-model.predict_on_batch(prepare(pixels.astype(np.float32))), axis=1)
+        right = ranked[:, :5] == images.labels[rows][:, None]
+        first += right[:, 0].tolist()
+        five += right.any(axis=1).tolist()
+    assert len(first) == 240
+    assert np.mean(first) >= 0.86
+    assert np.mean(five) >= 0.97

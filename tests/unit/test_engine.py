@@ -1,0 +1,375 @@
+"""The engine: from pictures to answers, and the folder it is kept in."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.pictures.imageset import ImageSet, from_folder
+from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
+from helpers.search.engine import Engine, EngineFolderError
+from helpers.search.index import IndexFileError, open_index
+
+RED, ORANGE, GREEN, BLUE = (250, 0, 0), (250, 90, 0), (0, 250, 0), (0, 0, 250)
+COLOURS = {"warm/orange": ORANGE, "warm/red": RED, "cold/blue": BLUE, "cold/green": GREEN, "grey": (128, 128, 128)}
+
+
+class MeanColour:
+    """Describes a picture by its mean colour."""
+
+    name = "mean-colour"
+    dim = 3
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+        self.fingerprint = f"mean-colour-{scale}"
+
+    def describe(self, images, **_):
+        vectors, failures = np.full((len(images), 3), np.nan, np.float32), []
+        for row, path in enumerate(images.paths):
+            try:
+                vectors[row] = self.describe_arrays([read_picture(path)])[0]
+            except UnreadablePicture as error:
+                failures.append(error)
+        warn_unreadable(failures, len(images))
+        return vectors
+
+    def describe_arrays(self, pictures):
+        return np.array([self.scale * picture.mean(axis=(0, 1)) for picture in pictures], np.float32)
+
+
+def save_picture(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), colour).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, colour in COLOURS.items():
+        save_picture(tmp_path / "pictures" / f"{name}.png", colour)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def gallery(folder):
+    # cold/blue, cold/green, grey, warm/orange, warm/red
+    return from_folder(folder)
+
+
+@pytest.fixture
+def engine(gallery):
+    return Engine(MeanColour(), "exact:euclidean").fit(gallery)
+
+
+def names(answers):
+    return [answer.path.stem for answer in answers]
+
+
+def test_answers_are_pictures_with_rank_score_and_class(engine, gallery):
+    answers = engine.query(np.full((5, 5, 3), (250, 10, 0), np.uint8), k=3)
+    assert names(answers) == ["red", "orange", "grey"]
+    assert [answer.rank for answer in answers] == [1, 2, 3]
+    assert [answer.id for answer in answers] == [4, 3, 2]
+    assert [(answer.label, answer.class_name) for answer in answers] == [(1, "warm"), (1, "warm"), (-1, "–")]
+    assert [answer.score for answer in answers[:2]] == [-10, -80]
+    assert answers[0].path == gallery.paths[4]
+    assert answers.ranking.ids.tolist() == [[4, 3, 2]]
+    assert answers.note == ""
+    assert (answers[0].read() == RED).all()
+
+
+def test_a_file_its_bytes_and_its_pixels_are_the_same_query(engine, gallery):
+    path = gallery.paths[1]
+    asked = [path, str(path), path.read_bytes(), read_picture(path)]
+    found = [engine.query(picture, k=5) for picture in asked]
+    assert all(list(answers) == list(found[0]) for answers in found)
+    assert (names(found[0])[0], found[0][0].score) == ("green", 0)
+
+
+def test_more_answers_than_pictures_are_all_pictures_and_a_note(engine):
+    answers = engine.query(np.zeros((2, 2, 3), np.uint8), k=20)
+    assert len(answers) == 5
+    assert answers.ranking.k == 5
+    assert answers.note == "20 answers were asked for, there are 5: the index holds 5 pictures"
+    assert answers.note in repr(answers)
+
+
+@pytest.mark.parametrize("how", ["id", "ids", "key", "path", "paths"])
+def test_what_is_excluded_is_no_answer(engine, gallery, how):
+    exclude = {
+        "id": 4,
+        "ids": np.array([4]),
+        "key": "warm/red.png",
+        "path": gallery.paths[4],
+        "paths": [str(gallery.paths[4])],
+    }[how]
+    answers = engine.query(gallery.paths[4], k=2, exclude=exclude)
+    assert names(answers) == ["orange", "grey"]
+    assert [answer.rank for answer in answers] == [1, 2]
+    assert (
+        "there are 4: the index holds 5 pictures, 1 of them excluded" in engine.query(gallery.paths[4], 5, exclude).note
+    )
+
+
+def test_everything_excluded_leaves_no_answer(engine, gallery):
+    answers = engine.query(gallery.paths[0], k=3, exclude=range(5))
+    assert (len(answers), answers.ranking.ids.shape) == (0, (1, 0))
+
+
+@pytest.mark.parametrize("exclude", [5, [-1], "warm/pink.png", [Path("nowhere.png")]])
+def test_what_is_not_in_the_gallery_can_not_be_excluded(engine, gallery, exclude):
+    with pytest.raises(ValueError, match="can't be excluded"):
+        engine.query(gallery.paths[0], exclude=exclude)
+
+
+@pytest.mark.parametrize("k", [0, -2, 1.5])
+def test_k_must_be_positive(engine, gallery, k):
+    with pytest.raises(ValueError, match="k must be a whole number"):
+        engine.query(gallery.paths[0], k=k)
+    with pytest.raises(ValueError, match="k must be a whole number"):
+        engine.query_many(gallery, k=k)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_an_array_that_is_no_picture_is_refused(engine, picture):
+    with pytest.raises(ValueError, match="a picture must be uint8"):
+        engine.query(picture)
+
+
+def test_a_query_that_can_not_be_read_is_named(engine, tmp_path):
+    with pytest.raises(UnreadablePicture, match="nowhere.jpg"):
+        engine.query(tmp_path / "nowhere.jpg")
+    with pytest.raises(UnreadablePicture, match="bytes"):
+        engine.query(b"no picture")
+
+
+def test_an_engine_that_was_not_fitted_says_so(gallery, tmp_path):
+    engine = Engine(MeanColour())
+    for use in (
+        lambda: engine.query(gallery.paths[0]),
+        lambda: engine.query_many(gallery),
+        lambda: engine.save(tmp_path / "engine"),
+    ):
+        with pytest.raises(RuntimeError, match="call fit"):
+            use()
+    assert "not fitted" in repr(engine)
+
+
+def test_fitting_again_forgets_the_first_gallery(engine, gallery):
+    small = gallery.subset([0, 4])
+    answers = engine.fit(small).query(gallery.paths[1], k=9)
+    assert sorted(names(answers)) == ["blue", "red"]
+    assert sorted(answer.id for answer in answers) == [0, 1]
+
+
+def test_an_index_can_be_given_but_only_an_empty_one(gallery):
+    index = open_index("sklearn:manhattan")
+    engine = Engine(MeanColour(), index).fit(gallery)
+    assert engine.index is index and len(index) == len(engine) == 5
+    with pytest.raises(ValueError, match="must be empty"):
+        Engine(MeanColour(), index)
+
+
+@pytest.fixture
+def with_broken(folder):
+    (folder / "cold" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (folder / "warm" / "empty.png").write_bytes(b"")
+    return from_folder(folder)  # cold/blue, cold/broken, cold/green, grey, warm/empty, warm/orange, warm/red
+
+
+def test_pictures_that_can_not_be_read_are_counted_once_and_never_found(with_broken):
+    with pytest.warns(UnreadablePictureWarning, match="2 of 7 pictures") as caught:
+        engine = Engine(MeanColour()).fit(with_broken)
+    assert len(caught) == 1
+    assert engine.skipped.tolist() == [1, 4]
+    answers = engine.query(with_broken.paths[6], k=7)
+    assert sorted(names(answers)) == ["blue", "green", "grey", "orange", "red"]
+    # Ids are still the gallery's rows.
+    assert (answers[0].id, answers[0].class_name) == (6, "warm")
+
+
+def test_a_gallery_without_a_readable_picture_is_refused(engine, with_broken):
+    before = list(engine.query(with_broken.paths[0]))
+    with (
+        pytest.warns(UnreadablePictureWarning),
+        pytest.raises(ValueError, match="no picture of 'broken' can be read"),
+    ):
+        engine.fit(with_broken.subset([1, 4], "broken"))
+    with pytest.raises(ValueError, match="'nothing' is empty"):
+        engine.fit(ImageSet("nothing", (), [], ()))
+    assert list(engine.query(with_broken.paths[0])) == before, "a fit that failed changes nothing"
+
+
+def test_many_queries_keep_their_rows(engine, gallery):
+    ranking = engine.query_many(gallery, k=2)
+    assert ranking.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert ranking.ids[4].tolist() == [4, 3]
+    assert engine.query_many(gallery.subset([4, 0]), k=1).ids.tolist() == [[4], [0]]
+    assert (engine.query_many(gallery, k=7).ids[:, 5:] == -1).all()
+
+
+def test_the_row_of_a_query_that_can_not_be_read_is_padding(engine, with_broken):
+    with pytest.warns(UnreadablePictureWarning, match="1 of 3"):
+        ranking = engine.query_many(with_broken.subset([0, 1, 6]), k=1)
+    assert ranking.ids.tolist() == [[0], [-1], [4]]
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_loaded_answers_like_what_was_saved(engine, gallery, tmp_path):
+    folder = engine.save(tmp_path / "kept" / "engine")
+    loaded = Engine.load(folder, MeanColour())
+    for path in gallery.paths:
+        assert list(loaded.query(path)) == list(engine.query(path))
+    assert loaded.gallery.keys == gallery.keys
+    assert (loaded.gallery.name, loaded.gallery.class_names) == (gallery.name, gallery.class_names)
+    assert loaded.index.spec == "exact:euclidean"
+
+
+def test_unreadable_pictures_stay_out_after_loading(with_broken, tmp_path):
+    with pytest.warns(UnreadablePictureWarning):
+        engine = Engine(MeanColour()).fit(with_broken)
+    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColour())
+    assert loaded.skipped.tolist() == [1, 4]
+    assert loaded.query(with_broken.paths[6], k=1)[0].class_name == "warm"
+
+
+def test_groups_and_full_paths_survive(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    pictures = ImageSet("two", (Path("warm/red.png"), Path("cold/blue.png")), [0, -1], ("warm",), groups=[3, -1])
+    Engine(MeanColour()).fit(pictures).save(tmp_path / "engine")
+    monkeypatch.chdir(tmp_path)
+    loaded = Engine.load(tmp_path / "engine", MeanColour())
+    assert loaded.gallery.groups.tolist() == [3, -1]
+    assert loaded.gallery.labels.tolist() == [0, -1]
+    assert (loaded.query(folder / "warm" / "red.png", k=1)[0].read() == RED).all()
+    with pytest.raises(ValueError, match="without a root"):
+        Engine.load(tmp_path / "engine", MeanColour(), root=folder)
+
+
+def test_pictures_may_move_or_go_until_one_is_looked_at(engine, folder, tmp_path):
+    engine.save(tmp_path / "engine")
+    moved = folder.rename(tmp_path / "moved")
+    query = moved / "warm" / "red.png"
+    answers = Engine.load(tmp_path / "engine", MeanColour()).query(query, k=2)
+    assert names(answers) == ["red", "orange"]
+    with pytest.raises(UnreadablePicture, match="red.png does not exist"):
+        answers[0].read()
+    found = Engine.load(tmp_path / "engine", MeanColour(), root=moved).query(query, k=1)[0]
+    assert found.path == query and (found.read() == RED).all()
+
+
+def test_another_describer_is_refused(engine, tmp_path):
+    folder = engine.save(tmp_path / "engine")
+    with pytest.raises(EngineFolderError, match="made by mean-colour-1.0, this describer is mean-colour-2.0"):
+        Engine.load(folder, MeanColour(scale=2.0))
+
+
+def test_a_describer_that_has_no_name_to_open_must_be_given(engine, tmp_path):
+    with pytest.raises(EngineFolderError, match="'mean-colour'.*Give it: Engine.load"):
+        Engine.load(engine.save(tmp_path / "engine"))
+
+
+def test_saving_again_replaces_everything(engine, gallery, tmp_path):
+    folder = engine.save(tmp_path / "engine")
+    (folder / "vectors-0000.index").write_bytes(b"left by a save that was killed")
+    engine.fit(gallery.subset([0, 1])).save(folder)
+    assert sorted(path.suffix for path in folder.iterdir() if not path.name.startswith(".")) == [
+        ".index",
+        ".json",
+        ".json",
+    ]
+    assert len(Engine.load(folder, MeanColour())) == 2
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_breaks_off_at_any_step_leaves_the_old_engine(engine, gallery, tmp_path, monkeypatch, step, error):
+    """Each of the three files comes into being by one rename; break off at each of them."""
+    folder = engine.save(tmp_path / "engine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    real, calls = Path.replace, []
+
+    def replace(path, target):
+        calls.append(target)
+        if len(calls) > step:
+            raise error
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else IndexFileError):
+        Engine(MeanColour()).fit(gallery.subset([0])).save(folder)
+    assert len(calls) == step + 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert len(Engine.load(folder, MeanColour())) == 5
+
+
+def test_a_killed_save_leaves_the_old_engine(engine, tmp_path):
+    """What a kill leaves behind is new files beside the old ones, and the old card."""
+    folder = engine.save(tmp_path / "engine")
+    for file in (*folder.glob("vectors-*"), *folder.glob("pictures-*")):
+        shutil.copy(file, file.with_name(file.name.replace("-", "-f00")))
+    assert len(Engine.load(folder, MeanColour())) == 5
+
+
+def test_a_folder_of_something_else_is_left_alone(engine, folder):
+    with pytest.raises(FileExistsError, match="not an engine"):
+        engine.save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["cold", "grey.png", "warm"]
+
+
+def test_a_missing_file_is_named(engine, tmp_path):
+    with pytest.raises(EngineFolderError, match="engine.json is missing"):
+        Engine.load(tmp_path / "nowhere", MeanColour())
+    for pattern in ("vectors-*.index", "pictures-*.json"):
+        folder = engine.save(tmp_path / "engine")
+        file = next(folder.glob(pattern))
+        file.unlink()
+        with pytest.raises(EngineFolderError, match=f"{file.name} (is missing|does not exist)"):
+            Engine.load(folder, MeanColour())
+
+
+def test_damage_is_noticed_in_each_file(engine, tmp_path):
+    folder = engine.save(tmp_path / "engine")
+    for file in sorted(folder.glob("[!.]*")):
+        content = file.read_bytes()
+        broken = bytearray(content)
+        if file.name == "engine.json":
+            broken = content[: len(content) // 2]
+        else:
+            broken[-3] ^= 1
+        file.write_bytes(broken)
+        with pytest.raises(IndexFileError):
+            Engine.load(folder, MeanColour())
+        file.write_bytes(content)
+    assert len(Engine.load(folder, MeanColour())) == 5
+
+
+def test_another_version_is_refused(engine, tmp_path):
+    folder = engine.save(tmp_path / "engine")
+    card = json.loads((folder / "engine.json").read_text())
+    (folder / "engine.json").write_text(json.dumps(card | {"format": 77}))
+    with pytest.raises(EngineFolderError, match="format 77"):
+        Engine.load(folder, MeanColour())
+
+
+def test_files_of_two_saves_are_not_mixed(engine, gallery, tmp_path):
+    first, second = engine.save(tmp_path / "a"), engine.fit(gallery.subset([0, 1])).save(tmp_path / "b")
+    shutil.copy(next(first.glob("vectors-*")), next(second.glob("vectors-*")))
+    with pytest.raises(EngineFolderError, match="of another save"):
+        Engine.load(second, MeanColour())
+
+
+def test_a_readable_gallery_gives_no_warning(gallery):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Engine(MeanColour()).fit(gallery).query(gallery.paths[0])
