@@ -16,8 +16,8 @@ SMOKE = {
 
 
 @pytest.mark.parametrize("notebook", course.select(None), ids=lambda path: path.stem)
-def test_it_runs(notebook, tmp_path):
-    outcome = course.run(notebook, "sample", tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
+def test_it_runs(notebook, tmp_path, profile):
+    outcome = course.run(notebook, profile, tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
     assert outcome.ok, (tmp_path / notebook.with_suffix(".log").name).read_text()[-3000:]
     result = json.loads((tmp_path / "figures" / "results" / f"{notebook.stem}.json").read_text())
     assert result["headline"] == outcome.headline

@@ -1,0 +1,41 @@
+"""Options of ``./run_all.sh test`` and what all tests share."""
+
+import pytest
+
+from helpers import course, paths
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks' smoke runs"
+    )
+    parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
+
+
+def pytest_collection_modifyitems(config, items):
+    """``--only`` leaves out the tests of other notebooks; tests of no notebook stay."""
+    if config.getoption("--only") is None:
+        return
+    wanted = {path.stem for path in course.select(config.getoption("--only"))}
+    if not wanted:
+        raise pytest.UsageError(f"no notebook matches --only {config.getoption('--only')}")
+    others = {path.stem for path in course.select(None)} - wanted
+    left_out = [item for item in items if any(f"[{stem}" in item.name for stem in others)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def profile(pytestconfig):
+    """The profile that was asked for; ``full`` needs the data sets."""
+    chosen = pytestconfig.getoption("--profile")
+    if chosen == "full" and paths.mirror_dir() is None:
+        pytest.skip("NOT TESTED: the full profile needs the data sets; set LOOKALIKE_MIRROR to their folder")
+    return chosen
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache that nobody else uses."""
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
