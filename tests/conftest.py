@@ -39,3 +39,23 @@ def own_cache(tmp_path, monkeypatch):
     """A cache that nobody else uses."""
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def resnet50():
+    """The real network; its weights are fetched once into the project's cache."""
+    from helpers.features.describer import describer
+    from helpers.networks.weights import WeightsUnavailable
+
+    try:
+        return describer("resnet50")
+    except WeightsUnavailable as error:
+        pytest.skip(f"NOT TESTED with real weights: {error}")
+
+
+@pytest.fixture
+def mirror():
+    """The folder of the data sets; tests of real archives are skipped aloud without it."""
+    if paths.mirror_dir() is None:
+        pytest.skip("NOT TESTED on the real data sets: set LOOKALIKE_MIRROR to their folder")
+    return paths.mirror_dir()

@@ -58,6 +58,8 @@ class VectorStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self._prepare(sqlite3.connect(self.path, timeout=120))
+        except VectorStoreError:
+            raise
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError):
                 raise VectorStoreError(

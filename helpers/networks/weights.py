@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +46,11 @@ def arrays(name: str) -> list[np.ndarray]:
     KeyError : the zoo has no such network.
     """
     path = load(name)
-    with np.load(path, allow_pickle=False) as stored:
-        return [stored[key] for key in sorted(stored.files)]
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[key] for key in sorted(stored.files)]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsUnavailable(f"{path} is damaged ({error}); delete it, and it will be fetched again") from error
 
 
 def load(name: str) -> Path:

@@ -1,0 +1,192 @@
+"""Describers and the store under them: cached by content and settings, resumable, safe for two processes."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.features import describer as registry
+from helpers.features import store
+from helpers.features.colour_shape import ColourHistogram, Pixels
+from helpers.pictures import samples
+from helpers.pictures.imageset import ImageSet, concatenate, from_folder
+from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning
+
+
+class Counting(Pixels):
+    """Pixels that count what they compute, and stop after ``limit`` pictures as a killed run would."""
+
+    def __init__(self, limit=10_000, **settings):
+        super().__init__(**settings)
+        self.seen, self.limit, self.batch_size = 0, limit, 8
+
+    def compute(self, pixels):
+        self.seen += len(pixels)
+        if self.seen > self.limit:
+            raise KeyboardInterrupt
+        return super().compute(pixels)
+
+
+@pytest.fixture
+def photos():
+    return samples.photos().subset(range(40))
+
+
+def test_the_second_time_nothing_is_computed(own_cache, photos):
+    first = Counting()
+    vectors = first.describe(photos)
+    second = Counting()
+    assert np.array_equal(second.describe(photos), vectors)
+    assert (first.seen, second.seen) == (40, 0)
+
+
+def test_a_copy_under_another_name_is_known(own_cache, photos, tmp_path):
+    Counting().describe(photos)
+    shutil.copy(photos.paths[3], tmp_path / "renamed.jpg")
+    again = Counting()
+    both = concatenate("both", [from_folder(tmp_path), photos])
+    vectors = again.describe(both)
+    assert again.seen == 0 and np.array_equal(vectors[0], vectors[4])
+
+
+def test_another_setting_is_another_fingerprint(own_cache, photos):
+    assert Pixels().fingerprint == Pixels().fingerprint
+    changed = Pixels()
+    changed.resize_rule = "crop"
+    prints = {Pixels().fingerprint, Pixels(8).fingerprint, changed.fingerprint, ColourHistogram().fingerprint}
+    assert len(prints) == 4
+    Counting().describe(photos)
+    other = Counting(size=8)
+    assert other.describe(photos).shape == (40, 64) and other.seen == 40
+
+
+def test_a_killed_run_goes_on_where_it_was(own_cache, photos):
+    with pytest.raises(KeyboardInterrupt):
+        Counting(limit=20).describe(photos)
+    again = Counting()
+    vectors = again.describe(photos)
+    assert again.seen == 24, "two batches of eight were stored before the stop"
+    assert np.array_equal(vectors, Pixels().describe(photos, cache=False))
+
+
+@pytest.mark.parametrize("make", [Pixels, ColourHistogram])
+def test_all_ways_to_the_same_vectors(own_cache, photos, make):
+    from helpers.pictures.reading import read_picture
+
+    cached = make().describe(photos)
+    assert cached.dtype == np.float32 and cached.shape == (40, make().dim)
+    assert np.allclose(np.linalg.norm(cached, axis=1), 1, atol=1e-5)
+    assert np.array_equal(cached, make().describe(photos, cache=False))
+    assert np.allclose(cached, make().describe_arrays([read_picture(path) for path in photos.paths]), atol=1e-6)
+
+
+def test_broken_pictures_are_nan_after_one_warning(own_cache, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"oh")
+    images = concatenate("some broken", [photos, from_folder(tmp_path)])
+    with pytest.warns(UnreadablePictureWarning, match=r"1 of 41(.|\n)*broken\.jpg") as caught:
+        vectors = Pixels().describe(images)
+    assert len(caught) == 1
+    assert np.isnan(vectors[40]).all() and np.isfinite(vectors[:40]).all()
+    # It is not remembered as broken: mended, it is read.
+    (tmp_path / "broken.jpg").write_bytes(photos.paths[0].read_bytes())
+    assert np.array_equal(Pixels().describe(images)[40], vectors[0])
+    (tmp_path / "broken.jpg").write_bytes(b"oh again")
+    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+        Pixels().describe(images, strict=True)
+
+
+def test_a_flat_picture_has_a_defined_vector(own_cache):
+    flat = Pixels().describe_arrays([np.full((30, 20, 3), 77, np.uint8)])
+    assert (flat == 0).all()
+    assert np.isfinite(ColourHistogram().describe_arrays([np.zeros((5, 5, 3), np.uint8)])).all()
+
+
+def test_no_pictures_at_all(own_cache):
+    empty = ImageSet("empty", (), np.array([], np.int64), ())
+    assert Pixels().describe(empty).shape == (0, 256)
+    assert Pixels().describe_arrays([]).shape == (0, 256)
+
+
+def test_known_histogram():
+    """A picture that is red on the left and blue on the right has two bins, each the root of a half."""
+    picture = np.zeros((10, 10, 3), np.uint8)
+    picture[:, :5], picture[:, 5:] = (255, 0, 0), (0, 0, 255)
+    describer = ColourHistogram()
+    describer.size = 10
+    vector = describer.describe_arrays([picture])[0]
+    assert np.sort(vector)[-2:] == pytest.approx([0.5**0.5] * 2)
+    assert np.count_nonzero(vector) == 2
+
+
+def test_the_registry_knows_its_names():
+    assert {"pixels", "hsv-histogram", "resnet50", "resnet152", "vgg16", "efficientnetv2l"} <= set(registry.names())
+    with pytest.raises(KeyError, match="no describer is called 'alexnet'.*resnet50"):
+        registry.describer("alexnet")
+
+
+def test_resnet50(resnet50, photos):
+    few = photos.subset(range(9))
+    vectors = resnet50.describe(few, cache=False)
+    assert vectors.shape == (9, 2048) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    other = registry.describer("resnet50", batch_size=4).describe(few, cache=False)
+    assert np.abs(vectors - other).max() < 1e-5
+    assert (vectors @ vectors.T).max(where=~np.eye(9, dtype=bool), initial=-1) < 0.99
+
+
+# ---- the store ------------------------------------------------------------------------------------------
+
+
+def test_vectors_come_back_in_the_order_asked_for(own_cache):
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with store.VectorStore("d", 4) as kept:
+        kept.put([b"a", b"b", b"c"], vectors)
+        found = kept.get([b"c", b"unknown", b"a", b"c"])
+        assert np.array_equal(found[[0, 2, 3]], vectors[[2, 0, 2]]) and np.isnan(found[1]).all()
+        assert kept.known([b"a", b"x"]) == {b"a"}
+    with pytest.raises(store.VectorStoreError, match="vectors of 4 numbers, not 5"):
+        store.VectorStore("d", 5)
+
+
+def write_many(start):
+    with store.VectorStore("shared", 8) as kept:
+        for i in range(start, start + 40):
+            kept.put([b"%d" % i], np.full((1, 8), i, np.float32))
+
+
+def test_two_processes_write_at_the_same_time(own_cache):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(start,)) for start in (0, 20)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    with store.VectorStore("shared", 8) as kept:
+        assert len(kept) == 60
+        assert np.array_equal(kept.get([b"%d" % i for i in range(60)])[:, 0], np.arange(60))
+
+
+def test_kill_9_loses_nothing_that_was_stored(own_cache):
+    script = (
+        "import numpy as np\nfrom helpers.features.store import VectorStore\n"
+        "with VectorStore('killed', 2048) as kept:\n"
+        "    for i in range(100000):\n"
+        "        kept.put([b'%d' % i], np.full((1, 2048), i, np.float32))\n"
+        "        print(i, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=paths.ROOT)
+    while int(process.stdout.readline()) < 20:
+        pass
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    said = max([20, *(int(line) for line in process.communicate()[0].split())])
+    with store.VectorStore("killed", 2048) as kept:
+        found = kept.get([b"%d" % i for i in range(said + 1)])
+        assert np.array_equal(found[:, 5], np.arange(said + 1))

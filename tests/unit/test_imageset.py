@@ -1,0 +1,133 @@
+"""ImageSet: stable order, labels that fit, subsets and splits that keep what belongs together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.pictures.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, picture_files
+
+
+def made(labels, groups=None, name="made"):
+    paths = tuple(Path(f"/pictures/{i:04}.jpg") for i in range(len(labels)))
+    classes = tuple(f"class {i}" for i in range(max([*labels, 0]) + 1))
+    return ImageSet(name, paths, np.array(labels, np.int64), classes, groups, root=Path("/pictures"))
+
+
+sets = st.integers(0, 30).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(-1, 3), min_size=n, max_size=n), st.lists(st.integers(-1, 5), min_size=n, max_size=n)
+    )
+)
+
+
+def test_order_is_that_of_the_names_and_not_of_the_disk(tmp_path):
+    names = ["b/2.jpg", "a/10.png", "a/9.JPG", "ü und ö/1.webp", "lose.gif"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "x.jpg").write_bytes(b"")
+    (tmp_path / "a" / "._9.jpg").write_bytes(b"")
+    images = from_folder(tmp_path)
+    assert images.keys == ("a/10.png", "a/9.JPG", "b/2.jpg", "lose.gif", "ü und ö/1.webp")
+    assert images.class_names == ("a", "b", "ü und ö")
+    assert images.labels.tolist() == [0, 0, 1, -1, 2]
+    assert images.class_name(3) == "–"
+
+
+def test_nested_folders_count_for_their_first_level(tmp_path):
+    (tmp_path / "cats" / "2024").mkdir(parents=True)
+    (tmp_path / "cats" / "2024" / "a.jpg").write_bytes(b"")
+    assert from_folder(tmp_path).class_names == ("cats",)
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        from_folder(tmp_path / "nowhere")
+    (tmp_path / "file.jpg").write_bytes(b"")
+    with pytest.raises(NotADirectoryError, match=r"file\.jpg is a file"):
+        picture_files(tmp_path / "file.jpg")
+
+
+def test_csv(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\nc.jpg,dog\na.jpg,cat\nb.jpg,\n")
+    images = from_csv(table)
+    assert images.keys == ("a.jpg", "b.jpg", "c.jpg")
+    assert [images.class_name(row) for row in range(3)] == ["cat", "–", "dog"]
+
+
+@pytest.mark.parametrize(
+    "text, error, says",
+    [
+        ("file,label\na.jpg,x\n", ValueError, "no column path"),
+        ("path,label\n", EmptyImageSet, "lists no picture"),
+        ("path,label\na.jpg,x\na.jpg,y\n", ValueError, "twice"),
+        ("path,label\ngone.jpg,x\n", FileNotFoundError, "gone.jpg"),
+    ],
+)
+def test_csv_that_is_wrong(tmp_path, text, error, says):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(error, match=says):
+        from_csv(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, -2], [0]])
+def test_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="labels"):
+        ImageSet("x", (Path("a"), Path("b")), np.array(labels), ("one", "two"))
+
+
+def test_labels_can_not_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        made([0, 1]).labels[0] = 1
+
+
+def test_subset_by_rows_and_by_mask():
+    images = made([0, 1, 2], [5, -1, 5])
+    assert images.subset([2, 0]).keys == ("0002.jpg", "0000.jpg")
+    assert images.subset(np.array([True, False, True])).groups.tolist() == [5, 5]
+    assert images.where(lambda key: key < "0001.jpg").labels.tolist() == [0]
+    with pytest.raises(ValueError, match="mask"):
+        images.subset(np.array([True]))
+
+
+@given(sets, st.floats(0.05, 0.95), st.integers(0, 5))
+def test_split_is_a_split(labels_and_groups, fraction, seed):
+    labels, groups = labels_and_groups
+    # A group is of one class: copies of one original.
+    groups = [g if g < 0 else 10 * g + label + 1 for g, label in zip(groups, labels, strict=True)]
+    images = made(labels, groups)
+    first, second = images.split(fraction, seed)
+    assert sorted(first.keys + second.keys) == sorted(images.keys)
+    assert not {g for g in first.groups if g >= 0} & {g for g in second.groups if g >= 0}
+    again = images.split(fraction, seed)
+    assert (again[0].keys, again[1].keys) == (first.keys, second.keys)
+    for label in set(labels):
+        units = {g if g >= 0 else f"alone {i}" for i, g in enumerate(groups) if labels[i] == label}
+        if len(units) > 1:
+            assert label in first.labels and label in second.labels
+
+
+@given(sets, st.integers(1, 4))
+def test_sample_takes_at_most_so_many_of_each(labels_and_groups, per_class):
+    images = made(labels_and_groups[0])
+    taken = images.sample(per_class)
+    assert list(taken.keys) == sorted(taken.keys)
+    for label in set(images.labels.tolist()):
+        assert (taken.labels == label).sum() == min(per_class, (images.labels == label).sum())
+
+
+def test_concatenate_joins_classes_by_name_and_keeps_groups_apart():
+    first = ImageSet("a", (Path("/x/1"), Path("/x/2")), [0, -1], ("cat",), [0, 0])
+    second = ImageSet("b", (Path("/y/1"), Path("/y/2")), [1, 0], ("ant", "cat"), [0, -1])
+    both = concatenate("both", [first, second])
+    assert [both.class_name(row) for row in range(4)] == ["cat", "–", "cat", "ant"]
+    assert both.groups.tolist() == [0, 0, 1, -1]

@@ -1,0 +1,149 @@
+"""The loaders: official layouts made small by hand, and the counts of the real archives."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.pictures import att_faces, caltech101, cifar10, download, imagenet, lfw
+from helpers.pictures.imageset import EmptyImageSet
+from helpers.pictures.reading import read_picture
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    """Write small pictures under given names, and have every loader find them."""
+
+    def write(*names):
+        for i, name in enumerate(names):
+            path = tmp_path / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (i, i, i)).save(path)
+        monkeypatch.setattr(download, "fetch", lambda name: tmp_path / "set")
+        return tmp_path / "set"
+
+    return write
+
+
+def test_lfw_many_single_and_in_between(layout):
+    layout(*[f"Ann_Bo/Ann_Bo_{i:04}.jpg" for i in (1, 2, 3)], "Cy/Cy_0001.jpg", "Di/Di_0001.jpg", "Di/Di_0002.jpg")
+    images = lfw.load(min_pictures=3)
+    assert images.class_names == ("Ann Bo",)
+    assert images.keys == (
+        "Ann_Bo/Ann_Bo_0001.jpg",
+        "Ann_Bo/Ann_Bo_0002.jpg",
+        "Ann_Bo/Ann_Bo_0003.jpg",
+        "Cy/Cy_0001.jpg",
+    )
+    assert images.labels.tolist() == [0, 0, 0, -1]
+    assert len(lfw.load(min_pictures=2, singletons=False)) == 5
+    with pytest.raises(EmptyImageSet, match="the most is 3"):
+        lfw.load(min_pictures=4)
+    with pytest.raises(ValueError, match="at least 2"):
+        lfw.load(min_pictures=1)
+
+
+def test_imagenette_has_both_splits_and_readable_names(layout):
+    layout("train/n01440764/a.JPEG", "val/n01440764/b.JPEG", "train/n03888257/c.JPEG", "train/n99999999/d.JPEG")
+    images = imagenet.imagenette()
+    assert images.class_names == ("tench", "parachute", "n99999999")
+    assert [key.split("/")[0] for key in images.keys] == ["train", "train", "train", "val"]
+    assert images.where(lambda key: key.startswith("val/")).labels.tolist() == [0]
+
+
+def test_a_folder_of_wnids_without_splits(layout):
+    folder = layout("n02012849/a.jpg", "n03126707/b.jpg", "notes/c.jpg")
+    images = imagenet.load(folder)
+    assert images.class_names == ("crane (n02012849)", "crane (n03126707)")
+    with pytest.raises(EmptyImageSet, match="wnid"):
+        imagenet.load(folder / "notes")
+
+
+def test_table_of_the_thousand_classes():
+    wnids = list(imagenet.classes())
+    assert len(wnids) == 1000 and wnids == sorted(wnids)
+    # Keras's own index of classes: 0 tench, 207 golden retriever, 281 tabby, 999 toilet tissue.
+    names = list(imagenet.classes().values())
+    assert (names[0], names[207], names[281], names[999]) == ("tench", "golden retriever", "tabby", "toilet tissue")
+    assert imagenet.class_index("n01440764") == 0
+
+
+def test_caltech101s_background_has_no_class(layout):
+    layout("ant/image_0001.jpg", "ant/image_0002.jpg", "BACKGROUND_Google/image_0001.jpg", "lamp/image_0001.jpg")
+    images = caltech101.load()
+    assert images.class_names == ("ant", "lamp")
+    assert dict(zip(images.keys, images.labels.tolist(), strict=True))["BACKGROUND_Google/image_0001.jpg"] == -1
+    assert len(caltech101.load(per_class=1)) == 3
+
+
+def test_cifar10_as_a_folder(layout):
+    layout("train/frog/0001.png", "test/cat/0002.png", "test/frog/0003.png")
+    images = cifar10.load()
+    assert images.class_names == ("cat", "frog")
+    assert images.keys == ("test/cat/0002.png", "test/frog/0003.png", "train/frog/0001.png")
+
+
+def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
+    """Pickles as the authors made them: 3072 numbers a row, first all red, then green, then blue."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    data = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    for name in ("data_batch_1", "data_batch_2", "test_batch"):
+        (folder / name).write_bytes(pickle.dumps({b"data": data, b"labels": [1, 0]}, protocol=2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"airplane", b"frog"]}, protocol=2))
+    monkeypatch.setattr(download, "fetch", lambda name: folder)
+    images = cifar10.load()
+    assert images.keys[-4:] == (
+        "train/airplane/00001.png", "train/airplane/00003.png", "train/frog/00000.png", "train/frog/00002.png",
+    )  # fmt: skip
+    assert len(images) == 6
+    pixels = read_picture(images.root / "train/frog/00000.png")
+    assert pixels[5, 7].tolist() == [data[0, 5 * 32 + 7], data[0, 1024 + 5 * 32 + 7], data[0, 2048 + 5 * 32 + 7]]
+    assert cifar10.load().keys == images.keys
+
+
+def test_a_batch_may_not_build_anything_else(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("this must not run",))
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": Evil()}))
+    monkeypatch.setattr(download, "fetch", lambda name: folder)
+    with pytest.raises(pickle.UnpicklingError, match="print"):
+        cifar10.load()
+
+
+def test_att_faces():
+    images = att_faces.load()
+    assert (len(images), len(images.class_names)) == (400, 40)
+    assert (images.counts == 10).all()
+    assert images.keys[:2] == ("s1/1.pgm", "s1/2.pgm") and images.keys[10] == "s2/1.pgm"
+
+
+class TestRealArchives:
+    def test_lfw(self, mirror):
+        images = lfw.load(min_pictures=20)
+        assert (len(images), len(images.class_names), int((images.labels == -1).sum())) == (1943, 62, 500)
+
+    def test_imagenette(self, mirror):
+        images = imagenet.imagenette()
+        splits = [key.split("/")[0] for key in images.keys]
+        assert (splits.count("train"), splits.count("val"), len(images.class_names)) == (1000, 400, 10)
+        assert {"tench", "English springer", "French horn", "golf ball"} <= set(images.class_names)
+
+    def test_caltech101(self, mirror):
+        images = caltech101.load()
+        assert (images.counts == 30).all()
+        assert (len(images.class_names), int((images.labels == -1).sum())) == (30, 150)
+
+    def test_cifar10(self, mirror):
+        images = cifar10.load()
+        splits = [key.split("/")[0] for key in images.keys]
+        assert (splits.count("train"), splits.count("test"), len(images.class_names)) == (5000, 1000, 10)
+
+    def test_one_per_class(self, mirror):
+        images = imagenet.one_per_class()
+        assert images.labels.tolist() == list(range(1000))

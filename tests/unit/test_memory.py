@@ -1,0 +1,68 @@
+"""Embedding a thousand pictures with the real network: bounded memory, and a kill in the middle costs only the rest."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import paths
+from helpers.features import store
+from helpers.pictures import samples
+from helpers.pictures.imageset import from_folder
+from helpers.pictures.reading import read_picture
+
+SCRIPT = """
+import sys
+from helpers.features.describer import describer
+from helpers.pictures.imageset import from_folder
+seer = describer("resnet50")
+vectors = seer.describe(from_folder(sys.argv[1]), progress=False)
+with open("/proc/self/status") as status:
+    peak = [line for line in status if line.startswith("VmHWM")][0]
+print(vectors.shape[0], "described,", seer.computed, "computed,", peak)
+"""
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """A thousand different pictures: the sample's photographs, each in several brightnesses."""
+    folder = tmp_path_factory.mktemp("thousand")
+    photos = [read_picture(path) for path in samples.with_distractors().paths[:250]]
+    for i in range(1000):
+        darker = (photos[i % 250] * (1 - 0.1 * (i // 250))).astype(np.uint8)
+        Image.fromarray(darker).save(folder / f"{i:04}.jpg", quality=90)
+    return folder
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
+def test_a_thousand_pictures_killed_half_way(thousand, resnet50, tmp_path, monkeypatch):
+    # The weights stay where they are; only the vectors are new.
+    weights = paths.cache_dir() / "weights"
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "weights").symlink_to(weights, target_is_directory=True)
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(cache))
+    command = [sys.executable, "-c", SCRIPT, str(thousand)]
+    process = subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stored = 0
+    while stored < 300:
+        assert process.poll() is None, "it ended before it could be killed"
+        with store.VectorStore(resnet50.fingerprint, 2048) as kept:
+            stored = len(kept)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with store.VectorStore(resnet50.fingerprint, 2048) as kept:
+        stored = len(kept)
+    said = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    described, computed, peak = map(
+        int, re.search(r"(\d+) described, (\d+) computed, VmHWM:\s+(\d+) kB", said).groups()
+    )
+    assert described == 1000
+    assert computed == 1000 - stored
+    assert peak * 1024 < 2e9
+    assert len(from_folder(thousand)) == 1000
