@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import requests
+import urllib3
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -35,7 +36,7 @@ PROBE_BUDGET = 8.0
 #: How long a host stays unreachable without being asked again.
 REMEMBER_SECONDS = 600
 CONNECT_SECONDS, READ_SECONDS = 3, 30
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 
 
 class DownloadError(RuntimeError):
@@ -322,7 +323,7 @@ def _download(archive: Archive, file: Path) -> list[str]:
             # A wrong sum is not mended by going on; a broken connection is.
             if isinstance(error, _WrongSum):
                 part.unlink(missing_ok=True)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             failures.append(f"{url}: {type(error).__name__}; run again to go on from {_size(part):,} bytes")
     return failures
 
@@ -348,12 +349,11 @@ def _stream(url: str, part: Path) -> None:
         )
         try:
             with bar, part.open("ab" if have else "wb") as file:
-                for piece in answer.iter_content(_PIECE):
+                # What has arrived, however little: of a connection that breaks, every byte is kept.
+                while piece := answer.raw.read1(_PIECE):
                     file.write(piece)
                     bar.update(len(piece))
         except OSError as error:
-            if isinstance(error, requests.RequestException):
-                raise
             raise _disk(error, part) from error
         if total and _size(part) < total:
             raise DownloadError(f"the connection ended after {_size(part):,} of {total:,} bytes; run again to go on")

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ def test_a_thousand_pictures_killed_half_way(thousand, resnet50, tmp_path, monke
     stored = 0
     while stored < 300:
         assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.5)
         with store.VectorStore(resnet50.fingerprint, 2048) as kept:
             stored = len(kept)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,0 +1,320 @@
+"""Downloads from a real server on the loopback address: sums, resuming, several addresses, safe unpacking."""
+
+import hashlib
+import http.server
+import io
+import json
+import multiprocessing
+import os
+import socket
+import tarfile
+import threading
+import time
+import zipfile
+
+import pytest
+
+from helpers.pictures import download, samples
+from helpers.pictures.download import Archive, DownloadError, Source, UnsafeArchive, fetch
+
+
+def tar_of(members: dict[str, bytes], mode="w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+PICTURES = {f"set/a/{i}.jpg": path.read_bytes() for i, path in enumerate(samples.photos().paths[:8])}
+CONTENT = tar_of(PICTURES)
+SUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.files``; ``server.habits`` make it misbehave; ``server.sent`` counts bytes a request."""
+
+    def do_GET(self):
+        server, content = self.server, self.server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = 0
+        asked = self.headers.get("Range")
+        if asked and "no ranges" not in server.habits:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        body = content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if "drop once" in server.habits:
+            server.habits.remove("drop once")
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        server.sent.append(len(body))
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(own_cache, monkeypatch):
+    monkeypatch.delenv("LOOKALIKE_MIRROR", raising=False)
+    monkeypatch.setattr(download, "_unreachable", {})
+    monkeypatch.setattr(download, "_spent", [0.0])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.files, running.habits, running.sent = {"/set.tgz": CONTENT}, set(), []
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def source(server, monkeypatch):
+    """Make `fetch("set")` look at these addresses of an archive with this sum."""
+
+    def put(*urls, checksum=SUM, filename="set.tgz"):
+        archive = Archive(filename, tuple(urls or [f"{server.url}/set.tgz"]), checksum)
+        monkeypatch.setitem(download.SOURCES, "set", Source("set", "set-mini.tar", ("set",), (archive,)))
+
+    put()
+    return put
+
+
+def names(folder):
+    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_fetched_checked_and_unpacked_once(server, source):
+    folder = fetch("set")
+    assert names(folder) == sorted(PICTURES)
+    assert (folder / "a/3.jpg").read_bytes() == PICTURES["set/a/3.jpg"]
+    assert fetch("set") == folder and len(server.sent) == 1
+
+
+def test_a_broken_connection_is_resumed(server, source, own_cache):
+    server.habits.add("drop once")
+    with pytest.raises(DownloadError, match="run again"):
+        fetch("set")
+    half = (own_cache / "downloads" / "set.tgz.part").stat().st_size
+    assert half == len(CONTENT) // 2
+    assert names(fetch("set")) == sorted(PICTURES)
+    assert server.sent == [half, len(CONTENT) - half]
+
+
+def test_a_server_that_can_not_resume_starts_again(server, source):
+    server.habits |= {"drop once", "no ranges"}
+    with pytest.raises(DownloadError):
+        fetch("set")
+    assert names(fetch("set")) == sorted(PICTURES)
+    assert server.sent[1] == len(CONTENT)
+
+
+def test_a_part_that_is_whole_is_used(server, source, own_cache):
+    part = own_cache / "downloads" / "set.tgz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT)
+    assert names(fetch("set")) == sorted(PICTURES) and server.sent == []
+
+
+def test_the_second_address_helps(server, source):
+    source(f"{server.url}/gone.tgz", f"{server.url}/set.tgz")
+    assert names(fetch("set")) == sorted(PICTURES)
+
+
+def test_a_wrong_sum_is_never_unpacked(server, source, own_cache):
+    source(checksum="sha256:" + "0" * 64)
+    with pytest.raises(DownloadError, match=r"wrong checksum(.|\n)*LOOKALIKE_MIRROR(.|\n)*sample profile"):
+        fetch("set")
+    assert not list(own_cache.rglob("*.jpg")) and not list(own_cache.rglob("*.part"))
+
+
+def test_a_file_put_there_by_hand_is_used_after_its_sum(server, source, own_cache):
+    source(f"{server.url}/gone.tgz")
+    by_hand = own_cache / "downloads" / "set.tgz"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes(b"something else")
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        fetch("set")
+    assert by_hand.read_bytes() == b"something else", "what we did not make is not deleted"
+    by_hand.write_bytes(CONTENT)
+    assert names(fetch("set")) == sorted(PICTURES)
+
+
+def write_mirror(folder, content, checksum=None):
+    folder.mkdir(exist_ok=True)
+    (folder / "set-mini.tar").write_bytes(content)
+    entry = {"sha256": checksum or hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps({"set-mini.tar": entry}))
+
+
+def test_the_mirror_comes_first_and_keeps_apart(server, source, tmp_path, monkeypatch):
+    write_mirror(tmp_path / "mirror", tar_of({"set/b/only.jpg": b"x"}, "w"))
+    official = fetch("set")
+    monkeypatch.setenv("LOOKALIKE_MIRROR", str(tmp_path / "mirror"))
+    mirrored = fetch("set")
+    assert names(mirrored) == ["set/b/only.jpg"] and mirrored != official
+    monkeypatch.setenv("LOOKALIKE_MIRROR", "none")
+    assert fetch("set") == official
+
+
+def test_a_damaged_mirror_goes_on_to_the_internet(server, source, tmp_path, monkeypatch):
+    write_mirror(tmp_path / "mirror", b"damaged", checksum="0" * 64)
+    monkeypatch.setenv("LOOKALIKE_MIRROR", str(tmp_path / "mirror"))
+    assert names(fetch("set")) == sorted(PICTURES)
+
+
+@pytest.mark.parametrize("damage", ["missing folder", "no manifest", "not listed", "truncated"])
+def test_what_is_wrong_with_a_mirror_is_said(server, source, tmp_path, monkeypatch, damage):
+    source(f"{server.url}/gone.tgz")
+    mirror = tmp_path / "mirror"
+    content = tar_of(PICTURES, "w")
+    write_mirror(mirror, content[: len(content) // 2] if damage == "truncated" else content)
+    if damage == "no manifest":
+        (mirror / "manifest.json").write_text("{")
+    if damage == "not listed":
+        (mirror / "manifest.json").write_text("{}")
+    monkeypatch.setenv("LOOKALIKE_MIRROR", str(mirror if damage != "missing folder" else tmp_path / "nowhere"))
+    with pytest.raises(DownloadError, match={"truncated": "cut short"}.get(damage, "manifest")):
+        fetch("set")
+
+
+def zip_of(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "set/../../evil.jpg", "/evil.jpg"])
+@pytest.mark.parametrize("kind", [tar_of, zip_of])
+def test_archives_that_leave_their_folder_are_refused_whole(server, source, own_cache, name, kind):
+    evil = kind({"set/a/good.jpg": b"x", name: b"y"})
+    server.files["/evil"] = evil
+    source(f"{server.url}/evil", checksum="sha256:" + hashlib.sha256(evil).hexdigest())
+    with pytest.raises(UnsafeArchive, match="Nothing of it was unpacked"):
+        fetch("set")
+    assert not list(own_cache.parent.rglob("evil.jpg")) and not list(own_cache.rglob("good.jpg"))
+
+
+def test_links_are_refused(server, source, own_cache):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("set/a/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    server.files["/evil"] = buffer.getvalue()
+    source(f"{server.url}/evil", checksum="sha256:" + hashlib.sha256(buffer.getvalue()).hexdigest())
+    with pytest.raises(UnsafeArchive, match="neither file nor folder"):
+        fetch("set")
+
+
+def test_an_archive_in_an_archive(server, source):
+    """Caltech-101 comes as a zip with a tar in it."""
+    outer = zip_of({"caltech-101/inner.tar.gz": CONTENT})
+    server.files["/outer"] = outer
+    source(f"{server.url}/outer", checksum="md5:" + hashlib.md5(outer).hexdigest())
+    assert len(names(fetch("set"))) == len(PICTURES)
+
+
+def test_a_full_disk_keeps_what_was_fetched(server, source, own_cache, monkeypatch):
+    class Full:
+        free = 10
+
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: Full)
+    with pytest.raises(DownloadError, match="10 bytes free"):
+        fetch("set")
+
+
+def test_a_cache_that_is_a_file(server, source, tmp_path, monkeypatch):
+    (tmp_path / "occupied").write_text("")
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "occupied"))
+    with pytest.raises(DownloadError, match=r"can't be written(.|\n)*LOOKALIKE_CACHE"):
+        fetch("set")
+
+
+def test_an_unknown_name():
+    with pytest.raises(KeyError, match="no data set is called 'mnist'.*lfw"):
+        fetch("mnist")
+
+
+def test_what_exists_in_a_mirror_only_says_so(server):
+    with pytest.raises(DownloadError, match="exists in a mirror only"):
+        fetch("imagenet-one-per-class")
+
+
+def fetch_here(cache, url, checksum, results):
+    os.environ["LOOKALIKE_CACHE"], os.environ["LOOKALIKE_MIRROR"] = cache, "none"
+    archive = Archive("set.tgz", (url,), checksum)
+    download.SOURCES["set"] = Source("set", "set-mini.tar", ("set",), (archive,))
+    results.put(len(names(fetch("set"))))
+
+
+def test_two_processes_fetch_once(server, source, own_cache):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    arguments = (str(own_cache), f"{server.url}/set.tgz", SUM, results)
+    both = [context.Process(target=fetch_here, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [results.get(timeout=30) for _ in both] == [len(PICTURES)] * 2
+    for process in both:
+        process.join(10)
+    assert len(server.sent) == 1
+
+
+# ---- hosts that don't answer ----------------------------------------------------------------------------
+
+
+def test_a_name_that_hangs_costs_its_time_once(server, own_cache, monkeypatch):
+    def hang(*_, **__):
+        time.sleep(30)
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    started = time.monotonic()
+    assert not download.reachable("dead.example", timeout=0.3)
+    assert time.monotonic() - started < 2
+    # Another process of the same run reads the memo.
+    monkeypatch.setattr(download, "_unreachable", {})
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("asked again"))
+    assert not download.reachable("dead.example")
+
+
+def test_the_budget_of_all_probes(server, monkeypatch):
+    monkeypatch.setattr(download, "_spent", [download.PROBE_BUDGET])
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("asked beyond the budget"))
+    assert not download.reachable("another.example")
+
+
+def test_a_host_that_answers(server):
+    assert download.reachable("127.0.0.1", server.server_port)
+
+
+def test_behind_a_proxy_the_proxy_is_asked(server, monkeypatch):
+    monkeypatch.setattr(download, "getproxies", lambda: {"https": f"http://127.0.0.1:{server.server_port}"})
+    monkeypatch.setattr(download, "proxy_bypass", lambda host: False)
+    assert download.reachable("no-such-host.example")
+
+
+def test_every_official_archive_has_a_published_sum():
+    for entry in download.SOURCES.values():
+        for archive in entry.archives:
+            kind, _, digest = archive.checksum.partition(":")
+            assert len(digest) == {"md5": 32, "sha256": 64}[kind]
+            assert all(url.startswith("http") for url in archive.urls)
+
+
+def test_a_real_archive_of_the_mirror(mirror, own_cache):
+    folder = fetch("imagenette")
+    assert folder.name == "imagenette2" and len(list(folder.rglob("*.JPEG"))) == 1400
