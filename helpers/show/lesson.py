@@ -20,6 +20,9 @@ from helpers.features.describer import Describer, describer
 from helpers.networks.weights import WeightsUnavailable
 from helpers.show.tables import box
 
+#: The metrics that go into a results file.
+HEADLINES = ("top-1", "top-3", "top-5", "top-10", "mAP", "mAP@10")
+
 
 class Lesson:
     """One run of one notebook.
@@ -82,8 +85,11 @@ class Lesson:
             index_bytes=4 * describer.dim * len(protocol.gallery),
         )  # fmt: skip
 
-    def finish(self, headline: str, data: dict, weights: dict, metrics: dict) -> Path:
-        """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed."""
+    def finish(self, headline: str, data: dict, describer: Describer, scores: dict[str, Scores]) -> Path:
+        """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed.
+
+        describer : the one that the notebook is about; scores : what was measured, by a name each.
+        """
         path = paths.results_dir() / f"{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
@@ -92,8 +98,13 @@ class Lesson:
             "seed": self.seed,
             "headline": headline,
             "data": data,
-            "weights": weights,
-            "metrics": metrics,
+            "weights": {"describer": describer.fingerprint, **getattr(describer, "origin", {})},
+            "metrics": {
+                f"{name}/{metric}": round(score.mean(metric), 6)
+                for name, score in scores.items()
+                for metric in HEADLINES
+                if metric in score.metrics
+            },
             "checks": self._checks,
             "figures": self._figures,
             "seconds": round(perf_counter() - self._start, 1),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluation import metrics, protocol
+from helpers.features.colour_shape import Pixels
 from helpers.pictures import samples
 from helpers.search.index import open_index
 from helpers.show import curves, exercises, grids, heatmaps, lesson, tables
@@ -86,13 +87,16 @@ def test_an_expectation_that_does_not_hold_fails(capsys):
     assert "no expectation" in capsys.readouterr().out
 
 
-def test_finish_writes_what_was_run(tmp_path, monkeypatch):
+def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
+    _, _, rules, ranking = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
     run = lesson.Lesson("x", "sample", 7)
     run.expect("top-1", 0.9, 0.9, 0.02)
-    path = run.finish("all is well", {"name": "d"}, {"describer": "w"}, {"top-1": 0.9})
+    path = run.finish("all is well", {"name": "d"}, Pixels(), {"made up": metrics.evaluate(ranking, rules)})
     content = json.loads(path.read_text())
-    assert (content["seed"], content["headline"], content["metrics"]) == (7, "all is well", {"top-1": 0.9})
+    assert (content["seed"], content["headline"]) == (7, "all is well")
+    assert content["metrics"]["made up/top-1"] == pytest.approx(10 / 12, abs=1e-5)
+    assert content["weights"]["describer"] == Pixels().fingerprint
     assert content["checks"][0]["expected"] == 0.9
 
 
