@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers import paths
-from helpers.evaluation import leaderboard
+from helpers.evaluation import leaderboard, protocol
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.features.describer import Describer, describer
 from helpers.networks.weights import WeightsUnavailable
+from helpers.pictures import imagenet, samples
+from helpers.pictures.imageset import ImageSet
 from helpers.show.tables import box
 
 #: The metrics that go into a results file.
@@ -41,6 +43,21 @@ class Lesson:
         self._start = perf_counter()
         self._checks: list[dict] = []
         self._figures: list[str] = []
+
+    def task(self, max_queries: int | None = None) -> tuple[Protocol, ImageSet]:
+        """The profile's task for lessons that are about search, not about data: a protocol and its pictures.
+
+        sample: each photograph asks, the others and the distractors answer; full: Imagenette's val asks, train answers.
+        max_queries : about so many of the queries, evenly spread, under another name.
+        """
+        if self.profile == "sample":
+            rules, images = protocol.frozen("sample-distractors").bind(samples.with_distractors())
+        else:
+            rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+        if max_queries:
+            few = rules.queries[:: max(1, len(rules.queries) // max_queries)]
+            rules = protocol.query_gallery(images, few, rules.gallery, f"{rules.name}-{len(few)}-queries")
+        return rules, images
 
     def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:
         """Show a figure; with ``save`` also write it to ``figures/<notebook>_<name>.png``.
@@ -75,14 +92,14 @@ class Lesson:
             raise AssertionError(f"{what} is {measured:.4f}, but the text says {expected} ± {tolerance}")
 
     def record(
-        self, scores: Scores, protocol: Protocol, describer: Describer, index: str = "exact:cosine",
+        self, scores: Scores, rules: Protocol, describer: Describer, index: str = "exact:cosine",
         query_ms: float | None = None,
     ) -> None:  # fmt: skip
         """Put one method's scores into the leaderboard, under this run's profile."""
         leaderboard.record(
-            scores, protocol, profile=self.profile, describer=describer.name, weights=describer.weights,
+            scores, rules, profile=self.profile, describer=describer.name, weights=describer.weights,
             dim=describer.dim, index=index, describe_ips=describer.pictures_per_second, query_ms=query_ms,
-            index_bytes=4 * describer.dim * len(protocol.gallery),
+            index_bytes=4 * describer.dim * len(rules.gallery),
         )  # fmt: skip
 
     def finish(self, headline: str, data: dict, describer: Describer, scores: dict[str, Scores]) -> Path:
