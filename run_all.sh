@@ -6,6 +6,15 @@
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
+
+# A relative folder is meant from where the command was given, not from where a notebook runs.
+for variable in LOOKALIKE_MIRROR LOOKALIKE_CACHE LOOKALIKE_FIGURES; do
+    value="${!variable:-}"
+    if [ -n "$value" ] && [ "$value" != none ] && [ "${value#/}" = "$value" ]; then
+        export "$variable=$PWD/$value"
+    fi
+done
+
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
