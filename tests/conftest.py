@@ -1,8 +1,13 @@
 """Options of ``./run_all.sh test`` and what all tests share."""
 
 import pytest
+from hypothesis import settings
 
 from helpers import course, paths
+
+# A slow or busy machine is no reason to fail.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser):

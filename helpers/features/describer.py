@@ -81,20 +81,38 @@ class Describer(ABC):
         ------
         UnreadablePicture : a picture can't be read, and ``strict`` is set.
         """
-        if not cache:
-            vectors = np.full((len(images), self.dim), np.nan, np.float32)
-            for rows, part in self._stream(images.paths, images, strict, progress):
-                vectors[rows] = part
-            return vectors
+        failures: list[reading.UnreadablePicture] = []
 
+        def stream(rows):
+            files = [images.paths[row] for row in rows]
+            for part, vectors in self._stream(files, images, strict, progress, failures):
+                yield [rows[row] for row in part], vectors
+
+        vectors = self._kept(images, stream, failures) if cache else self._fresh(images, stream)
+        reading.warn_unreadable(failures, len(images))
+        return vectors
+
+    def _fresh(self, images: ImageSet, stream: Callable) -> np.ndarray:
+        vectors = np.full((len(images), self.dim), np.nan, np.float32)
+        for rows, part in stream(range(len(images))):
+            vectors[rows] = part
+        return vectors
+
+    def _kept(self, images: ImageSet, stream: Callable, failures: list) -> np.ndarray:
+        """From the store, after what is missing there was computed."""
         hashes = [store.content_hash(path) for path in images.paths]
         with store.VectorStore(self.fingerprint, self.dim) as kept:
             known = kept.known(hashes)
             # One picture of each content: copies share a vector.
-            missing = {h: row for row, h in reversed(list(enumerate(hashes))) if h not in known}
-            todo = sorted(missing.values())
-            for rows, part in self._stream([images.paths[row] for row in todo], images, strict, progress):
-                kept.put([hashes[todo[row]] for row in rows], part)
+            first: dict[bytes, int] = {}
+            copies = [row for row, h in enumerate(hashes) if h not in known and first.setdefault(h, row) != row]
+            for rows, part in stream(sorted(first.values())):
+                kept.put([hashes[row] for row in rows], part)
+            if failures and copies:
+                # Copies of what can't be read can't be read either; trying them counts and names them.
+                known = kept.known(hashes)
+                for rows, part in stream([row for row in copies if hashes[row] not in known]):
+                    kept.put([hashes[row] for row in rows], part)
             return kept.get(hashes)
 
     def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -108,7 +126,7 @@ class Describer(ABC):
             vectors[start : start + len(part)] = self._vectors(np.stack(part))
         return vectors
 
-    def _stream(self, files: Sequence[Path], images: ImageSet, strict: bool, progress: bool):
+    def _stream(self, files: Sequence[Path], images: ImageSet, strict: bool, progress: bool, failures: list):
         """Batches of (rows, vectors) of some files of a set, computed; the time from file to vector is taken."""
         bar = tqdm(
             total=len(files), desc=f"{self.name} · {images.name}", unit="picture", disable=None if progress else True
@@ -117,7 +135,7 @@ class Describer(ABC):
             self.prepare()
         with bar:
             start = perf_counter()
-            stream = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, of=len(images))
+            stream = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, failures=failures)
             for rows, pixels in stream:
                 part = self._vectors(pixels)
                 self.seconds += perf_counter() - start

@@ -5,6 +5,7 @@ was computing, a full disk loses nothing that was stored, and two processes may 
 """
 
 import hashlib
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,7 @@ def content_hash(path: str | Path) -> bytes:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError:
-        return _UNREADABLE + str(path).encode()
+        return _UNREADABLE + os.fsencode(path)
 
 
 class VectorStore:
@@ -46,7 +47,8 @@ class VectorStore:
 
     Raises
     ------
-    VectorStoreError : the file is damaged, or holds vectors of another length, or the disk is full.
+    VectorStoreError : the file is damaged (then also when vectors are read), or holds vectors of another length, or
+        the disk is full.
     """
 
     def __init__(self, fingerprint: str, dim: int, folder: Path | None = None):
@@ -62,9 +64,7 @@ class VectorStore:
             raise
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError):
-                raise VectorStoreError(
-                    f"{self.path} is damaged ({error}). Delete it; its vectors will be computed again."
-                ) from error
+                raise self._damaged(error) from error
             reason = error
         except OSError as error:
             reason = error
@@ -80,8 +80,9 @@ class VectorStore:
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
         with database:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (picture BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-        # A table that is there already needs no writing; taking the lock tells a read-only file before hours of work.
-        database.execute("BEGIN IMMEDIATE")
+        # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
+        # is taken back tells before hours of work.
+        database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
         database.rollback()
         row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
         if row and row[0] != 4 * self.dim:
@@ -128,8 +129,13 @@ class VectorStore:
                     "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
                     ((picture, vector.tobytes()) for picture, vector in zip(pictures, vectors, strict=True)),
                 )
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise self._failed(error) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> VectorStoreError:
+        return VectorStoreError(f"{self.path} is damaged ({error}). Delete it; its vectors will be computed again.")
 
     def _failed(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
@@ -142,4 +148,7 @@ class VectorStore:
         for start in range(0, len(pictures), _CHUNK):
             part = pictures[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)
+            try:
+                yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)
+            except sqlite3.DatabaseError as error:
+                raise self._damaged(error) from error

@@ -94,8 +94,18 @@ def available(name: str) -> bool:
 
 
 def origin(name: str) -> dict[str, str]:
-    """Where the cached weights came from, and their SHA-256: ``{"source": …, "sha256": …}``."""
-    return json.loads(_card(load(name)).read_text(encoding="utf-8"))
+    """Where the cached weights came from, and their SHA-256: ``{"source": …, "sha256": …}``.
+
+    Raises
+    ------
+    WeightsUnavailable : no source gives them, or the file that says so is damaged.
+    """
+    card = _card(load(name))
+    try:
+        found = json.loads(card.read_text(encoding="utf-8"))
+        return {"source": found["source"], "sha256": found["sha256"]}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise WeightsUnavailable(f"{card} is damaged ({error}); delete it, and it will be fetched again") from error
 
 
 def _file(name: str) -> Path:

@@ -142,13 +142,13 @@ def _same_bytes(images: ImageSet) -> Iterable[Pair]:
         if path.is_file():
             by_size.setdefault(path.stat().st_size, []).append(row)
     for rows in by_size.values():
-        seen: dict[bytes, int] = {}
+        seen: dict[bytes, list[int]] = {}
         for row in rows if len(rows) > 1 else ():
             content = images.paths[row].read_bytes()
-            if content in seen:
-                yield Pair(seen[content], row, "bytes", 1.0)
-            else:
-                seen[content] = row
+            copies = seen.setdefault(content, [])
+            for first in copies:
+                yield Pair(first, row, "bytes", 1.0)
+            copies.append(row)
 
 
 def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def _same_hash(hashes: np.ndarray, thumbs: np.ndarray, ok: np.ndarray) -> Iterable[Pair]:
     packed = np.ascontiguousarray(hashes).view(np.uint64)[:, :, 0]
-    mirrored = thumbs.reshape(-1, _THUMB, _THUMB)[:, :, ::-1].reshape(len(thumbs), -1)
+    mirrored = thumbs.reshape(-1, _THUMB, _THUMB)[:, :, ::-1].reshape(thumbs.shape)
     for first in np.flatnonzero(ok):
         later = np.arange(first + 1, len(ok))
         later = later[ok[later]]

@@ -1,6 +1,7 @@
 """ImageSet: a named, ordered set of pictures on disk with one class each."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,7 +114,8 @@ class ImageSet:
     def split(self, fraction: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
         """Two parts, class by class; pictures of one group stay on one side.
 
-        ``fraction`` of each class (at least one picture where it has two) goes to the second part.
+        ``fraction`` of each class (at least one picture where it has two) goes to the second part. A group with
+        pictures in several classes, such as twins, goes where the first of these classes puts it.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
@@ -121,12 +123,17 @@ class ImageSet:
         groups = np.full(len(self), -1) if self.groups is None else self.groups
         # A picture without a group is a group of its own.
         units = np.where(groups >= 0, groups, np.arange(len(self)) + groups.max(initial=-1) + 1)
-        second = np.zeros(len(self), dtype=bool)
+        chosen, decided = np.array([], np.int64), np.array([], np.int64)
         for label in np.unique(self.labels):
             members = np.unique(units[self.labels == label])
             wanted = round(fraction * len(members))
             wanted = min(max(wanted, 1), len(members) - 1) if len(members) > 1 else 0
-            second |= np.isin(units, rng.permutation(members)[:wanted])
+            order = rng.permutation(members)
+            free = order[~np.isin(order, decided)]
+            wanted -= int(np.isin(order, chosen).sum())
+            chosen = np.concatenate([chosen, free[: max(wanted, 0)]])
+            decided = np.concatenate([decided, free])
+        second = np.isin(units, chosen)
         return self.subset(~second), self.subset(second)
 
     def sample(self, per_class: int, seed: int = 0) -> "ImageSet":
@@ -187,11 +194,15 @@ def from_csv(table: str | Path, name: str | None = None, path: str = "path", lab
     Raises
     ------
     EmptyImageSet : the table has no rows.
-    ValueError : a column is missing, or a picture is listed twice.
+    ValueError : a column is missing, a picture is listed twice, or the table is not UTF-8.
     FileNotFoundError : the table or one of its pictures is not there.
     """
     table = Path(table).resolve()
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not UTF-8 ({error}). Save it again as UTF-8.") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         missing = {path, label} - set(reader.fieldnames or ())
         if missing:

@@ -1,13 +1,14 @@
 """From a file to pixels: decode, turn upright, bring every colour mode to RGB, resize, batch."""
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from helpers.pictures.imageset import ImageSet
 
@@ -18,6 +19,23 @@ MAX_PIXELS = 100_000_000
 RESIZE_RULES = ("squash", "crop", "pad")
 
 WHITE = (255, 255, 255)
+
+#: A picture longer than this many times its width is cut to its middle before `resize` crops it.
+LONGEST = 16
+
+#: What Pillow raises for damaged content.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError, struct.error)
+
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadablePicture(ValueError):
@@ -41,9 +59,9 @@ def read_picture(source: str | Path | bytes) -> np.ndarray:
     """
     label = "the picture given as bytes" if isinstance(source, bytes) else str(source)
     try:
-        # Pillow warns at its own pixel limit; ours is checked below, as an error.
+        # Pillow warns at its own pixel limit (ours is checked below, as an error) and of each odd EXIF entry.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module="PIL")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
@@ -52,18 +70,29 @@ def read_picture(source: str | Path | bytes) -> np.ndarray:
                         "Make it smaller first; such sizes are also how decompression bombs look."
                     )
                 picture.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
+                return np.asarray(_to_rgb(_upright(picture)))
     except UnreadablePicture:
         raise
     except FileNotFoundError as error:
         raise UnreadablePicture(f"{label} does not exist.") from error
     except Image.UnidentifiedImageError as error:
         raise UnreadablePicture(f"{label} is not a picture that can be read.") from error
-    # Pillow's decoders raise all of these for damaged content.
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         raise UnreadablePicture(f"{label} can't be decoded: {error}") from error
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(f"{label} was refused: {error}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF entry says; a damaged EXIF block says nothing, and the picture stays as it is.
+
+    `ImageOps.exif_transpose` does the same for a whole block, but fails where it can't write the block again.
+    """
+    try:
+        turn = _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION))
+    except _DAMAGED:
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -101,14 +130,31 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
     if rule == "squash":
         return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "crop":
+        picture = _middle(picture, LONGEST * max(height / width, width / height))
         scale = max(height / picture.height, width / picture.width) * 256 / 224
         shape = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
         left, top = (shape[0] - width) // 2, (shape[1] - height) // 2
         picture = picture.resize(shape, Image.Resampling.BILINEAR)
         return np.asarray(picture.crop((left, top, left + width, top + height)))
     if rule == "pad":
-        return np.asarray(ImageOps.pad(picture, (width, height), Image.Resampling.BILINEAR, color=WHITE))
+        scale = min(height / picture.height, width / picture.width)
+        # At least one pixel: of a very long picture a line stays.
+        shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        padded = Image.new("RGB", (width, height), WHITE)
+        corner = (round((width - shape[0]) / 2), round((height - shape[1]) / 2))
+        padded.paste(picture.resize(shape, Image.Resampling.BILINEAR), corner)
+        return np.asarray(padded)
     raise ValueError(f"rule must be one of {', '.join(RESIZE_RULES)}; got {rule!r}")
+
+
+def _middle(picture: Image.Image, longest: float) -> Image.Image:
+    """At most ``longest`` times as long as wide: enlarged as a whole, a ribbon would fill the memory."""
+    limit = int(longest * min(picture.size)) + 1
+    if max(picture.size) <= limit:
+        return picture
+    width, height = (min(side, limit) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def batches(
@@ -119,6 +165,7 @@ def batches(
     strict: bool = False,
     workers: int = 2,
     of: int | None = None,
+    failures: list[UnreadablePicture] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Stream pictures in batches of one size; the next batch is decoded while this one is used.
 
@@ -129,6 +176,7 @@ def batches(
 
     Unreadable pictures are left out: after the last batch one `UnreadablePictureWarning` counts and names
     them (of ``of`` pictures, where these are only a part); with ``strict`` the first one raises `UnreadablePicture`.
+    A list given as ``failures`` collects their errors instead, and nothing is warned of.
     Never more than two batches are in memory.
     """
     if batch_size < 1:
@@ -142,7 +190,8 @@ def batches(
         except UnreadablePicture as error:
             return error
 
-    failures: list[UnreadablePicture] = []
+    warn = failures is None
+    failures = [] if failures is None else failures
     starts = range(0, len(sources), batch_size)
     with ThreadPoolExecutor(workers) as pool:
 
@@ -164,7 +213,8 @@ def batches(
         finally:
             for future in ahead:
                 future.cancel()
-    warn_unreadable(failures, of or len(sources))
+    if warn:
+        warn_unreadable(failures, of or len(sources))
 
 
 def warn_unreadable(failures: Sequence[UnreadablePicture], total: int) -> None:

@@ -46,6 +46,18 @@ def test_bytes_come_first(originals, tmp_path):
     assert [(pair.how, pair.correlation) for pair in found.pairs] == [("bytes", 1.0)]
 
 
+def test_all_pairs_of_several_copies_are_listed(originals, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(originals.paths[4].read_bytes())
+    found = audit(concatenate("x", [originals, from_folder(tmp_path)]))
+    n = len(originals)
+    assert [(pair.first, pair.second, pair.how) for pair in found.pairs] == [
+        (4, n, "bytes"), (4, n + 1, "bytes"), (n, n + 1, "bytes"),
+    ]  # fmt: skip
+    # One side has two of them: both pairs across count.
+    assert len(found.across(np.arange(n + 2) > n)) == 2
+
+
 def test_a_crop_is_found_with_vectors(originals, tmp_path, resnet50):
     """Two thirds of the width and height of a busy photograph, which no hash would see."""
     row = int(np.argmax([path.stat().st_size for path in originals.paths]))
@@ -69,6 +81,30 @@ def test_flat_pictures_are_not_all_one(tmp_path):
     for level in (255, 254, 250):
         Image.new("RGB", (40 + level, 60), (level,) * 3).save(tmp_path / f"{level}.png")
     assert len(audit(from_folder(tmp_path))) == 0
+
+
+def test_flat_pictures_of_equal_bytes_are_one(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 60), "white").save(tmp_path / f"{name}.png")
+    Image.new("RGB", (41, 60), "white").save(tmp_path / "c.png")
+    assert [(p.first, p.second, p.how) for p in audit(from_folder(tmp_path)).pairs] == [(0, 1, "bytes")]
+
+
+@pytest.mark.parametrize("vectors", [None, np.zeros((0, 8), np.float32)])
+def test_no_pictures(originals, vectors):
+    found = audit(originals.subset([]), vectors)
+    assert len(found) == 0 and found.groups().shape == (0,) and len(found.table()) == 0
+
+
+def test_one_picture(originals):
+    found = audit(originals.subset([0]), np.ones((1, 1), np.float32))
+    assert len(found) == 0 and found.groups().tolist() == [-1]
+
+
+def test_an_unreadable_picture_is_nobodys_crop(originals):
+    vectors = np.ones((len(originals), 4), np.float32) / 2
+    vectors[3] = np.nan
+    assert len(audit(originals, vectors)) == 0
 
 
 def test_groups_join_what_belongs_together(originals, tmp_path):

@@ -47,10 +47,13 @@ def upward(module: str, source: str) -> list[str]:
 def reads_environment(source: str) -> bool:
     """Whether it asks for a variable; handing the whole environment on to a child process is no reading."""
     for node in ast.walk(ast.parse(source)):
-        subscript = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ"
-        call = isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.getenv", "getenv")
-        if subscript or call:
-            return True
+        match node:
+            case ast.Subscript(value=asked) | ast.Compare(comparators=[asked]) if ast.unparse(asked) == "os.environ":
+                return True
+            case ast.Call(func=asked) if ast.unparse(asked).startswith(("os.environ.", "os.getenv")):
+                return True
+            case ast.ImportFrom(module="os", names=names) if {"environ", "getenv"} & {name.name for name in names}:
+                return True
     return False
 
 
@@ -72,7 +75,11 @@ def test_the_test_notices():
     assert upward("helpers.pictures.reading", "def f():\n    from helpers.search import index") == ["helpers.search"]
     assert upward("helpers.pictures.reading", "from helpers import evaluation") == ["helpers.evaluation"]
     assert upward("helpers.search.exact", "from helpers.search import index\nfrom helpers import paths") == []
-    assert reads_environment("import os\nx = os.environ['HOME']")
+    assert upward("helpers.networks.zoo", "import helpers.features.store") == ["helpers.features.store"]
+    assert upward("helpers.features.deep", "from helpers.networks import zoo\nimport numpy") == []
+    for reading in ("os.environ['HOME']", "os.environ.pop('HOME')", "os.getenv('HOME')", "'HOME' in os.environ"):
+        assert reads_environment(f"import os\nx = {reading}"), reading
+    assert reads_environment("from os import environ")
     assert not reads_environment("import os\nx = os.environ | {'A': 'b'}")
 
 

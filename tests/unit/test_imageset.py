@@ -45,6 +45,27 @@ def test_nested_folders_count_for_their_first_level(tmp_path):
     assert from_folder(tmp_path).class_names == ("cats",)
 
 
+def test_odd_entries_of_a_folder_are_passed_over(tmp_path):
+    """Links to nowhere and folders that are named like pictures."""
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "one picture.jpg").write_bytes(b"")
+    (tmp_path / "cats" / "folder.jpg").mkdir()
+    (tmp_path / "cats" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "empty").mkdir()
+    images = from_folder(tmp_path, "mine")
+    assert images.keys == ("cats/one picture.jpg",) and images.class_names == ("cats",)
+    assert images.name == "mine" and from_folder(tmp_path).name == tmp_path.name
+
+
+def test_order_does_not_depend_on_how_the_disk_lists_it(tmp_path, monkeypatch):
+    for name in ("b.jpg", "a.jpg", "c.jpg", "B.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    keys = from_folder(tmp_path).keys
+    listed = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(listed(self, pattern), reverse=True))
+    assert from_folder(tmp_path).keys == keys == ("B.jpg", "a.jpg", "b.jpg", "c.jpg")
+
+
 def test_folders_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         from_folder(tmp_path / "nowhere")
@@ -79,6 +100,18 @@ def test_csv_that_is_wrong(tmp_path, text, error, says):
         from_csv(tmp_path / "table.csv")
 
 
+def test_csv_with_other_columns_and_of_windows(tmp_path):
+    (tmp_path / "ein Bild ü.jpg").write_bytes(b"")
+    (tmp_path / "t.csv").write_bytes("\ufefffile,kind,x\r\nein Bild ü.jpg, Käfer ,1\r\n".encode())
+    images = from_csv(tmp_path / "t.csv", "beetles", path="file", label="kind")
+    assert (images.name, images.keys, images.class_names) == ("beetles", ("ein Bild ü.jpg",), ("Käfer",))
+    (tmp_path / "t.csv").write_bytes("file,kind\nx.jpg,Käfer\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"t\.csv is not UTF-8(.|\n)*Save it again"):
+        from_csv(tmp_path / "t.csv", path="file", label="kind")
+    with pytest.raises(FileNotFoundError, match=r"gone\.csv"):
+        from_csv(tmp_path / "gone.csv")
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, -2], [0]])
 def test_labels_that_do_not_fit(labels):
     with pytest.raises(ValueError, match="labels"):
@@ -88,6 +121,19 @@ def test_labels_that_do_not_fit(labels):
 def test_labels_can_not_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         made([0, 1]).labels[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        made([0, 1], [0, 0]).groups[0] = 1
+    with pytest.raises(ValueError, match="groups must have shape"):
+        made([0, 1], [0])
+
+
+def test_a_set_does_not_change_with_the_array_it_was_made_from():
+    labels = np.array([0, 1])
+    images = made(labels)
+    labels[0] = 1
+    assert images.labels.tolist() == [0, 1]
+    assert images.counts.tolist() == [1, 1]
+    assert "2 pictures, 2 classes" in repr(images)
 
 
 def test_subset_by_rows_and_by_mask():
@@ -116,6 +162,37 @@ def test_split_is_a_split(labels_and_groups, fraction, seed):
             assert label in first.labels and label in second.labels
 
 
+@given(sets, st.floats(0.05, 0.95), st.integers(0, 5))
+def test_groups_across_classes_are_not_split_either(labels_and_groups, fraction, seed):
+    images = made(*labels_and_groups)
+    first, second = images.split(fraction, seed)
+    assert sorted(first.keys + second.keys) == sorted(images.keys)
+    assert not {g for g in first.groups if g >= 0} & {g for g in second.groups if g >= 0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [2, 50])
+def test_two_classes_of_the_same_pictures_are_split_once(n, seed):
+    """Every picture of the first class has its twin in the second, as Caltech-101's Faces and Faces_easy."""
+    images = made([0] * n + [1] * n, [*range(n)] * 2)
+    first, second = images.split(0.5, seed)
+    assert first.counts.tolist() == second.counts.tolist() == [n // 2, n // 2]
+
+
+def test_another_seed_is_another_split():
+    images = made([0] * 40)
+    assert images.split(0.5, 0)[0].keys != images.split(0.5, 1)[0].keys
+    assert images.sample(5, 0).keys != images.sample(5, 1).keys
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 2])
+def test_a_split_with_an_empty_side_is_refused(fraction):
+    with pytest.raises(ValueError, match="fraction"):
+        made([0, 0]).split(fraction)
+    with pytest.raises(ValueError, match="per_class"):
+        made([0, 0]).sample(0)
+
+
 @given(sets, st.integers(1, 4))
 def test_sample_takes_at_most_so_many_of_each(labels_and_groups, per_class):
     images = made(labels_and_groups[0])
@@ -131,3 +208,22 @@ def test_concatenate_joins_classes_by_name_and_keeps_groups_apart():
     both = concatenate("both", [first, second])
     assert [both.class_name(row) for row in range(4)] == ["cat", "–", "cat", "ant"]
     assert both.groups.tolist() == [0, 0, 1, -1]
+
+
+@given(st.lists(sets, min_size=1, max_size=4))
+def test_concatenate_loses_nothing(parts):
+    images = [made(labels, groups, f"part {i}") for i, (labels, groups) in enumerate(parts)]
+    both = concatenate("all", images)
+    assert both.paths == tuple(path for part in images for path in part.paths)
+    names = [part.class_name(row) for part in images for row in range(len(part))]
+    assert [both.class_name(row) for row in range(len(both))] == names
+    # Groups of one part stay together and apart from those of the others.
+    own = [(i, group) if group >= 0 else None for i, (_, groups) in enumerate(parts) for group in groups]
+    found = [group if group >= 0 else None for group in (both.groups if both.groups is not None else [-1] * len(both))]
+    assert len(set(zip(own, found, strict=True))) == len(set(own)) == len(set(found))
+
+
+def test_keys_of_sets_with_one_root_and_with_several():
+    first, other = made([0]), ImageSet("o", (Path("/other/1.jpg"),), [0], ("class 0",), root=Path("/other"))
+    assert concatenate("same", [first, first]).keys == ("0000.jpg", "0000.jpg")
+    assert concatenate("several", [first, other]).keys == ("/pictures/0000.jpg", "/other/1.jpg")

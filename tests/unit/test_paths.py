@@ -1,0 +1,73 @@
+"""Where things live: the defaults, and the environment variables that move them."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers import paths
+
+MOVED = {
+    "LOOKALIKE_CACHE": paths.cache_dir,
+    "LOOKALIKE_FIGURES": paths.figures_dir,
+    "LOOKALIKE_MIRROR": paths.mirror_dir,
+}
+
+
+@pytest.fixture
+def nothing_set(monkeypatch):
+    for variable in MOVED:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_defaults_lie_in_the_project(nothing_set):
+    assert (paths.ROOT / "helpers" / "paths.py").is_file()
+    assert paths.cache_dir() == paths.ROOT / "data" / "cache"
+    assert paths.figures_dir() == paths.ROOT / "figures"
+    assert paths.results_dir() == paths.ROOT / "figures" / "results"
+    assert paths.mirror_dir() is None
+
+
+@pytest.mark.parametrize("variable", MOVED)
+def test_a_variable_moves_its_folder(variable, monkeypatch, tmp_path):
+    monkeypatch.setenv(variable, str(tmp_path / "with a space"))
+    assert MOVED[variable]() == tmp_path / "with a space"
+    assert not (tmp_path / "with a space").exists(), "asking where something lives makes nothing"
+
+
+@pytest.mark.parametrize("variable", MOVED)
+def test_home_and_relative_folders_become_absolute(variable, monkeypatch, tmp_path):
+    monkeypatch.setenv(variable, "~/pictures")
+    assert MOVED[variable]() == (Path.home() / "pictures").resolve()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "here")
+    assert MOVED[variable]() == tmp_path.resolve() / "here"
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_variable_is_an_unset_one(nothing_set, monkeypatch, value):
+    for variable in MOVED:
+        monkeypatch.setenv(variable, value)
+    assert paths.cache_dir() == paths.ROOT / "data" / "cache"
+    assert paths.figures_dir() == paths.ROOT / "figures"
+    assert paths.mirror_dir() is None
+
+
+@pytest.mark.parametrize("value", ["none", "None", " NONE "])
+def test_no_mirror_by_name(monkeypatch, value):
+    monkeypatch.setenv("LOOKALIKE_MIRROR", value)
+    assert paths.mirror_dir() is None
+
+
+def test_what_ships_does_not_move(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
+    assert paths.data_dir() == paths.ROOT / "data"
+    assert paths.protocols_dir() == paths.ROOT / "data" / "protocols"
+
+
+def test_tensorflows_messages_are_left_to_who_asks_for_them(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    paths.quiet_tensorflow()
+    assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    paths.quiet_tensorflow()
+    assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"

@@ -1,0 +1,132 @@
+"""The store of vectors: content hashes, order, and files that are damaged, foreign or out of reach."""
+
+import os
+import sqlite3
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.features.store import VectorStore, VectorStoreError, content_hash
+
+
+def keys(n, start=0):
+    return [b"%d" % i for i in range(start, start + n)]
+
+
+@pytest.fixture
+def filled(own_cache):
+    """The file of a store of 500 vectors of 256 numbers: some 120 pages."""
+    with VectorStore("d", 256) as kept:
+        kept.put(keys(500), np.ones((500, 256), np.float32))
+        return kept.path
+
+
+def test_equal_content_has_an_equal_hash(tmp_path):
+    for name, content in {"a.jpg": b"one", "b.png": b"one", "c.jpg": b"two", "empty.jpg": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c, empty = (content_hash(tmp_path / name) for name in ("a.jpg", "b.png", "c.jpg", "empty.jpg"))
+    assert a == b and len({a, c, empty}) == 3 and len(a) == 16
+
+
+def test_missing_files_are_not_copies_of_one_another(tmp_path):
+    hashes = {content_hash(tmp_path / "gone.jpg"), content_hash(tmp_path / "also gone.jpg"), content_hash(tmp_path)}
+    assert len(hashes) == 3
+    # A name that is no UTF-8, as old archives have them.
+    assert content_hash(Path(os.fsdecode(b"/nowhere/\xff.jpg"))) not in hashes
+
+
+def test_a_vector_that_is_there_stays(own_cache):
+    with VectorStore("d", 2) as kept:
+        kept.put([b"a"], [[1, 2]])
+        kept.put([b"a", b"b"], [[9, 9], [3, 4]])
+        assert kept.get([b"a", b"b"]).tolist() == [[1, 2], [3, 4]] and len(kept) == 2
+
+
+def test_more_pictures_than_one_statement_may_name(own_cache):
+    with VectorStore("d", 1) as kept:
+        kept.put(keys(2500), np.arange(2500)[:, None])
+        asked = keys(2500)[::-1]
+        assert kept.get(asked)[:, 0].tolist() == list(range(2499, -1, -1))
+        assert kept.known([*asked, b"unknown"]) == set(asked)
+        assert kept.get([]).shape == (0, 1) and kept.known([]) == set()
+
+
+def test_describers_do_not_share_a_file(own_cache):
+    with VectorStore("one", 2) as one, VectorStore("other", 2) as other:
+        one.put([b"a"], [[1, 2]])
+        assert len(other) == 0 and np.isnan(other.get([b"a"])).all()
+
+
+@pytest.mark.parametrize("vectors", [np.ones((2, 3)), np.ones((1, 2)), np.ones(2)])
+def test_vectors_of_another_shape_are_refused_whole(own_cache, vectors):
+    with VectorStore("d", 2) as kept:
+        with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
+            kept.put([b"a", b"b"], vectors)
+        assert len(kept) == 0
+
+
+def test_all_of_a_batch_or_nothing(own_cache):
+    """The second picture of the batch can't be stored, so neither is the first."""
+    with VectorStore("d", 2) as kept:
+        with pytest.raises(VectorStoreError):
+            kept.put([b"a", object()], np.ones((2, 2)))
+        assert len(kept) == 0
+
+
+@pytest.mark.parametrize("first, last", [(100, 4096), (20_480, 400_000), (204_800, 245_760)])
+def test_damage_is_found_when_opened_or_when_read(filled, first, last):
+    content = bytearray(filled.read_bytes())
+    content[first:last] = os.urandom(last - first)
+    filled.write_bytes(content)
+    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Delete it"), VectorStore("d", 256) as kept:
+        kept.get(keys(500))
+
+
+def test_a_file_cut_in_half(filled):
+    filled.write_bytes(filled.read_bytes()[: filled.stat().st_size // 2])
+    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged"), VectorStore("d", 256) as kept:
+        kept.get(keys(500))
+
+
+def test_after_deleting_a_damaged_file_it_goes_on(filled):
+    filled.write_bytes(b"oh" * 5000)
+    with pytest.raises(VectorStoreError):
+        VectorStore("d", 256)
+    filled.unlink()
+    with VectorStore("d", 256) as kept:
+        assert len(kept) == 0
+
+
+def test_a_folder_below_a_file_is_no_place_to_write(tmp_path):
+    """Not even root can write there; one warning, and the vectors are kept for this run."""
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match=r"can't be written(.|\n)*LOOKALIKE_CACHE") as caught:
+        store = VectorStore("d", 2, folder=tmp_path / "file" / "vectors")
+    with store as kept:
+        kept.put([b"a"], [[1, 2]])
+        assert kept.get([b"a"]).tolist() == [[1, 2]]
+    assert len(caught) == 1
+
+
+def test_a_file_that_is_read_only_is_found_before_the_work(filled, monkeypatch):
+    connect = sqlite3.connect
+
+    def read_only(name, **options):
+        return connect(name if name == ":memory:" else f"file:{name}?mode=ro", uri=name != ":memory:", **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.warns(UserWarning, match="readonly"), VectorStore("d", 256) as kept:
+        kept.put([b"new"], np.ones((1, 256)))
+        assert len(kept) == 1
+    monkeypatch.undo()
+    assert sqlite3.connect(filled).execute("SELECT count(*) FROM vectors").fetchone() == (500,)
+
+
+def test_a_folder_with_spaces_and_umlauts(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with VectorStore("d", 2, folder=tmp_path / "mein Ordner ü") as kept:
+            kept.put([b"a"], [[1, 2]])
+    assert (tmp_path / "mein Ordner ü" / "d.sqlite").is_file()

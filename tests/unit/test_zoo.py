@@ -1,0 +1,63 @@
+"""The zoo: trained networks up to their embedding layer, fed as they were trained."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers.networks import weights, zoo
+from helpers.pictures import samples
+from helpers.pictures.reading import batches
+
+
+def test_every_row_is_one_of_keras():
+    for row in zoo.ZOO.values():
+        assert callable(getattr(keras.applications, row.builder))
+        assert callable(zoo.preprocessing(row.name))
+
+
+def test_names_in_any_case():
+    assert zoo.network("ResNet50") is zoo.network("resnet50")
+
+
+def test_resnet_wants_blue_first_and_no_mean():
+    """ResNet and VGG were trained on Caffe's input: BGR, less ImageNet's mean colour."""
+    pixels = np.full((1, 2, 2, 3), (200.0, 100.0, 50.0), np.float32)
+    for name in ("resnet50", "resnet152", "vgg16"):
+        seen = zoo.preprocessing(name)(pixels.copy())[0, 0, 0]
+        assert seen == pytest.approx([50 - 103.939, 100 - 116.779, 200 - 123.68], abs=1e-4)
+
+
+def test_inception_wants_minus_one_to_one():
+    pixels = np.array([0, 127.5, 255], np.float32).reshape(1, 1, 1, 3)
+    assert zoo.preprocessing("inceptionresnetv2")(pixels.copy()).ravel() == pytest.approx([-1, 0, 1])
+
+
+def test_efficientnet_does_it_inside():
+    pixels = np.array([0, 100, 255], np.float32).reshape(1, 1, 1, 3)
+    assert zoo.preprocessing("efficientnetv2l")(pixels.copy()).ravel().tolist() == [0, 100, 255]
+
+
+def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
+    """Leaving the classifier's arrays away leaves every other array in its place."""
+    rows, pixels = next(batches(samples.photos().subset([0, 40, 80]), 224))
+    seen = zoo.preprocessing("resnet50")(pixels.astype(np.float32))
+    whole = zoo.classifier("resnet50")
+    layer = keras.Model(whole.input, whole.get_layer("avg_pool").output)
+    vectors = zoo.embedder("resnet50").predict_on_batch(seen)
+    assert vectors.shape == (3, 2048) and np.abs(vectors - layer.predict_on_batch(seen)).max() < 1e-5
+    scores = whole.predict_on_batch(seen)
+    assert scores.shape == (3, 1000) and scores.sum(axis=1) == pytest.approx([1] * 3, abs=1e-4)
+    assert (scores.max(axis=1) > 0.1).all(), "untrained, every class would get a thousandth"
+
+
+def test_a_dense_embedding_needs_its_own_size():
+    """Before any weights are asked for."""
+    with pytest.raises(ValueError, match="fc1 needs 224 × 224"):
+        zoo.embedder("vgg16", 160)
+
+
+def test_an_architecture_is_never_taken_for_a_trained_network(own_cache, monkeypatch):
+    monkeypatch.setattr(weights, "reachable", lambda *_, **__: False)
+    for build in (zoo.classifier, zoo.embedder):
+        with pytest.raises(weights.WeightsUnavailable, match="resnet50"):
+            build("resnet50")
