@@ -164,7 +164,6 @@ def batches(
     batch_size: int = 32,
     strict: bool = False,
     workers: int = 2,
-    of: int | None = None,
     failures: list[UnreadablePicture] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Stream pictures in batches of one size; the next batch is decoded while this one is used.
@@ -175,7 +174,7 @@ def batches(
     pixels : uint8 (b, height, width, 3).
 
     Unreadable pictures are left out: after the last batch one `UnreadablePictureWarning` counts and names
-    them (of ``of`` pictures, where these are only a part); with ``strict`` the first one raises `UnreadablePicture`.
+    them; with ``strict`` the first one raises `UnreadablePicture`.
     A list given as ``failures`` collects their errors instead, and nothing is warned of.
     Never more than two batches are in memory.
     """
@@ -214,7 +213,7 @@ def batches(
             for future in ahead:
                 future.cancel()
     if warn:
-        warn_unreadable(failures, of or len(sources))
+        warn_unreadable(failures, len(sources))
 
 
 def warn_unreadable(failures: Sequence[UnreadablePicture], total: int) -> None:
