@@ -5,7 +5,8 @@
 
 What goes where is written in ``data/sample_selection.csv``, one stamp a line, chosen by eye: photographs of ten
 classes, drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that
-belong to a class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged.
+belong to a class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged. The same
+package and the same Pillow give the same bytes. ``LICENSE`` and ``ORIGINS.md`` are written by hand and stay.
 """
 
 import csv
@@ -26,6 +27,8 @@ QUALITY = 88
 
 
 def main(package: Path) -> None:
+    if not package.exists():
+        sys.exit(f"{package} does not exist. Give the package or the folder that it was unpacked to.")
     with tempfile.TemporaryDirectory() as folder:
         root = package
         if package.is_file():
@@ -36,21 +39,34 @@ def main(package: Path) -> None:
 
 def make(root: Path) -> None:
     """Write pictures, captions and the list of origins from an unpacked package."""
+    chosen = selection()
+    missing = [row["stamp"] for row in chosen if not (root / STAMPS / row["stamp"]).is_file()]
+    # Before anything is deleted: a wrong folder must not cost the sample that is there.
+    if missing:
+        sys.exit(
+            f"{len(missing)} of {len(chosen)} stamps are not below {root / STAMPS}, the first is {missing[0]}. "
+            "Is this tuxpaint-stamps-default 2022.06.04-1? Nothing was changed."
+        )
     for kind in ("photos", "drawings", "distractors"):
         shutil.rmtree(SAMPLE / kind, ignore_errors=True)
     rows = []
-    with SELECTION.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            stamp = root / STAMPS / row["stamp"]
-            key = Path(row["kind"], row["class"], row["name"] + ".jpg")
-            (SAMPLE / key).parent.mkdir(parents=True, exist_ok=True)
-            on_white(stamp).save(SAMPLE / key, quality=QUALITY, optimize=True)
-            rows.append((key.as_posix(), caption(stamp), f"/{STAMPS / row['stamp']}"))
+    for row in chosen:
+        stamp = root / STAMPS / row["stamp"]
+        key = Path(row["kind"], row["class"], row["name"] + ".jpg")
+        (SAMPLE / key).parent.mkdir(parents=True, exist_ok=True)
+        on_white(stamp).save(SAMPLE / key, quality=QUALITY, optimize=True)
+        rows.append((key.as_posix(), caption(stamp), f"/{STAMPS / row['stamp']}"))
     with (SAMPLE / "captions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("key", "caption", "origin"))
         writer.writerows(sorted(rows))
     print(len(rows), "pictures,", sum(path.stat().st_size for path in SAMPLE.rglob("*.jpg")) // 1000, "kB")
+
+
+def selection() -> list[dict[str, str]]:
+    """The chosen stamps: path below the stamps' folder, kind, class (empty for a distractor) and file name."""
+    with SELECTION.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def on_white(stamp: Path) -> Image.Image:
