@@ -7,6 +7,9 @@ Three searches, from certain to clever, each confirmed on the pixels:
    versions correlate: re-encoded, resized or mirrored copies;
 3. **crop** — neighbours in an embedding for which SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) find a shift and
    scale under which the pixels correlate: one is cut out of the other.
+
+What none of them finds: a copy in other colours, a copy turned by more than a few degrees, a drawing made after a
+photograph.
 """
 
 from collections.abc import Iterable, Sequence

@@ -115,6 +115,21 @@ def test_a_cost_not_measured_this_time_keeps_its_value(table):
     assert load(table)["index_bytes"].isna().all()
 
 
+def test_describing_costs_the_same_under_every_protocol_and_index_of_a_data_set(table):
+    other = leave_one_out(pictures(), "toy-other")
+    write(table, describe_ips=0.2, query_ms=0.5)
+    rows = write(table, protocol=other, index="exact:euclidean")
+    assert set(rows["describe_ips"]) == {0.2} and rows["query_ms"].isna().all()
+    write(table, protocol=other, describe_ips=13.0)
+    write(table, "pixels", describe_ips=4000.0)
+    write(table, profile="full")
+    board = load(table)
+    mine = board[(board["describer"] == "resnet50") & (board["profile"] == "sample")]
+    assert set(mine["describe_ips"]) == {13.0} and len(mine) == 3 * len(scores().metrics)
+    assert set(board.loc[board["describer"] == "pixels", "describe_ips"]) == {4000.0}
+    assert board.loc[board["profile"] == "full", "describe_ips"].isna().all()
+
+
 def test_one_query_has_no_interval_and_still_a_row(table):
     write(table, protocol=query_gallery(pictures(), [0], [3, 4, 6], "one"))
     board = load(table)
