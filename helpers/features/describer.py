@@ -128,12 +128,12 @@ class Describer(ABC):
 
     def _stream(self, files: Sequence[Path], images: ImageSet, strict: bool, progress: bool, failures: list):
         """Batches of (rows, vectors) of some files of a set, computed; the time from file to vector is taken."""
-        bar = tqdm(
+        if not files:
+            return
+        self.prepare()
+        with tqdm(
             total=len(files), desc=f"{self.name} · {images.name}", unit="picture", disable=None if progress else True
-        )
-        if files:
-            self.prepare()
-        with bar:
+        ) as bar:
             start = perf_counter()
             stream = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, failures=failures)
             for rows, pixels in stream:

@@ -90,6 +90,30 @@ def test_hashes_of_photographs_are_apart():
         assert apart[np.triu_indices(len(pixels), 1)].min() >= 4
 
 
+def outlines(pixels: np.ndarray) -> np.ndarray:
+    """float (2, 4096): edges of what stands on white, cut out and brought to 64 × 64, plain and mirrored."""
+    rows, columns = np.nonzero(pixels.min(axis=2) < 245)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    small = cv2.GaussianBlur(cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 1)
+    edges = cv2.Laplacian(small, cv2.CV_64F)
+    both = np.stack([edges.ravel(), edges[:, ::-1].ravel()])
+    both -= both.mean(axis=1, keepdims=True)
+    return both / np.linalg.norm(both, axis=1, keepdims=True)
+
+
+def test_no_picture_of_a_class_is_another_one_recoloured():
+    # What the audit can't find. Measured: 0.84 between coins and a ball; the stamp that was left out had 0.98.
+    pixels = [read_picture(path) for path in (*samples.with_distractors().paths, *samples.drawings().paths)]
+    classed = np.append(samples.with_distractors().labels >= 0, np.ones(len(samples.drawings()), bool))
+    red = samples.photos().keys.index("photos/fruit/apple_red.jpg")
+    hue, saturation, value = cv2.split(cv2.cvtColor(pixels[red][:, ::-1], cv2.COLOR_RGB2HSV))
+    planted = cv2.cvtColor(cv2.merge([(hue + 50) % 180, saturation, value]), cv2.COLOR_HSV2RGB)
+    edges = np.stack([outlines(picture) for picture in (*pixels, planted)])
+    alike = np.maximum(edges[:, 0] @ edges[:, 0].T, edges[:, 0] @ edges[:, 1].T)
+    pairs = np.triu(alike[:-1, :-1], 1) * (classed[:, None] | classed)
+    assert alike[-1, red] > 0.95 and pairs.max() < 0.9, (alike[-1, red], pairs.max())
+
+
 @pytest.mark.parametrize("package", ["nowhere", "."])
 def test_a_wrong_package_costs_nothing(package, tmp_path):
     script = runpy.run_path(str(paths.data_dir() / "make_sample.py"))
