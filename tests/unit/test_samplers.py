@@ -1,0 +1,132 @@
+"""The P x K sampler: what is in a batch, how often, and that the same seed and epoch give the same batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.networks.samplers import PKSampler
+
+
+def labels_of(sizes) -> np.ndarray:
+    """Identity i with ``sizes[i]`` pictures, shuffled."""
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=2, max_size=12).filter(lambda sizes: sum(n >= 2 for n in sizes) >= 2),
+    p=st.integers(2, 6),
+    k=st.integers(2, 6),
+    seed=st.integers(0, 99),
+    batches=st.none() | st.integers(1, 9),
+)
+def test_every_count(sizes, p, k, seed, batches):
+    labels, eligible = labels_of(sizes), [i for i, n in enumerate(sizes) if n >= 2]
+    p = min(p, len(eligible))
+    sampler = PKSampler(labels, p, k, seed, batches)
+    rows = sampler.epoch(3)
+    assert rows.dtype == np.int64 and rows.shape == (len(sampler), p * k)
+    if batches is None:
+        n_pictures = sum(sizes[i] for i in eligible)
+        assert len(rows) == max(np.ceil(n_pictures / (p * k)), np.ceil(len(eligible) / p))
+    assert sampler.identities.tolist() == eligible
+    assert sampler.left_out.tolist() == [i for i, n in enumerate(sizes) if n == 1]
+    assert sampler.short.tolist() == [i for i in eligible if sizes[i] < k]
+    for batch in rows:
+        assert sorted(np.bincount(labels[batch])[np.unique(labels[batch])]) == [k] * p
+        assert (labels[batch].reshape(p, k) == labels[batch].reshape(p, k)[:, :1]).all()
+        for identity in np.unique(labels[batch]):
+            often = np.bincount(batch[labels[batch] == identity], minlength=len(labels))[labels == identity]
+            assert often.max() - often.min() <= 1, "repeats as little as possible"
+            assert often.max() == -(-k // sizes[identity])
+    identities = np.bincount(labels[rows].ravel(), minlength=len(sizes))[eligible] // k
+    assert identities.max() - identities.min() <= 1
+    for i in eligible:  # the pictures of one identity take turns from batch to batch too
+        often = np.bincount(rows.ravel(), minlength=len(labels))[labels == i]
+        assert often.max() - often.min() <= 1
+
+
+def test_seed_and_epoch_alone_say_what_is_drawn():
+    labels = labels_of([5] * 20)
+    sampler = PKSampler(labels, 4, 3, seed=7)
+    second = sampler.epoch(2)
+    sampler.epoch(0)
+    np.testing.assert_array_equal(sampler.epoch(2), second)  # whatever was drawn in between
+    np.testing.assert_array_equal(PKSampler(labels.tolist(), 4, 3, seed=7).epoch(2), second)  # a resumed training
+    assert (sampler.epoch(1) != second).any()
+    assert (PKSampler(labels, 4, 3, seed=8).epoch(2) != second).any()
+
+
+def test_over_many_epochs_everybody_and_every_picture_is_drawn_alike():
+    labels = labels_of([2, 3, 5, 8, 4, 6, 2])
+    sampler = PKSampler(labels, 2, 2, batches_per_epoch=2)
+    rows = np.concatenate([sampler.epoch(e).ravel() for e in range(600)])
+    # 600 epochs x 2 batches x 2 identities over 7; five standard deviations of a binomial are 57.
+    assert np.abs(np.bincount(labels[rows]) / 2 - 2400 / 7).max() < 57
+    pictures = np.bincount(rows, minlength=len(labels))
+    expected = (np.bincount(labels[rows]) / np.bincount(labels))[labels]
+    assert (np.abs(pictures - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_distractors_are_never_drawn_and_everything_is_counted():
+    labels = np.array([-1, 0, 0, 1, -1, 2, 2, 2, 9, 9])
+    sampler = PKSampler(labels, 3, 3)
+    assert (sampler.n_distractors, sampler.left_out.tolist(), sampler.short.tolist()) == (2, [1], [0, 9])
+    drawn = set(np.concatenate([sampler.epoch(e).ravel() for e in range(20)]).tolist())
+    assert drawn == {1, 2, 5, 6, 7, 8, 9}
+    assert "2 repeat pictures, 1 with one picture and 2 distractors are left out" in repr(sampler)
+
+
+def test_replacement_only_when_asked_for():
+    labels = labels_of([2] * 4 + [9] * 4)
+    batches = {
+        stated: PKSampler(labels, 8, 4, replacement=stated, batches_per_epoch=40).epoch(0).reshape(-1, 4)
+        for stated in (False, True)
+    }
+    different = {
+        stated: [(len(set(four)), labels[four[0]] < 4) for four in rows.tolist()] for stated, rows in batches.items()
+    }
+    assert set(different[False]) == {(2, True), (4, False)}
+    assert set(different[True]) == {(1, True), (2, True), (4, False)}  # all four times the same one: chance
+
+
+def test_near_copies_count_as_one_picture():
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
+    groups = np.array([5, 5, 6, 6, -1, -1, -1, 7, 7, 7])
+    with pytest.raises(ValueError, match="p = 3 .* only 2 have two pictures or more .1 have one"):
+        PKSampler(labels, 3, 2, groups=groups)
+    sampler = PKSampler(labels, 2, 2, groups=groups)
+    assert sampler.left_out.tolist() == [2]
+    pairs = np.concatenate([sampler.epoch(e).reshape(-1, 2) for e in range(30)])
+    own = groups[pairs[labels[pairs[:, 0]] == 0]]
+    assert (own[:, 0] != own[:, 1]).all()
+    assert set(pairs.ravel().tolist()) == set(range(7))  # each copy has its turn
+    assert PKSampler(labels, 2, 3, groups=groups).short.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([], 2, 2), "no labels"),
+        (([-1, -1, -1], 2, 2), "only 0 have two pictures or more .0 have one, 3 pictures are distractors"),
+        (([0, 0, 1, 1], 3, 2), "p = 3 .* only 2 have two pictures or more"),
+        (([0, 0, 1, 1], 2, 1), "k must .* at least 2, got 1: .*no positive"),
+        (([0, 0, 1, 1], 1, 2), "p must .* at least 2, got 1: .*no negatives"),
+        (([0, 0, 1, 1], 2, 2.5), "k must be a whole number"),
+        (([0, 0, 1, 1], 2, 2, -1), "seed must"),
+        (([0, 0, 1, 1], 2, 2, 0, 0), "batches_per_epoch must"),
+        (([[0, 0], [1, 1]], 2, 2), r"labels must be integers of shape \(n,\), got int64 of shape \(2, 2\)"),
+        (([0.0, 0.0, 1.0, 1.0], 2, 2), "labels must be integers .* got float64"),
+    ],
+)
+def test_bad_input(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        PKSampler(*arguments)
+
+
+def test_bad_groups_and_epochs():
+    with pytest.raises(ValueError, match="3 groups for 4 labels"):
+        PKSampler([0, 0, 1, 1], 2, 2, groups=[0, 1, 2])
+    with pytest.raises(ValueError, match="the epoch's number"):
+        PKSampler([0, 0, 1, 1], 2, 2).epoch(-1)
