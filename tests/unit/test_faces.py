@@ -1,0 +1,276 @@
+"""Faces: found, aligned, described; and what happens without one, or with several. On the AT&T faces."""
+
+import hashlib
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import paths
+from helpers.features import faces
+from helpers.features.describer import describer, names
+from helpers.features.faces import Face, FaceDescriber, NoFace, NoFaceWarning
+from helpers.networks.weights import WeightsUnavailable
+from helpers.pictures import att_faces, samples
+from helpers.pictures.imageset import ImageSet, concatenate
+from helpers.pictures.reading import read_picture, resize
+
+#: Seven people, three pictures each; small squares are enough, as faces fill these pictures.
+ROWS = [10 * person + picture for person in range(7) for picture in (0, 4, 8)]
+
+
+@pytest.fixture(scope="module")
+def people():
+    return att_faces.load().subset(ROWS)
+
+
+@pytest.fixture(scope="module")
+def by():
+    return describer("dlib-face", size=250)
+
+
+@pytest.fixture(scope="module")
+def vectors(people, by):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # each of these faces is found
+        return by.describe(people, cache=False, progress=False)
+
+
+@pytest.fixture(scope="module")
+def nobody():
+    """A photograph of the sample that shows no face."""
+    return samples.photos().subset([0])
+
+
+def canvas(*placed, shape=(500, 500)):
+    """White, with pictures pasted: (picture, left, top, width)."""
+    page = Image.new("RGB", shape[::-1], (255, 255, 255))
+    for picture, left, top, width in placed:
+        picture = Image.fromarray(picture)
+        page.paste(picture.resize((width, round(picture.height * width / picture.width))), (left, top))
+    return np.asarray(page)
+
+
+def turned(picture, degrees):
+    return np.asarray(
+        Image.fromarray(picture).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255))
+    )
+
+
+# ---- vectors ------------------------------------------------------------------------------------------------
+
+
+def test_everybody_is_nearest_to_themselves(people, vectors):
+    assert vectors.shape == (21, 128) and vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(21), abs=1e-5)
+    alike = vectors @ vectors.T
+    same = people.labels[:, None] == people.labels[None]
+    np.fill_diagonal(alike, -1)
+    assert (people.labels[alike.argmax(axis=1)] == people.labels).all()
+    assert alike[same & (alike > -1)].mean() > alike[~same].mean() + 0.05
+
+
+def test_neither_order_nor_batches_nor_the_run_change_a_vector(people, by, vectors):
+    few = people.subset([5, 2, 0])
+    assert np.array_equal(FaceDescriber(size=250, batch_size=2).describe(few, cache=False), vectors[[5, 2, 0]])
+    script = (
+        "import hashlib, sys\nfrom helpers.features.describer import describer\n"
+        "from helpers.pictures import att_faces\n"
+        f"found = describer('dlib-face', size=250).describe(att_faces.load().subset([{ROWS[2]}]), cache=False)\n"
+        "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
+        "print(hashlib.sha256(found.tobytes()).hexdigest())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=paths.ROOT, timeout=120
+    )
+    assert said.stdout.strip() == hashlib.sha256(vectors[[2]].tobytes()).hexdigest()
+
+
+def test_a_tilted_head_is_the_same_head(people, by, vectors):
+    picture = read_picture(people.paths[0])
+    tilted = by.describe_arrays([turned(picture, 20), turned(picture, -20)])
+    assert (tilted @ vectors[0]).min() > 0.99
+    assert (vectors[people.labels != people.labels[0]] @ vectors[0]).max() < 0.96
+
+
+def test_alignment_turns_the_eyes_level(people):
+    """The same face, upright and tilted by 20°, cut out: nearly the same picture."""
+    picture = resize(read_picture(people.paths[0]), 250, "pad")
+    tilted = turned(picture, 20)
+    upright, turned_face = faces.find_faces(picture)[0], faces.find_faces(tilted)[0]
+
+    def slope(face):
+        dx, dy = (face.landmarks[:2].mean(axis=0) - face.landmarks[2:4].mean(axis=0)).tolist()
+        return np.degrees(np.arctan2(-dy, dx))
+
+    assert slope(turned_face) - slope(upright) == pytest.approx(20, abs=4)
+    middle = np.s_[40:110, 30:120]
+    straight, again = (faces.align(*pair)[middle].astype(float) for pair in ((picture, upright), (tilted, turned_face)))
+    assert faces.align(picture, upright).shape == (150, 150, 3)
+    assert np.corrcoef(straight.ravel(), again.ravel())[0, 1] > 0.9
+    not_aligned = faces.align(tilted, Face(turned_face.box, upright.landmarks, 0.0))[middle].astype(float)
+    assert np.corrcoef(straight.ravel(), not_aligned.ravel())[0, 1] < 0.8
+
+
+def test_unit_length_or_dlibs_own_scale(people, vectors):
+    few = people.subset([0, 1, 3])
+    raw = FaceDescriber(size=250, normalise=False).describe(few, cache=False)
+    length = np.linalg.norm(raw, axis=1, keepdims=True)
+    assert (length > 1.2).all()
+    assert raw / length == pytest.approx(vectors[[0, 1, 3]], abs=1e-6)
+    assert np.linalg.norm(raw[0] - raw[1]) < 0.6 < np.linalg.norm(raw[0] - raw[2])
+
+
+def test_settings_that_change_the_vectors_change_the_fingerprint():
+    opened = [{}, {"size": 250}, {"several": "largest"}, {"normalise": False}]
+    assert len({describer("dlib-face", **settings).fingerprint for settings in opened}) == 4
+    assert FaceDescriber(no_face="raise", batch_size=3).fingerprint == FaceDescriber().fingerprint
+    assert FaceDescriber().settings["weights"][faces.NETWORK_FILE] == faces.SHA256[faces.NETWORK_FILE]
+    assert "dlib-face" in names()
+
+
+# ---- several faces ------------------------------------------------------------------------------------------
+
+
+def test_of_several_faces_the_stated_one(people, vectors):
+    a, b = read_picture(people.paths[0]), read_picture(people.paths[3])
+    # Somebody small in the middle, somebody large at the edge.
+    picture = canvas((a, 205, 150, 110), (b, 330, 10, 165))
+    found = faces.find_faces(picture)
+    assert len(found) == 2
+    # Their boxes lie where the pictures were pasted, their landmarks in the boxes.
+    small, large = sorted(found, key=lambda face: face.area)
+    assert 205 < small.centre[0] < 315 and 330 < large.centre[0] < 495
+    for face in found:
+        left, top, right, bottom = face.box
+        assert (face.landmarks >= (left, top)).all() and (face.landmarks <= (right, bottom)).all()
+    assert found[0].score >= found[1].score
+    assert faces.choose(found, picture.shape) is small
+    assert faces.choose(found, picture.shape, "largest") is large
+    central, largest = (
+        describer("dlib-face", several=rule).describe_arrays([picture])[0] for rule in ("central", "largest")
+    )
+    assert central @ vectors[0] > 0.97 > central @ vectors[3]
+    assert largest @ vectors[3] > 0.97 > largest @ vectors[0]
+
+
+def test_choosing_by_hand():
+    def face(*box):
+        return Face(box, np.zeros((5, 2), np.int64), 1.0)
+
+    middle, corner = face(40, 40, 60, 60), face(0, 0, 30, 30)
+    assert middle.centre == (50, 50) and corner.area == 900
+    for order in ([middle, corner], [corner, middle]):
+        assert faces.choose(order, (100, 100)) is middle
+        assert faces.choose(order, (100, 100), "largest") is corner
+    assert faces.choose([middle, corner], (20, 40)) is corner  # another picture, another middle
+    # The shape is (height, width): in a wide picture the middle lies to the right.
+    right = face(140, 40, 160, 60)
+    assert faces.choose([middle, right], (100, 300)) is right
+    with pytest.raises(ValueError, match="no face to choose"):
+        faces.choose([], (10, 10))
+    with pytest.raises(ValueError, match="central, largest; got 'best'"):
+        faces.choose([middle], (10, 10), "best")
+
+
+# ---- no face ------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_without_a_face_is_like_nobody(own_cache, people, nobody, vectors):
+    both = concatenate("both", [nobody, people.subset([0])])
+    by = FaceDescriber(size=250)
+    for _ in range(2):  # computed, then kept
+        with pytest.warns(NoFaceWarning, match="1 of 2 pictures: ") as caught:
+            found = by.describe(both, progress=False)
+        assert len(caught) == 1 and Path(nobody.keys[0]).name in str(caught[0].message)
+        assert faces.without_face(found).tolist() == [True, False] and (found[0] == 0).all()
+        assert np.array_equal(found[1], vectors[0])
+    assert by.computed == 2
+    with pytest.raises(NoFace, match=r"1 of 2 pictures: .*" + Path(nobody.keys[0]).name):
+        FaceDescriber(size=250, no_face="raise").describe(both)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (90, 90)])
+@pytest.mark.parametrize("value", [0, 255])
+def test_flat_and_tiny_pictures_have_no_face(by, shape, value):
+    with pytest.warns(NoFaceWarning, match="1 of 1 pictures: picture 0"):
+        assert (by.describe_arrays([np.full((*shape, 3), value, np.uint8)]) == 0).all()
+
+
+def test_many_without_a_face_are_counted_and_some_are_named(by):
+    with pytest.warns(NoFaceWarning, match=r"12 of 12 pictures: picture 0, .*picture 9, … and 2 more"):
+        by.describe_arrays([np.zeros((8, 8, 3), np.uint8)] * 12)
+
+
+def test_later_looks_find_what_the_first_one_misses(people):
+    picture = read_picture(people.paths[0])
+    small = canvas((picture, 60, 60, 50), shape=(160, 160))
+    assert faces.find_faces(small, looks=faces.LOOKS[:1]) == []
+    (found,) = faces.find_faces(small)
+    # In pixels of the picture as it was given, not of the enlarged one.
+    assert 60 < found.centre[0] < 110 and 60 < found.centre[1] < 121
+
+
+def test_no_pictures_at_all(by):
+    assert by.describe(ImageSet("empty", (), np.array([], np.int64), ()), cache=False).shape == (0, 128)
+    assert by.describe_arrays([]).shape == (0, 128)
+
+
+# ---- what is wrong is named ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((0, 9, 3), "u1")]
+)
+def test_other_arrays_are_refused(bad):
+    with pytest.raises(ValueError, match=r"must be uint8 \(height, width, 3\) RGB, got"):
+        faces.find_faces(bad)
+
+
+@pytest.mark.parametrize("wrong", [{"several": "first"}, {"no_face": "centre"}])
+def test_unknown_rules_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        describer("dlib-face", **wrong)
+
+
+@pytest.fixture
+def fresh_files():
+    faces.model_files.cache_clear()
+    yield
+    faces.model_files.cache_clear()
+
+
+def test_without_the_models(fresh_files, monkeypatch, tmp_path):
+    monkeypatch.setattr(faces, "find_spec", lambda name: None)
+    with pytest.raises(WeightsUnavailable, match="package face-recognition-models: pip install"):
+        describer("dlib-face")
+    monkeypatch.setattr(faces, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    with pytest.raises(WeightsUnavailable, match=r"landmarks\.dat can't be read .*pip install"):
+        describer("dlib-face")
+
+
+def test_another_model_is_refused(fresh_files, monkeypatch):
+    real = faces.model_files()[faces.NETWORK_FILE]
+    faces.model_files.cache_clear()
+    monkeypatch.setitem(faces.SHA256, faces.NETWORK_FILE, "0" * 64)
+    with pytest.raises(WeightsUnavailable, match=f"{real.name} is damaged or another version"):
+        describer("dlib-face")
+
+
+def test_without_dlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(WeightsUnavailable, match="pip install dlib-bin"):
+        describer("dlib-face")
+
+
+def test_threads_take_turns(people):
+    pictures = [resize(read_picture(path), 250, "pad") for path in people.paths[:8]]
+    alone = [faces.find_faces(picture)[0].box for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        assert [found[0].box for found in pool.map(faces.find_faces, pictures * 2)] == alone * 2

@@ -1,0 +1,156 @@
+"""Open-set search: detection and identification, false alarms, and a threshold for people not seen before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.evaluation import open_set
+from helpers.evaluation.protocol import query_gallery, run
+from helpers.pictures.imageset import ImageSet
+from helpers.search.index import open_index
+from helpers.search.ranking import Ranking
+
+
+def pictures(labels):
+    labels = np.asarray(labels)
+    names = tuple(f"person {i}" for i in range(labels.max() + 1))
+    return ImageSet("people", tuple(Path(f"{i}.jpg") for i in range(len(labels))), labels, names)
+
+
+def cosine():
+    return open_index("exact:cosine")
+
+
+@pytest.fixture
+def answered():
+    """Gallery 0 (a), 1 (b). Asking: 2 (a), 3 (a), 4 (b), 5 and 6 (nobody), 7 (c, who is not in the gallery)."""
+    rules = query_gallery(pictures([0, 1, 0, 0, 1, -1, -1, 2]), range(2, 8), [0, 1], "p")
+    ids = [[0, 1], [1, 0], [1, 0], [0, 1], [1, -1], [0, 1]]
+    scores = [[0.9, 0.1], [0.8, 0.7], [0.6, 0.5], [0.65, 0.2], [0.3, -np.inf], [0.4, 0.1]]
+    return Ranking(np.array(ids), np.array(scores)), rules
+
+
+def test_worked_by_hand(answered):
+    mates, others = open_set.search_scores(*answered)
+    assert mates.tolist() == [0.9, -np.inf, 0.6]  # the second found somebody else first
+    assert others.tolist() == [0.65, 0.3, 0.4]
+    curve = open_set.open_set_curve(*answered)
+    # At 0.5: two of three are detected and identified, one of three unknown raises an alarm.
+    assert curve.at(0.5) == pytest.approx((1 / 3, 1 / 3))
+    assert curve.at(0.66) == pytest.approx((0, 2 / 3))
+    assert curve.threshold_at(1 / 3) == 0.6
+    by_rank_2 = open_set.search_scores(*answered, rank=2)
+    assert by_rank_2[0].tolist() == [0.9, 0.7, 0.6] and by_rank_2[1].tolist() == others.tolist()
+
+
+def test_measure_by_hand(answered):
+    found = open_set.measure(*answered, threshold=0.62, wanted=0.2)
+    assert (found.threshold, found.wanted) == (0.62, 0.2)
+    assert (found.detected, found.false_alarms) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert found.closed_set == pytest.approx(2 / 3)
+    assert (found.n_people, found.n_mates, found.n_unknown) == (2, 3, 3)
+    assert found.detected_interval == (0, 0.5)  # two people: a detected in half of the searches, b in none
+    assert found.false_alarms_interval.low == 0 and found.false_alarms_interval.high == 1
+
+
+def test_unknown_is_an_answer(answered):
+    ranking, rules = answered
+    assert open_set.identify(ranking, rules.labels, 0.6).tolist() == [0, 1, 1, 0, -1, -1]
+    assert open_set.identify(ranking, rules.labels, np.inf).tolist() == [-1] * 6
+    nothing = Ranking(np.array([[-1]]), np.array([[-np.inf]]))
+    assert open_set.identify(nothing, rules.labels, -np.inf).tolist() == [-1]
+
+
+def test_what_can_not_be_measured(answered):
+    ranking, rules = answered
+    with pytest.raises(ValueError, match="rank must lie between 1 and 2"):
+        open_set.search_scores(ranking, rules, rank=3)
+    with pytest.raises(ValueError, match="6 queries, but the ranking has 1 rows"):
+        open_set.search_scores(Ranking(ranking.ids[:1], ranking.scores[:1]), rules)
+    closed = query_gallery(pictures([0, 1, 0]), [2], [0, 1], "p")
+    with pytest.raises(ValueError, match="1 queries have a mate and 0 have none"):
+        open_set.open_set_curve(Ranking(ranking.ids[:1], ranking.scores[:1]), closed)
+
+
+def test_enrolled():
+    labels = np.array([0] * 4 + [1] * 3 + [-1] * 5)
+    rules = open_set.enrolled(pictures(labels), "p", per_person=2, seed=0)
+    assert np.bincount(labels[rules.gallery]).tolist() == [2, 2]
+    assert sorted([*rules.gallery, *rules.queries]) == list(range(12))
+    assert rules.answerable.sum() == 3 and (~rules.answerable).sum() == 5
+    galleries = {tuple(open_set.enrolled(pictures(labels), "p", 2, seed).gallery) for seed in range(8)}
+    assert len(galleries) > 1
+    with pytest.raises(ValueError, match="too few has person 1"):
+        open_set.enrolled(pictures(labels), "p", per_person=3)
+    with pytest.raises(ValueError, match="at least 1"):
+        open_set.enrolled(pictures(labels), "p", per_person=0)
+    with pytest.raises(ValueError, match="nobody unknown asks"):
+        open_set.enrolled(pictures(labels[:7]), "p")
+
+
+def test_halves_share_nobody():
+    labels = np.repeat(np.arange(10), 4).tolist() + [-1] * 21
+    a, b = open_set.halves(labels)
+    assert sorted([*a, *b]) == list(range(61))
+    known = [set(np.asarray(labels)[rows]) - {-1} for rows in (a, b)]
+    assert known[0].isdisjoint(known[1]) and len(known[0]) == len(known[1]) == 5
+    assert ((a >= 40).sum(), (b >= 40).sum()) == (10, 11)
+    assert not np.array_equal(a, open_set.halves(labels, seed=1)[0])
+
+
+def gathering(spread, people=20, each=5, unknown=100, dim=32, seed=0):
+    """Known people as clusters, and unknown ones, each somewhere else."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(people), each).tolist() + [-1] * unknown
+    centres = rng.normal(size=(people, dim))
+    known = np.repeat(centres, each, axis=0) + spread * rng.normal(size=(people * each, dim))
+    return pictures(labels), np.concatenate([known, rng.normal(size=(unknown, dim))]).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["exact:cosine", "exact:euclidean"])
+def test_clear_clusters_are_found_and_strangers_are_not(name):
+    images, vectors = gathering(0.15, unknown=400)
+    found = open_set.calibrate_and_test(images, vectors, lambda: open_index(name), false_alarms=0.02)
+    assert found.detected == found.closed_set == 1 and found.detected_interval == (1, 1)
+    assert found.false_alarms <= 0.06
+    assert (found.n_people, found.n_mates, found.n_unknown) == (10, 40, 200)
+
+
+def test_a_threshold_costs_detections():
+    images, vectors = gathering(1.2)
+    loose, strict = (open_set.calibrate_and_test(images, vectors, cosine, rate) for rate in (0.4, 0.02))
+    assert strict.threshold > loose.threshold
+    assert strict.detected < loose.detected <= loose.closed_set == strict.closed_set < 1
+    assert strict.false_alarms < loose.false_alarms
+    assert strict.detected_interval.low <= strict.detected <= strict.detected_interval.high
+
+
+def test_the_threshold_does_not_know_the_test():
+    images, vectors = gathering(0.8)
+    first = open_set.calibrate_and_test(images, vectors, cosine, 0.1)
+    changed = vectors.copy()
+    changed[open_set.halves(images.labels)[1]] = 1
+    second = open_set.calibrate_and_test(images, changed, cosine, 0.1)
+    assert second.threshold == first.threshold and second.false_alarms == 1 > first.false_alarms
+
+
+def test_the_curve_of_a_run_agrees_with_its_measure():
+    images, vectors = gathering(0.8)
+    rules = open_set.enrolled(images, "p")
+    ranking = run(rules, vectors, cosine(), k=3)
+    curve = open_set.open_set_curve(ranking, rules)
+    threshold = curve.threshold_at(0.05)
+    said = open_set.identify(ranking, rules.labels, threshold)
+    asked = rules.labels[rules.queries]
+    found = open_set.measure(ranking, rules, threshold, 0.05)
+    assert found.detected == pytest.approx(np.mean(said[asked >= 0] == asked[asked >= 0]))
+    assert found.false_alarms == pytest.approx(np.mean(said[asked < 0] >= 0)) and found.false_alarms <= 0.05
+
+
+def test_too_few_unknown_people_for_so_low_a_rate():
+    images, vectors = gathering(0.3)
+    with pytest.raises(ValueError, match="between 1/50"):
+        open_set.calibrate_and_test(images, vectors, cosine, 0.01)
+    with pytest.raises(ValueError, match="200 pictures, but 3 vectors"):
+        open_set.calibrate_and_test(images, vectors[:3], cosine)
