@@ -13,6 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from helpers import paths
+from helpers.evaluation import protocol
+from helpers.evaluation.held_out import held_out, unseen_classes
 from helpers.evaluation.protocol import Protocol, leave_one_out, one_per_class_gallery, query_gallery
 from helpers.features.describer import describer
 from helpers.pictures import att_faces, caltech101, cifar10, imagenet, lfw, samples
@@ -32,6 +34,19 @@ def split(images: ImageSet, queries: str, gallery: str, name: str) -> Protocol:
     asks = np.array([key.startswith(f"{queries}/") for key in images.keys])
     answers = np.array([key.startswith(f"{gallery}/") for key in images.keys])
     return query_gallery(images, asks, answers, name, description=f"{queries} asks, {gallery} answers.")
+
+
+def grouped(name: str, images: ImageSet) -> ImageSet:
+    """The pictures of a protocol that is frozen already, with the copies that its audit found."""
+    return protocol.frozen(name).bind(images)[1]
+
+
+def att_faces_held_out() -> Protocol:
+    """Everyone's pictures 6 to 10 ask, picture 1 answers; 1 to 5 may teach."""
+    faces = att_faces.load()
+    number = np.array([int(path.stem) for path in faces.paths])
+    text = "Pictures 6 to 10 of each person ask, picture 1 answers; 1 to 5 may teach."
+    return query_gallery(faces, number > 5, number == 1, "att-faces-held-out", description=text)
 
 
 def sample_drawings() -> Protocol:
@@ -73,13 +88,26 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
         description="Each picture of a class asks, all others and BACKGROUND_Google answer; copies are not counted.",
     ),
     "cifar10-test-train": lambda: split(audited(cifar10.load()), "test", "train", "cifar10-test-train"),
+    # For networks that learn from the same data set: see helpers/evaluation/held_out.py for what they may learn from.
+    "att-faces-held-out": att_faces_held_out,
+    "att-faces-unseen-people": lambda: unseen_classes(att_faces.load(), "att-faces-unseen-people"),
+    "sample-held-out": lambda: held_out(grouped("sample-distractors", samples.with_distractors()), "sample-held-out"),
+    "lfw-held-out": lambda: held_out(
+        grouped("lfw-leave-one-out", lfw.load(min_pictures=20, singletons=True)), "lfw-held-out", fraction=0.3
+    ),
+    "lfw-unseen-people": lambda: unseen_classes(
+        grouped("lfw-leave-one-out", lfw.load(min_pictures=20, singletons=True)), "lfw-unseen-people"
+    ),
+    "caltech101-unseen-classes": lambda: unseen_classes(
+        grouped("caltech101-leave-one-out", caltech101.load()), "caltech101-unseen-classes"
+    ),
 }
 
 
 def main(names: list[str]) -> None:
     for name in names or PROTOCOLS:
-        protocol = PROTOCOLS[name]()
-        print(protocol, "→", protocol.save(paths.protocols_dir() / f"{name}.json").name)
+        made = PROTOCOLS[name]()
+        print(made, "→", made.save(paths.protocols_dir() / f"{name}.json").name)
 
 
 if __name__ == "__main__":
