@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from helpers.evaluation.protocol import Protocol
+from helpers.evaluation.verification import ErrorCurve
 
 #: Okabe & Ito's palette: distinguishable for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -71,6 +72,39 @@ def recall_curves(
     panel.set_ylabel(ylabel)
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
+    return figure
+
+
+def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = None, width: float = 11) -> Figure:
+    """Left: both errors over the threshold. Right: one against the other, with a log axis for the rare false accepts.
+
+    threshold : the one that was chosen, drawn as a line.
+    """
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        known = np.isfinite(curve.thresholds)
+        left.plot(curve.thresholds[known], curve.false_accept[known], "-", color=colour, label=f"{name}: false accepts")
+        left.plot(
+            curve.thresholds[known], curve.false_reject[known], "--", color=colour, label=f"{name}: false rejects"
+        )
+        # Below one accepted pair there is nothing to see, and no logarithm.
+        shown = curve.false_accept > 0
+        error = curve.equal_error()
+        label = f"{name}, both {error.rate:.1%} at {error.threshold:.3f}"
+        right.plot(curve.false_accept[shown], curve.false_reject[shown], color=colour, label=label)
+        right.plot(error.rate, error.rate, "o", color=colour, markersize=4)
+    if threshold is not None:
+        left.axvline(threshold, color="0.4", linestyle=":", label=f"chosen: {threshold:.3f}")
+    left.set_xlabel("similarity from which two count as the same")
+    left.set_ylabel("share of pairs")
+    right.set_xscale("log")
+    right.set_xlabel("false accepts")
+    right.set_ylabel("false rejects")
+    for panel in (left, right):
+        panel.set_ylim(0, 1.02)
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -39,6 +39,29 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     return figure
 
 
+def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
+    """Pairs of pictures, one a line; under each the places that make it similar to the other one.
+
+    pairs : tuples of (first, second, map of the first, map of the second, title): uint8 (s, s, 3) pictures and float
+    (h, w) maps as `helpers.features.similarity_maps` gives them. Both maps of a pair share one scale; places that
+    speak against are as dark as places that say nothing.
+    """
+    figure = Figure(figsize=(4 * size, len(pairs) * size * 1.1), layout="constrained")
+    cells = figure.subplots(len(pairs), 4, squeeze=False)
+    for line, (first, second, first_map, second_map, title) in zip(cells, pairs, strict=True):
+        highest = max(first_map.max(), second_map.max(), 1e-12)
+        for cell, picture, places in zip(line, (first, second) * 2, (None, None, first_map, second_map), strict=True):
+            cell.axis("off")
+            cell.imshow(picture, extent=(0, 1, 0, 1))
+            if places is not None:
+                cell.imshow(
+                    np.clip(places / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=0.6, vmin=0, vmax=1,
+                    interpolation="bicubic",
+                )  # fmt: skip
+        line[0].set_title(title, fontsize=9, loc="left")
+    return figure
+
+
 def gallery_map(
     images: ImageSet, vectors: np.ndarray, pictures: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
 ) -> Figure:
