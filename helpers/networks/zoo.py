@@ -22,6 +22,7 @@ class Network:
     size : side of the square input in pixels.
     embedding : the layer whose output is the vector.
     features : the last layer with a spatial map, (h, w, channels).
+    frozen_until : where the last block begins: fine-tuning freezes all layers up to and with this one.
     dim : length of the vector.
     source : the paper.
     """
@@ -32,6 +33,7 @@ class Network:
     size: int
     embedding: str
     features: str
+    frozen_until: str
     dim: int
     source: str
 
@@ -39,16 +41,25 @@ class Network:
 ZOO = {
     network.name: network
     for network in (
-        Network("resnet50", "ResNet50", "resnet", 224, "avg_pool", "conv5_block3_out", 2048, "He et al. 2016"),
-        Network("resnet152", "ResNet152", "resnet", 224, "avg_pool", "conv5_block3_out", 2048, "He et al. 2016"),
-        Network("vgg16", "VGG16", "vgg16", 224, "fc1", "block5_pool", 4096, "Simonyan & Zisserman 2015"),
         Network(
-            "inceptionresnetv2", "InceptionResNetV2", "inception_resnet_v2", 250, "avg_pool", "conv_7b_ac", 1536,
-            "Szegedy et al. 2017",
+            "resnet50", "ResNet50", "resnet", 224, "avg_pool", "conv5_block3_out", "conv4_block6_out", 2048,
+            "He et al. 2016",
         ),
         Network(
-            "efficientnetv2l", "EfficientNetV2L", "efficientnet_v2", 480, "avg_pool", "top_activation", 1280,
-            "Tan & Le 2021",
+            "resnet152", "ResNet152", "resnet", 224, "avg_pool", "conv5_block3_out", "conv4_block36_out", 2048,
+            "He et al. 2016",
+        ),
+        Network(
+            "vgg16", "VGG16", "vgg16", 224, "fc1", "block5_pool", "block4_pool", 4096,
+            "Simonyan & Zisserman 2015",
+        ),
+        Network(
+            "inceptionresnetv2", "InceptionResNetV2", "inception_resnet_v2", 250, "avg_pool", "conv_7b_ac",
+            "block17_20_ac", 1536, "Szegedy et al. 2017",
+        ),
+        Network(
+            "efficientnetv2l", "EfficientNetV2L", "efficientnet_v2", 480, "avg_pool", "top_activation",
+            "block6y_add", 1280, "Tan & Le 2021",
         ),
     )
 }  # fmt: skip

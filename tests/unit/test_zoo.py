@@ -1,9 +1,13 @@
-"""The zoo: trained networks up to their embedding layer, fed as they were trained."""
+"""The zoo: trained networks up to their embedding layer, fed as they were trained.
+
+That each row names real layers of its architecture is in test_transfer.py, where all of them are built.
+"""
 
 import keras
 import numpy as np
 import pytest
 
+from helpers.features.deep import stepper
 from helpers.networks import weights, zoo
 from helpers.pictures import samples
 from helpers.pictures.reading import batches
@@ -17,6 +21,27 @@ def test_every_row_is_one_of_keras():
 
 def test_names_in_any_case():
     assert zoo.network("ResNet50") is zoo.network("resnet50")
+
+
+#: How each network's training prepared pictures, as Keras publishes it.
+PUBLISHED = {
+    "resnet50": keras.applications.resnet.preprocess_input,
+    "resnet152": keras.applications.resnet.preprocess_input,
+    "vgg16": keras.applications.vgg16.preprocess_input,
+    "inceptionresnetv2": keras.applications.inception_resnet_v2.preprocess_input,
+    "efficientnetv2l": keras.applications.efficientnet_v2.preprocess_input,
+}
+
+
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_preprocessing_is_the_published_one(name):
+    """On arrays, and inside the graph that describers and feature maps run."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    wanted = PUBLISHED[name](pixels.astype(np.float32))
+    assert np.array_equal(zoo.preprocessing(name)(pixels.astype(np.float32)), wanted)
+    inputs = keras.Input((8, 8, 3))
+    nothing = keras.Model(inputs, keras.layers.Identity()(inputs))
+    assert np.allclose(stepper(nothing, zoo.preprocessing(name), 8)(pixels), wanted, atol=1e-4)
 
 
 def test_resnet_wants_blue_first_and_no_mean():
@@ -45,6 +70,8 @@ def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
     layer = keras.Model(whole.input, whole.get_layer("avg_pool").output)
     vectors = zoo.embedder("resnet50").predict_on_batch(seen)
     assert vectors.shape == (3, 2048) and np.abs(vectors - layer.predict_on_batch(seen)).max() < 1e-5
+    # The describer does the same, with preprocessing and network in one graph.
+    assert np.abs(resnet50.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
     scores = whole.predict_on_batch(seen)
     assert scores.shape == (3, 1000) and scores.sum(axis=1) == pytest.approx([1] * 3, abs=1e-4)
     assert (scores.max(axis=1) > 0.1).all(), "untrained, every class would get a thousandth"

@@ -1,0 +1,173 @@
+"""Transfer learning: a trained network cut in two, its first blocks frozen, its last block and a new head trained.
+
+On a CPU the frozen half is the expensive one, and it gives the same numbers in every epoch. So it runs once
+(`helpers.features.feature_maps`), and training sees its feature maps instead of pictures.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers.networks import zoo
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """One network, cut behind its frozen blocks. All parts share their weights: what the tail learns, the whole knows.
+
+    Attributes
+    ----------
+    name : of the network in the zoo.
+    size : side of its input.
+    whole : preprocessed picture (b, size, size, 3) → vector (b, dim).
+    trunk : preprocessed picture → feature map (b, h, w, channels); frozen.
+    tail : feature map → vector; trainable but for its batch normalisations, which stay as ImageNet left them.
+    places : feature map → the last map that still has places, (b, h, w, channels), see `zoo.Network.features`.
+    """
+
+    name: str
+    size: int
+    whole: "keras.Model"
+    trunk: "keras.Model"
+    tail: "keras.Model"
+    places: "keras.Model"
+
+
+def halves(name: str, size: int | None = None, network: "keras.Model | None" = None) -> Halves:
+    """A network of the zoo with trained weights, cut behind its frozen blocks and frozen there.
+
+    size : side of the input; the network's own by default.
+    network : use this model (built as the zoo builds it, up to its embedding) instead, such as one trained before; it
+        has its size already.
+
+    Raises
+    ------
+    WeightsUnavailable : no source gives its weights.
+    ValueError : the model given as ``network`` is another one.
+    """
+    import keras
+
+    row = zoo.network(name)
+    whole = network if network is not None else zoo.embedder(name, size)
+    found = [tuple(output.shape) for output in whole.outputs]
+    if found != [(None, row.dim)]:
+        raise ValueError(f"{row.name} cut at {row.embedding} gives vectors (b, {row.dim}), {whole.name} gives {found}")
+    if size not in (None, whole.inputs[0].shape[1]):
+        raise ValueError(f"{whole.name} takes pictures of {whole.inputs[0].shape[1]} pixels, not of {size}")
+    freeze(whole, row.frozen_until)
+    middle = whole.get_layer(row.frozen_until).output
+    return Halves(
+        row.name,
+        whole.inputs[0].shape[1],
+        whole,
+        keras.Model(whole.inputs[0], middle, name=f"{row.name}_trunk"),
+        keras.Model(middle, whole.outputs[0], name=f"{row.name}_tail"),
+        keras.Model(middle, whole.get_layer(row.features).output, name=f"{row.name}_places"),
+    )
+
+
+def freeze(model: "keras.Model", until: str) -> tuple[list[str], list[str]]:
+    """Freeze all layers up to ``until`` and every batch normalisation; the names of (frozen, trained) layers.
+
+    Only layers that have weights are named. A frozen batch normalisation runs in inference mode (Keras ties the two):
+    it keeps ImageNet's mean and variance instead of those of a few small batches.
+
+    Raises
+    ------
+    ValueError : no layer has that name.
+    """
+    import keras
+
+    names = [layer.name for layer in model.layers]
+    if until not in names:
+        raise ValueError(f"{model.name} has no layer {until!r}; the last ones are {', '.join(names[-5:])}")
+    # All that the layer depends on: in a network with branches the order of the list says less.
+    before = {layer.name for layer in keras.Model(model.inputs, model.get_layer(until).output).layers}
+    frozen, trained = [], []
+    for layer in model.layers:
+        layer.trainable = layer.name not in before and not isinstance(layer, keras.layers.BatchNormalization)
+        if layer.weights:
+            (trained if layer.trainable else frozen).append(layer.name)
+    return frozen, trained
+
+
+def with_head(
+    body: "keras.Model", n_classes: int, dropout: float = 0.2, seed: int = 0, cosine: bool = False
+) -> "keras.Model":
+    """A classifier on top of a network's vectors: dropout, then a softmax (or cosines, for a margin loss).
+
+    cosine : end in a `CosineClassifier` instead; its loss is `MarginSoftmaxLoss`.
+    """
+    import keras
+
+    from helpers.networks.metric_losses import CosineClassifier
+
+    keras.utils.set_random_seed(seed)
+    x = keras.layers.Dropout(dropout, seed=seed)(body.outputs[0])
+    if cosine:
+        x = CosineClassifier(n_classes, name="classifier")(x)
+    else:
+        x = keras.layers.Dense(n_classes, activation="softmax", dtype="float32", name="classifier")(x)
+    return keras.Model(body.inputs[0], x, name=f"{body.name}_classifier")
+
+
+def head(dim: int, n_classes: int, dropout: float = 0.2, seed: int = 0, cosine: bool = False) -> "keras.Model":
+    """The same classifier alone, on vectors (b, dim) that are computed already."""
+    import keras
+
+    vectors = keras.Input((dim,), name="vectors")
+    return with_head(keras.Model(vectors, vectors, name="vectors"), n_classes, dropout, seed, cosine)
+
+
+def warmed_up(body: "keras.Model", warm: "keras.Model", dropout: float = 0.2, seed: int = 0) -> "keras.Model":
+    """``body`` under a head that begins where the head ``warm`` (see `head`) ended: stage two of fine-tuning.
+
+    Let ``warm`` learn from the very vectors that ``body`` gives (`helpers.features.feature_maps.vectors` with
+    ``normalise=False``): a softmax that learnt from vectors of length one would not know these. Cosines don't mind.
+    """
+    from helpers.networks.metric_losses import CosineClassifier
+
+    classifier = warm.get_layer("classifier")
+    cosine = isinstance(classifier, CosineClassifier)
+    model = with_head(body, warm.outputs[0].shape[-1], dropout, seed, cosine)
+    model.get_layer("classifier").set_weights(classifier.get_weights())
+    return model
+
+
+def projection(dim: int, out: int = 256, dropout: float = 0.0, seed: int = 0) -> "keras.Model":
+    """A linear map of vectors (b, dim) → (b, out): the projection head of metric learning."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    vectors = keras.Input((dim,), name="vectors")
+    x = keras.layers.Dropout(dropout, seed=seed)(vectors) if dropout else vectors
+    x = keras.layers.Dense(out, use_bias=False, kernel_initializer="orthogonal", name="embedding")(x)
+    return keras.Model(vectors, x, name="projection")
+
+
+def fingerprint(model: "keras.Model") -> str:
+    """A hash of a model's layers, their settings and wiring, and of all its weights: with it equal, so are the vectors.
+
+    Names, which Keras counts up ("dense_3") from build to build, and what is frozen change no vector and don't enter.
+    """
+    parts = [part for layer in model._flatten_layers() for part in (layer, *getattr(layer, "operations", ()))]
+    names = {name: f"#{number}" for number, name in enumerate(dict.fromkeys(part.name for part in parts))}
+    config = json.dumps(_nameless(model.get_config(), names), sort_keys=True, default=str)
+    digest = hashlib.sha256(config.encode())
+    for value in model.weights:
+        digest.update(np.ascontiguousarray(value))
+    return digest.hexdigest()
+
+
+def _nameless(config, names: dict[str, str]):
+    if isinstance(config, dict):
+        return {key: _nameless(value, names) for key, value in config.items() if key != "trainable"}
+    if isinstance(config, list | tuple):
+        return [_nameless(value, names) for value in config]
+    return names.get(config, config) if isinstance(config, str) else config

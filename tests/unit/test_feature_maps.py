@@ -1,0 +1,221 @@
+"""Feature maps on disk: what they cost in precision, when they are computed again, and what may go wrong."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import paths
+from helpers.features.feature_maps import FeatureMapError, feature_maps, vectors
+from helpers.networks import transfer
+from helpers.pictures import samples
+from helpers.pictures.imageset import ImageSet, from_folder
+from helpers.pictures.reading import UnreadablePicture
+
+ROW = 4 * 4 * 8 * 2  # bytes of one picture's map in the small network
+
+
+def small():
+    """A network of two layers, cut between them; ResNet's preprocessing comes before it."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3))
+    middle = keras.layers.Conv2D(8, 4, strides=4, activation="relu", name="frozen")(pixels)
+    places = keras.layers.Activation("relu")(middle)
+    vector = keras.layers.Dense(6, name="learns")(keras.layers.Flatten()(places))
+    whole = keras.Model(pixels, vector)
+    trunk, tail = keras.Model(pixels, middle), keras.Model(middle, vector)
+    return transfer.Halves("resnet50", 16, whole, trunk, tail, keras.Model(middle, places))
+
+
+@pytest.fixture
+def photos():
+    return samples.photos().subset(range(0, 150, 12))
+
+
+def files(ending=".f16"):
+    return sorted((paths.cache_dir() / "maps").glob(f"*{ending}"))
+
+
+def compute(images, halves, **settings):
+    return feature_maps(images, halves, progress=False, **settings)
+
+
+# ---- precision ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(resnet50):
+    """ResNet50 with ImageNet's weights, and the vectors that it gives without any detour; before the cache is moved."""
+    images = samples.with_distractors().subset([0, 60, 120, 200, 300, -1])
+    return transfer.halves("resnet50"), images, resnet50.describe(images, progress=False)
+
+
+def test_float16_costs_no_precision_that_matters(real, own_cache):
+    halves, images, wanted = real
+    maps = compute(images, halves)
+    assert maps.dtype == np.float16 and maps.shape == (6, 14, 14, 1024)
+    assert files()[0].stat().st_size == 6 * 401_408, "401 kB a picture"
+    found = vectors(halves.tail, maps)
+    assert np.abs(1 - (found * wanted).sum(axis=1)).max() < 1e-3
+    # What a ranking is made of; measured: 1e-5.
+    assert np.abs(found @ found.T - wanted @ wanted.T).max() < 1e-4
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1] * 6, abs=1e-5)
+
+
+def test_row_i_is_picture_i(own_cache, photos):
+    halves = small()
+    maps = compute(photos, halves, batch_size=4)
+    turned = compute(photos.subset(range(len(photos))[::-1]), halves, batch_size=5)
+    assert np.allclose(maps, turned[::-1], rtol=1e-3, atol=1e-3) and not np.allclose(maps, turned, atol=1)
+    assert len(files()) == 2
+
+
+# ---- kept and gone on with ------------------------------------------------------------------------------
+
+
+def test_the_second_time_nothing_is_computed(own_cache, photos):
+    maps = compute(photos, small())
+    assert isinstance(maps, np.memmap) and maps.shape == (13, 4, 4, 8)
+    with pytest.raises(ValueError, match="read-only"):
+        maps[0] = 0
+    (file,) = files()
+    marked = bytes(ROW) + file.read_bytes()[ROW:]
+    file.write_bytes(marked)
+    assert compute(photos, small()).tobytes() == marked, "read, not made again"
+    assert not files(".part")
+
+
+def test_a_killed_call_goes_on_where_it_was(own_cache, photos):
+    fresh = np.array(compute(photos, small()))
+    (file,) = files()
+    # Killed in the sixth picture; the first one is marked, to see that it is not made again.
+    mark = np.full((4, 4, 8), 7, np.float16)
+    file.with_suffix(".part").write_bytes(mark.tobytes() + fresh[1:5].tobytes() + fresh[5].tobytes()[: ROW // 3])
+    file.unlink()
+    again = compute(photos, small(), batch_size=3)
+    assert files() == [file] and not files(".part")
+    assert (again[0] == 7).all() and np.array_equal(again[1:5], fresh[1:5])
+    assert np.allclose(again[5:], fresh[5:], rtol=2e-3, atol=1e-3)
+
+
+def test_killed_before_the_last_step(own_cache, photos):
+    fresh = np.array(compute(photos, small()))
+    (file,) = files()
+    file.rename(file.with_suffix(".part"))
+    assert np.array_equal(compute(photos, small()), fresh)
+
+
+def test_what_changes_the_maps_is_another_file(own_cache, photos, tmp_path):
+    for number, path in enumerate(photos.paths):
+        shutil.copy(path, tmp_path / f"{number:02}{path.suffix}")
+    images = from_folder(tmp_path)
+    halves = small()
+    before = np.array(compute(images, halves))
+
+    Image.new("RGB", (40, 30), "orange").save(images.paths[0])
+    changed = compute(images, halves)
+    assert len(files()) == 2
+    assert np.array_equal(changed[1:], before[1:]) and not np.allclose(changed[0], before[0], atol=1)
+
+    compute(images, halves, resize="pad")
+    assert len(files()) == 3
+
+    halves.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
+    trained = compute(images, halves)
+    assert len(files()) == 4 and not np.allclose(trained, changed, atol=1)
+
+
+def test_what_the_tail_learns_changes_nothing(own_cache, photos):
+    halves = small()
+    compute(photos, halves)
+    halves.tail.get_layer("learns").kernel.assign_add(np.ones((128, 6), np.float32))
+    compute(photos, halves)
+    assert len(files()) == 1
+    # A name is for people: commas and slashes don't get in the way.
+    assert compute(photos.subset(range(13), "a/b, the rest"), halves).shape == (13, 4, 4, 8)
+    assert len(files()) == 2 and files()[0].name.startswith("resnet50-a-b-")
+
+
+def test_no_pictures_at_all(own_cache):
+    empty = ImageSet("empty", (), np.array([], np.int64), ())
+    assert compute(empty, small()).shape == (0, 4, 4, 8)
+    assert vectors(small().tail, compute(empty, small())).shape == (0, 6)
+
+
+# ---- what may go wrong ----------------------------------------------------------------------------------
+
+
+def test_a_value_that_float16_does_not_hold(own_cache, tmp_path):
+    """Of a black and a white picture, the white one is too much; what was done before it is kept."""
+    for name, colour in (("1-black.png", "black"), ("2-white.png", "white")):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / name)
+    bright = small()
+    bright.trunk.set_weights([np.full((4, 4, 3, 8), 1e3, np.float32), np.zeros(8, np.float32)])
+    with pytest.raises(FeatureMapError, match=r"2-white\.png does not fit into float16 \(±65504\)"):
+        compute(from_folder(tmp_path), bright, batch_size=1)
+    assert not files() and files(".part")[0].stat().st_size == ROW
+    with pytest.raises(FeatureMapError, match="2-white"):
+        compute(from_folder(tmp_path), bright, batch_size=2)
+
+
+def test_a_full_disk_is_named_with_the_bytes_needed(own_cache, photos):
+    """A limit on the size of files fails a write in the middle, as a full disk does."""
+    resource = pytest.importorskip("resource", reason="NOT TESTED: this system can't limit the size of files")
+    fresh = np.array(compute(photos, small()))
+    (file,) = files()
+    file.unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * ROW + 100, limits[1]))
+    try:
+        with pytest.raises(FeatureMapError) as error:
+            compute(photos, small(), batch_size=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    part = file.with_suffix(".part")
+    assert str(part) in str(error.value) and f"{13 * ROW:,} bytes are needed" in str(error.value)
+    assert "LOOKALIKE_CACHE" in str(error.value) and isinstance(error.value.__cause__, OSError)
+    assert 4 * ROW <= part.stat().st_size < 13 * ROW and not file.exists()
+    assert np.allclose(compute(photos, small()), fresh, rtol=2e-3, atol=1e-3), "with room again, it goes on"
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path, monkeypatch, photos):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(FeatureMapError, match=r"file/maps/.*\.part can't be written"):
+        compute(photos, small())
+
+
+def test_an_unreadable_picture_is_named(own_cache, photos, tmp_path):
+    shutil.copy(photos.paths[0], tmp_path / "a.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"oh")
+    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+        compute(from_folder(tmp_path), small())
+    gone = ImageSet("gone", (tmp_path / "a.jpg", tmp_path / "gone.jpg"), [-1, -1], ())
+    with pytest.raises(UnreadablePicture, match=r"gone\.jpg does not exist"):
+        compute(gone, small())
+    assert not files()
+
+
+def test_a_file_of_another_length_is_damaged(own_cache, photos):
+    compute(photos, small())
+    (file,) = files()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FeatureMapError, match=rf"{file.name} is damaged.* not {13 * ROW:,}\. Delete it"):
+        compute(photos, small())
+
+
+# ---- vectors --------------------------------------------------------------------------------------------
+
+
+def test_vectors_of_any_batch_size_and_length():
+    tail = small().tail
+    maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
+    maps[3] = 0
+    raw = vectors(tail, maps, normalise=False)
+    assert raw.dtype == np.float32 and np.allclose(raw, tail(maps.astype(np.float32)), atol=1e-6)
+    assert np.allclose(vectors(tail, maps, batch_size=3, normalise=False), raw, atol=1e-6)
+    unit = vectors(tail, maps)
+    assert np.linalg.norm(unit, axis=1) == pytest.approx([1, 1, 1, 0, 1, 1, 1], abs=1e-5)
+    assert np.allclose(unit * np.linalg.norm(raw, axis=1, keepdims=True), raw, atol=1e-5)

@@ -1,0 +1,349 @@
+"""Transfer learning: cut, freeze, train and save, for each network of the zoo, with random weights and small pictures.
+
+That a network without weights is refused, with the file and the remedy in the text, is in test_weights.py.
+"""
+
+import json
+from itertools import pairwise
+
+import keras
+import numpy as np
+import pytest
+
+from helpers.features.deep import NetworkDescriber
+from helpers.features.feature_maps import vectors
+from helpers.networks import transfer, weights, zoo
+
+#: VGG16's fc1 needs its own size; 75 is the least that InceptionResNetV2 takes.
+SIZES = {"resnet50": 64, "resnet152": 64, "vgg16": 224, "inceptionresnetv2": 75, "efficientnetv2l": 64}
+
+#: Layers with weights: how many are frozen and trained, the first and the last one trained.
+FREEZING = {
+    "resnet50": (96, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 53 convolutions, 53 batch normalisations
+    "resnet152": (300, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 155 of each
+    "vgg16": (10, 4, "block5_conv1", "fc1"),
+    "inceptionresnetv2": (390, 58, "conv2d_160", "conv_7b"),  # 7 in mixed_7a, 10 blocks of 5, and conv_7b
+    "efficientnetv2l": (520, 36, "block7a_expand_conv", "top_conv"),  # 7 blocks of 5, and top_conv
+}
+
+#: Of the networks whose layers all have names: how those of the last block begin.
+LAST_BLOCK = {
+    "resnet50": "conv5_",
+    "resnet152": "conv5_",
+    "vgg16": ("block5_", "fc1"),
+    "efficientnetv2l": ("block7", "top_"),
+}
+
+
+def untrained(name):
+    """A network up to its embedding, as the zoo cuts it, with random weights."""
+    keras.backend.clear_session()  # InceptionResNetV2's layers are numbered from the first one of the session
+    keras.utils.set_random_seed(0)
+    row = zoo.network(name)
+    if row.embedding == "avg_pool":
+        return zoo.architecture(name, SIZES[name], classifier=False)
+    model = zoo.architecture(name)
+    return keras.Model(model.inputs[0], model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+
+
+@pytest.fixture(scope="module", params=list(SIZES))
+def cut(request):
+    """Each network in turn, built once, because that takes seconds, and cut."""
+    return transfer.halves(request.param, network=untrained(request.param))
+
+
+only_resnet50 = pytest.mark.parametrize("cut", ["resnet50"], indirect=True)
+only_resnet152 = pytest.mark.parametrize("cut", ["resnet152"], indirect=True)
+
+
+def noise(halves, n=2):
+    pixels = np.random.default_rng(0).uniform(0, 255, (n, halves.size, halves.size, 3)).astype(np.float32)
+    return zoo.preprocessing(halves.name)(pixels)
+
+
+def noisy_maps(halves, n=2):
+    """Feature maps that a tail might get; random weights make huge ones of pictures, or tiny ones."""
+    return np.random.default_rng(1).uniform(0, 1, (n, *halves.tail.inputs[0].shape[1:])).astype(np.float32)
+
+
+def alike(found, wanted):
+    return np.allclose(found, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
+
+
+def a_step(model, inputs, labels):
+    """One step of training; without a graph, which would take longer to make than to use."""
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(inputs, np.asarray(labels)))
+
+
+# ---- freezing -------------------------------------------------------------------------------------------
+
+
+def test_the_first_blocks_are_frozen_and_the_last_one_learns(cut):
+    frozen, trained = transfer.freeze(cut.whole, zoo.network(cut.name).frozen_until)
+    assert (len(frozen), len(trained), trained[0], trained[-1]) == FREEZING[cut.name]
+    if cut.name == "inceptionresnetv2":
+        # Without a name: 156 before mixed_7a, 7 in it, 4 in each of ten blocks; named: the fifth of each block.
+        last = {f"conv2d_{number}" for number in range(156, 156 + 7 + 40)}
+        assert set(trained) == last | {f"block8_{number}_conv" for number in range(1, 11)} | {"conv_7b"}
+    else:
+        assert all(name.startswith(LAST_BLOCK[cut.name]) for name in trained)
+    assert not cut.trunk.trainable_weights
+    assert sorted(value.path for value in cut.tail.trainable_weights) == sorted(
+        value.path for name in trained for value in cut.whole.get_layer(name).weights
+    )
+
+
+def statistics(model):
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert not any(layer.trainable for layer in layers)
+    return [value.numpy() for layer in layers for value in layer.weights]
+
+
+def test_batch_normalisation_never_learns(cut):
+    """Not even where a model is told that it is training: its mean, its variance and so its output stay."""
+    before = statistics(cut.whole)
+    assert bool(before) == (cut.name != "vgg16")
+    maps = noisy_maps(cut)
+    told = np.asarray(cut.tail(maps, training=True))
+    assert all(map(np.array_equal, before, statistics(cut.whole)))
+    if cut.name != "efficientnetv2l":  # it leaves out whole blocks at random while it trains
+        assert alike(told, np.asarray(cut.tail(maps)))
+
+
+@only_resnet50
+def test_nor_does_it_in_the_frozen_blocks(cut):
+    before, seen = statistics(cut.whole), noise(cut)
+    assert alike(np.asarray(cut.whole(seen, training=True)), np.asarray(cut.whole(seen)))
+    assert len(before) == 4 * 53 and all(map(np.array_equal, before, statistics(cut.whole)))
+
+
+def test_an_unknown_layer_is_refused():
+    model = transfer.with_head(transfer.projection(8, 4), 3)
+    with pytest.raises(ValueError, match=r"has no layer 'conv6'; the last ones are vectors, embedding, dropout.*class"):
+        transfer.freeze(model, "conv6")
+    assert all(layer.trainable for layer in model.layers)
+
+
+def test_a_branch_beside_the_layer_is_not_frozen():
+    """What counts is what the layer depends on, not the order of the list."""
+    inputs = keras.Input((4,))
+    left = keras.layers.Dense(3, name="left")(inputs)
+    below = keras.layers.BatchNormalization(name="below")(keras.layers.Dense(3, name="cut")(left))
+    right = inputs
+    for name in ("right-1", "right-2", "right-3"):
+        right = keras.layers.Dense(3, name=name)(right)
+    model = keras.Model(inputs, keras.layers.Add(name="sum")([below, right]))
+    names = [layer.name for layer in model.layers]
+    assert names.index("right-1") < names.index("cut"), "else this test could not fail"
+    frozen, trained = transfer.freeze(model, "cut")
+    assert (set(frozen), trained) == ({"left", "cut", "below"}, ["right-1", "right-2", "right-3"])
+
+
+# ---- cutting and training -------------------------------------------------------------------------------
+
+
+def test_what_the_tail_learns_the_whole_knows_and_the_trunk_does_not(cut):
+    seen = noise(cut)
+    maps = np.asarray(cut.trunk(seen))
+    before = np.asarray(cut.tail(maps))
+    assert maps.ndim == 4 and before.shape == (2, zoo.network(cut.name).dim) and before.std() > 0
+
+    held = {value.path: value.numpy() for value in cut.whole.weights}
+    # Six, so that no block of EfficientNet is left out for all of them.
+    a_step(transfer.with_head(cut.tail, 3), noisy_maps(cut, 6), [0, 1, 2, 2, 1, 0])
+    changed = {value.path for value in cut.whole.weights if not np.array_equal(held[value.path], value.numpy())}
+    assert changed == {value.path for value in cut.tail.trainable_weights}
+
+    after = np.asarray(cut.tail(maps))
+    assert not np.allclose(after, before, rtol=1e-3)
+    assert alike(np.asarray(cut.whole(seen)), after), "trunk, then tail, is the whole"
+
+
+def test_the_zoo_names_real_layers_one_behind_the_other(cut):
+    """Where the last block begins, the last map with places, the vector; no branch leads around any of them."""
+    row = zoo.network(cut.name)
+    order = [cut.whole.get_layer(row.frozen_until), cut.whole.get_layer(row.features), cut.whole.layers[-1]]
+    # Without its classifier InceptionResNetV2's pooling has another name.
+    assert order[2].name == row.embedding or (cut.name, type(order[2]).__name__) == (
+        "inceptionresnetv2",
+        "GlobalAveragePooling2D",
+    )
+    assert [len(layer.output.shape) for layer in order] == [4, 4, 2] and order[2].output.shape[1] == row.dim
+    for above, below in pairwise(order):
+        between = keras.Model(above.output, below.output)
+        assert above not in between.layers and below in between.layers
+    assert order[1] is cut.places.layers[-1]
+
+
+def test_places_lead_to_the_vector(cut):
+    """The last map that still has places, from the frozen blocks' map on: pooled, it is the vector."""
+    maps = noisy_maps(cut)
+    places, vector = np.asarray(cut.places(maps)), np.asarray(cut.tail(maps))
+    assert places.ndim == 4
+    if cut.name == "vgg16":
+        kernel, bias = cut.whole.get_layer("fc1").get_weights()
+        pooled = np.maximum(places.reshape(2, -1) @ kernel + bias, 0)
+    else:
+        pooled = places.mean(axis=(1, 2))
+    assert np.allclose(pooled, vector, rtol=1e-4, atol=1e-4 * np.abs(vector).max())
+
+
+def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
+    """In Keras's own format: layers that go by numbers and InceptionResNetV2's own kind of layer find their weights."""
+    cut.tail.save(tmp_path / "tuned.keras")
+    loaded = keras.models.load_model(tmp_path / "tuned.keras")
+    (tmp_path / "tuned.keras").unlink()  # up to 420 MB
+    maps = noisy_maps(cut)
+    assert np.array_equal(loaded(maps), cut.tail(maps))
+    assert transfer.fingerprint(loaded) == transfer.fingerprint(cut.tail)
+    assert len(loaded.trainable_weights) == len(cut.tail.trainable_weights) < len(loaded.weights) or cut.name == "vgg16"
+
+
+@only_resnet50
+def test_a_saved_network_is_cut_again(cut, tmp_path):
+    cut.whole.save(tmp_path / "tuned.keras")
+    loaded = transfer.halves("resnet50", network=keras.models.load_model(tmp_path / "tuned.keras"))
+    (tmp_path / "tuned.keras").unlink()
+    assert loaded.whole is not cut.whole
+    seen = noise(cut)
+    assert np.array_equal(loaded.tail(loaded.trunk(seen)), cut.whole(seen))
+    for part in ("whole", "trunk", "tail"):
+        assert transfer.fingerprint(getattr(loaded, part)) == transfer.fingerprint(getattr(cut, part))
+
+
+@only_resnet50
+def test_weights_alone_are_saved_too(cut, tmp_path):
+    maps = noisy_maps(cut)
+    learnt = np.asarray(cut.tail(maps))
+    cut.tail.save_weights(tmp_path / "tuned.weights.h5")
+    for value in cut.tail.trainable_weights:
+        value.assign(value * 0.9)
+    assert not np.allclose(cut.tail(maps), learnt, rtol=1e-3)
+    cut.tail.load_weights(tmp_path / "tuned.weights.h5")
+    assert np.array_equal(cut.tail(maps), learnt)
+
+
+# ---- networks that are given ----------------------------------------------------------------------------
+
+
+@only_resnet50
+def test_a_network_that_is_given_is_the_one_that_is_cut(cut):
+    again = transfer.halves("ResNet50", 64, network=cut.whole)
+    assert again.whole is cut.whole and (again.name, again.size) == ("resnet50", 64)
+    assert again.tail.weights[0] is cut.tail.weights[0]
+
+
+@only_resnet50
+def test_another_network_is_refused(cut):
+    with pytest.raises(ValueError, match=r"vgg16 cut at fc1 gives vectors \(b, 4096\), resnet50.* gives .*2048"):
+        transfer.halves("vgg16", network=cut.whole)
+    with pytest.raises(ValueError, match=r"gives vectors \(b, 2048\), .*classifier gives .*3\)"):
+        transfer.halves("resnet50", network=transfer.with_head(cut.whole, 3))
+    with pytest.raises(ValueError, match="takes pictures of 64 pixels, not of 224"):
+        transfer.halves("resnet50", 224, network=cut.whole)
+    with pytest.raises(ValueError, match="has no layer 'conv4_block36_out'"):
+        transfer.halves("resnet152", network=cut.whole)
+
+
+@only_resnet152
+def test_weights_put_into_the_cache_are_the_ones_used(cut, own_cache):
+    """Of a network whose weights no source gives here: two files beside each other, as the error's remedy says."""
+    put = [array + np.float32(number / 1000) for number, array in enumerate(cut.whole.get_weights())]
+    path = weights._file("resnet152")
+    path.parent.mkdir(parents=True)
+    classifier = [np.zeros((2048, 1000), np.float32), np.zeros(1000, np.float32)]
+    np.savez(path, **{f"{number:04d}": array for number, array in enumerate(put + classifier)})
+    path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
+    found = transfer.halves("resnet152", 64)
+    path.unlink()  # 243 MB
+    assert all(map(np.array_equal, found.whole.get_weights(), put)) and found.size == 64
+    assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 155 + 4 * 155
+
+
+def test_a_describer_says_whose_weights_it_has(own_cache):
+    path = weights._file("resnet152")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"is read with the first picture")
+    path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
+    assert NetworkDescriber("resnet152").origin == {"source": "my own training", "sha256": "12ab"}
+
+
+# ---- heads ----------------------------------------------------------------------------------------------
+
+
+@only_resnet50
+@pytest.mark.parametrize("cosine", [False, True])
+def test_stage_two_begins_where_stage_one_ended(cut, cosine):
+    maps = noisy_maps(cut, 6)
+    seen = vectors(cut.tail, maps, normalise=False)
+    warm = transfer.head(2048, 3, seed=5, cosine=cosine)
+    if cosine:
+        warm.get_layer("classifier").set_weights([np.random.default_rng(0).normal(size=(2048, 3))])
+    else:
+        a_step(warm, seen, [0, 1, 2, 0, 1, 2])
+    wanted = np.asarray(warm(seen))
+    model = transfer.warmed_up(cut.tail, warm)
+    assert model.outputs[0].shape == (None, 3) and np.ptp(wanted) > 0.01
+    assert np.allclose(model(maps), wanted, atol=1e-5)
+    assert not np.allclose(transfer.with_head(cut.tail, 3, cosine=cosine)(maps), wanted, atol=1e-3)
+    assert wanted.sum(axis=1) == pytest.approx([1] * 6) or cosine
+    # On length-one vectors cosines are the same, and a softmax is another.
+    assert np.allclose(warm(vectors(cut.tail, maps)), wanted, atol=1e-5) == cosine
+
+
+def test_a_head_on_vectors_is_the_head_on_a_network():
+    body = transfer.projection(8, 5, seed=3)
+    alone, on_top = transfer.head(5, 4, seed=7), transfer.with_head(body, 4, seed=7)
+    seen = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    assert np.array_equal(alone(body(seen)), on_top(seen)) and alone.outputs[0].shape == (None, 4)
+    assert (np.asarray(transfer.head(5, 4, cosine=True)(body(seen))) < 0).any(), "cosines are no probabilities"
+
+
+def test_dropout_is_for_training_alone():
+    seen = np.ones((1, 400), np.float32)
+    head = transfer.head(400, 2, dropout=0.5)
+    assert np.array_equal(head(seen), head(seen, training=False))
+    assert not np.array_equal(head(seen, training=True), head(seen))
+    projection = transfer.projection(400, 3, dropout=0.5)
+    assert not np.array_equal(projection(seen, training=True), projection(seen))
+
+
+@pytest.mark.parametrize("make", [transfer.head, transfer.projection])
+def test_the_seed_decides(make):
+    def first(seed):
+        return make(6, 3, seed=seed).get_weights()[0]
+
+    assert np.array_equal(first(1), first(1)) and not np.array_equal(first(1), first(2))
+
+
+def test_a_projection_keeps_lengths_at_first():
+    """An orthogonal map; what it leaves out is all that changes a length."""
+    kernel = transfer.projection(16, 4).get_weights()[0]
+    assert kernel.shape == (16, 4) and np.allclose(kernel.T @ kernel, np.eye(4), atol=1e-5)
+
+
+# ---- the fingerprint ------------------------------------------------------------------------------------
+
+
+def a_model(activation="relu", strides=1, skip=False):
+    inputs = keras.Input((8, 8, 3))
+    first = keras.layers.Conv2D(3, 3, padding="same", strides=strides)(inputs)
+    x = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Activation(activation)(first))
+    x = keras.layers.Add()([x, first if skip else x])
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model.set_weights([np.full(array.shape, 0.1, np.float32) for array in model.get_weights()])
+    return model
+
+
+def test_the_fingerprint_is_of_what_changes_vectors():
+    model = a_model()
+    wanted = transfer.fingerprint(model)
+    assert transfer.fingerprint(a_model()) == wanted, "Keras counted the names up in between"
+    model.layers[1].trainable = False
+    model.compile("sgd", "mse")
+    assert transfer.fingerprint(model) == wanted
+    others = [a_model("tanh"), a_model(strides=2), a_model(skip=True)]
+    assert len({wanted, *map(transfer.fingerprint, others)}) == 4
+    model.weights[0].assign_add(np.eye(3, dtype=np.float32)[:, :, None, None] * 1e-6)
+    assert transfer.fingerprint(model) != wanted
