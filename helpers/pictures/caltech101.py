@@ -11,6 +11,23 @@ from helpers.pictures.imageset import NO_CLASS, ImageSet, picture_files
 
 BACKGROUND = "BACKGROUND_Google"
 
+#: Classes that ImageNet's thousand know, with one that is the same thing or a kind of it (``butterfly``: monarch). All
+#: others, such as ``helicopter``, ``lotus`` and the faces, a network that was trained on ImageNet has no class for.
+KNOWN_TO_IMAGENET = {
+    "accordion": "accordion", "airplanes": "airliner", "ant": "ant", "barrel": "barrel", "beaver": "beaver",
+    "binocular": "binoculars", "butterfly": "monarch", "camera": "reflex camera", "cannon": "cannon",
+    "car_side": "sports car", "cellphone": "cellular telephone", "chair": "rocking chair", "cougar_body": "cougar",
+    "cougar_face": "cougar", "crab": "Dungeness crab", "crayfish": "crayfish", "crocodile": "African crocodile",
+    "crocodile_head": "African crocodile", "cup": "cup", "dalmatian": "dalmatian", "dragonfly": "dragonfly",
+    "electric_guitar": "electric guitar", "elephant": "African elephant", "ewer": "pitcher", "flamingo": "flamingo",
+    "flamingo_head": "flamingo", "grand_piano": "grand piano", "hedgehog": "porcupine", "lamp": "table lamp",
+    "laptop": "laptop", "Leopards": "leopard", "llama": "llama", "lobster": "American lobster",
+    "nautilus": "chambered nautilus", "panda": "giant panda", "pizza": "pizza", "platypus": "platypus",
+    "revolver": "revolver", "rooster": "cock", "saxophone": "sax", "schooner": "schooner", "scorpion": "scorpion",
+    "soccer_ball": "soccer ball", "stop_sign": "street sign", "strawberry": "strawberry", "tick": "tick",
+    "trilobite": "trilobite", "umbrella": "umbrella", "watch": "digital watch",
+}  # fmt: skip
+
 
 def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
     """All classes; the pictures of BACKGROUND_Google have no class: they are distractors.

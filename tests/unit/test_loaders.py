@@ -69,6 +69,11 @@ def test_table_of_the_thousand_classes():
     assert imagenet.class_index("n01440764") == 0
 
 
+def test_what_imagenet_knows_of_caltech101_are_classes_of_imagenet():
+    assert set(caltech101.KNOWN_TO_IMAGENET.values()) <= set(imagenet.classes().values())
+    assert not {"Faces", "helicopter", "lotus", "ferry"} & set(caltech101.KNOWN_TO_IMAGENET)
+
+
 def test_caltech101s_background_has_no_class(layout):
     layout("ant/image_0001.jpg", "ant/image_0002.jpg", "BACKGROUND_Google/image_0001.jpg", "lamp/image_0001.jpg")
     images = caltech101.load()
