@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.verification import ErrorCurve
 
@@ -124,4 +125,45 @@ def interval_bars(names: Sequence[str], values, low, high, chance: float, xlabel
     panel.set_xlabel(xlabel)
     # Above the bars: inside, it would lie on one of them.
     panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    return figure
+
+
+def score_bars(scores: Mapping[str, Scores], metric: str, width: float = 7) -> Figure:
+    """`interval_bars` of one metric of several methods under one protocol."""
+    rows = [score.table().set_index("metric").loc[metric] for score in scores.values()]
+    value, low, high = ([row[column] for row in rows] for column in ("value", "low", "high"))
+    return interval_bars(list(scores), value, low, high, rows[0]["chance"], metric, width)
+
+
+def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray], width: float = 9) -> Figure:
+    """How far pictures are from changed views of themselves, each kind one box, above what that compares with in grey.
+
+    Parameters
+    ----------
+    views, references : name → cosine distances, any number of them. A box reaches from the lower to the upper quartile
+        with a line at the median, its whiskers from 5 % to 95 %.
+
+    Raises
+    ------
+    ValueError : a name has no distance, or one that is NaN or infinite.
+    """
+    lines = [*((name, values, COLOURS[0]) for name, values in views.items()),
+             *((name, values, "0.6") for name, values in references.items())]  # fmt: skip
+    for name, values, _ in lines:
+        if not len(values) or not np.isfinite(values).all():
+            raise ValueError(f"{name!r}: at least one distance is needed, and none of them NaN or infinite")
+    figure = Figure(figsize=(width, 0.9 + 0.34 * len(lines)), layout="constrained")
+    panel = figure.subplots()
+    boxes = panel.boxplot(
+        [values for _, values, _ in lines], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6,
+        patch_artist=True, medianprops={"color": "black"}, tick_labels=[name for name, _, _ in lines],
+    )  # fmt: skip
+    for box, (_, _, colour) in zip(boxes["boxes"], lines, strict=True):
+        box.set(facecolor=colour, alpha=0.75)
+    # The first line on top, as in a table.
+    panel.invert_yaxis()
+    panel.axhline(len(views) + 0.5, color="0.4", linestyle=":")
+    panel.set_xlim(left=-0.01)
+    panel.grid(alpha=0.3, axis="x")
+    panel.set_xlabel("cosine distance")
     return figure

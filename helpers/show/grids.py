@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from helpers.evaluation.protocol import Protocol
 from helpers.pictures.audit import Pair
@@ -85,6 +86,33 @@ def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3, width: 
     for left, right in cells[len(pairs) :]:
         left.axis("off")
         right.axis("off")
+    return figure
+
+
+def face_grid(found: Sequence[tuple], size: float = 2.4) -> Figure:
+    """Pictures with the faces that were found in them, the chosen one bold; below each, that face as it was aligned.
+
+    found : tuples of (picture, faces, chosen, aligned, title): uint8 (h, w, 3), `Face`s, one of them or None, uint8
+    (150, 150, 3) or None.
+    """
+    figure = Figure(figsize=(size * len(found), 2.15 * size), layout="constrained")
+    cells = figure.subplots(2, len(found), squeeze=False)
+    for upper, lower, (picture, faces, chosen, aligned, title) in zip(*cells, found, strict=True):
+        upper.imshow(picture)
+        for face in faces:
+            left, top, right, bottom = face.box
+            upper.add_patch(
+                Rectangle(
+                    (left, top), right - left, bottom - top, fill=False, edgecolor=RIGHT if face is chosen else WRONG,
+                    linewidth=3 if face is chosen else 1.5,
+                )
+            )  # fmt: skip
+            upper.plot(*face.landmarks.T, "o", color="#E69F00", markersize=3)
+        upper.set_title(title, fontsize=9)
+        upper.axis("off")
+        lower.axis("off")
+        if aligned is not None:
+            lower.imshow(aligned)
     return figure
 
 

@@ -3,13 +3,17 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.evaluation import metrics, protocol
+from helpers.evaluation.verification import error_curve
+from helpers.features import faces
 from helpers.features.colour_shape import Pixels
+from helpers.networks.training import Training
 from helpers.pictures import samples
 from helpers.search.index import open_index
-from helpers.show import curves, exercises, grids, heatmaps, lesson, tables
+from helpers.show import curves, exercises, grids, heatmaps, learning, lesson, tables
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +141,121 @@ def test_exercises_say_right_wrong_and_not_yet(capsys):
     assert exercises.check("1", 4, lambda x: x == 3, "look again") is False
     assert "look again" in capsys.readouterr().out
     assert exercises.check("1", "text", lambda x: x < 3, "a number") is False
+
+
+def test_view_distances_show_quartiles_in_order():
+    """By hand: 0 … 1 has its quartiles at 1/4 and 3/4; views come first, on top and in colour, references in grey."""
+    even = np.linspace(0, 1, 101)
+    panel = curves.view_distances({"mild": even / 10, "strong": even}, {"neighbour": even / 2}).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["mild", "strong", "neighbour"]
+    assert panel.get_ylim()[0] > panel.get_ylim()[1], "the first is not on top"
+    edges = [(box.get_path().vertices[:, 0].min(), box.get_path().vertices[:, 0].max()) for box in panel.patches]
+    assert np.allclose(edges, [(0.025, 0.075), (0.25, 0.75), (0.125, 0.375)])
+    farthest = max(line.get_xdata().max() for line in panel.lines if len(line.get_xdata()) and line.get_ydata()[0] == 2)
+    assert farthest == pytest.approx(0.95)
+    colours = [box.get_facecolor() for box in panel.patches]
+    assert colours[0] == colours[1] != colours[2]
+
+
+@pytest.mark.parametrize("bad", [[], [0.1, np.nan], [np.inf]])
+def test_view_distances_name_what_is_wrong(bad):
+    with pytest.raises(ValueError, match="'odd'"):
+        curves.view_distances({"fine": np.ones(3)}, {"odd": np.array(bad)})
+
+
+def test_error_curves_name_the_equal_error_and_draw_the_threshold():
+    """By hand: of four same and four different scores one of each is on the wrong side."""
+    curve = error_curve(np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.6, 0.3, 0.2, 0.1]))
+    left, right = curves.error_curves({"made up": curve}, 0.55).axes
+    assert "both 25.0%" in right.get_legend().get_texts()[0].get_text()
+    assert right.get_xscale() == "log" and min(right.lines[0].get_xdata()) > 0
+    assert left.lines[-1].get_xdata()[0] == 0.55
+
+
+def test_similar_places_lie_over_their_own_pictures():
+    """The brightest place of both maps is the same bright; what speaks against is as dark as nothing."""
+    first, second = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 9, np.uint8)
+    places = np.array([[0.5, 0.0], [0.0, -0.5]]), np.array([[0.25, 0.0], [0.0, 0.0]])
+    cells = heatmaps.similar_places([(first, second, *places, "a pair")]).axes
+    assert titles(cells[0].figure)[0] == "" and cells[0].get_title(loc="left") == "a pair"
+    shown = [[image.get_array() for image in cell.images] for cell in cells]
+    assert [len(images) for images in shown] == [1, 1, 2, 2]
+    assert (shown[2][0] == first).all() and (shown[3][0] == second).all()
+    assert shown[2][1].max() == 1 and shown[3][1].max() == 0.5 and shown[2][1].min() == 0
+
+
+def test_face_grid_frames_every_face_and_the_chosen_one_bold():
+    eyes = np.array([[2, 2], [3, 2], [5, 2], [6, 2], [4, 4]])
+    one, other = faces.Face((1, 1, 7, 7), eyes, 1.0), faces.Face((9, 1, 15, 7), eyes + [8, 0], 0.5)
+    picture, chip = np.zeros((8, 16, 3), np.uint8), np.zeros((150, 150, 3), np.uint8)
+    found = [(picture, [one, other], other, chip, "two"), (picture, [], None, None, "none")]
+    figure = grids.face_grid(found)
+    assert titles(figure) == ["two", "none", "", ""]
+    assert [frame.get_linewidth() for frame in figure.axes[0].patches] == [1.5, 3]
+    assert [len(cell.images) for cell in figure.axes] == [1, 1, 1, 0]
+
+
+def training(best_epoch, **columns):
+    """A training of three epochs, and of the untrained model where there are four values."""
+    n = len(next(iter(columns.values())))
+    table = pd.DataFrame({"epoch": np.arange(4 - n, 4), **columns})
+    return Training("made up", table, best_epoch, "loss", 1.0, 3)
+
+
+def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks():
+    both = training(2, loss=[3.0, 2.0, 1.0], val_loss=[3.5, 2.5, 2.75], accuracy=[0.1, 0.2, 0.3])
+    with_start = training(0, loss=[np.nan, 5.0, 4.0, 4.5], score=[0.9, 0.6, 0.7, 0.8])
+    figure = learning.training_curves({"a": both, "b": with_start}, ["loss", "accuracy", "score"])
+    loss, accuracy, score = figure.axes
+    curves_of = {line.get_label(): line for line in loss.lines if line.get_marker() == "None"}
+    assert list(curves_of) == ["a, training", "a, validation", "b, training"]
+    assert list(curves_of["a, validation"].get_ydata()) == [3.5, 2.5, 2.75]
+    assert curves_of["a, validation"].get_linestyle() == "--" and curves_of["a, training"].get_linestyle() == "-"
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in loss.lines if line.get_marker() == "o"]
+    # The untrained model, the best of "b", has no loss.
+    assert points[:2] == [(2, 2.0), (2, 2.5)] and points[2][0] == 0 and np.isnan(points[2][1])
+    assert len(accuracy.lines) == 2 and len(score.lines) == 2
+    assert score.get_ylabel() == "validation retrieval score"
+    (curve, best) = score.lines
+    assert list(curve.get_xdata()) == [0, 1, 2, 3] and curve.get_label() == "b"
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (0, 0.9)
+
+
+def test_a_quantity_that_no_training_has_leaves_an_empty_panel():
+    (panel,) = learning.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"]).axes
+    assert not panel.lines and panel.get_legend() is None
+
+
+def test_filters_and_activations_one_cell_each():
+    kernels = np.random.default_rng(0).normal(size=(3, 3, 3, 5))
+    drawn = [cell for cell in learning.filters(kernels, columns=4).axes if cell.images]
+    assert len(drawn) == 5
+    first = drawn[0].images[0].get_array()
+    assert first.shape == (3, 3, 3) and (first.min(), first.max()) == (0, 1)
+    maps = np.dstack([np.full((4, 4), 7.0), np.arange(16.0).reshape(4, 4), np.zeros((4, 4))])
+    drawn = [cell for cell in learning.activations(maps, most=2).axes if cell.images]
+    assert len(drawn) == 2
+    # A channel that is the same everywhere stays dark.
+    assert (drawn[0].images[0].get_array() == 0).all()
+    assert drawn[1].images[0].get_array()[3, 3] == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (3, 3, 1, 8), (3, 3, 4, 8)])
+def test_filters_refuse_what_is_no_filter_over_pictures(shape):
+    with pytest.raises(ValueError, match=r"\(h, w, 3, n\), got shape"):
+        learning.filters(np.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4, 8)])
+def test_activations_refuse_what_is_not_of_one_picture(shape):
+    with pytest.raises(ValueError, match=r"\(h, w, channels\), got shape"):
+        learning.activations(np.zeros(shape))
+
+
+def test_score_bars_show_what_the_table_says(case):
+    _, _, rules, ranking = case
+    scores = {"one": metrics.evaluate(ranking, rules), "again": metrics.evaluate(ranking, rules)}
+    panel = curves.score_bars(scores, "top-1").axes[0]
+    expected = scores["one"].mean("top-1")
+    assert [bar.get_width() for bar in panel.patches] == [expected, expected]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["one", "again"]

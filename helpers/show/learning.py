@@ -1,0 +1,70 @@
+"""What a network learnt, and how: curves of a training, its first filters, what its layers see."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from helpers.networks.training import Training
+from helpers.show.curves import COLOURS
+
+
+def training_curves(
+    trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy"), width: float = 11
+) -> Figure:
+    """One panel a quantity: over the training pictures (solid), over the validation pictures (dashed); ● is the best.
+
+    trainings : what to call it → the training. A quantity is a column of its table, such as ``score``; trainings that
+    lack it are left out of that panel.
+    """
+    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    for panel, quantity in zip(panels, quantities, strict=True):
+        for (name, training), colour in zip(trainings.items(), COLOURS, strict=False):
+            table = training.table.set_index("epoch")
+            for column, style, part in ((quantity, "-", "training"), (f"val_{quantity}", "--", "validation")):
+                if column in table:
+                    label = f"{name}, {part}" if quantity != "score" else name
+                    panel.plot(table.index, table[column], style, color=colour, label=label)
+                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=colour, markersize=5)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(quantity if quantity != "score" else "validation retrieval score")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+        if panel.lines:
+            panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure:
+    """First-layer filters as small pictures, each stretched to the full range of brightness.
+
+    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over colour pictures gives them.
+    """
+    if kernels.ndim != 4 or kernels.shape[2] != 3:
+        raise ValueError(f"filters over pictures are (h, w, 3, n), got shape {kernels.shape}")
+    return _sheet(list(np.moveaxis(kernels, 3, 0)), columns, width)
+
+
+def activations(maps: np.ndarray, columns: int = 16, most: int = 32, width: float = 10) -> Figure:
+    """The first channels of what a layer sees in one picture; bright is where a channel answers.
+
+    maps : float (h, w, channels).
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"what a layer sees in one picture is (h, w, channels), got shape {maps.shape}")
+    return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), columns, width)
+
+
+def _sheet(pictures: list[np.ndarray], columns: int, width: float) -> Figure:
+    lines = -(-len(pictures) // columns)
+    figure = Figure(figsize=(width, width / columns * lines), layout="constrained")
+    cells = figure.subplots(lines, columns, squeeze=False).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for cell, picture in zip(cells, pictures, strict=False):
+        low, high = picture.min(), picture.max()
+        # A channel that is the same everywhere has nothing to show; it stays dark.
+        shown = (picture - low) / (high - low) if high > low else np.zeros_like(picture)
+        cell.imshow(shown, cmap="magma", vmin=0, vmax=1)
+    return figure

@@ -1,0 +1,166 @@
+"""Examples: the right rows in the right order, decoded as everywhere else, and nothing that would teach nonsense."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from helpers.networks import examples
+from helpers.pictures import att_faces, reading, samples
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.reading import UnreadablePicture
+
+SIDE = 24
+MIXED = np.array([5, 0, 3, 3, 7, 1, 6])
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Eight pictures: colour, grey, of several shapes."""
+    kinds = samples.photos().subset([0, 40, 80, 120]), att_faces.load().subset([0, 100, 200, 300])
+    return ImageSet("eight", sum((kind.paths for kind in kinds), ()), np.arange(8), tuple("abcdefgh"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Four small files that a test may change."""
+    rng = np.random.default_rng(0)
+    files = tuple(tmp_path / f"{number}.png" for number in range(4))
+    for path in files:
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3)).astype(np.uint8)).save(path)
+    return ImageSet("own", files, np.array([0, 1, 0, 1]), ("a", "b"))
+
+
+def gathered(batches):
+    return [(inputs.numpy(), labels.numpy()) for inputs, labels in batches]
+
+
+@pytest.mark.parametrize("rule", reading.RESIZE_RULES)
+def test_pictures_are_what_reading_makes_of_them(images, rule):
+    wanted = np.stack([reading.resize(reading.read_picture(path), SIDE, rule) for path in images.paths])
+    found = examples.pictures(images, SIDE, rule).load(MIXED)
+    assert found.dtype == np.uint8 and (found == wanted[MIXED]).all()
+
+
+def test_batches_come_in_order_each_time(images):
+    train = examples.pictures(images, SIDE)
+    batches = train.batches(MIXED, 3)
+    assert len(batches) == 3
+    first, again = gathered(batches), gathered(batches)
+    assert [len(inputs) for inputs, _ in first] == [3, 3, 1]
+    for kind in (first, again, gathered(train.batches(MIXED, 3))):
+        assert (np.concatenate([inputs for inputs, _ in kind]) == train.load(MIXED)).all()
+        assert (np.concatenate([labels for _, labels in kind]) == MIXED).all()
+    assert first[0][0].dtype == np.uint8 and first[0][1].dtype == np.int64
+
+
+def test_one_hot_labels(images):
+    train = examples.pictures(images, SIDE)
+    labels = np.concatenate([labels for _, labels in gathered(train.batches(MIXED, 3, one_hot=9))])
+    assert labels.dtype == np.float32 and (labels == np.eye(9)[MIXED]).all()
+    # Another number of classes, and none, are not mixed up with it.
+    assert gathered(train.batches(MIXED, 3, one_hot=8))[0][1].shape == (3, 8)
+    assert gathered(train.batches(MIXED, 3))[0][1].shape == (3,)
+
+
+def test_shapes_are_known_before_anything_is_loaded(images):
+    inputs, labels = examples.pictures(images, SIDE).batches(MIXED, 3).element_spec
+    assert inputs == tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8) and labels == tf.TensorSpec((None,), tf.int64)
+
+
+def test_kept_pictures_equal_fresh_ones(own, monkeypatch):
+    rows = np.array([1, 2, 1])
+    kept = examples.pictures(own, 9)
+    first = kept.load(rows)
+    monkeypatch.setattr(examples, "KEEP_BYTES", 0)
+    fresh = examples.pictures(own, 9)
+    assert (fresh.load(rows) == first).all() and kept.fingerprint == fresh.fingerprint
+    for path in own.paths:
+        path.unlink()
+    # What was decoded once is in memory; what was not, or is never kept, is missed.
+    assert (kept.load(np.array([2, 1])) == first[[1, 0]]).all()
+    for train, row in ((kept, 0), (fresh, 1)):
+        with pytest.raises(UnreadablePicture, match=f"{row}.png does not exist"):
+            train.load(np.array([row]))
+
+
+def test_an_unreadable_picture_is_named_through_tensorflow(own):
+    own.paths[2].write_bytes(own.paths[2].read_bytes()[:40])
+    train = examples.pictures(own, 9)
+    with pytest.raises(UnreadablePicture, match="2.png"), train.own_errors():
+        gathered(train.batches(np.arange(4), 2))
+    # Errors of somebody else stay what they are.
+    with pytest.raises(KeyError, match="other"), train.own_errors():
+        raise KeyError("other")
+
+
+def test_the_fingerprint_is_of_content(own):
+    first = examples.pictures(own, 9).fingerprint
+    assert examples.pictures(own, 9).fingerprint == first
+    others = [
+        examples.pictures(own, 8),
+        examples.pictures(own, 9, "pad"),
+        examples.pictures(ImageSet("own", own.paths, np.array([0, 1, 1, 1]), ("a", "b")), 9),
+        examples.pictures(ImageSet("own", own.paths[::-1], own.labels, ("a", "b")), 9),
+    ]
+    content = bytearray(own.paths[3].read_bytes())
+    content[-20] ^= 1
+    own.paths[3].write_bytes(content)
+    others.append(examples.pictures(own, 9))
+    assert len({first, *(train.fingerprint for train in others)}) == 6
+
+
+def test_arrays_and_their_fingerprint():
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(600, 3)).astype(np.float32), np.arange(600) % 5
+    train = examples.arrays(inputs, labels)
+    assert (train.load(MIXED) == inputs[MIXED]).all() and train.load(MIXED).dtype == np.float32
+    assert repr(train) == "Examples(600 of 5 classes)" and len(train) == 600
+    assert examples.arrays(inputs.copy(), list(labels)).fingerprint == train.fingerprint
+    changed = inputs.copy()
+    changed[599, 2] += 1
+    others = [(changed, labels), (inputs, labels[::-1]), (inputs.astype(np.float64), labels),
+              (inputs.reshape(600, 3, 1), labels)]  # fmt: skip
+    assert train.fingerprint not in {examples.arrays(*other).fingerprint for other in others}
+
+
+def test_a_memory_mapped_file_is_read_row_by_row(tmp_path):
+    maps = np.random.default_rng(0).normal(size=(512, 16, 16, 32)).astype(np.float16)
+    maps.tofile(tmp_path / "maps.f16")
+    mapped = np.memmap(tmp_path / "maps.f16", np.float16, mode="r", shape=maps.shape)
+    tracemalloc.start()
+    try:
+        train = examples.arrays(mapped, np.arange(512))
+        found = [
+            (inputs[0, 0, 0].numpy(), labels.numpy()) for inputs, labels in train.batches(np.arange(512)[::-1], 16)
+        ]
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < maps.nbytes / 2
+    assert all((inputs == maps[labels[0], 0, 0]).all() for inputs, labels in found) and len(found) == 32
+    assert train.fingerprint == examples.arrays(maps, np.arange(512)).fingerprint
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: examples.arrays(np.zeros((3, 2)), [0, 1]), "there are 3 inputs for 2 labels"),
+        (lambda: examples.arrays(np.zeros((0, 2)), []), r"at least one row, got shape \(0,\)"),
+        (lambda: examples.arrays(np.zeros((2, 2)), [[0], [1]]), r"at least one row, got shape \(2, 1\)"),
+        (lambda: examples.arrays(np.zeros((3, 2)), [0, -1, -1]), "2 examples have no class .* leave distractors out"),
+        (lambda: examples.arrays(np.zeros((2, 2)), [0.5, 1.0]), "labels are integers.*float64"),
+        (lambda: examples.arrays(np.zeros((2, 2)), ["cat", "dog"]), "labels are integers"),
+    ],
+)
+def test_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_distractors_are_refused(images):
+    mixed = ImageSet("mixed", images.paths, np.array([0, 1, -1, 2, 3, -1, 4, 5]), tuple("abcdef"))
+    with pytest.raises(ValueError, match="2 examples have no class"):
+        examples.pictures(mixed, SIDE)
