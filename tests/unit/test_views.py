@@ -1,0 +1,201 @@
+"""Views: the mean over a picture and its changed selves, kept apart in the store, independent of the batch."""
+
+import numpy as np
+import pytest
+
+from helpers.features.colour_shape import ColourHistogram, Pixels
+from helpers.features.views import Views
+from helpers.pictures import samples
+from helpers.pictures.imageset import concatenate, from_folder
+from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+
+
+class Counting(Pixels):
+    """Pixels that count what they compute."""
+
+    seen = 0
+
+    def compute(self, pixels):
+        self.seen += len(pixels)
+        return super().compute(pixels)
+
+
+@pytest.fixture
+def photos():
+    return samples.photos().subset(range(0, 240, 12))
+
+
+def read(images, size, rule="squash"):
+    return [resize(read_picture(path), size, rule) for path in images.paths]
+
+
+def mean_one_by_one(describer, groups_of_views):
+    """float32 (n, dim): every view of every picture described alone, added, brought to length one."""
+    rows = []
+    for views in groups_of_views:
+        total = np.zeros(describer.dim)
+        for view in views:
+            total += describer.describe_arrays([view])[0]
+        rows.append(total / np.linalg.norm(total))
+    return np.array(rows, dtype=np.float32)
+
+
+def test_mirror_is_the_mean_of_two_whichever_way_it_is_asked(own_cache, photos):
+    wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16)])
+    both = Views(Pixels())
+    assert both.name == "pixels+mirror" and both.dim == 256
+    ways = [both.describe(photos, cache=False)]
+    assert not list(own_cache.rglob("*.sqlite")), "vectors were kept that nobody wanted kept"
+    ways += [both.describe(photos), both.describe(photos)]
+    ways.append(both.describe_arrays([read_picture(path) for path in photos.paths]))
+    for vectors in ways:
+        assert vectors.dtype == np.float32 and np.allclose(vectors, wanted, atol=1e-6)
+    assert np.abs(wanted - Pixels().describe(photos)).max() > 0.1, "the mirror image changed nothing"
+
+
+def test_a_picture_and_its_mirror_image_have_one_vector(photos):
+    pixels = read(photos, 16)
+    mirrored = [np.ascontiguousarray(p[:, ::-1]) for p in pixels]
+    assert np.allclose(Views(Pixels()).describe_arrays(pixels), Views(Pixels()).describe_arrays(mirrored), atol=1e-6)
+    assert not np.allclose(Pixels().describe_arrays(pixels), Pixels().describe_arrays(mirrored), atol=0.1)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
+    from helpers.pictures.augmentation import Augmentation, copies
+
+    wanted, photos = [], photos.subset(range(5))
+    for picture in read(photos, 16):
+        views = [picture, picture[:, ::-1].copy()] if mirror else [picture]
+        # Copy i is what epoch i of a layer of this seed makes of a picture that is alone.
+        views += [copies(picture[None], Augmentation("classic", seed=3, epoch=i))[0, 0] for i in range(2)]
+        wanted.append(views)
+    many = Views(Pixels(), mirror=mirror, recipe="classic", copies=2, seed=3)
+    assert many.name == ("pixels+mirror+2-classic" if mirror else "pixels+2-classic")
+    slow = mean_one_by_one(Pixels(), wanted)
+    assert np.allclose(many.describe(photos), slow, atol=1e-6)
+    assert np.allclose(many.describe_arrays(read(photos, 16)), slow, atol=1e-6)
+
+
+def test_company_changes_nothing(own_cache, photos):
+    """The draws must not depend on the batch, or a run that was killed and resumed would give other vectors."""
+    settings = {"recipe": "classic", "copies": 2}
+    together = Views(Pixels(), **settings).describe(photos, cache=False)
+    small = Pixels()
+    small.batch_size = 3
+    reverse = photos.subset(range(len(photos))[::-1])
+    assert np.allclose(Views(small, **settings).describe(reverse, cache=False)[::-1], together, atol=1e-6)
+    assert Views(small, **settings).fingerprint == Views(Pixels(), **settings).fingerprint
+
+
+def test_the_store_keeps_views_apart_and_shares_the_picture_itself(own_cache, photos):
+    counting = Counting()
+    plain = counting.describe(photos)
+    mean = Views(counting).describe(photos)
+    assert counting.seen == 2 * len(photos), "the picture itself was described again, or the mirror image never"
+    again = Counting()
+    assert np.array_equal(Views(again).describe(photos), mean) and np.array_equal(again.describe(photos), plain)
+    assert again.seen == 0
+    assert not np.allclose(plain, mean, atol=0.05)
+
+
+def test_whatever_changes_the_vectors_changes_the_fingerprint():
+    made = [
+        Pixels(),
+        Views(Pixels()),
+        Views(Pixels(8)),
+        Views(ColourHistogram()),
+        Views(ColourHistogram((8, 8, 2))),
+        Views(Pixels(), recipe="classic", copies=1),
+        Views(Pixels(), mirror=False, recipe="classic", copies=1),
+        Views(Pixels(), recipe="classic", copies=2),
+        Views(Pixels(), recipe="classic", copies=1, seed=1),
+        Views(Pixels(), recipe="colour-jitter", copies=1),
+    ]
+    every = [view.fingerprint for views in made[1:] for view in views.views[1:]]
+    assert len({describer.fingerprint for describer in made}) == len(made)
+    # Mirror images by four describers, copies of Pixels() by four draws; some stand in several.
+    assert len(set(every)) == 4 + 4
+    assert Views(Pixels(), recipe="classic", copies=1).fingerprint == made[5].fingerprint
+
+
+def test_a_describer_that_is_changed_after_it_was_wrapped(own_cache, photos):
+    """As a network that is trained further: nothing old may be served."""
+    inner = Pixels()
+    both = Views(inner)
+    before, name = both.describe(photos), both.fingerprint
+    inner.resize_rule = "crop"
+    assert both.fingerprint != name
+    wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16, "crop")])
+    assert np.allclose(both.describe(photos), wanted, atol=1e-6)
+    assert not np.allclose(both.describe(photos), before, atol=0.05)
+
+
+def test_lengths_stay_where_they_are_not_brought_to_one(photos):
+    loud = Pixels()
+    loud.normalise = False
+    pixels = read(photos, 16)
+    alone = [loud.describe_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
+    vectors = Views(loud).describe_arrays(pixels)
+    assert np.allclose(vectors, (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-3)
+    assert np.allclose(Views(loud).describe(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
+    assert np.linalg.norm(vectors, axis=1).min() > 10
+
+
+def test_a_flat_picture_has_a_defined_vector(own_cache, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20), (77, 77, 77)).save(tmp_path / "flat.png")
+    assert (Views(Pixels()).describe(from_folder(tmp_path)) == 0).all()
+
+
+def test_broken_pictures_are_nan_after_one_warning(own_cache, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"oh")
+    images = concatenate("some broken", [photos, from_folder(tmp_path)])
+    with pytest.warns(UnreadablePictureWarning, match=r"1 of 21(.|\n)*broken\.jpg") as caught:
+        vectors = Views(Pixels()).describe(images)
+    assert len(caught) == 1
+    assert np.isnan(vectors[20]).all() and np.isfinite(vectors[:20]).all()
+    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+        Views(Pixels()).describe(images, strict=True)
+
+
+def test_each_view_takes_its_time():
+    both = Views(Pixels())
+    assert both.pictures_per_second is None
+    both.of.computed, both.of.seconds = 200, 10
+    assert both.pictures_per_second is None, "the mirror image's rate is not known yet"
+    both.views[1].computed, both.views[1].seconds = 100, 10
+    # 1/20 s for the picture and 1/10 s for its mirror image.
+    assert both.pictures_per_second == pytest.approx(1 / 0.15)
+
+
+def test_the_rate_is_measured_on_every_view(own_cache):
+    both = Views(Pixels())
+    both.describe(samples.photos().subset(range(120)), cache=False)
+    rates = [view.pictures_per_second for view in both.views]
+    assert both.pictures_per_second == pytest.approx(1 / sum(1 / rate for rate in rates))
+
+
+def test_what_results_tell_of_the_weights(resnet50):
+    both = Views(resnet50)
+    assert (both.name, both.weights, both.dim, both.size) == ("resnet50+mirror", "imagenet", 2048, 224)
+    assert both.origin == {**resnet50.origin, "views": 2}
+    assert Views(Pixels()).origin == {"views": 2} and Views(Pixels()).weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"mirror": False}, ValueError, "no view beside"),
+        ({"recipe": "classic"}, ValueError, "belong together"),
+        ({"copies": 2}, ValueError, "belong together"),
+        ({"recipe": "classic", "copies": -1}, ValueError, "belong together"),
+        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two pictures"),
+        ({"recipe": "blur", "copies": 1}, KeyError, "there are: classic"),
+        ({"recipe": "classic", "copies": 1, "seed": -1}, ValueError, "negative"),
+    ],
+)
+def test_bad_input_is_named(settings, error, told):
+    with pytest.raises(error, match=told):
+        Views(Pixels(), **settings)
