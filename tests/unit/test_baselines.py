@@ -1,0 +1,203 @@
+"""The networks from scratch: their layers and parameters as described, where they are cut, and that they learn."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers.features.deep import ModelDescriber
+from helpers.networks import baselines, examples
+from helpers.networks.baselines import Schedule
+from helpers.networks.training import Plateau
+
+SMALL = {
+    "student_faces": lambda seed=0: baselines.student_faces(3, 30, seed=seed),
+    "student_objects": lambda seed=0: baselines.student_objects(3, 30, seed=seed),
+    "student_objects_moved": lambda seed=0: baselines.student_objects(3, 30, dropout_after_softmax=False, seed=seed),
+    "corrected": lambda seed=0: baselines.corrected(3, 30, (8, 8), seed=seed),
+}
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (4, 30, 30, 3)).astype(np.float32)
+
+
+def first_weights(model):
+    return np.concatenate([np.ravel(value) for value in model.get_weights()])
+
+
+class TestParameters:
+    def test_student_faces_sits_in_its_classifier(self):
+        model = baselines.student_faces(40)
+        assert baselines.embedder(model).output_shape == (None, 107_648)
+        assert model.get_layer("classifier").count_params() == 107_648 * 40 + 40
+        assert model.count_params() == 93_248 + 107_648 * 40 + 40
+
+    def test_student_objects(self):
+        model = baselines.student_objects(10)
+        convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+        assert [layer.filters for layer in convolutions] == [8, 16, 16, 32, 32]
+        assert [layer.strides[0] for layer in convolutions] == [3, 2, 1, 2, 1]
+        assert convolutions[0].kernel_size == (7, 7)
+        assert all(layer.kernel_regularizer is not None for layer in convolutions)
+        # 224 → 75 → 38 → 38 → 19 → 19, pooled to 10.
+        assert baselines.embedder(model).output_shape == (None, 10 * 10 * 32)
+
+    def test_the_dropout_is_moved_and_nothing_else(self):
+        published, moved = (baselines.student_objects(10, 64, where) for where in (True, False))
+        assert [layer.name for layer in published.layers[-2:]] == ["classifier", published.layers[-1].name]
+        assert isinstance(published.layers[-1], keras.layers.Dropout)
+        assert isinstance(moved.layers[-2], keras.layers.Dropout) and moved.layers[-1].name == "classifier"
+        np.testing.assert_array_equal(first_weights(published), first_weights(moved))
+
+    def test_the_corrected_one_does_not_grow_with_the_picture(self):
+        small, large = baselines.corrected(10, 32), baselines.corrected(10, 96)
+        assert small.count_params() == large.count_params() < 300_000
+        assert baselines.embedder(large).output_shape == (None, 128)
+
+
+@pytest.mark.parametrize("name", SMALL)
+class TestEveryNetwork:
+    def test_gives_probabilities(self, name, noise):
+        given = SMALL[name]()(noise)
+        assert given.shape == (4, 3)
+        np.testing.assert_allclose(np.sum(given, axis=1), 1, rtol=1e-5)
+
+    def test_the_seed_decides_the_first_weights(self, name):
+        np.testing.assert_array_equal(first_weights(SMALL[name](1)), first_weights(SMALL[name](1)))
+        assert not np.array_equal(first_weights(SMALL[name](1)), first_weights(SMALL[name](2)))
+
+    def test_what_is_cut_off_is_the_classifier(self, name, noise):
+        model = SMALL[name]()
+        vectors = baselines.embedder(model)(noise)
+        weights, bias = model.get_layer("classifier").get_weights()
+        np.testing.assert_allclose(model(noise), keras.ops.softmax(vectors @ weights + bias), rtol=1e-4, atol=1e-6)
+
+    def test_becomes_a_describer(self, name, noise):
+        embedder = baselines.embedder(SMALL[name]())
+        describer = ModelDescriber(name, embedder, "nothing yet")
+        vectors = describer.compute(noise.astype(np.uint8))
+        assert vectors.shape == (4, describer.dim)
+        # Off, as augmentation and dropout have to be, it gives the same again.
+        np.testing.assert_array_equal(vectors, describer.compute(noise.astype(np.uint8)))
+
+
+def test_the_corrected_one_augments_only_while_it_trains(noise):
+    model = SMALL["corrected"]()
+    first = model.layers[0]
+    np.testing.assert_array_equal(first(noise), noise)
+    assert not np.allclose(first(noise, training=True), noise)
+    changed = keras.Model(model.inputs[0], model.layers[1].output)
+    assert not np.allclose(changed(noise, training=True), changed(noise))
+
+
+class TestDropoutBehindTheSoftmax:
+    """What the docstring and notebook 04 say of it: the right class dropped, among ten equal ones."""
+
+    @pytest.fixture
+    def dropped(self):
+        import tensorflow as tf
+
+        def run(loss, label, keep):
+            scores = tf.Variable(np.zeros((1, 10), np.float32))
+            with tf.GradientTape() as tape:
+                value = loss(label, tf.nn.softmax(scores) * keep / 0.8)
+            return float(value), tape.gradient(value, scores).numpy()[0]
+
+        return run
+
+    def test_with_class_numbers_a_ninth_of_the_pull_is_left(self, dropped):
+        keep = np.ones((1, 10), np.float32)
+        loss = keras.losses.SparseCategoricalCrossentropy()
+        kept, gradient = dropped(loss, np.array([3]), keep)
+        assert kept == pytest.approx(np.log(10), abs=1e-4)
+        assert gradient[3] == pytest.approx(-0.9, abs=1e-4)
+        keep[0, 3] = 0
+        lost, gradient = dropped(loss, np.array([3]), keep)
+        assert lost == pytest.approx(-np.log(1e-7), abs=0.2)
+        assert gradient[3] == pytest.approx(-0.1, abs=1e-4)
+
+    def test_with_one_hot_labels_nothing_is_learnt(self, dropped):
+        keep = np.ones((1, 10), np.float32)
+        keep[0, 3] = 0
+        lost, gradient = dropped(keras.losses.CategoricalCrossentropy(), np.eye(10)[[3]], keep)
+        assert lost == pytest.approx(-np.log(1e-7), abs=0.01)
+        assert np.abs(gradient).max() == 0
+
+
+class TestSchedule:
+    def rates(self, schedule, steps_per_epoch):
+        model = baselines.compiled(SMALL["corrected"](), schedule, steps_per_epoch)
+        rate = model.optimizer._learning_rate
+        return [float(rate(step)) for step in range(schedule.epochs * steps_per_epoch + 1)]
+
+    def test_the_cosine_warms_up_and_ends_at_nothing(self):
+        rates = self.rates(Schedule(10, 8, rate=1e-2, cosine=True), 10)
+        assert rates[0] == pytest.approx(1e-3)
+        assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-2)
+        assert rates[55] == pytest.approx(5e-3, rel=0.01)
+        assert rates[-1] == pytest.approx(0, abs=1e-6)
+        assert (np.diff(rates[10:]) < 0).all()
+
+    def test_one_step_is_enough_for_it(self):
+        assert np.isfinite(self.rates(Schedule(1, 8, cosine=True), 1)).all()
+
+    def test_cosine_or_plateau(self):
+        with pytest.raises(ValueError, match="not both"):
+            Schedule(10, 8, cosine=True, plateau=Plateau())
+
+    def test_what_is_smoothed_is_one_hot(self):
+        with pytest.raises(ValueError, match="one_hot=True"):
+            Schedule(10, 8, smoothing=0.1)
+
+
+class TestTrain:
+    """Three classes: bright on top, bright at the bottom, bright in the middle."""
+
+    @pytest.fixture
+    def stripes(self):
+        rng = np.random.default_rng(0)
+        labels = np.arange(48) % 3
+        pixels = rng.integers(0, 100, (48, 30, 30, 3))
+        for picture, label in zip(pixels, labels, strict=True):
+            picture[label * 10 : label * 10 + 10] += 100
+        pixels = pixels.astype(np.uint8)
+        return examples.arrays(pixels[:36], labels[:36]), examples.arrays(pixels[36:], labels[36:])
+
+    @pytest.mark.parametrize(
+        ("name", "schedule"),
+        [
+            ("student_faces", Schedule(6, 6)),
+            ("corrected", Schedule(10, 6, rate=1e-2, cosine=True, one_hot=True, smoothing=0.1)),
+        ],
+    )
+    def test_it_learns(self, own_cache, stripes, name, schedule):
+        model = SMALL[name]()
+        trained = baselines.train(model, schedule, *stripes, name=name, progress=False)
+        assert trained.monitor == "val_loss"
+        assert trained.best["val_accuracy"] >= 0.9
+        # The model has the weights of that epoch.
+        teaching, validation = stripes
+        found = model.predict(validation.load(np.arange(12)), verbose=0).argmax(axis=1)
+        assert (found == validation.labels).mean() == pytest.approx(trained.best["val_accuracy"])
+        again = baselines.train(SMALL[name](), schedule, *stripes, name=name, progress=False)
+        assert again.computed == 0 and again.best_epoch == trained.best_epoch
+
+    def test_the_schedule_is_kept(self, own_cache, stripes):
+        schedule = Schedule(8, 36, rate=1e-12, plateau=Plateau(0.5, 1, 0.0), patience=2)
+        trained = baselines.train(SMALL["student_faces"](), schedule, *stripes, name="still", progress=False)
+        assert len(trained.table) == 3, "at such a rate nothing gets better, so patience ends it after two more"
+        assert trained.table["learning_rate"].to_numpy() == pytest.approx([1e-12, 1e-12, 5e-13], abs=1e-15)
+
+
+def test_the_table_names_each_network_with_its_schedule():
+    built = {name: make(2, 40, seed=1).name for name, (make, _) in baselines.NETWORKS.items()}
+    assert built == {name: name.replace("-", "_") for name in built}
+    assert [schedule.epochs for _, schedule in baselines.NETWORKS.values()] == [10, 60, 60, 40]
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="at least 22 pixels, got 20"):
+        baselines.student_faces(3, 20)
+    with pytest.raises(ValueError, match="two classes, got 1"):
+        baselines.corrected(1)
