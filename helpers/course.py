@@ -204,9 +204,18 @@ def _save(notebook: Path, executed_copy: Path) -> None:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = count
+                for texts in (output, output.get("data", {})):
+                    texts |= {key: _anywhere(text) for key, text in texts.items() if isinstance(text, str)}
     temporary = notebook.with_suffix(".part")
     nbformat.write(executed, temporary)
     temporary.replace(notebook)
+
+
+def _anywhere(text: str) -> str:
+    """The text without the folders of whoever ran it: an error message names them, a saved notebook must not."""
+    for folder, name in ((paths.cache_dir(), "data/cache"), (paths.ROOT, ".")):
+        text = text.replace(str(folder), name)
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:

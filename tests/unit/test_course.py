@@ -37,3 +37,19 @@ def test_a_process_that_hangs_is_ended_with_its_children():
 def test_the_reason_is_the_last_line_that_says_something():
     assert course._last_line("Traceback\n\x1b[31mValueError: no\x1b[0m\n\n") == "ValueError: no"
     assert course._last_line("") == "it said nothing"
+
+
+def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatch):
+    import nbformat
+
+    from helpers import paths
+
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    said = f"copy it into {tmp_path / 'cache'}/weights, see {paths.ROOT}/README.md"
+    output = nbformat.v4.new_output("display_data", data={"text/html": said, "text/plain": ["kept as it is"]})
+    printed = nbformat.v4.new_output("stream", name="stdout", text=said)
+    cell = nbformat.v4.new_code_cell("1", outputs=[output, printed])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    saved = nbformat.read(tmp_path / "x.ipynb", as_version=4).cells[0].outputs
+    assert saved[0].data["text/html"] == saved[1].text == "copy it into data/cache/weights, see ./README.md"
