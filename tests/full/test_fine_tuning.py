@@ -1,0 +1,61 @@
+"""Transfer learning on the mirror's pictures: what notebook 05 says of Imagenette and Caltech-101, measured again."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import held_out, intervals, metrics, protocol
+from helpers.features.describer import describer
+from helpers.features.feature_maps import feature_maps, vectors
+from helpers.networks import examples, training, transfer
+from helpers.networks.metric_losses import MarginSoftmaxLoss
+from helpers.pictures import caltech101, imagenet
+from helpers.search.index import open_index
+
+pytestmark = pytest.mark.skipif(
+    paths.mirror_dir() is None,
+    reason="NOT TESTED: fine-tuning on Imagenette needs the data sets; set LOOKALIKE_MIRROR to their folder",
+)
+
+
+def scored(rules, matrix):
+    return metrics.evaluate(protocol.run(rules, matrix, open_index("exact:cosine")), rules)
+
+
+def test_tuning_the_last_block_lifts_imagenette():
+    """One epoch, both stages: mAP from 0.807 to at least 0.90 on pictures that were never learnt from."""
+    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    learn = held_out.learnable(rules, images)
+    row_of = {key: row for row, key in enumerate(images.keys)}
+    rows = np.array([row_of[key] for key in learn.keys])
+    assert len(learn) == 1000 and not set(rows.tolist()) & set(rules.queries.tolist())
+
+    cut = transfer.halves("resnet50")
+    maps = feature_maps(images, cut, progress=False)
+    before = scored(rules, vectors(cut.tail, maps))
+    assert before.mean("mAP") == pytest.approx(0.807, abs=0.01), "16-bit maps change nothing"
+
+    loss = MarginSoftmaxLoss("cosface", margin=0.2, scale=16)
+    head = transfer.head(2048, 10, cosine=True)
+    head.compile(keras.optimizers.Adam(3e-4), loss, jit_compile=False)
+    as_long = vectors(cut.tail, maps[rows], normalise=False)
+    training.fit(head, examples.arrays(as_long, learn.labels), name="test-head", epochs=40, progress=False)
+    model = transfer.warmed_up(cut.tail, head)
+    model.compile(keras.optimizers.Adam(3e-5), loss, jit_compile=False)
+    training.fit(model, examples.arrays(maps[rows], learn.labels), name="test-tuned", epochs=1, progress=False)
+    after = scored(rules, vectors(cut.tail, maps))
+
+    paired = intervals.paired_difference(after.values["mAP"], before.values["mAP"])
+    assert after.mean("mAP") >= 0.90 and paired.low > 0.05 and paired.p_value < 0.01
+    assert after.mean("top-1") >= before.mean("top-1") - 0.02
+
+
+def test_what_imagenet_knows_of_caltech101():
+    rules, images = protocol.frozen("caltech101-leave-one-out").bind(caltech101.load())
+    score = scored(rules, describer("resnet50").describe(images, progress=False))
+    known = np.isin(images.class_names, list(caltech101.KNOWN_TO_IMAGENET))
+    assert (known.sum(), (~known).sum()) == (17, 13)
+    known = known[rules.labels[rules.queries]]
+    assert score.values["mAP"][known].mean() == pytest.approx(0.847, abs=0.01)
+    assert score.values["mAP"][~known].mean() == pytest.approx(0.730, abs=0.01)
