@@ -11,7 +11,7 @@ SMOKE = {
     "01_faces": {"MAX_PEOPLE": 8},
     "02_objects": {"PER_CLASS": 6},
     "03_augmentation": {"MAX_PICTURES": 20, "COPIES": 3},
-    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 4},
+    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8},
     "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "MAX_PEOPLE": 8},
     "09_knn_search": {"MAX_QUERIES": 60},
     "10_evaluation": {"MAX_QUERIES": 60, "RESAMPLES": 200},
