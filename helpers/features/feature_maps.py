@@ -33,7 +33,8 @@ def feature_maps(
     """float16 (n, h, w, channels), memory-mapped and read-only: row *i* is what the trunk makes of picture *i*.
 
     Kept under ``maps/`` in the cache by the pictures' content, the trunk (its weights and size) and the resize rule. A
-    call that was killed goes on where it was. ResNet50 at 224 × 224 takes 401 kB a picture.
+    call that was killed goes on where it was, and a picture that was in an earlier set is not computed again: its map
+    is copied. ResNet50 at 224 × 224 takes 401 kB a picture.
 
     float16 keeps 11 bits; the vectors that the tail makes of such maps differ by less than 1e-3 in cosine distance,
     which a test holds.
@@ -46,7 +47,12 @@ def feature_maps(
     shape = (len(images), *halves.trunk.outputs[0].shape[1:])
     if not len(images):
         return np.empty(shape, np.float16)  # an empty file can't be mapped
-    path = _file(images, halves, resize)
+    key = {
+        # The zoo's name stands for the preprocessing.
+        "network": halves.name, "trunk": fingerprint(halves.trunk), "resize": resize,
+        "pictures": [content_hash(path).hex() for path in images.paths],
+    }  # fmt: skip
+    path = _file(images.name, key)
     needed = 2 * int(np.prod(shape))
     if not path.is_file():
         part = path.with_suffix(".part")
@@ -54,7 +60,10 @@ def feature_maps(
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.is_file():
-                    _compute(images, halves, resize, batch_size, progress, part, needed // len(images))
+                    _compute(images, halves, key, batch_size, progress, part, shape)
+                    described = path.with_suffix(".json.part")
+                    described.write_text(json.dumps(key))
+                    described.replace(path.with_suffix(".json"))
                     part.replace(path)
         except OSError as error:
             if isinstance(error, FeatureMapError):
@@ -71,21 +80,19 @@ def feature_maps(
     return np.memmap(path, np.float16, mode="r", shape=shape)
 
 
-def _file(images: ImageSet, halves: Halves, resize: str) -> Path:
-    key = {
-        # The zoo's name stands for the preprocessing.
-        "network": halves.name, "trunk": fingerprint(halves.trunk), "resize": resize,
-        "pictures": [content_hash(path).hex() for path in images.paths],
-    }  # fmt: skip
+def _file(name: str, key: dict) -> Path:
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    name = re.sub(r"[^\w.-]+", "-", images.name.split(",")[0])
-    return paths.cache_dir() / "maps" / f"{halves.name}-{name}-{digest}.f16"
+    name = re.sub(r"[^\w.-]+", "-", name.split(",")[0])
+    return paths.cache_dir() / "maps" / f"{key['network']}-{name}-{digest}.f16"
 
 
-def _compute(images, halves: Halves, resize, batch_size, progress, part: Path, picture_bytes: int) -> None:
+def _compute(images, halves: Halves, key: dict, batch_size, progress, part: Path, shape) -> None:
     # Written in order, so the length of the file says how many pictures are done; a torn one is done again.
+    picture_bytes = 2 * int(np.prod(shape[1:]))
     done = part.stat().st_size // picture_bytes if part.is_file() else 0
-    step = stepper(halves.trunk, zoo.preprocessing(halves.name), halves.size)
+    known = _known(part.parent, key, shape[1:])
+    new = [row for row in range(done, len(images)) if key["pictures"][row] not in known]
+    computed = _through_trunk([images.paths[row] for row in new], halves, key["resize"], batch_size)
     bar = tqdm(
         total=len(images), initial=done, desc=f"{halves.name} trunk · {images.name}", unit="picture",
         disable=None if progress else True,
@@ -93,18 +100,40 @@ def _compute(images, halves: Halves, resize, batch_size, progress, part: Path, p
     with part.open("r+b" if part.is_file() else "wb") as file, bar:
         file.truncate(done * picture_bytes)
         file.seek(0, os.SEEK_END)
-        for rows, pixels in reading.batches(images.paths[done:], halves.size, resize, batch_size, strict=True):
-            with np.errstate(over="ignore"):  # said below, with the picture's name
-                maps = step(pixels).numpy().astype(np.float16)
-            fits = np.isfinite(maps).all(axis=(1, 2, 3))
-            if not fits.all():
-                raise FeatureMapError(
-                    f"{halves.name}: a value of the feature map of {images.paths[done + rows[np.argmin(fits)]]} does "
-                    f"not fit into float16 (±{np.finfo(np.float16).max:.0f}). Train from pictures instead."
-                )
-            file.write(np.ascontiguousarray(maps))
+        for picture in key["pictures"][done:]:
+            file.write(np.ascontiguousarray(known[picture] if picture in known else next(computed)))
             file.flush()
-            bar.update(len(rows))
+            bar.update()
+
+
+def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
+    """Content of a picture → its map in the file of another set, made by the same trunk."""
+    known = {}
+    for described in folder.glob(f"{key['network']}-*.json"):
+        other = json.loads(described.read_text())
+        kept, whole = described.with_suffix(".f16"), (len(other["pictures"]), *shape)
+        if (
+            all(other[name] == key[name] for name in ("network", "trunk", "resize"))
+            and kept.is_file()
+            and kept.stat().st_size == 2 * int(np.prod(whole))
+        ):
+            known |= zip(other["pictures"], np.memmap(kept, np.float16, mode="r", shape=whole), strict=True)
+    return known
+
+
+def _through_trunk(paths, halves: Halves, resize, batch_size):
+    """One map a picture, in order."""
+    step = stepper(halves.trunk, zoo.preprocessing(halves.name), halves.size)
+    for rows, pixels in reading.batches(paths, halves.size, resize, batch_size, strict=True):
+        with np.errstate(over="ignore"):  # said below, with the picture's name
+            maps = step(pixels).numpy().astype(np.float16)
+        for row, one in zip(rows, maps, strict=True):
+            if not np.isfinite(one).all():
+                raise FeatureMapError(
+                    f"{halves.name}: a value of the feature map of {paths[row]} does not fit into float16 "
+                    f"(±{np.finfo(np.float16).max:.0f}). Train from pictures instead."
+                )
+            yield one
 
 
 def vectors(tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalise: bool = True) -> np.ndarray:

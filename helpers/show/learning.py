@@ -36,6 +36,32 @@ def training_curves(
     return figure
 
 
+def gains(
+    differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str,
+    width: float = 7,
+) -> Figure:  # fmt: skip
+    """What each method gains over a reference: the mean with its interval, each seed as a ring; 0 is no gain.
+
+    differences : name → (mean, low, high). seeds : name → the gain of each seed.
+    """
+    figure = Figure(figsize=(width, 0.9 + 0.42 * len(differences)), layout="constrained")
+    panel = figure.subplots()
+    names = list(differences)[::-1]
+    for place, name in enumerate(names):
+        mean, low, high = differences[name]
+        panel.plot([low, high], [place, place], "-", color=COLOURS[0], linewidth=2)
+        panel.plot(mean, place, "o", color=COLOURS[0], markersize=7)
+        panel.plot(
+            seeds[name], [place - 0.22] * len(seeds[name]), "o", color=COLOURS[1], fillstyle="none", markersize=5
+        )
+    panel.axvline(0, linestyle="--", color="0.4")
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(-0.6, len(names) - 0.5)
+    panel.set_xlabel(xlabel)
+    panel.grid(axis="x", alpha=0.3)
+    return figure
+
+
 def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure:
     """First-layer filters as small pictures, each stretched to the full range of brightness.
 

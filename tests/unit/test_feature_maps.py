@@ -100,6 +100,32 @@ def test_a_killed_call_goes_on_where_it_was(own_cache, photos):
     assert np.allclose(again[5:], fresh[5:], rtol=2e-3, atol=1e-3)
 
 
+def test_a_picture_of_an_earlier_set_is_not_computed_again(own_cache, photos):
+    first = np.array(compute(photos.subset([0, 3, 6]), small()))
+    (file,) = files()
+    marked = np.full((4, 4, 8), 7, np.float16)
+    file.write_bytes(marked.tobytes() + file.read_bytes()[ROW:])
+    mixed = compute(photos.subset([5, 6, 0, 1]), small())
+    assert np.array_equal(mixed[1], first[2]) and (mixed[2] == 7).all(), "copied, to the right places"
+    alone = [compute(photos.subset([row]), small())[0] for row in (5, 1)]
+    assert np.array_equal(mixed[0], alone[0]) and np.array_equal(mixed[3], alone[1])
+    # Not from another resize rule, another trunk, or a damaged file.
+    assert not (compute(photos.subset([0]), small(), resize="pad") == 7).all()
+    other = small()
+    other.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
+    assert not (compute(photos.subset([0]), other) == 7).all()
+    for path in files():
+        path.write_bytes(path.read_bytes() + b" ")
+    assert not (compute(photos.subset([0, 1, 2]), small()) == 7).any()
+
+
+def test_a_file_whose_pictures_nobody_wrote_down_is_still_read(own_cache, photos):
+    maps = np.array(compute(photos, small()))
+    for described in files(".json"):
+        described.unlink()
+    assert np.array_equal(compute(photos, small()), maps)
+
+
 def test_killed_before_the_last_step(own_cache, photos):
     fresh = np.array(compute(photos, small()))
     (file,) = files()

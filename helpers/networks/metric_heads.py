@@ -1,0 +1,148 @@
+"""Linear heads for metric learning: where they begin, and how they go back onto the network whose vectors they map.
+
+With a few hundred pictures to learn from, a head that begins at random first has to find again what the network knew.
+Both starts here are closed formulas: `principal_axes` keeps the cosines as they are, `within_class_whitening` is
+already a learnt metric, the best without gradient descent, so a referee as well as a start.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+class LinearMap(NamedTuple):
+    """x → (x − mean) · kernel: vectors (n, dim) → (n, out).
+
+    Attributes
+    ----------
+    mean : float32 (dim,), of the pictures that it was computed from.
+    kernel : float32 (dim, out); the starts have a mean squared column length of 1, so that one learning rate suits all.
+    """
+
+    mean: np.ndarray
+    kernel: np.ndarray
+
+    def centred(self, vectors: np.ndarray) -> np.ndarray:
+        """float (n, dim) → float32 (n, dim): less the mean, what `head` takes.
+
+        All vectors of a network lie in one narrow cone. Without its axis the gradients are about what differs; with
+        it they are mostly about what all pictures share, and a collapse is near.
+        """
+        return np.asarray(vectors, np.float32) - self.mean
+
+    def apply(self, vectors: np.ndarray, normalise: bool = True) -> np.ndarray:
+        """float (n, dim) → float32 (n, out), of length one unless told otherwise; a zero stays zero."""
+        mapped = self.centred(vectors) @ self.kernel
+        if not normalise:
+            return mapped
+        length = np.linalg.norm(mapped, axis=1, keepdims=True)
+        return mapped / np.where(length > 0, length, 1)
+
+    def first(self, out: int) -> "LinearMap":
+        """Its first ``out`` numbers; all of them where it gives fewer."""
+        return LinearMap(self.mean, self.kernel[:, :out])
+
+    def learnt(self, head: "keras.Model") -> "LinearMap":
+        """What a `head` that began here has become."""
+        return LinearMap(self.mean, head.get_layer("embedding").get_weights()[0])
+
+
+def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
+    """The ``out`` directions in which the vectors differ most, turned and not stretched: distances nearly stay.
+
+    vectors : float (n, dim).
+
+    Raises
+    ------
+    ValueError : n vectors around their mean have no more than n − 1 directions (nor more than dim).
+    """
+    vectors = _vectors(vectors)
+    most = min(len(vectors) - 1, vectors.shape[1])
+    if not 1 <= out <= most:
+        raise ValueError(f"{vectors.shape[0]} vectors of {vectors.shape[1]} numbers have {most} axes, not {out}")
+    mean = vectors.mean(axis=0)
+    axes = np.linalg.svd(vectors - mean, full_matrices=False)[2][:out].T
+    return _scaled(axes, mean)
+
+
+def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: float = 1.0) -> LinearMap:
+    """Shrinks the directions in which pictures of one class differ, until they differ equally in all.
+
+    The symmetric root of the inverse within-class covariance (Hatch, Kajarekar & Stolcke 2006: within-class covariance
+    normalisation, WCCN), to which ``shrinkage`` times its mean variance was added along the diagonal: a few hundred
+    vectors leave most directions of a 2048-dimensional space unseen, and those would be stretched without end.
+
+    Parameters
+    ----------
+    vectors : float (n, dim). labels : int (n,), the class of each.
+    shrinkage : above 0.
+
+    Raises
+    ------
+    ValueError : no class has two different vectors, labels that don't fit, or no shrinkage.
+    """
+    vectors, labels = _vectors(vectors), np.asarray(labels)
+    if labels.shape != (len(vectors),):
+        raise ValueError(f"there are {len(vectors)} vectors, but the labels have shape {labels.shape}")
+    if not shrinkage > 0:
+        raise ValueError(f"the shrinkage must be above 0, got {shrinkage}")
+    classes, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(classes), vectors.shape[1]))
+    np.add.at(sums, numbers, vectors)
+    within = vectors - (sums / counts[:, None])[numbers]
+    # The covariance is never made: its root follows from the singular values of what it is made of.
+    _, values, axes = np.linalg.svd(within, full_matrices=False)
+    variances = values**2 / len(vectors)
+    floor = shrinkage * variances.sum() / vectors.shape[1]
+    if floor < 1e-12:
+        raise ValueError("within a class all vectors are equal: there is no spread to learn from")
+    stretch = 1 / np.sqrt(variances + floor) - 1 / np.sqrt(floor)
+    root = (axes.T * stretch) @ axes + np.eye(vectors.shape[1]) / np.sqrt(floor)
+    return _scaled(root, vectors.mean(axis=0))
+
+
+def head(start: LinearMap) -> "keras.Model":
+    """A model of one trainable linear layer that begins as ``start``: **centred** vectors (b, dim) → (b, out)."""
+    import keras
+
+    vectors = keras.Input((start.kernel.shape[0],), name="centred_vectors")
+    layer = keras.layers.Dense(start.kernel.shape[1], use_bias=False, name="embedding")
+    model = keras.Model(vectors, layer(vectors), name="head")
+    layer.set_weights([start.kernel])
+    return model
+
+
+def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
+    """A network that ends in a linear map: pictures → vectors (b, out). It shares its weights with ``network``.
+
+    Between the two the vectors are brought to length one, as describers hand them out.
+
+    Raises
+    ------
+    ValueError : the map takes vectors of another length.
+    """
+    import keras
+
+    given, (wanted, out) = network.outputs[0].shape[-1], last.kernel.shape
+    if given != wanted:
+        raise ValueError(f"{network.name} gives {given} numbers, the map takes {wanted}")
+    unit = keras.layers.UnitNormalization(name="unit")(network.outputs[0])
+    layer = keras.layers.Dense(out, name="embedding")
+    model = keras.Model(network.inputs, layer(unit), name=f"{network.name}_with_head")
+    layer.set_weights([last.kernel, -(last.mean @ last.kernel)])
+    return model
+
+
+def _scaled(kernel: np.ndarray, mean: np.ndarray) -> LinearMap:
+    kernel = kernel / np.sqrt((kernel**2).sum() / kernel.shape[1])
+    return LinearMap(mean.astype(np.float32), kernel.astype(np.float32))
+
+
+def _vectors(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or len(vectors) < 2 or not np.isfinite(vectors).all():
+        raise ValueError(f"at least two finite vectors (n, dim) are needed, got an array of shape {vectors.shape}")
+    return vectors

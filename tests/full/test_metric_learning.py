@@ -1,0 +1,96 @@
+"""Metric learning, measured again on people whom no training saw: a seeded head on ResNet50's vectors of LFW."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import held_out, intervals, metrics, protocol
+from helpers.features.describer import describer
+from helpers.networks import examples, metric_heads, training
+from helpers.networks.metric_losses import SupConLoss
+from helpers.networks.samplers import PKSampler
+from helpers.pictures import lfw
+from helpers.search.index import open_index
+
+pytestmark = pytest.mark.skipif(
+    paths.mirror_dir() is None,
+    reason="NOT TESTED: metric learning's numbers need LFW; set LOOKALIKE_MIRROR to the data sets' folder",
+)
+
+
+@pytest.fixture(scope="module")
+def task():
+    """The frozen protocol, ResNet50's vectors of its pictures, and those of the people who may teach, with labels."""
+    images = protocol.frozen("lfw-leave-one-out").bind(lfw.load())[1]
+    rules, asked = protocol.frozen("lfw-unseen-people").bind(images)
+    learn = held_out.learnable(rules, images)
+    assert not {*learn.class_names} & {*asked.class_names}
+    seer = describer("resnet50")
+    return rules, seer.describe(asked, progress=False), seer.describe(learn, progress=False), learn.labels
+
+
+def searched(rules, vectors):
+    return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+
+
+def learnt(start, known, labels, rate):
+    """SupCon for ten epochs of 16 people with 4 pictures each, seed 0."""
+    head = metric_heads.head(start)
+    head.compile(keras.optimizers.Adam(rate), SupConLoss(), jit_compile=False)
+    training.fit(
+        head,
+        examples.arrays(start.centred(known), labels),
+        name="test-head",
+        epochs=10,
+        sampler=PKSampler(labels, 16, 4, 0),
+        # The last epoch is kept: their number was chosen on learnable people.
+        score=lambda model: float(model.optimizer.iterations),
+        progress=False,
+    )
+    return start.learnt(head)
+
+
+def beats(better, worse, rules):
+    """Paired by query, drawn by person."""
+    people = rules.labels[rules.queries][rules.answerable]
+    a, b = (score.values["mAP"] for score in (better, worse))
+    test = intervals.paired_difference(a, b, clusters=people)
+    return test.low > 0 and test.p_value < 0.05
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Trained here and now, not taken from an earlier run; the vectors come from the usual cache."""
+    monkeypatch.setattr(training.paths, "cache_dir", lambda: tmp_path)
+
+
+def test_whitening_within_classes_beats_raw_vectors(task):
+    rules, raw, known, labels = task
+    score = searched(rules, metric_heads.within_class_whitening(known, labels).apply(raw))
+    assert score.mean("mAP") == pytest.approx(0.190, abs=0.004)
+    assert score.mean("top-1") == pytest.approx(0.440, abs=0.015)
+    assert beats(score, searched(rules, raw), rules)
+
+
+def test_a_projection_head_beats_raw_vectors_in_a_quarter_of_their_numbers(task):
+    rules, raw, known, labels = task
+    start = metric_heads.principal_axes(known, 256)
+    off_the_shelf = searched(rules, raw)
+    # The start itself is no better than the network: what follows is learnt.
+    assert searched(rules, start.apply(raw)).mean("mAP") == pytest.approx(off_the_shelf.mean("mAP"), abs=0.005)
+    score = searched(rules, learnt(start, known, labels, 1e-3).apply(raw))
+    assert score.mean("mAP") > 0.167
+    assert beats(score, off_the_shelf, rules)
+
+
+def test_a_head_that_goes_on_from_whitening_beats_every_referee(task):
+    rules, raw, known, labels = task
+    start = metric_heads.within_class_whitening(known, labels)
+    score = searched(rules, learnt(start, known, labels, 1e-4).apply(raw))
+    # A shrunk linear discriminant reaches mAP 0.167, whitening top-1 0.40, whitening within classes mAP 0.190.
+    assert score.mean("mAP") > 0.195
+    assert score.mean("top-1") > 0.42
+    assert beats(score, searched(rules, raw), rules)
+    assert beats(score, searched(rules, start.apply(raw)), rules)
+    assert np.isfinite(score.values["mAP"]).all()

@@ -1,0 +1,123 @@
+"""Linear heads: the two closed starts, and how a head goes back onto its network."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers.networks import metric_heads
+from helpers.networks.metric_heads import principal_axes, within_class_whitening
+
+
+@pytest.fixture
+def clouds():
+    """Six classes of 40 vectors in 5 dimensions, spread much further along the first axis: (vectors, labels)."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 40)
+    spread = np.array([5.0, 1.0, 0.5, 0.2, 0.1])
+    return rng.normal(size=(6, 5))[labels] + spread * rng.normal(size=(240, 5)) + 3, labels
+
+
+def within(vectors, labels):
+    """Covariance within classes, by the definition."""
+    rest = np.concatenate([vectors[labels == c] - vectors[labels == c].mean(axis=0) for c in np.unique(labels)])
+    return rest.T @ rest / len(rest)
+
+
+def mapped(start, vectors):
+    return (vectors - start.mean) @ start.kernel
+
+
+def test_whitening_makes_the_spread_within_classes_equal_in_all_directions(clouds):
+    vectors, labels = clouds
+    after = within(mapped(within_class_whitening(vectors, labels, 1e-6), vectors), labels)
+    assert np.allclose(after / after[0, 0], np.eye(5), atol=0.01)
+
+
+def test_whitening_is_the_inverse_root_of_the_shrunk_covariance_with_more_dimensions_than_vectors():
+    rng = np.random.default_rng(1)
+    vectors, labels = rng.normal(size=(12, 30)), np.repeat(np.arange(4), 3)
+    start = within_class_whitening(vectors, labels, shrinkage=0.5)
+    covariance = within(vectors, labels)
+    shrunk = covariance + 0.5 * np.trace(covariance) / 30 * np.eye(30)
+    product = start.kernel @ shrunk @ start.kernel
+    assert np.allclose(product / product[0, 0], np.eye(30), atol=1e-4)
+    assert np.allclose(start.kernel, start.kernel.T, atol=1e-6)
+
+
+def test_neither_the_order_of_the_vectors_nor_the_class_numbers_matter(clouds):
+    vectors, labels = clouds
+    shuffled = np.random.default_rng(2).permutation(len(labels))
+    a = within_class_whitening(vectors, labels)
+    b = within_class_whitening(vectors[shuffled], 7 - labels[shuffled])
+    assert np.allclose(a.kernel, b.kernel, atol=1e-5)
+
+
+def test_principal_axes_keep_the_distances_and_order_by_spread(clouds):
+    vectors, _ = clouds
+    all_axes = mapped(principal_axes(vectors, 5), vectors)
+    assert np.allclose(
+        np.linalg.norm(all_axes[0] - all_axes[1:], axis=1), np.linalg.norm(vectors[0] - vectors[1:], axis=1), atol=1e-4
+    )
+    spread = all_axes.std(axis=0)
+    assert (np.diff(spread) < 0).all()
+    assert np.allclose(mapped(principal_axes(vectors, 2), vectors), all_axes[:, :2], atol=1e-4)
+    assert np.allclose(mapped(principal_axes(vectors, 5).first(2), vectors), all_axes[:, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["axes", "whitening"])
+def test_both_starts_centre_and_have_columns_of_length_one(clouds, start):
+    vectors, labels = clouds
+    found = principal_axes(vectors, 3) if start == "axes" else within_class_whitening(vectors, labels)
+    assert np.allclose(mapped(found, vectors).mean(axis=0), 0, atol=1e-4)
+    assert (found.kernel**2).sum(axis=0).mean() == pytest.approx(1, rel=1e-5)
+    assert found.kernel.dtype == found.mean.dtype == np.float32
+    unit = found.apply(vectors)
+    assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+    wanted = mapped(found, vectors)
+    assert np.allclose(found.apply(vectors, normalise=False), wanted, atol=1e-3)
+    assert np.allclose(unit * np.linalg.norm(wanted, axis=1, keepdims=True), wanted, atol=1e-3)
+
+
+def test_bad_input_is_named(clouds):
+    vectors, labels = clouds
+    with pytest.raises(ValueError, match="have 5 axes, not 6"):
+        principal_axes(vectors, 6)
+    with pytest.raises(ValueError, match="have 3 axes, not 4"):
+        principal_axes(vectors[:4], 4)
+    with pytest.raises(ValueError, match="240 vectors, but the labels have shape"):
+        within_class_whitening(vectors, labels[:-1])
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        within_class_whitening(vectors, labels, shrinkage=0)
+    with pytest.raises(ValueError, match="all vectors are equal"):
+        within_class_whitening(vectors, np.arange(240))
+    with pytest.raises(ValueError, match="finite"):
+        within_class_whitening(np.full((4, 2), np.nan), np.zeros(4))
+
+
+def test_a_head_begins_as_its_start_and_can_learn(clouds):
+    vectors, _ = clouds
+    start = principal_axes(vectors, 3)
+    head = metric_heads.head(start)
+    assert np.allclose(head.predict_on_batch(start.centred(vectors)), mapped(start, vectors), atol=1e-4)
+    assert [weight.shape for weight in head.trainable_weights] == [(5, 3)]
+    head.set_weights([2 * start.kernel])
+    learnt = start.learnt(head)
+    assert np.allclose(learnt.apply(vectors, normalise=False), 2 * mapped(start, vectors), atol=1e-3)
+
+
+def test_on_top_of_a_network_it_sees_vectors_of_length_one(clouds):
+    vectors, _ = clouds
+    keras.utils.set_random_seed(0)
+    pictures = keras.Input((4, 4, 3))
+    network = keras.Model(pictures, keras.layers.Dense(5)(keras.layers.Flatten()(pictures)), name="tiny")
+    start = principal_axes(vectors, 3)
+    whole = metric_heads.on_top(network, start)
+    pixels = np.random.default_rng(3).random((7, 4, 4, 3)).astype(np.float32)
+    seen = network.predict_on_batch(pixels)
+    unit = seen / np.linalg.norm(seen, axis=1, keepdims=True)
+    assert np.allclose(whole.predict_on_batch(pixels), mapped(start, unit), atol=1e-4)
+    # One set of weights: what the network learns, the whole knows.
+    network.set_weights([weight * 0 + 1 for weight in network.get_weights()])
+    assert np.allclose(whole.predict_on_batch(pixels), mapped(start, np.full((7, 5), 5**-0.5)), atol=1e-4)
+    with pytest.raises(ValueError, match="tiny gives 5 numbers, the map takes 3"):
+        metric_heads.on_top(network, principal_axes(vectors[:, :3], 2))
