@@ -2,7 +2,7 @@
 # Sets up .venv from the lock, then runs the notebooks headless, or the tests.
 #
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
-#   ./run_all.sh test [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
+#   ./run_all.sh test [--profile sample|full] [--only 00,10] [--jobs 2] [arguments of pytest]
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
@@ -62,11 +62,12 @@ set_up() {
 }
 
 run_tests() {
-    local options=() rest=() only="" notebooks=(notebooks)
+    # A file's tests share what they make, so they stay in one process.
+    local options=() jobs="" parallel=() rest=() only="" notebooks=(notebooks)
     while [ $# -gt 0 ]; do
         case "$1" in
         --profile) options+=(--profile "$2") && shift 2 ;;
-        --jobs) options+=(-n "$2") && shift 2 ;;
+        --jobs) jobs="$2" && shift 2 ;;
         --only) only="$2" && shift 2 ;;
         *) rest+=("$1") && shift ;;
         esac
@@ -79,12 +80,16 @@ run_tests() {
             notebooks+=(notebooks/"$number"_*.ipynb notebooks/solutions/"$number"_*.ipynb)
         done
     fi
-    if [ ${#rest[@]} -gt 0 ]; then
-        exec .venv/bin/python -m pytest ${options[@]+"${options[@]}"} "${rest[@]}"
+    # Tests that were picked run in this process, where a debugger can stop them.
+    if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
+        parallel=(-n "${jobs:-2}" --dist loadfile)
     fi
-    .venv/bin/python -m pytest tests ${options[@]+"${options[@]}"}
+    if [ ${#rest[@]} -gt 0 ]; then
+        exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}"} ${options[@]+"${options[@]}"} "${rest[@]}"
+    fi
+    .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
     # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside.
-    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${notebooks[@]}"
+    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" "${notebooks[@]}"
 }
 
 case "${1:-}" in

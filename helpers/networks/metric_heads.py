@@ -1,13 +1,17 @@
-"""Linear heads for metric learning: where they begin, and how they go back onto the network whose vectors they map.
+"""Linear heads for metric learning: where they begin, how they learn, and how they go back onto their network.
 
 With a few hundred pictures to learn from, a head that begins at random first has to find again what the network knew.
 Both starts here are closed formulas: `principal_axes` keeps the cosines as they are, `within_class_whitening` is
 already a learnt metric, the best without gradient descent, so a referee as well as a start.
 """
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from helpers.networks import examples, training
+from helpers.networks.samplers import PKSampler
 
 if TYPE_CHECKING:
     import keras
@@ -113,6 +117,63 @@ def head(start: LinearMap) -> "keras.Model":
     model = keras.Model(vectors, layer(vectors), name="head")
     layer.set_weights([start.kernel])
     return model
+
+
+def fit(
+    start: LinearMap,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    loss: "keras.losses.Loss",
+    *,
+    name: str,
+    rate: float,
+    epochs: int,
+    identities: int = 16,
+    pictures: int = 4,
+    batches_per_epoch: int | None = None,
+    seed: int = 0,
+    score: Callable[[LinearMap], float] | None = None,
+    metrics: Sequence["keras.metrics.Metric"] = (),
+) -> tuple[LinearMap, training.Training]:
+    """Train a head on vectors, by Adam, in batches of identities × pictures; returns what became of it.
+
+    A margin softmax gets a classifier on top, whose directions begin as the mean of each class.
+
+    Parameters
+    ----------
+    vectors : float (n, dim). labels : int (n,).
+    identities, pictures : of a batch; all identities where there are fewer.
+    batches_per_epoch : by default as many as the pictures fill.
+    score : linear map → a number, higher is better; the best epoch is kept. Without it the last one is, as their
+        number was decided before.
+    metrics : watched in the history, e.g. `MeanDistance`.
+
+    Otherwise as `helpers.networks.training.fit`, which does the work: a training that was finished is only loaded.
+    """
+    import keras
+
+    from helpers.networks.metric_losses import CosineClassifier, MarginSoftmaxLoss
+
+    keras.utils.set_random_seed(seed)
+    classes, numbers = np.unique(labels, return_inverse=True)
+    model = learning = head(start)
+    if isinstance(loss, MarginSoftmaxLoss):
+        learning = keras.Model(model.inputs, CosineClassifier(len(classes))(model.outputs[0]))
+        there = start.apply(vectors)
+        means = [there[numbers == number].mean(axis=0) for number in range(len(classes))]
+        learning.layers[-1].set_weights([np.stack(means, axis=1)])
+    learning.compile(keras.optimizers.Adam(rate), loss, metrics=list(metrics), jit_compile=False)
+    how = training.fit(
+        learning,
+        examples.arrays(start.centred(vectors), numbers),
+        name=name,
+        epochs=epochs,
+        seed=seed,
+        sampler=PKSampler(numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch=batches_per_epoch),
+        score=training.last_epoch if score is None else lambda _: score(start.learnt(model)),
+        progress=False,
+    )
+    return start.learnt(model), how
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":

@@ -249,6 +249,11 @@ def fit(
     return Training(name, table, run.best_epoch, run.monitor, run.seconds, int(table["epoch"].iloc[-1]) - done)
 
 
+def last_epoch(model: "keras.Model") -> float:
+    """A score for `fit` that rises with every step, so that the last epoch is kept: for a number decided before."""
+    return float(model.optimizer.iterations)
+
+
 def forget(name: str) -> int:
     """Delete what `fit` keeps of the trainings called ``name``; the number of trainings deleted."""
     # A longer name may begin alike: the fingerprint has no hyphen.

@@ -124,7 +124,9 @@ class Equalize(layers.Layer):
         if not training:
             return images
         shape = ops.shape(images)
-        channels = ops.reshape(ops.transpose(ops.cast(images, "int32"), (0, 3, 1, 2)), (-1, shape[1] * shape[2]))
+        # Transposed as floats: for whole numbers oneDNN has nothing and says so on stderr.
+        channels = ops.reshape(ops.transpose(images, (0, 3, 1, 2)), (-1, shape[1] * shape[2]))
+        channels = ops.cast(channels, "int32")
         so_far = ops.cumsum(ops.bincount(channels, minlength=256), axis=1)
         total = shape[1] * shape[2]
         darkest = ops.min(ops.where(so_far > 0, so_far, total), axis=1, keepdims=True)

@@ -1,12 +1,17 @@
 """What a network learnt, and how: curves of a training, its first filters, what its layers see."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from helpers.networks.training import Training
 from helpers.show.curves import COLOURS
+
+#: What an axis is called, where the column's name would not do.
+AXES = {"score": "validation retrieval score"}
 
 
 def training_curves(
@@ -15,24 +20,29 @@ def training_curves(
     """One panel a quantity: over the training pictures (solid), over the validation pictures (dashed); ● is the best.
 
     trainings : what to call it → the training. A quantity is a column of its table, such as ``score``; trainings that
-    lack it are left out of that panel.
+    lack it are left out of that panel. Earlier ones are drawn thicker, to be seen under later ones.
     """
     figure = Figure(figsize=(width, 3.4), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
-    for panel, quantity in zip(panels, quantities, strict=True):
-        for (name, training), colour in zip(trainings.items(), COLOURS, strict=False):
-            table = training.table.set_index("epoch")
-            for column, style, part in ((quantity, "-", "training"), (f"val_{quantity}", "--", "validation")):
+    shown = {}
+    for number, ((name, training), colour) in enumerate(zip(trainings.items(), cycle(COLOURS), strict=False)):
+        table, thickness = training.table.set_index("epoch"), 1.5 + min(3, 0.6 * (len(trainings) - 1 - number))
+        for panel, quantity in zip(panels, quantities, strict=True):
+            for column, style in ((quantity, "-"), (f"val_{quantity}", "--")):
                 if column in table:
-                    label = f"{name}, {part}" if quantity != "score" else name
-                    panel.plot(table.index, table[column], style, color=colour, label=label)
-                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=colour, markersize=5)
+                    (line,) = panel.plot(table[column], style, color=colour, linewidth=thickness, label=name)
+                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=colour, markersize=6)
+                    shown.setdefault(name, line)
+    for panel, quantity in zip(panels, quantities, strict=True):
         panel.set_xlabel("epoch")
-        panel.set_ylabel(quantity if quantity != "score" else "validation retrieval score")
+        panel.set_ylabel(AXES.get(quantity, quantity.replace("_", " ")))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
-        if panel.lines:
-            panel.legend(frameon=False, fontsize=8)
+    if any(line.get_linestyle() == "--" for panel in panels for line in panel.lines):
+        for part, style in (("training", "-"), ("validation", "--")):
+            shown[part] = Line2D([], [], linestyle=style, color="0.3")
+    if shown:
+        figure.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 

@@ -141,6 +141,7 @@ def test_a_memory_mapped_file_is_read_row_by_row(tmp_path):
         tracemalloc.stop()
     assert most < maps.nbytes / 2
     assert all((inputs == maps[labels[0], 0, 0]).all() for inputs, labels in found) and len(found) == 32
+    assert {inputs.dtype for inputs, _ in found} == {np.dtype(np.float32)}
     assert train.fingerprint == examples.arrays(maps, np.arange(512)).fingerprint
 
 

@@ -160,3 +160,29 @@ def test_the_p_value_agrees_with_the_t_test():
     a = rng.random(200)
     b = a + rng.normal(0.01, 0.12, 200)
     assert paired_difference(a, b, resamples=5000).p_value == pytest.approx(ttest_rel(a, b).pvalue, abs=0.03)
+
+
+def test_a_paired_result_in_words():
+    assert str(intervals.PairedResult(0.0171, 0.004, 0.0329, 0.024)) == "+0.017 [+0.004, +0.033], p = 0.0240"
+
+
+class TestHolm:
+    def test_by_hand(self):
+        # Sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; none falls below the one before.
+        assert intervals.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+    def test_stays_a_probability_and_one_test_stays_itself(self):
+        assert intervals.holm([0.5, 0.9, 0.6]).tolist() == [1, 1, 1]
+        assert intervals.holm([0.03]).tolist() == [0.03]
+        assert len(intervals.holm([])) == 0
+
+    @pytest.mark.parametrize("values", [[0.1, 1.2], [-0.1], [np.nan], [[0.1]]])
+    def test_what_is_no_probability_is_refused(self, values):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            intervals.holm(values)
+
+    def test_luck_alone_is_rarely_called_significant(self):
+        """2,000 families of 21 tests without any difference: at most 5 % of them have a finding."""
+        p_values = np.random.default_rng(0).uniform(size=(2000, 21))
+        found = np.array([(intervals.holm(family) < 0.05).any() for family in p_values])
+        assert (p_values < 0.05).any(axis=1).mean() > 0.6 and found.mean() < 0.065

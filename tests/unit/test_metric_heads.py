@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.networks import metric_heads
+from helpers.networks import metric_heads, training
 from helpers.networks.metric_heads import principal_axes, within_class_whitening
+from helpers.networks.metric_losses import ContrastiveLoss, MarginSoftmaxLoss, MeanDistance, SupConLoss
 
 
 @pytest.fixture
@@ -121,3 +122,59 @@ def test_on_top_of_a_network_it_sees_vectors_of_length_one(clouds):
     assert np.allclose(whole.predict_on_batch(pixels), mapped(start, np.full((7, 5), 5**-0.5)), atol=1e-4)
     with pytest.raises(ValueError, match="tiny gives 5 numbers, the map takes 3"):
         metric_heads.on_top(network, principal_axes(vectors[:, :3], 2))
+
+
+def nearest_is_right(vectors, labels):
+    alike = vectors @ vectors.T
+    np.fill_diagonal(alike, -2)
+    return (labels[alike.argmax(axis=1)] == labels).mean()
+
+
+@pytest.mark.parametrize("loss", [SupConLoss(), MarginSoftmaxLoss("cosface", margin=0.2, scale=16)])
+def test_a_trained_head_overlooks_what_varies_within_classes(own_cache, clouds, loss):
+    vectors, labels = clouds
+    # Class numbers need not begin at 0 nor follow each other.
+    start = principal_axes(vectors, 5)
+    after, how = metric_heads.fit(start, vectors, 7 * labels + 3, loss, name="head", rate=0.02, epochs=15)
+    assert nearest_is_right(after.apply(vectors), labels) > nearest_is_right(start.apply(vectors), labels) + 0.05
+    assert np.array_equal(after.mean, start.mean) and after.kernel.shape == (5, 5)
+    assert how.best_epoch == 15 and how.table["loss"].iloc[-1] < how.table["loss"].iloc[1]
+
+
+def test_a_score_decides_which_epoch_is_kept(own_cache, clouds):
+    vectors, labels = clouds
+    start, given = principal_axes(vectors, 3), []
+
+    def best_untrained(learnt):
+        given.append(learnt.kernel)
+        return -float(np.abs(learnt.kernel - start.kernel).sum())
+
+    after, how = metric_heads.fit(
+        start, vectors, labels, ContrastiveLoss(), name="scored", rate=0.01, epochs=3, score=best_untrained
+    )
+    assert how.best_epoch == 0 and np.allclose(after.kernel, start.kernel)
+    assert len(given) == 4 and not np.allclose(given[-1], start.kernel), "of each epoch"
+
+
+def test_the_seed_decides_and_metrics_are_watched(own_cache, clouds):
+    vectors, labels = clouds
+
+    def kernel(name, seed):
+        after, how = metric_heads.fit(
+            principal_axes(vectors, 2), vectors, labels, SupConLoss(), name=name, rate=0.01, epochs=2, identities=3,
+            batches_per_epoch=2, seed=seed, metrics=[MeanDistance()],
+        )  # fmt: skip
+        assert 0 < how.table["mean_distance"].iloc[-1] < 2
+        return after.kernel
+
+    assert np.allclose(kernel("one", 0), kernel("two", 0), atol=1e-6)
+    assert not np.allclose(kernel("one", 0), kernel("one", 1), atol=1e-4)
+
+
+def test_a_score_that_keeps_the_last_epoch(clouds):
+    vectors, labels = clouds
+    head = metric_heads.head(principal_axes(vectors, 2))
+    head.compile("adam", SupConLoss(), jit_compile=False)
+    before = training.last_epoch(head)
+    head.train_on_batch(vectors[:8].astype(np.float32), labels[:8])
+    assert training.last_epoch(head) > before

@@ -207,10 +207,12 @@ def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks
     with_start = training(0, loss=[np.nan, 5.0, 4.0, 4.5], score=[0.9, 0.6, 0.7, 0.8])
     figure = learning.training_curves({"a": both, "b": with_start}, ["loss", "accuracy", "score"])
     loss, accuracy, score = figure.axes
-    curves_of = {line.get_label(): line for line in loss.lines if line.get_marker() == "None"}
-    assert list(curves_of) == ["a, training", "a, validation", "b, training"]
-    assert list(curves_of["a, validation"].get_ydata()) == [3.5, 2.5, 2.75]
-    assert curves_of["a, validation"].get_linestyle() == "--" and curves_of["a, training"].get_linestyle() == "-"
+    curves_of = {(line.get_label(), line.get_linestyle()): line for line in loss.lines if line.get_marker() == "None"}
+    assert list(curves_of) == [("a", "-"), ("a", "--"), ("b", "-")]
+    assert list(curves_of["a", "--"].get_ydata()) == [3.5, 2.5, 2.75]
+    assert curves_of["a", "-"].get_linewidth() > curves_of["b", "-"].get_linewidth(), "seen under a later one"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "training", "validation"]
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in loss.lines if line.get_marker() == "o"]
     # The untrained model, the best of "b", has no loss.
     assert points[:2] == [(2, 2.0), (2, 2.5)] and points[2][0] == 0 and np.isnan(points[2][1])
@@ -222,8 +224,27 @@ def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks
 
 
 def test_a_quantity_that_no_training_has_leaves_an_empty_panel():
-    (panel,) = learning.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"]).axes
-    assert not panel.lines and panel.get_legend() is None
+    figure = learning.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"])
+    assert not figure.axes[0].lines and not figure.legends
+
+
+def test_more_trainings_than_colours_are_all_drawn():
+    many = {str(number): training(1, loss=[1.0, 2.0, 3.0]) for number in range(20)}
+    figure = learning.training_curves(many, ["loss"])
+    assert {line.get_label() for line in figure.axes[0].lines if line.get_marker() == "None"} == set(many)
+
+
+def test_gains_show_the_interval_and_every_seed():
+    differences = {"SupCon": (0.05, 0.03, 0.07), "contrastive": (-0.01, -0.04, 0.02)}
+    figure = learning.gains(differences, {"SupCon": [0.04, 0.06], "contrastive": [-0.01]}, "mAP gained")
+    (panel,) = figure.axes
+    assert panel.get_xlabel() == "mAP gained"
+    # From top to bottom in the given order.
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["contrastive", "SupCon"]
+    drawn = [[list(values) for values in line.get_data()] for line in panel.lines]
+    assert [[0.03, 0.07], [1, 1]] in drawn and [[-0.04, 0.02], [0, 0]] in drawn, "the intervals"
+    assert [[0.05], [1]] in drawn and [[-0.01], [0]] in drawn, "the means"
+    assert any(x == [0.04, 0.06] and y[0] == y[1] != 1 for x, y in drawn), "the seeds, below their method"
 
 
 def test_filters_and_activations_one_cell_each():
