@@ -110,7 +110,10 @@ def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
     """Content of a picture → its map in the file of another set, made by the same trunk."""
     known = {}
     for described in folder.glob(f"{key['network']}-*.json"):
-        other = json.loads(described.read_text())
+        try:
+            other = json.loads(described.read_text())
+        except ValueError:
+            continue  # damaged: what it saves is time alone
         kept, whole = described.with_suffix(".f16"), (len(other["pictures"]), *shape)
         if (
             all(other[name] == key[name] for name in ("network", "trunk", "resize"))
