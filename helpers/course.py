@@ -200,7 +200,9 @@ def _save(notebook: Path, executed_copy: Path) -> None:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
+            ]
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = count
@@ -209,6 +211,12 @@ def _save(notebook: Path, executed_copy: Path) -> None:
     temporary = notebook.with_suffix(".part")
     nbformat.write(executed, temporary)
     temporary.replace(notebook)
+
+
+def _progress_bar(output: dict) -> bool:
+    """Whether an output is a bar: its widget is gone from a saved notebook, what is left says 0 % for ever."""
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
 def _anywhere(text: str) -> str:

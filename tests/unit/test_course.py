@@ -53,3 +53,23 @@ def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatc
     course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     saved = nbformat.read(tmp_path / "x.ipynb", as_version=4).cells[0].outputs
     assert saved[0].data["text/html"] == saved[1].text == "copy it into data/cache/weights, see ./README.md"
+
+
+def test_a_saved_notebook_has_no_bar_that_stands_at_nothing_for_ever(tmp_path):
+    import nbformat
+
+    def widget(text):
+        view = {"version_major": 2, "version_minor": 0, "model_id": "1"}
+        data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": text}
+        return nbformat.v4.new_output("display_data", data=data)
+
+    bar = widget("resnet50 · sample:   0%|          | 0/246 [00:00<?, ?picture/s]")
+    printed = nbformat.v4.new_output("stream", name="stdout", text="a bar looks like 0%|  |")
+    cell = nbformat.v4.new_code_cell("1", outputs=[bar, widget("Button(description='next')"), printed])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    saved = nbformat.read(tmp_path / "x.ipynb", as_version=4).cells[0].outputs
+    assert [one.get("data", one).get("text/plain", "printed") for one in saved] == [
+        "Button(description='next')",
+        "printed",
+    ]
