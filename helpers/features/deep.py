@@ -1,6 +1,7 @@
 """A network as a describer: one of the zoo, or any Keras model of one's own."""
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +20,9 @@ class _KerasDescriber(Describer):
 
     _step = None
 
+    @abstractmethod
     def _model(self) -> "tuple[keras.Model, Callable]":
         """The network and its preprocessing; called when the first picture has to be computed."""
-        raise NotImplementedError
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
