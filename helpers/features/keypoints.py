@@ -1,0 +1,248 @@
+"""Keypoints: places that are found again when the picture is turned, scaled or cropped; described, matched, verified.
+
+Floating descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance,
+binary ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by the number of
+differing bits. SURF is not here: OpenCV's wheels leave it out, as it was patented until 2020 when they were set up.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class Kind(NamedTuple):
+    """A detector with its descriptor.
+
+    Attributes
+    ----------
+    make : limit → OpenCV's detector.
+    width : numbers of a descriptor. dtype : float32, or uint8 for packed bits.
+    """
+
+    make: Callable
+    width: int
+    dtype: type
+
+    @property
+    def norm(self) -> int:
+        """OpenCV's name for the distance."""
+        return cv2.NORM_HAMMING if self.dtype is np.uint8 else cv2.NORM_L2
+
+
+#: Before the cap each finds what it finds; only ORB spreads a number over its pyramid, so it is told.
+KINDS = {
+    "sift": Kind(lambda limit: cv2.SIFT_create(), 128, np.float32),
+    "rootsift": Kind(lambda limit: cv2.SIFT_create(), 128, np.float32),
+    "orb": Kind(lambda limit: cv2.ORB_create(nfeatures=limit), 32, np.uint8),
+    "akaze": Kind(lambda limit: cv2.xfeatures2d.AKAZE_create(), 61, np.uint8),
+    "brisk": Kind(lambda limit: cv2.xfeatures2d.BRISK_create(), 64, np.uint8),
+}
+
+
+#: In pixels: no detector's patch fits into less, and some crash over it.
+LEAST_SIDE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """The keypoints of one picture, strongest first.
+
+    Parameters
+    ----------
+    kind : see `KINDS`.
+    points : float32 (n, 2), x and y in pixels from the upper left.
+    sizes : float32 (n,), the diameter of what was looked at, in pixels.
+    angles : float32 (n,), degrees clockwise from the x axis.
+    responses : float32 (n,), how strong; comparable within a kind.
+    descriptors : (n, width), float32 or packed bits as uint8.
+    shape : (height, width) of the picture in pixels.
+    """
+
+    kind: str
+    points: np.ndarray
+    sizes: np.ndarray
+    angles: np.ndarray
+    responses: np.ndarray
+    descriptors: np.ndarray
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+class Matches(NamedTuple):
+    """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery picture; distances float32 (m,)."""
+
+    pairs: np.ndarray
+    distances: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+class Homography(NamedTuple):
+    """How one picture lies in another.
+
+    Attributes
+    ----------
+    matrix : float64 (3, 3), query → gallery pixels; None where there is no believable one.
+    inliers : bool (m,), which matches agree with it.
+    """
+
+    matrix: np.ndarray | None
+    inliers: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Matches that agree."""
+        return int(self.inliers.sum())
+
+
+def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
+    """The ``limit`` strongest keypoints of a picture; a flat or tiny one has none, and that is no error.
+
+    Parameters
+    ----------
+    picture : uint8 (height, width, 3) RGB, or (height, width) grey.
+    kind : see `KINDS`.
+    limit : at most so many, by response. A picture of leaves has 50,000, which say no more.
+
+    Raises
+    ------
+    ValueError : no such kind, no such picture, or a limit below 1.
+    """
+    kind_of(kind)
+    if limit < 1:
+        raise ValueError(f"the limit must be at least 1, got {limit}")
+    picture = np.asarray(picture)
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim not in (2, 3)
+        or picture.shape[2:] not in ((), (3,))
+        or not picture.size
+    ):
+        raise ValueError(
+            f"a picture must be uint8 (height, width, 3) RGB or (height, width), got {picture.dtype} {picture.shape}"
+        )
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    found, descriptors = [], np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    if min(grey.shape) >= LEAST_SIDE:
+        detector = KINDS[kind].make(limit)
+        # Describing costs more than finding, so the cap comes between.
+        strongest = sorted(detector.detect(grey, None), key=_strongest_first)[:limit]
+        described, numbers = detector.compute(grey, strongest) if strongest else ((), None)
+        # ORB hands them back by size, and some detectors leave out what is too near to the border.
+        order = sorted(range(len(described)), key=lambda place: _strongest_first(described[place]))
+        if order:
+            found, descriptors = [described[place] for place in order], numbers[order]
+    if kind == "rootsift":
+        descriptors = root(descriptors)
+    return Keypoints(
+        kind,
+        np.array([point.pt for point in found], np.float32).reshape(-1, 2),
+        np.array([point.size for point in found], np.float32),
+        np.array([point.angle for point in found], np.float32),
+        np.array([point.response for point in found], np.float32),
+        descriptors,
+        grey.shape,
+    )
+
+
+def root(descriptors: np.ndarray) -> np.ndarray:
+    """SIFT → RootSIFT, float (n, 128) → float32: sums brought to one, then the square root.
+
+    Euclidean distance then compares histograms as Hellinger's distance does, which large bins do not rule.
+    """
+    descriptors = np.asarray(descriptors, np.float32)
+    total = descriptors.sum(axis=1, keepdims=True)
+    return np.sqrt(descriptors / np.where(total > 0, total, 1))
+
+
+def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
+    """Each query keypoint with its nearest one in the gallery picture, where that is no accident; nearest first.
+
+    Parameters
+    ----------
+    ratio : Lowe's test: the nearest must be nearer than so much of the second nearest. Needs two keypoints in the
+        gallery picture: a single one passes nothing. None leaves it out.
+    mutual : the cross check: each must be the other's nearest.
+
+    Raises
+    ------
+    ValueError : keypoints of two kinds, or a ratio outside (0, 1].
+    """
+    if query.kind != gallery.kind:
+        raise ValueError(f"{query.kind} and {gallery.kind} descriptors can't be compared")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ValueError(f"the ratio must lie in (0, 1], got {ratio}")
+    if not len(query) or not len(gallery):
+        return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
+    matcher = cv2.BFMatcher(KINDS[query.kind].norm)
+    kept = []
+    for nearest in matcher.knnMatch(query.descriptors, gallery.descriptors, k=1 if ratio is None else 2):
+        if ratio is None or (len(nearest) == 2 and nearest[0].distance < ratio * nearest[1].distance):
+            kept.append((nearest[0].queryIdx, nearest[0].trainIdx, nearest[0].distance))
+    if mutual and kept:
+        back = {one.queryIdx: one.trainIdx for one in matcher.match(gallery.descriptors, query.descriptors)}
+        kept = [(q, g, distance) for q, g, distance in kept if back[g] == q]
+    kept.sort(key=lambda pair: (pair[2], pair[0]))
+    return Matches(
+        np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2),
+        np.array([pair[2] for pair in kept], np.float32),
+    )
+
+
+def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: float = 5.0) -> Homography:
+    """The plane-to-plane map on which most matches agree (RANSAC: Fischler & Bolles 1981), the same at every call.
+
+    Four accidental matches always agree on *some* map. Believed is one that leaves the picture's corners a convex
+    quadrilateral, does not mirror it and does not scale it by more than ten.
+
+    Parameters
+    ----------
+    within : pixels in the gallery picture up to which a match agrees.
+    """
+    nobody = Homography(None, np.zeros(len(matches), bool))
+    if len(matches) < 4:
+        return nobody
+    from_, to = query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]]
+    cv2.setRNGSeed(0)
+    matrix, agree = cv2.findHomography(from_, to, cv2.RANSAC, within, maxIters=2000, confidence=0.999)
+    if matrix is None or not believable(matrix, query.shape):
+        return nobody
+    return Homography(matrix, agree.ravel().astype(bool))
+
+
+def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether a homography does to a picture of this (height, width) what a camera could."""
+    height, width = shape
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
+    mapped = np.column_stack([corners, np.ones(4)]) @ matrix.T
+    # Behind the camera, or a corner at infinity.
+    if not np.isfinite(mapped).all() or (mapped[:, 2] * mapped[0, 2] <= 1e-12).any():
+        return False
+    mapped = mapped[:, :2] / mapped[:, 2:]
+    sides = np.roll(mapped, -1, axis=0) - mapped
+    turns = sides[:, 0] * np.roll(sides[:, 1], -1) - sides[:, 1] * np.roll(sides[:, 0], -1)
+    area = 0.5 * abs((mapped[:, 0] * np.roll(mapped[:, 1], -1) - mapped[:, 1] * np.roll(mapped[:, 0], -1)).sum())
+    return bool((turns > 0).all() and 1e-2 <= area / (height * width) <= 1e2)
+
+
+def kind_of(name: str) -> Kind:
+    """The kind called so.
+
+    Raises
+    ------
+    ValueError : there is none; the message names those that there are.
+    """
+    if name not in KINDS:
+        raise ValueError(f"there are no {name!r} keypoints; known: {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def _strongest_first(point) -> tuple:
+    # Equal responses in a fixed order: which ones the cap keeps must not depend on the detector's threads.
+    return -point.response, point.pt, point.angle

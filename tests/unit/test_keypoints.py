@@ -1,0 +1,201 @@
+"""Keypoints: found, capped, matched and verified; against brute force, and on pictures turned by known angles."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.features import keypoints
+from helpers.features.keypoints import KINDS, Keypoints, believable, extract, homography, match
+from helpers.pictures import reading, samples
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A photograph of the sample with a few hundred keypoints."""
+    images = samples.photos()
+    return reading.resize(reading.read_picture(images.paths[40]), (240, 320))
+
+
+def made(descriptors, kind="sift", points=None):
+    """Keypoints with these descriptors; what is not given is zero."""
+    n = len(descriptors)
+    points = np.zeros((n, 2), np.float32) if points is None else np.asarray(points, np.float32)
+    zeros = np.zeros(n, np.float32)
+    return Keypoints(kind, points, zeros, zeros, zeros, np.asarray(descriptors, KINDS[kind].dtype), (100, 100))
+
+
+# ---- found ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind:
+    def test_shapes_and_order(self, photo, kind):
+        found = extract(photo, kind, limit=200)
+        assert 20 <= len(found) <= 200 and found.kind == kind and found.shape == (240, 320)
+        assert found.points.shape == (len(found), 2) and found.points.dtype == np.float32
+        assert found.descriptors.shape == (len(found), KINDS[kind].width)
+        assert found.descriptors.dtype == KINDS[kind].dtype
+        assert (np.diff(found.responses) <= 0).all(), "strongest first"
+        assert (found.points >= 0).all() and (found.points <= (320, 240)).all()
+
+    def test_the_cap_keeps_the_strongest(self, photo, kind):
+        # ORB is told the number beforehand and spreads it over sizes: its few are not a part of its many.
+        many, few = extract(photo, kind, limit=300), extract(photo, kind, limit=10)
+        assert len(few) == 10
+        if kind != "orb":
+            assert np.array_equal(few.responses, many.responses[:10])
+            assert np.array_equal(few.descriptors, many.descriptors[:10])
+
+    @pytest.mark.parametrize("shape", [(60, 80, 3), (60, 80), (1, 1, 3), (5, 400)])
+    def test_a_flat_picture_has_none(self, kind, shape):
+        found = extract(np.full(shape, 127, np.uint8), kind)
+        assert len(found) == 0 and found.descriptors.shape == (0, KINDS[kind].width)
+        assert found.descriptors.dtype == KINDS[kind].dtype and found.points.shape == (0, 2)
+
+    def test_the_same_every_time_and_grey_is_grey(self, photo, kind):
+        grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+        one, other = extract(photo, kind), extract(grey, kind)
+        assert np.array_equal(one.descriptors, other.descriptors) and np.array_equal(one.points, other.points)
+
+    def test_a_quarter_turn_is_undone(self, photo, kind):
+        one, turned = extract(photo, kind), extract(cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE), kind)
+        found = homography(one, turned, match(one, turned))
+        assert found.count > 0.4 * len(one)
+        # (x, y) goes to (height - y, x).
+        corners = np.array([[0, 0, 1], [320, 0, 1], [320, 240, 1]]) @ found.matrix.T
+        assert np.abs(corners[:, :2] / corners[:, 2:] - [[240, 0], [240, 320], [0, 320]]).max() < 3
+
+
+def test_rootsift_is_the_square_root_of_sift(photo):
+    plain, rooted = extract(photo, "sift"), extract(photo, "rootsift")
+    expected = np.sqrt(plain.descriptors / plain.descriptors.sum(axis=1, keepdims=True))
+    assert np.allclose(rooted.descriptors, expected, atol=1e-6)
+    assert np.allclose(np.linalg.norm(rooted.descriptors, axis=1), 1, atol=1e-5)
+    assert not np.isnan(keypoints.root(np.zeros((2, 128)))).any()
+
+
+# ---- matched --------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_test_by_hand():
+    query = made([[10] + 127 * [0], [0, 50] + 126 * [0]])
+    # The first query's neighbours are 1 and 4 away, the second's 3 and 3.5.
+    gallery = made([[11] + 127 * [0], [14] + 127 * [0], [0, 53] + 126 * [0], [0, 46.5] + 126 * [0]])
+    found = match(query, gallery, ratio=0.8, mutual=False)
+    assert found.pairs.tolist() == [[0, 0]] and found.distances.tolist() == [1]
+    assert match(query, gallery, ratio=0.9, mutual=False).pairs.tolist() == [[0, 0], [1, 2]]
+    assert match(query, made([[10] + 127 * [0]]), ratio=0.8).pairs.tolist() == [], "no second nearest, no test passed"
+    assert match(query, made([[10] + 127 * [0]]), ratio=None).pairs.tolist() == [[0, 0]]
+
+
+def test_the_cross_check_by_hand():
+    # Both queries are nearest to the one gallery keypoint; it is nearest to the second.
+    query, gallery = made([[5] + 127 * [0], [9] + 127 * [0]]), made([[10] + 127 * [0]])
+    assert match(query, gallery, ratio=None, mutual=False).pairs.tolist() == [[1, 0], [0, 0]], "nearest first"
+    assert match(query, gallery, ratio=None, mutual=True).pairs.tolist() == [[1, 0]]
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["sift", "orb"]), st.booleans(), st.sampled_from([None, 0.8, 0.95]))
+@settings(max_examples=40)
+def test_against_brute_force(seed, kind, mutual, ratio):
+    rng = np.random.default_rng(seed)
+    high = 256 if kind == "orb" else 6
+    width = KINDS[kind].width
+    query, gallery = (made(rng.integers(0, high, (n, width)), kind) for n in rng.integers(1, 12, 2))
+    a, b = query.descriptors, gallery.descriptors
+    if kind == "orb":
+        apart = np.unpackbits(a[:, None] ^ b[None], axis=2).sum(axis=2).astype(float)
+    else:
+        apart = np.linalg.norm(a[:, None] - b[None], axis=2)
+    found = match(query, gallery, ratio, mutual)
+    expected = set()
+    for i, row in enumerate(apart):
+        j, ranked = row.argmin(), np.sort(row)
+        if ratio is not None and not (len(row) > 1 and ranked[0] < ratio * ranked[1]):
+            continue
+        if mutual and apart[:, j].argmin() != i:
+            continue
+        expected.add((i, j))
+    ties = any((np.sort(line)[:1] == np.sort(line)[1:2]).any() for line in (*apart, *apart.T))
+    if not ties:
+        assert {tuple(pair) for pair in found.pairs.tolist()} == expected
+    assert np.allclose(found.distances, [apart[i, j] for i, j in found.pairs], atol=1e-3)
+    assert (np.diff(found.distances) >= 0).all()
+
+
+def test_nothing_matches_nothing(photo):
+    none, some = extract(np.zeros((50, 50), np.uint8)), extract(photo)
+    for one, other in ((none, some), (some, none), (none, none)):
+        matches = match(one, other)
+        assert len(matches) == 0 and matches.pairs.shape == (0, 2)
+        assert homography(one, other, matches).matrix is None
+
+
+# ---- verified -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outliers", [0, 30, 60])
+def test_a_known_map_is_found_among_outliers(outliers):
+    rng = np.random.default_rng(outliers)
+    true = np.array([[0.8, -0.5, 40], [0.45, 0.9, -10], [2e-4, 1e-4, 1]])
+    points = rng.uniform(0, 100, (40 + outliers, 2))
+    mapped = np.column_stack([points, np.ones(len(points))]) @ true.T
+    mapped = mapped[:, :2] / mapped[:, 2:]
+    mapped[40:] = rng.uniform(-50, 200, (outliers, 2))
+    blank = np.zeros((len(points), 128))
+    pairs = keypoints.Matches(np.repeat(np.arange(len(points))[:, None], 2, axis=1), np.zeros(len(points)))
+    found = homography(made(blank, points=points), made(blank, points=mapped), pairs, within=2)
+    assert found.inliers[:40].all() and found.inliers[40:].sum() <= 3
+    assert np.abs(found.matrix / found.matrix[2, 2] - true).max() < 0.5
+    again = homography(made(blank, points=points), made(blank, points=mapped), pairs, within=2)
+    assert np.array_equal(again.matrix, found.matrix), "the same at every call"
+
+
+def test_three_matches_prove_nothing():
+    blank = made(np.zeros((3, 128)), points=[(0, 0), (50, 0), (0, 50)])
+    found = homography(blank, blank, keypoints.Matches(np.array([[0, 0], [1, 1], [2, 2]]), np.zeros(3)))
+    assert found.matrix is None and found.count == 0 and found.inliers.shape == (3,)
+
+
+def test_points_on_one_place_or_line_do_not_crash():
+    for points in (np.zeros((9, 2)), np.column_stack([np.arange(9), np.arange(9)])):
+        line = made(np.zeros((9, 128)), points=points)
+        same = keypoints.Matches(np.repeat(np.arange(9)[:, None], 2, axis=1), np.zeros(9))
+        assert homography(line, line, same).inliers.shape == (9,)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "possible"),
+    [
+        (np.eye(3), True),
+        (np.diag([0.2, 0.2, 1]), True),
+        (np.diag([0.05, 0.05, 1]), False),  # a twentieth
+        (np.diag([20, 20, 1]), False),
+        (np.diag([-1, 1, 1]), False),  # mirrored
+        (np.diag([-1, -1, 1]), True),  # half a turn
+        (np.array([[1, 0, 0], [0, 1, 0], [-0.02, 0, 1]]), False),  # half of it behind the camera
+        (np.array([[1, 2, 0], [1, 2, 0], [0, 0, 1]]), False),  # flat
+        (np.full((3, 3), np.nan), False),
+    ],
+)
+def test_what_a_camera_could_do(matrix, possible):
+    assert believable(matrix.astype(float), (80, 100)) is possible
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: extract(np.zeros((9, 9), np.uint8), "surf"), "no 'surf' keypoints; known: sift, rootsift, orb"),
+        (lambda: extract(np.zeros((9, 9), np.uint8), limit=0), "limit must be at least 1, got 0"),
+        (lambda: extract(np.zeros((9, 9))), "must be uint8 .* got float64"),
+        (lambda: extract(np.zeros((9, 9, 4), np.uint8)), r"got uint8 \(9, 9, 4\)"),
+        (lambda: extract(np.zeros((0, 9), np.uint8)), r"got uint8 \(0, 9\)"),
+        (lambda: match(made(np.zeros((2, 32)), "orb"), made(np.zeros((2, 128)))), "orb and sift descriptors"),
+        (lambda: match(made(np.zeros((2, 128))), made(np.zeros((2, 128))), ratio=1.5), r"ratio must lie in \(0, 1\]"),
+    ],
+)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
