@@ -1,0 +1,91 @@
+"""Known items: each change does what its strength says, and the same at every call."""
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers.pictures import reading, samples
+from helpers.pictures.known_items import CHANGES, Change, all_changes, queries
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return reading.resize(reading.read_picture(samples.photos().paths[40]), (120, 160))
+
+
+def change(picture, kind, strength, seed=0, other=None):
+    return Change(kind, strength)(picture, np.random.default_rng(seed), other)
+
+
+def apart(a, b):
+    return np.abs(a.astype(float) - b).mean()
+
+
+def test_every_change_gives_pictures_and_leaves_the_original_alone(photo):
+    before, others = photo.copy(), [photo, np.full((40, 200, 3), 90, np.uint8)]
+    found = list(queries(others))
+    assert len(found) == 2 * len(all_changes()) == 2 * sum(len(kind.strengths) for kind in CHANGES.values())
+    for row, one, picture in found:
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape[:2]) > 0
+        assert row in (0, 1) and one.kind in CHANGES
+    assert np.array_equal(photo, before)
+
+
+def test_the_same_at_every_call_and_another_with_another_seed(photo):
+    changes = [Change("crop", 0.5), Change("noise", 10), Change("pasted", 0.5)]
+    one, same, other = ([picture for *_, picture in queries([photo, photo[::-1]], changes, seed)] for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_turns(photo):
+    assert np.array_equal(change(photo, "rotation", 90), cv2.rotate(photo, cv2.ROTATE_90_COUNTERCLOCKWISE))
+    assert np.array_equal(change(photo, "rotation", 180), photo[::-1, ::-1])
+    # 30°: the frame holds the whole picture.
+    assert change(photo, "rotation", 30).shape[:2] == (round(120 * 0.8660 + 160 * 0.5), round(160 * 0.8660 + 120 * 0.5))
+
+
+def test_sizes(photo):
+    assert change(photo, "scale", 0.25).shape == (30, 40, 3)
+    assert change(photo, "scale", 2).shape == (240, 320, 3)
+    cut = change(photo, "crop", 0.5)
+    assert cut.shape == (60, 80, 3)
+    places = cv2.matchTemplate(photo, cut, cv2.TM_SQDIFF)
+    assert places.min() == 0, "a part of the picture as it was"
+    assert len({change(photo, "crop", 0.5, seed).tobytes() for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", "perspective"])
+def test_stronger_is_further_away(photo, kind):
+    distances = [apart(photo, change(photo, kind, strength)) for strength in CHANGES[kind].strengths]
+    assert distances == sorted(distances) and distances[0] > 0
+
+
+def test_light_compression_and_noise_are_what_they_say(photo):
+    assert np.array_equal(change(photo, "brightness", 0.5), np.rint(photo * 0.5).astype(np.uint8))
+    assert (change(photo, "brightness", 2)[photo >= 128] == 255).all()
+    qualities = [apart(photo, change(photo, "jpeg", quality)) for quality in (50, 25, 10, 5)]
+    assert qualities == sorted(qualities)
+    assert qualities[0] < 10, "red stays red"
+    grey = np.full((200, 200, 3), 127, np.uint8)
+    assert change(grey, "noise", 20).std() == pytest.approx(20, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(300, 300, 3), (50, 400, 3), (20, 20, 3)])
+def test_a_crop_is_pasted_into_another_picture(photo, shape):
+    frame = np.full(shape, 3, np.uint8)
+    found = change(photo, "pasted", 0.5, other=frame)
+    assert min(found.shape[0] / 60, found.shape[1] / 80) >= 1
+    inside = (found != 3).any(axis=2)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    cut = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert cut.shape[:2] == (60, 80) and cv2.matchTemplate(photo, cut, cv2.TM_SQDIFF).min() == 0
+    assert (frame == 3).all()
+
+
+def test_bad_input_is_named(photo):
+    with pytest.raises(ValueError, match="no change 'melt'; known: rotation, scale"):
+        change(photo, "melt", 1)
+    with pytest.raises(ValueError, match="into another picture: give one"):
+        change(photo, "pasted", 0.5)
+    assert str(Change("scale", 0.25)) == "scale 0.25"
