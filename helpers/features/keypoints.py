@@ -196,28 +196,36 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
 
 
 def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: float = 5.0) -> Homography:
-    """The plane-to-plane map on which most matches agree (RANSAC: Fischler & Bolles 1981), the same at every call.
+    """`fit_homography` to matched keypoints."""
+    return fit_homography(query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]], query.shape, within)
 
-    Four accidental matches always agree on *some* map. Believed is one that leaves the picture's corners a convex
-    quadrilateral, does not mirror it and does not scale it by more than ten.
+
+def fit_homography(points: np.ndarray, others: np.ndarray, shape: tuple[int, int], within: float = 5.0) -> Homography:
+    """The plane-to-plane map on which most pairs agree (RANSAC: Fischler & Bolles 1981), the same at every call.
+
+    Four accidental pairs always agree on *some* map: whoever counts counts from five. Believed is only what a camera
+    could do, see `believable`.
 
     Parameters
     ----------
-    within : pixels in the gallery picture up to which a match agrees.
+    points, others : float (m, 2), pair by pair. shape : (height, width) of the first picture.
+    within : pixels in the other picture up to which a pair agrees.
     """
-    nobody = Homography(None, np.zeros(len(matches), bool))
-    if len(matches) < 4:
+    nobody = Homography(None, np.zeros(len(points), bool))
+    if len(points) < 4:
         return nobody
-    from_, to = query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]]
     cv2.setRNGSeed(0)
-    matrix, agree = cv2.findHomography(from_, to, cv2.RANSAC, within, maxIters=2000, confidence=0.999)
-    if matrix is None or not believable(matrix, query.shape):
+    matrix, agree = cv2.findHomography(points, others, cv2.RANSAC, within, maxIters=2000, confidence=0.999)
+    if matrix is None or not believable(matrix, shape):
         return nobody
     return Homography(matrix, agree.ravel().astype(bool))
 
 
 def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether a homography does to a picture of this (height, width) what a camera could."""
+    """Whether a homography does to a picture of this (height, width) what a camera could.
+
+    Its corners stay a convex quadrilateral that is not mirrored and at most ten times larger or smaller a side.
+    """
     height, width = shape
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
     mapped = np.column_stack([corners, np.ones(4)]) @ matrix.T

@@ -4,7 +4,7 @@ Class labels say what is *meant*; a known item says which picture it *is*. That 
 rotated scans is asked, and what keypoints are made for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -54,17 +54,21 @@ class _Kind:
 
 
 def queries(
-    pictures: list[np.ndarray], changes: list[Change] | None = None, seed: int = 0
+    pictures: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
+    changes: Sequence[Change] | None = None,
+    seed: int = 0,
 ) -> Iterator[tuple[int, Change, np.ndarray]]:
     """(row of the original, change, changed picture), change by change; the same at every call.
 
     pictures : uint8 (h, w, 3) each. changes : by default `all_changes`.
-    A crop is pasted into the picture that comes next in the list.
+    frames : what crops are pasted into, in turn; pictures that are **not** in the gallery, as the search would rightly
+        find those.
     """
     for number, change in enumerate(all_changes() if changes is None else changes):
         for row, picture in enumerate(pictures):
             rng = np.random.default_rng((seed, number, row))
-            yield row, change, change(picture, rng, pictures[(row + 1) % len(pictures)])
+            yield row, change, change(picture, rng, frames[row % len(frames)] if len(frames) else None)
 
 
 def all_changes() -> list[Change]:
