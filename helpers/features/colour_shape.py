@@ -1,4 +1,7 @@
-"""Hand-made features: raw pixels and colour histograms. They need no training, and are the bar to beat."""
+"""Hand-made features: raw pixels, histograms of grey and colour, and of gradients. They need no training."""
+
+from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,34 +24,104 @@ class Pixels(Describer):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, size²)."""
-        grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels]).astype(np.float32)
-        flat = grey.reshape(len(grey), -1)
+        flat = _grey(pixels).astype(np.float32).reshape(len(pixels), -1)
         return flat - flat.mean(axis=1, keepdims=True)
 
 
+class ColourSpace(NamedTuple):
+    """A colour space: OpenCV's way there from RGB (None: none needed), where its channels end, and usual bins."""
+
+    conversion: int | None
+    ends: tuple[int, ...]
+    bins: tuple[int, ...]
+
+
+#: OpenCV's 8-bit hue is in steps of two degrees, so it ends at 180; Lab is scaled to 0 … 255.
+COLOUR_SPACES = {
+    "grey": ColourSpace(cv2.COLOR_RGB2GRAY, (256,), (64,)),
+    "rgb": ColourSpace(None, (256, 256, 256), (5, 5, 5)),
+    "hsv": ColourSpace(cv2.COLOR_RGB2HSV, (180, 256, 256), (8, 4, 4)),
+    "lab": ColourSpace(cv2.COLOR_RGB2LAB, (256, 256, 256), (4, 6, 6)),
+}
+
+
 class ColourHistogram(Describer):
-    """A joint histogram of hue, saturation and value (Swain & Ballard 1991), square-rooted.
+    """A joint histogram of a colour's channels (Swain & Ballard 1991), square-rooted.
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
+
+    Parameters
+    ----------
+    space : see `COLOUR_SPACES`.
+    bins : of each channel.
+    size : side in pixels of the square to which pictures are brought.
     """
 
-    def __init__(self, bins: tuple[int, int, int] = (8, 4, 4), size: int = 128):
-        self.name = "hsv-histogram"
+    def __init__(self, space: str = "hsv", bins: tuple[int, ...] | None = None, size: int = 128):
+        if space not in COLOUR_SPACES:
+            raise ValueError(f"space must be one of {', '.join(COLOUR_SPACES)}; got {space!r}")
+        self.name = f"{space}-histogram"
         self.size = size
-        self.bins = tuple(bins)
+        self.space = COLOUR_SPACES[space]
+        self.bins = self.space.bins if bins is None else tuple(bins)
+        if len(self.bins) != len(self.space.ends):
+            raise ValueError(f"{space} has {len(self.space.ends)} channels, got {len(self.bins)} numbers of bins")
         self.dim = int(np.prod(self.bins))
+        # The name tells the space.
         self.settings = {"bins": list(self.bins), "root": True}
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
+        conversion, ends, _ = self.space
+        ranges = [limit for end in ends for limit in (0, end)]
         histograms = [
             cv2.calcHist(
-                [cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)], [0, 1, 2], None, list(self.bins), [0, 180, 0, 256, 0, 256]
+                [picture if conversion is None else cv2.cvtColor(picture, conversion)],
+                list(range(len(ends))),
+                None,
+                list(self.bins),
+                ranges,
             )
             for picture in pixels
         ]
         return np.sqrt(np.stack(histograms).reshape(len(pixels), self.dim))
 
 
+class Hog(Describer):
+    """Histograms of oriented gradients (Dalal & Triggs 2005): where edges run, and which way.
+
+    Each cell has a histogram of 9 directions, not told from their opposites; 2 × 2 cells are a block, brought to length
+    one, cut at 0.2 and brought to length one again, so that light and contrast count little.
+
+    Parameters
+    ----------
+    size : side in pixels of the square to which pictures are brought.
+    cell : side of a cell in pixels; must divide ``size``.
+    """
+
+    DIRECTIONS = 9
+
+    def __init__(self, size: int = 128, cell: int = 16):
+        if cell < 1 or size % cell or size < 2 * cell:
+            raise ValueError(f"cells of {cell} pixels must fill {size} pixels, at least two of them")
+        self.name = "hog"
+        self.size = size
+        side = (size, size)
+        self._hog = cv2.HOGDescriptor(side, (2 * cell, 2 * cell), (cell, cell), (cell, cell), self.DIRECTIONS)
+        self.dim = self._hog.getDescriptorSize()
+        self.settings = {"cell": cell, "directions": self.DIRECTIONS}
+
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, size, size, 3) → float32 (b, dim)."""
+        return np.stack([self._hog.compute(picture).ravel() for picture in _grey(pixels)])
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (b, h, w, 3) → uint8 (b, h, w)."""
+    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
+
+
 register("pixels", Pixels)
-register("hsv-histogram", ColourHistogram)
+register("hog", Hog)
+for _space in COLOUR_SPACES:
+    register(f"{_space}-histogram", partial(ColourHistogram, _space))

@@ -90,6 +90,7 @@ class Describer(ABC):
 
         vectors = self._kept(images, stream, failures) if cache else self._fresh(images, stream)
         reading.warn_unreadable(failures, len(images))
+        self._tell(vectors, images.keys)
         return vectors
 
     def _fresh(self, images: ImageSet, stream: Callable) -> np.ndarray:
@@ -124,7 +125,11 @@ class Describer(ABC):
                 reading.resize(picture, self.size, self.resize_rule) for picture in pictures[start:][: self.batch_size]
             ]
             vectors[start : start + len(part)] = self._vectors(np.stack(part))
+        self._tell(vectors, [f"picture {row}" for row in range(len(pictures))])
         return vectors
+
+    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:  # noqa: B027
+        """What has to be said of finished vectors, computed or kept, such as that some are zero and why."""
 
     def _stream(self, files: Sequence[Path], images: ImageSet, strict: bool, progress: bool, failures: list):
         """Batches of (rows, vectors) of some files of a set, computed; the time from file to vector is taken."""
@@ -148,11 +153,26 @@ class Describer(ABC):
         vectors = np.asarray(self.compute(pixels), dtype=np.float32)
         if vectors.shape != (len(pixels), self.dim):
             raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(len(pixels), self.dim)}")
-        if self.normalise:
-            length = np.linalg.norm(vectors, axis=1, keepdims=True)
-            # The zero vector has no direction; it stays zero.
-            vectors = vectors / np.where(length > 0, length, 1)
-        return vectors
+        return length_one(vectors) if self.normalise else vectors
+
+
+def length_one(vectors: np.ndarray) -> np.ndarray:
+    """(n, d), each brought to Euclidean length one; the zero vector has no direction and stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
+
+
+def count_without(vectors: np.ndarray, names: Sequence[str], what: str) -> str:
+    """In words, of how many pictures the vectors (n, d) are all zeros, and of which; empty where none is.
+
+    what : such as "no face was found".
+    """
+    rows = np.flatnonzero(~np.asarray(vectors).any(axis=1))
+    if not len(rows):
+        return ""
+    more = f", … and {len(rows) - 10} more" if len(rows) > 10 else ""
+    named = ", ".join(names[row] for row in rows[:10])
+    return f"{what} in {len(rows)} of {len(vectors)} pictures: {named}{more}"
 
 
 _REGISTRY: dict[str, Callable[..., Describer]] = {}
@@ -170,7 +190,7 @@ def names() -> list[str]:
 
 
 def describer(name: str, **settings) -> Describer:
-    """Open a describer by name, e.g. ``describer("resnet50", size=256)``.
+    """Open a describer by name, e.g. ``describer("resnet50", size=256)``; "hog+hsv-histogram" is both as one.
 
     Raises
     ------
@@ -178,6 +198,10 @@ def describer(name: str, **settings) -> Describer:
     WeightsUnavailable : it is a network whose trained weights can't be had.
     """
     _load_all()
+    if "+" in name:
+        from helpers.features.fusion import Fused
+
+        return Fused([describer(part) for part in name.split("+")], **settings)
     try:
         make = _REGISTRY[name.lower()]
     except KeyError:
@@ -187,4 +211,4 @@ def describer(name: str, **settings) -> Describer:
 
 def _load_all() -> None:
     """The modules register their describers when they are imported."""
-    from helpers.features import colour_shape, deep, faces  # noqa: F401
+    from helpers.features import colour_shape, deep, faces, visual_words  # noqa: F401

@@ -24,9 +24,8 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
-from helpers.features.describer import Describer, register
+from helpers.features.describer import Describer, count_without, register
 from helpers.networks.weights import WeightsUnavailable
-from helpers.pictures.imageset import ImageSet
 
 #: What the two files must be: another model would give other vectors under the same name.
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
@@ -219,34 +218,19 @@ class FaceDescriber(Describer):
         # Arrays are sent as they are: a copy on disk would outlive a process that is killed.
         return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(share(part, self.several) for part in parts))
 
-    def describe(
-        self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
-    ) -> np.ndarray:
-        """See `Describer.describe`; pictures without a face are counted and named, computed or kept.
+    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
+        """Pictures without a face are counted and named.
 
         Raises
         ------
         NoFace : there are some, and the describer was opened with ``no_face="raise"``.
         """
-        vectors = super().describe(images, cache=cache, strict=strict, progress=progress)
-        self._tell(vectors, images.keys)
-        return vectors
-
-    def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Describer.describe_arrays`; what has no face is named by its place in the list."""
-        vectors = super().describe_arrays(pictures)
-        self._tell(vectors, [f"picture {row}" for row in range(len(pictures))])
-        return vectors
-
-    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        rows = np.flatnonzero(without_face(vectors))
-        if not len(rows):
+        text = count_without(vectors, names, "no face was found")
+        if not text:
             return
-        more = f", … and {len(rows) - 10} more" if len(rows) > 10 else ""
-        text = f"no face was found in {len(rows)} of {len(vectors)} pictures: {', '.join(names[r] for r in rows[:10])}"
         if self.no_face == "raise":
-            raise NoFace(f"{text}{more}. Leave them out, give larger pictures of frontal faces, or open no_face='zero'")
-        warnings.warn(f"{text}{more}; their vectors are zero, like nobody's", NoFaceWarning, stacklevel=3)
+            raise NoFace(f"{text}. Leave them out, give larger pictures of frontal faces, or open no_face='zero'")
+        warnings.warn(f"{text}; their vectors are zero, like nobody's", NoFaceWarning, stacklevel=3)
 
 
 def _described(pixels: np.ndarray, several: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.features.describer import Describer
+from helpers.features.describer import Describer, length_one
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import UnreadablePictureWarning
 
@@ -138,7 +138,7 @@ class Views(_Wrapper):
             for view in self.views[1:]:
                 total = total + view.describe(images, **how)
         mean = total / len(self.views)
-        return _length_one(mean) if self.normalise else mean
+        return length_one(mean) if self.normalise else mean
 
 
 def _mirrored(pixels: np.ndarray) -> np.ndarray:
@@ -162,9 +162,3 @@ def _copier(recipe: str, seed: int, number: int) -> Callable[[np.ndarray], np.nd
         return made
 
     return change
-
-
-def _length_one(vectors: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    # The zero vector has no direction; it stays zero.
-    return vectors / np.where(length > 0, length, 1)

@@ -2,7 +2,8 @@
 
 The votes are those of video Google (Sivic & Zisserman 2003) without a vocabulary: descriptors are looked up in an
 approximate index (HNSW: Malkov & Yashunin 2020). The first pictures are then verified by a homography between the very
-pairs that voted (Philbin et al. 2007), so no picture is matched anew.
+pairs that voted, so no picture is matched anew. As each pair of keypoints says by itself how far the picture was turned
+and scaled (Philbin et al. 2007), most pictures are ruled out before RANSAC is asked.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,8 @@ from collections.abc import Sequence
 import faiss
 import numpy as np
 
-from helpers.features.keypoints import Keypoints, fit_homography, kind_of
+from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
 from helpers.search.ranking import Ranking, rank
-
-#: So many pairs agree on some homography by accident.
-ACCIDENT = 4
 
 
 class VoteIndex:
@@ -35,14 +33,22 @@ class VoteIndex:
         else:
             self._index = faiss.IndexHNSWFlat(self.width, links)
         self._index.hnsw.efSearch = breadth
-        self._points = np.empty((0, 2), np.float32)
+        self._placed = Placed.none()
         self._owners = np.empty(0, np.int64)
         self.ids = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, pictures: Sequence[Keypoints], ids: Sequence[int]) -> None:
+    @property
+    def nbytes(self) -> int:
+        """About what the index takes in memory: descriptors, links and places."""
+        descriptor = self.width * (1 if self.binary else 4)
+        # HNSW keeps twice the links on its ground floor, int32 each.
+        links = 8 * self._index.hnsw.nb_neighbors(1)
+        return len(self._owners) * (descriptor + links + 4 * 4 + 8)
+
+    def add(self, pictures: Sequence[Keypoints], ids: Sequence[int]) -> "VoteIndex":
         """Add pictures; one without keypoints is there and is never found before one with votes.
 
         Raises
@@ -56,18 +62,21 @@ class VoteIndex:
         if (ids < 0).any() or len(np.unique(np.concatenate([self.ids, ids]))) < len(self) + len(ids):
             raise ValueError("ids must not be negative, and each stands for one picture")
         if not len(ids):
-            return
+            return self
         counts = [len(one) for one in pictures]
-        self._index.add(np.concatenate([one.descriptors for one in pictures]))
-        self._points = np.concatenate([self._points, *(one.points for one in pictures)])
+        if sum(counts):
+            self._index.add(np.concatenate([one.descriptors for one in pictures]))
+        self._placed = Placed.joined([self._placed, *(one.placed for one in pictures)])
         self._owners = np.concatenate([self._owners, np.repeat(np.arange(len(self), len(self) + len(ids)), counts)])
         self.ids = np.concatenate([self.ids, ids])
+        return self
 
     def search(self, queries: Sequence[Keypoints], k: int, neighbours: int = 10, verify: int = 50) -> Ranking:
         """The ``k`` pictures with the most agreeing keypoints; behind them those with votes, then the rest by id.
 
         Parameters
         ----------
+        k : where it is more than there is, the rows end in -1.
         neighbours : descriptors of the gallery that one of the query votes for. The next one after them is what an
             accident looks like: a vote counts the more, the nearer it is than that.
         verify : so many pictures with the most votes are verified; 0 leaves it at votes.
@@ -86,10 +95,8 @@ class VoteIndex:
             raise ValueError("the index is empty: add pictures first")
         if k < 1 or neighbours < 1 or verify < 0:
             raise ValueError(f"k and neighbours must be at least 1, verify at least 0; got {k}, {neighbours}, {verify}")
-        scores = np.stack([self._scores(query, neighbours, verify) for query in queries]) if queries else None
-        if scores is None:
-            return Ranking(np.empty((0, k), np.int64), np.empty((0, k)))
-        return rank(self.ids, scores, min(k, len(self)))
+        scores = np.array([self._scores(query, neighbours, verify) for query in queries]).reshape(-1, len(self))
+        return rank(self.ids, scores, k)
 
     def _scores(self, query: Keypoints, neighbours: int, verify: int) -> np.ndarray:
         """float64 (n,), one a picture."""
@@ -109,10 +116,11 @@ class VoteIndex:
         votes = np.bincount(owners.ravel(), weights.ravel(), minlength=len(self))
         scores += votes / (1 + votes.sum())
         for picture in np.argsort(-votes, kind="stable")[:verify]:
-            pairs = np.argwhere((owners == picture) & (weights > 0))
-            if len(pairs) > ACCIDENT:
-                ours, theirs = query.points[pairs[:, 0]], self._points[rows[pairs[:, 0], pairs[:, 1]]]
-                scores[picture] += max(0, fit_homography(ours, theirs, query.shape).count - ACCIDENT)
+            ours, place = np.nonzero((owners == picture) & (weights > 0))
+            if len(ours) > ACCIDENT:
+                here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
+                if agreeing(here, there) > ACCIDENT:
+                    scores[picture] += max(0, fit_homography(here.points, there.points, query.shape).count - ACCIDENT)
         return scores
 
     def _check(self, pictures: Sequence[Keypoints]) -> None:

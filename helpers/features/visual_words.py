@@ -1,0 +1,142 @@
+"""Visual words as vectors: a picture is told by which typical descriptors its keypoints are like.
+
+Bag of words with tf-idf: Sivic & Zisserman 2003. Soft assignment: Philbin et al. 2008. VLAD: Jégou et al. 2010, with
+the signed root of Jégou & Chum 2012 and the normalisation word by word of Arandjelović & Zisserman 2013.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from helpers.features.describer import Describer, count_without, register
+from helpers.features.keypoints import extract_each
+from helpers.features.vocabulary import Vocabulary, shipped
+
+#: Words that a descriptor is spread over by soft assignment (Philbin et al. 2008 found 3 to be best).
+SOFT_WORDS = 3
+
+
+class NoKeypointsWarning(UserWarning):
+    """Some pictures have no keypoints; the message counts and names them."""
+
+
+def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """float32 (k,): how often each word occurs, as a share of all, times how much it says (tf · idf); zeros of nothing.
+
+    descriptors : float (n, width), as `helpers.features.keypoints.extract` gives them.
+    """
+    if not len(descriptors):
+        return np.zeros(len(vocabulary), np.float32)
+    words = vocabulary.nearest(vocabulary.project(descriptors))[0][:, 0]
+    share = np.bincount(words, minlength=len(vocabulary)) / len(words)
+    return (share * vocabulary.idf).astype(np.float32)
+
+
+def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOFT_WORDS) -> np.ndarray:
+    """`bag_of_words`, each descriptor spread over its ``count`` nearest words by exp(-d² / 2σ²), σ² the usual d²."""
+    if not len(descriptors):
+        return np.zeros(len(vocabulary), np.float32)
+    words, squared = vocabulary.nearest(vocabulary.project(descriptors), count)
+    # Less the nearest's own: the shares are the same, and none underflows to nothing.
+    weights = np.exp((squared[:, :1] - squared) / (2 * vocabulary.spread))
+    weights /= weights.sum(axis=1, keepdims=True)
+    share = np.bincount(words.ravel(), weights.ravel(), minlength=len(vocabulary)) / len(words)
+    return (share * vocabulary.idf).astype(np.float32)
+
+
+def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_word: bool = True) -> np.ndarray:
+    """float32 (k · dim,): for each word, the sum of how its descriptors differ from it; zeros of nothing.
+
+    root : the signed root of each number, so that one thing many times over does not drown the rest.
+    by_word : each word's part brought to length one, for the same reason.
+    """
+    projected = vocabulary.project(descriptors)
+    sums = np.zeros_like(vocabulary.words)
+    if len(projected):
+        words = vocabulary.nearest(projected)[0][:, 0]
+        np.add.at(sums, words, projected - vocabulary.words[words])
+    if root:
+        sums = np.sign(sums) * np.sqrt(np.abs(sums))
+    if by_word:
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        sums = sums / np.where(length > 0, length, 1)
+    return sums.ravel()
+
+
+class Encoding(NamedTuple):
+    """How keypoints become one vector.
+
+    Attributes
+    ----------
+    encode : (descriptors, vocabulary) → float32 (dim,).
+    words : of the vocabulary that is taken where none is given. per_word : numbers of the vector for each word; 0: as
+        many as a projected descriptor has.
+    """
+
+    encode: Callable[[np.ndarray, Vocabulary], np.ndarray]
+    words: int
+    per_word: int
+
+
+ENCODINGS = {
+    "bow": Encoding(bag_of_words, 1000, 1),
+    "soft": Encoding(soft_words, 1000, 1),
+    "vlad": Encoding(vlad, 64, 0),
+}
+
+
+class VisualWords(Describer):
+    """The visual words of a picture.
+
+    A picture without keypoints gets the vector of zeros, which is like nothing: its cosine with every vector is 0. Each
+    call of ``describe`` counts and names such pictures in one `NoKeypointsWarning`.
+
+    Parameters
+    ----------
+    encoding : see `ENCODINGS`.
+    vocabulary : one, or the file of one; by default that which comes with the project for this encoding. It must not be
+        learnt from pictures that ask.
+    batch_size : pictures a step, shared among the cores; changes memory, not the vectors.
+
+    Raises
+    ------
+    VocabularyUnavailable : the vocabulary is not there; the message says how to learn one.
+    VocabularyFileError : the file is damaged.
+    """
+
+    def __init__(self, encoding: str = "vlad", vocabulary: Vocabulary | str | Path | None = None, batch_size: int = 32):
+        if encoding not in ENCODINGS:
+            raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}; got {encoding!r}")
+        if vocabulary is None:
+            vocabulary = shipped(ENCODINGS[encoding].words)
+        elif not isinstance(vocabulary, Vocabulary):
+            vocabulary = Vocabulary.load(vocabulary)
+        look = vocabulary.look
+        self.vocabulary = vocabulary
+        self.encoding = encoding
+        self.name = f"sift-{encoding}"
+        self.weights = vocabulary.learnt_from
+        self.dim = len(vocabulary) * (ENCODINGS[encoding].per_word or vocabulary.words.shape[1])
+        self.size, self.resize_rule = look.size, look.rule
+        self.batch_size = batch_size
+        self.settings = {"keypoints": look.kind, "limit": look.limit, "vocabulary": vocabulary.digest}
+        if encoding == "soft":
+            self.settings["words a descriptor"] = SOFT_WORDS
+
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
+        look, encode = self.vocabulary.look, ENCODINGS[self.encoding].encode
+        found = extract_each(pixels, look.kind, look.limit)
+        return np.stack([encode(one.descriptors, self.vocabulary) for one in found])
+
+    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
+        if text := count_without(vectors, names, "no keypoints were found"):
+            warnings.warn(f"{text}; their vectors are zero, like nothing's", NoKeypointsWarning, stacklevel=3)
+
+
+for _encoding in ENCODINGS:
+    register(f"sift-{_encoding}", partial(VisualWords, _encoding))

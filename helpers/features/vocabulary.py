@@ -1,0 +1,294 @@
+"""Vocabularies of visual words: typical descriptors, learnt once by k-means from pictures that never ask.
+
+The descriptors are first turned and cut by principal components (Jégou & Chum 2012), then told apart by mini-batch
+k-means (Sculley 2010). What is learnt from is a sample of fixed size, drawn while the pictures stream by, so memory
+does not grow with their number.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import davies_bouldin_score
+from tqdm.auto import tqdm
+
+from helpers import paths
+from helpers.features.keypoints import Keypoints, extract_each, kind_of
+from helpers.pictures import reading
+from helpers.pictures.imageset import ImageSet
+
+FORMAT = 1
+
+
+class VocabularyUnavailable(FileNotFoundError):
+    """No vocabulary lies where one is needed; the message says how to learn one."""
+
+
+class VocabularyFileError(ValueError):
+    """A file that should hold a vocabulary and does not; the message names it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a picture is looked at before it is told in words.
+
+    Parameters
+    ----------
+    kind : of the keypoints, see `helpers.features.keypoints.KINDS`; with descriptors of real numbers.
+    limit : at most so many keypoints a picture, the strongest.
+    size : side in pixels to which pictures are brought. A small one is enlarged, bilinearly: SIFT needs some pixels
+        around a keypoint, and finds nearly nothing at 32 × 32.
+    rule : how, see `helpers.pictures.reading.resize`.
+
+    Raises
+    ------
+    ValueError : keypoints whose descriptors are bits: they have no mean, and so no words.
+    """
+
+    kind: str = "rootsift"
+    limit: int = 500
+    size: int = 256
+    rule: str = "squash"
+
+    def __post_init__(self):
+        if kind_of(self.kind).dtype is not np.float32:
+            raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; take sift or rootsift")
+
+    def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
+        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time."""
+        with tqdm(
+            total=len(images), desc=f"{self.kind} · {images.name}", unit="picture", disable=None if progress else True
+        ) as bar:
+            for rows, pixels in reading.batches(images, self.size, self.rule):
+                yield from extract_each(pixels, self.kind, self.limit)
+                bar.update(len(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Visual words and what is needed to find a descriptor's.
+
+    Parameters
+    ----------
+    look : how pictures were looked at, and must be again.
+    mean, axes : float32 (width,) and (dim, width): a descriptor less the mean, on the axes, is what words are made of.
+    words : float32 (k, dim).
+    idf : float32 (k,): ln of the share of pictures that have the word, negated; 0 for a word that all have.
+    spread : the median squared distance of a descriptor from its word: what soft assignment takes for near.
+    learnt_from : the name of the set of pictures, for tables.
+    """
+
+    look: Look
+    mean: np.ndarray
+    axes: np.ndarray
+    words: np.ndarray
+    idf: np.ndarray
+    spread: float
+    learnt_from: str
+
+    def __post_init__(self):
+        width, (k, dim) = len(self.mean), self.words.shape
+        if self.axes.shape != (dim, width) or self.idf.shape != (k,) or width != kind_of(self.look.kind).width:
+            raise ValueError(
+                f"words of shape {self.words.shape} don't fit axes of shape {self.axes.shape}, "
+                f"{self.idf.shape[0]} inverse frequencies and {self.look.kind} descriptors"
+            )
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} words of {self.look.kind}, from {self.learnt_from})"
+
+    @property
+    def digest(self) -> str:
+        """A hash of all numbers: describers with equal ones give vectors that can be compared."""
+        numbers = (self.mean, self.axes, self.words, self.idf, np.float64(self.spread))
+        return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in numbers)).hexdigest()
+
+    def project(self, descriptors: np.ndarray) -> np.ndarray:
+        """float (n, width) → float32 (n, dim), in the space of the words."""
+        return (np.asarray(descriptors, np.float32) - self.mean) @ self.axes.T
+
+    def nearest(self, projected: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The ``count`` nearest words of each: int64 (n, count), nearest first, and squared distances float32."""
+        count = min(count, len(self))
+        squared = (projected**2).sum(axis=1)[:, None] + (self.words**2).sum(axis=1) - 2 * projected @ self.words.T
+        near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+        distances = np.take_along_axis(squared, near, axis=1)
+        # Equal distances by the number of the word, so that the order is one.
+        order = np.lexsort((near, distances), axis=1)
+        return np.take_along_axis(near, order, axis=1), np.maximum(np.take_along_axis(distances, order, axis=1), 0)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one npz file, without pickle; an interrupted save leaves what was there."""
+        path = Path(path)
+        about = {"format": FORMAT, "look": asdict(self.look), "spread": self.spread, "learnt_from": self.learnt_from}
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, about=json.dumps(about), mean=self.mean, axes=self.axes, words=self.words, idf=self.idf
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(buffer.getvalue())
+        return part.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        VocabularyUnavailable : nothing is there.
+        VocabularyFileError : it is damaged, or of another version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise VocabularyUnavailable(
+                f"no vocabulary is at {path}. Learn one from pictures that never ask, with "
+                f"helpers.features.vocabulary.learn(images, words=…).save({str(path)!r})"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"]))
+                if about["format"] != FORMAT:
+                    raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
+                numbers = {name: stored[name] for name in ("mean", "axes", "words", "idf")}
+            return cls(Look(**about["look"]), **numbers, spread=about["spread"], learnt_from=about["learnt_from"])
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
+
+
+def shipped(words: int) -> Vocabulary:
+    """A vocabulary that comes with the project, learnt from Imagenette's train by data/make_vocabularies.py.
+
+    Raises
+    ------
+    VocabularyUnavailable : there is none of so many words; the message names those that there are.
+    """
+    path = paths.data_dir() / "vocabularies" / f"rootsift-{words}.npz"
+    if not path.is_file():
+        there = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
+        raise VocabularyUnavailable(
+            f"no vocabulary of {words} words comes with the project, only of {', '.join(map(str, there)) or 'none'}. "
+            "Learn one from pictures that never ask: helpers.features.vocabulary.learn(images, words=…)"
+        )
+    return Vocabulary.load(path)
+
+
+def learn(
+    images: ImageSet,
+    words: int,
+    look: Look | None = None,
+    dim: int = 64,
+    sample: int = 100_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Vocabulary:
+    """A vocabulary of some pictures; they must not be asked with later, or the score knows its answers.
+
+    The pictures stream by twice: once to draw the descriptors that are clustered, once to count in how many pictures
+    each word occurs.
+
+    Parameters
+    ----------
+    words : how many. dim : numbers of a projected descriptor.
+    sample : descriptors to learn from, each as likely as any other.
+
+    Raises
+    ------
+    ValueError : fewer descriptors than words, or than axes.
+    """
+    look = look or Look()
+    drawn = draw(images, look, sample, seed, progress)
+    return _learn(drawn, images, words, look, dim, seed, progress)
+
+
+def draw(
+    images: ImageSet, look: Look | None = None, count: int = 100_000, seed: int = 0, progress: bool = True
+) -> np.ndarray:
+    """float32 (at most ``count``, width): descriptors, each as likely as any other (a reservoir: Vitter 1985)."""
+    look = look or Look()
+    rng = np.random.default_rng(seed)
+    kept, seen = np.empty((count, kind_of(look.kind).width), np.float32), 0
+    for found in look.keypoints(images, progress):
+        new = found.descriptors
+        # The i-th of all takes the place of a random one with probability count / i.
+        first = max(0, min(len(new), count - seen))
+        kept[seen : seen + first] = new[:first]
+        places = rng.integers(0, np.arange(seen + first + 1, seen + len(new) + 1))
+        for place, descriptor in zip(places, new[first:], strict=True):
+            if place < count:
+                kept[place] = descriptor
+        seen += len(new)
+    return kept[: min(seen, count)].copy()
+
+
+def compare_sizes(
+    descriptors: np.ndarray, sizes: Sequence[int], dim: int = 64, judged: int = 20_000, seed: int = 0
+) -> pd.DataFrame:
+    """How well vocabularies of several sizes tell descriptors apart, by the index of Davies & Bouldin (1979).
+
+    Parameters
+    ----------
+    descriptors : float32 (n, width), see `draw`; a fifth is held back from the clustering, and of it at most ``judged``
+        are judged by: a cluster is good if new descriptors fall close to its middle and far from others'.
+
+    Returns
+    -------
+    Columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
+
+    Raises
+    ------
+    ValueError : fewer descriptors than words.
+    """
+    rng = np.random.default_rng(seed)
+    descriptors = descriptors[rng.permutation(len(descriptors))]
+    held_back = min(judged, len(descriptors) // 5)
+    project = _axes(descriptors[held_back:], dim, seed)
+    learnt, new = (project.transform(part) for part in (descriptors[held_back:], descriptors[:held_back]))
+    index = []
+    for size in sizes:
+        assigned = _clustered(learnt, size, seed).predict(new)
+        index.append(davies_bouldin_score(new, assigned))
+    table = pd.DataFrame({"words": list(sizes), "davies_bouldin": index})
+    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+
+
+def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:
+    pca = _axes(drawn, dim, seed)
+    projected = pca.transform(drawn).astype(np.float32)
+    clusters = _clustered(projected, words, seed)
+    mean, axes = pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
+    centres = clusters.cluster_centers_.astype(np.float32)
+    spread = float(np.median(((projected - centres[clusters.predict(projected)]) ** 2).sum(axis=1)))
+    vocabulary = Vocabulary(look, mean, axes, centres, np.zeros(words, np.float32), spread, images.name)
+    occurs, pictures = np.zeros(words), 0
+    for found in look.keypoints(images, progress):
+        occurs[np.unique(vocabulary.nearest(vocabulary.project(found.descriptors))[0])] += 1
+        pictures += 1
+    # A word that no whole picture has, as its descriptors moved over in the end, counts as if one had it.
+    idf = np.log(pictures / np.maximum(occurs, 1)).astype(np.float32)
+    return Vocabulary(look, mean, axes, centres, idf, spread, images.name)
+
+
+def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
+    if len(descriptors) < dim:
+        raise ValueError(
+            f"{len(descriptors)} descriptors are too few for {dim} axes: give more pictures, or a lower dim"
+        )
+    return PCA(dim, svd_solver="full", random_state=seed).fit(descriptors)
+
+
+def _clustered(projected: np.ndarray, words: int, seed: int) -> MiniBatchKMeans:
+    if len(projected) < words:
+        raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more pictures, or fewer words")
+    return MiniBatchKMeans(words, batch_size=4096, n_init=3, random_state=seed).fit(projected)
