@@ -9,8 +9,10 @@ bootstrap tests, chapter 16). T. Sakai, Evaluating evaluation metrics based on t
 significance tests for information retrieval evaluation, CIKM 2007 (bootstrap, t and randomisation agree).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +118,23 @@ def paired_difference(
     # Rounding must not decide whether a draw that lies exactly as far out counts.
     extreme = np.abs(draws - difference) >= abs(difference) - 1e-12
     return PairedResult(difference, low, high, float((1 + extreme.sum()) / (1 + resamples)))
+
+
+def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
+    """Interval of a share of right answers among ``n`` (Wilson 1927): not of width 0 when all of them are right.
+
+    Where several answers hang together, such as those to changed copies of one picture, take the number of pictures
+    for ``n``: as if they were one answer each, which is the wide side.
+
+    Raises
+    ------
+    ValueError : no answer, a share or a level that is none.
+    """
+    if n < 1 or not 0 <= share <= 1 or not 0 < level < 1:
+        raise ValueError(f"share and level must lie between 0 and 1, n must be at least 1; got {share}, {level}, {n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(max(0.0, (middle - half) / (1 + z**2 / n)), min(1.0, (middle + half) / (1 + z**2 / n)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -52,12 +52,12 @@ class ColourHistogram(Describer):
 
     Parameters
     ----------
-    space : see `COLOUR_SPACES`.
     bins : of each channel.
     size : side in pixels of the square to which pictures are brought.
+    space : see `COLOUR_SPACES`.
     """
 
-    def __init__(self, space: str = "hsv", bins: tuple[int, ...] | None = None, size: int = 128):
+    def __init__(self, bins: tuple[int, ...] | None = None, size: int = 128, space: str = "hsv"):
         if space not in COLOUR_SPACES:
             raise ValueError(f"space must be one of {', '.join(COLOUR_SPACES)}; got {space!r}")
         self.name = f"{space}-histogram"
@@ -124,4 +124,4 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
 register("pixels", Pixels)
 register("hog", Hog)
 for _space in COLOUR_SPACES:
-    register(f"{_space}-histogram", partial(ColourHistogram, _space))
+    register(f"{_space}-histogram", partial(ColourHistogram, space=_space))

@@ -17,6 +17,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from joblib import cpu_count
+from tqdm.auto import tqdm
+
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.reading import UnreadablePicture, read_picture, resize, warn_unreadable
 
 
 class Kind(NamedTuple):
@@ -196,6 +200,40 @@ def extract_each(
     """
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
         return list(pool.map(lambda picture: extract(picture, kind, limit), pictures))
+
+
+def extract_set(
+    images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
+) -> list[Keypoints]:
+    """`extract` of every picture of a set, in its order, on all cores.
+
+    A picture that can't be read has no keypoints, after one `UnreadablePictureWarning` that counts and names them all.
+
+    Parameters
+    ----------
+    longest : in pixels: pictures with a longer side are made smaller.
+    """
+    failures = []
+
+    def find(path):
+        try:
+            picture = read_picture(path)
+        except UnreadablePicture as error:
+            failures.append(error)
+            return extract(np.zeros((1, 1), np.uint8), kind, limit)
+        if longest and max(picture.shape[:2]) > longest:
+            height, width = (max(1, round(side * longest / max(picture.shape[:2]))) for side in picture.shape[:2])
+            picture = resize(picture, (height, width))
+        return extract(picture, kind, limit)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        found = tqdm(
+            pool.map(find, images.paths), desc=f"{kind} · {images.name}", total=len(images), unit="picture",
+            disable=None if progress else True,
+        )  # fmt: skip
+        found = list(found)
+    warn_unreadable(sorted(failures, key=str), len(images))
+    return found
 
 
 def root(descriptors: np.ndarray) -> np.ndarray:

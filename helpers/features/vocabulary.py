@@ -27,6 +27,9 @@ from helpers.pictures.imageset import ImageSet
 
 FORMAT = 1
 
+#: Times that the clustering sees the sample at most; after that the words hardly move.
+EPOCHS = 20
+
 
 class VocabularyUnavailable(FileNotFoundError):
     """No vocabulary lies where one is needed; the message says how to learn one."""
@@ -291,4 +294,4 @@ def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
 def _clustered(projected: np.ndarray, words: int, seed: int) -> MiniBatchKMeans:
     if len(projected) < words:
         raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more pictures, or fewer words")
-    return MiniBatchKMeans(words, batch_size=4096, n_init=3, random_state=seed).fit(projected)
+    return MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=EPOCHS, random_state=seed).fit(projected)

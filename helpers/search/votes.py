@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
-from helpers.search.ranking import Ranking, rank
+from helpers.search.ranking import PAD, Ranking, rank
 
 
 class VoteIndex:
@@ -96,7 +96,8 @@ class VoteIndex:
         if k < 1 or neighbours < 1 or verify < 0:
             raise ValueError(f"k and neighbours must be at least 1, verify at least 0; got {k}, {neighbours}, {verify}")
         scores = np.array([self._scores(query, neighbours, verify) for query in queries]).reshape(-1, len(self))
-        return rank(self.ids, scores, k)
+        missing = max(0, k - len(self))
+        return rank(np.pad(self.ids, (0, missing), constant_values=PAD), np.pad(scores, ((0, 0), (0, missing))), k)
 
     def _scores(self, query: Keypoints, neighbours: int, verify: int) -> np.ndarray:
         """float64 (n,), one a picture."""

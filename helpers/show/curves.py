@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers.evaluation.metrics import Scores
@@ -73,6 +74,39 @@ def recall_curves(
     panel.set_ylabel(ylabel)
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
+    return figure
+
+
+def strength_curves(
+    tables: Mapping[str, pd.DataFrame], units: Mapping[str, str], columns: int = 5, width: float = 14
+) -> Figure:
+    """Recall@1 of known items over the strength of each change, a panel a kind; bands are 95 % intervals.
+
+    tables : method → what `helpers.evaluation.known_item.recall_by_strength` gives.
+    units : kind → unit of its strength.
+    """
+    kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table["kind"]))
+    lines = -(-(len(kinds) + 1) // columns)
+    figure = Figure(figsize=(width, 2.5 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for panel, kind in zip(panels, kinds, strict=False):
+        for (name, table), colour in zip(tables.items(), COLOURS, strict=False):
+            part = table[table["kind"] == kind]
+            # By place: the strengths of some kinds are doubled from one to the next.
+            places = np.arange(len(part))
+            panel.plot(places, part["recall@1"], "o-", markersize=3.5, color=colour, label=name)
+            panel.fill_between(places, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+        shown = places[:: max(1, -(-len(places) // 8))]
+        panel.set_xticks(shown, [f"{part['strength'].iloc[place]:g}" for place in shown])
+        panel.set_title(kind, fontsize=10)
+        panel.set_xlabel(units[kind], fontsize=8)
+        panel.set_ylim(-0.03, 1.03)
+        panel.grid(alpha=0.3)
+    for panel in panels[len(kinds) :]:
+        panel.axis("off")
+    for line in range(lines):
+        panels[line * columns].set_ylabel("recall@1")
+    panels[len(kinds)].legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
     return figure
 
 

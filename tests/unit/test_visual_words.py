@@ -1,0 +1,190 @@
+"""Visual words: each encoding against a slow loop, and the describers in an engine."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.features import keypoints
+from helpers.features.describer import describer
+from helpers.features.visual_words import (
+    ENCODINGS,
+    NoKeypointsWarning,
+    VisualWords,
+    bag_of_words,
+    soft_words,
+    vlad,
+)
+from helpers.features.vocabulary import Look, Vocabulary, VocabularyUnavailable, learn
+from helpers.pictures import samples
+from helpers.pictures.imageset import from_folder
+from helpers.search.engine import Engine, EngineFolderError
+
+LOOK = Look(limit=60, size=128)
+
+
+def distractors():
+    every = samples.with_distractors()
+    return every.subset(every.labels < 0)
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    return learn(distractors().subset(range(0, 60, 3)), 20, LOOK, dim=16, progress=False)
+
+
+@pytest.fixture(scope="module")
+def descriptors():
+    rng = np.random.default_rng(0)
+    return keypoints.root(rng.integers(0, 200, (40, 128)))
+
+
+@pytest.fixture
+def photos():
+    return samples.photos().subset(range(0, 120, 6))
+
+
+@pytest.fixture
+def flat(tmp_path):
+    Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / "flat.png")
+    Image.new("RGB", (3, 2)).save(tmp_path / "tiny.png")
+    return from_folder(tmp_path)
+
+
+def by_hand():
+    """Two words, (0, 0) and (4, 0), on the first two axes of descriptors of 128 numbers."""
+    axes = np.eye(2, 128, dtype=np.float32)
+    words = np.array([(0, 0), (4, 0)], np.float32)
+    return Vocabulary(Look(), np.zeros(128, np.float32), axes, words, np.array([1, 2], np.float32), 0.5, "hand")
+
+
+def at(*points):
+    found = np.zeros((len(points), 128), np.float32)
+    found[:, :2] = points
+    return found
+
+
+# ---- encodings ------------------------------------------------------------------------------------------
+
+
+def test_bag_of_words_by_hand():
+    # Two are nearest to the first word, one to the second: shares 2/3 and 1/3, times what each says, 1 and 2.
+    assert np.allclose(bag_of_words(at((0, 1), (1, 0), (3, 3)), by_hand()), (2 / 3, 2 / 3))
+
+
+def test_soft_assignment_by_hand():
+    # On the line between both words, 1 from the first and 3 from the second: weights e^-1 and e^-9.
+    share = np.exp(-1) / (np.exp(-1) + np.exp(-9))
+    assert np.allclose(soft_words(at((1, 0)), by_hand(), 2), (share, 2 * (1 - share)), atol=1e-6)
+    # Far from everything the shares still add up to one.
+    assert np.allclose(soft_words(at((1e4, 0)), by_hand(), 2), (0, 2))
+
+
+def test_vlad_by_hand():
+    # Differences (0, 1) and (1, 0) from the first word, (-1, 3) from the second.
+    found = at((0, 1), (1, 0), (3, 3))
+    assert np.allclose(vlad(found, by_hand(), root=False, by_word=False), (1, 1, -1, 3))
+    assert np.allclose(vlad(found, by_hand(), root=True, by_word=False), (1, 1, -1, np.sqrt(3)))
+    assert np.allclose(vlad(found, by_hand()), (0.5**0.5, 0.5**0.5, -0.5, 0.75**0.5))
+
+
+def slow(descriptors, vocabulary):
+    """Bag of words, soft words and VLAD, descriptor by descriptor in float64."""
+    k, dim = vocabulary.words.shape
+    hard, soft, sums = np.zeros(k), np.zeros(k), np.zeros((k, dim))
+    for descriptor in descriptors:
+        projected = vocabulary.axes.astype(np.float64) @ (descriptor - vocabulary.mean)
+        squared = np.array([((projected - word) ** 2).sum() for word in vocabulary.words])
+        order = np.argsort(squared, kind="stable")
+        hard[order[0]] += 1 / len(descriptors)
+        weights = [np.exp(-squared[word] / (2 * vocabulary.spread)) for word in order[:3]]
+        for word, weight in zip(order[:3], weights, strict=True):
+            soft[word] += weight / sum(weights) / len(descriptors)
+        sums[order[0]] += projected - vocabulary.words[order[0]]
+    sums = np.sign(sums) * np.abs(sums) ** 0.5
+    for word in range(k):
+        if np.linalg.norm(sums[word]):
+            sums[word] /= np.linalg.norm(sums[word])
+    return hard * vocabulary.idf, soft * vocabulary.idf, sums.ravel()
+
+
+def test_against_a_slow_loop(descriptors, learnt):
+    encodings = (bag_of_words, soft_words, vlad)
+    for encode, expected in zip(encodings, slow(descriptors, learnt), strict=True):
+        found = encode(descriptors, learnt)
+        assert found.dtype == np.float32 and np.allclose(found, expected, atol=1e-5), encode.__name__
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_keypoints_no_words(learnt, encoding):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ENCODINGS[encoding].encode(np.empty((0, 128), np.float32), learnt)
+    assert found.shape == (VisualWords(encoding, learnt).dim,) and not found.any()
+
+
+# ---- describers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+class TestDescribers:
+    def test_opened_by_name_in_an_engine(self, own_cache, photos, encoding):
+        engine = Engine(f"sift-{encoding}").fit(photos)
+        answer = engine.query(photos.paths[7], k=3)[0]
+        assert answer.id == 7 and answer.score == pytest.approx(1, abs=1e-4)
+        assert engine.describer.weights.startswith("imagenette")
+
+    def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learnt, encoding, monkeypatch):
+        found = VisualWords(encoding, learnt).describe(photos, cache=False)
+        assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
+        assert np.array_equal(VisualWords(encoding, learnt, batch_size=1).describe(photos, cache=False), found)
+        monkeypatch.setattr(keypoints, "cpu_count", lambda: 1)
+        assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
+        assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+    def test_a_flat_picture_has_the_vector_of_zeros_and_is_named(self, own_cache, flat, learnt, encoding):
+        words = VisualWords(encoding, learnt)
+        for _ in range(2):  # computed, then kept
+            with pytest.warns(NoKeypointsWarning, match=r"in 2 of 2 pictures: flat\.png, tiny\.png"):
+                assert not words.describe(flat).any()
+        with pytest.warns(NoKeypointsWarning, match="in 1 of 1 pictures: picture 0"):
+            assert not words.describe_arrays([np.zeros((50, 50, 3), np.uint8)]).any()
+
+
+def test_a_flat_picture_can_be_searched_and_asked_with(own_cache, photos, flat, learnt):
+    engine = Engine(VisualWords("vlad", learnt)).fit(photos)
+    with pytest.warns(NoKeypointsWarning):
+        answers = engine.query(flat.paths[0], k=5)
+    assert len(answers) == 5 and all(answer.score == 0 for answer in answers)
+
+
+def test_another_vocabulary_is_another_fingerprint(learnt):
+    other = Vocabulary(learnt.look, learnt.mean, learnt.axes, learnt.words, learnt.idf + 1, learnt.spread, "other")
+    assert VisualWords("bow", learnt).fingerprint != VisualWords("bow", other).fingerprint
+    assert VisualWords("bow", learnt).fingerprint != VisualWords("soft", learnt).fingerprint
+
+
+def test_saved_with_its_vocabulary(own_cache, photos, learnt, tmp_path):
+    learnt.save(tmp_path / "words.npz")
+    words = describer("sift-vlad", vocabulary=tmp_path / "words.npz")
+    Engine(words).fit(photos).save(tmp_path / "engine")
+    again = Engine.load(tmp_path / "engine", describer("sift-vlad", vocabulary=tmp_path / "words.npz"))
+    assert again.query(photos.paths[3], k=1)[0].id == 3
+    with pytest.raises(EngineFolderError, match="Give the same describer"):
+        Engine.load(tmp_path / "engine")
+
+
+def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
+    with pytest.raises(VocabularyUnavailable, match="learn"):
+        describer("sift-bow", vocabulary=tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="encoding must be one of bow, soft, vlad"):
+        VisualWords("fisher-price")
+
+
+def test_a_picture_of_very_many_keypoints_is_capped(learnt):
+    leaves = np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)
+    every = keypoints.extract(leaves, "sift", limit=10**6)
+    found = keypoints.extract(leaves, "sift", limit=500)
+    assert len(every) > 50_000 and len(found) == 500
+    assert np.array_equal(found.responses, every.responses[:500])
