@@ -1,7 +1,8 @@
 """Visual words as vectors: a picture is told by which typical descriptors its keypoints are like.
 
 Bag of words with tf-idf: Sivic & Zisserman 2003. Soft assignment: Philbin et al. 2008. VLAD: Jégou et al. 2010, with
-the signed root of Jégou & Chum 2012 and the normalisation word by word of Arandjelović & Zisserman 2013.
+the signed root of Jégou & Chum 2012 and the normalisation word by word of Arandjelović & Zisserman 2013. Fisher vector:
+Perronnin, Sánchez & Mensink 2010.
 """
 
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from helpers.features.describer import Describer, count_without, register
 from helpers.features.keypoints import extract_each
@@ -67,25 +69,48 @@ def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_
     return sums.ravel()
 
 
+def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -> np.ndarray:
+    """float32 (2 · k · dim,): how the words, as Gaussians, would have to move and widen to fit; zeros of nothing.
+
+    The gradient of the descriptors' mean log-likelihood by each Gaussian's mean, then by its standard deviation, in
+    units that make them alike (the diagonal of Fisher's information).
+
+    root : as in `vlad`.
+    """
+    projected = vocabulary.project(descriptors)
+    if not len(projected):
+        return np.zeros(2 * vocabulary.words.size, np.float32)
+    means, variances, shares = vocabulary.words, vocabulary.variances, vocabulary.shares[:, None]
+    # The squares multiplied out, as n × k × dim numbers need not be held at once.
+    far = projected**2 @ (1 / variances).T - 2 * projected @ (means / variances).T + (means**2 / variances).sum(axis=1)
+    belongs = softmax(np.log(shares.T) - (far + np.log(variances).sum(axis=1)) / 2, axis=1)
+    count, first, second = belongs.sum(axis=0)[:, None], belongs.T @ projected, belongs.T @ projected**2
+    moved = (first - count * means) / np.sqrt(variances)
+    widened = (second - 2 * means * first + count * (means**2 - variances)) / (variances * np.sqrt(2))
+    gradient = np.concatenate([moved, widened]) / np.sqrt(np.concatenate([shares, shares])) / len(projected)
+    if root:
+        gradient = np.sign(gradient) * np.sqrt(np.abs(gradient))
+    return gradient.ravel().astype(np.float32)
+
+
 class Encoding(NamedTuple):
     """How keypoints become one vector.
 
     Attributes
     ----------
     encode : (descriptors, vocabulary) → float32 (dim,).
-    words : of the vocabulary that is taken where none is given. per_word : numbers of the vector for each word; 0: as
-        many as a projected descriptor has.
+    words : of the vocabulary that is taken where none is given.
     """
 
     encode: Callable[[np.ndarray, Vocabulary], np.ndarray]
     words: int
-    per_word: int
 
 
 ENCODINGS = {
-    "bow": Encoding(bag_of_words, 1000, 1),
-    "soft": Encoding(soft_words, 1000, 1),
-    "vlad": Encoding(vlad, 64, 0),
+    "bow": Encoding(bag_of_words, 1000),
+    "soft": Encoding(soft_words, 1000),
+    "vlad": Encoding(vlad, 64),
+    "fisher": Encoding(fisher, 64),
 }
 
 
@@ -120,7 +145,7 @@ class VisualWords(Describer):
         self.encoding = encoding
         self.name = f"sift-{encoding}"
         self.weights = vocabulary.learnt_from
-        self.dim = len(vocabulary) * (ENCODINGS[encoding].per_word or vocabulary.words.shape[1])
+        self.dim = len(ENCODINGS[encoding].encode(np.empty((0, len(vocabulary.mean)), np.float32), vocabulary))
         self.size, self.resize_rule = look.size, look.rule
         self.batch_size = batch_size
         self.settings = {"keypoints": look.kind, "limit": look.limit, "vocabulary": vocabulary.digest}

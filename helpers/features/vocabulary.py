@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,12 @@ FORMAT = 1
 
 #: Times that the clustering sees the sample at most; after that the words hardly move.
 EPOCHS = 20
+
+#: What a vocabulary's file holds, beside how it was learnt.
+ARRAYS = ("mean", "axes", "words", "idf", "shares", "variances")
+
+#: A word of a few equal descriptors has no scatter; a Gaussian must have some.
+LEAST_VARIANCE = 1e-4
 
 
 class VocabularyUnavailable(FileNotFoundError):
@@ -85,6 +91,8 @@ class Vocabulary:
     mean, axes : float32 (width,) and (dim, width): a descriptor less the mean, on the axes, is what words are made of.
     words : float32 (k, dim).
     idf : float32 (k,): ln of the share of pictures that have the word, negated; 0 for a word that all have.
+    shares, variances : float32 (k,) and (k, dim): each word as a Gaussian, for Fisher vectors: how many of the
+        descriptors are its own, and how far they scatter along each axis.
     spread : the median squared distance of a descriptor from its word: what soft assignment takes for near.
     learnt_from : the name of the set of pictures, for tables.
     """
@@ -94,15 +102,19 @@ class Vocabulary:
     axes: np.ndarray
     words: np.ndarray
     idf: np.ndarray
+    shares: np.ndarray
+    variances: np.ndarray
     spread: float
     learnt_from: str
 
     def __post_init__(self):
         width, (k, dim) = len(self.mean), self.words.shape
-        if self.axes.shape != (dim, width) or self.idf.shape != (k,) or width != kind_of(self.look.kind).width:
+        fits = self.axes.shape == (dim, width) and width == kind_of(self.look.kind).width
+        if not fits or not self.idf.shape == self.shares.shape == (k,) or self.variances.shape != (k, dim):
             raise ValueError(
                 f"words of shape {self.words.shape} don't fit axes of shape {self.axes.shape}, "
-                f"{self.idf.shape[0]} inverse frequencies and {self.look.kind} descriptors"
+                f"{self.idf.shape[0]} inverse frequencies, {self.shares.shape[0]} shares, variances of shape "
+                f"{self.variances.shape} and {self.look.kind} descriptors"
             )
 
     def __len__(self) -> int:
@@ -114,7 +126,7 @@ class Vocabulary:
     @property
     def digest(self) -> str:
         """A hash of all numbers: describers with equal ones give vectors that can be compared."""
-        numbers = (self.mean, self.axes, self.words, self.idf, np.float64(self.spread))
+        numbers = (*(getattr(self, name) for name in ARRAYS), np.float64(self.spread))
         return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in numbers)).hexdigest()
 
     def project(self, descriptors: np.ndarray) -> np.ndarray:
@@ -136,9 +148,7 @@ class Vocabulary:
         path = Path(path)
         about = {"format": FORMAT, "look": asdict(self.look), "spread": self.spread, "learnt_from": self.learnt_from}
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, about=json.dumps(about), mean=self.mean, axes=self.axes, words=self.words, idf=self.idf
-        )
+        np.savez_compressed(buffer, about=json.dumps(about), **{name: getattr(self, name) for name in ARRAYS})
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(buffer.getvalue())
@@ -164,7 +174,7 @@ class Vocabulary:
                 about = json.loads(str(stored["about"]))
                 if about["format"] != FORMAT:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
-                numbers = {name: stored[name] for name in ("mean", "axes", "words", "idf")}
+                numbers = {name: stored[name] for name in ARRAYS}
             return cls(Look(**about["look"]), **numbers, spread=about["spread"], learnt_from=about["learnt_from"])
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
@@ -272,15 +282,23 @@ def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:
     clusters = _clustered(projected, words, seed)
     mean, axes = pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
     centres = clusters.cluster_centers_.astype(np.float32)
-    spread = float(np.median(((projected - centres[clusters.predict(projected)]) ** 2).sum(axis=1)))
-    vocabulary = Vocabulary(look, mean, axes, centres, np.zeros(words, np.float32), spread, images.name)
+    own = clusters.predict(projected)
+    squared = (projected - centres[own]) ** 2
+    counts = np.bincount(own, minlength=words)
+    variances = np.stack([np.bincount(own, column, words) for column in squared.T], axis=1)
+    variances = np.maximum(variances / np.maximum(counts, 1)[:, None], LEAST_VARIANCE)
+    vocabulary = Vocabulary(
+        look, mean, axes, centres, np.zeros(words, np.float32),
+        # A word that lost all its descriptors in the end counts as if it had one.
+        (np.maximum(counts, 1) / np.maximum(counts, 1).sum()).astype(np.float32), variances.astype(np.float32),
+        float(np.median(squared.sum(axis=1))), images.name,
+    )  # fmt: skip
     occurs, pictures = np.zeros(words), 0
     for found in look.keypoints(images, progress):
         occurs[np.unique(vocabulary.nearest(vocabulary.project(found.descriptors))[0])] += 1
         pictures += 1
     # A word that no whole picture has, as its descriptors moved over in the end, counts as if one had it.
-    idf = np.log(pictures / np.maximum(occurs, 1)).astype(np.float32)
-    return Vocabulary(look, mean, axes, centres, idf, spread, images.name)
+    return replace(vocabulary, idf=np.log(pictures / np.maximum(occurs, 1)).astype(np.float32))
 
 
 def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:

@@ -120,8 +120,11 @@ class VoteIndex:
             ours, place = np.nonzero((owners == picture) & (weights > 0))
             if len(ours) > ACCIDENT:
                 here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
-                if agreeing(here, there) > ACCIDENT:
-                    scores[picture] += max(0, fit_homography(here.points, there.points, query.shape).count - ACCIDENT)
+                agree = agreeing(here, there)
+                if agree.sum() > ACCIDENT:
+                    # Most of these are right, or none, so a few draws tell.
+                    found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
+                    scores[picture] += max(0, found.count - ACCIDENT)
         return scores
 
     def _check(self, pictures: Sequence[Keypoints]) -> None:

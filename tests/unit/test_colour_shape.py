@@ -57,7 +57,8 @@ def test_every_pixel_is_counted_once(pixels, space):
 def test_grey_does_not_see_colour_and_the_others_do():
     red, green = plain(255, 0, 0), plain(0, 130, 0)  # equally light
     alike = {
-        space: ColourHistogram(space=space).compute(red) @ ColourHistogram(space=space).compute(green).T for space in COLOUR_SPACES
+        space: ColourHistogram(space=space).compute(red) @ ColourHistogram(space=space).compute(green).T
+        for space in COLOUR_SPACES
     }
     assert alike.pop("grey") > 0 and not any(alike.values())
 

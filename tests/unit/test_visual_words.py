@@ -1,10 +1,13 @@
 """Visual words: each encoding against a slow loop, and the describers in an engine."""
 
 import warnings
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.mixture import GaussianMixture
 
 from helpers.features import keypoints
 from helpers.features.describer import describer
@@ -13,6 +16,7 @@ from helpers.features.visual_words import (
     NoKeypointsWarning,
     VisualWords,
     bag_of_words,
+    fisher,
     soft_words,
     vlad,
 )
@@ -56,7 +60,9 @@ def by_hand():
     """Two words, (0, 0) and (4, 0), on the first two axes of descriptors of 128 numbers."""
     axes = np.eye(2, 128, dtype=np.float32)
     words = np.array([(0, 0), (4, 0)], np.float32)
-    return Vocabulary(Look(), np.zeros(128, np.float32), axes, words, np.array([1, 2], np.float32), 0.5, "hand")
+    idf, shares = np.array([1, 2], np.float32), np.array([0.75, 0.25], np.float32)
+    variances = np.array([(1, 4), (1, 1)], np.float32)
+    return Vocabulary(Look(), np.zeros(128, np.float32), axes, words, idf, shares, variances, 0.5, "hand")
 
 
 def at(*points):
@@ -87,6 +93,37 @@ def test_vlad_by_hand():
     assert np.allclose(vlad(found, by_hand(), root=False, by_word=False), (1, 1, -1, 3))
     assert np.allclose(vlad(found, by_hand(), root=True, by_word=False), (1, 1, -1, np.sqrt(3)))
     assert np.allclose(vlad(found, by_hand()), (0.5**0.5, 0.5**0.5, -0.5, 0.75**0.5))
+
+
+def test_fisher_vector_by_hand():
+    # All but on the first word: one standard deviation (1 and 2) beyond its mean on either axis. The gradient by the
+    # mean is 1 on both, that by the deviation (1 - 1) / √2, both over the root of the word's share.
+    found = fisher(at((-1, 2), (-1, 2)), by_hand(), root=False)
+    assert np.allclose(found[:2], np.array((-1, 1)) / np.sqrt(0.75), atol=1e-3)
+    assert np.allclose(found[4:6], 0, atol=1e-3)
+    assert np.allclose(fisher(at((-1, 2)), by_hand())[:2], np.array((-1, 1)) / 0.75**0.25, atol=1e-3)
+
+
+def test_fisher_vector_is_the_gradient_of_the_likelihood(descriptors, learnt):
+    """Against differences of scikit-learn's log-likelihood of the same mixture, in Fisher's units."""
+    projected = learnt.project(descriptors).astype(np.float64)
+
+    def likelihood(means, deviations):
+        mixture = GaussianMixture(len(learnt), covariance_type="diag")
+        mixture.weights_, mixture.means_, mixture.covariances_ = learnt.shares.astype(float), means, deviations**2
+        mixture.precisions_cholesky_ = 1 / deviations
+        return mixture.score(projected)
+
+    means, deviations = learnt.words.astype(float), np.sqrt(learnt.variances.astype(float))
+    found = fisher(descriptors, learnt, root=False).reshape(2, *means.shape)
+    for word, axis in ((0, 0), (3, 5), (11, 2), (19, 15)):
+        step = np.zeros_like(means)
+        step[word, axis] = 1e-5 * deviations[word, axis]
+        by_mean = likelihood(means + step, deviations) - likelihood(means - step, deviations)
+        by_deviation = likelihood(means, deviations + step) - likelihood(means, deviations - step)
+        share = np.sqrt(learnt.shares[word])
+        assert found[0, word, axis] == pytest.approx(by_mean / 2e-5 / share, abs=1e-3)
+        assert found[1, word, axis] == pytest.approx(by_deviation / 2e-5 / share / np.sqrt(2), abs=1e-3)
 
 
 def slow(descriptors, vocabulary):
@@ -160,7 +197,7 @@ def test_a_flat_picture_can_be_searched_and_asked_with(own_cache, photos, flat, 
 
 
 def test_another_vocabulary_is_another_fingerprint(learnt):
-    other = Vocabulary(learnt.look, learnt.mean, learnt.axes, learnt.words, learnt.idf + 1, learnt.spread, "other")
+    other = replace(learnt, idf=learnt.idf + 1)
     assert VisualWords("bow", learnt).fingerprint != VisualWords("bow", other).fingerprint
     assert VisualWords("bow", learnt).fingerprint != VisualWords("soft", learnt).fingerprint
 
@@ -178,12 +215,13 @@ def test_saved_with_its_vocabulary(own_cache, photos, learnt, tmp_path):
 def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
     with pytest.raises(VocabularyUnavailable, match="learn"):
         describer("sift-bow", vocabulary=tmp_path / "none.npz")
-    with pytest.raises(ValueError, match="encoding must be one of bow, soft, vlad"):
+    with pytest.raises(ValueError, match="encoding must be one of bow, soft, vlad, fisher"):
         VisualWords("fisher-price")
 
 
 def test_a_picture_of_very_many_keypoints_is_capped(learnt):
-    leaves = np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)
+    leaves = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (1150, 1150)), (0, 0), 1)
+    leaves = np.clip(128 + 60 * leaves / leaves.std(), 0, 255).astype(np.uint8)
     every = keypoints.extract(leaves, "sift", limit=10**6)
     found = keypoints.extract(leaves, "sift", limit=500)
     assert len(every) > 50_000 and len(found) == 500
