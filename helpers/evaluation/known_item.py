@@ -1,12 +1,14 @@
 """Known-item search: each query is a changed copy of one gallery picture, and only that one is right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
-from helpers.pictures.known_items import Change
+from helpers.pictures.known_items import Change, queries
 from helpers.search.ranking import Ranking
 
 
@@ -50,3 +52,61 @@ def _table(ranking, originals, changes, key, columns) -> pd.DataFrame:
         share = float(right[rows].mean())
         lines.append([*wanted, int(rows.sum()), share, *wilson_interval(share, len(np.unique(originals[rows])))])
     return pd.DataFrame(lines, columns=[*columns, "queries", "recall@1", "low", "high"])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What several methods answered to the same changed copies.
+
+    Attributes
+    ----------
+    rankings : name of the method → Ranking, one row a query.
+    originals : int64 (q,), the right id of each query. changes : (q,), what was done to it.
+    """
+
+    rankings: dict[str, Ranking]
+    originals: np.ndarray
+    changes: list[Change]
+
+    def by_strength(self) -> dict[str, pd.DataFrame]:
+        """`recall_by_strength` of each method."""
+        return {name: recall_by_strength(one, self.originals, self.changes) for name, one in self.rankings.items()}
+
+    def by_kind(self) -> dict[str, pd.DataFrame]:
+        """`recall_by_kind` of each method."""
+        return {name: recall_by_kind(one, self.originals, self.changes) for name, one in self.rankings.items()}
+
+    def table(self) -> pd.DataFrame:
+        """`by_strength` of all methods in one table, with the method's name in the column ``method``."""
+        return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
+
+
+def ask(
+    methods: Mapping[str, Callable[[list[np.ndarray]], Ranking]],
+    originals: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
+    changes: Sequence[Change],
+    seed: int = 0,
+    progress: bool = True,
+) -> Asked:
+    """Ask every method with the same changed copies; they are made change by change and not kept.
+
+    Parameters
+    ----------
+    methods : name → search: list of uint8 (h, w, 3) → Ranking, one row a picture, ids being rows of ``originals``.
+    originals, frames, changes, seed : see `helpers.pictures.known_items.queries`.
+    """
+    answers = {name: [] for name in methods}
+    rows, done = [], []
+    for change in tqdm(changes, desc="known items", unit="change", disable=None if progress else True):
+        made = list(queries(originals, frames, [change], seed))
+        pictures = [picture for _, _, picture in made]
+        for name, search in methods.items():
+            answers[name].append(search(pictures).head(1))
+        rows += [row for row, _, _ in made]
+        done += [change] * len(made)
+    rankings = {
+        name: Ranking(np.concatenate([one.ids for one in found]), np.concatenate([one.scores for one in found]))
+        for name, found in answers.items()
+    }
+    return Asked(rankings, np.array(rows), done)

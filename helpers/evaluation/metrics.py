@@ -173,6 +173,17 @@ def average_precision_over_hits(hits: Sequence[bool] | np.ndarray) -> float:
     return float(_precision_sum(hits[None])[0] / hits.sum()) if hits.any() else 0.0
 
 
+def right_answers(ranking: Ranking, protocol: Protocol) -> np.ndarray:
+    """bool (q, k): which answers are relevant to their query; false where a row ends early.
+
+    Raises
+    ------
+    LeakyRanking, ValueError : as in `evaluate`.
+    """
+    _check_rows(ranking, protocol)
+    return _hits(ranking, protocol, np.arange(len(ranking)))
+
+
 def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
     """int64 (classes, classes + 1): class of the query × class of its first answer; the last column is "no class".
 

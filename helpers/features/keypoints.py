@@ -12,7 +12,7 @@ keypoints have themselves as their nearest, against about nine of ten of the kin
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -192,14 +192,26 @@ def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoi
 
 
 def extract_each(
-    pictures: Iterable[np.ndarray], kind: str = "sift", limit: int = 500, workers: int | None = None
-) -> list[Keypoints]:
+    pictures: Iterable[np.ndarray],
+    kind: str = "sift",
+    limit: int = 500,
+    workers: int | None = None,
+    then: Callable[[Keypoints], Any] | None = None,
+) -> list:
     """`extract` of several pictures, on all cores; the result does not depend on their number.
 
+    Parameters
+    ----------
     workers : threads; by default one a core. OpenCV does not hold Python's lock while it works.
+    then : what is made of the keypoints of each, in the same thread; without it, they themselves.
     """
+
+    def one(picture):
+        found = extract(picture, kind, limit)
+        return found if then is None else then(found)
+
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
-        return list(pool.map(lambda picture: extract(picture, kind, limit), pictures))
+        return list(pool.map(one, pictures))
 
 
 def extract_set(

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from helpers.features.describer import Describer, count_without, register
 from helpers.features.keypoints import extract_each
-from helpers.features.vocabulary import Vocabulary, shipped
+from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 
 #: Words that a descriptor is spread over by soft assignment (Philbin et al. 2008 found 3 to be best).
 SOFT_WORDS = 3
@@ -26,16 +26,18 @@ class NoKeypointsWarning(UserWarning):
     """Some pictures have no keypoints; the message counts and names them."""
 
 
-def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """float32 (k,): how often each word occurs, as a share of all, times how much it says (tf · idf); zeros of nothing.
+def word_counts(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """float32 (k,): how often each word occurs, a descriptor being its nearest word.
 
     descriptors : float (n, width), as `helpers.features.keypoints.extract` gives them.
     """
-    if not len(descriptors):
-        return np.zeros(len(vocabulary), np.float32)
     words = vocabulary.nearest(vocabulary.project(descriptors))[0][:, 0]
-    share = np.bincount(words, minlength=len(vocabulary)) / len(words)
-    return (share * vocabulary.idf).astype(np.float32)
+    return np.bincount(words, minlength=len(vocabulary)).astype(np.float32)
+
+
+def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """float32 (k,): `word_counts` as a share of all, times how much each word says (tf · idf); zeros of nothing."""
+    return word_counts(descriptors, vocabulary) / max(1, len(descriptors)) * vocabulary.idf
 
 
 def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOFT_WORDS) -> np.ndarray:
@@ -155,8 +157,12 @@ class VisualWords(Describer):
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
         look, encode = self.vocabulary.look, ENCODINGS[self.encoding].encode
-        found = extract_each(pixels, look.kind, look.limit)
-        return np.stack([encode(one.descriptors, self.vocabulary) for one in found])
+        with one_thread():
+            # Encoded where they are found: else one core encodes while the others wait.
+            found = extract_each(
+                pixels, look.kind, look.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
+            )
+        return np.stack(found)
 
     def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         if text := count_without(vectors, names, "no keypoints were found"):

@@ -10,14 +10,18 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pandas as pd
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import davies_bouldin_score
+from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers import paths
@@ -35,6 +39,9 @@ ARRAYS = ("mean", "axes", "words", "idf", "shares", "variances")
 
 #: A word of a few equal descriptors has no scatter; a Gaussian must have some.
 LEAST_VARIANCE = 1e-4
+
+
+_ALONE = RLock()
 
 
 class VocabularyUnavailable(FileNotFoundError):
@@ -205,6 +212,7 @@ def learn(
     sample: int = 100_000,
     seed: int = 0,
     progress: bool = True,
+    drawn: np.ndarray | None = None,
 ) -> Vocabulary:
     """A vocabulary of some pictures; they must not be asked with later, or the score knows its answers.
 
@@ -215,13 +223,15 @@ def learn(
     ----------
     words : how many. dim : numbers of a projected descriptor.
     sample : descriptors to learn from, each as likely as any other.
+    drawn : what `draw` drew from these pictures in this way before, so that it is not drawn again for each size.
 
     Raises
     ------
     ValueError : fewer descriptors than words, or than axes.
     """
     look = look or Look()
-    drawn = draw(images, look, sample, seed, progress)
+    if drawn is None:
+        drawn = draw(images, look, sample, seed, progress)
     return _learn(drawn, images, words, look, dim, seed, progress)
 
 
@@ -301,6 +311,23 @@ def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:
     return replace(vocabulary, idf=np.log(pictures / np.maximum(occurs, 1)).astype(np.float32))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, the libraries that multiply matrices and cluster use one thread each.
+
+    Theirs wait for work by spinning, which takes the cores from those that look for keypoints and, on a machine that
+    does something else as well, makes clustering many times slower; and the last bits depend on how many there are.
+    """
+    # The limit holds for the whole process, so only one at a time may set it and take it back.
+    with _ALONE, _libraries().limit(limits=1):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
     if len(descriptors) < dim:
         raise ValueError(
@@ -312,4 +339,5 @@ def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
 def _clustered(projected: np.ndarray, words: int, seed: int) -> MiniBatchKMeans:
     if len(projected) < words:
         raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more pictures, or fewer words")
-    return MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=EPOCHS, random_state=seed).fit(projected)
+    with one_thread():
+        return MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=EPOCHS, random_state=seed).fit(projected)

@@ -4,6 +4,7 @@ Class labels say what is *meant*; a known item says which picture it *is*. That 
 rotated scans is asked, and what keypoints are made for.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,15 +60,16 @@ def queries(
     changes: Sequence[Change] | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[int, Change, np.ndarray]]:
-    """(row of the original, change, changed picture), change by change; the same at every call.
+    """(row of the original, change, changed picture), change by change; the same at every call, in any company.
 
     pictures : uint8 (h, w, 3) each. changes : by default `all_changes`.
     frames : what crops are pasted into, in turn; pictures that are **not** in the gallery, as the search would rightly
         find those.
     """
-    for number, change in enumerate(all_changes() if changes is None else changes):
+    for change in all_changes() if changes is None else changes:
+        name = zlib.crc32(str(change).encode())
         for row, picture in enumerate(pictures):
-            rng = np.random.default_rng((seed, number, row))
+            rng = np.random.default_rng((seed, name, row))
             yield row, change, change(picture, rng, frames[row % len(frames)] if len(frames) else None)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.show.grids import RIGHT, WRONG
@@ -62,7 +63,9 @@ def match_lines(
         corners = np.array([(0, 0, 1), (columns, 0, 1), (columns, rows, 1), (0, rows, 1), (0, 0, 1)])
         mapped = corners @ found.matrix.T
         outline = mapped[:, :2] / mapped[:, 2:] + beside
-        panel.plot(*outline.T, color="#E69F00", linewidth=2)
+        (line,) = panel.plot(*outline.T, color="#E69F00", linewidth=2)
+        # Where the query shows more than the other picture, its outline would run on over the query itself.
+        line.set_clip_path(Rectangle(beside - 0.5, *other.shape[1::-1], transform=panel.transData))
     title = f"{len(matches)} matches"
     panel.set_title(title if found is None else f"{title}, {found.count} agree with one homography", fontsize=10)
     return figure

@@ -1,6 +1,6 @@
 """README's tables, made from figures/: ``python -m helpers.show.readme`` writes them, a test holds them.
 
-A table stands between ``<!-- results -->`` or ``<!-- notebooks -->`` and ``<!-- end -->``.
+A table stands between ``<!-- results -->``, ``<!-- known items -->`` or ``<!-- notebooks -->`` and ``<!-- end -->``.
 """
 
 import json
@@ -8,14 +8,16 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 from helpers import paths
 from helpers.evaluation import leaderboard
+from helpers.evaluation.intervals import wilson_interval
 
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"
 #: Describers with a column of their own in the results table: what everything else is compared with.
-DESCRIBERS = ("pixels", "hsv-histogram", "resnet50")
+DESCRIBERS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
 
 
 def results(csv: Path) -> str:
@@ -38,6 +40,24 @@ def results(csv: Path) -> str:
         cells += [_interval(top1, name) for name in DESCRIBERS]
         cells += [_bounds(top1.iloc[0]), _interval(mean_ap, DESCRIBERS[-1])]
         cells += [f"{best}: {_interval(mean_ap, best)}", _bounds(mean_ap.loc[best])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def known_items(csv: Path) -> str:
+    """One line a change, over all its strengths: recall@1 of each method, with Wilson's 95 % interval by originals."""
+    table = pd.read_csv(csv)
+    methods = list(dict.fromkeys(table["method"]))
+    lines = ["| change | strengths | queries | " + " | ".join(methods) + " |", "|" + " --- |" * (3 + len(methods))]
+    for kind, rows in table.groupby("kind", sort=False):
+        own = rows[rows["method"] == methods[0]]
+        strengths = own["strength"].tolist()
+        cells = [kind, f"{strengths[0]:g} … {strengths[-1]:g}", str(own["queries"].sum())]
+        for method in methods:
+            one = rows[rows["method"] == method]
+            # Every original is asked for once a strength, so the mean over strengths is the mean over queries.
+            low, high = wilson_interval(one["recall@1"].mean(), int(one["queries"].iloc[0]))
+            cells.append(f"{one['recall@1'].mean():.3f} [{low:.3f}, {high:.3f}]")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -72,6 +92,7 @@ def refreshed(text: str) -> str:
     """README's text with its tables made anew."""
     tables = {
         "results": results(FIGURES / "leaderboard.csv"),
+        "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
         "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
     }
     for name, table in tables.items():

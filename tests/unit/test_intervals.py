@@ -166,6 +166,31 @@ def test_a_paired_result_in_words():
     assert str(intervals.PairedResult(0.0171, 0.004, 0.0329, 0.024)) == "+0.017 [+0.004, +0.033], p = 0.0240"
 
 
+class TestWilson:
+    @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+    @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (3, 7), (50, 100), (1443, 1500)])
+    def test_agrees_with_scipy(self, right, n, level):
+        from scipy.stats import binomtest
+
+        expected = binomtest(right, n).proportion_ci(level, method="wilson")
+        assert intervals.wilson_interval(right / n, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+    def test_none_and_all_right_are_not_certain(self):
+        # By hand: z² / (n + z²) with z = 1.96 is 3.84 / 23.84.
+        low, high = intervals.wilson_interval(0, 20)
+        assert (low, high) == pytest.approx((0, 0.1611), abs=1e-4) and low >= 0
+        low, high = intervals.wilson_interval(1, 20)
+        assert (low, high) == pytest.approx((1 - 0.1611, 1), abs=1e-4) and high <= 1
+
+    @pytest.mark.parametrize(
+        ("share", "n", "level"),
+        [(0.5, 0, 0.95), (-0.1, 9, 0.95), (1.1, 9, 0.95), (np.nan, 9, 0.95), (0.5, 9, 0), (0.5, 9, 1)],
+    )
+    def test_bad_input_is_refused(self, share, n, level):
+        with pytest.raises(ValueError, match="share and level must lie between 0 and 1, n must be at least 1"):
+            intervals.wilson_interval(share, n, level)
+
+
 class TestHolm:
     def test_by_hand(self):
         # Sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; none falls below the one before.

@@ -68,6 +68,26 @@ class TestEveryKind:
         assert np.abs(corners[:, :2] / corners[:, 2:] - [[240, 0], [240, 320], [0, 320]]).max() < 3
 
 
+#: Query → changed copy: turned by 30°, at 0.7 of its size, sheared, and seen from the side.
+WARPS = {
+    "turn": np.array([[0.8660, 0.5, 20], [-0.5, 0.8660, 170], [0, 0, 1]]),
+    "scale": np.array([[0.7, 0, 5], [0, 0.7, 8], [0, 0, 1]]),
+    "shear": np.array([[1, 0.2, 0], [0.1, 0.9, 3], [0, 0, 1]]),
+    "side": np.array([[0.9, 0.05, 15], [0.02, 0.95, 5], [3e-4, 2e-4, 1]]),
+}
+
+
+@pytest.mark.parametrize("warp", WARPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_known_warp_is_recovered_within_two_pixels(photo, kind, warp):
+    changed = cv2.warpPerspective(photo, WARPS[warp], (420, 400), borderValue=(127, 127, 127))
+    one, other = extract(photo, kind), extract(changed, kind)
+    found = homography(one, other, match(one, other))
+    corners = np.array([[(0, 0), (320, 0), (320, 240), (0, 240)]], float)
+    expected, mapped = (cv2.perspectiveTransform(corners, matrix) for matrix in (WARPS[warp], found.matrix))
+    assert np.linalg.norm(mapped - expected, axis=2).max() < 2
+
+
 def test_rootsift_is_the_square_root_of_sift(photo):
     plain, rooted = extract(photo, "sift"), extract(photo, "rootsift")
     expected = np.sqrt(plain.descriptors / plain.descriptors.sum(axis=1, keepdims=True))

@@ -18,6 +18,7 @@ from helpers.evaluation.metrics import (
     confusion,
     evaluate,
     per_class,
+    right_answers,
 )
 from helpers.evaluation.protocol import Protocol, excluding, leave_one_out, query_gallery
 from helpers.pictures.imageset import ImageSet
@@ -319,7 +320,7 @@ def test_a_leak_is_an_error_and_names_the_query(answer, message):
         pictures([0] * 6, groups=[3, 3, -1, -1, -1, -1]), [0], [0, 1, 2, 3, 5], "toy", excluded={0: [2]}
     )
     leaky = Ranking([[3, answer]], [[2.0, 1.0]])
-    for score in (evaluate, confusion):
+    for score in (evaluate, confusion, right_answers):
         assert score(Ranking([[3, 5]], [[2.0, 1.0]]), toy) is not None
     with pytest.raises(LeakyRanking, match=message):
         evaluate(leaky, toy, ks=(1,), map_ks=())
@@ -328,7 +329,7 @@ def test_a_leak_is_an_error_and_names_the_query(answer, message):
 def test_rows_that_are_not_the_queries_are_refused():
     ranking, toy = one_query([True, False])
     twice = Ranking(np.repeat(ranking.ids, 2, axis=0), np.repeat(ranking.scores, 2, axis=0))
-    for score in (evaluate, confusion):
+    for score in (evaluate, confusion, right_answers):
         with pytest.raises(ValueError, match="1 queries, but the ranking has 2 rows"):
             score(twice, toy)
     with pytest.raises(ValueError, match="k must be at least 1"):
@@ -357,6 +358,7 @@ def test_confusion_counts_first_answers():
     assert counts.tolist() == [[1, 1, 0], [0, 1, 1]]
     assert counts.dtype == np.int64
     assert counts.trace() / counts.sum() == evaluate(ranking, toy, ks=(1,), map_ks=()).mean("top-1")
+    assert right_answers(ranking, toy).tolist() == [[False, True], [True, False], [True, False], [False, False]]
 
 
 def test_confusion_of_a_leaking_ranking_is_refused():

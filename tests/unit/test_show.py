@@ -10,10 +10,11 @@ from helpers.evaluation import metrics, protocol
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
 from helpers.features.colour_shape import Pixels
+from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.networks.training import Training
 from helpers.pictures import samples
 from helpers.search.index import open_index
-from helpers.show import curves, exercises, grids, heatmaps, learning, lesson, tables
+from helpers.show import curves, exercises, grids, heatmaps, learning, lesson, matches, tables
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +281,75 @@ def test_score_bars_show_what_the_table_says(case):
     expected = scores["one"].mean("top-1")
     assert [bar.get_width() for bar in panel.patches] == [expected, expected]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["one", "again"]
+
+
+def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
+    """Keypoints at these places, without descriptors."""
+    n = len(points)
+    sizes, angles = (np.full(n, one, np.float32) for one in (sizes, angles))
+    blank = np.zeros((n, 128), np.float32)
+    return Keypoints("sift", np.array(points, np.float32).reshape(-1, 2), sizes, angles, sizes, blank, shape)
+
+
+def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
+    # The second looks downwards: angles run clockwise.
+    three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
+    picture = np.zeros((40, 60, 3), np.uint8)
+    figure = matches.keypoint_grid(picture, {"some": three, "none": found([])}, shown=2)
+    assert titles(figure) == ["some: 2 of 3", "none: 0 of 0"]
+    some, none = figure.axes
+    circles, directions = some.collections
+    assert circles.get_offsets().tolist() == [[10, 20], [30, 15]]
+    assert circles.get_widths().tolist() == circles.get_heights().tolist() == [8, 6]
+    assert np.allclose(directions.get_segments(), [[(10, 20), (14, 20)], [(30, 15), (30, 18)]])
+    assert not len(none.collections[0].get_offsets()) and not none.collections[1].get_segments()
+    assert some.get_ylim()[0] > some.get_ylim()[1], "y runs downwards, as in the picture"
+
+
+def drawn_matches(homography):
+    """The panel for three matches of a picture of 40 × 60 and one of 50 × 30, 12 pixels apart."""
+    query, gallery = found([(1, 2), (3, 4), (5, 6)]), found([(7, 8), (9, 10)], shape=(50, 30))
+    pairs = Matches(np.array([[0, 1], [2, 0], [1, 1]]), np.zeros(3, np.float32))
+    pictures = np.zeros((40, 60, 3), np.uint8), np.zeros((50, 30, 3), np.uint8)
+    (panel,) = matches.match_lines(*pictures, query, gallery, pairs, homography).axes
+    return panel
+
+
+def test_match_lines_tell_agreeing_ones_from_others():
+    panel = drawn_matches(Homography(np.diag([0.5, 0.5, 1]), np.array([True, False, True])))
+    assert panel.get_title() == "3 matches, 2 agree with one homography"
+    assert panel.images[0].get_array().shape == (50, 60 + 12 + 30, 3)
+    wrong, right = panel.collections
+    assert np.array_equal(wrong.get_segments(), [[(5, 6), (79, 8)]])
+    assert np.array_equal(right.get_segments(), [[(1, 2), (81, 10)], [(3, 4), (81, 10)]])
+    assert right.get_colors()[0].tolist() != wrong.get_colors()[0].tolist()
+    (outline,) = panel.lines
+    # The query at half its size, in the upper left of the other picture.
+    assert outline.get_xydata().tolist() == [[72, 0], [102, 0], [102, 20], [72, 20], [72, 0]]
+
+
+@pytest.mark.parametrize("homography", [None, Homography(None, np.zeros(3, bool))])
+def test_match_lines_without_a_homography_have_no_outline(homography):
+    panel = drawn_matches(homography)
+    wrong, right = (len(lines.get_segments()) for lines in panel.collections)
+    assert (wrong, right) == ((0, 3) if homography is None else (3, 0))
+    assert not panel.lines and panel.get_title().startswith("3 matches")
+
+
+def test_strength_curves_one_panel_a_kind_with_its_own_strengths():
+    table = pd.DataFrame({
+        "kind": ["scale", "scale", "blur"], "strength": [0.5, 0.25, 4], "queries": 9,
+        "recall@1": [0.9, 0.5, 0.7], "low": [0.8, 0.4, 0.6], "high": [1.0, 0.6, 0.8],
+    })  # fmt: skip
+    units = {"scale": "times", "blur": "pixels"}
+    figure = curves.strength_curves({"sift": table, "orb": table}, units, columns=2)
+    scale, blur, legend, spare = figure.axes
+    assert titles(figure) == ["scale", "blur", "", ""]
+    assert (scale.get_xlabel(), blur.get_xlabel()) == ("times", "pixels")
+    assert [label.get_text() for label in scale.get_xticklabels()] == ["0.5", "0.25"]
+    assert [list(line.get_ydata()) for line in scale.lines] == [[0.9, 0.5], [0.9, 0.5]]
+    assert scale.lines[0].get_linewidth() > scale.lines[1].get_linewidth(), "seen under a later one"
+    band = scale.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.4, 1.0)
+    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["sift", "orb"]
+    assert not spare.axison and not legend.axison

@@ -1,0 +1,61 @@
+"""What is claimed of keypoints, on thousands of changed copies; and that the vocabularies can be made again."""
+
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import protocol
+from helpers.evaluation.known_item import recall_by_kind, recall_by_strength
+from helpers.features.keypoints import extract_each
+from helpers.features.vocabulary import learn, shipped
+from helpers.pictures import imagenet, known_items, reading
+from helpers.pictures.known_items import CHANGES, Change
+from helpers.search.ranking import Ranking
+from helpers.search.votes import VoteIndex
+
+pytestmark = pytest.mark.skipif(
+    paths.mirror_dir() is None,
+    reason="NOT TESTED: thousands of changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",
+)
+
+ORIGINALS = 150
+TURNS = [Change("rotation", degrees) for degrees in CHANGES["rotation"].strengths]
+SMALL = [Change("crop", 0.5), Change("scale", 0.25)]
+
+
+def asked(pictures):
+    """(row, change, copy): each original turned by 18 or 19 of the 23 angles, cut to a quarter, and made smaller."""
+    for number, change in enumerate(TURNS):
+        rows = [row for row in range(len(pictures)) if (row + number) % 5]
+        for place, _, copy in known_items.queries([pictures[row] for row in rows], [], [change]):
+            yield rows[place], change, copy
+    yield from known_items.queries(pictures, [], SMALL)
+
+
+def test_votes_find_turned_cut_and_shrunk_copies(capsys):
+    images = imagenet.imagenette()
+    images = images.subset(np.linspace(0, len(images) - 1, ORIGINALS).astype(int))
+    pictures = [reading.read_picture(path) for path in images.paths]
+    index = VoteIndex().add(extract_each(pictures), range(ORIGINALS))
+    originals, changes, copies = zip(*asked(pictures), strict=True)
+    assert len(copies) >= 3000 and len(set(originals)) == ORIGINALS
+    found = extract_each(copies, then=lambda query: index.search([query], 1))
+    ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
+    by_kind = recall_by_kind(ranking, originals, changes).set_index("kind")
+    by_strength = recall_by_strength(ranking, originals, changes)
+    with capsys.disabled():
+        print(f"\n{by_kind.round(3)}")
+    assert by_kind.loc["rotation", "recall@1"] >= 0.97
+    assert by_kind.loc["crop", "recall@1"] >= 0.93
+    assert by_kind.loc["scale", "recall@1"] >= 0.93
+    # Nor is any single angle a hard one.
+    assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.92
+
+
+def test_the_vocabulary_can_be_learnt_again():
+    """As data/make_vocabularies.py does; another processor may round otherwise, and words have lengths up to one."""
+    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    again, kept = learn(images.subset(rules.gallery), 64, progress=False), shipped(64)
+    assert again.look == kept.look
+    for name in ("mean", "words", "idf", "shares", "variances"):
+        assert np.abs(getattr(again, name) - getattr(kept, name)).max() < 1e-3, name

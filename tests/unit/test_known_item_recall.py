@@ -1,0 +1,91 @@
+"""Known-item recall: counted by hand, and its interval by originals."""
+
+import numpy as np
+import pytest
+
+from helpers.evaluation.intervals import wilson_interval
+from helpers.evaluation.known_item import ask, recall_by_kind, recall_by_strength
+from helpers.pictures.known_items import Change
+from helpers.search.ranking import PAD, Ranking
+
+SCALED, SMALL, TURNED = Change("scale", 0.5), Change("scale", 0.25), Change("rotation", 90)
+
+#: First answer, right answer, change: scale 0.5 is right 2 times of 3, scale 0.25 once of 3, the turn once of 2.
+ASKED = [
+    (7, 7, SCALED), (8, 8, SCALED), (7, 9, SCALED),
+    (7, 7, SMALL), (PAD, 8, SMALL), (8, 9, SMALL),
+    (8, 7, TURNED), (8, 8, TURNED),
+]  # fmt: skip
+
+
+def asked(lines):
+    first, originals, changes = zip(*lines, strict=True)
+    # What comes second counts for nothing, even where it is right.
+    second = [PAD if one == PAD else 9 for one in first]
+    ids = np.column_stack([first, second])
+    scores = np.where(ids == PAD, -np.inf, [2.0, 1.0])
+    return Ranking(ids, scores), list(originals), list(changes)
+
+
+def test_by_strength_by_hand():
+    table = recall_by_strength(*asked(ASKED))
+    assert list(table.columns) == ["kind", "strength", "queries", "recall@1", "low", "high"]
+    assert table[["kind", "strength"]].to_numpy().tolist() == [["scale", 0.5], ["scale", 0.25], ["rotation", 90]]
+    assert table["queries"].tolist() == [3, 3, 2]
+    assert table["recall@1"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 2])
+    # Each original asks once a strength: as many originals as queries.
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(wilson_interval(2 / 3, 3))
+
+
+def test_by_kind_counts_each_original_once():
+    table = recall_by_kind(*asked(ASKED))
+    assert list(table.columns) == ["kind", "queries", "recall@1", "low", "high"]
+    assert table["kind"].tolist() == ["scale", "rotation"] and table["queries"].tolist() == [6, 2]
+    assert table["recall@1"].tolist() == pytest.approx([3 / 6, 1 / 2])
+    # Six queries, but of three originals: the interval is that of three.
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.5, 3))
+    assert table.loc[1, ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.5, 2))
+
+
+def test_asked_again_the_interval_stays_as_wide():
+    once, thrice = recall_by_strength(*asked(ASKED)), recall_by_strength(*asked(3 * ASKED))
+    assert thrice["queries"].tolist() == [9, 9, 6]
+    assert np.allclose(thrice[["recall@1", "low", "high"]], once[["recall@1", "low", "high"]])
+
+
+@pytest.mark.parametrize("recall", [recall_by_strength, recall_by_kind])
+def test_bad_input_is_named(recall):
+    ranking, originals, changes = asked(ASKED)
+    for bad in ((originals[1:], changes), (originals, changes[1:])):
+        with pytest.raises(ValueError, match="one original and one change a query, and at least one: got 8 rows"):
+            recall(ranking, *bad)
+    with pytest.raises(ValueError, match="got 0 rows, 0 originals and 0 changes"):
+        recall(Ranking(np.empty((0, 1), np.int64), np.empty((0, 1))), [], [])
+
+
+def test_every_method_gets_the_same_queries_and_nothing_is_kept():
+    """Searches that remember what they were asked: the same pictures, change by change, and their own answers."""
+    originals = [np.full((40, 60, 3), 40 * number, np.uint8) for number in range(3)]
+    seen = {"right": [], "first": []}
+
+    def search(name, answers):
+        def found(pictures):
+            seen[name].append([picture.copy() for picture in pictures])
+            ids = np.array(answers)[:, None] + np.array([[0, 10]])
+            return Ranking(ids, np.tile([1.0, 0.5], (len(pictures), 1)))
+
+        return found
+
+    methods = {"right": search("right", [0, 1, 2]), "first": search("first", [0, 0, 0])}
+    answered = ask(methods, originals, [], [SCALED, TURNED], progress=False)
+    assert [len(call) for call in seen["right"]] == [3, 3]
+    assert all(
+        np.array_equal(a, b) for one, other in zip(*seen.values(), strict=True) for a, b in zip(one, other, strict=True)
+    )
+    assert [picture.shape for picture in seen["right"][0]] == [(20, 30, 3)] * 3
+    assert answered.originals.tolist() == [0, 1, 2] * 2 and answered.changes == [SCALED] * 3 + [TURNED] * 3
+    assert answered.rankings["first"].ids.shape == (6, 1)
+    table = answered.table()
+    assert table.groupby("method")["recall@1"].mean().to_dict() == pytest.approx({"right": 1, "first": 1 / 3})
+    assert answered.by_kind()["first"]["queries"].tolist() == [3, 3]
+    assert table["method"].tolist() == ["right"] * 2 + ["first"] * 2
