@@ -112,6 +112,11 @@ class Keypoints:
         """Without the descriptors."""
         return Placed(self.points, self.sizes, self.angles)
 
+    def kept(self, rows: np.ndarray) -> "Keypoints":
+        """Some of them: bool (n,), or their numbers."""
+        columns = (self.points, self.sizes, self.angles, self.responses, self.descriptors)
+        return Keypoints(self.kind, *(column[rows] for column in columns), self.shape)
+
 
 class Matches(NamedTuple):
     """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery picture; distances float32 (m,)."""

@@ -219,3 +219,11 @@ def test_what_a_camera_could_do(matrix, possible):
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_some_of_them_are_kept(photo):
+    found = extract(photo)
+    some = found.kept(found.points[:, 0] < 100)
+    assert 0 < len(some) < len(found) and some.shape == found.shape and (some.points[:, 0] < 100).all()
+    assert len(homography(some, found, match(some, found)).inliers) > 4
+    assert np.array_equal(found.kept(np.array([2, 5])).descriptors, found.descriptors[[2, 5]])
