@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 
 from helpers import course, paths
@@ -96,3 +97,34 @@ def test_no_two_notebooks_share_their_code():
             for start in range(len(lines) - 4):
                 run = "\n".join(lines[start : start + 5])
                 assert seen.setdefault(run, path.stem) == path.stem, f"{path.stem} repeats {seen[run]}:\n{run}"
+
+
+def story(stem):
+    """The markdown of a lesson."""
+    cells = read(course.NOTEBOOKS / f"{stem}.ipynb").cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_numbers_of_the_known_items_in_the_story_are_measured():
+    table = pd.read_csv(FIGURES / "07_sift_and_orb_known_items_full.csv")
+    mean = table.groupby(["kind", "method"])["recall@1"].mean()
+    methods = {"SIFT": "sift votes", "ORB": "orb votes", "ResNet50": "resnet50"}
+    turned, pasted = (
+        ", ".join(f"{who} {mean[kind, method]:.3f}" for who, method in methods.items())
+        for kind in ("rotation", "pasted")
+    )
+    queries = table[table["method"] == "resnet50"]["queries"].sum()
+    told = f"{queries:,} queries it is the same: over all turns {turned}; pasted crops {pasted}."
+    assert told in story("07_sift_and_orb")
+
+
+def test_numbers_of_the_classifiers_in_the_story_are_measured():
+    table = pd.read_csv(FIGURES / "08_visual_words_classifiers_full.csv").set_index(["fusion", "classifier"])
+    ways = ("HOG + SIFT, raw counts", "HOG + SIFT")
+    raw, corrected = (100 * table.loc[way, ["test accuracy", "low", "high"]] for way in ways)
+    told = story("08_visual_words")
+    assert f"right for {raw.loc['k nearest', 'test accuracy']:.1f} % of CIFAR-10's test pictures" in told
+    assert f"length one for {corrected.loc['k nearest', 'test accuracy']:.1f} %" in told
+    bayes = ["{:.1f} % [{:.1f}, {:.1f}]".format(*way.loc["naive Bayes"]) for way in (raw, corrected)]
+    assert f"raw {bayes[0]}, corrected {bayes[1]}" in told
+    assert f"its test accuracy**, {corrected.loc['random forest', 'test accuracy']:.1f} %" in told
