@@ -62,7 +62,6 @@ set_up() {
 }
 
 run_tests() {
-    # A file's tests share what they make, so they stay in one process.
     local options=() jobs="" parallel=() rest=() only="" notebooks=(notebooks)
     while [ $# -gt 0 ]; do
         case "$1" in
@@ -82,14 +81,14 @@ run_tests() {
     fi
     # Tests that were picked run in this process, where a debugger can stop them.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
-        parallel=(-n "${jobs:-2}" --dist loadfile)
+        parallel=(-n "${jobs:-2}")
     fi
     if [ ${#rest[@]} -gt 0 ]; then
-        exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}"} ${options[@]+"${options[@]}"} "${rest[@]}"
+        exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
-    .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
+    .venv/bin/python -m pytest tests "${parallel[@]}" --dist loadgroup ${options[@]+"${options[@]}"}
     # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside.
-    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" "${notebooks[@]}"
+    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" --dist loadfile "${notebooks[@]}"
 }
 
 case "${1:-}" in

@@ -19,6 +19,10 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """``--only`` leaves out the tests of other notebooks; tests of no notebook stay."""
+    for item in items:
+        # With --jobs, a file's tests share what they make, so they stay in one process; notebooks share nothing.
+        alone = item.path.name == "test_smoke.py"
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
     if config.getoption("--only") is None:
         return
     wanted = {path.stem for path in course.select(config.getoption("--only"))}

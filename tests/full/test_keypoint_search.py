@@ -1,4 +1,7 @@
-"""What is claimed of keypoints, on thousands of changed copies; and that the vocabularies can be made again."""
+"""What is claimed of keypoints, on a thousand changed copies; and that the vocabularies can be made again.
+
+Notebook 07's full profile asks with all 8,550.
+"""
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from helpers.search.votes import VoteIndex
 
 pytestmark = pytest.mark.skipif(
     paths.mirror_dir() is None,
-    reason="NOT TESTED: thousands of changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",
+    reason="NOT TESTED: a thousand changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",
 )
 
 ORIGINALS = 150
@@ -24,9 +27,9 @@ SMALL = [Change("crop", 0.5), Change("scale", 0.25)]
 
 
 def asked(pictures):
-    """(row, change, copy): each original turned by 18 or 19 of the 23 angles, cut to a quarter, and made smaller."""
+    """(row, change, copy): each original turned by four or five of 23 angles, cut to a quarter, and shrunk."""
     for number, change in enumerate(TURNS):
-        rows = [row for row in range(len(pictures)) if (row + number) % 5]
+        rows = [row for row in range(len(pictures)) if (row + number) % 5 == 0]
         for place, _, copy in known_items.queries([pictures[row] for row in rows], [], [change]):
             yield rows[place], change, copy
     yield from known_items.queries(pictures, [], SMALL)
@@ -38,7 +41,7 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     pictures = [reading.read_picture(path) for path in images.paths]
     index = VoteIndex().add(extract_each(pictures), range(ORIGINALS))
     originals, changes, copies = zip(*asked(pictures), strict=True)
-    assert len(copies) >= 3000 and len(set(originals)) == ORIGINALS
+    assert len(copies) >= 950 and len(set(originals)) == ORIGINALS
     found = extract_each(copies, then=lambda query: index.search([query], 1))
     ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
     by_kind = recall_by_kind(ranking, originals, changes).set_index("kind")
@@ -49,7 +52,7 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     assert by_kind.loc["crop", "recall@1"] >= 0.93
     assert by_kind.loc["scale", "recall@1"] >= 0.93
     # Nor is any single angle a hard one.
-    assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.92
+    assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.9
 
 
 def test_the_vocabulary_can_be_learnt_again():
