@@ -52,7 +52,7 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     assert by_kind.loc["crop", "recall@1"] >= 0.93
     assert by_kind.loc["scale", "recall@1"] >= 0.93
     # Nor is any single angle a hard one.
-    assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.9
+    assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.92
 
 
 def test_the_vocabulary_can_be_learnt_again():

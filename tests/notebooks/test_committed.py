@@ -119,6 +119,16 @@ def test_numbers_of_the_known_items_in_the_story_are_measured():
     assert told in story("07_sift_and_orb")
 
 
+def test_keypoints_find_what_they_are_said_to_find():
+    """On the full profile's known items; tests/full asks with a part of them anew."""
+    table = pd.read_csv(FIGURES / "07_sift_and_orb_known_items_full.csv")
+    sift = table[table["method"] == "sift votes"].set_index(["kind", "strength"])
+    assert sift["queries"].min() >= 150 and sift["queries"].sum() >= 3000
+    assert sift.loc["rotation", "recall@1"].mean() >= 0.97 and len(sift.loc["rotation"]) == 23
+    assert sift.loc[("crop", 0.5), "recall@1"] >= 0.93
+    assert sift.loc[("scale", 0.25), "recall@1"] >= 0.93
+
+
 def test_numbers_of_the_classifiers_in_the_story_are_measured():
     table = pd.read_csv(FIGURES / "08_visual_words_classifiers_full.csv").set_index(["fusion", "classifier"])
     raw, corrected = (table.loc[way, "test accuracy"] for way in ("HOG + SIFT, raw counts", "HOG + SIFT"))
