@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -141,18 +141,25 @@ class Describer(ABC):
         ) as bar:
             start = perf_counter()
             stream = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, failures=failures)
-            for rows, pixels in stream:
-                part = self._vectors(pixels)
+            for rows, part in self._computed(stream):
                 self.seconds += perf_counter() - start
                 self.computed += len(rows)
                 bar.update(len(rows))
                 yield rows, part
                 start = perf_counter()
 
+    def _computed(self, batches: Iterable) -> Iterator:
+        """(rows, pixels) → (rows, vectors) in order; a describer may work ahead here."""
+        for rows, pixels in batches:
+            yield rows, self._vectors(pixels)
+
     def _vectors(self, pixels: np.ndarray) -> np.ndarray:
-        vectors = np.asarray(self.compute(pixels), dtype=np.float32)
-        if vectors.shape != (len(pixels), self.dim):
-            raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(len(pixels), self.dim)}")
+        return self._finished(self.compute(pixels), len(pixels))
+
+    def _finished(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        vectors = np.asarray(vectors, dtype=np.float32)
+        if vectors.shape != (count, self.dim):
+            raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(count, self.dim)}")
         return length_one(vectors) if self.normalise else vectors
 
 

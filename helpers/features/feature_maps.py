@@ -12,9 +12,9 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.deep import stepper
 from helpers.features.store import content_hash
-from helpers.networks import zoo
+from helpers.networks import compiled, zoo
+from helpers.networks.compiled import KerasNetwork
 from helpers.networks.transfer import Halves, fingerprint
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
@@ -126,10 +126,11 @@ def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
 
 def _through_trunk(paths, halves: Halves, resize, batch_size):
     """One map a picture, in order."""
-    step = stepper(halves.trunk, zoo.preprocessing(halves.name), halves.size)
-    for rows, pixels in reading.batches(paths, halves.size, resize, batch_size, strict=True):
+    prepare = zoo.preprocessing(halves.name)
+    trunk = compiled.fastest(lambda: KerasNetwork(halves.trunk, prepare, halves.size), f"{halves.name}-trunk")
+    for rows, maps in trunk.stream(reading.batches(paths, halves.size, resize, batch_size, strict=True)):
         with np.errstate(over="ignore"):  # said below, with the picture's name
-            maps = step(pixels).numpy().astype(np.float16)
+            maps = maps.astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
             if not np.isfinite(one).all():
                 raise FeatureMapError(
