@@ -1,0 +1,177 @@
+"""k-reciprocal re-ranking: pictures that are near each other have the same neighbours, in both directions.
+
+Z. Zhong, L. Zheng, D. Cao, S. Li, Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017, and the
+code that the authors published with it. A picture is told by the weights of the pictures that are among its nearest
+and have it among theirs; two pictures are compared by how much of that they share.
+
+Here the gallery is told once, by itself, and each query joins it alone: answers do not depend on who else asks. The
+published code puts all queries and the gallery into one pool, where queries help each other.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from helpers.search.neighbours import Gallery, at_least_one, check_asked, check_own_cosines, cosines
+from helpers.search.ranking import PAD, Ranking, rank
+
+#: A candidate's neighbours are taken in when more than this part of them is there already.
+_OVERLAP = 2 / 3
+#: Pictures whose sets are widened together.
+_ROWS = 4096
+
+
+def k_reciprocal(
+    ranking: Ranking,
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    neighbours: Ranking,
+    k1: int = 20,
+    k2: int = 6,
+    original_weight: float = 0.3,
+    ids: np.ndarray | None = None,
+) -> Ranking:
+    """The answers again, by the Jaccard distance of k-reciprocal neighbours mixed with the former distance.
+
+    Distances are 1 - cosine, within 0 … 1 for vectors without negative numbers, as the published code scales them.
+    Only for protocols whose queries, and their copies, are not in the gallery: one that stands there is among the
+    neighbours by which its own answers are told.
+
+    Parameters
+    ----------
+    ranking : at least ``k1`` answers a query (or the whole gallery), scores are cosines.
+    queries : float (q, d), one a row of the ranking. gallery : float (n, d), what was searched.
+    neighbours : the gallery asked of itself, ``index.search(gallery, k1 + 1)`` or more, scores are cosines; row *i*
+        answers row *i* of ``gallery``, whose own id is dropped here.
+    k1 : neighbours that may be reciprocal. k2 : nearest pictures, itself among them, over which a description is
+        averaged ("local query expansion"); 1 is none.
+    original_weight : λ, the weight of the former distance, 0 … 1.
+    ids : int64 (n,), the gallery's ids row by row; None: row *i* is of id *i*.
+
+    Returns
+    -------
+    Ranking of the same shape, float64: in each row the same ids; scores are distances, negated.
+
+    Memory grows with n · k1 for the gallery's descriptions and with n for a query.
+
+    Raises
+    ------
+    ValueError : not one query a row, vectors of two lengths, scores that are not the cosines of the vectors, answers
+        or neighbours that are too few, k1 or k2 below 1, k2 above k1 + 1, a weight outside 0 … 1.
+    KeyError : an answer or a neighbour is not in the gallery.
+    """
+    if not 0 <= original_weight <= 1:
+        raise ValueError(f"original_weight must lie between 0 and 1, got {original_weight}")
+    queries, gallery = check_asked(ranking, queries, gallery)
+    _check_numbers(k1, k2)
+    pictures = Gallery(len(gallery), ids)
+    rows = pictures.rows(ranking.ids)
+    nearest, cosine = pictures.others(neighbours, k1)
+    # What a query needs to be among a picture's k1 nearest; -inf where there are fewer.
+    reach = cosine[:, -1]
+    if ranking.k < min(k1, len(gallery)):
+        raise ValueError(f"k1 = {k1} needs as many answers a query, the ranking has {ranking.k}: search for {k1}")
+    check_own_cosines(ranking, rows, queries, gallery, "ranking")
+    check_own_cosines(neighbours, pictures.rows(neighbours.ids), gallery, gallery, "neighbours")
+
+    half = _reciprocal(nearest, _half(k1))
+    plain = _plain(gallery, nearest, half)
+    described = _averages(nearest[:, : k2 - 1]) @ plain
+    by_coordinate, sums = described.tocsc(), np.asarray(described.sum(axis=1)).ravel()
+
+    scores = np.full(ranking.ids.shape, -np.inf)
+    for start in range(0, len(ranking), _ROWS):
+        block = slice(start, start + _ROWS)
+        first = rows[block, :k1]
+        sets = _pattern(np.where(ranking.scores[block, :k1] >= reach[first], first, PAD), len(gallery))
+        own = _weighed(_widened(sets, half), queries[block], gallery)
+        near = _pattern(rows[block, : k2 - 1], len(gallery))
+        own = sparse.diags_array(1 / (1 + near.sum(axis=1))) @ (own + near @ plain)
+        for row, answers in enumerate(rows[block], start):
+            answers = answers[answers != PAD]
+            jaccard = _jaccard(own[[row - start]], by_coordinate, sums)[answers]
+            former = 1 - ranking.scores[row, : len(answers)]
+            scores[row, : len(answers)] = -((1 - original_weight) * jaccard + original_weight * former)
+    return rank(ranking.ids, scores)
+
+
+def k_reciprocal_descriptions(
+    gallery: np.ndarray, neighbours: Ranking, k1: int = 20, k2: int = 6, ids: np.ndarray | None = None
+) -> sparse.csr_array:
+    """float64 (n, n), sparse: what `k_reciprocal` describes each gallery picture by, V of the paper.
+
+    Row *i* holds the weights, 1 in sum, of the pictures in the reciprocal set of picture *i*, averaged over it and its
+    nearest ``k2`` - 1 others. Rows and columns are those of ``gallery``. Parameters and errors: `k_reciprocal`.
+    """
+    _check_numbers(k1, k2)
+    nearest, _ = Gallery(len(gallery), ids).others(neighbours, k1)
+    plain = _plain(gallery, nearest, _reciprocal(nearest, _half(k1)))
+    return _averages(nearest[:, : k2 - 1]) @ plain
+
+
+def _check_numbers(k1: int, k2: int) -> None:
+    at_least_one(k1=k1, k2=k2)
+    if k2 > k1 + 1:
+        raise ValueError(f"k2 counts the picture itself and some of its k1 neighbours: at most {k1 + 1}, got {k2}")
+
+
+def _half(k1: int) -> int:
+    """Neighbours that a candidate is asked for, rounded as the published code does."""
+    return int(np.around(k1 / 2))
+
+
+def _pattern(rows: np.ndarray, n: int) -> sparse.csr_array:
+    """int64 (m, n), sparse: 1 where ``rows`` (m, k) names a column; padding is left out."""
+    where, _ = np.nonzero(rows != PAD)
+    columns = rows[rows != PAD]
+    return sparse.csr_array((np.ones(len(columns), np.int64), (where, columns)), shape=(len(rows), n))
+
+
+def _with_self(nearest: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.arange(len(nearest)), nearest])
+
+
+def _reciprocal(nearest: np.ndarray, k: int) -> sparse.csr_array:
+    """R(p, k) for all of the gallery: the picture itself, and whoever is among its ``k`` nearest and has it so."""
+    near = _pattern(_with_self(nearest[:, :k]), len(nearest))
+    return near.multiply(near.T).tocsr()
+
+
+def _widened(sets: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
+    """R*(p): the sets (m, n), and the half-sized sets of those members whose own are mostly within (equation 4)."""
+    shared = (sets @ half.T).multiply(sets).tocsr()
+    sizes = np.asarray(half.sum(axis=1)).ravel()
+    shared.data = (shared.data > _OVERLAP * sizes[shared.indices]).astype(np.int64)
+    return sets + shared @ half
+
+
+def _weighed(sets: sparse.csr_array, vectors: np.ndarray, gallery: np.ndarray) -> sparse.csr_array:
+    """The sets (m, n) of ``vectors`` (m, d) as weights exp(-distance), 1 in sum (equation 7, scaled as in the code)."""
+    pairs = sets.tocoo()
+    weights = np.exp(cosines(vectors, gallery, (pairs.row, pairs.col)) - 1)
+    sums = np.bincount(pairs.row, weights, minlength=len(vectors))
+    return sparse.csr_array((weights / sums[pairs.row], (pairs.row, pairs.col)), shape=sets.shape)
+
+
+def _plain(gallery: np.ndarray, nearest: np.ndarray, half: sparse.csr_array) -> sparse.csr_array:
+    """The gallery's descriptions before they are averaged, some rows at a time."""
+    sets = _reciprocal(nearest, nearest.shape[1])
+    parts = [
+        _weighed(_widened(sets[start : start + _ROWS], half), gallery[start : start + _ROWS], gallery)
+        for start in range(0, len(gallery), _ROWS)
+    ]
+    return sparse.vstack(parts, format="csr")
+
+
+def _averages(near: np.ndarray) -> sparse.csr_array:
+    """float64 (n, n), sparse: a row takes the mean over the picture itself and those ``near`` (n, k2 - 1)."""
+    members = _pattern(_with_self(near), len(near))
+    return (sparse.diags_array(1 / members.sum(axis=1)) @ members).tocsr()
+
+
+def _jaccard(own: sparse.csr_array, by_coordinate: sparse.csc_array, sums: np.ndarray) -> np.ndarray:
+    """float64 (n,): the Jaccard distance of a description (1, n) to all, of which it meets few."""
+    met = by_coordinate[:, own.indices]
+    shared = np.bincount(met.indices, np.minimum(met.data, np.repeat(own.data, np.diff(met.indptr))), len(sums))
+    union = own.sum() + sums - shared
+    # Two that have no neighbours at all have none in common.
+    return 1 - np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
