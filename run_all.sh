@@ -38,7 +38,7 @@ set_up() {
         extras=(-r requirements-npm.txt)
         npm="npm from PyPI"
     fi
-    stamp="$(cat requirements.txt requirements-npm.txt pyproject.toml | cksum) $npm $PWD"
+    stamp="$(cat requirements.txt requirements-npm.txt requirements-compiled.txt pyproject.toml | cksum) $npm $PWD"
     if [ -n "${PYTHON:-}" ]; then
         stamp+=" $("$PYTHON" -c 'import sys; print(sys.version_info[:2])')"
     fi
@@ -57,8 +57,21 @@ set_up() {
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt ${extras[@]+"${extras[@]}"}
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
     fi
+    compile_extras
     # Written last: a set-up that was interrupted starts again.
     echo "$stamp" >.venv/.set-up
+}
+
+# What exists as source only. The course runs without it, and says what is missing.
+compile_extras() {
+    local log=.venv/compiled.log install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    if command -v uv >/dev/null 2>&1; then
+        install=(uv pip install --quiet --python .venv/bin/python)
+    fi
+    if ! "${install[@]}" -r requirements-compiled.txt >"$log" 2>&1; then
+        echo "NOT INSTALLED: Annoy, which has to be compiled; is there a C++ compiler? (see $log)" >&2
+        echo "Everything else works; 'annoy:' indexes don't. Later: .venv/bin/python -m pip install -r requirements-compiled.txt" >&2
+    fi
 }
 
 run_tests() {

@@ -7,8 +7,10 @@ import json
 import os
 import secrets
 import struct
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlencode
@@ -32,6 +34,11 @@ METRIC_NAMES = {
 BACKENDS = {
     "exact": "helpers.search.exact:ExactIndex",
     "sklearn": "helpers.search.sklearn:SklearnIndex",
+    "annoy": "helpers.search.annoy:AnnoyIndex",
+    "faiss": "helpers.search.faiss:FaissIndex",
+    "usearch": "helpers.search.usearch:UsearchIndex",
+    "milvus": "helpers.search.milvus:MilvusIndex",
+    "elasticsearch": "helpers.search.elastic:ElasticIndex",
 }
 
 FORMAT_VERSION = 1
@@ -44,11 +51,16 @@ class IndexFileError(OSError):
     """A file is no index, is damaged, or can't be written; the message names it and the remedy."""
 
 
+class UnsupportedByIndex(NotImplementedError):
+    """What an index is built with can't do this; the message names the library and the remedy."""
+
+
 class Index(ABC):
     """Keeps vectors by id and finds the nearest ones.
 
     Scores are higher for better answers whatever the metric: cosine similarity, or a distance negated.
-    Searching from several threads is safe; adding and removing meanwhile is not.
+    Searching from several threads is safe, and so is adding or removing meanwhile: a search sees the index as it was
+    before or after, and an `add` waits until the searches that run are done.
 
     A backend sets the class attributes, and writes `_add`, `_remove`, `_search`, `_state`, `_restore` and `nbytes`;
     what it is handed has been checked.
@@ -66,6 +78,8 @@ class Index(ABC):
     metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean", "manhattan")
     #: The backend's options → how the text of one is read.
     option_types: ClassVar[dict[str, Callable]] = {}
+    #: Those of them that only matter to a search, so that `tune` can change them at any time.
+    search_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, metric: str = "cosine", **options):
         if METRIC_NAMES.get(metric) not in self.metrics:
@@ -75,6 +89,7 @@ class Index(ABC):
         self.dim: int | None = None
         self._ids = np.empty(0, np.int64)
         self._next_id = 0
+        self._gate = _Gate()
 
     @classmethod
     def from_spec(cls, rest: str, options: dict[str, str]) -> Self:
@@ -96,7 +111,12 @@ class Index(ABC):
     def spec(self) -> str:
         """The name by which `open_index` opens an empty index like this one."""
         query = urlencode(sorted(self.options.items()))
-        return f"{self.scheme}:{self.metric}" + (f"?{query}" if query else "")
+        return f"{self.scheme}:{self._kind}" + (f"?{query}" if query else "")
+
+    @property
+    def _kind(self) -> str:
+        """What stands in the spec after the colon."""
+        return self.metric
 
     @property
     def ids(self) -> np.ndarray:
@@ -127,16 +147,17 @@ class Index(ABC):
         ------
         ValueError : a shape or dimension is wrong, a number is NaN or infinite, an id is taken already.
         """
-        vectors = _as_vectors(vectors, self.dim)
-        ids = self._new_ids(ids, len(vectors))
-        order = np.argsort(ids)
-        if (order[1:] < order[:-1]).any():
-            vectors, ids = vectors[order], ids[order]
-        self._add(vectors, ids)
-        self.dim = vectors.shape[1]
-        if len(ids):
-            self._ids = np.insert(self._ids, np.searchsorted(self._ids, ids), ids)
-            self._next_id = max(self._next_id, int(ids[-1]) + 1)
+        with self._gate.alone():
+            vectors = _as_vectors(vectors, self.dim)
+            ids = self._new_ids(ids, len(vectors))
+            order = np.argsort(ids)
+            if (order[1:] < order[:-1]).any():
+                vectors, ids = vectors[order], ids[order]
+            self._add(vectors, ids)
+            self.dim = vectors.shape[1]
+            if len(ids):
+                self._ids = np.insert(self._ids, np.searchsorted(self._ids, ids), ids)
+                self._next_id = max(self._next_id, int(ids[-1]) + 1)
         return self
 
     def remove(self, ids: np.ndarray) -> Self:
@@ -145,24 +166,49 @@ class Index(ABC):
         Raises
         ------
         KeyError : an id is not in the index; nothing is removed then.
+        UnsupportedByIndex : the backend can't remove.
         """
-        ids = np.unique(_as_ids(ids))
-        absent = ids[~np.isin(ids, self._ids)]
-        if len(absent):
-            raise KeyError(f"{_some(absent)} can't be removed: not in the index")
-        if len(ids):
-            self._remove(ids)
-            self._ids = self._ids[~np.isin(self._ids, ids)]
+        with self._gate.alone():
+            ids = np.unique(_as_ids(ids))
+            absent = ids[~np.isin(ids, self._ids)]
+            if len(absent):
+                raise KeyError(f"{_some(absent)} can't be removed: not in the index")
+            if len(ids):
+                self._remove(ids)
+                self._ids = self._ids[~np.isin(self._ids, ids)]
         return self
 
     def clear(self) -> Self:
         """Take everything out, and forget the dimension and the ids that were used."""
-        self.remove(self._ids)
-        self.dim, self._next_id = None, 0
+        with self._gate.alone():
+            self._clear()
+            self._ids = np.empty(0, np.int64)
+            self.dim, self._next_id = None, 0
+        return self
+
+    def tune(self, **options) -> Self:
+        """Change options that only matter to a search (``search_options``); nothing is built anew.
+
+        They become part of ``spec`` and are saved with the index. None stands for the default.
+
+        Raises
+        ------
+        ValueError : there is no such option, it matters to more than the search, or its value can't be.
+        """
+        with self._gate.alone():
+            for name in options:
+                if name not in self.search_options:
+                    raise ValueError(
+                        f"{self.scheme}:{self._kind} can't change {name!r} once it is open; it can: "
+                        f"{', '.join(self.search_options) or 'nothing'}"
+                    )
+            self._tune({name: value for name, value in (self.options | options).items() if value is not None})
         return self
 
     def search(self, vectors: np.ndarray, k: int = 10) -> Ranking:
-        """The ``k`` best answers to each query; where the index holds fewer, the Ranking is padded with -1.
+        """The ``k`` best answers to each query; where fewer are held or found, the Ranking is padded with -1.
+
+        An approximate index may find fewer than it holds, and others than the best.
 
         vectors : float (q, dim).
 
@@ -171,14 +217,15 @@ class Index(ABC):
         ValueError : the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity.
         """
         k = check_k(k)
-        if not len(self):
-            raise ValueError("the index is empty: add vectors before searching")
-        queries = _as_vectors(vectors, self.dim)
-        ids = np.full((len(queries), k), PAD, np.int64)
-        scores = np.full((len(queries), k), -np.inf)
-        found = min(k, len(self))
-        if len(queries):
-            ids[:, :found], scores[:, :found] = self._search(queries, found)
+        with self._gate.together():
+            if not len(self):
+                raise ValueError("the index is empty: add vectors before searching")
+            queries = _as_vectors(vectors, self.dim)
+            ids = np.full((len(queries), k), PAD, np.int64)
+            scores = np.full((len(queries), k), -np.inf)
+            found = min(k, len(self))
+            if len(queries):
+                ids[:, :found], scores[:, :found] = self._search(queries, found)
         return Ranking(ids, scores)
 
     def save(self, path: str | Path) -> Path:
@@ -188,8 +235,9 @@ class Index(ABC):
         ------
         IndexFileError : the disk is full, or the file can't be written; the old one is untouched.
         """
-        header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
-        return write_atomically(path, _encode(header, {"ids": self._ids, **self._state()}))
+        with self._gate.together():
+            header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
+            return write_atomically(path, _encode(header, {"ids": self._ids, **self._state()}))
 
     @classmethod
     def load(cls, path: str | Path, mmap: bool = False) -> Self:
@@ -223,17 +271,32 @@ class Index(ABC):
     def _remove(self, ids: np.ndarray) -> None:
         """Rising int64 (m,), all present."""
 
-    @abstractmethod
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """float32 (q, dim) with q ≥ 1, and 1 ≤ k ≤ n, to ids and scores (q, k) as a Ranking wants them."""
+    def _clear(self) -> None:
+        """Drop everything."""
+        if len(self):
+            self._remove(self._ids)
+
+    def _tune(self, options: dict) -> None:
+        """All options, some of ``search_options`` changed: check them, then work by them."""
+        self.options = options
 
     @abstractmethod
-    def _state(self) -> dict[str, np.ndarray]:
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (q, dim) with q ≥ 1, and 1 ≤ k ≤ n, to ids and scores (q, k) as a Ranking wants them, -1 and all.
+
+        Several threads may be in it at a time; nothing is added or removed meanwhile, nor while `_state` is saved.
+        """
+
+    @abstractmethod
+    def _state(self) -> "dict[str, np.ndarray | Streamed]":
         """All that has to be saved beside the ids, as named arrays."""
 
     @abstractmethod
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """The reverse of `_state`, called when ids and dim are set; the arrays are read only."""
+        """The reverse of `_state`, called when ids and dim are set; the arrays are read only.
+
+        ValueError says that they can't be what `_state` gave.
+        """
 
 
 class StoredIndex(Index):
@@ -248,10 +311,9 @@ class StoredIndex(Index):
     def nbytes(self) -> int:
         return self._buffer.nbytes + self._ids.nbytes
 
-    def clear(self) -> Self:
-        super().clear()
+    def _clear(self):
         self._vectors = self._buffer = np.empty((0, 0), np.float32)
-        return self
+        self._changed()
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         """What is stored of float32 (n, dim): by default the vectors themselves."""
@@ -293,10 +355,50 @@ class StoredIndex(Index):
         self._changed()
 
 
+class _Gate:
+    """Many searches together, or one change alone; who comes first is let in first, so that neither starves."""
+
+    def __init__(self):
+        self._condition = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._inside = 0
+        self._taken = False
+
+    def together(self) -> contextlib.AbstractContextManager:
+        return self._pass(alone=False)
+
+    def alone(self) -> contextlib.AbstractContextManager:
+        return self._pass(alone=True)
+
+    @contextlib.contextmanager
+    def _pass(self, alone: bool) -> Iterator[None]:
+        me = object()
+        with self._condition:
+            self._queue.append(me)
+            try:
+                self._condition.wait_for(
+                    lambda: self._queue[0] is me and not self._taken and not (alone and self._inside)
+                )
+                self._inside += 1
+                self._taken = alone
+            finally:
+                # Also after an interrupt, or nobody behind would ever be let in.
+                self._queue.remove(me)
+                self._condition.notify_all()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._taken = False
+                self._condition.notify_all()
+
+
 def open_index(spec: str) -> Index:
     """An empty index by its URL-like name: ``scheme:metric?option=value&option=value``.
 
-    For example ``exact:cosine``, ``exact:euclidean?chunk=4096``, ``sklearn:cosine?algorithm=brute``.
+    For example ``exact:cosine``, ``exact:euclidean?chunk=4096``, ``faiss:hnsw?m=32&search=128``,
+    ``usearch:cosine?dtype=f16``, ``annoy:manhattan?trees=30``.
 
     Raises
     ------
@@ -306,7 +408,7 @@ def open_index(spec: str) -> Index:
     head, _, query = str(spec).partition("?")
     scheme, _, rest = head.partition(":")
     if scheme not in BACKENDS:
-        raise ValueError(f"no index is called {scheme!r} (in {spec!r}); there are: {', '.join(sorted(BACKENDS))}")
+        raise ValueError(f"no index is called {scheme!r} (in {spec!r}); there are: {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[scheme].partition(":")
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
@@ -321,7 +423,8 @@ def load_index(path: str | Path, mmap: bool = False) -> Index:
     """The index that `Index.save` wrote, whatever its backend.
 
     mmap : leave the vectors on disk and let the system read what a search touches. Then only the header's
-        checksum and the file's length are checked, and the file has to stay where it is.
+        checksum and the file's length are checked, the file has to stay where it is, and damage in what a library
+        like FAISS wrote may give wrong answers or end the process. Annoy does without, see there.
 
     Raises
     ------
@@ -333,7 +436,8 @@ def load_index(path: str | Path, mmap: bool = False) -> Index:
     header, arrays = _decode(path, mmap)
     try:
         index = open_index(header["spec"])
-        ids = arrays.pop("ids")
+        # A copy, because a view would keep all of the file in memory as long as the index.
+        ids = np.array(arrays.pop("ids"))
         if len(ids) != header["count"] or (ids[1:] <= ids[:-1]).any():
             raise ValueError(f"{len(ids)} ids for {header['count']} vectors, or not rising")
         index._ids, index.dim, index._next_id = ids, header["dim"], header["next_id"]
@@ -343,6 +447,44 @@ def load_index(path: str | Path, mmap: bool = False) -> Index:
     return index
 
 
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """float32 (n, dim) brought to length one, a new array; the zero vector stays zero."""
+    unit = np.empty_like(vectors)
+    for start in range(0, len(vectors), 4096):
+        # In float64, where no square overflows or vanishes.
+        part = vectors[start : start + 4096].astype(np.float64)
+        length = np.sqrt((part * part).sum(axis=1, keepdims=True))
+        unit[start : start + 4096] = part / np.where(length > 0, length, 1)
+    return unit
+
+
+def check_magnitude(vectors: np.ndarray, most: float, where: str) -> None:
+    """Refuse what a library would turn into infinity, and then leave out or put last.
+
+    Raises
+    ------
+    ValueError : a number of the vectors exceeds ``most``.
+    """
+    largest = np.abs(vectors).max(initial=0)
+    if largest > most:
+        raise ValueError(
+            f"a number of {largest:.3g} is too large for {where}, which goes up to {most:.3g}: "
+            "scale the vectors, or use exact:euclidean"
+        )
+
+
+def check_count(name: str, value: int) -> int:
+    """An option that counts something, as an int.
+
+    Raises
+    ------
+    ValueError : it is not a whole number of at least 1.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
 def check_k(k: int) -> int:
     """``k`` as an int.
 
@@ -350,13 +492,23 @@ def check_k(k: int) -> int:
     ------
     ValueError : it is not a whole number of at least 1.
     """
-    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
-    return int(k)
+    return check_count("k", k)
+
+
+class Streamed:
+    """The bytes that a library writes by itself, saved as uint8 (n,) without being in memory as a whole.
+
+    write : called with a function that takes bytes; twice, and it must hand over the same bytes both times.
+    """
+
+    def __init__(self, write: Callable[[Callable[[bytes], object]], object]):
+        self.write = write
 
 
 def write_atomically(path: str | Path, parts: Iterable) -> Path:
-    """Write bytes-like parts one after the other; at any moment the file is either the old or the new one.
+    """Write parts one after the other; at any moment the file is either the old or the new one.
+
+    parts : bytes-like, or `Streamed`.
 
     Raises
     ------
@@ -369,7 +521,10 @@ def write_atomically(path: str | Path, parts: Iterable) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             for part in parts:
-                file.write(part)
+                if isinstance(part, Streamed):
+                    part.write(file.write)
+                else:
+                    file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -385,22 +540,43 @@ def write_atomically(path: str | Path, parts: Iterable) -> Path:
     return path
 
 
-def _encode(header: dict, arrays: dict[str, np.ndarray]) -> Iterable:
+def _encode(header: dict, arrays: dict[str, np.ndarray | Streamed]) -> Iterable:
     """Start · header as JSON · SHA-256 of both · the arrays, raw and aligned, whose SHA-256 the header holds."""
     body, table, offset, digest = [], [], 0, hashlib.sha256()
     for name, array in arrays.items():
-        # Little-endian whatever the machine.
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        table.append({"name": name, "dtype": array.dtype.str, "shape": array.shape, "offset": offset})
-        for part in (array.reshape(-1).view(np.uint8).data, bytes(-array.nbytes % _ALIGN)):
-            digest.update(part)
-            body.append(part)
-            offset += len(part)
+        if isinstance(array, Streamed):
+            dtype, size = np.dtype(np.uint8), _digest(array, digest)
+            body.append(array)
+            shape = (size,)
+        else:
+            # Little-endian whatever the machine.
+            dtype = array.dtype.newbyteorder("<")
+            array = np.ascontiguousarray(array, dtype=dtype)
+            shape, size = array.shape, array.nbytes
+            body.append(array.reshape(-1).view(np.uint8).data)
+            digest.update(body[-1])
+        table.append({"name": name, "dtype": dtype.str, "shape": shape, "offset": offset})
+        body.append(bytes(-size % _ALIGN))
+        digest.update(body[-1])
+        offset += size + len(body[-1])
     header = header | {"arrays": table, "body_bytes": offset, "body_sha256": digest.hexdigest()}
     text = json.dumps(header).encode()
     start = _START.pack(_MAGIC, FORMAT_VERSION, len(text)) + text
     head = start + hashlib.sha256(start).digest()
     return [head, bytes(-len(head) % _ALIGN), *body]
+
+
+def _digest(streamed: Streamed, digest) -> int:
+    """Feed the bytes to a hash; how many they are."""
+    size = 0
+
+    def take(part: bytes) -> None:
+        nonlocal size
+        digest.update(part)
+        size += len(part)
+
+    streamed.write(take)
+    return size
 
 
 def _decode(path: Path, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:

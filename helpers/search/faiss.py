@@ -1,0 +1,340 @@
+"""FAISS as an index: exact, by lists, by a graph, and by compressed codes."""
+
+import math
+
+import faiss
+import numpy as np
+
+from helpers.search.index import (
+    Index,
+    Streamed,
+    UnsupportedByIndex,
+    check_count,
+    check_magnitude,
+    unit_vectors,
+)
+from helpers.search.ranking import rank
+
+#: Kind → its options beside ``metric``.
+KINDS = {
+    "flat": ("storage",),
+    "ivf": ("storage", "lists", "probes"),
+    "hnsw": ("storage", "m", "construction", "search"),
+    "pq": ("bytes", "refine", "depth"),
+    "opq": ("lists", "probes", "bytes", "refine", "depth"),
+}
+
+#: How a number is kept → what FAISS's factory calls it.
+_STORAGE = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+_REFINE = {"none": "", "float32": ",RFlat", "float16": ",Refine(SQfp16)", "int8": ",Refine(SQ8)"}
+#: FAISS asks for this many vectors a list, or else warns that the centroids will be poor.
+_PER_LIST = 39
+#: With fewer vectors than this nothing is trained: comparing with all of them is as quick.
+_TRAINABLE = 1000
+#: Vectors that are added at a time; FAISS is given a prepared copy of so many.
+_STEP = 2**14
+#: Vectors that the centroids of codes are trained on, at most, and the rounds of k-means, and of turning the rotation.
+_PQ_SAMPLE, _PQ_ROUNDS, _OPQ_ROUNDS = 2**14, 10, 4
+#: What float32 squares allow; float16 goes less far.
+_LARGEST = {"float32": 1e17, "float16": 65504.0, "int8": 1e17}
+
+
+class FaissIndex(Index):
+    """Douze et al. 2024, https://arxiv.org/abs/2401.08281; the spec is ``faiss:kind?option=value``.
+
+    kind : ``flat`` — compares with everything, in float32.
+        ``ivf`` — k-means divides the gallery into lists; a search looks into those that are nearest to the query.
+        ``hnsw`` — a graph of near neighbours (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320), no removing.
+        ``pq`` — compares with everything, by codes of a few bytes (Jégou et al. 2011, "Product quantization for
+        nearest neighbor search"); the best of these are compared again.
+        ``opq`` — lists of such codes, after a rotation that suits them (Ge et al. 2013, "Optimized product
+        quantization").
+    metric : ``cosine`` (0 with the zero vector) or ``euclidean``.
+    storage : how the numbers of a vector are kept: ``float32``, ``float16``, or ``int8`` (256 steps between the least
+        and the greatest of each dimension in the training vectors; what lies outside is moved to the end).
+    lists : without it 4·√n, but one for at least 39 vectors, of the n that are there when they are trained.
+    probes : lists that are looked into; without it √lists, at least 16. Search-time.
+    m : neighbours of a vector in the graph, 2·m on its lowest level; 32.
+    construction : candidates kept while a vector is added to the graph; 100.
+    search : candidates kept while the graph is searched; 64. Search-time.
+    bytes : of a code. It must divide the dimension; without it, the greatest divisor of at most an eighth of it.
+    refine : storage of the vectors by which the best codes are compared again; ``float16``, or ``none``.
+    depth : as many times k codes are compared again; 10. Search-time.
+
+    Lists, codes and ``int8`` have to be trained, on a sample of the first vectors that come. Until 1,000 are there, and
+    10 for each of the ``lists`` that were asked for, all are kept in float32 and compared one by one. What was trained
+    stays: who adds little by little gives ``lists``, or adds a large part first.
+
+    Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, and a cosine of such may
+    exceed 1 by a little; so are Euclidean distances of ``flat`` near zero, which FAISS computes as |q|² - 2qg + |g|²
+    for 20 queries or more. Which of several equal vectors are found is FAISS's choice. FAISS takes the threads that
+    OpenMP gives it.
+    """
+
+    scheme = "faiss"
+    metrics = ("cosine", "euclidean")
+    option_types = {
+        "metric": str,
+        "storage": str,
+        "lists": int,
+        "probes": int,
+        "m": int,
+        "construction": int,
+        "search": int,
+        "bytes": int,
+        "refine": str,
+        "depth": int,
+    }
+
+    def __init__(self, kind: str = "flat", metric: str = "cosine", **options):
+        if kind not in KINDS:
+            raise ValueError(f"faiss has no kind {kind!r}; it has: {', '.join(KINDS)}")
+        self.kind = kind
+        self.search_options = tuple(name for name in ("probes", "search", "depth") if name in KINDS[kind])
+        super().__init__(metric, **options)
+        self._check(self.options)
+        if self.metric != "cosine":
+            self.options["metric"] = self.metric
+        self._index: faiss.Index | None = None
+        # What the index looks into, where it was loaded: FAISS copies none of it.
+        self._blob: np.ndarray | None = None
+
+    @property
+    def _kind(self) -> str:
+        return self.kind
+
+    @property
+    def nbytes(self) -> int:
+        """What the index takes in FAISS's own form, and the ids; room that is kept for growth is not counted."""
+        if self._index is None:
+            return self._ids.nbytes
+        if self._blob is not None:
+            return self._blob.nbytes + self._ids.nbytes
+        size = 0
+
+        def count(part: bytes) -> None:
+            nonlocal size
+            size += len(part)
+
+        self._write(count)
+        return size + self._ids.nbytes
+
+    def _check(self, options: dict) -> None:
+        known = KINDS[self.kind]
+        for name, value in options.items():
+            if name == "metric":
+                continue
+            if name not in known:
+                raise ValueError(f"faiss:{self.kind} has no option {name!r}; it has: {', '.join(('metric', *known))}")
+            choices = {"storage": _STORAGE, "refine": _REFINE}.get(name)
+            if choices is None:
+                check_count(name, value)
+            elif value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        if options.get("m") == 1:
+            raise ValueError("m must be at least 2: a graph of one neighbour each can't be walked")
+        if options.get("refine") == "none" and "depth" in options:
+            raise ValueError("depth says what to refine, and refine is none: leave one of them out")
+
+    def _tune(self, options):
+        self._check(options)
+        super()._tune(options)
+        self._set_search_options()
+
+    def _set_search_options(self) -> None:
+        for layer in _layers(self._index):
+            if isinstance(layer, faiss.IndexIVF):
+                layer.nprobe = self.options.get("probes", max(16, round(math.sqrt(layer.nlist))))
+            elif isinstance(layer, faiss.IndexHNSW):
+                layer.hnsw.efSearch = self.options.get("search", 64)
+            elif isinstance(layer, faiss.IndexRefine):
+                layer.k_factor = self.options.get("depth", 10)
+
+    @property
+    def _storage(self) -> str:
+        return self.options.get("storage", "float32")
+
+    @property
+    def _refine(self) -> str:
+        return self.options.get("refine", "float16") if "refine" in KINDS[self.kind] else "none"
+
+    @property
+    def _trains(self) -> bool:
+        return self.kind in ("ivf", "pq", "opq") or self._storage == "int8"
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether there is something to train, and not enough to train it on yet."""
+        return self._trains and isinstance([*_layers(self._index)][-1], faiss.IndexFlat)
+
+    def _recipe(self, count: int, dim: int) -> str:
+        """What `faiss.index_factory` makes, for ``count`` vectors."""
+        if self._trains and count < max(_TRAINABLE, 10 * self.options.get("lists", 0)):
+            return "IDMap,Flat"
+        lists = f"IVF{self.options.get('lists', max(1, min(round(4 * math.sqrt(count)), count // _PER_LIST)))}"
+        stored, refine = _STORAGE[self._storage], _REFINE[self._refine]
+        if self.kind == "flat":
+            return f"IDMap,{stored}"
+        if self.kind == "ivf":
+            return f"{lists},{stored}"
+        if self.kind == "hnsw":
+            return f"IDMap,HNSW{self.options.get('m', 32)},{stored}"
+        code = self._code_bytes(dim)
+        if self.kind == "pq":
+            return f"IDMap,PQ{code}{refine}"
+        # FAISS refines by place, so that ids need a map; bare lists keep them by themselves.
+        return f"{'IDMap,' if refine else ''}OPQ{code},{lists},PQ{code}{refine}"
+
+    def _code_bytes(self, dim: int) -> int:
+        code = self.options.get("bytes")
+        if code is None:
+            return max(size for size in range(1, max(1, dim // 8) + 1) if dim % size == 0)
+        if dim % code:
+            divisors = [size for size in range(1, dim + 1) if dim % size == 0]
+            raise ValueError(f"bytes must divide the dimension {dim}, got {code}; it can be {divisors}")
+        return code
+
+    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
+        if self.metric == "cosine":
+            return unit_vectors(vectors)
+        return np.ascontiguousarray(vectors)
+
+    def _check_magnitude(self, vectors: np.ndarray) -> None:
+        if self.metric == "euclidean":
+            storage = self._storage if self._refine == "none" else self._refine
+            check_magnitude(vectors, _LARGEST[storage], f"faiss with euclidean and {storage}")
+
+    def _add(self, vectors, ids):
+        if not len(ids):
+            return
+        self._check_magnitude(vectors)
+        self._own()
+        index, held, held_ids = self._index, None, None
+        if index is None or self._waiting:
+            recipe = self._recipe(len(self) + len(ids), vectors.shape[1])
+            if index is None or recipe != "IDMap,Flat":
+                if index is not None:
+                    held_ids = faiss.vector_to_array(index.id_map)
+                    held = index.index.reconstruct_n(0, len(held_ids))
+                index = self._make(recipe, vectors, held)
+        if held is not None:
+            index.add_with_ids(held, held_ids)
+        for start in range(0, len(ids), _STEP):
+            part = slice(start, start + _STEP)
+            index.add_with_ids(self._prepare(vectors[part]), ids[part])
+        if index is not self._index:
+            self._index = index
+            self._set_search_options()
+
+    def _make(self, recipe: str, vectors: np.ndarray, held: np.ndarray | None) -> faiss.Index:
+        """A trained and empty index, for what is held already and comes now."""
+        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "cosine" else faiss.METRIC_L2
+        index = faiss.index_factory(vectors.shape[1], recipe, metric)
+        sample, rotation = 4 * _TRAINABLE, None
+        for layer in _layers(index):
+            if isinstance(layer, faiss.IndexIVF):
+                sample = max(sample, 2 * _PER_LIST * layer.nlist)
+                layer.cp.min_points_per_centroid = 1
+            if isinstance(layer, faiss.IndexHNSW):
+                layer.hnsw.efConstruction = self.options.get("construction", 100)
+            if isinstance(layer, faiss.IndexPQ | faiss.IndexIVFPQ):
+                sample = max(sample, _PQ_SAMPLE)
+                layer.do_polysemous_training = False  # minutes, for a filter that is not used here
+                _train_briefly(layer.pq)
+            if isinstance(layer, faiss.IndexPreTransform):
+                rotation = faiss.downcast_VectorTransform(layer.chain.at(0))
+                codes = faiss.ProductQuantizer(rotation.d_out, rotation.M, 8)
+                _train_briefly(codes)
+                rotation.pq = codes
+                rotation.niter, rotation.niter_pq_0, rotation.max_train_points = _OPQ_ROUNDS, _PQ_ROUNDS, _PQ_SAMPLE
+        if not index.is_trained:
+            index.train(self._sample(vectors, held, sample))
+        if rotation is not None:
+            rotation.pq = None  # it goes with this function
+        return index
+
+    def _sample(self, vectors: np.ndarray, held: np.ndarray | None, size: int) -> np.ndarray:
+        """float32 (at most size, dim): drawn from both, prepared."""
+        before = 0 if held is None else len(held)
+        count = before + len(vectors)
+        rows = np.arange(count)
+        if count > size:
+            rows = np.sort(np.random.default_rng(0).choice(count, size, replace=False))
+        new = self._prepare(vectors[rows[rows >= before] - before])
+        return new if held is None else np.concatenate([held[rows[rows < before]], new])
+
+    def _own(self) -> None:
+        """Before a change: read what is only looked into, so that FAISS has it in its own memory."""
+        if self._blob is None:
+            return
+        blob, place = self._blob, 0
+
+        def read(size: int) -> bytes:
+            nonlocal place
+            part = blob[place : place + size].tobytes()
+            place += len(part)
+            return part
+
+        self._index = faiss.read_index(faiss.PyCallbackIOReader(read))
+        self._blob = None
+        self._set_search_options()
+
+    def _remove(self, ids):
+        if self.kind == "hnsw" or self._refine != "none":
+            why = "a graph of FAISS" if self.kind == "hnsw" else "a FAISS index that refines"
+            other = "faiss:ivf or usearch" if self.kind == "hnsw" else f"faiss:{self.kind}?refine=none or faiss:ivf"
+            raise UnsupportedByIndex(
+                f"{self.spec} can't remove: {why} has no way to. Use {other}, or clear the index and add what stays."
+            )
+        self._own()
+        self._index.remove_ids(ids)
+
+    def _clear(self):
+        self._index = self._blob = None
+
+    def _search(self, queries, k):
+        self._check_magnitude(queries)
+        scores, ids = self._index.search(self._prepare(queries), k)
+        if self.metric == "euclidean":
+            scores = 0.0 - np.sqrt(np.maximum(scores, 0))
+        elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":
+            scores = np.clip(scores, -1, 1)
+        ranking = rank(ids, scores, k)
+        return ranking.ids, ranking.scores
+
+    def _write(self, write) -> None:
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
+
+    def _state(self):
+        if self._index is None:
+            return {}
+        return {"faiss": self._blob if self._blob is not None else Streamed(self._write)}
+
+    def _restore(self, arrays):
+        if "faiss" not in arrays:
+            if len(self):
+                raise ValueError("the part that FAISS wrote is missing")
+            return
+        blob = arrays["faiss"]
+        try:
+            index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(blob), blob.nbytes))
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(f"FAISS says {error}") from error
+        if (index.d, index.ntotal) != (self.dim, len(self)):
+            raise ValueError(f"FAISS has {index.ntotal} vectors of {index.d} numbers")
+        self._index, self._blob = index, blob
+        self._set_search_options()
+
+
+def _train_briefly(codes: faiss.ProductQuantizer) -> None:
+    codes.cp.niter = _PQ_ROUNDS
+    codes.cp.max_points_per_centroid = _PQ_SAMPLE // codes.ksub
+    codes.cp.min_points_per_centroid = 1
+
+
+def _layers(index: faiss.Index | None):
+    """An index, and what lies in it: ids → refining → rotation → lists, graph or codes."""
+    while index is not None:
+        index = faiss.downcast_index(index)
+        yield index
+        index = getattr(index, "base_index", None) or getattr(index, "index", None)
