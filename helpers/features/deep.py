@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.features.describer import Describer, register
+from helpers.features.pooling import POOLINGS
 from helpers.networks import compiled, transfer, weights, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 
@@ -38,11 +39,15 @@ class _DeepDescriber(Describer):
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
         if self.network is None:
             self.prepare()
-        return self.network(pixels)
+        return self._pooled(self.network(pixels))
+
+    def _pooled(self, output: np.ndarray) -> np.ndarray:
+        """What the network gives (b, …) → (b, dim)."""
+        return output
 
     def _computed(self, batches):
         for rows, output in self.network.stream(batches):
-            yield rows, self._finished(output, len(rows))
+            yield rows, self._finished(self._pooled(output), len(rows))
 
     @property
     def _arithmetic(self) -> dict:
@@ -51,11 +56,13 @@ class _DeepDescriber(Describer):
 
 
 class NetworkDescriber(_DeepDescriber):
-    """The embedding layer of a network of the zoo, trained on ImageNet.
+    """The embedding layer of a network of the zoo, trained on ImageNet, or another layer's map, pooled.
 
     Parameters
     ----------
     network : a name in `helpers.networks.zoo.ZOO`.
+    pooling : how a map becomes a vector, a name in `helpers.features.pooling.POOLINGS`. None: the embedding layer.
+    stage : which map, 1 to 4, see `zoo.Network.stages`; with a pooling alone, the last.
     size : side of the input in pixels; the network's own by default.
     resize : see `helpers.pictures.reading.resize`.
     batch_size : pictures that are read ahead and stored at a time; changes speed and memory, not the vectors.
@@ -64,34 +71,42 @@ class NetworkDescriber(_DeepDescriber):
     Raises
     ------
     WeightsUnavailable : the trained weights can't be had.
-    ValueError, PrecisionUnavailable : the engine can't compute so.
+    ValueError, PrecisionUnavailable : there is no such pooling, a layer without one, or the engine can't compute so.
     """
 
     weights = "imagenet"
 
     def __init__(
         self, network: str, size: int | None = None, resize: str = "squash", batch_size: int = 32, engine: str = "auto",
-        precision: str = "float32",
+        precision: str = "float32", pooling: str | None = None, stage: int | None = None,
     ):  # fmt: skip
         compiled.check_precision(precision)
-        row = zoo.network(network)
-        self.name = row.name
+        row = self._row = zoo.network(network)
+        if pooling not in (None, *POOLINGS):
+            raise ValueError(f"no pooling is called {pooling!r}; there are: {', '.join(POOLINGS)}")
+        if stage is not None and (pooling is None or not 1 <= stage <= len(row.stages)):
+            raise ValueError(f"a stage is 1 to {len(row.stages)} and wants a pooling; got {stage} and {pooling}")
+        self.name, self.dim, layer = row.name, row.dim, row.embedding
+        if pooling is not None:
+            number = stage or len(row.stages)
+            layer, self.dim = row.stages[number - 1]
+            self.name += f"-{pooling}" if number == len(row.stages) else f"-stage{number}-{pooling}"
+        self._layer, self._pooling = layer, pooling
         self.size = size or row.size
-        self.dim = row.dim
         self.resize_rule = resize
         self.batch_size = batch_size
         self.engine, self.precision = engine, precision
         self.origin = weights.origin(row.name)
-        self.settings = {"layer": row.embedding, "weights": self.origin["sha256"], **self._arithmetic}
+        self.settings = {"layer": layer, "weights": self.origin["sha256"], **self._arithmetic}
+        if pooling is not None:
+            self.settings["pooling"] = pooling
 
     def _compiled(self):
-        # Keras's version stands for how it builds the network and prepares pictures for it.
-        key = {**self.settings, "size": self.size, "keras": version("keras")}
-        key.pop("precision", None)  # one compiled form computes in any
-        return compiled.fastest(self._reference, self.name, key, self.engine, self.precision)
+        layers = [self._layer] if self._pooling else []
+        return zoo_network(self._row.name, layers, self.size, self.engine, self.precision)
 
-    def _reference(self) -> KerasNetwork:
-        return KerasNetwork(zoo.embedder(self.name, self.size), zoo.preprocessing(self.name), self.size)
+    def _pooled(self, output):
+        return POOLINGS[self._pooling](output) if self._pooling else output
 
 
 class ModelDescriber(_DeepDescriber):
@@ -167,5 +182,28 @@ class ModelDescriber(_DeepDescriber):
         return hashlib.sha256(np.ascontiguousarray(prepared)).hexdigest()
 
 
+def zoo_network(
+    name: str, layers: Sequence[str], size: int, engine: str = "auto", precision: str = "float32"
+) -> KerasNetwork | CompiledNetwork:
+    """A network of the zoo, preprocessing included: pixels to the maps of some layers, or (none) to its embedding.
+
+    engine, precision, and errors: see `helpers.networks.compiled.fastest`.
+    """
+    row = zoo.network(name)
+    # Keras's version stands for how it builds the network and prepares pictures for it.
+    key = {
+        "layers": list(layers) or [row.embedding], "size": size, "weights": weights.origin(name)["sha256"],
+        "keras": version("keras"),
+    }  # fmt: skip
+
+    def reference() -> KerasNetwork:
+        model = zoo.mapper(name, layers, size) if layers else zoo.embedder(name, size)
+        return KerasNetwork(model, zoo.preprocessing(name), size)
+
+    return compiled.fastest(reference, name, key, engine, precision)
+
+
 for _name in zoo.ZOO:
     register(_name, partial(NetworkDescriber, _name))
+    for _pooling in POOLINGS:
+        register(f"{_name}-{_pooling}", partial(NetworkDescriber, _name, pooling=_pooling))

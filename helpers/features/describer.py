@@ -218,4 +218,4 @@ def describer(name: str, **settings) -> Describer:
 
 def _load_all() -> None:
     """The modules register their describers when they are imported."""
-    from helpers.features import colour_shape, deep, faces, visual_words  # noqa: F401
+    from helpers.features import colour_shape, deep, faces, projected, visual_words  # noqa: F401

@@ -19,7 +19,7 @@ from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import UnreadablePictureWarning
 
 
-class _Wrapper(Describer):
+class Wrapper(Describer):
     """A describer around another: pictures are read as ``of`` reads them, vectors are as long as its own."""
 
     def __init__(self, of: Describer):
@@ -34,7 +34,7 @@ class _Wrapper(Describer):
     weights = property(lambda self: self.of.weights)
 
 
-class _View(_Wrapper):
+class _View(Wrapper):
     """One changed view of each picture; its vectors are kept apart from those of the picture itself."""
 
     def __init__(self, of: Describer, text: str, change: Callable[[np.ndarray], np.ndarray]):
@@ -59,7 +59,7 @@ class _View(_Wrapper):
         return self.of.compute(np.ascontiguousarray(self.change(pixels)))
 
 
-class Views(_Wrapper):
+class Views(Wrapper):
     """Any describer, averaged over views of each picture: the picture itself and what is asked for here.
 
     The views are made after resizing. Each has vectors of its own in the store, so those of the picture itself are

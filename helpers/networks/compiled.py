@@ -60,7 +60,7 @@ class KerasNetwork:
 
     Parameters
     ----------
-    model : (b, size, size, 3) → (b, …).
+    model : (b, size, size, 3) → (b, …), or several of them, which then come as a tuple.
     prepare : pixels 0 … 255, float32 (b, size, size, 3) → the model's own input.
     size : side of a picture.
     """
@@ -77,8 +77,12 @@ class KerasNetwork:
         self.graph = step.get_concrete_function()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3) → float32 (b, …)."""
-        return np.asarray(self.graph(pixels), np.float32)
+        """uint8 (b, size, size, 3) → float32 (b, …), or a tuple of them."""
+        found = self.graph(pixels)
+        if not isinstance(found, list | tuple):
+            found = [found]
+        found = tuple(np.asarray(output, np.float32) for output in found)
+        return found if len(found) > 1 else found[0]
 
     def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, pixels) → (rows, output), batch by batch."""
@@ -105,12 +109,12 @@ class CompiledNetwork:
         check_precision(precision)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         self._compiled = _openvino().Core().compile_model(graph, "CPU", settings)
-        self._shape = tuple(self._compiled.output(0).shape)[1:]
+        self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         # As many again wait their turn, so that no core does while Python looks after what is done.
         self._at_once = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3) → float32 (b, …)."""
+        """uint8 (b, size, size, 3) → float32 (b, …), or a tuple of them."""
         return next(self.stream([(np.arange(len(pixels)), pixels)]))[1]
 
     def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -122,28 +126,34 @@ class CompiledNetwork:
         waiting: deque[tuple] = deque()
 
         def finish_one():
-            request, row, output, _ = busy.popleft()
+            request, row, outputs, _ = busy.popleft()
             request.wait()
-            output[row] = request.get_output_tensor(0).data[0]
+            for number, output in enumerate(outputs):
+                output[row] = request.get_output_tensor(number).data[0]
             idle.append(request)
+
+        def given(rows, outputs):
+            return rows, outputs if len(outputs) > 1 else outputs[0]
 
         try:
             for rows, pixels in batches:
-                pixels, output = np.ascontiguousarray(pixels), np.empty((len(pixels), *self._shape), np.float32)
-                waiting.append((rows, output))
+                pixels = np.ascontiguousarray(pixels)
+                outputs = tuple(np.empty((len(pixels), *shape), np.float32) for shape in self._shapes)
+                waiting.append((rows, outputs))
                 for row in range(len(pixels)):
                     if not idle:
                         finish_one()
                     request = idle.pop()
                     picture = pixels[row : row + 1]
                     request.start_async({0: picture}, share_inputs=True)
-                    busy.append((request, row, output, picture))
+                    busy.append((request, row, outputs, picture))
                     # They finish in order: once one of this batch is the oldest, all before it are done.
                     while waiting[0][1] is not busy[0][2]:
-                        yield waiting.popleft()
+                        yield given(*waiting.popleft())
             while busy:
                 finish_one()
-            yield from waiting
+            while waiting:
+                yield given(*waiting.popleft())
         finally:
             # Left early, by an error or because no more is wanted: nothing may be computed on freed memory.
             for request, *_ in busy:
@@ -220,9 +230,15 @@ def has_gpu() -> bool:
 
 def difference(network, reference, pixels: np.ndarray) -> np.ndarray:
     """float64 (b,): how far the two outputs for each picture are apart, over the length of the reference's."""
-    found, wanted = (each(pixels).reshape(len(pixels), -1).astype(np.float64) for each in (network, reference))
+    found, wanted = (_flat(each(pixels)) for each in (network, reference))
     length = np.linalg.norm(wanted, axis=1)
     return np.linalg.norm(found - wanted, axis=1) / np.where(length > 0, length, 1)
+
+
+def _flat(output: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+    """float64 (b, n): each picture's whole output in one row."""
+    parts = output if isinstance(output, tuple) else (output,)
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1, dtype=np.float64)
 
 
 def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":

@@ -1,6 +1,6 @@
 """The networks that can see for us: one table, one way to build each with trained weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ class Network:
     module : the module of ``keras.applications`` whose ``preprocess_input`` this network was trained with.
     size : side of the square input in pixels.
     embedding : the layer whose output is the vector.
-    features : the last layer with a spatial map, (h, w, channels).
+    stages : the last layers of the network's four parts, from fine maps (h, w, channels) to coarse ones, and their
+        channels.
     frozen_until : where the last block begins: fine-tuning freezes all layers up to and with this one.
     dim : length of the vector.
     source : the paper.
@@ -32,34 +33,50 @@ class Network:
     module: str
     size: int
     embedding: str
-    features: str
+    stages: tuple[tuple[str, int], ...]
     frozen_until: str
     dim: int
     source: str
+
+    @property
+    def features(self) -> str:
+        """The last layer that has a map."""
+        return self.stages[-1][0]
 
 
 ZOO = {
     network.name: network
     for network in (
         Network(
-            "resnet50", "ResNet50", "resnet", 224, "avg_pool", "conv5_block3_out", "conv4_block6_out", 2048,
-            "He et al. 2016",
+            "resnet50", "ResNet50", "resnet", 224, "avg_pool",
+            (
+                ("conv2_block3_out", 256), ("conv3_block4_out", 512), ("conv4_block6_out", 1024),
+                ("conv5_block3_out", 2048),
+            ),
+            "conv4_block6_out", 2048, "He et al. 2016",
         ),
         Network(
-            "resnet152", "ResNet152", "resnet", 224, "avg_pool", "conv5_block3_out", "conv4_block36_out", 2048,
-            "He et al. 2016",
+            "resnet152", "ResNet152", "resnet", 224, "avg_pool",
+            (
+                ("conv2_block3_out", 256), ("conv3_block8_out", 512), ("conv4_block36_out", 1024),
+                ("conv5_block3_out", 2048),
+            ),
+            "conv4_block36_out", 2048, "He et al. 2016",
         ),
         Network(
-            "vgg16", "VGG16", "vgg16", 224, "fc1", "block5_pool", "block4_pool", 4096,
-            "Simonyan & Zisserman 2015",
+            "vgg16", "VGG16", "vgg16", 224, "fc1",
+            (("block2_pool", 128), ("block3_pool", 256), ("block4_pool", 512), ("block5_pool", 512)), "block4_pool",
+            4096, "Simonyan & Zisserman 2015",
         ),
         Network(
-            "inceptionresnetv2", "InceptionResNetV2", "inception_resnet_v2", 250, "avg_pool", "conv_7b_ac",
-            "block17_20_ac", 1536, "Szegedy et al. 2017",
+            "inceptionresnetv2", "InceptionResNetV2", "inception_resnet_v2", 250, "avg_pool",
+            (("mixed_5b", 320), ("block35_10_ac", 320), ("block17_20_ac", 1088), ("conv_7b_ac", 1536)), "block17_20_ac",
+            1536, "Szegedy et al. 2017",
         ),
         Network(
-            "efficientnetv2l", "EfficientNetV2L", "efficientnet_v2", 480, "avg_pool", "top_activation",
-            "block6y_add", 1280, "Tan & Le 2021",
+            "efficientnetv2l", "EfficientNetV2L", "efficientnet_v2", 480, "avg_pool",
+            (("block2g_add", 64), ("block3g_add", 96), ("block5s_add", 224), ("top_activation", 1280)), "block6y_add",
+            1280, "Tan & Le 2021",
         ),
     )
 }  # fmt: skip
@@ -131,6 +148,38 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
         )
     model = classifier(name)
     return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+
+
+def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":
+    """The trained network up to the ends of some stages: float32 (b, s, s, 3), preprocessed → a map each.
+
+    size : side of the input; the network's own by default.
+
+    Raises
+    ------
+    WeightsUnavailable : no source gives its weights.
+    ValueError : a layer is not the end of a stage; the message names those that are.
+    """
+    import keras
+
+    row = network(name)
+    check_stages(row, layers)
+    if row.embedding == "avg_pool":
+        model = embedder(name, size)
+    else:
+        # Maps don't need the layers behind them, which would tie the size.
+        model, whole = architecture(name, size, classifier=False), classifier(name)
+        for layer in model.layers:
+            layer.set_weights(whole.get_layer(layer.name).get_weights() if layer.weights else [])
+    return keras.Model(model.inputs[0], [model.get_layer(layer).output for layer in layers], name=f"{name}_maps")
+
+
+def check_stages(row: Network, layers: Sequence[str]) -> None:
+    """Raise ValueError if a layer is not the end of one of the network's stages."""
+    known = [layer for layer, _ in row.stages]
+    for layer in layers:
+        if layer not in known:
+            raise ValueError(f"{row.name} has no stage that ends with {layer!r}; there are: {', '.join(known)}")
 
 
 def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:

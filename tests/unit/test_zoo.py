@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.features.deep import stepper
 from helpers.networks import weights, zoo
+from helpers.networks.compiled import KerasNetwork
 from helpers.pictures import samples
 from helpers.pictures.reading import batches
 
@@ -41,7 +41,13 @@ def test_preprocessing_is_the_published_one(name):
     assert np.array_equal(zoo.preprocessing(name)(pixels.astype(np.float32)), wanted)
     inputs = keras.Input((8, 8, 3))
     nothing = keras.Model(inputs, keras.layers.Identity()(inputs))
-    assert np.allclose(stepper(nothing, zoo.preprocessing(name), 8)(pixels), wanted, atol=1e-4)
+    assert np.allclose(KerasNetwork(nothing, zoo.preprocessing(name), 8)(pixels), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["avg_pool", "conv9"])
+def test_a_layer_that_ends_no_stage_is_answered_by_those_that_do(layer):
+    with pytest.raises(ValueError, match=f"no stage that ends with '{layer}'; there are: conv2_block3_out, "):
+        zoo.mapper("resnet50", [layer])
 
 
 def test_resnet_wants_blue_first_and_no_mean():

@@ -1,0 +1,57 @@
+"""Several versions of the vectors of the same pictures, scored under one protocol and compared with one of them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from helpers.evaluation import metrics, protocol
+from helpers.evaluation.intervals import bootstrap_interval, paired_difference
+from helpers.evaluation.protocol import Protocol
+from helpers.search.index import open_index
+
+COLUMNS = (
+    "version", "dim", "bytes", "mAP", "low", "high", "top-1", "difference", "difference low", "difference high", "p",
+    "chance", "ceiling",
+)  # fmt: skip
+
+
+def compare(
+    versions: Mapping[str, np.ndarray], rules: Protocol, reference: str, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """One row a version: its score, what it takes, and how far it is from the ``reference`` on the same queries.
+
+    Parameters
+    ----------
+    versions : name → vectors (n, d), row *i* for id *i* of the protocol; float32, or float16, which is searched as
+        float32. Cosine decides.
+    reference : the version that the others are compared with.
+
+    Returns
+    -------
+    `COLUMNS`: bytes are those of a picture; low and high the 95 % interval of mAP; the difference is in mAP, its
+    interval and two-sided p paired (p is NaN for the reference itself); chance and ceiling are those of mAP.
+
+    Raises
+    ------
+    KeyError : no version is called like the reference.
+    """
+    if reference not in versions:
+        raise KeyError(f"no version is called {reference!r}; there are: {', '.join(versions)}")
+    scores = {}
+    for name, vectors in versions.items():
+        ranking = protocol.run(rules, np.asarray(vectors, np.float32), open_index("exact:cosine"))
+        scores[name] = metrics.evaluate(ranking, rules)
+    base, rows = scores[reference].values["mAP"], []
+    for name, score in scores.items():
+        vectors, values = versions[name], score.values["mAP"]
+        against = paired_difference(values, base, resamples=resamples, seed=seed)
+        interval = bootstrap_interval(values, resamples=resamples, seed=seed)
+        rows.append(
+            (
+                name, vectors.shape[1], vectors.shape[1] * vectors.dtype.itemsize, score.mean("mAP"), *interval,
+                score.mean("top-1"), against.difference, against.low, against.high,
+                np.nan if name == reference else against.p_value, score.mean_chance("mAP"), score.mean_ceiling("mAP"),
+            )
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))

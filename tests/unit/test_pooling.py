@@ -1,0 +1,81 @@
+"""Pooling of feature maps: worked by hand, bounded by each other, blind to where things are."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from helpers.features import pooling
+
+MAP = np.array([[[1.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [2.0, 0.0]]], np.float32)[None]  # (1, 2, 2, 2)
+some_maps = arrays(np.float32, (2, 3, 4, 2), elements=st.floats(0, 1e4, width=32))
+
+
+def test_by_hand():
+    assert pooling.flatten(MAP).tolist() == [[1, 0, 2, 0, 3, 4, 2, 0]]
+    assert pooling.average(MAP).tolist() == [[2, 1]]
+    assert pooling.maximum(MAP).tolist() == [[3, 4]]
+    # Third root of the mean of 1, 8, 27, 8, and of 0, 0, 64, 0.
+    assert pooling.gem(MAP)[0] == pytest.approx([11 ** (1 / 3), 16 ** (1 / 3)])
+    # One square of width 2 on the first level, four of width 1 on the second.
+    level_1 = np.array([3, 4]) / 5
+    level_2 = np.array([1.0, 0]) + [1, 0] + np.array([3, 4]) / 5 + [1, 0]
+    assert pooling.rmac(MAP, levels=2)[0] == pytest.approx(level_1 + level_2)
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (6, 8), (14, 10), (1, 1), (2, 3), (1, 9)])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_squares_lie_inside_and_cover_the_map(shape, levels):
+    squares = pooling.squares(*shape, levels)
+    covered = np.zeros(shape, bool)
+    for top, left, side in squares:
+        assert side >= 1 and top >= 0 and left >= 0 and top + side <= shape[0] and left + side <= shape[1]
+        covered[top : top + side, left : left + side] = True
+    # Eight squares that overlap are the most along one side; of a strip they can't cover all.
+    assert covered.all() or max(shape) > 8 * min(shape)
+
+
+def test_squares_of_a_square_map_are_those_of_the_paper():
+    """1, 4 and 9 squares of width 2 · 7 / (l + 1)."""
+    sides = [side for _, _, side in pooling.squares(7, 7, 3)]
+    assert sides == [7] * 1 + [4] * 4 + [3] * 9
+
+
+@given(some_maps)
+def test_the_generalised_mean_lies_between_average_and_maximum(maps):
+    mean, top = pooling.average(maps), pooling.maximum(maps)
+    found = pooling.gem(maps, 3)
+    slack = 1e-4 * top + 1e-6
+    assert (found >= mean - slack).all() and (found <= top + slack).all()
+    assert np.allclose(pooling.gem(maps, 1), mean, rtol=1e-4, atol=1e-4)
+    assert (pooling.gem(maps, 6) >= found - slack).all(), "it grows with the exponent"
+
+
+@pytest.mark.parametrize("name", ["average", "max", "gem"])
+def test_where_things_are_does_not_matter(name):
+    maps = np.random.default_rng(0).uniform(0, 5, (3, 4, 4, 8)).astype(np.float32)
+    assert np.allclose(pooling.POOLINGS[name](maps), pooling.POOLINGS[name](maps[:, ::-1, ::-1]), rtol=1e-5)
+    assert not np.allclose(pooling.flatten(maps), pooling.flatten(maps[:, ::-1, ::-1]))
+
+
+@pytest.mark.parametrize("name", pooling.POOLINGS)
+@pytest.mark.parametrize("scale", [0, 1e-30, 1, 60000])
+def test_no_number_overflows_or_vanishes(name, scale):
+    maps = (scale * np.random.default_rng(0).uniform(0.5, 1, (2, 7, 7, 4))).astype(np.float32)
+    found = pooling.POOLINGS[name](maps)
+    assert found.shape == (2, 4) and found.dtype == np.float32 and np.isfinite(found).all()
+    assert (found > 0).all() == (scale > 0)
+
+
+def test_maps_in_half_precision_are_pooled_in_single():
+    maps = np.full((1, 14, 14, 1), 3000, np.float16)
+    for name, each in pooling.POOLINGS.items():
+        assert name == "rmac" or each(maps)[0, 0] == pytest.approx(3000), name
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="must be positive"):
+        pooling.gem(MAP, 0)
+    with pytest.raises(ValueError, match="at least 1"):
+        pooling.rmac(MAP, 0)

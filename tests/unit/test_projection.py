@@ -1,0 +1,148 @@
+"""Principal axes and whitening: worked by hand, scikit-learn as referee, kept on disk, and as a describer."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from helpers.features import compression, projection
+from helpers.features.describer import describer, length_one
+from helpers.features.projected import Projected, shipped
+from helpers.features.projection import Projection
+from helpers.pictures import samples
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    random = np.random.default_rng(0)
+    return (random.normal(size=(200, 12)) * np.linspace(5, 0.1, 12) + 3).astype(np.float32)
+
+
+def test_by_hand():
+    """Points on a cross: the long arm is the first axis."""
+    learnt = projection.learn(np.array([[6.0, 2], [-2, 2], [2, 3], [2, 1]]), 2, "a cross")
+    assert learnt.mean.tolist() == [2, 2] and np.abs(learnt.axes) == pytest.approx(np.eye(2))
+    assert learnt.deviations == pytest.approx(np.sqrt([32 / 3, 2 / 3]))
+    # Whitened, a step along either arm counts alike: both arms' ends are as far out.
+    assert np.abs(learnt(np.array([[6.0, 3]]))) == pytest.approx(np.sqrt([[0.5, 0.5]]))
+    assert np.abs(learnt.head(2, 0)(np.array([[6.0, 3]]))) == pytest.approx(np.array([[4, 1]]) / 17**0.5)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_scikit_learn_projects_alike(vectors, whiten):
+    found = projection.learn(vectors, 5, "noise", float(whiten))(vectors)
+    wanted = length_one(PCA(5, whiten=whiten, svd_solver="full").fit_transform(vectors.astype(np.float64)))
+    signs = np.sign((found * wanted).sum(axis=0))
+    assert np.allclose(found, wanted * signs, atol=1e-4)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(200), abs=1e-5)
+
+
+def test_fewer_axes_are_the_first_ones(vectors):
+    learnt = projection.learn(vectors, 8, "noise", 0.5)
+    again = projection.learn(vectors, 3, "noise", 1.0)
+    assert np.allclose(learnt.head(3, 1.0)(vectors), again(vectors), atol=1e-5)
+    assert learnt.head(3).whitening == 0.5 and learnt.head(3).learnt_from == "noise"
+    assert learnt.head(3).digest != learnt.digest != learnt.head(8, 1).digest
+
+
+def test_a_picture_without_a_vector_stays_without(vectors):
+    asked = vectors[:3].copy()
+    asked[1] = np.nan
+    assert np.isnan(projection.learn(vectors, 4, "noise")(asked)).all(axis=1).tolist() == [False, True, False]
+
+
+def test_what_can_not_be_learnt_is_refused(vectors):
+    for count, dim in ((200, 13), (5, 5), (200, 0)):
+        with pytest.raises(ValueError, match="dim must be between 1 and"):
+            projection.learn(vectors[:count], dim, "noise")
+    with pytest.raises(ValueError, match="NaN"):
+        projection.learn(np.where(vectors > 9, np.nan, vectors), 3, "noise")
+    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+        projection.learn(vectors, 3, "noise", 2)
+    with pytest.raises(ValueError, match="takes vectors"):
+        projection.learn(vectors, 3, "noise")(vectors[:, :5])
+    with pytest.raises(ValueError, match="between 1 and 3"):
+        projection.learn(vectors, 3, "noise").head(4)
+
+
+def test_an_axis_along_which_nothing_varies_is_not_the_loudest():
+    flat = np.zeros((50, 3))
+    flat[:, 0] = np.linspace(-1, 1, 50)
+    assert np.isfinite(projection.learn(flat, 3, "a line")(flat)).all()
+
+
+def test_saved_and_loaded(vectors, tmp_path):
+    learnt = projection.learn(vectors, 6, "noise", 0.25)
+    loaded = Projection.load(learnt.save(tmp_path / "new" / "noise.npz"))
+    assert (loaded.dim, loaded.whitening, loaded.learnt_from) == (6, 0.25, "noise")
+    assert np.abs(loaded(vectors) - learnt(vectors)).max() < 1e-3
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["noise.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no npz", "cut"])
+def test_a_file_that_is_none_is_named(content, tmp_path, vectors):
+    path = projection.learn(vectors, 6, "noise").save(tmp_path / "noise.npz")
+    path.write_bytes(path.read_bytes()[:-200] if content == "cut" else content)
+    with pytest.raises(projection.ProjectionFileError, match="noise.npz is not a projection"):
+        Projection.load(path)
+    with pytest.raises(FileNotFoundError):
+        Projection.load(tmp_path / "none.npz")
+
+
+# ---- as a describer -------------------------------------------------------------------------------------
+
+
+def test_a_projected_describer(own_cache):
+    photos, of = samples.photos().subset(range(0, 120, 4)), describer("hsv-histogram")
+    learnt = projection.learn(of.describe(samples.photos().subset(range(120, 240))), 8, "other photographs")
+    each = Projected(of, learnt)
+    assert (each.name, each.dim) == ("hsv-histogram-pcaw8", 8)
+    found = each.describe(photos, progress=False)
+    assert np.allclose(found, learnt(of.describe(photos, progress=False)))
+    assert np.allclose(found[:2], each.describe_arrays([read(path) for path in photos.paths[:2]]), atol=1e-5)
+    assert Projected(of, learnt.head(8, 0)).name == "hsv-histogram-pca8"
+    assert len({each.fingerprint, of.fingerprint, Projected(of, learnt.head(7)).fingerprint}) == 3
+    assert each.origin["projection learnt from"] == "other photographs"
+    with pytest.raises(ValueError, match="the projection takes"):
+        Projected(describer("grey-histogram"), learnt)
+
+
+def read(path):
+    from helpers.pictures.reading import read_picture
+
+    return read_picture(path)
+
+
+def test_the_one_that_comes_with_the_project(resnet50):
+    by = describer("resnet50-gem-pcaw256")
+    assert (by.name, by.dim, by.projection.learnt_from) == ("resnet50-gem-pcaw256", 256, "imagenet-one-per-class")
+    assert np.allclose(by.projection.axes.T @ by.projection.axes, np.eye(256), atol=2e-3)
+    found = by.describe(samples.photos().subset([0, 100]), progress=False)
+    assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
+    with pytest.raises(KeyError, match="no projection comes for 'vgg16'; there are: resnet50-gem"):
+        shipped("vgg16", 64)
+    with pytest.raises(ValueError, match="between 1 and 512"):
+        shipped("resnet50-gem", 513)
+
+
+# ---- fewer bytes ----------------------------------------------------------------------------------------
+
+
+def test_eight_bits_by_hand():
+    codes, scales = compression.to_int8(np.array([[1.27, -0.5, 0.0], [0, 0, 0]]))
+    assert codes.tolist() == [[127, -50, 0], [0, 0, 0]] and codes.dtype == np.int8
+    assert scales == pytest.approx([0.01, 1])
+    assert compression.from_int8(codes, scales)[0] == pytest.approx([1.27, -0.5, 0], abs=1e-6)
+
+
+def test_fewer_bytes_turn_a_vector_by_little(vectors):
+    for compressed, turned in ((compression.from_int8(*compression.to_int8(vectors)), 1e-4),
+                               (compression.to_float16(vectors).astype(np.float32), 1e-6)):  # fmt: skip
+        cosine = (length_one(vectors) * length_one(compressed)).sum(axis=1)
+        assert (1 - cosine).max() < turned
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not fit into float16"):
+        compression.to_float16(np.array([[1e5]]))
+    with pytest.raises(ValueError, match="row 1 holds NaN"):
+        compression.to_int8(np.array([[1.0], [np.nan]]))

@@ -1,0 +1,78 @@
+"""All stages and poolings in one pass: what each describer gives, shared with it on disk; versions compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.evaluation import protocol, versions
+from helpers.features import deep, stages
+from helpers.features.describer import describer
+from helpers.features.pooling import POOLINGS
+from helpers.pictures import samples
+from helpers.show.features import bytes_curves, stage_grid
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return samples.photos().subset(range(0, 240, 24))
+
+
+def test_every_stage_and_pooling_is_that_of_its_describer(resnet50, photos, monkeypatch):
+    found = stages.stage_vectors(photos, progress=False)
+    assert sorted(found) == sorted((stage, name) for stage in (1, 2, 3, 4) for name in POOLINGS)
+    assert [found[stage, "gem"].shape for stage in (1, 2, 3, 4)] == [(10, dim) for dim in (256, 512, 1024, 2048)]
+    # Computed by itself, not read from the store.
+    for stage, name in ((3, "rmac"),):
+        alone = describer("resnet50", pooling=name, stage=stage).describe(photos, cache=False, progress=False)
+        assert np.allclose(found[stage, name], alone, atol=1e-5)
+    # The last stage's average is the embedding layer itself.
+    assert np.allclose(found[4, "average"], resnet50.describe(photos, progress=False), atol=1e-5)
+    # Kept where the describers look, in any order and number; nothing is computed for it.
+    monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is in the store"))
+    few = photos.subset([7, 3, 3])
+    assert np.array_equal(describer("resnet50-gem").describe(few, progress=False), found[4, "gem"][[7, 3, 3]])
+    assert np.array_equal(stages.stage_vectors(few, progress=False)[1, "max"], found[1, "max"][[7, 3, 3]])
+
+
+def test_names_and_settings_of_pooled_describers(resnet50):
+    assert describer("resnet50", pooling="gem").name == describer("resnet50-gem").name == "resnet50-gem"
+    assert describer("resnet50", pooling="max", stage=3).name == "resnet50-stage3-max"
+    assert describer("resnet50", pooling="gem", stage=4).fingerprint == describer("resnet50-gem").fingerprint
+    assert len({describer("resnet50", pooling=name).fingerprint for name in POOLINGS} | {resnet50.fingerprint}) == 5
+    with pytest.raises(ValueError, match="no pooling is called 'median'; there are: average, max, gem, rmac"):
+        describer("resnet50", pooling="median")
+    with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
+        describer("resnet50", stage=2)
+    with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
+        describer("resnet50", stage=5, pooling="gem")
+
+
+def test_versions_are_compared_on_the_same_queries():
+    images = samples.photos()
+    rules = protocol.leave_one_out(images, "photos")
+    random = np.random.default_rng(0)
+    right = np.eye(len(images.class_names), dtype=np.float32)[images.labels]
+    noise = random.normal(size=(len(images), 64)).astype(np.float32)
+    table = versions.compare(
+        {"right": right, "noise": noise, "halved": noise.astype(np.float16)}, rules, "noise"
+    ).set_index("version")
+    assert tuple(table.reset_index().columns) == versions.COLUMNS
+    assert table.loc["right", "mAP"] == table.loc["right", "top-1"] == 1 and table.loc["right", "p"] < 0.001
+    assert table.loc["noise", "mAP"] == pytest.approx(table.loc["noise", "chance"], abs=0.03)
+    assert table.loc["right", "difference"] == pytest.approx(1 - table.loc["noise", "mAP"])
+    assert table["bytes"].tolist() == [4 * right.shape[1], 256, 128] and np.isnan(table.loc["noise", "p"])
+    assert abs(table.loc["halved", "difference"]) < 0.005
+    with pytest.raises(KeyError, match="no version is called 'best'"):
+        versions.compare({"right": right}, rules, "best")
+
+
+def test_figures_show_every_number():
+    table = pd.DataFrame([[0.1, 0.25], [0.5, 0.4]], ["stage 1", "stage 2"], ["average", "max"])
+    texts = [text for panel in stage_grid({"a": table, "b": table}).axes for text in panel.texts]
+    assert sorted(text.get_text() for text in texts) == sorted(2 * ["0.100", "0.250", "0.500", "0.400"])
+    assert [text.get_text() for text in texts if text.get_weight() == "bold"] == ["0.500", "0.500"]
+    rows = pd.DataFrame({"bytes": [64, 1024, 64], "mAP": [0.2, 0.5, 0.3], "low": [0.1, 0.4, 0.2],
+                         "high": [0.3, 0.6, 0.4], "chance": 0.05, "kind": ["x", "x", "y"]})  # fmt: skip
+    panel = bytes_curves({"a": rows}, "kind").axes[0]
+    assert [line.get_label() for line in panel.lines[:2]] == ["x", "y"]
+    assert panel.lines[0].get_xdata().tolist() == [64, 1024] and panel.lines[2].get_ydata()[0] == 0.05
