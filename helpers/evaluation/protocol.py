@@ -255,6 +255,25 @@ class Protocol:
         table[np.repeat(np.arange(len(rows)), count), never[np.repeat(starts[rows], count) + within]] = True
         return np.take_along_axis(table, np.where(ids == PAD, len(self), ids), axis=1)
 
+    def check_apart(self) -> None:
+        """Make sure that no query, and nothing that never counts for one, stands in the gallery.
+
+        What asks the gallery about itself beforehand (database augmentation, k-reciprocal re-ranking, diffusion) lets
+        all gallery pictures have a part in each other's answers. A query among them, or a copy of it, would have a part
+        in its own ranking, which dropping it from the ranking does not undo.
+
+        Raises
+        ------
+        ValueError : for some query there is; the message names the protocol and how many queries.
+        """
+        inside = int((self.n_never_counted > 0).sum())
+        if inside:
+            raise ValueError(
+                f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, stand in the gallery, where "
+                "they would help to rank their own answers. Make a protocol whose queries are apart (queries_apart, "
+                "query_gallery)."
+            )
+
     # ---- pictures ----------------------------------------------------------------------------------
 
     def bind(self, images: ImageSet) -> tuple["Protocol", ImageSet]:
@@ -425,6 +444,32 @@ def query_gallery(
     """
     text = description or "One part of the pictures asks, the other answers."
     return _protocol(images, name, text, _rows(images, query_rows), _rows(images, gallery_rows), excluded)
+
+
+def queries_apart(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
+    """Of each class every so many-th picture asks, all others answer; who has a copy in the set answers only.
+
+    The first, in the set's order, then the ``every``-th after it, and so on. `Protocol.check_apart` holds.
+
+    every : at least 2; a third by default.
+
+    Raises
+    ------
+    ValueError : ``every`` below 2, or nobody can ask.
+    """
+    if every < 2:
+        raise ValueError(f"every must be at least 2, or nobody would be left to answer; got {every}")
+    alone = np.ones(len(images), dtype=bool)
+    if images.groups is not None:
+        groups, sizes = np.unique(images.groups, return_counts=True)
+        alone = ~np.isin(images.groups, groups[(groups >= 0) & (sizes > 1)])
+    asks = np.zeros(len(images), dtype=bool)
+    for label in range(len(images.class_names)):
+        asks[np.flatnonzero((images.labels == label) & alone)[::every]] = True
+    if not asks.any():
+        raise ValueError(f"{images.name}: no picture of a class is without a copy, so nobody can ask.")
+    text = description or f"Of each class one picture in {every} asks, all others answer; no query is in the gallery."
+    return query_gallery(images, asks, ~asks, name, description=text)
 
 
 def one_per_class_gallery(

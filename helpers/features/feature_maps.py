@@ -144,8 +144,9 @@ def vectors(tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normali
     """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
 
     normalise : bring each vector to Euclidean length one, as describers do; see `transfer.warmed_up` for when not to.
+        Of a model that gives maps, such as `Halves.places`, it has to be False.
     """
-    found = np.empty((len(maps), tail.outputs[0].shape[-1]), np.float32)
+    found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
     for start in range(0, len(maps), batch_size):
         part = np.asarray(maps[start : start + batch_size], np.float32)
         found[start : start + len(part)] = tail.predict_on_batch(part)

@@ -75,6 +75,8 @@ class KerasNetwork:
             return model(prepare(tf.cast(pixels, tf.float32)), training=False)
 
         self.graph = step.get_concrete_function()
+        # The graph alone does not keep the weights in memory.
+        self._model = model
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, …), or a tuple of them."""
@@ -251,7 +253,8 @@ def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model"
     keras = reference()
     size = keras.graph.structured_input_signature[0][0].shape[1]
     try:
-        graph = _openvino().convert_model(keras.graph)
+        # By name: of some networks OpenVINO would give what lies on loose ends, too.
+        graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
         graph.reshape([1, size, size, 3])
         network = CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have nothing else in common

@@ -1,12 +1,34 @@
 """Pictures of what a network's features are worth: by stage and pooling, and by bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from helpers.show.curves import COLOURS
+
+
+def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, width: float = 11) -> Figure:
+    """A picture, and beside it where the channels of each stage answer that answer most strongly.
+
+    pixels : uint8 (h, w, 3). maps : a map (h, w, channels) a stage.
+    """
+    figure = Figure(figsize=(width, width * shown / (len(maps) + 1) * 0.95), layout="constrained")
+    panels = figure.subplots(shown, len(maps) + 1, squeeze=False)
+    for panel in panels[:, 0]:
+        panel.axis("off")
+    panels[shown // 2, 0].imshow(pixels)
+    panels[shown // 2, 0].set_title("the picture", fontsize=10)
+    for column, each in enumerate(maps, start=1):
+        strongest = np.argsort(-each.mean(axis=(0, 1)), kind="stable")[:shown]
+        for panel, channel in zip(panels[:, column], strongest, strict=True):
+            panel.imshow(each[..., channel], cmap="gray")
+            panel.set(xticks=[], yticks=[])
+            panel.set_xlabel(f"channel {channel}", fontsize=8)
+        panels[0, column].set_title(f"stage {column}: {each.shape[0]} × {each.shape[1]}", fontsize=10)
+    return figure
 
 
 def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
@@ -45,6 +67,7 @@ def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "m
             panel.fill_between(rows["bytes"], rows["low"], rows["high"], color=colour, alpha=0.12, linewidth=0)
         panel.axhline(table["chance"].iloc[0], linestyle="--", color="0.4")
         panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         panel.set_xlabel("bytes a picture")
         panel.set_title(name, fontsize=10)
         panel.set_ylim(0, 1)

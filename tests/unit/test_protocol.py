@@ -20,6 +20,7 @@ from helpers.evaluation.protocol import (
     frozen_names,
     leave_one_out,
     one_per_class_gallery,
+    queries_apart,
     query_gallery,
     run,
 )
@@ -115,6 +116,27 @@ def test_relevance_is_its_definition(drawn):
         assert drawn.never_counted_mask(np.array([row]), ids)[0].tolist() == expected
     asked = {int(label) for label in drawn.labels[drawn.queries] if label >= 0}
     assert drawn.n_distractors == sum(int(drawn.labels[i]) not in asked for i in drawn.gallery)
+
+
+def test_a_protocol_whose_queries_are_apart_passes():
+    query_gallery(pictures([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_apart()
+    # Copies of each other may both answer, and both ask; only one that asks and one that answers may not.
+    query_gallery(pictures([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_apart()
+
+
+@pytest.mark.parametrize(
+    "mixed, count",
+    [
+        (leave_one_out(pictures([0, 0, 1, 1]), "toy"), 4),
+        (query_gallery(pictures([0, 0, 0, 0]), [0, 1], [1, 2, 3], "toy"), 1),
+        (query_gallery(pictures([0, 0, 0, 0], groups=[-1, 5, 5, -1]), [0, 1], [2, 3], "toy"), 1),
+        (query_gallery(pictures([0, 0, 0, 0]), [0, 1], [2, 3], "toy", excluded={1: [3]}), 1),
+    ],
+    ids=["leave one out", "the query itself", "a copy of it", "a sibling"],
+)
+def test_a_query_that_helps_to_rank_its_own_answers_is_refused(mixed, count):
+    with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*apart"):
+        mixed.check_apart()
 
 
 def test_rows_outside_are_refused():
@@ -422,3 +444,29 @@ def test_excluding_closes_the_gaps_and_pads():
         excluding(Ranking(found.ids[:1], found.scores[:1]), toy)
     with pytest.raises(ValueError, match="id 9 in the ranking, but ids end at 3"):
         excluding(Ranking([[9], [1]], [[1.0], [1.0]]), toy)
+
+
+# ---- queries that are apart ------------------------------------------------------------------------
+
+
+def test_one_picture_in_three_of_each_class_asks():
+    toy = queries_apart(pictures([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
+    assert toy.queries.tolist() == [0, 1, 6, 7]
+    assert toy.gallery.tolist() == [2, 3, 4, 5]
+    assert toy.n_relevant.tolist() == [2, 1, 2, 0]
+    assert "one picture in 3" in toy.description
+    assert queries_apart(pictures([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
+
+
+def test_who_has_a_copy_does_not_ask():
+    toy = queries_apart(pictures([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
+    # 0 and 2 are copies of each other; 3 is alone in its group. 1, 3, 4, 5 may ask, and every second does.
+    assert toy.queries.tolist() == [1, 4]
+    toy.check_apart()
+
+
+def test_nobody_to_ask_or_nobody_to_answer_is_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        queries_apart(pictures([0, 0]), "toy", every=1)
+    with pytest.raises(ValueError, match="nobody can ask"):
+        queries_apart(pictures([0, 0, -1], groups=[3, 3, -1]), "toy")

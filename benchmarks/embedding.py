@@ -1,0 +1,91 @@
+"""From pictures to vectors by ResNet50: the compiled network against what people do with Keras.
+
+    python -m benchmarks.embedding
+    python -m benchmarks.embedding --pictures 100 --times 1
+
+Four ways, one after the other in one process, several rounds of all four; the ratios are those of the medians.
+
+- predict one at a time: Keras's ``model.predict`` for each picture, as most search systems on the web do
+- Keras, batches of 32: one traced graph, pixels ready in memory
+- compiled: the same pixels through `helpers.networks.compiled`
+- end to end: ``describer("resnet50").describe``, from files to vectors: reading, decoding and resizing included
+
+"Of the compiled rate" is what reading files costs beside computing. The vectors of all ways are compared.
+"""
+
+import argparse
+import time
+from statistics import median
+
+import numpy as np
+
+from benchmarks.inputs import conditions, real_pictures
+from helpers.features.describer import describer, length_one
+from helpers.networks import zoo
+from helpers.networks.compiled import CompiledNetwork, KerasNetwork
+from helpers.pictures import reading
+
+NETWORK = "resnet50"
+BATCH = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--times", type=int, default=3, help="rounds of all four ways")
+    parser.add_argument("--singles", type=int, default=100, help="pictures for predict one at a time, the slowest way")
+    asked = parser.parse_args()
+
+    images = real_pictures(asked.pictures)
+    print(f"{NETWORK}: {conditions(images)}")
+    by = describer(NETWORK, engine="openvino")
+    by.prepare()
+    assert isinstance(by.network, CompiledNetwork)
+    pixels = np.concatenate([part for _, part in reading.batches(images, by.size)])
+    model, prepare = zoo.embedder(NETWORK), zoo.preprocessing(NETWORK)
+    keras = KerasNetwork(model, prepare, by.size)
+    starts = range(0, len(pixels), BATCH)
+
+    def one_at_a_time():
+        some = pixels[: asked.singles]
+        return [model.predict(prepare(each[None].astype(np.float32)), verbose=0)[0] for each in some]
+
+    def in_batches():
+        return np.concatenate([keras(pixels[start : start + BATCH]) for start in starts])
+
+    def compiled():
+        batches = ((np.arange(start, start + BATCH), pixels[start : start + BATCH]) for start in starts)
+        return np.concatenate([output for _, output in by.network.stream(batches)])
+
+    def end_to_end():
+        return by.describe(images, cache=False, progress=False)
+
+    ways = {
+        "predict one at a time": one_at_a_time,
+        f"Keras, batches of {BATCH}": in_batches,
+        "compiled": compiled,
+        "end to end from files": end_to_end,
+    }
+    # What is done once, such as tracing, is not part of any rate.
+    model.predict(prepare(pixels[:1].astype(np.float32)), verbose=0)
+    keras(pixels[:BATCH])
+    rates, vectors = {name: [] for name in ways}, {}
+    for _ in range(asked.times):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            vectors[name] = length_one(np.asarray(way()))
+            rates[name].append(len(vectors[name]) / (time.perf_counter() - start))
+    rate = {name: median(found) for name, found in rates.items()}
+    for name, found in rates.items():
+        print(f"  {name:24} {rate[name]:6.1f} pictures/s ({min(found):.1f} to {max(found):.1f})")
+    single, batched, own, whole = rate.values()
+    print(f"  compiled is {own / single:.2f} times predict one at a time, {own / batched:.2f} times Keras in batches")
+    print(f"  end to end is {whole / single:.2f} times predict one at a time, {whole / batched:.2f} times Keras in")
+    print(f"  batches, and {whole / own:.0%} of the compiled rate")
+    reference = vectors[f"Keras, batches of {BATCH}"]
+    for name, found in vectors.items():
+        print(f"  {name:24} vectors off by at most {np.abs(found - reference[: len(found)]).max():.1e}")
+
+
+if __name__ == "__main__":
+    main()

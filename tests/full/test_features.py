@@ -1,0 +1,50 @@
+"""What notebook 06 recommends, on parts of real data sets: GeM, whitened axes and re-ranking against the average."""
+
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.evaluation import metrics, protocol
+from helpers.evaluation.intervals import paired_difference
+from helpers.evaluation.ladder import first_search
+from helpers.evaluation.versions import compare
+from helpers.features import compression
+from helpers.features.describer import describer
+from helpers.features.projected import shipped
+from helpers.pictures import caltech101, imagenet
+from helpers.search.reciprocal import k_reciprocal
+
+pytestmark = pytest.mark.skipif(
+    paths.mirror_dir() is None,
+    reason="NOT TESTED: the recommendation needs the data sets; set LOOKALIKE_MIRROR to their folder",
+)
+
+
+@pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])
+def vectors(request, resnet50):
+    """Pictures of every class; a third of them asks, the others answer."""
+    images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
+    images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
+    rules = protocol.queries_apart(images, f"{request.param}-apart")
+    average, gem = (by.describe(images, progress=False) for by in (resnet50, describer("resnet50-gem")))
+    return rules, average, gem
+
+
+def test_whitened_gem_and_re_ranking_beat_the_average(vectors):
+    rules, average, gem = vectors
+    found = first_search(rules, shipped("resnet50-gem", 256).projection(gem))
+    ranked = k_reciprocal(found.ranking, found.queries, found.gallery, found.neighbours, k1=15, ids=found.ids)
+    plain = metrics.evaluate(first_search(rules, average).ranking, rules)
+    better = metrics.evaluate(ranked, rules)
+    gain = paired_difference(better.values["mAP"], plain.values["mAP"])
+    assert gain.difference > 0.03 and gain.low > 0 and gain.p_value < 0.01
+
+
+def test_256_axes_and_eight_bits_lose_next_to_nothing(vectors):
+    rules, _, gem = vectors
+    short = shipped("resnet50-gem", 256, 0).projection(gem)
+    versions = {"2048": gem, "256": short, "256, int8": compression.to_int8(short)[0]}
+    table = compare(versions, rules, "2048", resamples=200).set_index("version")
+    assert table.loc["256", "difference"] > -0.01
+    assert abs(table.loc["256, int8", "mAP"] - table.loc["256", "mAP"]) < 0.005
+    assert table["bytes"].tolist() == [8192, 1024, 256]

@@ -1,0 +1,117 @@
+"""Ladders: the same first answers for every method, gains query by query, and no query in its own gallery."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.evaluation import metrics, protocol
+from helpers.evaluation.intervals import paired_difference
+from helpers.evaluation.ladder import climb, first_search
+from helpers.pictures.imageset import ImageSet
+from helpers.search.expansion import average_query_expansion
+from helpers.search.ranking import Ranking, rank
+
+
+def pictures(labels):
+    root = Path("/nowhere")
+    names = tuple(f"class{i}" for i in range(max(labels) + 1))
+    return ImageSet(
+        "toy", tuple(root / f"{i:03d}.jpg" for i in range(len(labels))), np.array(labels), names, None, root
+    )
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Two classes, a third asks; vectors by chance, so that no order is right from the start."""
+    images = pictures([0] * 18 + [1] * 18)
+    vectors = np.random.default_rng(3).normal(size=(36, 4)).astype(np.float32)
+    rules = protocol.queries_apart(images, "toy")
+    return rules, vectors, first_search(rules, vectors)
+
+
+def turned_round(found):
+    """The worst possible friend: the last answer first."""
+    return rank(found.ranking.ids, -found.ranking.scores)
+
+
+def perfect(found):
+    return rank(found.ranking.ids, metrics.right_answers(found.ranking, found.rules).astype(float))
+
+
+def test_a_first_search_asks_the_queries_and_the_gallery_itself(case):
+    rules, vectors, found = case
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit[rules.queries] @ unit[rules.gallery].T
+    assert np.array_equal(found.ranking.ids, rules.gallery[np.argsort(-cosine, axis=1)])
+    among = unit[rules.gallery] @ unit[rules.gallery].T
+    assert np.array_equal(found.neighbours.ids, rules.gallery[np.argsort(-among, axis=1)])
+    assert np.array_equal(found.neighbours.ids[:, 0], found.ids)
+    assert np.array_equal(found.queries, vectors[rules.queries])
+    assert first_search(rules, vectors, columns=5).neighbours.k == 5
+
+
+def test_queries_in_the_gallery_are_refused(case):
+    _, vectors, _ = case
+    with pytest.raises(ValueError, match="all: 36 of 36 queries"):
+        first_search(protocol.leave_one_out(pictures([0] * 18 + [1] * 18), "all"), vectors)
+
+
+def test_gains_are_after_less_before_query_by_query(case):
+    _, _, found = case
+    ladder = climb({"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "turned": turned_round})
+    before = metrics.evaluate(found.ranking, found.rules).values["mAP"]
+    assert np.allclose(ladder.gains("toy", "perfect"), 1 - before)
+    assert not ladder.gains("toy", "same").any()
+    worst = metrics.evaluate(turned_round(found), found.rules).values["mAP"]
+    assert np.allclose(ladder.gains("toy", "turned"), worst - before)
+    assert all(spent >= 0 for spent in ladder.milliseconds.values())
+
+
+def test_the_table_holds_paired_intervals_and_holms_p(case):
+    rules, vectors, found = case
+    other = first_search(rules, vectors[:, :2])
+    methods = {
+        "perfect": perfect,
+        "expansion": lambda f: average_query_expansion(f.ranking, f.queries, f.gallery, ids=f.ids),
+    }
+    ladder = climb({"four": found, "two": other}, methods)
+    table = ladder.table(seed=5)
+    assert list(zip(table["task"], table["method"], strict=True)) == [
+        ("four", "perfect"), ("four", "expansion"), ("two", "perfect"), ("two", "expansion"),
+    ]  # fmt: skip
+    row = table.iloc[1]
+    after = ladder.after["four", "expansion"].values["mAP"]
+    test = paired_difference(after, ladder.before["four"].values["mAP"], seed=5)
+    assert (row["gain"], row["low"], row["high"]) == (test.difference, test.low, test.high)
+    assert row["after"] - row["before"] == pytest.approx(row["gain"])
+    # Four tests: the smallest possible p of one, 1/2001, counts four times.
+    assert table["p"].iloc[0] == pytest.approx(4 / 2001)
+    assert table["queries"].tolist() == [12] * 4
+    first = ladder.table("top-1", seed=5).iloc[0]
+    assert first["after"] == 1 and first["before"] == ladder.before["four"].mean("top-1")
+
+
+def test_by_class_whole_classes_are_drawn(case):
+    _, _, found = case
+    ladder = climb({"toy": found}, {"turned": turned_round})
+    row = ladder.table(by_class=True, seed=1).iloc[0]
+    gains = ladder.gains("toy", "turned")
+    labels = found.rules.labels[found.rules.queries]
+    # Of two classes there are three kinds of draws: both, or one of them twice.
+    means = [gains[labels == label].mean() for label in (0, 1)]
+    assert row["low"] == pytest.approx(min(means)) and row["high"] == pytest.approx(max(means))
+
+
+def test_a_method_that_loses_or_adds_answers_is_refused(case):
+    _, _, found = case
+    with pytest.raises(ValueError, match="cut on toy: other answers"):
+        climb({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
+
+    def swapped(f):
+        ids = f.ranking.ids.copy()
+        ids[0, -1] = f.rules.queries[0]
+        return Ranking(ids, f.ranking.scores)
+
+    with pytest.raises(ValueError, match="swapped on toy"):
+        climb({"toy": found}, {"swapped": swapped})
