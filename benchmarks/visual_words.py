@@ -16,14 +16,12 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from statistics import median
 
+from benchmarks import processes
 from benchmarks.inputs import conditions, real_pictures
-from helpers import paths
+from benchmarks.processes import peak_memory
 
 #: Descriptors to learn from: fewer than any of the sets of pictures has.
 SAMPLE = 10_000
@@ -76,11 +74,7 @@ def compare_memory(n: int) -> None:
 
 def child(task: str, pictures: int, variables: dict[str, str] | None = None) -> dict:
     """What a fresh process measures."""
-    command = [sys.executable, "-m", "benchmarks.visual_words", "--child", task, "--pictures", str(pictures)]
-    said = subprocess.run(
-        command, cwd=paths.ROOT, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    return json.loads(said.splitlines()[-1])
+    return processes.child("benchmarks.visual_words", "--child", task, "--pictures", str(pictures), variables=variables)
 
 
 def describe(pictures: int) -> dict:
@@ -113,14 +107,6 @@ def learn(pictures: int) -> dict:
 
     vocabulary.learn(real_pictures(pictures), 64, sample=SAMPLE, progress=False)
     return {"peak": peak_memory()}
-
-
-def peak_memory() -> int | None:
-    """Of this process so far, in bytes; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
 
 
 CHILDREN = {"one": describe_on_one_core, "all": describe, "learn": learn}

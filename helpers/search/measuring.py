@@ -16,7 +16,7 @@ import pandas as pd
 from threadpoolctl import threadpool_info
 
 from helpers import paths
-from helpers.search.index import Index, check_k, load_index, open_index
+from helpers.search.index import BACKENDS, Index, check_k, load_index, open_index
 from helpers.search.ranking import PAD, Ranking, rank
 
 #: Queries that are asked before the clock runs: caches fill, libraries start their threads.
@@ -167,7 +167,7 @@ def exact_truth(
     path = paths.cache_dir() / "truth" / f"{_key(vectors, queries, k, metric)}.npz"
     if cache and path.exists():
         # A damaged file is made anew.
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as stored:
+        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as stored:
             return Ranking(stored["ids"], stored["scores"])
     best = Ranking(np.empty((len(queries), 0)), np.empty((len(queries), 0)))
     for start in range(0, len(vectors), _STEP):
@@ -211,7 +211,7 @@ def table(rows: list[Measured]) -> pd.DataFrame:
 
 
 def estimated_bytes(spec: str, count: int, dim: int) -> int:
-    """What `Index.nbytes` of an index will be about, without making one.
+    """What `Index.nbytes` of an index will be, to within a tenth, without making one.
 
     For ``exact``, ``sklearn``, ``faiss``, ``usearch`` and ``annoy``; the libraries' own documentation and layout.
 
@@ -219,9 +219,11 @@ def estimated_bytes(spec: str, count: int, dim: int) -> int:
     ------
     ValueError : there is no such spec, or it is one of another backend, whose memory is that of a server.
     """
-    index = open_index(spec)
-    if index.scheme not in _ESTIMATES:
+    # Asked first: to open a server's index is to connect to it, or to make its file.
+    scheme = spec.partition(":")[0]
+    if scheme in BACKENDS and scheme not in _ESTIMATES:
         raise ValueError(f"the memory of {spec} can't be estimated; it can for: {', '.join(_ESTIMATES)}")
+    index = open_index(spec)
     return round(_ESTIMATES[index.scheme](index, count, dim))
 
 

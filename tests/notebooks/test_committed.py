@@ -26,7 +26,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {"00", "01", "02", "03", "04", "05", "07", "08", "09", "10", "11"}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(13)}
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.stem)
@@ -142,3 +142,38 @@ def test_numbers_of_the_classifiers_in_the_story_are_measured():
         low, high = wilson_interval(way["naive Bayes"], 1000)
         bayes.append(f"{100 * way['naive Bayes']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
     assert f"raw {bayes[0]}, corrected {bayes[1]}" in told
+
+
+def test_numbers_of_the_features_in_the_story_are_measured():
+    table = pd.read_csv(FIGURES / "06_features_grid_full.csv").set_index(["dataset", "version"])
+    score = table["mAP"].round(3)
+    told = story("06_features")
+    assert (
+        f"from {score['Imagenette', 'stage 1, average']:.3f} to {score['Imagenette', 'stage 4, average']:.3f}" in told
+    )
+    unknown = [score["faces (LFW)", version] for version in ("stage 3, rmac", "stage 4, average")]
+    assert f"{unknown[0]:.3f} against {unknown[1]:.3f}" in told and unknown[0] > 1.9 * unknown[1]
+    for name in ("Imagenette", "Caltech-101"):
+        short, plain = score[name, "gem, 256 axes, whitened by 0.25"], score[name, "average, 2048"]
+        assert f"{name} {short:.3f} against {plain:.3f}" in told
+        assert table.loc[(name, "gem, 256 axes, whitened by 0.25"), ["difference low", "p"]].tolist() > [0, 0]
+        assert table.loc[(name, "gem, 256 axes, whitened by 0.25"), "p"] < 0.01
+    lost = -table["difference"]
+    assert (
+        f"cost {lost['photographs', 'plain axes, 256']:.3f} there, {lost['Caltech-101', 'plain axes, 256']:.3f} on"
+        in told
+    )
+    # Objects keep 99 hundredths with 256 axes, and all six data sets nearly everything with eight bits.
+    assert all(lost[name, "plain axes, 256"] < 0.01 for name in ("photographs", "Imagenette", "Caltech-101"))
+    assert len(lost.xs("int8", level=1)) == 6 and lost.xs("int8", level=1).abs().max() < 0.001
+
+
+def test_numbers_of_the_ladder_in_the_story_are_measured():
+    told = story("12_re_ranking")
+    for suffix, tasks in (("", ("photos", "distractors")), ("_full", ("Imagenette", "Caltech-101", "CIFAR-10"))):
+        table = pd.read_csv(FIGURES / f"12_re_ranking_ladder{suffix}.csv")
+        rows = table[table["method"] == "k-reciprocal"].set_index("task")
+        for task in tasks:
+            row = rows.loc[task]
+            assert (f"{row['before']:.3f} → {row['after']:.3f}" if not suffix else f"{task} {row['gain']:+.3f}") in told
+            assert row["low"] > 0 and row["gain"] == table[table["task"] == task]["gain"].max()

@@ -1,0 +1,336 @@
+"""Choosing an index: wishes are kept when somebody else looks, what can't be is said, and bisection misses nothing."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.search import tuning
+from helpers.search.index import open_index
+from helpers.search.measuring import Measured, build, estimated_bytes, exact_truth, measure, recalls, standard_error
+from helpers.search.tuning import (
+    Candidate,
+    Trial,
+    Wishes,
+    choose,
+    default_candidates,
+    enough,
+    first,
+    measure_least,
+    tune,
+)
+
+PROBES = tuple({"probes": lists} for lists in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
+WIDTHS = tuple({"search": width} for width in (4, 8, 16, 32, 64, 128, 256))
+CODES = tuple({"probes": lists, "depth": lists} for lists in (4, 8, 16, 32, 64))
+IVF = Candidate("faiss:ivf", PROBES)
+HNSW = Candidate("faiss:hnsw?m=8", WIDTHS)
+EXACT = Candidate("exact:cosine")
+
+
+def clustered(n, dim=32, seed=0):
+    """float32 (n, dim): 60 classes that overlap, each in few directions, as embeddings of pictures are."""
+    shape, random = np.random.default_rng(99), np.random.default_rng(seed)
+    centres, axes = shape.standard_normal((60, dim)), shape.standard_normal((60, 10, dim))
+    which = random.integers(0, 60, n)
+    return (centres[which] + 0.4 * np.einsum("nk,nkd->nd", random.standard_normal((n, 10)), axes[which])).astype(
+        np.float32
+    )
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return clustered(5000)
+
+
+@pytest.fixture(autouse=True)
+def quiet(own_cache):
+    """A cache of its own, and one thread, with which a graph comes out the same every time."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+def measured(spec="a", recall=0.99, error=0.0, ms=1.0, mb=10.0):
+    return Measured(spec, 1000, 32, 10, 100, recall, error, ms, 2 * ms, 1000 / ms, round(mb * 1e6), 1)
+
+
+def trial(spec="a", wishes=Wishes(), stage="all", **numbers):  # noqa: B008
+    found = measured(spec, **numbers)
+    return Trial(spec, stage, wishes.missed(found), None, found, 1.0)
+
+
+# ---- wishes ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_not_missed():
+    assert Wishes(0.95, 1.0, 10.0).missed(measured(recall=0.95)) == ()
+    assert Wishes(0.95, 1.0, 10.0).distance(measured(recall=0.95)) == 0
+
+
+def test_all_that_is_missed_is_said():
+    missed = Wishes(0.95, 0.5, 8).missed(measured(recall=0.9, error=0.01))
+    assert missed == ("recall@10 0.900 ± 0.016, wished 0.95", "1 ms a query, wished 0.5", "10 MB, wished 8")
+
+
+def test_a_recall_that_may_be_chance_is_not_enough():
+    assert enough(0.95, 0, 0.95)
+    assert not enough(0.955, 0.01, 0.95)
+    assert enough(0.97, 0.01, 0.95)
+
+
+def test_twice_the_time_is_as_far_off_as_twice_the_memory_or_twice_the_errors():
+    wishes = Wishes(0.9, 1.0, 10.0)
+    off = [measured(ms=2.0), measured(mb=20.0), measured(recall=0.8)]
+    assert [wishes.distance(one) for one in off] == pytest.approx([np.log(2)] * 3)
+    assert wishes.distance(measured(ms=2.0, mb=20.0)) == pytest.approx(2 * np.log(2))
+
+
+def test_a_wish_for_all_answers_can_be_missed_by_a_finite_distance():
+    assert 0 < Wishes(1.0).distance(measured(recall=0.99)) < np.inf
+    assert Wishes(1.0).distance(measured(recall=1.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"recall": 0}, "recall must be above 0 and at most 1, got 0"),
+        ({"recall": 95}, "got 95"),
+        ({"recall": float("nan")}, "got nan"),
+        ({"milliseconds": 0}, "milliseconds must be above 0, got 0"),
+        ({"megabytes": -1}, "megabytes must be above 0, got -1"),
+    ],
+)
+def test_a_wish_that_cannot_be_meant_is_refused(wishes, message, vectors):
+    with pytest.raises(ValueError, match=message):
+        tune(vectors, **wishes)
+
+
+# ---- bisection ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_bisection_finds_what_looking_at_each_finds(count, border):
+    asked = []
+
+    def passes(place):
+        asked.append(place)
+        return place >= border
+
+    assert first(count, passes) == min(border, count)
+    assert all(0 <= place < count for place in asked)
+    assert len(asked) == len(set(asked)) <= count.bit_length()
+
+
+@pytest.mark.parametrize("candidate", [IVF, HNSW], ids=lambda candidate: candidate.spec)
+@pytest.mark.parametrize("recall", [0.5, 0.8, 0.9, 0.99])
+def test_the_least_effort_by_bisection_is_that_of_a_sweep(candidate, recall, vectors):
+    gallery, queries = vectors[:4500], vectors[4500:]
+    truth = exact_truth(gallery, queries)
+    index, _ = build(candidate.spec, gallery)
+    sweep = [recalls(index.tune(**effort).search(queries, 10), truth, 10) for effort in candidate.efforts]
+    assert np.all(np.diff([found.mean() for found in sweep]) >= 0), "this test needs a sweep that rises"
+    passing = [enough(found.mean(), standard_error(found), recall) for found in sweep]
+    wanted = candidate.efforts[passing.index(True)]
+    found = measure_least(index, candidate.efforts, queries, truth, recall)
+    assert wanted.items() <= index.options.items()
+    assert found.spec == index.spec
+    assert found.recall == sweep[passing.index(True)].mean()
+
+
+def test_where_no_effort_suffices_the_greatest_is_measured(vectors):
+    gallery, queries = vectors[:4500], vectors[4500:]
+    index, _ = build("faiss:ivf?lists=64", gallery)
+    found = measure_least(index, PROBES[:3], queries, exact_truth(gallery, queries), 1.0)
+    assert index.options["probes"] == 3
+    assert found.recall < 1
+
+
+# ---- choosing ----------------------------------------------------------------------------------------------------
+
+
+def test_the_fastest_that_keeps_all_wishes_is_chosen():
+    wishes = Wishes(0.95, megabytes=20)
+    trials = [
+        trial("slow", wishes, ms=3),
+        trial("quick but forgetful", wishes, ms=0.1, recall=0.6),
+        trial("quick but large", wishes, ms=0.2, mb=30),
+        trial("good", wishes, ms=1),
+    ]
+    choice = choose(trials, wishes)
+    assert (choice.spec, choice.satisfied, choice.missed) == ("good", True, ())
+    assert "the fastest of 2 out of 4 that keep all wishes; next slow" in choice.why
+
+
+def test_among_equally_fast_ones_the_smaller_is_chosen_whatever_their_order():
+    trials = [trial("b", mb=9), trial("a", mb=9), trial("c", mb=10)]
+    assert {choose(order, Wishes()).spec for order in (trials, trials[::-1])} == {"a"}
+
+
+def test_if_none_keeps_all_the_nearest_is_named_with_what_it_misses():
+    wishes = Wishes(0.95, milliseconds=1.0)
+    choice = choose([trial("far", wishes, ms=5), trial("near", wishes, ms=1.1)], wishes)
+    assert (choice.spec, choice.satisfied, choice.missed) == ("near", False, ("1.1 ms a query, wished 1",))
+    assert choice.why == "none of 2 keeps all wishes; near comes nearest and misses: 1.1 ms a query, wished 1"
+
+
+def test_over_a_sample_nothing_is_won():
+    wishes = Wishes(0.95, milliseconds=1.0)
+    whole, part = trial("whole", wishes, ms=9), trial("part", wishes, "sample", ms=1.2)
+    assert choose([part, whole], wishes).spec == "whole"
+    only = choose([part, Trial("large", "estimate", ("about 90 MB",), 90.0)], wishes)
+    assert (only.spec, only.satisfied) == ("part", False)
+    assert only.why.endswith("(already over a sample of the vectors)")
+
+
+# ---- tune --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recall", "candidates"),
+    [(0.9, None), (0.99, (EXACT, Candidate("faiss:flat?metric=cosine"), Candidate("faiss:opq", CODES)))],
+    ids=["defaults", "little memory"],
+)
+def test_wishes_are_kept_when_verified_independently(recall, candidates, vectors):
+    size = estimated_bytes("faiss:opq", 4500, 32) / 1e6 * 1.02 if candidates else None
+    choice = tune(vectors, recall=recall, megabytes=size, candidates=candidates, progress=False)
+    assert choice.satisfied
+    assert choice.open().spec == choice.spec
+    queries = clustered(1000, seed=7)
+    index, _ = build(choice.spec, vectors)
+    found = measure(index, queries, exact_truth(vectors, queries))
+    assert found.recall >= recall - 2 * found.recall_error
+    assert len(choice.table) == len(candidates or default_candidates())
+    if candidates:
+        assert found.megabytes <= size * 5000 / 4500
+        assert choice.table.query("over == 'estimate'").spec.tolist() == ["exact:cosine", "faiss:flat"]
+
+
+def test_time_is_wished_for_too(vectors):
+    choice = tune(vectors, milliseconds=1000, candidates=[EXACT, IVF], progress=False)
+    assert choice.satisfied
+    assert choice.trial.measured.milliseconds <= 1000
+
+
+def test_wishes_that_cannot_be_are_said(vectors):
+    choice = tune(vectors, recall=1.0, milliseconds=1e-6, candidates=[EXACT, IVF], progress=False)
+    assert not choice.satisfied
+    assert any("ms a query, wished 1e-06" in missed for missed in choice.missed)
+    assert choice.spec in choice.why
+    assert "none of 2 keeps all wishes" in choice.why
+    assert choice.table.missed.str.len().gt(0).all()
+
+
+def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
+    built = []
+    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append(spec) or build(spec, given))
+    compressed = Candidate("faiss:pq?refine=none&bytes=4")
+    choice = tune(vectors, recall=0.1, megabytes=0.3, candidates=[EXACT, IVF, compressed], progress=False)
+    assert built == [compressed.spec]
+    assert choice.satisfied
+    assert choice.trial.measured.megabytes <= 0.3
+    assert choice.table.over.tolist() == ["estimate", "estimate", "all"]
+
+
+def test_if_nothing_fits_nothing_is_built_and_the_smallest_is_named(vectors, monkeypatch):
+    monkeypatch.setattr(tuning, "build", None)
+    choice = tune(vectors, megabytes=0.01, candidates=[HNSW, EXACT], progress=False)
+    assert (choice.spec, choice.satisfied, choice.trial.measured) == ("exact:cosine", False, None)
+    assert choice.missed == ("about 0.648 MB by estimate, wished 0.01",)
+    assert choice.table.recall.isna().all()
+
+
+def test_two_choices_are_the_same_but_for_time(vectors):
+    first_table, again, other = (
+        tune(vectors[:3000], candidates=[IVF, HNSW], seed=seed, progress=False).table for seed in (0, 0, 1)
+    )
+    same = ["spec", "over", "recall", "megabytes", "missed"]
+    assert first_table[same].equals(again[same])
+    assert not first_table.recall.equals(other.recall)
+
+
+def test_held_out_queries_are_not_in_the_index_and_not_its_answers(vectors):
+    choice = tune(vectors, candidates=[EXACT], progress=False)
+    assert choice.trial.measured.count == 4500
+    assert choice.trial.measured.queries == tuning.HELD_OUT
+    # With the same vectors as queries that stay in, each would be its own answer, and the effort too small.
+    inside = tune(vectors, vectors[:200], candidates=[EXACT], progress=False)
+    assert inside.trial.measured.count == 5000
+
+
+def test_given_queries_are_those_that_are_asked(vectors):
+    hard = np.random.default_rng(0).standard_normal((200, 32)).astype(np.float32)
+    efforts = [tune(vectors, queries, 0.9, candidates=[IVF], progress=False).trial.spec for queries in (None, hard)]
+    probes = [open_index(spec).options["probes"] for spec in efforts]
+    assert probes[1] > probes[0]
+
+
+def test_of_many_vectors_the_hopeless_are_discarded_over_a_sample(vectors, monkeypatch):
+    monkeypatch.setattr(tuning, "MANY", 4000)
+    monkeypatch.setattr(tuning, "SAMPLE", 1500)
+    built = []
+    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given))
+    hopeless = Candidate("faiss:pq?refine=none&bytes=2")
+    choice = tune(vectors, candidates=[hopeless, IVF], progress=False)
+    assert built == [(hopeless.spec, 1500), (IVF.spec, 1500), (IVF.spec, 4500)]
+    assert choice.table.over.tolist() == ["sample", "all"]
+    assert choice.spec.startswith("faiss:ivf?probes=")
+    assert choice.satisfied
+    nothing = tune(vectors, candidates=[hopeless], progress=False)
+    assert (nothing.satisfied, nothing.trial.stage) == (False, "sample")
+
+
+def test_another_metric_is_tuned_for_by_its_own_truth(vectors):
+    candidate = Candidate("faiss:ivf?metric=euclidean", PROBES)
+    choice = tune(vectors, 5 * vectors[:100] + 0.1, metric="l2", candidates=[candidate], progress=False)
+    assert choice.satisfied
+    assert "metric=euclidean" in choice.spec
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "l1"])
+def test_default_candidates_can_be_opened_and_tuned_and_measure_by_the_metric(metric):
+    for candidate in default_candidates(metric):
+        index = open_index(candidate.spec)
+        assert index.metric == open_index(f"exact:{metric}").metric
+        for effort in candidate.efforts:
+            index.tune(**effort)
+        assert estimated_bytes(candidate.spec, 1000, 32) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"candidates": []}, "no candidate to choose from"),
+        ({"candidates": [Candidate("exact:euclidean")]}, "exact:euclidean measures by euclidean, asked for is cosine"),
+        ({"candidates": [Candidate("exact:cosine", ())]}, "has no effort to try"),
+        ({"candidates": [Candidate("faiss:hsnw")]}, "faiss has no kind 'hsnw'"),
+        ({"k": 0}, "k must be a whole number"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(arguments, message, vectors):
+    with pytest.raises(ValueError, match=message):
+        tune(vectors, **arguments)
+
+
+def test_too_few_vectors_to_hold_some_out_are_refused():
+    with pytest.raises(ValueError, match="9 vectors are too few to hold out queries"):
+        tune(clustered(9))
+
+
+def test_a_single_vector_is_refused(vectors):
+    with pytest.raises(ValueError, match=r"vectors must have shape \(n, dim\), got \(32,\)"):
+        tune(vectors[0], megabytes=1)
+
+
+def test_a_misspelt_metric_is_named(vectors):
+    with pytest.raises(ValueError, match="'cosinus'"):
+        tune(vectors, metric="cosinus")
+
+
+def test_truth_is_kept_in_the_cache(vectors, own_cache):
+    tune(vectors, candidates=[EXACT], progress=False)
+    assert len(list(Path(own_cache, "truth").iterdir())) == 1
