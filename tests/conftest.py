@@ -17,6 +17,8 @@ def pytest_addoption(parser):
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
+# First, because xdist reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """``--only`` leaves out the tests of other notebooks; tests of no notebook stay."""
     for item in items:
