@@ -99,7 +99,7 @@ run_tests() {
     if [ ${#rest[@]} -gt 0 ]; then
         exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
-    .venv/bin/python -m pytest tests "${parallel[@]}" --dist loadgroup ${options[@]+"${options[@]}"}
+    .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
     # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside.
     LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" --dist loadfile "${notebooks[@]}"
 }

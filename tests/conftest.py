@@ -17,14 +17,20 @@ def pytest_addoption(parser):
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
-# First, because xdist reads the marks in the same hook.
-@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With --jobs, a file's tests share what they make, so they stay in one process; notebooks share nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if file.endswith("test_smoke.py") else file
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
     """``--only`` leaves out the tests of other notebooks; tests of no notebook stay."""
-    for item in items:
-        # With --jobs, a file's tests share what they make, so they stay in one process; notebooks share nothing.
-        alone = item.path.name == "test_smoke.py"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
     if config.getoption("--only") is None:
         return
     wanted = {path.stem for path in course.select(config.getoption("--only"))}
