@@ -635,15 +635,6 @@ def test_a_damaged_part_never_reaches_the_library(saved):
     assert len(load_index(saved)) == 300
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(500), b"IxFI" + bytes(5000)])
-def test_another_kind_of_file_is_refused(content, tmp_path):
-    path = tmp_path / "holiday.jpg"
-    path.write_bytes(content)
-    for mmap in (False, True):
-        with pytest.raises(IndexFileError, match="holiday.jpg"):
-            load_index(path, mmap)
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TESTED: only Linux has a disk that is always full")
 @pytest.mark.parametrize("spec", SAVED)
 def test_a_full_disk_leaves_the_old_file(spec, tmp_path, monkeypatch):
