@@ -6,6 +6,7 @@
     python -m benchmarks.indexes --published     Manhattan Annoy with 30 trees on 4096 numbers, beside graphs
     python -m benchmarks.indexes --recipe        how grown vectors compare with as many real ones
     python -m benchmarks.indexes --only hnsw annoy-30
+    python -m benchmarks.indexes --table FILE    also writes all that was measured, one line an index at one effort
 
 Real vectors are ResNet50's of all pictures of all data sets, each content once; 256 numbers are their principal axes,
 learnt without the queries. Queries are real pictures that are kept out of everything else. Grown vectors come from
@@ -62,8 +63,10 @@ _ANNOY = tuple({"search": nodes} for nodes in _NODES)
 
 INDEXES = {
     "exact": Candidate("exact:cosine"),
+    "sklearn": Candidate("sklearn:cosine"),
     "flat": Candidate("faiss:flat"),
     "ivf": Candidate("faiss:ivf", tuple({"probes": lists} for lists in _PROBES)),
+    "pq": Candidate("faiss:pq", tuple({"depth": times} for times in (1, 2, 4, 8, 16, 32, 64))),
     "opq": Candidate("faiss:opq", tuple({"probes": lists, "depth": min(64, max(8, lists))} for lists in _PROBES)),
     "usearch-i8": Candidate("usearch:cosine?dtype=i8", _USEARCH),
     "usearch-f16": Candidate("usearch:cosine?dtype=f16", _USEARCH),
@@ -71,8 +74,11 @@ INDEXES = {
     "annoy-10": Candidate("annoy:angular?trees=10", _ANNOY),
     "annoy-30": Candidate("annoy:angular?trees=30", _ANNOY),
     "annoy-100": Candidate("annoy:angular?trees=100", _ANNOY),
+    "annoy-manhattan": Candidate("annoy:manhattan?trees=30", _ANNOY),
     "hnsw": Candidate("faiss:hnsw?m=32", _GRAPH),
 }
+#: Those that no wish is about.
+REFERENCES = ("exact", "sklearn", "flat", "pq", "annoy-10", "annoy-30", "annoy-100", "annoy-manhattan")
 #: The published system, as it comes, and what finds the same kind of pictures.
 PUBLISHED = {
     "published": Candidate("annoy:manhattan?trees=30"),
@@ -124,6 +130,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="grown vectors; without it, what is said above")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*INDEXES, *PUBLISHED])}")
     parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write what was measured there, as CSV")
     parser.add_argument("--child", choices=("build", "open"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -135,6 +142,8 @@ def main() -> None:
     unknown = set(asked.only or ()) - set(candidates)
     if unknown:
         parser.error(f"no index is called {unknown.pop()}; there are: {', '.join(candidates)}")
+    if asked.table and (asked.exact or asked.published or asked.recipe):
+        parser.error("--table is of --real and --count")
     if asked.count is not None and (asked.real or asked.recipe):
         parser.error("--real and --recipe take the real vectors that there are: leave --count out")
     chosen = {name: candidates[name] for name in asked.only or candidates}
@@ -146,7 +155,10 @@ def main() -> None:
     elif asked.published:
         compare_published(make_data(asked.count or FOR_PUBLISHED, 4096, queries=100), chosen, asked.again)
     else:
-        compare_indexes(make_data(None if asked.real else asked.count or MILLION, 256), chosen, asked.again)
+        data = make_data(None if asked.real else asked.count or MILLION, 256)
+        compare_indexes(data, chosen, asked.again)
+        if asked.table:
+            table(data, results(data, chosen, again=False)).to_csv(asked.table, index=False)
     print(f"took {(time.perf_counter() - start) / 60:.1f} min")
 
 
@@ -336,9 +348,11 @@ def compare_indexes(data: Data, candidates: dict[str, Candidate], again: bool) -
         return
     show(data, found)
     rows = {name: sufficient(result["rows"]) for name, result in found.items()}
-    trees = {name: result["rows"] for name, result in found.items() if name.startswith("annoy")}
+    trees = {
+        name: result["rows"] for name, result in found.items() if name.startswith("annoy") and name != "annoy-manhattan"
+    }
     for name, row in rows.items():
-        if name in ("exact", "flat") or name.startswith("annoy"):
+        if name in REFERENCES:
             continue
         print(f"{name}: {_kept(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (wished {ENOUGH} or more)")
         if "exact" in rows:
@@ -430,6 +444,17 @@ def show(data: Data, found: dict[str, dict]) -> None:
             }
         )
     print(pd.DataFrame(lines).to_string(index=False))
+
+
+def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
+    """One line an index at one effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
+    kind = "REAL" if "REAL" in data.label else "GROWN"
+    lines = []
+    for name, result in found.items():
+        for row in result["rows"]:
+            about = {"gallery": f"{row['count']:,} {kind}", "index": name}
+            lines.append(about | {each: result[each] for each in ("build_seconds", "peak", "open_seconds")} | row)
+    return pd.DataFrame(lines)
 
 
 def conditions() -> str:

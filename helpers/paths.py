@@ -8,6 +8,7 @@ variable            default                         meaning
 LOOKALIKE_CACHE     ``data/cache`` of the project   downloads, data sets, weights, vectors
 LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
 LOOKALIKE_FIGURES   ``figures`` of the project      where notebooks write pictures and tables
+ELASTICSEARCH_URL   none                            where a server is, for notebook 13 and tests
 ==================  ==============================  ==========================================
 """
 
@@ -53,6 +54,25 @@ def figures_dir() -> Path:
 def results_dir() -> Path:
     """One JSON file a notebook: what it ran on and what it measured."""
     return figures_dir() / "results"
+
+
+def elasticsearch_address() -> str | None:
+    """``host:port`` of the Elasticsearch server to use, or None (unset or empty).
+
+    Raises
+    ------
+    ValueError : the variable holds anything but ``http://host:port``.
+    """
+    url = os.environ.get("ELASTICSEARCH_URL", "").strip().rstrip("/")
+    if not url:
+        return None
+    scheme, _, address = url.partition("://")
+    if scheme != "http" or not address or "@" in address or "/" in address:
+        raise ValueError(
+            f"ELASTICSEARCH_URL must be like http://127.0.0.1:9200, got {url.rpartition('@')[-1]!r}; for encryption "
+            "and keys open elasticsearch://host:port/name?tls=1 after sign_in"
+        )
+    return address
 
 
 def quiet_tensorflow() -> None:

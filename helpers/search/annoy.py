@@ -24,7 +24,7 @@ from helpers.search.index import (
     check_magnitude,
     unit_vectors,
 )
-from helpers.search.ranking import PAD, rank
+from helpers.search.ranking import PAD, best_first
 
 _METRICS = {"cosine": "angular", "euclidean": "euclidean", "manhattan": "manhattan"}
 #: Vectors that are handed over at a time, as Python's own numbers.
@@ -137,8 +137,7 @@ class AnnoyIndex(Index):
         for row, query in enumerate(self._prepare(queries).tolist()):
             places, far = forest.get_nns_by_vector(query, k, nodes, include_distances=True)
             ids[row, : len(places)], distances[row, : len(places)] = self._order[places], far
-        ranking = rank(ids, 1 - distances**2 / 2 if self.metric == "cosine" else 0.0 - distances, k)
-        return ranking.ids, ranking.scores
+        return best_first(ids, 1 - distances**2 / 2 if self.metric == "cosine" else 0.0 - distances, k)
 
     def _state(self):
         if not len(self):

@@ -11,7 +11,7 @@ import urllib3
 from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
 from helpers.search.index import check_count
-from helpers.search.ranking import PAD, rank
+from helpers.search.ranking import PAD, best_first
 from helpers.search.remote import Payload, Rejected, RemoteIndex, ServerRefused, TryAgain, key_for, parse_place
 
 #: Metric → similarity of the mapping, for ``search=approximate``.
@@ -281,8 +281,7 @@ class ElasticIndex(RemoteIndex):
             found, raw = self._ask(lambda body=body: self._answers(body))
             ids[row, : len(found)] = found
             scores[row, : len(found)] = self._as_scores(raw)
-        ranking = rank(ids, scores)
-        return ranking.ids, ranking.scores
+        return best_first(ids, scores)
 
     def _question(self, query: np.ndarray, k: int) -> dict:
         if self.approximate:

@@ -21,6 +21,8 @@ from helpers.search.ranking import PAD
 _STEP_BYTES = 32 * 2**20
 #: Queries that go through the gallery together, at most.
 _QUERIES = 256
+#: What products, bounds and comparisons take for one query and one vector.
+_BOUND_BYTES = 20
 #: If k is more than this part of the gallery, all scores are sorted instead of the best ones picked.
 _DEEP = 1 / 8
 #: Unit vectors are kept as multiples of this, see `_Cosine`.
@@ -75,14 +77,15 @@ class ExactIndex(StoredIndex):
     def _search_by_bounds(self, queries, k):
         """The best k of many: rule out by the fast product, score the rest; the best so far rule out ever more."""
         best, squares = _Best(len(queries), k), self._square_lengths()
-        for start, gallery in self._chunks():
+        # The fewer queries, the more vectors fit one step: each query's answers are then scored in few calls.
+        wide = self._chunk or max(self._step(2**12), _rows(_BOUND_BYTES * len(queries), len(self)))
+        for start, gallery in self._chunks(wide):
             part = slice(start, start + len(gallery))
             lower, upper = self._scorer.bounds(queries, gallery, squares[part])
             floor = self._scorer.as_bound(queries, best.scores[:, -1])
             empty = np.isneginf(floor)
             if empty.any() and k <= len(gallery):
-                # k vectors are at least this good, so what is surely worse is not among the best.
-                floor[empty] = np.partition(lower[empty], -k, axis=1)[:, -k]
+                floor[empty] = _floor(lower[empty], k)
             rows, columns = np.nonzero(upper >= floor[:, None])
             best.merge(rows, self._ids[part][columns], self._score_pairs(queries, gallery, rows, columns))
         return best.ids, best.scores
@@ -103,12 +106,18 @@ class ExactIndex(StoredIndex):
 
     def _score_pairs(self, queries, gallery, rows, columns):
         """float64 (m,): query ``rows[i]`` with gallery vector ``columns[i]``; rows are rising."""
+        scores, step = np.empty(len(rows)), self._chunk or self._step(2**12)
         if len(rows) > self._scorer.few * len(queries) * len(gallery):
-            return self._scorer.scores(queries, gallery)[rows, columns]
-        scores = np.empty(len(rows))
+            for start in range(0, len(gallery), step):
+                here = (columns >= start) & (columns < start + step)
+                part = self._scorer.scores(queries, gallery[start : start + step])
+                scores[here] = part[rows[here], columns[here] - start]
+            return scores
         asked, starts = np.unique(rows, return_index=True)
         for row, start, stop in zip(asked, starts, np.append(starts, len(rows))[1:], strict=True):
-            scores[start:stop] = self._scorer.scores(queries[row : row + 1], gallery[columns[start:stop]])[0]
+            for first in range(start, stop, step):
+                some = slice(first, min(first + step, stop))
+                scores[some] = self._scorer.scores(queries[row : row + 1], gallery[columns[some]])[0]
         return scores
 
     def _square_lengths(self):
@@ -119,8 +128,8 @@ class ExactIndex(StoredIndex):
             self._squares = squares
         return squares
 
-    def _chunks(self):
-        step = self._chunk or self._step(2**12)
+    def _chunks(self, step: int | None = None):
+        step = step or self._chunk or self._step(2**12)
         for start in range(0, len(self), step):
             yield start, self._vectors[start : start + step]
 
@@ -240,6 +249,17 @@ def _relative_error(dim: int) -> float:
     """
     error = (dim + dim**0.5 + 16) * 2.0**-24
     return error / (1 - error)
+
+
+def _floor(lower: np.ndarray, k: int) -> np.ndarray:
+    """float32 (q,): what k of each row of (q, n) reach at least; what is surely worse is not among the best k.
+
+    Of groups of columns only the best is sorted, where that leaves many more groups than k: k of these are k columns.
+    """
+    width = max(1, min(64, lower.shape[1] // (16 * k)))
+    whole = lower.shape[1] - lower.shape[1] % width
+    best = lower[:, :whole].reshape(len(lower), -1, width).max(axis=2)
+    return np.partition(best, -k, axis=1)[:, -k]
 
 
 def _bounds_hold(queries: np.ndarray, squares: np.ndarray) -> bool:

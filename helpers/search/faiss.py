@@ -13,7 +13,7 @@ from helpers.search.index import (
     check_magnitude,
     unit_vectors,
 )
-from helpers.search.ranking import rank
+from helpers.search.ranking import best_first
 
 #: Kind → its options beside ``metric``.
 KINDS = {
@@ -299,8 +299,7 @@ class FaissIndex(Index):
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
         elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":
             scores = np.clip(scores, -1, 1)
-        ranking = rank(ids, scores, k)
-        return ranking.ids, ranking.scores
+        return best_first(ids, scores, k)
 
     def _write(self, write) -> None:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))

@@ -17,7 +17,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.exceptions import ErrorCode
 
 from helpers.search.index import IndexFileError, check_count
-from helpers.search.ranking import PAD, rank
+from helpers.search.ranking import PAD, best_first
 from helpers.search.remote import (
     NAME_BYTES,
     PATH_BYTES,
@@ -297,8 +297,7 @@ class MilvusIndex(RemoteIndex):
         else:
             # Milvus leaves the root out: https://milvus.io/docs/metric.md
             scores[answered] = 0 - np.sqrt(np.maximum(scores[answered], 0))
-        ranking = rank(ids, scores)
-        return ranking.ids, ranking.scores
+        return best_first(ids, scores)
 
 
 def _let_go(clients: list[MilvusClient], path: str) -> None:

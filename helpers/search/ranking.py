@@ -77,12 +77,17 @@ def rank(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> Ranking:
     ids : int64 (q, m) or (m,) when all queries share them; -1 is taken as padding whatever its score.
     scores : floating (q, m).
     """
+    return Ranking(*best_first(ids, scores, k))
+
+
+def best_first(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What `rank` makes a Ranking of, for those whose answers are checked once more anyway."""
     scores = np.asarray(scores)
     ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), scores.shape)
     scores = np.where(ids == PAD, -np.inf, scores)
     # -1 has to sort behind a real answer whose score is -inf too.
     order = np.lexsort((np.where(ids == PAD, np.iinfo(np.int64).max, ids), -scores), axis=1)[:, :k]
-    return Ranking(np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1))
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def _first(mask: np.ndarray) -> int:

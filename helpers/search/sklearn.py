@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from helpers.search.index import StoredIndex
-from helpers.search.ranking import rank
+from helpers.search.ranking import best_first
 
 
 class SklearnIndex(StoredIndex):
@@ -50,8 +50,7 @@ class SklearnIndex(StoredIndex):
         queries = queries.astype(np.float64)
         rows = self._with_ties(model, queries, k, _noise(self.metric, queries, vectors))
         scores = np.stack([_score(self.metric, query, vectors[row]) for query, row in zip(queries, rows, strict=True)])
-        ranking = rank(self._ids[rows], scores, k)
-        return ranking.ids, ranking.scores
+        return best_first(self._ids[rows], scores, k)
 
     def _with_ties(self, model: NearestNeighbors, queries: np.ndarray, k: int, noise: np.ndarray) -> np.ndarray:
         """int64 (q, m): rows of the k nearest and of all that are as far as the last of them."""

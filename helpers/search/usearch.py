@@ -2,9 +2,10 @@
 
 import numpy as np
 from usearch.index import Index as Graph
+from usearch.index import Matches
 
 from helpers.search.index import Index, check_count, check_magnitude, unit_vectors
-from helpers.search.ranking import PAD, rank
+from helpers.search.ranking import PAD, best_first
 
 #: How a number may be kept.
 DTYPES = ("f32", "f16", "i8")
@@ -140,21 +141,23 @@ class UsearchIndex(Index):
 
     def _search(self, queries, k):
         self._check_magnitude(queries)
-        # One query would come back in another form.
-        asked = queries if len(queries) > 1 else np.repeat(queries, 2, axis=0)
-        found = self._graph.search(self._prepare(asked), k, threads=_threads(len(asked)))
-        # What lies behind the answers was never written.
-        real = np.arange(found.keys.shape[1]) < found.counts[: len(queries), None]
-        ids = np.where(real, found.keys[: len(queries)].astype(np.int64), PAD)
-        distances = np.where(real, found.distances[: len(queries)], 0).astype(np.float32)
+        found = self._graph.search(self._prepare(queries), k, threads=_threads(len(queries)))
+        ids = np.full((len(queries), k), PAD, np.int64)
+        distances = np.zeros((len(queries), k), np.float32)
+        if isinstance(found, Matches):
+            # One query comes back in another form.
+            ids[0, : len(found)], distances[0, : len(found)] = found.keys, found.distances
+        else:
+            # What lies behind the answers was never written.
+            real = np.arange(k) < found.counts[:, None]
+            ids[real], distances[real] = found.keys[real], found.distances[real]
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(distances, 0))
         else:
             scores = np.clip(1 - distances, -1, 1)
             # To USearch the zero vector is like itself.
             scores[~queries.any(axis=1)] = 0
-        ranking = rank(ids, scores, k)
-        return ranking.ids, ranking.scores
+        return best_first(ids, scores, k)
 
     def _state(self):
         if self._graph is None:

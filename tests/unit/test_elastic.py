@@ -6,7 +6,6 @@ at the end do, and run where ELASTICSEARCH_URL names a server.
 """
 
 import json
-import os
 import socket
 import threading
 from contextlib import closing
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from helpers import paths
 from helpers.search import remote
 from helpers.search.index import IndexFileError, load_index, open_index
 from helpers.search.ranking import PAD
@@ -675,9 +675,9 @@ def test_failures_print_nothing(server, capfd):
 
 # ---- the real one ------------------------------------------------------------------------------------------------
 
-URL = os.environ.get("ELASTICSEARCH_URL", "").rstrip("/")
+ADDRESS = paths.elasticsearch_address()
 real = pytest.mark.skipif(
-    not URL,
+    ADDRESS is None,
     reason="NOT TESTED: Elasticsearch itself. Start one (docker compose up elasticsearch) and set "
     "ELASTICSEARCH_URL=http://127.0.0.1:9200",
 )
@@ -688,9 +688,7 @@ def name():
     made = []
 
     def name(query):
-        made.append(
-            open_index(f"elasticsearch:{urlsplit(URL)._replace(scheme='').geturl()}/lookalike-test{query}").clear()
-        )
+        made.append(open_index(f"elasticsearch://{ADDRESS}/lookalike-test{query}").clear())
         return made[-1]
 
     yield name

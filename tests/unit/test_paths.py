@@ -71,3 +71,31 @@ def test_tensorflows_messages_are_left_to_who_asks_for_them(monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     paths.quiet_tensorflow()
     assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_no_elasticsearch_unless_told(value, monkeypatch):
+    monkeypatch.delenv("ELASTICSEARCH_URL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ELASTICSEARCH_URL", value)
+    assert paths.elasticsearch_address() is None
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:9200", " http://127.0.0.1:9200/ "])
+def test_elasticsearch_has_an_address(value, monkeypatch):
+    monkeypatch.setenv("ELASTICSEARCH_URL", value)
+    assert paths.elasticsearch_address() == "127.0.0.1:9200"
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:9200", "https://host:9200", "http://", "http://host:9200/name"])
+def test_another_address_of_elasticsearch_is_refused_by_name(value, monkeypatch):
+    monkeypatch.setenv("ELASTICSEARCH_URL", value)
+    with pytest.raises(ValueError, match="ELASTICSEARCH_URL must be like"):
+        paths.elasticsearch_address()
+
+
+def test_a_password_in_the_address_is_refused_and_not_printed(monkeypatch):
+    monkeypatch.setenv("ELASTICSEARCH_URL", "http://elastic:secret@host:9200")
+    with pytest.raises(ValueError, match="host:9200") as told:
+        paths.elasticsearch_address()
+    assert "secret" not in str(told.value)

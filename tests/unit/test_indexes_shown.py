@@ -1,0 +1,93 @@
+"""Figures of indexes: what is looked into is coloured and counted, and lines stand where the numbers are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from helpers.show import indexes
+from helpers.show.curves import COLOURS
+
+POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+QUERY = np.array([0.4, 0.0])
+
+
+def drawn(panel, colour):
+    """Points of the lines of a colour, as tuples."""
+    lines = [line for line in panel.lines if to_hex(line.get_color()) == to_hex(colour)]
+    return [tuple(map(float, point)) for line in lines for point in line.get_xydata()]
+
+
+def test_parts_that_are_looked_into_are_in_colour_and_counted():
+    parts = {"two": (np.array([5, 5, 7, 7]), [5]), "one each": (np.arange(4), [3, 1])}
+    first, second = indexes.cells(POINTS, QUERY, [0, 1], parts).axes
+    assert first.get_title() == "two: 2 of 4 looked at, 2 of 2 answers in them"
+    assert second.get_title() == "one each: 2 of 4 looked at, 1 of 2 answers in them"
+    assert drawn(first, COLOURS[0]) == [(0, 0), (1, 0)] and drawn(first, "0.8") == [(2, 0), (3, 0)]
+    # A part has the colour of its turn.
+    assert drawn(second, COLOURS[0]) == [(3, 0)] and drawn(second, COLOURS[1]) == [(1, 0)]
+
+
+def test_the_query_and_its_answers_are_marked_in_every_panel():
+    parts = {name: (np.zeros(4, int), [0]) for name in "ab"}
+    for panel in indexes.cells(POINTS, QUERY, [0, 1], parts).axes:
+        circles = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
+        assert [line.get_xydata().tolist() for line in circles] == [[[0, 0], [1, 0]]]
+        (star,) = [line for line in panel.lines if line.get_marker() == "*"]
+        assert star.get_xydata().tolist() == [QUERY.tolist()]
+
+
+def test_a_walk_is_drawn_in_its_order_and_each_link_once():
+    links = [[1], [0, 2], [1], [2]]
+    (panel,) = indexes.walk(POINTS, links, [3, 1, 0], QUERY, [0]).axes
+    assert drawn(panel, COLOURS[1]) == [(3, 0), (1, 0), (0, 0)]
+    assert [text.get_text() for text in panel.texts] == ["0", "1", "2"]
+    grey = [line.get_xydata().tolist() for line in panel.lines if to_hex(line.get_color()) == to_hex("0.8")]
+    # 3 is joined with 2, which does not know it; that link is there, too.
+    assert sorted(sorted(link) for link in grey) == [[[0, 0], [1, 0]], [[1, 0], [2, 0]], [[2, 0], [3, 0]]]
+
+
+@pytest.fixture
+def table():
+    lines = [
+        ("1,000", "flat", 1.0, 0.5, 40_000, 1000), ("1,000", "codes", 0.6, 0.1, 10_000, 1000),
+        ("1,000", "codes", 0.9, 0.2, 10_000, 1000), ("2,000", "flat", 1.0, 1.0, 80_000, 2000),
+        ("2,000", "codes", 0.5, 0.1, 16_000, 2000),
+    ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["gallery", "index", "recall", "milliseconds", "bytes", "count"])
+
+
+def test_trade_offs_have_a_panel_a_gallery_and_a_line_an_index(table):
+    figure = indexes.trade_offs(table)
+    assert [panel.get_title() for panel in figure.axes] == ["1,000", "2,000"]
+    flat, codes = figure.axes[0].lines
+    assert [flat.get_ydata().tolist(), codes.get_ydata().tolist()] == [[0.5], [0.1, 0.2]]
+    assert all(panel.get_yscale() == "log" for panel in figure.axes)
+    # A tenth of the errors is a step to the right, and no error at all is a place, too.
+    assert codes.get_xdata() == pytest.approx([-np.log10(0.4), 1])
+    ticks = zip(figure.axes[0].get_xticklabels(), figure.axes[0].get_xticks(), strict=True)
+    named = {text.get_text(): place for text, place in ticks}
+    assert named["0.9"] == pytest.approx(1) and named["0.99"] == pytest.approx(2)
+    assert named["1"] == flat.get_xdata()[0] and 2 < named["1"] < 3 and "0" not in named
+    figure.draw_without_rendering()
+    left, right = figure.axes[0].get_xlim()
+    assert left < codes.get_xdata()[0] and flat.get_xdata()[0] < right
+
+
+def test_one_gallery_with_heavy_vectors_does_not_make_all_others_specks(table):
+    heavy = table.assign(bytes=table["bytes"].where(table.index > 0, 10**9))
+    flat, codes = indexes.trade_offs(heavy).axes[1].lines
+    usual = indexes.trade_offs(table).axes[1].lines
+    assert [flat.get_markersize(), codes.get_markersize()] == [line.get_markersize() for line in usual]
+    assert indexes.trade_offs(heavy).axes[0].lines[0].get_markersize() == 12
+
+
+def test_markers_grow_with_bytes_a_vector_and_the_legend_says_how_many(table):
+    figure = indexes.trade_offs(table)
+    flat, codes = figure.axes[0].lines
+    areas = [(line.get_markersize() - 3) ** 2 for line in (flat, codes)]
+    assert areas[0] == pytest.approx(4 * areas[1])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "flat: 40 bytes a vector", "codes: 8 bytes a vector",
+    ]  # fmt: skip
