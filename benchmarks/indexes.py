@@ -33,6 +33,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ from benchmarks.processes import child, peak_memory
 from helpers import paths
 from helpers.search.growing import BLOCK, Grown, grow
 from helpers.search.index import load_index, open_index
-from helpers.search.measuring import build, exact_truth, measure, recalls, threads
+from helpers.search.measuring import build, exact_truth, measure, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
 from helpers.search.tuning import Candidate
 
@@ -142,8 +143,8 @@ def main() -> None:
     unknown = set(asked.only or ()) - set(candidates)
     if unknown:
         parser.error(f"no index is called {unknown.pop()}; there are: {', '.join(candidates)}")
-    if asked.table and (asked.exact or asked.published or asked.recipe):
-        parser.error("--table is of --real and --count")
+    if asked.table and (asked.exact or asked.recipe):
+        parser.error("--exact and --recipe print all they measure: leave --table out")
     if asked.count is not None and (asked.real or asked.recipe):
         parser.error("--real and --recipe take the real vectors that there are: leave --count out")
     chosen = {name: candidates[name] for name in asked.only or candidates}
@@ -153,12 +154,15 @@ def main() -> None:
     elif asked.exact:
         compare_exact(make_data(asked.count or FOR_EXACT, 2048))
     elif asked.published:
-        compare_published(make_data(asked.count or FOR_PUBLISHED, 4096, queries=100), chosen, asked.again)
+        data = make_data(asked.count or FOR_PUBLISHED, 4096, queries=100)
+        found = results(data, chosen, asked.again, "--published")
+        compare_published(data, found)
     else:
         data = make_data(None if asked.real else asked.count or MILLION, 256)
-        compare_indexes(data, chosen, asked.again)
-        if asked.table:
-            table(data, results(data, chosen, again=False)).to_csv(asked.table, index=False)
+        found = results(data, chosen, asked.again)
+        compare_indexes(data, found)
+    if asked.table:
+        table(data, found).to_csv(asked.table, index=False)
     print(f"took {(time.perf_counter() - start) / 60:.1f} min")
 
 
@@ -263,7 +267,7 @@ def build_one(candidate: Candidate, folder: Path) -> dict:
         if measured.recall >= PLENTY:
             break
     # It is opened at the effort that suffices.
-    index.tune(**candidate.efforts[rows.index(sufficient(rows))])
+    index.tune(**candidate.efforts[sufficient(pd.DataFrame(rows), ENOUGH).name])
     start = time.perf_counter()
     index.save(saved_at(folder, candidate))
     return {
@@ -294,14 +298,6 @@ def saved_at(folder: Path, candidate: Candidate) -> Path:
 def _file_name(candidate: Candidate) -> str:
     kept = "".join(letter if letter.isalnum() else "-" for letter in candidate.spec)
     return f"{kept}-{hashlib.sha256(repr(candidate).encode()).hexdigest()[:8]}"
-
-
-def sufficient(rows: list[dict]) -> dict:
-    """The first that finds `ENOUGH`; if none does, the one that finds most."""
-    for row in rows:
-        if row["recall"] >= ENOUGH:
-            return row
-    return max(rows, key=lambda row: row["recall"])
 
 
 def milliseconds_at(rows: list[dict], recall: float) -> float | None:
@@ -342,12 +338,11 @@ def results(data: Data, candidates: dict[str, Candidate], again: bool, *flags: s
 # ---- what is compared --------------------------------------------------------------------------------------------
 
 
-def compare_indexes(data: Data, candidates: dict[str, Candidate], again: bool) -> None:
-    found = results(data, candidates, again)
+def compare_indexes(data: Data, found: dict[str, dict]) -> None:
     if not found:
         return
     show(data, found)
-    rows = {name: sufficient(result["rows"]) for name, result in found.items()}
+    rows = {name: sufficient(pd.DataFrame(result["rows"]), ENOUGH) for name, result in found.items()}
     trees = {
         name: result["rows"] for name, result in found.items() if name.startswith("annoy") and name != "annoy-manhattan"
     }
@@ -355,12 +350,14 @@ def compare_indexes(data: Data, candidates: dict[str, Candidate], again: bool) -
         if name in REFERENCES:
             continue
         print(f"{name}: {_kept(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (wished {ENOUGH} or more)")
+        # What is wished is wished of a million: among few vectors there is little to save.
+        wished = (20, 5) if row["count"] >= MILLION else (None, None)
         if "exact" in rows:
-            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, 20)
+            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, wished[0])
         annoy = {spec: at for spec, sweep in trees.items() if (at := milliseconds_at(sweep, row["recall"])) is not None}
         if annoy:
             best = min(annoy, key=annoy.get)
-            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, 5)
+            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, wished[1])
         elif trees:
             print("  no forest of Annoy has that recall")
         peak, opened = found[name]["peak"], found[name]["open_seconds"]
@@ -369,8 +366,7 @@ def compare_indexes(data: Data, candidates: dict[str, Candidate], again: bool) -
         print(f"  {_kept(opened < 2)} opened memory-mapped in {opened:.3f} s (wished below 2)")
 
 
-def compare_published(data: Data, candidates: dict[str, Candidate], again: bool) -> None:
-    found = results(data, candidates, again, "--published")
+def compare_published(data: Data, found: dict[str, dict]) -> None:
     if found:
         show(data, found)
     if "published" not in found:
@@ -383,7 +379,7 @@ def compare_published(data: Data, candidates: dict[str, Candidate], again: bool)
     )
     for name, result in found.items():
         if name != "published":
-            row = sufficient(result["rows"])
+            row = sufficient(pd.DataFrame(result["rows"]), ENOUGH)
             print(f"{name}: recall@{K} {row['recall']:.3f} against {theirs['rows'][0]['recall']:.3f}")
             _ratio("times as fast, one query", theirs["rows"][0], row)
             print(f"  {theirs['open_seconds'] / result['open_seconds']:.1f} times as quick to open")
@@ -425,7 +421,7 @@ def show(data: Data, found: dict[str, dict]) -> None:
     print(f"{data.label}; {conditions()}")
     lines = []
     for name, result in found.items():
-        row = sufficient(result["rows"])
+        row = sufficient(pd.DataFrame(result["rows"]), ENOUGH)
         lines.append(
             {
                 "index": name,
@@ -466,7 +462,7 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def _ratio(what: str, slow: dict, quick: dict, wished: float | None = None) -> None:
+def _ratio(what: str, slow: Mapping, quick: Mapping, wished: float | None = None) -> None:
     ratio = slow["milliseconds"] / quick["milliseconds"]
     kept = f"{_kept(ratio >= wished)} " if wished else ""
     print(f"  {kept}{ratio:.1f} {what}" + (f" (wished {wished} or more)" if wished else ""))

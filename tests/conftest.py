@@ -17,6 +17,7 @@ def pytest_addoption(parser):
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With --jobs, a file's tests share what they make, so they stay in one process; notebooks share nothing."""
     from xdist.scheduler import LoadScopeScheduling

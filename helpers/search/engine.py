@@ -15,6 +15,7 @@ from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.index import Index, IndexFileError, check_k, load_index, open_index, write_atomically
 from helpers.search.ranking import PAD, Ranking
+from helpers.search.remote import Payload
 
 if TYPE_CHECKING:
     from helpers.features.describer import Describer
@@ -116,6 +117,7 @@ class Engine:
         """Describe and index a gallery; the id of a picture is its row. What was fitted before is forgotten.
 
         Pictures that can't be read stay out of the index, after the describer's warning that counts and names them.
+        An index in a server is cleared first, and keeps each picture's file name, path and label beside its vector.
 
         Raises
         ------
@@ -127,9 +129,14 @@ class Engine:
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         if not len(rows):
             raise ValueError(f"no picture of {gallery.name!r} can be read: there is nothing to search")
-        # Filled first and put in place last: after an error the engine answers as before.
-        index = open_index(self.index.spec) if len(self.index) else self.index
-        self.index = index.add(vectors[rows], rows)
+        if self.index.remote:
+            # There is one place for it, so that what was there has to go first.
+            self.gallery = None
+            self.index.clear().add(vectors[rows], rows, _payload(gallery, rows))
+        else:
+            # Filled first and put in place last: after an error the engine answers as before.
+            index = open_index(self.index.spec) if len(self.index) else self.index
+            self.index = index.add(vectors[rows], rows)
         self.gallery = gallery
         return self
 
@@ -287,9 +294,17 @@ class Engine:
         if found == k:
             return ""
         less = int(np.isin(dropped, self.index.ids).sum())
-        return f"{k} answers were asked for, there are {found}: the index holds {len(self)} pictures" + (
-            f", {less} of them excluded" if less else ""
-        )
+        held = f"the index holds {len(self)} pictures" + (f", {less} of them excluded" if less else "")
+        if found < min(k, len(self) - less):
+            return (
+                f"{k} answers were asked for, {self.index.spec} found {found}: {held}, but an approximate search does "
+                "not reach all of them. A wider one does (the index's tune)."
+            )
+        return f"{k} answers were asked for, there are {found}: {held}"
+
+
+def _payload(gallery: ImageSet, rows: np.ndarray) -> list[Payload]:
+    return [Payload(gallery.paths[row].name, str(gallery.paths[row]), gallery.labels[row]) for row in rows]
 
 
 def _pixels(picture) -> np.ndarray:

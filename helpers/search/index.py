@@ -80,6 +80,8 @@ class Index(ABC):
     option_types: ClassVar[dict[str, Callable]] = {}
     #: Those of them that only matter to a search, so that `tune` can change them at any time.
     search_options: ClassVar[tuple[str, ...]] = ()
+    #: Whether it lives in a server: then its spec opens what is stored there, and `add` takes a payload.
+    remote: ClassVar[bool] = False
 
     def __init__(self, metric: str = "cosine", **options):
         if METRIC_NAMES.get(metric) not in self.metrics:

@@ -210,6 +210,15 @@ def table(rows: list[Measured]) -> pd.DataFrame:
     return pd.DataFrame([row.row() for row in rows])
 
 
+def sufficient(rows: pd.DataFrame, recall: float = 0.95) -> pd.Series:
+    """Of one index at rising efforts, the first line that finds so much; where none does, the one that finds most.
+
+    rows : a column ``recall``, one line an effort.
+    """
+    enough = rows["recall"] >= recall
+    return rows.loc[enough.idxmax() if enough.any() else rows["recall"].idxmax()]
+
+
 def estimated_bytes(spec: str, count: int, dim: int) -> int:
     """What `Index.nbytes` of an index will be, to within a tenth, without making one.
 

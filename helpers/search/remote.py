@@ -240,6 +240,7 @@ class RemoteIndex(Index):
     """
 
     metrics = ("cosine", "euclidean")
+    remote = True
     #: What to do when the server is away.
     remedy: ClassVar[str]
     #: The most answers that a query may ask for.

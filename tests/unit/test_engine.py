@@ -99,6 +99,18 @@ def test_more_answers_than_pictures_are_all_pictures_and_a_note(engine):
     assert answers.note in repr(answers)
 
 
+def test_an_approximate_search_that_finds_too_few_is_not_blamed_on_the_gallery(tmp_path):
+    for number, colour in enumerate(np.random.default_rng(0).integers(0, 256, (1000, 3)).tolist()):
+        save_picture(tmp_path / "all" / f"{number}.png", tuple(colour))
+    engine = Engine(MeanColour(), "faiss:ivf?lists=50&probes=1&metric=euclidean").fit(from_folder(tmp_path))
+    answers = engine.query(tmp_path / "all" / "0.png", k=400, exclude=[1, 2])
+    assert 0 < len(answers) < 400
+    assert answers.note == (
+        f"400 answers were asked for, {engine.index.spec} found {len(answers)}: the index holds 1000 pictures, 2 of "
+        "them excluded, but an approximate search does not reach all of them. A wider one does (the index's tune)."
+    )
+
+
 @pytest.mark.parametrize("how", ["id", "ids", "key", "path", "paths"])
 def test_what_is_excluded_is_no_answer(engine, gallery, how):
     exclude = {

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import paths
@@ -74,6 +75,14 @@ def test_the_standard_error_is_that_of_a_mean():
 
 
 # ---- measure -----------------------------------------------------------------------------------------------------
+
+
+def test_the_least_effort_that_suffices_or_else_the_one_that_finds_most():
+    rows = pd.DataFrame({"recall": [0.5, 0.96, 0.99, 0.94]}, index=[3, 5, 7, 9])
+    assert measuring.sufficient(rows).name == 5
+    assert measuring.sufficient(rows, 0.99).name == 7
+    assert measuring.sufficient(rows, 1).name == 7
+    assert measuring.sufficient(rows.iloc[[0]]).name == 3
 
 
 def test_times_are_of_single_queries_and_of_a_batch():

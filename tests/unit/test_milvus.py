@@ -371,6 +371,11 @@ def test_an_engine_keeps_its_vectors_there(opened, tmp_path):
     engine = Engine(Flat(), opened("?metric=euclidean")).fit(gallery)
     answers = engine.query(gallery.paths[3], 2)
     assert (answers[0].id, answers[0].score) == (3, 0)
+    assert engine.index.payload([3]) == [Payload("3.png", str(gallery.paths[3]), 0)]
+    # Fitted again, the collection holds the new gallery alone.
+    assert engine.fit(gallery.subset(range(1, 6))).index.ids.tolist() == [0, 1, 2, 3, 4]
+    assert engine.index.payload([0])[0].name == "1.png"
+    engine.fit(gallery)
     loaded = Engine.load(engine.save(tmp_path / "engine"), Flat())
     assert loaded.query(gallery.paths[3], 2).ranking.ids.tolist() == answers.ranking.ids.tolist()
     with pytest.raises(ValueError, match="the index must be empty, it holds 6"):

@@ -19,6 +19,24 @@ def test_a_changed_number_is_noticed():
     assert readme.refreshed(forged) == TEXT
 
 
+def test_indexes_stand_at_the_least_effort_that_suffices(tmp_path):
+    columns = "gallery,index,spec,recall,recall_error,milliseconds,bytes,count,build_seconds"
+    rows = [
+        "10 REAL,flat,faiss:flat,1,0,0.5,400,10,0",
+        "10 REAL,graph,faiss:hnsw?search=16,0.9,0.02,0.1,600,10,0.4",
+        "10 REAL,graph,faiss:hnsw?search=32,0.96,0.01,0.2,600,10,0.4",
+        "99 GROWN,flat,faiss:flat,1,0,5,3960,99,0.6",
+        "99 GROWN,graph,faiss:hnsw?search=16,0.7,0.01,0.125,118800,99,7.6",
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([columns, *rows]))
+    assert readme.indexes(tmp_path / "table.csv").splitlines() == [
+        "| index | 10 REAL | 99 GROWN | bytes a vector | built in |",
+        "| --- | --- | --- | --- | --- |",
+        "| flat: `faiss:flat` | 1.000 ± 0.000, 0.50 ms | 1.000 ± 0.000, 5.00 ms | 40 | 1 s |",
+        "| graph: `faiss:hnsw` | 0.960 ± 0.020, 0.20 ms | 0.700 ± 0.020, 0.12 ms | 1,200 | 8 s |",
+    ]
+
+
 def test_the_leaderboard_in_words_is_made_from_the_table(tmp_path):
     from helpers.evaluation import leaderboard
 
