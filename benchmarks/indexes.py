@@ -44,7 +44,7 @@ from benchmarks.processes import child, peak_memory
 from helpers import paths
 from helpers.search.growing import BLOCK, Grown, grow
 from helpers.search.index import load_index, open_index
-from helpers.search.measuring import build, exact_truth, measure, recalls, sufficient, threads
+from helpers.search.measuring import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
 from helpers.search.tuning import Candidate
 
@@ -71,7 +71,6 @@ INDEXES = {
     "opq": Candidate("faiss:opq", tuple({"probes": lists, "depth": min(64, max(8, lists))} for lists in _PROBES)),
     "usearch-i8": Candidate("usearch:cosine?dtype=i8", _USEARCH),
     "usearch-f16": Candidate("usearch:cosine?dtype=f16", _USEARCH),
-    "usearch-f32": Candidate("usearch:cosine", _USEARCH),
     "annoy-10": Candidate("annoy:angular?trees=10", _ANNOY),
     "annoy-30": Candidate("annoy:angular?trees=30", _ANNOY),
     "annoy-100": Candidate("annoy:angular?trees=100", _ANNOY),
@@ -300,14 +299,6 @@ def _file_name(candidate: Candidate) -> str:
     return f"{kept}-{hashlib.sha256(repr(candidate).encode()).hexdigest()[:8]}"
 
 
-def milliseconds_at(rows: list[dict], recall: float) -> float | None:
-    """Of a query, between the two efforts whose recalls lie around this one; None where no effort finds as much."""
-    reached = np.maximum.accumulate([row["recall"] for row in rows])
-    if recall > reached[-1]:
-        return None
-    return float(np.interp(recall, reached, [row["milliseconds"] for row in rows]))
-
-
 def results(data: Data, candidates: dict[str, Candidate], again: bool, *flags: str) -> dict[str, dict]:
     """What was measured of each, from the file where that was done before."""
     found = {}
@@ -344,7 +335,9 @@ def compare_indexes(data: Data, found: dict[str, dict]) -> None:
     show(data, found)
     rows = {name: sufficient(pd.DataFrame(result["rows"]), ENOUGH) for name, result in found.items()}
     trees = {
-        name: result["rows"] for name, result in found.items() if name.startswith("annoy") and name != "annoy-manhattan"
+        name: pd.DataFrame(result["rows"])
+        for name, result in found.items()
+        if name.startswith("annoy") and name != "annoy-manhattan"
     }
     for name, row in rows.items():
         if name in REFERENCES:

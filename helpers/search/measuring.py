@@ -219,6 +219,15 @@ def sufficient(rows: pd.DataFrame, recall: float = 0.95) -> pd.Series:
     return rows.loc[enough.idxmax() if enough.any() else rows["recall"].idxmax()]
 
 
+def milliseconds_at(rows: pd.DataFrame, recall: float) -> float | None:
+    """Of a query that finds just so much, between the efforts around it; None where no effort finds as much.
+
+    rows : of one index at rising efforts, columns ``recall, milliseconds``.
+    """
+    reached = np.maximum.accumulate(rows["recall"])
+    return None if recall > reached.iloc[-1] else float(np.interp(recall, reached, rows["milliseconds"]))
+
+
 def estimated_bytes(spec: str, count: int, dim: int) -> int:
     """What `Index.nbytes` of an index will be, to within a tenth, without making one.
 

@@ -85,6 +85,15 @@ def test_the_least_effort_that_suffices_or_else_the_one_that_finds_most():
     assert measuring.sufficient(rows.iloc[[0]]).name == 3
 
 
+def test_time_at_a_recall_lies_between_those_of_the_efforts_around_it():
+    rows = pd.DataFrame({"recall": [0.5, 0.9, 0.8, 1.0], "milliseconds": [1.0, 2.0, 3.0, 5.0]}, index=[4, 5, 6, 7])
+    assert measuring.milliseconds_at(rows, 0.7) == pytest.approx(1.5)
+    assert measuring.milliseconds_at(rows, 0.95) == pytest.approx(4)
+    # The first effort is the least there is.
+    assert measuring.milliseconds_at(rows, 0.1) == 1
+    assert measuring.milliseconds_at(rows.iloc[:3], 0.95) is None
+
+
 def test_times_are_of_single_queries_and_of_a_batch():
     index = Slow(ranking(*[[0, 1]] * 60))
     found = measure(index, vectors_of(60), index.truth, 2)
