@@ -14,10 +14,11 @@ learnt without the queries. Queries are real pictures that are kept out of every
 
 Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
 libraries and the given vectors, which are mapped from a file; then it is measured at rising efforts until it finds
-0.99, saved, and opened memory-mapped by another process. A file that was just written is still in the system's memory,
-so opening is measured without a slow disk. One query is asked a call, with as many threads as the library takes by
-itself. What was measured is kept in the cache's ``benchmarks/indexes``: a run that was broken off goes on there, and
-says what is from before; ``--again`` measures anew.
+0.99, or three more efforts find next to nothing more; then saved, and opened memory-mapped by another process. A file
+that was just written is still in the system's memory, so opening is measured without a slow disk. One query is asked a
+call, with as many threads as the library takes by itself. What was measured is kept in the cache's
+``benchmarks/indexes``: a run that was broken off goes on there, and says what is from before; ``--again`` does all
+anew.
 
 The published system keeps a million vectors of 4096 numbers. They take 16 GB, and Annoy's file as much again, so here
 there are 200 thousand by default: `--count` takes more where memory and disk (three times the vectors) allow it. Its
@@ -263,7 +264,7 @@ def build_one(candidate: Candidate, folder: Path) -> dict:
         measured = measure(index.tune(**effort), queries, truth, K)
         rows.append(measured.row())
         say(f"  {measured.spec}: recall@{K} {measured.recall:.4f}, {measured.milliseconds:.3f} ms")
-        if measured.recall >= PLENTY:
+        if measured.recall >= PLENTY or (len(rows) > 3 and rows[-1]["recall"] - rows[-4]["recall"] < 0.001):
             break
     # It is opened at the effort that suffices.
     index.tune(**candidate.efforts[sufficient(pd.DataFrame(rows), ENOUGH).name])

@@ -9,6 +9,7 @@ import pytest
 
 from helpers import course, paths
 from helpers.evaluation.intervals import wilson_interval
+from helpers.search import measuring
 
 FIGURES = paths.ROOT / "figures"
 NOTEBOOKS = course.select(None)
@@ -26,7 +27,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(13)}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(14)}
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.stem)
@@ -177,3 +178,40 @@ def test_numbers_of_the_ladder_in_the_story_are_measured():
             row = rows.loc[task]
             assert (f"{row['before']:.3f} → {row['after']:.3f}" if not suffix else f"{task} {row['gain']:+.3f}") in told
             assert row["low"] > 0 and row["gain"] == table[table["task"] == task]["gain"].max()
+
+
+def test_numbers_of_the_indexes_in_the_story_are_measured():
+    told = story("13_indexes_at_scale")
+    table = pd.read_csv(FIGURES / "13_indexes_at_scale_trade_offs_full.csv")
+    assert sorted(set(table["count"])) == [10_000, 11_312, 100_000, 1_000_000]
+    real, table = table[table["count"] == 11_312], table[table["count"] == 1_000_000]
+    best = {name: measuring.sufficient(rows) for name, rows in table.groupby("index")}
+    exact, graph = best["exact"], best["hnsw"]
+    forests = [rows for name, rows in table.groupby("index") if name in ("annoy-10", "annoy-30", "annoy-100")]
+    annoy = min(measuring.milliseconds_at(rows, graph["recall"]) for rows in forests)
+    few = real[real["index"] == "exact"]["milliseconds"].iloc[0]
+    assert f"takes {few:.2f} ms among 11,312 real vectors, and {exact['milliseconds']:.1f} ms among" in told
+    time = graph["milliseconds"]
+    times = [exact["milliseconds"] / time, annoy / time]
+    assert f"finds {graph['recall']:.3f} of the true ten in {time:.2f} ms, {times[0]:.0f} times" in told
+    assert f"takes {annoy:.2f} ms to find as much, {times[1]:.1f} times as long" in told
+    assert (
+        f"{best['annoy-100']['open_seconds']:.1f} s to open where the graph takes {graph['open_seconds']:.2f}" in told
+    )
+    assert f"built in {graph['build_seconds']:.0f} s within {graph['peak'] / 1e9:.1f} GB" in told
+    assert f"bits a number stop at {table[table['index'] == 'usearch-i8']['recall'].max():.3f}" in told
+    # What an index is for, among a million.
+    assert graph["recall"] >= 0.95 and times[0] >= 20 and times[1] >= 5
+    assert graph["peak"] <= 6e9 and graph["open_seconds"] < 2
+
+
+def test_numbers_of_the_published_system_in_the_story_are_measured():
+    table = pd.read_csv(FIGURES / "13_indexes_at_scale_published_full.csv")
+    theirs = table[table["index"] == "published"].iloc[0]
+    ours = measuring.sufficient(table[table["index"] == "hnsw-f16"])
+    assert (
+        f"{theirs['count']:,} vectors of 4,096 numbers it finds {theirs['recall']:.3f} of the true ten in "
+        f"{theirs['milliseconds']:.2f} ms, and takes {theirs['open_seconds']:.1f} s to open; "
+        f"`faiss:hnsw?storage=float16` finds {ours['recall']:.3f} in {ours['milliseconds']:.2f} ms, and takes "
+        f"{ours['open_seconds']:.2f} s, in {ours['megabytes'] / theirs['megabytes']:.2f} times the memory"
+    ) in story("13_indexes_at_scale")

@@ -20,6 +20,13 @@ SMOKE = {
     "10_evaluation": {"MAX_QUERIES": 60, "RESAMPLES": 200},
     "11_metric_learning": {"EPOCHS": 2, "SEEDS": 1, "BLOCK_EPOCHS": 1, "MAX_CLASSES": 8},
     "12_re_ranking": {"MAX_QUERIES": 20, "ORIGINALS": 6, "DESCRIBER": "hsv-histogram"},
+    "13_indexes_at_scale": {
+        "SIZES": [1000, 2000],
+        "QUERIES": 30,
+        "BY_HAND": 2000,
+        "PUBLISHED": 1000,
+        "DESCRIBER": "hsv-histogram",
+    },
 }
 
 
