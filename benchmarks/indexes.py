@@ -162,7 +162,7 @@ def main() -> None:
         found = results(data, chosen, asked.again)
         compare_indexes(data, found)
     if asked.table:
-        table(data, found).to_csv(asked.table, index=False)
+        table(data, found).round(6).to_csv(asked.table, index=False)
     print(f"took {(time.perf_counter() - start) / 60:.1f} min")
 
 

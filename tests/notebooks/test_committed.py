@@ -159,7 +159,20 @@ def test_numbers_of_the_features_in_the_story_are_measured():
         assert f"{name} {short:.3f} against {plain:.3f}" in told
         assert table.loc[(name, "gem, 256 axes, whitened by 0.25"), ["difference low", "p"]].tolist() > [0, 0]
         assert table.loc[(name, "gem, 256 axes, whitened by 0.25"), "p"] < 0.01
+    ways = ("stage 4, average", "stage 3, gem")
+    sides = [score[f"Caltech-101, {which}", way] for which in ("of ImageNet", "others") for way in ways]
+    assert f"mAP {sides[0]:.3f} by the last stage's average, {sides[1]:.3f} by the third's GeM" in told
+    assert f"it is {sides[2]:.3f} and {sides[3]:.3f}: harder" in told
     lost = -table["difference"]
+    flat = lost.xs("stage 4, flatten", level=1).round(2)
+    assert (
+        f"loses {flat['photographs']:.2f} on the photographs, and {flat['faces (AT&T)']:.2f} on the faces and on"
+        in told
+    )
+    assert flat["faces (AT&T)"] == flat["Imagenette"]
+    gains = [-lost[name, "stage 4, flatten"] for name in ("Caltech-101", "drawings")]
+    assert f"gains: {gains[0]:.3f} on Caltech-101" in told and f"and {gains[1]:.3f} on the drawings" in told
+    assert score["Caltech-101", "stage 4, rmac"] > score["Caltech-101", "stage 4, flatten"]
     assert (
         f"cost {lost['photographs', 'plain axes, 256']:.3f} there, {lost['Caltech-101', 'plain axes, 256']:.3f} on"
         in told
@@ -213,5 +226,5 @@ def test_numbers_of_the_published_system_in_the_story_are_measured():
         f"{theirs['count']:,} vectors of 4,096 numbers it finds {theirs['recall']:.3f} of the true ten in "
         f"{theirs['milliseconds']:.2f} ms, and takes {theirs['open_seconds']:.1f} s to open; "
         f"`faiss:hnsw?storage=float16` finds {ours['recall']:.3f} in {ours['milliseconds']:.2f} ms, and takes "
-        f"{ours['open_seconds']:.2f} s, in {ours['megabytes'] / theirs['megabytes']:.2f} times the memory"
+        f"{ours['open_seconds']:.3f} s, in {ours['megabytes'] / theirs['megabytes']:.2f} times the memory"
     ) in story("13_indexes_at_scale")
