@@ -74,6 +74,15 @@ compile_extras() {
     fi
 }
 
+# Each of so many processes takes its part of the cores: more threads than cores are in each other's way.
+share_cores() {
+    local threads=1
+    if [[ "$1" =~ ^[1-9][0-9]*$ ]] && [ "$(getconf _NPROCESSORS_ONLN)" -gt "$1" ]; then
+        threads=$(($(getconf _NPROCESSORS_ONLN) / $1))
+    fi
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$threads}"
+}
+
 run_tests() {
     local options=() jobs="" parallel=() rest=() only="" notebooks=(notebooks)
     while [ $# -gt 0 ]; do
@@ -95,6 +104,7 @@ run_tests() {
     # Tests that were picked run in this process, where a debugger can stop them.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")
+        share_cores "${jobs:-2}"
     fi
     if [ ${#rest[@]} -gt 0 ]; then
         exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
