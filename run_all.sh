@@ -84,7 +84,7 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() jobs="" parallel=() rest=() only="" notebooks=(notebooks)
+    local options=() jobs="" parallel=() rest=() only="" notebooks=() number list path
     while [ $# -gt 0 ]; do
         case "$1" in
         --profile) options+=(--profile "$2") && shift 2 ;;
@@ -95,8 +95,6 @@ run_tests() {
     done
     if [ -n "$only" ]; then
         options+=(--only "$only")
-        notebooks=()
-        local number
         for number in ${only//,/ }; do
             notebooks+=(notebooks/"$number"_*.ipynb notebooks/solutions/"$number"_*.ipynb)
         done
@@ -110,7 +108,14 @@ run_tests() {
         exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
     .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
-    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside.
+    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside. The slow ones
+    # only where they were asked for.
+    if [ -z "$only" ]; then
+        list="$(.venv/bin/python -m helpers.course --quick)"
+        while IFS= read -r path; do
+            notebooks+=("$path")
+        done <<<"$list"
+    fi
     LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" --dist loadfile "${notebooks[@]}"
 }
 

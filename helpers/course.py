@@ -21,6 +21,8 @@ from helpers import paths
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
+#: Tests run a notebook of the sample profile again, cell by cell, if its last kept run took less.
+QUICK_SECONDS = 120
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
 
@@ -38,6 +40,8 @@ class Outcome:
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
     options = _parser().parse_args(arguments)
+    if options.quick:
+        return _print_quick()
     notebooks = select(options.only)
     if not notebooks:
         print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
@@ -80,6 +84,33 @@ def select(only: str | None) -> list[Path]:
     if unknown:
         return []
     return [path for path in notebooks if _number(path) in wanted]
+
+
+def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
+    """Every notebook, and whether its last kept run took less than `QUICK_SECONDS`, or there was none."""
+
+    def seconds(notebook: Path) -> float:
+        file = results / f"{notebook.stem}.json"
+        return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0
+
+    return {notebook: seconds(notebook) < QUICK_SECONDS for notebook in select(None)}
+
+
+def _print_quick() -> int:
+    """The quick ones and all solutions, a line each, for run_all.sh; aloud, those that are left out."""
+    notebooks = quick()
+    for path in [path for path, is_quick in notebooks.items() if is_quick] + sorted(
+        NOTEBOOKS.glob("solutions/*.ipynb")
+    ):
+        print(path)
+    slow = [_number(path) for path, is_quick in notebooks.items() if not is_quick]
+    if slow:
+        print(
+            f"NOT RUN AGAIN cell by cell: {', '.join(slow)}, which take longer than {QUICK_SECONDS} s each. They were "
+            f"run with few pictures; run_all.sh test --only {','.join(slow)} runs them whole.",
+            file=sys.stderr,
+        )
+    return 0
 
 
 def run(
@@ -233,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="run nothing, print what tests run again cell by cell")
     parser.add_argument(
         "--save",
         action="store_true",

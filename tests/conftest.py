@@ -53,6 +53,13 @@ def profile(pytestconfig):
 
 
 @pytest.fixture
+def slow(pytestconfig):
+    """Asked for by tests of what others of their kind stand for in the sample profile."""
+    if pytestconfig.getoption("--profile") != "full":
+        pytest.skip("NOT TESTED in the sample profile, for the time's sake: run_all.sh test --profile full tests/full")
+
+
+@pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """A cache that nobody else uses."""
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))

@@ -35,7 +35,9 @@ def made(name, pixels, calibrated):
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.ZOO if name != "resnet50"])
-def test_calibrated_networks_agree(name, pixels, monkeypatch):
+def test_calibrated_networks_agree(name, pixels, monkeypatch, request):
+    if name != "efficientnetv2l":  # the one that was seen to go wrong is always compared
+        request.getfixturevalue("slow")
     monkeypatch.setattr(compiled, "TOLERANCE", 0.01)
     reference = made(name, pixels, calibrated=True)
     network = compiled.fastest(lambda: reference, name, engine="openvino")

@@ -9,8 +9,8 @@ from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.ladder import first_search
 from helpers.evaluation.versions import compare
 from helpers.features import compression
-from helpers.features.describer import describer
 from helpers.features.projected import shipped
+from helpers.features.stages import stage_vectors
 from helpers.pictures import caltech101, imagenet
 from helpers.search.reciprocal import k_reciprocal
 
@@ -26,8 +26,8 @@ def vectors(request, resnet50):
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
     images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
     rules = protocol.queries_apart(images, f"{request.param}-apart")
-    average, gem = (by.describe(images, progress=False) for by in (resnet50, describer("resnet50-gem")))
-    return rules, average, gem
+    found = stage_vectors(images, poolings=("average", "gem"), progress=False)
+    return rules, found[4, "average"], found[4, "gem"]
 
 
 def test_whitened_gem_and_re_ranking_beat_the_average(vectors):

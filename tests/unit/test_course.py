@@ -1,5 +1,6 @@
 """The runner: which notebooks, the summary, time-outs."""
 
+import json
 import sys
 
 from helpers import course
@@ -15,6 +16,21 @@ def test_an_unknown_number_is_refused(capsys):
     assert course.select("00,77") == []
     assert course.main(["--only", "77"]) == 2
     assert "77" in capsys.readouterr().out
+
+
+def test_what_took_long_is_left_out_aloud(tmp_path, monkeypatch, capsys):
+    for stem, seconds in (("04_baseline_cnn", course.QUICK_SECONDS), ("05_transfer_learning", 1.5)):
+        (tmp_path / f"{stem}.json").write_text(json.dumps({"seconds": seconds}))
+    kept = course.quick(tmp_path)
+    assert list(kept) == course.select(None)
+    assert [path.name[:2] for path, is_quick in kept.items() if not is_quick] == ["04"]
+    monkeypatch.setattr(course, "quick", lambda: kept)
+    assert course.main(["--quick"]) == 0
+    said = capsys.readouterr()
+    left = [path for path in course.select(None) if path.name[:2] != "04"]
+    assert said.out.splitlines()[: len(left)] == [str(path) for path in left]
+    assert str(course.NOTEBOOKS / "solutions" / "04_baseline_cnn_solutions.ipynb") in said.out
+    assert "NOT RUN AGAIN cell by cell: 04," in said.err
 
 
 def test_summary_names_every_notebook_its_seconds_and_state():
