@@ -52,9 +52,12 @@ def profile(pytestconfig):
     return chosen
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slow(pytestconfig):
-    """Asked for by tests of what others of their kind stand for in the sample profile."""
+    """Asked for by tests that measure the full profile's numbers again for minutes, and have quicker ones beside them.
+
+    In the sample profile LFW is left to AT&T's faces and notebook 11, fine-tuning to the smoke run of notebook 05.
+    """
     if pytestconfig.getoption("--profile") != "full":
         pytest.skip("NOT TESTED in the sample profile, for the time's sake: run_all.sh test --profile full tests/full")
 

@@ -30,7 +30,7 @@ def seen(name, images):
 
 
 @pytest.fixture(scope="module")
-def on_lfw():
+def on_lfw(slow):
     return seen("lfw-leave-one-out", lfw.load())
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def task():
+def task(slow):
     """The frozen protocol, ResNet50's vectors of its pictures, and those of the people who may teach, with labels."""
     images = protocol.frozen("lfw-leave-one-out").bind(lfw.load())[1]
     rules, asked = protocol.frozen("lfw-unseen-people").bind(images)
