@@ -2,7 +2,7 @@
 # Sets up .venv from the lock, then runs the notebooks headless, or the tests.
 #
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
-#   ./run_all.sh test [--profile sample|full] [--only 00,10] [--jobs 2] [arguments of pytest]
+#   ./run_all.sh test [--slow] [--profile sample|full] [--only 00,10] [--jobs 2] [arguments of pytest]
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
@@ -84,10 +84,11 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() jobs="" parallel=() rest=() only="" notebooks=() number list path
+    local options=() jobs="" parallel=() rest=() only="" notebooks=() pace=quick number list path
     while [ $# -gt 0 ]; do
         case "$1" in
         --profile) options+=(--profile "$2") && shift 2 ;;
+        --slow) options+=(--slow) && pace=slow && shift ;;
         --jobs) jobs="$2" && shift 2 ;;
         --only) only="$2" && shift 2 ;;
         *) rest+=("$1") && shift ;;
@@ -108,14 +109,15 @@ run_tests() {
         exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
     .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
-    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside. The slow ones
-    # only where they were asked for.
+    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside. Slow ones
+    # where they were asked for.
     if [ -z "$only" ]; then
-        list="$(.venv/bin/python -m helpers.course --quick)"
+        list="$(.venv/bin/python -m helpers.course --list "$pace")"
         while IFS= read -r path; do
-            notebooks+=("$path")
+            [ -z "$path" ] || notebooks+=("$path")
         done <<<"$list"
     fi
+    [ ${#notebooks[@]} -gt 0 ] || return 0
     LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" --dist loadfile "${notebooks[@]}"
 }
 

@@ -40,8 +40,8 @@ class Outcome:
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
     options = _parser().parse_args(arguments)
-    if options.quick:
-        return _print_quick()
+    if options.list:
+        return _print_list(options.list)
     notebooks = select(options.only)
     if not notebooks:
         print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
@@ -96,20 +96,21 @@ def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool
     return {notebook: seconds(notebook) < QUICK_SECONDS for notebook in select(None)}
 
 
-def _print_quick() -> int:
-    """The quick ones and all solutions, a line each, for run_all.sh; aloud, those that are left out."""
+def _print_list(which: str) -> int:
+    """For run_all.sh, a line each: the quick ones and all solutions, or the slow ones; aloud, what is left out."""
     notebooks = quick()
-    for path in [path for path, is_quick in notebooks.items() if is_quick] + sorted(
-        NOTEBOOKS.glob("solutions/*.ipynb")
-    ):
-        print(path)
-    slow = [_number(path) for path, is_quick in notebooks.items() if not is_quick]
-    if slow:
-        print(
-            f"NOT RUN AGAIN cell by cell: {', '.join(slow)}, which take longer than {QUICK_SECONDS} s each. They were "
-            f"run with few pictures; run_all.sh test --only {','.join(slow)} runs them whole.",
-            file=sys.stderr,
-        )
+    slow = [path for path, is_quick in notebooks.items() if not is_quick]
+    if which == "slow":
+        wanted = slow
+    else:
+        wanted = [path for path in notebooks if path not in slow] + sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+        if slow:
+            print(
+                f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer "
+                "each and were run with few pictures: run_all.sh test --slow, as CI does.",
+                file=sys.stderr,
+            )
+    print(*wanted, sep="\n")
     return 0
 
 
@@ -264,7 +265,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
-    parser.add_argument("--quick", action="store_true", help="run nothing, print what tests run again cell by cell")
+    parser.add_argument(
+        "--list", choices=("quick", "slow"), help="run nothing, print what tests run again cell by cell"
+    )
     parser.add_argument(
         "--save",
         action="store_true",

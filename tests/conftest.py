@@ -14,6 +14,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks' smoke runs"
     )
+    parser.addoption(
+        "--slow", action="store_true", help="only the tests that measure for minutes and are else skipped aloud"
+    )
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
@@ -31,16 +34,26 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """``--only`` leaves out the tests of other notebooks; tests of no notebook stay."""
+    """Those marked slow alone, or all others; ``--only`` leaves out the tests of other notebooks."""
+    if config.getoption("--slow"):
+        _leave_out(config, items, [item for item in items if "slow" not in item.keywords])
+    else:
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip("NOT TESTED without --slow: it measures for minutes (CI does)"))
     if config.getoption("--only") is None:
         return
     wanted = {path.stem for path in course.select(config.getoption("--only"))}
     if not wanted:
         raise pytest.UsageError(f"no notebook matches --only {config.getoption('--only')}")
     others = {path.stem for path in course.select(None)} - wanted
-    left_out = [item for item in items if any(f"[{stem}" in item.name for stem in others)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    _leave_out(config, items, [item for item in items if any(f"[{stem}" in item.name for stem in others)])
+
+
+def _leave_out(config, items, others):
+    config.hook.pytest_deselected(items=others)
+    gone = set(others)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +63,6 @@ def profile(pytestconfig):
     if chosen == "full" and paths.mirror_dir() is None:
         pytest.skip("NOT TESTED: the full profile needs the data sets; set LOOKALIKE_MIRROR to their folder")
     return chosen
-
-
-@pytest.fixture(scope="session")
-def slow(pytestconfig):
-    """Asked for by tests that measure the full profile's numbers again for minutes, and have quicker ones beside them.
-
-    In the sample profile LFW is left to AT&T's faces and notebook 11, fine-tuning to the smoke run of notebook 05.
-    """
-    if pytestconfig.getoption("--profile") != "full":
-        pytest.skip("NOT TESTED in the sample profile, for the time's sake: run_all.sh test --profile full tests/full")
 
 
 @pytest.fixture

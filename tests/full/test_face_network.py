@@ -30,7 +30,7 @@ def seen(name, images):
 
 
 @pytest.fixture(scope="module")
-def on_lfw(slow):
+def on_lfw():
     return seen("lfw-leave-one-out", lfw.load())
 
 
@@ -48,6 +48,7 @@ def test_att_faces(name, queries, top_1, mean_ap):
 
 
 @needs_mirror
+@pytest.mark.slow
 def test_lfw_with_singletons_as_distractors(on_lfw):
     rules, _, vectors = on_lfw
     assert faces.without_face(vectors).sum() == 2
@@ -59,6 +60,7 @@ def test_lfw_with_singletons_as_distractors(on_lfw):
 
 
 @needs_mirror
+@pytest.mark.slow
 def test_lfw_same_or_different(on_lfw):
     rules, _, vectors = on_lfw
     among = verification.pairs(rules)
@@ -77,6 +79,7 @@ def test_lfw_same_or_different(on_lfw):
 
 
 @needs_mirror
+@pytest.mark.slow
 def test_lfw_open_set(on_lfw):
     """Ten splits of the people; one picture of each known person in the gallery, 250 unknown people a half."""
     _, pictures, vectors = on_lfw

@@ -23,7 +23,8 @@ def scored(rules, matrix):
     return metrics.evaluate(protocol.run(rules, matrix, open_index("exact:cosine")), rules)
 
 
-def test_tuning_the_last_block_lifts_imagenette(slow):
+@pytest.mark.slow
+def test_tuning_the_last_block_lifts_imagenette():
     """One epoch, both stages: mAP from 0.807 to at least 0.90 on pictures that were never learnt from."""
     rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
     learn = held_out.learnable(rules, images)

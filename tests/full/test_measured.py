@@ -26,7 +26,8 @@ def scores(name, images, by):
     return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
 
 
-def test_lfw_with_singletons_as_distractors(slow, resnet50):
+@pytest.mark.slow
+def test_lfw_with_singletons_as_distractors(resnet50):
     measured = scores("lfw-leave-one-out", lfw.load(), resnet50)
     assert measured.n_queries == 1443
     assert measured.mean("top-1") == pytest.approx(0.314, abs=0.01)

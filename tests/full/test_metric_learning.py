@@ -11,14 +11,17 @@ from helpers.networks.metric_losses import SupConLoss
 from helpers.pictures import lfw
 from helpers.search.index import open_index
 
-pytestmark = pytest.mark.skipif(
-    paths.mirror_dir() is None,
-    reason="NOT TESTED: metric learning's numbers need LFW; set LOOKALIKE_MIRROR to the data sets' folder",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        paths.mirror_dir() is None,
+        reason="NOT TESTED: metric learning's numbers need LFW; set LOOKALIKE_MIRROR to the data sets' folder",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
-def task(slow):
+def task():
     """The frozen protocol, ResNet50's vectors of its pictures, and those of the people who may teach, with labels."""
     images = protocol.frozen("lfw-leave-one-out").bind(lfw.load())[1]
     rules, asked = protocol.frozen("lfw-unseen-people").bind(images)

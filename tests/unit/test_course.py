@@ -25,7 +25,9 @@ def test_what_took_long_is_left_out_aloud(tmp_path, monkeypatch, capsys):
     assert list(kept) == course.select(None)
     assert [path.name[:2] for path, is_quick in kept.items() if not is_quick] == ["04"]
     monkeypatch.setattr(course, "quick", lambda: kept)
-    assert course.main(["--quick"]) == 0
+    assert course.main(["--list", "slow"]) == 0
+    assert capsys.readouterr().out.split() == [str(course.select("04")[0])]
+    assert course.main(["--list", "quick"]) == 0
     said = capsys.readouterr()
     left = [path for path in course.select(None) if path.name[:2] != "04"]
     assert said.out.splitlines()[: len(left)] == [str(path) for path in left]
