@@ -139,6 +139,13 @@ class AnnoyIndex(Index):
             ids[row, : len(places)], distances[row, : len(places)] = self._order[places], far
         return best_first(ids, 1 - distances**2 / 2 if self.metric == "cosine" else 0.0 - distances, k)
 
+    def _kept(self, ids):
+        by_id = np.argsort(self._order)
+        places = by_id[np.searchsorted(self._order[by_id], ids)]
+        # Not while trees are made: Annoy then lets go of the memory that it reads from.
+        with self._making:
+            return np.array([self._forest.get_item_vector(place) for place in places.tolist()], np.float32)
+
     def _state(self):
         if not len(self):
             return {}

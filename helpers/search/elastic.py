@@ -266,6 +266,12 @@ class ElasticIndex(RemoteIndex):
             found = self._client.mget(index=self._name, ids=asked, source_includes=["name", "path", "label"])["docs"]
             return {int(each["_id"]): Payload(**each["_source"]) for each in found if each["found"]}
 
+    def _fetch_vectors(self, ids):
+        with self._translated():
+            asked = [str(i) for i in ids.tolist()]
+            found = self._client.mget(index=self._name, ids=asked, source_includes=["vector"])["docs"]
+            return {int(each["_id"]): each["_source"]["vector"] for each in found if each["found"]}
+
     def _search(self, queries, k):
         if k > self.most:
             raise ValueError(f"elasticsearch gives at most {self.most} answers to a query, {k} were asked for")

@@ -301,6 +301,27 @@ class FaissIndex(Index):
             scores = np.clip(scores, -1, 1)
         return best_first(ids, scores, k)
 
+    def _kept(self, ids):
+        vectors = np.empty((len(ids), self.dim), np.float32)
+        if isinstance(self._index, faiss.IndexIDMap):
+            # FAISS's own way back from an id goes over all of them, one by one, for each that is asked for.
+            held = faiss.vector_to_array(self._index.id_map)
+            order = np.argsort(held, kind="stable")
+            places = order[np.searchsorted(held[order], ids)]
+            self._index.index.reconstruct_batch(places, vectors)
+            return vectors
+        lists = next(layer for layer in _layers(self._index) if isinstance(layer, faiss.IndexIVF))
+        held, where, offsets = _list_places(lists)
+        order = np.argsort(held, kind="stable")
+        places = order[np.searchsorted(held[order], ids)]
+        rows = np.empty((len(ids), lists.d), np.float32)
+        for row, place in zip(rows, places, strict=True):
+            lists.reconstruct_from_offset(int(where[place]), int(offsets[place]), faiss.swig_ptr(row))
+        if isinstance(self._index, faiss.IndexPreTransform):
+            self._index.reverse_chain(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(vectors))
+            return vectors
+        return rows
+
     def _write(self, write) -> None:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
 
@@ -329,6 +350,16 @@ def _train_briefly(codes: faiss.ProductQuantizer) -> None:
     codes.cp.niter = _PQ_ROUNDS
     codes.cp.max_points_per_centroid = _PQ_SAMPLE // codes.ksub
     codes.cp.min_points_per_centroid = 1
+
+
+def _list_places(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64 (n,) each: the ids that the lists hold, in which list each is, and at which place of it."""
+    inverted, sizes = lists.invlists, [lists.invlists.list_size(number) for number in range(lists.nlist)]
+    # A copy of each: what FAISS points to is its own.
+    ids = [faiss.rev_swig_ptr(inverted.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
+    held = np.concatenate(ids) if ids else np.empty(0, np.int64)
+    offsets = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.empty(0, np.int64)
+    return held, np.repeat(np.arange(lists.nlist), sizes), offsets
 
 
 def _layers(index: faiss.Index | None):

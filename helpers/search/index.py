@@ -62,8 +62,8 @@ class Index(ABC):
     Searching from several threads is safe, and so is adding or removing meanwhile: a search sees the index as it was
     before or after, and an `add` waits until the searches that run are done.
 
-    A backend sets the class attributes, and writes `_add`, `_remove`, `_search`, `_state`, `_restore` and `nbytes`;
-    what it is handed has been checked.
+    A backend sets the class attributes, and writes `_add`, `_remove`, `_search`, `_kept`, `_state`, `_restore` and
+    `nbytes`; what it is handed has been checked.
 
     Attributes
     ----------
@@ -230,6 +230,23 @@ class Index(ABC):
                 ids[:, :found], scores[:, :found] = self._search(queries, found)
         return Ranking(ids, scores)
 
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """float32 (n, dim): what is kept of these vectors, in the order asked; a copy.
+
+        For the cosine, a backend may keep vectors of length one. Numbers kept in fewer bits, and codes, come back as
+        what they stand for.
+
+        Raises
+        ------
+        KeyError : an id is not in the index.
+        """
+        with self._gate.together():
+            ids = _as_ids(ids)
+            absent = ids[~np.isin(ids, self._ids)]
+            if len(absent):
+                raise KeyError(f"no vector is kept of {_some(absent)}: not in the index")
+            return self._kept(ids) if len(ids) else np.empty((0, self.dim or 0), np.float32)
+
     def save(self, path: str | Path) -> Path:
         """Write everything into one file. What was there before stays until the new file is complete.
 
@@ -290,6 +307,10 @@ class Index(ABC):
         """
 
     @abstractmethod
+    def _kept(self, ids: np.ndarray) -> np.ndarray:
+        """int64 (n,) with n ≥ 1, all present, in any order and perhaps repeated → float32 (n, dim)."""
+
+    @abstractmethod
     def _state(self) -> "dict[str, np.ndarray | Streamed]":
         """All that has to be saved beside the ids, as named arrays."""
 
@@ -345,6 +366,9 @@ class StoredIndex(Index):
     def _remove(self, ids):
         self._vectors = self._buffer = self._vectors[~np.isin(self._ids, ids)]
         self._changed()
+
+    def _kept(self, ids):
+        return self._vectors[np.searchsorted(self._ids, ids)]
 
     def _state(self):
         return {"vectors": self._vectors}

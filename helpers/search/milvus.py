@@ -268,6 +268,10 @@ class MilvusIndex(RemoteIndex):
         rows = self._call("query", filter=f"id in {ids.tolist()}", output_fields=["id", "name", "path", "label"])
         return {row["id"]: Payload(row["name"], row["path"], row["label"]) for row in rows}
 
+    def _fetch_vectors(self, ids):
+        rows = self._call("query", filter=f"id in {ids.tolist()}", output_fields=["id", "vector"])
+        return {row["id"]: row["vector"] for row in rows}
+
     def _written(self, count):
         if self.path is not None and count >= self.flush_from:
             self._call("flush")

@@ -229,8 +229,8 @@ class RemoteIndex(Index):
     - `clear` drops the collection. An engine starts with an empty index, so clear one that holds something.
     - A search does not wait for an add that runs; it finds what is in by then.
 
-    A backend writes `_inspect`, `_pages`, `_create`, `_drop`, `_send`, `_erase`, `_present`, `_fetch` and `_search`,
-    which raise `TryAgain` or `ServerRefused`, and calls `refresh` when it is connected.
+    A backend writes `_inspect`, `_pages`, `_create`, `_drop`, `_send`, `_erase`, `_present`, `_fetch`,
+    `_fetch_vectors` and `_search`, which raise `TryAgain` or `ServerRefused`, and calls `refresh` when it is connected.
 
     Attributes
     ----------
@@ -347,9 +347,21 @@ class RemoteIndex(Index):
         """
         self._settle()
         ids = np.asarray(ids, np.int64).reshape(-1)
-        found: dict[int, Payload] = {}
-        for rows in chunks(np.zeros(len(ids), np.int64), self.chunk_bytes, 1000):
-            found |= self._ask(lambda rows=rows: self._fetch(ids[rows]))
+        return self._all_of(ids, self._fetch, np.zeros(len(ids), np.int64))
+
+    def vectors(self, ids):
+        self._settle()
+        return super().vectors(ids)
+
+    def _kept(self, ids):
+        sizes = np.full(len(ids), self.number_bytes * self.dim)
+        return np.array(self._all_of(ids, self._fetch_vectors, sizes), np.float32)
+
+    def _all_of(self, ids: np.ndarray, fetch: Callable[[np.ndarray], dict[int, T]], sizes: np.ndarray) -> list[T]:
+        """What the server keeps of each of these ids, in parts of so many bytes; KeyError where it has one no more."""
+        found: dict[int, T] = {}
+        for rows in chunks(sizes, self.chunk_bytes, 1000):
+            found |= self._ask(lambda rows=rows: fetch(ids[rows]))
         absent = [i for i in ids.tolist() if i not in found]
         if absent:
             raise KeyError(f"ids without a vector in {self.address}: {absent[:5]}{' …' if len(absent) > 5 else ''}")
@@ -388,6 +400,10 @@ class RemoteIndex(Index):
     @abstractmethod
     def _fetch(self, ids: np.ndarray) -> dict[int, Payload]:
         """The payloads of at most 1000 ids."""
+
+    @abstractmethod
+    def _fetch_vectors(self, ids: np.ndarray) -> dict[int, Sequence[float]]:
+        """The vectors of at most 1000 ids."""
 
     def _check(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """ValueError for what the server can't take, before anything is sent."""

@@ -58,6 +58,8 @@ class UsearchIndex(Index):
         self._graph: Graph | None = None
         # What the graph looks into, where it was loaded: USearch copies none of it.
         self._blob: np.ndarray | None = None
+        # The same once more, opened so that keys can be looked up; once a vector was asked for.
+        self._by_key: Graph | None = None
 
     @property
     def nbytes(self) -> int:
@@ -112,7 +114,7 @@ class UsearchIndex(Index):
         if self._blob is not None:
             graph = self._new_graph(self.dim)
             graph.load(memoryview(self._blob))
-            self._graph, self._blob = graph, None
+            self._graph, self._blob, self._by_key = graph, None, None
 
     def _add(self, vectors, ids):
         if not len(ids):
@@ -137,7 +139,7 @@ class UsearchIndex(Index):
         self._graph.remove(ids.astype(np.uint64))
 
     def _clear(self):
-        self._graph = self._blob = None
+        self._graph = self._blob = self._by_key = None
 
     def _search(self, queries, k):
         self._check_magnitude(queries)
@@ -158,6 +160,16 @@ class UsearchIndex(Index):
             # To USearch the zero vector is like itself.
             scores[~queries.any(axis=1)] = 0
         return best_first(ids, scores, k)
+
+    def _kept(self, ids):
+        graph = self._graph
+        if self._blob is not None:
+            if self._by_key is None:
+                graph = self._new_graph(self.dim)
+                graph.view(memoryview(self._blob))
+                self._by_key = graph
+            graph = self._by_key
+        return np.array(graph.get(ids.astype(np.uint64), dtype="f32"), np.float32).reshape(len(ids), self.dim)
 
     def _state(self):
         if self._graph is None:

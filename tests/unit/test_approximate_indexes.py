@@ -255,6 +255,33 @@ def test_ids_are_ones_own_and_survive(spec, trained, tmp_path):
 
 
 @every
+def test_vectors_come_back_by_id(spec, trained, tmp_path):
+    vectors, ids = clustered(400, 16), np.random.default_rng(3).permutation(900)[:400]
+    index = open_index(spec).add(vectors[:300], ids[:300]).add(vectors[300:], ids[300:])
+    for each in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
+        kept, asked = each.vectors(ids[::-7]), vectors[::-7]
+        if each.metric == "cosine":
+            kept, asked = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (kept, asked))
+        off = np.linalg.norm(kept - asked, axis=1) / np.linalg.norm(asked, axis=1)
+        # Two codes of a byte; a byte a number; float16; and float32.
+        most = 0.7 if "refine=none" in spec else 0.05 if "i" in spec.partition("=")[2][:1] else 2e-3
+        assert off.mean() < most and (off.mean() < 1e-6 or any(rough in spec for rough in (*ROUGH, "pq")))
+        with pytest.raises(KeyError, match="id 1000"):
+            each.vectors([int(ids[0]), 1000])
+
+
+@every_that_removes
+def test_vectors_of_those_that_stay(spec, trained):
+    vectors = clustered(400, 16)
+    index = open_index(spec).add(vectors)
+    before = index.vectors([9, 399])
+    index.remove(np.arange(0, 400, 2)).add(clustered(3, 16, 1), [0, 2, 4])
+    np.testing.assert_array_equal(index.vectors([9, 399]), before)
+    with pytest.raises(KeyError, match="id 10:"):
+        index.vectors([10])
+
+
+@every
 def test_adding_in_chunks_gives_the_same_ids(spec, trained):
     vectors, queries = clustered(600, 16), clustered(20, 16, 1)
     whole, chunks = open_index(spec).add(vectors), open_index(spec)

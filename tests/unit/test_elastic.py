@@ -386,6 +386,7 @@ def test_contents_are_found_again_by_whoever_opens_the_spec(server, monkeypatch)
     assert np.array_equal(second.ids, np.arange(10, 240, 10))
     assert [body.get("search_after") for body in server.bodies("_search")] == [None, [100], [200], [230]]
     assert second.payload([230, 10]) == [Payload("23", "p/23", 23), Payload("1", "p/1", 1)]
+    np.testing.assert_allclose(second.vectors([230, 10]), random_vectors(25, 3)[[23, 1]], atol=1e-6)
     with pytest.raises(KeyError, match="240"):
         second.payload([10, 240])
     assert second.add(random_vectors(1, 3)).ids[-1] == 231

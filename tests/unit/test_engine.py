@@ -13,6 +13,7 @@ from helpers.pictures.imageset import ImageSet, from_folder
 from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index
+from helpers.search.ranking import Ranking
 
 RED, ORANGE, GREEN, BLUE = (250, 0, 0), (250, 90, 0), (0, 250, 0), (0, 0, 250)
 COLOURS = {"warm/orange": ORANGE, "warm/red": RED, "cold/blue": BLUE, "cold/green": GREEN, "grey": (128, 128, 128)}
@@ -385,3 +386,50 @@ def test_a_readable_gallery_gives_no_warning(gallery):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Engine(MeanColour()).fit(gallery).query(gallery.paths[0])
+
+
+# ---- changes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", ["exact:euclidean", "faiss:hnsw?metric=euclidean", "annoy:euclidean"])
+def test_pictures_are_added_and_removed(index, gallery, tmp_path):
+    if index.startswith("annoy"):
+        pytest.importorskip("annoy", reason="NOT TESTED: Annoy is not installed (requirements-compiled.txt)")
+    engine = Engine(MeanColour(), index).fit(gallery)
+    save_picture(tmp_path / "more" / "warm" / "yellow.png", (250, 250, 0))
+    save_picture(tmp_path / "more" / "dark" / "black.png", (0, 0, 0))
+    (tmp_path / "more" / "dark" / "broken.png").write_bytes(b"no picture")
+    with pytest.warns(UnreadablePictureWarning, match="broken"):
+        assert engine.add(from_folder(tmp_path / "more")).tolist() == [5, 6]
+    assert [(a.id, a.class_name, a.label) for a in engine.query_id(6, 1)] == [(3, "warm", 1)]
+    assert engine.gallery.class_names == ("cold", "warm", "dark")
+    engine.remove([0, 3])
+    with pytest.raises(KeyError, match="id 3"):
+        engine.remove([1, 3])
+    assert len(engine) == 5 and engine.skipped.tolist() == [0, 3]
+    black = engine.query(np.zeros((4, 4, 3), np.uint8), 9)
+    assert names(black)[0] == "black" and {"blue", "orange"}.isdisjoint(names(black)) and "holds 5" in black.note
+    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColour())
+    assert loaded.index.spec == index and loaded.index.ids.tolist() == [1, 2, 4, 5, 6]
+    assert names(loaded.query(np.zeros((4, 4, 3), np.uint8), 9)) == names(black)
+
+
+def test_a_set_that_grows_keeps_its_rows_classes_and_keys(gallery, tmp_path):
+    before = gallery.keys
+    grown = gallery.extended([gallery.root / "x" / "new.png", tmp_path / "far.png", "y.png"], ["new", None, "warm"])
+    assert grown.keys == (*before, "x/new.png", (tmp_path / "far.png").as_posix(), "y.png")
+    assert grown.labels.tolist() == [*gallery.labels.tolist(), 2, -1, 1] and grown.class_names == (
+        "cold",
+        "warm",
+        "new",
+    )
+    assert gallery.extended([], []).keys == before and len(gallery) == 5
+
+
+def test_a_vector_asks_as_its_picture_does(engine, gallery):
+    picture = read_picture(gallery.paths[3])
+    by_picture = engine.query(picture, 3, exclude=[3])
+    for answers in (engine.query_vector(engine.describer.describe_arrays([picture])[0], 3, [3]), engine.query_id(3, 3)):
+        assert answers.answers == by_picture.answers
+    with pytest.raises(ValueError, match="below 5"):
+        engine.answers(Ranking([[5]], [[1.0]]))

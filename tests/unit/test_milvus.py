@@ -201,6 +201,9 @@ def test_payloads_are_kept_beside_the_vectors(opened):
     index.add(random_vectors(1, 2))
     assert index.payload(index.ids) == [*payload[::-1], Payload()]
     assert index.payload([]) == []
+    np.testing.assert_allclose(index.vectors([1199, 3]), random_vectors(1200, 2)[[0, 1196]], atol=1e-6)
+    with pytest.raises(KeyError, match="5000"):
+        index.vectors([3, 5000])
     with pytest.raises(KeyError, match="5000"):
         index.payload([3, 5000])
     with pytest.raises(ValueError, match="one for each of 1 vectors, got 2"):
