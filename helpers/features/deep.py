@@ -76,6 +76,9 @@ class NetworkDescriber(_DeepDescriber):
 
     weights = "imagenet"
 
+    #: What computes the embedding layer's map, once `maps` was called.
+    _mapper: KerasNetwork | CompiledNetwork | None = None
+
     def __init__(
         self, network: str, size: int | None = None, resize: str = "squash", batch_size: int = 32, engine: str = "auto",
         precision: str = "float32", pooling: str | None = None, stage: int | None = None,
@@ -107,6 +110,29 @@ class NetworkDescriber(_DeepDescriber):
 
     def _pooled(self, output):
         return POOLINGS[self._pooling](output) if self._pooling else output
+
+    @property
+    def pools(self) -> str | None:
+        """How places become the vector, a name in `POOLINGS`; None where a layer without any gives it (VGG's fc1)."""
+        return self._pooling or ("average" if self._layer == "avg_pool" else None)
+
+    def maps(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, size, size, 3) → float32 (b, h, w, channels): what is pooled to the vector, see ``pools``.
+
+        The embedding layer's own map takes a network of its own, which is built at the first call.
+
+        Raises
+        ------
+        ValueError : the vector is not pooled from places.
+        """
+        if self.pools is None:
+            raise ValueError(f"{self.name}: the layer {self._layer} is not pooled from a map; open it with a pooling")
+        if self._pooling:
+            self.prepare()
+            return self.network(pixels)
+        if self._mapper is None:
+            self._mapper = zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision)
+        return self._mapper(pixels)
 
 
 class ModelDescriber(_DeepDescriber):

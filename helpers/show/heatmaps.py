@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import UnreadablePicture, read_picture, resize
+
+#: float64 (256, 3), 0 … 255: from nothing to most, readable in grey, too.
+_COLOURS = colormaps["inferno"](range(256))[:, :3] * 255
 
 
 def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 6.5) -> Figure:
@@ -60,6 +65,37 @@ def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
                 )  # fmt: skip
         line[0].set_title(title, fontsize=9, loc="left")
     return figure
+
+
+def overlaid(
+    picture: np.ndarray, places: np.ndarray, highest: float | None = None, strength: float = 0.6
+) -> np.ndarray:
+    """A picture under its map: uint8 (height, width, 3), bright where a place adds most, dark where it adds nothing.
+
+    Parameters
+    ----------
+    picture : uint8 (height, width, 3), upright.
+    places : float (h, w), which cut the picture into equal parts, as `helpers.features.explain.why` gives them. Below
+        zero is as dark as zero.
+    highest : what is brightest; the map's own maximum by default. Give two maps the same to compare them.
+    strength : how much of the map's colours covers the picture, 0 … 1.
+
+    Raises
+    ------
+    ValueError : no such picture or map, or a strength outside 0 … 1.
+    """
+    picture, places = np.asarray(picture), np.asarray(places, np.float32)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(f"a picture must be uint8 (height, width, 3) RGB, got {picture.dtype} {picture.shape}")
+    if places.ndim != 2 or not places.size or not np.isfinite(places).all():
+        raise ValueError(f"a map must be (h, w) of finite numbers, got {places.shape}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+    highest = max(float(places.max()) if highest is None else highest, 1e-12)
+    # Linear between the middles of places: a curve would swing below zero beside a bright place.
+    wide = cv2.resize(np.clip(places / highest, 0, 1), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colours = _COLOURS[np.round(wide * 255).astype(np.uint8)]
+    return np.round(picture * (1 - strength) + colours * strength).astype(np.uint8)
 
 
 def gallery_map(

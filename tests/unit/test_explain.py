@@ -1,0 +1,268 @@
+"""Why two pictures are similar: exact shares of real networks, occlusion by hand, and where places lie in a picture."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from helpers.features import explain
+from helpers.features.deep import NetworkDescriber
+from helpers.features.describer import describer
+from helpers.features.explain import METHODS, PLACES, why
+from helpers.pictures import att_faces, reading, samples
+from helpers.show.heatmaps import overlaid
+
+SIDE = 160
+
+
+@pytest.fixture(scope="module")
+def photos():
+    every = samples.photos()
+    return [reading.read_picture(every.paths[row]) for row in range(0, len(every), 40)]
+
+
+@pytest.fixture(scope="module")
+def histogram():
+    return describer("hsv-histogram")
+
+
+def cosine(name_or_describer, first, second):
+    opened = describer(name_or_describer) if isinstance(name_or_describer, str) else name_or_describer
+    one, other = opened.describe_arrays([first, second]).astype(np.float64)
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def share_of_left(places):
+    """How much of what speaks for the answer lies in the left half of its map."""
+    speaks = np.maximum(places, 0)
+    half = np.clip(places.shape[1] / 2 - np.arange(places.shape[1]), 0, 1)
+    return float((speaks @ half).sum() / speaks.sum())
+
+
+def collages(photos):
+    """(query, a collage that holds it on one side and another photograph on the other, is it on the left)."""
+    for one, other in zip(photos, photos[1:] + photos[:1], strict=True):
+        halves = [reading.resize(picture, SIDE) for picture in (one, other)]
+        yield one, np.concatenate(halves, axis=1), True
+        yield one, np.concatenate(halves[::-1], axis=1), False
+
+
+# ---- shares -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", [None, "max", "gem"])
+def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, pooling):
+    opened = resnet50 if pooling is None else describer(f"resnet50-{pooling}")
+    found = why(opened, photos[0], photos[1])
+    assert found.method == "shares" and found.borders == (0, 0)
+    assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
+    for places in (found.query_map, found.answer_map):
+        assert places.dtype == np.float32 and places.shape == (7, 7)
+        assert places.sum() == pytest.approx(found.similarity, abs=1e-4)
+        # They are not simply spread evenly.
+        assert places.max() > 1.5 * places.mean()
+
+
+@pytest.mark.parametrize("pooling", explain._PARTS)
+def test_parts_of_a_map_sum_to_what_pooling_gives(pooling):
+    from helpers.features.pooling import POOLINGS
+
+    # Whole numbers repeat, and channel 3 is silent.
+    fmap = np.random.default_rng(0).integers(0, 4, (5, 8, 16)).astype(np.float32)
+    fmap[:, :, 3] = 0
+    parts = explain._PARTS[pooling](fmap.astype(np.float64))
+    assert parts.shape == fmap.shape
+    assert np.allclose(parts.sum(axis=(0, 1)), POOLINGS[pooling](fmap[None])[0], atol=1e-5)
+
+
+def test_the_maximum_is_where_it_is_and_shared_by_those_that_have_it():
+    fmap = np.array([[[3.0, 1.0], [0.0, 1.0]], [[3.0, 0.0], [2.0, 0.0]]])
+    assert explain._maximum_parts(fmap).tolist() == [[[1.5, 0.5], [0.0, 0.5]], [[1.5, 0.0], [0.0, 0.0]]]
+
+
+def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
+    asked = collages(photos[:4])
+    lefts = [(share_of_left(why(resnet50, query, both).answer_map), left) for query, both, left in asked]
+    # 0.5 would be blind; measured 0.55 to 0.79.
+    assert all((share > 0.5) == left for share, left in lefts), lefts
+    assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
+
+
+@pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
+def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
+    """Of a tall picture in a square, borders have their share, and what was cut away has none."""
+    tall = reading.resize(photos[1], (240, 106))
+    opened = NetworkDescriber("resnet50", resize=rule)
+    found = why(opened, tall, photos[2])
+    assert found.query_map.shape == shape
+    assert found.similarity == pytest.approx(cosine(opened, tall, photos[2]), abs=1e-5)
+    if rule == "pad":
+        assert found.borders[0] != 0
+        assert found.query_map.sum() + found.borders[0] == pytest.approx(found.similarity, abs=1e-4)
+    else:
+        assert found.borders == (0, 0)
+        assert found.query_map.sum() == pytest.approx(found.similarity, abs=1e-4)
+        assert not found.query_map[:4].any() and not found.query_map[-4:].any() and found.query_map[9].any()
+
+
+@pytest.mark.parametrize("rule", reading.RESIZE_RULES)
+@pytest.mark.parametrize("shape", [(200, 200), (120, 300), (331, 97), (40, 1500)])
+def test_places_are_where_resizing_puts_them(rule, shape):
+    """A red field in the middle of a picture is looked for where it was said to be."""
+    # Cropped, a ribbon keeps little of its length; padded, few pixels of its width.
+    parts = [(0.3, 0.7) if side == min(shape) else (0.47, 0.54) for side in shape]
+    field = [(round(start * side), round(end * side)) for (start, end), side in zip(parts, shape, strict=True)]
+    picture = np.zeros((*shape, 3), np.uint8)
+    picture[field[0][0] : field[0][1], field[1][0] : field[1][1], 0] = 255
+    size = 224
+    seen = reading.resize(picture, size, rule)
+    red = (seen[:, :, 0] > 127) & (seen[:, :, 1] < 127)
+    for axis, (start, end) in enumerate(explain._spans(shape, size, rule)):
+        there = np.flatnonzero(red.any(axis=1 - axis))
+        expected = [size * (start + (end - start) * edge / shape[axis]) for edge in field[axis]]
+        assert there[0] == pytest.approx(max(0, expected[0]), abs=1.5)
+        assert there[-1] + 1 == pytest.approx(min(size, expected[1]), abs=1.5)
+
+
+def test_laid_over_a_picture_no_amount_is_lost():
+    places = np.random.default_rng(0).normal(size=(7, 7))
+    assert np.allclose(explain._over_picture(places, (90, 300), 224, "squash"), places)
+    cropped = explain._over_picture(places, (224, 448), 224, "crop")
+    assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(places.sum())
+    # Padded to a third: the picture lies in the rows from 2⅓ to 4⅔.
+    padded = explain._over_picture(places, (75, 225), 225, "pad")
+    assert padded.shape == (2, 7)
+    assert padded.sum() == pytest.approx(places[3:4].sum() + (places[2] + places[4]).sum() * 2 / 3)
+
+
+def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
+    """VGG's fc1 has no places; its pooled maps have."""
+    monkeypatch.setattr("helpers.networks.weights.origin", lambda name: {"source": "", "sha256": "0"})
+    assert describer("vgg16").pools is None and describer("vgg16-max").pools == "max"
+    assert describer("efficientnetv2l").pools == "average" and describer("resnet50-rmac").pools == "rmac"
+    with pytest.raises(ValueError, match="fc1 is not pooled"):
+        describer("vgg16").maps(np.zeros((1, 224, 224, 3), np.uint8))
+
+
+# ---- occlusion ----------------------------------------------------------------------------------------
+
+
+def test_occlusion_by_hand(histogram, photos):
+    query, answer = photos[0], reading.resize(photos[1], (140, 70))
+    found = why(histogram, query, answer, places=32)
+    before = cosine(histogram, query, answer)
+    assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
+    # Twice as high as wide: 8 × 4 places of 17.5 pixels, patches of twice that side.
+    assert found.answer_map.shape == (8, 4)
+    for place, rows, columns in (
+        ((0, 0), (0, 26), (0, 26)),
+        ((3, 2), (44, 79), (26, 61)),
+        ((7, 3), (114, 140), (44, 70)),
+    ):
+        covered = answer.copy()
+        covered[rows[0] : rows[1], columns[0] : columns[1]] = 127
+        assert found.answer_map[place] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), place
+
+
+def test_occlusion_of_a_collage_finds_the_half_that_was_asked_for(histogram, photos):
+    lefts = [(share_of_left(why(histogram, query, both).answer_map), left) for query, both, left in collages(photos)]
+    assert all((share > 0.5) == left for share, left in lefts), lefts
+    assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.65
+
+
+@pytest.mark.parametrize("third", [0, 1, 2])
+@pytest.mark.parametrize("wide", [True, False])
+def test_in_a_long_picture_it_is_the_right_third(histogram, wide, third):
+    """The describer squashes; the map lies over the picture as it is, in places that are about square."""
+    query = np.full((90, 90, 3), (200, 30, 30), np.uint8)
+    strip = [np.full((90, 90, 3), (30, 60, 200), np.uint8)] * 3
+    strip[third] = query
+    found = why(histogram, query, np.concatenate(strip, axis=1 if wide else 0), places=27)
+    assert found.answer_map.shape == ((3, 9) if wide else (9, 3))
+    along = found.answer_map.sum(axis=0 if wide else 1)
+    assert np.argmax(along) // 3 == third
+    assert along[3 * third : 3 * third + 3].min() > 0 and along.sum() < 3 * along[3 * third : 3 * third + 3].sum()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_distances_fall_where_it_matters_too(histogram, photos, metric):
+    query, both, left = next(collages(photos))
+    found = why(histogram, query, both, metric)
+    one, other = histogram.describe_arrays([query, both]).astype(np.float64)
+    distance = np.abs(one - other).sum() if metric == "manhattan" else np.linalg.norm(one - other)
+    assert found.method == "occlusion" and found.similarity == pytest.approx(-distance)
+    assert (share_of_left(found.answer_map) > 0.5) == left
+
+
+def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
+    opened, described = describer("pixels"), []
+    monitored = opened.describe_arrays
+    opened.describe_arrays = lambda pictures: described.extend(pictures) or monitored(pictures)
+    large, ribbon = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
+    found = why(opened, large, ribbon)
+    assert found.query_map.size <= PLACES and found.query_map.shape == (6, 8)
+    assert found.answer_map.shape[0] == 1 and found.answer_map.size <= PLACES
+    assert len(described) <= 2 * PLACES + 4
+    # What is covered many times is small, but the similarity is that of the pictures as they are.
+    assert max(max(picture.shape) for picture in described[4:]) <= 640
+    assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
+
+
+def test_a_face_that_is_covered_is_nobodys_and_no_warning():
+    faces = att_faces.load()
+    one, other = (reading.read_picture(path) for path in faces.paths[:2])
+    opened = describer("dlib-face", size=250)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = why(opened, one, other, places=4)
+    assert found.similarity > 0.9
+    # A patch of twice a place's side over one of 2 × 2 leaves no face: all of the similarity is gone.
+    assert found.query_map.max() == pytest.approx(found.similarity, abs=1e-6)
+
+
+def test_one_colour_says_the_same_everywhere(histogram):
+    plain = np.full((50, 50, 3), 255, np.uint8)
+    found = why(histogram, plain, plain, places=9)
+    assert found.similarity == pytest.approx(1) and found.query_map.shape == (3, 3)
+    assert np.allclose(found.query_map, found.answer_map) and (found.query_map > 0).all()
+
+
+def test_bad_input_is_named(histogram, photos):
+    with pytest.raises(ValueError, match="no metric 'hamming'; there are: cosine, euclidean, manhattan"):
+        why(histogram, photos[0], photos[1], "hamming")
+    for places in (0, 2.5, True):
+        with pytest.raises(ValueError, match="places must be a whole number"):
+            why(histogram, photos[0], photos[1], places=places)
+    for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
+        with pytest.raises(ValueError, match="a picture must be uint8"):
+            why(histogram, photos[0], bad)
+    assert set(METHODS) == {"shares", "occlusion"} and all(METHODS.values())
+
+
+# ---- the overlay --------------------------------------------------------------------------------------
+
+
+def test_the_overlay_is_bright_where_the_map_is(photos):
+    picture = np.full((60, 120, 3), 128, np.uint8)
+    places = np.zeros((2, 4), np.float32)
+    places[0, 3], places[1, 0] = 0.5, -3
+    shown = overlaid(picture, places)
+    assert shown.shape == picture.shape and shown.dtype == np.uint8
+    light = shown.mean(axis=2)
+    assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
+    # Nothing and "against" are equally dark.
+    assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
+    assert overlaid(picture, places, highest=1).mean() < shown.mean()
+    assert np.array_equal(overlaid(photos[0], np.ones((7, 7)), strength=0), photos[0])
+    assert np.array_equal(overlaid(picture, np.zeros((2, 4))), overlaid(picture, np.full((2, 4), -1)))
+
+
+def test_what_is_no_picture_or_map_is_refused(photos):
+    for picture, places, strength, what in (
+        (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "a picture must be"),
+        (photos[0], np.ones(4), 0.5, "a map must be"),
+        (photos[0], np.full((2, 2), np.nan), 0.5, "a map must be"),
+        (photos[0], np.ones((2, 2)), 1.5, "strength"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            overlaid(picture, places, strength=strength)

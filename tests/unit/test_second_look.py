@@ -1,0 +1,316 @@
+"""A second look by name: against numpy and the modules behind it, on real pictures, and what must never come back."""
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.features.keypoints import extract, extract_set
+from helpers.pictures import samples
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.known_items import Change
+from helpers.pictures.reading import UnreadablePictureWarning, read_picture, resize
+from helpers.search import second_look as module
+from helpers.search.diffusion import diffused
+from helpers.search.engine import Engine
+from helpers.search.index import METRIC_NAMES
+from helpers.search.reciprocal import k_reciprocal
+from helpers.search.second_look import NAMES, SECOND_LOOKS, SHORT, names_for, second_look
+
+#: A row of the sample that has many keypoints.
+TURNED = 52
+BY_VECTORS = [name for name in NAMES if not SECOND_LOOKS[name].needs_picture]
+REORDERED = ["k-reciprocal", "diffusion", "keypoints"]
+
+
+class Given:
+    """Describes picture *i* of a set by row *i* of an array."""
+
+    name = fingerprint = "given"
+
+    def __init__(self, vectors):
+        self.vectors, self.dim = np.asarray(vectors, np.float32), np.shape(vectors)[1]
+
+    def describe(self, images, **_):
+        return self.vectors
+
+
+def engine_of(vectors, index="exact:cosine"):
+    files = tuple(f"{row}.png" for row in range(len(vectors)))
+    return Engine(Given(vectors), index).fit(ImageSet("given", files, np.full(len(vectors), -1), ()))
+
+
+def drawn(n=60, d=8, seed=0):
+    return np.random.default_rng(seed).normal(0.3, 1, (n, d)).astype(np.float32)
+
+
+def length_one(vectors):
+    vectors = np.asarray(vectors, np.float64)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """More pictures than the short list: photographs and, of no class, others."""
+    images = samples.with_distractors()
+    return Engine("hsv-histogram", "exact:cosine").fit(images.subset(range(0, len(images), 3)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known_keypoints():
+    """Keypoints of a picture are looked for once, as many tests ask for the same."""
+    known = {}
+
+    def remembered(images, **settings):
+        new = [row for row, path in enumerate(images.paths) if (path, path.is_file()) not in known]
+        found = extract_set(images.subset(new), **settings)
+        known.update(zip([(images.paths[row], images.paths[row].is_file()) for row in new], found, strict=True))
+        return [known[path, path.is_file()] for path in images.paths]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "extract_set", remembered)
+        yield
+
+
+@pytest.fixture(scope="module")
+def asked(sample):
+    """(picture, its vector): a photograph of the gallery on its side, in a grey frame."""
+    picture = Change("rotation", 75)(read_picture(sample.gallery.paths[TURNED]), np.random.default_rng(0))
+    return picture, sample.describer.describe_arrays([picture])[0]
+
+
+# ---- what holds for all -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
+def test_none_is_the_plain_search(metric):
+    vectors = drawn()
+    engine = engine_of(vectors, f"exact:{metric}")
+    for query, exclude in ((vectors[3], None), (-vectors[5], [5, 9])):
+        plain = engine.query_vector(query, 12, exclude).ranking
+        found = second_look(engine, query, 12, exclude=exclude)
+        assert np.array_equal(found.ids, plain.ids) and np.array_equal(found.scores, plain.scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
+    """The gallery is larger than the short list; k from 1 to more than there is."""
+    picture, vector = asked
+    n = len(sample)
+    assert n > SHORT + 30
+    whole = second_look(sample, vector, n + 7, name, [30, 32], picture)
+    assert whole.ids.shape == (1, n + 7) and (whole.ids[0, -9:] == -1).all()
+    ids = whole.ids[0, :-9]
+    assert sorted(ids.tolist()) == sorted(set(range(n)) - {30, 32})
+    assert np.isfinite(whole.scores[0, :-9]).all()
+    for k in (1, 10, SHORT, SHORT + 1, 120):
+        found = second_look(sample, vector, k, name, [30, 32], picture)
+        assert np.array_equal(found.ids[0], ids[:k]) and np.allclose(found.scores, whole.scores[:, :k])
+    if name in REORDERED:
+        plain = sample.query_vector(vector, n, [30, 32]).ranking.ids[0]
+        assert sorted(ids[:SHORT]) == sorted(plain[:SHORT]) and not np.array_equal(ids[:SHORT], plain[:SHORT])
+        assert np.array_equal(ids[SHORT:], plain[SHORT:])
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(BY_VECTORS), st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 30)
+)
+def test_small_galleries_and_copies_of_pictures(name, n, k, seed, gone):
+    """Whatever is excluded, up to everything, stays away; all else comes, once."""
+    rng = np.random.default_rng(seed)
+    vectors = drawn(n, 3, seed)[rng.integers(0, n, n)]
+    exclude = rng.permutation(n)[:gone]
+    found = second_look(engine_of(vectors), vectors[0], k, name, exclude)
+    left = n - min(gone, n)
+    there = found.ids[0][found.ids[0] >= 0]
+    assert found.ids.shape == (1, k) and len(there) == min(k, left)
+    assert not np.isin(there, exclude).any() and len(np.unique(there)) == len(there)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+def test_what_is_excluded_has_no_say(sample, asked, name):
+    """The answers are those of a gallery without it."""
+    picture, vector = asked
+    gone = sample.query_vector(vector, 5).ranking.ids[0]
+    kept = np.setdiff1d(np.arange(len(sample)), gone)
+    smaller = Engine(sample.describer, "exact:cosine").fit(sample.gallery.subset(kept))
+    found = second_look(sample, vector, 120, name, gone, picture)
+    expected = second_look(smaller, vector, 120, name, None, picture)
+    assert np.array_equal(found.ids[0], kept[expected.ids[0]])
+    assert np.allclose(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("name", BY_VECTORS)
+def test_ids_need_not_be_all_rows(name):
+    """After pictures were removed, ids have holes."""
+    vectors = drawn(70)
+    engine = engine_of(vectors)
+    engine.remove(range(0, 70, 3))
+    kept = np.flatnonzero(np.arange(70) % 3)
+    found = second_look(engine, vectors[0], 20, name)
+    assert np.array_equal(found.ids[0], kept[second_look(engine_of(vectors[kept]), vectors[0], 20, name).ids[0]])
+
+
+@pytest.mark.parametrize("spec", ["faiss:flat?storage=int8", "faiss:hnsw", "usearch:cosine?dtype=f16"])
+@pytest.mark.parametrize("name", BY_VECTORS)
+def test_indexes_that_compress_or_approximate(spec, name):
+    """Their own scores are not quite the cosines of the vectors that they give back."""
+    vectors = drawn(1100, 32)
+    found = second_look(engine_of(vectors, spec), vectors[7], 120, name)
+    exact = second_look(engine_of(vectors), vectors[7], 120, name)
+    assert found.ids[0, 0] == 7
+    assert len(np.intersect1d(found.ids[0, :20], exact.ids[0, :20])) >= 15
+
+
+@pytest.mark.parametrize("name", BY_VECTORS)
+def test_codes_whose_scores_are_no_cosines_are_no_obstacle(name):
+    """What a code stands for is not of length one, and FAISS's scores are products with just that."""
+    vectors = drawn(1100, 32)
+    engine = engine_of(vectors, "faiss:pq?bytes=8&refine=none")
+    scores = engine.query_vector(vectors[7], SHORT).ranking
+    kept = length_one(engine.index.vectors(scores.ids[0])) @ length_one(vectors[7])
+    assert np.abs(scores.scores[0, 0] - kept[0]) > 0.01
+    found = second_look(engine, vectors[7], SHORT, name).ids[0]
+    assert len(np.intersect1d(found, scores.ids[0])) > SHORT / 2 and 7 in found[:5]
+
+
+# ---- one by one ---------------------------------------------------------------------------------------
+
+
+def test_expansion_against_numpy():
+    """The mean of the query and its first two, asked of the whole gallery."""
+    vectors, query = drawn(), np.arange(1.0, 9)
+    units = length_one(vectors)
+    near = units[np.argsort(-units @ length_one(query))[:2]]
+    scores = units @ length_one(length_one(query) + near.sum(axis=0))
+    found = second_look(engine_of(vectors), query, 25, "expansion")
+    assert found.ids[0].tolist() == np.argsort(-scores)[:25].tolist()
+    assert found.scores[0] == pytest.approx(np.sort(scores)[::-1][:25], abs=1e-6)
+
+
+def test_alpha_expansion_against_numpy():
+    """The first five, each times the third power of its cosine."""
+    vectors, query = drawn(), np.arange(1.0, 9)
+    units, own = length_one(vectors), length_one(query)
+    near = units[np.argsort(-units @ own)[:5]]
+    scores = units @ length_one(own + ((near @ own) ** 3) @ near)
+    found = second_look(engine_of(vectors), query, 25, "alpha-expansion")
+    assert found.ids[0].tolist() == np.argsort(-scores)[:25].tolist()
+    assert found.scores[0] == pytest.approx(np.sort(scores)[::-1][:25], abs=1e-6)
+
+
+def test_expansion_finds_what_the_first_question_did_not():
+    """From 0° the third is at -25°; from the mean of 0°, 20° and 24°, which is about 15°, it is the one at 41°."""
+    angles = np.radians([20, 24, -25, 41, 180])
+    engine = engine_of(np.column_stack([np.cos(angles), np.sin(angles)]))
+    assert second_look(engine, [1.0, 0.0], 3).ids.tolist() == [[0, 1, 2]]
+    assert second_look(engine, [1.0, 0.0], 3, "expansion").ids.tolist() == [[0, 1, 3]]
+
+
+@pytest.mark.parametrize("n", [40, SHORT])
+def test_where_the_short_list_is_the_gallery_all_is_as_in_the_modules_behind(n):
+    vectors, query = drawn(n), np.arange(1.0, 9)
+    engine = engine_of(vectors)
+    ranking = engine.index.search(query[None], n)
+    expected = k_reciprocal(ranking, query[None], vectors, engine.index.search(vectors, 21))
+    found = second_look(engine, query, n, "k-reciprocal")
+    assert np.array_equal(found.ids, expected.ids) and np.allclose(found.scores, expected.scores, atol=1e-6)
+    expected = diffused(ranking, engine.index.search(vectors, 11))
+    found = second_look(engine, query, n, "diffusion")
+    assert np.array_equal(found.ids, expected.ids) and np.allclose(found.scores, expected.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["k-reciprocal", "diffusion"])
+def test_a_group_that_hangs_together_comes_before_strays_that_are_nearer(name):
+    """One thing, seen from 0° to 60°; 25 pictures of another are all at 45°, nearer than the last of the first."""
+    rng = np.random.default_rng(0)
+    angles = np.radians(np.linspace(0, 60, 25))
+    vectors = np.zeros((100, 10))
+    vectors[:25, 0], vectors[:25, 1] = np.cos(angles), np.sin(angles)
+    vectors[25:50, [0, 2]] = np.sqrt(0.5)
+    vectors[50:, 3:] = rng.normal(size=(50, 7))
+    vectors += rng.normal(scale=0.01, size=vectors.shape)
+    engine = engine_of(vectors)
+    assert (second_look(engine, np.eye(10)[0], 25).ids < 25).sum() < 20
+    assert (second_look(engine, np.eye(10)[0], 25, name).ids < 25).all()
+
+
+@pytest.mark.parametrize(("change", "tries"), [(Change("crop", 0.6), 3), (Change("rotation", 75), 1)])
+def test_keypoints_put_a_copy_first_where_colours_do_not(sample, change, tries):
+    """A part of a photograph, or one that was turned on grey, has other colours, and the same keypoints."""
+    lost, found = [], []
+    for row in range(0, len(sample), 3 // tries):
+        picture = read_picture(sample.gallery.paths[row])
+        for seed in range(tries):
+            copy = change(picture, np.random.default_rng(seed))
+            vector = sample.describer.describe_arrays([copy])[0]
+            if row in second_look(sample, vector, 50).ids[0, 1:] and len(extract(copy)) >= 60:
+                lost.append(row)
+                found.append(second_look(sample, vector, 1, "keypoints", picture=copy).ids[0, 0])
+    assert len(lost) >= 6 and np.mean(np.array(found) == lost) >= 0.9, (lost, found)
+
+
+def test_a_picture_that_is_gone_keeps_its_place(tmp_path):
+    """It is counted and named, and the others are compared all the same."""
+    chosen = samples.photos().subset(range(0, 200, 10))
+    paths = [shutil.copy(path, tmp_path / f"{row:02}{path.suffix}") for row, path in enumerate(chosen.paths)]
+    engine = Engine("hsv-histogram").fit(ImageSet("mine", tuple(paths), chosen.labels, chosen.class_names))
+    picture = read_picture(paths[5])
+    vector = engine.describer.describe_arrays([picture])[0]
+    before = second_look(engine, vector, 20).ids[0].tolist()
+    (tmp_path / "05.jpg").unlink()
+    with pytest.warns(UnreadablePictureWarning, match="1 of 20 pictures could not be read"):
+        found = second_look(engine, vector, 20, "keypoints", picture=picture)
+    assert sorted(found.ids[0].tolist()) == sorted(before) and found.scores[0, 0] >= 0
+
+
+def test_large_pictures_are_looked_at_in_small(sample, asked, monkeypatch):
+    """Keypoints of a scan of 12 megapixels take no longer, and still find it."""
+    seen = []
+    monkeypatch.setattr(module, "extract", lambda picture: seen.append(picture.shape) or extract(picture))
+    picture, vector = asked
+    found = second_look(sample, vector, 3, "keypoints", picture=resize(picture, (1600, 1200)))
+    assert seen == [(640, 480, 3)] and found.ids.shape == (1, 3)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["expansion", "alpha-expansion", "k-reciprocal", "diffusion"])
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_distances_are_refused_by_what_is_made_for_cosines(name, metric):
+    with pytest.raises(
+        ValueError, match=f"{name} is made for cosines, this index measures {metric}.*none or keypoints"
+    ):
+        second_look(engine_of(drawn(), f"exact:{metric}"), np.ones(8), 5, name)
+
+
+def test_bad_input_is_named(sample, asked):
+    picture, vector = asked
+    with pytest.raises(ValueError, match="no second look is called 'magic'; there are: none, expansion"):
+        second_look(sample, vector, 5, "magic")
+    with pytest.raises(ValueError, match="give the query's picture"):
+        second_look(sample, vector, 5, "keypoints")
+    with pytest.raises(ValueError, match="a picture must be uint8"):
+        second_look(sample, vector, 5, "keypoints", picture=picture / 255)
+    with pytest.raises(RuntimeError, match="fit"):
+        second_look(Engine("hsv-histogram"), vector, 5)
+    for name in NAMES:
+        with pytest.raises(ValueError, match="k must be"):
+            second_look(sample, vector, 0, name, picture=picture)
+        with pytest.raises(ValueError, match="can't be excluded"):
+            second_look(sample, vector, 5, name, [10**6], picture)
+        with pytest.raises(ValueError, match="100 numbers|must have shape"):
+            second_look(sample, np.ones(100), 5, name, picture=picture)
+
+
+def test_what_a_list_shows():
+    assert NAMES == ("none", "expansion", "alpha-expansion", "k-reciprocal", "diffusion", "keypoints")
+    assert names_for("cosine") == NAMES and names_for("cosine", picture=False) == NAMES[:-1]
+    assert names_for("euclidean") == ("none", "keypoints") and names_for("manhattan", False) == ("none",)
+    for look in SECOND_LOOKS.values():
+        assert look.sentence.endswith(".") and len(look.sentence) > 30
+        assert set(look.metrics) <= set(METRIC_NAMES.values())
