@@ -9,10 +9,15 @@ LOOKALIKE_CACHE     ``data/cache`` of the project   downloads, data sets, weight
 LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
 LOOKALIKE_FIGURES   ``figures`` of the project      where notebooks write pictures and tables
 ELASTICSEARCH_URL   none                            where a server is, for notebook 13 and tests
+LOOKALIKE_API_KEY   none                            what changes over HTTP ask for, ``lookalike serve``
 ==================  ==============================  ==========================================
+
+A service with several workers leaves them ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` by itself.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +78,46 @@ def elasticsearch_address() -> str | None:
             "and keys open elasticsearch://host:port/name?tls=1 after sign_in"
         )
     return address
+
+
+def api_key() -> str | None:
+    """What changes of a served index ask for, or None (unset or empty).
+
+    Raises
+    ------
+    ValueError : it can't be sent in a header.
+    """
+    key = os.environ.get("LOOKALIKE_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("LOOKALIKE_API_KEY must be of plain ASCII letters, digits and signs: a header takes no others")
+    return key or None
+
+
+def serve_settings() -> str | None:
+    """What `told_to_workers` left for this process, or None."""
+    return os.environ.get("LOOKALIKE_SERVE") or None
+
+
+def metrics_dir() -> Path | None:
+    """Where the workers of a service keep what they count, or None where there is one process only."""
+    value = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    return Path(value) if value else None
+
+
+@contextlib.contextmanager
+def told_to_workers(settings: str, metrics: Path) -> Iterator[None]:
+    """Processes that are started meanwhile find the settings of a service, and a folder for what they count."""
+    told = {"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def quiet_tensorflow() -> None:

@@ -46,29 +46,40 @@ class UnreadablePictureWarning(UserWarning):
     """Some pictures were skipped; the message counts and names them."""
 
 
-def read_picture(source: str | Path | bytes) -> np.ndarray:
+def read_picture(
+    source: str | Path | bytes,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+    at_least: int | None = None,
+) -> np.ndarray:
     """One picture as uint8 (height, width, 3) RGB, upright, transparency on white.
 
     Grey, palette, alpha, CMYK and 16-bit pictures become 8-bit RGB; of an animation the first frame
     is taken; the EXIF orientation is applied.
 
+    formats : Pillow's names of those that may be read; by default all.
+    at_least : where both sides may be as short as this, a JPEG is decoded at a half, a quarter or an eighth of its
+        size, which is much faster; not for vectors, which would differ a little.
+
     Raises
     ------
     UnreadablePicture : the file is missing, empty, truncated, not a picture, or has more than
-        `MAX_PIXELS` pixels.
+        ``max_pixels`` pixels.
     """
     label = "the picture given as bytes" if isinstance(source, bytes) else str(source)
     try:
         # Pillow warns at its own pixel limit (ours is checked below, as an error) and of each odd EXIF entry.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as picture:
                 width, height = picture.size
-                if width * height > MAX_PIXELS:
+                if width * height > max_pixels:
                     raise UnreadablePicture(
-                        f"{label} has {width} × {height} pixels, more than {MAX_PIXELS:,}. "
+                        f"{label} has {width} × {height} pixels, more than {max_pixels:,}. "
                         "Make it smaller first; such sizes are also how decompression bombs look."
                     )
+                if at_least is not None:
+                    picture.draft(None, (at_least, at_least))
                 picture.load()
                 return np.asarray(_to_rgb(_upright(picture)))
     except UnreadablePicture:

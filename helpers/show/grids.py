@@ -1,6 +1,7 @@
 """Pictures side by side: a set, the answers to queries, pairs that the audit found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -74,6 +75,82 @@ def answer_grid(query: np.ndarray, answers, width: float = 14) -> Figure:
     return figure
 
 
+def picked_grid(
+    query: np.ndarray,
+    title: str,
+    found: Sequence[tuple[str, Sequence]],
+    paths: Sequence[Path],
+    marks: Mapping[int, bool] | None = None,
+    columns: int = 10,
+    width: float = 14,
+) -> Figure:
+    """One picture's answers by one method or several: the query, then lines of answers with ○, ✗ or no sign.
+
+    Parameters
+    ----------
+    query : uint8 (height, width, 3). title : what stands above it.
+    found : method in words and its answers, best first: anything with ``rank``, ``id``, ``score``, ``class_name`` and
+        ``verdict`` (True, False, or None where nobody knows).
+    paths : the gallery's files; an answer's id is its row.
+    marks : id → whether a person called it good; such answers say so.
+    columns : answers in a line.
+    """
+    lines = [(name, answers[start : start + columns]) for name, answers in found for start in _starts(answers, columns)]
+    across = max([len(answers) for _, answers in lines], default=0) + 1
+    figure = Figure(figsize=(width, width / max(across, 5) * 1.35 * max(1, len(lines))), layout="constrained")
+    cells = figure.subplots(max(1, len(lines)), max(across, 5), squeeze=False)
+    for cell in cells.ravel():
+        cell.axis("off")
+    _framed(cells[0][0], query, "black", "\n".join(map(_short, title.split("\n"))))
+    shown = None
+    for place, (line, (name, answers)) in enumerate(zip(cells, lines, strict=False)):
+        if name != shown:
+            # Above the line, or below the query that stands there.
+            line[0].text(0.5, 0.5 if place else -0.08, _folded(name), ha="center", va="center" if place else "top",
+                         fontsize=8, transform=line[0].transAxes)  # fmt: skip
+            shown = name
+        for cell, answer in zip(line[1:], answers, strict=False):
+            colour = NEUTRAL if answer.verdict is None else RIGHT if answer.verdict else WRONG
+            mark = {True: " · good", False: " · bad", None: ""}[(marks or {}).get(answer.id)]
+            sign = f"{SIGNS[answer.verdict]} " if answer.verdict in SIGNS else ""
+            text = f"{sign}{answer.rank} · {answer.score:.2f}{mark}\n{_short(answer.class_name)}"
+            _framed(cell, paths[answer.id], colour, text)
+    return figure
+
+
+def _starts(answers: Sequence, columns: int) -> range:
+    return range(0, max(1, len(answers)), columns)
+
+
+def _folded(name: str) -> str:
+    return name.replace(" · ", "\n")
+
+
+def answer_grids(asked: Sequence[tuple[np.ndarray, Sequence]], columns: int = 10, size: float = 1.3) -> Figure:
+    """Several queries and their answers, as in `answer_grid`, one below the other.
+
+    asked : tuples of (picture, answers): uint8 (h, w, 3), the answers of `Engine.query`.
+    columns : answers side by side; more go on in the next line.
+    size : inches that each picture has.
+    """
+    asked = [(query, list(answers)) for query, answers in asked]
+    columns = min(columns, max([1, *(len(answers) for _, answers in asked)]))
+    lines = [max(1, -(-len(answers) // columns)) for _, answers in asked]
+    figure = Figure(figsize=(size * (columns + 1), 1.3 * size * sum(lines)), layout="constrained")
+    cells = figure.subplots(sum(lines), columns + 1, squeeze=False)
+    for cell in cells.ravel():
+        cell.axis("off")
+    line = 0
+    for (query, answers), count in zip(asked, lines, strict=True):
+        _framed(cells[line, 0], query, "black", "query\n")
+        for place, answer in enumerate(answers):
+            name = _short(" ".join((answer.class_name if answer.label >= 0 else answer.path.stem).split()))
+            cell = cells[line + place // columns, 1 + place % columns]
+            _framed(cell, answer.path, NEUTRAL, f"{answer.rank} · {answer.score:.2f}\n{name}")
+        line += count
+    return figure
+
+
 def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3, width: float = 12) -> Figure:
     """Pairs of pictures that the audit found to be one, with the search that found them."""
     pairs = list(pairs)
@@ -117,8 +194,11 @@ def face_grid(found: Sequence[tuple], size: float = 2.4) -> Figure:
 
 
 def _framed(cell, picture, colour: str, title: str) -> None:
+    cell.axis("on")
     cell.imshow(picture if isinstance(picture, np.ndarray) else read_picture(picture))
-    cell.set_title(title, fontsize=8, color=colour)
+    # A file may be called "$5", which is no formula, or by bytes that are no text.
+    drawable = title.encode(errors="replace").decode()
+    cell.set_title(drawable, fontsize=8, color=colour, parse_math=False)
     cell.set_xticks([])
     cell.set_yticks([])
     for spine in cell.spines.values():

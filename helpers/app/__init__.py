@@ -1,0 +1,1 @@
+"""The same engine behind HTTP and a web page."""

@@ -1,0 +1,35 @@
+// What the page shows, as the part of its address behind "#": so that back, forward, bookmarks and links work.
+
+/**
+ * A view: what was asked with, which part of it, and which class the answers must have.
+ * query: null (the gallery itself) or {kind: "id" | "upload" | "url", value: string};
+ * crop: null or {left, top, width, height}, fractions of the upright picture; className: "" for all.
+ */
+export function parse(hash) {
+  const fields = new URLSearchParams(hash.replace(/^#/, ""));
+  const kind = ["id", "upload", "url"].find((name) => fields.get(name));
+  const query = kind ? { kind, value: fields.get(kind) } : null;
+  const usable = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
+  return { query: usable, crop: usable && parseCrop(fields.get("crop")), className: fields.get("class") ?? "" };
+}
+
+export function format({ query, crop, className }) {
+  const fields = new URLSearchParams();
+  if (query) fields.set(query.kind, query.value);
+  if (query && crop) fields.set("crop", [crop.left, crop.top, crop.width, crop.height].join(","));
+  if (className) fields.set("class", className);
+  const text = fields.toString().replaceAll("%2C", ",");
+  return text && `#${text}`;
+}
+
+export const sameQuery = (one, other) => one?.kind === other?.kind && one?.value === other?.value;
+
+export const sameCrop = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+function parseCrop(text) {
+  const numbers = (text ?? "").split(",").map(Number);
+  if (numbers.length !== 4 || !numbers.every((number) => number >= 0 && number <= 1)) return null;
+  const [left, top, width, height] = numbers;
+  const inside = width > 0 && height > 0 && left + width <= 1.0001 && top + height <= 1.0001;
+  return inside ? { left, top, width, height } : null;
+}

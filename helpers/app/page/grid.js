@@ -1,0 +1,123 @@
+// The pictures in rows: one card each, walked by arrow keys, all texts put in as text.
+
+export class Grid {
+  /** actions: href(item) → address of the search with it; search(item); open(item). */
+  constructor(list, template, actions) {
+    this.list = list;
+    this.template = template;
+    this.actions = actions;
+    this.items = [];
+    list.addEventListener("click", (event) => this.#clicked(event));
+    list.addEventListener("keydown", (event) => this.#pressed(event));
+    list.addEventListener("focusin", (event) => this.#makeCurrent(event.target.closest(".card")));
+  }
+
+  get cards() {
+    return [...this.list.children];
+  }
+
+  /** Id of the picture that has the focus, or null. */
+  get focusedId() {
+    const card = document.activeElement?.closest?.(".card");
+    return card && this.list.contains(card) ? Number(card.dataset.id) : null;
+  }
+
+  show(items) {
+    this.items = [];
+    this.list.replaceChildren();
+    this.append(items);
+  }
+
+  append(items) {
+    this.items.push(...items);
+    const first = !this.list.children.length;
+    this.list.append(...items.map((item) => this.#card(item)));
+    if (first) this.#makeCurrent(this.list.firstElementChild);
+  }
+
+  focus(id) {
+    const card = this.cards.find((each) => each.dataset.id === String(id)) ?? this.list.firstElementChild;
+    card?.querySelector(".look").focus();
+  }
+
+  #card(item) {
+    const card = this.template.content.firstElementChild.cloneNode(true);
+    card.dataset.id = item.id;
+    const look = card.querySelector(".look");
+    look.href = this.actions.href(item);
+    look.tabIndex = -1;
+    look.title = item.key;
+    const picture = card.querySelector("img");
+    picture.addEventListener("error", () => card.classList.add("gone"), { once: true });
+    picture.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
+    picture.src = thumbnail(item, 256);
+    card.querySelector(".class-name").textContent = item.class_name ?? "no class";
+    card.querySelector(".class-name").classList.toggle("none", item.class_name === null);
+    card.querySelector(".file-name").textContent = nameOf(item);
+    const score = card.querySelector(".score");
+    if (item.score === undefined) score.remove();
+    else {
+      score.textContent = item.score.toFixed(3);
+      score.title = item.scoreWords;
+    }
+    const large = card.querySelector(".large");
+    large.tabIndex = -1;
+    large.setAttribute("aria-label", `Show large: ${nameOf(item)}`);
+    return card;
+  }
+
+  // One card at a time is in the tab order, so that Tab leaves the grid however many pictures it holds.
+  #makeCurrent(card) {
+    if (!card) return;
+    for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;
+    for (const control of card.querySelectorAll(".look, .large")) control.tabIndex = 0;
+  }
+
+  #item(card) {
+    return this.items.find((item) => String(item.id) === card.dataset.id);
+  }
+
+  #clicked(event) {
+    const card = event.target.closest(".card");
+    if (!card || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (event.target.closest(".large")) this.actions.open(this.#item(card));
+    else if (event.target.closest(".look")) {
+      event.preventDefault();
+      this.actions.search(this.#item(card));
+    }
+  }
+
+  #pressed(event) {
+    const card = event.target.closest(".card");
+    if (!card || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (event.key === " " && event.target.matches(".look")) {
+      event.preventDefault();
+      this.actions.open(this.#item(card));
+      return;
+    }
+    const cards = this.cards;
+    const at = cards.indexOf(card);
+    const columns = this.#columns(cards);
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    let to = event.key === "Home" ? 0 : event.key === "End" ? cards.length - 1 : at + (moves[event.key] ?? 0);
+    if (!(event.key in moves) && event.key !== "Home" && event.key !== "End") return;
+    event.preventDefault();
+    if (to >= cards.length && event.key === "ArrowDown") to = cards.length - 1;
+    cards[to]?.querySelector(".look").focus();
+  }
+
+  #columns(cards) {
+    const below = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
+    return below === -1 ? cards.length : below;
+  }
+}
+
+export function nameOf(item) {
+  return item.key.split("/").at(-1);
+}
+
+export function thumbnail(item, side) {
+  const address = new URL(item.thumbnail, location.origin);
+  address.searchParams.set("side", side);
+  return address.pathname + address.search;
+}

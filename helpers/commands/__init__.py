@@ -1,0 +1,1 @@
+"""The commands of `lookalike`, one module a family; `helpers.cli` puts them together."""

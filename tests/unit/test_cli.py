@@ -1,0 +1,903 @@
+"""The command line: what it prints, what it refuses, its exit codes, and what is left after Ctrl-C."""
+
+import csv
+import inspect
+import io
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from helpers import cli, course, paths
+from helpers.app import server
+from helpers.app.settings import Settings
+from helpers.commands import listings, searching
+from helpers.commands.common import (
+    BAD_INPUT,
+    FOUND,
+    INTERRUPTED,
+    MISTAKE,
+    OK,
+    UNAVAILABLE,
+    USAGE,
+    counted,
+    explained,
+    shown,
+)
+from helpers.evaluation import leaderboard, metrics, protocol
+from helpers.features import describer as describers
+from helpers.networks import weights
+from helpers.pictures import samples
+from helpers.pictures.imageset import from_folder
+from helpers.search import engine as engine_module
+from helpers.search.engine import Engine
+from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
+from helpers.search.remote import ServerUnavailable
+
+COMMANDS = (
+    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "describers", "indexes", "serve",
+    "notebook",
+)  # fmt: skip
+#: With an interrupt that works even if whoever started the tests ignores it.
+PROGRAM = (
+    "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from helpers import cli\nsys.exit(cli.main())"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """One for all these tests, or each would describe the same pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder with ``photos``: birds, fruit and vehicles, six of each."""
+    images = samples.photos()
+    for name in ("birds", "fruit", "vehicles"):
+        for row in np.flatnonzero(images.labels == images.class_names.index(name))[:6]:
+            target = tmp_path / "photos" / name / images.paths[row].name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(images.paths[row], target)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line in this process: (exit code, standard output, standard error output)."""
+
+    def ask(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return ask
+
+
+@pytest.fixture
+def engine(here, run):
+    """``my.index`` of the photos, by colours."""
+    assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
+    return here / "my.index"
+
+
+def pictures(folder="photos"):
+    return sorted(Path(folder).rglob("*.jpg"))
+
+
+def found(run, *arguments):
+    """The answers to one query, as JSON."""
+    code, out, _ = run("search", *arguments, "--json")
+    assert code == OK
+    return json.loads(out)[0]["answers"]
+
+
+def in_a_process(*arguments, folder, **how):
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=folder, env=environment, text=True, **how
+    )
+
+
+# ---- help ------------------------------------------------------------------------------------------
+
+
+def command_parsers():
+    return next(action for action in cli.parser()._actions if hasattr(action, "choices") and action.choices).choices
+
+
+def examples(text):
+    """Command lines in a help text or in README, without what is set before them and explained behind them."""
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [re.split(r"\s{2,}|\s+#", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_shows_examples_that_parse(name):
+    parser = command_parsers()[name]
+    shown_lines = examples(parser.epilog)
+    assert "examples:" in parser.format_help() and shown_lines
+    for line in shown_lines:
+        assert line[0] == name
+        assert cli.parser().parse_args(line).command == name
+
+
+def test_no_command_is_left_out_of_these_tests():
+    assert set(command_parsers()) == set(COMMANDS)
+
+
+def test_the_examples_of_the_whole_and_of_readme_parse():
+    whole = examples(cli.parser().epilog)
+    told = examples((paths.ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {line[0] for line in whole} == {"index", "search", "serve"}
+    assert {line[0] for line in told} >= {"index", "search", "evaluate", "audit", "add", "remove", "serve"}
+    for line in whole + told:
+        cli.parser().parse_args(line)
+
+
+def test_help_waits_for_nothing():
+    script = (
+        "import sys\nfrom helpers import cli\ncode = cli.main(['search', '--help'])\n"
+        "print(code, sorted({'numpy', 'pandas', 'PIL', 'tensorflow', 'matplotlib', 'fastapi'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=paths.ROOT, check=True)
+    assert told.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("line", [[], ["nonsense"], ["search"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
+def test_wrong_arguments_are_a_usage_error(run, line):
+    code, out, err = run(*line)
+    assert (code, out) == (USAGE, "") and "usage: lookalike" in err
+
+
+# ---- index -----------------------------------------------------------------------------------------
+
+
+def test_index_says_what_it_made_and_what_is_next(here, run):
+    code, out, err = run("index", "photos", "-d", "hsv-histogram", "--index", "faiss:hnsw", "-o", "the fast.index")
+    assert (code, err) == (OK, "next: lookalike search PICTURE -e 'the fast.index'\n")
+    assert out.startswith("the fast.index: 18 pictures of 3 classes; hsv-histogram, faiss:hnsw; ")
+    assert len(Engine.load("the fast.index")) == 18
+    # A second time nothing is computed, and the engine of the same folder is replaced.
+    Path(pictures()[0]).unlink()
+    code, out, _ = run("index", "photos", "-d", "hsv-histogram", "-o", "the fast.index")
+    assert (code, out) == (
+        OK,
+        "the fast.index: 17 pictures of 3 classes; hsv-histogram, exact:cosine; 0 described now, 17 known before; "
+        "the engine before was replaced\n",
+    )
+
+
+def test_index_takes_a_table(here, run):
+    chosen = pictures()[:3]
+    Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in chosen))
+    assert run("index", "table.csv", "-d", "hsv-histogram")[0] == OK
+    assert Engine.load("my.index").gallery.paths == tuple(path.resolve() for path in chosen)
+
+
+def test_pictures_that_an_engine_keeps_are_not_indexed_with_the_folder_that_it_lies_in(here, run):
+    target = Path("photos") / "my.index"
+    assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
+    (target / "pictures").mkdir()
+    shutil.copy(pictures()[0], target / "pictures" / "1.jpg")
+    assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
+    gallery = Engine.load(target).gallery
+    assert len(gallery) == 18 and gallery.class_names == ("birds", "fruit", "vehicles")
+
+
+def test_unreadable_pictures_are_named_or_with_strict_refused(here, run):
+    Path("photos/fruit/broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    code, out, err = run("index", "photos", "-d", "hsv-histogram")
+    assert code == OK and "18 pictures" in out and err.count("broken.jpg") == 1
+    code, out, err = run("index", "photos", "-d", "hsv-histogram", "-o", "strict.index", "--strict")
+    assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err and not Path("strict.index").exists()
+
+
+def test_index_overwrites_nothing_that_is_no_engine(here, run):
+    Path("notes").mkdir()
+    Path("notes/thoughts.txt").write_text("mine")
+    for force in ([], ["--force"]):
+        code, _, err = run("index", "photos", "-d", "hsv-histogram", "-o", "notes", *force)
+        assert code == BAD_INPUT and "notes is there and is no engine" in err
+    assert [path.name for path in Path("notes").iterdir()] == ["thoughts.txt"]
+
+
+def test_an_engine_of_other_pictures_is_replaced_with_force_only(engine, run):
+    shutil.copytree("photos/birds", "other/birds")
+    before = (engine / "engine.json").read_bytes()
+    code, _, err = run("index", "other", "-d", "hsv-histogram")
+    assert code == BAD_INPUT and "18 pictures that would be lost" in err and "--force" in err
+    assert (engine / "engine.json").read_bytes() == before
+    code, out, _ = run("index", "other", "-d", "hsv-histogram", "--force")
+    assert code == OK and "6 pictures of 1 class;" in out and "replaced" in out
+    # What was added by hand would be lost too.
+    assert run("add", engine, pictures()[8])[0] == OK
+    assert run("index", "other", "-d", "hsv-histogram")[0] == BAD_INPUT
+
+
+def test_what_does_not_exist_is_named_with_what_helps(here, run):
+    for line, code, said in (
+        (["index", "nowhere"], BAD_INPUT, "nowhere does not exist"),
+        (["index", "photos", "-d", "resnet51"], USAGE, "lookalike describers"),
+        (["index", "photos", "-i", "faiss:nonsense"], USAGE, "lookalike indexes"),
+        (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
+        (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
+        (["remove", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
+        (["evaluate", "nowhere"], BAD_INPUT, "sample-distractors"),
+    ):
+        got, out, err = run(*line)
+        assert (got, out, said in err) == (code, "", True), (line, err)
+    Path("empty").mkdir()
+    assert run("index", "empty")[0] == BAD_INPUT
+
+
+# ---- search ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interrupt_while_it_is_written_leaves_the_old_engine_or_none(here, run, monkeypatch, there):
+    if there:
+        run("index", "photos", "-d", "hsv-histogram")
+        before = run("search", "photos", "--json")[1]
+        shutil.copy(samples.with_distractors().paths[300], "photos/birds/new.jpg")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "write_atomically", stopped)
+        code, out, err = run("index", "photos", "-d", "hsv-histogram")
+    assert (code, out) == (INTERRUPTED, "") and "goes on from there" in err
+    assert Path("my.index").exists() == there
+    if there:
+        shutil.move("photos/birds/new.jpg", "new.jpg")
+        assert run("search", "photos", "--json")[1] == before
+    assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
+
+
+def test_a_picture_of_the_engine_is_its_own_first_answer(engine, run):
+    query = pictures()[7]
+    code, out, err = run("search", query, "-k", "3")
+    lines = out.splitlines()
+    assert (code, err, len(lines)) == (OK, "", 3)
+    assert re.fullmatch(rf"   1    1\.0000  fruit +{re.escape(str(query.resolve()))}", lines[0])
+
+
+def test_json_csv_and_paths_say_the_same_as_the_engine(engine, run):
+    query = pictures()[7]
+    expected = Engine.load(engine).query(query, k=4)
+    code, out, _ = run("search", query, "-k", "4", "--json")
+    (asked,) = json.loads(out)
+    assert code == OK and list(asked) == ["query", "answers"] and asked["query"] == str(query)
+    assert [list(answer) for answer in asked["answers"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
+    assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in asked["answers"]] == [
+        (a.rank, a.id, str(a.path), a.class_name) for a in expected
+    ]
+    assert [a["score"] for a in asked["answers"]] == pytest.approx([a.score for a in expected], abs=1e-5)
+    assert asked["answers"][0]["key"] == query.relative_to("photos").as_posix()
+    rows = list(csv.DictReader(io.StringIO(run("search", query, "-k", "4", "--csv")[1])))
+    assert tuple(rows[0]) == searching.COLUMNS
+    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in asked["answers"]] == rows
+    assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in asked["answers"]]
+
+
+def test_a_folder_is_answered_picture_by_picture(engine, run):
+    asked = pictures("photos/birds")
+    Path("photos/birds/broken.jpg").write_bytes(b"no picture")
+    code, out, err = run("search", "photos/birds", pictures()[-1], "-k", "2", "--json")
+    answers = json.loads(out)
+    assert code == OK and "1 of 8 pictures could not be read" in err
+    assert [each["query"] for each in answers] == [*map(str, asked), str(pictures()[-1])]
+    assert all(each["answers"][0]["path"] == str(Path(each["query"]).resolve()) for each in answers)
+    plain = run("search", "photos/birds", "-k", "2")[1].split("\n\n")
+    assert [block.splitlines()[0] for block in plain] == list(map(str, asked))
+
+
+def test_a_query_that_was_named_has_to_be_readable(engine, run):
+    Path("broken.jpg").write_bytes(b"no picture")
+    code, out, err = run("search", pictures()[0], "broken.jpg", "--json")
+    assert (code, out) == (BAD_INPUT, "") and err.startswith("lookalike search: broken.jpg is not a picture")
+    Path("broken").mkdir()
+    Path("broken.jpg").rename("broken/1.jpg")
+    assert run("search", "broken")[0] == BAD_INPUT
+    assert "does not exist" in run("search", "nowhere.jpg")[2]
+
+
+def test_more_answers_than_pictures_are_all_of_them_and_a_note(engine, run):
+    code, out, err = run("search", pictures()[0], "-k", "1000000000")
+    assert code == OK and len(out.splitlines()) == 18
+    assert err == "note: 1,000,000,000 answers were asked for, the engine holds 18 pictures\n"
+
+
+def test_which_engine_is_meant(engine, run):
+    query = pictures()[0]
+    engine.rename("birds.index")
+    assert run("search", query)[0] == OK
+    shutil.copytree("birds.index", "more.index")
+    code, _, err = run("search", query)
+    assert code == USAGE and "birds.index, more.index" in err
+    assert run("search", query, "-e", "more.index")[0] == OK
+    assert "name it by -e" in run("search", "more.index", query)[2]
+
+
+def test_a_damaged_engine_is_named(engine, run):
+    (vectors,) = engine.glob("vectors-*.index")
+    vectors.write_bytes(vectors.read_bytes()[:-100])
+    code, out, err = run("search", pictures()[0])
+    assert (code, out) == (BAD_INPUT, "") and vectors.name in err and "Traceback" not in err
+    code, _, err = run("index", "photos", "-d", "hsv-histogram")
+    assert code == BAD_INPUT and "--force" in err
+    assert run("index", "photos", "-d", "hsv-histogram", "--force")[0] == OK
+
+
+def test_the_grid_shows_queries_and_answers(engine, run):
+    query = pictures()[7]
+    assert run("search", query, "-k", "12", "--grid", "one.png")[0] == OK
+    # 130 dots a picture: the query and ten answers, two lines.
+    assert Image.open("one.png").size == (1430, 338)
+    colours = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 1000
+    assert run("search", query, "--grid", "one.txt")[0] == USAGE
+
+
+def test_pictures_that_were_moved_are_found_below_root(engine, run):
+    Path("photos").rename("moved")
+    query = pictures("moved")[0]
+    code, _, err = run("search", query, "-k", "1", "--grid", "grid.png")
+    assert code == BAD_INPUT and "--root" in err and not Path("grid.png").exists()
+    code, out, _ = run("search", query, "-k", "1", "--grid", "grid.png", "--root", "moved", "--paths")
+    assert code == OK and Path("grid.png").exists() and Path(out.splitlines()[0]) == query.resolve()
+    assert run("search", query, "--root", "nowhere")[0] == BAD_INPUT
+
+
+@pytest.mark.parametrize("name", searching.RERANKINGS)
+def test_reranked_answers_are_of_the_engine(engine, run, name):
+    query = pictures()[7]
+    answers = found(run, query, "--rerank", name, "-k", "18")
+    assert answers[0]["path"] == str(query.resolve())
+    assert sorted(answer["id"] for answer in answers) == list(range(18))
+    assert [a["score"] for a in answers] == sorted((a["score"] for a in answers), reverse=True)
+
+
+def test_reranking_by_geometry_finds_the_very_picture_first(engine, run):
+    # In grey, colours say nothing any more.
+    whole = Image.open(pictures("photos/vehicles")[0])
+    ImageOps.grayscale(whole.resize((whole.width * 3 // 4, whole.height * 3 // 4))).save("grey.png")
+    plain = [answer["path"] for answer in found(run, "grey.png", "-k", "18")]
+    verified = [answer["path"] for answer in found(run, "grey.png", "-k", "18", "--rerank", "geometry")]
+    assert plain[0] != verified[0] == str(pictures("photos/vehicles")[0].resolve())
+
+
+def test_reranking_by_neighbours_wants_the_cosine(here, run):
+    run("index", "photos", "-d", "hsv-histogram", "-i", "exact:euclidean")
+    assert run("search", pictures()[0], "--rerank", "diffusion")[0] == USAGE
+    assert run("search", pictures()[0], "--rerank", "geometry")[0] == OK
+
+
+# ---- add, remove, compact --------------------------------------------------------------------------
+
+
+def test_what_is_added_is_found_and_nothing_twice(engine, run):
+    images = samples.with_distractors()
+    shutil.copy(images.paths[300], "one.jpg")
+    Path("new/owls").mkdir(parents=True)
+    shutil.copy(images.paths[301], "new/owls/two.jpg")
+    shutil.copy(images.paths[302], "new/three.jpg")
+    code, out, _ = run("add", engine, "one.jpg", "--class", "things")
+    assert (code, out) == (OK, f"{engine}: 1 picture added (id 18), 19 in all\n")
+    code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
+    assert (code, err) == (OK, "note: 1 picture of 3 in the engine already\n")
+    assert out == f"{engine}: 2 pictures added (ids 19 to 20), 21 in all\n"
+    for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
+        best = found(run, name)[0]
+        assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
+    # In the engine's own folder a key is relative, elsewhere the path in full.
+    assert found(run, "one.jpg")[0]["key"] == Path("one.jpg").resolve().as_posix()
+
+
+def test_nothing_that_can_be_read_is_nothing_added(engine, run):
+    Path("broken.jpg").write_bytes(b"no picture")
+    code, out, err = run("add", engine, "broken.jpg")
+    assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err
+    assert run("add", engine, "nowhere.jpg")[0] == BAD_INPUT
+
+
+@pytest.mark.parametrize("how", ["id", "key", "path", "folder"])
+def test_what_is_removed_is_not_found(engine, run, how):
+    query = pictures("photos/fruit")[2]
+    id = found(run, query)[0]["id"]
+    named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[how]
+    code, out, _ = run("remove", engine, named)
+    left = 12 if how == "folder" else 17
+    assert code == OK and out.endswith(f"removed, {left} in all\n")
+    assert id not in [answer["id"] for answer in found(run, query, "-k", "18")]
+    # It is not there any more; nor is anything else removed with it.
+    code, _, err = run("remove", engine, pictures()[0], named)
+    assert code == BAD_INPUT and "nothing was removed" in err
+    assert len(found(run, query, "-k", "18")) == left
+
+
+def test_compact_keeps_what_was_changed(engine, run):
+    shutil.copy(samples.with_distractors().paths[300], "one.jpg")
+    run("add", engine, "one.jpg")
+    run("remove", engine, 0, 1)
+    before = run("search", "photos", "one.jpg", "--json")[1]
+    assert run("compact")[1] == "my.index: 3 changes written into the index, 17 pictures in all\n"
+    assert run("compact", engine)[1].startswith(f"{engine}: 0 changes")
+    assert run("search", "photos", "one.jpg", "--json")[1] == before
+
+
+def test_an_engine_without_pictures_finds_nothing(engine, run):
+    assert run("remove", engine, "photos")[0] == OK
+    code, out, err = run("search", pictures()[0], "--json")
+    assert code == FOUND and "nothing to find" in err and out == ""
+
+
+# ---- evaluate --------------------------------------------------------------------------------------
+
+
+def test_evaluate_gives_the_scores_of_the_protocol(here, run):
+    images = from_folder("photos")
+    rules = protocol.leave_one_out(images, "photos-leave-one-out")
+    vectors = describers.describer("hsv-histogram").describe(images)
+    scores = metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+    code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
+    (result,) = json.loads(out)
+    assert (code, err) == (OK, "")
+    assert (result["protocol"], result["describer"], result["index"]) == (rules.name, "hsv-histogram", "exact:cosine")
+    assert (result["queries"], result["gallery"]) == (18, 18)
+    assert result["metrics"] == scores.table().to_dict("records")
+    rows = list(csv.DictReader(io.StringIO(run("evaluate", "photos", "-d", "hsv-histogram", "--csv")[1])))
+    assert [float(row["value"]) for row in rows] == scores.table()["value"].tolist()
+
+
+def test_several_describers_are_compared_on_the_same_queries(here, run):
+    code, out, _ = run("evaluate", "photos", "-d", "hsv-histogram", "-d", "pixels")
+    lines = out.splitlines()
+    assert code == OK and lines[0].startswith("photos-leave-one-out: 18 pictures ask, 18 answer; exact:cosine")
+    assert [line.split()[0] for line in lines[1:6]] == ["top-1", "hsv-histogram", "pixels", "chance", "ceiling"]
+    assert re.match(r"pixels minus hsv-histogram: top-1 [+-]\d\.\d+ \[.*\], p = \d", lines[6])
+
+
+def test_a_frozen_protocol_gives_the_leaderboards_number(run):
+    code, out, _ = run("evaluate", "sample-leave-one-out", "-d", "hsv-histogram", "--json")
+    board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
+    row = board.query(
+        "protocol == 'sample-leave-one-out' and describer == 'hsv-histogram' and index == 'exact:cosine' and "
+        "metric == 'mAP'"
+    )
+    (score,) = [each for each in json.loads(out)[0]["metrics"] if each["metric"] == "mAP"]
+    assert code == OK and score["value"] == pytest.approx(row["value"].item(), abs=1e-4)
+
+
+def test_copies_are_not_counted_unless_they_are_kept(here, run):
+    shutil.copy(pictures("photos/birds")[0], "photos/birds/zz copy.jpg")
+    code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
+    kept = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--keep-copies")
+    assert code == OK and "1 pair of copies" in err and kept[2] == ""
+    honest, flattering = (
+        next(each["value"] for each in json.loads(text)[0]["metrics"] if each["metric"] == "mAP")
+        for text in (out, kept[1])
+    )
+    assert honest < flattering
+
+
+def test_a_protocol_that_was_saved_measures_the_same_again(here, run):
+    first = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--save", "rules.json")
+    Path("photos").rename("moved")
+    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--json", "--pictures", "moved")[1] == first[1]
+    assert run("evaluate", "rules.json", "-d", "hsv-histogram")[0] == USAGE
+    pictures("moved")[0].unlink()
+    code, _, err = run("evaluate", "rules.json", "-d", "hsv-histogram", "--pictures", "moved")
+    assert code == BAD_INPUT and "lacks 1 of the protocol's 18 pictures" in err
+    Path("rules.json").write_text("{")
+    assert run("evaluate", "rules.json")[0] == BAD_INPUT
+
+
+def divide(folder="split"):
+    """Of each class two pictures into test, the others into train."""
+    for place, path in enumerate(pictures()):
+        target = Path(folder) / ("test" if place % 3 == 0 else "train") / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return Path(folder)
+
+
+def test_where_folders_are_called_train_and_test_one_asks_the_other(here, run):
+    divide()
+    code, out, _ = run("evaluate", "split", "-d", "hsv-histogram", "--json", "--save", "rules.json")
+    (result,) = json.loads(out)
+    assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-asks", 6, 12)
+    rules = protocol.Protocol.load("rules.json")
+    assert rules.class_names == ("birds", "fruit", "vehicles")
+    assert {rules.keys[i].split("/")[0] for i in rules.queries} == {"test"}
+    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--pictures", "split", "--json")[1] == out
+    Path("split/test").rename("split/gallery")
+    assert run("evaluate", "split", "-d", "hsv-histogram")[0] == BAD_INPUT
+
+
+def test_without_classes_there_is_nothing_to_score(here, run):
+    code, _, err = run("evaluate", "photos/birds", "-d", "hsv-histogram")
+    assert code == BAD_INPUT and "no class has two pictures" in err
+
+
+# ---- leaderboard -----------------------------------------------------------------------------------
+
+
+def test_the_leaderboard_is_filtered(run):
+    board = leaderboard.load()
+    code, out, _ = run("leaderboard", "--protocol", "sample-*", "--describer", "resnet50*", "--metric", "mAP", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    chosen = board[
+        board["protocol"].str.startswith("sample-")
+        & board["describer"].str.startswith("resnet50")
+        & (board["metric"] == "mAP")
+    ]
+    assert code == OK and len(rows) == len(chosen) > 5
+    assert sorted(float(row["value"]) for row in rows) == sorted(chosen["value"])
+    best = json.loads(
+        run("leaderboard", "--protocol", "sample-drawings", "--metric", "mAP", "--best", "1", "--json")[1]
+    )
+    drawings = board[(board["protocol"] == "sample-drawings") & (board["metric"] == "mAP")]
+    assert [row["value"] for row in best] == [drawings["value"].max()]
+
+
+def test_the_leaderboard_in_words(run):
+    code, out, _ = run(
+        "leaderboard", "--protocol", "sample-distractors", "--describer", "resnet50", "--index", "exact:*"
+    )
+    lines = out.splitlines()
+    assert code == OK and lines[0] == "sample-distractors (sample): 246 ask, 419 answer"
+    assert lines[1].split() == ["describer", "dim", "index", "top-1", "top-5", "top-10", "mAP"]
+    assert "0.637 [0.601, 0.670]" in out and lines[-1].startswith("ceiling")
+
+
+def test_no_such_row_is_nothing_found(run, tmp_path, monkeypatch):
+    assert run("leaderboard", "--dataset", "nowhere")[:2] == (FOUND, "")
+    assert "top-1" in run("leaderboard", "--metric", "top-2")[2]
+    monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
+    assert run("leaderboard")[0] == FOUND
+    (tmp_path / "leaderboard.csv").write_text("a,b\n1,2\n")
+    assert run("leaderboard")[0] == BAD_INPUT
+
+
+# ---- audit -----------------------------------------------------------------------------------------
+
+
+class Report(HTMLParser):
+    """What is in a report: pictures, texts by tag, and whether anything is fetched or run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.tags, self.attributes, self.headings, self._open = [], [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "img":
+            self.images.append(dict(attrs))
+        self._open = tag
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+    def handle_data(self, data):
+        if self._open in ("h1", "h2", "h3"):
+            self.headings.append(data.strip())
+
+
+def test_a_folder_without_duplicates_is_clean(here, run):
+    code, out, err = run("audit", "photos", "-d", "hsv-histogram", "-o", "report.html")
+    assert (code, out) == (OK, "")
+    assert err == "0 pairs of the same picture among 18 pictures; report: report.html\n"
+    assert "None." in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_duplicates_are_found_and_the_report_shows_them(here, run):
+    birds = pictures("photos/birds")
+    shutil.copy(birds[0], 'photos/fruit/<b>&"quoted"\n.jpg')
+    ImageOps.mirror(Image.open(birds[1]).convert("RGB")).save("photos/birds/mirrored.png")
+    code, out, err = run("audit", "photos", "-d", "none", "--json", "-o", "report.html")
+    pairs = json.loads(out)
+    assert code == FOUND and err.startswith("2 pairs of the same picture among 20 pictures")
+    assert [(pair["how"], pair["leak"], pair["same_class"]) for pair in pairs] == [
+        ("bytes", False, False), ("mirror", False, True),
+    ]  # fmt: skip
+    assert [pair["first"] for pair in pairs] == [f"birds/{birds[0].name}", f"birds/{birds[1].name}"]
+    plain = run("audit", "photos", "-d", "none")[1].splitlines()
+    assert len(plain) == 2 and plain[0].endswith("CLASSES DIFFER") and "\\n" in plain[0]
+    rows = list(csv.DictReader(io.StringIO(run("audit", "photos", "-d", "none", "--csv")[1])))
+    assert rows[0]["second"] == 'fruit/<b>&"quoted"\n.jpg' and rows[0]["same_class"] == "false"
+    text = Path("report.html").read_text(encoding="utf-8")
+    report = Report(text)
+    assert text.startswith("<!DOCTYPE html>") and ("lang", "en") in report.attributes
+    assert len(report.images) == 4 and all(image["alt"] for image in report.images)
+    for image in report.images:
+        assert image["src"].startswith("data:image/jpeg;base64,") and int(image["width"]) <= 180
+    assert not {"script", "link", "iframe", "b"} & set(report.tags)
+    assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 pictures that are one"]
+    assert "crops, which need a describer" in text
+
+
+def test_leaks_between_two_folders(here, run):
+    split = divide()
+    code, _, err = run("audit", split / "train", split / "test", "-d", "none")
+    assert code == OK and "0 leaks between train and test" in err
+    asked = pictures(split / "test")
+    shutil.copy(asked[0], split / "train" / "birds" / "leak.jpg")
+    # Twice on one side is no leak, and does not count here.
+    shutil.copy(asked[1], split / "test" / "birds" / "again.jpg")
+    code, out, err = run("audit", split / "train", split / "test", "-d", "none", "-o", "report.html")
+    lines = out.splitlines()
+    assert code == FOUND and "2 pairs" in err and "1 leak between train and test" in err
+    assert lines[0].endswith("LEAK") and "train/birds/leak.jpg" in lines[0] and "LEAK" not in lines[1]
+    report = Report(Path("report.html").read_text(encoding="utf-8"))
+    assert [text for text in report.headings if not text[:1].isdigit()] == [
+        "Audit of train and test", "Leaks", "Duplicates within one side",
+    ]  # fmt: skip
+    code, out, _ = run("audit", split, "-d", "none")
+    assert code == FOUND and [line.endswith("LEAK") for line in out.splitlines()] == [True, False]
+    (split / "train" / "birds" / "leak.jpg").unlink()
+    assert run("audit", split, "-d", "none")[0] == OK
+    assert run("audit", split, split / "test", "-d", "none")[0] == USAGE
+    assert run("audit", split, "-o", "report.txt")[0] == USAGE
+
+
+# ---- lists -----------------------------------------------------------------------------------------
+
+
+def test_every_describer_is_listed(run):
+    code, out, _ = run("describers", "--json")
+    entries = json.loads(out)
+    assert code == OK and sorted(entry["name"] for entry in entries) == describers.names()
+    assert entries[0]["name"] == "resnet50" and all(len(entry["sentence"]) > 10 for entry in entries)
+    by_name = {entry["name"]: entry for entry in entries}
+    assert by_name["hsv-histogram"]["available"] and by_name["hsv-histogram"]["remedy"] is None
+    # The cache of these tests is empty.
+    assert "internet" in by_name["vgg16-gem"]["remedy"]
+    assert "vgg16" in run("describers")[1]
+
+
+def test_every_index_is_listed_and_opens(run, monkeypatch):
+    names = [entry["name"] for entry in json.loads(run("indexes", "--json")[1])]
+    assert {name.partition(":")[0] for name in names} == set(BACKENDS)
+    from helpers.search.faiss import KINDS
+
+    assert {name.partition(":")[2] for name in names if name.startswith("faiss")} == set(KINDS)
+    for name in names:
+        if not name.startswith(("milvus", "elasticsearch", "annoy")):
+            assert not len(open_index(name))
+    monkeypatch.setattr(listings, "find_spec", lambda package: None if package == "annoy" else object())
+    code, out, _ = run("indexes")
+    assert code == OK and re.search(r"^annoy:cosine .*\[not here\]$", out, re.M)
+    assert "[not here]: annoy not installed: with a C++ compiler" in out
+
+
+# ---- notebook, serve -------------------------------------------------------------------------------
+
+
+def test_a_notebook_is_opened_or_run(run, monkeypatch):
+    called = []
+    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
+    assert run("notebook", "9")[0] == OK
+    assert called == [[sys.executable, "-m", "jupyterlab", str(course.select("09")[0])]]
+    monkeypatch.setattr(course, "run", lambda path, profile, figures: course.Outcome(path.stem, False, 1.0, profile))
+    code, out, _ = run("notebook", "00", "--run")
+    assert code == FOUND and "00_start_here" in out and "FAILED" in out
+    code, _, err = run("notebook", "77")
+    assert code == USAGE and "00, 01" in err
+    assert run("notebook", "00,01")[0] == USAGE
+
+
+def test_serve_hands_its_options_to_the_service(engine, run, monkeypatch):
+    started, signature = [], inspect.signature(server.run)
+
+    def start(*given, **named):
+        told = signature.bind(*given, **named).arguments
+        started.append((told["workers"], Settings(told["engine_folder"], **told["settings"])))
+
+    monkeypatch.setattr(server, "run", start)
+    port = free_port()
+    line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example", "--url-host", "b.example"]
+    assert run(*line, "--root", "photos")[0] == OK
+    ((workers, settings),) = started
+    assert workers == 2 and (settings.folder, settings.root) == (Path("my.index"), Path("photos"))
+    assert (settings.host, settings.port, settings.hosts) == ("127.0.0.1", port, ("a.example",))
+    assert settings.url_hosts == ("b.example",)
+    assert run("serve", "--port", "99999")[0] == USAGE
+    assert run("serve", "nowhere")[0] == BAD_INPUT
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(engine, run):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, _, err = run("serve", "--port", taken.getsockname()[1])
+    assert code == UNAVAILABLE and "can't be had" in err and "--port" in err
+
+
+def test_a_service_that_does_not_start_is_no_success(engine, run, monkeypatch):
+    def stops(*_, **__):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(server, "run", stops)
+    assert run("serve", "--port", free_port())[0] == UNAVAILABLE
+
+
+# ---- errors, names, words --------------------------------------------------------------------------
+
+
+def test_what_can_not_be_had_has_a_code_of_its_own(here, run, monkeypatch):
+    def away(name):
+        raise weights.WeightsUnavailable(f"The weights of {name} can't be had. Remedy: internet")
+
+    monkeypatch.setattr(weights, "origin", away)
+    code, out, err = run("index", "photos", "-d", "vgg16")
+    assert (code, out) == (UNAVAILABLE, "")
+    assert err == "lookalike index: The weights of vgg16 can't be had. Remedy: internet\n"
+    assert not Path("my.index").exists()
+
+
+def test_a_mistake_is_called_one_and_debug_shows_it(here, run, monkeypatch):
+    def wrong(*_, **__):
+        raise TypeError("not so")
+
+    monkeypatch.setattr(leaderboard, "load", wrong)
+    code, _, err = run("leaderboard")
+    assert code == MISTAKE and "TypeError: not so" in err and "--debug" in err and "Traceback" not in err
+    with pytest.raises(TypeError):
+        run("leaderboard", "--debug")
+
+
+def test_errors_of_the_system_name_the_file():
+    assert explained(PermissionError(13, "Permission denied", "a/b.csv")) == (BAD_INPUT, "a/b.csv: Permission denied")
+    assert explained(KeyError("no such id")) == (BAD_INPUT, "no such id")
+    for error in (ImportError("x is not installed"), ServerUnavailable("x:9 did not serve"), UnsupportedByIndex("x")):
+        assert explained(error)[0] == UNAVAILABLE
+
+
+def test_words():
+    assert [counted(1, "class"), counted(2, "class"), counted(1000, "query")] == [
+        "1 class",
+        "2 classes",
+        "1,000 queries",
+    ]
+    # The narrow space of a screenshot's name is part of the name.
+    assert shown("a\nb\x1b[31m ü 中\u202fPM") == "a\\nb\\x1b[31m ü 中\u202fPM"
+
+
+def test_strange_names_are_names_like_others(here, run):
+    names = ["a b.jpg", 'it\'s "quoted".jpg', "new\nline.jpg", "ünï 中 😀.jpg", "$5 $x.jpg", "-k.jpg", "#1.jpg"]
+    names.append(os.fsdecode(b"latin \xe9.jpg"))
+    Path("odd").mkdir()
+    for name, path in zip(names, pictures(), strict=False):
+        shutil.copy(path, Path("odd") / name)
+    assert run("index", "odd", "-d", "hsv-histogram")[0] == OK
+    code, out, _ = run("search", "odd", "-k", "2", "--json", "--grid", "grid.png")
+    # A line a query, 130 dots a picture.
+    assert Image.open("grid.png").size == (390, 8 * 169)
+    assert code == OK and sorted(each["query"] for each in json.loads(out)) == sorted(f"odd/{name}" for name in names)
+    assert {each["answers"][0]["key"] for each in json.loads(out)} == set(names)
+    rows = list(csv.DictReader(io.StringIO(run("search", "odd", "-k", "1", "--csv")[1], newline="")))
+    assert "odd/new\nline.jpg" in [row["query"] for row in rows]
+    lines = run("search", "odd", "-k", "1", "--paths")[1].splitlines()
+    assert len(lines) == len(names)
+    for name in names:
+        assert run("remove", "my.index", "--", Path("odd") / name)[0] == OK
+        assert run("add", "my.index", "--", Path("odd") / name)[0] == OK
+    assert run("compact")[0] == OK
+    assert {each["answers"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == set(names)
+
+
+# ---- processes -------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
+    # More than a pipe takes: 18 times 18 lines of over 200 bytes.
+    deep = here / ("d" * 200)
+    (here / "photos").rename(deep)
+    process = in_a_process(
+        "search",
+        deep,
+        "-k",
+        "18",
+        "--paths",
+        "--root",
+        deep,
+        folder=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline().startswith(str(deep))
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == ("", OK)
+    process.stderr.close()
+
+
+def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
+    noise = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(noise, "JPEG", quality=90)
+    (tmp_path / "photos").mkdir()
+    for number in range(96):
+        # What stands behind a JPEG's end makes it another file, and changes no pixel.
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(noise.getvalue() + b"%d" % number)
+
+    def described():
+        for file in own_cache.glob("vectors/*.sqlite"):
+            with sqlite3.connect(file) as store:
+                if store.execute("select count(*) from sqlite_master").fetchone()[0]:
+                    return store.execute("select count(*) from vectors").fetchone()[0]
+        return 0
+
+    command = ("index", "photos", "-d", "hsv-histogram")
+    process = in_a_process(*command, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    stop = time.monotonic() + 60
+    while not described() and time.monotonic() < stop:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (INTERRUPTED, "")
+    assert err == "stopped; the vectors that were computed are kept, and the same command goes on from there\n"
+    kept = described()
+    assert 0 < kept < 96 and not (tmp_path / "my.index").exists()
+    # Again, on a terminal: a bar there, the result alone in the pipe.
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(theirs, "w") as terminal:
+        seen = pool.submit(read_all, ours)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        code, out, _ = run(*command)
+        terminal.close()
+    assert (code, out) == (
+        OK,
+        f"my.index: 96 pictures; hsv-histogram, exact:cosine; {96 - kept} described now, {kept} known before\n",
+    )
+    assert f"{96 - kept}/{96 - kept}" in seen.result() and "picture/s" in seen.result()
+
+
+def read_all(descriptor):
+    """What a terminal was given; its other end is closed."""
+    parts = []
+    try:
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+    except OSError:
+        pass  # how Linux says that there is no other end any more
+    os.close(descriptor)
+    return b"".join(parts).decode()

@@ -1,0 +1,975 @@
+"""The service: every route and every refusal, over real HTTP."""
+
+import contextlib
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from helpers import paths
+from helpers.app import impatience, library, server, thumbnails
+from helpers.app.describing import shrunk
+from helpers.app.fetching import is_public, parse_host
+from helpers.app.guard import HEADERS
+from helpers.app.schemas import from_text, to_text
+from helpers.app.service import create_app
+from helpers.app.settings import Settings
+from helpers.features.colour_shape import ColourHistogram
+from helpers.features.describer import describer
+from helpers.pictures import samples
+from helpers.pictures.imageset import concatenate, from_folder
+from helpers.pictures.reading import read_picture
+from helpers.search.engine import Engine
+from helpers.search.live import LiveEngine
+
+CLASSES = {"birds": 12, "fruit": 8, "mammals": 20}
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """A person's own folder of pictures: three classes, and some of none."""
+    root = tmp_path_factory.mktemp("own") / "gallery"
+    images = samples.with_distractors()
+    for name, count in CLASSES.items():
+        (root / name).mkdir(parents=True)
+        for row in np.flatnonzero(images.labels == images.class_names.index(name))[:count]:
+            shutil.copy(images.paths[row], root / name)
+    for row in np.flatnonzero(images.labels < 0)[:10]:
+        shutil.copy(images.paths[row], root)
+    return from_folder(root)
+
+
+@pytest.fixture(scope="module")
+def engine(gallery):
+    return Engine("hsv-histogram").fit(gallery)
+
+
+@pytest.fixture
+def folder(engine, tmp_path):
+    return engine.save(tmp_path / "own.index")
+
+
+@pytest.fixture(scope="module")
+def thumbnails_in(tmp_path_factory):
+    """A cache for the thumbnails alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(folder))
+        yield folder / "thumbnails"
+
+
+@contextlib.contextmanager
+def serving(folder, key=None, **settings):
+    """A client of a server in this process."""
+    app = create_app(Settings(folder=folder, api_key=key, **settings))
+    running = uvicorn.Server(uvicorn.Config(app, port=0, **server.options("warning")))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.005)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            client.app, client.port = app, port
+            yield client
+    finally:
+        running.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def client(engine, thumbnails_in, tmp_path_factory):
+    """Of a service that the tests only ask."""
+    with serving(engine.save(tmp_path_factory.mktemp("shared") / "own.index")) as client:
+        yield client
+
+
+def upload(content, name="picture.jpg", kind="image/jpeg"):
+    return {"picture": (name, content, kind)}
+
+
+def encoded(pixels, kind="PNG", **options):
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, kind, **options)
+    return written.getvalue()
+
+
+def ids(answer):
+    assert answer.status_code == 200, answer.text
+    return [each["id"] for each in answer.json()["answers"]]
+
+
+# --- searching
+
+
+def test_an_upload_finds_what_the_engine_finds(client, engine):
+    picture = engine.gallery.paths[17]
+    answer = client.post("/api/search", files=upload(picture.read_bytes()), params={"k": 5})
+    wanted = engine.query(picture, k=5)
+    assert ids(answer) == [each.id for each in wanted]
+    told = answer.json()
+    assert [each["score"] for each in told["answers"]] == pytest.approx([each.score for each in wanted])
+    assert told["answers"][0] == {
+        "id": 17, "key": engine.gallery.keys[17], "class_name": engine.gallery.class_name(17),
+        "thumbnail": "/api/pictures/17/thumbnail", "rank": 1, "score": told["answers"][0]["score"],
+    }  # fmt: skip
+    assert (told["offset"], told["k"], told["more"], told["note"]) == (0, 5, True, "")
+    assert told["milliseconds"] > 0
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_every_kind_of_picture_is_taken_whatever_it_is_called(client, engine, kind):
+    picture = encoded(read_picture(engine.gallery.paths[3]), kind)
+    answer = client.post("/api/search", files=upload(picture, "x.exe", "text/html"), params={"k": 3})
+    assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
+
+
+def test_a_crop_is_of_the_upright_picture(client, engine):
+    pixels = read_picture(engine.gallery.paths[3])
+    height, width = pixels.shape[:2]
+    # Lying on its side, with the note of the camera that says so.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(np.ascontiguousarray(np.rot90(pixels)), exif=exif)
+    crop = {"left": 0.25, "top": 0.5, "width": 0.5, "height": 0.25}
+    answer = client.post("/api/search", files=upload(turned), params={"k": 4, **crop})
+    part = pixels[int(height * 0.5) : round(height * 0.75), int(width * 0.25) : round(width * 0.75)]
+    assert ids(answer) == [each.id for each in engine.query(part, k=4)]
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        {"left": 0.5},
+        {"left": 0.5, "top": 0, "width": 0.6, "height": 1},
+        {"left": 0, "top": 0, "width": 0, "height": 1},
+        {"left": "nan", "top": 0, "width": 1, "height": 1},
+    ],
+)
+def test_a_crop_that_can_not_be(client, gallery, crop):
+    assert client.post("/api/search", files=upload(gallery.paths[0].read_bytes()), params=crop).status_code == 422
+
+
+def test_scrolling_on_by_the_vector_gives_every_picture_once_in_order(client, engine, gallery):
+    told = client.post("/api/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
+    found, vector = [each["id"] for each in told["answers"]], told["vector"]
+    while told["more"]:
+        asked = {"vector": vector, "k": 17, "offset": len(found)}
+        told = client.post("/api/search/vector", json=asked).json()
+        assert [each["rank"] for each in told["answers"]] == list(
+            range(len(found) + 1, len(found) + 1 + len(told["answers"]))
+        )
+        found += [each["id"] for each in told["answers"]]
+    assert found == [each.id for each in engine.query(gallery.paths[2], k=len(gallery))]
+    assert told["note"] == "There are 50 pictures to find."
+
+
+def test_a_picture_of_the_gallery_is_not_its_own_answer(client, engine):
+    answer = client.get("/api/search/id/4", params={"k": 6})
+    assert ids(answer) == [each.id for each in engine.query_id(4, k=6)]
+    np.testing.assert_array_equal(from_text(answer.json()["vector"]), engine.index.vectors([4])[0])
+
+
+@pytest.mark.parametrize("asked", [1, library._MOST_ASKED])
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_a_class_gives_all_of_its_pictures(client, engine, gallery, monkeypatch, class_name, asked):
+    monkeypatch.setattr(library, "_MOST_ASKED", asked)  # with 1, the vectors of the class are compared themselves
+    monkeypatch.setattr(library, "_CHUNK", 5)
+    best = [each.id for each in engine.query_id(0, k=len(gallery)) if each.class_name == class_name]
+    for k in (3, len(best), 50):
+        answer = client.get("/api/search/id/0", params={"k": k, "class_name": class_name})
+        assert ids(answer) == best[:k]
+        assert answer.json()["more"] == (k < len(best))
+    assert ids(client.get("/api/search/id/0", params={"k": 3, "offset": 2, "class_name": class_name})) == best[2:5]
+    assert f"of class {class_name}" in client.get(f"/api/search/id/0?k=50&class_name={class_name}").json()["note"]
+
+
+def test_an_approximate_index_gives_all_of_a_class_too(gallery, tmp_path):
+    rare = Engine("hsv-histogram", "faiss:hnsw?m=4&search=1&construction=8").fit(gallery)
+    with serving(rare.save(tmp_path / "own.index")) as client:
+        answer = client.get("/api/search/id/0", params={"k": 8, "class_name": "fruit"})
+        assert set(ids(answer)) == set(np.flatnonzero(gallery.labels == gallery.class_names.index("fruit")))
+
+
+@pytest.mark.parametrize(
+    ("vector", "says"),
+    [
+        ("AAAA", "numbers"),
+        ("A" * 7, "base64"),
+        ("!!!!", "base64"),
+        (to_text(np.zeros(5)), "must have 128 numbers"),
+        (to_text(np.full(128, np.nan)), "no number"),
+    ],
+)
+def test_a_vector_that_can_not_be(client, vector, says):
+    answer = client.post("/api/search/vector", json={"vector": vector})
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"] or says == "numbers"
+
+
+def test_an_empty_index_gives_no_answers(engine, folder, gallery):
+    with LiveEngine.open(folder) as live:
+        live.remove(range(len(gallery)))
+    with serving(folder) as client:
+        answer = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        assert ids(answer) == []
+        assert answer.json()["note"] == "There are 0 pictures to find."
+        assert client.get("/api/info").json()["pictures"] == 0
+        assert client.get("/api/search/id/3").status_code == 404
+
+
+# --- the gallery
+
+
+def test_what_is_told_of_the_gallery(client, gallery):
+    told = client.get("/api/info").json()
+    assert told == {
+        "name": "gallery", "pictures": 50, "describer": "hsv-histogram", "index": "exact:cosine",
+        "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "max_k": 100,
+        "changes": "open", "url_hosts": [], "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
+    }  # fmt: skip
+    page = client.get("/api/pictures", params={"offset": 10, "limit": 3}).json()
+    assert page["total"] == 50 and [each["id"] for each in page["pictures"]] == [10, 11, 12]
+    fruit = client.get("/api/pictures", params={"class_name": "fruit"}).json()
+    assert fruit["total"] == 8 and {each["class_name"] for each in fruit["pictures"]} == {"fruit"}
+    assert client.get("/api/pictures/10").json() == page["pictures"][0]
+    assert str(gallery.root) not in client.get("/api/pictures", params={"limit": 100}).text
+
+
+def test_thumbnails_are_small_kept_and_sent_once(client, gallery, thumbnails_in, monkeypatch):
+    answer = client.get("/api/pictures/3/thumbnail", params={"side": 100})
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert max(Image.open(io.BytesIO(answer.content)).size) == 128
+    again = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert len(list(thumbnails_in.rglob("*.jpg"))) >= 1
+    # Kept in memory and on the disk: not made a second time.
+    monkeypatch.setattr(thumbnails, "jpeg", None)
+    assert client.get("/api/pictures/3/thumbnail?side=100").content == answer.content
+    client.app.state.service.thumbnails._kept.clear()
+    assert client.get("/api/pictures/3/thumbnail?side=100").content == answer.content
+    os.utime(gallery.paths[3], ns=(1, time.time_ns()))
+    monkeypatch.undo()
+    other = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
+    assert other.status_code == 200, "the file is another by now"
+
+
+def test_thumbnails_in_memory_are_bounded_and_need_no_disk(gallery, tmp_path, monkeypatch, caplog):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    few = thumbnails.Thumbnails(memory=20_000)
+    for path in gallery.paths[:12]:
+        assert few.get(path, 128, few.tag(path, 128)).startswith(b"\xff\xd8")
+    assert sum(map(len, few._kept.values())) == few._held <= 20_000
+    assert "LOOKALIKE_CACHE" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_picture_to_look_at_says_nothing_else(folder):
+    exif = Image.Exif()
+    exif[0x010F] = "Secret Camera"
+    with serving(folder) as client:
+        picture = encoded(np.zeros((3000, 200, 3), np.uint8), "JPEG", exif=exif)
+        added = client.post("/api/pictures", files=upload(picture)).json()
+        content = client.get(f"/api/pictures/{added['id']}/file").content
+        assert Image.open(io.BytesIO(content)).size == (137, 2048)
+        assert b"Secret" in picture and b"Secret" not in content
+
+
+@pytest.mark.parametrize("route", ["", "/thumbnail", "/file"])
+@pytest.mark.parametrize("id", [50, 2**63 - 1])
+def test_an_id_that_is_not_there(client, id, route):
+    answer = client.get(f"/api/pictures/{id}{route}")
+    assert (answer.status_code, list(answer.json())) == (404, ["detail"])
+
+
+@pytest.mark.parametrize("id", ["-1", "x", str(2**63), "..%2f..%2fetc%2fpasswd", "%00", "1.5"])
+def test_an_id_that_is_none(client, id):
+    assert client.get(f"/api/pictures/{id}").status_code in (404, 422)
+    assert client.get(f"/api/pictures/{id}/file").status_code in (404, 422)
+
+
+@pytest.mark.parametrize("path", ["/static/../service.py", "/static/..%2fservice.py", "/static/%2e%2e/service.py"])
+def test_nothing_but_the_page_is_served_as_a_file(client, path):
+    with socket.create_connection(("127.0.0.1", client.port)) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert raw.makefile("rb").readline().split()[1] == b"404"
+
+
+def test_paths_never_leave_the_picture_folder(engine, gallery, tmp_path):
+    root = tmp_path / "gallery"
+    shutil.copytree(gallery.root, root)
+    folder, secret = engine.save(tmp_path / "own.index"), tmp_path / "secret.png"
+    Image.new("RGB", (30, 30), "red").save(secret)
+    fine = root / gallery.keys[5]
+    (root / "inside.png").symlink_to(fine)
+    with LiveEngine.open(folder, root=root) as live:
+        vector = np.ones((1, 128), np.float32)
+        inside, dots, outside = (
+            int(live.add_described([path], vector, [None])[0])
+            for path in (root / "inside.png", root / "birds" / ".." / ".." / "secret.png", secret)
+        )
+    fine2 = root / gallery.keys[6]
+    fine2.unlink()
+    fine2.symlink_to(secret)
+    loop = root / gallery.keys[7]
+    loop.unlink()
+    loop.symlink_to(loop)
+    pipe = root / gallery.keys[8]
+    pipe.unlink()
+    os.mkfifo(pipe)
+    (root / gallery.keys[9]).unlink()
+    with serving(folder, root=root) as client:
+        for id in (5, inside):
+            assert client.get(f"/api/pictures/{id}/file").status_code == 200
+        for id in (dots, outside, 6, 7, 8, 9):
+            for route in ("file", "thumbnail"):
+                assert client.get(f"/api/pictures/{id}/{route}").status_code == 404, (id, route)
+        assert client.get(f"/api/pictures/{outside}").json()["key"] == "secret.png"
+
+
+def test_a_gallery_without_a_root_serves_what_was_listed(engine, gallery, tmp_path):
+    other = Path(shutil.copytree(gallery.root / "fruit", tmp_path / "elsewhere" / "fruit"))
+    several = concatenate("several", [gallery.subset(range(5)), from_folder(other)])
+    assert several.root is None
+    with serving(Engine("hsv-histogram").fit(several).save(tmp_path / "own.index")) as client:
+        keys = [each["key"] for each in client.get("/api/pictures").json()["pictures"]]
+        assert keys == [path.name for path in several.paths]
+        assert client.get("/api/pictures/12/thumbnail").status_code == 200
+
+
+# --- changes
+
+
+def test_what_is_added_is_found_by_all_and_what_is_removed_is_not(folder, gallery, engine):
+    pixels = 255 - read_picture(gallery.paths[0])
+    with serving(folder) as one, serving(folder) as other:
+        added = one.post("/api/pictures", files=upload(encoded(pixels)), params={"class_name": "negatives"})
+        assert added.status_code == 201
+        told = added.json()
+        assert (told["id"], told["class_name"]) == (50, "negatives")
+        file = folder / told["key"]
+        assert file.parent == folder / "pictures" and file.read_bytes() == encoded(pixels)
+        for client in (other, one):
+            assert ids(client.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) == [50]
+            assert client.get("/api/info").json()["classes"][-1] == {"name": "negatives", "count": 1}
+        assert client.get("/api/pictures/50/thumbnail").status_code == 200
+        assert other.delete("/api/pictures/50").status_code == 204
+        assert one.delete("/api/pictures/50").status_code == 404
+        assert ids(one.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) != [50]
+        assert not file.exists(), "what came over HTTP goes with it"
+        assert one.delete("/api/pictures/3").status_code == 204
+        assert gallery.paths[3].exists(), "a person's own file stays"
+    assert list((folder / "pictures").iterdir()) == []
+
+
+@pytest.mark.parametrize("class_name", ["", "a\nb", "\x7f", "x" * 101])
+def test_a_class_name_that_can_not_be(client, gallery, class_name):
+    answer = client.post(
+        "/api/pictures", files=upload(gallery.paths[0].read_bytes()), params={"class_name": class_name}
+    )
+    assert answer.status_code == 422
+
+
+def test_a_full_disk_adds_nothing_and_says_no_path(folder, gallery, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/secret/place")
+
+    with serving(folder) as client:
+        monkeypatch.setattr(os, "fsync", full)
+        answer = client.post("/api/pictures", files=upload(gallery.paths[0].read_bytes()))
+        monkeypatch.undo()
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert client.get("/api/info").json()["pictures"] == 50
+    assert list((folder / "pictures").iterdir()) == []
+
+
+def test_changes_need_the_key_where_there_is_one(folder, gallery):
+    picture = upload(gallery.paths[0].read_bytes())
+    with serving(folder, key="right key") as client:
+        assert client.get("/api/info").json()["changes"] == "key"
+        for key in (None, "", "wrong", "right", b"\xff"):
+            headers = {} if key is None else {"X-API-Key": key}
+            for answer in (
+                client.post("/api/pictures", files=picture, headers=headers),
+                client.delete("/api/pictures/1", headers=headers),
+            ):
+                assert answer.status_code == 401
+                assert "X-API-Key" in answer.json()["detail"]
+        right = {"X-API-Key": "right key"}
+        assert client.post("/api/pictures", files=picture, headers=right).status_code == 201
+        assert client.delete("/api/pictures/1", headers=right).status_code == 204
+        assert client.post("/api/search", files=picture).status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"hosts": ("pictures.example",)}])
+def test_changes_are_off_where_others_come_and_no_key_is_set(folder, gallery, settings):
+    with serving(folder, **settings) as client:
+        assert client.get("/api/info").json()["changes"] == "off"
+        answer = client.post("/api/pictures", files=upload(gallery.paths[0].read_bytes()))
+        assert answer.status_code == 403 and "LOOKALIKE_API_KEY" in answer.json()["detail"]
+        assert client.delete("/api/pictures/1").status_code == 403
+        assert len(client.app.state.service.library) == 50
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[bad"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"X-Forwarded-For": "1.2.3.4"},
+    ],
+    ids=str,
+)
+def test_another_sites_page_changes_nothing(client, gallery, headers):
+    assert client.delete("/api/pictures/1", headers=headers).status_code == 403
+    picture = upload(gallery.paths[0].read_bytes())
+    assert client.post("/api/pictures", files=picture, headers=headers).status_code == 403
+    assert client.get("/api/pictures/1").status_code == 200
+
+
+def test_the_page_itself_may_change(folder):
+    with serving(folder) as client:
+        own = {"Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin"}
+        assert client.delete("/api/pictures/1", headers=own).status_code == 204
+
+
+def test_a_name_that_was_made_to_point_here_is_refused(client, folder):
+    for host in ("evil.example", f"evil.example:{client.port}", "127.0.0.1.evil.example", ""):
+        assert client.get("/api/info", headers={"Host": host}).status_code == 403, host
+    for host in ("localhost", f"LOCALHOST:{client.port}", "127.0.0.1", "[::1]:8000"):
+        assert client.get("/api/info", headers={"Host": host}).status_code == 200, host
+    with serving(folder, hosts=("Pictures.example",)) as named:
+        assert named.get("/health", headers={"Host": "pictures.example"}).status_code == 200
+        assert named.get("/health", headers={"Host": "evil.example"}).status_code == 403
+
+
+# --- hostile uploads
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width, height, *before, pixels=b""):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def tiff(entries):
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def zipped():
+    import zipfile
+
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("run.js", "alert(1)")
+    return written.getvalue()
+
+
+def hostile():
+    """Name, content and the statuses that are right for it."""
+    photo = samples.photos().paths[0].read_bytes()
+    plain = encoded(np.full((40, 40, 3), 200, np.uint8))
+    gif = encoded(np.zeros((40, 40, 3), np.uint8), "GIF")
+    webp = encoded(np.zeros((40, 40, 3), np.uint8), "WEBP")
+    bmp = encoded(np.zeros((40, 40, 3), np.uint8), "BMP")
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    scan = photo[photo.index(b"\xff\xda") : -2]
+    # 16,384 squared: the largest canvas that a WebP can name.
+    vast = b"RIFF" + struct.pack("<I", 40) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\xff\x3f\0" * 2
+    yield "0 bytes", b"", 400
+    yield "50 MB", photo + bytes(50_000_000), 413
+    yield "50 MB of nothing", bytes(50_000_000), 413
+    yield "truncated JPEG", photo[: len(photo) // 2], 400
+    yield "truncated PNG", plain[:-30], 400
+    yield "truncated GIF", gif[:30], 400
+    yield "truncated WebP", webp[:-20], 400
+    yield "only a magic number", b"\x89PNG\r\n\x1a\n", 400
+    yield "only three bytes", b"\xff\xd8\xff", 400
+    yield "only BM", b"BM", 400
+    yield "huge header PNG", png(2**31 - 1, 2**31 - 1), 400
+    yield "large header PNG", png(60_000, 60_000, pixels=bytes(1000)), 400
+    yield "huge header GIF", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], 400
+    yield "huge header BMP", bmp[:18] + struct.pack("<ii", 2**30, 2**30) + bmp[26:], 400
+    yield "huge header TIFF", tiff([(256, 4, 1, 2**30), (257, 4, 1, 2**30), (273, 4, 1, 8), (262, 3, 1, 1)]), 400
+    yield "huge header WebP", vast + webp[12:], 400
+    yield (
+        "huge header JPEG",
+        re.sub(rb"(?s)(\xff[\xc0\xc2].{3}).{4}", lambda head: head[1] + b"\xff" * 4, photo, count=1),
+        400,
+    )
+    yield "zip bomb PNG, pixels", png(30_000, 30_000, pixels=bytes(30_001 * 3000)), 400
+    yield "zip bomb PNG, text", png(9, 9, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000)))), 400
+    yield "zip bomb PNG, profile", png(9, 9, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(200_000_000)))), 400
+    yield "zip bomb PNG, notes", png(9, 9, chunk(b"eXIf", bytes(15_000_000)), pixels=bytes(90)), 400
+    yield (
+        "TIFF of a million strips",
+        tiff([(256, 4, 1, 9), (257, 4, 1, 9), (273, 4, 1_000_000, 8)]) + bytes(4_000_000),
+        400,
+    )
+    yield "TIFF without directory", b"MM\0*\xff\xff\xff\xff", 400
+    yield "JPEG of a thousand scans", photo[:-2] + scan * 1000 + b"\xff\xd9", 400
+    yield "BMP run-length encoded", bmp[:30] + struct.pack("<I", 1) + bmp[34:], 415
+    yield "polyglot GIF/JS", gif[:6] + b"/*" + gif[8:] + b"*/=1;alert(1);", 415
+    yield "polyglot GIF/JS, whole", b"GIF89a=1;" + gif[9:], 415
+    yield "polyglot GIF with a tail", gif + b"alert(1)//", 415
+    yield "polyglot JPEG/JS", b"\xff\xd8\xff\xe0/*" + bytes(0x2F2A - 2) + photo[2:], 415
+    yield "polyglot JPEG/ZIP", photo + zipped(), 415
+    yield "polyglot PNG/HTML", png(9, 9, chunk(b"tEXt", b"a\0<ScRiPt>alert(1)</script>"), pixels=bytes(90)), 415
+    yield "polyglot JPEG/PHP", photo[:2] + b"\xff\xfe\0\x12<?php evil(); ?>" + photo[2:], 415
+    yield "polyglot PNG/PDF", png(9, 9, chunk(b"tEXt", b"a\0%PDF-1.7"), pixels=bytes(90)), 415
+    yield "SVG with script", svg, 415
+    yield "SVG with a head", b'\xef\xbb\xbf<?xml version="1.0"?>' + svg, 415
+    yield "HTML", b"<!DOCTYPE html><script>alert(1)</script>", 415
+    yield "PDF", b"%PDF-1.7\n", 415
+    yield "ZIP", zipped(), 415
+    yield "text", b"no picture at all", 415
+    yield "HEIC", b"\0\0\0\x18ftypheic" + bytes(100), 415
+    yield "PPM, which others take", b"P6 1 1 255 abc", 415
+    yield "EPS, for which Pillow starts a program", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415
+    yield "numbers by chance", np.random.default_rng(0).bytes(100_000), 415
+
+
+@pytest.fixture(scope="module")
+def apart(engine, tmp_path_factory):
+    """The address and process of a server of its own, whose memory is nobody else's."""
+    folder = engine.save(tmp_path_factory.mktemp("apart") / "own.index")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = f"from helpers.app.server import run; run({str(folder)!r}, port={port}, log_level='warning')"
+    # One arena: else what was freed in each thread's counts as held.
+    variables = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=subprocess.PIPE)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            assert process.poll() is None, process.stderr.read().decode()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/ready").status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield address, process
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+def peak_memory(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
+def test_hostile_uploads_are_refused_at_once_and_memory_stays_flat(apart, gallery):
+    address, process = apart
+    with httpx.Client(base_url=address, timeout=20) as client:
+        good = upload(gallery.paths[0].read_bytes())
+        assert client.post("/api/search", files=good).status_code == 200
+        before = peak_memory(process)
+        for name, content, status in hostile():
+            for route in ("/api/search", "/api/pictures"):
+                start = time.perf_counter()
+                answer = client.post(route, files=upload(content))
+                seconds = time.perf_counter() - start
+                assert answer.status_code == status, (name, answer.text)
+                assert seconds < 2, (name, seconds)
+                detail = answer.json()["detail"]
+                assert isinstance(detail, str) and "Traceback" not in detail and ".py" not in detail, name
+                assert answer.headers["content-security-policy"], name
+                grown = peak_memory(process) - before
+                assert grown < 100e6, (name, grown)
+        assert client.get("/api/info").json()["pictures"] == 50
+        assert client.post("/api/search", files=good).status_code == 200
+
+
+def test_a_body_is_refused_by_its_announced_size_before_it_comes(client):
+    head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as raw:
+        raw.sendall(f"{head}Content-Length: {10**12}\r\n\r\n".encode())
+        assert raw.makefile("rb").readline().split()[1] == b"413"
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("multipart/form-data; boundary=x", 20 * 2**20), ("application/json", 2**21)]
+)
+def test_a_body_of_no_announced_size_is_counted_while_it_comes(client, kind, most):
+    route = "/api/search" if "multipart" in kind else "/api/search/vector"
+    sent = 0
+
+    def body():
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\n'
+        while sent < 10 * most:
+            sent += 2**16
+            yield bytes(2**16)
+
+    with contextlib.suppress(httpx.WriteError):
+        answer = client.post(route, content=body(), headers={"Content-Type": kind})
+        assert answer.status_code == 413
+    assert client.get("/health").status_code == 200
+
+
+def test_other_bodies_that_are_none(client):
+    for content, headers, status in [
+        (b"", {}, 422),
+        (b"x", {"Content-Type": "multipart/form-data"}, 400),
+        (b"x", {"Content-Type": "multipart/form-data; boundary=y"}, 400),
+        (b"--y--", {"Content-Type": "multipart/form-data; boundary=y"}, 422),
+        (b"{}", {"Content-Type": "application/json"}, 422),
+        (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 422),
+    ]:
+        answer = client.post("/api/search", content=content, headers=headers)
+        assert answer.status_code == status, (content, answer.text)
+    deep = b'{"vector": ' + b"[" * 100_000
+    for content in (b"{", b"[]", b"\xff", b'{"vector": NaN}', b'{"k": 1e999, "vector": "\\ud800"}', deep):
+        answer = client.post("/api/search/vector", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422), answer.text
+    picture = b'--y\r\nContent-Disposition: form-data; name="picture"\r\n\r\nno file\r\n--y--\r\n'
+    answer = client.post("/api/search", content=picture, headers={"Content-Type": "multipart/form-data; boundary=y"})
+    assert answer.status_code == 422
+
+
+def test_who_sends_slowly_is_sent_away(folder, monkeypatch):
+    monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.4)
+    with serving(folder, idle_seconds=0.3, body_seconds=0.8) as client:
+        address = ("127.0.0.1", client.port)
+        head = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        start = time.perf_counter()
+        with socket.create_connection(address, timeout=5) as idle:
+            idle.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
+            assert idle.recv(100).split()[1] == b"408"
+            assert 0.2 < time.perf_counter() - start < 3
+        start = time.perf_counter()
+        with socket.create_connection(address, timeout=5) as drip:
+            drip.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
+            with contextlib.suppress(OSError):
+                for _ in range(20):
+                    drip.sendall(b"a")
+                    time.sleep(0.1)
+            assert drip.recv(100).split()[1] == b"408"
+            assert 0.7 < time.perf_counter() - start < 5
+        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
+            with socket.create_connection(address, timeout=5) as raw:
+                raw.sendall(beginning)
+                assert raw.recv(100) == b"", "closed without a word"
+        assert client.get("/health").status_code == 200
+
+
+# --- load
+
+
+@pytest.fixture
+def held_up(monkeypatch):
+    """Descriptions wait until this is set."""
+    go, compute = threading.Event(), ColourHistogram.compute
+
+    def waiting(self, pixels):
+        assert go.wait(20)
+        return compute(self, pixels)
+
+    monkeypatch.setattr(ColourHistogram, "compute", waiting)
+    yield go
+    go.set()
+
+
+def wait_until(true):
+    for _ in range(500):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came about")
+
+
+def number(client, name):
+    return float(re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.M)[1])
+
+
+def test_a_full_queue_says_when_to_come_back(folder, gallery, held_up):
+    picture = upload(gallery.paths[0].read_bytes())
+    with serving(folder, queue=3, batch=1) as client, ThreadPoolExecutor(3) as pool:
+        assert client.get("/ready").status_code == 503
+        waiting = [
+            pool.submit(httpx.post, f"{client.base_url}/api/search", files=picture, timeout=20) for _ in range(3)
+        ]
+        wait_until(lambda: number(client, "lookalike_queue") == 3)
+        for route in ("/api/search", "/api/pictures"):
+            answer = client.post(route, files=picture)
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) >= 1
+        # What needs no describing is answered all the while.
+        assert client.get("/api/search/id/1").status_code == 200
+        assert client.get("/api/pictures/1/thumbnail").status_code == 200
+        held_up.set()
+        assert [each.result().status_code for each in waiting] == [200] * 3
+        assert client.post("/api/search", files=picture).status_code == 200
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        assert number(client, 'lookalike_requests_total{method="POST",route="/api/search",status="429"}') == 1
+
+
+def test_bodies_that_come_in_at_once_are_bounded_too(folder, held_up):
+    head = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with serving(folder, queue=1) as client, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=5))
+            raw.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
+        wait_until(lambda: client.post("/api/search/vector", json={"vector": "AAAA"}).status_code == 429)
+        assert client.get("/health").status_code == 200
+
+
+def test_who_waits_too_long_is_told(folder, gallery, held_up):
+    with serving(folder, request_seconds=0.2) as client:
+        answer = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        assert answer.status_code == 503 and "retry-after" in answer.headers
+        held_up.set()
+
+
+def test_who_hangs_up_is_not_described(folder, gallery, held_up):
+    picture = upload(gallery.paths[0].read_bytes())
+    with serving(folder, batch=1) as client:
+        for _ in range(4):
+            with contextlib.suppress(httpx.ReadTimeout):
+                httpx.post(f"{client.base_url}/api/search", files=picture, timeout=0.15)
+        wait_until(lambda: number(client, "lookalike_queue") == 0)
+        held_up.set()
+        assert client.post("/api/search", files=picture).status_code == 200
+        # The first of them at most was in a thread already.
+        assert number(client, "lookalike_batch_pictures_sum") <= 2
+
+
+def test_requests_that_come_together_are_described_together(folder, gallery, engine):
+    with serving(folder, batch_seconds=0.2, batch=8) as client, ThreadPoolExecutor(8) as pool:
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        pictures = [path.read_bytes() for path in gallery.paths[:8]]
+        found = list(
+            pool.map(
+                lambda each: httpx.post(f"{client.base_url}/api/search?k=4", files=upload(each), timeout=20), pictures
+            )
+        )
+        assert [ids(each) for each in found] == [[a.id for a in engine.query(each, k=4)] for each in pictures]
+        assert number(client, "lookalike_batch_pictures_count") <= 3
+
+
+def test_an_error_of_the_describer_fails_the_requests_and_not_the_service(folder, gallery, monkeypatch, caplog):
+    def broken(self, pixels):
+        raise RuntimeError("secret of the inside")
+
+    picture = upload(gallery.paths[0].read_bytes())
+    with serving(folder) as client:
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        with monkeypatch.context() as patch:
+            patch.setattr(ColourHistogram, "compute", broken)
+            answer = client.post("/api/search", files=picture)
+        assert answer.status_code == 500
+        detail = answer.json()["detail"]
+        assert "secret" not in detail and set(answer.headers) >= {name.lower() for name in HEADERS}
+        shown = re.search(r"number (\w{12})", detail)[1]
+        assert shown in caplog.text and "secret of the inside" in caplog.text
+        assert client.post("/api/search", files=picture).status_code == 200
+
+
+@pytest.mark.parametrize("rule", ["squash", "pad", "crop"])
+def test_what_is_resized_early_has_the_same_vector(gallery, rule):
+    pictures = [read_picture(path) for path in gallery.paths[:6]]
+    by = ColourHistogram()
+    by.resize_rule = rule
+    early = [shrunk(picture, by) for picture in pictures]
+    np.testing.assert_array_equal(by.describe_arrays(early), by.describe_arrays(pictures))
+    assert all(each.shape == (128, 128, 3) for each in early) == (rule != "crop")
+    both = describer("hog+hsv-histogram")
+    early = [shrunk(picture, both) for picture in pictures]
+    np.testing.assert_array_equal(both.describe_arrays(early), both.describe_arrays(pictures))
+
+
+# --- pictures by address
+
+
+@pytest.fixture
+def elsewhere(gallery):
+    """A host on this computer that has pictures, and bad manners."""
+    picture = gallery.paths[5].read_bytes()
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.headers["Host"], self.path))
+            if self.path == "/slow":
+                time.sleep(1.5)
+            places = {
+                "/moved": "/picture.jpg?x",
+                "/away": "http://localhost:1/",
+                "/round": "/round",
+                "/ftp": "ftp://x/",
+            }
+            status = 302 if self.path in places else 404 if self.path == "/none" else 200
+            content = {"/large": bytes(3_000_000), "/text": b"hello", "/short": picture}.get(self.path, picture)
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", places[self.path])
+            if self.path == "/packed":
+                self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(content) + (self.path == "/short")))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as host:
+        thread = threading.Thread(target=host.serve_forever)
+        thread.start()
+        host.asked = asked
+        yield host
+        host.shutdown()
+        thread.join()
+
+
+def test_a_picture_of_a_configured_host(folder, elsewhere, engine, gallery):
+    port = elsewhere.server_address[1]
+    with serving(folder, url_hosts=[f"127.0.0.1:{port}+private"], max_body=2**21, fetch_seconds=1) as client:
+        assert client.get("/api/info").json()["url_hosts"] == [f"127.0.0.1:{port}"]
+
+        def search(path, **more):
+            url = path if ":" in path else f"http://127.0.0.1:{port}{path}"
+            return client.post("/api/search/url", json={"url": url, "k": 3, **more})
+
+        wanted = [each.id for each in engine.query(gallery.paths[5], k=3)]
+        assert ids(search("/picture.jpg")) == wanted
+        assert ids(search("/moved")) == wanted
+        crop = {"left": 0, "top": 0, "width": 0.5, "height": 0.5}
+        assert ids(search("/picture.jpg", crop=crop, class_name="fruit"))
+        for path, status in {
+            "/none": 502, "/away": 502, "/ftp": 502, "/round": 502, "/large": 502, "/packed": 502, "/short": 502,
+            "/slow": 504, "/text": 415, "http://127.0.0.1:1/": 403, f"http://localhost:{port}/": 403,
+            f"http://user@127.0.0.1:{port}/": 422, f"ftp://127.0.0.1:{port}/": 422, "file:///etc/passwd": 422,
+            f"http://127.0.0.1:{port}/\r\nX: y": 422, f"http://127.0.0.1:{port}\\@evil/": 422, "http://[/": 422,
+        }.items():  # fmt: skip
+            answer = search(path)
+            assert answer.status_code == status, (path, answer.text)
+        assert {host for host, _ in elsewhere.asked} == {f"127.0.0.1:{port}"}
+
+
+def test_nothing_is_fetched_from_private_addresses(folder, elsewhere, monkeypatch):
+    port = elsewhere.server_address[1]
+    looked_up, real = [], socket.getaddrinfo
+
+    def names(host, *rest, **more):
+        if host != "pictures.example":
+            return real(host, *rest, **more)
+        looked_up.append(host)
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    url = f"http://pictures.example:{port}/picture.jpg"
+    with serving(folder, url_hosts=[f"pictures.example:{port}"]) as client:
+        answer = client.post("/api/search/url", json={"url": url})
+        assert answer.status_code == 403 and "not public" in answer.json()["detail"]
+        assert elsewhere.asked == []
+    looked_up.clear()
+    with serving(folder, url_hosts=[f"pictures.example:{port}+private"]) as client:
+        assert client.post("/api/search/url", json={"url": url}).status_code == 200
+        assert looked_up == ["pictures.example"], "the address that was checked is the one that was asked"
+        assert elsewhere.asked == [(f"pictures.example:{port}", "/picture.jpg")]
+    with serving(folder) as client:
+        assert client.post("/api/search/url", json={"url": url}).status_code == 403
+
+
+def test_which_addresses_are_public():
+    for public in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"):
+        assert is_public(public), public
+    for private in (
+        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+        "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::127.0.0.1",
+        "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1", "nonsense",
+    ):  # fmt: skip
+        assert not is_public(private), private
+
+
+@pytest.mark.parametrize("text", ["", "http://a.example", "a.example/x", "u@a.example", "a.example:x", "a:99999"])
+def test_a_host_that_is_none_is_named_at_once(folder, text):
+    with pytest.raises(ValueError, match="is no host"):
+        parse_host(text)
+    with pytest.raises(ValueError, match="is no host"):
+        create_app(Settings(folder=folder, url_hosts=[text]))
+
+
+# --- the rest
+
+
+def test_every_answer_carries_the_headers_that_protect_browsers(client):
+    for method, path, status in [
+        ("GET", "/", 200), ("GET", "/docs", 200), ("GET", "/static/icon.svg", 200), ("GET", "/openapi.json", 200),
+        ("GET", "/api/info", 200), ("GET", "/api/pictures/1/thumbnail", 200), ("GET", "/health", 200),
+        ("GET", "/nothing", 404), ("PUT", "/api/info", 405), ("GET", "/api/pictures/x", 422),
+        ("GET", "/api/info/", 404),
+    ]:  # fmt: skip
+        answer = client.request(method, path)
+        assert answer.status_code == status, path
+        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, path
+        assert "server" not in answer.headers
+    policy = HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in policy and "default-src 'self'" in policy
+    for path in ("/", "/docs"):
+        page = client.get(path).text
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page), "nothing inline"
+
+
+def test_metrics_count_routes_not_addresses(client):
+    for path in ("/api/pictures/1", "/api/pictures/2", "/made-up/1", "/made-up/2"):
+        client.get(path)
+    client.request("MADEUP", "/api/info")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    routes = set(re.findall(r'lookalike_requests_total\{.*?route="(.*?)"', answer.text))
+    assert "/api/pictures/{id}" in routes and not any("1" in route or "made" in route for route in routes)
+    assert "MADEUP" not in answer.text
+    assert number(client, "lookalike_pictures") == 50
+
+
+def test_settings_reach_workers_without_the_key(folder, monkeypatch):
+    chosen = Settings(folder=folder, api_key="secret", url_hosts=["a.example"], queue=7, hosts=["Me.example"])
+    assert "secret" not in chosen.to_json() and "secret" not in repr(chosen)
+    assert Settings.from_json(chosen.to_json(), "secret") == chosen
+    assert json.loads(chosen.to_json())["queue"] == 7
+    monkeypatch.setenv("LOOKALIKE_API_KEY", " secret ")
+    with paths.told_to_workers(chosen.to_json(), folder):
+        assert Settings.from_json(paths.serve_settings(), paths.api_key()) == chosen
+        assert paths.metrics_dir() == folder
+    assert paths.serve_settings() is None and paths.metrics_dir() is None
+    monkeypatch.setenv("LOOKALIKE_API_KEY", "")
+    assert paths.api_key() is None
+    monkeypatch.setenv("LOOKALIKE_API_KEY", "schlüssel")
+    with pytest.raises(ValueError, match="LOOKALIKE_API_KEY"):
+        paths.api_key()
+    with pytest.raises(RuntimeError, match="lookalike serve"):
+        server.from_environment()
+    for wrong in ({"queue": 0}, {"max_body": -1}, {"request_seconds": 0}):
+        with pytest.raises(ValueError, match="must be positive"):
+            Settings(folder=folder, **wrong)
