@@ -27,6 +27,7 @@ SMOKE = {
         "PUBLISHED": 1000,
         "DESCRIBER": "hsv-histogram",
     },
+    "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "DESCRIBER": "hsv-histogram"},
 }
 
 

@@ -1,0 +1,726 @@
+"""The service's page in a real browser, against the real service over pictures of the sample."""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.app.beside import ServiceBeside
+from helpers.pictures import samples
+from helpers.pictures.imageset import from_folder
+from helpers.search.engine import Engine
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED in a browser: Playwright is missing")
+expect = playwright_api.expect
+pytestmark = pytest.mark.slow
+
+#: A class and a file that would run, were they ever taken for HTML.
+HOSTILE = "<img src=x onerror=alert(1)>"
+CLASSES = ("birds", "flowers", "fruit", "instruments")
+KEY = "a key for this test"
+PAGE = 24
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+#: Chromium itself writes a line for each answer that is an error; a test that provokes one expects it.
+REFUSED = "the server responded with a status of"
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory) -> Path:
+    """A folder with four classes of the sample, and one that is named to do harm."""
+    folder = tmp_path_factory.mktemp("gallery")
+    photos = samples.photos()
+    for name in CLASSES:
+        shutil.copytree(photos.root / "photos" / name, folder / name)
+    (folder / HOSTILE).mkdir()
+    shutil.copy(photos.paths[-1], folder / HOSTILE / f"{HOSTILE}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outside() -> Path:
+    """A picture that is not in the gallery."""
+    return samples.photos().root / "photos" / "mammals" / "zebra.jpg"
+
+
+@pytest.fixture(scope="module")
+def start(gallery, tmp_path_factory):
+    """``start(*options, key=None)`` → the address of a service of its own over the gallery."""
+    started = []
+
+    def start_(*options: str, key: str | None = None) -> str:
+        folder = tmp_path_factory.mktemp("engine") / "my.index"
+        Engine("hsv-histogram", "exact:cosine").fit(from_folder(gallery)).save(folder)
+        started.append(ServiceBeside(folder, key=key, options=options).start())
+        return f"{started[-1].url}/"
+
+    yield start_
+    for service in started:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def service(start) -> str:
+    """A service that takes changes, shared by the tests, which leave it as they found it."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(gallery):
+    """The address of a server that is not ours, with the gallery's files."""
+    handler = functools.partial(_Quiet, directory=gallery)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def guarded(start, elsewhere) -> str:
+    """A service that takes changes by key, and fetches pictures from one host."""
+    return start("--url-host", elsewhere.split("/")[2] + "+private", key=KEY)
+
+
+@pytest.fixture
+def open_service(open_page, service):
+    """``open_service(path="", **open_page's)`` → the page, with pictures on it."""
+
+    def open_(path: str = "", **options):
+        page = open_page(service + path, **options)
+        # From the start, because Playwright's listening may come into force after a key that is pressed right then.
+        page.on("filechooser", lambda chooser: None)
+        expect(page.locator(".card").first).to_be_visible()
+        return page
+
+    return open_
+
+
+def test_start_shows_pictures_of_the_gallery_in_an_order_by_chance(
+    open_service, service, check_accessibility, screenshots
+):
+    page = open_service()
+    expect(page).to_have_title("Lookalike")
+    expect(page.locator("#about")).to_contain_text("hsv-histogram · exact:cosine")
+    first = _ids(page)
+    check_accessibility(page)
+    _shoot(page, screenshots, "start")
+    page.click("#shuffle")
+    expect(page.locator(f'.card:first-child[data-id="{first[0]}"]')).to_have_count(0)
+    assert _ids(page) != first
+
+    _scroll_to_the_end(page)
+    total = _get(service, "api/info")["pictures"]
+    assert sorted(_ids(page)) == list(range(total)), "each picture once"
+    expect(page.locator("#end")).to_have_text("That is all.")
+
+
+def test_upload_finds_the_picture_and_back_goes_where_it_was(
+    open_service, service, gallery, check_accessibility, screenshots
+):
+    page = open_service()
+    picture = next((gallery / "birds").iterdir())
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files(picture)
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
+    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    expect(page.locator(".score").first).to_have_text("1.000")
+    assert "1 is no difference" in page.locator(".score").first.get_attribute("title")
+    assert page.locator("#query-picture").evaluate("picture => picture.naturalWidth") == Image.open(picture).width
+    check_accessibility(page)
+    _shoot(page, screenshots, "answers")
+
+    sent = _requests(page)
+    page.locator(".card").last.scroll_into_view_if_needed()
+    expect(page.locator(".card").nth(PAGE)).to_be_attached()
+    assert [url for url in sent if "/api/search" in url][0] == f"{service}api/search/vector", "not uploaded again"
+    expect(page.locator("#count")).to_contain_text(re.compile(r"\d+ pictures shown"))
+    shown = _ids(page)
+    assert len(set(shown)) == len(shown) > PAGE
+    scores = [float(text) for text in page.locator(".score").all_text_contents()]
+    assert scores == sorted(scores, reverse=True)
+
+    page.wait_for_load_state("networkidle")
+    chosen = page.locator(".card").nth(20)
+    chosen.scroll_into_view_if_needed()
+    scroll, name = page.evaluate("scrollY"), chosen.locator(".file-name").text_content()
+    number = int(chosen.get_attribute("data-id"))
+    chosen.locator(".tile").click()
+    expect(page).to_have_url(f"{service}#id={number}")
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    assert number not in _ids(page), "it does not find itself"
+    assert page.evaluate("scrollY") == 0
+    found = _ids(page)
+    assert found[:PAGE] == [answer["id"] for answer in _get(service, f"api/search/id/{number}?k={PAGE}")["answers"]]
+
+    page.go_back()
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
+    assert _ids(page)[: len(shown)] == shown
+    assert abs(page.evaluate("scrollY") - scroll) <= 2
+    page.go_forward()
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    assert _ids(page)[:PAGE] == found[:PAGE]
+    page.reload()
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    expect(page.locator(".card")).not_to_have_count(0)
+
+
+def test_upload_that_a_reload_lost_is_said_to_be_lost(open_service, outside):
+    page = open_service()
+    page.set_input_files("#file", outside)
+    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    page.reload()
+    expect(page.locator("#error-text")).to_contain_text("Choose it again")
+    expect(page.locator(".card")).not_to_have_count(0)
+
+
+def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_answer(open_service, gallery, service):
+    page = open_service()
+    picture = next((gallery / "fruit").iterdir())
+    data = _data_transfer(page, picture)
+    page.dispatch_event("body", "dragenter", {"dataTransfer": data})
+    expect(page.locator("#veil")).to_be_visible()
+    page.dispatch_event("#grid", "dragover", {"dataTransfer": data})
+    page.dispatch_event("#grid", "drop", {"dataTransfer": data})
+    expect(page.locator("#veil")).to_be_hidden()
+    expect(page.locator(".file-name").first).to_have_text(picture.name)
+
+    second = page.locator(".card").nth(1)
+    number = second.get_attribute("data-id")
+    second.locator(".tile").drag_to(page.locator("#drop"))
+    expect(page).to_have_url(f"{service}#id={number}")
+
+
+def test_paste_searches_with_a_picture_and_explains_what_it_cannot_take(open_service, gallery):
+    page = open_service()
+    picture = next((gallery / "flowers").iterdir())
+    page.evaluate(_PASTE, _data_transfer(page, picture))
+    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    page.evaluate(_PASTE, _text_transfer(page, "a"))
+    expect(page.locator("#error-text")).to_have_text("That is neither a picture nor an address of one.")
+    page.click("#error-close")
+    expect(page.locator("#error")).to_be_hidden()
+    page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
+    expect(page.locator("#error-text")).to_contain_text("fetches no pictures from the web")
+    expect(page.locator("#address")).to_be_hidden()
+
+
+def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_accessibility, screenshots):
+    # Left half a bird, right half an instrument, so that the part decides.
+    bird, other = (sorted((gallery / name).iterdir())[0] for name in ("birds", "instruments"))
+    halves = [np.asarray(Image.open(path).convert("RGB").resize((200, 200))) for path in (bird, other)]
+    both = tmp_path / "both.png"
+    Image.fromarray(np.hstack(halves)).save(both)
+    page = open_service()
+    page.set_input_files("#file", both)
+    expect(page.locator("#found-title")).to_contain_text("both.png")
+    expect(page.locator("#stage")).to_have_attribute("style", re.compile("ratio: 2"))
+
+    stage = page.locator("#stage").bounding_box()
+    at = [
+        (stage["x"] + x * stage["width"], stage["y"] + y * stage["height"]) for x, y in ((0.5, 0.001), (0.999, 0.999))
+    ]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=6)
+    with page.expect_request(re.compile("/api/search")) as asked:
+        page.mouse.up()
+    sent = dict(re.findall(r"(left|top|width|height)=([\d.]+)", asked.value.url))
+    assert [float(sent[name]) for name in ("left", "top", "width", "height")] == pytest.approx(
+        [0.5, 0, 0.5, 1], abs=0.02
+    )
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like a part of both.png")
+    expect(page.locator(".file-name").first).to_have_text(other.name)
+    check_accessibility(page)
+    _shoot(page, screenshots, "crop")
+
+    page.locator("#crop").focus()
+    for _ in range(25):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("[name=left]")).to_have_value("0")
+    expect(page.locator("#count")).to_contain_text("left 0 %, top 0 %, width 50 %")
+    page.keyboard.press("Enter")
+    expect(page.locator(".file-name").first).to_have_text(bird.name)
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator("[name=width]")).to_have_value("52")
+
+    page.click("summary")
+    page.fill("[name=left]", "50")
+    page.fill("[name=width]", "50")
+    page.click("#crop-form [type=submit]")
+    expect(page.locator(".file-name").first).to_have_text(other.name)
+    assert _box(page) == pytest.approx([0.5, 0, 0.5, 1], abs=0.02)
+
+    # The corner at the lower right, upwards and to the left.
+    page.locator(".handle.se").hover()
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 0.75 * stage["width"], stage["y"] + 0.5 * stage["height"], steps=4)
+    page.mouse.up()
+    expect(page.locator("[name=height]")).to_have_value(re.compile("49|50|51"))
+    assert _box(page) == pytest.approx([0.5, 0, 0.25, 0.5], abs=0.02)
+
+    page.click("#crop-reset")
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like both.png")
+    expect(page.locator("#crop")).to_be_hidden()
+    page.go_back()
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like a part of both.png")
+    page.go_back()
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like both.png")
+
+
+def test_crop_of_a_gallery_picture_is_a_link(open_service, service):
+    page = open_service("#id=3&crop=0.1,0.1,0.5,0.5")
+    expect(page.locator("#found-title")).to_contain_text("a part of")
+    assert _box(page) == pytest.approx([0.1, 0.1, 0.5, 0.5], abs=0.01)
+    assert 3 not in _ids(page)
+
+
+def test_class_filter_asks_without_another_upload(open_service, service, outside):
+    page = open_service()
+    counts = {each["name"]: each["count"] for each in _get(service, "api/info")["classes"]}
+    assert f"birds ({counts['birds']})" in page.locator("#class option").all_text_contents()
+    page.select_option("#class", "birds")
+    expect(page.locator("#found-title")).to_have_text("All of the class birds")
+    assert set(page.locator(".class-name").all_text_contents()) == {"birds"}
+    page.set_input_files("#file", outside)
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like zebra.jpg")
+    expect(page.locator("#class")).to_have_value("")
+    everything = _ids(page)
+
+    sent = _requests(page)
+    page.select_option("#class", "fruit")
+    expect(page.locator("#summary")).to_contain_text("class fruit only")
+    _scroll_to_the_end(page)
+    assert page.locator(".class-name").all_text_contents() == ["fruit"] * counts["fruit"]
+    assert {url for url in sent if "/api/search" in url} == {f"{service}api/search/vector"}
+    page.go_back()
+    expect(page.locator("#class")).to_have_value("")
+    assert _ids(page)[:PAGE] == everything[:PAGE]
+
+
+def test_keys_alone_do_for_everything(open_service, service, outside):
+    page = open_service()
+    page.keyboard.press("Tab")
+    expect(page.locator("#skip")).to_be_focused()
+    expect(page.locator("#skip")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator(".look").first).to_be_focused()
+    ids = _ids(page)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    columns = page.evaluate("getComputedStyle(document.getElementById('grid')).gridTemplateColumns.split(' ').length")
+    assert _focused(page) == ids[1 + columns]
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px", "the focus can be seen"
+
+    page.keyboard.press("Space")
+    expect(page.locator("#viewer")).to_be_visible()
+    expect(page.locator("#viewer-search")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-image")).to_have_attribute("src", f"/api/pictures/{ids[2 + columns]}/file")
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    assert _focused(page) == ids[1 + columns], "the focus is where it was"
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{service}#id={ids[1 + columns]}")
+    expect(page.locator("#found-title")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    answers = _ids(page)
+    assert _focused(page) == answers[0]
+    for _ in range(PAGE):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator(".card").nth(PAGE)).to_be_attached()
+    page.keyboard.press("Home")
+    assert _focused(page) == answers[0]
+    page.keyboard.press("Tab")
+    expect(page.locator(".large").first).to_be_focused()
+    page.keyboard.press("Tab")
+    assert _focused(page) is None, "Tab leaves the pictures, however many there are"
+
+    page.keyboard.press("c")
+    expect(page.locator("#crop")).to_be_focused()
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Enter")
+    expect(page.locator("#found-title")).to_contain_text("a part of")
+    page.keyboard.press("Escape")
+    expect(page.locator("#found-title")).not_to_contain_text("a part of")
+    page.keyboard.press("/")
+    expect(page.locator("#choose")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(outside)
+    expect(page.locator("#found-title")).to_have_text("Pictures that look like zebra.jpg")
+
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.locator("#help-keys").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    page.keyboard.press("c")
+    expect(page.locator("#crop")).to_be_hidden()
+    # Alt and an arrow belong to the browser's window, which there is none of here.
+    for title in ("Pictures that look like", "a part of", "Pictures that look like", "Or start from one of these"):
+        page.go_back()
+        expect(page.locator("#found-title")).to_contain_text(title)
+    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
+    assert _focused(page) == ids[1 + columns], "back is back to the picture that was chosen"
+
+
+def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility, screenshots):
+    page = open_service("#id=7")
+    page.locator(".card").nth(2).hover()
+    page.locator(".large").nth(2).click()
+    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
+    expect(page.locator("#viewer-facts")).to_contain_text("answer 3")
+    check_accessibility(page)
+    _shoot(page, screenshots, "viewer")
+    page.keyboard.press("Escape")
+    page.click("#open-help")
+    check_accessibility(page)
+    _shoot(page, screenshots, "help")
+    page.click("#help-close")
+    page.click("#open-adding")
+    check_accessibility(page)
+    _shoot(page, screenshots, "adding")
+
+
+def test_a_picture_is_added_found_and_removed(open_service, service, outside):
+    before = _get(service, "api/info")["pictures"]
+    page = open_service()
+    page.set_input_files("#file", outside)
+    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator(".score", has_text="1.000")).to_have_count(0)
+    page.click("#open-adding")
+    expect(page.locator("#adding-current")).to_contain_text("zebra.jpg")
+    page.fill("#adding-class", "striped")
+    page.click("#adding-submit")
+    expect(page.locator("#adding-done")).to_contain_text("1 picture was added.")
+    assert _get(service, "api/info")["pictures"] == before + 1
+    page.get_by_role("button", name="Search with it").click()
+    expect(page).to_have_url(re.compile(r"#id=\d+$"))
+    expect(page.locator("#about")).to_contain_text(f"{before + 1} pictures")
+
+    page.set_input_files("#file", outside)
+    expect(page.locator(".score").first).to_have_text("1.000")
+    expect(page.locator(".class-name").first).to_have_text("striped")
+    expect(page.locator("#class")).to_contain_text("striped (1)")
+    number = _ids(page)[0]
+    page.locator(".card").first.hover()
+    page.locator(".large").first.click()
+    page.click("#viewer-remove")
+    page.click("#viewer-keep")
+    page.click("#viewer-remove")
+    page.click("#viewer-confirm [type=submit]")
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator(f'.card[data-id="{number}"]')).to_have_count(0)
+    expect(page.locator("#about")).to_contain_text(f"{before} pictures")
+    assert _get(service, "api/info")["pictures"] == before
+
+
+def test_an_address_is_searched_with_if_its_host_is_configured(
+    guarded, elsewhere, open_page, gallery, check_accessibility
+):
+    page = open_page(guarded, allowed=[REFUSED + " 403"])
+    picture = next((gallery / "fruit").iterdir())
+    expect(page.locator("#address-hosts")).to_contain_text(elsewhere.split("/")[2])
+    page.fill("#address-url", f"{elsewhere}fruit/{picture.name}")
+    page.keyboard.press("Enter")
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
+    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    expect(page.locator("#query-unseen")).to_contain_text(f"{elsewhere}fruit/{picture.name}")
+    expect(page.locator("#crop-open")).to_be_hidden()
+    check_accessibility(page)
+    page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
+    expect(page.locator("#error-text")).to_be_visible()
+    page.reload()
+    expect(page.locator(".file-name").first).to_have_text(picture.name)
+
+
+def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, outside):
+    page = open_page(guarded, allowed=[REFUSED + " 401"])
+    page.click("#open-adding")
+    page.set_input_files("#adding-files", outside)
+    page.fill("#adding [name=key]", "another key")
+    page.click("#adding-submit")
+    expect(page.locator("#adding-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
+    page.fill("#adding [name=key]", KEY)
+    page.click("#adding-submit")
+    expect(page.locator("#adding-done")).to_contain_text("1 picture was added.")
+    page.get_by_role("button", name="Search with it").click()
+    expect(page).to_have_url(re.compile(r"#id=\d+$"))
+    added = int(re.search(r"id=(\d+)", page.url)[1])
+    page.set_input_files("#file", outside)
+    expect(page.locator(f'.card:first-child[data-id="{added}"]')).to_be_visible()
+    page.locator(".card").first.hover()
+    page.locator(".large").first.click()
+    page.click("#viewer-remove")
+    expect(page.locator("#viewer [name=key]")).to_have_value(KEY)
+    page.click("#viewer-confirm [type=submit]")
+    expect(page.locator(f'.card[data-id="{added}"]')).to_have_count(0)
+    stored = page.evaluate("JSON.stringify([localStorage, sessionStorage, history.state, document.cookie])")
+    assert KEY not in stored + page.url
+
+
+def test_hostile_uploads_are_refused_in_words_and_change_nothing(open_service, gallery, tmp_path, service):
+    page = open_service(allowed=[REFUSED])
+    page.set_input_files("#file", next((gallery / "birds").iterdir()))
+    expect(page.locator(".score").first).to_have_text("1.000")
+    shown, address = _ids(page), page.url
+    whole = next((gallery / "birds").iterdir()).read_bytes()
+    files = {
+        "script.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        "words.jpg": b"no picture at all",
+        "half.jpg": whole[: len(whole) // 3],
+        f"{HOSTILE}.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "nothing.png": b"",
+        "large.png": bytes(_get(service, "api/info")["limits"]["body_bytes"] + 1),
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        page.set_input_files("#file", path)
+        expect(page.locator("#error")).to_be_visible()
+        said = page.locator("#error-text").text_content()
+        assert len(said) > 15 and "Traceback" not in said, said
+        page.click("#error-close")
+    assert (_ids(page), page.url) == (shown, address)
+
+
+def test_names_are_text_and_never_markup(open_service):
+    page = open_service()
+    page.on("dialog", lambda dialog: pytest.fail(f"a name ran as a script: {dialog.message}"))
+    page.select_option("#class", HOSTILE)
+    expect(page.locator(".class-name").first).to_have_text(HOSTILE)
+    expect(page.locator(".file-name").first).to_have_text(f"{HOSTILE}.jpg")
+    page.locator(".card").hover()
+    page.locator(".large").click()
+    expect(page.locator("#viewer-title")).to_have_text(f"{HOSTILE}.jpg")
+    page.click("#viewer-search")
+    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {HOSTILE}.jpg")
+    page.goto(page.url.split("#")[0] + "#id=1&class=" + HOSTILE)
+    expect(page.locator("#summary")).to_contain_text(f"class {HOSTILE} only")
+    assert page.locator("img[onerror]").count() == 0
+
+
+def test_a_busy_service_is_waited_for_and_says_so(open_service):
+    page = open_service(allowed=[REFUSED + " 429"])
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": json.dumps({"detail": "Too many requests."})}
+    # A queue is not full at will: the first answer is put in its place, the next is the service's own.
+    page.route("**/api/search/**", lambda route: route.fulfill(**busy), times=1)
+    page.locator(".tile").first.click()
+    expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
+    expect(page.locator("#progress")).to_be_visible()
+    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#hint")).to_be_empty()
+
+
+def test_a_service_out_of_reach_can_be_tried_again(open_service):
+    page = open_service(allowed=["net::ERR_INTERNET_DISCONNECTED"])
+    page.wait_for_load_state("networkidle")
+    page.context.set_offline(True)
+    page.locator(".tile").first.click()
+    expect(page.locator("#error-text")).to_contain_text("can’t be reached")
+    page.context.set_offline(False)
+    page.click("#error-again")
+    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#error")).to_be_hidden()
+
+
+def test_a_start_that_failed_can_be_tried_again(open_page, service):
+    page = open_page(allowed=["net::ERR_FAILED"])
+    page.route("**/api/pictures?*", lambda route: route.abort())
+    page.goto(service)
+    expect(page.locator("#error-text")).to_contain_text("can’t be reached")
+    page.unroute("**/api/pictures?*")
+    page.click("#error-again")
+    expect(page.locator(".card")).not_to_have_count(0)
+
+
+def test_a_link_to_a_picture_that_is_gone_leads_to_the_start(open_service):
+    page = open_service("#id=123456", allowed=[REFUSED + " 404"])
+    expect(page.locator("#error-text")).to_contain_text("123456")
+    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
+
+
+def test_phone(open_service, outside, check_accessibility, screenshots):
+    page = open_service(**PHONE)
+    _fits(page)
+    check_accessibility(page)
+    _shoot(page, screenshots, "phone-start")
+    expect(page.locator("#camera")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.tap("#camera")
+    chooser.value.set_files(outside)
+    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    _fits(page)
+    check_accessibility(page)
+    _shoot(page, screenshots, "phone-answers")
+
+    page.tap("#crop-open")
+    box = page.locator("#crop").bounding_box()
+    start = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    _swipe(page, start, (start[0] - box["width"] / 10, start[1]))
+    expect(page.locator("#found-title")).to_contain_text("a part of")
+    _fits(page)
+    check_accessibility(page)
+    _shoot(page, screenshots, "phone-crop")
+
+    before = page.evaluate("scrollY")
+    card = page.locator(".card").nth(2).bounding_box()
+    _swipe(page, (card["x"] + 20, card["y"] + 60), (card["x"] + 20, card["y"] - 240))
+    page.wait_for_function("before => scrollY > before + 50", arg=before)
+    _wait_until_still(page)
+    page.locator(".large").nth(2).tap()
+    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
+    _fits(page)
+    check_accessibility(page)
+    _shoot(page, screenshots, "phone-viewer")
+    page.tap("#viewer-search")
+    expect(page.locator("#found-title")).not_to_contain_text("zebra.jpg")
+
+
+def test_dark(open_service, check_accessibility, screenshots):
+    page = open_service(color_scheme="dark", reduced_motion="reduce")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 21, 20)"
+    check_accessibility(page)
+    _shoot(page, screenshots, "dark-start")
+    page.locator(".tile").first.click()
+    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    page.keyboard.press("c")
+    check_accessibility(page)
+    _shoot(page, screenshots, "dark-answers")
+    page.locator(".card").first.hover()
+    assert page.locator(".look").first.evaluate("look => getComputedStyle(look).transform") == "none", "motion reduced"
+    page.locator(".large").first.click()
+    page.click("#viewer-remove")
+    check_accessibility(page)
+
+
+@pytest.mark.parametrize(("width", "percent"), [(1280, 200), (640, 200), (320, 100)])
+def test_text_of_twice_the_size_and_the_narrowest_screen_need_no_sideways_scroll(
+    open_service, width, percent, screenshots
+):
+    page = open_service(viewport={"width": width, "height": 800})
+    # As a browser's own setting of the text's size does.
+    page.evaluate("percent => { document.documentElement.style.fontSize = `${percent}%` }", percent)
+    _fits(page)
+    page.locator(".tile").first.click()
+    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    page.keyboard.press("c")
+    _fits(page)
+    _shoot(page, screenshots, f"text-{width}-{percent}")
+    for dialog in ("open-adding", "open-help"):
+        page.click(f"#{dialog}")
+        _fits(page)
+        page.keyboard.press("Escape")
+
+
+_PASTE = """data => document.body.dispatchEvent(
+    new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}))"""
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def _get(service: str, path: str) -> dict:
+    with urllib.request.urlopen(service + path, timeout=30) as response:
+        return json.load(response)
+
+
+def _ids(page) -> list[int]:
+    return page.locator(".card").evaluate_all("cards => cards.map(card => Number(card.dataset.id))")
+
+
+def _focused(page) -> int | None:
+    return page.evaluate("Number(document.activeElement.closest('.card')?.dataset.id ?? NaN) || null")
+
+
+def _requests(page) -> list[str]:
+    """What the page asks for from now on."""
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    return sent
+
+
+def _scroll_to_the_end(page) -> None:
+    for _ in range(100):
+        page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+        if page.locator("#end").is_visible():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("there is no end of pictures")
+
+
+def _data_transfer(page, picture: Path):
+    """What a person's drag or clipboard holds: the file of a picture."""
+    return page.evaluate_handle(
+        """([name, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/jpeg"}));
+            return data;
+        }""",
+        [picture.name, list(picture.read_bytes())],
+    )
+
+
+def _text_transfer(page, text: str):
+    return page.evaluate_handle(
+        "text => { const d = new DataTransfer(); d.setData('text/plain', text); return d }", text
+    )
+
+
+def _box(page) -> list[float]:
+    """left, top, width and height of the crop box, as it is seen, in fractions of the picture."""
+    return page.evaluate(
+        """() => {
+            const [box, stage] = ["crop", "stage"].map((id) => document.getElementById(id).getBoundingClientRect());
+            return [(box.left - stage.left) / stage.width, (box.top - stage.top) / stage.height,
+                    box.width / stage.width, box.height / stage.height];
+        }"""
+    )
+
+
+def _swipe(page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A finger's way over the screen, as the browser gets it from a real one."""
+    session = page.context.new_cdp_session(page)
+    steps = [(start[0] + (end[0] - start[0]) * t / 8, start[1] + (end[1] - start[1]) * t / 8) for t in range(9)]
+    for number, (x, y) in enumerate(steps):
+        kind = "touchMove" if number else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def _wait_until_still(page) -> None:
+    """A tap must not fall into the scrolling that a swipe leaves behind."""
+    before = None
+    while (now := page.evaluate("scrollY")) != before:
+        before = now
+        page.wait_for_timeout(200)
+
+
+def _fits(page) -> None:
+    """Nothing sticks out at the side."""
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter((each) => {
+            const {right, width} = each.getBoundingClientRect();
+            return width > 1 && right > document.documentElement.clientWidth + 1 && !each.closest("#stage");
+        }).map((each) => each.outerHTML.slice(0, 100))"""
+    )
+    assert not wide, wide
+    scroll, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert scroll <= seen, f"{scroll} pixels wide in {seen}"
+
+
+def _shoot(page, folder: Path, name: str) -> None:
+    page.wait_for_load_state("networkidle")
+    page.mouse.move(0, 0)
+    page.screenshot(path=folder / f"page-{name}.png", animations="disabled")
