@@ -154,17 +154,17 @@ def test_removing_what_is_not_there_removes_nothing(spec):
 def test_vectors_come_back_by_id(spec, tmp_path):
     vectors, ids = random_vectors(30, 5), np.random.default_rng(1).permutation(90)[:30]
     index = open_index(spec).add(vectors[:20], ids[:20]).add(vectors[20:], ids[20:])
-    for index in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
-        kept, asked = index.vectors(ids[::-3]), vectors[::-3]
-        if index.metric == "cosine":
+    for each in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
+        kept, asked = each.vectors(ids[::-3]), vectors[::-3]
+        if each.metric == "cosine":
             kept, asked = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (kept, asked))
         np.testing.assert_allclose(kept, asked, atol=1e-6)
         assert kept.dtype == np.float32
         kept[:] = 0
-        assert index.vectors(ids[:1]).any(), "it handed out its own memory"
-        assert index.vectors([]).shape == (0, 5)
+        assert each.vectors(ids[:1]).any(), "it handed out its own memory"
+        assert each.vectors([]).shape == (0, 5)
         with pytest.raises(KeyError, match="id 1000"):
-            index.vectors([int(ids[0]), 1000])
+            each.vectors([int(ids[0]), 1000])
 
 
 @every
