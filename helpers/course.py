@@ -236,6 +236,7 @@ def _save(notebook: Path, executed_copy: Path) -> None:
                 output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
             ]
             for output in cell.outputs:
+                _keep_picture(output)
                 if "execution_count" in output:
                     output["execution_count"] = count
                 for texts in (output, output.get("data", {})):
@@ -249,6 +250,12 @@ def _progress_bar(output: dict) -> bool:
     """Whether an output is a bar: its widget is gone from a saved notebook, what is left says 0 % for ever."""
     data = output.get("data", {})
     return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
+
+
+def _keep_picture(output: dict) -> None:
+    """Of a widget that brought a picture along keep the picture: nobody who reads the notebook has the widget."""
+    if "image/png" in output.get("data", {}):
+        output["data"].pop("application/vnd.jupyter.widget-view+json", None)
 
 
 def _anywhere(text: str) -> str:

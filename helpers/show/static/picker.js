@@ -1,0 +1,768 @@
+// The query picker's page. It shows the state that Python sends as JSON, and sends back what a person does; it
+// decides nothing. Elements are made once and changed in place, so that the focus stays where it was.
+
+const SIGNS = new Map([[true, "○"], [false, "✗"]]);
+const VERDICTS = new Map([[true, "right"], [false, "wrong"]]);
+// A websocket of a notebook server takes messages of 10 MB.
+const LARGEST = 6e6;
+const SHRUNK = 2048;
+// Arrow keys run through a list of choices: what is passed over is not worth a search.
+const PAUSE = 350;
+const KEPT = 500;
+
+let instances = 0;
+
+function make(tag, given = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Changes nothing where nothing changes: a live region would be read out again.
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function isDark(element) {
+  for (let at = element; at; at = at.parentElement) {
+    const [red, green, blue, alpha = 1] = (getComputedStyle(at).backgroundColor.match(/[\d.]+/g) ?? []).map(Number);
+    if (blue !== undefined && alpha > 0.5) return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 128;
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// ---- pictures: asked for by their keys, kept as long as there is room --------------------------------------------
+
+class Pictures {
+  constructor(send, root) {
+    this.send = send;
+    this.root = root;
+    this.urls = new Map();
+    this.asked = new Set();
+    this.wanted = new Set();
+  }
+
+  put(image, key) {
+    if (image.dataset.key === key) return;
+    image.dataset.key = key;
+    if (this.urls.has(key)) image.src = this.urls.get(key);
+    else {
+      image.removeAttribute("src");
+      this.ask(key);
+    }
+  }
+
+  ask(key) {
+    if (this.asked.has(key)) return;
+    if (!this.wanted.size) {
+      queueMicrotask(() => {
+        this.send({ pictures: [...this.wanted] });
+        this.wanted.clear();
+      });
+    }
+    this.asked.add(key);
+    this.wanted.add(key);
+  }
+
+  arrived(key, content) {
+    this.asked.delete(key);
+    const images = [...this.root.querySelectorAll("img")].filter((image) => image.dataset.key === key);
+    for (const image of images) image.classList.toggle("missing", !content);
+    if (!content) return;
+    const url = URL.createObjectURL(new Blob([content], { type: "image/jpeg" }));
+    if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
+    this.urls.set(key, url);
+    for (const image of images) image.src = url;
+    this.forget();
+  }
+
+  forget() {
+    if (this.urls.size <= KEPT) return;
+    const shown = new Set([...this.root.querySelectorAll("img")].map((image) => image.dataset.key));
+    for (const key of [...this.urls.keys()].slice(0, this.urls.size - KEPT)) {
+      if (shown.has(key)) continue;
+      URL.revokeObjectURL(this.urls.get(key));
+      this.urls.delete(key);
+    }
+  }
+
+  close() {
+    this.urls.forEach((url) => URL.revokeObjectURL(url));
+  }
+}
+
+// ---- one line on hover and focus; Escape puts it away -------------------------------------------------------------
+
+class Tip {
+  constructor(root, id) {
+    this.root = root;
+    this.box = make("div", { class: "tip", role: "tooltip", id, hidden: true });
+    root.append(this.box);
+    const over = (event) => {
+      if (this.box.contains(event.target)) return clearTimeout(this.later);
+      const owner = event.target.closest("[data-tip]");
+      if (owner) this.show(owner);
+      else this.hideSoon();
+    };
+    root.addEventListener("pointerover", over);
+    root.addEventListener("pointerleave", () => this.hideSoon());
+    root.addEventListener("focusin", (event) => {
+      const owner = event.target.closest("[data-tip]");
+      if (owner && owner.matches(":focus-visible")) this.show(owner);
+      else this.hide();
+    });
+    root.addEventListener("focusout", () => this.hide());
+    root.addEventListener("keydown", (event) => event.key === "Escape" && this.hide());
+  }
+
+  show(owner) {
+    clearTimeout(this.later);
+    if (this.owner !== owner) this.hide();
+    this.owner = owner;
+    this.box.textContent = owner.dataset.tip;
+    this.box.hidden = false;
+    owner.setAttribute("aria-describedby", this.box.id);
+    const [around, at] = [this.root.getBoundingClientRect(), owner.getBoundingClientRect()];
+    const left = Math.min(at.left - around.left, around.width - this.box.offsetWidth - 4);
+    this.box.style.left = `${Math.max(0, left)}px`;
+    this.box.style.top = `${at.bottom - around.top + 2}px`;
+  }
+
+  // The owner may stand for something else now.
+  refresh() {
+    if (this.owner) this.show(this.owner);
+  }
+
+  hideSoon() {
+    clearTimeout(this.later);
+    this.later = setTimeout(() => this.hide(), 150);
+  }
+
+  hide() {
+    clearTimeout(this.later);
+    this.owner?.removeAttribute("aria-describedby");
+    this.owner = null;
+    this.box.hidden = true;
+  }
+}
+
+// ---- the parts of the page ----------------------------------------------------------------------------------------
+
+class Page {
+  constructor(model, element) {
+    this.model = model;
+    this.number = ++instances;
+    this.name = Math.random().toString(36).slice(2);
+    this.sent = 0;
+    this.state = {};
+    this.timers = new Map();
+    this.root = make("section", {
+      class: "lookalike-picker",
+      "aria-label": "Query picker",
+    });
+    this.pictures = new Pictures((message) => model.send(message), this.root);
+    this.tip = new Tip(this.root, this.id("tip"));
+    this.root.prepend(
+      this.statusLine(),
+      make("div", { class: "top" }, this.queryPart(), this.pickPart()),
+      this.settingsPart(),
+      this.answersPart(),
+      this.whyPart(),
+    );
+    this.takeFiles();
+    // In a notebook of JupyterLab, Enter in a field does not submit its form by itself.
+    this.root.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !event.target.matches("form input:not([type=checkbox])")) return;
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    });
+    element.append(this.root);
+    this.followTheme();
+    // JupyterLab takes letters, arrows and Enter for commands of its own, unless the very element that has the focus says
+    // no. It listens at the document; with Ctrl (to save, to run) keys stay commands.
+    this.onKey = (event) => {
+      if (!this.root.contains(event.target)) return;
+      event.target.toggleAttribute("data-lm-suppress-shortcuts", !event.ctrlKey && !event.metaKey);
+    };
+    window.addEventListener("keydown", this.onKey, true);
+    this.onState = () => this.update();
+    this.onMessage = (message, buffers) => this.received(message, buffers);
+    model.on("change:state", this.onState);
+    model.on("msg:custom", this.onMessage);
+    this.update();
+  }
+
+  close() {
+    this.model.off("change:state", this.onState);
+    this.model.off("msg:custom", this.onMessage);
+    window.removeEventListener("keydown", this.onKey, true);
+    this.watching.disconnect();
+    this.timers.forEach(clearTimeout);
+    this.pictures.close();
+  }
+
+  id(name) {
+    return `lookalike-picker-${this.number}-${name}`;
+  }
+
+  do(action, given = {}, content = undefined) {
+    this.local = null;
+    this.sent += 1;
+    this.model.send({ do: action, with: given, from: this.name, number: this.sent }, undefined, content ? [content] : []);
+    this.updateStatus();
+  }
+
+  // Whether Python has not yet said that it did what was sent: it may be at work on a cell.
+  get waiting() {
+    return (this.state.done[this.name] ?? 0) < this.sent;
+  }
+
+  later(name, action) {
+    clearTimeout(this.timers.get(name));
+    this.timers.set(name, setTimeout(() => {
+      this.timers.delete(name);
+      action();
+    }, PAUSE));
+  }
+
+  received(message, buffers) {
+    if ("picture" in message) this.pictures.arrived(message.picture, message.there ? buffers[0] : null);
+    if ("file" in message) {
+      const type = message.kind === "csv" ? "text/csv" : "image/png";
+      const url = URL.createObjectURL(new Blob([buffers[0]], { type }));
+      // Of several views of one picker, the one that asked.
+      if (this.keeping) make("a", { href: url, download: message.file }).click();
+      this.keeping = false;
+      setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    }
+  }
+
+  followTheme() {
+    const set = () => this.root.setAttribute("data-theme", isDark(this.root.parentElement) ? "dark" : "light");
+    this.watching = new MutationObserver(set);
+    this.watching.observe(document.body, { attributes: true });
+    // Only once it is in the page, the colours around it are known.
+    requestAnimationFrame(set);
+    setTimeout(set, 500);
+  }
+
+  button(text, action, given = {}) {
+    return make("button", { type: "button", onclick: action, ...given }, text);
+  }
+
+  field(label, control) {
+    control.id ||= this.id(`field-${++this.fields || (this.fields = 1)}`);
+    return make("div", { class: "field" }, make("label", { for: control.id }, label), control);
+  }
+
+  // ---- what is going on ----
+
+  statusLine() {
+    this.spinner = make("span", { class: "spinner", "aria-hidden": "true" });
+    this.status = make("span", { role: "status" });
+    this.alert = make("span", { class: "error", role: "alert" });
+    return make("p", { class: "status" }, this.spinner, this.alert, this.status);
+  }
+
+  updateStatus() {
+    const { message, searching, doing, columns, query } = this.state;
+    const busy = searching || doing !== "" || this.waiting;
+    this.root.classList.toggle("busy", busy);
+    const error = this.local ?? (message?.kind === "error" ? message.text : "");
+    const right = columns.map(({ answers }) => {
+      const known = answers.filter((answer) => answer.verdict !== null);
+      return known.length ? `${known.filter((answer) => answer.verdict).length} of ${known.length} right` : "";
+    });
+    const found = columns.length
+      ? `${columns[0].answers.length} answers to ${query.name}${right[0] && `, ${right.join(" and ")}`}.`
+      : query === null ? "Choose a picture: it becomes the query." : "";
+    const note = message?.kind === "note" ? `${message.text} ` : "";
+    setText(this.alert, error);
+    setText(this.status, searching || doing ? doing || "Searching …" : error ? "" : note + found);
+  }
+
+  // ---- the query ----
+
+  queryPart() {
+    this.image = make("img", { class: "query", alt: "", draggable: "false" });
+    this.rectangle = make("div", { class: "rectangle", hidden: true });
+    this.frame = make("div", { class: "frame" }, this.image, this.rectangle);
+    this.empty = make("p", { class: "empty" }, "No query yet");
+    this.queryName = make("p", { class: "name" });
+    this.backButton = this.button("← Back", () => this.do("back"));
+    this.forwardButton = this.button("Forward →", () => this.do("forward"));
+    this.place = make("span", { class: "dim" });
+    this.cropInputs = ["Left", "Top", "Width", "Height"].map((name) =>
+      make("input", { type: "number", min: "0", max: "100", step: "1", name: name.toLowerCase(), value: "0" }));
+    const apply = (event) => {
+      event.preventDefault();
+      const [left, top, width, height] = this.cropInputs.map((input) => input.valueAsNumber / 100);
+      this.do("crop", { left, top, width, height });
+    };
+    this.cropForm = make("form", { class: "crop", noValidate: true, onsubmit: apply },
+      make("div", { class: "four" }, ...this.cropInputs.map((input) => this.field(`${input.name} %`, input))),
+      make("div", { class: "line" }, make("button", { type: "submit" }, "Crop"),
+        this.wholeButton = this.button("Whole picture", () => this.do("uncrop"))));
+    this.drawCrop();
+    return make("div", { class: "ask" },
+      make("h3", {}, "Query"), this.empty, this.frame, this.queryName,
+      make("div", { class: "line" }, this.backButton, this.forwardButton, this.place),
+      this.cropDetails = make("details", {},
+        make("summary", {}, "Crop: drag on the picture, or by numbers"), this.cropForm));
+  }
+
+  drawCrop() {
+    let start = null;
+    const at = (event) => {
+      const box = this.image.getBoundingClientRect();
+      const part = (value, from, length) => Math.min(1, Math.max(0, (value - from) / length));
+      return [part(event.clientX, box.left, box.width), part(event.clientY, box.top, box.height)];
+    };
+    const box = ([x, y]) => ({
+      left: Math.min(start[0], x), top: Math.min(start[1], y),
+      width: Math.abs(start[0] - x), height: Math.abs(start[1] - y),
+    });
+    this.frame.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !this.image.hasAttribute("src")) return;
+      event.preventDefault();
+      start = at(event);
+      this.frame.setPointerCapture(event.pointerId);
+    });
+    this.frame.addEventListener("pointermove", (event) => start && this.showRectangle(box(at(event))));
+    this.frame.addEventListener("pointerup", (event) => {
+      if (!start) return;
+      const crop = box(at(event));
+      start = null;
+      // A click is no crop.
+      if (crop.width < 0.02 || crop.height < 0.02) this.showRectangle(this.state.query?.crop);
+      else this.do("crop", crop);
+    });
+    this.frame.addEventListener("pointercancel", () => {
+      start = null;
+      this.showRectangle(this.state.query?.crop);
+    });
+  }
+
+  showRectangle(crop) {
+    this.rectangle.hidden = !crop;
+    for (const side of crop ? ["left", "top", "width", "height"] : []) this.rectangle.style[side] = `${100 * crop[side]}%`;
+  }
+
+  updateQuery() {
+    const { query, history } = this.state;
+    this.empty.hidden = query !== null;
+    this.frame.hidden = this.queryName.hidden = this.cropDetails.hidden = query === null;
+    if (query) {
+      this.pictures.put(this.image, query.picture);
+      this.image.alt = `Query: ${query.name}`;
+      setText(this.queryName, `${query.name} · ${query.class_name === "–" ? "no class" : query.class_name}`
+        + (query.row === null ? "" : ` · number ${query.row}`));
+      this.showRectangle(query.crop);
+      const sides = query.crop ?? { left: 0, top: 0, width: 1, height: 1 };
+      if (!this.cropForm.contains(document.activeElement) || document.activeElement.type !== "number") {
+        for (const input of this.cropInputs) input.value = Math.round(100 * sides[input.name]);
+      }
+    }
+    this.wholeButton.setAttribute("aria-disabled", !query?.crop);
+    this.backButton.setAttribute("aria-disabled", history.position < 1);
+    this.forwardButton.setAttribute("aria-disabled", history.position + 1 >= history.length);
+    setText(this.place, history.length ? `${history.position + 1} of ${history.length}` : "");
+  }
+
+  // ---- the pictures to choose from ----
+
+  pickPart() {
+    this.classes = make("select", { onchange: () => this.do("filter", { class_name: this.classes.value || null }) });
+    this.row = make("input", { type: "number", min: "0", step: "1", class: "short" });
+    this.path = make("input", { type: "text", placeholder: "picture.jpg", spellcheck: false });
+    this.file = make("input", { type: "file", accept: "image/*", class: "unseen", onchange: () => {
+      if (this.file.files.length) this.take(this.file.files[0]);
+      this.file.value = "";
+    } });
+    this.file.id = this.id("file");
+    const form = (action, ...children) => make("form", { class: "line", noValidate: true, onsubmit: (event) => {
+      event.preventDefault();
+      action();
+    } }, ...children);
+    this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Pictures; arrow keys move",
+      onkeydown: (event) => this.walk(event) });
+    this.pageText = make("span", { class: "dim" });
+    this.previousButton = this.button("← Previous", () => this.do("previous_page"), { "aria-label": "Previous page" });
+    this.nextButton = this.button("Next →", () => this.do("next_page"), { "aria-label": "Next page" });
+    return make("div", { class: "pick" },
+      make("h3", {}, "Pick a picture"),
+      make("div", { class: "line ways" },
+        this.field("Class", this.classes),
+        this.button("Random", () => this.do("random")),
+        form(() => this.row.value !== "" && this.do("choose", { row: this.row.valueAsNumber }),
+          this.field("Number", this.row), make("button", { type: "submit", "aria-label": "Go to the number" }, "Go")),
+        form(() => this.do("choose_path", { path: this.path.value }),
+          this.field("Path", this.path), make("button", { type: "submit", "aria-label": "Open the path" }, "Open")),
+        make("span", { class: "file" }, this.file, make("label", { for: this.file.id, class: "button" }, "Upload …")),
+        this.button("Paste", () => this.pasteFromClipboard()),
+        make("span", { class: "dim" }, "or drop a file here, or press Ctrl+V")),
+      this.thumbnails,
+      make("div", { class: "line" }, this.previousButton, this.nextButton, this.pageText));
+  }
+
+  updatePick() {
+    const { page, query, set } = this.state;
+    this.fill(this.classes, ["", ...page.class_names], (name) => ({ "": "all", "–": "no class" })[name] ?? name);
+    this.classes.value = page.class_name ?? "";
+    this.row.max = set.size - 1;
+    this.row.placeholder = `0–${set.size - 1}`;
+    const buttons = this.thumbnails.children;
+    while (buttons.length > page.thumbnails.length) buttons[buttons.length - 1].remove();
+    page.thumbnails.forEach((thumbnail, place) => {
+      if (!buttons[place]) this.thumbnails.append(this.thumbnail());
+      const button = buttons[place];
+      const name = thumbnail.class_name === "–" ? "no class" : thumbnail.class_name;
+      button.dataset.row = thumbnail.row;
+      button.dataset.tip = `${name} · ${thumbnail.key} · number ${thumbnail.row}`;
+      button.setAttribute("aria-label", `${name}, ${thumbnail.key}`);
+      button.setAttribute("aria-pressed", thumbnail.row === query?.row);
+      this.pictures.put(button.firstChild, thumbnail.picture);
+    });
+    const tabbable = Math.min(this.tabbable ?? 0, buttons.length - 1);
+    [...buttons].forEach((button, place) => { button.tabIndex = place === tabbable ? 0 : -1; });
+    this.previousButton.setAttribute("aria-disabled", page.number < 1);
+    this.nextButton.setAttribute("aria-disabled", page.number + 1 >= page.count);
+    setText(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} pictures`);
+  }
+
+  thumbnail() {
+    const button = this.button(make("img", { alt: "", draggable: "false" }), () => {
+      this.setTabbable([...this.thumbnails.children].indexOf(button));
+      this.do("choose", { row: Number(button.dataset.row) });
+    }, { class: "thumbnail" });
+    return button;
+  }
+
+  setTabbable(place) {
+    this.tabbable = place;
+    [...this.thumbnails.children].forEach((button, at) => { button.tabIndex = at === place ? 0 : -1; });
+  }
+
+  walk(event) {
+    const buttons = [...this.thumbnails.children];
+    const now = buttons.indexOf(event.target);
+    const across = buttons.filter((button) => button.offsetTop === buttons[0].offsetTop).length;
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across,
+      Home: -now, End: buttons.length - 1 - now };
+    if (now < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "PageDown" || event.key === "PageUp") {
+      this.do(event.key === "PageDown" ? "next_page" : "previous_page");
+    } else if (event.key in steps) {
+      const next = buttons[now + steps[event.key]];
+      if (next) {
+        this.setTabbable(now + steps[event.key]);
+        next.focus();
+      }
+    } else return;
+    event.preventDefault();
+  }
+
+  // ---- pictures from elsewhere ----
+
+  takeFiles() {
+    const over = (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      this.root.classList.toggle("over", event.type !== "dragleave" || this.root.contains(event.relatedTarget));
+    };
+    for (const kind of ["dragenter", "dragover", "dragleave"]) this.root.addEventListener(kind, over);
+    const taken = (event, data) => {
+      const file = [...(data?.files ?? [])].find(({ type }) => type.startsWith("image/")) ?? data?.files?.[0];
+      if (file) {
+        event.preventDefault();
+        event.stopPropagation();
+        this.take(file, event.type === "paste");
+      }
+      return Boolean(file);
+    };
+    this.root.addEventListener("drop", (event) => {
+      this.root.classList.remove("over");
+      if (!taken(event, event.dataTransfer)) {
+        event.preventDefault();
+        event.stopPropagation();
+        this.complain("That was no file. Save the picture first, then drop its file here.");
+      }
+    });
+    this.root.addEventListener("paste", (event) => taken(event, event.clipboardData));
+  }
+
+  async pasteFromClipboard() {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((name) => name.startsWith("image/"));
+        if (type) return this.take(await item.getType(type), true);
+      }
+      return this.complain("There is no picture in the clipboard.");
+    } catch {
+      return this.complain("The browser does not let a button read the clipboard: press Ctrl+V (⌘V) here instead.");
+    }
+  }
+
+  async take(file, pasted = false) {
+    let content = file;
+    if (file.size > LARGEST) {
+      try {
+        content = await shrunk(file);
+      } catch {
+        return this.complain(`${file.name ?? "This picture"} is too large to be sent, and the browser can't make it smaller.`);
+      }
+    }
+    const bytes = await content.arrayBuffer();
+    return pasted ? this.do("paste", {}, bytes) : this.do("upload", { name: file.name ?? "upload" }, bytes);
+  }
+
+  complain(text) {
+    this.local = text;
+    this.updateStatus();
+  }
+
+  // ---- the method ----
+
+  settingsPart() {
+    const methods = (action) => ["describer", "index", "look"].map((part) => {
+      const select = make("select", { onchange: () => this.later(`${action} ${part}`, () =>
+        this.do(action, { [part]: select.value })) });
+      return [part, select];
+    });
+    const labels = { describer: "Describer", index: "Index", look: "Second look" };
+    this.firstSelects = methods("use");
+    this.secondSelects = methods("compare");
+    const setK = () => {
+      this.shownK = null;
+      this.do("set_k", { k: this.k.valueAsNumber });
+    };
+    this.k = make("input", { type: "number", min: "1", step: "1", class: "short",
+      onchange: () => this.k.value !== "" && this.later("k", setK) });
+    this.comparing = make("input", { type: "checkbox", id: this.id("compare"), onchange: () =>
+      this.do(this.comparing.checked ? "compare" : "compare_off") });
+    this.second = make("fieldset", { class: "line" }, make("legend", {}, "Second method"),
+      ...this.secondSelects.map(([part, select]) => this.field(labels[part], select)));
+    return make("form", { class: "settings", noValidate: true, onsubmit: (event) => {
+      event.preventDefault();
+      // What was typed and not yet sent goes first.
+      clearTimeout(this.timers.get("k"));
+      this.timers.delete("k");
+      if (this.k.value !== "" && this.k.valueAsNumber !== this.state.k) setK();
+      this.do("search");
+    } },
+    make("fieldset", { class: "line" }, make("legend", {}, "Method"),
+      ...this.firstSelects.map(([part, select]) => this.field(labels[part], select)),
+      this.field("k", this.k),
+      make("button", { type: "submit", class: "main" }, "Search"),
+      make("span", { class: "check" }, this.comparing, make("label", { for: this.comparing.id }, "Compare two methods"))),
+    this.second);
+  }
+
+  updateSettings() {
+    const { method, other, k, limit } = this.state;
+    const lists = { describer: this.state.describers, index: this.state.indexes, look: this.state.looks };
+    for (const [selects, chosen, action] of [[this.firstSelects, method, "use"], [this.secondSelects, other, "compare"]]) {
+      for (const [part, select] of selects) {
+        this.fill(select, lists[part]);
+        // What can't follow the index is there to be read, and not to be chosen.
+        const possible = this.state.possible[action === "use" ? 0 : 1];
+        if (part === "look" && possible) for (const option of select.options) option.disabled = !possible.includes(option.value);
+        if (chosen && !this.timers.has(`${action} ${part}`)) select.value = chosen[part];
+      }
+    }
+    // Not while a person is typing.
+    if (this.shownK !== k && !this.timers.has("k")) this.k.value = this.shownK = k;
+    this.k.max = limit;
+    this.comparing.checked = other !== null;
+    this.second.hidden = other === null;
+  }
+
+  fill(select, values, text = (value) => value) {
+    if (JSON.stringify([...select.options].map((option) => option.value)) === JSON.stringify(values)) return;
+    select.replaceChildren(...values.map((value) => make("option", { value }, text(value))));
+  }
+
+  // ---- the answers ----
+
+  answersPart() {
+    this.columns = make("div", { class: "columns" });
+    this.markText = make("span", { class: "dim gap" });
+    this.again = this.button("Search again with marks", () => this.do("search_again"));
+    this.forgetMarks = this.button("Forget marks", () => this.do("forget_marks"));
+    const keep = (kind, column = 0) => () => {
+      this.keeping = true;
+      this.model.send({ keep: kind, column });
+    };
+    this.secondTable = this.button("Second ranking as CSV", keep("csv", 1));
+    this.after = make("div", { class: "line after" }, this.again, this.forgetMarks, this.markText,
+      this.button("Ranking as CSV", keep("csv")), this.secondTable,
+      this.button("Grid as PNG", keep("png")));
+    return make("div", { class: "answers" }, this.columns, this.after);
+  }
+
+  updateAnswers() {
+    const { columns, marks, searching, heeded, unheeded } = this.state;
+    this.columns.setAttribute("aria-busy", searching);
+    // While it is searched, the former answers stay, grey and out of reach; made inert, they would lose the focus.
+    if (!searching) {
+      while (this.columns.children.length > columns.length) this.columns.lastChild.remove();
+      columns.forEach((column, number) => {
+        if (!this.columns.children[number]) this.columns.append(this.column(number));
+        this.updateColumn(this.columns.children[number], column, marks);
+      });
+      this.columns.classList.toggle("two", columns.length > 1);
+    }
+    this.after.hidden = !columns.length && !this.columns.children.length;
+    this.secondTable.hidden = columns.length < 2;
+    const values = Object.values(marks);
+    const good = values.filter(Boolean).length;
+    setText(this.markText, values.length
+      ? `${good} good, ${values.length - good} bad${unheeded ? ", not yet heeded" : ""}`
+      : heeded ? "marks were taken back, but still count" : "Mark answers as good or bad, then search again.");
+    this.again.setAttribute("aria-disabled", !unheeded);
+    this.forgetMarks.setAttribute("aria-disabled", !values.length && !heeded);
+  }
+
+  column(number) {
+    const [heading, note, list] = [make("h3", { id: this.id(`column-${number}`) }), make("p", { class: "dim note" }),
+      make("ol", { "aria-labelledby": this.id(`column-${number}`) })];
+    const column = make("div", { class: "column" }, heading, note, list);
+    Object.assign(column, { heading, note, list, number });
+    return column;
+  }
+
+  updateColumn(column, { method, answers, note, seconds }, marks) {
+    const look = method.look === this.state.looks[0] ? "" : ` · ${method.look}`;
+    setText(column.heading, `${method.describer} · ${method.index}${look}`);
+    setText(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${note && ` · ${note}`}`);
+    const cards = column.list.children;
+    while (cards.length > answers.length) cards[cards.length - 1].remove();
+    answers.forEach((answer, place) => {
+      if (!cards[place]) column.list.append(this.card(column.number));
+      this.updateCard(cards[place], answer, marks[answer.id]);
+    });
+  }
+
+  card(column) {
+    const card = make("li", { class: "card" });
+    const image = make("img", { alt: "", draggable: "false" });
+    const ready = (action) => () => this.state.searching || action();
+    const mark = (good) => ready(() => this.do("mark", { id: card.answer.id, good: card.mark === good ? null : good }));
+    const parts = {
+      image,
+      open: this.button(image, ready(() => this.do("follow", { id: card.answer.id })), { class: "picture" }),
+      sign: make("span", { class: "sign" }),
+      score: make("span"),
+      name: make("span", { class: "class" }),
+      good: this.button("good", mark(true)),
+      bad: this.button("bad", mark(false)),
+      why: this.button("why", ready(() => {
+        this.asking = [column, card.answer.id];
+        this.do("why", { id: card.answer.id, column });
+      })),
+    };
+    card.append(parts.open, make("div", { class: "line caption" }, parts.sign, parts.score), parts.name,
+      make("div", { class: "line acts" }, parts.good, parts.bad, parts.why));
+    return Object.assign(card, { parts });
+  }
+
+  updateCard(card, answer, mark) {
+    const { parts } = card;
+    Object.assign(card, { answer, mark });
+    const name = answer.class_name === "–" ? "no class" : answer.class_name;
+    const verdict = VERDICTS.get(answer.verdict);
+    card.className = `card ${verdict ?? "unknown"}`;
+    setText(parts.sign, SIGNS.get(answer.verdict) ?? "");
+    setText(parts.score, `${answer.rank} · ${answer.score.toFixed(3)}`);
+    setText(parts.name, name);
+    parts.open.dataset.tip = `${name} · score ${answer.score.toPrecision(6)} · ${answer.key}`;
+    parts.open.setAttribute("aria-label",
+      `Search with rank ${answer.rank}: ${name}, score ${answer.score.toFixed(3)}${verdict ? `, ${verdict}` : ""}, ${answer.key}`);
+    for (const [button, good] of [[parts.good, true], [parts.bad, false]]) {
+      button.setAttribute("aria-pressed", mark === good);
+      button.setAttribute("aria-label", `${good ? "good" : "bad"} answer, rank ${answer.rank}`);
+    }
+    parts.why.setAttribute("aria-label", `why is rank ${answer.rank} similar`);
+    this.pictures.put(parts.image, answer.picture);
+  }
+
+  // ---- why ----
+
+  whyPart() {
+    this.whyHeading = make("h3", { tabindex: "-1" });
+    this.whyText = make("p", { class: "dim" });
+    this.whyImages = ["query", "answer"].map(() => make("img", { draggable: "false" }));
+    this.why = make("div", { class: "why", role: "region", "aria-label": "Why similar", hidden: true,
+      onkeydown: (event) => event.key === "Escape" && this.closeWhy() },
+    this.whyHeading, this.whyText,
+    make("div", { class: "line" }, ...this.whyImages.map((image, place) =>
+      make("figure", {}, image, make("figcaption", {}, place ? "answer" : "query")))),
+    make("div", { class: "line" }, make("span", { class: "scale", "aria-hidden": "true" }),
+      make("span", { class: "dim" }, "dark: adds nothing, bright: adds most")),
+    this.button("Close", () => this.closeWhy()));
+    return this.why;
+  }
+
+  closeWhy() {
+    const { column, id } = this.state.explained;
+    this.do("close_why");
+    const cards = [...(this.columns.children[column]?.list.children ?? [])];
+    cards.find((card) => card.answer.id === id)?.parts.why.focus();
+  }
+
+  updateWhy() {
+    const { explained } = this.state;
+    this.why.hidden = explained === null;
+    if (!explained) return;
+    setText(this.whyHeading, `Why similar: ${explained.key}`);
+    setText(this.whyText, `Similarity ${explained.similarity.toFixed(3)}. Shown is ${explained.shows} (${explained.method}).`);
+    explained.pictures.forEach((key, place) => {
+      this.pictures.put(this.whyImages[place], key);
+      this.whyImages[place].alt = place ? `${explained.key} under its map` : "The query under its map";
+    });
+    if (this.asking?.[0] === explained.column && this.asking[1] === explained.id) {
+      this.asking = null;
+      this.whyHeading.focus({ preventScroll: true });
+      this.why.scrollIntoView({ block: "nearest" });
+    }
+  }
+
+  update() {
+    this.state = JSON.parse(this.model.get("state"));
+    this.updateQuery();
+    this.updatePick();
+    this.updateSettings();
+    this.updateAnswers();
+    this.updateWhy();
+    this.updateStatus();
+    this.tip.refresh();
+  }
+}
+
+// At most SHRUNK pixels long, upright, as a JPEG.
+async function shrunk(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, SHRUNK / Math.max(bitmap.width, bitmap.height));
+  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)),
+    height: Math.max(1, Math.round(bitmap.height * scale)) });
+  const drawing = canvas.getContext("2d");
+  // As Python does: transparency lies on white.
+  drawing.fillStyle = "white";
+  drawing.fillRect(0, 0, canvas.width, canvas.height);
+  drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no JPEG"))), "image/jpeg", 0.92));
+}
+
+export default {
+  render({ model, el }) {
+    const page = new Page(model, el);
+    return () => page.close();
+  },
+};

@@ -1,0 +1,582 @@
+"""The query picker in a real JupyterLab, with mouse and keyboard: what the page shows, in a notebook that was run."""
+
+import csv
+import io
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import paths
+from helpers.pictures import samples
+
+pytestmark = pytest.mark.slow
+
+ROOT = ".lookalike-picker"
+NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
+SMALL = """
+from helpers.evaluation import protocol
+from helpers.pictures import samples
+from helpers.show import picker_view
+from helpers.show.picker import Picker
+
+rules, images = protocol.frozen("sample-distractors").bind(samples.with_distractors())
+picker = Picker(images, ["hsv-histogram", "hog"], rules=rules, k=10)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab with nobody's settings, on the loopback interface: its address, token and folder of notebooks."""
+    home = tmp_path_factory.mktemp("lab")
+    folder = home / "notebooks"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(8)
+    environment = os.environ | {
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONPATH": str(paths.ROOT),
+        "LOOKALIKE_CACHE": str(paths.cache_dir()),
+        "LOOKALIKE_FIGURES": str(home / "figures"),
+    }
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    log = home / "lab.log"
+    with log.open("wb") as written:
+        server = subprocess.Popen(
+            command, env=environment, stdout=written, stderr=subprocess.STDOUT, start_new_session=True, cwd=home
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/api/status?token={token}", server, log)
+        yield address, token, folder
+    finally:
+        # The kernels are its children; they end with it.
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"JupyterLab did not answer within 90 s:\n{log.read_text()}")
+
+
+@pytest.fixture
+def open_notebook(lab, open_page):
+    """Opens a notebook of the server's folder, runs it from top to bottom, and waits for the picker in it."""
+    address, token, _ = lab
+
+    def open_(name: str, seconds: float, **options):
+        page = open_page(**options)
+        page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.evaluate(
+            """async () => {
+                const context = window.jupyterapp.shell.currentWidget.context;
+                await context.sessionContext.ready;
+                await context.sessionContext.session.kernel.info;
+                window.jupyterapp.commands.execute("notebook:run-all-cells");
+            }"""
+        )
+        page.wait_for_selector(f"{ROOT} .thumbnail img[src]", timeout=1000 * seconds, state="attached")
+        page.locator(ROOT).scroll_into_view_if_needed()
+        _idle(page)
+        return page
+
+    return open_
+
+
+def _idle(page, seconds: float = 30) -> None:
+    """Nothing is searched any more, and all pictures in sight are there."""
+    page.wait_for_timeout(100)
+    page.wait_for_function(
+        """root => { const at = document.querySelector(root);
+            return !at.classList.contains("busy") && [...at.querySelectorAll("img")]
+                .filter(image => image.checkVisibility()).every(image => image.complete && image.naturalWidth); }""",
+        arg=ROOT,
+        timeout=1000 * seconds,
+    )
+
+
+def _query(page) -> str:
+    return page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[0]
+
+
+def _cards(page, column: int = 0) -> list[dict]:
+    """What the cards of a column show: rank, score, class, sign, key, and the colour of the frame."""
+    return page.locator(f"{ROOT} .column").nth(column).locator(".card").evaluate_all(
+        """cards => cards.map(card => {
+            const [rank, score] = card.querySelector(".caption span:last-child").textContent.split(" · ");
+            return {rank: Number(rank), score: Number(score), class: card.querySelector(".class").textContent,
+                sign: card.querySelector(".sign").textContent, colour: getComputedStyle(card).borderTopColor,
+                key: card.querySelector(".picture").dataset.tip.split(" · ").at(-1)}; })"""
+    )  # fmt: skip
+
+
+def _status(page) -> str:
+    return page.locator(f"{ROOT} p.status").inner_text().strip()
+
+
+def _shot(page, folder: Path, name: str) -> None:
+    with _tall(page):
+        page.locator(ROOT).screenshot(path=folder / f"{name}.png")
+
+
+@contextmanager
+def _tall(page):
+    """A window in which all of the picker is to be seen."""
+    before = page.viewport_size
+    page.set_viewport_size(before | {"height": int(page.locator(ROOT).bounding_box()["height"]) + 300})
+    page.locator(ROOT).evaluate("root => root.scrollIntoView()")
+    page.wait_for_timeout(300)
+    yield
+    page.set_viewport_size(before)
+
+
+def _check(page, check_accessibility) -> None:
+    # JupyterLab's body has no height, all in it is placed absolutely: axe-core would take it for hidden.
+    page.add_style_tag(content="html, body { height: 100%; }")
+    with _tall(page):
+        check_accessibility(page, ROOT)
+
+
+def _click(page, selector: str, **options) -> None:
+    page.locator(ROOT).locator(selector).first.click(**options)
+    _idle(page)
+
+
+def _photo(tmp_path: Path, name: str = "my own photo.png") -> Path:
+    """A picture that is in no set: a sample photograph, mirrored, as PNG."""
+    photo = Image.open(samples.photos().paths[40]).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    photo.save(tmp_path / name)
+    return tmp_path / name
+
+
+def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -> None:
+    """Everything that a person can do, one after the other, on any notebook's picker."""
+    # pick by thumbnail
+    third = page.locator(f"{ROOT} .thumbnail").nth(2)
+    wanted = third.get_attribute("aria-label").split(", ", 1)[1]
+    third.click()
+    _idle(page, 300)
+    assert _query(page) == wanted
+    k = int(page.locator(f"{ROOT} .settings input[type=number]").input_value())
+    cards = _cards(page)
+    assert [card["rank"] for card in cards] == list(range(1, k + 1))
+    assert wanted not in {card["key"] for card in cards}
+    own = page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[1]
+    assert [card["sign"] for card in cards] == ["○" if card["class"] == own else "✗" for card in cards]
+    assert len({card["colour"] for card in cards if card["sign"] == "○"} | {"none"}) == 1 + any(
+        card["sign"] == "○" for card in cards
+    )
+    assert {card["colour"] for card in cards if card["sign"] == "○"}.isdisjoint(
+        card["colour"] for card in cards if card["sign"] == "✗"
+    )
+    _shot(page, shots, f"{prefix}-picked")
+
+    # hover: class, score and file
+    page.locator(f"{ROOT} .card .picture").nth(1).hover()
+    tip = page.locator(f"{ROOT} .tip")
+    tip.wait_for()
+    assert cards[1]["key"] in tip.inner_text() and cards[1]["class"] in tip.inner_text()
+    assert re.search(r"score -?\d", tip.inner_text())
+    _shot(page, shots, f"{prefix}-tip")
+    page.keyboard.press("Escape")
+    page.mouse.move(0, 0)
+
+    # click through, back and forth
+    length = int(page.locator(f"{ROOT} .ask .line .dim").inner_text().split()[-1])
+    _click(page, ".card .picture")
+    assert _query(page) == cards[0]["key"]
+    assert page.locator(f"{ROOT} .ask .line .dim").inner_text() == f"{length + 1} of {length + 1}"
+    _click(page, "text=← Back")
+    assert _query(page) == wanted and _cards(page) == cards
+    _click(page, "text=Forward →")
+    assert _query(page) == cards[0]["key"]
+    page.locator(ROOT).get_by_text("Forward →").press("Enter")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert "no query behind" in _status(page)
+
+    # class, pages, random, number, path
+    classes = page.locator(f"{ROOT} .pick select")
+    name = classes.locator("option").nth(3).inner_text()
+    classes.select_option(name)
+    page.wait_for_function(
+        """([root, name]) => [...document.querySelectorAll(`${root} .thumbnail`)]
+            .every(button => button.ariaLabel.startsWith(name))""",
+        arg=[ROOT, name],
+    )
+    _click(page, "text=Random")
+    assert page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[1] == name
+    classes.select_option("all")
+    _click(page, "[aria-label='Next page']")
+    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    number = page.get_by_label("Number", exact=True)
+    number.fill("7")
+    number.press("Enter")
+    _idle(page)
+    assert page.locator(f"{ROOT} .ask .name").inner_text().endswith("number 7")
+    path = page.get_by_label("Path", exact=True)
+    path.fill("/nowhere/at all.jpg")
+    path.press("Enter")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert "/nowhere/at all.jpg does not exist" in _status(page)
+    path.fill(str(_photo(tmp_path)))
+    path.press("Enter")
+    _idle(page)
+    assert _query(page) == "my own photo.png"
+    assert {card["sign"] for card in _cards(page)} == {""}, "nobody knows who is right for a picture from elsewhere"
+
+    # upload, one that is no picture, paste, drop
+    page.locator(f"{ROOT} input[type=file]").set_input_files(_photo(tmp_path, "uploaded.png"))
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .ask .name`).textContent.startsWith('uploaded')", arg=ROOT
+    )
+    _idle(page)
+    assert len(_cards(page)) == k
+    (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
+    page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "broken.jpg")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert _status(page) == "broken.jpg is not a picture that can be read."
+    assert _query(page) == "uploaded.png", "what can't be read changes nothing"
+    for kind, name in (("paste", "pasted picture"), ("drop", "dropped.png")):
+        content = list(_photo(tmp_path, f"{kind}.png").read_bytes() + bytes(len(kind)))
+        page.evaluate(
+            """([root, kind, content]) => {
+                const data = new DataTransfer();
+                data.items.add(new File([new Uint8Array(content)], "dropped.png", {type: "image/png"}));
+                const at = document.querySelector(`${root} .thumbnail`);
+                at.dispatchEvent(kind === "paste"
+                    ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true})
+                    : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})); }""",
+            [ROOT, kind, content],
+        )
+        page.wait_for_function(
+            "([root, name]) => document.querySelector(`${root} .ask .name`).textContent.startsWith(name)",
+            arg=[ROOT, name],
+        )
+    _idle(page)
+
+    # a picture larger than a notebook's websocket takes is made smaller in the browser
+    noise = np.random.default_rng(0).integers(0, 255, (1600, 2400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size > 10 * 2**20
+    page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "large.png")
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .ask .name`).textContent.startsWith('large')", arg=ROOT
+    )
+    _idle(page)
+
+    # crop with the mouse, by numbers, and not at all
+    _click(page, ".thumbnail")
+    before = _cards(page)
+    frame = page.locator(f"{ROOT} img.query").bounding_box()
+    page.mouse.move(frame["x"] + 0.25 * frame["width"], frame["y"] + 0.1 * frame["height"])
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.5 * frame["height"])
+    page.mouse.move(frame["x"] + 0.75 * frame["width"], frame["y"] + 0.6 * frame["height"])
+    page.mouse.up()
+    page.wait_for_function("root => document.querySelector(`${root} .rectangle`).checkVisibility()", arg=ROOT)
+    page.locator(f"{ROOT} summary").click()
+    _idle(page)
+    numbers = [float(field.input_value()) for field in page.locator(f"{ROOT} .crop input").all()]
+    assert numbers == pytest.approx([25, 10, 50, 50], abs=2)
+    assert [card["score"] for card in _cards(page)] != [card["score"] for card in before]
+    _shot(page, shots, f"{prefix}-cropped")
+    page.get_by_label("Width %").fill("100")
+    page.get_by_label("Left %").fill("0")
+    page.get_by_label("Left %").press("Enter")
+    _idle(page)
+    width = page.locator(f"{ROOT} .rectangle").evaluate("box => box.style.width")
+    assert width == "100%"
+    _click(page, "text=Whole picture")
+    assert _cards(page) == before
+    page.locator(f"{ROOT} summary").click()
+
+    # other methods, k
+    k_field = page.get_by_label("k", exact=True)
+    k_field.fill("5")
+    k_field.press("Enter")
+    page.wait_for_function("root => document.querySelectorAll(`${root} .card`).length === 5", arg=ROOT)
+    k_field.fill("5000")
+    k_field.press("Enter")
+    page.wait_for_function("root => document.querySelectorAll(`${root} .card`).length > 20", arg=ROOT)
+    assert "5000 answers were asked for" in _status(page)
+    k_field.fill(str(k))
+    k_field.press("Enter")
+    page.wait_for_function("([root, k]) => document.querySelectorAll(`${root} .card`).length === k", arg=[ROOT, k])
+    _idle(page)
+
+    # feedback
+    first, second = _cards(page)[:2]
+    page.locator(f"{ROOT} .card").nth(k - 1).get_by_text("good").click()
+    page.locator(f"{ROOT} .card").nth(0).get_by_text("bad").click()
+    page.wait_for_function(
+        "root => document.querySelectorAll(`${root} .acts [aria-pressed=true]`).length === 2", arg=ROOT
+    )
+    liked = _cards(page)[-1]
+    _click(page, "text=Search again with marks")
+    page.wait_for_timeout(300)
+    _idle(page)
+    moved = [card["key"] for card in _cards(page)]
+    assert moved.index(liked["key"]) < k - 1, "a good answer comes nearer"
+    _shot(page, shots, f"{prefix}-feedback")
+    _click(page, "text=Forget marks")
+    page.wait_for_function(
+        "([root, key]) => document.querySelector(`${root} .card .picture`).dataset.tip.endsWith(key)",
+        arg=[ROOT, first["key"]],
+    )
+    assert [card["key"] for card in _cards(page)[:2]] == [first["key"], second["key"]]
+
+    # why
+    page.locator(f"{ROOT} .card").nth(1).get_by_text("why").click()
+    why = page.locator(f"{ROOT} .why")
+    why.wait_for(timeout=60_000)
+    _idle(page)
+    assert second["key"] in why.inner_text()
+    assert why.locator("img").evaluate_all("images => images.every(image => image.naturalWidth > 40)")
+    assert page.evaluate("document.activeElement.textContent").startswith("Why similar")
+    _shot(page, shots, f"{prefix}-why")
+    _check(page, check_accessibility)
+    page.keyboard.press("Escape")
+    why.wait_for(state="hidden")
+    assert "rank 2" in page.evaluate("document.activeElement.ariaLabel"), "the focus goes back to where it came from"
+
+    # two methods side by side
+    page.get_by_label("Compare two methods").check()
+    page.wait_for_function("root => document.querySelectorAll(`${root} .column`).length === 2", arg=ROOT)
+    _idle(page, 300)
+    assert [card["key"] for card in _cards(page, 0)] != [card["key"] for card in _cards(page, 1)]
+    page.locator(f"{ROOT} .settings fieldset").nth(1).get_by_label("Second look").select_option("alpha-expansion")
+    page.wait_for_function(
+        "root => document.querySelectorAll(`${root} .column h3`)[1]?.textContent.includes('alpha')", arg=ROOT
+    )
+    _idle(page)
+    assert len(_cards(page, 1)) == k
+    _shot(page, shots, f"{prefix}-two")
+    _check(page, check_accessibility)
+    page.get_by_label("Compare two methods").uncheck()
+    page.wait_for_function("root => document.querySelectorAll(`${root} .column`).length === 1", arg=ROOT)
+
+    # to take away
+    with page.expect_download() as download:
+        page.locator(ROOT).get_by_text("Ranking as CSV", exact=True).click()
+    table = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+    shown = _cards(page)
+    assert [row["key"] for row in table] == [card["key"] for card in shown]
+    assert [row["verdict"] for row in table] == [card["sign"] for card in shown]
+    assert [float(row["score"]) for row in table] == pytest.approx([card["score"] for card in shown], abs=1e-3)
+    with page.expect_download() as download:
+        page.locator(ROOT).get_by_text("Grid as PNG").click()
+    download.value.save_as(shots / f"{prefix}-grid.png")
+    assert Image.open(shots / f"{prefix}-grid.png").width > 800
+
+
+#: Ids and kinds of the notebook's cells.
+_CELLS = "[...window.jupyterapp.shell.currentWidget.model.cells].map(cell => [cell.id, cell.type])"
+
+
+def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, check_accessibility, console):
+    _write_small(lab[2] / "small.ipynb")
+    page = open_notebook("small.ipynb", 60)
+    assert "Choose a picture" in _status(page)
+    _shot(page, screenshots, "small-empty")
+    _walk(page, tmp_path, screenshots, "small", check_accessibility)
+    # What is saved holds the picture for those who have no kernel.
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_timeout(1500)
+    (shown,) = [
+        output.data
+        for cell in nbformat.read(lab[2] / "small.ipynb", 4).cells
+        for output in cell.outputs
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert {"image/png", "text/plain"} <= shown.keys()
+    assert console.unexpected == []
+
+
+def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
+    _write_small(lab[2] / "keys.ipynb")
+    page = open_notebook("keys.ipynb", 60, permissions=["clipboard-read", "clipboard-write"])
+    cells = page.evaluate(_CELLS)
+    page.locator(f"{ROOT} .thumbnail").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home", "ArrowRight"):
+        page.keyboard.press(key)
+    wanted = page.evaluate("document.activeElement.ariaLabel").split(", ", 1)[1]
+    assert wanted == page.locator(f"{ROOT} .thumbnail").nth(1).get_attribute("aria-label").split(", ", 1)[1]
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{ROOT} .card")
+    _idle(page)
+    assert _query(page) == wanted
+    assert page.evaluate("document.activeElement.classList.contains('thumbnail')"), "the focus stays"
+    page.keyboard.press("PageDown")
+    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    # JupyterLab's own keys: new cells, cut, delete.
+    for key in ("a", "b", "x", "d", "d", "m"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    assert page.evaluate(_CELLS) == cells
+    # From the thumbnails by Tab to the first answer: every stop has a name, and a ring that can be seen.
+    stops = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        stops.append(
+            page.evaluate(
+                """() => { const at = document.activeElement; const box = at.getBoundingClientRect();
+                    return {name: at.ariaLabel ?? at.labels?.[0]?.textContent ?? at.textContent,
+                        ring: getComputedStyle(at).outlineStyle !== "none", seen: box.width > 4 && box.height > 4,
+                        class: at.className}; }"""
+            )
+        )
+        if stops[-1]["class"] == "picture":
+            break
+    assert stops[-1]["class"] == "picture", stops
+    assert all(stop["name"].strip() and stop["ring"] and stop["seen"] for stop in stops), stops
+    first = _cards(page)[0]["key"]
+    tip = page.locator(f"{ROOT} .tip")
+    assert tip.inner_text().endswith(first), "what the mouse is told, the keyboard is told, too"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.wait_for_selector(f"{ROOT} .acts [aria-pressed=true]")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "([root, name]) => document.querySelector(`${root} .name`).textContent.startsWith(name)", arg=[ROOT, first]
+    )
+    _idle(page)
+    assert page.evaluate("document.activeElement.className") == "picture"
+    assert tip.inner_text().endswith(_cards(page)[0]["key"]), "the same place, another answer"
+    page.screenshot(path=screenshots / "small-keyboard.png")
+    # A picture in the clipboard, by the key and by the button.
+    for row, press in ((40, lambda: page.keyboard.press("Control+v")), (41, lambda: _click(page, "text='Paste'"))):
+        Image.open(samples.photos().paths[row]).save(tmp_path / "copied.png")
+        page.evaluate(
+            """content => navigator.clipboard.write([new ClipboardItem(
+                {"image/png": new Blob([new Uint8Array(content)], {type: "image/png"})})])""",
+            list((tmp_path / "copied.png").read_bytes()),
+        )
+        place = page.locator(f"{ROOT} .ask .line .dim").inner_text()
+        press()
+        page.wait_for_function(
+            "([root, place]) => document.querySelector(`${root} .ask .line .dim`).textContent !== place",
+            arg=[ROOT, place],
+        )
+        assert _query(page) == "pasted picture"
+        _idle(page)
+
+
+def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_accessibility):
+    _write_small(lab[2] / "themes.ipynb", "picker.choose(30).mark(31, True).compare().search()")
+    page = open_notebook("themes.ipynb", 60)
+    page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    for shade in ("light", "dark"):
+        theme = f"JupyterLab {shade.title()}"
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_selector(f"{ROOT}[data-theme={shade}]")
+        for width in (1280, 560):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(500)
+            _idle(page)
+            _shot(page, screenshots, f"small-{shade}-{width}")
+            _check(page, check_accessibility)
+            over, inside = page.locator(ROOT).evaluate(
+                "root => [root.scrollWidth - root.clientWidth, root.clientWidth]"
+            )
+            assert over <= 0, f"something sticks out of a cell of {inside} pixels"
+
+
+SLOW = """
+import time
+from helpers.features.colour_shape import ColourHistogram
+
+class Slow(ColourHistogram):
+    def __init__(self):
+        super().__init__(bins=(3, 3, 3))
+        self.name = "slow"
+
+    def describe(self, images, **how):
+        time.sleep(1)
+        return super().describe(images, **how)
+
+picker = Picker(images, ["hsv-histogram", Slow()], rules=rules)
+"""
+
+
+def test_choices_in_code_and_the_page_lives_while_a_gallery_is_described(lab, open_notebook):
+    _write_small(lab[2] / "slow.ipynb", SLOW, "picker.choose(3).use(index='exact:euclidean').search();")
+    page = open_notebook("slow.ipynb", 60)
+    # What was chosen in code, in a cell behind the widget's, shows at once.
+    page.wait_for_selector(f"{ROOT} .card")
+    _idle(page)
+    assert page.locator(f"{ROOT} .ask .name").inner_text().endswith("number 3")
+    assert page.locator(f"{ROOT} .column h3").inner_text() == "hsv-histogram · exact:euclidean"
+    first = _cards(page)
+    page.locator(f"{ROOT} .settings").get_by_label("Describer").first.select_option("slow")
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .status`).innerText.includes('Describing pictures with slow')",
+        arg=ROOT,
+    )
+    page.locator(f"{ROOT} .spinner").wait_for()
+    assert page.locator(f"{ROOT} .columns").get_attribute("aria-busy") == "true"
+    assert _cards(page) == first, "the former answers stay until there are new ones"
+    page.locator(f"{ROOT} [aria-label='Next page']").click()
+    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function("root => document.querySelector(`${root} .thumbnail img`).naturalWidth", arg=ROOT)
+    assert "Describing" in _status(page), "it was not waited for the describer"
+    _idle(page, 60)
+    assert page.locator(f"{ROOT} .column h3").inner_text().startswith("slow")
+    assert _cards(page) != first
+
+
+def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):
+    if "picker_view" not in NINE.read_text(encoding="utf-8"):
+        pytest.skip("NOT TESTED in notebook 09: it holds no picker yet")
+    shutil.copy(NINE, lab[2] / NINE.name)
+    page = open_notebook(NINE.name, 300)
+    _walk(page, tmp_path, screenshots, "notebook-09", check_accessibility)
+
+
+def _write_small(path: Path, before: str = "", after: str = "") -> None:
+    sources = [SMALL, before, "picker_view.show(picker)", after]
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources if source.strip()]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)

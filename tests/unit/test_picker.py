@@ -1,0 +1,648 @@
+"""The query picker without a browser: any sequence of actions, the answers by hand, and what the widget sends."""
+
+import csv
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from PIL import Image
+
+from helpers import course
+from helpers.evaluation import protocol
+from helpers.features.colour_shape import ColourHistogram
+from helpers.features.describer import describer
+from helpers.pictures import samples
+from helpers.pictures.imageset import ImageSet
+from helpers.pictures.reading import read_picture
+from helpers.search.engine import Engine
+from helpers.search.feedback import rocchio
+from helpers.search.second_look import NAMES
+from helpers.show import grids, picker_view
+from helpers.show import picker as picker_module
+from helpers.show.picker import MAX_K, Crop, Picker
+from helpers.show.picker_view import PickerView, state_of
+
+DESCRIBERS = ("hsv-histogram", "lab-histogram")
+
+
+def few() -> ImageSet:
+    """Forty pictures: birds, flowers and mammals, and ten of no class; the first two birds are copies of each other."""
+    images = samples.with_distractors()
+    rows = [*(row for label in (0, 3, 6) for row in np.flatnonzero(images.labels == label)[:10])]
+    images = images.subset([*rows, *np.flatnonzero(images.labels < 0)[:10]])
+    groups = np.full(len(images), -1)
+    groups[:2] = 0
+    return ImageSet("few", images.paths, images.labels, images.class_names, groups, images.root)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return few()
+
+
+@pytest.fixture
+def picker(images):
+    return Picker(images, DESCRIBERS, k=5, per_page=12)
+
+
+def jpeg(images: ImageSet, row: int, name: str = "PNG") -> bytes:
+    """A picture that lies in no set: one of the set, upside down."""
+    content = io.BytesIO()
+    Image.fromarray(read_picture(images.paths[row])[::-1].copy()).save(content, name)
+    return content.getvalue()
+
+
+def ids(picker: Picker, column: int = 0) -> list[int]:
+    return [answer.id for answer in picker.columns[column].answers]
+
+
+# ---- any sequence of actions ---------------------------------------------------------------------------
+
+SMALL_HISTORY, FEW_UPLOADS = 5, 2
+SET = few()
+CONTENTS = [jpeg(SET, row) for row in range(4)] + [b"", b"no picture"]
+ANY_ID = st.integers(-2, 42)
+
+
+class Actions(RuleBasedStateMachine):
+    """What has to hold, whatever a person does."""
+
+    def __init__(self):
+        super().__init__()
+        self.bounds = picker_module.HISTORY, picker_module.UPLOADS
+        picker_module.HISTORY, picker_module.UPLOADS = SMALL_HISTORY, FEW_UPLOADS
+        self.picker = Picker(SET, DESCRIBERS, ("exact:cosine", "exact:euclidean"), RULES, k=4, per_page=7)
+
+    def teardown(self):
+        picker_module.HISTORY, picker_module.UPLOADS = self.bounds
+
+    @contextmanager
+    def choosing(self):
+        """A new query cuts off what lay in front; without one, the history stays."""
+        steps, position = list(self.picker.steps), self.picker.position
+        yield
+        if self.picker.query != (steps[position].query if steps else None):
+            assert self.picker.position == len(self.picker.steps) - 1
+            assert self.picker.step.marks == self.picker.step.heeded == {}
+            former = [step for step in steps[: position + 1] if any(step is left for left in self.picker.steps)]
+            assert former == self.picker.steps[:-1]
+            gone = [step for step in steps[: position + 1][-SMALL_HISTORY + 1 :] if step not in former]
+            assert all(step.query.upload for step in gone), "only what is no longer kept goes out of turn"
+        else:
+            assert [id(step) for step in steps] == [id(step) for step in self.picker.steps]
+            assert position == self.picker.position
+
+    @rule(row=ANY_ID)
+    def choose(self, row):
+        with self.choosing():
+            self.picker.choose(row)
+        assert (self.picker.message is None) == (0 <= row < len(SET))
+
+    @rule()
+    def random(self):
+        with self.choosing():
+            self.picker.random()
+
+    @rule(path=st.sampled_from([*SET.paths[:2], *SET.keys[2:4], "/nowhere/a.jpg", "", "\0", "~nobody/x", SET.root]))
+    def choose_path(self, path):
+        with self.choosing():
+            self.picker.choose_path(path)
+        assert (self.picker.message is None) == (str(path) in {*map(str, SET.paths), *SET.keys})
+
+    @rule(content=st.sampled_from(CONTENTS), name=st.sampled_from(["a.png", "b.png", ""]))
+    def upload(self, content, name):
+        with self.choosing():
+            self.picker.upload(name, content)
+        assert (self.picker.message is None) == (len(content) > 20)
+
+    @rule(sides=st.tuples(*[st.floats(-0.5, 1.5) | st.just(float("nan"))] * 4))
+    def crop(self, sides):
+        with self.choosing():
+            self.picker.crop(*sides)
+
+    @rule()
+    def uncrop(self):
+        with self.choosing():
+            self.picker.uncrop()
+
+    @rule(place=st.integers(0, 9), id=st.none() | ANY_ID)
+    def follow(self, place, id):
+        shown = ids(self.picker) if self.picker.columns else []
+        id = shown[place % len(shown)] if id is None and shown else id
+        with self.choosing():
+            self.picker.follow(id)
+        if id in shown:
+            assert self.picker.query.row == id
+
+    @rule(forward=st.booleans())
+    def walk(self, forward):
+        steps, position = list(self.picker.steps), self.picker.position
+        self.picker.forward() if forward else self.picker.back()
+        assert self.picker.steps == steps
+        wanted = position + (1 if forward else -1)
+        assert self.picker.position == (wanted if 0 <= wanted < len(steps) else position)
+
+    @rule(
+        second=st.booleans(),
+        describer=st.sampled_from([None, *DESCRIBERS, "no such"]),
+        index=st.sampled_from([None, "exact:cosine", "exact:euclidean", "exact:no such"]),
+        look=st.sampled_from([None, "none", "expansion", "k-reciprocal", "no such"]),
+    )
+    def use(self, second, describer, index, look):
+        (self.picker.compare if second else self.picker.use)(describer, index, look)
+
+    @rule()
+    def compare_off(self):
+        self.picker.compare_off()
+        assert len(self.picker.methods) == 1
+
+    @rule(k=st.integers(-3, 60) | st.sampled_from([10**400, 2.5, "seven", None, float("inf")]))
+    def set_k(self, k):
+        self.picker.set_k(k)
+
+    @rule(id=ANY_ID, good=st.sampled_from([True, False, None]))
+    def mark(self, id, good):
+        self.picker.mark(id, good)
+
+    @rule()
+    def search_again(self):
+        self.picker.search_again()
+
+    @rule()
+    def forget_marks(self):
+        self.picker.forget_marks()
+
+    @rule()
+    def search(self):
+        self.picker.search()
+        assert not self.picker.needs_search
+        assert self.picker.columns or self.picker.message.kind == "error"
+
+    @rule(class_name=st.sampled_from([None, "birds", "flowers", "–", "no such"]))
+    def filter(self, class_name):
+        self.picker.filter(class_name)
+
+    @rule(page=st.integers(-2, 8))
+    def turn_to(self, page):
+        self.picker.turn_to(page)
+
+    @rule(forward=st.booleans())
+    def turn(self, forward):
+        self.picker.next_page() if forward else self.picker.previous_page()
+
+    @invariant()
+    def history_holds(self):
+        picker = self.picker
+        assert (0 <= picker.position < len(picker.steps)) if picker.steps else picker.position == -1
+        assert len(picker.steps) <= SMALL_HISTORY
+        assert len(picker._uploads) <= FEW_UPLOADS
+        assert {step.query.upload for step in picker.steps} - {None} == picker._uploads.keys()
+
+    @invariant()
+    def k_holds(self):
+        assert 1 <= self.picker.k <= self.picker.limit
+
+    @invariant()
+    def marks_hold(self):
+        for step in self.picker.steps:
+            for id in [*step.marks, *step.heeded]:
+                assert 0 <= id < len(SET) and id != step.query.row
+
+    @invariant()
+    def answers_hold(self):
+        for column in self.picker.columns:
+            shown = [answer.id for answer in column.answers]
+            assert len(shown) <= self.picker.k and len(set(shown)) == len(shown)
+            assert self.picker.query.row not in shown
+            assert [answer.rank for answer in column.answers] == list(range(1, len(shown) + 1))
+
+    @invariant()
+    def page_holds(self):
+        assert 0 <= self.picker.page < self.picker.pages
+        assert 0 < len(self.picker.rows) <= self.picker.per_page
+
+    @invariant()
+    def it_can_be_shown(self):
+        json.dumps(state_of(self.picker))
+
+
+RULES = protocol.leave_one_out(SET, "few", excluded={3: (4, 5)})
+
+TestActions = Actions.TestCase
+TestActions.settings = settings(
+    max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+# ---- what is answered ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["exact:cosine", "exact:manhattan"])
+def test_answers_are_those_of_an_engine_without_query_and_copies(images, spec):
+    picker = Picker(images, DESCRIBERS, [spec], k=6).choose(0).search()
+    engine = Engine(DESCRIBERS[0], spec).fit(images)
+    expected = engine.query(images.paths[0], 6, exclude=[0, 1])
+    assert ids(picker) == [answer.id for answer in expected]
+    assert [answer.score for answer in picker.columns[0].answers] == pytest.approx(
+        [answer.score for answer in expected]
+    )
+    assert [answer.key for answer in picker.columns[0].answers] == [images.keys[answer.id] for answer in expected]
+
+
+def test_verdict_by_the_class_where_there_are_no_rules(images, picker):
+    picker.choose(12).search()
+    for answer in picker.columns[0].answers:
+        assert answer.verdict is bool(images.labels[answer.id] == images.labels[12])
+    assert {answer.verdict for answer in picker.choose(35).search().columns[0].answers} == {None}
+    assert {answer.verdict for answer in picker.upload("x", jpeg(images, 0)).search().columns[0].answers} == {None}
+
+
+def test_verdict_and_exclusions_by_the_rules(images):
+    rules = protocol.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
+    picker = Picker(images, DESCRIBERS, rules=rules, k=100).choose(2).search()
+    assert picker.k == picker.limit == len(rules.gallery) and picker.message is None
+    assert set(ids(picker)) == set(rules.gallery.tolist()) - {3}
+    assert "37 answers were asked for, 36 found" in picker.columns[0].note
+    right = {answer.id for answer in picker.columns[0].answers if answer.verdict}
+    assert right == set(rules.relevant(0).tolist())
+    # A query without a right answer is nobody's failure; a picture that never asks is judged by its class.
+    assert {answer.verdict for answer in picker.choose(35).search().columns[0].answers} == {None}
+    judged = picker.choose(14).search().columns[0].answers
+    assert {answer.id for answer in judged if answer.verdict} == set(range(10, 20)) - {13, 14}
+
+
+def test_rules_must_speak_of_the_same_pictures(images):
+    with pytest.raises(ValueError, match="rules.bind"):
+        Picker(images.subset(range(30)), DESCRIBERS, rules=RULES)
+
+
+def test_a_crop_asks_with_its_part(images, picker):
+    picker.choose(3).search()
+    whole = ids(picker)
+    picker.crop(0.25, 0.25, 0.5, 0.5).search()
+    pixels = read_picture(images.paths[3])
+    height, width = pixels.shape[:2]
+    part = pixels[int(height * 0.25) : round(height * 0.75), int(width * 0.25) : round(width * 0.75)]
+    assert np.array_equal(picker.pixels(picker.query), part)
+    expected = Engine(DESCRIBERS[0], "exact:cosine").fit(images).query(part, 5, exclude=[3])
+    assert ids(picker) == [answer.id for answer in expected] != whole
+    assert ids(picker.back().search()) == whole
+    picker.forward().crop(0, 0, 1, 1)
+    assert picker.query.crop is None, "all of a picture is no crop"
+    assert "too small" in picker.crop(0.5, 0.5, 0.001, 0.5).message.text
+    assert "four numbers" in picker.crop("a", 0, 1, 1).message.text
+
+
+@pytest.mark.parametrize(("shape", "crop"), [((1, 1), (0.9, 0.9, 0.1, 0.1)), ((3, 5), (0.99, 0, 0.01, 1))])
+def test_a_crop_is_never_empty(shape, crop):
+    assert Crop(*crop).cut(np.zeros((*shape, 3), np.uint8)).size
+
+
+def test_marks_move_the_query_by_rocchio(images, picker):
+    picker.choose(4).set_k(39).search()
+    first = ids(picker)
+    good, bad = first[10], first[0]
+    picker.mark(good, True).mark(bad, False)
+    assert not picker.needs_search, "marks alone change nothing"
+    again = ids(picker.search_again().search())
+    assert again.index(good) < 10 and again.index(bad) > 0
+    engine = Engine(DESCRIBERS[0], "exact:cosine").fit(images)
+    vectors = engine.describer.describe(images, progress=False)
+    moved = rocchio(vectors[4], vectors[[good]], vectors[[bad]])
+    assert again == [answer.id for answer in engine.query_vector(moved, 39, exclude=[4])]
+    # Another query has marks of its own; going back shows what was shown.
+    assert picker.choose(7).step.marks == {}
+    assert ids(picker.back().search()) == again
+    assert ids(picker.forget_marks().search()) == first
+    assert "Mark some" in picker.search_again().message.text
+    assert "query itself" in picker.mark(4, True).message.text
+    assert picker.mark(good, True).mark(good, None).step.marks == {}
+
+
+def test_two_methods_side_by_side(picker):
+    picker.choose(6).compare(look="expansion").search()
+    assert [column.method.describer for column in picker.columns] == list(DESCRIBERS)
+    assert ids(picker, 0) != ids(picker, 1)
+    alone = Picker(picker.images, DESCRIBERS[1:], k=5).use(look="expansion").choose(6).search()
+    assert ids(picker, 1) == ids(alone)
+    assert len(picker.compare_off().search().columns) == 1
+
+
+@pytest.mark.parametrize("look", NAMES)
+def test_every_second_look_keeps_the_query_out(picker, look):
+    picker.use(look=look).choose(0).search()
+    assert picker.message is None and len(ids(picker)) == 5
+    assert not {0, 1} & set(ids(picker))
+
+
+def test_a_second_look_that_can_not_follow_the_index_says_so(picker):
+    picker.choose(0).search()
+    picker.use(index="exact:manhattan").search()
+    assert picker.looks_for(picker.method) == ("none", "keypoints")
+    picker.use(look="diffusion").search()
+    assert picker.columns == () and "manhattan" in picker.message.text
+    assert picker.use(look="none").search().message is None and len(picker.columns) == 1
+
+
+def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, monkeypatch):
+    picker = Picker(images, ["no-such-describer", *DESCRIBERS], ["exact:cosine", "nowhere:cosine"]).choose(1).search()
+    assert "no-such-describer" in picker.message.text and picker.columns == ()
+    assert not picker.needs_search
+    assert "nowhere" in picker.use("hsv-histogram", "nowhere:cosine").search().message.text
+    assert picker.use(index="exact:cosine").search().message is None
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda p: p.upload("x.jpg", b"<svg onload=alert(1)>"), "x.jpg is not a picture"),
+        (lambda p: p.upload("x.jpg", bytes(33 * 2**20)), "33 MB"),
+        (lambda p: p.choose_path("/no/such.jpg"), "/no/such.jpg does not exist"),
+        (lambda p: p.choose_path("  "), "No path"),
+        (lambda p: p.choose(40), "0 … 39"),
+        (lambda p: p.choose("x"), "whole number"),
+        (lambda p: p.follow(3), "not among the answers"),
+        (lambda p: p.back(), "before this one"),
+        (lambda p: p.uncrop(), "Choose a picture first"),
+        (lambda p: p.mark(3, True), "Choose a picture first"),
+        (lambda p: p.why(3), "not among the answers"),
+        (lambda p: p.search(), "Choose a picture first"),
+        (lambda p: p.use(describer="x"), "hsv-histogram, lab-histogram"),
+        (lambda p: p.turn_to(9), "There is no page 10"),
+        (lambda p: p.filter("cars"), "no class 'cars'"),
+    ],
+)
+def test_mistakes_become_messages_and_change_nothing(picker, act, says):
+    before = state_of(picker) | {"message": None}
+    act(picker)
+    assert picker.message.kind == "error" and says in picker.message.text
+    assert state_of(picker) | {"message": None} == before
+
+
+def test_k_beyond_the_gallery_is_a_note(picker):
+    assert picker.set_k(1000).message == (
+        "note",
+        "1000 answers were asked for; the gallery has 40 pictures, so k is 40.",
+    )
+    assert picker.set_k(0).k == 1
+    assert picker.message.kind == "note"
+    everything = Picker(samples.with_distractors(), DESCRIBERS, k=10**6)
+    assert everything.k == MAX_K and f"{MAX_K} is the most" in everything.message.text
+
+
+def test_a_file_of_the_set_is_known_again(images, picker, tmp_path):
+    link = tmp_path / "link.jpg"
+    link.symlink_to(images.paths[8])
+    for path in (str(images.paths[8]), images.keys[8], f" '{link}' "):
+        assert picker.choose_path(path).query.row == 8
+    (tmp_path / "own.png").write_bytes(jpeg(images, 2))
+    query = picker.choose_path(tmp_path / "own.png").search().query
+    assert query.row is None and len(ids(picker)) == 5
+    (tmp_path / "own.png").unlink()
+    assert "does not exist" in picker.use(DESCRIBERS[1]).search().message.text
+
+
+def test_uploads_are_kept_once_and_only_so_many(images, picker, monkeypatch):
+    monkeypatch.setattr(picker_module, "UPLOADS", 2)
+    contents = [jpeg(images, row) for row in range(3)]
+    picker.upload("a", contents[0]).choose(3).paste(contents[0]).upload("b", contents[1])
+    assert len(picker._uploads) == 2 and [step.query.name for step in picker.steps][0] == "a"
+    picker.upload("c", contents[2])
+    assert [step.query.name for step in picker.steps] == [images.keys[3], "b", "c"], "the oldest went with its queries"
+    monkeypatch.setattr(picker_module, "UPLOAD_BYTES", len(contents[2]))
+    picker.back().forward().choose(5)
+    assert sum(map(len, picker._uploads.values())) <= len(contents[2])
+
+
+def test_random_is_seeded_and_stays_within_the_class(images):
+    runs = []
+    for _ in range(2):
+        picker = Picker(images, DESCRIBERS, seed=3).filter("flowers")
+        runs.append([picker.random().query.row for _ in range(12)])
+    assert runs[0] == runs[1] and set(runs[0]) <= set(range(10, 20))
+    assert all(one != other for one, other in zip(runs[0], runs[0][1:], strict=False))
+
+
+def test_pages_run_through_all_pictures_once(picker):
+    rows = list(picker.rows)
+    while picker.page + 1 < picker.pages:
+        rows += picker.next_page().rows
+    assert rows == list(range(40))
+    assert picker.filter("–").rows == list(range(30, 40)) and picker.page == 0
+
+
+def test_why_is_about_the_answers_that_stand(picker):
+    picker.choose(2).search()
+    picker.why(ids(picker)[1])
+    found = picker.explained
+    assert found.id == ids(picker)[1] and found.why.similarity == pytest.approx(picker.columns[0].answers[1].score)
+    assert picker.choose(9).explained is None
+    assert picker.back().search().why(ids(picker)[0]).explained.number == found.number + 1
+    assert picker.close_why().explained is None
+
+
+# ---- while something takes long ------------------------------------------------------------------------
+
+
+class Held(ColourHistogram):
+    """A colour histogram that waits until it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.name = "held"
+        self.started, self.may = threading.Event(), threading.Event()
+
+    def describe_arrays(self, pictures):
+        self.started.set()
+        assert self.may.wait(20)
+        return super().describe_arrays(pictures)
+
+
+def test_choosing_does_not_wait_for_a_search_and_a_late_answer_counts_no_more(images):
+    held = Held()
+    picker = Picker(images, [held], k=3).upload("a", jpeg(images, 4))
+    told = []
+    picker.listeners.append(lambda: told.append(picker.doing))
+    search = threading.Thread(target=picker.search)
+    search.start()
+    assert held.started.wait(20)
+    start = time.perf_counter()
+    picker.choose(7)
+    assert time.perf_counter() - start < 1
+    held.may.set()
+    search.join(20)
+    assert picker.columns == () and picker.needs_search, "the answers to the upload are not those to picture 7"
+    picker.search()
+    assert 7 not in ids(picker) and picker.doing == ""
+    assert any("Describing pictures with held: 0 of 40" in text for text in told)
+
+
+# ---- to take away --------------------------------------------------------------------------------------
+
+
+def test_ranking_as_a_table(images, picker):
+    picker.choose(11).compare().search()
+    for column in (0, 1):
+        rows = list(csv.DictReader(io.StringIO(picker.ranking_csv(column))))
+        answers = picker.columns[column].answers
+        assert list(rows[0]) == ["rank", "id", "score", "class", "verdict", "key"]
+        assert [float(row["score"]) for row in rows] == [answer.score for answer in answers]
+        assert [row["verdict"] for row in rows] == ["○" if answer.verdict else "✗" for answer in answers]
+        assert [images.keys[int(row["id"])] for row in rows] == [row["key"] for row in rows]
+    assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,verdict,key"]
+
+
+def test_the_grid_shows_query_answers_signs_and_marks(images, picker):
+    picker.set_k(12).choose(11).compare().search()
+    picker.mark(ids(picker)[0], True)
+    found = [(str(column.method), column.answers) for column in picker.columns]
+    figure = grids.picked_grid(picker.pixels(picker.query), "query\nflowers", found, images.paths, picker.step.marks)
+    titles = [cell.get_title() for cell in figure.axes if cell.get_title()]
+    assert titles[0] == "query\nflowers" and len(titles) == 1 + 2 * 12
+    for title, answer in zip(titles[1:], [answer for _, answers in found for answer in answers], strict=True):
+        sign = "○" if answer.verdict else "✗"
+        assert title.startswith(f"{sign} {answer.rank} · {answer.score:.2f}")
+        assert ("good" in title) == (answer.id == ids(picker)[0])
+    picture = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
+    assert picture.format == "PNG" and picture.width > 400
+    assert Image.open(io.BytesIO(Picker(images, DESCRIBERS).grid_png(dpi=40))).format == "PNG", (
+        "before the first query, too"
+    )
+
+
+# ---- the widget ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def view(picker):
+    """A widget whose messages to the page are kept."""
+    view = PickerView(picker)
+    view.sent = []
+    view.send = lambda message, buffers=None: view.sent.append((message, buffers or []))
+    yield view
+    view.close()
+
+
+def wait(until, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def say(view: PickerView, number: int, action: str, buffers=(), **given) -> dict:
+    view._received(view, {"do": action, "with": given, "from": "page", "number": number}, list(buffers))
+    wait(lambda: not view.picker.needs_search and json.loads(view.state)["done"].get("page") == number)
+    wait(lambda: json.loads(view.state)["searching"] is False)
+    return json.loads(view.state)
+
+
+def test_the_page_acts_and_is_shown_what_came_of_it(view, images):
+    state = say(view, 1, "choose", row=4)
+    assert state["query"]["name"] == images.keys[4] and len(state["columns"][0]["answers"]) == 5
+    assert say(view, 2, "set_k", k=3)["columns"][0]["answers"] == state["columns"][0]["answers"][:3]
+    state = say(view, 3, "upload", [memoryview(jpeg(images, 4))], name="mine.png")
+    assert state["query"]["name"] == "mine.png" and state["query"]["picture"].startswith("large-file-")
+    answer = state["columns"][0]["answers"][0]
+    state = say(view, 4, "why", id=answer["id"], column=0)
+    assert state["explained"]["key"] == answer["key"]
+    keys = [
+        answer["picture"],
+        state["query"]["picture"],
+        *state["explained"]["pictures"],
+        "row-9999",
+        "large-row-3",
+        "x",
+    ]
+    view._received(view, {"pictures": keys}, [])
+    wait(lambda: len(view.sent) == len(keys))
+    sizes = [max(Image.open(io.BytesIO(buffers[0])).size) for message, buffers in view.sent if message["there"]]
+    assert [message["picture"] for message, _ in view.sent] == keys
+    assert len(sizes) == 4 and sizes[0] <= 160 < max(sizes[1:]) <= 480
+    view.sent.clear()
+    view._received(view, {"keep": "csv", "column": 0}, [])
+    view._received(view, {"keep": "png"}, [])
+    wait(lambda: len(view.sent) == 2)
+    assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [view.picker.ranking_csv().encode()])
+    assert view.sent[1][1][0].startswith(b"\x89PNG")
+
+
+def test_choices_in_code_reach_the_page(view):
+    view.picker.choose(3).search()
+    state = json.loads(view.state)
+    assert state["query"]["row"] == 3 and len(state["columns"][0]["answers"]) == 5
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {}, {"do": "_choose", "with": {"row": 1}, "from": "p", "number": 1}, {"do": "choose"}, {"pictures": 3},
+        {"do": "__init__", "with": {}, "from": "p", "number": 1}, {"keep": "csv", "column": "../x"}, {"keep": "exe"},
+        {"do": "tell_error", "with": {"text": "x"}, "from": "p", "number": 1},
+    ],
+)  # fmt: skip
+def test_what_is_no_action_does_nothing(view, message):
+    before = view.state
+    view._received(view, message, [])
+    assert view.state == before and view.sent == []
+
+
+@pytest.mark.parametrize(("action", "given"), [("choose", {"row": [1]}), ("crop", {"left": {}}), ("why", {"id": None})])
+def test_nonsense_is_told_and_the_picker_lives_on(view, action, given):
+    view._received(view, {"do": action, "with": given, "from": "p", "number": 1}, [])
+    wait(lambda: view.picker.message is not None)
+    assert view.picker.message.kind == "error"
+    assert say(view, 2, "choose", row=4)["message"] is None
+
+
+def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(picker_view, "display", shown.append)
+    picker.choose(5)
+    picker_view.show(picker)
+    picker_view.show(picker)
+    assert shown[0] is shown[1], "a cell that is run again adds no widget"
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert len(picker.columns[0].answers) == 5, "what is kept was searched"
+    assert data["text/plain"] == repr(picker) and "0x" not in data["text/plain"]
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
+    nbformat.write(notebook, tmp_path / "x.ipynb")
+    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    (kept,) = nbformat.read(tmp_path / "x.ipynb", 4).cells[0].outputs
+    assert set(kept.data) == {"image/png", "text/plain"}
+
+
+def test_a_set_with_a_broken_picture_can_be_searched_and_shown(images, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    broken = ImageSet("broken", (*images.paths[:6], tmp_path / "broken.jpg"), np.zeros(7), images.class_names)
+    with pytest.warns(UserWarning, match="broken.jpg"):
+        picker = Picker(broken, DESCRIBERS, k=7).choose(0).search()
+    assert ids(picker) and 6 not in ids(picker)
+    assert picker.columns[0].note == (
+        "7 answers were asked for, 5 found: 6 pictures answer, 1 of them never counted for this query; "
+        "1 picture can't be read and never answers"
+    )
+    view = PickerView(picker)
+    with pytest.warns(UserWarning, match="broken.jpg"):
+        data, _ = picker.choose(6) and view._repr_mimebundle_()
+    assert "broken.jpg can't be read" in picker.message.text
+    assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
+    view.send = print
+    view._send_file("png")
+    assert "broken.jpg is not a picture" in picker.message.text
+
+
+def test_describers_need_names_of_their_own(images):
+    with pytest.raises(ValueError, match="given twice"):
+        Picker(images, ["hog", describer("hog")])
+    with pytest.raises(ValueError, match="at least one"):
+        Picker(images, [])
