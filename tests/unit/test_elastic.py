@@ -10,7 +10,7 @@ import socket
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -164,9 +164,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_mget(self, name, body):
         documents = self.server.indexes[name]["documents"]
+        wanted = parse_qs(urlsplit(self.path).query).get("_source_includes", [""])[0].split(",")
         docs = []
         for key in body["ids"]:
-            source = {field: documents[key][field] for field in ("name", "path", "label")} if key in documents else {}
+            source = {field: documents[key][field] for field in wanted if field} if key in documents else {}
             docs.append({"_id": key, "found": key in documents, "_source": source})
         return 200, {"docs": docs}
 
