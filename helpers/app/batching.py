@@ -8,7 +8,7 @@ there, up to a batch; while it computes, other threads decode what comes next.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -50,7 +50,7 @@ class Batcher:
         return self._admitted
 
     @contextlib.contextmanager
-    def place(self):
+    def place(self) -> Iterator[None]:
         """A place in the queue, taken before a picture is decoded.
 
         Raises
@@ -66,7 +66,7 @@ class Batcher:
             self._admitted -= 1
 
     async def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """float32 (dim,) of uint8 (height, width, 3); an error of the whole batch is raised for each of it."""
+        """float32 (dim,) of uint8 (height, width, 3); what the describer raises for it is raised here."""
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._run(), name="batches")
@@ -105,19 +105,30 @@ class Batcher:
                 continue
             self._noticed(len(batch))
             try:
-                vectors = await self.in_thread(lambda batch=batch: self._describe([picture for picture, _ in batch]))
+                found = await self._described([picture for picture, _ in batch])
             except asyncio.CancelledError:
                 for _, future in batch:
                     future.cancel()
                 raise
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), vector in zip(batch, vectors, strict=True):
-                if not future.done():
+            for (_, future), vector in zip(batch, found, strict=True):
+                if future.done():
+                    continue
+                if isinstance(vector, Exception):
+                    future.set_exception(vector)
+                else:
                     future.set_result(vector)
+
+    async def _described(self, pictures: list[np.ndarray]) -> list[np.ndarray | Exception]:
+        """One vector each; where a batch fails each by itself, so that one picture fails nobody else's request."""
+        try:
+            vectors = await self.in_thread(lambda: self._describe(pictures))
+            if len(vectors) != len(pictures):
+                raise ValueError(f"{len(pictures)} pictures were described by {len(vectors)} vectors")
+            return list(vectors)
+        except Exception as error:
+            if len(pictures) == 1:
+                return [error]
+            return [(await self._described([picture]))[0] for picture in pictures]
 
 
 class PixelBudget:
@@ -130,24 +141,15 @@ class PixelBudget:
         self._most, self._used = most, 0
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
-    @contextlib.asynccontextmanager
-    async def take(self, pixels: int) -> AsyncIterator[Callable[[int], None]]:
-        """Wait until there is room for so many; inside, what is yielded gives back all but a number of them."""
+    async def take(self, pixels: int) -> None:
+        """Wait until there is room for so many more."""
         async with self._turn:
             while self._used and self._used + pixels > self._most:
                 self._freed.clear()
                 await self._freed.wait()
             self._used += pixels
-        held = pixels
 
-        def keep(fewer: int) -> None:
-            nonlocal held
-            given = max(0, held - fewer)
-            held -= given
-            self._used -= given
-            self._freed.set()
-
-        try:
-            yield keep
-        finally:
-            keep(0)
+    def give(self, pixels: int) -> None:
+        """So many of those taken are free again."""
+        self._used -= pixels
+        self._freed.set()

@@ -1,8 +1,8 @@
 """What a file's bytes say before anything decodes them: what kind of picture it is, and whether it is only that.
 
-The first bytes decide, never a name or a header that the sender chose. Refused is what costs much more than its size
-shows (decompression bombs), and what is something else as well: a file that one program takes for a picture and
-another for an archive, a document or a script (a polyglot).
+The first bytes decide, never a name or a header that the sender chose. Refused is also what is made to cost too much
+(`helpers.app.walking`), and what is something else as well: a file that one program takes for a picture and another for
+an archive, a document or a script (a polyglot).
 """
 
 import io
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from helpers.app.errors import Refused
+from helpers.app.walking import walk
 
 #: Pillow's names of what is taken → the ending of a file that holds it.
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
@@ -45,13 +46,6 @@ _FOREIGN = (
 #: First bytes that are a picture's and a script's at once: what follows the magic number opens a comment or assigns.
 _SCRIPT_HEADS = re.compile(rb"^(GIF8[79]a(/\*|=[\t-\r -~])|BM(/\*|=[\t-\r -~])|\xff\xd8\xff[\xe0-\xef]/\*)", re.S)
 
-#: Passes of a progressive JPEG, each of which is decoded for the whole picture; cameras and editors write up to 12.
-_MOST_SCANS = 64
-#: Numbers of one entry of a TIFF's directory, each of which becomes an object in memory.
-_MOST_NUMBERS = 100_000
-#: What a PNG or WebP may hold beside its pixels, in bytes of one chunk.
-_MOST_BESIDE = 2**21
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -82,7 +76,9 @@ def inspect(content: bytes, max_pixels: int) -> Seen:
         raise Refused(400, "The file is empty.")
     kind = _kind(content)
     _refuse_foreign(content, kind)
-    _refuse_costly(content, kind)
+    tail = walk(content, kind)
+    if kind == "GIF" and tail.strip(b"\0\r\n "):
+        raise _polyglot(kind, "more behind its end")
     try:
         # Reads the header only. Its own limit of pixels warns first; ours is below.
         with warnings.catch_warnings():
@@ -118,80 +114,11 @@ def _refuse_foreign(content: bytes, kind: str) -> None:
         raise _polyglot(kind, "a PDF")
     if _SCRIPT_HEADS.match(content) and not _honest_bmp(content, kind):
         raise _polyglot(kind, "a script")
-    if kind == "GIF" and _after_gif(content).strip(b"\0\r\n "):
-        raise _polyglot(kind, "more behind its end")
 
 
 def _honest_bmp(content: bytes, kind: str) -> bool:
     """A BMP says its length where a script would go on."""
     return kind == "BMP" and struct.unpack_from("<I", content.ljust(6, b"\0"), 2)[0] == len(content)
-
-
-def _after_gif(content: bytes) -> bytes:
-    """What follows the end of a GIF; nothing where it has no end."""
-    try:
-        place = 13 + _palette(content[10])
-        while content[place] != 0x3B:
-            if content[place] == 0x21:
-                place += 2
-            elif content[place] == 0x2C:
-                place += 11 + _palette(content[place + 9])
-            else:
-                return b""
-            while content[place]:
-                place += content[place] + 1
-            place += 1
-        return content[place + 1 :]
-    except IndexError:
-        return b""
-
-
-def _palette(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _refuse_costly(content: bytes, kind: str) -> None:
-    if kind == "JPEG" and content.count(b"\xff\xda") > _MOST_SCANS:
-        raise Refused(400, f"The JPEG file has more than {_MOST_SCANS} scans, as bombs have. Save it again.")
-    if kind == "BMP" and struct.unpack_from("<I", content.ljust(34, b"\0"), 30)[0] in (1, 2):
-        raise Refused(415, "The BMP file is run-length encoded, which is not taken here. Save it as PNG.")
-    if kind == "TIFF":
-        _refuse_long_directories(content)
-    if kind in ("PNG", "WEBP"):
-        beside = {b"IDAT", b"fdAT", b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
-        for name, length in _png_chunks(content) if kind == "PNG" else _webp_chunks(content):
-            if name not in beside and length > _MOST_BESIDE:
-                raise Refused(400, f"The {kind} file holds too much beside its pixels. Save it again without.")
-
-
-def _png_chunks(content: bytes):
-    place = 8
-    while place + 8 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, place)
-        yield name, length
-        place += 12 + length
-
-
-def _webp_chunks(content: bytes):
-    place = 12
-    while place + 8 <= len(content):
-        name, length = struct.unpack_from("<4sI", content, place)
-        yield name, length
-        place += 8 + length + length % 2
-
-
-def _refuse_long_directories(content: bytes) -> None:
-    order = "<" if content[:2] == b"II" else ">"
-    try:
-        (place,) = struct.unpack_from(order + "I", content, 4)
-        (entries,) = struct.unpack_from(order + "H", content, place)
-        for entry in range(entries):
-            _, type_, count = struct.unpack_from(order + "HHI", content, place + 2 + 12 * entry)
-            # Bytes and text stay what they are; numbers become as many objects.
-            if type_ not in (1, 2, 7) and count > _MOST_NUMBERS:
-                raise Refused(400, "The TIFF file is cut into far too many parts. Save it again.")
-    except struct.error as error:
-        raise Refused(400, "The TIFF file is damaged: its directory lies outside of it.") from error
 
 
 def _polyglot(kind: str, what: str) -> Refused:

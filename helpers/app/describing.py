@@ -1,6 +1,7 @@
 """Describing: from the bytes of a request to a vector, with bounds on time, memory and the number of those who wait."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,19 +63,33 @@ class Describing:
         Busy : too many wait already.
         Late : it took longer than it may.
         """
-        loop = asyncio.get_running_loop()
         with self._batches.place():
             try:
                 async with asyncio.timeout(self._settings.request_seconds):
-                    seen = await loop.run_in_executor(self._decoders, inspect, content, self._settings.max_pixels)
-                    async with self._pixels.take(seen.pixels) as keep:
-                        picture = await loop.run_in_executor(self._decoders, self._readied, content, seen, crop)
-                        keep(picture.shape[0] * picture.shape[1])
-                        return await self._batches(picture), seen
+                    return await self._vector(content, crop)
             except TimeoutError as error:
                 raise Late(
                     f"The picture could not be described within {self._settings.request_seconds:g} seconds."
                 ) from error
+
+    async def _vector(self, content: bytes, crop: Crop | None) -> tuple[np.ndarray, Seen]:
+        loop = asyncio.get_running_loop()
+        seen = await loop.run_in_executor(self._decoders, inspect, content, self._settings.max_pixels)
+        await self._pixels.take(seen.pixels)
+        held = seen.pixels
+        decoding = self._decoders.submit(self._readied, content, seen, crop)
+        try:
+            picture = await asyncio.wrap_future(decoding)
+            held = picture.shape[0] * picture.shape[1]
+            self._pixels.give(seen.pixels - held)
+            return await self._batches(picture), seen
+        finally:
+            # Whoever has gone or waited too long leaves a thread that decodes on, and holds memory until it is done.
+            decoding.add_done_callback(lambda _: self._give_back(loop, held))
+
+    def _give_back(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(self._pixels.give, pixels)
 
     async def close(self) -> None:
         await self._batches.close()

@@ -18,6 +18,9 @@ from helpers.app.settings import Settings
 #: Bytes of a body that is no upload: JSON takes much more room in memory than in a request.
 _MOST_JSON = 2 * 2**20
 
+#: Bodies of the largest size that may be in memory at a time.
+_BODIES = 16
+
 #: On every answer. The page is made of its own files alone; nobody may frame it, or guess types.
 HEADERS = {
     "Content-Security-Policy": (
@@ -37,7 +40,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
         self.app, self._settings, self._metrics = app, settings, metrics
-        self._bodies = 0
+        self._bodies = self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -82,19 +85,20 @@ class Guard:
             access.check_change(headers, self._settings)
         upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
         most = self._settings.max_body if upload else min(_MOST_JSON, self._settings.max_body)
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > most:
+        length = headers.get("content-length", "0")
+        announced = int(length) if length.isdecimal() and "transfer-encoding" not in headers else most
+        if announced > most:
             raise _too_large(most)
-        if not (length and length != "0") and "transfer-encoding" not in headers:
+        if not announced:
             await self.app(scope, receive, send)
             return
-        if self._bodies >= 2 * self._settings.queue:
+        if self._bodies >= 2 * self._settings.queue or self._bytes + announced > _BODIES * self._settings.max_body:
             raise Busy
-        self._bodies += 1
+        self._bodies, self._bytes = self._bodies + 1, self._bytes + announced
         try:
             await self.app(scope, self._measured(receive, most), send)
         finally:
-            self._bodies -= 1
+            self._bodies, self._bytes = self._bodies - 1, self._bytes - announced
 
     def _measured(self, receive: Receive, most: int) -> Receive:
         """The same body, as long as it is neither too large nor too slow."""

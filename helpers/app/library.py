@@ -164,7 +164,8 @@ class Library:
         path = uploads.keep(self.folder, content, seen)
         try:
             (id,) = self._live.add_described([path], vector[None], [class_name])
-        except BaseException:
+        except (OSError, ValueError):
+            # Then nothing was added. After anything else it may have been, and a file too many is the lesser evil.
             uploads.forget(self.folder, path)
             raise
         return self._entry(self._live.engine.gallery, int(id))

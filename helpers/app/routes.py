@@ -152,7 +152,7 @@ def pictures(service: "Service") -> APIRouter:
     @router.delete("/{id}", status_code=204, responses=declared(401, 404, 422), **change)
     async def remove_picture(id: _PictureId) -> Response:
         """Take a picture out of the index for good; its file is deleted only if it came in over this interface."""
-        await service.changes(library.remove, id)
+        await service.remove(id)
         return Response(status_code=204)
 
     @router.get(

@@ -49,6 +49,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     if workers == 1:
         from helpers.app.service import create_app
 
+        _one_thread_a_search()
         uvicorn.run(create_app(chosen), **how)
         return
     from helpers.search.engine import read_card
@@ -75,7 +76,7 @@ def options(log_level: str) -> dict:
         "timeout_keep_alive": 10,
         "timeout_graceful_shutdown": 10,
         # A worker that hangs is replaced after so long; one that starts on a busy computer must not be taken for one.
-        "timeout_worker_healthcheck": 60,
+        "timeout_worker_healthcheck": 15,
         "limit_concurrency": _CONNECTIONS,
     }
 
@@ -93,7 +94,15 @@ def from_environment() -> "FastAPI":
     from helpers.app.service import create_app
 
     _log_to_stderr("info")
+    _one_thread_a_search()
     return create_app(Settings.from_json(told, paths.api_key()))
+
+
+def _one_thread_a_search() -> None:
+    """Searches run side by side; one that spreads over all cores waits for cores on which a network computes."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
 
 
 def _say(settings: Settings, workers: int) -> None:

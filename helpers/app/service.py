@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from helpers.app import errors, routes
 from helpers.app.content import Seen
 from helpers.app.describing import Describing
-from helpers.app.errors import Late
+from helpers.app.errors import Late, Refused
 from helpers.app.fetching import Fetcher
 from helpers.app.guard import Guard
 from helpers.app.library import Entry, Library
@@ -21,7 +21,7 @@ from helpers.app.metrics import Metrics
 from helpers.app.schemas import SearchOut
 from helpers.app.settings import Settings
 from helpers.app.threads import Threads
-from helpers.app.thumbnails import Thumbnails
+from helpers.app.thumbnails import SIDES, Thumbnails
 from helpers.app.uploads import Crop
 from helpers.app.watching import while_connected
 from helpers.search.live import LiveEngine
@@ -100,6 +100,19 @@ class Service:
         """Describe a picture and put it in for good; once it is described, the client's going changes nothing."""
         vector, seen = await self.describe(request, content)
         return await self.changes(self.library.add, content, seen, vector, class_name)
+
+    async def remove(self, id: int) -> None:
+        """Take a picture out for good, and what was made of it."""
+        await self.changes(self._remove, id)
+
+    def _remove(self, id: int) -> None:
+        tags = []
+        # Before its file goes. One that has gone already leaves nothing to go by.
+        with contextlib.suppress(Refused):
+            path = self.library.path(id)
+            tags = [self.thumbnails.tag(path, side) for side in SIDES]
+        self.library.remove(id)
+        self.thumbnails.forget(tags)
 
 
 def create_app(settings: Settings) -> FastAPI:

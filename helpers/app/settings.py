@@ -24,7 +24,8 @@ class Settings:
     folder : of an engine, see `helpers.search.live.LiveEngine`.
     root : where the gallery's pictures are now, if they were moved.
     host, port : where it listens.
-    hosts : further names that it is called by, as in ``Host`` headers, such as behind a proxy.
+    hosts : names that it is called by, as in ``Host`` headers, such as behind a proxy; beside this computer's own it
+        then answers to no others.
     api_key : what changes of the index ask for; not part of `to_json`, which others may read.
     url_hosts : where pictures may be fetched from: ``name`` or ``name:port``; ``+private`` behind it allows addresses
         that are not public.

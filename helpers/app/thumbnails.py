@@ -7,6 +7,7 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -64,7 +65,7 @@ class Thumbnails:
             if tag in self._kept:
                 self._kept.move_to_end(tag)
                 return self._kept[tag]
-        file = paths.cache_dir() / "thumbnails" / tag[:2] / f"{tag}.jpg"
+        file = _file(tag)
         try:
             content = file.read_bytes()
         except OSError:
@@ -77,6 +78,14 @@ class Thumbnails:
             while self._held > self._most and len(self._kept) > 1:
                 self._held -= len(self._kept.popitem(last=False)[1])
         return content
+
+    def forget(self, tags: Iterable[str]) -> None:
+        """Delete thumbnails of a picture that was removed."""
+        for tag in tags:
+            with self._lock:
+                self._held -= len(self._kept.pop(tag, b""))
+            with contextlib.suppress(OSError):
+                _file(tag).unlink()
 
     def _write(self, file: Path, content: bytes) -> None:
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
@@ -95,6 +104,10 @@ class Thumbnails:
                     file.parent.parent,
                     error,
                 )
+
+
+def _file(tag: str) -> Path:
+    return paths.cache_dir() / "thumbnails" / tag[:2] / f"{tag}.jpg"
 
 
 def nearest_side(side: int) -> int:

@@ -64,7 +64,7 @@ class ExactIndex(StoredIndex):
 
     def _search(self, queries, k):
         queries = self._scorer.prepare(queries)
-        shallow = k < self._scorer.few * len(self) and _bounds_hold(queries, self._square_lengths())
+        shallow = k < self._few(queries) * len(self) and _bounds_hold(queries, self._square_lengths())
         ids = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k))
         step = self._step(_QUERIES) if shallow else min(self._step(_QUERIES), _rows(8 * len(self), 2**30))
@@ -104,10 +104,17 @@ class ExactIndex(StoredIndex):
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return self._ids[order], np.take_along_axis(scores, order, axis=1)
 
+    def _few(self, queries) -> float:
+        """Up to which part of all pairs it is faster to score them one by one than all at once.
+
+        For many queries the product of matrices makes up for what is scored in vain; for one it can't.
+        """
+        return self._scorer.few if len(queries) > 1 else min(1 / 4, 16 * self._scorer.few)
+
     def _score_pairs(self, queries, gallery, rows, columns):
         """float64 (m,): query ``rows[i]`` with gallery vector ``columns[i]``; rows are rising."""
         scores, step = np.empty(len(rows)), self._chunk or self._step(2**12)
-        if len(rows) > self._scorer.few * len(queries) * len(gallery):
+        if len(rows) > self._few(queries) * len(queries) * len(gallery):
             for start in range(0, len(gallery), step):
                 here = (columns >= start) & (columns < start + step)
                 part = self._scorer.scores(queries, gallery[start : start + step])

@@ -1,0 +1,93 @@
+"""The service against its own OpenAPI description: thousands of requests made up from it, right ones and wrong ones."""
+
+from collections import Counter
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.config import PositiveDataAcceptanceConfig
+
+from helpers.app.schemas import to_text
+from helpers.app.service import create_app
+from helpers.app.settings import Settings
+from helpers.pictures import samples
+from helpers.search.engine import Engine
+
+KEY = "the key of the test"
+#: Of each operation that takes anything and of each kind: right, right and of something that is there, and wrong.
+CASES = 75
+WANTED = 2000
+
+
+@pytest.fixture(scope="module")
+def engine():
+    photos = samples.photos()
+    return Engine("hsv-histogram").fit(photos.subset(range(0, len(photos), 5)))
+
+
+@pytest.fixture(scope="module")
+def schema(engine, tmp_path_factory):
+    folder = engine.save(tmp_path_factory.mktemp("described") / "own.index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        app = create_app(Settings(folder=folder, api_key=KEY, hosts=("testserver",)))
+        config = schemathesis.Config()
+        checks = config.projects.default.checks
+        # A text fits the description of a file and is no picture, four fractions that of a crop that leads out of it.
+        checks.positive_data_acceptance = PositiveDataAcceptanceConfig(
+            expected_statuses=["2xx", "304", "400", "403", "404", "415", "422"]
+        )
+        schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+        yield schema
+        schemathesis.python.asgi.shutdown_lifespans()
+
+
+@pytest.mark.slow
+def test_what_is_described_is_what_happens(schema, engine):
+    pictures = [path.read_bytes() for path in engine.gallery.paths[:20]]
+    vectors = [to_text(vector) for vector in engine.index.vectors(range(20))]
+    statuses, sent = Counter(), Counter()
+
+    def real(case, chance):
+        """Something that is there, more often than chance would hit it."""
+        if isinstance(case.path_parameters.get("id"), int):
+            case.path_parameters["id"] %= 80
+        if isinstance(case.body, dict) and "picture" in case.body:
+            case.body["picture"] = pictures[chance % 20]
+        if isinstance(case.body, dict) and "url" in case.body:
+            case.body["url"] = "https://pictures.example/1.jpg"
+        if isinstance(case.body, dict) and "vector" in case.body:
+            case.body["vector"] = vectors[chance % 20]
+        return case
+
+    def ask(case):
+        answer = case.call_and_validate(headers={"X-API-Key": KEY})
+        statuses[answer.status_code] += 1
+        sent[f"{case.method} {case.operation.path}"] += 1
+
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        takes = bool(list(operation.iter_parameters()) or operation.body)
+        kinds = [right]
+        if takes:
+            wrong = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+            kinds += [st.builds(real, right, st.integers(0, 99)), wrong]
+        pace = settings(
+            max_examples=CASES if takes else 5,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        for cases in kinds:
+            pace(given(case=cases)(ask))()
+    print(f"{sum(sent.values())} cases: {dict(sorted(statuses.items()))}, {dict(sent)}")
+    assert sum(sent.values()) >= WANTED
+    assert not [status for status in statuses if status >= 500]
+    # Each kind was reached, so that the checks had something to say about it.
+    assert {200, 201, 204, 400, 401, 403, 404, 415, 422} <= set(statuses)
+    assert len(sent) == 14

@@ -1,0 +1,178 @@
+"""Several workers of one service: what one adds all find, and what was acknowledged outlives a kill."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import paths
+from helpers.pictures import samples
+from helpers.search.engine import Engine
+from helpers.search.live import LiveEngine
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells a process's children in /proc"
+    ),
+]
+
+
+@contextlib.contextmanager
+def serving(folder, workers):
+    """Address and process of ``lookalike serve``, once every worker answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = (
+        "from helpers.app.server import run\n"
+        f"if __name__ == '__main__': run({str(folder)!r}, port={port}, workers={workers}, log_level='warning')"
+    )
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # A file: a pipe that nobody reads fills up, and then the server waits.
+    log = folder.with_suffix(f".{workers}.log")
+    with log.open("wb") as said:
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=said)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: ready(process, address) == workers, 90)
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def wait_until(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.1)
+
+
+def children(process):
+    """Worker processes; multiprocessing's own helper is none."""
+    found = []
+    for line in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{line}/cmdline").read_bytes():
+                found.append(int(line))
+    return found
+
+
+def ready(process, address):
+    """How many workers can be asked."""
+    assert process.poll() is None, "it ended"
+    with contextlib.suppress(httpx.TransportError):
+        told = httpx.get(f"{address}/metrics", timeout=2).text
+        found = re.search(r"^lookalike_workers (\S+)$", told, re.M)
+        return float(found[1]) if found else 0
+    return 0
+
+
+def picture(number):
+    """A picture unlike all others."""
+    colours = np.random.default_rng(number % 2**32).integers(0, 256, (8, 8, 3), np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(written, "PNG")
+    return written.getvalue()
+
+
+def send(address, content, route="/api/pictures", **parameters):
+    return httpx.post(address + route, files={"picture": ("x", content)}, params=parameters, timeout=20)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """An engine folder, the address of two workers that serve it, and their parent."""
+    folder = tmp_path_factory.mktemp("served") / "own.index"
+    Engine("hsv-histogram").fit(samples.photos().subset(range(40))).save(folder)
+    with serving(folder, 2) as (address, process):
+        yield folder, address, process
+
+
+def test_additions_of_one_worker_are_found_by_the_other_at_once(served):
+    _, address, process = served
+    assert len(children(process)) == 2
+    for number in range(10):
+        id = send(address, picture(-1 - number)).json()["id"]
+        # A new connection each time: either worker may answer.
+        for _ in range(4):
+            answer = send(address, picture(-1 - number), "/api/search", k=1)
+            assert answer.json()["answers"][0]["id"] == id
+        if number % 2:
+            assert httpx.delete(f"{address}/api/pictures/{id}").status_code == 204
+            assert {httpx.get(f"{address}/api/pictures/{id}").status_code for _ in range(4)} == {404}
+    assert counted(address, "POST", "/api/search", 200) == 40, "by both workers together"
+
+
+def counted(address, method, route, status):
+    told = httpx.get(f"{address}/metrics").text
+    name = f'lookalike_requests_total{{method="{method}",route="{route}",status="{status}"}}'
+    return float(re.search(rf"^{re.escape(name)} (\S+)$", told, re.M)[1])
+
+
+def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
+    folder, address, process = served
+    added, lock, stop, numbers = {}, threading.Lock(), threading.Event(), iter(range(10**6))
+    counted_before = counted(address, "POST", "/api/pictures", 201)
+
+    def keep_adding():
+        while not stop.is_set():
+            with lock:
+                number = next(numbers)
+            # What was being sent to a worker that is killed is not acknowledged, and may be there or not.
+            with contextlib.suppress(httpx.TransportError):
+                answer = send(address, picture(number), class_name=f"class {number % 3}")
+                assert answer.status_code == 201, answer.text
+                with lock:
+                    added[number] = answer.json()["id"]
+
+    def check(address, some):
+        for number, id in some:
+            answer = send(address, picture(number), "/api/search", k=1, class_name=f"class {number % 3}")
+            assert [each["id"] for each in answer.json()["answers"]] == [id]
+            assert httpx.get(f"{address}/api/pictures/{id}/thumbnail").status_code == 200
+
+    first = children(process)
+    adders = [threading.Thread(target=keep_adding) for _ in range(4)]
+    for adder in adders:
+        adder.start()
+    for victim in first:
+        before = len(added)
+        wait_until(lambda before=before: len(added) >= before + 20)
+        os.kill(victim, signal.SIGKILL)
+    before = len(added)
+    # By those who take the place of the killed.
+    wait_until(lambda: len(added) >= before + 20, 60)
+    wait_until(lambda: len(set(children(process)) - set(first)) == 2 and ready(process, address) == 2, 60)
+    stop.set()
+    for adder in adders:
+        adder.join()
+    assert not set(first) & set(children(process)), "both were killed and replaced"
+    assert len(set(added.values())) == len(added) >= 60
+    everything = list(added.items())
+    check(address, everything[::4])
+    # A worker may be killed between an answer and its count, at most once for each that adds.
+    total = counted(address, "POST", "/api/pictures", 201) - counted_before
+    assert abs(total - len(added)) <= 2 * len(adders), "of all workers, the killed ones included"
+    process.terminate()
+    process.wait(30)
+    with LiveEngine.open(folder) as live:
+        assert set(added.values()) <= set(live.engine.index.ids.tolist())
+        for number, id in everything:
+            assert live.engine.gallery.paths[id].read_bytes() == picture(number)
+        live.fold()
+    with serving(folder, 1) as (address, _):
+        check(address, everything[::5])
