@@ -15,7 +15,7 @@ def pytest_addoption(parser):
         "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks' smoke runs"
     )
     parser.addoption(
-        "--slow", action="store_true", help="only the tests that measure for minutes and are else skipped aloud"
+        "--slow", action="store_true", help="only the tests that take long and are else skipped aloud"
     )
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config, items):
     else:
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip("NOT TESTED without --slow: it measures for minutes (CI does)"))
+                item.add_marker(pytest.mark.skip("NOT TESTED without --slow: it takes long (CI does it)"))
     if config.getoption("--only") is None:
         return
     wanted = {path.stem for path in course.select(config.getoption("--only"))}

@@ -52,6 +52,7 @@ def real(resnet50):
     return transfer.halves("resnet50"), images, resnet50.describe(images, progress=False)
 
 
+@pytest.mark.slow
 def test_float16_costs_no_precision_that_matters(real, own_cache):
     halves, images, wanted = real
     maps = compute(images, halves)

@@ -138,6 +138,7 @@ def train_on_pictures(kill: bool):
     return ended, model
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(cache, monkeypatch, tmp_path):
     code = "import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_pictures(kill=True)"
     child = subprocess.run(

@@ -46,14 +46,18 @@ def untrained(name):
     return keras.Model(model.inputs[0], model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
 
 
-@pytest.fixture(scope="module", params=list(SIZES))
+#: One network stands for all; the others take a minute and a half.
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "resnet50" else pytest.param(name, marks=pytest.mark.slow) for name in SIZES],
+)
 def cut(request):
     """Each network in turn, built once, because that takes seconds, and cut."""
     return transfer.halves(request.param, network=untrained(request.param))
 
 
 only_resnet50 = pytest.mark.parametrize("cut", ["resnet50"], indirect=True)
-only_resnet152 = pytest.mark.parametrize("cut", ["resnet152"], indirect=True)
+only_resnet152 = pytest.mark.parametrize("cut", [pytest.param("resnet152", marks=pytest.mark.slow)], indirect=True)
 
 
 def noise(halves, n=2):

@@ -68,6 +68,7 @@ def test_efficientnet_does_it_inside():
     assert zoo.preprocessing("efficientnetv2l")(pixels.copy()).ravel().tolist() == [0, 100, 255]
 
 
+@pytest.mark.slow
 def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
     """Leaving the classifier's arrays away leaves every other array in its place."""
     rows, pixels = next(batches(samples.photos().subset([0, 40, 80]), 224))
