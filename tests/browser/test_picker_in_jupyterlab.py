@@ -568,8 +568,6 @@ def test_choices_in_code_and_the_page_lives_while_a_gallery_is_described(lab, op
 
 
 def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):
-    if "picker_view" not in NINE.read_text(encoding="utf-8"):
-        pytest.skip("NOT TESTED in notebook 09: it holds no picker yet")
     shutil.copy(NINE, lab[2] / NINE.name)
     page = open_notebook(NINE.name, 300)
     _walk(page, tmp_path, screenshots, "notebook-09", check_accessibility)
