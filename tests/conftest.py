@@ -14,9 +14,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks' smoke runs"
     )
-    parser.addoption(
-        "--slow", action="store_true", help="only the tests that take long and are else skipped aloud"
-    )
+    parser.addoption("--slow", action="store_true", help="only the tests that take long and are else skipped aloud")
     parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
