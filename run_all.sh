@@ -108,7 +108,7 @@ run_tests() {
     if [ ${#rest[@]} -gt 0 ]; then
         exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
-    .venv/bin/python -m pytest tests "${parallel[@]}" ${options[@]+"${options[@]}"}
+    .venv/bin/python -m pytest tests -p no:nbval "${parallel[@]}" ${options[@]+"${options[@]}"}
     # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside. Slow ones
     # where they were asked for.
     if [ -z "$only" ]; then

@@ -3,11 +3,8 @@
 from collections import Counter
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.config import PositiveDataAcceptanceConfig
 
 from helpers.app.schemas import to_text
 from helpers.app.service import create_app
@@ -29,6 +26,10 @@ def engine():
 
 @pytest.fixture(scope="module")
 def schema(engine, tmp_path_factory):
+    # Seconds that whoever leaves this out need not wait for.
+    import schemathesis
+    from schemathesis.config import PositiveDataAcceptanceConfig
+
     folder = engine.save(tmp_path_factory.mktemp("described") / "own.index")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -46,6 +47,8 @@ def schema(engine, tmp_path_factory):
 
 @pytest.mark.slow
 def test_what_is_described_is_what_happens(schema, engine):
+    from schemathesis import GenerationMode
+
     pictures = [path.read_bytes() for path in engine.gallery.paths[:20]]
     vectors = [to_text(vector) for vector in engine.index.vectors(range(20))]
     statuses, sent = Counter(), Counter()

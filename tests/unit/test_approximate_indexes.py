@@ -685,6 +685,7 @@ def test_a_full_disk_leaves_the_old_file(spec, tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["gallery.index"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", *ANNOY[:1]])
 def test_a_save_that_is_killed_leaves_the_old_file(spec, tmp_path):
     """The child stops halfway through writing, and is killed there."""
@@ -721,6 +722,7 @@ index.save({str(path)!r})
     assert len(load_index(open_index(spec).add(clustered(350, 8)).save(path))) == 350
 
 
+@pytest.mark.slow
 def test_opening_a_mapped_file_does_not_read_it(tmp_path):
     """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
     vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)

@@ -154,6 +154,7 @@ def test_identities_and_siblings(originals):
 
 @pytest.mark.filterwarnings("ignore")
 class TestOnRealDataSets:
+    @pytest.mark.slow
     def test_caltech101s_faces_and_their_crops(self, mirror, resnet50):
         images = caltech101.load()
         images = images.where(lambda key: key.startswith(("Faces", "Leopards")))
@@ -163,6 +164,7 @@ class TestOnRealDataSets:
             assert (f"Faces/image_{number}.jpg", f"Faces_easy/image_{number}.jpg") in twins
         assert ("mirror", "Leopards/image_0044.jpg") in {(p.how, images.keys[p.first]) for p in found.pairs}
 
+    @pytest.mark.slow
     def test_imagenettes_splits_share_nothing(self, mirror):
         images = imagenet.imagenette()
         assert audit(images).across([key.split("/")[0] for key in images.keys]) == ()

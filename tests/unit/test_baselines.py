@@ -164,6 +164,7 @@ class TestTrain:
         pixels = pixels.astype(np.uint8)
         return examples.arrays(pixels[:36], labels[:36]), examples.arrays(pixels[36:], labels[36:])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "schedule"),
         [

@@ -848,6 +848,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
     noise = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)

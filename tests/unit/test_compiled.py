@@ -33,6 +33,7 @@ def pixels(count, size=SIZE):
     return next(reading.batches(chosen, size, batch_size=count))[1]
 
 
+@pytest.mark.slow
 def test_resnet50_gives_the_vectors_of_keras(resnet50):
     asked = pixels(6, 224)
     found = {engine: describer("resnet50", engine=engine) for engine in ("openvino", "keras")}

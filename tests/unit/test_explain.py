@@ -88,6 +88,7 @@ def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
 def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
     """Of a tall picture in a square, borders have their share, and what was cut away has none."""

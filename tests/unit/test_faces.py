@@ -76,6 +76,7 @@ def test_everybody_is_nearest_to_themselves(people, vectors):
     assert alike[same & (alike > -1)].mean() > alike[~same].mean() + 0.05
 
 
+@pytest.mark.slow
 def test_neither_order_nor_batches_nor_the_run_change_a_vector(people, by, vectors):
     few = people.subset([5, 2, 0])
     assert np.array_equal(FaceDescriber(size=250, batch_size=2).describe(few, cache=False), vectors[[5, 2, 0]])

@@ -429,6 +429,7 @@ def test_threads_change_nothing(monkeypatch):
 # ---- memory ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "dim", "limit"), [("cosine", 16, 24e6), ("euclidean", 16, 24e6), ("manhattan", 3, 90e6)]
 )

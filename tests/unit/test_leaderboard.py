@@ -223,6 +223,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing(table, tmp_path):
     script = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent))
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(paths.ROOT)!r})\n{script}", str(table)]

@@ -227,6 +227,7 @@ with LiveEngine.open(sys.argv[1], MeanColour()) as live:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_loses_nothing_that_it_acknowledged(folder, pictures):
     command = [sys.executable, "-c", ADDER, str(folder), str(pictures / "old" / "000.png")]
     processes = [subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -229,6 +229,7 @@ def test_more_answers_than_milvus_gives_are_refused(opened):
         index.search([[1, 0]], 16_385)
 
 
+@pytest.mark.slow
 def test_searching_while_adding_and_removing(opened, monkeypatch):
     """What was added stays found while more is written out, when Milvus Lite by itself lets it go for a moment."""
     monkeypatch.setattr(MilvusIndex, "flush_from", 40)
@@ -315,6 +316,7 @@ index.add(vectors, payload=[Payload(str(i), "", i) for i in range(20_000)])
 """
 
 
+@pytest.mark.slow
 def test_killed_while_adding_it_holds_whole_parts_and_takes_the_rest(opened, tmp_path):
     child = start(ADD, tmp_path / "gallery.db")
     sent = [int(child.stdout.readline()) for _ in range(20)]

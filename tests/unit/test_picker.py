@@ -7,7 +7,6 @@ import threading
 import time
 from contextlib import contextmanager
 
-import nbformat
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -604,6 +603,8 @@ def test_nonsense_is_told_and_the_picker_lives_on(view, action, given):
 
 
 def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypatch):
+    import nbformat
+
     shown = []
     monkeypatch.setattr(picker_view, "display", shown.append)
     picker.choose(5)

@@ -162,6 +162,7 @@ def mined(rate=0.01):
     return network(keras.optimizers.Adam(schedule), TripletLoss("distance", 0.5))
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_path):
     sampler = PKSampler(LABELS, p=4, k=2, seed=5, batches_per_epoch=STEPS)
     options = {"sampler": sampler, "score": scored(0.1, 0.5, 0.2, 0.3, 0.4)}
@@ -396,6 +397,7 @@ def test_labels_and_content_count():
     assert fingerprint(ready(), data()) == fingerprint(ready(), data())
 
 
+@pytest.mark.slow
 def test_what_is_given_to_fit_counts(cache):
     model = network(keras.optimizers.SGD(0.0))
     pixels = np.zeros((32, 4, 4, 3), np.uint8)
@@ -699,6 +701,7 @@ def test_the_accelerator_of_this_machine():
             assert said == "CPU, float32"
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_and_resumes(monkeypatch, tmp_path):
     seen = []
 

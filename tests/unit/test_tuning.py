@@ -190,6 +190,7 @@ def test_over_a_sample_nothing_is_won():
 # ---- tune --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recall", "candidates"),
     [(0.9, None), (0.99, (EXACT, Candidate("faiss:flat?metric=cosine"), Candidate("faiss:opq", CODES)))],

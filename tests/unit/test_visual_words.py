@@ -186,6 +186,7 @@ class TestDescribers:
         assert answer.id == 7 and answer.score == pytest.approx(1, abs=1e-4)
         assert engine.describer.weights.startswith("imagenette")
 
+    @pytest.mark.slow
     def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learnt, encoding, monkeypatch):
         found = VisualWords(encoding, learnt).describe(photos, cache=False)
         assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
@@ -212,6 +213,7 @@ def numbers():
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
+@pytest.mark.slow
 def test_another_process_with_one_thread_gives_the_same_numbers():
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     said = subprocess.run(
@@ -255,6 +257,7 @@ def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
         VisualWords("fisher-price")
 
 
+@pytest.mark.slow
 def test_a_picture_of_very_many_keypoints_is_capped(learnt):
     leaves = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (1150, 1150)), (0, 0), 1)
     leaves = np.clip(128 + 60 * leaves / leaves.std(), 0, 255).astype(np.uint8)

@@ -163,6 +163,7 @@ def test_the_zoo_is_a_table():
         zoo.network("alexnet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 def test_dimension_and_layer_are_those_of_keras(name):
     row = zoo.network(name)
@@ -172,6 +173,7 @@ def test_dimension_and_layer_are_those_of_keras(name):
     assert model.get_layer(row.features).output.shape[1:3] == (7, 7)
 
 
+@pytest.mark.slow
 def test_another_input_size(resnet50):
     embedder = zoo.embedder("resnet50", 160)
     assert embedder.output.shape == (None, 2048)
