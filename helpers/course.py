@@ -22,7 +22,7 @@ from helpers import paths
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
 #: Tests run a notebook of the sample profile again, cell by cell, if its last kept run took less.
-QUICK_SECONDS = 120
+QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
 

@@ -145,6 +145,7 @@ def test_every_describer_inside_another_is_found_by_its_way(own_cache, photos):
     assert whole.parts[0].of.computed == 6 and "_stream" not in vars(whole.parts[1]), "what was given stays as it was"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_the_batches_it_had(ray_cluster, own_cache, log, photos, monkeypatch):
     """Both workers work and copies are computed once; one is killed in the middle, and its successor goes on."""
     made, killed, before = Logging(log, pause=0.5), [], []
@@ -175,6 +176,7 @@ def pixels_of(path):
     return resize(read_picture(path), Pixels().size, "squash").tobytes().hex()
 
 
+@pytest.mark.slow
 def test_a_picture_that_kills_every_worker_ends_in_an_error(ray_cluster, own_cache, log, photos, monkeypatch):
     monkeypatch.setattr(distributed, "RETRIES", 1)
     few = photos.subset(range(12))
@@ -235,6 +237,7 @@ distributed.describe(Logging(sys.argv[1], pause=1.5), samples.photos().subset(ra
 """
 
 
+@pytest.mark.slow
 def test_when_the_driver_is_killed_the_next_call_computes_the_rest(ray_cluster, own_cache, log, photos, request):
     """Its workers go with it at once. Ray's two agents look for a GCS that is gone for a minute or two longer."""
     temporary = tempfile.mkdtemp(prefix="t-")
@@ -296,6 +299,7 @@ def test_a_describer_that_cannot_be_sent_is_named(no_ray, own_cache, photos):
         distributed.describe(made, photos, progress=False)
 
 
+@pytest.mark.slow
 def test_resnet50(ray_cluster, own_cache, resnet50, photos):
     few = photos.subset(range(8))
     # First, so that the workers find the network compiled.

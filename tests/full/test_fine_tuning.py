@@ -13,17 +13,19 @@ from helpers.networks.metric_losses import MarginSoftmaxLoss
 from helpers.pictures import caltech101, imagenet
 from helpers.search.index import open_index
 
-pytestmark = pytest.mark.skipif(
-    paths.mirror_dir() is None,
-    reason="NOT TESTED: fine-tuning on Imagenette needs the data sets; set LOOKALIKE_MIRROR to their folder",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        paths.mirror_dir() is None,
+        reason="NOT TESTED: fine-tuning on Imagenette needs the data sets; set LOOKALIKE_MIRROR to their folder",
+    ),
+]
 
 
 def scored(rules, matrix):
     return metrics.evaluate(protocol.run(rules, matrix, open_index("exact:cosine")), rules)
 
 
-@pytest.mark.slow
 def test_tuning_the_last_block_lifts_imagenette():
     """One epoch, both stages: mAP from 0.807 to at least 0.90 on pictures that were never learnt from."""
     rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())

@@ -16,10 +16,13 @@ from helpers.pictures.known_items import CHANGES, Change
 from helpers.search.ranking import Ranking
 from helpers.search.votes import VoteIndex
 
-pytestmark = pytest.mark.skipif(
-    paths.mirror_dir() is None,
-    reason="NOT TESTED: a thousand changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        paths.mirror_dir() is None,
+        reason="NOT TESTED: a thousand changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",
+    ),
+]
 
 ORIGINALS = 150
 TURNS = [Change("rotation", degrees) for degrees in CHANGES["rotation"].strengths]

@@ -9,10 +9,13 @@ from helpers.features.describer import describer
 from helpers.pictures import caltech101, imagenet, lfw
 from helpers.search.index import open_index
 
-pytestmark = pytest.mark.skipif(
-    paths.mirror_dir() is None,
-    reason="NOT TESTED: the full profile's numbers need the data sets; set LOOKALIKE_MIRROR to their folder",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        paths.mirror_dir() is None,
+        reason="NOT TESTED: the full profile's numbers need the data sets; set LOOKALIKE_MIRROR to their folder",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,6 @@ def scores(name, images, by):
     return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
 
 
-@pytest.mark.slow
 def test_lfw_with_singletons_as_distractors(resnet50):
     measured = scores("lfw-leave-one-out", lfw.load(), resnet50)
     assert measured.n_queries == 1443

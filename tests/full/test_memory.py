@@ -40,6 +40,7 @@ def thousand(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
 def test_a_thousand_pictures_killed_half_way(thousand, resnet50, tmp_path, monkeypatch):
     # The weights stay where they are; only the vectors are new.

@@ -28,6 +28,12 @@ from helpers.pictures.reading import batches
 SIDE = 48
 PLAIN = [name for name, recipe in RECIPES.items() if not recipe.mixes]
 MIXING = [name for name, recipe in RECIPES.items() if recipe.mixes]
+#: The one whose every layer traces a graph for all of its changes takes seconds a test.
+SLOW = {"rand-augment": pytest.mark.slow}
+
+
+def pace(names):
+    return [pytest.param(name, marks=SLOW.get(name, ())) for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +75,7 @@ def test_shape_dtype_and_range_are_kept_and_something_happens(name, photos):
     assert changed.mean() > 0.3
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", pace(RECIPES))
 def test_bytes_and_floats_give_the_same(name, photos):
     floats = photos.astype(np.float32)
     from_bytes = change(Augmentation(name, seed=1), photos, training=True)
@@ -94,7 +100,7 @@ def test_off_in_a_model_unless_it_trains(name, photos):
     assert (np.asarray(model(seen, training=True)) != seen).any()
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", pace(PLAIN))
 def test_a_picture_does_not_depend_on_its_neighbours(name, photos):
     """What is drawn belongs to the place in the batch: other neighbours change nothing."""
     others = np.concatenate([photos[:4], 255 - photos[4:]])
@@ -103,14 +109,14 @@ def test_a_picture_does_not_depend_on_its_neighbours(name, photos):
         assert np.abs(one - two).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", pace(PLAIN))
 def test_pictures_of_a_batch_are_changed_apart(name, photos):
     same = np.repeat(photos[3:4], 16, axis=0)
     made = change(Augmentation(name, seed=2), same, training=True)
     assert len(np.unique(made.reshape(16, -1), axis=0)) > (5 if name == "random-erasing" else 10)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", pace(RECIPES))
 def test_seed_and_epoch_decide_what_is_drawn(name, photos):
     def epoch(layer):
         return np.stack([change(layer, photos, training=True) for _ in range(2)])

@@ -826,6 +826,7 @@ def test_strange_names_are_names_like_others(here, run):
 # ---- processes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     # More than a pipe takes: 18 times 18 lines of over 200 bytes.
     deep = here / ("d" * 200)

@@ -209,6 +209,7 @@ def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
     assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     faces = att_faces.load()
     one, other = (reading.read_picture(path) for path in faces.paths[:2])

@@ -282,6 +282,7 @@ print(index.ids.tolist(), index.dim, index.search([[1, 0, 0]], 2).ids.tolist(), 
 """
 
 
+@pytest.mark.slow
 def test_a_file_is_for_one_process_at_a_time_and_found_again_by_the_next(opened, tmp_path, capfd):
     index = opened().add([[0, 1, 0], [2, 0, 0], [1, 1, 0]], [9, 8, 1], [Payload(path="a"), Payload(), Payload()])
     index.remove([1])

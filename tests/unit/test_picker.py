@@ -500,12 +500,12 @@ def test_ranking_as_a_table(images, picker):
 
 
 def test_the_grid_shows_query_answers_signs_and_marks(images, picker):
-    picker.set_k(12).choose(11).compare().search()
+    picker.set_k(5).choose(11).compare().search()
     picker.mark(ids(picker)[0], True)
     found = [(str(column.method), column.answers) for column in picker.columns]
     figure = grids.picked_grid(picker.pixels(picker.query), "query\nflowers", found, images.paths, picker.step.marks)
     titles = [cell.get_title() for cell in figure.axes if cell.get_title()]
-    assert titles[0] == "query\nflowers" and len(titles) == 1 + 2 * 12
+    assert titles[0] == "query\nflowers" and len(titles) == 1 + 2 * 5
     for title, answer in zip(titles[1:], [answer for _, answers in found for answer in answers], strict=True):
         sign = "○" if answer.verdict else "✗"
         assert title.startswith(f"{sign} {answer.rank} · {answer.score:.2f}")

@@ -238,6 +238,7 @@ def test_a_group_that_hangs_together_comes_before_strays_that_are_nearer(name):
     assert (second_look(engine, np.eye(10)[0], 25, name).ids < 25).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "tries"), [(Change("crop", 0.6), 3), (Change("rotation", 75), 1)])
 def test_keypoints_put_a_copy_first_where_colours_do_not(sample, change, tries):
     """A part of a photograph, or one that was turned on grey, has other colours, and the same keypoints."""

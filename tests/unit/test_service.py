@@ -905,7 +905,7 @@ def elsewhere(gallery):
 
     asked = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as host:
-        thread = threading.Thread(target=host.serve_forever)
+        thread = threading.Thread(target=host.serve_forever, args=(0.01,))
         thread.start()
         host.asked = asked
         yield host

@@ -367,6 +367,7 @@ def fingerprint(model, train=None):
     return training._fingerprint(model, train or data(), {})
 
 
+@pytest.mark.slow
 def test_each_model_has_a_fingerprint_of_its_own_however_often_it_is_built():
     found = {name: fingerprint(make()) for name, make in MODELS.items()}
     assert len(set(found.values())) == len(MODELS), found
@@ -473,6 +474,7 @@ def test_the_weights_of_the_best_validation_loss_come_back():
     assert value == pytest.approx(ended.table["val_loss"][0], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start, curve, plateau, rates",
     [
@@ -647,6 +649,7 @@ def test_a_model_that_was_not_compiled():
 # ---- what a person reads -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_few_readable_lines(capfd):
     curve = scored(*range(18), 5, 5, 5)
     fit(ready(), epochs=20, name="tiny", progress=True, score=curve)

@@ -147,6 +147,7 @@ def test_a_branch_beside_the_layer_is_not_frozen():
 # ---- cutting and training -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_the_tail_learns_the_whole_knows_and_the_trunk_does_not(cut):
     seen = noise(cut)
     maps = np.asarray(cut.trunk(seen))
@@ -193,6 +194,7 @@ def test_places_lead_to_the_vector(cut):
     assert np.allclose(pooled, vector, rtol=1e-4, atol=1e-4 * np.abs(vector).max())
 
 
+@pytest.mark.slow
 def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
     """In Keras's own format: layers that go by numbers and InceptionResNetV2's own kind of layer find their weights."""
     cut.tail.save(tmp_path / "tuned.keras")

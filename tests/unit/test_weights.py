@@ -91,6 +91,7 @@ def test_the_shards_are_read_in_the_order_of_the_manifest(tmp_path):
         assert np.array_equal(values, wanted)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_filled_in_part_is_never_handed_out(offline, tmp_path, monkeypatch):
     """The right checksum, but one array of 320: the other 319 would be random."""
     package = a_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})

@@ -90,6 +90,7 @@ def test_a_dense_embedding_needs_its_own_size():
         zoo.embedder("vgg16", 160)
 
 
+@pytest.mark.slow
 def test_an_architecture_is_never_taken_for_a_trained_network(own_cache, monkeypatch):
     monkeypatch.setattr(weights, "reachable", lambda *_, **__: False)
     for build in (zoo.classifier, zoo.embedder):
