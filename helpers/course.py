@@ -97,20 +97,18 @@ def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool
 
 
 def _print_list(which: str) -> int:
-    """For run_all.sh, a line each: the quick ones and all solutions, or the slow ones; aloud, what is left out."""
+    """For run_all.sh, a line each: the quick ones or the slow ones, with their solutions; aloud, what is left out."""
     notebooks = quick()
+    wanted = [path for path, is_quick in notebooks.items() if is_quick == (which == "quick")]
+    solutions = [NOTEBOOKS / "solutions" / f"{path.stem}_solutions.ipynb" for path in wanted]
     slow = [path for path, is_quick in notebooks.items() if not is_quick]
-    if which == "slow":
-        wanted = slow
-    else:
-        wanted = [path for path in notebooks if path not in slow] + sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
-        if slow:
-            print(
-                f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer "
-                "each and were run with few pictures: run_all.sh test --slow, as CI does.",
-                file=sys.stderr,
-            )
-    print(*wanted, sep="\n")
+    if which == "quick" and slow:
+        print(
+            f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer each "
+            "and were run with few pictures, and their solutions: run_all.sh test --slow, as CI does.",
+            file=sys.stderr,
+        )
+    print(*wanted, *(path for path in solutions if path.is_file()), sep="\n")
     return 0
 
 

@@ -15,7 +15,7 @@ SMOKE = {
     "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "MAX_PEOPLE": 8},
     "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {"ORIGINALS": 6, "EVERY": 8, "MAX_QUERIES": 60},
-    "08_visual_words": {"SIZES": [100, 300], "MAX_QUERIES": 60},
+    "08_visual_words": {"SIZES": [50, 100], "MAX_QUERIES": 60},
     "09_knn_search": {"MAX_QUERIES": 60},
     "10_evaluation": {"MAX_QUERIES": 60, "RESAMPLES": 200},
     "11_metric_learning": {"EPOCHS": 2, "SEEDS": 1, "BLOCK_EPOCHS": 1, "MAX_CLASSES": 8},
