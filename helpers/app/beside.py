@@ -16,6 +16,9 @@ import requests
 
 from helpers import paths
 
+#: For processes that were killed.
+_SECONDS_TO_END = 20
+
 
 class ServiceNotReady(RuntimeError):
     """A service that was started did not come up; the message ends with what it said."""
@@ -68,6 +71,8 @@ class ServiceBeside:
 
     def start(self) -> Self:
         """Start it, or start it again after it was stopped or killed, and wait until it is ready."""
+        if self._log is not None:
+            self._log.close()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the process has ended)
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
@@ -108,10 +113,22 @@ class ServiceBeside:
         return victim
 
     def kill(self) -> None:
-        """End all of its processes at once, as when the power fails."""
+        """End all of its processes at once, as when the power fails; after it their port can be had again.
+
+        Raises
+        ------
+        TimeoutError : one of them did not end.
+        """
         if self._process is not None and self._process.poll() is None:
+            family = psutil.Process(self._process.pid).children(recursive=True)
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            # A process gives its memory back before its port, which takes the longer the larger its network is.
+            deadline = time.monotonic() + _SECONDS_TO_END
+            while living := [each.pid for each in family if _lives(each)]:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"processes {living} of the service of {self.folder} did not end when killed")
+                time.sleep(0.01)
 
     def stop(self) -> None:
         """Ask it to end, and wait until it has; a process that doesn't is killed."""
@@ -127,6 +144,14 @@ class ServiceBeside:
     def _ready(self) -> bool:
         with contextlib.suppress(requests.RequestException):
             return requests.get(f"{self.url}/ready", timeout=5).status_code == 200
+        return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    """One that ended and that nobody has asked for its status is only a name."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from helpers import paths
+from helpers.app.beside import ServiceBeside
 from helpers.pictures import samples
 from helpers.search.engine import Engine
 from helpers.search.live import LiveEngine
@@ -100,6 +101,27 @@ def served(tmp_path_factory):
     Engine("hsv-histogram").fit(samples.photos().subset(range(40))).save(folder)
     with serving(folder, 2) as (address, process):
         yield folder, address, process
+
+
+def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monkeypatch):
+    """A worker of a gigabyte listens, as a worker does; it gives its memory back first, and then its port."""
+    service = ServiceBeside(tmp_path, workers=2)
+    port = int(service.url.rsplit(":")[-1])
+    worker = (
+        "import socket, time\n"
+        f"listening = socket.create_server(('127.0.0.1', {port}))\n"
+        "held = b'x' * 10**9\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    monkeypatch.setattr(service, "_command", [sys.executable, "-c", parent])
+    monkeypatch.setattr(service, "_ready", lambda: "ready" in service.said())
+    for _ in range(3):
+        service.start()
+        service.kill()
+        socket.create_server(("127.0.0.1", port)).close()
+    service.stop()
 
 
 def test_additions_of_one_worker_are_found_by_the_other_at_once(served):
