@@ -104,8 +104,8 @@ def _print_list(which: str) -> int:
     slow = [path for path, is_quick in notebooks.items() if not is_quick]
     if which == "quick" and slow:
         print(
-            f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer each "
-            "and were run with few pictures, and their solutions: run_all.sh test --slow, as CI does.",
+            f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer "
+            "each and were run with few pictures, nor their solutions: run_all.sh test --slow does, and so does CI.",
             file=sys.stderr,
         )
     print(*wanted, *(path for path in solutions if path.is_file()), sep="\n")
