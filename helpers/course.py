@@ -21,7 +21,8 @@ from helpers import paths
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
-#: Tests run a notebook of the sample profile again, cell by cell, if its last kept run took less.
+#: Tests run a notebook cell by cell with its default parameters if its last saved run took less than this; they run the
+#: others with small parameters.
 QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
@@ -40,8 +41,6 @@ class Outcome:
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
     options = _parser().parse_args(arguments)
-    if options.list:
-        return _print_list(options.list)
     notebooks = select(options.only)
     if not notebooks:
         print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
@@ -87,7 +86,7 @@ def select(only: str | None) -> list[Path]:
 
 
 def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
-    """Every notebook, and whether its last kept run took less than `QUICK_SECONDS`, or there was none."""
+    """Every notebook, and whether its last saved run took less than `QUICK_SECONDS`; True where there was no run."""
 
     def seconds(notebook: Path) -> float:
         file = results / f"{notebook.stem}.json"
@@ -96,20 +95,11 @@ def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool
     return {notebook: seconds(notebook) < QUICK_SECONDS for notebook in select(None)}
 
 
-def _print_list(which: str) -> int:
-    """For run_all.sh, a line each: the quick ones or the slow ones, with their solutions; aloud, what is left out."""
-    notebooks = quick()
-    wanted = [path for path, is_quick in notebooks.items() if is_quick == (which == "quick")]
-    solutions = [NOTEBOOKS / "solutions" / f"{path.stem}_solutions.ipynb" for path in wanted]
-    slow = [path for path, is_quick in notebooks.items() if not is_quick]
-    if which == "quick" and slow:
-        print(
-            f"NOT RUN AGAIN cell by cell: {', '.join(map(_number, slow))}, which take {QUICK_SECONDS} s or longer "
-            "each and were run with few pictures, nor their solutions: run_all.sh test --slow does, and so does CI.",
-            file=sys.stderr,
-        )
-    print(*wanted, *(path for path in solutions if path.is_file()), sep="\n")
-    return 0
+def lesson_of(path: Path) -> Path:
+    """The notebook that a notebook of solutions belongs to; any other notebook is its own."""
+    if path.parent.name != "solutions":
+        return path
+    return path.parent.parent / path.name.replace("_solutions.ipynb", ".ipynb")
 
 
 def run(
@@ -270,9 +260,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
-    parser.add_argument(
-        "--list", choices=("quick", "slow"), help="run nothing, print what tests run again cell by cell"
-    )
     parser.add_argument(
         "--save",
         action="store_true",

@@ -1,4 +1,6 @@
-"""Options of ``./run_all.sh test`` and what all tests share."""
+"""What all tests share, and the option ``--profile``."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,15 +14,13 @@ settings.load_profile("no deadline")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks' smoke runs"
+        "--profile", choices=("sample", "full"), default="sample", help="data of the notebooks that papermill runs"
     )
-    parser.addoption("--slow", action="store_true", help="only the tests that take long and are else skipped aloud")
-    parser.addoption("--only", default=None, help="numbers of the notebooks to test, such as 00,10")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With --jobs, a file's tests share what they make, so they stay in one process; notebooks share nothing."""
+    """With --jobs, the tests of a file run in one process, because they share fixtures; notebooks share nothing."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -31,27 +31,12 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
-def pytest_collection_modifyitems(config, items):
-    """Those marked slow alone, or all others; ``--only`` leaves out the tests of other notebooks."""
-    if config.getoption("--slow"):
-        _leave_out(config, items, [item for item in items if "slow" not in item.keywords])
-    else:
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip("NOT TESTED without --slow: it takes long (CI does it)"))
-    if config.getoption("--only") is None:
-        return
-    wanted = {path.stem for path in course.select(config.getoption("--only"))}
-    if not wanted:
-        raise pytest.UsageError(f"no notebook matches --only {config.getoption('--only')}")
-    others = {path.stem for path in course.select(None)} - wanted
-    _leave_out(config, items, [item for item in items if any(f"[{stem}" in item.name for stem in others)])
-
-
-def _leave_out(config, items, others):
-    config.hook.pytest_deselected(items=others)
-    gone = set(others)
-    items[:] = [item for item in items if item not in gone]
+def pytest_collection_modifyitems(items):
+    """Mark the cells of slow notebooks, which nbval collects, as slow."""
+    slow = {path for path, quick in course.quick().items() if not quick}
+    for item in items:
+        if item.path.suffix == ".ipynb" and course.lesson_of(Path(item.path)) in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +50,7 @@ def profile(pytestconfig):
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    """A cache that nobody else uses."""
+    """An empty cache for one test."""
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -84,7 +69,7 @@ def resnet50():
 
 @pytest.fixture
 def mirror():
-    """The folder of the data sets; tests of real archives are skipped aloud without it."""
+    """The folder of the data sets; tests of real archives are skipped, with a message, without it."""
     if paths.mirror_dir() is None:
         pytest.skip("NOT TESTED on the real data sets: set LOOKALIKE_MIRROR to their folder")
     return paths.mirror_dir()

@@ -1,10 +1,6 @@
 """Indexes by FAISS, USearch and Annoy: the contract, what each can't do, exact search as referee, and the file."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from importlib.util import find_spec
@@ -138,17 +134,6 @@ def test_codes_must_divide_the_dimension():
     with pytest.raises(ValueError, match=r"bytes must divide the dimension 16, got 5; it can be \[1, 2, 4, 8, 16\]"):
         index.add(clustered(1200, 16))
     assert len(index) == 0
-
-
-def test_without_annoy_the_error_says_what_it_needs():
-    code = (
-        "import sys; sys.modules['annoy'] = None\n"
-        "from helpers.search.index import open_index\n"
-        "try: open_index('annoy:angular')\n"
-        "except ImportError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "C++ compiler" in done.stdout and "pip install -r requirements-compiled.txt" in done.stdout
 
 
 # ---- the referee -------------------------------------------------------------------------------------------------
@@ -685,66 +670,6 @@ def test_a_full_disk_leaves_the_old_file(spec, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["gallery.index"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", *ANNOY[:1]])
-def test_a_save_that_is_killed_leaves_the_old_file(spec, tmp_path):
-    """The child stops halfway through writing, and is killed there."""
-    path = open_index(spec).add(clustered(300, 8)).save(tmp_path / "gallery.index")
-    before = path.read_bytes()
-    code = f"""
-import io, os, sys, time
-from pathlib import Path
-import numpy as np
-from helpers.search.index import open_index
-index = open_index({spec!r}).add(np.random.default_rng(0).standard_normal((2000, 8)))
-real = Path.open
-class Slow:
-    def __init__(self, file): self.file, self.written = file, 0
-    def __enter__(self): return self
-    def __exit__(self, *_): self.file.close()
-    def write(self, part):
-        self.written += self.file.write(part)
-        self.file.flush()
-        if self.written > 20_000:
-            print("halfway", flush=True)
-            time.sleep(60)
-Path.open = lambda path, mode="r": Slow(real(path, mode)) if "x" in mode else real(path, mode)
-index.save({str(path)!r})
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "halfway\n"
-        os.kill(child.pid, signal.SIGKILL)
-        assert child.wait(20) == -signal.SIGKILL
-    assert path.read_bytes() == before
-    assert len(load_index(path)) == 300
-    # The half of the new one lies beside it, and is in nobody's way.
-    assert len([*tmp_path.iterdir()]) == 2
-    assert len(load_index(open_index(spec).add(clustered(350, 8)).save(path))) == 350
-
-
-@pytest.mark.slow
-def test_opening_a_mapped_file_does_not_read_it(tmp_path):
-    """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
-    vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)
-    for spec in ("faiss:flat", "faiss:ivf?lists=4", "usearch:cosine?connectivity=4&expansion_add=4"):
-        path = open_index(spec).add(vectors).save(tmp_path / "big.index")
-        assert path.stat().st_size > 32e6
-        code = f"""
-import faiss, usearch.index
-from pathlib import Path
-from helpers.search.index import load_index
-import numpy as np
-def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-before = resident()
-index = load_index({str(path)!r}, mmap=True)
-print(resident() - before)
-assert len(index.search(np.ones((1, 1024)), 3).ids[0]) == 3
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        # The system reads a little ahead, by megabytes where it likes.
-        assert int(done.stdout) < 20e6, spec
 
 
 @needs_annoy

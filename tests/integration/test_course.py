@@ -18,22 +18,18 @@ def test_an_unknown_number_is_refused(capsys):
     assert "77" in capsys.readouterr().out
 
 
-def test_what_took_long_is_left_out_aloud(tmp_path, monkeypatch, capsys):
+def test_a_notebook_is_quick_if_its_last_run_was(tmp_path):
     for stem, seconds in (("04_baseline_cnn", course.QUICK_SECONDS), ("05_transfer_learning", 1.5)):
         (tmp_path / f"{stem}.json").write_text(json.dumps({"seconds": seconds}))
-    kept = course.quick(tmp_path)
-    assert list(kept) == course.select(None)
-    assert [path.name[:2] for path, is_quick in kept.items() if not is_quick] == ["04"]
-    monkeypatch.setattr(course, "quick", lambda: kept)
-    assert course.main(["--list", "slow"]) == 0
-    solutions = course.NOTEBOOKS / "solutions"
-    both = [str(course.select("04")[0]), str(solutions / "04_baseline_cnn_solutions.ipynb")]
-    assert capsys.readouterr().out.split() == both
-    assert course.main(["--list", "quick"]) == 0
-    said = capsys.readouterr()
-    everything = {*course.select(None), *solutions.glob("*.ipynb")}
-    assert set(said.out.split()) == {str(path) for path in everything} - set(both)
-    assert "NOT RUN AGAIN cell by cell: 04," in said.err
+    quick = course.quick(tmp_path)
+    assert list(quick) == course.select(None)
+    assert [path.name[:2] for path, is_quick in quick.items() if not is_quick] == ["04"]
+
+
+def test_solutions_belong_to_a_notebook():
+    solutions = sorted((course.NOTEBOOKS / "solutions").glob("*.ipynb"))
+    assert [course.lesson_of(path) for path in solutions] == course.select(None)
+    assert [course.lesson_of(path) for path in course.select(None)] == course.select(None)
 
 
 def test_summary_names_every_notebook_its_seconds_and_state():

@@ -1,0 +1,120 @@
+"""What a new process imports, reads and computes."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.features import keypoints
+from helpers.features.faces import FaceDescriber
+from helpers.features.visual_words import ENCODINGS, VisualWords
+from helpers.pictures import att_faces, samples
+from helpers.search.index import open_index
+from tests.unit.test_compiled import kept
+
+#: A face of the AT&T set.
+ROW = 8
+
+#: What another process computes: a hash of keypoints and vectors, on so many threads.
+FRESH = """
+import sys, cv2
+from tests.integration.test_fresh_processes import keypoints, numbers
+keypoints.cpu_count = lambda: int(sys.argv[1])
+cv2.setNumThreads(int(sys.argv[1]))
+print(numbers())
+"""
+
+
+def numbers():
+    """A hash of the keypoints of each kind and of every encoding of some photographs."""
+    images = samples.photos().subset(range(0, 120, 24))
+    found = [keypoints.extract_set(images, kind, 100, progress=False) for kind in keypoints.KINDS]
+    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
+    arrays += [VisualWords(encoding).describe(images, cache=False, progress=False) for encoding in ENCODINGS]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.slow
+def test_another_process_with_one_thread_gives_the_same_numbers():
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    said = subprocess.run(
+        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=os.environ | dict.fromkeys(variables, "1"),
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    cv2.setNumThreads(3)
+    try:
+        assert said.strip() == numbers()
+    finally:
+        cv2.setNumThreads(-1)
+
+
+def test_keras_comes_with_augmentation_only():
+    code = "import sys, helpers.pictures.reading, helpers.pictures.samples; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
+    kept()
+    code = (
+        "import sys, numpy as np; from helpers.networks.compiled import fastest\n"
+        "print(fastest(None, 'small', {'weights': '1'}, 'openvino')(np.zeros((1, 24, 24, 3), np.uint8)).shape)\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+        "assert sys.modules['openvino_telemetry'] is None, 'nothing is reported to anybody'"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "(1, 5)\n"), said.stderr
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_face_vector():
+    vectors = FaceDescriber(size=250).describe(att_faces.load().subset([ROW]), cache=False, progress=False)
+    script = (
+        "import hashlib, sys\nfrom helpers.features.describer import describer\n"
+        "from helpers.pictures import att_faces\n"
+        f"found = describer('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
+        "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
+        "print(hashlib.sha256(found.tobytes()).hexdigest())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=paths.ROOT, timeout=120
+    )
+    assert said.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
+
+
+def test_without_annoy_the_error_says_what_it_needs():
+    code = (
+        "import sys; sys.modules['annoy'] = None\n"
+        "from helpers.search.index import open_index\n"
+        "try: open_index('annoy:angular')\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "C++ compiler" in done.stdout and "pip install -r requirements-compiled.txt" in done.stdout
+
+
+@pytest.mark.slow
+def test_opening_a_mapped_file_does_not_read_it(tmp_path):
+    """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
+    vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)
+    for spec in ("faiss:flat", "faiss:ivf?lists=4", "usearch:cosine?connectivity=4&expansion_add=4"):
+        path = open_index(spec).add(vectors).save(tmp_path / "big.index")
+        assert path.stat().st_size > 32e6
+        code = f"""
+import faiss, usearch.index
+from pathlib import Path
+from helpers.search.index import load_index
+import numpy as np
+def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+index = load_index({str(path)!r}, mmap=True)
+print(resident() - before)
+assert len(index.search(np.ones((1, 1024)), 3).ids[0]) == 3
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        # The system reads a little ahead, by megabytes where it likes.
+        assert int(done.stdout) < 20e6, spec
