@@ -166,10 +166,8 @@ def test_keypoints_lose_on_classes_and_find_people():
 def test_classifiers_depend_on_the_preparation_as_the_text_says():
     table = full_profile.table("08_visual_words_classifiers").set_index(["fusion", "classifier"])
     # Bounds of the table are rounded to four digits; CIFAR-10 has 1,000 test images.
-    for row in table.itertuples():
-        assert (row.low, row.high) == pytest.approx(
-            wilson_interval(row[table.columns.get_loc("test accuracy") + 1], 1000), abs=6e-5
-        )
+    for accuracy, low, high in table[["test accuracy", "low", "high"]].to_numpy():
+        assert wilson_interval(accuracy, 1000) == pytest.approx((low, high), abs=6e-5)
     raw, corrected = (table.loc[way] for way in ("HOG + SIFT, raw counts", "HOG + SIFT"))
     accuracy = raw["test accuracy"]
     assert accuracy.idxmin() == "k nearest" and accuracy["k nearest"] < 0.6 * accuracy.drop("k nearest").min()
