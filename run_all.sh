@@ -107,11 +107,11 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() jobs="" parallel=() rest=() only="" marker="not slow" tests=(tests) notebooks=() number
+    local options=() jobs="" parallel=() rest=() only="" marker="not slow and not measured" tests=(tests) notebooks=() number
     while [ $# -gt 0 ]; do
         case "$1" in
         --profile) options+=(--profile "$2") && shift 2 ;;
-        --slow) marker=slow && shift ;;
+        --slow) marker="slow or measured" && shift ;;
         --jobs) jobs="$2" && shift 2 ;;
         --only) only="$2" && shift 2 ;;
         *) rest+=("$1") && shift ;;
@@ -133,7 +133,7 @@ run_tests() {
         options+=(-k "$(sed 's/[^,]*/&_/g; s/,/ or /g' <<<"$only")")
     else
         notebooks=(notebooks/*.ipynb notebooks/solutions/*.ipynb)
-        if [ "$marker" = "not slow" ]; then
+        if [[ "$marker" = not* ]]; then
             .venv/bin/ruff check .
             .venv/bin/ruff format --check .
         fi

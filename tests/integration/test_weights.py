@@ -180,3 +180,10 @@ def test_another_input_size(resnet50):
     assert embedder.output.shape == (None, 2048)
     vectors = embedder.predict_on_batch(np.zeros((1, 160, 160, 3), np.float32))
     assert vectors.shape == (1, 2048) and vectors.std() > 0
+
+
+def test_an_architecture_is_never_taken_for_a_trained_network(own_cache, monkeypatch):
+    monkeypatch.setattr(weights, "reachable", lambda *_, **__: False)
+    for build in (zoo.classifier, zoo.embedder):
+        with pytest.raises(weights.WeightsUnavailable, match="resnet50"):
+            build("resnet50")

@@ -14,7 +14,7 @@ from helpers.networks import compiled, zoo
 from helpers.networks.compiled import KerasNetwork
 from helpers.pictures import reading, samples
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.measured
 
 SIZE = 128
 

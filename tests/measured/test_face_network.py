@@ -12,6 +12,8 @@ from helpers.features.describer import describer
 from helpers.pictures import att_faces, lfw
 from helpers.search.index import open_index
 
+pytestmark = pytest.mark.measured
+
 needs_mirror = pytest.mark.skipif(
     paths.mirror_dir() is None,
     reason="NOT TESTED: LFW's numbers need the data set; set LOOKALIKE_MIRROR to its folder",
@@ -48,7 +50,6 @@ def test_att_faces(name, queries, top_1, mean_ap):
 
 
 @needs_mirror
-@pytest.mark.slow
 def test_lfw_with_singletons_as_distractors(on_lfw):
     rules, _, vectors = on_lfw
     assert faces.without_face(vectors).sum() == 2
@@ -60,7 +61,6 @@ def test_lfw_with_singletons_as_distractors(on_lfw):
 
 
 @needs_mirror
-@pytest.mark.slow
 def test_lfw_same_or_different(on_lfw):
     rules, _, vectors = on_lfw
     among = verification.pairs(rules)
@@ -79,7 +79,6 @@ def test_lfw_same_or_different(on_lfw):
 
 
 @needs_mirror
-@pytest.mark.slow
 def test_lfw_open_set(on_lfw):
     """Ten splits of the people; one picture of each known person in the gallery, 250 unknown people a half."""
     _, pictures, vectors = on_lfw

@@ -14,10 +14,13 @@ from helpers.features.stages import stage_vectors
 from helpers.pictures import caltech101, imagenet
 from helpers.search.reciprocal import k_reciprocal
 
-pytestmark = pytest.mark.skipif(
-    paths.mirror_dir() is None,
-    reason="NOT TESTED: the recommendation needs the data sets; set LOOKALIKE_MIRROR to their folder",
-)
+pytestmark = [
+    pytest.mark.measured,
+    pytest.mark.skipif(
+        paths.mirror_dir() is None,
+        reason="NOT TESTED: the recommendation needs the data sets; set LOOKALIKE_MIRROR to their folder",
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])

@@ -14,7 +14,7 @@ from helpers.pictures import caltech101, imagenet
 from helpers.search.index import open_index
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.measured,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: fine-tuning on Imagenette needs the data sets; set LOOKALIKE_MIRROR to their folder",

@@ -17,7 +17,7 @@ from helpers.search.ranking import Ranking
 from helpers.search.votes import VoteIndex
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.measured,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: a thousand changed copies need Imagenette; set LOOKALIKE_MIRROR to its folder",

@@ -10,7 +10,7 @@ from helpers.pictures import caltech101, imagenet, lfw
 from helpers.search.index import open_index
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.measured,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: the full profile's numbers need the data sets; set LOOKALIKE_MIRROR to their folder",

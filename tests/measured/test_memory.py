@@ -17,6 +17,8 @@ from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
 from helpers.pictures.reading import read_picture
 
+pytestmark = pytest.mark.measured
+
 SCRIPT = """
 import sys
 from helpers.features.describer import describer
@@ -40,7 +42,7 @@ def thousand(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
 def test_a_thousand_pictures_killed_half_way(thousand, resnet50, tmp_path, monkeypatch):
     # The weights stay where they are; only the vectors are new.

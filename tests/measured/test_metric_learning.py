@@ -12,7 +12,7 @@ from helpers.pictures import lfw
 from helpers.search.index import open_index
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.measured,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: metric learning's numbers need LFW; set LOOKALIKE_MIRROR to the data sets' folder",

@@ -414,7 +414,6 @@ def test_the_index_keeps_its_own_copy(spec, trained):
     assert (given == 1).all()
 
 
-@pytest.mark.slow
 @every
 def test_size_is_counted(spec, trained, tmp_path):
     index = open_index(spec).add(clustered(2000, 64))
@@ -461,7 +460,6 @@ def layers(index):
     return {type(layer).__name__: layer for layer in faiss_module._layers(index._index)}
 
 
-@pytest.mark.slow
 def test_few_vectors_are_compared_one_by_one_until_they_can_be_trained():
     vectors = clustered(2000, 16)
     index, exact = open_index("faiss:ivf?lists=150"), open_index("exact:cosine")

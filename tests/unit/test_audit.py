@@ -164,7 +164,6 @@ class TestOnRealDataSets:
             assert (f"Faces/image_{number}.jpg", f"Faces_easy/image_{number}.jpg") in twins
         assert ("mirror", "Leopards/image_0044.jpg") in {(p.how, images.keys[p.first]) for p in found.pairs}
 
-    @pytest.mark.slow
     def test_imagenettes_splits_share_nothing(self, mirror):
         images = imagenet.imagenette()
         assert audit(images).across([key.split("/")[0] for key in images.keys]) == ()

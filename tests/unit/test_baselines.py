@@ -73,7 +73,6 @@ class TestEveryNetwork:
         weights, bias = model.get_layer("classifier").get_weights()
         np.testing.assert_allclose(model(noise), keras.ops.softmax(vectors @ weights + bias), rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.slow
     def test_becomes_a_describer(self, name, noise):
         embedder = baselines.embedder(SMALL[name]())
         describer = ModelDescriber(name, embedder, "nothing yet")

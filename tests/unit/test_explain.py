@@ -88,7 +88,6 @@ def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
 def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
     """Of a tall picture in a square, borders have their share, and what was cut away has none."""
@@ -209,7 +208,6 @@ def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
     assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     faces = att_faces.load()
     one, other = (reading.read_picture(path) for path in faces.paths[:2])

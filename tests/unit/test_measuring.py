@@ -247,7 +247,6 @@ SPECS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("count", "dim"), [(3000, 32), (1500, 100)])
 @pytest.mark.parametrize("spec", SPECS)
 def test_memory_is_known_before_building(spec, count, dim):

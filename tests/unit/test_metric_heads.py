@@ -130,7 +130,6 @@ def nearest_is_right(vectors, labels):
     return (labels[alike.argmax(axis=1)] == labels).mean()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss", [SupConLoss(), MarginSoftmaxLoss("cosface", margin=0.2, scale=16)])
 def test_a_trained_head_overlooks_what_varies_within_classes(own_cache, clouds, loss):
     vectors, labels = clouds
@@ -157,7 +156,6 @@ def test_a_score_decides_which_epoch_is_kept(own_cache, clouds):
     assert len(given) == 4 and not np.allclose(given[-1], start.kernel), "of each epoch"
 
 
-@pytest.mark.slow
 def test_the_seed_decides_and_metrics_are_watched(own_cache, clouds):
     vectors, labels = clouds
 

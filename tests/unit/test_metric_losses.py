@@ -527,7 +527,6 @@ def toy(n_identities=4, each=5, dim=6):
     ), labels
 
 
-@pytest.mark.slow
 def test_fit_under_mixed_precision_and_after_loading(tmp_path):
     """18 of 20 rows in batches of eight, so that the last batch is smaller; its shapes are not known beforehand."""
     x, labels = (part[:18] for part in toy())
@@ -543,7 +542,6 @@ def test_fit_under_mixed_precision_and_after_loading(tmp_path):
     assert model.predict(x, verbose=0).dtype == np.float16
 
 
-@pytest.mark.slow
 def test_compiled_with_xla():
     """As ``fit`` compiles by itself: the same value and gradient as step by step, where chance has no choice."""
     x, labels = toy()[0][:6], np.array([0, 0, 0, 0, 0, 1])

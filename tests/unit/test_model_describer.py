@@ -70,7 +70,6 @@ def train(model, seed=0):
     model.fit(random.uniform(0, 255, (4, 16, 16, 3)), random.normal(size=(4, 5)), verbose=0)
 
 
-@pytest.mark.slow
 def test_after_training_nothing_old_is_served(own_cache, photos):
     """Neither by a new describer nor by the one that was made before."""
     model = a_model()

@@ -181,7 +181,6 @@ def test_arrays_are_frozen():
             array[0] = 0
 
 
-@pytest.mark.slow
 def test_ten_thousand_times_ten_thousand_needs_no_square_matrix():
     n = 10_000
     images = pictures(np.arange(n) % 100, groups=np.arange(n) // 2)

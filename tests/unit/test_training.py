@@ -346,7 +346,6 @@ def fingerprint(model, train=None):
     return training._fingerprint(model, train or data(), {})
 
 
-@pytest.mark.slow
 def test_each_model_has_a_fingerprint_of_its_own_however_often_it_is_built():
     found = {name: fingerprint(make()) for name, make in MODELS.items()}
     assert len(set(found.values())) == len(MODELS), found
@@ -628,7 +627,6 @@ def test_a_model_that_was_not_compiled():
 # ---- what a person reads -----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_few_readable_lines(capfd):
     curve = scored(*range(18), 5, 5, 5)
     fit(ready(), epochs=20, name="tiny", progress=True, score=curve)
@@ -683,7 +681,6 @@ def test_the_accelerator_of_this_machine():
             assert said == "CPU, float32"
 
 
-@pytest.mark.slow
 def test_mixed_precision_trains_and_resumes(monkeypatch, tmp_path):
     seen = []
 

@@ -206,7 +206,6 @@ def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
     assert len(loaded.trainable_weights) == len(cut.tail.trainable_weights) < len(loaded.weights) or cut.name == "vgg16"
 
 
-@pytest.mark.slow
 @only_resnet50
 def test_a_saved_network_is_cut_again(cut, tmp_path):
     cut.whole.save(tmp_path / "tuned.keras")

@@ -126,7 +126,6 @@ def test_bisection_finds_what_looking_at_each_finds(count, border):
     assert len(asked) == len(set(asked)) <= count.bit_length()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("candidate", [IVF, HNSW], ids=lambda candidate: candidate.spec)
 @pytest.mark.parametrize("recall", [0.5, 0.8, 0.9, 0.99])
 def test_the_least_effort_by_bisection_is_that_of_a_sweep(candidate, recall, vectors):

@@ -60,7 +60,6 @@ def test_a_picture_and_its_mirror_image_have_one_vector(photos):
     assert not np.allclose(Pixels().describe_arrays(pixels), Pixels().describe_arrays(mirrored), atol=0.1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mirror", [True, False])
 def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
     from helpers.pictures.augmentation import Augmentation, copies
@@ -78,7 +77,6 @@ def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
     assert np.allclose(many.describe_arrays(read(photos, 16)), slow, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_company_changes_nothing(own_cache, photos):
     """The draws must not depend on the batch, or a run that was killed and resumed would give other vectors."""
     settings = {"recipe": "classic", "copies": 2}

@@ -172,7 +172,6 @@ class TestDescribers:
         assert answer.id == 7 and answer.score == pytest.approx(1, abs=1e-4)
         assert engine.describer.weights.startswith("imagenette")
 
-    @pytest.mark.slow
     def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learnt, encoding, monkeypatch):
         found = VisualWords(encoding, learnt).describe(photos, cache=False)
         assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)

@@ -60,7 +60,6 @@ def test_votes_against_a_slow_loop(photos, kind):
     assert np.allclose(found.scores[0], expected[found.ids[0]], atol=1e-5 if kind == "sift" else 0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_changed_copies_are_found(photos, frames, kind):
     gallery = [extract(picture, kind) for picture in photos]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.networks import weights, zoo
+from helpers.networks import zoo
 from helpers.networks.compiled import KerasNetwork
 from helpers.pictures import samples
 from helpers.pictures.reading import batches
@@ -88,11 +88,3 @@ def test_a_dense_embedding_needs_its_own_size():
     """Before any weights are asked for."""
     with pytest.raises(ValueError, match="fc1 needs 224 × 224"):
         zoo.embedder("vgg16", 160)
-
-
-@pytest.mark.slow
-def test_an_architecture_is_never_taken_for_a_trained_network(own_cache, monkeypatch):
-    monkeypatch.setattr(weights, "reachable", lambda *_, **__: False)
-    for build in (zoo.classifier, zoo.embedder):
-        with pytest.raises(weights.WeightsUnavailable, match="resnet50"):
-            build("resnet50")
