@@ -7,7 +7,7 @@ does not depend on what was computed beside it.
 Where the two disagree, Keras computes. That happens to networks that nobody trained: with random weights the
 activations of EfficientNetV2L grow to 1e9, and a rounding error on the way becomes another vector (cosine 0.7). Keras
 disagrees with itself as much there, as soon as the pictures come in other batches; once its normalisation layers know
-the activations, all agree. `tests/full/test_compiled_networks.py` holds that.
+the activations, all agree. `tests/measured/test_compiled_networks.py` holds that.
 """
 
 import hashlib

@@ -826,7 +826,6 @@ def test_strange_names_are_names_like_others(here, run):
 # ---- processes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     # More than a pipe takes: 18 times 18 lines of over 200 bytes.
     deep = here / ("d" * 200)
@@ -849,7 +848,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     process.stderr.close()
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
     noise = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)

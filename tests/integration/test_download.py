@@ -261,7 +261,6 @@ def fetch_here(cache, url, checksum, results):
     results.put(len(names(fetch("set"))))
 
 
-@pytest.mark.slow
 def test_two_processes_fetch_once(server, source, own_cache):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()

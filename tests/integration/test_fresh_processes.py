@@ -7,7 +7,6 @@ import sys
 
 import cv2
 import numpy as np
-import pytest
 
 from helpers import paths
 from helpers.features import keypoints
@@ -39,7 +38,6 @@ def numbers():
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-@pytest.mark.slow
 def test_another_process_with_one_thread_gives_the_same_numbers():
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     said = subprocess.run(
@@ -70,7 +68,6 @@ def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
     assert (said.returncode, said.stdout) == (0, "(1, 5)\n"), said.stderr
 
 
-@pytest.mark.slow
 def test_another_process_gives_the_same_face_vector():
     vectors = FaceDescriber(size=250).describe(att_faces.load().subset([ROW]), cache=False, progress=False)
     script = (
@@ -97,7 +94,6 @@ def test_without_annoy_the_error_says_what_it_needs():
     assert "C++ compiler" in done.stdout and "pip install -r requirements-compiled.txt" in done.stdout
 
 
-@pytest.mark.slow
 def test_opening_a_mapped_file_does_not_read_it(tmp_path):
     """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
     vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)

@@ -17,7 +17,6 @@ from tests.unit.test_approximate_indexes import ANNOY, clustered
 from tests.unit.test_training import same, same_table, train_on_pictures
 
 
-@pytest.mark.slow
 def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(own_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "KEEP_EVERY", 0)  # the state is on disk after every epoch
     code = "from tests.unit import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_pictures(kill=True)"
@@ -52,7 +51,6 @@ def test_kill_9_loses_nothing_that_was_stored(own_cache):
         assert np.array_equal(found[:, 5], np.arange(said + 1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", *ANNOY[:1]])
 def test_a_save_that_is_killed_leaves_the_old_file(spec, tmp_path):
     """The child stops halfway through writing, and is killed there."""

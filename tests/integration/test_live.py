@@ -218,7 +218,7 @@ ADDER = """
 import sys
 import numpy as np
 from helpers.search.live import LiveEngine
-from tests.unit.test_live import MeanColour
+from tests.integration.test_live import MeanColour
 
 with LiveEngine.open(sys.argv[1], MeanColour()) as live:
     while True:
@@ -227,7 +227,6 @@ with LiveEngine.open(sys.argv[1], MeanColour()) as live:
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_loses_nothing_that_it_acknowledged(folder, pictures):
     command = [sys.executable, "-c", ADDER, str(folder), str(pictures / "old" / "000.png")]
     processes = [subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -229,7 +229,6 @@ def test_more_answers_than_milvus_gives_are_refused(opened):
         index.search([[1, 0]], 16_385)
 
 
-@pytest.mark.slow
 def test_searching_while_adding_and_removing(opened, monkeypatch):
     """What was added stays found while more is written out, when Milvus Lite by itself lets it go for a moment."""
     monkeypatch.setattr(MilvusIndex, "flush_from", 40)
@@ -282,7 +281,6 @@ print(index.ids.tolist(), index.dim, index.search([[1, 0, 0]], 2).ids.tolist(), 
 """
 
 
-@pytest.mark.slow
 def test_a_file_is_for_one_process_at_a_time_and_found_again_by_the_next(opened, tmp_path, capfd):
     index = opened().add([[0, 1, 0], [2, 0, 0], [1, 1, 0]], [9, 8, 1], [Payload(path="a"), Payload(), Payload()])
     index.remove([1])
@@ -317,7 +315,6 @@ index.add(vectors, payload=[Payload(str(i), "", i) for i in range(20_000)])
 """
 
 
-@pytest.mark.slow
 def test_killed_while_adding_it_holds_whole_parts_and_takes_the_rest(opened, tmp_path):
     child = start(ADD, tmp_path / "gallery.db")
     sent = [int(child.stdout.readline()) for _ in range(20)]

@@ -597,7 +597,6 @@ def peak_memory(process):
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
 def test_hostile_uploads_are_refused_at_once_and_memory_stays_flat(apart, gallery):
     address, process = apart

@@ -45,7 +45,6 @@ def schema(engine, tmp_path_factory):
         schemathesis.python.asgi.shutdown_lifespans()
 
 
-@pytest.mark.slow
 def test_what_is_described_is_what_happens(schema, engine):
     from schemathesis import GenerationMode
 

@@ -24,7 +24,6 @@ from helpers.search.engine import Engine
 from helpers.search.live import LiveEngine
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells a process's children in /proc"
     ),

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from helpers import paths
 from helpers.evaluation.leaderboard import load
@@ -25,7 +24,6 @@ for i in range(6):
 """
 
 
-@pytest.mark.slow
 def test_two_processes_lose_nothing(tmp_path):
     table = tmp_path / "leaderboard.csv"
     command = [sys.executable, "-c", WRITER, str(table)]

@@ -91,7 +91,6 @@ def test_the_shards_are_read_in_the_order_of_the_manifest(tmp_path):
         assert np.array_equal(values, wanted)
 
 
-@pytest.mark.slow
 def test_a_network_that_is_filled_in_part_is_never_handed_out(offline, tmp_path, monkeypatch):
     """The right checksum, but one array of 320: the other 319 would be random."""
     package = a_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})
@@ -164,7 +163,6 @@ def test_the_zoo_is_a_table():
         zoo.network("alexnet")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 def test_dimension_and_layer_are_those_of_keras(name):
     row = zoo.network(name)
@@ -174,7 +172,6 @@ def test_dimension_and_layer_are_those_of_keras(name):
     assert model.get_layer(row.features).output.shape[1:3] == (7, 7)
 
 
-@pytest.mark.slow
 def test_another_input_size(resnet50):
     embedder = zoo.embedder("resnet50", 160)
     assert embedder.output.shape == (None, 2048)

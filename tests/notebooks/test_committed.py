@@ -142,7 +142,7 @@ def test_a_score_that_no_cell_prints_is_noticed():
 
 
 def test_keypoints_find_what_they_are_said_to_find():
-    """On the full profile's known items; tests/full asks with a part of them anew."""
+    """On the full profile's known items; tests/measured asks with a part of them anew."""
     table = full_profile.table("07_sift_and_orb_known_items")
     sift = table[table["method"] == "sift votes"].set_index(["kind", "strength"])
     assert sift["queries"].min() >= 150 and sift["queries"].sum() >= 3000
