@@ -3,7 +3,6 @@
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from helpers.features.describer import Describer, register
@@ -29,19 +28,19 @@ class Pixels(Describer):
 
 
 class ColourSpace(NamedTuple):
-    """A colour space: OpenCV's way there from RGB (None: none needed), where its channels end, and usual bins."""
+    """A color space: OpenCV's name of the conversion from RGB (None for RGB), ends of the channels, usual bins."""
 
-    conversion: int | None
+    conversion: str | None
     ends: tuple[int, ...]
     bins: tuple[int, ...]
 
 
 #: OpenCV's 8-bit hue is in steps of two degrees, so it ends at 180; Lab is scaled to 0 … 255.
 COLOUR_SPACES = {
-    "grey": ColourSpace(cv2.COLOR_RGB2GRAY, (256,), (64,)),
+    "grey": ColourSpace("COLOR_RGB2GRAY", (256,), (64,)),
     "rgb": ColourSpace(None, (256, 256, 256), (5, 5, 5)),
-    "hsv": ColourSpace(cv2.COLOR_RGB2HSV, (180, 256, 256), (8, 4, 4)),
-    "lab": ColourSpace(cv2.COLOR_RGB2LAB, (256, 256, 256), (4, 6, 6)),
+    "hsv": ColourSpace("COLOR_RGB2HSV", (180, 256, 256), (8, 4, 4)),
+    "lab": ColourSpace("COLOR_RGB2LAB", (256, 256, 256), (4, 6, 6)),
 }
 
 
@@ -72,11 +71,13 @@ class ColourHistogram(Describer):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
+        import cv2
+
         conversion, ends, _ = self.space
         ranges = [limit for end in ends for limit in (0, end)]
         histograms = [
             cv2.calcHist(
-                [picture if conversion is None else cv2.cvtColor(picture, conversion)],
+                [picture if conversion is None else cv2.cvtColor(picture, getattr(cv2, conversion))],
                 list(range(len(ends))),
                 None,
                 list(self.bins),
@@ -102,6 +103,8 @@ class Hog(Describer):
     DIRECTIONS = 9
 
     def __init__(self, size: int = 128, cell: int = 16):
+        import cv2
+
         if cell < 1 or size % cell or size < 2 * cell:
             raise ValueError(f"cells of {cell} pixels must fill {size} pixels, at least two of them")
         self.name = "hog"
@@ -118,6 +121,8 @@ class Hog(Describer):
 
 def _grey(pixels: np.ndarray) -> np.ndarray:
     """uint8 (b, h, w, 3) → uint8 (b, h, w)."""
+    import cv2
+
     return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from helpers.features.describer import Describer, count_without, register
 from helpers.features.keypoints import extract_each
@@ -79,6 +78,8 @@ def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -
 
     root : as in `vlad`.
     """
+    from scipy.special import softmax
+
     projected = vocabulary.project(descriptors)
     if not len(projected):
         return np.zeros(2 * vocabulary.words.size, np.float32)
