@@ -8,7 +8,15 @@ import numpy as np
 from helpers.features.describer import Describer, register
 
 
-class Pixels(Describer):
+class _ByOpenCV(Describer):
+    """What all of these share."""
+
+    def prepare(self) -> None:
+        """Import OpenCV, so that it is not part of the rate."""
+        import cv2  # noqa: F401
+
+
+class Pixels(_ByOpenCV):
     """The picture itself, tiny and grey: what a describer must beat to have understood anything.
 
     The mean is taken away and the length brought to one, so that light does not count (the "tiny images"
@@ -44,7 +52,7 @@ COLOUR_SPACES = {
 }
 
 
-class ColourHistogram(Describer):
+class ColourHistogram(_ByOpenCV):
     """A joint histogram of a colour's channels (Swain & Ballard 1991), square-rooted.
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
@@ -88,7 +96,7 @@ class ColourHistogram(Describer):
         return np.sqrt(np.stack(histograms).reshape(len(pixels), self.dim))
 
 
-class Hog(Describer):
+class Hog(_ByOpenCV):
     """Histograms of oriented gradients (Dalal & Triggs 2005): where edges run, and which way.
 
     Each cell has a histogram of 9 directions, not told from their opposites; 2 × 2 cells are a block, brought to length

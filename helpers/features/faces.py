@@ -205,6 +205,8 @@ class FaceDescriber(Describer):
         self.settings = {"several": several, "looks": looks, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
 
     def prepare(self) -> None:
+        import joblib  # noqa: F401
+
         dlib_models()
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:

@@ -155,6 +155,12 @@ class VisualWords(Describer):
         if encoding == "soft":
             self.settings["words a descriptor"] = SOFT_WORDS
 
+    def prepare(self) -> None:
+        """Import what finds keypoints, so that it is not part of the rate."""
+        import cv2  # noqa: F401
+        import joblib  # noqa: F401
+        import threadpoolctl  # noqa: F401
+
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
         look, encode = self.vocabulary.look, ENCODINGS[self.encoding].encode
