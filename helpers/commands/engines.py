@@ -282,10 +282,11 @@ def _to_add(named: list[str], class_name: str | None, engine: Path) -> "ImageSet
 
 def _remove(options: argparse.Namespace) -> int:
     quiet_libraries()
+    from helpers.search.engine import UnopenedDescriber
     from helpers.search.live import LiveEngine
 
     folder = places.engine_folder(options.engine)
-    with LiveEngine.open(folder) as live:
+    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
         ids = _ids(live.engine, options.pictures, folder)
         live.remove(ids)
         total = len(live.engine)
@@ -323,10 +324,11 @@ def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
 
 def _compact(options: argparse.Namespace) -> int:
     quiet_libraries()
+    from helpers.search.engine import UnopenedDescriber
     from helpers.search.live import LiveEngine
 
     folder = places.engine_folder(options.engine)
-    with LiveEngine.open(folder) as live:
+    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
         changes = live.changes
         if changes:
             live.fold()

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
 from helpers.pictures.known_items import Change, queries
 from helpers.search.ranking import Ranking
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def recall_by_strength(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> pd.DataFrame:
+
+def recall_by_strength(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
     """How often the original comes first, for each change and strength.
 
     Parameters
@@ -32,12 +35,14 @@ def recall_by_strength(ranking: Ranking, originals: Sequence[int], changes: Sequ
     return _table(ranking, originals, changes, lambda change: (change.kind, change.strength), ["kind", "strength"])
 
 
-def recall_by_kind(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> pd.DataFrame:
+def recall_by_kind(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
     """As `recall_by_strength`, over all strengths of a kind; the interval counts each original once."""
     return _table(ranking, originals, changes, lambda change: (change.kind,), ["kind"])
 
 
-def _table(ranking, originals, changes, key, columns) -> pd.DataFrame:
+def _table(ranking, originals, changes, key, columns) -> "pd.DataFrame":
+    import pandas as pd
+
     originals = np.asarray(originals)
     if not len(changes) or not len(ranking) == len(originals) == len(changes):
         raise ValueError(
@@ -68,16 +73,18 @@ class Asked:
     originals: np.ndarray
     changes: list[Change]
 
-    def by_strength(self) -> dict[str, pd.DataFrame]:
+    def by_strength(self) -> "dict[str, pd.DataFrame]":
         """`recall_by_strength` of each method."""
         return {name: recall_by_strength(one, self.originals, self.changes) for name, one in self.rankings.items()}
 
-    def by_kind(self) -> dict[str, pd.DataFrame]:
+    def by_kind(self) -> "dict[str, pd.DataFrame]":
         """`recall_by_kind` of each method."""
         return {name: recall_by_kind(one, self.originals, self.changes) for name, one in self.rankings.items()}
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """`by_strength` of all methods in one table, with the method's name in the column ``method``."""
+        import pandas as pd
+
         return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
 
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from helpers.evaluation import protocol
 from helpers.evaluation.intervals import holm, paired_difference
@@ -13,6 +13,9 @@ from helpers.evaluation.metrics import Scores, evaluate
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class Ladder:
         """float64 (a,): after less before, for each answerable query."""
         return self.after[task, method].values[metric] - self.before[task].values[metric]
 
-    def table(self, metric: str = "mAP", by_class: bool = False, seed: int = 0) -> pd.DataFrame:
+    def table(self, metric: str = "mAP", by_class: bool = False, seed: int = 0) -> "pd.DataFrame":
         """One row a task and method: ``task, method, queries, before, after, gain, low, high, p, ms``.
 
         ``low`` and ``high`` bound the gain (95 %, paired bootstrap over the queries); ``p`` is Holm's, among all rows.
@@ -88,6 +91,8 @@ class Ladder:
         by_class : draw whole classes in the bootstrap, as queries of one class share their right answers. The interval
             then speaks of other classes too.
         """
+        import pandas as pd
+
         lines = []
         for (task, method), scores in self.after.items():
             rules, before = self.rules[task], self.before[task]
@@ -109,6 +114,10 @@ def climb(tasks: Mapping[str, Found], methods: Mapping[str, Method]) -> Ladder:
     ------
     ValueError : a method added answers or lost some: re-ranking only orders what was found.
     """
+    # Methods import these at their first call, which must not count as their time.
+    import joblib  # noqa: F401
+    import scipy.sparse  # noqa: F401
+
     before = {task: evaluate(found.ranking, found.rules) for task, found in tasks.items()}
     after, milliseconds = {}, {}
     for task, found in tasks.items():

@@ -3,14 +3,17 @@
 import csv
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from helpers import paths
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "dataset", "protocol", "profile", "describer", "weights", "dim", "index", "n_queries", "n_gallery", "n_distractors",
@@ -34,7 +37,7 @@ def record(
     scores: Scores, protocol: Protocol, *, profile: str, describer: str, weights: str, dim: int, index: str,
     describe_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
     path: str | Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> "pd.DataFrame":  # fmt: skip
     """Write one method's scores, one row a metric; rows of an earlier run of the same method are replaced.
 
     Parameters
@@ -54,6 +57,8 @@ def record(
     LeaderboardError : the table on disk is damaged; it is left as it is.
     ValueError : a name is empty or has a line break, or the scores are not of this protocol's queries.
     """
+    import pandas as pd
+
     path = _path(path)
     names = {"profile": profile, "describer": describer, "weights": weights, "index": index}
     for what, name in names.items():
@@ -91,13 +96,15 @@ def record(
     return rows
 
 
-def load(path: str | Path | None = None) -> pd.DataFrame:
+def load(path: str | Path | None = None) -> "pd.DataFrame":
     """The table; empty where there is none yet.
 
     Raises
     ------
     LeaderboardError : it has other columns, a row is cut short or stands twice, or a number is none.
     """
+    import pandas as pd
+
     path = _path(path)
     if not path.is_file():
         return _typed(pd.DataFrame(columns=list(COLUMNS)))
@@ -141,7 +148,9 @@ def _check_shape(text: str) -> None:
         raise ValueError("the last line is cut short")
 
 
-def _typed(board: pd.DataFrame) -> pd.DataFrame:
+def _typed(board: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
     board = board.copy()
     for column in _WHOLE:
         board[column] = pd.array(pd.to_numeric(board[column]).round(), dtype="Int64")
@@ -150,14 +159,16 @@ def _typed(board: pd.DataFrame) -> pd.DataFrame:
     return board.reset_index(drop=True)
 
 
-def _csv(board: pd.DataFrame) -> str:
+def _csv(board: "pd.DataFrame") -> str:
+    import pandas as pd
+
     text = board.copy()
     for column, digits in _DIGITS.items():
         text[column] = ["" if pd.isna(v) else f"{v:.{digits}f}" for v in board[column]]
     return text.to_csv(index=False, lineterminator="\n")
 
 
-def _markdown(board: pd.DataFrame) -> str:
+def _markdown(board: "pd.DataFrame") -> str:
     parts = [
         "# Leaderboard\n",
         "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; don't edit. In brackets: 95 % intervals by "
@@ -175,7 +186,9 @@ def _markdown(board: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: pd.DataFrame) -> str:
+def _table(rows: "pd.DataFrame") -> str:
+    import pandas as pd
+
     metrics = [metric for metric in _SHOWN if (rows["metric"] == metric).any()]
     best = {metric: rows.loc[rows["metric"] == metric, "value"].max() for metric in metrics}
     groups = rows.groupby(["describer", "weights", "dim", "index"])
@@ -199,7 +212,9 @@ def _table(rows: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: pd.Series, best: float) -> str:
+def _cell(row: "pd.Series", best: float) -> str:
+    import pandas as pd
+
     value = f"{row['value']:.3f}"
     shown = f"**{value}**" if row["value"] == best else value
     return shown if pd.isna(row["low"]) else f"{shown} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -16,15 +16,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.special import gammaln
 
 from helpers.evaluation.intervals import bootstrap_intervals
 from helpers.evaluation.protocol import Protocol, chunks
 from helpers.pictures.imageset import NO_CLASS
 from helpers.search.ranking import PAD, Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class LeakyRanking(ValueError):
@@ -88,8 +90,10 @@ class Scores:
     def _intervals(self):
         return bootstrap_intervals(self.values)
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One row a metric: metric, value, low, high (95 % bootstrap over queries), chance, ceiling."""
+        import pandas as pd
+
         return pd.DataFrame(
             [(m, self.mean(m), *self._intervals[m], self.mean_chance(m), self.mean_ceiling(m)) for m in self.metrics],
             columns=["metric", "value", "low", "high", "chance", "ceiling"],
@@ -209,8 +213,10 @@ def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
     return np.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
-def per_class(scores: Scores, protocol: Protocol, metric: str) -> pd.DataFrame:
+def per_class(scores: Scores, protocol: Protocol, metric: str) -> "pd.DataFrame":
     """One row a class that asked: class, queries, mean; in the order of the class names."""
+    import pandas as pd
+
     asked = protocol.labels[protocol.queries[scores.rows]]
     table = pd.DataFrame({"class": asked, "value": scores.values[metric]}).groupby("class")["value"]
     summary = table.agg(queries="size", mean="mean").reset_index()
@@ -306,6 +312,8 @@ def _chance_and_ceiling(metric: str, r: int, n: int) -> tuple[float, float]:
 
 def _none_of_first(r: int, n: int, k: int) -> float:
     """Probability that none of the first k is relevant: C(n-r, k) / C(n, k), by logarithms against overflow."""
+    from scipy.special import gammaln
+
     if k > n - r:
         return 0.0
     return float(np.exp(gammaln(n - r + 1) - gammaln(n - r - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)))

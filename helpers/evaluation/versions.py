@@ -1,14 +1,17 @@
 """Several versions of the vectors of the same pictures, scored under one protocol and compared with one of them."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from helpers.evaluation import metrics, protocol
 from helpers.evaluation.intervals import bootstrap_interval, paired_difference
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "version", "dim", "bytes", "mAP", "low", "high", "top-1", "difference", "difference low", "difference high", "p",
@@ -18,7 +21,7 @@ COLUMNS = (
 
 def compare(
     versions: Mapping[str, np.ndarray], rules: Protocol, reference: str, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row a version: its score, what it takes, and how far it is from the ``reference`` on the same queries.
 
     Parameters
@@ -36,6 +39,8 @@ def compare(
     ------
     KeyError : no version is called like the reference.
     """
+    import pandas as pd
+
     if reference not in versions:
         raise KeyError(f"no version is called {reference!r}; there are: {', '.join(versions)}")
     scores = {}

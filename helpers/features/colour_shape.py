@@ -3,13 +3,20 @@
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from helpers.features.describer import Describer, register
 
 
-class Pixels(Describer):
+class _ByOpenCV(Describer):
+    """What all of these share."""
+
+    def prepare(self) -> None:
+        """Import OpenCV, so that it is not part of the rate."""
+        import cv2  # noqa: F401
+
+
+class Pixels(_ByOpenCV):
     """The picture itself, tiny and grey: what a describer must beat to have understood anything.
 
     The mean is taken away and the length brought to one, so that light does not count (the "tiny images"
@@ -29,23 +36,23 @@ class Pixels(Describer):
 
 
 class ColourSpace(NamedTuple):
-    """A colour space: OpenCV's way there from RGB (None: none needed), where its channels end, and usual bins."""
+    """A color space: OpenCV's name of the conversion from RGB (None for RGB), ends of the channels, usual bins."""
 
-    conversion: int | None
+    conversion: str | None
     ends: tuple[int, ...]
     bins: tuple[int, ...]
 
 
 #: OpenCV's 8-bit hue is in steps of two degrees, so it ends at 180; Lab is scaled to 0 … 255.
 COLOUR_SPACES = {
-    "grey": ColourSpace(cv2.COLOR_RGB2GRAY, (256,), (64,)),
+    "grey": ColourSpace("COLOR_RGB2GRAY", (256,), (64,)),
     "rgb": ColourSpace(None, (256, 256, 256), (5, 5, 5)),
-    "hsv": ColourSpace(cv2.COLOR_RGB2HSV, (180, 256, 256), (8, 4, 4)),
-    "lab": ColourSpace(cv2.COLOR_RGB2LAB, (256, 256, 256), (4, 6, 6)),
+    "hsv": ColourSpace("COLOR_RGB2HSV", (180, 256, 256), (8, 4, 4)),
+    "lab": ColourSpace("COLOR_RGB2LAB", (256, 256, 256), (4, 6, 6)),
 }
 
 
-class ColourHistogram(Describer):
+class ColourHistogram(_ByOpenCV):
     """A joint histogram of a colour's channels (Swain & Ballard 1991), square-rooted.
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
@@ -72,11 +79,13 @@ class ColourHistogram(Describer):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
+        import cv2
+
         conversion, ends, _ = self.space
         ranges = [limit for end in ends for limit in (0, end)]
         histograms = [
             cv2.calcHist(
-                [picture if conversion is None else cv2.cvtColor(picture, conversion)],
+                [picture if conversion is None else cv2.cvtColor(picture, getattr(cv2, conversion))],
                 list(range(len(ends))),
                 None,
                 list(self.bins),
@@ -87,7 +96,7 @@ class ColourHistogram(Describer):
         return np.sqrt(np.stack(histograms).reshape(len(pixels), self.dim))
 
 
-class Hog(Describer):
+class Hog(_ByOpenCV):
     """Histograms of oriented gradients (Dalal & Triggs 2005): where edges run, and which way.
 
     Each cell has a histogram of 9 directions, not told from their opposites; 2 × 2 cells are a block, brought to length
@@ -102,6 +111,8 @@ class Hog(Describer):
     DIRECTIONS = 9
 
     def __init__(self, size: int = 128, cell: int = 16):
+        import cv2
+
         if cell < 1 or size % cell or size < 2 * cell:
             raise ValueError(f"cells of {cell} pixels must fill {size} pixels, at least two of them")
         self.name = "hog"
@@ -118,6 +129,8 @@ class Hog(Describer):
 
 def _grey(pixels: np.ndarray) -> np.ndarray:
     """uint8 (b, h, w, 3) → uint8 (b, h, w)."""
+    import cv2
+
     return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
 
 

@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 
 from helpers.features.describer import Describer, count_without, register
 from helpers.networks.weights import WeightsUnavailable
@@ -206,10 +205,14 @@ class FaceDescriber(Describer):
         self.settings = {"several": several, "looks": looks, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
 
     def prepare(self) -> None:
+        import joblib  # noqa: F401
+
         dlib_models()
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, 128); zeros where there is no face. Uses all cores."""
+        from joblib import Parallel, cpu_count, delayed
+
         # dlib works on one core and holds Python's lock meanwhile, so threads would wait: processes share the work.
         parts = np.array_split(pixels, max(1, min(cpu_count(), len(pixels) // 4)))
         if len(parts) == 1:

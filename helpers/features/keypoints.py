@@ -14,9 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from joblib import cpu_count
 from tqdm.auto import tqdm
 
 from helpers.pictures.imageset import ImageSet
@@ -28,7 +26,7 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
-    make : limit → OpenCV's detector.
+    make : (OpenCV, limit) → its detector.
     width : numbers of a descriptor. dtype : float32, or uint8 for packed bits.
     """
 
@@ -39,16 +37,18 @@ class Kind(NamedTuple):
     @property
     def norm(self) -> int:
         """OpenCV's name for the distance."""
+        import cv2
+
         return cv2.NORM_HAMMING if self.dtype is np.uint8 else cv2.NORM_L2
 
 
 #: Before the cap each finds what it finds; only ORB spreads a number over its pyramid, so it is told.
 KINDS = {
-    "sift": Kind(lambda limit: cv2.SIFT_create(), 128, np.float32),
-    "rootsift": Kind(lambda limit: cv2.SIFT_create(), 128, np.float32),
-    "orb": Kind(lambda limit: cv2.ORB_create(nfeatures=limit), 32, np.uint8),
-    "akaze": Kind(lambda limit: cv2.xfeatures2d.AKAZE_create(), 61, np.uint8),
-    "brisk": Kind(lambda limit: cv2.xfeatures2d.BRISK_create(), 64, np.uint8),
+    "sift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
+    "rootsift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
+    "orb": Kind(lambda cv2, limit: cv2.ORB_create(nfeatures=limit), 32, np.uint8),
+    "akaze": Kind(lambda cv2, limit: cv2.xfeatures2d.AKAZE_create(), 61, np.uint8),
+    "brisk": Kind(lambda cv2, limit: cv2.xfeatures2d.BRISK_create(), 64, np.uint8),
 }
 
 
@@ -159,6 +159,8 @@ def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoi
     ------
     ValueError : no such kind, no such picture, or a limit below 1.
     """
+    import cv2
+
     kind_of(kind)
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
@@ -175,7 +177,7 @@ def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoi
     grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     found, descriptors = [], np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
     if min(grey.shape) >= LEAST_SIDE:
-        detector = KINDS[kind].make(limit)
+        detector = KINDS[kind].make(cv2, limit)
         # Describing costs more than finding, so the cap comes between.
         strongest = sorted(detector.detect(grey, None), key=_strongest_first)[:limit]
         described, numbers = detector.compute(grey, strongest) if strongest else ((), None)
@@ -211,6 +213,8 @@ def extract_each(
     then : what is made of the keypoints of each, in the same thread; without it, they themselves.
     """
 
+    from joblib import cpu_count
+
     def one(picture):
         found = extract(picture, kind, limit)
         return found if then is None else then(found)
@@ -230,6 +234,8 @@ def extract_set(
     ----------
     longest : in pixels: pictures with a longer side are made smaller.
     """
+    from joblib import cpu_count
+
     failures = []
 
     def find(path):
@@ -276,6 +282,8 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
     ------
     ValueError : keypoints of two kinds, or a ratio outside (0, 1].
     """
+    import cv2
+
     if query.kind != gallery.kind:
         raise ValueError(f"{query.kind} and {gallery.kind} descriptors can't be compared")
     if ratio is not None and not 0 < ratio <= 1:
@@ -315,6 +323,8 @@ def fit_homography(
     within : pixels in the other picture up to which a pair agrees.
     tries : draws of four pairs at most; where half of the pairs are right, 300 miss them once in 10⁸ times.
     """
+    import cv2
+
     nobody = Homography(None, np.zeros(len(points), bool))
     if len(points) < 4:
         return nobody

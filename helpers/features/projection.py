@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from helpers.features.describer import length_one
 
@@ -123,6 +122,8 @@ def learn(vectors: np.ndarray, dim: int, learnt_from: str, whitening: float = 1.
     ValueError : ``dim`` is more than there are numbers a vector, or than vectors less one (their mean takes one);
         a number is NaN; ``whitening`` is not between 0 and 1.
     """
+    from sklearn.decomposition import PCA
+
     most = min(len(vectors) - 1, vectors.shape[1])
     if not 1 <= dim <= most:
         raise ValueError(f"dim must be between 1 and {most} for {vectors.shape} vectors to learn from, got {dim}")

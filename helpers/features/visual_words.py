@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from helpers.features.describer import Describer, count_without, register
 from helpers.features.keypoints import extract_each
@@ -79,6 +78,8 @@ def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -
 
     root : as in `vlad`.
     """
+    from scipy.special import softmax
+
     projected = vocabulary.project(descriptors)
     if not len(projected):
         return np.zeros(2 * vocabulary.words.size, np.float32)
@@ -153,6 +154,12 @@ class VisualWords(Describer):
         self.settings = {"keypoints": look.kind, "limit": look.limit, "vocabulary": vocabulary.digest}
         if encoding == "soft":
             self.settings["words a descriptor"] = SOFT_WORDS
+
+    def prepare(self) -> None:
+        """Import what finds keypoints, so that it is not part of the rate."""
+        import cv2  # noqa: F401
+        import joblib  # noqa: F401
+        import threadpoolctl  # noqa: F401
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""

@@ -8,26 +8,29 @@ does not grow with their number.
 import hashlib
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import davies_bouldin_score
-from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features.keypoints import Keypoints, extract_each, kind_of
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.decomposition import PCA
+    from threadpoolctl import ThreadpoolController
 
 FORMAT = 1
 
@@ -257,7 +260,7 @@ def draw(
 
 def compare_sizes(
     descriptors: np.ndarray, sizes: Sequence[int], dim: int = 64, judged: int = 20_000, seed: int = 0
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """How well vocabularies of several sizes tell descriptors apart, by the index of Davies & Bouldin (1979).
 
     Parameters
@@ -273,6 +276,9 @@ def compare_sizes(
     ------
     ValueError : fewer descriptors than words.
     """
+    import pandas as pd
+    from sklearn.metrics import davies_bouldin_score
+
     rng = np.random.default_rng(seed)
     descriptors = descriptors[rng.permutation(len(descriptors))]
     held_back = min(judged, len(descriptors) // 5)
@@ -319,16 +325,21 @@ def one_thread() -> Iterator[None]:
     does something else as well, makes clustering many times slower; and the last bits depend on how many there are.
     """
     # The limit holds for the whole process, so only one at a time may set it and take it back.
-    with _ALONE, _libraries().limit(limits=1):
+    with _ALONE, _libraries(len(sys.modules)).limit(limits=1):
         yield
 
 
-@cache
-def _libraries() -> ThreadpoolController:
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> "ThreadpoolController":
+    """The libraries of this process. The search takes milliseconds and is repeated after an import: it may load one."""
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()
 
 
-def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
+def _axes(descriptors: np.ndarray, dim: int, seed: int) -> "PCA":
+    from sklearn.decomposition import PCA
+
     if len(descriptors) < dim:
         raise ValueError(
             f"{len(descriptors)} descriptors are too few for {dim} axes: give more pictures, or a lower dim"
@@ -336,7 +347,9 @@ def _axes(descriptors: np.ndarray, dim: int, seed: int) -> PCA:
     return PCA(dim, svd_solver="full", random_state=seed).fit(descriptors)
 
 
-def _clustered(projected: np.ndarray, words: int, seed: int) -> MiniBatchKMeans:
+def _clustered(projected: np.ndarray, words: int, seed: int) -> "MiniBatchKMeans":
+    from sklearn.cluster import MiniBatchKMeans
+
     if len(projected) < words:
         raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more pictures, or fewer words")
     with one_thread():

@@ -17,7 +17,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 from tqdm.auto import tqdm
 
@@ -27,6 +26,7 @@ from helpers.networks.samplers import PKSampler
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from helpers.pictures.augmentation import Augmentation
 
@@ -82,14 +82,14 @@ class Training:
     """
 
     name: str
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     best_epoch: int
     monitor: str
     seconds: float
     computed: int
 
     @property
-    def best(self) -> pd.Series:
+    def best(self) -> "pd.Series":
         """The row of the best epoch."""
         return self.table[self.table["epoch"] == self.best_epoch].iloc[0]
 
@@ -165,6 +165,8 @@ def fit(
     UnreadablePicture : a picture can't be read.
     ValueError : the model is not compiled, the arguments don't fit together, or a score is NaN or infinite.
     """
+    import pandas as pd
+
     _check(model, train, name, epochs, batch_size, seed, one_hot, augmentation, sampler, validation, plateau, patience)
     # The optimiser of mixed precision gets variables twice if it is built twice.
     if not model.optimizer.built:

@@ -15,13 +15,15 @@ photograph.
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import pandas as pd
 
 from helpers.pictures import reading
 from helpers.pictures.imageset import NO_CLASS, ImageSet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Of 64 bits, how many may differ for two pictures to be looked at pixel by pixel.
 HASH_BITS = 10
@@ -76,8 +78,10 @@ class Audit:
                 links += zip(members, members[1:], strict=False)
         return _components(len(self.images), links)
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One row a pair: both keys, how it was found, correlation, and whether the classes agree."""
+        import pandas as pd
+
         keys, labels = self.images.keys, self.images.labels
         return pd.DataFrame(
             [
@@ -156,6 +160,8 @@ def _same_bytes(images: ImageSet) -> Iterable[Pair]:
 
 def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hashes uint8 (n, 2, 8), plain and mirrored; small greys float32 (n, 1024) of length one; which were readable."""
+    import cv2
+
     hashes = np.zeros((len(images), 2, 8), np.uint8)
     thumbs = np.zeros((len(images), _THUMB * _THUMB), np.float32)
     failures = []
@@ -191,6 +197,8 @@ def _same_hash(hashes: np.ndarray, thumbs: np.ndarray, ok: np.ndarray) -> Iterab
 
 
 def _crops(images: ImageSet, vectors: np.ndarray, ok: np.ndarray, workers: int) -> Iterable[Pair]:
+    import cv2
+
     candidates = sorted(_neighbours(vectors, ok))
     sift = cv2.SIFT_create(nfeatures=500)
     # One SIFT object can't serve two threads; detection is the small part, so it is done in turn.
@@ -230,6 +238,8 @@ def _neighbours(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[t
 
 
 def _grey(path) -> np.ndarray:
+    import cv2
+
     grey = cv2.cvtColor(reading.read_picture(path), cv2.COLOR_RGB2GRAY)
     scale = _SIDE / max(grey.shape)
     return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
@@ -237,6 +247,8 @@ def _grey(path) -> np.ndarray:
 
 def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole_points) -> float:
     """Correlation of ``part`` with the place in ``whole`` that it matches; -1 where it matches none."""
+    import cv2
+
     (points_a, vectors_a), (points_b, vectors_b) = part_points, whole_points
     if vectors_a is None or vectors_b is None or len(vectors_b) < 2:
         return -1.0

@@ -21,8 +21,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import requests
-import urllib3
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -306,6 +304,9 @@ def _from_internet(source: Source) -> Path:
 
 def _download(archive: Archive, file: Path) -> list[str]:
     """Try each address until the file is there and its sum is right; returns what failed."""
+    import requests
+    import urllib3
+
     failures = []
     part = file.with_name(file.name + ".part")
     for url in archive.urls:
@@ -330,6 +331,8 @@ def _download(archive: Archive, file: Path) -> list[str]:
 
 def _stream(url: str, part: Path) -> None:
     """Get the rest of a file: what ``part`` holds is not transferred again."""
+    import requests
+
     _make(part.parent)
     have = _size(part)
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}

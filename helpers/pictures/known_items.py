@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 
@@ -80,6 +79,8 @@ def all_changes() -> list[Change]:
 
 def _rotation(picture, degrees, rng):
     """About the middle; the frame grows, so that no corner is lost, and is grey where there is no picture."""
+    import cv2
+
     height, width = picture.shape[:2]
     middle = np.array([width - 1, height - 1]) / 2  # of pixel centres
     matrix = cv2.getRotationMatrix2D(middle.tolist(), degrees, 1)
@@ -90,6 +91,8 @@ def _rotation(picture, degrees, rng):
 
 
 def _scale(picture, factor, rng):
+    import cv2
+
     size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
 
@@ -103,6 +106,8 @@ def _crop(picture, part, rng):
 
 def _perspective(picture, strength, rng):
     """Each corner moves inwards by up to ``strength`` of the side, each by its own."""
+    import cv2
+
     height, width = picture.shape[:2]
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * (width, height)
@@ -112,6 +117,8 @@ def _perspective(picture, strength, rng):
 
 
 def _blur(picture, sigma, rng):
+    import cv2
+
     return cv2.GaussianBlur(picture, (0, 0), sigma)
 
 
@@ -120,6 +127,8 @@ def _noise(picture, sigma, rng):
 
 
 def _jpeg(picture, quality, rng):
+    import cv2
+
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 

@@ -5,11 +5,15 @@ T. Furon, O. Chum, Efficient diffusion on region manifolds, CVPR 2017, whose ste
 equations by conjugate gradients, is followed here; pictures are one vector each.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from helpers.search.neighbours import STEP_BYTES, Gallery, at_least_one, check_cosines
 from helpers.search.ranking import PAD, Ranking, rank
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 #: The equations are solved when what is left of the right side is this part of it.
 RESIDUAL = 1e-6
@@ -86,12 +90,14 @@ def diffused(
 
 def neighbour_graph(
     neighbours: Ranking, k: int = 10, gamma: float = 3, ids: np.ndarray | None = None
-) -> sparse.csr_array:
+) -> "sparse.csr_array":
     """float64 (n, n), sparse and symmetric: S of `diffused`, rows and columns as in ``neighbours``.
 
     An entry is cosine^gamma of two pictures that are among each other's ``k`` nearest, over the root of the product of
     what the two rows sum to. A picture without such a neighbour has an empty row. Errors: `diffused`.
     """
+    from scipy import sparse
+
     at_least_one(k=k)
     check_cosines(neighbours, "neighbours")
     n = len(neighbours)
@@ -107,7 +113,7 @@ def neighbour_graph(
     return mutual
 
 
-def _solved(graph: sparse.csr_array, alpha: float, sources: np.ndarray) -> np.ndarray:
+def _solved(graph: "sparse.csr_array", alpha: float, sources: np.ndarray) -> np.ndarray:
     """f (n, b) of (I - alpha S) f = y for each column y of ``sources``, by conjugate gradients side by side.
 
     Hestenes & Stiefel 1952. The eigenvalues of S lie in -1 … 1, so those of the matrix in 1 - alpha … 1 + alpha, and

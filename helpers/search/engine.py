@@ -45,6 +45,40 @@ class EngineFolderError(IndexFileError):
 
 
 @dataclass(frozen=True)
+class UnopenedDescriber:
+    """The name and fingerprint of a saved engine's describer, for changes that compute no vectors.
+
+    Pass it to `Engine.load` or `LiveEngine.open` to remove pictures or fold changes: no weights are read, and none
+    have to be available.
+    """
+
+    name: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, folder: str | Path) -> "UnopenedDescriber":
+        """The describer that a saved engine names.
+
+        Raises
+        ------
+        EngineFolderError : no engine is there, or it is damaged or of another version.
+        """
+        card = read_card(folder)
+        return cls(card["describer"], card["fingerprint"])
+
+    def describe(self, *_, **__) -> np.ndarray:
+        """Not possible.
+
+        Raises
+        ------
+        RuntimeError : always.
+        """
+        raise RuntimeError(f"this engine was loaded without its describer {self.name!r}: load it again to describe")
+
+    describe_arrays = describe
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer: its place (1 is best), id, score (higher is better), file and class (-1 and "–" for none)."""
 
@@ -395,7 +429,7 @@ class Engine:
     def load(
         cls,
         folder: str | Path,
-        describer: "Describer | None" = None,
+        describer: "Describer | UnopenedDescriber | None" = None,
         root: str | Path | None = None,
         mmap: bool = False,
     ) -> "Engine":
@@ -405,7 +439,8 @@ class Engine:
 
         Parameters
         ----------
-        describer : the one it was saved with; opened by its name and default settings if left out.
+        describer : the one it was saved with; opened by its name and default settings if left out. An
+            `UnopenedDescriber` is enough to remove pictures and to save.
         root : where the pictures are now, if they were moved.
         mmap : leave the vectors on disk, see `load_index`.
 

@@ -12,7 +12,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from helpers.search.index import StoredIndex
 from helpers.search.ranking import PAD
@@ -276,6 +275,8 @@ def _bounds_hold(queries: np.ndarray, squares: np.ndarray) -> bool:
 
 def _distances(queries: np.ndarray, gallery: np.ndarray, metric: str) -> np.ndarray:
     """float64 (q, n). SciPy sums the numbers of a pair one after the other, so no pair depends on its neighbours."""
+    from scipy.spatial.distance import cdist
+
     queries = queries.astype(np.float64)
     cores = os.cpu_count() or 1
     # A thread costs about as much as a hundred thousand differences.

@@ -15,6 +15,7 @@ from helpers.search.journal import Journal
 
 if TYPE_CHECKING:
     from helpers.features.describer import Describer
+    from helpers.search.engine import UnopenedDescriber
 
 
 class LiveEngine:
@@ -34,7 +35,7 @@ class LiveEngine:
     folder : where it lies.
     """
 
-    def __init__(self, folder: Path, describer: "Describer | None", root: str | Path | None):
+    def __init__(self, folder: Path, describer: "Describer | UnopenedDescriber | None", root: str | Path | None):
         self.folder, self._root = Path(folder), root
         self._lock = threading.RLock()
         self._journal = Journal(self.folder)
@@ -45,7 +46,10 @@ class LiveEngine:
 
     @classmethod
     def open(
-        cls, folder: str | Path, describer: "Describer | None" = None, root: str | Path | None = None
+        cls,
+        folder: str | Path,
+        describer: "Describer | UnopenedDescriber | None" = None,
+        root: str | Path | None = None,
     ) -> "LiveEngine":
         """What `Engine.save` wrote, with all changes since.
 

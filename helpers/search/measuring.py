@@ -10,14 +10,16 @@ import time
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from threadpoolctl import threadpool_info
 
 from helpers import paths
 from helpers.search.index import BACKENDS, Index, check_k, load_index, open_index
 from helpers.search.ranking import PAD, Ranking, rank
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Queries that are asked before the clock runs: caches fill, libraries start their threads.
 WARM_UP = 20
@@ -74,6 +76,9 @@ def build(spec: str, vectors: np.ndarray) -> tuple[Index, float]:
 
     Annoy makes its trees when it is first searched, which counts here.
     """
+    # Exact search imports it at its first call, which must not count as time to build.
+    import scipy.spatial.distance  # noqa: F401
+
     index = open_index(spec)
     start = time.perf_counter()
     index.add(vectors)
@@ -202,15 +207,19 @@ def save_and_open(index: Index, path: str | Path) -> tuple[float, float]:
 
 def threads() -> int:
     """That OpenMP or BLAS may take in this process; 1 where neither is loaded."""
+    from threadpoolctl import threadpool_info
+
     return max((pool["num_threads"] for pool in threadpool_info()), default=1)
 
 
-def table(rows: list[Measured]) -> pd.DataFrame:
+def table(rows: list[Measured]) -> "pd.DataFrame":
     """One line an index at one setting."""
+    import pandas as pd
+
     return pd.DataFrame([row.row() for row in rows])
 
 
-def sufficient(rows: pd.DataFrame, recall: float = 0.95) -> pd.Series:
+def sufficient(rows: "pd.DataFrame", recall: float = 0.95) -> "pd.Series":
     """Of one index at rising efforts, the first line that finds so much; where none does, the one that finds most.
 
     rows : a column ``recall``, one line an effort.
@@ -219,7 +228,7 @@ def sufficient(rows: pd.DataFrame, recall: float = 0.95) -> pd.Series:
     return rows.loc[enough.idxmax() if enough.any() else rows["recall"].idxmax()]
 
 
-def milliseconds_at(rows: pd.DataFrame, recall: float) -> float | None:
+def milliseconds_at(rows: "pd.DataFrame", recall: float) -> float | None:
     """Of a query that finds just so much, between the efforts around it; None where no effort finds as much.
 
     rows : of one index at rising efforts, columns ``recall, milliseconds``.

@@ -8,11 +8,15 @@ Here the gallery is told once, by itself, and each query joins it alone: answers
 published code puts all queries and the gallery into one pool, where queries help each other.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from helpers.search.neighbours import Gallery, at_least_one, check_asked, check_own_cosines, cosines
 from helpers.search.ranking import PAD, Ranking, rank
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 #: A candidate's neighbours are taken in when more than this part of them is there already.
 _OVERLAP = 2 / 3
@@ -59,6 +63,8 @@ def k_reciprocal(
         or neighbours that are too few, k1 or k2 below 1, k2 above k1 + 1, a weight outside 0 … 1.
     KeyError : an answer or a neighbour is not in the gallery.
     """
+    from scipy import sparse
+
     if not 0 <= original_weight <= 1:
         raise ValueError(f"original_weight must lie between 0 and 1, got {original_weight}")
     queries, gallery = check_asked(ranking, queries, gallery)
@@ -96,7 +102,7 @@ def k_reciprocal(
 
 def k_reciprocal_descriptions(
     gallery: np.ndarray, neighbours: Ranking, k1: int = 20, k2: int = 6, ids: np.ndarray | None = None
-) -> sparse.csr_array:
+) -> "sparse.csr_array":
     """float64 (n, n), sparse: what `k_reciprocal` describes each gallery picture by, V of the paper.
 
     Row *i* holds the weights, 1 in sum, of the pictures in the reciprocal set of picture *i*, averaged over it and its
@@ -119,8 +125,10 @@ def _half(k1: int) -> int:
     return int(np.around(k1 / 2))
 
 
-def _pattern(rows: np.ndarray, n: int) -> sparse.csr_array:
+def _pattern(rows: np.ndarray, n: int) -> "sparse.csr_array":
     """int64 (m, n), sparse: 1 where ``rows`` (m, k) names a column; padding is left out."""
+    from scipy import sparse
+
     where, _ = np.nonzero(rows != PAD)
     columns = rows[rows != PAD]
     return sparse.csr_array((np.ones(len(columns), np.int64), (where, columns)), shape=(len(rows), n))
@@ -130,13 +138,13 @@ def _with_self(nearest: np.ndarray) -> np.ndarray:
     return np.column_stack([np.arange(len(nearest)), nearest])
 
 
-def _reciprocal(nearest: np.ndarray, k: int) -> sparse.csr_array:
+def _reciprocal(nearest: np.ndarray, k: int) -> "sparse.csr_array":
     """R(p, k) for all of the gallery: the picture itself, and whoever is among its ``k`` nearest and has it so."""
     near = _pattern(_with_self(nearest[:, :k]), len(nearest))
     return near.multiply(near.T).tocsr()
 
 
-def _widened(sets: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
+def _widened(sets: "sparse.csr_array", half: "sparse.csr_array") -> "sparse.csr_array":
     """R*(p): the sets (m, n), and the half-sized sets of those members whose own are mostly within (equation 4)."""
     shared = (sets @ half.T).multiply(sets).tocsr()
     sizes = np.asarray(half.sum(axis=1)).ravel()
@@ -144,16 +152,20 @@ def _widened(sets: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array
     return sets + shared @ half
 
 
-def _weighed(sets: sparse.csr_array, vectors: np.ndarray, gallery: np.ndarray) -> sparse.csr_array:
+def _weighed(sets: "sparse.csr_array", vectors: np.ndarray, gallery: np.ndarray) -> "sparse.csr_array":
     """The sets (m, n) of ``vectors`` (m, d) as weights exp(-distance), 1 in sum (equation 7, scaled as in the code)."""
+    from scipy import sparse
+
     pairs = sets.tocoo()
     weights = np.exp(cosines(vectors, gallery, (pairs.row, pairs.col)) - 1)
     sums = np.bincount(pairs.row, weights, minlength=len(vectors))
     return sparse.csr_array((weights / sums[pairs.row], (pairs.row, pairs.col)), shape=sets.shape)
 
 
-def _plain(gallery: np.ndarray, nearest: np.ndarray, half: sparse.csr_array) -> sparse.csr_array:
+def _plain(gallery: np.ndarray, nearest: np.ndarray, half: "sparse.csr_array") -> "sparse.csr_array":
     """The gallery's descriptions before they are averaged, some rows at a time."""
+    from scipy import sparse
+
     sets = _reciprocal(nearest, nearest.shape[1])
     parts = [
         _weighed(_widened(sets[start : start + _ROWS], half), gallery[start : start + _ROWS], gallery)
@@ -162,13 +174,15 @@ def _plain(gallery: np.ndarray, nearest: np.ndarray, half: sparse.csr_array) -> 
     return sparse.vstack(parts, format="csr")
 
 
-def _averages(near: np.ndarray) -> sparse.csr_array:
+def _averages(near: np.ndarray) -> "sparse.csr_array":
     """float64 (n, n), sparse: a row takes the mean over the picture itself and those ``near`` (n, k2 - 1)."""
+    from scipy import sparse
+
     members = _pattern(_with_self(near), len(near))
     return (sparse.diags_array(1 / members.sum(axis=1)) @ members).tocsr()
 
 
-def _jaccard(own: sparse.csr_array, by_coordinate: sparse.csc_array, sums: np.ndarray) -> np.ndarray:
+def _jaccard(own: "sparse.csr_array", by_coordinate: "sparse.csc_array", sums: np.ndarray) -> np.ndarray:
     """float64 (n,): the Jaccard distance of a description (1, n) to all, of which it meets few."""
     met = by_coordinate[:, own.indices]
     shared = np.bincount(met.indices, np.minimum(met.data, np.repeat(own.data, np.diff(met.indptr))), len(sums))

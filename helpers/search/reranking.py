@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from joblib import cpu_count
 
 from helpers.features.keypoints import ACCIDENT, Keypoints, agreeing, fit_homography, match
 from helpers.search.ranking import PAD, Ranking
@@ -35,6 +34,8 @@ def verified(
     ValueError : not one query a row, ``depth`` below 1, or keypoints of two kinds.
     KeyError : an answer among the first ``depth`` has no keypoints in ``gallery``.
     """
+    from joblib import cpu_count
+
     if len(queries) != len(ranking) or depth < 1:
         raise ValueError(
             f"one query a row and a depth of at least 1: got {len(queries)} queries, {len(ranking)} rows, depth {depth}"

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.search.index import Index, check_k, open_index
@@ -21,6 +21,9 @@ from helpers.search.measuring import (
     standard_error,
 )
 from helpers.search.ranking import Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Vectors that are held out as queries, at most; of few vectors a tenth.
 HELD_OUT = 500
@@ -127,8 +130,10 @@ class Choice:
         return open_index(self.spec)
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One line a candidate; times are NaN where it was not built, and those of the sample where only that was."""
+        import pandas as pd
+
         columns = ("recall", "milliseconds", "milliseconds95", "per_second", "megabytes")
         lines = []
         for trial in self.trials:

@@ -8,7 +8,6 @@ and scaled (Philbin et al. 2007), most pictures are ruled out before RANSAC is a
 
 from collections.abc import Sequence
 
-import faiss
 import numpy as np
 
 from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
@@ -26,6 +25,8 @@ class VoteIndex:
     """
 
     def __init__(self, kind: str = "sift", links: int = 16, breadth: int = 32):
+        import faiss
+
         self.kind = kind
         self.width, self.binary = kind_of(kind).width, kind_of(kind).dtype is np.uint8
         if self.binary:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import paths
+from helpers import cli, paths
 from helpers.pictures.imageset import from_folder
-from helpers.search.engine import CARD, Engine, EngineFolderError, read_card
+from helpers.search.engine import CARD, Engine, EngineFolderError, UnopenedDescriber, read_card
 from helpers.search.index import IndexFileError
 from helpers.search.journal import NAME, Journal
 from helpers.search.live import LiveEngine
@@ -264,3 +264,23 @@ def test_a_journal_keeps_lineages_apart(tmp_path):
     with journal.writing() as writer:
         assert writer.next_id("a", 2) == 4 and writer.next_id("a", 9) == 9 and writer.next_id("b", 2) == 2
     journal.close()
+
+
+def test_remove_and_compact_do_not_open_the_describer(folder, capsys):
+    """`mean-colour` can't be opened by name, so a search is refused."""
+    assert cli.main(["remove", str(folder), "0", "4"]) == 0
+    assert cli.main(["compact", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith("2 changes written into the index, 3 pictures in all\n")
+    with pytest.raises(EngineFolderError, match="'mean-colour', which is not one that can be opened by name"):
+        Engine.load(folder)
+    assert [read_card(folder)[name] for name in ("describer", "fingerprint")] == ["mean-colour", "mean-colour-1"]
+    assert nearest(Engine.load(folder, MeanColour()), 0, k=3) == [1, 2, 3]
+
+
+def test_an_unopened_describer_refuses_to_describe(folder, pictures):
+    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
+        with pytest.raises(RuntimeError, match="loaded without its describer 'mean-colour'"):
+            live.add(from_folder(pictures))
+        with pytest.raises(RuntimeError, match="loaded without its describer 'mean-colour'"):
+            live.engine.query(next(pictures.rglob("*.png")))
+        assert live.changes == 0

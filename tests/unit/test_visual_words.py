@@ -176,7 +176,7 @@ class TestDescribers:
         found = VisualWords(encoding, learnt).describe(photos, cache=False)
         assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
         assert np.array_equal(VisualWords(encoding, learnt, batch_size=1).describe(photos, cache=False), found)
-        monkeypatch.setattr(keypoints, "cpu_count", lambda: 1)
+        monkeypatch.setattr("joblib.cpu_count", lambda: 1)
         assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 

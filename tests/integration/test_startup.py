@@ -1,0 +1,83 @@
+"""What a fresh process loads for a command, and that threads are limited in libraries that are loaded late."""
+
+import json
+import os
+import subprocess
+import sys
+
+from helpers import paths
+from helpers.pictures import samples
+from helpers.search.engine import Engine
+
+#: Prints, as JSON, which large packages are loaded after each step.
+LOADED = """
+import json, sys
+from contextlib import redirect_stdout
+
+LARGE = {
+    "sklearn", "scipy", "pandas", "tensorflow", "keras", "ray", "matplotlib", "openvino", "cv2", "faiss", "joblib",
+    "requests",
+}
+steps = {}
+
+def note(step):
+    steps[step] = sorted(LARGE & sys.modules.keys())
+
+from helpers import cli
+cli.parser()
+note("parser")
+engine, picture = sys.argv[1:]
+with redirect_stdout(sys.stderr):
+    for line in (["describers"], ["indexes"], ["remove", engine, "0"], ["compact", engine],
+                 ["search", picture, "-e", engine]):
+        assert cli.main(line) == 0, line
+        note(line[0])
+print(json.dumps(steps))
+"""
+
+LIMITED = """
+import json
+from threadpoolctl import threadpool_info
+from helpers.features.vocabulary import one_thread
+
+def threads():
+    return {library["user_api"]: library["num_threads"] for library in threadpool_info()}
+
+with one_thread():
+    first = threads()
+import sklearn.cluster
+between = threads()
+with one_thread():
+    second = threads()
+print(json.dumps([first, between, second]))
+"""
+
+
+def in_a_fresh_process(code, *arguments, **variables):
+    """What it prints, from JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(paths.ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_commands_load_only_what_they_use(own_cache, tmp_path):
+    photos = samples.photos().subset(range(0, 60, 10))
+    folder = Engine("hsv-histogram").fit(photos).save(tmp_path / "my.index")
+    # A picture that was not described before, so that the search computes.
+    steps = in_a_fresh_process(LOADED, folder, samples.photos().paths[61], LOOKALIKE_CACHE=str(own_cache))
+    assert steps.pop("search") == ["cv2"], "a color histogram is computed by OpenCV"
+    assert steps == {step: [] for step in ("parser", "describers", "indexes", "remove", "compact")}
+    assert len(Engine.load(folder)) == 5
+
+
+def test_one_thread_limits_libraries_that_are_loaded_later():
+    first, between, second = in_a_fresh_process(LIMITED, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    assert set(first.values()) == {1}
+    assert between["openmp"] == 2, "scikit-learn brings OpenMP"
+    assert set(second.values()) == {1} and "openmp" in second

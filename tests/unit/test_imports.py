@@ -1,0 +1,99 @@
+"""What starts quickly: importing a module of the project loads no large library, unless the module is about it."""
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from helpers import paths
+
+HELPERS = paths.ROOT / "helpers"
+MODULES = {
+    ".".join(path.relative_to(paths.ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(HELPERS.rglob("*.py"))
+}
+
+#: Packages that take a tenth of a second or more to import, or import one that does.
+LARGE = {
+    "IPython", "anywidget", "cv2", "dlib", "elasticsearch", "faiss", "fastapi", "ipywidgets", "joblib", "keras",
+    "matplotlib", "nbformat", "openvino", "pandas", "prometheus_client", "pydantic", "pymilvus", "ray", "requests",
+    "scipy", "sklearn", "starlette", "tensorflow", "usearch", "uvicorn",
+}  # fmt: skip
+
+#: Modules that exist for such a package; they are imported where they are used. Packages stand for all their modules.
+ABOUT_A_LIBRARY = {
+    "helpers.app",  # the web service
+    "helpers.show",  # figures, tables and widgets of the notebooks
+    "helpers.evaluation.classifiers",  # scikit-learn's
+    "helpers.networks.metric_losses",  # Keras layers and losses
+    "helpers.pictures.augmentation",  # Keras layers
+    "helpers.search.elastic",
+    "helpers.search.faiss",
+    "helpers.search.milvus",
+    "helpers.search.sklearn",
+    "helpers.search.usearch",
+}
+
+
+def is_light(module: str) -> bool:
+    parts = module.split(".")
+    return not any(".".join(parts[:end]) in ABOUT_A_LIBRARY for end in range(1, len(parts) + 1))
+
+
+def at_import(tree: ast.AST) -> Iterator[str]:
+    """Modules that are imported when the module itself is: not in functions, not for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                continue
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                yield from at_import(ast.Module(node.orelse, []))
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=module, names=names):
+                # `from helpers.search import exact` imports a module, `from helpers.paths import ROOT` a name.
+                yield from (full if (full := f"{module}.{name.name}") in MODULES else module for name in names)
+            case _:
+                yield from at_import(node)
+
+
+def problems(source: str) -> list[str]:
+    """Large packages, and modules of the project that are about one, which a source imports at once."""
+    return [
+        name
+        for name in at_import(ast.parse(source))
+        if (not is_light(name) if name.startswith("helpers") else name.split(".")[0] in LARGE)
+    ]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_light(name)])
+def test_a_module_imports_no_large_package(module):
+    assert problems(MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("module", sorted(ABOUT_A_LIBRARY))
+def test_the_exceptions_are_needed(module):
+    sources = [
+        path.read_text(encoding="utf-8") for name, path in MODULES.items() if f"{name}.".startswith(f"{module}.")
+    ]
+    assert any(problems(source) for source in sources)
+
+
+def test_the_test_notices():
+    for source in (
+        "import pandas as pd",
+        "from scipy.special import softmax",
+        "import matplotlib.pyplot as plt",
+        "try:\n    import cv2\nexcept ImportError:\n    cv2 = None",
+        "class A:\n    import faiss",
+        "from helpers.evaluation import classifiers, metrics",
+        "from helpers.show.grids import RIGHT",
+    ):
+        assert len(problems(source)) == 1, source
+    for source in (
+        "import numpy as np\nfrom helpers.evaluation import metrics",
+        "def f():\n    import pandas as pd",
+        "class A:\n    def f(self):\n        from sklearn.decomposition import PCA",
+        "if TYPE_CHECKING:\n    import keras",
+    ):
+        assert problems(source) == [], source
