@@ -13,7 +13,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.store import VectorStore, content_hash
+from helpers.features.store import VectorStore, content_hash, pixels_hash
 from helpers.networks import compiled, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.transfer import Halves, fingerprint
@@ -177,7 +177,7 @@ def vectors(
     elif found.ndim != 2:
         raise ValueError(f"{tail.name} gives maps {found.shape}; only vectors (n, dim) can be cached")
     elif len(maps):
-        keys = [_map_hash(one) for one in maps]
+        keys = [pixels_hash(one) for one in maps]
         with VectorStore(f"tail-{fingerprint(tail)[:16]}", found.shape[1]) as kept:
             known = kept.known(keys)
             first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
@@ -195,10 +195,3 @@ def _through_tail(tail: "keras.Model", maps: np.ndarray, rows: np.ndarray, batch
     """(place of the first row, what the model gives), batch by batch."""
     for start in range(0, len(rows), batch_size):
         yield start, tail.predict_on_batch(np.asarray(maps[rows[start : start + batch_size]], np.float32))
-
-
-def _map_hash(one: np.ndarray) -> bytes:
-    """16 bytes for the content of one map, or one vector."""
-    digest = hashlib.blake2b(f"{one.dtype.str} {one.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(one))
-    return digest.digest()
