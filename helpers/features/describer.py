@@ -116,17 +116,33 @@ class Describer(ABC):
                     kept.put([hashes[row] for row in rows], part)
             return kept.get(hashes)
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 (m, dim) of pictures that are already uint8 (height, width, 3) RGB; nothing is cached."""
-        vectors = np.empty((len(pictures), self.dim), np.float32)
-        self.prepare()
+    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
+        """float32 (m, dim) of pictures that are already uint8 (height, width, 3) RGB.
+
+        cache : keep the vectors by the content of the resized pictures, as `describe` keeps those of files. Use it
+            for pictures that are made again in the same way, such as augmented copies with a fixed seed.
+        """
+        vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
+        if not cache:
+            self.prepare()
         for start in range(0, len(pictures), self.batch_size):
             part = [
                 reading.resize(picture, self.size, self.resize_rule) for picture in pictures[start:][: self.batch_size]
             ]
-            vectors[start : start + len(part)] = self._vectors(np.stack(part))
+            vectors[start : start + len(part)] = self._kept_arrays(part) if cache else self._vectors(np.stack(part))
         self._tell(vectors, [f"picture {row}" for row in range(len(pictures))])
         return vectors
+
+    def _kept_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors of resized pictures, from the store, after what is missing there was computed."""
+        hashes = [store.pixels_hash(picture) for picture in pictures]
+        with store.VectorStore(self.fingerprint, self.dim) as kept:
+            known = kept.known(hashes)
+            missing = {h: picture for h, picture in zip(hashes, pictures, strict=True) if h not in known}
+            if missing:
+                self.prepare()
+                kept.put(list(missing), self._vectors(np.stack(list(missing.values()))))
+            return kept.get(hashes)
 
     def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:  # noqa: B027
         """What has to be said of finished vectors, computed or kept, such as that some are zero and why."""

@@ -6,21 +6,25 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.store import content_hash
+from helpers.features.store import VectorStore, content_hash, pixels_hash
 from helpers.networks import compiled, zoo
-from helpers.networks.compiled import KerasNetwork
+from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.transfer import Halves, fingerprint
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
 if TYPE_CHECKING:
     import keras
+
+#: Trunk → (its fingerprint, what computes it). Converting a trunk takes seconds, and several sets need the same one.
+_ready: "WeakKeyDictionary[keras.Model, tuple[str, KerasNetwork | CompiledNetwork]]" = WeakKeyDictionary()
 
 
 class FeatureMapError(OSError):
@@ -92,7 +96,7 @@ def _compute(images, halves: Halves, key: dict, batch_size, progress, part: Path
     done = part.stat().st_size // picture_bytes if part.is_file() else 0
     known = _known(part.parent, key, shape[1:])
     new = [row for row in range(done, len(images)) if key["pictures"][row] not in known]
-    computed = _through_trunk([images.paths[row] for row in new], halves, key["resize"], batch_size)
+    computed = _through_trunk([images.paths[row] for row in new], halves, key, batch_size)
     bar = tqdm(
         total=len(images), initial=done, desc=f"{halves.name} trunk · {images.name}", unit="picture",
         disable=None if progress else True,
@@ -124,11 +128,10 @@ def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
     return known
 
 
-def _through_trunk(paths, halves: Halves, resize, batch_size):
+def _through_trunk(paths, halves: Halves, key: dict, batch_size):
     """One map a picture, in order."""
-    prepare = zoo.preprocessing(halves.name)
-    trunk = compiled.fastest(lambda: KerasNetwork(halves.trunk, prepare, halves.size), f"{halves.name}-trunk")
-    for rows, maps in trunk.stream(reading.batches(paths, halves.size, resize, batch_size, strict=True)):
+    trunk = _network(halves, key["trunk"])
+    for rows, maps in trunk.stream(reading.batches(paths, halves.size, key["resize"], batch_size, strict=True)):
         with np.errstate(over="ignore"):  # said below, with the picture's name
             maps = maps.astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
@@ -140,17 +143,55 @@ def _through_trunk(paths, halves: Halves, resize, batch_size):
             yield one
 
 
-def vectors(tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalise: bool = True) -> np.ndarray:
+def _network(halves: Halves, fingerprint: str) -> KerasNetwork | CompiledNetwork:
+    """What computes the trunk. It is converted again only if the trunk's weights have changed."""
+    known, network = _ready.get(halves.trunk, (None, None))
+    if known != fingerprint:
+        # A weak key works only if the value does not refer to it: KerasNetwork does, so it is not kept.
+        prepare = zoo.preprocessing(halves.name)
+        network = compiled.fastest(lambda: KerasNetwork(halves.trunk, prepare, halves.size), f"{halves.name}-trunk")
+        if isinstance(network, CompiledNetwork):
+            _ready[halves.trunk] = fingerprint, network
+    return network
+
+
+def vectors(
+    tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalise: bool = True, cache: bool = False
+) -> np.ndarray:
     """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
 
     normalise : bring each vector to Euclidean length one, as describers do; see `transfer.warmed_up` for when not to.
         Of a model that gives maps, such as `Halves.places`, it has to be False.
+    cache : keep the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the model
+        (its layers and weights). Use it for a model that will be used again, not for every epoch of a training.
+
+    Raises
+    ------
+    ValueError : ``cache`` is set, and the model gives maps.
+    VectorStoreError : the vectors cannot be stored or read.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
-    for start in range(0, len(maps), batch_size):
-        part = np.asarray(maps[start : start + batch_size], np.float32)
-        found[start : start + len(part)] = tail.predict_on_batch(part)
+    if not cache:
+        for start, part in _through_tail(tail, maps, np.arange(len(maps)), batch_size):
+            found[start : start + len(part)] = part
+    elif found.ndim != 2:
+        raise ValueError(f"{tail.name} gives maps {found.shape}; only vectors (n, dim) can be cached")
+    elif len(maps):
+        keys = [pixels_hash(one) for one in maps]
+        with VectorStore(f"tail-{fingerprint(tail)[:16]}", found.shape[1]) as kept:
+            known = kept.known(keys)
+            first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+            missing = np.array(sorted(first.values()), np.int64)
+            for start, part in _through_tail(tail, maps, missing, batch_size):
+                kept.put([keys[row] for row in missing[start : start + len(part)]], part)
+            found = kept.get(keys)
     if normalise:
         length = np.linalg.norm(found, axis=1, keepdims=True)
         found /= np.where(length > 0, length, 1)
     return found
+
+
+def _through_tail(tail: "keras.Model", maps: np.ndarray, rows: np.ndarray, batch_size: int):
+    """(place of the first row, what the model gives), batch by batch."""
+    for start in range(0, len(rows), batch_size):
+        yield start, tail.predict_on_batch(np.asarray(maps[rows[start : start + batch_size]], np.float32))

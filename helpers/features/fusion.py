@@ -67,9 +67,9 @@ class Fused(Describer):
             vectors += [part.describe(images, **how) for part in self.parts[1:]]
         return self._fused(vectors)
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
         """See `Describer.describe_arrays`."""
-        return self.compute(pictures)
+        return self._fused([part.describe_arrays(pictures, cache=cache) for part in self.parts])
 
     def _fused(self, vectors: list[np.ndarray]) -> np.ndarray:
         shares = [share * length_one(part) for share, part in zip(self.shares, vectors, strict=True)]

@@ -72,9 +72,9 @@ class Projected(Wrapper):
         """See `Describer.describe`."""
         return self.projection(self.of.describe(images, cache=cache, strict=strict, progress=progress))
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
         """See `Describer.describe_arrays`."""
-        return self.projection(self.of.describe_arrays(pictures))
+        return self.projection(self.of.describe_arrays(pictures, cache=cache))
 
 
 def shipped(name: str, dim: int, whitening: float | None = None) -> Projected:

@@ -33,6 +33,13 @@ def content_hash(path: str | Path) -> bytes:
         return _UNREADABLE + os.fsencode(path)
 
 
+def pixels_hash(pixels: np.ndarray) -> bytes:
+    """16 bytes that stand for the shape, type and values of an array; never those of a file's content."""
+    digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16, person=b"pixels")
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
 class VectorStore:
     """The vectors of one describer; use it as a context manager.
 

@@ -5,6 +5,7 @@ Both starts here are closed formulas: `principal_axes` keeps the cosines as they
 already a learnt metric, the best without gradient descent, so a referee as well as a start.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,11 @@ from helpers.networks.samplers import PKSampler
 
 if TYPE_CHECKING:
     import keras
+
+#: Compiled models that `fit` may use again, the last used at the end. Keras traces the training step of each new model,
+#: which takes longer than training a head; seeds and rates need no new one.
+_compiled: "OrderedDict[tuple, tuple[keras.Model, keras.Model, tuple]]" = OrderedDict()
+_MOST_COMPILED = 8
 
 
 class LinearMap(NamedTuple):
@@ -152,28 +158,60 @@ def fit(
     """
     import keras
 
-    from helpers.networks.metric_losses import CosineClassifier, MarginSoftmaxLoss
+    from helpers.networks.metric_losses import MarginSoftmaxLoss
 
     keras.utils.set_random_seed(seed)
     classes, numbers = np.unique(labels, return_inverse=True)
+    on_classes = len(classes) if isinstance(loss, MarginSoftmaxLoss) else None
+    key = _key(start, on_classes, loss, metrics)
+    # Taken out while it is used, so that two threads never train the same model.
+    model, learning, used = _compiled.pop(key, None) or _learner(start, on_classes, loss, metrics)
+    try:
+        model.get_layer("embedding").set_weights([start.kernel])
+        if on_classes:
+            there = start.apply(vectors)
+            means = [there[numbers == number].mean(axis=0) for number in range(len(classes))]
+            learning.layers[-1].set_weights([np.stack(means, axis=1)])
+        learning.optimizer.learning_rate = rate
+        how = training.fit(
+            learning,
+            examples.arrays(start.centred(vectors), numbers),
+            name=name,
+            epochs=epochs,
+            seed=seed,
+            sampler=PKSampler(
+                numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch=batches_per_epoch
+            ),
+            score=training.last_epoch if score is None else lambda _: score(start.learnt(model)),
+            progress=False,
+        )
+        return start.learnt(model), how
+    finally:
+        _compiled[key] = model, learning, used
+        while len(_compiled) > _MOST_COMPILED:
+            _compiled.popitem(last=False)
+
+
+def _key(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
+    """What a traced training step depends on. The loss counts by identity and by its settings: both may change."""
+    import keras
+
+    plain = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
+    policy = keras.mixed_precision.dtype_policy().name
+    return start.kernel.shape, on_classes, id(loss), plain, tuple(map(id, metrics)), policy
+
+
+def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
+    """(head, the model that learns, what its key names by identity and therefore has to live as long)."""
+    import keras
+
+    from helpers.networks.metric_losses import CosineClassifier
+
     model = learning = head(start)
-    if isinstance(loss, MarginSoftmaxLoss):
-        learning = keras.Model(model.inputs, CosineClassifier(len(classes))(model.outputs[0]))
-        there = start.apply(vectors)
-        means = [there[numbers == number].mean(axis=0) for number in range(len(classes))]
-        learning.layers[-1].set_weights([np.stack(means, axis=1)])
-    learning.compile(keras.optimizers.Adam(rate), loss, metrics=list(metrics), jit_compile=False)
-    how = training.fit(
-        learning,
-        examples.arrays(start.centred(vectors), numbers),
-        name=name,
-        epochs=epochs,
-        seed=seed,
-        sampler=PKSampler(numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch=batches_per_epoch),
-        score=training.last_epoch if score is None else lambda _: score(start.learnt(model)),
-        progress=False,
-    )
-    return start.learnt(model), how
+    if on_classes:
+        learning = keras.Model(model.inputs, CosineClassifier(on_classes)(model.outputs[0]))
+    learning.compile(keras.optimizers.Adam(), loss, metrics=list(metrics), jit_compile=False)
+    return model, learning, (loss, *metrics)
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":

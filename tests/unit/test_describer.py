@@ -8,9 +8,10 @@ import pytest
 from helpers.features import describer as registry
 from helpers.features import store
 from helpers.features.colour_shape import ColourHistogram, Pixels
+from helpers.features.fusion import Fused
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet, concatenate, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning
+from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture
 
 
 class Counting(Pixels):
@@ -71,7 +72,6 @@ def test_a_killed_run_goes_on_where_it_was(own_cache, photos):
 
 @pytest.mark.parametrize("make", [Pixels, ColourHistogram])
 def test_all_ways_to_the_same_vectors(own_cache, photos, make):
-    from helpers.pictures.reading import read_picture
 
     cached = make().describe(photos)
     assert cached.dtype == np.float32 and cached.shape == (40, make().dim)
@@ -187,3 +187,38 @@ def test_vectors_come_back_in_the_order_asked_for(own_cache):
         assert kept.known([b"a", b"x"]) == {b"a"}
     with pytest.raises(store.VectorStoreError, match="vectors of 4 numbers, not 5"):
         store.VectorStore("d", 5)
+
+
+def test_arrays_are_kept_where_that_is_asked_for(own_cache, photos):
+    arrays = [read_picture(path) for path in photos.paths[:20]]
+    wanted = Counting().describe_arrays(arrays)
+    again = Counting()
+    assert np.array_equal(again.describe_arrays(arrays), wanted) and again.seen == 20, "not without cache"
+    # Stopped in the second batch of eight: the first one is kept.
+    with pytest.raises(KeyboardInterrupt):
+        Counting(limit=10).describe_arrays(arrays, cache=True)
+    rest = Counting()
+    assert np.array_equal(rest.describe_arrays(arrays, cache=True), wanted) and rest.seen == 12
+    last = Counting()
+    backwards = [*arrays[::-1], arrays[3]]
+    assert np.array_equal(last.describe_arrays(backwards, cache=True)[:20], wanted[::-1]) and last.seen == 0
+    # Other pixels, another setting and the file of the same picture are something else.
+    arrays[0] = 255 - arrays[0]
+    changed = last.describe_arrays(arrays, cache=True)
+    assert last.seen == 1 and not np.allclose(changed[0], wanted[0], atol=1e-3)
+    assert np.array_equal(changed[1:], wanted[1:])
+    last.describe(photos.subset([1]))
+    assert last.seen == 2
+    other = Counting(size=8)
+    assert np.array_equal(other.describe_arrays(arrays, cache=True), Counting(size=8).describe_arrays(arrays))
+    assert other.seen == 20
+    assert Counting().describe_arrays([], cache=True).shape == (0, last.dim)
+
+
+def test_arrays_of_describers_around_others_are_kept_by_those(own_cache, photos):
+    arrays = [read_picture(path) for path in photos.paths[:5]]
+    inside = Counting()
+    fused = Fused([inside, ColourHistogram()])
+    kept = fused.describe_arrays(arrays, cache=True)
+    assert np.allclose(fused.describe_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
+    assert np.allclose(fused.describe_arrays(arrays), kept, atol=1e-6) and inside.seen == 10

@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers import paths
 from helpers.features.feature_maps import FeatureMapError, feature_maps, vectors
-from helpers.networks import transfer
+from helpers.networks import compiled, transfer
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet, from_folder
 from helpers.pictures.reading import UnreadablePicture
@@ -249,3 +249,82 @@ def test_vectors_of_any_batch_size_and_length():
     unit = vectors(tail, maps)
     assert np.linalg.norm(unit, axis=1) == pytest.approx([1, 1, 1, 0, 1, 1, 1], abs=1e-5)
     assert np.allclose(unit * np.linalg.norm(raw, axis=1, keepdims=True), raw, atol=1e-5)
+
+
+def kept():
+    return sorted((paths.cache_dir() / "vectors").glob("tail-*.sqlite"))
+
+
+def test_cached_vectors_are_those_that_the_tail_gives(own_cache, monkeypatch):
+    tail = small().tail
+    maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
+    maps[5] = maps[1]
+    wanted = vectors(tail, maps, normalise=False)
+    assert not kept(), "only where it is asked for"
+    seen = []
+    monkeypatch.setattr(tail, "predict_on_batch", lambda part: seen.append(len(part)) or tail(part).numpy())
+    assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalise=False, cache=True), wanted[:4], atol=1e-6)
+    assert seen == [3, 1]
+    # Rows that are kept are not computed again, whatever stands beside them; equal maps are computed once.
+    assert np.allclose(vectors(tail, maps[::-1], normalise=False, cache=True), wanted[::-1], atol=1e-6)
+    assert seen == [3, 1, 2]
+    assert np.allclose(vectors(tail, maps, cache=True), vectors(small().tail, maps), atol=1e-6)
+    assert seen == [3, 1, 2] and len(kept()) == 1, "lengths are not part of what is kept"
+
+
+def test_what_changes_the_vectors_is_kept_apart(own_cache):
+    tail = small().tail
+    maps = np.random.default_rng(0).normal(size=(5, 4, 4, 8)).astype(np.float16)
+    before = vectors(tail, maps, cache=True)
+    tail.get_layer("learns").kernel.assign_add(np.random.default_rng(1).normal(size=(128, 6)))
+    after = vectors(tail, maps, cache=True)
+    assert np.allclose(after, vectors(tail, maps), atol=1e-6) and not np.allclose(after, before, atol=0.1)
+    assert len(kept()) == 2
+    maps[2] *= 2
+    assert np.allclose(vectors(tail, maps, cache=True), vectors(tail, maps), atol=1e-6)
+    wider = maps.astype(np.float32) + np.float32(1e-4)
+    assert np.allclose(vectors(tail, wider, cache=True), vectors(tail, wider), atol=1e-6)
+
+
+def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeypatch):
+    tail = small().tail
+    maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
+    real, seen = tail.predict_on_batch, []
+
+    def fails_in_the_third(part):
+        seen.append(len(part))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(part)
+
+    monkeypatch.setattr(tail, "predict_on_batch", fails_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        vectors(tail, maps, batch_size=2, cache=True)
+    assert np.allclose(vectors(tail, maps, batch_size=2, cache=True), vectors(small().tail, maps), atol=1e-6)
+    assert seen == [2, 2, 2, 2, 1]
+
+
+def test_maps_are_no_vectors_to_cache(own_cache):
+    halves = small()
+    maps = np.zeros((2, 4, 4, 8), np.float16)
+    assert vectors(halves.places, maps, normalise=False).shape == (2, 4, 4, 8)
+    with pytest.raises(ValueError, match="gives maps .*only vectors"):
+        vectors(halves.places, maps, normalise=False, cache=True)
+    assert vectors(halves.tail, maps[:0], cache=True).shape == (0, 6)
+
+
+def test_a_trunk_is_compiled_once_until_its_weights_change(own_cache, photos, monkeypatch):
+    built, real = [], compiled.fastest
+    monkeypatch.setattr(compiled, "fastest", lambda *given: built.append(given[1]) or real(*given))
+    halves = small()
+    compute(photos.subset([0]), halves)
+    compute(photos.subset([1]), halves)
+    assert built == ["resnet50-trunk"]
+    halves.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
+    changed = compute(photos.subset([2]), halves)
+    assert len(built) == 2
+    other = small()
+    other.trunk.set_weights(halves.trunk.get_weights())
+    for file in files():
+        file.unlink()
+    assert np.allclose(compute(photos.subset([2]), other), changed, rtol=2e-3, atol=1e-3) and len(built) == 3

@@ -178,3 +178,61 @@ def test_a_score_that_keeps_the_last_epoch(clouds):
     before = training.last_epoch(head)
     head.train_on_batch(vectors[:8].astype(np.float32), labels[:8])
     assert training.last_epoch(head) > before
+
+
+class Counted(SupConLoss):
+    """Counts how often Keras traces it; ``weight`` is part of the traced step."""
+
+    def __init__(self):
+        super().__init__()
+        self.traced, self.weight = [], 1.0
+
+    def call(self, y_true, y_pred):
+        self.traced.append(self.weight)
+        return self.weight * super().call(y_true, y_pred)
+
+
+def test_other_seeds_and_rates_use_the_traced_step_again_and_learn_the_same(own_cache, clouds):
+    vectors, labels = clouds
+    start, loss = principal_axes(vectors, 3), Counted()
+
+    def learnt(rate=0.01, seed=0):
+        return metric_heads.fit(
+            start, vectors, labels, loss, name="head", rate=rate, epochs=2, batches_per_epoch=2, seed=seed
+        )
+
+    learnt()
+    once = len(loss.traced)
+    reused, how = learnt(rate=0.02, seed=1)
+    assert len(loss.traced) == once, "not traced again"
+    # A new model finds the same training in the cache; without the cache, it learns the same.
+    metric_heads._compiled.clear()
+    assert (how.computed, learnt(rate=0.02, seed=1)[1].computed) == (2, 0)
+    training.forget("head")
+    fresh, how = learnt(rate=0.02, seed=1)
+    assert how.computed == 2 and len(loss.traced) == 2 * once
+    assert np.array_equal(fresh.kernel, reused.kernel)
+    assert not np.allclose(fresh.kernel, learnt()[0].kernel, atol=1e-4)
+
+
+def test_a_changed_loss_or_a_failed_training_leaves_nothing_behind(own_cache, clouds):
+    vectors, labels = clouds
+    start, loss = principal_axes(vectors, 3), Counted()
+
+    def learnt(name, **settings):
+        return metric_heads.fit(
+            start, vectors, labels, loss, name=name, rate=0.01, epochs=2, batches_per_epoch=2, **settings
+        )
+
+    wanted = learnt("before")[0].kernel
+    scores = iter([0.1])
+    with pytest.raises(StopIteration):
+        learnt("before-failed", score=lambda _: next(scores))
+    assert np.array_equal(learnt("after")[0].kernel, wanted)
+    traced = len(loss.traced)
+    loss.weight = 3.0
+    _, how = learnt("changed")
+    assert loss.traced[traced:] and set(loss.traced[traced:]) == {3.0}
+    loss.weight = 1.0
+    _, plain = learnt("unchanged")
+    assert how.table["loss"].iloc[1] > 2 * plain.table["loss"].iloc[1]
