@@ -25,7 +25,8 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.keypoints import Keypoints, extract_each, kind_of
+from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
+from helpers.features.store import content_hash
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -79,13 +80,55 @@ class Look:
             raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; take sift or rootsift")
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
-        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time."""
+        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time.
+
+        They are kept on disk by the files' content, so a second pass over the pictures extracts nothing.
+        """
+        failures: list[reading.UnreadablePicture] = []
         with tqdm(
             total=len(images), desc=f"{self.kind} · {images.name}", unit="picture", disable=None if progress else True
         ) as bar:
-            for rows, pixels in reading.batches(images, self.size, self.rule):
-                yield from extract_each(pixels, self.kind, self.limit)
+            for rows, found, _ in self.in_batches(images.paths, failures):
+                yield from found
                 bar.update(len(rows))
+        reading.warn_unreadable(failures, len(images))
+
+    def in_batches(
+        self,
+        files: Sequence[Path],
+        failures: list[reading.UnreadablePicture],
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
+        """Keypoints of files in order, in batches: rows, keypoints, and how many of them were extracted now.
+
+        Each batch is kept on disk before it is given, so a call that was killed continues.
+
+        Parameters
+        ----------
+        failures : gets the errors of files that can't be read; those are left out.
+
+        Raises
+        ------
+        UnreadablePicture : a file can't be read, and ``strict`` is set.
+        """
+        hashes = [content_hash(file) for file in files]
+        with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
+            for start in range(0, len(files), batch_size):
+                rows = range(start, min(start + batch_size, len(files)))
+                kept = store.get([hashes[row] for row in rows])
+                found = {row: kept[hashes[row]] for row in rows if hashes[row] in kept}
+                missing = [row for row in rows if row not in found]
+                pixels = reading.batches(
+                    [files[row] for row in missing], self.size, self.rule, batch_size, strict, failures=failures
+                )
+                for places, part in pixels:
+                    new = extract_each(part, store.extracted_kind, self.limit)
+                    store.put([hashes[missing[place]] for place in places], new)
+                    found |= {missing[place]: store.as_kind(one) for place, one in zip(places, new, strict=True)}
+                if found:
+                    there = sorted(found)
+                    yield there, [found[row] for row in there], len(set(missing) & set(there))
 
 
 @dataclass(frozen=True, eq=False)
