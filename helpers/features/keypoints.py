@@ -484,17 +484,18 @@ def agreeing(
     """
     if not len(here.points):
         return np.zeros(0, bool)
-    # As complex numbers, a turn and a scale are one product.
-    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
-    turn = np.radians(there.angles.astype(np.float64) - here.angles)
+    turn = (there.angles.astype(np.float64) - here.angles) % 360
     scale = np.log2(np.maximum(there.sizes, 1e-6) / np.maximum(here.sizes, 1e-6)).astype(np.float64)
-    moved = np.exp2(scale) * np.exp(1j * turn)
-    apart = q[None, :] - q[:, None]
-    off = np.abs(moved[:, None] * (p[None, :] - p[:, None]) - apart)
-    turned = np.abs(np.angle(np.exp(1j * (turn[None, :] - turn[:, None]))))
-    agree = off <= pixels + part * np.abs(apart)
-    agree &= turned <= np.radians(degrees)
+    turned = np.abs(turn[None, :] - turn[:, None])
+    agree = np.minimum(turned, 360 - turned) <= degrees
     agree &= np.abs(scale[None, :] - scale[:, None]) <= octaves
+    # Few pairs are left for what takes longest. As complex numbers, a turn and a scale are one product.
+    proposer, other = np.nonzero(agree)
+    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
+    moved = np.exp2(scale) * np.exp(1j * np.radians(turn))
+    apart = q[other] - q[proposer]
+    off = np.abs(moved[proposer] * (p[other] - p[proposer]) - apart)
+    agree[proposer, other] = off <= pixels + part * np.abs(apart)
     return agree[agree.sum(axis=1).argmax()]
 
 
