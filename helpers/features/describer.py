@@ -128,6 +128,21 @@ class Describer(ABC):
         self._tell(vectors, [f"picture {row}" for row in range(len(pictures))])
         return vectors
 
+    def describe_arrays_cached(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """`describe_arrays`, with vectors kept on disk by the pixels, batch by batch, as `describe` keeps those of files.
+
+        For pictures that have no file but come back at every run, such as changed copies.
+        """
+        hashes = [store.array_hash(picture) for picture in pictures]
+        with store.VectorStore(self.fingerprint, self.dim) as kept:
+            known = kept.known(hashes)
+            missing = {h: picture for h, picture in zip(hashes, pictures, strict=True) if h not in known}
+            contents = list(missing)
+            for start in range(0, len(contents), self.batch_size):
+                part = contents[start : start + self.batch_size]
+                kept.put(part, self.describe_arrays([missing[h] for h in part]))
+            return kept.get(hashes)
+
     def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:  # noqa: B027
         """What has to be said of finished vectors, computed or kept, such as that some are zero and why."""
 
