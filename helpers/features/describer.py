@@ -129,7 +129,7 @@ class Describer(ABC):
         return vectors
 
     def describe_arrays_cached(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """`describe_arrays`, with vectors kept on disk by the pixels, batch by batch, as `describe` keeps those of files.
+        """`describe_arrays`, with vectors kept on disk by the pixels, batch by batch.
 
         For pictures that have no file but come back at every run, such as changed copies.
         """

@@ -18,6 +18,7 @@ from threading import RLock
 
 import numpy as np
 import pandas as pd
+import sklearn
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import davies_bouldin_score
@@ -25,6 +26,7 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers import paths
+from helpers.features import results
 from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
 from helpers.features.store import content_hash
 from helpers.pictures import reading
@@ -260,7 +262,8 @@ def learn(
     """A vocabulary of some pictures; they must not be asked with later, or the score knows its answers.
 
     The pictures stream by twice: once to draw the descriptors that are clustered, once to count in how many pictures
-    each word occurs.
+    each word occurs. The vocabulary is kept on disk: a second call with the same descriptors, pictures and settings
+    learns nothing.
 
     Parameters
     ----------
@@ -275,7 +278,18 @@ def learn(
     look = look or Look()
     if drawn is None:
         drawn = draw(images, look, sample, seed, progress)
-    return _learn(drawn, images, words, look, dim, seed, progress)
+    key = {
+        "drawn": results.fingerprint(drawn), "pictures": [content_hash(path).hex() for path in images.paths],
+        "words": words, "look": asdict(look), "dim": dim, "seed": seed, **_clustering(),
+    }  # fmt: skip
+
+    def compute() -> dict[str, np.ndarray]:
+        learnt = _learn(drawn, images, words, look, dim, seed, progress)
+        return {name: getattr(learnt, name) for name in (*ARRAYS, "spread")}
+
+    found = results.cached("vocabulary", key, compute)
+    numbers = {name: found[name] for name in ARRAYS}
+    return Vocabulary(look, **numbers, spread=float(found["spread"]), learnt_from=images.name)
 
 
 def draw(
@@ -316,6 +330,20 @@ def compare_sizes(
     ------
     ValueError : fewer descriptors than words.
     """
+    sizes = [int(size) for size in sizes]
+    key = {
+        "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": judged, "seed": seed,
+        **_clustering(),
+    }  # fmt: skip
+    index = results.cached(
+        "vocabulary-sizes", key, lambda: {"index": _davies_bouldin(descriptors, sizes, dim, judged, seed)}
+    )["index"]
+    table = pd.DataFrame({"words": sizes, "davies_bouldin": index})
+    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+
+
+def _davies_bouldin(descriptors: np.ndarray, sizes: Sequence[int], dim: int, judged: int, seed: int) -> list[float]:
+    """See `compare_sizes`: one index a size."""
     rng = np.random.default_rng(seed)
     descriptors = descriptors[rng.permutation(len(descriptors))]
     held_back = min(judged, len(descriptors) // 5)
@@ -325,8 +353,12 @@ def compare_sizes(
     for size in sizes:
         assigned = _clustered(learnt, size, seed).predict(new)
         index.append(davies_bouldin_score(new, assigned))
-    table = pd.DataFrame({"words": list(sizes), "davies_bouldin": index})
-    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+    return index
+
+
+def _clustering() -> dict:
+    """What `_clustered` depends on beside its arguments, for the keys of kept results."""
+    return {"scikit-learn": sklearn.__version__, "epochs": EPOCHS, "least variance": LEAST_VARIANCE}
 
 
 def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:

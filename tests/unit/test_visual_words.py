@@ -36,6 +36,8 @@ LOOK = Look(limit=60, size=128)
 FRESH = """
 import sys, cv2
 from tests.unit.test_visual_words import keypoints, numbers
+
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 keypoints.cpu_count = lambda: int(sys.argv[1])
 cv2.setNumThreads(int(sys.argv[1]))
 print(numbers())
