@@ -55,6 +55,14 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def fresh_cache(tmp_path_factory):
+    """A cache of the module's own: what an earlier run kept there must not answer for code that has changed since."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def resnet50():
     """The real network; its weights are fetched once into the project's cache."""

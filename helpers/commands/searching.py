@@ -150,8 +150,8 @@ def _reranked(name: str, engine: "Engine", asked: "ImageSet", vectors: "np.ndarr
         depth = min(max(k, 50), len(index))
         found = index.search(vectors, depth)
         wanted = sorted({int(i) for i in found.ids.ravel() if i >= 0})
-        gallery = dict(zip(wanted, keypoints.extract_set(engine.gallery.subset(wanted)), strict=True))
-        return reranking.verified(found, keypoints.extract_set(asked), gallery, depth).head(k)
+        gallery = dict(zip(wanted, keypoints.extract_set(engine.gallery.subset(wanted), cache=False), strict=True))
+        return reranking.verified(found, keypoints.extract_set(asked, cache=False), gallery, depth).head(k)
     if index.metric != "cosine":
         raise CommandError(f"--rerank {name} wants an index by cosine, this is {index.spec}", USAGE)
     # Cosines have to be exact for what follows, which those of codes are not.

@@ -9,6 +9,7 @@ Sources: Q. McNemar, Note on the sampling error of the difference between correl
 T. Dietterich, Approximate statistical tests for comparing supervised classification learning algorithms, 1998.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import sklearn
 from scipy.stats import binom
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
@@ -29,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from helpers.evaluation.intervals import holm, wilson_interval
+from helpers.features import results
 
 FOLDS = 5
 
@@ -143,8 +146,7 @@ def study(
     for fusion, array in vectors.items():
         array = np.asarray(array)
         for name in names:
-            search = _search(name, len(train), folds, seed, jobs).fit(array[train], labels[train])
-            one = Fitted(_plain(search.best_params_), *(search.predict(array[part]) for part in (train, test)))
+            one, cv_accuracy = _fitted(name, array, labels, train, test, folds, seed, jobs)
             fitted[fusion, name] = one
             on_train, on_test = (labels[train] == one.train).mean(), (labels[test] == one.test).mean()
             precisions = [
@@ -152,11 +154,37 @@ def study(
                 for part, said in ((train, one.train), (test, one.test))
             ]
             rows.append(
-                (fusion, name, _told(one.settings), search.best_score_, on_train, precisions[0],
+                (fusion, name, _told(one.settings), cv_accuracy, on_train, precisions[0],
                  on_test, *wilson_interval(on_test, len(test)), precisions[1])
             )  # fmt: skip
     columns = ["fusion", "classifier", "settings", "cv accuracy", "train accuracy", "train precision"]
     return Study(pd.DataFrame(rows, columns=[*columns, "test accuracy", "low", "high", "test precision"]), fitted)
+
+
+def _fitted(
+    name: str, array: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, folds: int, seed: int,
+    jobs: int,
+) -> tuple[Fitted, float]:  # fmt: skip
+    """One classifier on one kind of vectors, tuned and fitted, and its accuracy in cross-validation.
+
+    Kept on disk by the vectors, labels, rows and settings, as all of it follows from them.
+    """
+    one = _known(name)
+    search = _search(name, len(train), folds, seed, jobs)
+    key = {
+        "vectors": results.fingerprint(array), "labels": results.fingerprint(labels),
+        "train": results.fingerprint(train), "test": results.fingerprint(test), "folds": folds, "seed": seed,
+        "classifier": one.make.__name__, "fixed": one.fixed, "grid": search.param_grid, "scaled": one.scaled,
+        "scikit-learn": sklearn.__version__,
+    }  # fmt: skip
+
+    def compute() -> dict[str, np.ndarray]:
+        search.fit(array[train], labels[train])
+        said = {part: search.predict(array[rows]) for part, rows in (("train", train), ("test", test))}
+        return {"settings": json.dumps(_plain(search.best_params_)), "cv accuracy": search.best_score_, **said}
+
+    found = results.cached("classifier", key, compute)
+    return Fitted(json.loads(str(found["settings"])), found["train"], found["test"]), float(found["cv accuracy"])
 
 
 def out_of_fold(
@@ -176,11 +204,11 @@ def out_of_fold(
     ------
     As `study`.
     """
-    labels = np.asarray(labels)
+    labels, vectors = np.asarray(labels), np.asarray(vectors)
     _checked_vectors(vectors, labels, "training vectors")
     _checked_labels(labels, folds)
     return cross_val_predict(
-        _known(name).build(seed, **settings), np.asarray(vectors), labels, cv=_dealt(folds, seed), method="predict"
+        _known(name).build(seed, **settings), vectors, labels, cv=_dealt(folds, seed), method="predict"
     )
 
 

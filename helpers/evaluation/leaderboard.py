@@ -176,7 +176,7 @@ def _markdown(board: "pd.DataFrame") -> str:
     ]
     # Scores of other numbers of queries or pictures don't compare: they get a table of their own.
     alike = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
-    groups = sorted(board.groupby(alike), key=lambda g: (g[0][0] != "sample", *g[0][1:]))
+    groups = sorted(_grouped(_rows(board), alike).items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
     for (profile, dataset, protocol, n_queries, n_gallery, n_distractors), rows in groups:
         parts.append(f"## {dataset}: {protocol}\n")
         parts.append(
@@ -186,35 +186,51 @@ def _markdown(board: "pd.DataFrame") -> str:
     return "\n".join(parts)
 
 
-def _table(rows: "pd.DataFrame") -> str:
-    import pandas as pd
+def _rows(board: "pd.DataFrame") -> list[dict]:
+    """The rows as dictionaries: every call of `record` makes all tables, which pandas takes ten times as long for."""
+    columns = [board[name].tolist() for name in COLUMNS]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    metrics = [metric for metric in _SHOWN if (rows["metric"] == metric).any()]
-    best = {metric: rows.loc[rows["metric"] == metric, "value"].max() for metric in metrics}
-    groups = rows.groupby(["describer", "weights", "dim", "index"])
-    methods = [(key, group.set_index("metric")) for key, group in groups]
+
+def _grouped(rows: list[dict], names: list[str]) -> dict[tuple, list[dict]]:
+    """Values of some columns → the rows that have them, in the order of the rows."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
+
+
+def _table(rows: list[dict]) -> str:
+    there = {row["metric"] for row in rows}
+    metrics = [metric for metric in _SHOWN if metric in there]
+    best = {metric: max(row["value"] for row in rows if row["metric"] == metric) for metric in metrics}
+    groups = _grouped(rows, ["describer", "weights", "dim", "index"])
+    methods = [(key, {row["metric"]: row for row in group}, group[0]) for key, group in sorted(groups.items())]
+
+    def last_score(method) -> float:
+        _, by_metric, _ = method
+        return by_metric[metrics[-1]]["value"] if metrics and metrics[-1] in by_metric else -np.inf
+
     # Best first; a method without that metric (a ranking too short for it) comes last.
-    methods.sort(key=lambda method: -method[1]["value"].get(metrics[-1], -np.inf) if metrics else 0)
+    methods.sort(key=lambda method: -last_score(method))
     lines = [
         "| describer | weights | dim | index | " + " | ".join(metrics) + " | pictures/s | ms/query |",
         "| --- | --- | --- | --- |" + " --- |" * (len(metrics) + 2),
     ]
-    for (describer, weights, dim, index), table in methods:
-        cells = [_cell(table.loc[metric], best[metric]) if metric in table.index else "" for metric in metrics]
-        measured = [table.iloc[0][cost] for cost in ("describe_ips", "query_ms")]
-        costs = ["" if pd.isna(cost) else f"{cost:g}" for cost in measured]
+    for (describer, weights, dim, index), by_metric, first in methods:
+        cells = [_cell(by_metric[metric], best[metric]) if metric in by_metric else "" for metric in metrics]
+        measured = [first[cost] for cost in ("describe_ips", "query_ms")]
+        costs = ["" if np.isnan(cost) else f"{cost:g}" for cost in measured]
         # A bar would end the cell.
         names = [str(name).replace("|", "\\|") for name in (describer, weights, dim, index)]
         lines.append("| " + " | ".join(names + cells + costs) + " |")
     for bound in ("chance", "ceiling"):
-        values = [rows.loc[rows["metric"] == metric, bound].iloc[0] for metric in metrics]
+        values = [next(row[bound] for row in rows if row["metric"] == metric) for metric in metrics]
         lines.append(f"| *{bound}* | | | | " + " | ".join(f"*{value:.3f}*" for value in values) + " | | |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: "pd.Series", best: float) -> str:
-    import pandas as pd
-
+def _cell(row: dict, best: float) -> str:
     value = f"{row['value']:.3f}"
     shown = f"**{value}**" if row["value"] == best else value
-    return shown if pd.isna(row["low"]) else f"{shown} [{row['low']:.3f}, {row['high']:.3f}]"
+    return shown if np.isnan(row["low"]) else f"{shown} [{row['low']:.3f}, {row['high']:.3f}]"

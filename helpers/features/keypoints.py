@@ -9,14 +9,21 @@ it out; and the one in mahotas does not survive a turn: in a picture turned by 9
 keypoints have themselves as their nearest, against about nine of ten of the kinds here.
 """
 
+import hashlib
+import json
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from helpers import paths
+from helpers.features.store import BlobStore, content_hash, pixels_hash
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import UnreadablePicture, read_picture, resize, warn_unreadable
 
@@ -198,12 +205,98 @@ def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoi
     )
 
 
+class KeypointStore(BlobStore):
+    """Keypoints on disk by content, one SQLite file for each way of finding them; use it as a context manager.
+
+    SIFT and RootSIFT share a file: RootSIFT is computed from what SIFT gives when it is read.
+
+    Parameters
+    ----------
+    kind, limit : see `extract`.
+    pixels : how pictures were prepared, as plain JSON, such as ``{"longest": 640}``. Part of the file's name, so
+        keypoints of other settings are never returned.
+    folder : where the file lives; the cache's ``keypoints`` by default.
+
+    Raises
+    ------
+    VectorStoreError : the file is damaged, or the disk is full.
+    """
+
+    _what = "keypoints"
+
+    def __init__(self, kind: str, limit: int, pixels: dict, folder: Path | None = None):
+        kind_of(kind)
+        self.kind = kind
+        import cv2
+
+        self._base = "sift" if kind == "rootsift" else kind
+        key = {
+            "format": 1, "kind": self._base, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
+            "least side": LEAST_SIDE,
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        super().__init__((folder or paths.cache_dir() / "keypoints") / f"{self._base}-{digest}.sqlite")
+
+    @property
+    def extracted_kind(self) -> str:
+        """The kind to extract and `put`: SIFT for RootSIFT."""
+        return self._base
+
+    def get(self, pictures: Iterable[bytes]) -> dict[bytes, Keypoints]:
+        """Content hash → keypoints of the store's kind, for those that are stored."""
+        return {picture: self.as_kind(_unpacked(self._base, blob)) for picture, blob in self._get(pictures)}
+
+    def put(self, pictures: Sequence[bytes], found: Sequence[Keypoints]) -> None:
+        """Store keypoints of `extracted_kind`, all or none; those that are already stored stay.
+
+        Raises
+        ------
+        ValueError : keypoints of another kind, or not as many as hashes.
+        VectorStoreError : the disk is full, or the file can't be written any more.
+        """
+        for one in found:
+            if one.kind != self._base:
+                raise ValueError(f"the store holds {self._base} keypoints, got {one.kind}")
+        self._put([(picture, _packed(one)) for picture, one in zip(pictures, found, strict=True)])
+
+    def as_kind(self, found: Keypoints) -> Keypoints:
+        """Keypoints of `extracted_kind` as the store's kind."""
+        if found.kind == self.kind:
+            return found
+        return replace(found, kind=self.kind, descriptors=root(found.descriptors))
+
+
+#: Number of keypoints, height, width, and whether real descriptors are stored as bytes.
+_HEADER = struct.Struct("<3I?")
+
+
+def _packed(found: Keypoints) -> bytes:
+    """`Keypoints` as bytes. SIFT's descriptors are whole numbers from 0 to 255, which take a quarter as uint8."""
+    descriptors = found.descriptors
+    small = descriptors.dtype == np.float32 and np.array_equal(descriptors.astype(np.uint8), descriptors)
+    columns = [found.points, found.sizes, found.angles, found.responses]
+    parts = [np.asarray(column, "<f4").tobytes() for column in columns]
+    kept = descriptors.astype(np.uint8) if small else descriptors
+    return b"".join([_HEADER.pack(len(found), *found.shape, small), *parts, np.ascontiguousarray(kept).tobytes()])
+
+
+def _unpacked(kind: str, blob: bytes) -> Keypoints:
+    count, height, width, small = _HEADER.unpack_from(blob)
+    numbers = np.frombuffer(blob, "<f4", 5 * count, _HEADER.size).astype(np.float32)
+    points, sizes, angles, responses = np.split(numbers, [2 * count, 3 * count, 4 * count])
+    dtype = KINDS[kind].dtype
+    kept = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
+    descriptors = kept.astype(dtype).reshape(count, KINDS[kind].width)
+    return Keypoints(kind, points.reshape(count, 2), sizes, angles, responses, descriptors, (height, width))
+
+
 def extract_each(
     pictures: Iterable[np.ndarray],
     kind: str = "sift",
     limit: int = 500,
     workers: int | None = None,
     then: Callable[[Keypoints], Any] | None = None,
+    cache: bool = False,
 ) -> list:
     """`extract` of several pictures, on all cores; the result does not depend on their number.
 
@@ -211,7 +304,11 @@ def extract_each(
     ----------
     workers : threads; by default one a core. OpenCV does not hold Python's lock while it works.
     then : what is made of the keypoints of each, in the same thread; without it, they themselves.
+    cache : keep the keypoints on disk by the pixels, and read those that are there.
     """
+    if cache:
+        found = _extract_kept(list(pictures), kind, limit, workers)
+        return found if then is None else [then(one) for one in found]
 
     from joblib import cpu_count
 
@@ -223,40 +320,88 @@ def extract_each(
         return list(pool.map(one, pictures))
 
 
+def _extract_kept(pictures: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
+    hashes = [pixels_hash(np.asarray(picture)) for picture in pictures]
+    with KeypointStore(kind, limit, {"source": "array"}) as store:
+        found = store.get(hashes)
+        missing = {h: picture for h, picture in zip(hashes, pictures, strict=True) if h not in found}
+        if missing:
+            new = extract_each(missing.values(), store.extracted_kind, limit, workers)
+            store.put(list(missing), new)
+            found |= {h: store.as_kind(one) for h, one in zip(missing, new, strict=True)}
+    return [found[h] for h in hashes]
+
+
 def extract_set(
-    images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
+    images: ImageSet,
+    kind: str = "sift",
+    limit: int = 500,
+    longest: int | None = None,
+    progress: bool = True,
+    cache: bool = True,
 ) -> list[Keypoints]:
     """`extract` of every picture of a set, in its order, on all cores.
 
-    A picture that can't be read has no keypoints, after one `UnreadablePictureWarning` that counts and names them all.
+    Keypoints are kept on disk by the files' content, batch by batch: a second call extracts nothing, and a call that
+    was killed continues. A picture that can't be read has no keypoints, after one `UnreadablePictureWarning` that
+    counts and names them all.
 
     Parameters
     ----------
     longest : in pixels: pictures with a longer side are made smaller.
+    cache : False reads and writes no file of keypoints.
     """
     from joblib import cpu_count
 
-    failures = []
+    failures: list[UnreadablePicture] = []
+    with ExitStack() as stack:
+        store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
+        hashes = [content_hash(path) for path in images.paths] if cache else []
+        kept = store.get(hashes) if cache else {}
+        found = [kept.get(h) for h in hashes] if cache else [None] * len(images)
+        missing = [row for row, one in enumerate(found) if one is None]
+        extracted_kind = store.extracted_kind if cache else kind
 
-    def find(path):
-        try:
-            picture = read_picture(path)
-        except UnreadablePicture as error:
-            failures.append(error)
-            return extract(np.zeros((1, 1), np.uint8), kind, limit)
-        if longest and max(picture.shape[:2]) > longest:
-            height, width = (max(1, round(side * longest / max(picture.shape[:2]))) for side in picture.shape[:2])
-            picture = resize(picture, (height, width))
-        return extract(picture, kind, limit)
+        def find(row: int) -> Keypoints | None:
+            picture = _picture(images.paths[row], longest, failures)
+            return None if picture is None else extract(picture, extracted_kind, limit)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        found = tqdm(
-            pool.map(find, images.paths), desc=f"{kind} · {images.name}", total=len(images), unit="picture",
-            disable=None if progress else True,
+        pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
+        bar = stack.enter_context(
+            tqdm(
+                total=len(missing), desc=f"{kind} · {images.name}", unit="picture",
+                disable=None if progress and missing else True,
+            )
         )  # fmt: skip
-        found = list(found)
+        # A batch at a time, so that a call that is killed loses one batch only.
+        for start in range(0, len(missing), _KEPT_TOGETHER):
+            rows = missing[start : start + _KEPT_TOGETHER]
+            new = {row: one for row, one in zip(rows, pool.map(find, rows), strict=True) if one is not None}
+            if cache:
+                store.put([hashes[row] for row in new], list(new.values()))
+                new = {row: store.as_kind(one) for row, one in new.items()}
+            for row in rows:
+                found[row] = new[row] if row in new else extract(np.zeros((1, 1), np.uint8), kind, limit)
+            bar.update(len(rows))
     warn_unreadable(sorted(failures, key=str), len(images))
     return found
+
+
+#: Pictures whose keypoints are stored in one transaction.
+_KEPT_TOGETHER = 32
+
+
+def _picture(path: Path, longest: int | None, failures: list[UnreadablePicture]) -> np.ndarray | None:
+    """The pixels of a file, made smaller where they must be; None, and the error in ``failures``, if unreadable."""
+    try:
+        picture = read_picture(path)
+    except UnreadablePicture as error:
+        failures.append(error)
+        return None
+    if longest and max(picture.shape[:2]) > longest:
+        height, width = (max(1, round(side * longest / max(picture.shape[:2]))) for side in picture.shape[:2])
+        picture = resize(picture, (height, width))
+    return picture
 
 
 def root(descriptors: np.ndarray) -> np.ndarray:
@@ -351,17 +496,18 @@ def agreeing(
     """
     if not len(here.points):
         return np.zeros(0, bool)
-    # As complex numbers, a turn and a scale are one product.
-    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
-    turn = np.radians(there.angles.astype(np.float64) - here.angles)
+    turn = (there.angles.astype(np.float64) - here.angles) % 360
     scale = np.log2(np.maximum(there.sizes, 1e-6) / np.maximum(here.sizes, 1e-6)).astype(np.float64)
-    moved = np.exp2(scale) * np.exp(1j * turn)
-    apart = q[None, :] - q[:, None]
-    off = np.abs(moved[:, None] * (p[None, :] - p[:, None]) - apart)
-    turned = np.abs(np.angle(np.exp(1j * (turn[None, :] - turn[:, None]))))
-    agree = off <= pixels + part * np.abs(apart)
-    agree &= turned <= np.radians(degrees)
+    turned = np.abs(turn[None, :] - turn[:, None])
+    agree = np.minimum(turned, 360 - turned) <= degrees
     agree &= np.abs(scale[None, :] - scale[:, None]) <= octaves
+    # Few pairs are left for what takes longest. As complex numbers, a turn and a scale are one product.
+    proposer, other = np.nonzero(agree)
+    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
+    moved = np.exp2(scale) * np.exp(1j * np.radians(turn))
+    apart = q[other] - q[proposer]
+    off = np.abs(moved[proposer] * (p[other] - p[proposer]) - apart)
+    agree[proposer, other] = off <= pixels + part * np.abs(apart)
     return agree[agree.sum(axis=1).argmax()]
 
 

@@ -42,11 +42,31 @@ def gem(maps: np.ndarray, exponent: float = GEM_EXPONENT) -> np.ndarray:
     """
     if not exponent > 0:
         raise ValueError(f"the exponent must be positive, got {exponent}")
-    answers = np.maximum(maps, 0, dtype=np.float32)
-    # By the strongest answer, so that no power overflows or vanishes.
-    strongest = answers.max(axis=(1, 2), keepdims=True)
-    shares = answers / np.where(strongest > 0, strongest, 1)
-    return (shares**exponent).mean(axis=(1, 2)) ** (1 / exponent) * strongest[:, 0, 0]
+    found = np.empty((len(maps), maps.shape[3]), np.float32)
+    # One map at a time stays in the processor's cache: a batch of early maps takes four times as long.
+    for row, one in enumerate(maps):
+        answers = np.maximum(one, 0, dtype=np.float32)
+        # By the strongest answer, so that no power overflows or vanishes.
+        strongest = answers.max(axis=(0, 1))
+        answers /= np.where(strongest > 0, strongest, 1)
+        found[row] = _power(answers, exponent).mean(axis=(0, 1)) ** (1 / exponent) * strongest
+    return found
+
+
+def _power(numbers: np.ndarray, exponent: float) -> np.ndarray:
+    """``numbers**exponent``; a small whole exponent by products, which takes a tenth of the time."""
+    if exponent != int(exponent) or exponent > 16:
+        return numbers**exponent
+    power = None
+    left = int(exponent)
+    square = numbers
+    while left:
+        if left & 1:
+            power = square if power is None else power * square
+        left >>= 1
+        if left:
+            square = square * square
+    return power
 
 
 def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:

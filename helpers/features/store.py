@@ -8,8 +8,9 @@ import hashlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -40,7 +41,108 @@ def pixels_hash(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-class VectorStore:
+class BlobStore:
+    """One SQLite file of bytes by content hash, what `VectorStore` and the store of keypoints have in common.
+
+    Parameters
+    ----------
+    path : of the file; its folder is made.
+
+    A folder that can't be written to is no reason to compute nothing: everything is then kept in memory for this one
+    run, after a warning that says so.
+
+    Raises
+    ------
+    VectorStoreError : the file is damaged (then also when it is read), or the disk is full.
+    """
+
+    #: What error messages call the content.
+    _what = "vectors"
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self._prepare(sqlite3.connect(self.path, timeout=120))
+        except VectorStoreError:
+            raise
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                raise self._damaged(error) from error
+            reason = error
+        except OSError as error:
+            reason = error
+        if "full" in str(reason):
+            raise self._failed(reason) from reason
+        warnings.warn(
+            f"{self.path} can't be written ({reason}): {self._what} are computed but not kept. "
+            "Set LOOKALIKE_CACHE to a folder that can be written.",
+            stacklevel=5,
+        )
+        return self._prepare(sqlite3.connect(":memory:"))
+
+    def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        with database:
+            database.execute("CREATE TABLE IF NOT EXISTS vectors (picture BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
+        # is taken back tells before hours of work.
+        database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
+        database.rollback()
+        return database
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        return self._database.execute("SELECT count(*) FROM vectors").fetchone()[0]
+
+    def known(self, pictures: Iterable[bytes]) -> set[bytes]:
+        """Those of the content hashes whose vectors are stored."""
+        return {picture for picture, _ in self._select("picture, 0", pictures)}
+
+    def _get(self, pictures: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """(content hash, bytes) of those that are stored, in no order."""
+        return self._select("picture, vector", pictures)
+
+    def _put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store (content hash, bytes), all or none; what is already there stays."""
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise self._failed(error) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> VectorStoreError:
+        return VectorStoreError(
+            f"{self.path} is damaged ({error}). Delete it; its {self._what} will be computed again."
+        )
+
+    def _failed(self, error: Exception) -> VectorStoreError:
+        return VectorStoreError(
+            f"{self.path} can't be written: {error}. What was stored before is kept. "
+            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again: it goes on from there."
+        )
+
+    def _select(self, columns: str, pictures: Iterable[bytes]):
+        pictures = list(dict.fromkeys(pictures))
+        for start in range(0, len(pictures), _CHUNK):
+            part = pictures[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            try:
+                yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)
+            except sqlite3.DatabaseError as error:
+                raise self._damaged(error) from error
+
+
+class VectorStore(BlobStore):
     """The vectors of one describer; use it as a context manager.
 
     Parameters
@@ -60,55 +162,15 @@ class VectorStore:
 
     def __init__(self, fingerprint: str, dim: int, folder: Path | None = None):
         self.dim = dim
-        self.path = (folder or paths.cache_dir() / "vectors") / f"{fingerprint}.sqlite"
-        self._database = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self._prepare(sqlite3.connect(self.path, timeout=120))
-        except VectorStoreError:
-            raise
-        except sqlite3.DatabaseError as error:
-            if not isinstance(error, sqlite3.OperationalError):
-                raise self._damaged(error) from error
-            reason = error
-        except OSError as error:
-            reason = error
-        if "full" in str(reason):
-            raise self._failed(reason) from reason
-        warnings.warn(
-            f"{self.path} can't be written ({reason}): vectors are computed but not kept. "
-            "Set LOOKALIKE_CACHE to a folder that can be written.",
-            stacklevel=4,
-        )
-        return self._prepare(sqlite3.connect(":memory:"))
+        super().__init__((folder or paths.cache_dir() / "vectors") / f"{fingerprint}.sqlite")
 
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
-        with database:
-            database.execute("CREATE TABLE IF NOT EXISTS vectors (picture BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-        # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
-        # is taken back tells before hours of work.
-        database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
-        database.rollback()
+        database = super()._prepare(database)
         row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
         if row and row[0] != 4 * self.dim:
             database.close()
             raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it.")
         return database
-
-    def __enter__(self) -> "VectorStore":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._database.close()
-
-    def __len__(self) -> int:
-        return self._database.execute("SELECT count(*) FROM vectors").fetchone()[0]
-
-    def known(self, pictures: Iterable[bytes]) -> set[bytes]:
-        """Those of the content hashes whose vectors are stored."""
-        return {picture for picture, _ in self._select("picture, 0", pictures)}
 
     def get(self, pictures: Sequence[bytes]) -> np.ndarray:
         """float32 (n, dim) in the order asked for; a row of NaN for a picture that is not stored."""
@@ -116,7 +178,7 @@ class VectorStore:
         rows: dict[bytes, list[int]] = {}
         for row, picture in enumerate(pictures):
             rows.setdefault(picture, []).append(row)
-        for picture, vector in self._select("picture, vector", rows):
+        for picture, vector in self._get(rows):
             vectors[rows[picture]] = np.frombuffer(vector, "<f4")
         return vectors
 
@@ -130,32 +192,4 @@ class VectorStore:
         vectors = np.ascontiguousarray(vectors, dtype="<f4")
         if vectors.shape != (len(pictures), self.dim):
             raise ValueError(f"expected vectors of shape {(len(pictures), self.dim)}, got {vectors.shape}")
-        try:
-            with self._database:
-                self._database.executemany(
-                    "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                    ((picture, vector.tobytes()) for picture, vector in zip(pictures, vectors, strict=True)),
-                )
-        except sqlite3.OperationalError as error:
-            raise self._failed(error) from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> VectorStoreError:
-        return VectorStoreError(f"{self.path} is damaged ({error}). Delete it; its vectors will be computed again.")
-
-    def _failed(self, error: Exception) -> VectorStoreError:
-        return VectorStoreError(
-            f"{self.path} can't be written: {error}. What was stored before is kept. "
-            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again: it goes on from there."
-        )
-
-    def _select(self, columns: str, pictures: Iterable[bytes]):
-        pictures = list(dict.fromkeys(pictures))
-        for start in range(0, len(pictures), _CHUNK):
-            part = pictures[start : start + _CHUNK]
-            marks = ",".join("?" * len(part))
-            try:
-                yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)
-            except sqlite3.DatabaseError as error:
-                raise self._damaged(error) from error
+        self._put((picture, vector.tobytes()) for picture, vector in zip(pictures, vectors, strict=True))

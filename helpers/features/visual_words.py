@@ -7,8 +7,10 @@ Perronnin, Sánchez & Mensink 2010.
 
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -170,6 +172,36 @@ class VisualWords(Describer):
                 pixels, look.kind, look.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
             )
         return np.stack(found)
+
+    def _stream(self, files, images, strict, progress, failures):
+        """See `Describer._stream`. All encodings share the keypoints that are kept on disk.
+
+        Only batches whose keypoints were all extracted now count for ``pictures_per_second``.
+        """
+        if not files:
+            return
+        from joblib import cpu_count
+        from tqdm.auto import tqdm
+
+        encode = ENCODINGS[self.encoding].encode
+        with (
+            tqdm(
+                total=len(files), desc=f"{self.name} · {images.name}", unit="picture",
+                disable=None if progress else True,
+            ) as bar,
+            ThreadPoolExecutor(cpu_count()) as pool,
+        ):  # fmt: skip
+            start = perf_counter()
+            for rows, found, extracted in self.vocabulary.look.in_batches(files, failures, self.batch_size, strict):
+                with one_thread():
+                    vectors = list(pool.map(lambda one: encode(one.descriptors, self.vocabulary), found))
+                vectors = self._finished(np.stack(vectors), len(rows))
+                if extracted == len(rows):
+                    self.seconds += perf_counter() - start
+                    self.computed += len(rows)
+                bar.update(len(rows))
+                yield np.array(rows), vectors
+                start = perf_counter()
 
     def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         if text := count_without(vectors, names, "no keypoints were found"):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.keypoints import Keypoints, extract_each, kind_of
+from helpers.features import results
+from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
+from helpers.features.store import content_hash
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -82,13 +85,55 @@ class Look:
             raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; take sift or rootsift")
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
-        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time."""
+        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time.
+
+        They are kept on disk by the files' content, so a second pass over the pictures extracts nothing.
+        """
+        failures: list[reading.UnreadablePicture] = []
         with tqdm(
             total=len(images), desc=f"{self.kind} · {images.name}", unit="picture", disable=None if progress else True
         ) as bar:
-            for rows, pixels in reading.batches(images, self.size, self.rule):
-                yield from extract_each(pixels, self.kind, self.limit)
+            for rows, found, _ in self.in_batches(images.paths, failures):
+                yield from found
                 bar.update(len(rows))
+        reading.warn_unreadable(failures, len(images))
+
+    def in_batches(
+        self,
+        files: Sequence[Path],
+        failures: list[reading.UnreadablePicture],
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
+        """Keypoints of files in order, in batches: rows, keypoints, and how many of them were extracted now.
+
+        Each batch is kept on disk before it is given, so a call that was killed continues.
+
+        Parameters
+        ----------
+        failures : gets the errors of files that can't be read; those are left out.
+
+        Raises
+        ------
+        UnreadablePicture : a file can't be read, and ``strict`` is set.
+        """
+        hashes = [content_hash(file) for file in files]
+        with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
+            for start in range(0, len(files), batch_size):
+                rows = range(start, min(start + batch_size, len(files)))
+                kept = store.get([hashes[row] for row in rows])
+                found = {row: kept[hashes[row]] for row in rows if hashes[row] in kept}
+                missing = [row for row in rows if row not in found]
+                pixels = reading.batches(
+                    [files[row] for row in missing], self.size, self.rule, batch_size, strict, failures=failures
+                )
+                for places, part in pixels:
+                    new = extract_each(part, store.extracted_kind, self.limit)
+                    store.put([hashes[missing[place]] for place in places], new)
+                    found |= {missing[place]: store.as_kind(one) for place, one in zip(places, new, strict=True)}
+                if found:
+                    there = sorted(found)
+                    yield there, [found[row] for row in there], len(set(missing) & set(there))
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +265,8 @@ def learn(
     """A vocabulary of some pictures; they must not be asked with later, or the score knows its answers.
 
     The pictures stream by twice: once to draw the descriptors that are clustered, once to count in how many pictures
-    each word occurs.
+    each word occurs. The vocabulary is kept on disk: a second call with the same descriptors, pictures and settings
+    learns nothing.
 
     Parameters
     ----------
@@ -235,7 +281,18 @@ def learn(
     look = look or Look()
     if drawn is None:
         drawn = draw(images, look, sample, seed, progress)
-    return _learn(drawn, images, words, look, dim, seed, progress)
+    key = {
+        "drawn": results.fingerprint(drawn), "pictures": [content_hash(path).hex() for path in images.paths],
+        "words": words, "look": asdict(look), "dim": dim, "seed": seed, **_clustering(),
+    }  # fmt: skip
+
+    def compute() -> dict[str, np.ndarray]:
+        learnt = _learn(drawn, images, words, look, dim, seed, progress)
+        return {name: getattr(learnt, name) for name in (*ARRAYS, "spread")}
+
+    found = results.cached("vocabulary", key, compute)
+    numbers = {name: found[name] for name in ARRAYS}
+    return Vocabulary(look, **numbers, spread=float(found["spread"]), learnt_from=images.name)
 
 
 def draw(
@@ -276,7 +333,22 @@ def compare_sizes(
     ------
     ValueError : fewer descriptors than words.
     """
+    sizes = [int(size) for size in sizes]
+    key = {
+        "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": judged, "seed": seed,
+        **_clustering(),
+    }  # fmt: skip
+    index = results.cached(
+        "vocabulary-sizes", key, lambda: {"index": _davies_bouldin(descriptors, sizes, dim, judged, seed)}
+    )["index"]
     import pandas as pd
+
+    table = pd.DataFrame({"words": sizes, "davies_bouldin": index})
+    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+
+
+def _davies_bouldin(descriptors: np.ndarray, sizes: Sequence[int], dim: int, judged: int, seed: int) -> list[float]:
+    """See `compare_sizes`: one index a size."""
     from sklearn.metrics import davies_bouldin_score
 
     rng = np.random.default_rng(seed)
@@ -288,8 +360,12 @@ def compare_sizes(
     for size in sizes:
         assigned = _clustered(learnt, size, seed).predict(new)
         index.append(davies_bouldin_score(new, assigned))
-    table = pd.DataFrame({"words": list(sizes), "davies_bouldin": index})
-    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+    return index
+
+
+def _clustering() -> dict:
+    """What `_clustered` depends on beside its arguments, for the keys of kept results."""
+    return {"scikit-learn": version("scikit-learn"), "epochs": EPOCHS, "least variance": LEAST_VARIANCE}
 
 
 def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:

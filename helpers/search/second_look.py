@@ -177,7 +177,7 @@ def _by_keypoints(engine: Engine, head: Ranking, picture: np.ndarray) -> Ranking
         picture = resize(picture, tuple(max(1, round(side * _SIDE / longest)) for side in picture.shape[:2]))
     query = extract(picture)
     # Files that can't be read any more are warned of, and keep their places behind.
-    there = extract_set(engine.gallery.subset(ids), longest=_SIDE, progress=False)
+    there = extract_set(engine.gallery.subset(ids), longest=_SIDE, progress=False, cache=False)
     return verified(head, [query], dict(zip(ids.tolist(), there, strict=True)), depth=VERIFIED)
 
 

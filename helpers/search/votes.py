@@ -7,8 +7,10 @@ and scaled (Philbin et al. 2007), most pictures are ruled out before RANSAC is a
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from joblib import cpu_count
 
 from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
 from helpers.search.ranking import PAD, Ranking, rank
@@ -96,12 +98,14 @@ class VoteIndex:
             raise ValueError("the index is empty: add pictures first")
         if k < 1 or neighbours < 1 or verify < 0:
             raise ValueError(f"k and neighbours must be at least 1, verify at least 0; got {k}, {neighbours}, {verify}")
-        scores = np.array([self._scores(query, neighbours, verify) for query in queries]).reshape(-1, len(self))
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            scores = list(pool.map(lambda query: self._scores(query, k, neighbours, verify), queries))
+        scores = np.array(scores).reshape(-1, len(self))
         missing = max(0, k - len(self))
         return rank(np.pad(self.ids, (0, missing), constant_values=PAD), np.pad(scores, ((0, 0), (0, missing))), k)
 
-    def _scores(self, query: Keypoints, neighbours: int, verify: int) -> np.ndarray:
-        """float64 (n,), one a picture."""
+    def _scores(self, query: Keypoints, k: int, neighbours: int, verify: int) -> np.ndarray:
+        """float64 (n,), one a picture; right for the ``k`` best, at most too low for others."""
         scores = np.zeros(len(self))
         if not len(query) or not len(self._owners):
             return scores
@@ -117,15 +121,24 @@ class VoteIndex:
         weights[again.any(axis=2)] = 0
         votes = np.bincount(owners.ravel(), weights.ravel(), minlength=len(self))
         scores += votes / (1 + votes.sum())
+        candidates = []
         for picture in np.argsort(-votes, kind="stable")[:verify]:
             ours, place = np.nonzero((owners == picture) & (weights > 0))
             if len(ours) > ACCIDENT:
-                here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
-                agree = agreeing(here, there)
-                if agree.sum() > ACCIDENT:
-                    # Most of these are right, or none, so a few draws tell.
-                    found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
-                    scores[picture] += max(0, found.count - ACCIDENT)
+                candidates.append((picture, ours, place))
+        # Those that can gain most come first: then most others can't reach the first k any more and need no geometry.
+        candidates.sort(key=lambda candidate: -len(candidate[1]))
+        for picture, ours, place in candidates:
+            needed = np.partition(scores, -k)[-k] if k < len(self) else -np.inf
+            if scores[picture] + len(ours) - ACCIDENT < needed:
+                continue
+            here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
+            agree = agreeing(here, there)
+            count = int(agree.sum())
+            if count > ACCIDENT and scores[picture] + count - ACCIDENT >= needed:
+                # Most of these are right, or none, so a few draws tell.
+                found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
+                scores[picture] += max(0, found.count - ACCIDENT)
         return scores
 
     def _check(self, pictures: Sequence[Keypoints]) -> None:

@@ -23,6 +23,8 @@ from helpers.features.predicted import with_prediction
 from helpers.pictures.imageset import ImageSet
 from helpers.search.index import open_index
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 
 @pytest.fixture(autouse=True)
 def small_forest(monkeypatch):

@@ -21,6 +21,8 @@ from helpers.features.vocabulary import (
 from helpers.pictures import reading, samples
 from helpers.pictures.imageset import from_folder
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 LOOK = Look(limit=60, size=128)
 
 

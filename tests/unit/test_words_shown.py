@@ -9,6 +9,8 @@ from helpers.features.vocabulary import Look, learn
 from helpers.pictures import samples
 from helpers.show import words
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 
 def bars(vertical):
     """Black and white stripes, 128 × 128."""

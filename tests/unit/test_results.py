@@ -1,0 +1,120 @@
+"""Results on disk: right after a changed setting, after an interruption, and with a damaged file."""
+
+import numpy as np
+import pytest
+
+from helpers.evaluation import classifiers
+from helpers.features import results, vocabulary
+from helpers.pictures import samples
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def test_computed_once_for_each_key():
+    calls = []
+
+    def compute():
+        calls.append(len(calls))
+        return {"numbers": np.arange(3) + len(calls), "text": "ä"}
+
+    first, again = (results.cached("test", {"a": 1}, compute) for _ in range(2))
+    other = results.cached("test", {"a": 2}, compute)
+    assert calls == [0, 1]
+    assert first["numbers"].tolist() == again["numbers"].tolist() == [1, 2, 3] and str(again["text"]) == "ä"
+    assert other["numbers"].tolist() == [2, 3, 4]
+    assert results.cached("other", {"a": 1}, compute)["numbers"].tolist() == [3, 4, 5]
+
+
+def test_an_interrupted_computation_leaves_nothing(own_cache, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        results.cached("test", {}, interrupted)
+    monkeypatch.setattr(results.Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        results.cached("test", {}, lambda: {"a": 1})
+    monkeypatch.undo()
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(own_cache))
+    assert results.cached("test", {}, lambda: {"a": 2})["a"] == 2
+
+
+def test_a_damaged_file_is_computed_again(own_cache):
+    results.cached("test", {}, lambda: {"a": np.arange(1000)})
+    (path,) = (own_cache / "results").glob("*.npz")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.warns(results.ResultsWarning, match="is damaged"):
+        assert results.cached("test", {}, lambda: {"a": 2})["a"] == 2
+    assert results.cached("test", {}, lambda: {"a": 3})["a"] == 2
+
+
+def test_without_a_folder_the_result_comes_all_the_same(own_cache):
+    own_cache.write_text("a file where the folder should be")
+    with pytest.warns(results.ResultsWarning, match="can't be written"):
+        assert results.cached("test", {}, lambda: {"a": 2})["a"] == 2
+
+
+def test_objects_are_refused():
+    with pytest.raises(TypeError, match="arrays of objects can't be kept: a"):
+        results.cached("test", {}, lambda: {"a": np.array([None])})
+
+
+def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    vectors = rng.normal(size=(60, 4)) + labels[:, None]
+    train, test = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    searches, whole = [], classifiers.GridSearchCV.fit
+
+    def counted(self, *given):
+        searches.append(self)
+        return whole(self, *given)
+
+    monkeypatch.setattr(classifiers.GridSearchCV, "fit", counted)
+
+    def study(vectors=vectors, labels=labels, train=train, seed=0, name="k nearest"):
+        return classifiers.study({"v": vectors}, labels, train, test, [name], seed=seed)
+
+    first, again = study(), study()
+    assert len(searches) == 1
+    assert first.table.equals(again.table)
+    one, other = first.fitted["v", "k nearest"], again.fitted["v", "k nearest"]
+    assert one.settings == other.settings and np.array_equal(one.test, other.test) and other.test.dtype == np.int64
+    moved = labels.copy()
+    moved[[0, 30]] = moved[[30, 0]]
+    for changed in (
+        {"vectors": vectors * 1.5}, {"labels": moved}, {"train": train[2:]}, {"seed": 1}, {"name": "naive Bayes"},
+    ):  # fmt: skip
+        before = len(searches)
+        study(**changed)
+        assert len(searches) == before + 1, changed
+
+
+def test_vocabularies_are_learnt_again_for_other_settings(monkeypatch):
+    pictures = samples.photos().subset(range(0, 240, 40))
+    look = vocabulary.Look(limit=60)
+    learnt, whole = [], vocabulary._clustered
+
+    def counted(*given):
+        learnt.append(given)
+        return whole(*given)
+
+    monkeypatch.setattr(vocabulary, "_clustered", counted)
+    drawn = vocabulary.draw(pictures, look, progress=False)
+
+    def learn(words=5, dim=8, seed=0, images=pictures, drawn=drawn):
+        return vocabulary.learn(images, words, look, dim, seed=seed, progress=False, drawn=drawn)
+
+    first, again = learn(), learn()
+    assert len(learnt) == 1 and first.digest == again.digest and first.learnt_from == again.learnt_from
+    for changed in (
+        {"words": 6}, {"dim": 9}, {"seed": 1}, {"images": pictures.subset(range(5))}, {"drawn": drawn[1:]},
+    ):  # fmt: skip
+        before = len(learnt)
+        assert learn(**changed).digest != first.digest
+        assert len(learnt) == before + 1, changed
+    sizes = vocabulary.compare_sizes(drawn, [5, 10], 8)
+    before = len(learnt)
+    assert vocabulary.compare_sizes(drawn, [5, 10], 8).equals(sizes) and len(learnt) == before
+    vocabulary.compare_sizes(drawn, [5, 10], 8, seed=1)
+    assert len(learnt) == before + 2
