@@ -34,9 +34,9 @@ LOOK = Look(limit=60, size=128)
 
 #: What another process computes: a hash of keypoints and vectors, on so many threads.
 FRESH = """
-import sys, cv2
-from tests.unit.test_visual_words import keypoints, numbers
-keypoints.cpu_count = lambda: int(sys.argv[1])
+import sys, cv2, joblib
+from tests.unit.test_visual_words import numbers
+joblib.cpu_count = lambda: int(sys.argv[1])
 cv2.setNumThreads(int(sys.argv[1]))
 print(numbers())
 """
