@@ -21,9 +21,9 @@ ROW = 8
 
 #: What another process computes: a hash of keypoints and vectors, on so many threads.
 FRESH = """
-import sys, cv2
-from tests.integration.test_fresh_processes import keypoints, numbers
-keypoints.cpu_count = lambda: int(sys.argv[1])
+import sys, cv2, joblib
+from tests.integration.test_fresh_processes import numbers
+joblib.cpu_count = lambda: int(sys.argv[1])
 cv2.setNumThreads(int(sys.argv[1]))
 print(numbers())
 """
@@ -32,7 +32,7 @@ print(numbers())
 def numbers():
     """A hash of the keypoints of each kind and of every encoding of some photographs."""
     images = samples.photos().subset(range(0, 120, 24))
-    found = [keypoints.extract_set(images, kind, 100, progress=False) for kind in keypoints.KINDS]
+    found = [keypoints.extract_set(images, kind, 100, progress=False, cache=False) for kind in keypoints.KINDS]
     arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
     arrays += [VisualWords(encoding).describe(images, cache=False, progress=False) for encoding in ENCODINGS]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
