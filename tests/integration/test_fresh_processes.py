@@ -38,10 +38,10 @@ def numbers():
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def test_another_process_with_one_thread_gives_the_same_numbers():
+def test_another_process_with_one_thread_gives_the_same_numbers(own_cache, tmp_path):
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     said = subprocess.run(
-        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=os.environ | dict.fromkeys(variables, "1"),
+        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=os.environ | dict.fromkeys(variables, "1") | {"LOOKALIKE_CACHE": str(tmp_path / "other")},
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     cv2.setNumThreads(3)

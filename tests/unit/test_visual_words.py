@@ -25,6 +25,8 @@ from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
 from helpers.search.engine import Engine, EngineFolderError
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 LOOK = Look(limit=60, size=128)
 
 
