@@ -26,6 +26,8 @@ BUILD = paths.ROOT / "build"
 QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
+#: What tells the numerical libraries how many threads to use.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     count = f"{len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''}"
     print(f"{count}, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
     outcomes = []
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = pool.map(lambda notebook: run(notebook, options.profile, figures), notebooks)
+        runs = pool.map(lambda notebook: run(notebook, options.profile, figures, threads=threads), notebooks)
         for notebook, outcome in zip(notebooks, runs, strict=True):
             outcomes.append(outcome)
             state = "ok" if outcome.ok else "FAILED"
@@ -103,9 +106,17 @@ def lesson_of(path: Path) -> Path:
 
 
 def run(
-    notebook: Path, profile: str, figures: Path, parameters: dict | None = None, output: Path | None = None
+    notebook: Path,
+    profile: str,
+    figures: Path,
+    parameters: dict | None = None,
+    output: Path | None = None,
+    threads: int | None = None,
 ) -> Outcome:
-    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is tried once more."""
+    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is tried once more.
+
+    threads : for each numerical library of the notebook; None leaves the choice to the libraries.
+    """
     output = output or BUILD / "notebooks" / notebook.name
     output.parent.mkdir(parents=True, exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
@@ -115,6 +126,8 @@ def run(
     for name, value in (parameters or {}).items():
         command += ["-y", json.dumps({name: value})]
     environment = os.environ | {"LOOKALIKE_FIGURES": str(figures), "JUPYTER_PREFER_ENV_PATH": "1"}
+    if threads:
+        environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment
     started = time.perf_counter()
     for _ in range(2):
         code, log = _bounded(command, environment, WHOLE_SECONDS[profile])
@@ -259,7 +272,13 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)"
     )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="notebooks at the same time; they share the cores (default: 2, or 1 on one core)",
+    )
     parser.add_argument(
         "--save",
         action="store_true",

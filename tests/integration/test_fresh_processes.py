@@ -40,10 +40,10 @@ def numbers():
 
 def test_another_process_with_one_thread_gives_the_same_numbers(own_cache, tmp_path):
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(variables, "1") | {"LOOKALIKE_CACHE": str(tmp_path / "other")}
     said = subprocess.run(
-        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=os.environ | dict.fromkeys(variables, "1") | {"LOOKALIKE_CACHE": str(tmp_path / "other")},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     cv2.setNumThreads(3)
     try:
         assert said.strip() == numbers()
