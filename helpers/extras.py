@@ -76,7 +76,8 @@ def missing(name: str, *modules: str) -> str:
     modules : those that are needed; all of the extra by default.
     """
     extra = EXTRAS[name]
-    absent = [extra.packages[module] for module in modules or extra.packages if not _installed(module)]
+    needed = {module: extra.packages[module] for module in modules or extra.packages}
+    absent = [package for module, package in needed.items() if not _installed(module)]
     if not absent:
         return ""
     which = f"{', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"

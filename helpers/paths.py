@@ -161,6 +161,18 @@ def told_to_workers(settings: str, metrics: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def child_environment() -> dict[str, str]:
+    """The environment for a Python process that has to import this library.
+
+    An installed package is found without help, a checkout that is not installed is not.
+    """
+    environment = dict(os.environ)
+    if IN_CHECKOUT:
+        others = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), others] if others else [str(ROOT)])
+    return environment
+
+
 def quiet_tensorflow() -> None:
     """TensorFlow's remarks on the processor are no news to anybody; errors still show. Before its first import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -19,7 +19,13 @@ def photograph_like(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Images that differ from each other and are the same in each run.
 
     Returns uint8 (count, size, size, 3), RGB.
+
+    Raises
+    ------
+    ValueError : the size is less than 2.
     """
+    if size < 2:
+        raise ValueError(f"size must be at least 2, got {size}")
     return np.stack([_image(size, np.random.default_rng((seed, number))) for number in range(count)])
 
 
