@@ -105,7 +105,7 @@ def test_index_and_search_outside_the_checkout(run):
     assert run.folder / "venv" in library.parents and run.folder / "home" in cache.parents
     indexed = run("lookalike", "index", "photos", "--describer", "hsv-histogram")
     assert (indexed.returncode, indexed.stdout.splitlines()[0]) == (
-        OK, "my.index: 10 pictures of 1 class; hsv-histogram, exact:cosine; 10 described now, 0 known before"
+        OK, "my.index: 10 pictures; hsv-histogram, exact:cosine; 10 described now, 0 known before"
     ), indexed.stderr  # fmt: skip
     found = run("lookalike", "search", "photos/3.png", "-k", "10", "--json")
     assert found.returncode == OK, found.stderr
