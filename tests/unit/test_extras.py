@@ -1,7 +1,6 @@
 """Optional packages: the message for a missing one, and where they may be imported."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
@@ -76,31 +75,6 @@ def test_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(extras.MissingExtra, match=r"needs ray, .*lookalike\[ray\]"), distributed.cluster():
         pass
-
-
-def test_the_library_starts_without_any_extra():
-    """All modules that the commands import, except those of an extra."""
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}))\n"
-        "import importlib, pathlib\n"
-        "from helpers import cli, extras, paths\n"
-        "refused = set()\n"
-        "for path in sorted((paths.ROOT / 'helpers').rglob('*.py')):\n"
-        "    parts = path.relative_to(paths.ROOT).with_suffix('').parts\n"
-        "    module = '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)\n"
-        "    try: importlib.import_module(module)\n"
-        "    except extras.MissingExtra: refused.add(module)\n"
-        "print(*sorted(refused))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=paths.ROOT, env=paths.child_environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    outside_app = [module for module in done.stdout.split() if not module.startswith("helpers.app")]
-    assert outside_app == [
-        "helpers.search.annoy", "helpers.search.elastic", "helpers.search.milvus", "helpers.show.lesson",
-        "helpers.show.picker_view", "helpers.show.readme", "helpers.show.tables",
-    ]  # fmt: skip
 
 
 def unguarded(source: str) -> set[str]:
