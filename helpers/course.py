@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import paths
+from helpers import extras, paths
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
@@ -217,7 +217,8 @@ def _save_solutions(notebook: Path) -> None:
 
 def _save(notebook: Path, executed_copy: Path) -> None:
     """Replace the committed notebook by its executed copy, without what differs from run to run or is papermill's."""
-    import nbformat
+    with extras.importing("notebooks", "nbformat"):
+        import nbformat
 
     executed = nbformat.read(executed_copy, as_version=4)
     executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]

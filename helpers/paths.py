@@ -5,9 +5,9 @@ No other module reads the environment.
 ==================  ==============================  ==========================================
 variable            default                         meaning
 ==================  ==============================  ==========================================
-LOOKALIKE_CACHE     ``data/cache`` of the project   downloads, data sets, weights, vectors
+LOOKALIKE_CACHE     see `cache_dir`                 downloads, data sets, weights, vectors
 LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
-LOOKALIKE_FIGURES   ``figures`` of the project      where notebooks write pictures and tables
+LOOKALIKE_FIGURES   see `figures_dir`               where notebooks write pictures and tables
 ELASTICSEARCH_URL   none                            where a server is, for notebook 13 and tests
 LOOKALIKE_API_KEY   none                            what changes over HTTP ask for, ``lookalike serve``
 ==================  ==============================  ==========================================
@@ -20,7 +20,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+#: The checkout; of an installed package, the folder that it is installed in.
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Whether the library runs from a checkout of the project, which has the notebooks, their figures and the sample.
+IN_CHECKOUT = (ROOT / "pyproject.toml").is_file() and (ROOT / "data" / "protocols").is_dir()
+
+
+class NotInCheckout(FileNotFoundError):
+    """Something comes with a checkout of the project only, and the library is installed without one."""
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -28,14 +36,44 @@ def _folder(variable: str, default: Path) -> Path:
     return Path(value).expanduser().resolve() if value else default
 
 
+def checkout(what: str) -> Path:
+    """The root folder of the checkout.
+
+    what : what is needed from it; the subject of the error message, in the plural.
+
+    Raises
+    ------
+    NotInCheckout : the library is installed without a checkout.
+    """
+    if not IN_CHECKOUT:
+        raise NotInCheckout(
+            f"{what} come with a checkout of the project and are not part of the installed package: clone the "
+            "repository and run the command there, as its README.md describes"
+        )
+    return ROOT
+
+
 def data_dir() -> Path:
-    """What ships with the project: the sample, the frozen protocols, the table of ImageNet's classes."""
-    return ROOT / "data"
+    """Files that ship with the library: projections, vocabularies, protocols, the table of ImageNet's classes.
+
+    In a checkout this is ``data``, which has the sample too. An installed package has a copy without the sample.
+    """
+    return ROOT / "data" if IN_CHECKOUT else Path(__file__).resolve().parent / "_data"
 
 
 def cache_dir() -> Path:
-    """What can be made again: downloads, unpacked data sets, weights, vectors."""
-    return _folder("LOOKALIKE_CACHE", ROOT / "data" / "cache")
+    """Files that can be made again: downloads, unpacked data sets, weights, vectors.
+
+    In a checkout this is ``data/cache``. For an installed package it is the user's cache folder, which is
+    ``~/.cache/lookalike`` on Linux.
+    """
+    return _folder("LOOKALIKE_CACHE", ROOT / "data" / "cache" if IN_CHECKOUT else _user_cache())
+
+
+def _user_cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lookalike", appauthor=False)
 
 
 def mirror_dir() -> Path | None:
@@ -52,8 +90,11 @@ def protocols_dir() -> Path:
 
 
 def figures_dir() -> Path:
-    """Pictures and tables that the notebooks write."""
-    return _folder("LOOKALIKE_FIGURES", ROOT / "figures")
+    """Pictures and tables that the notebooks write.
+
+    In a checkout this is ``figures``; for an installed package, ``figures`` in the current folder.
+    """
+    return _folder("LOOKALIKE_FIGURES", ROOT / "figures" if IN_CHECKOUT else Path.cwd() / "figures")
 
 
 def results_dir() -> Path:
@@ -118,6 +159,18 @@ def told_to_workers(settings: str, metrics: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a Python process that has to import this library.
+
+    An installed package is found without help, a checkout that is not installed is not.
+    """
+    environment = dict(os.environ)
+    if IN_CHECKOUT:
+        others = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), others] if others else [str(ROOT)])
+    return environment
 
 
 def quiet_tensorflow() -> None:

@@ -59,7 +59,7 @@ class ServiceBeside:
             sys.executable, "-m", "helpers.cli", "serve", str(self.folder.absolute()), "--port", str(port),
             "--workers", str(workers), "--log-level", "warning", *options,
         ]  # fmt: skip
-        self._environment = os.environ | {"LOOKALIKE_API_KEY": key or "", "PYTHONPATH": str(paths.ROOT)}
+        self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}
         self._process: subprocess.Popen | None = None
         self._log = None
 

@@ -161,11 +161,20 @@ def explained(error: Exception) -> tuple[int, str]:
 
 def _unavailable() -> tuple[type[Exception], ...]:
     from helpers.networks.weights import WeightsUnavailable
+    from helpers.paths import NotInCheckout
     from helpers.pictures.download import DownloadError
     from helpers.search.index import UnsupportedByIndex
     from helpers.search.remote import ServerRefused, ServerUnavailable
 
-    return WeightsUnavailable, DownloadError, UnsupportedByIndex, ServerUnavailable, ServerRefused, ImportError
+    return (
+        WeightsUnavailable,
+        DownloadError,
+        UnsupportedByIndex,
+        ServerUnavailable,
+        ServerRefused,
+        NotInCheckout,
+        ImportError,
+    )
 
 
 def open_describer(name: str):

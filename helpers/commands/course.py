@@ -3,9 +3,9 @@
 import argparse
 import subprocess
 import sys
-from importlib.util import find_spec
 
-from helpers.commands.common import BAD_INPUT, UNAVAILABLE, USAGE, CommandError, add_command
+from helpers import extras, paths
+from helpers.commands.common import USAGE, CommandError, add_command
 
 
 def register(commands) -> None:
@@ -30,16 +30,14 @@ lookalike notebook 05 --run --profile full
 def _notebook(options: argparse.Namespace) -> int:
     from helpers import course
 
+    paths.checkout("The notebooks")
     everything = course.select(None)
-    if not everything:
-        raise CommandError(f"{course.NOTEBOOKS} holds no notebook: they come with the project's repository", BAD_INPUT)
     chosen = course.select(options.number)
     if len(chosen) != 1:
         numbers = ", ".join(path.name[:2] for path in everything)
         raise CommandError(f"no notebook has the number {options.number!r}; there are: {numbers}", USAGE)
+    extras.require("notebooks")
     if options.headless:
         return course.main(["--only", options.number, "--profile", options.profile])
-    if find_spec("jupyterlab") is None:
-        raise CommandError("JupyterLab is not installed: pip install jupyterlab", UNAVAILABLE)
     # JupyterLab asks on Ctrl-C by itself, and is waited for.
     return subprocess.call([sys.executable, "-m", "jupyterlab", str(chosen[0])])

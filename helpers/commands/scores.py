@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import paths
 from helpers.commands import places
 from helpers.commands.common import (
     FOUND,
@@ -310,6 +311,8 @@ def _with_interval(row: "pd.Series") -> str:
 def _leaderboard(options: argparse.Namespace) -> int:
     from helpers.evaluation import leaderboard
 
+    if not paths.figures_dir().joinpath("leaderboard.csv").is_file():
+        paths.checkout("The measured results")
     board = leaderboard.load()
     chosen = {name: getattr(options, name) for name in ("dataset", "protocol", "profile", "describer", "index")}
     for column, pattern in chosen.items():

@@ -67,12 +67,13 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    # First, so that a missing package is reported before anything else is asked for.
+    from helpers.app import server
+
     quiet_libraries()
     folder = places.engine_folder(options.engine)
     root = None if options.root is None else places.root_folder(options.root)
     _check_free(options.host, options.port)
-    from helpers.app import server
-
     try:
         server.run(
             folder,

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from helpers import extras
 from helpers.features.describer import Describer
 from helpers.features.describer import describer as open_describer
 from helpers.pictures import reading
@@ -119,8 +120,9 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
     workers : CPUs of the cluster that is started on this computer, whatever it has.
     address : see `describe`.
     """
-    import ray
-    import ray.data
+    with extras.importing("ray"):
+        import ray
+        import ray.data
 
     if ray.is_initialized():
         yield

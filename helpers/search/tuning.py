@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from helpers import extras
 from helpers.search.index import Index, check_k, open_index
 from helpers.search.measuring import (
     Measured,
@@ -156,7 +156,7 @@ def default_candidates(metric: str = "cosine") -> tuple[Candidate, ...]:
     if metric == "manhattan":
         nodes = tuple({"search": nodes} for nodes in _NODES)
         trees = (Candidate("annoy:manhattan?trees=30", nodes), Candidate("annoy:manhattan?trees=100", nodes))
-        return (exact, *(trees if find_spec("annoy") else ()))
+        return (exact, *(trees if not extras.missing("annoy") else ()))
     graph = tuple({"search": width} for width in _GRAPH)
     probes = tuple({"probes": lists} for lists in _PROBES)
     # The more lists, the more codes are worth a second look.

@@ -7,12 +7,10 @@ from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
-from IPython.display import Image as DisplayedImage
-from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from helpers import paths
+from helpers import extras, paths
 from helpers.evaluation import leaderboard, protocol
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
@@ -21,6 +19,10 @@ from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures import imagenet, samples
 from helpers.pictures.imageset import ImageSet
 from helpers.show.tables import box
+
+with extras.importing("notebooks", "IPython"):
+    from IPython.display import Image as DisplayedImage
+    from IPython.display import display
 
 #: The metrics that go into a results file.
 HEADLINES = ("top-1", "top-3", "top-5", "top-10", "mAP", "mAP@10")

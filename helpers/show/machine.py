@@ -51,7 +51,12 @@ def _package(names: str, locked: dict[str, str]) -> tuple[str, str, str, bool]:
 
 
 def _locked() -> dict[str, str]:
-    """Package → version in the lock; where the lock has several (for several Pythons), the one that is installed."""
+    """Package → version in the lock; where the lock has several (for several Pythons), the one that is installed.
+
+    Empty for an installed package, which has no lock: any version that it accepts is fine.
+    """
+    if not paths.IN_CHECKOUT:
+        return {}
     locked: dict[str, str] = {}
     for name, number in re.findall(r"^([\w.-]+)==(\S+)", (paths.ROOT / "requirements.txt").read_text(), re.MULTILINE):
         try:

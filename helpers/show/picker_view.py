@@ -18,16 +18,19 @@ from pathlib import Path
 from queue import Full, Queue
 from weakref import WeakKeyDictionary
 
-import anywidget
 import numpy as np
-import traitlets
-from IPython.display import display
 from PIL import Image
 
+from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.pictures.reading import UnreadablePicture, read_picture
 from helpers.show.heatmaps import overlaid
 from helpers.show.picker import Column, Picker, Query
+
+with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
+    import anywidget
+    import traitlets
+    from IPython.display import display
 
 _STATIC = Path(__file__).parent / "static"
 #: Longest sides in pixels: of thumbnails, of the query and of the pictures that `why` lays maps over.

@@ -8,13 +8,15 @@ import json
 import re
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
-from helpers import paths
+from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
 from helpers.search.measuring import sufficient
+
+with extras.importing("notebooks", "nbformat"):
+    import nbformat
 
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"

@@ -4,9 +4,12 @@ import html
 from collections.abc import Iterable
 
 import pandas as pd
-from IPython.display import HTML, Markdown
 
+from helpers import extras
 from helpers.evaluation.metrics import Scores
+
+with extras.importing("notebooks", "IPython"):
+    from IPython.display import HTML, Markdown
 
 _COLOURS = {"note": "#0072B2", "tip": "#009E73", "caution": "#D55E00"}
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 from helpers import cli, course, paths
 from helpers.app import server
 from helpers.app.settings import Settings
-from helpers.commands import listings, searching
+from helpers.commands import searching
 from helpers.commands.common import (
     BAD_INPUT,
     FOUND,
@@ -691,10 +691,10 @@ def test_every_index_is_listed_and_opens(run, monkeypatch):
     for name in names:
         if not name.startswith(("milvus", "elasticsearch", "annoy")):
             assert not len(open_index(name))
-    monkeypatch.setattr(listings, "find_spec", lambda package: None if package == "annoy" else object())
+    monkeypatch.setitem(sys.modules, "annoy", None)
     code, out, _ = run("indexes")
     assert code == OK and re.search(r"^annoy:cosine .*\[not here\]$", out, re.M)
-    assert "[not here]: annoy not installed: with a C++ compiler" in out
+    assert "[not here]: An annoy: index needs annoy, which is not installed: pip install 'lookalike[annoy]'" in out
 
 
 # ---- notebook, serve -------------------------------------------------------------------------------

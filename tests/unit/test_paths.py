@@ -1,10 +1,14 @@
 """Where things live: the defaults, and the environment variables that move them."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from helpers import paths
+from helpers import cli, paths
+from helpers.commands.common import UNAVAILABLE
+from helpers.pictures import samples
 
 MOVED = {
     "LOOKALIKE_CACHE": paths.cache_dir,
@@ -62,6 +66,51 @@ def test_what_ships_does_not_move(monkeypatch, tmp_path):
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
     assert paths.data_dir() == paths.ROOT / "data"
     assert paths.protocols_dir() == paths.ROOT / "data" / "protocols"
+
+
+@pytest.fixture
+def installed(nothing_set, monkeypatch, tmp_path):
+    """As in an environment into which the package was installed."""
+    monkeypatch.setattr(paths, "IN_CHECKOUT", False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: other systems have other cache folders")
+def test_an_installed_package_keeps_nothing_in_its_own_folder(installed):
+    assert paths.cache_dir() == installed / "home" / ".cache" / "lookalike"
+    assert paths.figures_dir() == installed / "figures"
+    assert paths.data_dir() == Path(paths.__file__).parent / "_data"
+    assert not (installed / "home").exists()
+
+
+def test_what_comes_with_the_checkout_only_is_named(installed, monkeypatch):
+    with pytest.raises(paths.NotInCheckout, match="^The notebooks come with a checkout of the project"):
+        paths.checkout("The notebooks")
+    with pytest.raises(paths.NotInCheckout, match="images of the sample"):
+        samples.photos()
+    monkeypatch.setattr(paths, "IN_CHECKOUT", True)
+    assert paths.checkout("The notebooks") == paths.ROOT
+
+
+@pytest.mark.parametrize(
+    ("command", "what"), [("notebook 00", "The notebooks"), ("leaderboard", "The measured results")]
+)
+def test_commands_say_that_they_need_the_checkout(installed, command, what, capsys):
+    assert cli.main(command.split()) == UNAVAILABLE
+    err = capsys.readouterr().err
+    assert err.startswith(f"lookalike {command.split()[0]}: {what} come with a checkout") and err.count("\n") == 1
+
+
+def test_a_child_process_imports_the_same_library(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    assert paths.child_environment()["PYTHONPATH"] == f"{paths.ROOT}{os.pathsep}/elsewhere"
+    monkeypatch.delenv("PYTHONPATH")
+    assert paths.child_environment()["PYTHONPATH"] == str(paths.ROOT)
+    monkeypatch.setattr(paths, "IN_CHECKOUT", False)
+    assert "PYTHONPATH" not in paths.child_environment()
 
 
 def test_tensorflows_messages_are_left_to_who_asks_for_them(monkeypatch):
