@@ -11,6 +11,8 @@ import numpy as np
 DISKS, TEXTURE = (4, 300), (1.0, 30.0)
 #: Radii of the disks over the image's side.
 RADII = (0.03, 0.5)
+#: Standard deviation of a color's channels around its gray level: photographs have few saturated colors.
+CHROMA = 25.0
 #: Texture of one channel over that of all together.
 COLOR_TEXTURE = 0.3
 
@@ -31,13 +33,13 @@ def photograph_like(count: int, size: int, seed: int = 0) -> np.ndarray:
 
 def _image(size: int, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
-    pixels = np.broadcast_to(rng.uniform(0, 255, 3), (size, size, 3)).copy()
+    pixels = np.broadcast_to(_color(rng), (size, size, 3)).copy()
     low, high = RADII
     # Density 1 / r³, by its inverse distribution function; later disks cover earlier ones.
     disks, texture = round(_log_uniform(DISKS, rng)), _log_uniform(TEXTURE, rng)
     radii = (high**-2 + rng.random(disks) * (low**-2 - high**-2)) ** -0.5
     for radius in radii:
-        center, color = rng.random(2), rng.uniform(0, 255, 3)
+        center, color = rng.random(2), _color(rng)
         # A shade across the disk, as light from one side gives it.
         slope = rng.normal(0, 40, 2)
         inside = (x - center[0]) ** 2 + (y - center[1]) ** 2 < radius**2
@@ -46,6 +48,11 @@ def _image(size: int, rng: np.random.Generator) -> np.ndarray:
     pixels += texture * _noise(size, rng)[..., None]
     pixels += COLOR_TEXTURE * texture * np.stack([_noise(size, rng) for _ in range(3)], axis=-1)
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def _color(rng: np.random.Generator) -> np.ndarray:
+    """float64 (3,): a random gray level with some color."""
+    return rng.uniform(0, 255) + rng.normal(0, CHROMA, 3)
 
 
 def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:

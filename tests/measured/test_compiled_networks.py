@@ -12,7 +12,7 @@ import pytest
 
 from helpers.networks import compiled, zoo
 from helpers.networks.compiled import KerasNetwork
-from helpers.pictures import reading, samples
+from helpers.pictures import reading, samples, synthetic
 
 pytestmark = pytest.mark.measured
 
@@ -21,8 +21,14 @@ SIZE = 128
 
 @pytest.fixture(scope="module")
 def pixels():
+    """Photographs, then the images that `compiled` compares: the normalization layers must have seen these, too.
+
+    Without trained weights the activations of EfficientNetV2L grow without bound on an image that they have not seen,
+    a photograph or not.
+    """
     images = samples.photos()
-    return next(reading.batches(images.subset(range(3, 240, 15)), SIZE, batch_size=16))[1]
+    photographs = next(reading.batches(images.subset(range(3, 240, 15)), SIZE, batch_size=16))[1]
+    return np.concatenate([photographs, synthetic.photograph_like(compiled.COMPARED, SIZE)])
 
 
 def made(name, pixels, calibrated):

@@ -40,4 +40,5 @@ def test_colors_and_contrast_are_used():
     images = synthetic.photograph_like(8, 64)
     assert images.min() < 20 and images.max() > 235
     channels = images.astype(float)
-    assert np.abs(channels[..., 0] - channels[..., 2]).mean() > 20
+    # Of the photographs of the sample it is 30.
+    assert 15 < np.abs(channels[..., 0] - channels[..., 2]).mean() < 40
