@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from joblib import cpu_count
 
 from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
 from helpers.search.ranking import PAD, Ranking, rank
@@ -98,6 +97,8 @@ class VoteIndex:
             raise ValueError("the index is empty: add pictures first")
         if k < 1 or neighbours < 1 or verify < 0:
             raise ValueError(f"k and neighbours must be at least 1, verify at least 0; got {k}, {neighbours}, {verify}")
+        from joblib import cpu_count
+
         with ThreadPoolExecutor(cpu_count()) as pool:
             scores = list(pool.map(lambda query: self._scores(query, k, neighbours, verify), queries))
         scores = np.array(scores).reshape(-1, len(self))

@@ -8,11 +8,13 @@ writes.
 from collections.abc import Iterable
 
 import pandas as pd
-from IPython.display import Markdown
 
-from helpers import paths
+from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.show import tables
+
+with extras.importing("notebooks", "IPython"):
+    from IPython.display import Markdown
 
 FIGURES = paths.ROOT / "figures"
 LEADERBOARD = "leaderboard.csv"

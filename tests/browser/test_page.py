@@ -20,7 +20,6 @@ from helpers.search.engine import Engine
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED in a browser: Playwright is missing")
 expect = playwright_api.expect
-pytestmark = pytest.mark.slow
 
 #: A class and a file that would run, were they ever taken for HTML.
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -23,8 +23,6 @@ from PIL import Image
 from helpers import paths
 from helpers.pictures import samples
 
-pytestmark = pytest.mark.slow
-
 ROOT = ".lookalike-picker"
 NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
 SMALL = """

@@ -66,7 +66,6 @@ def app(tmp_path_factory):
             server.wait()
 
 
-@pytest.mark.slow
 def test_the_picker_of_notebook_16_is_an_app(app, open_page, check_accessibility, screenshots):
     # Voilà's own template asks the internet for fonts and formulas; the picker doesn't.
     page = open_page(

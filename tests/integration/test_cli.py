@@ -705,7 +705,7 @@ def test_a_notebook_is_opened_or_run(run, monkeypatch):
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     assert run("notebook", "9")[0] == OK
     assert called == [[sys.executable, "-m", "jupyterlab", str(course.select("09")[0])]]
-    monkeypatch.setattr(course, "run", lambda path, profile, figures: course.Outcome(path.stem, False, 1.0, profile))
+    monkeypatch.setattr(course, "run", lambda path, profile, *_, **__: course.Outcome(path.stem, False, 1.0, profile))
     code, out, _ = run("notebook", "00", "--run")
     assert code == FOUND and "00_start_here" in out and "FAILED" in out
     code, _, err = run("notebook", "77")

@@ -76,3 +76,30 @@ def test_figures_show_every_number():
     panel = bytes_curves({"a": rows}, "kind").axes[0]
     assert [line.get_label() for line in panel.lines[:2]] == ["x", "y"]
     assert panel.lines[0].get_xdata().tolist() == [64, 1024] and panel.lines[2].get_ydata()[0] == 0.05
+
+
+def test_last_maps_are_kept_by_the_pass_over_the_stages(resnet50, photos, own_cache, monkeypatch):
+    few = photos.subset([7, 3, 3])
+    found = stages.stage_vectors(few, progress=False, keep_last=True)
+    monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is on disk"))
+    maps = stages.last_maps(few, progress=False)
+    assert maps.shape == (3, 7, 7, 2048) and maps.dtype == np.float32 and np.array_equal(maps[1], maps[2])
+    for name in ("average", "gem"):
+        pooled = POOLINGS[name](maps)
+        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+        assert np.allclose(pooled, found[4, name], atol=1e-4), name
+    # Vectors that are there say nothing of maps of another size or picture.
+    for images, settings in ((photos.subset([1]), {}), (few, {"size": 192}), (few, {"resize": "pad"})):
+        with pytest.raises(pytest.fail.Exception, match="on disk"):
+            stages.last_maps(images, progress=False, **settings)
+    with pytest.raises(ValueError, match="no pictures"):
+        stages.last_maps(photos.subset([]), progress=False)
+
+
+def test_maps_are_computed_where_only_the_vectors_are_kept(resnet50, photos, own_cache):
+    few = photos.subset([0, 1])
+    first = stages.stage_vectors(few, progress=False)
+    maps = stages.last_maps(few, progress=False)
+    assert np.allclose(
+        maps.max(axis=(1, 2)) / np.linalg.norm(maps.max(axis=(1, 2)), axis=1)[:, None], first[4, "max"], atol=1e-3
+    )
