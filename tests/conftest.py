@@ -63,6 +63,12 @@ def fresh_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def committed_figures(monkeypatch):
+    """Tests read the committed figures; LOOKALIKE_FIGURES is for the notebooks that run next to them."""
+    monkeypatch.delenv("LOOKALIKE_FIGURES", raising=False)
+
+
 @pytest.fixture(scope="session")
 def resnet50():
     """The real network; its weights are fetched once into the project's cache."""
@@ -73,6 +79,16 @@ def resnet50():
         return describer("resnet50")
     except WeightsUnavailable as error:
         pytest.skip(f"NOT TESTED with real weights: {error}")
+
+
+@pytest.fixture
+def cache_with_weights(resnet50, tmp_path, monkeypatch):
+    """A cache for one test that holds nothing but the weights."""
+    weights = paths.cache_dir() / "weights"
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "weights").symlink_to(weights, target_is_directory=True)
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

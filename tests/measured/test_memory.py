@@ -44,13 +44,7 @@ def thousand(tmp_path_factory):
 
 @pytest.mark.ci
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
-def test_a_thousand_pictures_killed_half_way(thousand, resnet50, tmp_path, monkeypatch):
-    # The weights stay where they are; only the vectors are new.
-    weights = paths.cache_dir() / "weights"
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / "weights").symlink_to(weights, target_is_directory=True)
-    monkeypatch.setenv("LOOKALIKE_CACHE", str(cache))
+def test_a_thousand_pictures_killed_half_way(thousand, resnet50, cache_with_weights):
     command = [sys.executable, "-c", SCRIPT, str(thousand)]
     process = subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stored = 0

@@ -6,11 +6,13 @@ import pytest
 
 #: Audit events (see Python's table of them) → what a test did.
 REFUSED = {"subprocess.Popen": "started a process", "os.fork": "started a process", "socket.bind": "opened a port"}
+#: Programs by which joblib counts the cores.
+PROBES = ("cat", "lscpu")
 _active = False
 
 
 def _refuse(event: str, arguments: tuple) -> None:
-    if _active and event in REFUSED:
+    if _active and event in REFUSED and arguments[:1] not in [(probe,) for probe in PROBES]:
         raise AssertionError(f"A unit test {REFUSED[event]} ({arguments!r:.200}). Move it to tests/integration.")
 
 

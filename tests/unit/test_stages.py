@@ -78,7 +78,7 @@ def test_figures_show_every_number():
     assert panel.lines[0].get_xdata().tolist() == [64, 1024] and panel.lines[2].get_ydata()[0] == 0.05
 
 
-def test_last_maps_are_kept_by_the_pass_over_the_stages(resnet50, photos, own_cache, monkeypatch):
+def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weights, monkeypatch):
     few = photos.subset([7, 3, 3])
     found = stages.stage_vectors(few, progress=False, keep_last=True)
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is on disk"))
@@ -96,7 +96,7 @@ def test_last_maps_are_kept_by_the_pass_over_the_stages(resnet50, photos, own_ca
         stages.last_maps(photos.subset([]), progress=False)
 
 
-def test_maps_are_computed_where_only_the_vectors_are_kept(resnet50, photos, own_cache):
+def test_maps_are_computed_where_only_the_vectors_are_kept(photos, cache_with_weights):
     few = photos.subset([0, 1])
     first = stages.stage_vectors(few, progress=False)
     maps = stages.last_maps(few, progress=False)
