@@ -12,12 +12,14 @@ the activations, all agree. `tests/measured/test_compiled_networks.py` holds tha
 
 import hashlib
 import json
+import logging
 import secrets
 import shutil
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -254,7 +256,8 @@ def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model"
     size = keras.graph.structured_input_signature[0][0].shape[1]
     try:
         # By name: of some networks OpenVINO would give what lies on loose ends, too.
-        graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
+        with _root_logger_unchanged():
+            graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
         graph.reshape([1, size, size, 3])
         network = CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have nothing else in common
@@ -267,6 +270,18 @@ def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model"
             f"{TOLERANCE:g} is allowed. A network with random weights does that; are these trained?"
         )
     return graph
+
+
+@contextmanager
+def _root_logger_unchanged() -> Iterator[None]:
+    """A conversion that fails sets Python's root logger to errors only, which would hide the warnings of all others."""
+    root = logging.getLogger()
+    level, filters = root.level, list(root.filters)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:] = filters
 
 
 def _in_short(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Compiled networks: Keras's output, whatever is computed beside it; not trusted where it is not; kept on disk."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -132,9 +134,12 @@ class Python(keras.layers.Layer):
 
 def test_what_openvino_does_not_know_keras_computes():
     model = a_model(layers=[Python()])
+    root = logging.getLogger()
+    before = root.level, list(root.filters)
     with pytest.warns(compiled.NotTrustedWarning, match="can't be compiled.*PyFunc"):
         network = fastest(lambda: reference(model), "python")
     assert network(pixels(2)).shape == (2, 5)
+    assert (root.level, root.filters) == before, "other libraries' warnings would be hidden"
 
 
 def test_a_wrong_engine_is_refused():
