@@ -42,7 +42,14 @@ def made(name, pixels, calibrated):
     return KerasNetwork(model, zoo.preprocessing(name), SIZE)
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name != "resnet50"])
+#: The others take most of a minute each.
+IN_CI = "vgg16"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.ci] * (name == IN_CI)) for name in zoo.ZOO if name != "resnet50"],
+)
 def test_calibrated_networks_agree(name, pixels, monkeypatch):
     monkeypatch.setattr(compiled, "TOLERANCE", 0.01)
     reference = made(name, pixels, calibrated=True)

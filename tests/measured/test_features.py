@@ -16,6 +16,7 @@ from helpers.search.reciprocal import k_reciprocal
 
 pytestmark = [
     pytest.mark.measured,
+    pytest.mark.ci,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: the recommendation needs the data sets; set LOOKALIKE_MIRROR to their folder",

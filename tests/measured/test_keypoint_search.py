@@ -38,6 +38,7 @@ def asked(pictures):
     yield from known_items.queries(pictures, [], SMALL)
 
 
+@pytest.mark.ci
 def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     images = imagenet.imagenette()
     images = images.subset(np.linspace(0, len(images) - 1, ORIGINALS).astype(int))

@@ -54,6 +54,7 @@ def test_caltech101_with_background(resnet50):
     assert row["low"] <= row["value"] <= row["high"]
 
 
+@pytest.mark.ci
 def test_imagenet_classifier():
     """256 on the short side, centre crop 224, on 240 of the pictures: ResNet50 still tells the thousand classes."""
     from helpers.networks import zoo
