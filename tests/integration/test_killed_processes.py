@@ -82,6 +82,6 @@ index.save({str(path)!r})
         assert child.wait(20) == -signal.SIGKILL
     assert path.read_bytes() == before
     assert len(load_index(path)) == 300
-    # The half of the new one lies beside it, and is in nobody's way.
+    # Half of the new file is left in the folder and does no harm.
     assert len([*tmp_path.iterdir()]) == 2
     assert len(load_index(open_index(spec).add(clustered(350, 8)).save(path))) == 350

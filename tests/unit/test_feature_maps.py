@@ -265,7 +265,7 @@ def test_cached_vectors_are_those_that_the_tail_gives(own_cache, monkeypatch):
     monkeypatch.setattr(tail, "predict_on_batch", lambda part: seen.append(len(part)) or tail(part).numpy())
     assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalise=False, cache=True), wanted[:4], atol=1e-6)
     assert seen == [3, 1]
-    # Rows that are kept are not computed again, whatever stands beside them; equal maps are computed once.
+    # Rows that are stored are not computed again, in any subset; equal maps are computed once.
     assert np.allclose(vectors(tail, maps[::-1], normalise=False, cache=True), wanted[::-1], atol=1e-6)
     assert seen == [3, 1, 2]
     assert np.allclose(vectors(tail, maps, cache=True), vectors(small().tail, maps), atol=1e-6)
