@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from helpers import paths
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics, protocol, protocol_files, runner
 from helpers.features import projection
 from helpers.features.describer import describer
 from helpers.pictures import imagenet
@@ -31,9 +31,9 @@ POOLING, AXES, WHITENING = "gem", 512, 0.25
 
 
 def main() -> None:
-    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
     train = replace(images.subset(rules.gallery), name="imagenette-train")
-    among = protocol.leave_one_out(train, "imagenette-train-leave-one-out")
+    among = builders.leave_one_out(train, "imagenette-train-leave-one-out")
     for pooling in POOLINGS:
         by = describer(f"resnet50-{pooling}")
         learnt = projection.learn(by.describe(imagenet.one_per_class()), max(DIMS), "imagenet-one-per-class", WHITENING)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def score(vectors: np.ndarray, rules: protocol.Protocol) -> float:
-    return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules).mean("mAP")
+    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules).mean("mAP")
 
 
 if __name__ == "__main__":

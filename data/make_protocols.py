@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from helpers import paths
-from helpers.evaluation import protocol
-from helpers.evaluation.held_out import held_out, unseen_classes
-from helpers.evaluation.protocol import Protocol, leave_one_out, one_per_class_gallery, query_gallery
+from helpers.evaluation import protocol_files
+from helpers.evaluation.builders import held_out, leave_one_out, one_per_class_gallery, query_gallery, unseen_classes
+from helpers.evaluation.protocol import Protocol
 from helpers.features.describer import describer
 from helpers.pictures import att_faces, caltech101, cifar10, imagenet, lfw, samples
 from helpers.pictures.audit import audit
@@ -38,7 +38,7 @@ def split(images: ImageSet, queries: str, gallery: str, name: str) -> Protocol:
 
 def grouped(name: str, images: ImageSet) -> ImageSet:
     """The pictures of a protocol that is frozen already, with the copies that its audit found."""
-    return protocol.frozen(name).bind(images)[1]
+    return protocol_files.frozen(name).bind(images)[1]
 
 
 def att_faces_held_out() -> Protocol:
@@ -107,7 +107,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 def main(names: list[str]) -> None:
     for name in names or PROTOCOLS:
         made = PROTOCOLS[name]()
-        print(made, "→", made.save(paths.protocols_dir() / f"{name}.json").name)
+        print(made, "→", protocol_files.save(made, paths.protocols_dir() / f"{name}.json").name)
 
 
 if __name__ == "__main__":

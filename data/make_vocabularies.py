@@ -10,14 +10,14 @@ came about and is not part of a normal run.
 from dataclasses import replace
 
 from helpers import paths
-from helpers.evaluation import protocol
+from helpers.evaluation import protocol_files
 from helpers.features.visual_words import ENCODINGS
 from helpers.features.vocabulary import learn
 from helpers.pictures import imagenet
 
 
 def main() -> None:
-    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
     train = replace(images.subset(rules.gallery), name="imagenette-train")
     for words in sorted({encoding.words for encoding in ENCODINGS.values()}):
         path = learn(train, words).save(paths.data_dir() / "vocabularies" / f"rootsift-{words}.npz")

@@ -78,7 +78,7 @@ def _audit(options: argparse.Namespace) -> int:
     found = audit(images, vectors)
     leaks = found.across(sides) if sides is not None else ()
     if output is not None:
-        from helpers.evaluation.protocol import write_text
+        from helpers.files import write_text
         from helpers.show.audit_report import audit_report
 
         write_text(output, audit_report(found, sides))

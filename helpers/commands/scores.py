@@ -126,7 +126,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         rules, images = rules.bind(_pictures_of(rules, options.pictures))
         vectors = {describer.name: describer.describe(images) for describer in describers}
     if options.save:
-        rules.save(options.save)
+        from helpers.evaluation import protocol_files
+
+        protocol_files.save(rules, options.save)
         remark(f"protocol written: {shown(options.save)}")
     results = {}
     for describer in describers:
@@ -142,15 +144,15 @@ def _rules(target: str) -> "Protocol":
     ------
     CommandError : there is none.
     """
-    from helpers.evaluation import protocol
+    from helpers.evaluation import protocol_files
 
     if Path(target).suffix.lower() == ".json":
-        return protocol.Protocol.load(target)
-    if target in protocol.frozen_names():
-        return protocol.frozen(target)
+        return protocol_files.load(target)
+    if target in protocol_files.frozen_names():
+        return protocol_files.frozen(target)
     raise CommandError(
         f"{shown(target)} is no folder, no protocol's file (.json) and no protocol; "
-        f"there are: {', '.join(protocol.frozen_names())}"
+        f"there are: {', '.join(protocol_files.frozen_names())}"
     )
 
 
@@ -160,7 +162,7 @@ def _folder_task(
     """The protocol of a folder, and describer → float32 (n, dim) of its pictures, those that can be read."""
     import numpy as np
 
-    from helpers.evaluation import protocol
+    from helpers.evaluation import builders
 
     images, sides = places.divided(places.gallery_from(options.target))
     vectors = {describer.name: describer.describe(images) for describer in describers}
@@ -174,7 +176,7 @@ def _folder_task(
         images = _with_groups(images, next(iter(vectors.values())))
     name = Path(options.target).resolve().name
     if sides is None:
-        rules = protocol.leave_one_out(images, f"{name}-leave-one-out")
+        rules = builders.leave_one_out(images, f"{name}-leave-one-out")
     else:
         answers = np.isin(np.char.lower(sides), list(places.ANSWERING))
         if answers.all() or not answers.any():
@@ -183,7 +185,7 @@ def _folder_task(
                 "called train or gallery, and one test, val or query"
             )
         asking = "-".join(sorted(set(sides[~answers])))
-        rules = protocol.query_gallery(images, ~answers, answers, f"{name}-{asking}-asks")
+        rules = builders.query_gallery(images, ~answers, answers, f"{name}-{asking}-asks")
     return rules, vectors
 
 
@@ -241,12 +243,12 @@ def _whole_sample() -> "ImageSet":
 
 
 def _scored(rules: "Protocol", vectors, index: str) -> "Scores":
-    from helpers.evaluation import metrics, protocol
+    from helpers.evaluation import metrics, runner
 
     whole = len(rules.queries) * len(rules.gallery) <= _PAIRS
     if not whole:
         remark(f"note: so many pictures are ranked to {_DEPTH} answers a query only, without mAP")
-    ranking = protocol.run(rules, vectors, open_index(index), None if whole else _DEPTH)
+    ranking = runner.run(rules, vectors, open_index(index), None if whole else _DEPTH)
     return metrics.evaluate(ranking, rules)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.evaluation import protocol
+from helpers.evaluation import runner
 from helpers.evaluation.intervals import holm, paired_difference
 from helpers.evaluation.metrics import Scores, evaluate
 from helpers.evaluation.protocol import Protocol
@@ -58,7 +58,7 @@ def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> Fou
     """
     rules.check_apart()
     index = open_index("exact:cosine")
-    ranking = protocol.run(rules, vectors, index)
+    ranking = runner.run(rules, vectors, index)
     queries, gallery = vectors[rules.queries], vectors[rules.gallery]
     return Found(rules, ranking, index.search(gallery, min(columns, len(gallery))), queries, gallery)
 

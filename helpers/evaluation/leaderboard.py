@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from helpers import paths
 from helpers.evaluation.metrics import Scores
-from helpers.evaluation.protocol import Protocol, write_text
+from helpers.evaluation.protocol import Protocol
+from helpers.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

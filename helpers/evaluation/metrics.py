@@ -107,7 +107,7 @@ def evaluate(
 
     Parameters
     ----------
-    ranking : row *j* answers ``protocol.queries[j]``; as `helpers.evaluation.protocol.run` returns it.
+    ranking : row *j* answers ``protocol.queries[j]``; as `helpers.evaluation.runner.run` returns it.
     ks : for top-k, precision and recall. map_ks : for mAP@k (both kinds) and nDCG@k.
 
     A metric that the ranking is too short for is left out: a k beyond its columns (while there are more candidates
@@ -246,7 +246,7 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
             query, answer = protocol.keys[protocol.queries[rows[row]]], protocol.keys[ids[row, place]]
             raise LeakyRanking(
                 f"{protocol.name}: query {query!r} is answered by {answer!r} at rank {place + 1}, {why}. "
-                "Rankings made by protocol.run hold no such answers."
+                "Rankings made by runner.run hold no such answers."
             )
     return answered & (protocol.labels[ids] == protocol.labels[protocol.queries[rows]][:, None])
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.evaluation.builders import query_gallery
 from helpers.evaluation.intervals import Interval, bootstrap_interval
-from helpers.evaluation.protocol import Protocol, query_gallery, run
+from helpers.evaluation.protocol import Protocol
+from helpers.evaluation.runner import run
 from helpers.evaluation.verification import ErrorCurve, error_curve
 from helpers.pictures.imageset import NO_CLASS, ImageSet
 from helpers.search.ranking import PAD, Ranking

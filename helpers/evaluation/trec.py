@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from helpers.evaluation.protocol import Protocol, write_text
+from helpers.evaluation.protocol import Protocol
+from helpers.files import write_text
 from helpers.search.ranking import PAD, Ranking
 
 

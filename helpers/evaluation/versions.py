@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import metrics, runner
 from helpers.evaluation.intervals import bootstrap_interval, paired_difference
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
@@ -45,7 +45,7 @@ def compare(
         raise KeyError(f"no version is called {reference!r}; there are: {', '.join(versions)}")
     scores = {}
     for name, vectors in versions.items():
-        ranking = protocol.run(rules, np.asarray(vectors, np.float32), open_index("exact:cosine"))
+        ranking = runner.run(rules, np.asarray(vectors, np.float32), open_index("exact:cosine"))
         scores[name] = metrics.evaluate(ranking, rules)
     base, rows = scores[reference].values["mAP"], []
     for name, score in scores.items():

@@ -4,7 +4,7 @@ Expansion takes what was found into the question, augmentation what lies near ea
 Vectors are brought to length one before they are mixed, and scores are cosines.
 
 Expansion asks nothing but the ranking that it is given, so it is honest under every protocol, if what never counts was
-dropped from the ranking before (`helpers.evaluation.protocol.run` does). Augmentation mixes gallery pictures before
+dropped from the ranking before (`helpers.evaluation.runner.run` does). Augmentation mixes gallery pictures before
 anybody asks: where the query or a copy of it stands in the gallery, as under leave one out, it is mixed into the
 pictures around it, and has a part in its own ranking, which dropping it from the ranking does not undo. It needs a
 protocol whose queries, and their copies, are not in the gallery.

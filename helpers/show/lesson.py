@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers import extras, paths
-from helpers.evaluation import leaderboard, protocol
+from helpers.evaluation import builders, leaderboard, protocol_files
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.features.describer import Describer, describer
@@ -53,12 +53,12 @@ class Lesson:
         max_queries : about so many of the queries, evenly spread, under another name.
         """
         if self.profile == "sample":
-            rules, images = protocol.frozen("sample-distractors").bind(samples.with_distractors())
+            rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
         else:
-            rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+            rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
         if max_queries:
             few = rules.queries[:: max(1, len(rules.queries) // max_queries)]
-            rules = protocol.query_gallery(images, few, rules.gallery, f"{rules.name}-{len(few)}-queries")
+            rules = builders.query_gallery(images, few, rules.gallery, f"{rules.name}-{len(few)}-queries")
         return rules, images
 
     def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:

@@ -26,12 +26,12 @@ from helpers.pictures import samples
 ROOT = ".lookalike-picker"
 NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
 SMALL = """
-from helpers.evaluation import protocol
+from helpers.evaluation import protocol_files
 from helpers.pictures import samples
 from helpers.show import picker_view
 from helpers.show.picker import Picker
 
-rules, images = protocol.frozen("sample-distractors").bind(samples.with_distractors())
+rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
 picker = Picker(images, ["hsv-histogram", "hog"], rules=rules, k=10)
 """
 

@@ -39,7 +39,7 @@ from helpers.commands.common import (
     explained,
     shown,
 )
-from helpers.evaluation import leaderboard, metrics, protocol
+from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import describer as describers
 from helpers.networks import weights
 from helpers.pictures import samples
@@ -459,9 +459,9 @@ def test_an_engine_without_pictures_finds_nothing(engine, run):
 
 def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     images = from_folder("photos")
-    rules = protocol.leave_one_out(images, "photos-leave-one-out")
+    rules = builders.leave_one_out(images, "photos-leave-one-out")
     vectors = describers.describer("hsv-histogram").describe(images)
-    scores = metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+    scores = metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
     code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
     (result,) = json.loads(out)
     assert (code, err) == (OK, "")
@@ -529,7 +529,7 @@ def test_where_folders_are_called_train_and_test_one_asks_the_other(here, run):
     code, out, _ = run("evaluate", "split", "-d", "hsv-histogram", "--json", "--save", "rules.json")
     (result,) = json.loads(out)
     assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-asks", 6, 12)
-    rules = protocol.Protocol.load("rules.json")
+    rules = protocol_files.load("rules.json")
     assert rules.class_names == ("birds", "fruit", "vehicles")
     assert {rules.keys[i].split("/")[0] for i in rules.queries} == {"test"}
     assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--pictures", "split", "--json")[1] == out

@@ -126,12 +126,12 @@ def test_the_data_are_found(run):
     code = (
         "from helpers.features.projection import Projection\n"
         "from helpers.features import vocabulary\n"
-        "from helpers.evaluation import protocol\n"
+        "from helpers.evaluation import protocol_files\n"
         "from helpers import paths\n"
         "from helpers.pictures import imagenet\n"
         "Projection.load(paths.data_dir() / 'projections' / 'resnet50-gem.npz')\n"
         "vocabulary.shipped(64)\n"
-        "protocol.frozen('lfw-leave-one-out')\n"
+        "protocol_files.frozen('lfw-leave-one-out')\n"
         "print(len(imagenet.classes()))\n"
     )
     done = run("python", "-c", code)

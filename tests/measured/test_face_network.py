@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import metrics, open_set, protocol, verification
+from helpers.evaluation import metrics, open_set, protocol_files, runner, verification
 from helpers.features import faces
 from helpers.features.describer import describer
 from helpers.pictures import att_faces, lfw
@@ -25,7 +25,7 @@ def cosine():
 
 
 def seen(name, images):
-    rules, pictures = protocol.frozen(name).bind(images)
+    rules, pictures = protocol_files.frozen(name).bind(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faces.NoFaceWarning)  # counted below
         return rules, pictures, describer("dlib-face").describe(pictures, progress=False)
@@ -43,7 +43,7 @@ def on_lfw():
 def test_att_faces(name, queries, top_1, mean_ap):
     rules, _, vectors = seen(name, att_faces.load())
     assert not faces.without_face(vectors).any()
-    measured = metrics.evaluate(protocol.run(rules, vectors, cosine()), rules)
+    measured = metrics.evaluate(runner.run(rules, vectors, cosine()), rules)
     assert measured.n_queries == queries
     assert measured.mean("top-1") == pytest.approx(top_1, abs=0.004)
     assert measured.mean("mAP") == pytest.approx(mean_ap, abs=0.003)
@@ -53,7 +53,7 @@ def test_att_faces(name, queries, top_1, mean_ap):
 def test_lfw_with_singletons_as_distractors(on_lfw):
     rules, _, vectors = on_lfw
     assert faces.without_face(vectors).sum() == 2
-    measured = metrics.evaluate(protocol.run(rules, vectors, cosine()), rules)
+    measured = metrics.evaluate(runner.run(rules, vectors, cosine()), rules)
     assert measured.n_queries == 1443
     # Above all 0.99 and 0.97, which a face describer must reach; pictures without a face are failures in it.
     assert measured.mean("top-1") == pytest.approx(0.9965, abs=0.003)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.ladder import first_search
 from helpers.evaluation.versions import compare
@@ -29,7 +29,7 @@ def vectors(request, resnet50):
     """Pictures of every class; a third of them asks, the others answer."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
     images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
-    rules = protocol.queries_apart(images, f"{request.param}-apart")
+    rules = builders.queries_apart(images, f"{request.param}-apart")
     found = stage_vectors(images, poolings=("average", "gem"), progress=False)
     return rules, found[4, "average"], found[4, "gem"]
 

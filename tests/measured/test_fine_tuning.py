@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import held_out, intervals, metrics, protocol
+from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
 from helpers.features.describer import describer
 from helpers.features.feature_maps import feature_maps, vectors
 from helpers.networks import examples, training, transfer
@@ -23,13 +23,13 @@ pytestmark = [
 
 
 def scored(rules, matrix):
-    return metrics.evaluate(protocol.run(rules, matrix, open_index("exact:cosine")), rules)
+    return metrics.evaluate(runner.run(rules, matrix, open_index("exact:cosine")), rules)
 
 
 def test_tuning_the_last_block_lifts_imagenette():
     """One epoch, both stages: mAP from 0.807 to at least 0.90 on pictures that were never learnt from."""
-    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
-    learn = held_out.learnable(rules, images)
+    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    learn = builders.learnable(rules, images)
     row_of = {key: row for row, key in enumerate(images.keys)}
     rows = np.array([row_of[key] for key in learn.keys])
     assert len(learn) == 1000 and not set(rows.tolist()) & set(rules.queries.tolist())
@@ -59,7 +59,7 @@ def test_tuning_the_last_block_lifts_imagenette():
 
 
 def test_what_imagenet_knows_of_caltech101():
-    rules, images = protocol.frozen("caltech101-leave-one-out").bind(caltech101.load())
+    rules, images = protocol_files.frozen("caltech101-leave-one-out").bind(caltech101.load())
     score = scored(rules, describer("resnet50").describe(images, progress=False))
     known = np.isin(images.class_names, list(caltech101.KNOWN_TO_IMAGENET))
     assert (known.sum(), (~known).sum()) == (17, 13)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import protocol
+from helpers.evaluation import protocol_files
 from helpers.evaluation.known_item import recall_by_kind, recall_by_strength
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import draw, learn, shipped
@@ -61,7 +61,7 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
 
 def test_the_vocabulary_can_be_learnt_again():
     """As data/make_vocabularies.py does; another processor may round otherwise, and words have lengths up to one."""
-    rules, images = protocol.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
     train = images.subset(rules.gallery)
     # Only the inverse frequencies need the pictures once more; one of them has to do, for the time's sake.
     again, kept = learn(train.subset([0]), 64, drawn=draw(train, progress=False), progress=False), shipped(64)

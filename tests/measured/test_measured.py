@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import leaderboard, metrics, protocol
+from helpers.evaluation import leaderboard, metrics, protocol_files, runner
 from helpers.features.describer import describer
 from helpers.pictures import caltech101, imagenet, lfw
 from helpers.search.index import open_index
@@ -24,9 +24,9 @@ def resnet50():
 
 
 def scores(name, images, by):
-    rules, pictures = protocol.frozen(name).bind(images)
+    rules, pictures = protocol_files.frozen(name).bind(images)
     vectors = by.describe(pictures, progress=False)
-    return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
 
 
 def test_lfw_with_singletons_as_distractors(resnet50):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import held_out, intervals, metrics, protocol
+from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
 from helpers.features.describer import describer
 from helpers.networks import metric_heads, training
 from helpers.networks.metric_losses import SupConLoss
@@ -23,16 +23,16 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def task():
     """The frozen protocol, ResNet50's vectors of its pictures, and those of the people who may teach, with labels."""
-    images = protocol.frozen("lfw-leave-one-out").bind(lfw.load())[1]
-    rules, asked = protocol.frozen("lfw-unseen-people").bind(images)
-    learn = held_out.learnable(rules, images)
+    images = protocol_files.frozen("lfw-leave-one-out").bind(lfw.load())[1]
+    rules, asked = protocol_files.frozen("lfw-unseen-people").bind(images)
+    learn = builders.learnable(rules, images)
     assert not {*learn.class_names} & {*asked.class_names}
     seer = describer("resnet50")
     return rules, seer.describe(asked, progress=False), seer.describe(learn, progress=False), learn.labels
 
 
 def searched(rules, vectors):
-    return metrics.evaluate(protocol.run(rules, vectors, open_index("exact:cosine")), rules)
+    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
 
 
 def learnt(start, known, labels, rate):

@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics, runner
 from helpers.features import store
 from helpers.features.colour_shape import Pixels
 from helpers.pictures import download, samples
@@ -48,7 +48,7 @@ def test_folder_with_one_picture(folder):
     engine = Engine(Pixels()).fit(images)
     assert len(engine.query(images.paths[0], k=5)) == 1
     with pytest.raises(ValueError, match="no class has two pictures"):
-        protocol.leave_one_out(images, "one")
+        builders.leave_one_out(images, "one")
 
 
 def test_no_sub_folders(folder):
@@ -58,7 +58,7 @@ def test_no_sub_folders(folder):
     assert images.class_names == () and set(images.labels) == {-1}
     assert len(Engine(Pixels()).fit(images).query(images.paths[0], k=3)) == 3
     with pytest.raises(ValueError, match="sub-folder a class"):
-        protocol.leave_one_out(images, "none")
+        builders.leave_one_out(images, "none")
 
 
 def test_class_with_one_picture(folder):
@@ -66,9 +66,9 @@ def test_class_with_one_picture(folder):
     for path in sorted((folder / "fish").iterdir())[1:]:
         path.unlink()
     images = from_folder(folder)
-    assert protocol.leave_one_out(images, "birds").n_distractors == 1
-    everybody = protocol.leave_one_out(images, "all", queries=np.arange(len(images)))
-    ranking = protocol.run(everybody, Pixels().describe(images), open_index("exact:cosine"))
+    assert builders.leave_one_out(images, "birds").n_distractors == 1
+    everybody = builders.leave_one_out(images, "all", queries=np.arange(len(images)))
+    ranking = runner.run(everybody, Pixels().describe(images), open_index("exact:cosine"))
     with pytest.warns(metrics.UnanswerableQueriesWarning, match="1 of 4 queries"):
         assert metrics.evaluate(ranking, everybody).n_queries == 3
 

@@ -15,10 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from helpers.evaluation.builders import query_gallery
 from helpers.evaluation.classifiers import CLASSIFIERS, mcnemar, order_of_merit, out_of_fold, study
 from helpers.evaluation.intervals import holm, wilson_interval
 from helpers.evaluation.metrics import evaluate
-from helpers.evaluation.protocol import query_gallery, run
+from helpers.evaluation.runner import run
 from helpers.features.predicted import with_prediction
 from helpers.pictures.imageset import ImageSet
 from helpers.search.index import open_index

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.evaluation import protocol as protocols
+from helpers.evaluation import builders, runner
 from helpers.pictures import samples
 from helpers.search import expansion
 from helpers.search.exact import ExactIndex
@@ -207,8 +207,8 @@ def test_expansion_of_what_was_left_after_exclusion_brings_nothing_back():
     """Under leave one out the query stands in the gallery; dropped before, it has no part in the expansion."""
     images = samples.photos().subset(range(0, 246, 6))
     vectors = np.random.default_rng(0).normal(size=(len(images), 8)).astype(np.float32)
-    protocol = protocols.leave_one_out(images, "small", excluded={0: [3, 4]})
-    before = protocols.run(protocol, vectors, ExactIndex())
+    protocol = builders.leave_one_out(images, "small", excluded={0: [3, 4]})
+    before = runner.run(protocol, vectors, ExactIndex())
     after = alpha_query_expansion(before, vectors[protocol.queries], vectors)
     assert not protocol.never_counted_mask(np.arange(len(after)), after.ids).any()
     others = vectors.copy()

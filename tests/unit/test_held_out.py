@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.evaluation.held_out import held_out, learnable, unseen_classes
-from helpers.evaluation.protocol import leave_one_out
+from helpers.evaluation.builders import held_out, learnable, leave_one_out, unseen_classes
 from helpers.pictures.imageset import ImageSet
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.ladder import climb, first_search
 from helpers.pictures.imageset import ImageSet
@@ -26,7 +26,7 @@ def case():
     """Two classes, a third asks; vectors by chance, so that no order is right from the start."""
     images = pictures([0] * 18 + [1] * 18)
     vectors = np.random.default_rng(3).normal(size=(36, 4)).astype(np.float32)
-    rules = protocol.queries_apart(images, "toy")
+    rules = builders.queries_apart(images, "toy")
     return rules, vectors, first_search(rules, vectors)
 
 
@@ -54,7 +54,7 @@ def test_a_first_search_asks_the_queries_and_the_gallery_itself(case):
 def test_queries_in_the_gallery_are_refused(case):
     _, vectors, _ = case
     with pytest.raises(ValueError, match="all: 36 of 36 queries"):
-        first_search(protocol.leave_one_out(pictures([0] * 18 + [1] * 18), "all"), vectors)
+        first_search(builders.leave_one_out(pictures([0] * 18 + [1] * 18), "all"), vectors)
 
 
 def test_gains_are_after_less_before_query_by_query(case):

@@ -7,9 +7,9 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import leaderboard
+from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.leaderboard import COLUMNS, LeaderboardError, load, record, write_markdown
 from helpers.evaluation.metrics import evaluate
-from helpers.evaluation.protocol import leave_one_out, query_gallery
 from helpers.pictures.imageset import ImageSet
 from helpers.search.ranking import rank
 

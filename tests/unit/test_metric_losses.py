@@ -606,8 +606,9 @@ def test_bad_input(make, says):
 @pytest.fixture(scope="module")
 def faces():
     """Raw pixels of 20 people to train on, and the score of any projection on the other 20."""
+    from helpers.evaluation.builders import leave_one_out
     from helpers.evaluation.metrics import evaluate
-    from helpers.evaluation.protocol import leave_one_out, run
+    from helpers.evaluation.runner import run
     from helpers.features.describer import describer
     from helpers.pictures import att_faces
     from helpers.search.index import open_index

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from helpers.evaluation import protocol as protocol_module
+from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.metrics import (
     LeakyRanking,
     UnanswerableQueriesWarning,
@@ -20,7 +21,8 @@ from helpers.evaluation.metrics import (
     per_class,
     right_answers,
 )
-from helpers.evaluation.protocol import Protocol, excluding, leave_one_out, query_gallery
+from helpers.evaluation.protocol import Protocol
+from helpers.evaluation.runner import excluding
 from helpers.pictures.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 

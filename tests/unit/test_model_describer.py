@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics, runner
 from helpers.features.deep import ModelDescriber
 from helpers.networks import zoo
 from helpers.pictures import samples
@@ -113,8 +113,8 @@ def test_a_lesson_writes_down_whose_weights_these_are(own_cache, photos, tmp_pat
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path / "figures"))
     model = a_model()
     mine = a_describer(model)
-    rules = protocol.leave_one_out(photos, "a-test")
-    run = protocol.run(rules, mine.describe(photos, progress=False), open_index("exact:cosine"))
+    rules = builders.leave_one_out(photos, "a-test")
+    run = runner.run(rules, mine.describe(photos, progress=False), open_index("exact:cosine"))
     scores = metrics.evaluate(run, rules)
     file = Lesson("99_test", "sample", 0).finish("it runs", {}, mine, {"mine": scores})
     written = json.loads(file.read_text(encoding="utf-8"))["weights"]

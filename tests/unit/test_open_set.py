@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from helpers.evaluation import open_set
-from helpers.evaluation.protocol import query_gallery, run
+from helpers.evaluation.builders import query_gallery
+from helpers.evaluation.runner import run
 from helpers.pictures.imageset import ImageSet
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking

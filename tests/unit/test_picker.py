@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from PIL import Image
 
 from helpers import course
-from helpers.evaluation import protocol
+from helpers.evaluation import builders
 from helpers.features.colour_shape import ColourHistogram
 from helpers.features.describer import describer
 from helpers.pictures import samples
@@ -233,7 +233,7 @@ class Actions(RuleBasedStateMachine):
         json.dumps(state_of(self.picker))
 
 
-RULES = protocol.leave_one_out(SET, "few", excluded={3: (4, 5)})
+RULES = builders.leave_one_out(SET, "few", excluded={3: (4, 5)})
 
 TestActions = Actions.TestCase
 TestActions.settings = settings(
@@ -265,7 +265,7 @@ def test_verdict_by_the_class_where_there_are_no_rules(images, picker):
 
 
 def test_verdict_and_exclusions_by_the_rules(images):
-    rules = protocol.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
+    rules = builders.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
     picker = Picker(images, DESCRIBERS, rules=rules, k=100).choose(2).search()
     assert picker.k == picker.limit == len(rules.gallery) and picker.message is None
     assert set(ids(picker)) == set(rules.gallery.tolist()) - {3}

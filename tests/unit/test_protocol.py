@@ -11,19 +11,11 @@ from hypothesis import strategies as st
 
 from helpers import paths
 from helpers.evaluation import protocol as module
-from helpers.evaluation.protocol import (
-    Protocol,
-    ProtocolFileError,
-    ProtocolMismatch,
-    excluding,
-    frozen,
-    frozen_names,
-    leave_one_out,
-    one_per_class_gallery,
-    queries_apart,
-    query_gallery,
-    run,
-)
+from helpers.evaluation import protocol_files
+from helpers.evaluation.builders import leave_one_out, one_per_class_gallery, queries_apart, query_gallery
+from helpers.evaluation.protocol import Protocol, ProtocolMismatch
+from helpers.evaluation.protocol_files import ProtocolFileError, frozen, frozen_names
+from helpers.evaluation.runner import excluding, run
 from helpers.pictures.imageset import ImageSet
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking, rank
@@ -249,12 +241,12 @@ def same(a: Protocol, b: Protocol) -> bool:
 @settings(max_examples=100, deadline=None)
 def test_a_file_gives_back_what_was_saved(drawn, tmp_path_factory):
     path = tmp_path_factory.mktemp("protocols") / "drawn.json"
-    assert same(Protocol.load(drawn.save(path)), drawn)
+    assert same(protocol_files.load(protocol_files.save(drawn, path)), drawn)
 
 
 def test_queries_keep_their_order(tmp_path):
     toy = valid(queries=[3, 1, 2], gallery=[2, 0, 1])
-    loaded = Protocol.load(toy.save(tmp_path / "toy.json"))
+    loaded = protocol_files.load(protocol_files.save(toy, tmp_path / "toy.json"))
     assert loaded.queries.tolist() == [3, 1, 2]
     assert loaded.gallery.tolist() == [2, 0, 1]
 
@@ -269,7 +261,8 @@ def test_six_thousand_pictures_stay_small_and_one_a_line(tmp_path):
         root=images.root,
     )
     rows = np.random.default_rng(0).permutation(6000)
-    path = query_gallery(images, rows[:1000], rows[1000:], "cifar10").save(tmp_path / "cifar10.json")
+    protocol = query_gallery(images, rows[:1000], rows[1000:], "cifar10")
+    path = protocol_files.save(protocol, tmp_path / "cifar10.json")
     assert path.stat().st_size < 500_000
     lines = path.read_text().splitlines()
     assert sum("aeroplane_" in line for line in lines) == 6000
@@ -278,11 +271,11 @@ def test_six_thousand_pictures_stay_small_and_one_a_line(tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
-    path = valid().save(tmp_path / "toy.json")
+    path = protocol_files.save(valid(), tmp_path / "toy.json")
     text = path.read_text()
     path.write_text(text[: int(share * len(text))])
     with pytest.raises(ProtocolFileError, match=r"toy\.json.*(Restore|write it again)"):
-        Protocol.load(path)
+        protocol_files.load(path)
 
 
 @pytest.mark.parametrize(
@@ -298,25 +291,25 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
     ],
 )
 def test_a_file_with_other_content_is_named(tmp_path, change, message):
-    path = valid().save(tmp_path / "toy.json")
+    path = protocol_files.save(valid(), tmp_path / "toy.json")
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(ProtocolFileError, match=message) as raised:
-        Protocol.load(path)
+        protocol_files.load(path)
     assert str(path) in str(raised.value)
 
 
 def test_a_binary_file_and_no_file(tmp_path):
     (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ProtocolFileError, match="not readable as JSON"):
-        Protocol.load(tmp_path / "picture.json")
+        protocol_files.load(tmp_path / "picture.json")
     with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist"):
-        Protocol.load(tmp_path / "nothing.json")
+        protocol_files.load(tmp_path / "nothing.json")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    path = valid().save(tmp_path / "toy.json")
+    path = protocol_files.save(valid(), tmp_path / "toy.json")
     before = path.read_text()
 
     def full_disk(self, target):
@@ -324,7 +317,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        valid(description="new").save(path)
+        protocol_files.save(valid(description="new"), path)
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["toy.json"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation import metrics, protocol
+from helpers.evaluation import builders, metrics, runner
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
 from helpers.features.colour_shape import Pixels
@@ -25,8 +25,8 @@ def case():
     images = images.subset(rows)
     angle = np.array([0, 0.01, 0.03, 0.06, 0.1, 1.501, 1.5, 1.52, 1.53, 1.55, 1.58, 1.6])
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-    rules = protocol.leave_one_out(images, "twelve")
-    return images, vectors, rules, protocol.run(rules, vectors, open_index("exact:cosine"))
+    rules = builders.leave_one_out(images, "twelve")
+    return images, vectors, rules, runner.run(rules, vectors, open_index("exact:cosine"))
 
 
 def titles(figure):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation import protocol, versions
+from helpers.evaluation import builders, versions
 from helpers.features import deep, stages
 from helpers.features.describer import describer
 from helpers.features.pooling import POOLINGS
@@ -49,7 +49,7 @@ def test_names_and_settings_of_pooled_describers(resnet50):
 
 def test_versions_are_compared_on_the_same_queries():
     images = samples.photos()
-    rules = protocol.leave_one_out(images, "photos")
+    rules = builders.leave_one_out(images, "photos")
     random = np.random.default_rng(0)
     right = np.eye(len(images.class_names), dtype=np.float32)[images.labels]
     noise = random.normal(size=(len(images), 64)).astype(np.float32)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from helpers.evaluation.builders import leave_one_out
 from helpers.evaluation.metrics import evaluate
-from helpers.evaluation.protocol import leave_one_out
 from helpers.evaluation.trec import TrecFileError, read_qrels, read_run, write_qrels, write_run
 from helpers.pictures.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from helpers.evaluation import verification
-from helpers.evaluation.protocol import leave_one_out, query_gallery
+from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.verification import (
     Pairs,
     accuracy_across_people,

@@ -1,0 +1,191 @@
+"""Makes protocols from a set of images, and selects what a network may learn from under a protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from helpers.evaluation.protocol import Protocol
+from helpers.pictures.imageset import NO_CLASS, ImageSet
+
+
+def leave_one_out(
+    images: ImageSet,
+    name: str,
+    queries: Sequence[int] | np.ndarray | None = None,
+    excluded: Mapping[int, Sequence[int]] | None = None,
+    description: str = "",
+) -> Protocol:
+    """Every picture whose class has another one asks; all pictures answer, the query itself excepted.
+
+    queries : rows of ``images`` (or a mask) that ask instead; they may be unanswerable.
+    excluded : row -> rows that are never counted for it, beside the query and its group.
+
+    Raises
+    ------
+    ValueError : no class has two pictures, so nobody can ask.
+    """
+    if queries is None:
+        asks = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
+        if not asks.any():
+            raise ValueError(
+                f"{images.name}: no class has two pictures, so no query could have a right answer. "
+                "Put the pictures into one sub-folder a class, at least two pictures each."
+            )
+        queries = np.flatnonzero(asks)
+    text = description or "Each picture asks, all others answer; the query itself and its copies are not counted."
+    return _protocol(images, name, text, _rows(images, queries), np.arange(len(images)), excluded)
+
+
+def query_gallery(
+    images: ImageSet,
+    query_rows: Sequence[int] | np.ndarray,
+    gallery_rows: Sequence[int] | np.ndarray,
+    name: str,
+    excluded: Mapping[int, Sequence[int]] | None = None,
+    description: str = "",
+) -> Protocol:
+    """Some pictures ask, others answer: rows of ``images``, or masks over it.
+
+    Ids stay rows of ``images``, pictures in neither part included; ``images.subset`` first drops those.
+    """
+    text = description or "One part of the pictures asks, the other answers."
+    return _protocol(images, name, text, _rows(images, query_rows), _rows(images, gallery_rows), excluded)
+
+
+def queries_apart(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
+    """Of each class every so many-th picture asks, all others answer; who has a copy in the set answers only.
+
+    The first, in the set's order, then the ``every``-th after it, and so on. `Protocol.check_apart` holds.
+
+    every : at least 2; a third by default.
+
+    Raises
+    ------
+    ValueError : ``every`` below 2, or nobody can ask.
+    """
+    if every < 2:
+        raise ValueError(f"every must be at least 2, or nobody would be left to answer; got {every}")
+    alone = np.ones(len(images), dtype=bool)
+    if images.groups is not None:
+        groups, sizes = np.unique(images.groups, return_counts=True)
+        alone = ~np.isin(images.groups, groups[(groups >= 0) & (sizes > 1)])
+    asks = np.zeros(len(images), dtype=bool)
+    for label in range(len(images.class_names)):
+        asks[np.flatnonzero((images.labels == label) & alone)[::every]] = True
+    if not asks.any():
+        raise ValueError(f"{images.name}: no picture of a class is without a copy, so nobody can ask.")
+    text = description or f"Of each class one picture in {every} asks, all others answer; no query is in the gallery."
+    return query_gallery(images, asks, ~asks, name, description=text)
+
+
+def one_per_class_gallery(
+    images: ImageSet,
+    name: str,
+    seed: int = 0,
+    excluded: Mapping[int, Sequence[int]] | None = None,
+    description: str = "",
+) -> Protocol:
+    """The gallery holds one picture a class, drawn by ``seed``; all other pictures of a class ask.
+
+    Then R = 1, and top-1 accuracy is the accuracy of a classifier with one example a class.
+
+    Raises
+    ------
+    ValueError : no class has two pictures, so nobody is left to ask.
+    """
+    rng = np.random.default_rng(seed)
+    present = np.flatnonzero(images.counts)
+    gallery = np.array([rng.choice(np.flatnonzero(images.labels == label)) for label in present], dtype=np.int64)
+    asks = images.labels >= 0
+    asks[gallery] = False
+    if not asks.any():
+        raise ValueError(f"{images.name}: no class has two pictures, so nobody is left to ask.")
+    text = description or f"One picture a class answers (drawn with seed {seed}), all others of a class ask."
+    return _protocol(images, name, text, np.flatnonzero(asks), np.sort(gallery), excluded)
+
+
+def _protocol(images, name, description, queries, gallery, excluded) -> Protocol:
+    asking = set(queries.tolist())
+    return Protocol(
+        name=name,
+        dataset=images.name,
+        description=description,
+        keys=images.keys,
+        labels=images.labels,
+        class_names=images.class_names,
+        queries=queries,
+        gallery=gallery,
+        groups=images.groups,
+        # The caller's list is about pictures; only those that ask need theirs.
+        excluded={row: tuple(others) for row, others in (excluded or {}).items() if row in asking},
+    )
+
+
+def _rows(images: ImageSet, rows) -> np.ndarray:
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        if rows.shape != (len(images),):
+            raise ValueError(f"{images.name}: the mask must have shape ({len(images)},), got {rows.shape}")
+        return np.flatnonzero(rows)
+    return rows
+
+
+def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, description: str = "") -> Protocol:
+    """New pictures of known classes: ``fraction`` of each class asks and is never learnt from, the rest answers.
+
+    Copies stay on one side (`ImageSet.split`); pictures without a class are in the gallery.
+    """
+    labelled = np.flatnonzero(images.labels != NO_CLASS)
+    asks = set(images.subset(labelled).split(fraction, seed)[1].keys)
+    asking = np.array([key in asks for key in images.keys])
+    text = description or f"{fraction:.0%} of each class asks (drawn with seed {seed}), the rest answers and may teach."
+    return query_gallery(images, asking, ~asking, name, description=text)
+
+
+def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str = "") -> Protocol:
+    """New classes: half of the classes is left to learn from, the others ask and answer, leave one out.
+
+    The first half of ``numpy.random.default_rng(seed).permutation(classes)`` teaches. Pictures without a class are
+    distractors in the gallery. Class numbers and names are those of the classes that are left.
+    """
+    classes = len(images.class_names)
+    kept = np.sort(np.random.default_rng(seed).permutation(classes)[classes // 2 :])
+    renumbered = np.full(classes + 1, NO_CLASS)
+    renumbered[kept] = np.arange(len(kept))
+    rows = np.isin(images.labels, kept) | (images.labels == NO_CLASS)
+    part = images.subset(rows)
+    part = replace(part, labels=renumbered[part.labels], class_names=tuple(images.class_names[c] for c in kept))
+    text = description or f"Half of the classes (drawn with seed {seed}) ask, each picture once; the others may teach."
+    return leave_one_out(part, name, description=text)
+
+
+def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> ImageSet:
+    """The pictures of a data set that a network may learn from before it is scored under ``protocol``.
+
+    Those that have a class and never ask: neither they nor a copy of them (same group). Under leave one out over some
+    classes these are the pictures of all other classes. Classes that lose all their pictures are dropped and the rest
+    is numbered anew.
+
+    images : the whole data set, as its loader gives it.
+
+    Raises
+    ------
+    ValueError : nothing is left, as under leave one out over the whole data set.
+    """
+    asks = {protocol.keys[row] for row in protocol.queries}
+    groups = np.full(len(images), -1) if images.groups is None else images.groups
+    known = dict(zip(protocol.keys, protocol.groups, strict=True)) if protocol.groups is not None else {}
+    frozen_groups = {known[protocol.keys[row]] for row in protocol.queries if known and known[protocol.keys[row]] >= 0}
+    asking = np.array([key in asks for key in images.keys])
+    copies = np.isin(groups, groups[asking & (groups >= 0)]) & (groups >= 0)
+    copies |= np.array([known.get(key, -1) in frozen_groups for key in images.keys])
+    rows = (images.labels != NO_CLASS) & ~asking & ~copies
+    if not rows.any():
+        raise ValueError(
+            f"under {protocol.name} every picture asks: nothing is left to learn from; take a protocol with held out "
+            "pictures or classes"
+        )
+    part = images.subset(rows, name or f"{images.name}, to learn from")
+    kept, labels = np.unique(part.labels, return_inverse=True)
+    return replace(part, labels=labels, class_names=tuple(images.class_names[c] for c in kept))

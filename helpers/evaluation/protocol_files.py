@@ -1,0 +1,144 @@
+"""Protocols as JSON files, and those that are frozen with the project."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from helpers import paths
+from helpers.evaluation.protocol import Protocol
+from helpers.files import write_text
+
+#: The layout of the JSON files; a reader refuses any other.
+FORMAT = 1
+
+
+class ProtocolFileError(ValueError):
+    """A file that should hold a protocol and does not."""
+
+
+def save(protocol: Protocol, path: str | Path) -> Path:
+    """Write it as JSON, one picture a line, all at once or not at all."""
+    path = Path(path)
+    write_text(path, _json(protocol))
+    return path
+
+
+def _json(protocol: Protocol) -> str:
+    pictures = zip(protocol.keys, protocol.labels.tolist(), strict=True)
+    if protocol.groups is not None:
+        pictures = zip(protocol.keys, protocol.labels.tolist(), protocol.groups.tolist(), strict=True)
+    parts = {
+        "format": str(FORMAT),
+        "name": json.dumps(protocol.name),
+        "dataset": json.dumps(protocol.dataset),
+        "description": json.dumps(protocol.description),
+        "class_names": _lines([json.dumps(name) for name in protocol.class_names]),
+        "grouped": json.dumps(protocol.groups is not None),
+        "queries": _lines(_wrapped(_ranges(protocol.queries))),
+        "gallery": _lines(_wrapped(_ranges(protocol.gallery))),
+        "excluded": _lines([f'"{query}": {json.dumps(ids)}' for query, ids in protocol.excluded.items()], "{}"),
+        "pictures": _lines([json.dumps(picture) for picture in pictures]),
+    }
+    return "{\n" + ",\n".join(f'"{key}": {value}' for key, value in parts.items()) + "\n}\n"
+
+
+def load(path: str | Path) -> Protocol:
+    """Read what ``save`` wrote.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ProtocolFileError : it is not JSON (cut short?), of another format, or holds no valid protocol.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Write a protocol there with protocol_files.save.")
+    remedy = "Restore the file (git checkout) or write it again with protocol_files.save."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # covers broken JSON and broken UTF-8
+        raise ProtocolFileError(f"{path} is not readable as JSON, perhaps cut short: {error}. {remedy}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ProtocolFileError(f"{path} is JSON but not a protocol: it has no 'format'. {remedy}")
+    if content["format"] != FORMAT:
+        raise ProtocolFileError(
+            f"{path} has format {content['format']!r}; this version reads format {FORMAT}. "
+            "Use the version of the project that wrote it, or write the protocol again with protocol_files.save."
+        )
+    try:
+        return _from_json(content)
+    except KeyError as error:
+        raise ProtocolFileError(f"{path} is not a whole protocol: {error} is missing. {remedy}") from error
+    except (TypeError, ValueError) as error:
+        raise ProtocolFileError(f"{path} holds no valid protocol: {error}. {remedy}") from error
+
+
+def _from_json(content: dict) -> Protocol:
+    columns = list(zip(*content["pictures"], strict=True))
+    expected = 3 if content["grouped"] else 2
+    if len(columns) != expected:
+        raise ValueError(f"each picture must be a list of {expected} values, got {len(columns)}")
+    return Protocol(
+        name=content["name"],
+        dataset=content["dataset"],
+        description=content["description"],
+        keys=columns[0],
+        labels=columns[1],
+        class_names=content["class_names"],
+        queries=_from_ranges(content["queries"]),
+        gallery=_from_ranges(content["gallery"]),
+        groups=columns[2] if content["grouped"] else None,
+        excluded={int(query): tuple(ids) for query, ids in content["excluded"].items()},
+    )
+
+
+def frozen_names() -> tuple[str, ...]:
+    """The protocols that ship with the project."""
+    folder = paths.protocols_dir()
+    return tuple(sorted(file.stem for file in folder.glob("*.json"))) if folder.is_dir() else ()
+
+
+def frozen(name: str) -> Protocol:
+    """A protocol that ships with the project, by name.
+
+    Raises
+    ------
+    FileNotFoundError : there is none of that name; the message lists those there are.
+    ProtocolFileError : its file is damaged.
+    """
+    if name not in frozen_names():
+        raise FileNotFoundError(
+            f"there is no frozen protocol {name!r} in {paths.protocols_dir()}; "
+            f"there are: {', '.join(frozen_names()) or '(none)'}"
+        )
+    return load(paths.protocols_dir() / f"{name}.json")
+
+
+def _ranges(ids: np.ndarray) -> list[int | str]:
+    """[0, 1, 2, 3, 7] -> ["0-3", 7], in the order given."""
+    items: list[int | str] = []
+    for part in np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1):
+        first, last = int(part[0]), int(part[-1])
+        items.append(first if first == last else f"{first}-{last}")
+    return items
+
+
+def _from_ranges(items: list[int | str]) -> np.ndarray:
+    """The ids that ``_ranges`` wrote."""
+    parts = []
+    for item in items:
+        first, last = (int(end) for end in item.split("-")) if isinstance(item, str) else (item, item)
+        if last < first:
+            raise ValueError(f"the range {item!r} runs backwards")
+        parts.append(np.arange(first, last + 1))
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def _wrapped(items: list, per_line: int = 16) -> list[str]:
+    """JSON items, ``per_line`` to a string."""
+    return [", ".join(json.dumps(item) for item in items[i : i + per_line]) for i in range(0, len(items), per_line)]
+
+
+def _lines(items: list[str], brackets: str = "[]") -> str:
+    return brackets[0] + "".join(f"{',' if i else ''}\n {item}" for i, item in enumerate(items)) + "\n" + brackets[1]
