@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.inputs import conditions, real_pictures
 from helpers.evaluation import protocol_files
-from helpers.evaluation.versions import compare
+from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.features.describer import describer, length_one
 from helpers.networks import zoo
 from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork, PrecisionUnavailable
@@ -118,7 +118,8 @@ def compare_precisions(times: int) -> None:
                 vectors[precision] = by.describe(images, cache=False, progress=False)
                 spent.append(time.perf_counter() - start)
             rates[precision] = len(images) / median(spent)
-        for name, row in compare(vectors, protocol_files.frozen(rules), "float32").set_index("version").iterrows():
+        compared = compare_extractors(vectors, protocol_files.frozen(rules), "float32")
+        for name, row in compared.set_index("version").iterrows():
             cosines = (vectors["float32"] * vectors[name]).sum(axis=1)
             interval = f"{row['difference low']:+.4f} to {row['difference high']:+.4f}"
             print(

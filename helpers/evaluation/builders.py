@@ -53,10 +53,10 @@ def query_gallery(
     return _protocol(images, name, text, _rows(images, query_rows), _rows(images, gallery_rows), excluded)
 
 
-def queries_apart(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
+def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
     """Of each class every so many-th picture asks, all others answer; who has a copy in the set answers only.
 
-    The first, in the set's order, then the ``every``-th after it, and so on. `Protocol.check_apart` holds.
+    The first, in the set's order, then the ``every``-th after it, and so on. `Protocol.check_disjoint` holds.
 
     every : at least 2; a third by default.
 

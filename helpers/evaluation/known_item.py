@@ -60,7 +60,7 @@ def _table(ranking, originals, changes, key, columns) -> "pd.DataFrame":
 
 
 @dataclass(frozen=True)
-class Asked:
+class KnownItemResults:
     """What several methods answered to the same changed copies.
 
     Attributes
@@ -88,14 +88,14 @@ class Asked:
         return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
 
 
-def ask(
+def search_known_items(
     methods: Mapping[str, Callable[[list[np.ndarray]], Ranking]],
     originals: Sequence[np.ndarray],
     frames: Sequence[np.ndarray],
     changes: Sequence[Change],
     seed: int = 0,
     progress: bool = True,
-) -> Asked:
+) -> KnownItemResults:
     """Ask every method with the same changed copies; they are made change by change and not kept.
 
     Parameters
@@ -116,4 +116,4 @@ def ask(
         name: Ranking(np.concatenate([one.ids for one in found]), np.concatenate([one.scores for one in found]))
         for name, found in answers.items()
     }
-    return Asked(rankings, np.array(rows), done)
+    return KnownItemResults(rankings, np.array(rows), done)

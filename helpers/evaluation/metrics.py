@@ -177,7 +177,7 @@ def average_precision_over_hits(hits: Sequence[bool] | np.ndarray) -> float:
     return float(_precision_sum(hits[None])[0] / hits.sum()) if hits.any() else 0.0
 
 
-def right_answers(ranking: Ranking, protocol: Protocol) -> np.ndarray:
+def relevance_mask(ranking: Ranking, protocol: Protocol) -> np.ndarray:
     """bool (q, k): which answers are relevant to their query; false where a row ends early.
 
     Raises
@@ -239,7 +239,7 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
     if (ids >= len(protocol)).any():
         raise LeakyRanking(f"{protocol.name}: id {ids.max()} is unknown; ids end at {len(protocol) - 1}")
     outside = answered & ~protocol.in_gallery[ids]
-    leaked = protocol.never_counted_mask(rows, ids)
+    leaked = protocol.ignored_mask(rows, ids)
     for bad, why in ((outside, "which is not in the gallery"), (leaked, "which may never be counted for it")):
         if bad.any():
             row, place = np.argwhere(bad)[0]

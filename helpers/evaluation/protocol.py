@@ -133,10 +133,10 @@ class Protocol:
 
     # ---- who is relevant, who is never counted ------------------------------------------------------
 
-    def never_counted(self, row: int) -> np.ndarray:
+    def ignored(self, row: int) -> np.ndarray:
         """int64 ids, rising: gallery pictures that never count for query ``row``."""
         row = self._row(row)
-        starts, ids = self._never
+        starts, ids = self._ignored
         return ids[starts[row] : starts[row + 1]]
 
     def relevant(self, row: int) -> np.ndarray:
@@ -146,7 +146,7 @@ class Protocol:
         if label == NO_CLASS:
             return np.empty(0, dtype=np.int64)
         same = np.sort(self.gallery[self.labels[self.gallery] == label])
-        return np.setdiff1d(same, self.never_counted(row), assume_unique=True)
+        return np.setdiff1d(same, self.ignored(row), assume_unique=True)
 
     def _row(self, row: int) -> int:
         if not 0 <= row < len(self.queries):
@@ -154,7 +154,7 @@ class Protocol:
         return int(row)
 
     @cached_property
-    def _never(self) -> tuple[np.ndarray, np.ndarray]:
+    def _ignored(self) -> tuple[np.ndarray, np.ndarray]:
         """What never counts, row after row: ``ids[starts[j]:starts[j + 1]]`` belongs to query row j."""
         pairs = [
             (np.arange(len(self.queries)), self.queries),
@@ -196,21 +196,21 @@ class Protocol:
         return mask
 
     @cached_property
-    def n_never_counted(self) -> np.ndarray:
+    def n_ignored(self) -> np.ndarray:
         """int64 (q,): gallery pictures that never count for each query."""
-        return _frozen(np.diff(self._never[0]))
+        return _frozen(np.diff(self._ignored[0]))
 
     @cached_property
     def n_candidates(self) -> np.ndarray:
         """int64 (q,): the gallery less what never counts; the longest ranking that each query can have."""
-        return _frozen(len(self.gallery) - self.n_never_counted)
+        return _frozen(len(self.gallery) - self.n_ignored)
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
         """int64 (q,): R, the right answers in the gallery after exclusions."""
         labels = self.labels[self.queries]
         in_class = np.bincount(self.labels[self.gallery] + 1, minlength=len(self.class_names) + 1)
-        starts, ids = self._never
+        starts, ids = self._ignored
         rows = np.repeat(np.arange(len(self.queries)), np.diff(starts))
         lost = np.bincount(rows, weights=self.labels[ids] == labels[rows], minlength=len(self.queries))
         return _frozen(np.where(labels == NO_CLASS, 0, in_class[labels + 1] - lost.astype(np.int64)))
@@ -226,13 +226,13 @@ class Protocol:
         asked = np.unique(self.labels[self.queries])
         return int((~np.isin(self.labels[self.gallery], asked[asked != NO_CLASS])).sum())
 
-    def never_counted_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def ignored_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """bool (r, k): which of the answers ``ids`` (r, k) never count for the query rows ``rows`` (r,).
 
         It holds an r × n table for a moment, so hand it a chunk of rows; padding is never True.
         """
         rows = np.asarray(rows)
-        starts, never = self._never
+        starts, never = self._ignored
         count = starts[rows + 1] - starts[rows]
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         # One more column than pictures: id -1 (padding) reads the last one, which stays False.
@@ -240,7 +240,7 @@ class Protocol:
         table[np.repeat(np.arange(len(rows)), count), never[np.repeat(starts[rows], count) + within]] = True
         return np.take_along_axis(table, np.where(ids == PAD, len(self), ids), axis=1)
 
-    def check_apart(self) -> None:
+    def check_disjoint(self) -> None:
         """Make sure that no query, and nothing that never counts for one, stands in the gallery.
 
         What asks the gallery about itself beforehand (database augmentation, k-reciprocal re-ranking, diffusion) lets
@@ -251,11 +251,11 @@ class Protocol:
         ------
         ValueError : for some query there is; the message names the protocol and how many queries.
         """
-        inside = int((self.n_never_counted > 0).sum())
+        inside = int((self.n_ignored > 0).sum())
         if inside:
             raise ValueError(
                 f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, stand in the gallery, where "
-                "they would help to rank their own answers. Make a protocol whose queries are apart (queries_apart, "
+                "they would help to rank their own answers. Make a protocol whose queries are apart (disjoint_split, "
                 "query_gallery)."
             )
 

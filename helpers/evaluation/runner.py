@@ -54,7 +54,7 @@ def run_in_chunks(
     index.add(vectors[protocol.gallery], protocol.gallery)
     for rows in chunks(len(protocol.queries), max(width, len(protocol))):
         # As many more answers as may be dropped from any of these rows, or some would come out too short.
-        depth = min(len(protocol.gallery), width + int(protocol.n_never_counted[rows].max()))
+        depth = min(len(protocol.gallery), width + int(protocol.n_ignored[rows].max()))
         found = index.search(vectors[protocol.queries[rows]], depth)
         yield rows, _excluding(found, protocol, rows, width)
 
@@ -62,7 +62,7 @@ def run_in_chunks(
 def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ranking:
     """Drop what never counts from each row, close the gaps, and keep the best ``k`` (None: as wide as it was).
 
-    Rows that come out shorter than ``k`` end in -1, so search for ``k + protocol.n_never_counted.max()``
+    Rows that come out shorter than ``k`` end in -1, so search for ``k + protocol.n_ignored.max()``
     answers first.
 
     Raises
@@ -83,7 +83,7 @@ def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ran
 def _excluding(ranking: Ranking, protocol: Protocol, rows: np.ndarray, width: int) -> Ranking:
     if ranking.ids.size and ranking.ids.max() >= len(protocol):
         raise ValueError(f"{protocol.name}: id {ranking.ids.max()} in the ranking, but ids end at {len(protocol) - 1}")
-    gone = protocol.never_counted_mask(rows, ranking.ids) | (ranking.ids == PAD)
+    gone = protocol.ignored_mask(rows, ranking.ids) | (ranking.ids == PAD)
     # A stable sort of "dropped?" moves what stays to the front in its own order.
     order = np.argsort(gone, axis=1, kind="stable")
     dropped = np.take_along_axis(gone, order, axis=1)

@@ -32,7 +32,7 @@ def distance_histogram(
         same, different = [], []
         for row in rows:
             distance = 1 - matrix[protocol.gallery] @ matrix[protocol.queries[row]]
-            counted = ~np.isin(protocol.gallery, protocol.never_counted(row))
+            counted = ~np.isin(protocol.gallery, protocol.ignored(row))
             relevant = np.isin(protocol.gallery, protocol.relevant(row))
             same.append(distance[relevant])
             different.append(distance[counted & ~relevant])

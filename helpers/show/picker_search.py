@@ -105,7 +105,7 @@ class Finder:
         if row is None:
             return np.empty(0, np.int64)
         if row in self._query_of:
-            return np.union1d(self.rules.never_counted(self._query_of[row]), [row])
+            return np.union1d(self.rules.ignored(self._query_of[row]), [row])
         groups = self.images.groups
         if groups is None or groups[row] < 0:
             return np.array([row])

@@ -5,9 +5,9 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import builders, metrics
+from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.evaluation.intervals import paired_difference
-from helpers.evaluation.ladder import first_search
-from helpers.evaluation.versions import compare
+from helpers.evaluation.reranker_comparison import first_search
 from helpers.features import compression
 from helpers.features.projected import shipped
 from helpers.features.stages import stage_vectors
@@ -29,7 +29,7 @@ def vectors(request, resnet50):
     """Pictures of every class; a third of them asks, the others answer."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
     images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
-    rules = builders.queries_apart(images, f"{request.param}-apart")
+    rules = builders.disjoint_split(images, f"{request.param}-disjoint")
     found = stage_vectors(images, poolings=("average", "gem"), progress=False)
     return rules, found[4, "average"], found[4, "gem"]
 
@@ -48,7 +48,7 @@ def test_256_axes_and_eight_bits_lose_next_to_nothing(vectors):
     rules, _, gem = vectors
     short = shipped("resnet50-gem", 256, 0).projection(gem)
     versions = {"2048": gem, "256": short, "256, int8": compression.to_int8(short)[0]}
-    table = compare(versions, rules, "2048", resamples=200).set_index("version")
+    table = compare_extractors(versions, rules, "2048", resamples=200).set_index("version")
     assert table.loc["256", "difference"] > -0.01
     assert abs(table.loc["256, int8", "mAP"] - table.loc["256", "mAP"]) < 0.005
     assert table["bytes"].tolist() == [8192, 1024, 256]

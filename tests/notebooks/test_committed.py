@@ -220,8 +220,8 @@ def test_features_differ_as_the_text_says():
 
 
 def test_reciprocal_neighbours_gain_most_on_things():
-    sample = pd.read_csv(FIGURES / "12_re_ranking_ladder.csv")
-    full = full_profile.table("12_re_ranking_ladder")
+    sample = pd.read_csv(FIGURES / "12_re_ranking_comparison.csv")
+    full = full_profile.table("12_re_ranking_comparison")
     for table, tasks in ((sample, ("photos", "distractors")), (full, ("Imagenette", "Caltech-101", "CIFAR-10"))):
         rows = table[table["method"] == "k-reciprocal"].set_index("task")
         for task in tasks:
@@ -233,7 +233,7 @@ def test_reciprocal_neighbours_gain_most_on_things():
 
 
 def test_re_ranking_hurts_on_faces_as_the_text_says():
-    table = full_profile.table("12_re_ranking_ladder")
+    table = full_profile.table("12_re_ranking_comparison")
     unknown, known = (table[table["task"] == task].set_index("method") for task in ("LFW", "LFW, dlib-face"))
     assert unknown.index[unknown["gain"] > 0].tolist() == ["geometry"] and unknown.loc["geometry", "low"] > 0
     assert known.index[known["gain"] < 0].tolist() == ["augmentation", "geometry"]

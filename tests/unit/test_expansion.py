@@ -210,7 +210,7 @@ def test_expansion_of_what_was_left_after_exclusion_brings_nothing_back():
     protocol = builders.leave_one_out(images, "small", excluded={0: [3, 4]})
     before = runner.run(protocol, vectors, ExactIndex())
     after = alpha_query_expansion(before, vectors[protocol.queries], vectors)
-    assert not protocol.never_counted_mask(np.arange(len(after)), after.ids).any()
+    assert not protocol.ignored_mask(np.arange(len(after)), after.ids).any()
     others = vectors.copy()
     others[0] = 99
     changed = alpha_query_expansion(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluation.intervals import wilson_interval
-from helpers.evaluation.known_item import ask, recall_by_kind, recall_by_strength
+from helpers.evaluation.known_item import recall_by_kind, recall_by_strength, search_known_items
 from helpers.pictures.known_items import Change
 from helpers.search.ranking import PAD, Ranking
 
@@ -77,7 +77,7 @@ def test_every_method_gets_the_same_queries_and_nothing_is_kept():
         return found
 
     methods = {"right": search("right", [0, 1, 2]), "first": search("first", [0, 0, 0])}
-    answered = ask(methods, originals, [], [SCALED, TURNED], progress=False)
+    answered = search_known_items(methods, originals, [], [SCALED, TURNED], progress=False)
     assert [len(call) for call in seen["right"]] == [3, 3]
     assert all(
         np.array_equal(a, b) for one, other in zip(*seen.values(), strict=True) for a, b in zip(one, other, strict=True)

@@ -19,7 +19,7 @@ from helpers.evaluation.metrics import (
     confusion,
     evaluate,
     per_class,
-    right_answers,
+    relevance_mask,
 )
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.runner import excluding
@@ -267,7 +267,7 @@ def test_map_is_not_written_while_any_query_has_more_candidates_than_the_ranking
     assert "mAP" not in evaluate(ranking.head(2), toy).metrics
 
 
-def test_right_answers_that_an_index_did_not_find_count_as_missed():
+def test_relevant_images_that_an_index_did_not_find_count_as_missed():
     # An approximate index gives up early: one hit of R = 3 at rank 1, then padding.
     toy = query_gallery(pictures([0, 0, 0, 0, -1]), [0], [1, 2, 3, 4], "toy")
     scores = evaluate(Ranking([[1, 4, -1, -1]], [[2.0, 1, 0, 0]]), toy)
@@ -322,7 +322,7 @@ def test_a_leak_is_an_error_and_names_the_query(answer, message):
         pictures([0] * 6, groups=[3, 3, -1, -1, -1, -1]), [0], [0, 1, 2, 3, 5], "toy", excluded={0: [2]}
     )
     leaky = Ranking([[3, answer]], [[2.0, 1.0]])
-    for score in (evaluate, confusion, right_answers):
+    for score in (evaluate, confusion, relevance_mask):
         assert score(Ranking([[3, 5]], [[2.0, 1.0]]), toy) is not None
     with pytest.raises(LeakyRanking, match=message):
         evaluate(leaky, toy, ks=(1,), map_ks=())
@@ -331,7 +331,7 @@ def test_a_leak_is_an_error_and_names_the_query(answer, message):
 def test_rows_that_are_not_the_queries_are_refused():
     ranking, toy = one_query([True, False])
     twice = Ranking(np.repeat(ranking.ids, 2, axis=0), np.repeat(ranking.scores, 2, axis=0))
-    for score in (evaluate, confusion, right_answers):
+    for score in (evaluate, confusion, relevance_mask):
         with pytest.raises(ValueError, match="1 queries, but the ranking has 2 rows"):
             score(twice, toy)
     with pytest.raises(ValueError, match="k must be at least 1"):
@@ -360,7 +360,7 @@ def test_confusion_counts_first_answers():
     assert counts.tolist() == [[1, 1, 0], [0, 1, 1]]
     assert counts.dtype == np.int64
     assert counts.trace() / counts.sum() == evaluate(ranking, toy, ks=(1,), map_ks=()).mean("top-1")
-    assert right_answers(ranking, toy).tolist() == [[False, True], [True, False], [True, False], [False, False]]
+    assert relevance_mask(ranking, toy).tolist() == [[False, True], [True, False], [True, False], [False, False]]
 
 
 def test_confusion_of_a_leaking_ranking_is_refused():

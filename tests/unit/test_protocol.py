@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers import paths
 from helpers.evaluation import protocol as module
 from helpers.evaluation import protocol_files
-from helpers.evaluation.builders import leave_one_out, one_per_class_gallery, queries_apart, query_gallery
+from helpers.evaluation.builders import disjoint_split, leave_one_out, one_per_class_gallery, query_gallery
 from helpers.evaluation.protocol import Protocol, ProtocolMismatch
 from helpers.evaluation.protocol_files import ProtocolFileError, frozen, frozen_names
 from helpers.evaluation.runner import excluding, run
@@ -70,9 +70,9 @@ def test_relevance_worked_by_hand():
         pictures([0, 0, 0, 0, 1, 1, -1, 2], groups=[-1, 5, 5, -1, -1, -1, -1, -1]), "toy", excluded={0: [3, 6]}
     )
     assert toy.queries.tolist() == [0, 1, 2, 3, 4, 5]
-    assert toy.never_counted(0).tolist() == [0, 3, 6]  # itself and what is listed for it
-    assert toy.never_counted(1).tolist() == [1, 2]  # itself and its copy
-    assert toy.never_counted(3).tolist() == [3]  # exclusion is one way
+    assert toy.ignored(0).tolist() == [0, 3, 6]  # itself and what is listed for it
+    assert toy.ignored(1).tolist() == [1, 2]  # itself and its copy
+    assert toy.ignored(3).tolist() == [3]  # exclusion is one way
     assert toy.relevant(0).tolist() == [1, 2]
     assert toy.relevant(1).tolist() == [0, 3]
     assert toy.relevant(3).tolist() == [0, 1, 2]
@@ -99,21 +99,21 @@ def test_relevance_is_its_definition(drawn):
             never |= {i for i in everyone if drawn.groups[i] == drawn.groups[query]}
         gallery = set(drawn.gallery.tolist())
         same = {i for i in gallery if drawn.labels[i] == drawn.labels[query] >= 0}
-        assert drawn.never_counted(row).tolist() == sorted(never & gallery)
+        assert drawn.ignored(row).tolist() == sorted(never & gallery)
         assert drawn.relevant(row).tolist() == sorted(same - never)
         assert drawn.n_relevant[row] == len(same - never)
         assert drawn.n_candidates[row] == len(gallery - never)
         ids = np.array([[-1, *everyone]])
         expected = [False] + [i in never & gallery for i in everyone]
-        assert drawn.never_counted_mask(np.array([row]), ids)[0].tolist() == expected
+        assert drawn.ignored_mask(np.array([row]), ids)[0].tolist() == expected
     asked = {int(label) for label in drawn.labels[drawn.queries] if label >= 0}
     assert drawn.n_distractors == sum(int(drawn.labels[i]) not in asked for i in drawn.gallery)
 
 
 def test_a_protocol_whose_queries_are_apart_passes():
-    query_gallery(pictures([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_apart()
+    query_gallery(pictures([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_disjoint()
     # Copies of each other may both answer, and both ask; only one that asks and one that answers may not.
-    query_gallery(pictures([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_apart()
+    query_gallery(pictures([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_disjoint()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_protocol_whose_queries_are_apart_passes():
 )
 def test_a_query_that_helps_to_rank_its_own_answers_is_refused(mixed, count):
     with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*apart"):
-        mixed.check_apart()
+        mixed.check_disjoint()
 
 
 def test_rows_outside_are_refused():
@@ -388,7 +388,7 @@ def by_hand(toy: Protocol, vectors: np.ndarray, k: int | None) -> list[list[int]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     answers = []
     for row, query in enumerate(toy.queries):
-        candidates = sorted(set(toy.gallery.tolist()) - set(toy.never_counted(row).tolist()))
+        candidates = sorted(set(toy.gallery.tolist()) - set(toy.ignored(row).tolist()))
         ranking = rank(np.array([candidates]), (unit[candidates] @ unit[query])[None])
         answers.append(ranking.ids[0].tolist()[:k])
     return answers
@@ -443,23 +443,23 @@ def test_excluding_closes_the_gaps_and_pads():
 
 
 def test_one_picture_in_three_of_each_class_asks():
-    toy = queries_apart(pictures([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
+    toy = disjoint_split(pictures([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
     assert toy.queries.tolist() == [0, 1, 6, 7]
     assert toy.gallery.tolist() == [2, 3, 4, 5]
     assert toy.n_relevant.tolist() == [2, 1, 2, 0]
     assert "one picture in 3" in toy.description
-    assert queries_apart(pictures([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
+    assert disjoint_split(pictures([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
 
 
 def test_who_has_a_copy_does_not_ask():
-    toy = queries_apart(pictures([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
+    toy = disjoint_split(pictures([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
     # 0 and 2 are copies of each other; 3 is alone in its group. 1, 3, 4, 5 may ask, and every second does.
     assert toy.queries.tolist() == [1, 4]
-    toy.check_apart()
+    toy.check_disjoint()
 
 
 def test_nobody_to_ask_or_nobody_to_answer_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
-        queries_apart(pictures([0, 0]), "toy", every=1)
+        disjoint_split(pictures([0, 0]), "toy", every=1)
     with pytest.raises(ValueError, match="nobody can ask"):
-        queries_apart(pictures([0, 0, -1], groups=[3, 3, -1]), "toy")
+        disjoint_split(pictures([0, 0, -1], groups=[3, 3, -1]), "toy")

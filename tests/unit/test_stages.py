@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation import builders, versions
+from helpers.evaluation import builders, extractor_comparison
 from helpers.features import deep, stages
 from helpers.features.describer import describer
 from helpers.features.pooling import POOLINGS
@@ -53,17 +53,17 @@ def test_versions_are_compared_on_the_same_queries():
     random = np.random.default_rng(0)
     right = np.eye(len(images.class_names), dtype=np.float32)[images.labels]
     noise = random.normal(size=(len(images), 64)).astype(np.float32)
-    table = versions.compare(
+    table = extractor_comparison.compare_extractors(
         {"right": right, "noise": noise, "halved": noise.astype(np.float16)}, rules, "noise"
     ).set_index("version")
-    assert tuple(table.reset_index().columns) == versions.COLUMNS
+    assert tuple(table.reset_index().columns) == extractor_comparison.COLUMNS
     assert table.loc["right", "mAP"] == table.loc["right", "top-1"] == 1 and table.loc["right", "p"] < 0.001
     assert table.loc["noise", "mAP"] == pytest.approx(table.loc["noise", "chance"], abs=0.03)
     assert table.loc["right", "difference"] == pytest.approx(1 - table.loc["noise", "mAP"])
     assert table["bytes"].tolist() == [4 * right.shape[1], 256, 128] and np.isnan(table.loc["noise", "p"])
     assert abs(table.loc["halved", "difference"]) < 0.005
     with pytest.raises(KeyError, match="no version is called 'best'"):
-        versions.compare({"right": right}, rules, "best")
+        extractor_comparison.compare_extractors({"right": right}, rules, "best")
 
 
 def test_figures_show_every_number():

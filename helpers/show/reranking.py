@@ -17,12 +17,12 @@ UNDECIDED = "#777777"
 _MARKERS = "osD^vP"
 
 
-def gain_ladder(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Figure:
+def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Figure:
     """One panel a task, one line a method: its gain with the 95 % interval, and the milliseconds of a query.
 
     Green gains, red loses; grey are intervals that hold 0. All panels share one scale.
 
-    table : columns ``task, method, before, gain, low, high, ms``, as `helpers.evaluation.ladder.Ladder.table` has them.
+    table : columns ``task, method, before, gain, low, high, ms``, as `RerankerComparison.table` has them.
     """
     tasks, methods = (list(dict.fromkeys(table[column])) for column in ("task", "method"))
     columns = min(columns, len(tasks))
@@ -57,7 +57,7 @@ def gain_ladder(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Fig
     return figure
 
 
-def neighbour_lines(
+def neighbor_rows(
     images: ImageSet, query: int, lines: Sequence[tuple[int, Sequence[int], Sequence[str]]], width: float = 13
 ) -> Figure:
     """Who has whom among the nearest: each line a picture, then its nearest ones with a title each.

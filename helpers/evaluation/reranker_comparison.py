@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FirstSearch:
     """A first search, and all that a re-ranking may want to know.
 
     Attributes
@@ -43,10 +43,10 @@ class Found:
 
 
 #: Puts the answers of a search into another order.
-Method = Callable[[Found], Ranking]
+Method = Callable[[FirstSearch], Ranking]
 
 
-def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> Found:
+def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> FirstSearch:
     """Ask all queries, and the gallery of itself, by cosine.
 
     vectors : float32 (n, d), row *i* for id *i* of the protocol.
@@ -54,18 +54,18 @@ def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> Fou
 
     Raises
     ------
-    ValueError : a query, or what never counts for it, stands in the gallery (`Protocol.check_apart`); bad vectors.
+    ValueError : a query, or what never counts for it, stands in the gallery (`Protocol.check_disjoint`); bad vectors.
     """
-    rules.check_apart()
+    rules.check_disjoint()
     index = open_index("exact:cosine")
     ranking = runner.run(rules, vectors, index)
     queries, gallery = vectors[rules.queries], vectors[rules.gallery]
-    return Found(rules, ranking, index.search(gallery, min(columns, len(gallery))), queries, gallery)
+    return FirstSearch(rules, ranking, index.search(gallery, min(columns, len(gallery))), queries, gallery)
 
 
 @dataclass(frozen=True, eq=False)
-class Ladder:
-    """What `climb` measured.
+class RerankerComparison:
+    """What `compare_rerankers` measured.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Ladder:
         return table.assign(p=holm(table["p"].to_numpy()))
 
 
-def climb(tasks: Mapping[str, Found], methods: Mapping[str, Method]) -> Ladder:
+def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Method]) -> RerankerComparison:
     """Put the answers of every task into the order of every method, and score both orders.
 
     Raises
@@ -129,4 +129,4 @@ def climb(tasks: Mapping[str, Found], methods: Mapping[str, Method]) -> Ladder:
                 raise ValueError(f"{name} on {task}: other answers than were found; a re-ranking only orders them")
             after[task, name] = evaluate(ordered, found.rules)
             milliseconds[task, name] = 1000 * spent / len(found.ranking)
-    return Ladder({task: found.rules for task, found in tasks.items()}, before, after, milliseconds)
+    return RerankerComparison({task: found.rules for task, found in tasks.items()}, before, after, milliseconds)

@@ -1,4 +1,4 @@
-"""Ladders: the same first answers for every method, gains query by query, and no query in its own gallery."""
+"""Rerankers compared: the same first results for every method, gains per query, and no query in its own gallery."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
-from helpers.evaluation.ladder import climb, first_search
+from helpers.evaluation.reranker_comparison import compare_rerankers, first_search
 from helpers.pictures.imageset import ImageSet
 from helpers.search.expansion import average_query_expansion
 from helpers.search.ranking import Ranking, rank
@@ -26,7 +26,7 @@ def case():
     """Two classes, a third asks; vectors by chance, so that no order is right from the start."""
     images = pictures([0] * 18 + [1] * 18)
     vectors = np.random.default_rng(3).normal(size=(36, 4)).astype(np.float32)
-    rules = builders.queries_apart(images, "toy")
+    rules = builders.disjoint_split(images, "toy")
     return rules, vectors, first_search(rules, vectors)
 
 
@@ -36,7 +36,7 @@ def turned_round(found):
 
 
 def perfect(found):
-    return rank(found.ranking.ids, metrics.right_answers(found.ranking, found.rules).astype(float))
+    return rank(found.ranking.ids, metrics.relevance_mask(found.ranking, found.rules).astype(float))
 
 
 def test_a_first_search_asks_the_queries_and_the_gallery_itself(case):
@@ -59,13 +59,15 @@ def test_queries_in_the_gallery_are_refused(case):
 
 def test_gains_are_after_less_before_query_by_query(case):
     _, _, found = case
-    ladder = climb({"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "turned": turned_round})
+    comparison = compare_rerankers(
+        {"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "turned": turned_round}
+    )
     before = metrics.evaluate(found.ranking, found.rules).values["mAP"]
-    assert np.allclose(ladder.gains("toy", "perfect"), 1 - before)
-    assert not ladder.gains("toy", "same").any()
+    assert np.allclose(comparison.gains("toy", "perfect"), 1 - before)
+    assert not comparison.gains("toy", "same").any()
     worst = metrics.evaluate(turned_round(found), found.rules).values["mAP"]
-    assert np.allclose(ladder.gains("toy", "turned"), worst - before)
-    assert all(spent >= 0 for spent in ladder.milliseconds.values())
+    assert np.allclose(comparison.gains("toy", "turned"), worst - before)
+    assert all(spent >= 0 for spent in comparison.milliseconds.values())
 
 
 def test_the_table_holds_paired_intervals_and_holms_p(case):
@@ -75,28 +77,28 @@ def test_the_table_holds_paired_intervals_and_holms_p(case):
         "perfect": perfect,
         "expansion": lambda f: average_query_expansion(f.ranking, f.queries, f.gallery, ids=f.ids),
     }
-    ladder = climb({"four": found, "two": other}, methods)
-    table = ladder.table(seed=5)
+    comparison = compare_rerankers({"four": found, "two": other}, methods)
+    table = comparison.table(seed=5)
     assert list(zip(table["task"], table["method"], strict=True)) == [
         ("four", "perfect"), ("four", "expansion"), ("two", "perfect"), ("two", "expansion"),
     ]  # fmt: skip
     row = table.iloc[1]
-    after = ladder.after["four", "expansion"].values["mAP"]
-    test = paired_difference(after, ladder.before["four"].values["mAP"], seed=5)
+    after = comparison.after["four", "expansion"].values["mAP"]
+    test = paired_difference(after, comparison.before["four"].values["mAP"], seed=5)
     assert (row["gain"], row["low"], row["high"]) == (test.difference, test.low, test.high)
     assert row["after"] - row["before"] == pytest.approx(row["gain"])
     # Four tests: the smallest possible p of one, 1/2001, counts four times.
     assert table["p"].iloc[0] == pytest.approx(4 / 2001)
     assert table["queries"].tolist() == [12] * 4
-    first = ladder.table("top-1", seed=5).iloc[0]
-    assert first["after"] == 1 and first["before"] == ladder.before["four"].mean("top-1")
+    first = comparison.table("top-1", seed=5).iloc[0]
+    assert first["after"] == 1 and first["before"] == comparison.before["four"].mean("top-1")
 
 
 def test_by_class_whole_classes_are_drawn(case):
     _, _, found = case
-    ladder = climb({"toy": found}, {"turned": turned_round})
-    row = ladder.table(by_class=True, seed=1).iloc[0]
-    gains = ladder.gains("toy", "turned")
+    comparison = compare_rerankers({"toy": found}, {"turned": turned_round})
+    row = comparison.table(by_class=True, seed=1).iloc[0]
+    gains = comparison.gains("toy", "turned")
     labels = found.rules.labels[found.rules.queries]
     # Of two classes there are three kinds of draws: both, or one of them twice.
     means = [gains[labels == label].mean() for label in (0, 1)]
@@ -106,7 +108,7 @@ def test_by_class_whole_classes_are_drawn(case):
 def test_a_method_that_loses_or_adds_answers_is_refused(case):
     _, _, found = case
     with pytest.raises(ValueError, match="cut on toy: other answers"):
-        climb({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
+        compare_rerankers({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
 
     def swapped(f):
         ids = f.ranking.ids.copy()
@@ -114,4 +116,4 @@ def test_a_method_that_loses_or_adds_answers_is_refused(case):
         return Ranking(ids, f.ranking.scores)
 
     with pytest.raises(ValueError, match="swapped on toy"):
-        climb({"toy": found}, {"swapped": swapped})
+        compare_rerankers({"toy": found}, {"swapped": swapped})

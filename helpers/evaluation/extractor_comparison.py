@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def compare(
+def compare_extractors(
     versions: Mapping[str, np.ndarray], rules: Protocol, reference: str, resamples: int = 2000, seed: int = 0
 ) -> "pd.DataFrame":
     """One row a version: its score, what it takes, and how far it is from the ``reference`` on the same queries.
