@@ -87,10 +87,10 @@ def _describer(name: str) -> dict:
     if name in DESCRIBERS:
         missing = _missing_for(name)
         return _entry(name, DESCRIBERS[name], missing)
-    from helpers.networks import weights, zoo
+    from helpers.networks import specs, weights
 
     network, _, ending = name.partition("-")
-    row = zoo.ZOO[network]
+    row = specs.ZOO[network]
     if not ending:
         sentence = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers a picture"
         sentence += "; a good start for most pictures" if name == "resnet50" else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.features.describer import Describer, register
 from helpers.features.pooling import POOLINGS
-from helpers.networks import compiled, transfer, weights, zoo
+from helpers.networks import compiled, specs, transfer, weights, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class NetworkDescriber(_DeepDescriber):
 
     Parameters
     ----------
-    network : a name in `helpers.networks.zoo.ZOO`.
+    network : a name in `helpers.networks.specs.ZOO`.
     pooling : how a map becomes a vector, a name in `helpers.features.pooling.POOLINGS`. None: the embedding layer.
-    stage : which map, 1 to 4, see `zoo.Network.stages`; with a pooling alone, the last.
+    stage : which map, 1 to 4, see `specs.Network.stages`; with a pooling alone, the last.
     size : side of the input in pixels; the network's own by default.
     resize : see `helpers.pictures.reading.resize`.
     batch_size : pictures that are read ahead and stored at a time; changes speed and memory, not the vectors.
@@ -84,7 +84,7 @@ class NetworkDescriber(_DeepDescriber):
         precision: str = "float32", pooling: str | None = None, stage: int | None = None,
     ):  # fmt: skip
         compiled.check_precision(precision)
-        row = self._row = zoo.network(network)
+        row = self._row = specs.network(network)
         if pooling not in (None, *POOLINGS):
             raise ValueError(f"no pooling is called {pooling!r}; there are: {', '.join(POOLINGS)}")
         if stage is not None and (pooling is None or not 1 <= stage <= len(row.stages)):
@@ -215,7 +215,7 @@ def zoo_network(
 
     engine, precision, and errors: see `helpers.networks.compiled.fastest`.
     """
-    row = zoo.network(name)
+    row = specs.network(name)
     # Keras's version stands for how it builds the network and prepares pictures for it.
     key = {
         "layers": list(layers) or [row.embedding], "size": size, "weights": weights.origin(name)["sha256"],
@@ -229,7 +229,7 @@ def zoo_network(
     return compiled.fastest(reference, name, key, engine, precision)
 
 
-for _name in zoo.ZOO:
+for _name in specs.ZOO:
     register(_name, partial(NetworkDescriber, _name))
     for _pooling in POOLINGS:
         register(f"{_name}-{_pooling}", partial(NetworkDescriber, _name, pooling=_pooling))

@@ -16,7 +16,7 @@ from helpers import paths
 from helpers.features.store import VectorStore, content_hash, pixels_hash
 from helpers.networks import compiled, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
-from helpers.networks.transfer import Halves, fingerprint
+from helpers.networks.transfer import SplitNetwork, fingerprint
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -32,7 +32,7 @@ class FeatureMapError(OSError):
 
 
 def feature_maps(
-    images: ImageSet, halves: Halves, resize: str = "squash", batch_size: int = 16, progress: bool = True
+    images: ImageSet, split: SplitNetwork, resize: str = "squash", batch_size: int = 16, progress: bool = True
 ) -> np.ndarray:
     """float16 (n, h, w, channels), memory-mapped and read-only: row *i* is what the trunk makes of picture *i*.
 
@@ -48,12 +48,12 @@ def feature_maps(
     UnreadablePicture : a picture can't be read; `reading.readable` drops those.
     FeatureMapError : the disk is full, a value does not fit into float16, or the file has another length.
     """
-    shape = (len(images), *halves.trunk.outputs[0].shape[1:])
+    shape = (len(images), *split.trunk.outputs[0].shape[1:])
     if not len(images):
         return np.empty(shape, np.float16)  # an empty file can't be mapped
     key = {
         # The zoo's name stands for the preprocessing.
-        "network": halves.name, "trunk": fingerprint(halves.trunk), "resize": resize,
+        "network": split.name, "trunk": fingerprint(split.trunk), "resize": resize,
         "pictures": [content_hash(path).hex() for path in images.paths],
     }  # fmt: skip
     path = _file(images.name, key)
@@ -64,7 +64,7 @@ def feature_maps(
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.is_file():
-                    _compute(images, halves, key, batch_size, progress, part, shape)
+                    _compute(images, split, key, batch_size, progress, part, shape)
                     described = path.with_suffix(".json.part")
                     described.write_text(json.dumps(key))
                     described.replace(path.with_suffix(".json"))
@@ -90,15 +90,15 @@ def _file(name: str, key: dict) -> Path:
     return paths.cache_dir() / "maps" / f"{key['network']}-{name}-{digest}.f16"
 
 
-def _compute(images, halves: Halves, key: dict, batch_size, progress, part: Path, shape) -> None:
+def _compute(images, split: SplitNetwork, key: dict, batch_size, progress, part: Path, shape) -> None:
     # Written in order, so the length of the file says how many pictures are done; a torn one is done again.
     picture_bytes = 2 * int(np.prod(shape[1:]))
     done = part.stat().st_size // picture_bytes if part.is_file() else 0
     known = _known(part.parent, key, shape[1:])
     new = [row for row in range(done, len(images)) if key["pictures"][row] not in known]
-    computed = _through_trunk([images.paths[row] for row in new], halves, key, batch_size)
+    computed = _through_trunk([images.paths[row] for row in new], split, key, batch_size)
     bar = tqdm(
-        total=len(images), initial=done, desc=f"{halves.name} trunk · {images.name}", unit="picture",
+        total=len(images), initial=done, desc=f"{split.name} trunk · {images.name}", unit="picture",
         disable=None if progress else True,
     )  # fmt: skip
     with part.open("r+b" if part.is_file() else "wb") as file, bar:
@@ -128,30 +128,30 @@ def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
     return known
 
 
-def _through_trunk(paths, halves: Halves, key: dict, batch_size):
+def _through_trunk(paths, split: SplitNetwork, key: dict, batch_size):
     """One map a picture, in order."""
-    trunk = _network(halves, key["trunk"])
-    for rows, maps in trunk.stream(reading.batches(paths, halves.size, key["resize"], batch_size, strict=True)):
+    trunk = _network(split, key["trunk"])
+    for rows, maps in trunk.stream(reading.batches(paths, split.size, key["resize"], batch_size, strict=True)):
         with np.errstate(over="ignore"):  # said below, with the picture's name
             maps = maps.astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
             if not np.isfinite(one).all():
                 raise FeatureMapError(
-                    f"{halves.name}: a value of the feature map of {paths[row]} does not fit into float16 "
+                    f"{split.name}: a value of the feature map of {paths[row]} does not fit into float16 "
                     f"(±{np.finfo(np.float16).max:.0f}). Train from pictures instead."
                 )
             yield one
 
 
-def _network(halves: Halves, fingerprint: str) -> KerasNetwork | CompiledNetwork:
+def _network(split: SplitNetwork, fingerprint: str) -> KerasNetwork | CompiledNetwork:
     """What computes the trunk. It is converted again only if the trunk's weights have changed."""
-    known, network = _ready.get(halves.trunk, (None, None))
+    known, network = _ready.get(split.trunk, (None, None))
     if known != fingerprint:
         # A weak key works only if the value does not refer to it: KerasNetwork does, so it is not kept.
-        prepare = zoo.preprocessing(halves.name)
-        network = compiled.fastest(lambda: KerasNetwork(halves.trunk, prepare, halves.size), f"{halves.name}-trunk")
+        prepare = zoo.preprocessing(split.name)
+        network = compiled.fastest(lambda: KerasNetwork(split.trunk, prepare, split.size), f"{split.name}-trunk")
         if isinstance(network, CompiledNetwork):
-            _ready[halves.trunk] = fingerprint, network
+            _ready[split.trunk] = fingerprint, network
     return network
 
 
@@ -161,7 +161,7 @@ def vectors(
     """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
 
     normalise : bring each vector to Euclidean length one, as describers do; see `transfer.warmed_up` for when not to.
-        Of a model that gives maps, such as `Halves.places`, it has to be False.
+        Of a model that gives maps, such as `SplitNetwork.places`, it has to be False.
     cache : keep the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the model
         (its layers and weights). Use it for a model that will be used again, not for every epoch of a training.
 

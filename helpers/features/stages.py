@@ -12,7 +12,7 @@ from helpers.features.deep import NetworkDescriber, zoo_network
 from helpers.features.describer import length_one
 from helpers.features.pooling import POOLINGS
 from helpers.features.store import BlobStore, VectorStore, content_hash
-from helpers.networks import zoo
+from helpers.networks import specs
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -41,7 +41,7 @@ def stage_vectors(
     UnreadablePicture : a picture can't be read; `reading.readable` drops those.
     WeightsUnavailable : the network's trained weights can't be had.
     """
-    row = zoo.network(network)
+    row = specs.network(network)
     describers = {
         (stage, pooling): NetworkDescriber(network, size=size, resize=resize, pooling=pooling, stage=stage)
         for stage in range(1, len(row.stages) + 1)

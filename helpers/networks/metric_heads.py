@@ -158,7 +158,7 @@ def fit(
     """
     import keras
 
-    from helpers.networks.metric_losses import MarginSoftmaxLoss
+    from helpers.networks.losses import MarginSoftmaxLoss
 
     keras.utils.set_random_seed(seed)
     classes, numbers = np.unique(labels, return_inverse=True)
@@ -205,7 +205,7 @@ def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss"
     """(head, the model that learns, what its key names by identity and therefore has to live as long)."""
     import keras
 
-    from helpers.networks.metric_losses import CosineClassifier
+    from helpers.networks.losses import CosineClassifier
 
     model = learning = head(start)
     if on_classes:

@@ -1,7 +1,7 @@
-"""Transfer learning: a trained network cut in two, its first blocks frozen, its last block and a new head trained.
+"""Transfer learning: splits a trained network, freezes its first blocks, and trains its last block and a new head.
 
-On a CPU the frozen half is the expensive one, and it gives the same numbers in every epoch. So it runs once
-(`helpers.features.feature_maps`), and training sees its feature maps instead of pictures.
+On a CPU the frozen part takes most of the time, and its output is the same in every epoch. It therefore runs once
+(`helpers.features.feature_maps`), and training reads its feature maps instead of images.
 """
 
 import hashlib
@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.networks import zoo
+from helpers.networks import specs, zoo
 
 if TYPE_CHECKING:
     import keras
 
 
 @dataclass(frozen=True, eq=False)
-class Halves:
-    """One network, cut behind its frozen blocks. All parts share their weights: what the tail learns, the whole knows.
+class SplitNetwork:
+    """A network, split after its frozen blocks. All parts share their weights.
 
     Attributes
     ----------
-    name : of the network in the zoo.
-    size : side of its input.
-    whole : preprocessed picture (b, size, size, 3) → vector (b, dim).
-    trunk : preprocessed picture → feature map (b, h, w, channels); frozen.
-    tail : feature map → vector; trainable but for its batch normalisations, which stay as ImageNet left them.
-    places : feature map → the last map that still has places, (b, h, w, channels), see `zoo.Network.features`.
+    name : of the network in `specs.ZOO`.
+    size : side of its input in pixels.
+    whole : preprocessed image (b, size, size, 3) → embedding (b, dim).
+    trunk : preprocessed image → feature map (b, h, w, channels); frozen.
+    tail : feature map → embedding; trainable except for its batch normalizations, which keep their statistics.
+    places : feature map → the last map before pooling, (b, h, w, channels), see `specs.Network.features`.
     """
 
     name: str
@@ -39,12 +39,11 @@ class Halves:
     places: "keras.Model"
 
 
-def halves(name: str, size: int | None = None, network: "keras.Model | None" = None) -> Halves:
-    """A network of the zoo with trained weights, cut behind its frozen blocks and frozen there.
+def split_network(name: str, size: int | None = None, network: "keras.Model | None" = None) -> SplitNetwork:
+    """Split a pretrained network after its frozen blocks, and freeze those.
 
-    size : side of the input; the network's own by default.
-    network : use this model (built as the zoo builds it, up to its embedding) instead, such as one trained before; it
-        has its size already.
+    size : side of the input in pixels; the network's own by default.
+    network : a model as `zoo.embedder` builds it, for example one that was trained before; it is used instead.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def halves(name: str, size: int | None = None, network: "keras.Model | None" = N
     """
     import keras
 
-    row = zoo.network(name)
+    row = specs.network(name)
     whole = network if network is not None else zoo.embedder(name, size)
     found = [tuple(output.shape) for output in whole.outputs]
     if found != [(None, row.dim)]:
@@ -62,7 +61,7 @@ def halves(name: str, size: int | None = None, network: "keras.Model | None" = N
         raise ValueError(f"{whole.name} takes pictures of {whole.inputs[0].shape[1]} pixels, not of {size}")
     freeze(whole, row.frozen_until)
     middle = whole.get_layer(row.frozen_until).output
-    return Halves(
+    return SplitNetwork(
         row.name,
         whole.inputs[0].shape[1],
         whole,
@@ -106,7 +105,7 @@ def with_head(
     """
     import keras
 
-    from helpers.networks.metric_losses import CosineClassifier
+    from helpers.networks.losses import CosineClassifier
 
     keras.utils.set_random_seed(seed)
     x = keras.layers.Dropout(dropout, seed=seed)(body.outputs[0])
@@ -131,7 +130,7 @@ def warmed_up(body: "keras.Model", warm: "keras.Model", dropout: float = 0.2, se
     Let ``warm`` learn from the very vectors that ``body`` gives (`helpers.features.feature_maps.vectors` with
     ``normalise=False``): a softmax that learnt from vectors of length one would not know these. Cosines don't mind.
     """
-    from helpers.networks.metric_losses import CosineClassifier
+    from helpers.networks.losses import CosineClassifier
 
     classifier = warm.get_layer("classifier")
     cosine = isinstance(classifier, CosineClassifier)

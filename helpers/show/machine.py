@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from helpers import paths
-from helpers.networks import weights, zoo
+from helpers.networks import specs, weights
 
 #: The packages that the course itself imports or starts.
 PACKAGES = (
@@ -34,7 +34,7 @@ def check() -> pd.DataFrame:
 def networks() -> pd.DataFrame:
     """One row a network of the zoo: vector length, input size, whether its weights are in the cache, the paper."""
     return pd.DataFrame(
-        [(row.name, row.dim, row.size, weights.available(row.name), row.source) for row in zoo.ZOO.values()],
+        [(row.name, row.dim, row.size, weights.available(row.name), row.source) for row in specs.ZOO.values()],
         columns=["network", "dim", "input", "weights in cache", "source"],
     )
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers.networks import weights, zoo
+from helpers.networks import specs, weights, zoo
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def offline(own_cache, monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("name", list(zoo.ZOO))
+@pytest.mark.parametrize("name", list(specs.ZOO))
 def test_unavailable_says_what_was_tried_and_what_helps(offline, name):
     started = time.perf_counter()
     with pytest.raises(weights.WeightsUnavailable) as error:
@@ -158,15 +158,15 @@ def test_a_damaged_card_says_so(offline, content):
 
 
 def test_the_zoo_is_a_table():
-    assert [row.dim for row in zoo.ZOO.values()] == [2048, 2048, 4096, 1536, 1280]
+    assert [row.dim for row in specs.ZOO.values()] == [2048, 2048, 4096, 1536, 1280]
     with pytest.raises(KeyError, match="no network is called 'alexnet'.*resnet50"):
-        zoo.network("alexnet")
+        specs.network("alexnet")
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 def test_dimension_and_layer_are_those_of_keras(name):
-    row = zoo.network(name)
-    model = zoo.architecture(name)
+    row = specs.network(name)
+    model = specs.architecture(name)
     layer = model.get_layer(row.embedding)
     assert layer.output.shape[-1] == row.dim
     assert model.get_layer(row.features).output.shape[1:3] == (7, 7)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.networks import compiled, zoo
+from helpers.networks import compiled, specs, zoo
 from helpers.networks.compiled import KerasNetwork
 from helpers.pictures import reading, samples, synthetic
 
@@ -33,7 +33,7 @@ def pixels():
 
 def made(name, pixels, calibrated):
     keras.utils.set_random_seed(0)
-    model = zoo.architecture(name, SIZE, classifier=False)
+    model = specs.architecture(name, SIZE, classifier=False)
     if calibrated:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -48,7 +48,7 @@ IN_CI = "vgg16"
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.ci] * (name == IN_CI)) for name in zoo.ZOO if name != "resnet50"],
+    [pytest.param(name, marks=[pytest.mark.ci] * (name == IN_CI)) for name in specs.ZOO if name != "resnet50"],
 )
 def test_calibrated_networks_agree(name, pixels, monkeypatch):
     monkeypatch.setattr(compiled, "TOLERANCE", 0.01)

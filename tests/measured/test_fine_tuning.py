@@ -9,7 +9,7 @@ from helpers.evaluation import builders, intervals, metrics, protocol_files, run
 from helpers.features.describer import describer
 from helpers.features.feature_maps import feature_maps, vectors
 from helpers.networks import examples, training, transfer
-from helpers.networks.metric_losses import MarginSoftmaxLoss
+from helpers.networks.losses import MarginSoftmaxLoss
 from helpers.pictures import caltech101, imagenet
 from helpers.search.index import open_index
 
@@ -34,7 +34,7 @@ def test_tuning_the_last_block_lifts_imagenette():
     rows = np.array([row_of[key] for key in learn.keys])
     assert len(learn) == 1000 and not set(rows.tolist()) & set(rules.queries.tolist())
 
-    cut = transfer.halves("resnet50")
+    cut = transfer.split_network("resnet50")
     maps = feature_maps(images, cut, progress=False)
     before = scored(rules, vectors(cut.tail, maps))
     # As it was measured without maps: their 16 bits change nothing.

@@ -7,7 +7,7 @@ from helpers import paths
 from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
 from helpers.features.describer import describer
 from helpers.networks import metric_heads, training
-from helpers.networks.metric_losses import SupConLoss
+from helpers.networks.losses import SupConLoss
 from helpers.pictures import lfw
 from helpers.search.index import open_index
 

@@ -26,7 +26,7 @@ def small():
     vector = keras.layers.Dense(6, name="learns")(keras.layers.Flatten()(places))
     whole = keras.Model(pixels, vector)
     trunk, tail = keras.Model(pixels, middle), keras.Model(middle, vector)
-    return transfer.Halves("resnet50", 16, whole, trunk, tail, keras.Model(middle, places))
+    return transfer.SplitNetwork("resnet50", 16, whole, trunk, tail, keras.Model(middle, places))
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def files(ending=".f16"):
     return sorted((paths.cache_dir() / "maps").glob(f"*{ending}"))
 
 
-def compute(images, halves, **settings):
-    return feature_maps(images, halves, progress=False, **settings)
+def compute(images, split, **settings):
+    return feature_maps(images, split, progress=False, **settings)
 
 
 # ---- precision ------------------------------------------------------------------------------------------
@@ -49,16 +49,16 @@ def compute(images, halves, **settings):
 def real(resnet50):
     """ResNet50 with ImageNet's weights, and the vectors that it gives without any detour; before the cache is moved."""
     images = samples.with_distractors().subset([0, 60, 120, 200, 300, -1])
-    return transfer.halves("resnet50"), images, resnet50.describe(images, progress=False)
+    return transfer.split_network("resnet50"), images, resnet50.describe(images, progress=False)
 
 
 @pytest.mark.slow
 def test_float16_costs_no_precision_that_matters(real, own_cache):
-    halves, images, wanted = real
-    maps = compute(images, halves)
+    split, images, wanted = real
+    maps = compute(images, split)
     assert maps.dtype == np.float16 and maps.shape == (6, 14, 14, 1024)
     assert files()[0].stat().st_size == 6 * 401_408, "401 kB a picture"
-    found = vectors(halves.tail, maps)
+    found = vectors(split.tail, maps)
     assert np.abs(1 - (found * wanted).sum(axis=1)).max() < 1e-3
     # What a ranking is made of; measured: 1e-5.
     assert np.abs(found @ found.T - wanted @ wanted.T).max() < 1e-4
@@ -66,9 +66,9 @@ def test_float16_costs_no_precision_that_matters(real, own_cache):
 
 
 def test_row_i_is_picture_i(own_cache, photos):
-    halves = small()
-    maps = compute(photos, halves, batch_size=4)
-    turned = compute(photos.subset(range(len(photos))[::-1]), halves, batch_size=5)
+    split = small()
+    maps = compute(photos, split, batch_size=4)
+    turned = compute(photos.subset(range(len(photos))[::-1]), split, batch_size=5)
     assert np.allclose(maps, turned[::-1], rtol=1e-3, atol=1e-3) and not np.allclose(maps, turned, atol=1)
     assert len(files()) == 2
 
@@ -141,30 +141,30 @@ def test_what_changes_the_maps_is_another_file(own_cache, photos, tmp_path):
     for number, path in enumerate(photos.paths):
         shutil.copy(path, tmp_path / f"{number:02}{path.suffix}")
     images = from_folder(tmp_path)
-    halves = small()
-    before = np.array(compute(images, halves))
+    split = small()
+    before = np.array(compute(images, split))
 
     Image.new("RGB", (40, 30), "orange").save(images.paths[0])
-    changed = compute(images, halves)
+    changed = compute(images, split)
     assert len(files()) == 2
     assert np.array_equal(changed[1:], before[1:]) and not np.allclose(changed[0], before[0], atol=1)
 
-    compute(images, halves, resize="pad")
+    compute(images, split, resize="pad")
     assert len(files()) == 3
 
-    halves.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
-    trained = compute(images, halves)
+    split.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
+    trained = compute(images, split)
     assert len(files()) == 4 and not np.allclose(trained, changed, atol=1)
 
 
 def test_what_the_tail_learns_changes_nothing(own_cache, photos):
-    halves = small()
-    compute(photos, halves)
-    halves.tail.get_layer("learns").kernel.assign_add(np.ones((128, 6), np.float32))
-    compute(photos, halves)
+    split = small()
+    compute(photos, split)
+    split.tail.get_layer("learns").kernel.assign_add(np.ones((128, 6), np.float32))
+    compute(photos, split)
     assert len(files()) == 1
     # A name is for people: commas and slashes don't get in the way.
-    assert compute(photos.subset(range(13), "a/b, the rest"), halves).shape == (13, 4, 4, 8)
+    assert compute(photos.subset(range(13), "a/b, the rest"), split).shape == (13, 4, 4, 8)
     assert len(files()) == 2 and files()[0].name.startswith("resnet50-a-b-")
 
 
@@ -305,26 +305,26 @@ def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeyp
 
 
 def test_maps_are_no_vectors_to_cache(own_cache):
-    halves = small()
+    split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
-    assert vectors(halves.places, maps, normalise=False).shape == (2, 4, 4, 8)
+    assert vectors(split.places, maps, normalise=False).shape == (2, 4, 4, 8)
     with pytest.raises(ValueError, match="gives maps .*only vectors"):
-        vectors(halves.places, maps, normalise=False, cache=True)
-    assert vectors(halves.tail, maps[:0], cache=True).shape == (0, 6)
+        vectors(split.places, maps, normalise=False, cache=True)
+    assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 
 
 def test_a_trunk_is_compiled_once_until_its_weights_change(own_cache, photos, monkeypatch):
     built, real = [], compiled.fastest
     monkeypatch.setattr(compiled, "fastest", lambda *given: built.append(given[1]) or real(*given))
-    halves = small()
-    compute(photos.subset([0]), halves)
-    compute(photos.subset([1]), halves)
+    split = small()
+    compute(photos.subset([0]), split)
+    compute(photos.subset([1]), split)
     assert built == ["resnet50-trunk"]
-    halves.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
-    changed = compute(photos.subset([2]), halves)
+    split.trunk.get_layer("frozen").kernel.assign_add(np.full((4, 4, 3, 8), 0.01, np.float32))
+    changed = compute(photos.subset([2]), split)
     assert len(built) == 2
     other = small()
-    other.trunk.set_weights(halves.trunk.get_weights())
+    other.trunk.set_weights(split.trunk.get_weights())
     for file in files():
         file.unlink()
     assert np.allclose(compute(photos.subset([2]), other), changed, rtol=2e-3, atol=1e-3) and len(built) == 3

@@ -25,7 +25,7 @@ ABOUT_A_LIBRARY = {
     "helpers.app",  # the web service
     "helpers.show",  # figures, tables and widgets of the notebooks
     "helpers.evaluation.classifiers",  # scikit-learn's
-    "helpers.networks.metric_losses",  # Keras layers and losses
+    "helpers.networks.losses",  # Keras layers and losses
     "helpers.pictures.augmentation",  # Keras layers
     "helpers.search.elastic",
     "helpers.search.faiss",

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from helpers.networks import metric_heads, training
+from helpers.networks.losses import ContrastiveLoss, MarginSoftmaxLoss, MeanDistance, SupConLoss
 from helpers.networks.metric_heads import principal_axes, within_class_whitening
-from helpers.networks.metric_losses import ContrastiveLoss, MarginSoftmaxLoss, MeanDistance, SupConLoss
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from helpers.networks import examples, training
-from helpers.networks.metric_losses import SupConLoss, TripletLoss
+from helpers.networks.losses import SupConLoss, TripletLoss
 from helpers.networks.samplers import PKSampler
 from helpers.pictures.augmentation import Augmentation
 from helpers.pictures.imageset import ImageSet

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.features.deep import NetworkDescriber
 from helpers.features.feature_maps import vectors
-from helpers.networks import transfer, weights, zoo
+from helpers.networks import specs, transfer, weights, zoo
 
 #: VGG16's fc1 needs its own size; 75 is the least that InceptionResNetV2 takes.
 SIZES = {"resnet50": 64, "resnet152": 64, "vgg16": 224, "inceptionresnetv2": 75, "efficientnetv2l": 64}
@@ -39,10 +39,10 @@ def untrained(name):
     """A network up to its embedding, as the zoo cuts it, with random weights."""
     keras.backend.clear_session()  # InceptionResNetV2's layers are numbered from the first one of the session
     keras.utils.set_random_seed(0)
-    row = zoo.network(name)
+    row = specs.network(name)
     if row.embedding == "avg_pool":
-        return zoo.architecture(name, SIZES[name], classifier=False)
-    model = zoo.architecture(name)
+        return specs.architecture(name, SIZES[name], classifier=False)
+    model = specs.architecture(name)
     return keras.Model(model.inputs[0], model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
 
 
@@ -53,21 +53,21 @@ def untrained(name):
 )
 def cut(request):
     """Each network in turn, built once, because that takes seconds, and cut."""
-    return transfer.halves(request.param, network=untrained(request.param))
+    return transfer.split_network(request.param, network=untrained(request.param))
 
 
 only_resnet50 = pytest.mark.parametrize("cut", ["resnet50"], indirect=True)
 only_resnet152 = pytest.mark.parametrize("cut", [pytest.param("resnet152", marks=pytest.mark.slow)], indirect=True)
 
 
-def noise(halves, n=2):
-    pixels = np.random.default_rng(0).uniform(0, 255, (n, halves.size, halves.size, 3)).astype(np.float32)
-    return zoo.preprocessing(halves.name)(pixels)
+def noise(split, n=2):
+    pixels = np.random.default_rng(0).uniform(0, 255, (n, split.size, split.size, 3)).astype(np.float32)
+    return zoo.preprocessing(split.name)(pixels)
 
 
-def noisy_maps(halves, n=2):
+def noisy_maps(split, n=2):
     """Feature maps that a tail might get; random weights make huge ones of pictures, or tiny ones."""
-    return np.random.default_rng(1).uniform(0, 1, (n, *halves.tail.inputs[0].shape[1:])).astype(np.float32)
+    return np.random.default_rng(1).uniform(0, 1, (n, *split.tail.inputs[0].shape[1:])).astype(np.float32)
 
 
 def alike(found, wanted):
@@ -84,7 +84,7 @@ def a_step(model, inputs, labels):
 
 
 def test_the_first_blocks_are_frozen_and_the_last_one_learns(cut):
-    frozen, trained = transfer.freeze(cut.whole, zoo.network(cut.name).frozen_until)
+    frozen, trained = transfer.freeze(cut.whole, specs.network(cut.name).frozen_until)
     assert (len(frozen), len(trained), trained[0], trained[-1]) == FREEZING[cut.name]
     if cut.name == "inceptionresnetv2":
         # Without a name: 156 before mixed_7a, 7 in it, 4 in each of ten blocks; named: the fifth of each block.
@@ -152,7 +152,7 @@ def test_what_the_tail_learns_the_whole_knows_and_the_trunk_does_not(cut):
     seen = noise(cut)
     maps = np.asarray(cut.trunk(seen))
     before = np.asarray(cut.tail(maps))
-    assert maps.ndim == 4 and before.shape == (2, zoo.network(cut.name).dim) and before.std() > 0
+    assert maps.ndim == 4 and before.shape == (2, specs.network(cut.name).dim) and before.std() > 0
 
     held = {value.path: value.numpy() for value in cut.whole.weights}
     # Six, so that no block of EfficientNet is left out for all of them.
@@ -167,7 +167,7 @@ def test_what_the_tail_learns_the_whole_knows_and_the_trunk_does_not(cut):
 
 def test_the_zoo_names_real_layers_one_behind_the_other(cut):
     """Where the last block begins, the last map with places, the vector; no branch leads around any of them."""
-    row = zoo.network(cut.name)
+    row = specs.network(cut.name)
     order = [cut.whole.get_layer(row.frozen_until), cut.whole.get_layer(row.features), cut.whole.layers[-1]]
     # Without its classifier InceptionResNetV2's pooling has another name.
     assert order[2].name == row.embedding or (cut.name, type(order[2]).__name__) == (
@@ -209,7 +209,7 @@ def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
 @only_resnet50
 def test_a_saved_network_is_cut_again(cut, tmp_path):
     cut.whole.save(tmp_path / "tuned.keras")
-    loaded = transfer.halves("resnet50", network=keras.models.load_model(tmp_path / "tuned.keras"))
+    loaded = transfer.split_network("resnet50", network=keras.models.load_model(tmp_path / "tuned.keras"))
     (tmp_path / "tuned.keras").unlink()
     assert loaded.whole is not cut.whole
     seen = noise(cut)
@@ -235,7 +235,7 @@ def test_weights_alone_are_saved_too(cut, tmp_path):
 
 @only_resnet50
 def test_a_network_that_is_given_is_the_one_that_is_cut(cut):
-    again = transfer.halves("ResNet50", 64, network=cut.whole)
+    again = transfer.split_network("ResNet50", 64, network=cut.whole)
     assert again.whole is cut.whole and (again.name, again.size) == ("resnet50", 64)
     assert again.tail.weights[0] is cut.tail.weights[0]
 
@@ -243,13 +243,13 @@ def test_a_network_that_is_given_is_the_one_that_is_cut(cut):
 @only_resnet50
 def test_another_network_is_refused(cut):
     with pytest.raises(ValueError, match=r"vgg16 cut at fc1 gives vectors \(b, 4096\), resnet50.* gives .*2048"):
-        transfer.halves("vgg16", network=cut.whole)
+        transfer.split_network("vgg16", network=cut.whole)
     with pytest.raises(ValueError, match=r"gives vectors \(b, 2048\), .*classifier gives .*3\)"):
-        transfer.halves("resnet50", network=transfer.with_head(cut.whole, 3))
+        transfer.split_network("resnet50", network=transfer.with_head(cut.whole, 3))
     with pytest.raises(ValueError, match="takes pictures of 64 pixels, not of 224"):
-        transfer.halves("resnet50", 224, network=cut.whole)
+        transfer.split_network("resnet50", 224, network=cut.whole)
     with pytest.raises(ValueError, match="has no layer 'conv4_block36_out'"):
-        transfer.halves("resnet152", network=cut.whole)
+        transfer.split_network("resnet152", network=cut.whole)
 
 
 @only_resnet152
@@ -261,7 +261,7 @@ def test_weights_put_into_the_cache_are_the_ones_used(cut, own_cache):
     classifier = [np.zeros((2048, 1000), np.float32), np.zeros(1000, np.float32)]
     np.savez(path, **{f"{number:04d}": array for number, array in enumerate(put + classifier)})
     path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
-    found = transfer.halves("resnet152", 64)
+    found = transfer.split_network("resnet152", 64)
     path.unlink()  # 243 MB
     assert all(map(np.array_equal, found.whole.get_weights(), put)) and found.size == 64
     assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 155 + 4 * 155

@@ -7,20 +7,20 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.networks import zoo
+from helpers.networks import specs, zoo
 from helpers.networks.compiled import KerasNetwork
 from helpers.pictures import samples
 from helpers.pictures.reading import batches
 
 
 def test_every_row_is_one_of_keras():
-    for row in zoo.ZOO.values():
+    for row in specs.ZOO.values():
         assert callable(getattr(keras.applications, row.builder))
         assert callable(zoo.preprocessing(row.name))
 
 
 def test_names_in_any_case():
-    assert zoo.network("ResNet50") is zoo.network("resnet50")
+    assert specs.network("ResNet50") is specs.network("resnet50")
 
 
 #: How each network's training prepared pictures, as Keras publishes it.
@@ -33,7 +33,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", list(zoo.ZOO))
+@pytest.mark.parametrize("name", list(specs.ZOO))
 def test_preprocessing_is_the_published_one(name):
     """On arrays, and inside the graph that describers and feature maps run."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)

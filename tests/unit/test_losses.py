@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from helpers.networks.metric_losses import (
+from helpers.networks.losses import (
     ActiveTriplets,
     ContrastiveLoss,
     CosineClassifier,
