@@ -1,4 +1,4 @@
-"""The house of floors: a file imports only from floors below its own, and only paths.py reads the environment."""
+"""A file imports only from floors below its own, no files import each other, only paths.py reads the environment."""
 
 import ast
 from pathlib import Path
@@ -41,6 +41,37 @@ def imported(source: str) -> set[str]:
     return {name for name in found if name.startswith("helpers.")}
 
 
+def imported_files(source: str, modules: set[str]) -> set[str]:
+    """Those of ``modules`` that a file imports, also within functions; imports for type checkers do not count."""
+    found, todo = set(), [ast.parse(source)]
+    while todo:
+        match todo.pop():
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=orelse):
+                todo += orelse
+            case ast.Import(names=names):
+                found |= {name.name for name in names}
+            case ast.ImportFrom(module=module, names=names):
+                # `from helpers.search import exact` imports a file, `from helpers.paths import ROOT` a name in one.
+                found |= {full if (full := f"{module}.{name.name}") in modules else module for name in names}
+            case node:
+                todo += ast.iter_child_nodes(node)
+    return found & modules
+
+
+def cycles(sources: dict[str, str]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others; ``sources`` maps module to source."""
+    imports = {module: imported_files(source, set(sources)) - {module} for module, source in sources.items()}
+    reached = {}
+    for module in imports:
+        reached[module], todo = set(), [module]
+        while todo:
+            new = imports[todo.pop()] - reached[module]
+            reached[module] |= new
+            todo += new
+    groups = {frozenset(other for other in reached[module] if module in reached[other]) for module in imports}
+    return sorted(sorted(group) for group in groups if group)
+
+
 def upward(module: str, source: str) -> list[str]:
     own = floor_of(module)
     same = module.split(".")[1]
@@ -69,6 +100,10 @@ def test_imports_run_downwards(path):
         assert upward(module, path.read_text(encoding="utf-8")) == []
 
 
+def test_no_files_import_each_other():
+    assert cycles({module_of(path): path.read_text(encoding="utf-8") for path in FILES}) == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(HELPERS).as_posix())
 def test_only_paths_reads_the_environment(path):
     assert not reads_environment(path.read_text(encoding="utf-8")) or path == HELPERS / "paths.py"
@@ -84,6 +119,21 @@ def test_the_test_notices():
         assert reads_environment(f"import os\nx = {reading}"), reading
     assert reads_environment("from os import environ")
     assert not reads_environment("import os\nx = os.environ | {'A': 'b'}")
+
+
+def test_the_test_notices_cycles():
+    lazy = {
+        "h.a": "import h.b",
+        "h.b": "def f():\n    from h import c",
+        "h.c": "from h.a import x",
+        "h.d": "import h.a",
+    }
+    assert cycles(lazy) == [["h.a", "h.b", "h.c"]]
+    assert cycles(lazy | {"h.c": "if TYPE_CHECKING:\n    from h.a import x\nelse:\n    import os"}) == []
+    assert cycles(lazy | {"h.c": "if TYPE_CHECKING:\n    pass\nelse:\n    import h.b"}) == [["h.b", "h.c"]]
+    # A package's own file counts where names are taken from it, not where modules are.
+    assert cycles({"h": "from h import a", "h.a": "from h import b", "h.b": ""}) == []
+    assert cycles({"h": "from h.a import x", "h.a": "from h import y"}) == [["h", "h.a"]]
 
 
 def test_every_folder_has_a_floor():
