@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.features.describer import Describer, register
 from helpers.features.pooling import POOLINGS
-from helpers.networks import compiled, specs, transfer, weights, zoo
+from helpers.networks import compiled, fingerprints, specs, weights, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class ModelDescriber(_DeepDescriber):
     resize, batch_size, engine, precision : as for `NetworkDescriber`. The compiled form is not kept on disk, where that
         of every stage of a training would pile up.
 
-    Vectors are kept by a hash of the model (`transfer.fingerprint`) as it is when they are asked for: after further
+    Vectors are kept by a hash of the model (`fingerprints.of_model`) as it is when they are asked for: after further
     training nothing old is served, even by a describer that was made before.
 
     Raises
@@ -181,7 +181,7 @@ class ModelDescriber(_DeepDescriber):
     @property
     def origin(self) -> dict[str, str]:
         """What the weights were learnt from, and a hash of the model as it is now."""
-        return {"source": self.weights, "sha256": transfer.fingerprint(self._given[0])}
+        return {"source": self.weights, "sha256": fingerprints.of_model(self._given[0])}
 
     @property
     def settings(self) -> dict:

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features.store import VectorStore, content_hash, pixels_hash
-from helpers.networks import compiled, zoo
+from helpers.networks import compiled, fingerprints, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
-from helpers.networks.transfer import SplitNetwork, fingerprint
+from helpers.networks.transfer import SplitNetwork
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -53,7 +53,7 @@ def feature_maps(
         return np.empty(shape, np.float16)  # an empty file can't be mapped
     key = {
         # The zoo's name stands for the preprocessing.
-        "network": split.name, "trunk": fingerprint(split.trunk), "resize": resize,
+        "network": split.name, "trunk": fingerprints.of_model(split.trunk), "resize": resize,
         "pictures": [content_hash(path).hex() for path in images.paths],
     }  # fmt: skip
     path = _file(images.name, key)
@@ -178,7 +178,7 @@ def vectors(
         raise ValueError(f"{tail.name} gives maps {found.shape}; only vectors (n, dim) can be cached")
     elif len(maps):
         keys = [pixels_hash(one) for one in maps]
-        with VectorStore(f"tail-{fingerprint(tail)[:16]}", found.shape[1]) as kept:
+        with VectorStore(f"tail-{fingerprints.of_model(tail)[:16]}", found.shape[1]) as kept:
             known = kept.known(keys)
             first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
             missing = np.array(sorted(first.values()), np.int64)

@@ -57,14 +57,22 @@ class Examples:
     def __repr__(self) -> str:
         return f"Examples({len(self)} of {len(np.unique(self.labels))} classes)"
 
-    def batches(self, rows: np.ndarray, batch_size: int, one_hot: int | None = None) -> "tf.data.Dataset":
-        """Batches of (inputs, labels) in the order of ``rows``; while one is learnt from, the next two are loaded.
+    def batches(
+        self, rows: np.ndarray | Callable[[], np.ndarray], batch_size: int, one_hot: int | None = None
+    ) -> "tf.data.Dataset":
+        """Batches of (inputs, labels) in the order of ``rows``; two batches are loaded ahead.
 
-        rows : int64 (m,). one_hot : number of classes for float32 (b, classes) labels, None for int64 (b,).
+        rows : int64 (m,), or a function that is called for them at the beginning of each pass; m is always the same.
+        one_hot : number of classes for float32 (b, classes) labels, None for int64 (b,).
         """
         import tensorflow as tf
 
-        order = tf.data.Dataset.from_tensor_slices(np.asarray(rows, dtype=np.int64)).batch(batch_size)
+        if callable(rows):
+            once = tf.data.Dataset.from_tensors(0).map(lambda _: tf.numpy_function(rows, [], tf.int64))
+            order = once.map(lambda row: tf.ensure_shape(row, (None,))).unbatch().batch(batch_size)
+            order = order.apply(tf.data.experimental.assert_cardinality(-(-len(rows()) // batch_size)))
+        else:
+            order = tf.data.Dataset.from_tensor_slices(np.asarray(rows, dtype=np.int64)).batch(batch_size)
         # There is nothing to tune, and whoever lets go of the batches waits for the tuner: up to an epoch's time again.
         options = tf.data.Options()
         options.autotune.enabled = False

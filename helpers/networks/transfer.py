@@ -4,12 +4,8 @@ On a CPU the frozen part takes most of the time, and its output is the same in e
 (`helpers.features.feature_maps`), and training reads its feature maps instead of images.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from helpers.networks import specs, zoo
 
@@ -148,25 +144,3 @@ def projection(dim: int, out: int = 256, dropout: float = 0.0, seed: int = 0) ->
     x = keras.layers.Dropout(dropout, seed=seed)(vectors) if dropout else vectors
     x = keras.layers.Dense(out, use_bias=False, kernel_initializer="orthogonal", name="embedding")(x)
     return keras.Model(vectors, x, name="projection")
-
-
-def fingerprint(model: "keras.Model") -> str:
-    """A hash of a model's layers, their settings and wiring, and of all its weights: with it equal, so are the vectors.
-
-    Names, which Keras counts up ("dense_3") from build to build, and what is frozen change no vector and don't enter.
-    """
-    parts = [part for layer in model._flatten_layers() for part in (layer, *getattr(layer, "operations", ()))]
-    names = {name: f"#{number}" for number, name in enumerate(dict.fromkeys(part.name for part in parts))}
-    config = json.dumps(_nameless(model.get_config(), names), sort_keys=True, default=str)
-    digest = hashlib.sha256(config.encode())
-    for value in model.weights:
-        digest.update(np.ascontiguousarray(value))
-    return digest.hexdigest()
-
-
-def _nameless(config, names: dict[str, str]):
-    if isinstance(config, dict):
-        return {key: _nameless(value, names) for key, value in config.items() if key != "trainable"}
-    if isinstance(config, list | tuple):
-        return [_nameless(value, names) for value in config]
-    return names.get(config, config) if isinstance(config, str) else config

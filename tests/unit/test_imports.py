@@ -25,6 +25,7 @@ ABOUT_A_LIBRARY = {
     "helpers.app",  # the web service
     "helpers.show",  # figures, tables and widgets of the notebooks
     "helpers.evaluation.classifiers",  # scikit-learn's
+    "helpers.networks.callbacks",  # Keras callbacks
     "helpers.networks.losses",  # Keras layers and losses
     "helpers.pictures.augmentation",  # Keras layers
     "helpers.search.elastic",

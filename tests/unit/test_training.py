@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.networks import examples, training
+from helpers.networks import callbacks, examples, fingerprints, training
 from helpers.networks.losses import SupConLoss, TripletLoss
 from helpers.networks.samplers import PKSampler
 from helpers.pictures.augmentation import Augmentation
@@ -177,7 +177,7 @@ def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_pat
 
 def test_a_state_is_not_written_more_often_than_said(cache, monkeypatch):
     kept = []
-    monkeypatch.setattr(training._Run, "_keep", lambda run: kept.append(run.rows[-1]["epoch"]))
+    monkeypatch.setattr(callbacks.Backup, "_save", lambda run: kept.append(run.rows[-1]["epoch"]))
     monkeypatch.setattr(training, "KEEP_EVERY", 1e6)
     fit(ready())
     assert kept == [4]
@@ -246,7 +246,7 @@ def test_a_damaged_state_is_named(cache):
         path.write_bytes(damaged)
         model = ready()
         before = model.get_weights()
-        with pytest.raises(training.TrainingStateError, match=r"t-\w+\.npz is damaged.*training.forget\('t'\)"):
+        with pytest.raises(callbacks.TrainingStateError, match=r"t-\w+\.npz is damaged.*training.forget\('t'\)"):
             fit(model, epochs=1)
         assert same(model.get_weights(), before, 0)
     assert training.forget("t") == 1
@@ -258,7 +258,7 @@ def test_a_state_that_cannot_be_written_says_what_to_do(cache):
     (path,) = cache.glob("*.npz")
     path.unlink()
     path.with_name(path.name + ".part").mkdir()
-    with pytest.raises(training.TrainingStateError, match="can't be written.*LOOKALIKE_CACHE"):
+    with pytest.raises(callbacks.TrainingStateError, match="can't be written.*LOOKALIKE_CACHE"):
         fit(ready(), epochs=1)
 
 
@@ -343,7 +343,7 @@ MODELS = {
 def fingerprint(model, train=None):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    return training._fingerprint(model, train or data(), {})
+    return fingerprints.of_training(model, train or data(), {})
 
 
 def test_each_model_has_a_fingerprint_of_its_own_however_often_it_is_built():
@@ -499,7 +499,7 @@ def test_a_training_that_diverges_keeps_what_was_good(cache, batch_size, what):
     train = examples.arrays(1000 * vectors(), LABELS)
     before = model.get_weights()
     for _ in range(2):
-        with pytest.raises(training.TrainingDiverged, match=f"{what}; take a lower learning rate"):
+        with pytest.raises(callbacks.TrainingDiverged, match=f"{what}; take a lower learning rate"):
             fit(model, train, batch_size=batch_size)
         assert same(model.get_weights(), before, 0)
         (path,) = cache.glob("*.npz")

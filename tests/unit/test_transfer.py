@@ -12,7 +12,7 @@ import pytest
 
 from helpers.features.deep import NetworkDescriber
 from helpers.features.feature_maps import vectors
-from helpers.networks import specs, transfer, weights, zoo
+from helpers.networks import fingerprints, specs, transfer, weights, zoo
 
 #: VGG16's fc1 needs its own size; 75 is the least that InceptionResNetV2 takes.
 SIZES = {"resnet50": 64, "resnet152": 64, "vgg16": 224, "inceptionresnetv2": 75, "efficientnetv2l": 64}
@@ -202,7 +202,7 @@ def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
     (tmp_path / "tuned.keras").unlink()  # up to 420 MB
     maps = noisy_maps(cut)
     assert np.array_equal(loaded(maps), cut.tail(maps))
-    assert transfer.fingerprint(loaded) == transfer.fingerprint(cut.tail)
+    assert fingerprints.of_model(loaded) == fingerprints.of_model(cut.tail)
     assert len(loaded.trainable_weights) == len(cut.tail.trainable_weights) < len(loaded.weights) or cut.name == "vgg16"
 
 
@@ -215,7 +215,7 @@ def test_a_saved_network_is_cut_again(cut, tmp_path):
     seen = noise(cut)
     assert np.array_equal(loaded.tail(loaded.trunk(seen)), cut.whole(seen))
     for part in ("whole", "trunk", "tail"):
-        assert transfer.fingerprint(getattr(loaded, part)) == transfer.fingerprint(getattr(cut, part))
+        assert fingerprints.of_model(getattr(loaded, part)) == fingerprints.of_model(getattr(cut, part))
 
 
 @only_resnet50
@@ -344,12 +344,12 @@ def a_model(activation="relu", strides=1, skip=False):
 
 def test_the_fingerprint_is_of_what_changes_vectors():
     model = a_model()
-    wanted = transfer.fingerprint(model)
-    assert transfer.fingerprint(a_model()) == wanted, "Keras counted the names up in between"
+    wanted = fingerprints.of_model(model)
+    assert fingerprints.of_model(a_model()) == wanted, "Keras counted the names up in between"
     model.layers[1].trainable = False
     model.compile("sgd", "mse")
-    assert transfer.fingerprint(model) == wanted
+    assert fingerprints.of_model(model) == wanted
     others = [a_model("tanh"), a_model(strides=2), a_model(skip=True)]
-    assert len({wanted, *map(transfer.fingerprint, others)}) == 4
+    assert len({wanted, *map(fingerprints.of_model, others)}) == 4
     model.weights[0].assign_add(np.eye(3, dtype=np.float32)[:, :, None, None] * 1e-6)
-    assert transfer.fingerprint(model) != wanted
+    assert fingerprints.of_model(model) != wanted
