@@ -14,7 +14,8 @@ from helpers import extras, paths
 from helpers.evaluation import leaderboard, protocol
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
-from helpers.features.describer import Describer, describer
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures import imagenet, samples
 from helpers.pictures.imageset import ImageSet
@@ -144,12 +145,12 @@ def open_describer(name: str, fallback: str | None) -> Describer:
     WeightsUnavailable : the trained weights can't be had and ``fallback`` is None.
     """
     try:
-        return describer(name)
+        return open_extractor(name)
     except WeightsUnavailable as error:
         if fallback is None:
             raise
         display(box(f"{error}\n\nThis run uses {fallback} instead; expect other numbers than in the text.", "caution"))
-        return describer(fallback)
+        return open_extractor(fallback)
 
 
 def _png(figure: Figure, dpi: int) -> bytes:

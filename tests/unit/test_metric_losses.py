@@ -608,12 +608,12 @@ def faces():
     """Raw pixels of 20 people to train on, and the score of any projection on the other 20."""
     from helpers.evaluation.metrics import evaluate
     from helpers.evaluation.protocol import leave_one_out, run
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
     from helpers.pictures import att_faces
     from helpers.search.index import open_index
 
     images = att_faces.load()
-    vectors = describer("pixels").describe(images, progress=False)
+    vectors = open_extractor("pixels").describe(images, progress=False)
     seen = images.labels < 20
     unseen = images.subset(~seen)
     protocol = leave_one_out(unseen, "unseen")

@@ -5,10 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers.features import describer as registry
-from helpers.features import store
-from helpers.features.colour_shape import ColourHistogram, Pixels
-from helpers.features.fusion import Fused
+from helpers.features import registry, store
+from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.composite import Concatenated
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet, concatenate, from_folder
 from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture
@@ -162,15 +161,15 @@ def test_known_histogram():
 
 def test_the_registry_knows_its_names():
     assert {"pixels", "hsv-histogram", "resnet50", "resnet152", "vgg16", "efficientnetv2l"} <= set(registry.names())
-    with pytest.raises(KeyError, match="no describer is called 'alexnet'.*resnet50"):
-        registry.describer("alexnet")
+    with pytest.raises(KeyError, match="no extractor is called 'alexnet'.*resnet50"):
+        registry.open_extractor("alexnet")
 
 
 def test_resnet50(resnet50, photos):
     few = photos.subset(range(8))
     vectors = resnet50.describe(few, cache=False)
     assert vectors.shape == (8, 2048) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    other = registry.describer("resnet50", batch_size=3).describe(few, cache=False)
+    other = registry.open_extractor("resnet50", batch_size=3).describe(few, cache=False)
     assert np.abs(vectors - other).max() < 1e-5
     assert (vectors @ vectors.T).max(where=~np.eye(8, dtype=bool), initial=-1) < 0.99
 
@@ -218,7 +217,7 @@ def test_arrays_are_kept_where_that_is_asked_for(own_cache, photos):
 def test_arrays_of_describers_around_others_are_kept_by_those(own_cache, photos):
     arrays = [read_picture(path) for path in photos.paths[:5]]
     inside = Counting()
-    fused = Fused([inside, ColourHistogram()])
+    fused = Concatenated([inside, ColourHistogram()])
     kept = fused.describe_arrays(arrays, cache=True)
     assert np.allclose(fused.describe_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
     assert np.allclose(fused.describe_arrays(arrays), kept, atol=1e-6) and inside.seen == 10
