@@ -9,7 +9,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from helpers import paths
+from helpers.files import write_atomically
 from helpers.networks.examples import Examples
 from helpers.networks.samplers import PKSampler
 
@@ -369,14 +369,9 @@ class _Run:
         arrays |= {f"best{number:05}": value for number, value in enumerate(self.best)}
         if not self.finished:
             arrays |= {f"now{number:05}": value for number, value in enumerate(_values(self._variables()))}
-        part = self.path.with_name(self.path.name + ".part")
         try:
-            with part.open("wb") as file:
-                np.savez(file, **arrays)
-            part.replace(self.path)
+            write_atomically(self.path, lambda file: np.savez(file, **arrays))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise TrainingStateError(
                 f"{self.path} can't be written ({error}); what was kept before is still there. Free some space, or "
                 "let LOOKALIKE_CACHE point to another disk, and train again: it goes on from there"

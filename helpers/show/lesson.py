@@ -16,6 +16,7 @@ from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.features.extractor import Describer
 from helpers.features.registry import open_extractor
+from helpers.files import write_text
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures import imagenet, samples
 from helpers.pictures.imageset import ImageSet
@@ -111,7 +112,6 @@ class Lesson:
         describer : the one that the notebook is about; scores : what was measured, by a name each.
         """
         path = paths.results_dir() / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "notebook": self.name,
             "profile": self.profile,
@@ -130,9 +130,7 @@ class Lesson:
             "seconds": round(perf_counter() - self._start, 1),
             "machine": {"python": platform.python_version(), "tensorflow": _tensorflow(), "system": platform.system()},
         }
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(f"{headline}\nwritten: {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path.name}")
         return path
 

@@ -142,7 +142,9 @@ def test_every_describer_inside_another_is_found_by_its_way(own_cache, photos):
     assert np.array_equal(spread.describe(few), whole.describe(few, cache=False))
     assert [way for way, _ in asked] == [("parts", 0, "of"), ("parts", 0, "views", 1), ("parts", 1)]
     assert [part for _, part in asked] == [whole.parts[0].of, whole.parts[0].views[1], whole.parts[1]]
-    assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), "what was given stays as it was"
+    assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), (
+        "what was given stays as it was"
+    )
 
 
 @pytest.mark.slow
