@@ -176,7 +176,8 @@ class Concatenated(Describer):
 
     ``open_extractor("hog+hsv-histogram")`` opens one by name. The vector of each part is normalized first, so that
     neither its length nor its dimension decides how much it counts; the cosine of two concatenated vectors is the
-    weighted mean of the cosines of the parts.
+    weighted mean of the cosines of the parts. In `describe` and `describe_arrays` each part resizes the images by
+    itself; `embed` lets it resize what `preprocess` returned.
 
     Parameters
     ----------

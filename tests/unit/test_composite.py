@@ -199,7 +199,7 @@ def test_what_results_tell_of_the_weights(resnet50):
         ({"recipe": "classic"}, ValueError, "belong together"),
         ({"copies": 2}, ValueError, "belong together"),
         ({"recipe": "classic", "copies": -1}, ValueError, "belong together"),
-        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two pictures"),
+        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two images"),
         ({"recipe": "blur", "copies": 1}, KeyError, "there are: classic"),
         ({"recipe": "classic", "copies": 1, "seed": -1}, ValueError, "negative"),
     ],

@@ -1,5 +1,7 @@
 """Results on disk: right after a changed setting, after an interruption, and with a damaged file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_an_interrupted_computation_leaves_nothing(own_cache, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         results.cached("test", {}, interrupted)
-    monkeypatch.setattr(results.Path, "replace", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         results.cached("test", {}, lambda: {"a": 1})
     monkeypatch.undo()
