@@ -71,11 +71,12 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
 
 def _key(file: str | Path, now: int) -> bytes | None:
     """What stands for a file in its present state; None if it can't be told from a later state, or is missing."""
+    path = Path(file)
     try:
-        state = Path(file).stat()
+        state = path.stat()
     except (OSError, ValueError):
         return None
     if now - max(state.st_mtime_ns, state.st_ctime_ns) < SETTLED_NS:
         return None
     numbers = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
-    return blake2b(numbers.encode() + os.fsencode(Path(file).absolute()), digest_size=16).digest()
+    return blake2b(numbers.encode() + os.fsencode(path.absolute()), digest_size=16).digest()
