@@ -9,7 +9,7 @@ Four ways, one after the other in one process, several rounds of all four; the r
 - predict one at a time: Keras's ``model.predict`` for each picture, as most search systems on the web do
 - Keras, batches of 32: one traced graph, pixels ready in memory
 - compiled: the same pixels through `helpers.networks.compiled`
-- end to end: ``describer("resnet50").describe``, from files to vectors: reading, decoding and resizing included
+- end to end: ``open_extractor("resnet50").describe``, from files to vectors: reading, decoding and resizing included
 
 "Of the compiled rate" is what reading files costs beside computing. The vectors of all ways are compared.
 
@@ -26,10 +26,11 @@ import numpy as np
 from benchmarks.inputs import conditions, real_pictures
 from helpers.evaluation import protocol_files
 from helpers.evaluation.extractor_comparison import compare_extractors
-from helpers.features.describer import describer, length_one
+from helpers.features.registry import open_extractor
 from helpers.networks import zoo
 from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork, PrecisionUnavailable
 from helpers.pictures import att_faces, reading, samples
+from helpers.vectors import l2_normalize
 
 NETWORK = "resnet50"
 BATCH = 32
@@ -51,7 +52,7 @@ def main() -> None:
 def compare_ways(asked: argparse.Namespace) -> None:
     images = real_pictures(asked.pictures)
     print(f"{NETWORK}: {conditions(images)}")
-    by = describer(NETWORK, engine="openvino")
+    by = open_extractor(NETWORK, engine="openvino")
     by.prepare()
     assert isinstance(by.network, CompiledNetwork)
     pixels = np.concatenate([part for _, part in reading.batches(images, by.size)])
@@ -86,7 +87,7 @@ def compare_ways(asked: argparse.Namespace) -> None:
     for _ in range(asked.times):
         for name, way in ways.items():
             start = time.perf_counter()
-            vectors[name] = length_one(np.asarray(way()))
+            vectors[name] = l2_normalize(np.asarray(way()))
             rates[name].append(len(vectors[name]) / (time.perf_counter() - start))
     rate = {name: median(found) for name, found in rates.items()}
     for name, found in rates.items():
@@ -106,7 +107,7 @@ def compare_precisions(times: int) -> None:
         print(f"{NETWORK}: {conditions(images)}; protocol {rules}")
         for precision in PRECISIONS:
             try:
-                by = describer(NETWORK, engine="openvino", precision=precision)
+                by = open_extractor(NETWORK, engine="openvino", precision=precision)
             except PrecisionUnavailable as error:
                 print(f"  {precision}: {error}")
                 continue

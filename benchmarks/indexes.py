@@ -179,13 +179,13 @@ def real_vectors() -> np.ndarray:
 
     Without a mirror, those of the sample: too few to say much.
     """
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
     from helpers.pictures import caltech101, cifar10, imagenet, lfw, samples
 
     sets = [samples.with_distractors]
     if paths.mirror_dir() is not None:
         sets += [imagenet.imagenette, imagenet.one_per_class, caltech101.load, cifar10.load, lfw.load]
-    network = describer("resnet50")
+    network = open_extractor("resnet50")
     vectors = np.concatenate([network.describe(load()) for load in sets])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]
     contents = {hashlib.blake2b(vector.data, digest_size=16).digest(): row for row, vector in enumerate(vectors)}

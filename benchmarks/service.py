@@ -33,7 +33,8 @@ import numpy as np
 from benchmarks.inputs import conditions, real_pictures
 from benchmarks.processes import child
 from helpers import paths
-from helpers.features.describer import Describer, describer
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
@@ -56,7 +57,7 @@ def main() -> None:
         return
     images = real_pictures(asked.gallery)
     print(f"{asked.describer}: {conditions(images)}")
-    by = describer(asked.describer)
+    by = open_extractor(asked.describer)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder) / "own.index"
         Engine(by).fit(images).save(folder)

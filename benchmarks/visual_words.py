@@ -3,8 +3,8 @@
     python -m benchmarks.visual_words
     python -m benchmarks.visual_words --pictures 200 --times 1 --learn 100
 
-Speed: `describer("sift-vlad").describe(images, cache=False)`, from file to vector, in a fresh process that may use all
-cores, against a fresh process that is held to one core, with one thread for OpenCV, for NumPy and for our own. Both
+Speed: `open_extractor("sift-vlad").describe(images, cache=False)`, from file to vector, in a fresh process that may use
+all cores, against a fresh process that is held to one core, with one thread for OpenCV, for NumPy and for our own. Both
 in turn, several times; the ratio is that of the medians. Both must give the same vectors. "Cores used" is processor
 time over time: far below 1 for the process on one core, other work was in the way, and the ratio says little.
 
@@ -78,9 +78,9 @@ def child(task: str, pictures: int, variables: dict[str, str] | None = None) -> 
 
 
 def describe(pictures: int) -> dict:
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
 
-    images, words = real_pictures(pictures), describer("sift-vlad")
+    images, words = real_pictures(pictures), open_extractor("sift-vlad")
     # The first batch also loads what is loaded once.
     words.describe(images.subset(range(min(8, pictures))), cache=False, progress=False)
     start, used = time.perf_counter(), time.process_time()

@@ -16,7 +16,7 @@ import numpy as np
 from helpers import paths
 from helpers.evaluation import builders, metrics, protocol, protocol_files, runner
 from helpers.features import projection
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import imagenet
 from helpers.search.index import open_index
 
@@ -35,7 +35,7 @@ def main() -> None:
     train = replace(images.subset(rules.gallery), name="imagenette-train")
     among = builders.leave_one_out(train, "imagenette-train-leave-one-out")
     for pooling in POOLINGS:
-        by = describer(f"resnet50-{pooling}")
+        by = open_extractor(f"resnet50-{pooling}")
         learnt = projection.learn(by.describe(imagenet.one_per_class()), max(DIMS), "imagenet-one-per-class", WHITENING)
         asked = by.describe(train)
         print(f"{pooling}, {asked.shape[1]} numbers: mAP {score(asked, among):.4f}")

@@ -16,7 +16,7 @@ from helpers import paths
 from helpers.evaluation import protocol_files
 from helpers.evaluation.builders import held_out, leave_one_out, one_per_class_gallery, query_gallery, unseen_classes
 from helpers.evaluation.protocol import Protocol
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import att_faces, caltech101, cifar10, imagenet, lfw, samples
 from helpers.pictures.audit import audit
 from helpers.pictures.imageset import ImageSet
@@ -24,7 +24,7 @@ from helpers.pictures.imageset import ImageSet
 
 def audited(images: ImageSet) -> ImageSet:
     """The set with copies of one original as groups, so that none of them answers for another."""
-    found = audit(images, describer("resnet50").describe(images))
+    found = audit(images, open_extractor("resnet50").describe(images))
     print(found)
     return replace(images, groups=found.groups()) if len(found) else images
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import extras, paths
+from helpers.files import write_text
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
@@ -243,9 +244,7 @@ def _save(notebook: Path, executed_copy: Path) -> None:
                     output["execution_count"] = count
                 for texts in (output, output.get("data", {})):
                     texts |= {key: _anywhere(text) for key, text in texts.items() if isinstance(text, str)}
-    temporary = notebook.with_suffix(".part")
-    nbformat.write(executed, temporary)
-    temporary.replace(notebook)
+    write_text(notebook, nbformat.writes(executed).rstrip("\n") + "\n")
 
 
 def _progress_bar(output: dict) -> bool:

@@ -72,11 +72,11 @@ def committed_figures(monkeypatch):
 @pytest.fixture(scope="session")
 def resnet50():
     """The real network; its weights are fetched once into the project's cache."""
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
     from helpers.networks.weights import WeightsUnavailable
 
     try:
-        return describer("resnet50")
+        return open_extractor("resnet50")
     except WeightsUnavailable as error:
         pytest.skip(f"NOT TESTED with real weights: {error}")
 

@@ -12,8 +12,8 @@ from helpers.app.content import Seen, inspect
 from helpers.app.errors import Late
 from helpers.app.settings import Settings
 from helpers.app.uploads import Crop, decode
-from helpers.features.describer import Describer
-from helpers.features.projected import Projected
+from helpers.features.composite import Projected
+from helpers.features.extractor import Describer
 from helpers.pictures.reading import resize
 
 

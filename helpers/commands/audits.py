@@ -65,8 +65,8 @@ first, second, same_class. The report is one HTML file with the pictures in it; 
 
 def _audit(options: argparse.Namespace) -> int:
     quiet_libraries()
-    from helpers.features.describer import length_one
     from helpers.pictures.audit import audit
+    from helpers.vectors import l2_normalize
 
     output = None if options.output is None else Path(options.output)
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
@@ -74,7 +74,7 @@ def _audit(options: argparse.Namespace) -> int:
     images, sides = _sides(options.folder, options.other)
     vectors = None
     if options.describer != "none":
-        vectors = length_one(open_describer(options.describer).describe(images))
+        vectors = l2_normalize(open_describer(options.describer).describe(images))
     found = audit(images, vectors)
     leaks = found.across(sides) if sides is not None else ()
     if output is not None:

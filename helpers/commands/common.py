@@ -185,10 +185,10 @@ def open_describer(name: str):
     CommandError : there is none; the message lists some.
     WeightsUnavailable : its weights can't be had.
     """
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
 
     try:
-        return describer(name)
+        return open_extractor(name)
     except KeyError as error:
         raise CommandError(f"no describer is called {name!r}: `lookalike describers` lists them all", USAGE) from error
 

@@ -22,7 +22,7 @@ from helpers.commands.common import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.features.describer import Describer
+    from helpers.features.extractor import Describer
     from helpers.pictures.imageset import ImageSet
     from helpers.search.engine import Engine
     from helpers.search.index import Index

@@ -66,9 +66,9 @@ def register(commands) -> None:
 
 
 def _describers(options: argparse.Namespace) -> int:
-    from helpers.features import describer
+    from helpers.features.registry import names
 
-    _print([_describer(name) for name in sorted(describer.names(), key=_place)], options)
+    _print([_describer(name) for name in sorted(names(), key=_place)], options)
     if not options.json:
         print("several as one: hog+hsv-histogram")
     return OK

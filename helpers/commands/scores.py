@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from helpers.evaluation.metrics import Scores
     from helpers.evaluation.protocol import Protocol
-    from helpers.features.describer import Describer
+    from helpers.features.extractor import Describer
     from helpers.pictures.imageset import ImageSet
 
 #: Metrics that the tables show; JSON and CSV hold all.
@@ -193,10 +193,10 @@ def _with_groups(images: "ImageSet", vectors) -> "ImageSet":
     """The set with copies of one picture as groups, after a remark on how many there are."""
     from dataclasses import replace
 
-    from helpers.features.describer import length_one
     from helpers.pictures.audit import audit
+    from helpers.vectors import l2_normalize
 
-    found = audit(images, length_one(vectors))
+    found = audit(images, l2_normalize(vectors))
     if not len(found):
         return images
     remark(

@@ -20,6 +20,7 @@ import numpy as np
 from helpers.evaluation.intervals import Interval
 from helpers.evaluation.protocol import Protocol
 from helpers.pictures.imageset import NO_CLASS
+from helpers.vectors import l2_normalize
 
 #: Numbers that one step of a chunked loop may hold.
 CHUNK = 4_000_000
@@ -154,8 +155,7 @@ def similarities(vectors: np.ndarray, among: Pairs, metric: str = "cosine") -> n
         raise ValueError(f"{len(bad)} vectors hold NaN or infinity, the first is that of picture {bad[0]}")
     vectors = vectors.astype(np.float64)
     if metric == "cosine":
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors = vectors / np.where(length > 0, length, 1)
+        vectors = l2_normalize(vectors)
     scores = np.empty(len(among))
     step = max(1, CHUNK // vectors.shape[1])
     for start in range(0, len(among), step):

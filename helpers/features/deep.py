@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.features.describer import Describer, register
+from helpers.features.extractor import Describer
 from helpers.features.pooling import POOLINGS
 from helpers.networks import compiled, fingerprints, specs, weights, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
@@ -45,9 +45,9 @@ class _DeepDescriber(Describer):
         """What the network gives (b, …) → (b, dim)."""
         return output
 
-    def _computed(self, batches):
+    def _embed_each(self, batches):
         for rows, output in self.network.stream(batches):
-            yield rows, self._finished(self._pooled(output), len(rows))
+            yield rows, self._checked(self._pooled(output), len(rows))
 
     @property
     def _arithmetic(self) -> dict:
@@ -229,7 +229,7 @@ def zoo_network(
     return compiled.fastest(reference, name, key, engine, precision)
 
 
-for _name in specs.ZOO:
-    register(_name, partial(NetworkDescriber, _name))
-    for _pooling in POOLINGS:
-        register(f"{_name}-{_pooling}", partial(NetworkDescriber, _name, pooling=_pooling))
+#: Name → factory, for `helpers.features.registry`.
+EXTRACTORS = {name: partial(NetworkDescriber, name) for name in specs.ZOO} | {
+    f"{name}-{pooling}": partial(NetworkDescriber, name, pooling=pooling) for name in specs.ZOO for pooling in POOLINGS
+}

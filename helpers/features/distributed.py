@@ -26,11 +26,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from helpers import extras
-from helpers.features.describer import Describer
-from helpers.features.describer import describer as open_describer
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -78,8 +77,8 @@ def describe(
 
     Parameters
     ----------
-    describer : a name that `helpers.features.describer.describer` opens, also such as "hog+hsv-histogram", which every
-        worker opens by itself; or any describer that can be pickled, which is sent to them.
+    describer : a name that `helpers.features.registry.open_extractor` opens, such as "hog+hsv-histogram"; every worker
+        opens it by itself. Or any extractor that can be pickled; it is sent to the workers.
     workers : processes, each with one CPU.
     address : of a running Ray cluster, such as ``"auto"`` or ``"192.168.0.1:6379"``. Without one, Ray is started on
         this computer and stopped again. Where this process is connected to Ray already, that connection is used as it
@@ -100,8 +99,8 @@ def describe(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if isinstance(describer, str):
-        opened = open_describer(describer, **(settings or {}))
-        recipe = partial(open_describer, describer, **(settings or {}))
+        opened = open_extractor(describer, **(settings or {}))
+        recipe = partial(open_extractor, describer, **(settings or {}))
     elif settings is not None:
         raise TypeError(f"settings go with a name; {describer.name} is open already")
     else:
@@ -162,7 +161,7 @@ def _folder() -> str:
 def _spread(describer: Describer, run: "_Run", way: tuple[str | int, ...] = ()) -> Describer:
     """A copy that computes by ``run``; so do the describers that it is made of, found by ``way`` from the first one."""
     spread = copy.copy(describer)
-    spread._stream = partial(run, describer, way)
+    spread.iter_batches = partial(run, describer, way)
     for name, value in vars(describer).items():
         if isinstance(value, Describer):
             setattr(spread, name, _spread(value, run, (*way, name)))
@@ -172,7 +171,7 @@ def _spread(describer: Describer, run: "_Run", way: tuple[str | int, ...] = ()) 
 
 
 class _Run:
-    """One call of `describe`: takes the place of `Describer._stream`; needs Ray from the first missing picture on."""
+    """One call of `describe`: takes the place of `Describer.iter_batches`; starts Ray for the first missing image."""
 
     def __init__(self, recipe, workers: int, address: str | None, stack: ExitStack):
         self._recipe = recipe
@@ -186,25 +185,18 @@ class _Run:
         describer: Describer,
         way: tuple[str | int, ...],
         files: Sequence[Path],
-        images: ImageSet,
+        *,
         strict: bool,
-        progress: bool,
         failures: list,
     ):
-        """See `Describer._stream`; batches come in the order in which they are finished."""
-        if not files:
-            return
+        """See `Describer.iter_batches`; batches come in the order in which they are finished."""
         recipe = self._sent(describer.name)
         if not self._connected:
             self._stack.enter_context(cluster(self._workers, self._address))
             self._connected = True
         unread: dict[int, reading.UnreadablePicture] = {}
         done = 0
-        title = f"{describer.name} · {images.name}"
-        with (
-            tqdm(total=len(files), desc=title, unit="picture", disable=None if progress else True) as bar,
-            closing(self._answers(describer, recipe, way, files)) as answers,
-        ):
+        with closing(self._answers(describer, recipe, way, files)) as answers:
             while True:
                 try:
                     rows, vectors, problems, error = next(answers)
@@ -215,7 +207,6 @@ class _Run:
                 if len(rows):
                     yield rows, vectors
                 done += len(rows)
-                bar.update(len(rows))
                 for row, problem in problems.items():
                     self._check_missing(files[row], problem)
                     if strict:
@@ -332,7 +323,7 @@ class _Worker:
         # All files are one batch, or none where not one of them can be read.
         size, rule = describer.size, describer.resize_rule
         for good, pixels in reading.batches(files, size, rule, len(files), workers=1, failures=failures):  # noqa: B007
-            vectors = describer._vectors(pixels)
+            vectors = describer.embed(pixels)
         # Those left out are in order.
         return rows[good], vectors, dict(zip(np.delete(rows, good).tolist(), failures, strict=True))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.features.deep import NetworkDescriber
-from helpers.features.describer import Describer
+from helpers.features.extractor import Describer
 from helpers.features.pooling import GEM_EXPONENT
 from helpers.features.similarity_maps import similarity_maps
 from helpers.pictures.reading import LONGEST, resize

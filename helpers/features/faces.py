@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.describer import Describer, count_without, register
+from helpers.features.extractor import Describer, count_without
 from helpers.networks.weights import WeightsUnavailable
 
 #: What the two files must be: another model would give other vectors under the same name.
@@ -222,7 +222,7 @@ class FaceDescriber(Describer):
         # Arrays are sent as they are: a copy on disk would outlive a process that is killed.
         return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(share(part, self.several) for part in parts))
 
-    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
+    def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         """Pictures without a face are counted and named.
 
         Raises
@@ -318,4 +318,5 @@ def dlib_models() -> tuple:
     )
 
 
-register("dlib-face", FaceDescriber)
+#: Name → factory, for `helpers.features.registry`.
+EXTRACTORS = {"dlib-face": FaceDescriber}

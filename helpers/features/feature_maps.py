@@ -13,12 +13,15 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.store import VectorStore, content_hash, pixels_hash
+from helpers.features.file_hashes import content_hashes
+from helpers.features.store import VectorStore, pixels_hash
+from helpers.files import write_text
 from helpers.networks import compiled, fingerprints, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.transfer import SplitNetwork
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
+from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +57,7 @@ def feature_maps(
     key = {
         # The zoo's name stands for the preprocessing.
         "network": split.name, "trunk": fingerprints.of_model(split.trunk), "resize": resize,
-        "pictures": [content_hash(path).hex() for path in images.paths],
+        "pictures": [content.hex() for content in content_hashes(images.paths)],
     }  # fmt: skip
     path = _file(images.name, key)
     needed = 2 * int(np.prod(shape))
@@ -65,9 +68,7 @@ def feature_maps(
             with FileLock(path.with_suffix(".lock")):
                 if not path.is_file():
                     _compute(images, split, key, batch_size, progress, part, shape)
-                    described = path.with_suffix(".json.part")
-                    described.write_text(json.dumps(key))
-                    described.replace(path.with_suffix(".json"))
+                    write_text(path.with_suffix(".json"), json.dumps(key))
                     part.replace(path)
         except OSError as error:
             if isinstance(error, FeatureMapError):
@@ -186,8 +187,7 @@ def vectors(
                 kept.put([keys[row] for row in missing[start : start + len(part)]], part)
             found = kept.get(keys)
     if normalise:
-        length = np.linalg.norm(found, axis=1, keepdims=True)
-        found /= np.where(length > 0, length, 1)
+        found = l2_normalize(found)
     return found
 
 

@@ -23,7 +23,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.store import BlobStore, content_hash, pixels_hash
+from helpers.features.file_hashes import content_hashes
+from helpers.features.store import BlobStore, pixels_hash
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import UnreadablePicture, read_picture, resize, warn_unreadable
 
@@ -356,7 +357,7 @@ def extract_set(
     failures: list[UnreadablePicture] = []
     with ExitStack() as stack:
         store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
-        hashes = [content_hash(path) for path in images.paths] if cache else []
+        hashes = content_hashes(images.paths) if cache else []
         kept = store.get(hashes) if cache else {}
         found = [kept.get(h) for h in hashes] if cache else [None] * len(images)
         missing = [row for row, one in enumerate(found) if one is None]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from helpers.vectors import l2_normalize
+
 #: The exponent of the generalised mean; Radenović et al. 2019 start from it.
 GEM_EXPONENT = 3.0
 
@@ -84,8 +86,7 @@ def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:
     total = np.zeros((len(maps), maps.shape[3]), np.float32)
     for top, left, width in squares(*maps.shape[1:3], levels):
         region = maximum(maps[:, top : top + width, left : left + width])
-        length = np.linalg.norm(region, axis=1, keepdims=True)
-        total += region / np.where(length > 0, length, 1)
+        total += l2_normalize(region)
     return total
 
 

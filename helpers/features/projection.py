@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.features.describer import length_one
+from helpers.files import write_atomically
+from helpers.vectors import l2_normalize
 
 FORMAT = 1
 
@@ -56,7 +57,7 @@ class Projection:
             raise ValueError(
                 f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}: another describer?"
             )
-        return length_one((vectors - self.mean) @ (self.axes / self.deviations**self.whitening)).astype(np.float32)
+        return l2_normalize((vectors - self.mean) @ (self.axes / self.deviations**self.whitening)).astype(np.float32)
 
     def head(self, dim: int, whitening: float | None = None) -> "Projection":
         """The first ``dim`` axes, and another ``whitening`` where one is given: nothing has to be learnt again.
@@ -78,15 +79,9 @@ class Projection:
 
     def save(self, path: str | Path) -> Path:
         """Write it as npz; axes in float16, which moves a projected vector by less than 1e-3 of its length."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "whitening": self.whitening, "learnt_from": self.learnt_from}
-        part = path.with_name(f".{path.stem}.part.npz")
-        np.savez_compressed(
-            part, about=json.dumps(about), mean=self.mean, axes=self.axes.astype(np.float16), deviations=self.deviations
-        )
-        part.replace(path)
-        return path
+        arrays = {"mean": self.mean, "axes": self.axes.astype(np.float16), "deviations": self.deviations}
+        return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Projection":

@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import os
 import warnings
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
 from helpers import paths
 from helpers.features.store import pixels_hash
+from helpers.files import write_atomically
 
 
 class ResultsWarning(UserWarning):
@@ -42,14 +40,9 @@ def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -
     found = {each: np.asarray(array) for each, array in compute().items()}
     if objects := [each for each, array in found.items() if array.dtype.hasobject]:
         raise TypeError(f"arrays of objects can't be kept: {', '.join(objects)}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(part, found)
-        part.replace(path)
+        write_atomically(path, lambda file: np.savez(file, **found))
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         warnings.warn(
             f"{path} can't be written ({error}): the result is not kept. "
             "Set LOOKALIKE_CACHE to a folder that can be written and has space.",
@@ -62,8 +55,3 @@ def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -
 def fingerprint(array: np.ndarray) -> str:
     """A hash of an array's shape, type and values, for the key of `cached`."""
     return pixels_hash(np.asarray(array)).hex()
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)

@@ -5,7 +5,6 @@ was computing, a full disk loses nothing that was stored, and two processes may 
 """
 
 import hashlib
-import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,20 +17,10 @@ from helpers import paths
 
 #: SQLite's bound on variables in one statement was 999 for a long time.
 _CHUNK = 900
-_UNREADABLE = b"no such file"
 
 
 class VectorStoreError(OSError):
     """Vectors can't be stored or read; the message names the file and the remedy."""
-
-
-def content_hash(path: str | Path) -> bytes:
-    """16 bytes that stand for a file's content; a missing file gets a value of its own, which is never stored."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-    except OSError:
-        return _UNREADABLE + os.fsencode(path)
 
 
 def pixels_hash(pixels: np.ndarray) -> bytes:
@@ -58,6 +47,8 @@ class BlobStore:
 
     #: What error messages call the content.
     _what = "vectors"
+    #: Whether a folder that can't be written is worth a warning.
+    _warns = True
 
     def __init__(self, path: Path):
         self.path = path
@@ -77,11 +68,12 @@ class BlobStore:
             reason = error
         if "full" in str(reason):
             raise self._failed(reason) from reason
-        warnings.warn(
-            f"{self.path} can't be written ({reason}): {self._what} are computed but not kept. "
-            "Set LOOKALIKE_CACHE to a folder that can be written.",
-            stacklevel=5,
-        )
+        if self._warns:
+            warnings.warn(
+                f"{self.path} can't be written ({reason}): {self._what} are computed but not kept. "
+                "Set LOOKALIKE_CACHE to a folder that can be written.",
+                stacklevel=5,
+            )
         return self._prepare(sqlite3.connect(":memory:"))
 
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
@@ -150,9 +142,6 @@ class VectorStore(BlobStore):
     fingerprint : `Describer.fingerprint`; names the file.
     dim : length of a vector.
     folder : where the file lives; the cache's ``vectors`` by default.
-
-    A folder that can't be written to is no reason to compute nothing: the vectors are then kept in memory
-    for this one run, after a warning that says so.
 
     Raises
     ------

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.describer import Describer, count_without, register
+from helpers.features.extractor import Describer, count_without
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
+from helpers.pictures import reading
+from helpers.vectors import l2_normalize
 
 #: Words that a descriptor is spread over by soft assignment (Philbin et al. 2008 found 3 to be best).
 SOFT_WORDS = 3
@@ -67,8 +69,7 @@ def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_
     if root:
         sums = np.sign(sums) * np.sqrt(np.abs(sums))
     if by_word:
-        length = np.linalg.norm(sums, axis=1, keepdims=True)
-        sums = sums / np.where(length > 0, length, 1)
+        sums = l2_normalize(sums)
     return sums.ravel()
 
 
@@ -145,15 +146,15 @@ class VisualWords(Describer):
             vocabulary = shipped(ENCODINGS[encoding].words)
         elif not isinstance(vocabulary, Vocabulary):
             vocabulary = Vocabulary.load(vocabulary)
-        look = vocabulary.look
+        config = vocabulary.config
         self.vocabulary = vocabulary
         self.encoding = encoding
         self.name = f"sift-{encoding}"
         self.weights = vocabulary.learnt_from
         self.dim = len(ENCODINGS[encoding].encode(np.empty((0, len(vocabulary.mean)), np.float32), vocabulary))
-        self.size, self.resize_rule = look.size, look.rule
+        self.size, self.resize_rule = config.size, config.rule
         self.batch_size = batch_size
-        self.settings = {"keypoints": look.kind, "limit": look.limit, "vocabulary": vocabulary.digest}
+        self.settings = {"keypoints": config.kind, "limit": config.limit, "vocabulary": vocabulary.digest}
         if encoding == "soft":
             self.settings["words a descriptor"] = SOFT_WORDS
 
@@ -165,48 +166,39 @@ class VisualWords(Describer):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
-        look, encode = self.vocabulary.look, ENCODINGS[self.encoding].encode
+        config, encode = self.vocabulary.config, ENCODINGS[self.encoding].encode
         with one_thread():
             # Encoded where they are found: else one core encodes while the others wait.
             found = extract_each(
-                pixels, look.kind, look.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
+                pixels, config.kind, config.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
             )
         return np.stack(found)
 
-    def _stream(self, files, images, strict, progress, failures):
-        """See `Describer._stream`. All encodings share the keypoints that are kept on disk.
+    def iter_batches(self, files, *, strict=False, failures=None):
+        """See `Describer.iter_batches`. All encodings share the keypoints that are kept on disk.
 
         Only batches whose keypoints were all extracted now count for ``pictures_per_second``.
         """
-        if not files:
-            return
         from joblib import cpu_count
-        from tqdm.auto import tqdm
 
-        encode = ENCODINGS[self.encoding].encode
-        with (
-            tqdm(
-                total=len(files), desc=f"{self.name} · {images.name}", unit="picture",
-                disable=None if progress else True,
-            ) as bar,
-            ThreadPoolExecutor(cpu_count()) as pool,
-        ):  # fmt: skip
+        encode, unread = ENCODINGS[self.encoding].encode, [] if failures is None else failures
+        with ThreadPoolExecutor(cpu_count()) as pool:
             start = perf_counter()
-            for rows, found, extracted in self.vocabulary.look.in_batches(files, failures, self.batch_size, strict):
+            for rows, found, extracted in self.vocabulary.config.in_batches(files, unread, self.batch_size, strict):
                 with one_thread():
                     vectors = list(pool.map(lambda one: encode(one.descriptors, self.vocabulary), found))
-                vectors = self._finished(np.stack(vectors), len(rows))
+                vectors = self._checked(np.stack(vectors), len(rows))
                 if extracted == len(rows):
-                    self.seconds += perf_counter() - start
-                    self.computed += len(rows)
-                bar.update(len(rows))
+                    self._count(len(rows), perf_counter() - start)
                 yield np.array(rows), vectors
                 start = perf_counter()
+        if failures is None:
+            reading.warn_unreadable(unread, len(files))
 
-    def _tell(self, vectors: np.ndarray, names: Sequence[str]) -> None:
+    def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         if text := count_without(vectors, names, "no keypoints were found"):
             warnings.warn(f"{text}; their vectors are zero, like nothing's", NoKeypointsWarning, stacklevel=3)
 
 
-for _encoding in ENCODINGS:
-    register(f"sift-{_encoding}", partial(VisualWords, _encoding))
+#: Name → factory, for `helpers.features.registry`.
+EXTRACTORS = {f"sift-{encoding}": partial(VisualWords, encoding) for encoding in ENCODINGS}

@@ -6,7 +6,6 @@ does not grow with their number.
 """
 
 import hashlib
-import io
 import json
 import sys
 import zipfile
@@ -24,8 +23,9 @@ from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features import results
+from helpers.features.file_hashes import content_hashes
 from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
-from helpers.features.store import content_hash
+from helpers.files import write_atomically
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
 
@@ -59,8 +59,8 @@ class VocabularyFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a picture is looked at before it is told in words.
+class KeypointConfig:
+    """How the keypoints of an image are found before they become visual words.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class Look:
         ------
         UnreadablePicture : a file can't be read, and ``strict`` is set.
         """
-        hashes = [content_hash(file) for file in files]
+        hashes = content_hashes(files)
         with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
             for start in range(0, len(files), batch_size):
                 rows = range(start, min(start + batch_size, len(files)))
@@ -142,7 +142,7 @@ class Vocabulary:
 
     Parameters
     ----------
-    look : how pictures were looked at, and must be again.
+    config : how keypoints were found, and must be found again.
     mean, axes : float32 (width,) and (dim, width): a descriptor less the mean, on the axes, is what words are made of.
     words : float32 (k, dim).
     idf : float32 (k,): ln of the share of pictures that have the word, negated; 0 for a word that all have.
@@ -152,7 +152,7 @@ class Vocabulary:
     learnt_from : the name of the set of pictures, for tables.
     """
 
-    look: Look
+    config: KeypointConfig
     mean: np.ndarray
     axes: np.ndarray
     words: np.ndarray
@@ -164,19 +164,19 @@ class Vocabulary:
 
     def __post_init__(self):
         width, (k, dim) = len(self.mean), self.words.shape
-        fits = self.axes.shape == (dim, width) and width == kind_of(self.look.kind).width
+        fits = self.axes.shape == (dim, width) and width == kind_of(self.config.kind).width
         if not fits or not self.idf.shape == self.shares.shape == (k,) or self.variances.shape != (k, dim):
             raise ValueError(
                 f"words of shape {self.words.shape} don't fit axes of shape {self.axes.shape}, "
                 f"{self.idf.shape[0]} inverse frequencies, {self.shares.shape[0]} shares, variances of shape "
-                f"{self.variances.shape} and {self.look.kind} descriptors"
+                f"{self.variances.shape} and {self.config.kind} descriptors"
             )
 
     def __len__(self) -> int:
         return len(self.words)
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self)} words of {self.look.kind}, from {self.learnt_from})"
+        return f"Vocabulary({len(self)} words of {self.config.kind}, from {self.learnt_from})"
 
     @property
     def digest(self) -> str:
@@ -200,14 +200,9 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> Path:
         """Write one npz file, without pickle; an interrupted save leaves what was there."""
-        path = Path(path)
-        about = {"format": FORMAT, "look": asdict(self.look), "spread": self.spread, "learnt_from": self.learnt_from}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=json.dumps(about), **{name: getattr(self, name) for name in ARRAYS})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(buffer.getvalue())
-        return part.replace(path)
+        about = {"format": FORMAT, "look": asdict(self.config), "spread": self.spread, "learnt_from": self.learnt_from}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -230,7 +225,9 @@ class Vocabulary:
                 if about["format"] != FORMAT:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
                 numbers = {name: stored[name] for name in ARRAYS}
-            return cls(Look(**about["look"]), **numbers, spread=about["spread"], learnt_from=about["learnt_from"])
+            return cls(
+                KeypointConfig(**about["look"]), **numbers, spread=about["spread"], learnt_from=about["learnt_from"]
+            )
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
 
@@ -255,7 +252,7 @@ def shipped(words: int) -> Vocabulary:
 def learn(
     images: ImageSet,
     words: int,
-    look: Look | None = None,
+    config: KeypointConfig | None = None,
     dim: int = 64,
     sample: int = 100_000,
     seed: int = 0,
@@ -278,31 +275,31 @@ def learn(
     ------
     ValueError : fewer descriptors than words, or than axes.
     """
-    look = look or Look()
+    config = config or KeypointConfig()
     if drawn is None:
-        drawn = draw(images, look, sample, seed, progress)
+        drawn = draw(images, config, sample, seed, progress)
     key = {
-        "drawn": results.fingerprint(drawn), "pictures": [content_hash(path).hex() for path in images.paths],
-        "words": words, "look": asdict(look), "dim": dim, "seed": seed, **_clustering(),
+        "drawn": results.fingerprint(drawn), "pictures": [content.hex() for content in content_hashes(images.paths)],
+        "words": words, "look": asdict(config), "dim": dim, "seed": seed, **_clustering(),
     }  # fmt: skip
 
     def compute() -> dict[str, np.ndarray]:
-        learnt = _learn(drawn, images, words, look, dim, seed, progress)
+        learnt = _learn(drawn, images, words, config, dim, seed, progress)
         return {name: getattr(learnt, name) for name in (*ARRAYS, "spread")}
 
     found = results.cached("vocabulary", key, compute)
     numbers = {name: found[name] for name in ARRAYS}
-    return Vocabulary(look, **numbers, spread=float(found["spread"]), learnt_from=images.name)
+    return Vocabulary(config, **numbers, spread=float(found["spread"]), learnt_from=images.name)
 
 
 def draw(
-    images: ImageSet, look: Look | None = None, count: int = 100_000, seed: int = 0, progress: bool = True
+    images: ImageSet, config: KeypointConfig | None = None, count: int = 100_000, seed: int = 0, progress: bool = True
 ) -> np.ndarray:
     """float32 (at most ``count``, width): descriptors, each as likely as any other (a reservoir: Vitter 1985)."""
-    look = look or Look()
+    config = config or KeypointConfig()
     rng = np.random.default_rng(seed)
-    kept, seen = np.empty((count, kind_of(look.kind).width), np.float32), 0
-    for found in look.keypoints(images, progress):
+    kept, seen = np.empty((count, kind_of(config.kind).width), np.float32), 0
+    for found in config.keypoints(images, progress):
         new = found.descriptors
         # The i-th of all takes the place of a random one with probability count / i.
         first = max(0, min(len(new), count - seen))
@@ -368,7 +365,7 @@ def _clustering() -> dict:
     return {"scikit-learn": version("scikit-learn"), "epochs": EPOCHS, "least variance": LEAST_VARIANCE}
 
 
-def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:
+def _learn(drawn, images, words, config, dim, seed, progress) -> Vocabulary:
     pca = _axes(drawn, dim, seed)
     projected = pca.transform(drawn).astype(np.float32)
     clusters = _clustered(projected, words, seed)
@@ -380,13 +377,13 @@ def _learn(drawn, images, words, look, dim, seed, progress) -> Vocabulary:
     variances = np.stack([np.bincount(own, column, words) for column in squared.T], axis=1)
     variances = np.maximum(variances / np.maximum(counts, 1)[:, None], LEAST_VARIANCE)
     vocabulary = Vocabulary(
-        look, mean, axes, centres, np.zeros(words, np.float32),
+        config, mean, axes, centres, np.zeros(words, np.float32),
         # A word that lost all its descriptors in the end counts as if it had one.
         (np.maximum(counts, 1) / np.maximum(counts, 1).sum()).astype(np.float32), variances.astype(np.float32),
         float(np.median(squared.sum(axis=1))), images.name,
     )  # fmt: skip
     occurs, pictures = np.zeros(words), 0
-    for found in look.keypoints(images, progress):
+    for found in config.keypoints(images, progress):
         occurs[np.unique(vocabulary.nearest(vocabulary.project(found.descriptors))[0])] += 1
         pictures += 1
     # A word that no whole picture has, as its descriptors moved over in the end, counts as if one had it.

@@ -10,7 +10,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from helpers.pictures.augmentation import Augmentation
+    from helpers.files import write_atomically
+from helpers.pictures.augmentation import Augmentation
 
 #: By so much, relatively, the score of one untrained model may differ between two calls.
 SCORE_TOLERANCE = 0.005
@@ -196,14 +196,9 @@ class Backup(keras.callbacks.Callback):
         now = [] if self.finished else [variable.numpy() for variable in self._variables()]
         for kind, values in zip(self.PARTS, (self.watched[0].best_weights, now), strict=True):
             content |= {f"{kind}{number:05}": value for number, value in enumerate(values)}
-        part = self.path.with_name(self.path.name + ".part")
         try:
-            with part.open("wb") as file:
-                np.savez(file, **content)
-            part.replace(self.path)
+            write_atomically(self.path, lambda file: np.savez(file, **content))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise TrainingStateError(
                 f"{self.path} can't be written ({error}); what was saved before is still there. Free some space, or "
                 "let LOOKALIKE_CACHE point to another disk, and train again: it continues from there"

@@ -13,6 +13,7 @@ import numpy as np
 
 from helpers.networks import examples, training
 from helpers.networks.samplers import PKSampler
+from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:
     import keras
@@ -46,10 +47,7 @@ class LinearMap(NamedTuple):
     def apply(self, vectors: np.ndarray, normalise: bool = True) -> np.ndarray:
         """float (n, dim) → float32 (n, out), of length one unless told otherwise; a zero stays zero."""
         mapped = self.centred(vectors) @ self.kernel
-        if not normalise:
-            return mapped
-        length = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return mapped / np.where(length > 0, length, 1)
+        return l2_normalize(mapped) if normalise else mapped
 
     def first(self, out: int) -> "LinearMap":
         """Its first ``out`` numbers; all of them where it gives fewer."""

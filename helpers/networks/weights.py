@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from helpers import extras, paths
+from helpers.files import write_atomically, write_text
 from helpers.networks import specs
 from helpers.pictures.download import reachable
 
@@ -121,14 +122,14 @@ def _megabytes(name: str) -> int:
 
 
 def _save(model: "keras.Model", path: Path, source: str) -> None:
-    temporary = path.with_suffix(".part.npz")
+    numbered = {f"{i:04d}": array for i, array in enumerate(model.get_weights())}
     try:
-        np.savez(temporary, **{f"{i:04d}": array for i, array in enumerate(model.get_weights())})
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        _card(path).write_text(json.dumps({"source": source, "sha256": digest}, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        # An old one must not stand beside the new weights; without one they are not complete.
+        _card(path).unlink(missing_ok=True)
+        write_atomically(path, lambda file: np.savez(file, **numbered))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        write_text(_card(path), json.dumps({"source": source, "sha256": digest}, indent=1) + "\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise WeightsUnavailable(
             f"{path} can't be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.files import write_atomically
 from helpers.pictures import download
 from helpers.pictures.imageset import ImageSet, picture_files
 
@@ -46,10 +47,8 @@ def unpack_batches(folder: Path) -> Path:
             for i, (picture, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
                 path = target / split / class_names[label] / f"{i:05d}.png"
                 if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    part = path.with_suffix(".part")
-                    Image.fromarray(picture).save(part, "PNG")
-                    part.replace(path)
+                    image = Image.fromarray(picture)
+                    write_atomically(path, lambda file, image=image: image.save(file, "PNG"), durable=False)
             start += len(pixels)
     complete.touch()
     return target

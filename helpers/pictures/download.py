@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from helpers import paths
+from helpers.files import write_text
 
 #: Seconds for the name and the connection of one host. Hosts that fail are remembered for all processes of a run,
 #: so that a machine without internet loses a few seconds in all and not a few at every step.
@@ -234,15 +235,12 @@ def _remembered(address: str) -> bool:
 def _remember(address: str) -> None:
     _unreachable[address] = time.time()
     try:
-        _memo().parent.mkdir(parents=True, exist_ok=True)
         try:
             known = json.loads(_memo().read_text(encoding="utf-8"))
         except (OSError, ValueError):
             known = {}
         known = {a: when for a, when in known.items() if time.time() - when < REMEMBER_SECONDS} | _unreachable
-        part = _memo().with_suffix(f".{threading.get_ident()}.part")
-        part.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        part.replace(_memo())
+        write_text(_memo(), json.dumps(known, indent=1))
     except OSError:
         pass  # a memo that can't be shared still serves this process
 

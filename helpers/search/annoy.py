@@ -15,9 +15,9 @@ from helpers.search.index import (
     UnsupportedByIndex,
     check_count,
     check_magnitude,
-    unit_vectors,
 )
 from helpers.search.ranking import PAD, best_first
+from helpers.vectors import l2_normalize
 
 with extras.importing("annoy"):
     from annoy import AnnoyIndex as Forest
@@ -84,7 +84,7 @@ class AnnoyIndex(Index):
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         if self.metric == "cosine":
-            return unit_vectors(vectors)
+            return l2_normalize(vectors, np.float64)
         check_magnitude(vectors, 1e17, f"annoy with {self.metric}")
         return vectors
 

@@ -29,7 +29,7 @@ from helpers.search.ranking import PAD, Ranking
 from helpers.search.remote import Payload
 
 if TYPE_CHECKING:
-    from helpers.features.describer import Describer
+    from helpers.features.extractor import Describer
 
 #: The layout of saved folders; a reader refuses any other.
 FORMAT = 2
@@ -592,9 +592,9 @@ def _pixels(picture) -> np.ndarray:
 
 
 def _open_describer(name: str) -> "Describer":
-    from helpers.features.describer import describer as open_describer
+    from helpers.features.registry import open_extractor
 
-    return open_describer(name)
+    return open_extractor(name)
 
 
 def _saved_describer(folder: Path, name: str) -> "Describer":

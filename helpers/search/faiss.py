@@ -11,9 +11,9 @@ from helpers.search.index import (
     UnsupportedByIndex,
     check_count,
     check_magnitude,
-    unit_vectors,
 )
 from helpers.search.ranking import best_first
+from helpers.vectors import l2_normalize
 
 #: Kind → its options beside ``metric``.
 KINDS = {
@@ -196,7 +196,7 @@ class FaissIndex(Index):
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         if self.metric == "cosine":
-            return unit_vectors(vectors)
+            return l2_normalize(vectors, np.float64)
         return np.ascontiguousarray(vectors)
 
     def _check_magnitude(self, vectors: np.ndarray) -> None:

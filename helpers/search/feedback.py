@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from helpers.search.index import METRIC_NAMES, Index
+from helpers.vectors import l2_normalize
 
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
@@ -66,7 +67,7 @@ def rocchio(
         return query.astype(np.float32)
     cosine = METRIC_NAMES[metric] == "cosine"
     parts = [(alpha, query[None]), (beta, good), (-gamma, bad)]
-    parts = [(weight, _unit(part) if cosine else part) for weight, part in parts if len(part)]
+    parts = [(weight, l2_normalize(part) if cosine else part) for weight, part in parts if len(part)]
     total = sum(weight for weight, _ in parts)
     moved = sum(weight * part.mean(axis=0) for weight, part in parts)
     # What the same marks could give at most, if nothing took anything away.
@@ -114,8 +115,3 @@ def _marked(what: str, vectors: np.ndarray, dim: int) -> np.ndarray:
     if vectors.ndim != 2 or vectors.shape[1] != dim or not np.isfinite(vectors).all():
         raise ValueError(f"{what} answers must be finite numbers of shape (n, {dim}), got shape {vectors.shape}")
     return vectors
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.search.index import check_count, open_index, unit_vectors
+from helpers.search.index import check_count, open_index
 from helpers.search.neighbours import Gallery
+from helpers.vectors import l2_normalize
 
 #: Rows of a block.
 BLOCK = 4096
@@ -83,7 +84,7 @@ class Grown:
         grown = start.copy()
         for column in range(width):
             grown += weights[:, [column]] * (self.real[near[:, column]] - start)
-        return unit_vectors(grown)
+        return l2_normalize(grown, np.float64)
 
 
 def grow(vectors: np.ndarray, count: int, seed: int = 0, neighbours: int = 10, noise: float = 0.7) -> Grown:
@@ -112,6 +113,6 @@ def grow(vectors: np.ndarray, count: int, seed: int = 0, neighbours: int = 10, n
     index = open_index("exact:cosine").add(vectors)
     if len(index) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need more than {neighbours} vectors to grow from, got {len(index)}")
-    vectors = unit_vectors(np.asarray(vectors, np.float32))
+    vectors = l2_normalize(np.asarray(vectors, np.float32), np.float64)
     near, _ = Gallery(len(vectors)).others(index.search(vectors, neighbours + 1), neighbours)
     return Grown(vectors, near, count, seed, float(noise))

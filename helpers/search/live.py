@@ -14,7 +14,7 @@ from helpers.search.engine import CARD, Engine, EngineFolderError, read_card, wr
 from helpers.search.journal import Journal
 
 if TYPE_CHECKING:
-    from helpers.features.describer import Describer
+    from helpers.features.extractor import Describer
     from helpers.search.engine import UnopenedDescriber
 
 

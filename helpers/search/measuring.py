@@ -5,7 +5,6 @@ Times are those of this computer with what else it is doing; only two that were 
 
 import contextlib
 import hashlib
-import secrets
 import time
 import zipfile
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers import paths
+from helpers.files import write_atomically
 from helpers.search.index import BACKENDS, Index, check_k, load_index, open_index
 from helpers.search.ranking import PAD, Ranking, rank
 
@@ -180,10 +180,7 @@ def exact_truth(
         found = open_index(f"exact:{metric}").add(part, np.arange(start, start + len(part))).search(queries, k)
         best = rank(np.hstack([best.ids, found.ids]), np.hstack([best.scores, found.scores]), k)
     if cache:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.npz")
-        np.savez(part, ids=best.ids, scores=best.scores)
-        part.replace(path)
+        write_atomically(path, lambda file: np.savez(file, ids=best.ids, scores=best.scores))
     return best
 
 

@@ -4,8 +4,9 @@ import numpy as np
 from usearch.index import Index as Graph
 from usearch.index import Matches
 
-from helpers.search.index import Index, check_count, check_magnitude, unit_vectors
+from helpers.search.index import Index, check_count, check_magnitude
 from helpers.search.ranking import PAD, best_first
+from helpers.vectors import l2_normalize
 
 #: How a number may be kept.
 DTYPES = ("f32", "f16", "i8")
@@ -101,7 +102,7 @@ class UsearchIndex(Index):
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         if self.metric == "cosine":
-            return unit_vectors(vectors)
+            return l2_normalize(vectors, np.float64)
         return np.ascontiguousarray(vectors)
 
     def _check_magnitude(self, vectors: np.ndarray) -> None:

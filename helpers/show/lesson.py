@@ -14,7 +14,9 @@ from helpers import extras, paths
 from helpers.evaluation import builders, leaderboard, protocol_files
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
-from helpers.features.describer import Describer, describer
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
+from helpers.files import write_text
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures import imagenet, samples
 from helpers.pictures.imageset import ImageSet
@@ -110,7 +112,6 @@ class Lesson:
         describer : the one that the notebook is about; scores : what was measured, by a name each.
         """
         path = paths.results_dir() / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "notebook": self.name,
             "profile": self.profile,
@@ -129,9 +130,7 @@ class Lesson:
             "seconds": round(perf_counter() - self._start, 1),
             "machine": {"python": platform.python_version(), "tensorflow": _tensorflow(), "system": platform.system()},
         }
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(f"{headline}\nwritten: {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path.name}")
         return path
 
@@ -144,12 +143,12 @@ def open_describer(name: str, fallback: str | None) -> Describer:
     WeightsUnavailable : the trained weights can't be had and ``fallback`` is None.
     """
     try:
-        return describer(name)
+        return open_extractor(name)
     except WeightsUnavailable as error:
         if fallback is None:
             raise
         display(box(f"{error}\n\nThis run uses {fallback} instead; expect other numbers than in the text.", "caution"))
-        return describer(fallback)
+        return open_extractor(fallback)
 
 
 def _png(figure: Figure, dpi: int) -> bytes:

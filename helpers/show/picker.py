@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.describer import Describer
 from helpers.features.explain import Why
+from helpers.features.extractor import Describer
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures.imageset import NO_CLASS, ImageSet
 from helpers.pictures.reading import UnreadablePicture, read_picture

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.describer import Describer, describer
 from helpers.features.explain import Why, why
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures.imageset import NO_CLASS, ImageSet
 from helpers.pictures.reading import read_picture
@@ -183,7 +184,7 @@ class Finder:
         seeing = self._describers.get(method.describer)
         if seeing is None:
             self._say(f"Opening {method.describer} …")
-            seeing = self._describers[method.describer] = describer(method.describer)
+            seeing = self._describers[method.describer] = open_extractor(method.describer)
         engine = Engine(seeing, method.index)
         gallery = self.images.subset(self._rows)
         # Into the store, from where the engine takes the vectors: a bar of its own would go to no cell.

@@ -13,6 +13,7 @@ import pandas as pd
 from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
+from helpers.files import write_text
 from helpers.search.measuring import sufficient
 
 with extras.importing("notebooks", "nbformat"):
@@ -131,4 +132,4 @@ def refreshed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(README, refreshed(README.read_text(encoding="utf-8")))

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from helpers.features.colour_shape import Hog
+from helpers.features.color_shape import Hog
 from helpers.features.keypoints import extract
 from helpers.features.vocabulary import Vocabulary
 from helpers.pictures.imageset import ImageSet
@@ -65,11 +65,11 @@ def word_grid(
     images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12, width: float = 12
 ) -> Figure:
     """A line a word: the ``count`` patches of the pictures that are nearest to it, one a picture, turned upright."""
-    look = vocabulary.look
+    config = vocabulary.config
     best = {word: [] for word in words}
     for path in images.paths:
-        grey = cv2.cvtColor(resize(read_picture(path), (look.size, look.size), look.rule), cv2.COLOR_RGB2GRAY)
-        found = extract(grey, look.kind, look.limit)
+        grey = cv2.cvtColor(resize(read_picture(path), (config.size, config.size), config.rule), cv2.COLOR_RGB2GRAY)
+        found = extract(grey, config.kind, config.limit)
         if not len(found):
             continue
         nearest, squared = (column[:, 0] for column in vocabulary.nearest(vocabulary.project(found.descriptors)))

@@ -524,7 +524,7 @@ def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_
 
 SLOW = """
 import time
-from helpers.features.colour_shape import ColourHistogram
+from helpers.features.color_shape import ColourHistogram
 
 class Slow(ColourHistogram):
     def __init__(self):

@@ -40,7 +40,7 @@ from helpers.commands.common import (
     shown,
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
-from helpers.features import describer as describers
+from helpers.features import registry as extractors
 from helpers.networks import weights
 from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
@@ -460,7 +460,7 @@ def test_an_engine_without_pictures_finds_nothing(engine, run):
 def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     images = from_folder("photos")
     rules = builders.leave_one_out(images, "photos-leave-one-out")
-    vectors = describers.describer("hsv-histogram").describe(images)
+    vectors = extractors.open_extractor("hsv-histogram").describe(images)
     scores = metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
     code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
     (result,) = json.loads(out)
@@ -673,7 +673,7 @@ def test_leaks_between_two_folders(here, run):
 def test_every_describer_is_listed(run):
     code, out, _ = run("describers", "--json")
     entries = json.loads(out)
-    assert code == OK and sorted(entry["name"] for entry in entries) == describers.names()
+    assert code == OK and sorted(entry["name"] for entry in entries) == extractors.names()
     assert entries[0]["name"] == "resnet50" and all(len(entry["sentence"]) > 10 for entry in entries)
     by_name = {entry["name"]: entry for entry in entries}
     assert by_name["hsv-histogram"]["available"] and by_name["hsv-histogram"]["remedy"] is None

@@ -16,11 +16,11 @@ import pytest
 
 from helpers import paths
 from helpers.features import distributed
-from helpers.features.colour_shape import ColourHistogram, Pixels
-from helpers.features.describer import describer
-from helpers.features.fusion import Fused
-from helpers.features.store import VectorStore, content_hash
-from helpers.features.views import Views
+from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.composite import Concatenated, TestTimeAugmentation
+from helpers.features.registry import open_extractor
+from helpers.features.store import VectorStore
+from helpers.files import content_hash
 from helpers.pictures import samples
 from helpers.pictures.imageset import concatenate, from_folder
 from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
@@ -121,7 +121,7 @@ def test_vectors_are_those_of_the_plain_describer(ray_cluster, own_cache, photos
     """Of two describers as one; OpenCV's HOG can't be pickled, but every worker opens its own by the name."""
     how = {"weights": [1, 2]}
     vectors = distributed.describe("hog+hsv-histogram", photos, workers=2, settings=how, progress=False)
-    plain = describer("hog+hsv-histogram", **how)
+    plain = open_extractor("hog+hsv-histogram", **how)
     assert vectors.dtype == np.float32 and np.array_equal(vectors, plain.describe(photos, cache=False))
     for part in plain.parts:
         monkeypatch.setattr(part, "compute", None)
@@ -131,18 +131,20 @@ def test_vectors_are_those_of_the_plain_describer(ray_cluster, own_cache, photos
 def test_every_describer_inside_another_is_found_by_its_way(own_cache, photos):
     """Without Ray: each part computes by the same function, which is told how to get from the whole to the part."""
     few = photos.subset(range(3))
-    whole = Fused([Views(Pixels()), ColourHistogram()])
+    whole = Concatenated([TestTimeAugmentation(Pixels()), ColourHistogram()])
     asked = []
 
-    def run(part, way, files, *_):
+    def run(part, way, files, **how):
         asked.append((way, part))
-        yield from part._stream(files, few, True, False, [])
+        yield from part.iter_batches(files, **how)
 
     spread = distributed._spread(whole, run)
     assert np.array_equal(spread.describe(few), whole.describe(few, cache=False))
     assert [way for way, _ in asked] == [("parts", 0, "of"), ("parts", 0, "views", 1), ("parts", 1)]
     assert [part for _, part in asked] == [whole.parts[0].of, whole.parts[0].views[1], whole.parts[1]]
-    assert whole.parts[0].of.computed == 6 and "_stream" not in vars(whole.parts[1]), "what was given stays as it was"
+    assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), (
+        "what was given stays as it was"
+    )
 
 
 @pytest.mark.slow
@@ -283,7 +285,7 @@ def session(leader):
     [
         ("hog", {"workers": 0}, ValueError, "workers must be at least 1, got 0"),
         (Pixels(), {"settings": {"size": 8}}, TypeError, "settings go with a name; pixels is open already"),
-        ("alexnet", {}, KeyError, "no describer is called 'alexnet'"),
+        ("alexnet", {}, KeyError, "no extractor is called 'alexnet'"),
         ("hog", {"settings": {"cell": 5}}, ValueError, "cells of 5 pixels"),
     ],
 )

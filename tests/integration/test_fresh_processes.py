@@ -71,9 +71,9 @@ def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
 def test_another_process_gives_the_same_face_vector():
     vectors = FaceDescriber(size=250).describe(att_faces.load().subset([ROW]), cache=False, progress=False)
     script = (
-        "import hashlib, sys\nfrom helpers.features.describer import describer\n"
+        "import hashlib, sys\nfrom helpers.features.registry import open_extractor\n"
         "from helpers.pictures import att_faces\n"
-        f"found = describer('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
+        f"found = open_extractor('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )

@@ -32,8 +32,8 @@ from helpers.app.guard import HEADERS
 from helpers.app.schemas import from_text, to_text
 from helpers.app.service import create_app
 from helpers.app.settings import Settings
-from helpers.features.colour_shape import ColourHistogram
-from helpers.features.describer import describer
+from helpers.features.color_shape import ColourHistogram
+from helpers.features.registry import open_extractor
 from helpers.pictures import samples
 from helpers.pictures.imageset import concatenate, from_folder
 from helpers.pictures.reading import read_picture
@@ -863,7 +863,7 @@ def test_what_is_resized_early_has_the_same_vector(gallery, rule):
     early = [shrunk(picture, by) for picture in pictures]
     np.testing.assert_array_equal(by.describe_arrays(early), by.describe_arrays(pictures))
     assert all(each.shape == (128, 128, 3) for each in early) == (rule != "crop")
-    both = describer("hog+hsv-histogram")
+    both = open_extractor("hog+hsv-histogram")
     early = [shrunk(picture, both) for picture in pictures]
     np.testing.assert_array_equal(both.describe_arrays(early), both.describe_arrays(pictures))
 

@@ -35,10 +35,10 @@ def test_unavailable_says_what_was_tried_and_what_helps(offline, name):
 
 
 def test_no_describer_without_weights(offline):
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
 
     with pytest.raises(weights.WeightsUnavailable, match="resnet152"):
-        describer("resnet152")
+        open_extractor("resnet152")
     with pytest.raises(weights.WeightsUnavailable, match="vgg16"):
         zoo.embedder("vgg16")
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import paths
 from helpers.evaluation import metrics, open_set, protocol_files, runner, verification
 from helpers.features import faces
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import att_faces, lfw
 from helpers.search.index import open_index
 
@@ -28,7 +28,7 @@ def seen(name, images):
     rules, pictures = protocol_files.frozen(name).bind(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faces.NoFaceWarning)  # counted below
-        return rules, pictures, describer("dlib-face").describe(pictures, progress=False)
+        return rules, pictures, open_extractor("dlib-face").describe(pictures, progress=False)
 
 
 @pytest.fixture(scope="module")

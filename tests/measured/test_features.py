@@ -9,8 +9,8 @@ from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.reranker_comparison import first_search
 from helpers.features import compression
-from helpers.features.projected import shipped
-from helpers.features.stages import stage_vectors
+from helpers.features.multi_stage import stage_vectors
+from helpers.features.registry import open_extractor
 from helpers.pictures import caltech101, imagenet
 from helpers.search.reciprocal import k_reciprocal
 
@@ -36,7 +36,7 @@ def vectors(request, resnet50):
 
 def test_whitened_gem_and_re_ranking_beat_the_average(vectors):
     rules, average, gem = vectors
-    found = first_search(rules, shipped("resnet50-gem", 256).projection(gem))
+    found = first_search(rules, open_extractor("resnet50-gem-pcaw256").projection(gem))
     ranked = k_reciprocal(found.ranking, found.queries, found.gallery, found.neighbours, k1=15, ids=found.ids)
     plain = metrics.evaluate(first_search(rules, average).ranking, rules)
     better = metrics.evaluate(ranked, rules)
@@ -46,7 +46,7 @@ def test_whitened_gem_and_re_ranking_beat_the_average(vectors):
 
 def test_256_axes_and_eight_bits_lose_next_to_nothing(vectors):
     rules, _, gem = vectors
-    short = shipped("resnet50-gem", 256, 0).projection(gem)
+    short = open_extractor("resnet50-gem-pcaw256", whitening=0).projection(gem)
     versions = {"2048": gem, "256": short, "256, int8": compression.to_int8(short)[0]}
     table = compare_extractors(versions, rules, "2048", resamples=200).set_index("version")
     assert table.loc["256", "difference"] > -0.01

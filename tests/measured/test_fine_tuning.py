@@ -6,8 +6,8 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
-from helpers.features.describer import describer
 from helpers.features.feature_maps import feature_maps, vectors
+from helpers.features.registry import open_extractor
 from helpers.networks import examples, training, transfer
 from helpers.networks.losses import MarginSoftmaxLoss
 from helpers.pictures import caltech101, imagenet
@@ -60,7 +60,7 @@ def test_tuning_the_last_block_lifts_imagenette():
 
 def test_what_imagenet_knows_of_caltech101():
     rules, images = protocol_files.frozen("caltech101-leave-one-out").bind(caltech101.load())
-    score = scored(rules, describer("resnet50").describe(images, progress=False))
+    score = scored(rules, open_extractor("resnet50").describe(images, progress=False))
     known = np.isin(images.class_names, list(caltech101.KNOWN_TO_IMAGENET))
     assert (known.sum(), (~known).sum()) == (17, 13)
     known = known[rules.labels[rules.queries]]

@@ -65,6 +65,6 @@ def test_the_vocabulary_can_be_learnt_again():
     train = images.subset(rules.gallery)
     # Only the inverse frequencies need the pictures once more; one of them has to do, for the time's sake.
     again, kept = learn(train.subset([0]), 64, drawn=draw(train, progress=False), progress=False), shipped(64)
-    assert again.look == kept.look
+    assert again.config == kept.config
     for name in ("mean", "words", "shares", "variances"):
         assert np.abs(getattr(again, name) - getattr(kept, name)).max() < 1e-3, name

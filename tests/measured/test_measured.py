@@ -5,7 +5,7 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import leaderboard, metrics, protocol_files, runner
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import caltech101, imagenet, lfw
 from helpers.search.index import open_index
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def resnet50():
-    return describer("resnet50")
+    return open_extractor("resnet50")
 
 
 def scores(name, images, by):

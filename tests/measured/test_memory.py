@@ -21,9 +21,9 @@ pytestmark = pytest.mark.measured
 
 SCRIPT = """
 import sys
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures.imageset import from_folder
-seer = describer("resnet50")
+seer = open_extractor("resnet50")
 vectors = seer.describe(from_folder(sys.argv[1]), progress=False)
 with open("/proc/self/status") as status:
     peak = [line for line in status if line.startswith("VmHWM")][0]

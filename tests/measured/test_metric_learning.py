@@ -5,7 +5,7 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.networks import metric_heads, training
 from helpers.networks.losses import SupConLoss
 from helpers.pictures import lfw
@@ -27,7 +27,7 @@ def task():
     rules, asked = protocol_files.frozen("lfw-unseen-people").bind(images)
     learn = builders.learnable(rules, images)
     assert not {*learn.class_names} & {*asked.class_names}
-    seer = describer("resnet50")
+    seer = open_extractor("resnet50")
     return rules, seer.describe(asked, progress=False), seer.describe(learn, progress=False), learn.labels
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import att_faces, audit, samples
 from helpers.pictures.augmentation import (
     IMAGENET_MEAN,
@@ -446,7 +446,7 @@ def test_siblings_know_their_original(family):
 
 def test_the_leak_of_a_random_split_and_its_cure(family):
     """A colour histogram hardly sees a turn: with siblings on both sides it finds them and looks brilliant."""
-    vectors = describer("hsv-histogram").describe_arrays(family.pixels)
+    vectors = open_extractor("hsv-histogram").describe_arrays(family.pixels)
     labels, groups = family.images.labels, family.images.groups
     top1, siblings_found = {}, {}
     for leaky in (True, False):

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.evaluation import builders, metrics, runner
 from helpers.features import store
-from helpers.features.colour_shape import Pixels
+from helpers.features.color_shape import Pixels
 from helpers.pictures import download, samples
 from helpers.pictures.audit import audit
 from helpers.pictures.imageset import EmptyImageSet, from_folder

@@ -20,7 +20,7 @@ from helpers.evaluation.classifiers import CLASSIFIERS, mcnemar, order_of_merit,
 from helpers.evaluation.intervals import holm, wilson_interval
 from helpers.evaluation.metrics import evaluate
 from helpers.evaluation.runner import run
-from helpers.features.predicted import with_prediction
+from helpers.features.class_fusion import with_prediction
 from helpers.pictures.imageset import ImageSet
 from helpers.search.index import open_index
 

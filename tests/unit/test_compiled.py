@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.networks import compiled
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork, fastest
 from helpers.pictures import reading, samples
@@ -34,7 +34,7 @@ def pixels(count, size=SIZE):
 @pytest.mark.slow
 def test_resnet50_gives_the_vectors_of_keras(resnet50):
     asked = pixels(6, 224)
-    found = {engine: describer("resnet50", engine=engine) for engine in ("openvino", "keras")}
+    found = {engine: open_extractor("resnet50", engine=engine) for engine in ("openvino", "keras")}
     for each in found.values():
         each.prepare()
     assert isinstance(found["openvino"].network, CompiledNetwork) and isinstance(found["keras"].network, KerasNetwork)
@@ -181,7 +181,7 @@ def can(precision):
 def test_vectors_of_less_precision_are_kept_apart(resnet50):
     if not can("bfloat16"):
         pytest.skip("NOT TESTED: this processor has no bfloat16")
-    assert describer("resnet50", precision="bfloat16").fingerprint != resnet50.fingerprint
+    assert open_extractor("resnet50", precision="bfloat16").fingerprint != resnet50.fingerprint
 
 
 # ---- kept on disk ---------------------------------------------------------------------------------------

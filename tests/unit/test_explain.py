@@ -7,8 +7,8 @@ import pytest
 
 from helpers.features import explain
 from helpers.features.deep import NetworkDescriber
-from helpers.features.describer import describer
 from helpers.features.explain import METHODS, PLACES, why
+from helpers.features.registry import open_extractor
 from helpers.pictures import att_faces, reading, samples
 from helpers.show.heatmaps import overlaid
 
@@ -23,11 +23,11 @@ def photos():
 
 @pytest.fixture(scope="module")
 def histogram():
-    return describer("hsv-histogram")
+    return open_extractor("hsv-histogram")
 
 
 def cosine(name_or_describer, first, second):
-    opened = describer(name_or_describer) if isinstance(name_or_describer, str) else name_or_describer
+    opened = open_extractor(name_or_describer) if isinstance(name_or_describer, str) else name_or_describer
     one, other = opened.describe_arrays([first, second]).astype(np.float64)
     return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
 
@@ -52,7 +52,7 @@ def collages(photos):
 
 @pytest.mark.parametrize("pooling", [None, "max", "gem"])
 def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, pooling):
-    opened = resnet50 if pooling is None else describer(f"resnet50-{pooling}")
+    opened = resnet50 if pooling is None else open_extractor(f"resnet50-{pooling}")
     found = why(opened, photos[0], photos[1])
     assert found.method == "shares" and found.borders == (0, 0)
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
@@ -138,10 +138,10 @@ def test_laid_over_a_picture_no_amount_is_lost():
 def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
     """VGG's fc1 has no places; its pooled maps have."""
     monkeypatch.setattr("helpers.networks.weights.origin", lambda name: {"source": "", "sha256": "0"})
-    assert describer("vgg16").pools is None and describer("vgg16-max").pools == "max"
-    assert describer("efficientnetv2l").pools == "average" and describer("resnet50-rmac").pools == "rmac"
+    assert open_extractor("vgg16").pools is None and open_extractor("vgg16-max").pools == "max"
+    assert open_extractor("efficientnetv2l").pools == "average" and open_extractor("resnet50-rmac").pools == "rmac"
     with pytest.raises(ValueError, match="fc1 is not pooled"):
-        describer("vgg16").maps(np.zeros((1, 224, 224, 3), np.uint8))
+        open_extractor("vgg16").maps(np.zeros((1, 224, 224, 3), np.uint8))
 
 
 # ---- occlusion ----------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_distances_fall_where_it_matters_too(histogram, photos, metric):
 
 
 def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
-    opened, described = describer("pixels"), []
+    opened, described = open_extractor("pixels"), []
     monitored = opened.describe_arrays
     opened.describe_arrays = lambda pictures: described.extend(pictures) or monitored(pictures)
     large, ribbon = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
@@ -211,7 +211,7 @@ def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
 def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     faces = att_faces.load()
     one, other = (reading.read_picture(path) for path in faces.paths[:2])
-    opened = describer("dlib-face", size=250)
+    opened = open_extractor("dlib-face", size=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = why(opened, one, other, places=4)

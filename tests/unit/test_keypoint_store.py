@@ -8,7 +8,7 @@ from helpers.features import keypoints
 from helpers.features.keypoints import KeypointStore, extract, extract_each, extract_set
 from helpers.features.store import VectorStoreError, pixels_hash
 from helpers.features.visual_words import VisualWords
-from helpers.features.vocabulary import Look
+from helpers.features.vocabulary import KeypointConfig
 from helpers.pictures import imageset, samples
 from helpers.pictures.reading import UnreadablePictureWarning, read_picture
 
@@ -143,7 +143,7 @@ def test_a_damaged_file_is_named(photos, own_cache):
 
 def test_encodings_share_the_keypoints(photos, monkeypatch):
     """Vectors are those that are computed from pixels, and SIFT runs once for all encodings."""
-    look = VisualWords("bow").vocabulary.look
+    config = VisualWords("bow").vocabulary.config
     expected = {
         name: VisualWords(name).describe_arrays([read_picture(p) for p in photos.paths]) for name in ("bow", "vlad")
     }
@@ -151,8 +151,8 @@ def test_encodings_share_the_keypoints(photos, monkeypatch):
     assert np.allclose(first, expected["bow"], atol=1e-6)
     monkeypatch.setattr(keypoints, "extract", refuse)
     assert np.allclose(VisualWords("vlad").describe(photos, progress=False), expected["vlad"], atol=1e-6)
-    assert len(list(look.keypoints(photos, progress=False))) == len(photos)
-    other = Look(size=look.size // 2)
+    assert len(list(config.keypoints(photos, progress=False))) == len(photos)
+    other = KeypointConfig(size=config.size // 2)
     with pytest.raises(AssertionError, match="on disk"):
         list(other.keypoints(photos, progress=False))
 

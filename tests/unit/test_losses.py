@@ -609,12 +609,12 @@ def faces():
     from helpers.evaluation.builders import leave_one_out
     from helpers.evaluation.metrics import evaluate
     from helpers.evaluation.runner import run
-    from helpers.features.describer import describer
+    from helpers.features.registry import open_extractor
     from helpers.pictures import att_faces
     from helpers.search.index import open_index
 
     images = att_faces.load()
-    vectors = describer("pixels").describe(images, progress=False)
+    vectors = open_extractor("pixels").describe(images, progress=False)
     seen = images.labels < 20
     unseen = images.subset(~seen)
     protocol = leave_one_out(unseen, "unseen")

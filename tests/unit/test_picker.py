@@ -16,8 +16,8 @@ from PIL import Image
 
 from helpers import course
 from helpers.evaluation import builders
-from helpers.features.colour_shape import ColourHistogram
-from helpers.features.describer import describer
+from helpers.features.color_shape import ColourHistogram
+from helpers.features.registry import open_extractor
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
@@ -644,6 +644,6 @@ def test_a_set_with_a_broken_picture_can_be_searched_and_shown(images, tmp_path)
 
 def test_describers_need_names_of_their_own(images):
     with pytest.raises(ValueError, match="given twice"):
-        Picker(images, ["hog", describer("hog")])
+        Picker(images, ["hog", open_extractor("hog")])
     with pytest.raises(ValueError, match="at least one"):
         Picker(images, [])

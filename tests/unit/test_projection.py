@@ -5,10 +5,11 @@ import pytest
 from sklearn.decomposition import PCA
 
 from helpers.features import compression, projection
-from helpers.features.describer import describer, length_one
-from helpers.features.projected import Projected, shipped
+from helpers.features.composite import Projected, with_shipped_projection
 from helpers.features.projection import Projection
+from helpers.features.registry import open_extractor
 from helpers.pictures import samples
+from helpers.vectors import l2_normalize
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_by_hand():
 @pytest.mark.parametrize("whiten", [False, True])
 def test_scikit_learn_projects_alike(vectors, whiten):
     found = projection.learn(vectors, 5, "noise", float(whiten))(vectors)
-    wanted = length_one(PCA(5, whiten=whiten, svd_solver="full").fit_transform(vectors.astype(np.float64)))
+    wanted = l2_normalize(PCA(5, whiten=whiten, svd_solver="full").fit_transform(vectors.astype(np.float64)))
     signs = np.sign((found * wanted).sum(axis=0))
     assert np.allclose(found, wanted * signs, atol=1e-4)
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(200), abs=1e-5)
@@ -92,7 +93,7 @@ def test_a_file_that_is_none_is_named(content, tmp_path, vectors):
 
 
 def test_a_projected_describer(own_cache):
-    photos, of = samples.photos().subset(range(0, 120, 4)), describer("hsv-histogram")
+    photos, of = samples.photos().subset(range(0, 120, 4)), open_extractor("hsv-histogram")
     learnt = projection.learn(of.describe(samples.photos().subset(range(120, 240))), 8, "other photographs")
     each = Projected(of, learnt)
     assert (each.name, each.dim) == ("hsv-histogram-pcaw8", 8)
@@ -103,7 +104,7 @@ def test_a_projected_describer(own_cache):
     assert len({each.fingerprint, of.fingerprint, Projected(of, learnt.head(7)).fingerprint}) == 3
     assert each.origin["projection learnt from"] == "other photographs"
     with pytest.raises(ValueError, match="the projection takes"):
-        Projected(describer("grey-histogram"), learnt)
+        Projected(open_extractor("grey-histogram"), learnt)
 
 
 def read(path):
@@ -113,15 +114,15 @@ def read(path):
 
 
 def test_the_one_that_comes_with_the_project(resnet50):
-    by = describer("resnet50-gem-pcaw256")
+    by = open_extractor("resnet50-gem-pcaw256")
     assert (by.name, by.dim, by.projection.learnt_from) == ("resnet50-gem-pcaw256", 256, "imagenet-one-per-class")
     assert np.allclose(by.projection.axes.T @ by.projection.axes, np.eye(256), atol=2e-3)
     found = by.describe(samples.photos().subset([0, 100]), progress=False)
     assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    with pytest.raises(KeyError, match="no projection comes for 'vgg16'; there are: resnet50-gem"):
-        shipped("vgg16", 64)
+    with pytest.raises(KeyError, match="no projection comes for 'pixels'; there are: resnet50-gem"):
+        with_shipped_projection(open_extractor("pixels"), 64)
     with pytest.raises(ValueError, match="between 1 and 512"):
-        shipped("resnet50-gem", 513)
+        with_shipped_projection(by.of, 513)
 
 
 # ---- fewer bytes ----------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_eight_bits_by_hand():
 def test_fewer_bytes_turn_a_vector_by_little(vectors):
     for compressed, turned in ((compression.from_int8(*compression.to_int8(vectors)), 1e-4),
                                (compression.to_float16(vectors).astype(np.float32), 1e-6)):  # fmt: skip
-        cosine = (length_one(vectors) * length_one(compressed)).sum(axis=1)
+        cosine = (l2_normalize(vectors) * l2_normalize(compressed)).sum(axis=1)
         assert (1 - cosine).max() < turned
 
 

@@ -1,5 +1,7 @@
 """Results on disk: right after a changed setting, after an interruption, and with a damaged file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_an_interrupted_computation_leaves_nothing(own_cache, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         results.cached("test", {}, interrupted)
-    monkeypatch.setattr(results.Path, "replace", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         results.cached("test", {}, lambda: {"a": 1})
     monkeypatch.undo()
@@ -92,7 +94,7 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
 
 def test_vocabularies_are_learnt_again_for_other_settings(monkeypatch):
     pictures = samples.photos().subset(range(0, 240, 40))
-    look = vocabulary.Look(limit=60)
+    config = vocabulary.KeypointConfig(limit=60)
     learnt, whole = [], vocabulary._clustered
 
     def counted(*given):
@@ -100,10 +102,10 @@ def test_vocabularies_are_learnt_again_for_other_settings(monkeypatch):
         return whole(*given)
 
     monkeypatch.setattr(vocabulary, "_clustered", counted)
-    drawn = vocabulary.draw(pictures, look, progress=False)
+    drawn = vocabulary.draw(pictures, config, progress=False)
 
     def learn(words=5, dim=8, seed=0, images=pictures, drawn=drawn):
-        return vocabulary.learn(images, words, look, dim, seed=seed, progress=False, drawn=drawn)
+        return vocabulary.learn(images, words, config, dim, seed=seed, progress=False, drawn=drawn)
 
     first, again = learn(), learn()
     assert len(learnt) == 1 and first.digest == again.digest and first.learnt_from == again.learnt_from

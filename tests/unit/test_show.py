@@ -9,7 +9,7 @@ import pytest
 from helpers.evaluation import builders, metrics, runner
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
-from helpers.features.colour_shape import Pixels
+from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.networks.training import Training
 from helpers.pictures import samples

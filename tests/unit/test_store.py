@@ -1,14 +1,13 @@
-"""The store of vectors: content hashes, order, and files that are damaged, foreign or out of reach."""
+"""The store of vectors: order, and files that are damaged, foreign or out of reach."""
 
 import os
 import sqlite3
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.features.store import VectorStore, VectorStoreError, content_hash
+from helpers.features.store import VectorStore, VectorStoreError
 
 
 def keys(n, start=0):
@@ -21,20 +20,6 @@ def filled(own_cache):
     with VectorStore("d", 256) as kept:
         kept.put(keys(500), np.ones((500, 256), np.float32))
         return kept.path
-
-
-def test_equal_content_has_an_equal_hash(tmp_path):
-    for name, content in {"a.jpg": b"one", "b.png": b"one", "c.jpg": b"two", "empty.jpg": b""}.items():
-        (tmp_path / name).write_bytes(content)
-    a, b, c, empty = (content_hash(tmp_path / name) for name in ("a.jpg", "b.png", "c.jpg", "empty.jpg"))
-    assert a == b and len({a, c, empty}) == 3 and len(a) == 16
-
-
-def test_missing_files_are_not_copies_of_one_another(tmp_path):
-    hashes = {content_hash(tmp_path / "gone.jpg"), content_hash(tmp_path / "also gone.jpg"), content_hash(tmp_path)}
-    assert len(hashes) == 3
-    # A name that is no UTF-8, as old archives have them.
-    assert content_hash(Path(os.fsdecode(b"/nowhere/\xff.jpg"))) not in hashes
 
 
 def test_a_vector_that_is_there_stays(own_cache):

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.mixture import GaussianMixture
 
 from helpers.features import keypoints
-from helpers.features.describer import describer
+from helpers.features.registry import open_extractor
 from helpers.features.visual_words import (
     ENCODINGS,
     NoKeypointsWarning,
@@ -20,14 +20,14 @@ from helpers.features.visual_words import (
     soft_words,
     vlad,
 )
-from helpers.features.vocabulary import Look, Vocabulary, VocabularyUnavailable, learn
+from helpers.features.vocabulary import KeypointConfig, Vocabulary, VocabularyUnavailable, learn
 from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
 from helpers.search.engine import Engine, EngineFolderError
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
-LOOK = Look(limit=60, size=128)
+CONFIG = KeypointConfig(limit=60, size=128)
 
 
 def distractors():
@@ -37,7 +37,7 @@ def distractors():
 
 @pytest.fixture(scope="module")
 def learnt():
-    return learn(distractors().subset(range(0, 60, 3)), 20, LOOK, dim=16, progress=False)
+    return learn(distractors().subset(range(0, 60, 3)), 20, CONFIG, dim=16, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def by_hand():
     words = np.array([(0, 0), (4, 0)], np.float32)
     idf, shares = np.array([1, 2], np.float32), np.array([0.75, 0.25], np.float32)
     variances = np.array([(1, 4), (1, 1)], np.float32)
-    return Vocabulary(Look(), np.zeros(128, np.float32), axes, words, idf, shares, variances, 0.5, "hand")
+    return Vocabulary(KeypointConfig(), np.zeros(128, np.float32), axes, words, idf, shares, variances, 0.5, "hand")
 
 
 def at(*points):
@@ -206,9 +206,9 @@ def test_another_vocabulary_is_another_fingerprint(learnt):
 
 def test_saved_with_its_vocabulary(own_cache, photos, learnt, tmp_path):
     learnt.save(tmp_path / "words.npz")
-    words = describer("sift-vlad", vocabulary=tmp_path / "words.npz")
+    words = open_extractor("sift-vlad", vocabulary=tmp_path / "words.npz")
     Engine(words).fit(photos).save(tmp_path / "engine")
-    again = Engine.load(tmp_path / "engine", describer("sift-vlad", vocabulary=tmp_path / "words.npz"))
+    again = Engine.load(tmp_path / "engine", open_extractor("sift-vlad", vocabulary=tmp_path / "words.npz"))
     assert again.query(photos.paths[3], k=1)[0].id == 3
     with pytest.raises(EngineFolderError, match="Give the same describer"):
         Engine.load(tmp_path / "engine")
@@ -216,7 +216,7 @@ def test_saved_with_its_vocabulary(own_cache, photos, learnt, tmp_path):
 
 def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
     with pytest.raises(VocabularyUnavailable, match="learn"):
-        describer("sift-bow", vocabulary=tmp_path / "none.npz")
+        open_extractor("sift-bow", vocabulary=tmp_path / "none.npz")
     with pytest.raises(ValueError, match="encoding must be one of bow, soft, vlad, fisher"):
         VisualWords("fisher-price")
 

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from helpers.features import vocabulary
 from helpers.features.keypoints import extract
 from helpers.features.vocabulary import (
-    Look,
+    KeypointConfig,
     Vocabulary,
     VocabularyFileError,
     VocabularyUnavailable,
@@ -23,7 +23,7 @@ from helpers.pictures.imageset import from_folder
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
-LOOK = Look(limit=60, size=128)
+CONFIG = KeypointConfig(limit=60, size=128)
 
 
 def distractors():
@@ -38,11 +38,13 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def learnt(pictures):
-    return learn(pictures, 20, LOOK, dim=16, progress=False)
+    return learn(pictures, 20, CONFIG, dim=16, progress=False)
 
 
-def descriptors_of(path, look=LOOK):
-    return extract(reading.resize(reading.read_picture(path), look.size, look.rule), look.kind, look.limit).descriptors
+def descriptors_of(path, config=CONFIG):
+    return extract(
+        reading.resize(reading.read_picture(path), config.size, config.rule), config.kind, config.limit
+    ).descriptors
 
 
 # ---- drawing --------------------------------------------------------------------------------------------
@@ -50,7 +52,7 @@ def descriptors_of(path, look=LOOK):
 
 def test_everything_is_drawn_where_there_is_room(pictures):
     every = np.concatenate([descriptors_of(path) for path in pictures.paths])
-    assert np.array_equal(draw(pictures, LOOK, 10_000, progress=False), every)
+    assert np.array_equal(draw(pictures, CONFIG, 10_000, progress=False), every)
 
 
 def test_each_descriptor_is_as_likely_as_any_other(pictures):
@@ -59,7 +61,7 @@ def test_each_descriptor_is_as_likely_as_any_other(pictures):
     every = np.concatenate([descriptors_of(path) for path in pictures.paths])
     places = {row.tobytes(): place for place, row in enumerate(every)}
 
-    class Kept(Look):
+    class Kept(KeypointConfig):
         def keypoints(self, images, progress=True):
             return iter(found)
 
@@ -78,14 +80,14 @@ def test_broken_pictures_are_left_out_aloud(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     Image.fromarray(reading.read_picture(distractors().paths[0])).save(tmp_path / "whole.png")
     with pytest.warns(reading.UnreadablePictureWarning, match="1 of 2"):
-        assert len(draw(from_folder(tmp_path), LOOK, progress=False))
+        assert len(draw(from_folder(tmp_path), CONFIG, progress=False))
 
 
 # ---- learning -------------------------------------------------------------------------------------------
 
 
 def test_words_are_means_on_principal_axes(pictures, learnt):
-    drawn = draw(pictures, LOOK, progress=False)
+    drawn = draw(pictures, CONFIG, progress=False)
     pca = PCA(16, svd_solver="full").fit(drawn)
     assert np.allclose(learnt.project(drawn), pca.transform(drawn), atol=1e-4)
     clusters = MiniBatchKMeans(20, batch_size=4096, n_init=3, max_iter=vocabulary.EPOCHS, random_state=0)
@@ -102,9 +104,9 @@ def test_idf_is_counted_picture_by_picture(pictures, learnt):
 
 
 def test_the_same_again_and_another_with_another_seed(pictures, learnt):
-    again = learn(pictures, 20, LOOK, dim=16, progress=False)
+    again = learn(pictures, 20, CONFIG, dim=16, progress=False)
     assert again.digest == learnt.digest
-    assert learn(pictures, 20, LOOK, dim=16, seed=1, progress=False).digest != learnt.digest
+    assert learn(pictures, 20, CONFIG, dim=16, seed=1, progress=False).digest != learnt.digest
 
 
 def test_nearest_words_against_a_slow_loop(pictures, learnt):
@@ -121,14 +123,14 @@ def test_nearest_words_against_a_slow_loop(pictures, learnt):
 def test_too_little_to_learn_from(pictures):
     few = pictures.subset(range(1))
     with pytest.raises(ValueError, match="can't make 500 words: give more pictures"):
-        learn(few, 500, Look(limit=30, size=128), dim=4, progress=False)
+        learn(few, 500, KeypointConfig(limit=30, size=128), dim=4, progress=False)
     with pytest.raises(ValueError, match="too few for 64 axes"):
-        learn(few, 2, Look(limit=30, size=128), progress=False)
+        learn(few, 2, KeypointConfig(limit=30, size=128), progress=False)
 
 
 def test_bits_have_no_words():
     with pytest.raises(ValueError, match="orb descriptors are bits"):
-        Look("orb")
+        KeypointConfig("orb")
 
 
 # ---- how many words -------------------------------------------------------------------------------------
@@ -149,7 +151,7 @@ def slow_davies_bouldin(points, groups):
 
 
 def test_the_choice_by_davies_and_bouldin_against_a_slow_reference(pictures):
-    drawn = draw(pictures, LOOK, progress=False)
+    drawn = draw(pictures, CONFIG, progress=False)
     table = compare_sizes(drawn, (5, 10, 20), dim=16)
     mixed = drawn[np.random.default_rng(0).permutation(len(drawn))]
     new, old = mixed[: len(mixed) // 5], mixed[len(mixed) // 5 :]
@@ -175,7 +177,7 @@ def test_clusters_that_are_there_are_found():
 
 def test_what_is_saved_comes_back(learnt, tmp_path):
     back = Vocabulary.load(learnt.save(tmp_path / "new folder" / "words.npz"))
-    assert back.digest == learnt.digest and back.look == LOOK and back.learnt_from == learnt.learnt_from
+    assert back.digest == learnt.digest and back.config == CONFIG and back.learnt_from == learnt.learnt_from
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["words.npz"]
 
 

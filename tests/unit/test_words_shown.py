@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.features.colour_shape import Hog
-from helpers.features.vocabulary import Look, learn
+from helpers.features.color_shape import Hog
+from helpers.features.vocabulary import KeypointConfig, learn
 from helpers.pictures import samples
 from helpers.show import words
 
@@ -53,7 +53,7 @@ def test_directions_are_means_over_blocks():
 def test_word_grid_has_a_line_a_word():
     every = samples.with_distractors()
     pictures = every.subset(range(0, 40, 4))
-    learnt = learn(pictures, 10, Look(limit=60, size=128), dim=16, progress=False)
+    learnt = learn(pictures, 10, KeypointConfig(limit=60, size=128), dim=16, progress=False)
     figure = words.word_grid(pictures, learnt, [2, 7], count=5)
     assert len(figure.axes) == 10
     assert [figure.axes[place].get_ylabel() for place in (0, 5)] == ["word 2", "word 7"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from helpers.features.colour_shape import ColourHistogram, Pixels
-from helpers.features.views import Views
+from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.composite import TestTimeAugmentation
 from helpers.pictures import samples
 from helpers.pictures.imageset import concatenate, from_folder
 from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
@@ -42,7 +42,7 @@ def mean_one_by_one(describer, groups_of_views):
 
 def test_mirror_is_the_mean_of_two_whichever_way_it_is_asked(own_cache, photos):
     wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16)])
-    both = Views(Pixels())
+    both = TestTimeAugmentation(Pixels())
     assert both.name == "pixels+mirror" and both.dim == 256
     ways = [both.describe(photos, cache=False)]
     assert not list(own_cache.rglob("*.sqlite")), "vectors were kept that nobody wanted kept"
@@ -56,7 +56,11 @@ def test_mirror_is_the_mean_of_two_whichever_way_it_is_asked(own_cache, photos):
 def test_a_picture_and_its_mirror_image_have_one_vector(photos):
     pixels = read(photos, 16)
     mirrored = [np.ascontiguousarray(p[:, ::-1]) for p in pixels]
-    assert np.allclose(Views(Pixels()).describe_arrays(pixels), Views(Pixels()).describe_arrays(mirrored), atol=1e-6)
+    assert np.allclose(
+        TestTimeAugmentation(Pixels()).describe_arrays(pixels),
+        TestTimeAugmentation(Pixels()).describe_arrays(mirrored),
+        atol=1e-6,
+    )
     assert not np.allclose(Pixels().describe_arrays(pixels), Pixels().describe_arrays(mirrored), atol=0.1)
 
 
@@ -70,7 +74,7 @@ def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
         # Copy i is what epoch i of a layer of this seed makes of a picture that is alone.
         views += [copies(picture[None], Augmentation("classic", seed=3, epoch=i))[0, 0] for i in range(2)]
         wanted.append(views)
-    many = Views(Pixels(), mirror=mirror, recipe="classic", copies=2, seed=3)
+    many = TestTimeAugmentation(Pixels(), mirror=mirror, recipe="classic", copies=2, seed=3)
     assert many.name == ("pixels+mirror+2-classic" if mirror else "pixels+2-classic")
     slow = mean_one_by_one(Pixels(), wanted)
     assert np.allclose(many.describe(photos), slow, atol=1e-6)
@@ -80,21 +84,25 @@ def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
 def test_company_changes_nothing(own_cache, photos):
     """The draws must not depend on the batch, or a run that was killed and resumed would give other vectors."""
     settings = {"recipe": "classic", "copies": 2}
-    together = Views(Pixels(), **settings).describe(photos, cache=False)
+    together = TestTimeAugmentation(Pixels(), **settings).describe(photos, cache=False)
     small = Pixels()
     small.batch_size = 3
     reverse = photos.subset(range(len(photos))[::-1])
-    assert np.allclose(Views(small, **settings).describe(reverse, cache=False)[::-1], together, atol=1e-6)
-    assert Views(small, **settings).fingerprint == Views(Pixels(), **settings).fingerprint
+    assert np.allclose(
+        TestTimeAugmentation(small, **settings).describe(reverse, cache=False)[::-1], together, atol=1e-6
+    )
+    assert TestTimeAugmentation(small, **settings).fingerprint == TestTimeAugmentation(Pixels(), **settings).fingerprint
 
 
 def test_the_store_keeps_views_apart_and_shares_the_picture_itself(own_cache, photos):
     counting = Counting()
     plain = counting.describe(photos)
-    mean = Views(counting).describe(photos)
+    mean = TestTimeAugmentation(counting).describe(photos)
     assert counting.seen == 2 * len(photos), "the picture itself was described again, or the mirror image never"
     again = Counting()
-    assert np.array_equal(Views(again).describe(photos), mean) and np.array_equal(again.describe(photos), plain)
+    assert np.array_equal(TestTimeAugmentation(again).describe(photos), mean) and np.array_equal(
+        again.describe(photos), plain
+    )
     assert again.seen == 0
     assert not np.allclose(plain, mean, atol=0.05)
 
@@ -102,27 +110,27 @@ def test_the_store_keeps_views_apart_and_shares_the_picture_itself(own_cache, ph
 def test_whatever_changes_the_vectors_changes_the_fingerprint():
     made = [
         Pixels(),
-        Views(Pixels()),
-        Views(Pixels(8)),
-        Views(ColourHistogram()),
-        Views(ColourHistogram((8, 8, 2))),
-        Views(Pixels(), recipe="classic", copies=1),
-        Views(Pixels(), mirror=False, recipe="classic", copies=1),
-        Views(Pixels(), recipe="classic", copies=2),
-        Views(Pixels(), recipe="classic", copies=1, seed=1),
-        Views(Pixels(), recipe="colour-jitter", copies=1),
+        TestTimeAugmentation(Pixels()),
+        TestTimeAugmentation(Pixels(8)),
+        TestTimeAugmentation(ColourHistogram()),
+        TestTimeAugmentation(ColourHistogram((8, 8, 2))),
+        TestTimeAugmentation(Pixels(), recipe="classic", copies=1),
+        TestTimeAugmentation(Pixels(), mirror=False, recipe="classic", copies=1),
+        TestTimeAugmentation(Pixels(), recipe="classic", copies=2),
+        TestTimeAugmentation(Pixels(), recipe="classic", copies=1, seed=1),
+        TestTimeAugmentation(Pixels(), recipe="colour-jitter", copies=1),
     ]
     every = [view.fingerprint for views in made[1:] for view in views.views[1:]]
     assert len({describer.fingerprint for describer in made}) == len(made)
     # Mirror images by four describers, copies of Pixels() by four draws; some stand in several.
     assert len(set(every)) == 4 + 4
-    assert Views(Pixels(), recipe="classic", copies=1).fingerprint == made[5].fingerprint
+    assert TestTimeAugmentation(Pixels(), recipe="classic", copies=1).fingerprint == made[5].fingerprint
 
 
 def test_a_describer_that_is_changed_after_it_was_wrapped(own_cache, photos):
     """As a network that is trained further: nothing old may be served."""
     inner = Pixels()
-    both = Views(inner)
+    both = TestTimeAugmentation(inner)
     before, name = both.describe(photos), both.fingerprint
     inner.resize_rule = "crop"
     assert both.fingerprint != name
@@ -136,9 +144,9 @@ def test_lengths_stay_where_they_are_not_brought_to_one(photos):
     loud.normalise = False
     pixels = read(photos, 16)
     alone = [loud.describe_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
-    vectors = Views(loud).describe_arrays(pixels)
+    vectors = TestTimeAugmentation(loud).describe_arrays(pixels)
     assert np.allclose(vectors, (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-3)
-    assert np.allclose(Views(loud).describe(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
+    assert np.allclose(TestTimeAugmentation(loud).describe(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
     assert np.linalg.norm(vectors, axis=1).min() > 10
 
 
@@ -146,22 +154,22 @@ def test_a_flat_picture_has_a_defined_vector(own_cache, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (20, 20), (77, 77, 77)).save(tmp_path / "flat.png")
-    assert (Views(Pixels()).describe(from_folder(tmp_path)) == 0).all()
+    assert (TestTimeAugmentation(Pixels()).describe(from_folder(tmp_path)) == 0).all()
 
 
 def test_broken_pictures_are_nan_after_one_warning(own_cache, photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"oh")
     images = concatenate("some broken", [photos, from_folder(tmp_path)])
     with pytest.warns(UnreadablePictureWarning, match=r"1 of 21(.|\n)*broken\.jpg") as caught:
-        vectors = Views(Pixels()).describe(images)
+        vectors = TestTimeAugmentation(Pixels()).describe(images)
     assert len(caught) == 1
     assert np.isnan(vectors[20]).all() and np.isfinite(vectors[:20]).all()
     with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
-        Views(Pixels()).describe(images, strict=True)
+        TestTimeAugmentation(Pixels()).describe(images, strict=True)
 
 
 def test_each_view_takes_its_time():
-    both = Views(Pixels())
+    both = TestTimeAugmentation(Pixels())
     assert both.pictures_per_second is None
     both.of.computed, both.of.seconds = 200, 10
     assert both.pictures_per_second is None, "the mirror image's rate is not known yet"
@@ -171,17 +179,17 @@ def test_each_view_takes_its_time():
 
 
 def test_the_rate_is_measured_on_every_view(own_cache):
-    both = Views(Pixels())
+    both = TestTimeAugmentation(Pixels())
     both.describe(samples.photos().subset(range(120)), cache=False)
     rates = [view.pictures_per_second for view in both.views]
     assert both.pictures_per_second == pytest.approx(1 / sum(1 / rate for rate in rates))
 
 
 def test_what_results_tell_of_the_weights(resnet50):
-    both = Views(resnet50)
+    both = TestTimeAugmentation(resnet50)
     assert (both.name, both.weights, both.dim, both.size) == ("resnet50+mirror", "imagenet", 2048, 224)
     assert both.origin == {**resnet50.origin, "views": 2}
-    assert Views(Pixels()).origin == {"views": 2} and Views(Pixels()).weights == "none"
+    assert TestTimeAugmentation(Pixels()).origin == {"views": 2} and TestTimeAugmentation(Pixels()).weights == "none"
 
 
 @pytest.mark.parametrize(
@@ -191,11 +199,11 @@ def test_what_results_tell_of_the_weights(resnet50):
         ({"recipe": "classic"}, ValueError, "belong together"),
         ({"copies": 2}, ValueError, "belong together"),
         ({"recipe": "classic", "copies": -1}, ValueError, "belong together"),
-        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two pictures"),
+        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two images"),
         ({"recipe": "blur", "copies": 1}, KeyError, "there are: classic"),
         ({"recipe": "classic", "copies": 1, "seed": -1}, ValueError, "negative"),
     ],
 )
 def test_bad_input_is_named(settings, error, told):
     with pytest.raises(error, match=told):
-        Views(Pixels(), **settings)
+        TestTimeAugmentation(Pixels(), **settings)

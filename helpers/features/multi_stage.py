@@ -9,12 +9,13 @@ from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features.deep import NetworkDescriber, zoo_network
-from helpers.features.describer import length_one
+from helpers.features.file_hashes import content_hashes
 from helpers.features.pooling import POOLINGS
-from helpers.features.store import BlobStore, VectorStore, content_hash
+from helpers.features.store import BlobStore, VectorStore
 from helpers.networks import specs
 from helpers.pictures import reading
 from helpers.pictures.imageset import ImageSet
+from helpers.vectors import l2_normalize
 
 
 def stage_vectors(
@@ -47,7 +48,7 @@ def stage_vectors(
         for stage in range(1, len(row.stages) + 1)
         for pooling in poolings
     }
-    hashes = [content_hash(path) for path in images.paths]
+    hashes = content_hashes(images.paths)
     with ExitStack() as opened:
         stores = {
             key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in describers.items()
@@ -67,7 +68,7 @@ def stage_vectors(
             ) as bar:  # fmt: skip
                 for rows, maps in computes.stream(batches):
                     for (stage, pooling), store in stores.items():
-                        store.put([contents[row] for row in rows], length_one(POOLINGS[pooling](maps[stage - 1])))
+                        store.put([contents[row] for row in rows], l2_normalize(POOLINGS[pooling](maps[stage - 1])))
                     if lasts is not None:
                         lasts.put([contents[row] for row in rows], maps[-1])
                     bar.update(len(rows))
@@ -140,7 +141,7 @@ def last_maps(
     """
     if not len(images):
         raise ValueError("the set has no pictures")
-    hashes = [content_hash(path) for path in images.paths]
+    hashes = content_hashes(images.paths)
     with _map_store(network, size, resize) as store:
         known = store.known(hashes)
     missing = [row for row, h in enumerate(hashes) if h not in known]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.describer import Describer, register
+from helpers.features.extractor import Describer
 
 
 class _ByOpenCV(Describer):
@@ -134,7 +134,9 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
 
 
-register("pixels", Pixels)
-register("hog", Hog)
-for _space in COLOUR_SPACES:
-    register(f"{_space}-histogram", partial(ColourHistogram, space=_space))
+#: Name → factory, for `helpers.features.registry`.
+EXTRACTORS = {
+    "pixels": Pixels,
+    "hog": Hog,
+    **{f"{space}-histogram": partial(ColourHistogram, space=space) for space in COLOUR_SPACES},
+}

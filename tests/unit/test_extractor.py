@@ -1,17 +1,23 @@
-"""Describers and the store under them: cached by content and settings, resumable, safe for two processes."""
+"""Extractors, their registry and the store below: cached by content and settings, resumable, safe for two processes."""
 
+import ast
+import graphlib
 import shutil
+import time
 
 import numpy as np
 import pytest
 
-from helpers.features import describer as registry
-from helpers.features import store
-from helpers.features.colour_shape import ColourHistogram, Pixels
-from helpers.features.fusion import Fused
+from helpers import paths
+from helpers.features import file_hashes, registry, store
+from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.composite import Concatenated
+from helpers.features.extractor import Describer
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet, concatenate, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture
+from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+
+FEATURES = paths.ROOT / "helpers" / "features"
 
 
 class Counting(Pixels):
@@ -160,17 +166,127 @@ def test_known_histogram():
     assert np.count_nonzero(vector) == 2
 
 
+# ---- the public hooks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["squash", "crop", "pad"])
+def test_preprocess_follows_the_resize_rule(photos, rule):
+    extractor = Pixels()
+    extractor.resize_rule = rule
+    image = read_picture(photos.paths[0])
+    found = extractor.preprocess(image)
+    assert found.dtype == np.uint8 and np.array_equal(found, resize(image, 16, rule))
+
+
+@pytest.mark.parametrize("make", [Pixels, ColourHistogram, lambda: Concatenated([Pixels(), ColourHistogram()])])
+def test_embed_gives_what_extraction_gives(own_cache, photos, make):
+    extractor = make()
+    images = [resize(read_picture(path), extractor.size) for path in photos.paths]
+    batch = np.stack([extractor.preprocess(image) for image in images])
+    assert np.allclose(extractor.embed(batch), extractor.describe_arrays(images), atol=1e-7)
+    with pytest.raises(ValueError, match=r"expected \(3, 7\)"):
+        wrong = Pixels()
+        wrong.dim = 7
+        wrong.embed(np.zeros((3, 16, 16, 3), np.uint8))
+
+
+def test_iter_batches_gives_rows_and_vectors_in_order(own_cache, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"oh")
+    extractor = Counting()
+    files = [*photos.paths[:10], tmp_path / "broken.jpg", *photos.paths[10:20]]
+    failures = []
+    batches = list(extractor.iter_batches(files, failures=failures))
+    assert [rows.tolist() for rows, _ in batches] == [
+        list(range(8)), [8, 9, 11, 12, 13, 14, 15], [16, 17, 18, 19, 20],
+    ]  # fmt: skip
+    vectors = np.concatenate([vectors for _, vectors in batches])
+    assert np.array_equal(vectors, Pixels().describe(photos, cache=False)[:20])
+    assert [str(one) for one in failures] == [f"{tmp_path / 'broken.jpg'} is not a picture that can be read."]
+    assert extractor.computed == 20 and extractor.seconds > 0
+    with pytest.warns(UnreadablePictureWarning, match=r"1 of 21(.|\n)*broken\.jpg"):
+        list(extractor.iter_batches(files))
+    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+        list(extractor.iter_batches(files, strict=True))
+
+
+def test_a_wrapper_needs_the_public_methods_only(own_cache, photos):
+    """It is written as another project would write it, and hides all the rest."""
+
+    class Shifted(Describer):
+        name, settings, weights, normalise = "shifted", {}, "none", False
+
+        def __init__(self, of):
+            self.embed_inside, self.prepare, self.preprocess = of.embed, of.prepare, of.preprocess
+            self.dim, self.size = of.dim, of.size
+
+        def compute(self, pixels):
+            return self.embed_inside(pixels) + 1
+
+    wanted = Pixels().describe(photos) + 1
+    assert np.array_equal(Shifted(Pixels()).describe(photos), wanted)
+    assert np.array_equal(Shifted(Pixels()).describe(photos, cache=False), wanted)
+
+
+def test_a_second_call_reads_no_file(own_cache, photos, tmp_path, monkeypatch):
+    wanted = Pixels().describe(photos)
+    later = time.time_ns() + 10**11
+    monkeypatch.setattr(file_hashes.time, "time_ns", lambda: later)
+    Pixels().describe(photos)
+    read = []
+    monkeypatch.setattr(file_hashes, "content_hash", read.append)
+    assert np.array_equal(Pixels().describe(photos), wanted) and read == []
+
+
+# ---- the registry ---------------------------------------------------------------------------------------
+
+
 def test_the_registry_knows_its_names():
     assert {"pixels", "hsv-histogram", "resnet50", "resnet152", "vgg16", "efficientnetv2l"} <= set(registry.names())
-    with pytest.raises(KeyError, match="no describer is called 'alexnet'.*resnet50"):
-        registry.describer("alexnet")
+    with pytest.raises(KeyError, match="no extractor is called 'alexnet'.*resnet50"):
+        registry.open_extractor("alexnet")
+
+
+def test_every_extractor_opens_under_its_name(resnet50):
+    """Names are spelled in any case; sizes and settings reach the extractor."""
+    for name in ("pixels", "Lab-Histogram", "resnet50-gem", "sift-vlad", "resnet50-gem-pcaw16"):
+        assert registry.open_extractor(name).name == name.lower()
+    assert registry.open_extractor("pixels", size=8).dim == 64
+    assert registry.open_extractor("resnet50-gem-pcaw16", whitening=0).projection.whitening == 0
+
+
+def test_the_registry_lists_every_module_and_projection():
+    tables = {path.stem for path in FEATURES.glob("*.py") if "\nEXTRACTORS = " in path.read_text(encoding="utf-8")}
+    assert set(registry.MODULES) == tables
+    assert {path.stem for path in (paths.data_dir() / "projections").glob("*.npz")} == set(registry.PROJECTED)
+
+
+def test_modules_of_features_import_each_other_in_one_direction():
+    """Also inside functions: two files that import each other are one."""
+    needs = {
+        path.stem: {
+            name.name if node.module == "helpers.features" else node.module.rpartition(".")[2]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers.features")
+            for name in node.names
+        }
+        for path in FEATURES.glob("*.py")
+    }
+    assert "extractor" in needs["composite"] and "composite" in needs["registry"]
+    tuple(graphlib.TopologicalSorter(needs).static_order())
+
+
+def test_no_module_of_features_uses_private_names_of_other_objects():
+    for path in FEATURES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                assert ast.unparse(node.value) in ("self", "cls", "super()"), f"{path.name}: {ast.unparse(node)}"
 
 
 def test_resnet50(resnet50, photos):
     few = photos.subset(range(8))
     vectors = resnet50.describe(few, cache=False)
     assert vectors.shape == (8, 2048) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    other = registry.describer("resnet50", batch_size=3).describe(few, cache=False)
+    other = registry.open_extractor("resnet50", batch_size=3).describe(few, cache=False)
     assert np.abs(vectors - other).max() < 1e-5
     assert (vectors @ vectors.T).max(where=~np.eye(8, dtype=bool), initial=-1) < 0.99
 
@@ -218,7 +334,7 @@ def test_arrays_are_kept_where_that_is_asked_for(own_cache, photos):
 def test_arrays_of_describers_around_others_are_kept_by_those(own_cache, photos):
     arrays = [read_picture(path) for path in photos.paths[:5]]
     inside = Counting()
-    fused = Fused([inside, ColourHistogram()])
+    fused = Concatenated([inside, ColourHistogram()])
     kept = fused.describe_arrays(arrays, cache=True)
     assert np.allclose(fused.describe_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
     assert np.allclose(fused.describe_arrays(arrays), kept, atol=1e-6) and inside.seen == 10

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from skimage.feature import hog as skimage_hog
 
-from helpers.features.colour_shape import COLOUR_SPACES, ColourHistogram, Hog, Pixels
-from helpers.features.describer import describer
-from helpers.features.fusion import Fused
+from helpers.features.color_shape import COLOUR_SPACES, ColourHistogram, Hog, Pixels
+from helpers.features.composite import Concatenated
+from helpers.features.registry import open_extractor
 from helpers.pictures import reading, samples
 from helpers.pictures.imageset import from_folder
 from helpers.pictures.reading import UnreadablePictureWarning
@@ -65,7 +65,7 @@ def test_grey_does_not_see_colour_and_the_others_do():
 
 def test_vectors_of_before_are_vectors_of_now():
     """The store keeps vectors by this name: what it stands for must not change unsaid."""
-    assert describer("hsv-histogram").fingerprint == "hsv-histogram-c9bd90737482"
+    assert open_extractor("hsv-histogram").fingerprint == "hsv-histogram-c9bd90737482"
 
 
 def test_bad_settings_are_named():
@@ -131,7 +131,7 @@ def photos():
 
 def test_the_cosine_of_fused_vectors_is_the_weighted_mean(own_cache, photos):
     parts = [Pixels(), ColourHistogram(space="hsv")]
-    fused = Fused(parts, (1, 3)).describe(photos)
+    fused = Concatenated(parts, (1, 3)).describe(photos)
     one, other = (part.describe(photos) for part in parts)
     assert np.allclose(fused @ fused.T, (one @ one.T + 3 * other @ other.T) / 4, atol=1e-5)
 
@@ -141,13 +141,13 @@ def test_opened_by_name(own_cache, photos):
     assert engine.describer.dim == 1764 + 128 and engine.describer.name == "hog+hsv-histogram"
     assert engine.query(photos.paths[4], k=1)[0].id == 4
     names = ("hog+hsv-histogram", "hsv-histogram+hog", "hog+grey-histogram")
-    assert len({describer(name).fingerprint for name in names}) == 3
-    with pytest.raises(KeyError, match="no describer is called 'smell'"):
-        describer("hog+smell")
+    assert len({open_extractor(name).fingerprint for name in names}) == 3
+    with pytest.raises(KeyError, match="no extractor is called 'smell'"):
+        open_extractor("hog+smell")
 
 
 def test_arrays_and_files_alike(own_cache, photos):
-    fused = describer("pixels+hog")
+    fused = open_extractor("pixels+hog")
     arrays = [reading.read_picture(path) for path in photos.paths]
     assert np.allclose(fused.describe_arrays(arrays), fused.describe(photos), atol=1e-6)
 
@@ -156,11 +156,11 @@ def test_unreadable_pictures_are_told_once(own_cache, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     Image.new("RGB", (30, 30), (200, 30, 30)).save(tmp_path / "whole.png")
     with pytest.warns(UnreadablePictureWarning, match="1 of 2") as told:
-        vectors = describer("pixels+rgb-histogram").describe(from_folder(tmp_path))
+        vectors = open_extractor("pixels+rgb-histogram").describe(from_folder(tmp_path))
     assert len(told) == 1 and np.isnan(vectors[0]).all() and np.isfinite(vectors[1]).all()
 
 
 def test_fusion_needs_parts_and_weights():
     for parts, weights in (([Pixels()], None), ([Pixels(), Hog()], (1,)), ([Pixels(), Hog()], (1, 0))):
-        with pytest.raises(ValueError, match="two describers or more and one positive weight each"):
-            Fused(parts, weights)
+        with pytest.raises(ValueError, match="two extractors or more and one positive weight each"):
+            Concatenated(parts, weights)

@@ -6,8 +6,8 @@ import pytest
 
 from helpers.evaluation import builders, extractor_comparison
 from helpers.features import deep, stages
-from helpers.features.describer import describer
 from helpers.features.pooling import POOLINGS
+from helpers.features.registry import open_extractor
 from helpers.pictures import samples
 from helpers.show.features import bytes_curves, stage_grid
 
@@ -23,28 +23,30 @@ def test_every_stage_and_pooling_is_that_of_its_describer(resnet50, photos, monk
     assert [found[stage, "gem"].shape for stage in (1, 2, 3, 4)] == [(10, dim) for dim in (256, 512, 1024, 2048)]
     # Computed by itself, not read from the store.
     for stage, name in ((3, "rmac"),):
-        alone = describer("resnet50", pooling=name, stage=stage).describe(photos, cache=False, progress=False)
+        alone = open_extractor("resnet50", pooling=name, stage=stage).describe(photos, cache=False, progress=False)
         assert np.allclose(found[stage, name], alone, atol=1e-5)
     # The last stage's average is the embedding layer itself.
     assert np.allclose(found[4, "average"], resnet50.describe(photos, progress=False), atol=1e-5)
     # Kept where the describers look, in any order and number; nothing is computed for it.
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is in the store"))
     few = photos.subset([7, 3, 3])
-    assert np.array_equal(describer("resnet50-gem").describe(few, progress=False), found[4, "gem"][[7, 3, 3]])
+    assert np.array_equal(open_extractor("resnet50-gem").describe(few, progress=False), found[4, "gem"][[7, 3, 3]])
     assert np.array_equal(stages.stage_vectors(few, progress=False)[1, "max"], found[1, "max"][[7, 3, 3]])
 
 
 def test_names_and_settings_of_pooled_describers(resnet50):
-    assert describer("resnet50", pooling="gem").name == describer("resnet50-gem").name == "resnet50-gem"
-    assert describer("resnet50", pooling="max", stage=3).name == "resnet50-stage3-max"
-    assert describer("resnet50", pooling="gem", stage=4).fingerprint == describer("resnet50-gem").fingerprint
-    assert len({describer("resnet50", pooling=name).fingerprint for name in POOLINGS} | {resnet50.fingerprint}) == 5
+    assert open_extractor("resnet50", pooling="gem").name == open_extractor("resnet50-gem").name == "resnet50-gem"
+    assert open_extractor("resnet50", pooling="max", stage=3).name == "resnet50-stage3-max"
+    assert open_extractor("resnet50", pooling="gem", stage=4).fingerprint == open_extractor("resnet50-gem").fingerprint
+    assert (
+        len({open_extractor("resnet50", pooling=name).fingerprint for name in POOLINGS} | {resnet50.fingerprint}) == 5
+    )
     with pytest.raises(ValueError, match="no pooling is called 'median'; there are: average, max, gem, rmac"):
-        describer("resnet50", pooling="median")
+        open_extractor("resnet50", pooling="median")
     with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
-        describer("resnet50", stage=2)
+        open_extractor("resnet50", stage=2)
     with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
-        describer("resnet50", stage=5, pooling="gem")
+        open_extractor("resnet50", stage=5, pooling="gem")
 
 
 def test_versions_are_compared_on_the_same_queries():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from helpers.features.describer import length_one
+from helpers.vectors import l2_normalize
 
 
 def with_prediction(vectors: np.ndarray, predicted: np.ndarray, classes: int, weight: float = 1.0) -> np.ndarray:
@@ -28,4 +28,4 @@ def with_prediction(vectors: np.ndarray, predicted: np.ndarray, classes: int, we
     if weight < 0:
         raise ValueError(f"weight must not be negative, got {weight}")
     of_class = weight * np.eye(classes)[predicted]
-    return np.concatenate([length_one(vectors), of_class], axis=1).astype(np.float32)
+    return np.concatenate([l2_normalize(vectors), of_class], axis=1).astype(np.float32)

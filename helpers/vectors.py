@@ -1,0 +1,31 @@
+"""What is done to vectors on every floor."""
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+#: Rows that are normalized at a time, so that intermediate results take little memory.
+_ROWS = 4096
+
+
+def l2_normalize(vectors: np.ndarray, compute_dtype: DTypeLike | None = None) -> np.ndarray:
+    """Divide each vector by its Euclidean length; a zero vector stays zero, and a row of NaN stays NaN.
+
+    Parameters
+    ----------
+    vectors : (n, d). float32 stays float32, every other type becomes float64. The input is not changed.
+    compute_dtype : type of the intermediate results, by default that of the output. With float64, squares of large and
+        small float32 numbers neither overflow nor underflow; the last bit of the output may differ.
+
+    Returns
+    -------
+    (n, d), a new array.
+    """
+    vectors = np.asarray(vectors)
+    if vectors.dtype != np.float32:
+        vectors = vectors.astype(np.float64, copy=False)
+    unit = np.empty_like(vectors)
+    for start in range(0, len(vectors), _ROWS):
+        part = vectors[start : start + _ROWS].astype(compute_dtype or vectors.dtype, copy=False)
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        unit[start : start + _ROWS] = part / np.where(length > 0, length, 1)
+    return unit

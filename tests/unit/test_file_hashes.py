@@ -1,0 +1,145 @@
+"""Remembered content hashes: unchanged files are not read, changed ones are."""
+
+import os
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from helpers.features import file_hashes
+from helpers.features.file_hashes import content_hashes
+from helpers.features.store import VectorStoreError
+from helpers.files import content_hash
+
+LATER = 10 * file_hashes.SETTLED_NS
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = [tmp_path / "images" / f"{number}.jpg" for number in range(5)]
+    made[0].parent.mkdir()
+    for number, file in enumerate(made):
+        file.write_bytes(b"image %d" % number)
+    return made
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the files that are read, in order."""
+    names = []
+
+    def reading(file):
+        names.append(file.name)
+        return content_hash(file)
+
+    monkeypatch.setattr(file_hashes, "content_hash", reading)
+    return names
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """The clock shows a time at which files that were just written have not changed for long."""
+    now = time.time_ns
+    monkeypatch.setattr(file_hashes.time, "time_ns", lambda: now() + LATER)
+
+
+def test_a_second_call_reads_nothing(own_cache, files, read, later):
+    first = content_hashes(files)
+    assert first == [content_hash(file) for file in files] and read == [file.name for file in files]
+    assert content_hashes(files[::-1]) == first[::-1] and len(read) == 5
+
+
+@pytest.mark.parametrize("change", ["content", "size", "other file"])
+def test_a_changed_file_is_read_again(own_cache, files, read, later, change):
+    before = content_hashes(files)
+    if change == "content":
+        files[2].write_bytes(b"IMAGE 2")
+    elif change == "size":
+        files[2].write_bytes(b"a longer image")
+    else:
+        files[3].replace(files[2])
+        files[3].write_bytes(b"image 3")
+    read.clear()
+    after = content_hashes(files)
+    assert "2.jpg" in read and "0.jpg" not in read
+    assert after[2] == content_hash(files[2]) != before[2] and after[3] == before[3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no time of the last status change")
+def test_a_modification_time_that_was_set_back_hides_no_change(own_cache, files, read, later):
+    state = files[0].stat()
+    before = content_hashes(files)
+    files[0].write_bytes(b"IMAGE 0")
+    os.utime(files[0], ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert files[0].stat().st_mtime_ns == state.st_mtime_ns and files[0].stat().st_size == state.st_size
+    assert content_hashes(files)[0] == content_hash(files[0]) != before[0]
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(own_cache, files, read, monkeypatch):
+    """It may change again within the resolution of its time stamps."""
+    changed = files[0].stat().st_ctime_ns
+    for since, reads in ((file_hashes.SETTLED_NS - 1, 1), (file_hashes.SETTLED_NS, 1), (file_hashes.SETTLED_NS, 0)):
+        monkeypatch.setattr(file_hashes.time, "time_ns", lambda since=since: changed + since)
+        read.clear()
+        content_hashes(files[:1])
+        assert len(read) == reads
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(own_cache, files, later, monkeypatch):
+    def changing(file):
+        found = content_hash(file)
+        if file == files[1]:
+            file.write_bytes(b"new content")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_hashes, "content_hash", changing)
+        old = content_hashes(files)
+    assert content_hashes(files)[1] == content_hash(files[1]) != old[1]
+
+
+def test_missing_files_and_folders_are_never_remembered(own_cache, files, tmp_path, later):
+    asked = [files[0], tmp_path / "gone.jpg", tmp_path]
+    first = content_hashes(asked)
+    assert first == [content_hash(path) for path in asked]
+    (tmp_path / "gone.jpg").write_bytes(b"here now")
+    assert content_hashes(asked)[1] == content_hash(tmp_path / "gone.jpg")
+    rows = sqlite3.connect(own_cache / "file-hashes.sqlite").execute("SELECT count(*) FROM vectors").fetchone()
+    assert rows == (2,)
+
+
+def test_more_files_than_one_step(own_cache, tmp_path, read, later, monkeypatch):
+    monkeypatch.setattr(file_hashes, "_BATCH", 3)
+    files = [tmp_path / f"{number}" for number in range(10)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    assert content_hashes(files) == content_hashes(files) == [content_hash(file) for file in files]
+    assert len(read) == 10
+
+
+def test_without_a_folder_to_write_to_files_are_read_each_time(own_cache, files, read, later, recwarn):
+    own_cache.write_text("a file where the folder should be")
+    assert content_hashes(files) == content_hashes(files) == [content_hash(file) for file in files]
+    assert len(read) == 10 and not recwarn.list, "whoever asks opens a store there, and that warns"
+
+
+def test_a_damaged_memory_is_named(own_cache, files):
+    own_cache.mkdir()
+    (own_cache / "file-hashes.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(VectorStoreError, match=r"file-hashes\.sqlite is damaged(.|\n)*Delete it"):
+        content_hashes(files)
+
+
+def test_another_process_that_writes_is_waited_for(own_cache, files, later):
+    content_hashes(files[:1])
+    other = sqlite3.connect(own_cache / "file-hashes.sqlite", check_same_thread=False, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(content_hashes(files)))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive() and not found
+    other.execute("COMMIT")
+    waiting.join(20)
+    assert found == [[content_hash(file) for file in files]]
