@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.search.index import check_count, open_index, unit_vectors
-from helpers.search.neighbours import Gallery
+from helpers.search.rerank.neighbors import Gallery
 
 #: Rows of a block.
 BLOCK = 4096

@@ -9,7 +9,7 @@ from helpers.evaluation import protocol as protocols
 from helpers.pictures import samples
 from helpers.search import expansion
 from helpers.search.exact import ExactIndex
-from helpers.search.expansion import (
+from helpers.search.rerank.expansion import (
     alpha_query_expansion,
     augmented,
     average_query_expansion,

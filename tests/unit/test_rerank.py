@@ -13,10 +13,10 @@ from helpers.pictures.imageset import ImageSet
 from helpers.pictures.known_items import Change
 from helpers.pictures.reading import UnreadablePictureWarning, read_picture, resize
 from helpers.search import second_look as module
-from helpers.search.diffusion import diffused
+from helpers.search.rerank.diffusion import diffused
 from helpers.search.engine import Engine
 from helpers.search.index import METRIC_NAMES
-from helpers.search.reciprocal import k_reciprocal
+from helpers.search.rerank.reciprocal import k_reciprocal
 from helpers.search.second_look import NAMES, SECOND_LOOKS, SHORT, names_for, second_look
 
 #: A row of the sample that has many keypoints.

@@ -13,7 +13,7 @@ protocol whose queries, and their copies, are not in the gallery.
 import numpy as np
 
 from helpers.features.vocabulary import one_thread
-from helpers.search.neighbours import STEP_BYTES, Gallery, at_least_one, check_asked, unit
+from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, at_least_one, check_asked, unit
 from helpers.search.ranking import PAD, Ranking, rank
 
 #: Queries that are compared with the answers of all of them together.
@@ -25,7 +25,7 @@ def average_query_expansion(
 ) -> Ranking:
     """The answers again, by their cosine to the mean of the query and its first ``top`` answers (Chum et al. 2007).
 
-    Chum et al. take verified answers only; `helpers.search.reranking.verified` before this one does so. Parameters,
+    Chum et al. take verified answers only; `helpers.search.rerank.geometry.verified` before this one does so. Parameters,
     result and errors are those of `alpha_query_expansion`, of which this is the case of alpha 0.
 
     O. Chum et al., Total recall: automatic query expansion with a generative feature model for object retrieval,

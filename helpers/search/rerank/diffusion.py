@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.search.neighbours import STEP_BYTES, Gallery, at_least_one, check_cosines
+from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, at_least_one, check_cosines
 from helpers.search.ranking import PAD, Ranking, rank
 
 if TYPE_CHECKING:

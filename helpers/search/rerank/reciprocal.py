@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.search.neighbours import Gallery, at_least_one, check_asked, check_own_cosines, cosines
+from helpers.search.rerank.neighbors import Gallery, at_least_one, check_asked, check_own_cosines, cosines
 from helpers.search.ranking import PAD, Ranking, rank
 
 if TYPE_CHECKING:
