@@ -9,8 +9,8 @@ from helpers.evaluation import metrics, protocol
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.ladder import climb, first_search
 from helpers.pictures.imageset import ImageSet
-from helpers.search.rerank.expansion import average_query_expansion
 from helpers.search.ranking import Ranking, rank
+from helpers.search.rerank.expansion import average_query_expansion
 
 
 def pictures(labels):
