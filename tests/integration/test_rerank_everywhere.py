@@ -171,7 +171,8 @@ def test_what_can_not_be_is_refused_with_the_names(engine, folder, queries, tmp_
     (answer,) = ask(folder, upload(queries[0], rerank="magic"))
     assert answer.status_code == 422 and all(repr(name) in answer.text for name in NAMES)
     assert cli.main(["search", str(queries[0]), "-e", str(folder), "--rerank", "magic"]) == 2
-    assert all(name in capsys.readouterr().err for name in NAMES)
+    told = capsys.readouterr().err
+    assert all(name in told for name in NAMES)
 
     by_distance = Engine(engine.describer, "exact:euclidean").fit(engine.gallery.subset(range(30)))
     other = by_distance.save(tmp_path / "distances.index")
