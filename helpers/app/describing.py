@@ -18,7 +18,7 @@ from helpers.features.projected import Projected
 from helpers.pictures.reading import resize
 from helpers.search.rerank import RERANKERS
 
-#: Longest side of the picture that re-ranking compares by geometry, in pixels.
+#: Longest side in pixels of the query image that geometry compares.
 LONGEST = RERANKERS["geometry"].settings["longest"]
 
 
@@ -93,7 +93,7 @@ class Describing:
             decoding.add_done_callback(lambda _: self._give_back(loop, held))
 
     async def image(self, content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
-        """uint8 (height, width, 3): the picture or a part of it, as large as keypoints are looked for.
+        """uint8 (height, width, 3): the image, or a part of it, as small as geometry compares it.
 
         Raises
         ------

@@ -66,7 +66,7 @@ def rerank(
 
     Parameters
     ----------
-    vector : float (dim,), the query as the engine's describer gives it.
+    vector : float (dim,), the query's feature vector.
     name : one of `NAMES`.
     image : uint8 (height, width, 3) RGB, the query; only ``geometry`` uses it.
 

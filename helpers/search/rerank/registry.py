@@ -32,10 +32,11 @@ class Reranker:
     needs_image: bool = False
 
     def check(self, metric: str, has_image: bool) -> None:
-        """
+        """Refuse a search that this re-ranker can't follow.
+
         Raises
         ------
-        ValueError : it can't follow an index of this metric, or it needs an image and there is none.
+        ValueError : the index has another metric, or there is no image and it needs one.
         """
         if metric not in self.metrics:
             raise ValueError(
