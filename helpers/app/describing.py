@@ -14,7 +14,12 @@ from helpers.app.settings import Settings
 from helpers.app.uploads import Crop, decode
 from helpers.features.composite import Projected
 from helpers.features.extractor import Describer
+from helpers.features.keypoints import shrink
 from helpers.pictures.reading import resize
+from helpers.search.rerank import RERANKERS
+
+#: Longest side in pixels of the query image that geometry compares.
+LONGEST = RERANKERS["geometry"].settings["longest"]
 
 
 class Describing:
@@ -86,6 +91,19 @@ class Describing:
         finally:
             # Whoever has gone or waited too long leaves a thread that decodes on, and holds memory until it is done.
             decoding.add_done_callback(lambda _: self._give_back(loop, held))
+
+    async def image(self, content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
+        """uint8 (height, width, 3): the image, or a part of it, as small as geometry compares it.
+
+        Raises
+        ------
+        Refused : it can't be decoded.
+        """
+        loop = asyncio.get_running_loop()
+        await self._pixels.take(seen.pixels)
+        decoding = self._decoders.submit(lambda: shrink(decode(content, seen, crop), LONGEST))
+        decoding.add_done_callback(lambda _: self._give_back(loop, seen.pixels))
+        return await asyncio.wrap_future(decoding)
 
     def _give_back(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed

@@ -12,11 +12,13 @@ from helpers.app.content import Seen
 from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
 from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.pictures.reading import UnreadablePicture, read_picture
 from helpers.search.engine import Engine
 from helpers.search.exact import ExactIndex
 from helpers.search.index import Index
 from helpers.search.live import LiveEngine
-from helpers.search.ranking import PAD, best_first
+from helpers.search.ranking import PAD, Ranking, best_first
+from helpers.search.rerank import RERANKERS, SearchSpace, rerank
 
 #: Answers up to which a search of one class asks the index for more and leaves the other classes out.
 _MOST_ASKED = 4096
@@ -89,28 +91,41 @@ class Library:
             "classes": sorted(classes),
         }
 
-    def search(self, vector: np.ndarray, k: int, offset: int = 0, class_name: str | None = None) -> Page:
+    def search(
+        self,
+        vector: np.ndarray,
+        k: int,
+        offset: int = 0,
+        class_name: str | None = None,
+        reranker: str = "none",
+        image: np.ndarray | None = None,
+    ) -> Page:
         """The answers from ``offset`` on that are nearest to float32 (dim,), of one class if that is given.
+
+        reranker : a name of the registry. image : uint8 (height, width, 3), the query; some re-rankers need it.
 
         Raises
         ------
-        Refused : 404, there is no such class; 422, the vector is of another length.
+        Refused : 404, there is no such class; 422, the vector is of another length, or the re-ranker can't follow.
         """
-        return self._page(self._current(), vector, k, offset, class_name, None)
+        return self._page(self._current(), vector, k, offset, class_name, None, reranker, image)
 
-    def search_id(self, id: int, k: int, offset: int = 0, class_name: str | None = None) -> tuple[Page, np.ndarray]:
+    def search_id(
+        self, id: int, k: int, offset: int = 0, class_name: str | None = None, reranker: str = "none"
+    ) -> tuple[Page, np.ndarray]:
         """The answers nearest to a picture of the gallery, itself left out; and its vector.
 
         Raises
         ------
-        Refused : 404, there is no such picture or class.
+        Refused : 404, there is no such picture or class; 422, the re-ranker can't follow.
         """
         engine = self._current()
         try:
             vector = engine.index.vectors([id])[0]
         except KeyError as error:
             raise _no_picture(id) from error
-        return self._page(engine, vector, k, offset, class_name, id), vector
+        image = self._pixels(id) if RERANKERS[reranker].needs_image else None
+        return self._page(engine, vector, k, offset, class_name, id, reranker, image), vector
 
     def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
         """Some pictures in the order of their ids, and how many there are.
@@ -211,6 +226,12 @@ class Library:
             self._listed = gallery, root
         return root.resolve(strict=True)
 
+    def _pixels(self, id: int) -> np.ndarray:
+        try:
+            return read_picture(self.path(id))
+        except UnreadablePicture as error:
+            raise Refused(404, f"The file of picture {id} can't be read any more.") from error
+
     def _entry(self, gallery: ImageSet, id: int) -> Entry:
         path, label = str(gallery.paths[id]), gallery.labels[id]
         # Where it lies on this computer is nobody's business.
@@ -223,9 +244,21 @@ class Library:
         return Entry(id, key, None if label == NO_CLASS else gallery.class_names[label])
 
     def _page(
-        self, engine: Engine, vector: np.ndarray, k: int, offset: int, class_name: str | None, itself: int | None
+        self,
+        engine: Engine,
+        vector: np.ndarray,
+        k: int,
+        offset: int,
+        class_name: str | None,
+        itself: int | None,
+        reranker: str,
+        image: np.ndarray | None,
     ) -> Page:
         index = engine.index
+        try:
+            RERANKERS[reranker].check(index.metric, image is not None)
+        except ValueError as error:
+            raise Refused(422, str(error)) from error
         if index.dim is not None and vector.shape != (index.dim,):
             raise Refused(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
         depth = min(offset + k, MAX_DEPTH)
@@ -235,8 +268,16 @@ class Library:
                 ids = ids[ids != itself]
             if class_name is not None:
                 ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
+            space = SearchSpace(
+                index.metric,
+                lambda vector, k, ids=ids: _ranked(*_nearest(index, vector, min(k, len(ids)), ids)),
+                index.vectors,
+                lambda ids: engine.gallery.subset(ids),
+            )
             try:
-                found, scores = _nearest(index, vector, min(depth, len(ids)), ids)
+                ranking = rerank(space, vector, max(1, min(depth, len(ids))), reranker, image)
+                there = ranking.ids[0] != PAD
+                found, scores = ranking.ids[0, there], ranking.scores[0, there]
                 break
             except KeyError:
                 # Removed between the one and the other: once more without it.
@@ -250,6 +291,10 @@ class Library:
         full = len(hits) == k
         more = full and depth < min(len(ids), MAX_DEPTH)
         return Page(hits, more, "" if full else _note(len(found), len(ids), class_name, index.spec))
+
+
+def _ranked(ids: np.ndarray, scores: np.ndarray) -> Ranking:
+    return Ranking(ids[None], scores[None])
 
 
 def _nearest(index: Index, vector: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

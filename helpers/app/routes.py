@@ -27,6 +27,7 @@ from helpers.app.schemas import (
     Part,
     PictureOut,
     PicturesOut,
+    RerankerName,
     SearchOut,
     UrlQuery,
     VectorQuery,
@@ -81,9 +82,10 @@ def searching(service: "Service") -> APIRouter:
         k: Annotated[K, Query()] = 20,
         offset: Annotated[Offset, Query()] = 0,
         class_name: Annotated[ClassName | None, Query()] = None,
+        rerank: Annotated[RerankerName, Query()] = "none",
     ):
         """Search by a picture that is sent, or by a part of it."""
-        return await service.search(request, await picture.read(), crop, k, offset, class_name)
+        return await service.search(request, await picture.read(), crop, k, offset, class_name, rerank)
 
     @router.post("/url", response_model=SearchOut, responses=declared(404, 415, 422, 502, 504))
     async def search_by_url(request: Request, query: UrlQuery):
@@ -96,7 +98,8 @@ def searching(service: "Service") -> APIRouter:
     async def search_by_vector(query: VectorQuery):
         """Search on by the vector of an earlier answer, without sending the picture again."""
         start = time.perf_counter()
-        return await service.search_vector(from_text(query.vector), query.k, query.offset, query.class_name, start)
+        vector = from_text(query.vector)
+        return await service.search_vector(vector, query.k, query.offset, query.class_name, start, query.rerank)
 
     @router.get("/id/{id}", response_model=SearchOut, responses=declared(404, 422))
     async def search_by_id(
@@ -104,10 +107,11 @@ def searching(service: "Service") -> APIRouter:
         k: Annotated[K, Query()] = 20,
         offset: Annotated[Offset, Query()] = 0,
         class_name: Annotated[ClassName | None, Query()] = None,
+        rerank: Annotated[RerankerName, Query()] = "none",
     ):
         """Search by a picture of the gallery; it is not among its own answers."""
         start = time.perf_counter()
-        page, vector = await service.searches(service.library.search_id, id, k, offset, class_name)
+        page, vector = await service.searches(service.library.search_id, id, k, offset, class_name, rerank)
         return SearchOut.of(page, vector, k, offset, time.perf_counter() - start)
 
     return router

@@ -11,12 +11,14 @@ from helpers.app.errors import Refused
 from helpers.app.library import Entry, Page
 from helpers.app.settings import MAX_DEPTH, MAX_K
 from helpers.app.uploads import Crop
+from helpers.search.rerank.registry import NAMES
 
 #: SQLite and NumPy count up to here.
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="how many answers")]
 Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="how many of the best answers to pass over")]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, description="answers of this class only")]
+RerankerName = Annotated[Literal[NAMES], Field(description="how the best results are put into another order")]
 NewClassName = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="the picture's class")
 ]
@@ -66,6 +68,7 @@ class VectorQuery(_Strict):
     k: K = 20
     offset: Offset = 0
     class_name: ClassName | None = None
+    rerank: RerankerName = "none"
 
 
 class PictureOut(BaseModel):

@@ -25,6 +25,7 @@ from helpers.app.thumbnails import SIDES, Thumbnails
 from helpers.app.uploads import Crop
 from helpers.app.watching import while_connected
 from helpers.search.live import LiveEngine
+from helpers.search.rerank import RERANKERS
 
 log = logging.getLogger("lookalike.service")
 
@@ -82,18 +83,35 @@ class Service:
         return await while_connected(request, self._describing.vector(content, crop))
 
     async def search(
-        self, request: Request, content: bytes, crop: Crop | None, k: int, offset: int, class_name: str | None
+        self,
+        request: Request,
+        content: bytes,
+        crop: Crop | None,
+        k: int,
+        offset: int,
+        class_name: str | None,
+        reranker: str = "none",
     ) -> SearchOut:
         """The answers to a picture that was sent or fetched."""
         start = time.perf_counter()
-        vector, _ = await self.describe(request, content, crop)
-        return await self.search_vector(vector, k, offset, class_name, start)
+        vector, seen = await self.describe(request, content, crop)
+        image = None
+        if RERANKERS[reranker].needs_image:
+            image = await while_connected(request, self._describing.image(content, seen, crop))
+        return await self.search_vector(vector, k, offset, class_name, start, reranker, image)
 
     async def search_vector(
-        self, vector: np.ndarray, k: int, offset: int, class_name: str | None, start: float
+        self,
+        vector: np.ndarray,
+        k: int,
+        offset: int,
+        class_name: str | None,
+        start: float,
+        reranker: str = "none",
+        image: np.ndarray | None = None,
     ) -> SearchOut:
         """The answers to a vector; ``start`` is when the request came, by `time.perf_counter`."""
-        page = await self.searches(self.library.search, vector, k, offset, class_name)
+        page = await self.searches(self.library.search, vector, k, offset, class_name, reranker, image)
         return SearchOut.of(page, vector, k, offset, time.perf_counter() - start)
 
     async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:

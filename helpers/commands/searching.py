@@ -20,6 +20,7 @@ from helpers.commands.common import (
     remark,
     shown,
 )
+from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,17 +29,8 @@ if TYPE_CHECKING:
     from helpers.search.engine import Answers, Engine
     from helpers.search.ranking import Ranking
 
-#: Names of --rerank → what they do.
-RERANKINGS = {
-    "expansion": "asks again with the query and its five best answers mixed",
-    "k-reciprocal": "prefers answers that have the same neighbours as the query",
-    "diffusion": "lets the likeness spread from neighbour to neighbour through the gallery",
-    "geometry": "prefers answers that show the very same thing: SIFT keypoints that agree on one perspective",
-}
 COLUMNS = ("query", "rank", "id", "score", "key", "path", "class_name")
 
-#: Answers of a first search that are put into a better order, at least.
-_DEPTH = 100
 #: Queries that one picture of --grid can show.
 _GRID_ROWS = 40
 
@@ -66,9 +58,9 @@ that is in the engine itself is its own first answer. Scores are cosines or nega
 path below the folder that was indexed, the class name null where there is none. --csv prints the columns
 {",".join(COLUMNS)}. Queries that can't be read are named on the standard error output.
 
-Re-ranking (--rerank) puts the answers into a better order; all but geometry want the cosine:
+Re-ranking (--rerank) puts the best results into another order. All but none and geometry need an index of cosines:
 """
-        + "\n".join(f"  {name}: {text}" for name, text in RERANKINGS.items()),
+        + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
     )
     search.add_argument("pictures", metavar="IMAGE|FOLDER", nargs="+")
     search.add_argument("-e", "--engine", metavar="ENGINE", help=f"default: {places.DEFAULT}")
@@ -76,7 +68,7 @@ Re-ranking (--rerank) puts the answers into a better order; all but geometry wan
     formats = add_formats(search, "print JSON", "print CSV")
     formats.add_argument("--paths", action="store_true", help="print the answers' paths alone, one a line")
     search.add_argument("--grid", metavar="FILE", help="write queries and answers as a picture too (.png, .jpg, .pdf)")
-    search.add_argument("--rerank", choices=tuple(RERANKINGS), metavar="NAME", help=", ".join(RERANKINGS))
+    search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     search.add_argument("--root", metavar="FOLDER", help="where the engine's pictures are now, if they were moved")
 
 
@@ -107,26 +99,30 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def answered(
-    engine: "Engine", asked: "ImageSet", k: int, rerank: str | None = None, strict: bool = False
+    engine: "Engine", asked: "ImageSet", k: int, rerank: str = "none", strict: bool = False
 ) -> tuple["np.ndarray", list["Answers"]]:
     """Rows of the pictures that can be read, int64 (m,), and the answers to each of them.
 
-    rerank : a name in `RERANKINGS`. strict : whether one that can't be read is an error.
+    rerank : the name of a re-ranker. strict : whether one that can't be read is an error.
 
     Raises
     ------
     UnreadablePicture : one can't be read, and ``strict`` is set.
-    CommandError : the index has another metric than this re-ranking wants.
+    CommandError : the re-ranker can't follow an index of this metric.
     """
     import numpy as np
 
     from helpers.search.ranking import Ranking
 
+    try:
+        reranker(rerank).check(engine.index.metric, has_image=True)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from error
     vectors = engine.describer.describe(asked, strict=strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
-    if rerank is None:
+    if rerank == "none":
         ranking = engine.index.search(vectors[rows], k)
     else:
         ranking = _reranked(rerank, engine, asked.subset(rows), vectors[rows], k)
@@ -140,40 +136,12 @@ def answered(
     return rows, answers
 
 
-def _reranked(name: str, engine: "Engine", asked: "ImageSet", vectors: "np.ndarray", k: int) -> "Ranking":
-    from helpers.search import diffusion, expansion, reciprocal, reranking
+def _reranked(name: str, engine: "Engine", queries: "ImageSet", vectors: "np.ndarray", k: int) -> "Ranking":
+    from helpers.pictures.reading import read_picture
+    from helpers.search.rerank import SearchSpace, rerank_each
 
-    index = engine.index
-    if name == "geometry":
-        from helpers.features import keypoints
-
-        depth = min(max(k, 50), len(index))
-        found = index.search(vectors, depth)
-        wanted = sorted({int(i) for i in found.ids.ravel() if i >= 0})
-        gallery = dict(zip(wanted, keypoints.extract_set(engine.gallery.subset(wanted), cache=False), strict=True))
-        return reranking.verified(found, keypoints.extract_set(asked, cache=False), gallery, depth).head(k)
-    if index.metric != "cosine":
-        raise CommandError(f"--rerank {name} wants an index by cosine, this is {index.spec}", USAGE)
-    # Cosines have to be exact for what follows, which those of codes are not.
-    from helpers.search.index import open_index
-
-    ids = index.ids
-    gallery = index.vectors(ids)
-    exact = open_index("exact:cosine").add(gallery, ids)
-    found = exact.search(vectors, min(max(k, _DEPTH), len(ids)))
-    if name == "expansion":
-        wider = expansion.expanded_queries(found, vectors, gallery, ids=ids)
-        return exact.search(wider, min(k, len(ids)))
-    if name == "k-reciprocal":
-        # Of a small gallery, no more neighbours than it has.
-        nearest = max(1, min(20, len(ids) - 1))
-        neighbours = exact.search(gallery, min(nearest + 1, len(ids)))
-        return reciprocal.k_reciprocal(
-            found, vectors, gallery, neighbours, k1=nearest, k2=min(6, nearest + 1), ids=ids
-        ).head(k)
-    nearest = max(1, min(10, len(ids) - 1))
-    neighbours = exact.search(gallery, min(nearest + 1, len(ids)))
-    return diffusion.diffused(found, neighbours, top=min(10, found.k), k=nearest, ids=ids).head(k)
+    images = (read_picture(path) for path in queries.paths) if RERANKERS[name].needs_image else None
+    return rerank_each(SearchSpace.of(engine), vectors, k, name, images)
 
 
 def _write_grid(path: Path, found: list[tuple[str, "Answers"]]) -> None:

@@ -399,10 +399,16 @@ def _picture(path: Path, longest: int | None, failures: list[UnreadablePicture])
     except UnreadablePicture as error:
         failures.append(error)
         return None
-    if longest and max(picture.shape[:2]) > longest:
-        height, width = (max(1, round(side * longest / max(picture.shape[:2]))) for side in picture.shape[:2])
-        picture = resize(picture, (height, width))
-    return picture
+    return shrink(picture, longest) if longest else picture
+
+
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """An image (height, width, …) whose longer side has at most ``longest`` pixels; a smaller one stays as it is."""
+    side = max(image.shape[:2])
+    if side <= longest:
+        return image
+    height, width = (max(1, round(length * longest / side)) for length in image.shape[:2])
+    return resize(image, (height, width))
 
 
 def root(descriptors: np.ndarray) -> np.ndarray:

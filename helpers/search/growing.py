@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.search.index import check_count, open_index
-from helpers.search.neighbours import Gallery
+from helpers.search.rerank.neighbors import Gallery
 from helpers.vectors import l2_normalize
 
 #: Rows of a block.

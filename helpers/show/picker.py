@@ -173,7 +173,7 @@ class Picker:
 
     Attributes
     ----------
-    method, other : describer, index and second look; the second method or None.
+    method, other : describer, index and re-ranker; the second method or None.
     steps, position : the history and where in it; -1 as long as it is empty.
     page, class_name : which thumbnails are shown; of one class, or None for all.
     message : what was wrong or should be known, or None. doing : what takes long right now, or empty.
@@ -293,13 +293,13 @@ class Picker:
         return (*names, *([NO_CLASS_NAME] if (self.images.labels == NO_CLASS).any() else []))
 
     @property
-    def looks(self) -> tuple[str, ...]:
-        """Names of the second looks; the first of them is none."""
-        return self._finder.looks
+    def rerankers(self) -> tuple[str, ...]:
+        """Names of the re-rankers; the first of them is none."""
+        return self._finder.rerankers
 
-    def looks_for(self, method: Method) -> tuple[str, ...]:
-        """Those of `looks` that can follow a method's index, as far as that is known yet."""
-        return self._finder.looks_for(method)
+    def rerankers_for(self, method: Method) -> tuple[str, ...]:
+        """Those of `rerankers` that can follow a method's index, as far as that is known yet."""
+        return self._finder.rerankers_for(method)
 
     def class_of(self, query: Query) -> str:
         """The class of a query in words; ``"–"`` where it has none."""
@@ -454,18 +454,18 @@ class Picker:
     # ---- by which method -------------------------------------------------------------------------------
 
     @_action
-    def use(self, describer: str | None = None, index: str | None = None, look: str | None = None) -> None:
-        """Another describer, index or second look; what is None stays."""
-        self.method = self._checked(self.method, describer, index, look)
+    def use(self, describer: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
+        """Another describer, index or re-ranker; what is None stays."""
+        self.method = self._checked(self.method, describer, index, reranker)
 
     @_action
-    def compare(self, describer: str | None = None, index: str | None = None, look: str | None = None) -> None:
+    def compare(self, describer: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
         """A second method beside the first, on the same query; what is None stays as it is there."""
         start = self.other
         if start is None:
             following = (self.describers.index(self.method.describer) + 1) % len(self.describers)
             start = Method(self.describers[following], self.method.index)
-        self.other = self._checked(start, describer, index, look)
+        self.other = self._checked(start, describer, index, reranker)
 
     @_action
     def compare_off(self) -> None:
@@ -653,10 +653,10 @@ class Picker:
             self.steps = [step for step in self.steps if step.query.upload != oldest]
             self.position = next(place for place, step in enumerate(self.steps) if step is now)
 
-    def _checked(self, method: Method, describer, index, look) -> Method:
-        given = {"describer": describer, "index": index, "look": look}
+    def _checked(self, method: Method, describer, index, reranker) -> Method:
+        given = {"describer": describer, "index": index, "reranker": reranker}
         for part, value in given.items():
-            known = {"describer": self.describers, "index": self.indexes, "look": self._finder.looks}[part]
+            known = {"describer": self.describers, "index": self.indexes, "reranker": self.rerankers}[part]
             if value is not None and value not in known:
                 raise Mistake(f"There is no {part} {value!r} here; there are: {', '.join(known)}.")
         return replace(method, **{part: value for part, value in given.items() if value is not None})

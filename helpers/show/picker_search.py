@@ -14,28 +14,27 @@ from helpers.networks.weights import WeightsUnavailable
 from helpers.pictures.imageset import NO_CLASS, ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
-from helpers.search.feedback import rocchio
 from helpers.search.ranking import PAD
-from helpers.search.second_look import NAMES, SECOND_LOOKS, names_for, second_look
+from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, names_for, rerank, rocchio
 
 #: Pictures that are described between two remarks on how far it is.
 _STEP = 128
 
 
 class CantSearch(RuntimeError):
-    """A describer, an index or a second look can't do what was asked; the message says why."""
+    """A describer, an index or a re-ranker can't do what was asked; the message says why."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How answers are found: the describer's name, the index's spec, and the second look at what was found."""
+    """How answers are found: the describer's name, the index's spec, and the re-ranker's name."""
 
     describer: str
     index: str
-    look: str = NAMES[0]
+    reranker: str = NAMES[0]
 
     def __str__(self) -> str:
-        return " · ".join([self.describer, self.index, *([self.look] if self.look != NAMES[0] else [])])
+        return " · ".join([self.describer, self.index, *([self.reranker] if self.reranker != NAMES[0] else [])])
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Finder:
 
     Attributes
     ----------
-    describers, indexes, looks : names to choose from.
+    describers, indexes, rerankers : names to choose from.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Finder:
         if not len(images) or not len(describers) or not len(indexes):
             raise ValueError("a picker needs at least one picture, one describer and one index")
         self.describers = tuple(given if isinstance(given, str) else given.name for given in describers)
-        self.indexes, self.looks = tuple(indexes), NAMES
+        self.indexes, self.rerankers = tuple(indexes), NAMES
         for names in (self.describers, self.indexes):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
@@ -134,7 +133,7 @@ class Finder:
 
         Raises
         ------
-        CantSearch : the describer, the index or the second look can't do it.
+        CantSearch : the describer, the index or the re-ranker can't do it.
         WeightsUnavailable : the describer's weights can't be had.
         UnreadablePicture : the query can't be read.
         """
@@ -151,11 +150,9 @@ class Finder:
                 vectors = self._vectors(engine.describer, [*good, *bad])
                 vector = rocchio(vector, vectors[: len(good)], vectors[len(good) :], metric=engine.index.metric)
             never = self.never(row)
-            ranking = second_look(
-                engine, vector, k, method.look,
-                exclude=self._ids[never][self._ids[never] != PAD],
-                picture=pixels() if SECOND_LOOKS[method.look].needs_picture else None,
-            )  # fmt: skip
+            space = SearchSpace.of(engine, exclude=self._ids[never][self._ids[never] != PAD])
+            image = pixels() if RERANKERS[method.reranker].needs_image else None
+            ranking = rerank(space, vector, k, method.reranker, image)
         there = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, there]], ranking.scores[0, there]
         answers = tuple((int(row), float(score)) for row, score in zip(rows, scores, strict=True))
@@ -172,10 +169,10 @@ class Finder:
             engine = self._engine(method)
             return why(engine.describer, pixels, read_picture(self.images.paths[row]), engine.index.metric)
 
-    def looks_for(self, method: Method) -> tuple[str, ...]:
-        """The second looks that can follow a method's index; all of them as long as the index is not open."""
+    def rerankers_for(self, method: Method) -> tuple[str, ...]:
+        """The re-rankers that can follow a method's index; all of them as long as the index is not open."""
         engine = self._engines.get((method.describer, method.index))
-        return self.looks if engine is None else names_for(engine.index.metric)
+        return self.rerankers if engine is None else names_for(engine.index.metric)
 
     def _engine(self, method: Method) -> Engine:
         known = self._engines.get((method.describer, method.index))

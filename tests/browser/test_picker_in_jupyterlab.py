@@ -384,7 +384,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     page.wait_for_function("root => document.querySelectorAll(`${root} .column`).length === 2", arg=ROOT)
     _idle(page, 300)
     assert [card["key"] for card in _cards(page, 0)] != [card["key"] for card in _cards(page, 1)]
-    page.locator(f"{ROOT} .settings fieldset").nth(1).get_by_label("Second look").select_option("alpha-expansion")
+    page.locator(f"{ROOT} .settings fieldset").nth(1).get_by_label("Re-ranking").select_option("alpha-expansion")
     page.wait_for_function(
         "root => document.querySelectorAll(`${root} .column h3`)[1]?.textContent.includes('alpha')", arg=ROOT
     )

@@ -48,6 +48,7 @@ from helpers.search import engine as engine_module
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
 from helpers.search.remote import ServerUnavailable
+from helpers.search.rerank import NAMES
 
 COMMANDS = (
     "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "describers", "indexes", "serve",
@@ -371,13 +372,18 @@ def test_pictures_that_were_moved_are_found_below_root(engine, run):
     assert run("search", query, "--root", "nowhere")[0] == BAD_INPUT
 
 
-@pytest.mark.parametrize("name", searching.RERANKINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_reranked_answers_are_of_the_engine(engine, run, name):
     query = pictures()[7]
     answers = found(run, query, "--rerank", name, "-k", "18")
     assert answers[0]["path"] == str(query.resolve())
     assert sorted(answer["id"] for answer in answers) == list(range(18))
     assert [a["score"] for a in answers] == sorted((a["score"] for a in answers), reverse=True)
+    # A folder gives each of its images the order that it gets alone.
+    told = json.loads(run("search", "photos/birds", "--rerank", name, "-k", "18", "--json")[1])
+    assert {each["query"]: each["answers"] for each in told} == {
+        str(path): found(run, path, "--rerank", name, "-k", "18") for path in pictures("photos/birds")
+    }
 
 
 def test_reranking_by_geometry_finds_the_very_picture_first(engine, run):
@@ -387,12 +393,6 @@ def test_reranking_by_geometry_finds_the_very_picture_first(engine, run):
     plain = [answer["path"] for answer in found(run, "grey.png", "-k", "18")]
     verified = [answer["path"] for answer in found(run, "grey.png", "-k", "18", "--rerank", "geometry")]
     assert plain[0] != verified[0] == str(pictures("photos/vehicles")[0].resolve())
-
-
-def test_reranking_by_neighbours_wants_the_cosine(here, run):
-    run("index", "photos", "-d", "hsv-histogram", "-i", "exact:euclidean")
-    assert run("search", pictures()[0], "--rerank", "diffusion")[0] == USAGE
-    assert run("search", pictures()[0], "--rerank", "geometry")[0] == OK
 
 
 # ---- add, remove, compact --------------------------------------------------------------------------

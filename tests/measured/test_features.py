@@ -12,7 +12,7 @@ from helpers.features import compression
 from helpers.features.multi_stage import stage_vectors
 from helpers.features.registry import open_extractor
 from helpers.pictures import caltech101, imagenet
-from helpers.search.reciprocal import k_reciprocal
+from helpers.search.rerank.reciprocal import k_reciprocal
 
 pytestmark = [
     pytest.mark.measured,

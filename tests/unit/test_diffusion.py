@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.search import diffusion
-from helpers.search.diffusion import diffused, neighbour_graph
 from helpers.search.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
+from helpers.search.rerank import diffusion
+from helpers.search.rerank.diffusion import diffused, neighbour_graph
 
 
 def at(*degrees):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from helpers.evaluation import builders, runner
 from helpers.pictures import samples
-from helpers.search import expansion
 from helpers.search.exact import ExactIndex
-from helpers.search.expansion import (
+from helpers.search.ranking import PAD, Ranking
+from helpers.search.rerank import expansion
+from helpers.search.rerank.expansion import (
     alpha_query_expansion,
     augmented,
     average_query_expansion,
@@ -17,7 +18,6 @@ from helpers.search.expansion import (
     expanded_queries,
     rescored,
 )
-from helpers.search.ranking import PAD, Ranking
 
 
 def at(*degrees):

@@ -22,8 +22,8 @@ from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
-from helpers.search.feedback import rocchio
-from helpers.search.second_look import NAMES
+from helpers.search.rerank.feedback import rocchio
+from helpers.search.rerank.registry import NAMES
 from helpers.show import grids, picker_view
 from helpers.show import picker as picker_module
 from helpers.show.picker import MAX_K, Crop, Picker
@@ -153,10 +153,10 @@ class Actions(RuleBasedStateMachine):
         second=st.booleans(),
         describer=st.sampled_from([None, *DESCRIBERS, "no such"]),
         index=st.sampled_from([None, "exact:cosine", "exact:euclidean", "exact:no such"]),
-        look=st.sampled_from([None, "none", "expansion", "k-reciprocal", "no such"]),
+        reranker=st.sampled_from([None, "none", "expansion", "k-reciprocal", "no such"]),
     )
-    def use(self, second, describer, index, look):
-        (self.picker.compare if second else self.picker.use)(describer, index, look)
+    def use(self, second, describer, index, reranker):
+        (self.picker.compare if second else self.picker.use)(describer, index, reranker)
 
     @rule()
     def compare_off(self):
@@ -327,28 +327,28 @@ def test_marks_move_the_query_by_rocchio(images, picker):
 
 
 def test_two_methods_side_by_side(picker):
-    picker.choose(6).compare(look="expansion").search()
+    picker.choose(6).compare(reranker="expansion").search()
     assert [column.method.describer for column in picker.columns] == list(DESCRIBERS)
     assert ids(picker, 0) != ids(picker, 1)
-    alone = Picker(picker.images, DESCRIBERS[1:], k=5).use(look="expansion").choose(6).search()
+    alone = Picker(picker.images, DESCRIBERS[1:], k=5).use(reranker="expansion").choose(6).search()
     assert ids(picker, 1) == ids(alone)
     assert len(picker.compare_off().search().columns) == 1
 
 
-@pytest.mark.parametrize("look", NAMES)
-def test_every_second_look_keeps_the_query_out(picker, look):
-    picker.use(look=look).choose(0).search()
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reranker_keeps_the_query_out(picker, name):
+    picker.use(reranker=name).choose(0).search()
     assert picker.message is None and len(ids(picker)) == 5
     assert not {0, 1} & set(ids(picker))
 
 
-def test_a_second_look_that_can_not_follow_the_index_says_so(picker):
+def test_a_reranker_that_can_not_follow_the_index_says_so(picker):
     picker.choose(0).search()
     picker.use(index="exact:manhattan").search()
-    assert picker.looks_for(picker.method) == ("none", "keypoints")
-    picker.use(look="diffusion").search()
+    assert picker.rerankers_for(picker.method) == ("none", "geometry")
+    picker.use(reranker="diffusion").search()
     assert picker.columns == () and "manhattan" in picker.message.text
-    assert picker.use(look="none").search().message is None and len(picker.columns) == 1
+    assert picker.use(reranker="none").search().message is None and len(picker.columns) == 1
 
 
 def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, monkeypatch):

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.search import reciprocal
 from helpers.search.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
-from helpers.search.reciprocal import k_reciprocal, k_reciprocal_descriptions
+from helpers.search.rerank import reciprocal
+from helpers.search.rerank.reciprocal import k_reciprocal, k_reciprocal_descriptions
 
 
 def clusters(q=6, n=90, d=8, seed=0, spread=0.6):

@@ -9,8 +9,8 @@ from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.reranker_comparison import compare_rerankers, first_search
 from helpers.pictures.imageset import ImageSet
-from helpers.search.expansion import average_query_expansion
 from helpers.search.ranking import Ranking, rank
+from helpers.search.rerank.expansion import average_query_expansion
 
 
 def pictures(labels):

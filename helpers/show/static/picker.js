@@ -529,12 +529,12 @@ class Page {
   // ---- the method ----
 
   settingsPart() {
-    const methods = (action) => ["describer", "index", "look"].map((part) => {
+    const methods = (action) => ["describer", "index", "reranker"].map((part) => {
       const select = make("select", { onchange: () => this.later(`${action} ${part}`, () =>
         this.do(action, { [part]: select.value })) });
       return [part, select];
     });
-    const labels = { describer: "Describer", index: "Index", look: "Second look" };
+    const labels = { describer: "Describer", index: "Index", reranker: "Re-ranking" };
     this.firstSelects = methods("use");
     this.secondSelects = methods("compare");
     const setK = () => {
@@ -565,13 +565,13 @@ class Page {
 
   updateSettings() {
     const { method, other, k, limit } = this.state;
-    const lists = { describer: this.state.describers, index: this.state.indexes, look: this.state.looks };
+    const lists = { describer: this.state.describers, index: this.state.indexes, reranker: this.state.rerankers };
     for (const [selects, chosen, action] of [[this.firstSelects, method, "use"], [this.secondSelects, other, "compare"]]) {
       for (const [part, select] of selects) {
         this.fill(select, lists[part]);
         // What can't follow the index is there to be read, and not to be chosen.
         const possible = this.state.possible[action === "use" ? 0 : 1];
-        if (part === "look" && possible) for (const option of select.options) option.disabled = !possible.includes(option.value);
+        if (part === "reranker" && possible) for (const option of select.options) option.disabled = !possible.includes(option.value);
         if (chosen && !this.timers.has(`${action} ${part}`)) select.value = chosen[part];
       }
     }
@@ -637,8 +637,8 @@ class Page {
   }
 
   updateColumn(column, { method, answers, note, seconds }, marks) {
-    const look = method.look === this.state.looks[0] ? "" : ` · ${method.look}`;
-    setText(column.heading, `${method.describer} · ${method.index}${look}`);
+    const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
+    setText(column.heading, `${method.describer} · ${method.index}${reranker}`);
     setText(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${note && ` · ${note}`}`);
     const cards = column.list.children;
     while (cards.length > answers.length) cards[cards.length - 1].remove();

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.search.neighbours import STEP_BYTES, Gallery, at_least_one, check_cosines
 from helpers.search.ranking import PAD, Ranking, rank
+from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, at_least_one, check_cosines
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.search.neighbours import Gallery, at_least_one, check_asked, check_own_cosines, cosines
 from helpers.search.ranking import PAD, Ranking, rank
+from helpers.search.rerank.neighbors import Gallery, at_least_one, check_asked, check_own_cosines, cosines
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -1,5 +1,6 @@
-"""A second look by name: against numpy and the modules behind it, on real pictures, and what must never come back."""
+"""Re-ranking by name: against numpy and the modules behind it, on real images, and what must never come back."""
 
+import inspect
 import shutil
 
 import numpy as np
@@ -7,22 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.features.keypoints import extract, extract_set
+from helpers.features import keypoints
+from helpers.features.keypoints import extract
 from helpers.pictures import samples
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.known_items import Change
 from helpers.pictures.reading import UnreadablePictureWarning, read_picture, resize
-from helpers.search import second_look as module
-from helpers.search.diffusion import diffused
 from helpers.search.engine import Engine
 from helpers.search.index import METRIC_NAMES
-from helpers.search.reciprocal import k_reciprocal
-from helpers.search.second_look import NAMES, SECOND_LOOKS, SHORT, names_for, second_look
+from helpers.search.rerank import (
+    SearchSpace,
+    alpha_query_expansion,
+    average_query_expansion,
+    rerank,
+    rerank_each,
+    verified,
+)
+from helpers.search.rerank import query as module
+from helpers.search.rerank.diffusion import diffused
+from helpers.search.rerank.reciprocal import k_reciprocal
+from helpers.search.rerank.registry import NAMES, RERANKERS, SHORTLIST, names_for, reranker
+
+#: Keypoints of an image are kept there, as many tests use the same.
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 #: A row of the sample that has many keypoints.
 TURNED = 52
-BY_VECTORS = [name for name in NAMES if not SECOND_LOOKS[name].needs_picture]
-REORDERED = ["k-reciprocal", "diffusion", "keypoints"]
+BY_VECTORS = [name for name in NAMES if not RERANKERS[name].needs_image]
+REORDERED = ["k-reciprocal", "diffusion", "geometry"]
 
 
 class Given:
@@ -42,6 +55,10 @@ def engine_of(vectors, index="exact:cosine"):
     return Engine(Given(vectors), index).fit(ImageSet("given", files, np.full(len(vectors), -1), ()))
 
 
+def reranked(engine, vector, k=10, name="none", exclude=None, image=None):
+    return rerank(SearchSpace.of(engine, exclude), vector, k, name, image)
+
+
 def drawn(n=60, d=8, seed=0):
     return np.random.default_rng(seed).normal(0.3, 1, (n, d)).astype(np.float32)
 
@@ -56,22 +73,6 @@ def sample():
     """More pictures than the short list: photographs and, of no class, others."""
     images = samples.with_distractors()
     return Engine("hsv-histogram", "exact:cosine").fit(images.subset(range(0, len(images), 3)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def known_keypoints():
-    """Keypoints of a picture are looked for once, as many tests ask for the same."""
-    known = {}
-
-    def remembered(images, **settings):
-        new = [row for row, path in enumerate(images.paths) if (path, path.is_file()) not in known]
-        found = extract_set(images.subset(new), **settings)
-        known.update(zip([(images.paths[row], images.paths[row].is_file()) for row in new], found, strict=True))
-        return [known[path, path.is_file()] for path in images.paths]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "extract_set", remembered)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_none_is_the_plain_search(metric):
     engine = engine_of(vectors, f"exact:{metric}")
     for query, exclude in ((vectors[3], None), (-vectors[5], [5, 9])):
         plain = engine.query_vector(query, 12, exclude).ranking
-        found = second_look(engine, query, 12, exclude=exclude)
+        found = reranked(engine, query, 12, exclude=exclude)
         assert np.array_equal(found.ids, plain.ids) and np.array_equal(found.scores, plain.scores)
 
 
@@ -99,19 +100,20 @@ def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
     """The gallery is larger than the short list; k from 1 to more than there is."""
     picture, vector = asked
     n = len(sample)
-    assert n > SHORT + 30
-    whole = second_look(sample, vector, n + 7, name, [30, 32], picture)
+    assert n > SHORTLIST + 30
+    whole = reranked(sample, vector, n + 7, name, [30, 32], picture)
     assert whole.ids.shape == (1, n + 7) and (whole.ids[0, -9:] == -1).all()
     ids = whole.ids[0, :-9]
     assert sorted(ids.tolist()) == sorted(set(range(n)) - {30, 32})
     assert np.isfinite(whole.scores[0, :-9]).all()
-    for k in (1, 10, SHORT, SHORT + 1, 120):
-        found = second_look(sample, vector, k, name, [30, 32], picture)
+    for k in (1, 10, SHORTLIST, SHORTLIST + 1, 120):
+        found = reranked(sample, vector, k, name, [30, 32], picture)
         assert np.array_equal(found.ids[0], ids[:k]) and np.allclose(found.scores, whole.scores[:, :k])
     if name in REORDERED:
         plain = sample.query_vector(vector, n, [30, 32]).ranking.ids[0]
-        assert sorted(ids[:SHORT]) == sorted(plain[:SHORT]) and not np.array_equal(ids[:SHORT], plain[:SHORT])
-        assert np.array_equal(ids[SHORT:], plain[SHORT:])
+        assert sorted(ids[:SHORTLIST]) == sorted(plain[:SHORTLIST])
+        assert not np.array_equal(ids[:SHORTLIST], plain[:SHORTLIST])
+        assert np.array_equal(ids[SHORTLIST:], plain[SHORTLIST:])
 
 
 @settings(max_examples=30)
@@ -123,7 +125,7 @@ def test_small_galleries_and_copies_of_pictures(name, n, k, seed, gone):
     rng = np.random.default_rng(seed)
     vectors = drawn(n, 3, seed)[rng.integers(0, n, n)]
     exclude = rng.permutation(n)[:gone]
-    found = second_look(engine_of(vectors), vectors[0], k, name, exclude)
+    found = reranked(engine_of(vectors), vectors[0], k, name, exclude)
     left = n - min(gone, n)
     there = found.ids[0][found.ids[0] >= 0]
     assert found.ids.shape == (1, k) and len(there) == min(k, left)
@@ -137,8 +139,8 @@ def test_what_is_excluded_has_no_say(sample, asked, name):
     gone = sample.query_vector(vector, 5).ranking.ids[0]
     kept = np.setdiff1d(np.arange(len(sample)), gone)
     smaller = Engine(sample.describer, "exact:cosine").fit(sample.gallery.subset(kept))
-    found = second_look(sample, vector, 120, name, gone, picture)
-    expected = second_look(smaller, vector, 120, name, None, picture)
+    found = reranked(sample, vector, 120, name, gone, picture)
+    expected = reranked(smaller, vector, 120, name, None, picture)
     assert np.array_equal(found.ids[0], kept[expected.ids[0]])
     assert np.allclose(found.scores, expected.scores)
 
@@ -150,8 +152,8 @@ def test_ids_need_not_be_all_rows(name):
     engine = engine_of(vectors)
     engine.remove(range(0, 70, 3))
     kept = np.flatnonzero(np.arange(70) % 3)
-    found = second_look(engine, vectors[0], 20, name)
-    assert np.array_equal(found.ids[0], kept[second_look(engine_of(vectors[kept]), vectors[0], 20, name).ids[0]])
+    found = reranked(engine, vectors[0], 20, name)
+    assert np.array_equal(found.ids[0], kept[reranked(engine_of(vectors[kept]), vectors[0], 20, name).ids[0]])
 
 
 @pytest.mark.parametrize("spec", ["faiss:flat?storage=int8", "faiss:hnsw", "usearch:cosine?dtype=f16"])
@@ -159,8 +161,8 @@ def test_ids_need_not_be_all_rows(name):
 def test_indexes_that_compress_or_approximate(spec, name):
     """Their own scores are not quite the cosines of the vectors that they give back."""
     vectors = drawn(1100, 32)
-    found = second_look(engine_of(vectors, spec), vectors[7], 120, name)
-    exact = second_look(engine_of(vectors), vectors[7], 120, name)
+    found = reranked(engine_of(vectors, spec), vectors[7], 120, name)
+    exact = reranked(engine_of(vectors), vectors[7], 120, name)
     assert found.ids[0, 0] == 7
     assert len(np.intersect1d(found.ids[0, :20], exact.ids[0, :20])) >= 15
 
@@ -170,11 +172,51 @@ def test_codes_whose_scores_are_no_cosines_are_no_obstacle(name):
     """What a code stands for is not of length one, and FAISS's scores are products with just that."""
     vectors = drawn(1100, 32)
     engine = engine_of(vectors, "faiss:pq?bytes=8&refine=none")
-    scores = engine.query_vector(vectors[7], SHORT).ranking
+    scores = engine.query_vector(vectors[7], SHORTLIST).ranking
     kept = length_one(engine.index.vectors(scores.ids[0])) @ length_one(vectors[7])
     assert np.abs(scores.scores[0, 0] - kept[0]) > 0.01
-    found = second_look(engine, vectors[7], SHORT, name).ids[0]
-    assert len(np.intersect1d(found, scores.ids[0])) > SHORT / 2 and 7 in found[:5]
+    found = reranked(engine, vectors[7], SHORTLIST, name).ids[0]
+    assert len(np.intersect1d(found, scores.ids[0])) > SHORTLIST / 2 and 7 in found[:5]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_queries_get_the_orders_of_each_alone(sample, name):
+    rows = [3, 40, 77]
+    vectors, images = sample.index.vectors(rows), [read_picture(sample.gallery.paths[row]) for row in rows]
+    space = SearchSpace.of(sample)
+    found = rerank_each(space, vectors, 9, name, (image for image in images))
+    for row, (vector, image) in enumerate(zip(vectors, images, strict=True)):
+        alone = rerank(space, vector, 9, name, image)
+        assert np.array_equal(found.ids[[row]], alone.ids) and np.array_equal(found.scores[[row]], alone.scores)
+    assert rerank_each(space, vectors[:0], 9, name).ids.shape == (0, 9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_work_is_bounded_by_the_shortlist(sample, asked, name):
+    """No more results, vectors or images are asked for than the shortlist has, and none twice."""
+    image, vector = asked
+    wanted = {"search": [], "vectors": [], "images": []}
+    space = SearchSpace.of(sample)
+
+    def counted(what, function):
+        return lambda *given: wanted[what].append(given[-1] if what == "search" else len(given[0])) or function(*given)
+
+    watched = SearchSpace(space.metric, *(counted(what, getattr(space, what)) for what in wanted))
+    rerank(watched, vector, 10, name, image)
+    assert len(wanted["search"]) <= 2 and max(wanted["search"]) <= SHORTLIST
+    assert sum(wanted["vectors"]) <= SHORTLIST and sum(wanted["images"]) <= 50
+    assert (wanted["images"] == [50]) == (name == "geometry")
+
+
+def test_keypoints_are_read_once(sample, asked, monkeypatch):
+    """The second query over the same images opens no file of them, and extracts its own keypoints once."""
+    image, vector = asked
+    first = reranked(sample, vector, 20, "geometry", image=image)
+    extracted = []
+    monkeypatch.setattr(keypoints, "read_picture", lambda path: extracted.append(path))
+    monkeypatch.setattr(module, "extract", lambda image: extracted.append("query") or extract(image))
+    assert np.array_equal(reranked(sample, vector, 20, "geometry", image=image).ids, first.ids)
+    assert extracted == ["query"]
 
 
 # ---- one by one ---------------------------------------------------------------------------------------
@@ -186,7 +228,7 @@ def test_expansion_against_numpy():
     units = length_one(vectors)
     near = units[np.argsort(-units @ length_one(query))[:2]]
     scores = units @ length_one(length_one(query) + near.sum(axis=0))
-    found = second_look(engine_of(vectors), query, 25, "expansion")
+    found = reranked(engine_of(vectors), query, 25, "expansion")
     assert found.ids[0].tolist() == np.argsort(-scores)[:25].tolist()
     assert found.scores[0] == pytest.approx(np.sort(scores)[::-1][:25], abs=1e-6)
 
@@ -197,7 +239,7 @@ def test_alpha_expansion_against_numpy():
     units, own = length_one(vectors), length_one(query)
     near = units[np.argsort(-units @ own)[:5]]
     scores = units @ length_one(own + ((near @ own) ** 3) @ near)
-    found = second_look(engine_of(vectors), query, 25, "alpha-expansion")
+    found = reranked(engine_of(vectors), query, 25, "alpha-expansion")
     assert found.ids[0].tolist() == np.argsort(-scores)[:25].tolist()
     assert found.scores[0] == pytest.approx(np.sort(scores)[::-1][:25], abs=1e-6)
 
@@ -206,20 +248,20 @@ def test_expansion_finds_what_the_first_question_did_not():
     """From 0° the third is at -25°; from the mean of 0°, 20° and 24°, which is about 15°, it is the one at 41°."""
     angles = np.radians([20, 24, -25, 41, 180])
     engine = engine_of(np.column_stack([np.cos(angles), np.sin(angles)]))
-    assert second_look(engine, [1.0, 0.0], 3).ids.tolist() == [[0, 1, 2]]
-    assert second_look(engine, [1.0, 0.0], 3, "expansion").ids.tolist() == [[0, 1, 3]]
+    assert reranked(engine, [1.0, 0.0], 3).ids.tolist() == [[0, 1, 2]]
+    assert reranked(engine, [1.0, 0.0], 3, "expansion").ids.tolist() == [[0, 1, 3]]
 
 
-@pytest.mark.parametrize("n", [40, SHORT])
+@pytest.mark.parametrize("n", [40, SHORTLIST])
 def test_where_the_short_list_is_the_gallery_all_is_as_in_the_modules_behind(n):
     vectors, query = drawn(n), np.arange(1.0, 9)
     engine = engine_of(vectors)
     ranking = engine.index.search(query[None], n)
     expected = k_reciprocal(ranking, query[None], vectors, engine.index.search(vectors, 21))
-    found = second_look(engine, query, n, "k-reciprocal")
+    found = reranked(engine, query, n, "k-reciprocal")
     assert np.array_equal(found.ids, expected.ids) and np.allclose(found.scores, expected.scores, atol=1e-6)
     expected = diffused(ranking, engine.index.search(vectors, 11))
-    found = second_look(engine, query, n, "diffusion")
+    found = reranked(engine, query, n, "diffusion")
     assert np.array_equal(found.ids, expected.ids) and np.allclose(found.scores, expected.scores, atol=1e-6)
 
 
@@ -234,11 +276,10 @@ def test_a_group_that_hangs_together_comes_before_strays_that_are_nearer(name):
     vectors[50:, 3:] = rng.normal(size=(50, 7))
     vectors += rng.normal(scale=0.01, size=vectors.shape)
     engine = engine_of(vectors)
-    assert (second_look(engine, np.eye(10)[0], 25).ids < 25).sum() < 20
-    assert (second_look(engine, np.eye(10)[0], 25, name).ids < 25).all()
+    assert (reranked(engine, np.eye(10)[0], 25).ids < 25).sum() < 20
+    assert (reranked(engine, np.eye(10)[0], 25, name).ids < 25).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("change", "tries"), [(Change("crop", 0.6), 3), (Change("rotation", 75), 1)])
 def test_keypoints_put_a_copy_first_where_colours_do_not(sample, change, tries):
     """A part of a photograph, or one that was turned on grey, has other colours, and the same keypoints."""
@@ -248,9 +289,9 @@ def test_keypoints_put_a_copy_first_where_colours_do_not(sample, change, tries):
         for seed in range(tries):
             copy = change(picture, np.random.default_rng(seed))
             vector = sample.describer.describe_arrays([copy])[0]
-            if row in second_look(sample, vector, 50).ids[0, 1:] and len(extract(copy)) >= 60:
+            if row in reranked(sample, vector, 50).ids[0, 1:] and len(extract(copy)) >= 60:
                 lost.append(row)
-                found.append(second_look(sample, vector, 1, "keypoints", picture=copy).ids[0, 0])
+                found.append(reranked(sample, vector, 1, "geometry", image=copy).ids[0, 0])
     assert len(lost) >= 6 and np.mean(np.array(found) == lost) >= 0.9, (lost, found)
 
 
@@ -261,19 +302,19 @@ def test_a_picture_that_is_gone_keeps_its_place(tmp_path):
     engine = Engine("hsv-histogram").fit(ImageSet("mine", tuple(paths), chosen.labels, chosen.class_names))
     picture = read_picture(paths[5])
     vector = engine.describer.describe_arrays([picture])[0]
-    before = second_look(engine, vector, 20).ids[0].tolist()
+    before = reranked(engine, vector, 20).ids[0].tolist()
     (tmp_path / "05.jpg").unlink()
     with pytest.warns(UnreadablePictureWarning, match="1 of 20 pictures could not be read"):
-        found = second_look(engine, vector, 20, "keypoints", picture=picture)
+        found = reranked(engine, vector, 20, "geometry", image=picture)
     assert sorted(found.ids[0].tolist()) == sorted(before) and found.scores[0, 0] >= 0
 
 
 def test_large_pictures_are_looked_at_in_small(sample, asked, monkeypatch):
     """Keypoints of a scan of 12 megapixels take no longer, and still find it."""
     seen = []
-    monkeypatch.setattr(module, "extract", lambda picture: seen.append(picture.shape) or extract(picture))
+    monkeypatch.setattr(module, "extract", lambda image: seen.append(image.shape) or extract(image))
     picture, vector = asked
-    found = second_look(sample, vector, 3, "keypoints", picture=resize(picture, (1600, 1200)))
+    found = reranked(sample, vector, 3, "geometry", image=resize(picture, (1600, 1200)))
     assert seen == [(640, 480, 3)] and found.ids.shape == (1, 3)
 
 
@@ -283,35 +324,46 @@ def test_large_pictures_are_looked_at_in_small(sample, asked, monkeypatch):
 @pytest.mark.parametrize("name", ["expansion", "alpha-expansion", "k-reciprocal", "diffusion"])
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 def test_distances_are_refused_by_what_is_made_for_cosines(name, metric):
-    with pytest.raises(
-        ValueError, match=f"{name} is made for cosines, this index measures {metric}.*none or keypoints"
-    ):
-        second_look(engine_of(drawn(), f"exact:{metric}"), np.ones(8), 5, name)
+    with pytest.raises(ValueError, match=f"{name} needs cosines, and this index measures {metric}.*none or geometry"):
+        reranked(engine_of(drawn(), f"exact:{metric}"), np.ones(8), 5, name)
 
 
 def test_bad_input_is_named(sample, asked):
     picture, vector = asked
-    with pytest.raises(ValueError, match="no second look is called 'magic'; there are: none, expansion"):
-        second_look(sample, vector, 5, "magic")
-    with pytest.raises(ValueError, match="give the query's picture"):
-        second_look(sample, vector, 5, "keypoints")
+    with pytest.raises(ValueError, match="no re-ranker 'magic'. Choose one of: none, expansion"):
+        reranked(sample, vector, 5, "magic")
+    with pytest.raises(ValueError, match="Give the query's image"):
+        reranked(sample, vector, 5, "geometry")
     with pytest.raises(ValueError, match="a picture must be uint8"):
-        second_look(sample, vector, 5, "keypoints", picture=picture / 255)
+        reranked(sample, vector, 5, "geometry", image=picture / 255)
     with pytest.raises(RuntimeError, match="fit"):
-        second_look(Engine("hsv-histogram"), vector, 5)
+        reranked(Engine("hsv-histogram"), vector, 5)
     for name in NAMES:
         with pytest.raises(ValueError, match="k must be"):
-            second_look(sample, vector, 0, name, picture=picture)
+            reranked(sample, vector, 0, name, image=picture)
         with pytest.raises(ValueError, match="can't be excluded"):
-            second_look(sample, vector, 5, name, [10**6], picture)
+            reranked(sample, vector, 5, name, [10**6], picture)
         with pytest.raises(ValueError, match="100 numbers|must have shape"):
-            second_look(sample, np.ones(100), 5, name, picture=picture)
+            reranked(sample, np.ones(100), 5, name, image=picture)
 
 
 def test_what_a_list_shows():
-    assert NAMES == ("none", "expansion", "alpha-expansion", "k-reciprocal", "diffusion", "keypoints")
-    assert names_for("cosine") == NAMES and names_for("cosine", picture=False) == NAMES[:-1]
-    assert names_for("euclidean") == ("none", "keypoints") and names_for("manhattan", False) == ("none",)
-    for look in SECOND_LOOKS.values():
-        assert look.sentence.endswith(".") and len(look.sentence) > 30
-        assert set(look.metrics) <= set(METRIC_NAMES.values())
+    assert NAMES == ("none", "expansion", "alpha-expansion", "k-reciprocal", "diffusion", "geometry")
+    assert names_for("cosine") == NAMES
+    assert names_for("euclidean") == names_for("manhattan") == ("none", "geometry")
+    for one in RERANKERS.values():
+        assert one.summary.endswith(".") and len(one.summary.split()) > 4
+        assert set(one.metrics) <= set(METRIC_NAMES.values())
+
+
+def test_the_settings_of_the_registry_are_those_of_the_functions_behind_it():
+    behind = {
+        "alpha-expansion": alpha_query_expansion, "k-reciprocal": k_reciprocal, "diffusion": diffused,
+        "geometry": verified,
+    }  # fmt: skip
+    for name, function in behind.items():
+        parameters = inspect.signature(function).parameters
+        for setting, value in reranker(name).settings.items():
+            assert setting == "longest" or parameters[setting].default == value, (name, setting)
+    top = inspect.signature(average_query_expansion).parameters["top"].default
+    assert reranker("expansion").settings == {"top": top, "alpha": 0}

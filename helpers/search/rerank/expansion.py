@@ -13,8 +13,8 @@ protocol whose queries, and their copies, are not in the gallery.
 import numpy as np
 
 from helpers.features.vocabulary import one_thread
-from helpers.search.neighbours import STEP_BYTES, Gallery, at_least_one, check_asked, unit
 from helpers.search.ranking import PAD, Ranking, rank
+from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, at_least_one, check_asked, unit
 
 #: Queries that are compared with the answers of all of them together.
 _QUERIES = 16
@@ -25,8 +25,8 @@ def average_query_expansion(
 ) -> Ranking:
     """The answers again, by their cosine to the mean of the query and its first ``top`` answers (Chum et al. 2007).
 
-    Chum et al. take verified answers only; `helpers.search.reranking.verified` before this one does so. Parameters,
-    result and errors are those of `alpha_query_expansion`, of which this is the case of alpha 0.
+    Chum et al. take verified answers only; `helpers.search.rerank.geometry.verified` before this one does so.
+    Parameters, result and errors are those of `alpha_query_expansion`, of which this is the case of alpha 0.
 
     O. Chum et al., Total recall: automatic query expansion with a generative feature model for object retrieval,
     ICCV 2007.

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from helpers.search import diffusion, expansion, reciprocal
 from helpers.search.index import open_index
+from helpers.search.rerank import diffusion, expansion, reciprocal
 
 COUNT, QUERIES, DEPTH = 10_000, 20, 50
 WAYS = {

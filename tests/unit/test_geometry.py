@@ -7,7 +7,7 @@ from helpers.features.keypoints import extract, extract_each
 from helpers.pictures import reading, samples
 from helpers.pictures.known_items import Change
 from helpers.search.ranking import Ranking
-from helpers.search.reranking import verified
+from helpers.search.rerank.geometry import verified
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Better orders of answers that were found already: each function takes a Ranking and gives one."""
+"""Geometric verification: results that show the same thing as the query come first."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,12 +43,14 @@ def verified(
     # Falls with the former place, so that it decides among equals.
     scores = np.tile(1 - (1 + np.arange(ranking.k)) / (ranking.k + 1), (len(ranking), 1))
 
-    def pairs(row: int) -> np.ndarray:
-        return np.array([_agreeing(queries[row], _keypoints(gallery, id), ratio) for id in ranking.ids[row, :depth]])
+    def pairs(place: tuple[int, int]) -> int:
+        return _agreeing(queries[place[0]], _keypoints(gallery, ranking.ids[place]), ratio)
 
+    # Pair by pair, so that one query uses all cores, too.
+    places = list(np.ndindex(len(ranking), min(depth, ranking.k)))
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for row, counts in enumerate(pool.map(pairs, range(len(ranking)))):
-            scores[row, :depth] += counts
+        for place, count in zip(places, pool.map(pairs, places), strict=True):
+            scores[place] += count
     scores[ranking.ids == PAD] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
     return Ranking(np.take_along_axis(ranking.ids, order, axis=1), np.take_along_axis(scores, order, axis=1))

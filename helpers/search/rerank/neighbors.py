@@ -156,7 +156,7 @@ def check_cosines(ranking: Ranking, what: str) -> None:
     if off.any():
         raise ValueError(
             f"{what}: scores must be cosines, got {ranking.scores[off][0]:.4g}. Search an index of metric cosine; "
-            "`helpers.search.expansion.rescored` makes cosines of any scores"
+            "`helpers.search.rerank.expansion.rescored` makes cosines of any scores"
         )
 
 
@@ -178,5 +178,5 @@ def check_own_cosines(ranking: Ranking, rows: np.ndarray, queries: np.ndarray, g
             f"{what}: scores must be the cosines of the given vectors, but in row {row} the best score is "
             f"{ranking.scores[row, 0]:.4g} and the cosine {expected[off][0]:.4g}. Search an index of metric cosine, "
             "give the vectors that it was asked with, and the gallery's ids if they are not 0, 1, 2 …; "
-            "`helpers.search.expansion.rescored` makes cosines of any scores"
+            "`helpers.search.rerank.expansion.rescored` makes cosines of any scores"
         )

@@ -1,0 +1,180 @@
+"""Re-ranking of one query, or of several one by one, by the names of the registry.
+
+A re-ranker sees a gallery through a `SearchSpace`: a search under whatever filter holds, and the vectors and images
+behind ids. So the command line, the query picker, the web service and the notebooks run the same code. The work is
+bounded by `SHORTLIST`, whatever the size of the gallery.
+
+Vectors are those that the index keeps. If it keeps codes, re-ranking is as coarse as they are.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers.features.keypoints import extract, extract_set, shrink
+from helpers.pictures.imageset import ImageSet
+from helpers.search.exact import ExactIndex
+from helpers.search.index import check_k
+from helpers.search.ranking import PAD, Ranking
+from helpers.search.rerank.diffusion import diffused
+from helpers.search.rerank.expansion import expanded_queries, rescored
+from helpers.search.rerank.geometry import verified
+from helpers.search.rerank.reciprocal import k_reciprocal
+from helpers.search.rerank.registry import SHORTLIST, reranker
+
+if TYPE_CHECKING:
+    from helpers.search.engine import Engine
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a re-ranker may ask of a gallery.
+
+    Attributes
+    ----------
+    metric : of the index.
+    search : (vector (dim,), k) → Ranking (1, at most k), under the filter that holds for this query.
+    vectors : ids (m,) → float (m, dim). images : ids (m,) → the images.
+    """
+
+    metric: str
+    search: Callable[[np.ndarray, int], Ranking]
+    vectors: Callable[[np.ndarray], np.ndarray]
+    images: Callable[[np.ndarray], ImageSet]
+
+    @classmethod
+    def of(cls, engine: "Engine", exclude: Iterable[int | str | Path] | None = None) -> "SearchSpace":
+        """The gallery of an engine, without some of its images: ids, keys or paths."""
+        return cls(
+            engine.index.metric,
+            lambda vector, k: engine.query_vector(vector, k, exclude).ranking,
+            lambda ids: engine.index.vectors(ids),
+            lambda ids: engine.gallery.subset(ids),
+        )
+
+
+def rerank(
+    space: SearchSpace, vector: np.ndarray, k: int = 10, name: str = "none", image: np.ndarray | None = None
+) -> Ranking:
+    """The ``k`` best results of a query, re-ranked.
+
+    If the query, or a copy of it, is in the gallery, exclude it (`SearchSpace.of`): otherwise every re-ranker but
+    ``none`` would count it among the neighbors of its own results.
+
+    Parameters
+    ----------
+    vector : float (dim,), the query's feature vector.
+    name : one of `NAMES`.
+    image : uint8 (height, width, 3) RGB, the query; only ``geometry`` uses it.
+
+    Returns
+    -------
+    Ranking (1, k), padded where there are fewer results. Scores are the index's own for none, cosines for the two
+    expansions, negated distances for k-reciprocal, what arrives for diffusion, and agreeing pairs of keypoints for
+    geometry. Behind the shortlist they fall by one from place to place.
+
+    Raises
+    ------
+    RuntimeError : the engine is not fitted.
+    ValueError : an unknown name, a metric that the re-ranker can't follow, geometry without an image, k < 1, or a bad
+        vector.
+    """
+    k, chosen = check_k(k), reranker(name)
+    chosen.check(space.metric, image is not None)
+    vector = np.asarray(vector)
+    if name not in _REORDERINGS:
+        if name != "none":
+            vector = _expanded(space, vector, **chosen.settings)
+        return _padded(space.search(vector, k), k)
+    found = space.search(vector, max(k, SHORTLIST))
+    shortlist = found.head(SHORTLIST)
+    if shortlist.k:
+        shortlist = _REORDERINGS[name](space, shortlist, vector, image, **chosen.settings)
+    return _padded(_followed(shortlist, found.ids[0, SHORTLIST:]), k)
+
+
+def rerank_each(
+    space: SearchSpace,
+    vectors: np.ndarray,
+    k: int = 10,
+    name: str = "none",
+    images: Iterable[np.ndarray] | None = None,
+) -> Ranking:
+    """`rerank` of several queries, float (q, dim), one by one: Ranking (q, k) whose rows are those of single queries.
+
+    images : the queries' pixels, one a vector; read one at a time if this is a generator.
+    """
+    images = [None] * len(vectors) if images is None else images
+    rows = [rerank(space, vector, k, name, image) for vector, image in zip(vectors, images, strict=True)]
+    if not rows:
+        return Ranking(np.empty((0, k), np.int64), np.empty((0, k)))
+    return Ranking(np.concatenate([row.ids for row in rows]), np.concatenate([row.scores for row in rows]))
+
+
+def _expanded(space: SearchSpace, vector: np.ndarray, top: int, alpha: float) -> np.ndarray:
+    """The query mixed with its first results. The next search with it finds results that the first one did not."""
+    first = space.search(vector, top)
+    if not first.k:
+        return vector
+    ids = first.ids[0]
+    return expanded_queries(first, vector[None], space.vectors(ids), top, alpha, ids)[0]
+
+
+def _by_reciprocal_neighbors(space, shortlist, vector, _, k1: int, **settings) -> Ranking:
+    ids = shortlist.ids[0]
+    exact, vectors, near = _neighborhood(space, shortlist, vector, k1)
+    return k_reciprocal(exact, vector[None], vectors, near, k1, **settings, ids=ids)
+
+
+def _by_diffusion(space, shortlist, vector, _, k: int, **settings) -> Ranking:
+    exact, _, near = _neighborhood(space, shortlist, vector, k)
+    return diffused(exact, near, k=k, **settings, ids=shortlist.ids[0])
+
+
+def _neighborhood(
+    space: SearchSpace, shortlist: Ranking, vector: np.ndarray, k: int
+) -> tuple[Ranking, np.ndarray, Ranking]:
+    """The shortlist by exact cosines, its vectors in the former order, and the ``k`` nearest others of each."""
+    ids = shortlist.ids[0]
+    vectors = space.vectors(ids)
+    # An index that compresses has approximate scores. These are the cosines of the vectors that it gives back.
+    exact = rescored(shortlist, vector[None], vectors, ids)
+    near = ExactIndex("cosine").add(vectors, ids).search(vectors, min(k + 1, len(ids)))
+    return exact, vectors, near
+
+
+def _by_geometry(space, shortlist, _, image: np.ndarray, depth: int, ratio: float, longest: int) -> Ranking:
+    ids = shortlist.ids[0, :depth]
+    # Files that can't be read any more have no keypoints, after a warning. Keypoints are kept on disk by content.
+    gallery = extract_set(space.images(ids), longest=longest, progress=False)
+    query = extract(shrink(image, longest))
+    return verified(shortlist, [query], dict(zip(ids.tolist(), gallery, strict=True)), depth, ratio)
+
+
+#: Name → what puts a shortlist (1, m) into another order.
+_REORDERINGS = {
+    "k-reciprocal": _by_reciprocal_neighbors,
+    "diffusion": _by_diffusion,
+    "geometry": _by_geometry,
+}
+
+
+def _followed(shortlist: Ranking, rest: np.ndarray) -> Ranking:
+    """A shortlist (1, m), and behind it further ids (r,) in their order."""
+    if not len(rest):
+        return shortlist
+    # In float64, where a step of one never vanishes.
+    scores = shortlist.scores[0, -1].astype(np.float64) - np.arange(1, len(rest) + 1)
+    return Ranking(np.append(shortlist.ids, rest[None], axis=1), np.append(shortlist.scores, scores[None], axis=1))
+
+
+def _padded(ranking: Ranking, k: int) -> Ranking:
+    """The first ``k`` of a ranking, -1 behind them where there are fewer."""
+    ranking = ranking.head(k)
+    short = ((0, 0), (0, k - ranking.k))
+    return Ranking(
+        np.pad(ranking.ids, short, constant_values=PAD), np.pad(ranking.scores, short, constant_values=-np.inf)
+    )
