@@ -17,9 +17,9 @@ import numpy as np
 
 from helpers.features.keypoints import extract, extract_set
 from helpers.pictures.reading import resize
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.diffusion import diffused
 from helpers.search.engine import Engine
-from helpers.search.exact import ExactIndex
 from helpers.search.expansion import expanded_queries, rescored
 from helpers.search.index import check_k
 from helpers.search.ranking import PAD, Ranking

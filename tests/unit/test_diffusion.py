@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.search import diffusion
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.diffusion import diffused, neighbour_graph
-from helpers.search.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 
 

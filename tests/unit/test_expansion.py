@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers.evaluation import protocol as protocols
 from helpers.pictures import samples
 from helpers.search import expansion
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.expansion import (
     alpha_query_expansion,
     augmented,

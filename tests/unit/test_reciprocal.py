@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.search import reciprocal
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.reciprocal import k_reciprocal, k_reciprocal_descriptions
 
