@@ -13,8 +13,8 @@ from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
 from helpers.pictures.imageset import NO_CLASS, ImageSet
 from helpers.pictures.reading import UnreadablePicture, read_picture
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
-from helpers.search.exact import ExactIndex
 from helpers.search.index import Index
 from helpers.search.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking, best_first

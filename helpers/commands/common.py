@@ -163,8 +163,8 @@ def _unavailable() -> tuple[type[Exception], ...]:
     from helpers.networks.weights import WeightsUnavailable
     from helpers.paths import NotInCheckout
     from helpers.pictures.download import DownloadError
+    from helpers.search.backends.remote import ServerRefused, ServerUnavailable
     from helpers.search.index import UnsupportedByIndex
-    from helpers.search.remote import ServerRefused, ServerUnavailable
 
     return (
         WeightsUnavailable,

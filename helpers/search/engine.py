@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
+from helpers.search.backends.remote import Payload
 from helpers.search.index import (
     Index,
     IndexFileError,
@@ -26,7 +27,6 @@ from helpers.search.journal import NAME as JOURNAL
 from helpers.search.journal import Change, Journal
 from helpers.search.overlay import Overlay
 from helpers.search.ranking import PAD, Ranking
-from helpers.search.remote import Payload
 
 if TYPE_CHECKING:
     from helpers.features.extractor import Describer

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import Index, UnsupportedByIndex, open_index
 from helpers.search.ranking import PAD, best_first
 

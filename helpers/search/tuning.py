@@ -195,8 +195,8 @@ def tune(
     misses recall or time.
 
     Recall depends on the vectors and ``seed`` alone for indexes that are built alike every time; graphs that several
-    processors build are not quite (`helpers.search.usearch`). Time depends on what else the computer does: where two
-    are nearly as fast, now one is chosen and now the other.
+    processors build are not quite (`helpers.search.backends.usearch_backend`). Time depends on what else the computer
+    does: where two are nearly as fast, now one is chosen and now the other.
 
     Parameters
     ----------

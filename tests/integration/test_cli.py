@@ -45,9 +45,9 @@ from helpers.networks import weights
 from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
 from helpers.search import engine as engine_module
+from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
-from helpers.search.remote import ServerUnavailable
 from helpers.search.rerank import NAMES
 
 COMMANDS = (
@@ -685,7 +685,7 @@ def test_every_describer_is_listed(run):
 def test_every_index_is_listed_and_opens(run, monkeypatch):
     names = [entry["name"] for entry in json.loads(run("indexes", "--json")[1])]
     assert {name.partition(":")[0] for name in names} == set(BACKENDS)
-    from helpers.search.faiss import KINDS
+    from helpers.search.backends.faiss_backend import KINDS
 
     assert {name.partition(":")[2] for name in names if name.startswith("faiss")} == set(KINDS)
     for name in names:

@@ -16,10 +16,17 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.search import remote
+from helpers.search.backends import remote
+from helpers.search.backends.remote import (
+    PartlyIndexed,
+    PartlyRemoved,
+    Patience,
+    Payload,
+    ServerRefused,
+    ServerUnavailable,
+)
 from helpers.search.index import IndexFileError, load_index, open_index
 from helpers.search.ranking import PAD
-from helpers.search.remote import PartlyIndexed, PartlyRemoved, Patience, Payload, ServerRefused, ServerUnavailable
 
 
 def random_vectors(n, dim, seed=0):

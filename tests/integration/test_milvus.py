@@ -28,12 +28,12 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 from helpers import paths
 from helpers.pictures.imageset import from_folder
 from helpers.pictures.reading import read_picture
-from helpers.search import remote
+from helpers.search.backends import remote
+from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
+from helpers.search.backends.remote import PartlyIndexed, Patience, Payload, ServerRefused, ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
-from helpers.search.milvus import KINDS, MilvusIndex
 from helpers.search.ranking import PAD
-from helpers.search.remote import PartlyIndexed, Patience, Payload, ServerRefused, ServerUnavailable
 
 
 def random_vectors(n, dim, seed=0):
@@ -214,7 +214,7 @@ def test_payloads_are_kept_beside_the_vectors(opened):
 def test_parts_pages_and_batches_change_nothing(opened, monkeypatch):
     vectors = random_vectors(130, 4)
     monkeypatch.setattr(MilvusIndex, "page", 40)
-    monkeypatch.setattr("helpers.search.milvus._QUERIES", 7)
+    monkeypatch.setattr("helpers.search.backends.milvus_backend._QUERIES", 7)
     index = opened()
     index.chunk_rows = 33
     index.add(vectors, np.arange(130)[::-1])
@@ -302,7 +302,7 @@ ADD = """
 import sys
 import numpy as np
 from helpers.search.index import open_index
-from helpers.search.remote import Payload
+from helpers.search.backends.remote import Payload
 index = open_index("milvus:" + sys.argv[1])
 index.chunk_rows = 50
 vectors = np.random.default_rng(0).standard_normal((20_000, 8)).astype(np.float32)

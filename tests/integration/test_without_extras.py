@@ -27,6 +27,7 @@ def test_the_library_starts_without_any_extra():
     assert done.returncode == 0, done.stderr
     outside_app = [module for module in done.stdout.split() if not module.startswith("helpers.app")]
     assert outside_app == [
-        "helpers.search.annoy", "helpers.search.elastic", "helpers.search.milvus", "helpers.show.full_profile",
-        "helpers.show.lesson", "helpers.show.picker_view", "helpers.show.readme", "helpers.show.tables",
+        "helpers.search.backends.annoy_backend", "helpers.search.backends.elasticsearch_backend",
+        "helpers.search.backends.milvus_backend", "helpers.show.full_profile", "helpers.show.lesson",
+        "helpers.show.picker_view", "helpers.show.readme", "helpers.show.tables",
     ]  # fmt: skip

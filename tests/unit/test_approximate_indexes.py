@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
-from helpers.search import faiss as faiss_module
+from helpers.search.backends import faiss_backend as faiss_module
 from helpers.search.index import IndexFileError, UnsupportedByIndex, load_index, open_index
 from helpers.search.ranking import PAD
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import diffusion
 from helpers.search.rerank.diffusion import diffused, neighbour_graph

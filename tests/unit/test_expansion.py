@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.evaluation import builders, runner
 from helpers.pictures import samples
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import expansion
 from helpers.search.rerank.expansion import (

@@ -57,9 +57,8 @@ def test_a_command_names_the_extra_that_it_needs(arguments, extra, monkeypatch, 
     Image.new("RGB", (8, 8)).save("image.png")
     for module in list(sys.modules):
         # As in a fresh process.
-        if module.startswith(
-            ("helpers.app", "helpers.search.annoy", "helpers.search.milvus", "helpers.search.elastic")
-        ):
+        backend = module.startswith("helpers.search.backends.") and extra in module
+        if backend or module.startswith("helpers.app"):
             monkeypatch.delitem(sys.modules, module)
     for module in extras.EXTRAS[extra].packages:
         monkeypatch.setitem(sys.modules, module, None)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.features.registry import open_extractor
 from helpers.pictures import samples
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.rerank.feedback import refined, rocchio
 
 

@@ -112,7 +112,7 @@ def test_only_paths_reads_the_environment(path):
 def test_the_test_notices():
     assert upward("helpers.pictures.reading", "def f():\n    from helpers.search import index") == ["helpers.search"]
     assert upward("helpers.pictures.reading", "from helpers import evaluation") == ["helpers.evaluation"]
-    assert upward("helpers.search.exact", "from helpers.search import index\nfrom helpers import paths") == []
+    assert upward("helpers.search.backends.exact", "from helpers.search import index\nfrom helpers import paths") == []
     assert upward("helpers.networks.zoo", "import helpers.features.store") == ["helpers.features.store"]
     assert upward("helpers.features.deep", "from helpers.networks import zoo\nimport numpy") == []
     for reading in ("os.environ['HOME']", "os.environ.pop('HOME')", "os.getenv('HOME')", "'HOME' in os.environ"):

@@ -28,11 +28,11 @@ ABOUT_A_LIBRARY = {
     "helpers.networks.callbacks",  # Keras callbacks
     "helpers.networks.losses",  # Keras layers and losses
     "helpers.pictures.augmentation",  # Keras layers
-    "helpers.search.elastic",
-    "helpers.search.faiss",
-    "helpers.search.milvus",
-    "helpers.search.sklearn",
-    "helpers.search.usearch",
+    "helpers.search.backends.elasticsearch_backend",
+    "helpers.search.backends.faiss_backend",
+    "helpers.search.backends.milvus_backend",
+    "helpers.search.backends.sklearn_backend",
+    "helpers.search.backends.usearch_backend",
 }
 
 

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from helpers.search import exact
-from helpers.search import index as index_module
-from helpers.search.exact import ExactIndex
-from helpers.search.index import BACKENDS, IndexFileError, load_index, open_index
+from helpers.search.backends import exact
+from helpers.search.backends.exact import ExactIndex
+from helpers.search.backends.sklearn_backend import SklearnIndex
+from helpers.search.index import BACKENDS, IndexFileError, load_index, open_index, storage
 from helpers.search.ranking import PAD
-from helpers.search.sklearn import SklearnIndex
 
 METRICS = ("cosine", "euclidean", "manhattan")
 SPECS = [f"{scheme}:{metric}" for scheme in ("exact", "sklearn") for metric in METRICS]
@@ -89,7 +88,7 @@ def test_a_wrong_name_is_answered_by_what_exists(spec, message):
 
 
 def test_a_new_backend_is_one_line(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "other", "helpers.search.exact:ExactIndex")
+    monkeypatch.setitem(BACKENDS, "other", "helpers.search.backends.exact:ExactIndex")
     assert isinstance(open_index("other:cosine"), ExactIndex)
 
 
@@ -535,7 +534,7 @@ def reference(content, path):
 
 
 def test_another_version_is_refused(saved, monkeypatch):
-    monkeypatch.setattr(index_module, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(storage, "FORMAT_VERSION", 99)
     with pytest.raises(IndexFileError, match="format version 1; this library reads 99"):
         load_index(saved)
 

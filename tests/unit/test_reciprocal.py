@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import reciprocal
 from helpers.search.rerank.reciprocal import k_reciprocal, k_reciprocal_descriptions

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.search.remote import PartlyIndexed, PartlyRemoved, Patience, Payload, chunks, parse_place
+from helpers.search.backends.remote import PartlyIndexed, PartlyRemoved, Patience, Payload, chunks, parse_place
 
 
 @given(sizes=st.lists(st.integers(0, 50), max_size=60), most_bytes=st.integers(1, 120), most_rows=st.integers(1, 9))

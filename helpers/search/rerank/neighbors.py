@@ -118,8 +118,8 @@ def at_least_one(**numbers: int) -> None:
 def unit(vectors: np.ndarray) -> np.ndarray:
     """float64 (n, d): vectors brought to length one, on a grid; zero stays zero.
 
-    As in `helpers.search.exact`: components are rounded to multiples of 2⁻²⁶, which turns a vector by about 1e-8.
-    A sum of products of two such vectors fits the 53 bits of a float64 whatever its order, so equal pictures get
+    As in `helpers.search.backends.exact`: components are rounded to multiples of 2⁻²⁶, which turns a vector by about
+    1e-8. A sum of products of two such vectors fits the 53 bits of a float64 whatever its order, so equal pictures get
     equal cosines however the work is cut up.
 
     Raises

@@ -16,7 +16,7 @@ import numpy as np
 
 from helpers.features.keypoints import extract, extract_set, shrink
 from helpers.pictures.imageset import ImageSet
-from helpers.search.exact import ExactIndex
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import check_k
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank.diffusion import diffused

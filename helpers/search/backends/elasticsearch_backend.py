@@ -9,9 +9,9 @@ import numpy as np
 import urllib3
 
 from helpers import extras
+from helpers.search.backends.remote import Payload, Rejected, RemoteIndex, ServerRefused, TryAgain, key_for, parse_place
 from helpers.search.index import check_count
 from helpers.search.ranking import PAD, best_first
-from helpers.search.remote import Payload, Rejected, RemoteIndex, ServerRefused, TryAgain, key_for, parse_place
 
 with extras.importing("elasticsearch"):
     import elastic_transport

@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.search.index import IndexFileError, check_count
-from helpers.search.ranking import PAD, best_first
-from helpers.search.remote import (
+from helpers.search.backends.remote import (
     NAME_BYTES,
     PATH_BYTES,
     Payload,
@@ -25,6 +23,8 @@ from helpers.search.remote import (
     key_for,
     parse_place,
 )
+from helpers.search.index import IndexFileError, check_count
+from helpers.search.ranking import PAD, best_first
 
 with extras.importing("milvus"):
     import grpc

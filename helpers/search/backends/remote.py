@@ -156,10 +156,10 @@ class _Changes:
     def __init__(self):
         self._lock = threading.RLock()
 
-    def together(self) -> contextlib.AbstractContextManager:
+    def read(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
-    def alone(self) -> contextlib.AbstractContextManager:
+    def write(self) -> contextlib.AbstractContextManager:
         return self._lock
 
 
@@ -260,7 +260,7 @@ class RemoteIndex(Index):
         self.place, self.address = place, place
         self.timeout = 30.0 if timeout is None else timeout
         self.patience = Patience()
-        self._gate = _Changes()
+        self._lock = _Changes()
         self._doubtful = _NONE
         self._offered: dict[int, Payload] = {}
 
@@ -285,7 +285,7 @@ class RemoteIndex(Index):
         ServerUnavailable : it is away, too slow or too busy.
         ValueError : it holds something else under this name than the spec says.
         """
-        with self._gate.alone():
+        with self._lock.write():
             dim = self._ask(self._inspect)
             pages = [_NONE] if dim is None else [_NONE, *self._pages()]
             self.dim, self._ids, self._doubtful = dim, np.unique(np.concatenate(pages)), _NONE
@@ -305,7 +305,7 @@ class RemoteIndex(Index):
         PartlyIndexed : some are in; add those again that are missing.
         ServerUnavailable, ServerRefused : none is in.
         """
-        with self._gate.alone():
+        with self._lock.write():
             self._settle()
             count = len(vectors)
             if payload is not None:
@@ -330,9 +330,9 @@ class RemoteIndex(Index):
         self._settle()
         return super().remove(ids)
 
-    def search(self, vectors, k=10):
+    def search(self, vectors, k=10, *, allowed=None, excluded=None):
         self._settle()
-        return super().search(vectors, k)
+        return super().search(vectors, k, allowed=allowed, excluded=excluded)
 
     def save(self, path):
         self._settle()
@@ -436,7 +436,7 @@ class RemoteIndex(Index):
     def _settle(self) -> None:
         """Ask about what was left in doubt by an error."""
         if len(self._doubtful):
-            with self._gate.alone():
+            with self._lock.write():
                 self._take_in(self._ask(lambda: self._present(self._doubtful)))
                 self._doubtful = _NONE
 

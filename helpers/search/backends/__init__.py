@@ -1,0 +1,1 @@
+"""Backends: one index class for each library or server."""
