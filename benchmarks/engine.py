@@ -19,9 +19,9 @@ from statistics import median
 from unittest import mock
 
 import numpy as np
-from helpers.features.describer import describer
 
 from benchmarks.inputs import conditions, real_pictures
+from helpers.features.registry import open_extractor
 from helpers.pictures.reading import read_picture
 from helpers.search.growing import grow
 from helpers.search.index import open_index
@@ -47,7 +47,7 @@ def main() -> None:
 def rerank(options: argparse.Namespace) -> None:
     """Print one line a re-ranker."""
     photos = real_pictures(options.photos + options.queries)
-    vectors = describer("resnet50").describe(photos)
+    vectors = open_extractor("resnet50").describe(photos)
     asked = np.linspace(0, len(photos) - 1, options.queries).astype(int)
     gallery = np.setdiff1d(np.arange(len(photos)), asked)
     synthetic = grow(vectors[gallery], options.count)
