@@ -902,6 +902,22 @@ def test_metrics_count_routes_not_addresses(client):
     assert number(client, "lookalike_pictures") == 50
 
 
+def test_the_socket_of_several_workers_sends_at_once(monkeypatch):
+    """Else each answer takes 40 ms longer: accepted connections inherit the option from this socket."""
+    options = []
+
+    class Workers:
+        def __init__(self, config, sockets):
+            options.extend(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+
+        def run(self):
+            pass
+
+    monkeypatch.setattr(server, "Multiprocess", Workers)
+    server._run_workers(uvicorn.Config("helpers.app.server:from_environment", port=0, workers=2, log_level="error"))
+    assert len(options) == 1 and options[0]
+
+
 def test_settings_reach_workers_without_the_key(folder, monkeypatch):
     chosen = Settings(folder=folder, api_key="secret", queue=7, hosts=["Me.example"])
     assert "secret" not in chosen.to_json() and "secret" not in repr(chosen)
