@@ -165,6 +165,13 @@ def test_every_kind_of_picture_is_taken_whatever_it_is_called(client, engine, ki
     assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
 
 
+def test_a_progressive_jpeg_is_taken(client, engine):
+    picture = encoded(read_picture(engine.gallery.paths[3]), "JPEG", progressive=True)
+    assert picture.count(b"\xff\xda") > 5
+    answer = client.post("/api/search", files=upload(picture), params={"k": 3})
+    assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
+
+
 def test_a_crop_is_of_the_upright_picture(client, engine):
     pixels = read_picture(engine.gallery.paths[3])
     height, width = pixels.shape[:2]
