@@ -48,7 +48,7 @@ EXTRAS = {
     "serve": Extra(
         "The service (`lookalike serve`)",
         _named(
-            "fastapi", "h11", "psutil", "pydantic", "starlette", "uvicorn",
+            "fastapi", "psutil", "pydantic", "starlette", "uvicorn",
             prometheus_client="prometheus-client", python_multipart="python-multipart",
         ),
     ),

@@ -32,7 +32,7 @@ class ServiceBeside:
     folder : of an engine.
     workers : processes that share it.
     key : what changes ask for; None leaves them open to this computer.
-    options : further ones, as on the command line, such as ``("--url-host", "example.org")``.
+    options : further ones, as on the command line, such as ``("--allow-host", "images.example")``.
     patience : seconds until it has to be ready.
 
     Attributes

@@ -69,9 +69,7 @@ _WORDS = {
     422: "a parameter is missing or can't be",
     429: "too many requests wait already",
     500: "an error of the service itself; its log has the number that the answer names",
-    502: "the host of the picture's address failed",
     503: "not ready yet, or too slow at the moment",
-    504: "the host of the picture's address took too long",
 }
 _WAITING = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 

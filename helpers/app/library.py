@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from helpers.app import uploads
-from helpers.app.content import Seen
 from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
 from helpers.pictures.imageset import NO_CLASS, ImageSet
@@ -169,14 +168,16 @@ class Library:
             raise gone
         return real
 
-    def add(self, content: bytes, seen: Seen, vector: np.ndarray, class_name: str | None) -> Entry:
+    def add(self, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None) -> Entry:
         """Put a picture in for good: when this returns, neither a kill nor a power cut loses it.
+
+        content, suffix : as `uploads.reencode` gives them. vector : float32 (dim,), of the picture as it was uploaded.
 
         Raises
         ------
         OSError : it can't be written; nothing was added.
         """
-        path = uploads.keep(self.folder, content, seen)
+        path = uploads.keep(self.folder, content, suffix)
         try:
             (id,) = self._live.add_described([path], vector[None], [class_name])
         except (OSError, ValueError):

@@ -1,6 +1,8 @@
 """Routes: every address of the service, what it takes and what it answers."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +10,7 @@ from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Se
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 
-from helpers.app import access, thumbnails
+from helpers.app import access
 from helpers.app.errors import Late, Refused, declared
 from helpers.app.interface import as_page
 from helpers.app.metrics import CONTENT_TYPE
@@ -29,18 +31,22 @@ from helpers.app.schemas import (
     PicturesOut,
     RerankerName,
     SearchOut,
-    UrlQuery,
     VectorQuery,
     from_text,
 )
-from helpers.app.settings import MAX_K
+from helpers.app.settings import MAX_K, THUMBNAIL_SIDES
 from helpers.app.uploads import Crop
+from helpers.pictures import thumbnails
+from helpers.pictures.reading import UnreadablePicture
 
 if TYPE_CHECKING:
     from helpers.app.service import Service
 
 #: The page for people and its files.
 PAGE = FilePath(__file__).parent / "page"
+
+#: Longest side in pixels of an image that is shown large.
+_LARGE = 2048
 
 #: How long a browser may show a thumbnail without asking again, in seconds.
 _FRESH = 300
@@ -71,7 +77,7 @@ async def _crop(
 
 
 def searching(service: "Service") -> APIRouter:
-    """Four ways to ask, one kind of answer."""
+    """Three ways to search, one kind of answer."""
     router = APIRouter(prefix="/api/search", tags=["search"])
 
     @router.post("", response_model=SearchOut, responses=declared(404, 415, 422))
@@ -86,13 +92,6 @@ def searching(service: "Service") -> APIRouter:
     ):
         """Search by a picture that is sent, or by a part of it."""
         return await service.search(request, await picture.read(), crop, k, offset, class_name, rerank)
-
-    @router.post("/url", response_model=SearchOut, responses=declared(404, 415, 422, 502, 504))
-    async def search_by_url(request: Request, query: UrlQuery):
-        """Search by a picture on the web; on the configured hosts alone."""
-        content = await service.fetch(query.url)
-        crop = None if query.crop is None else query.crop.crop()
-        return await service.search(request, content, crop, query.k, query.offset, query.class_name)
 
     @router.post("/vector", response_model=SearchOut, responses=declared(404, 422))
     async def search_by_vector(query: VectorQuery):
@@ -170,29 +169,35 @@ def pictures(service: "Service") -> APIRouter:
         side: Annotated[int, Query(ge=32, le=512, description="longest side; may be rounded up")] = 256,
     ):
         """A small JPEG of a picture."""
-        side = thumbnails.nearest_side(side)
-        path, tag = await service.pictures(_tagged, service, id, side)
-        return await _picture(request, service, tag, service.thumbnails.get, path, side, tag)
+        side = next(each for each in THUMBNAIL_SIDES if each >= side)
+        return await _jpeg(request, service, id, side, thumbnails.get)
 
     @router.get("/{id}/file", response_class=Response, responses={200: _JPEG, 304: _UNCHANGED} | declared(404, 422))
     async def get_file(request: Request, id: _PictureId):
         """A picture to look at: upright, as JPEG, at most 2048 pixels wide and high."""
-        path, tag = await service.pictures(_tagged, service, id, thumbnails.LARGE)
-        return await _picture(request, service, tag, thumbnails.jpeg, path, thumbnails.LARGE, 90)
+        return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
 
     return router
 
 
-def _tagged(service: "Service", id: int, side: int) -> tuple[FilePath, str]:
+def _tagged(service: "Service", id: int, longest: int) -> tuple[FilePath, str]:
     path = service.library.path(id)
-    return path, service.thumbnails.tag(path, side)
+    return path, thumbnails.tag(path, longest)
 
 
-async def _picture(request: Request, service: "Service", tag: str, make, *arguments) -> Response:
-    headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={_FRESH}"}
-    if f'"{tag}"' in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(await service.pictures(make, *arguments), media_type="image/jpeg", headers=headers)
+async def _jpeg(
+    request: Request, service: "Service", id: int, longest: int, make: Callable[[FilePath, int], bytes]
+) -> Response:
+    """What ``make`` gives for an image's file, or 304 if the browser has it."""
+    try:
+        path, tag = await service.pictures(_tagged, service, id, longest)
+        headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={_FRESH}"}
+        if f'"{tag}"' in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        content = await service.pictures(make, path, longest)
+    except UnreadablePicture as error:
+        raise Refused(404, "The picture's file is not there any more, or can't be read.") from error
+    return Response(content, media_type="image/jpeg", headers=headers)
 
 
 def about(service: "Service") -> APIRouter:
@@ -218,7 +223,6 @@ def about(service: "Service") -> APIRouter:
             classes=classes,
             max_k=MAX_K,
             changes=settings.changes,
-            url_hosts=[str(host) for host in service.fetch.hosts],
             limits=LimitsOut(body_bytes=settings.max_body, pixels=settings.max_pixels),
         )
 

@@ -51,16 +51,6 @@ class CropIn(_Strict):
         return Crop(self.left, self.top, self.width, self.height)
 
 
-class UrlQuery(_Strict):
-    """Search by a picture on the web."""
-
-    url: str = Field(min_length=8, max_length=2000, description="of a picture on one of the configured hosts")
-    k: K = 20
-    offset: Offset = 0
-    class_name: ClassName | None = None
-    crop: CropIn | None = None
-
-
 class VectorQuery(_Strict):
     """Search on by what an earlier search was made with."""
 
@@ -152,7 +142,6 @@ class InfoOut(BaseModel):
     changes: Literal["open", "key", "off"] = Field(
         description="who may add and remove pictures: everybody, those who have the key, or nobody"
     )
-    url_hosts: list[str]
     limits: LimitsOut
 
 

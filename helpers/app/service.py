@@ -10,28 +10,28 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 
-from helpers.app import errors, routes
+from helpers.app import errors, routes, uploads
 from helpers.app.content import Seen
 from helpers.app.describing import Describing
 from helpers.app.errors import Late, Refused
-from helpers.app.fetching import Fetcher
 from helpers.app.guard import Guard
 from helpers.app.library import Entry, Library
 from helpers.app.metrics import Metrics
 from helpers.app.schemas import SearchOut
-from helpers.app.settings import Settings
+from helpers.app.settings import THUMBNAIL_SIDES, Settings
 from helpers.app.threads import Threads
-from helpers.app.thumbnails import SIDES, Thumbnails
 from helpers.app.uploads import Crop
 from helpers.app.watching import while_connected
+from helpers.pictures import thumbnails
+from helpers.pictures.reading import UnreadablePicture
 from helpers.search.live import LiveEngine
 from helpers.search.rerank import RERANKERS
 
 log = logging.getLogger("lookalike.service")
 
 _DESCRIPTION = """
-Finds the pictures of a gallery that look most like a given one: by upload, by a picture of the gallery, by an address
-on a configured host, or by the vector of an earlier search; page by page, and by class.
+Finds the pictures of a gallery that look most like a given one: by upload, by a picture of the gallery, or by the
+vector of an earlier search; page by page, and by class.
 
 Errors are a status and a sentence. `429` and `503` come with `Retry-After`.
 """
@@ -45,12 +45,10 @@ class Service:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.fetch = Fetcher(settings)
         self._live = LiveEngine.open(settings.folder, root=settings.root)
         self.library = Library(self._live)
         self.metrics = Metrics(lambda: len(self.library), lambda: len(self._describing))
         self._describing = Describing(self.library.describer, settings, self.metrics.batches.observe)
-        self.thumbnails = Thumbnails()
         # Apart from each other, so that a flood of one kind of request does not hold up the others.
         self.searches = Threads("search", 4, 8 * settings.queue)
         self.pictures = Threads("picture", 2, 8 * settings.queue)
@@ -92,7 +90,7 @@ class Service:
         class_name: str | None,
         reranker: str = "none",
     ) -> SearchOut:
-        """The answers to a picture that was sent or fetched."""
+        """The answers to a picture that was sent."""
         start = time.perf_counter()
         vector, seen = await self.describe(request, content, crop)
         image = None
@@ -117,7 +115,9 @@ class Service:
     async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:
         """Describe a picture and put it in for good; once it is described, the client's going changes nothing."""
         vector, seen = await self.describe(request, content)
-        return await self.changes(self.library.add, content, seen, vector, class_name)
+        # Only what was encoded here is stored and sent to others.
+        content, suffix = await self.pictures(uploads.reencode, content, seen)
+        return await self.changes(self.library.add, content, suffix, vector, class_name)
 
     async def remove(self, id: int) -> None:
         """Take a picture out for good, and what was made of it."""
@@ -126,11 +126,11 @@ class Service:
     def _remove(self, id: int) -> None:
         tags = []
         # Before its file goes. One that has gone already leaves nothing to go by.
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(Refused, UnreadablePicture):
             path = self.library.path(id)
-            tags = [self.thumbnails.tag(path, side) for side in SIDES]
+            tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
         self.library.remove(id)
-        self.thumbnails.forget(tags)
+        thumbnails.forget(tags)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -140,7 +140,6 @@ def create_app(settings: Settings) -> FastAPI:
     ------
     EngineFolderError, IndexFileError : the folder holds no engine that can be opened.
     WeightsUnavailable : its describer needs weights that can't be had.
-    ValueError : a configured host is none.
     """
     service = Service(settings)
 

@@ -11,6 +11,9 @@ from typing import Self
 #: Answers that one request may ask for.
 MAX_K = 100
 
+#: Longest sides of thumbnails in pixels. With any side allowed, a client could fill the cache.
+THUMBNAIL_SIDES = (64, 128, 256, 512)
+
 #: Answers that can be reached by asking further and further.
 MAX_DEPTH = 10_000
 
@@ -27,8 +30,6 @@ class Settings:
     hosts : names that it is called by, as in ``Host`` headers, such as behind a proxy; beside this computer's own it
         then answers to no others.
     api_key : what changes of the index ask for; not part of `to_json`, which others may read.
-    url_hosts : where pictures may be fetched from: ``name`` or ``name:port``; ``+private`` behind it allows addresses
-        that are not public.
     max_body : bytes of a request.
     max_pixels : of a picture.
     queue : requests that wait to be described; one more is sent away with 429.
@@ -36,7 +37,6 @@ class Settings:
     batch_seconds : how long a batch that is not full waits for more.
     request_seconds : how long a picture may wait to be described.
     body_seconds, idle_seconds : how long a body may take to come in, and may stand still meanwhile.
-    fetch_seconds : how long a configured host may take.
     decoders : threads that decode.
 
     Raises
@@ -50,7 +50,6 @@ class Settings:
     port: int = 8000
     hosts: tuple[str, ...] = ()
     api_key: str | None = dataclasses.field(default=None, repr=False)
-    url_hosts: tuple[str, ...] = ()
     max_body: int = 20 * 2**20
     max_pixels: int = 50_000_000
     queue: int = 64
@@ -59,14 +58,12 @@ class Settings:
     request_seconds: float = 30.0
     body_seconds: float = 60.0
     idle_seconds: float = 10.0
-    fetch_seconds: float = 10.0
     decoders: int = dataclasses.field(default_factory=lambda: max(2, min(4, os.cpu_count() or 2)))
 
     def __post_init__(self):
         object.__setattr__(self, "folder", Path(self.folder))
         object.__setattr__(self, "root", None if self.root is None else Path(self.root))
         object.__setattr__(self, "hosts", tuple(name.lower() for name in self.hosts))
-        object.__setattr__(self, "url_hosts", tuple(self.url_hosts))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value > (-1 if field.name == "port" else 0):

@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from helpers.app.content import Seen
 from helpers.app.errors import Refused
@@ -49,8 +51,27 @@ def decode(content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
     return pixels if crop is None else crop.of(pixels)
 
 
-def keep(folder: Path, content: bytes, seen: Seen) -> Path:
-    """Write a picture into an engine's folder; when this returns, it is on the disk.
+def reencode(content: bytes, seen: Seen) -> tuple[bytes, str]:
+    """A fresh file of the decoded, upright pixels, and its suffix.
+
+    A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
+    average; every other format becomes a PNG with exactly the same pixels. Everything else in the file is dropped.
+
+    Raises
+    ------
+    Refused : see `decode`.
+    """
+    image, written = Image.fromarray(decode(content, seen)), io.BytesIO()
+    if seen.format == "JPEG":
+        image.save(written, "JPEG", quality=95, subsampling=0)
+        return written.getvalue(), ".jpg"
+    # A higher level takes more than twice as long for a large image.
+    image.save(written, "PNG", compress_level=1)
+    return written.getvalue(), ".png"
+
+
+def keep(folder: Path, content: bytes, suffix: str) -> Path:
+    """Write what `reencode` made into an engine's folder; when this returns, it is on the disk.
 
     Its name is made of its content and of chance: nobody chooses it, and no two additions share a file.
 
@@ -63,7 +84,7 @@ def keep(folder: Path, content: bytes, seen: Seen) -> Path:
     if not pictures.is_dir():
         pictures.mkdir(exist_ok=True)
         _flush(folder)
-    path = pictures / f"{digest}-{secrets.token_hex(4)}{seen.suffix}"
+    path = pictures / f"{digest}-{secrets.token_hex(4)}{suffix}"
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("xb") as file:

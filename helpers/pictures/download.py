@@ -8,33 +8,28 @@ import errno
 import hashlib
 import json
 import shutil
-import socket
 import tarfile
 import tempfile
-import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.files import write_text
 
-#: Seconds for the name and the connection of one host. Hosts that fail are remembered for all processes of a run,
-#: so that a machine without internet loses a few seconds in all and not a few at every step.
-PROBE_SECONDS = 2.0
-#: Seconds that all probes of one process may take together; after them every unknown host counts as unreachable.
-PROBE_BUDGET = 8.0
-#: How long a host stays unreachable without being asked again.
-REMEMBER_SECONDS = 600
+if TYPE_CHECKING:
+    import requests
+
+#: Time-outs in seconds: for a connection, and for the next bytes of a response.
 CONNECT_SECONDS, READ_SECONDS = 3, 30
+#: Hosts that let a connection time out. This process does not ask them again, so that each costs one time-out.
+_silent_hosts: set[str] = set()
 _PIECE = 1 << 16
 
 
@@ -174,75 +169,25 @@ def fetch(name: str) -> Path:
     )
 
 
-def reachable(host: str, port: int = 443, timeout: float = PROBE_SECONDS) -> bool:
-    """Can a connection be opened? Answers within ``timeout`` seconds even where looking up the name hangs.
+def open_url(url: str, headers: dict[str, str] | None = None) -> "requests.Response":
+    """The response to a GET request, whatever its status; its body is not read yet.
 
-    Behind a proxy it is the proxy that has to answer. A host that failed is not asked again for ten minutes, by any
-    process that shares the cache.
+    Raises
+    ------
+    DownloadError : the host can't be connected to within `CONNECT_SECONDS`, or sends no response.
     """
-    host, port = _way_to(host, port)
-    address = f"{host}:{port}"
-    if _remembered(address):
-        return False
-    if _spent[0] >= PROBE_BUDGET:
-        return False
-    outcome: list[bool] = []
+    import requests
 
-    def probe():
-        try:
-            socket.create_connection((host, port), timeout=timeout).close()
-            outcome.append(True)
-        except OSError:
-            outcome.append(False)
-
-    started = time.monotonic()
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if outcome == [True]:
-        return True
-    _spent[0] += time.monotonic() - started
-    _remember(address)
-    return False
-
-
-def _way_to(host: str, port: int) -> tuple[str, int]:
-    """The host itself, or the proxy that the system's settings name for it."""
-    proxy = getproxies().get("http" if port == 80 else "https")
-    if not proxy or proxy_bypass(host):
-        return host, port
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return parts.hostname or host, parts.port or 80
-
-
-_spent = [0.0]
-_unreachable: dict[str, float] = {}
-
-
-def _memo() -> Path:
-    return paths.cache_dir() / "unreachable.json"
-
-
-def _remembered(address: str) -> bool:
+    host = urlsplit(url).netloc
+    if host in _silent_hosts:
+        raise DownloadError(f"{host} did not answer before; it is asked again after a restart")
     try:
-        shared = json.loads(_memo().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        shared = {}
-    when = max(_unreachable.get(address, 0), shared.get(address, 0) if isinstance(shared, dict) else 0)
-    return 0 <= time.time() - when < REMEMBER_SECONDS
-
-
-def _remember(address: str) -> None:
-    _unreachable[address] = time.time()
-    try:
-        try:
-            known = json.loads(_memo().read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        known = {a: when for a, when in known.items() if time.time() - when < REMEMBER_SECONDS} | _unreachable
-        write_text(_memo(), json.dumps(known, indent=1))
-    except OSError:
-        pass  # a memo that can't be shared still serves this process
+        return requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    except requests.ConnectTimeout as error:
+        _silent_hosts.add(host)
+        raise DownloadError(f"{host} can't be reached: no connection in {CONNECT_SECONDS} seconds") from error
+    except requests.RequestException as error:
+        raise DownloadError(f"{host} can't be reached ({type(error).__name__})") from error
 
 
 # ---- the mirror ---------------------------------------------------------------------------------------
@@ -302,16 +247,11 @@ def _from_internet(source: Source) -> Path:
 
 def _download(archive: Archive, file: Path) -> list[str]:
     """Try each address until the file is there and its sum is right; returns what failed."""
-    import requests
     import urllib3
 
     failures = []
     part = file.with_name(file.name + ".part")
     for url in archive.urls:
-        host = urlsplit(url)
-        if not reachable(host.hostname, host.port or {"http": 80, "https": 443}[host.scheme]):
-            failures.append(f"{url}: {host.hostname} can't be reached")
-            continue
         try:
             _stream(url, part)
             _check(part, archive.checksum)
@@ -322,19 +262,17 @@ def _download(archive: Archive, file: Path) -> list[str]:
             # A wrong sum is not mended by going on; a broken connection is.
             if isinstance(error, _WrongSum):
                 part.unlink(missing_ok=True)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except urllib3.exceptions.HTTPError as error:
             failures.append(f"{url}: {type(error).__name__}; run again to go on from {_size(part):,} bytes")
     return failures
 
 
 def _stream(url: str, part: Path) -> None:
     """Get the rest of a file: what ``part`` holds is not transferred again."""
-    import requests
-
     _make(part.parent)
     have = _size(part)
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer:
+    with open_url(url, headers) as answer:
         if answer.status_code == 416:
             # Nothing after what we have: it is whole, or it is something else; its sum will tell.
             return

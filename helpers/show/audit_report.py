@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.pictures import thumbnails
 from helpers.pictures.audit import Audit, Pair
-from helpers.pictures.reading import UnreadablePicture, read_picture
+from helpers.pictures.reading import UnreadablePicture
 
 #: How a pair was found, in words.
 WAYS = {
@@ -148,14 +149,11 @@ def _picture(found: Audit, row: int, sides: np.ndarray | None) -> str:
 
 def _thumbnail(path: Path, key: str) -> str:
     try:
-        picture = Image.fromarray(read_picture(path))
+        content = thumbnails.render(path, _SIDE, quality=80)
     except UnreadablePicture:
         return '<span class="missing">can’t be read any more</span>'
-    picture.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    data = base64.b64encode(file.getvalue()).decode()
-    width, height = picture.size
+    data = base64.b64encode(content).decode()
+    width, height = Image.open(io.BytesIO(content)).size
     return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{_text(key)}">'
 
 

@@ -8,7 +8,6 @@ reads it without a kernel.
 
 import base64
 import contextlib
-import io
 import json
 import logging
 import threading
@@ -19,10 +18,10 @@ from queue import Full, Queue
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from PIL import Image
 
 from helpers import extras
 from helpers.features.explain import METHODS
+from helpers.pictures import thumbnails
 from helpers.pictures.reading import UnreadablePicture, read_picture
 from helpers.show.heatmaps import overlaid
 from helpers.show.picker import Column, Picker, Query
@@ -35,8 +34,8 @@ with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
 _STATIC = Path(__file__).parent / "static"
 #: Longest sides in pixels: of thumbnails, of the query and of the pictures that `why` lays maps over.
 _THUMBNAIL, _LARGE = 160, 480
-#: JPEGs that are kept, so that paging back reads nothing.
-_KEPT = 600
+#: Images that one message may ask for.
+_MOST_IMAGES = 600
 #: Messages that may wait; whoever sends more is no person.
 _WAITING = 200
 
@@ -189,7 +188,7 @@ class PickerView(anywidget.AnyWidget):
             )
 
     def _send_pictures(self, keys: list) -> None:
-        for key in keys[:_KEPT]:
+        for key in keys[:_MOST_IMAGES]:
             content = self._pictures.get(str(key))
             self.send({"picture": key, "there": content is not None}, [content] if content is not None else [])
 
@@ -303,30 +302,20 @@ class _Pictures:
 
     def __init__(self, picker: Picker):
         self._picker = picker
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, key: str) -> bytes | None:
         """The JPEG, or None where there is none such any more."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        kind, _, rest = key.partition("-")
         try:
-            pixels = self._pixels(key)
+            if kind == "row":
+                row = int(rest)
+                return thumbnails.get(self._picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
+            pixels = self._pixels(kind, rest)
         except (UnreadablePicture, ValueError, IndexError):
             return None
-        if pixels is None:
-            return None
-        content = _jpeg(pixels, _THUMBNAIL if key.startswith("row-") else _LARGE)
-        self._kept[key] = content
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return content
+        return None if pixels is None else thumbnails.encode(pixels, _LARGE)
 
-    def _pixels(self, key: str) -> np.ndarray | None:
-        kind, _, rest = key.partition("-")
-        if kind == "row":
-            row = int(rest)
-            return read_picture(self._picker.images.paths[row]) if row >= 0 else None
+    def _pixels(self, kind: str, rest: str) -> np.ndarray | None:
         if kind == "large":
             query = self._query(rest)
             return query and self._picker.pixels(query, whole=True)
@@ -342,10 +331,3 @@ class _Pictures:
     def _query(self, picture: str) -> Query | None:
         with self._picker.lock:
             return next((step.query for step in self._picker.steps if step.query.picture == picture), None)
-
-
-def _jpeg(pixels: np.ndarray, longest: int) -> bytes:
-    picture, content = Image.fromarray(pixels), io.BytesIO()
-    picture.thumbnail((longest, longest))
-    picture.save(content, "JPEG", quality=85)
-    return content.getvalue()

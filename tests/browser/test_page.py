@@ -1,11 +1,8 @@
 """The service's page in a real browser, against the real service over pictures of the sample."""
 
-import functools
-import http.server
 import json
 import re
 import shutil
-import threading
 import urllib.request
 from pathlib import Path
 
@@ -51,13 +48,13 @@ def outside() -> Path:
 
 @pytest.fixture(scope="module")
 def start(gallery, tmp_path_factory):
-    """``start(*options, key=None)`` → the address of a service of its own over the gallery."""
+    """``start(key=None)`` → the address of a service of its own over the gallery."""
     started = []
 
-    def start_(*options: str, key: str | None = None) -> str:
+    def start_(key: str | None = None) -> str:
         folder = tmp_path_factory.mktemp("engine") / "my.index"
         Engine("hsv-histogram", "exact:cosine").fit(from_folder(gallery)).save(folder)
-        started.append(ServiceBeside(folder, key=key, options=options).start())
+        started.append(ServiceBeside(folder, key=key).start())
         return f"{started[-1].url}/"
 
     yield start_
@@ -72,19 +69,9 @@ def service(start) -> str:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(gallery):
-    """The address of a server that is not ours, with the gallery's files."""
-    handler = functools.partial(_Quiet, directory=gallery)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def guarded(start, elsewhere) -> str:
-    """A service that takes changes by key, and fetches pictures from one host."""
-    return start("--url-host", elsewhere.split("/")[2] + "+private", key=KEY)
+def guarded(start) -> str:
+    """A service that takes changes by key."""
+    return start(key=KEY)
 
 
 @pytest.fixture
@@ -208,7 +195,6 @@ def test_paste_searches_with_a_picture_and_explains_what_it_cannot_take(open_ser
     expect(page.locator("#error")).to_be_hidden()
     page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
     expect(page.locator("#error-text")).to_contain_text("fetches no pictures from the web")
-    expect(page.locator("#address")).to_be_hidden()
 
 
 def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_accessibility, screenshots):
@@ -423,25 +409,6 @@ def test_a_picture_is_added_found_and_removed(open_service, service, outside):
     assert _get(service, "api/info")["pictures"] == before
 
 
-def test_an_address_is_searched_with_if_its_host_is_configured(
-    guarded, elsewhere, open_page, gallery, check_accessibility
-):
-    page = open_page(guarded, allowed=[REFUSED + " 403"])
-    picture = next((gallery / "fruit").iterdir())
-    expect(page.locator("#address-hosts")).to_contain_text(elsewhere.split("/")[2])
-    page.fill("#address-url", f"{elsewhere}fruit/{picture.name}")
-    page.keyboard.press("Enter")
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
-    expect(page.locator(".file-name").first).to_have_text(picture.name)
-    expect(page.locator("#query-unseen")).to_contain_text(f"{elsewhere}fruit/{picture.name}")
-    expect(page.locator("#crop-open")).to_be_hidden()
-    check_accessibility(page)
-    page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
-    expect(page.locator("#error-text")).to_be_visible()
-    page.reload()
-    expect(page.locator(".file-name").first).to_have_text(picture.name)
-
-
 def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, outside):
     page = open_page(guarded, allowed=[REFUSED + " 401"])
     page.click("#open-adding")
@@ -623,11 +590,6 @@ def test_text_of_twice_the_size_and_the_narrowest_screen_need_no_sideways_scroll
 
 _PASTE = """data => document.body.dispatchEvent(
     new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}))"""
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 def _get(service: str, path: str) -> dict:

@@ -722,12 +722,11 @@ def test_serve_hands_its_options_to_the_service(engine, run, monkeypatch):
 
     monkeypatch.setattr(server, "run", start)
     port = free_port()
-    line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example", "--url-host", "b.example"]
+    line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example"]
     assert run(*line, "--root", "photos")[0] == OK
     ((workers, settings),) = started
     assert workers == 2 and (settings.folder, settings.root) == (Path("my.index"), Path("photos"))
     assert (settings.host, settings.port, settings.hosts) == ("127.0.0.1", port, ("a.example",))
-    assert settings.url_hosts == ("b.example",)
     assert run("serve", "--port", "99999")[0] == USAGE
     assert run("serve", "nowhere")[0] == BAD_INPUT
 

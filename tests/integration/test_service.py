@@ -1,7 +1,6 @@
 """The service: every route and every refusal, over real HTTP."""
 
 import contextlib
-import http.server
 import io
 import json
 import os
@@ -25,16 +24,15 @@ import uvicorn
 from PIL import Image
 
 from helpers import paths
-from helpers.app import describing, impatience, library, server, thumbnails
+from helpers.app import describing, library, server
 from helpers.app.describing import shrunk
-from helpers.app.fetching import is_public, parse_host
 from helpers.app.guard import HEADERS
 from helpers.app.schemas import from_text, to_text
 from helpers.app.service import create_app
 from helpers.app.settings import Settings
 from helpers.features.color_shape import ColourHistogram
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples
+from helpers.pictures import samples, thumbnails
 from helpers.pictures.imageset import concatenate, from_folder
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
@@ -119,6 +117,29 @@ def ids(answer):
     return [each["id"] for each in answer.json()["answers"]]
 
 
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width, height, *before, pixels=b""):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def tiff(entries):
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def zipped(name="run.js"):
+    import zipfile
+
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr(name, "alert(1)")
+    return written.getvalue()
+
+
 # --- searching
 
 
@@ -141,6 +162,13 @@ def test_an_upload_finds_what_the_engine_finds(client, engine):
 def test_every_kind_of_picture_is_taken_whatever_it_is_called(client, engine, kind):
     picture = encoded(read_picture(engine.gallery.paths[3]), kind)
     answer = client.post("/api/search", files=upload(picture, "x.exe", "text/html"), params={"k": 3})
+    assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
+
+
+def test_a_progressive_jpeg_is_taken(client, engine):
+    picture = encoded(read_picture(engine.gallery.paths[3]), "JPEG", progressive=True)
+    assert picture.count(b"\xff\xda") > 5
+    answer = client.post("/api/search", files=upload(picture), params={"k": 3})
     assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
 
 
@@ -246,7 +274,7 @@ def test_what_is_told_of_the_gallery(client, gallery):
     assert told == {
         "name": "gallery", "pictures": 50, "describer": "hsv-histogram", "index": "exact:cosine",
         "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "max_k": 100,
-        "changes": "open", "url_hosts": [], "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
+        "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
     page = client.get("/api/pictures", params={"offset": 10, "limit": 3}).json()
     assert page["total"] == 50 and [each["id"] for each in page["pictures"]] == [10, 11, 12]
@@ -263,25 +291,13 @@ def test_thumbnails_are_small_kept_and_sent_once(client, gallery, thumbnails_in,
     again = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert len(list(thumbnails_in.rglob("*.jpg"))) >= 1
-    # Kept in memory and on the disk: not made a second time.
-    monkeypatch.setattr(thumbnails, "jpeg", None)
-    assert client.get("/api/pictures/3/thumbnail?side=100").content == answer.content
-    client.app.state.service.thumbnails._kept.clear()
+    # Kept on the disk: not made a second time.
+    monkeypatch.setattr(thumbnails, "render", None)
     assert client.get("/api/pictures/3/thumbnail?side=100").content == answer.content
     os.utime(gallery.paths[3], ns=(1, time.time_ns()))
     monkeypatch.undo()
     other = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
     assert other.status_code == 200, "the file is another by now"
-
-
-def test_thumbnails_in_memory_are_bounded_and_need_no_disk(gallery, tmp_path, monkeypatch, caplog):
-    (tmp_path / "cache").write_text("a file where a folder should be")
-    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
-    few = thumbnails.Thumbnails(memory=20_000)
-    for path in gallery.paths[:12]:
-        assert few.get(path, 128, few.tag(path, 128)).startswith(b"\xff\xd8")
-    assert sum(map(len, few._kept.values())) == few._held <= 20_000
-    assert "LOOKALIKE_CACHE" in caplog.text and len(caplog.records) == 1
 
 
 def test_a_picture_to_look_at_says_nothing_else(folder):
@@ -368,7 +384,8 @@ def test_what_is_added_is_found_by_all_and_what_is_removed_is_not(folder, galler
         told = added.json()
         assert (told["id"], told["class_name"]) == (50, "negatives")
         file = folder / told["key"]
-        assert file.parent == folder / "pictures" and file.read_bytes() == encoded(pixels)
+        assert file.parent == folder / "pictures" and file.suffix == ".png"
+        np.testing.assert_array_equal(read_picture(file), pixels)
         for client in (other, one):
             assert ids(client.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) == [50]
             assert client.get("/api/info").json()["classes"][-1] == {"name": "negatives", "count": 1}
@@ -383,6 +400,46 @@ def test_what_is_added_is_found_by_all_and_what_is_removed_is_not(folder, galler
         assert one.delete("/api/pictures/3").status_code == 204
         assert gallery.paths[3].exists(), "a person's own file stays"
     assert list((folder / "pictures").iterdir()) == []
+
+
+def with_additions():
+    """Kind and content of images that hold more than their pixels; each contains the bytes EVIL."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "EVIL camera"
+    pixels = 255 - read_picture(samples.photos().paths[3])
+    photo = encoded(pixels, "JPEG", exif=exif, comment=b"<?php EVIL(); ?>")
+    gif = encoded(pixels, "GIF")
+    yield "JPEG", photo
+    yield "JPEG", photo + zipped("EVIL")
+    yield "JPEG", photo[:2] + b"\xff\xe2" + struct.pack(">H", 20) + b"ICC_PROFILE\0\1\1EVIL" + photo[2:]
+    yield "PNG", png(9, 9, chunk(b"tEXt", b"a\0<script>EVIL</script>"), pixels=bytes(90))
+    yield "PNG", encoded(pixels, exif=exif) + b"EVIL"
+    yield "GIF", b"GIF89a" + gif[6:] + b"EVIL//"
+    yield "WEBP", encoded(pixels, "WEBP", exif=exif)
+
+
+@pytest.mark.parametrize(("kind", "content"), list(with_additions()))
+def test_only_the_pixels_of_an_upload_are_stored(folder, kind, content):
+    pixels = read_picture(content)
+    with serving(folder) as client:
+        added = client.post("/api/pictures", files=upload(content))
+        assert added.status_code == 201, added.text
+        file = folder / added.json()["key"]
+        stored = file.read_bytes()
+        assert b"EVIL" in content and b"EVIL" not in stored
+        with Image.open(file) as image:
+            assert image.format == ("JPEG" if kind == "JPEG" else "PNG") and not image.getexif()
+            assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+        again = read_picture(file)
+        assert again.shape == pixels.shape, "upright"
+        if kind != "JPEG":
+            np.testing.assert_array_equal(again, pixels)
+        assert np.abs(again.astype(int) - pixels).mean() < 1
+        for query in (content, stored):
+            first = client.post("/api/search", files=upload(query), params={"k": 1}).json()["answers"][0]
+            assert first["id"] == added.json()["id"] and first["score"] > 0.99
+        assert client.delete(f"/api/pictures/{first['id']}").status_code == 204
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("class_name", ["", "a\nb", "\x7f", "x" * 101])
@@ -474,29 +531,6 @@ def test_a_name_that_was_made_to_point_here_is_refused(client, folder):
 # --- hostile uploads
 
 
-def chunk(name, content):
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def png(width, height, *before, pixels=b""):
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-
-
-def tiff(entries):
-    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(4)
-
-
-def zipped():
-    import zipfile
-
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("run.js", "alert(1)")
-    return written.getvalue()
-
-
 def hostile():
     """Name, content and the statuses that are right for it."""
     photo = samples.photos().paths[0].read_bytes()
@@ -533,29 +567,8 @@ def hostile():
     yield "zip bomb PNG, pixels", png(30_000, 30_000, pixels=bytes(30_001 * 3000)), 400
     yield "zip bomb PNG, text", png(9, 9, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))), 400
     yield "zip bomb PNG, profile", png(9, 9, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100_000_000)))), 400
-    yield "zip bomb PNG, notes", png(9, 9, chunk(b"eXIf", bytes(15_000_000)), pixels=bytes(90)), 400
-    yield (
-        "TIFF of a million strips",
-        tiff([(256, 4, 1, 9), (257, 4, 1, 9), (273, 4, 1_000_000, 8)]) + bytes(4_000_000),
-        400,
-    )
     yield "TIFF without directory", b"MM\0*\xff\xff\xff\xff", 400
     yield "JPEG of a thousand scans", passes[:-2] + last * 1000 + b"\xff\xd9", 400
-    yield "JPEG of a million segments", photo[:2] + b"\xff\xfe\0\2" * 1_000_000 + photo[2:], 400
-    yield "JPEG of fill bytes", photo[:2] + b"\xff" * 15_000_000 + photo[2:], 400
-    yield "JPEG of camera's notes", photo[:2] + (b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)) * 200 + photo[2:], 400
-    yield "GIF of comments", gif[:-1] + (b"!\xfe" + (b"\xff" + b"a" * 255) * 60_000 + b"\0") + b";", 400
-    yield "GIF of blocks of one byte", gif[:-1] + (b"!\xfe" + b"\1a" * 9_000_000 + b"\0") + b";", 400
-    yield "PNG of a million chunks", png(9, 9, chunk(b"teSt", b"") * 1_000_000, pixels=bytes(90)), 400
-    yield "BMP run-length encoded", bmp[:30] + struct.pack("<I", 1) + bmp[34:], 415
-    yield "polyglot GIF/JS", gif[:6] + b"/*" + gif[8:] + b"*/=1;alert(1);", 415
-    yield "polyglot GIF/JS, whole", b"GIF89a=1;" + gif[9:], 415
-    yield "polyglot GIF with a tail", gif + b"alert(1)//", 415
-    yield "polyglot JPEG/JS", b"\xff\xd8\xff\xe0/*" + bytes(0x2F2A - 2) + photo[2:], 415
-    yield "polyglot JPEG/ZIP", photo + zipped(), 415
-    yield "polyglot PNG/HTML", png(9, 9, chunk(b"tEXt", b"a\0<ScRiPt>alert(1)</script>"), pixels=bytes(90)), 415
-    yield "polyglot JPEG/PHP", photo[:2] + b"\xff\xfe\0\x12<?php evil(); ?>" + photo[2:], 415
-    yield "polyglot PNG/PDF", png(9, 9, chunk(b"tEXt", b"a\0%PDF-1.7"), pixels=bytes(90)), 415
     yield "SVG with script", svg, 415
     yield "SVG with a head", b'\xef\xbb\xbf<?xml version="1.0"?>' + svg, 415
     yield "HTML", b"<!DOCTYPE html><script>alert(1)</script>", 415
@@ -667,8 +680,7 @@ def test_other_bodies_that_are_none(client):
     assert answer.status_code == 422
 
 
-def test_who_sends_slowly_is_sent_away(folder, monkeypatch):
-    monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.4)
+def test_a_body_that_comes_in_slowly_is_refused(folder):
     with serving(folder, idle_seconds=0.3, body_seconds=0.8) as client:
         address = ("127.0.0.1", client.port)
         head = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -686,10 +698,6 @@ def test_who_sends_slowly_is_sent_away(folder, monkeypatch):
                     time.sleep(0.1)
             assert drip.recv(100).split()[1] == b"408"
             assert 0.7 < time.perf_counter() - start < 5
-        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
-            with socket.create_connection(address, timeout=5) as raw:
-                raw.sendall(beginning)
-                assert raw.recv(100) == b"", "closed without a word"
         assert client.get("/health").status_code == 200
 
 
@@ -868,119 +876,6 @@ def test_what_is_resized_early_has_the_same_vector(gallery, rule):
     np.testing.assert_array_equal(both.describe_arrays(early), both.describe_arrays(pictures))
 
 
-# --- pictures by address
-
-
-@pytest.fixture
-def elsewhere(gallery):
-    """A host on this computer that has pictures, and bad manners."""
-    picture = gallery.paths[5].read_bytes()
-
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.headers["Host"], self.path))
-            if self.path == "/slow":
-                time.sleep(1.5)
-            places = {
-                "/moved": "/picture.jpg?x",
-                "/away": "http://localhost:1/",
-                "/round": "/round",
-                "/ftp": "ftp://x/",
-            }
-            status = 302 if self.path in places else 404 if self.path == "/none" else 200
-            content = {"/large": bytes(3_000_000), "/text": b"hello", "/short": picture}.get(self.path, picture)
-            self.send_response(status)
-            if status == 302:
-                self.send_header("Location", places[self.path])
-            if self.path == "/packed":
-                self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(content) + (self.path == "/short")))
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    asked = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as host:
-        thread = threading.Thread(target=host.serve_forever, args=(0.01,))
-        thread.start()
-        host.asked = asked
-        yield host
-        host.shutdown()
-        thread.join()
-
-
-def test_a_picture_of_a_configured_host(folder, elsewhere, engine, gallery):
-    port = elsewhere.server_address[1]
-    with serving(folder, url_hosts=[f"127.0.0.1:{port}+private"], max_body=2**21, fetch_seconds=1) as client:
-        assert client.get("/api/info").json()["url_hosts"] == [f"127.0.0.1:{port}"]
-
-        def search(path, **more):
-            url = path if ":" in path else f"http://127.0.0.1:{port}{path}"
-            return client.post("/api/search/url", json={"url": url, "k": 3, **more})
-
-        wanted = [each.id for each in engine.query(gallery.paths[5], k=3)]
-        assert ids(search("/picture.jpg")) == wanted
-        assert ids(search("/moved")) == wanted
-        crop = {"left": 0, "top": 0, "width": 0.5, "height": 0.5}
-        assert ids(search("/picture.jpg", crop=crop, class_name="fruit"))
-        for path, status in {
-            "/none": 502, "/away": 502, "/ftp": 502, "/round": 502, "/large": 502, "/packed": 502, "/short": 502,
-            "/slow": 504, "/text": 415, "http://127.0.0.1:1/": 403, f"http://localhost:{port}/": 403,
-            f"http://user@127.0.0.1:{port}/": 422, f"ftp://127.0.0.1:{port}/": 422, "file:///etc/passwd": 422,
-            f"http://127.0.0.1:{port}/\r\nX: y": 422, f"http://127.0.0.1:{port}\\@evil/": 422, "http://[/": 422,
-        }.items():  # fmt: skip
-            answer = search(path)
-            assert answer.status_code == status, (path, answer.text)
-        assert {host for host, _ in elsewhere.asked} == {f"127.0.0.1:{port}"}
-
-
-def test_nothing_is_fetched_from_private_addresses(folder, elsewhere, monkeypatch):
-    port = elsewhere.server_address[1]
-    looked_up, real = [], socket.getaddrinfo
-
-    def names(host, *rest, **more):
-        if host != "pictures.example":
-            return real(host, *rest, **more)
-        looked_up.append(host)
-        return real("127.0.0.1", *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", names)
-    url = f"http://pictures.example:{port}/picture.jpg"
-    with serving(folder, url_hosts=[f"pictures.example:{port}"]) as client:
-        answer = client.post("/api/search/url", json={"url": url})
-        assert answer.status_code == 403 and "not public" in answer.json()["detail"]
-        assert elsewhere.asked == []
-    looked_up.clear()
-    with serving(folder, url_hosts=[f"pictures.example:{port}+private"]) as client:
-        assert client.post("/api/search/url", json={"url": url}).status_code == 200
-        assert looked_up == ["pictures.example"], "the address that was checked is the one that was asked"
-        assert elsewhere.asked == [(f"pictures.example:{port}", "/picture.jpg")]
-    with serving(folder) as client:
-        assert client.post("/api/search/url", json={"url": url}).status_code == 403
-
-
-def test_which_addresses_are_public():
-    for public in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"):
-        assert is_public(public), public
-    for private in (
-        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-        "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::127.0.0.1",
-        "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1", "nonsense",
-    ):  # fmt: skip
-        assert not is_public(private), private
-
-
-@pytest.mark.parametrize("text", ["", "http://a.example", "a.example/x", "u@a.example", "a.example:x", "a:99999"])
-def test_a_host_that_is_none_is_named_at_once(folder, text):
-    with pytest.raises(ValueError, match="is no host"):
-        parse_host(text)
-    with pytest.raises(ValueError, match="is no host"):
-        create_app(Settings(folder=folder, url_hosts=[text]))
-
-
 # --- the rest
 
 
@@ -1014,8 +909,24 @@ def test_metrics_count_routes_not_addresses(client):
     assert number(client, "lookalike_pictures") == 50
 
 
+def test_the_socket_of_several_workers_sends_at_once(monkeypatch):
+    """Else each answer takes 40 ms longer: accepted connections inherit the option from this socket."""
+    options = []
+
+    class Workers:
+        def __init__(self, config, sockets):
+            options.extend(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+
+        def run(self):
+            pass
+
+    monkeypatch.setattr(server, "Multiprocess", Workers)
+    server._run_workers(uvicorn.Config("helpers.app.server:from_environment", port=0, workers=2, log_level="error"))
+    assert len(options) == 1 and options[0]
+
+
 def test_settings_reach_workers_without_the_key(folder, monkeypatch):
-    chosen = Settings(folder=folder, api_key="secret", url_hosts=["a.example"], queue=7, hosts=["Me.example"])
+    chosen = Settings(folder=folder, api_key="secret", queue=7, hosts=["Me.example"])
     assert "secret" not in chosen.to_json() and "secret" not in repr(chosen)
     assert Settings.from_json(chosen.to_json(), "secret") == chosen
     assert json.loads(chosen.to_json())["queue"] == 7

@@ -58,8 +58,6 @@ def test_what_is_described_is_what_happens(schema, engine):
             case.path_parameters["id"] %= 80
         if isinstance(case.body, dict) and "picture" in case.body:
             case.body["picture"] = pictures[chance % 20]
-        if isinstance(case.body, dict) and "url" in case.body:
-            case.body["url"] = "https://pictures.example/1.jpg"
         if isinstance(case.body, dict) and "vector" in case.body:
             case.body["vector"] = vectors[chance % 20]
         return case
@@ -91,5 +89,5 @@ def test_what_is_described_is_what_happens(schema, engine):
     assert sum(sent.values()) >= WANTED
     assert not [status for status in statuses if status >= 500]
     # Each kind was reached, so that the checks had something to say about it.
-    assert {200, 201, 204, 400, 401, 403, 404, 415, 422} <= set(statuses)
-    assert len(sent) == 14
+    assert {200, 201, 204, 400, 401, 404, 415, 422} <= set(statuses)
+    assert len(sent) == 13

@@ -20,6 +20,7 @@ from PIL import Image
 from helpers import paths
 from helpers.app.beside import ServiceBeside
 from helpers.pictures import samples
+from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
 from helpers.search.live import LiveEngine
 
@@ -193,7 +194,7 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
     with LiveEngine.open(folder) as live:
         assert set(added.values()) <= set(live.engine.index.ids.tolist())
         for number, id in everything:
-            assert live.engine.gallery.paths[id].read_bytes() == picture(number)
+            assert np.array_equal(read_picture(live.engine.gallery.paths[id]), read_picture(picture(number)))
         live.fold()
     with serving(folder, 1) as (address, _):
         check(address, everything[::5])

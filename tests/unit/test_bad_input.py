@@ -157,7 +157,11 @@ def mirror_with(tmp_path, monkeypatch, members, checksum=None):
     entry = {"sha256": checksum or hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     (mirror / "manifest.json").write_text(json.dumps({"lfw-mini.tar": entry}))
     monkeypatch.setenv("LOOKALIKE_MIRROR", str(mirror))
-    monkeypatch.setattr(download, "reachable", lambda *_, **__: False)
+
+    def offline(*_):
+        raise download.DownloadError("no network in unit tests")
+
+    monkeypatch.setattr(download, "open_url", offline)
 
 
 def test_mirror_archive_with_a_wrong_checksum(tmp_path, own_cache, monkeypatch):

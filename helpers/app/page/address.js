@@ -2,12 +2,12 @@
 
 /**
  * A view: what was asked with, which part of it, and which class the answers must have.
- * query: null (the gallery itself) or {kind: "id" | "upload" | "url", value: string};
+ * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
  * crop: null or {left, top, width, height}, fractions of the upright picture; className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
-  const kind = ["id", "upload", "url"].find((name) => fields.get(name));
+  const kind = ["id", "upload"].find((name) => fields.get(name));
   const query = kind ? { kind, value: fields.get(kind) } : null;
   const usable = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
   return { query: usable, crop: usable && parseCrop(fields.get("crop")), className: fields.get("class") ?? "" };

@@ -34,7 +34,6 @@ async function search({ query, crop, vector }, given, uploads, options) {
   const post = (path, body, parameters) => call(path, { ...options, method: "POST", body, parameters });
   if (query.kind === "id" && !crop) return call(`/api/search/id/${query.value}`, { ...options, parameters: given });
   if (vector) return post("/api/search/vector", { ...given, vector });
-  if (query.kind === "url") return post("/api/search/url", { ...given, url: query.value, crop });
   const body = new FormData();
   if (query.kind === "id") {
     body.append("picture", await call(`/api/pictures/${query.value}/file`, { ...options, as: "blob" }), "picture.jpg");

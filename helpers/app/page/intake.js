@@ -53,10 +53,6 @@ export function listen({ file, text }) {
       if (chosen) file(chosen, 1);
     });
   }
-  part("address").addEventListener("submit", (event) => {
-    event.preventDefault();
-    text(part("address-url").value);
-  });
 }
 
 function listenToPaste(take) {

@@ -260,7 +260,6 @@ function words() {
 function queryName() {
   const { kind, value } = view.query;
   if (kind === "upload") return uploads.get(value)?.name ?? "your picture";
-  if (kind === "url") return webAddress(value)?.pathname.split("/").at(-1) || value;
   const item = known.get(Number(value));
   return item ? nameOf(item) : `picture ${value}`;
 }
@@ -282,7 +281,7 @@ function showQuery() {
   picture.alt = `Your picture: ${queryName()}`;
   if (!source) {
     picture.removeAttribute("src");
-    unseen(`The picture at ${query.value}`);
+    unseen("This tab no longer keeps the picture. The search works all the same.");
   } else if (picture.getAttribute("src") !== source) {
     unseen("");
     picture.src = source;
@@ -316,8 +315,6 @@ function unseen(text) {
 function showInfo() {
   part("about").textContent = `${plural(info.pictures, "picture")} · ${info.describer} · ${info.index}`;
   part("open-adding").hidden = info.changes === "off";
-  part("address").hidden = !info.url_hosts.length;
-  part("address-hosts").textContent = `Pictures are fetched from ${info.url_hosts.join(", ")} only.`;
   part("help-scores").textContent = scoreHelp(info);
 }
 
@@ -400,10 +397,7 @@ function takeText(text) {
   const address = webAddress(text);
   if (!address) return say("error", "That is neither a picture nor an address of one.");
   if (address.origin === location.origin && parse(address.hash).query) return go(parse(address.hash));
-  if (!info.url_hosts.length) {
-    return say("error", "This service fetches no pictures from the web. Save the picture, and choose the file.");
-  }
-  return go({ query: { kind: "url", value: address.href }, crop: null, className: "" });
+  return say("error", "This service fetches no pictures from the web. Save the picture, and choose the file.");
 }
 
 function webAddress(text) {

@@ -9,8 +9,6 @@ const WORDS = {
   413: "The file is too large for this service.",
   415: "This file is not a picture.",
   422: "The service can’t make sense of this search.",
-  502: "The picture’s address gave no answer.",
-  504: "The picture’s address took too long to answer.",
 };
 
 // Tries of a search that the service is too busy for, before the person is asked.
