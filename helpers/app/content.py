@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from helpers.app.container_checks import check_structure
 from helpers.app.errors import Refused
 
 #: Formats that are accepted, by Pillow's names.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-
-#: Most scans of a progressive JPEG. Each is decoded for the whole image, so that a file of 1 MB could take minutes.
-#: Cameras and editors write up to 12.
-_SCANS = 64
 
 _STARTS = {
     "JPEG": (b"\xff\xd8\xff",),
@@ -57,13 +54,12 @@ def inspect(content: bytes, max_pixels: int) -> Seen:
     Raises
     ------
     Refused : 415 for what is not a picture of `FORMATS`; 400 for an empty or damaged one, and for one with too many
-        pixels or scans.
+        pixels, or a structure that would cost a decoder too much.
     """
     if not content:
         raise Refused(400, "The file is empty.")
     kind = _kind(content)
-    if kind == "JPEG" and content.count(b"\xff\xda") > _SCANS:
-        raise Refused(400, f"The JPEG file has more than {_SCANS} scans. Save it again.")
+    check_structure(content, kind)
     try:
         # Reads the header only. Its own limit of pixels warns first; ours is below.
         with warnings.catch_warnings():

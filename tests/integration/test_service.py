@@ -567,8 +567,16 @@ def hostile():
     yield "zip bomb PNG, pixels", png(30_000, 30_000, pixels=bytes(30_001 * 3000)), 400
     yield "zip bomb PNG, text", png(9, 9, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))), 400
     yield "zip bomb PNG, profile", png(9, 9, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100_000_000)))), 400
+    yield "zip bomb PNG, notes", png(9, 9, chunk(b"eXIf", bytes(15_000_000)), pixels=bytes(90)), 400
     yield "TIFF without directory", b"MM\0*\xff\xff\xff\xff", 400
     yield "JPEG of a thousand scans", passes[:-2] + last * 1000 + b"\xff\xd9", 400
+    yield "JPEG of a million segments", photo[:2] + b"\xff\xfe\0\2" * 1_000_000 + photo[2:], 400
+    yield "JPEG of fill bytes", photo[:2] + b"\xff" * 15_000_000 + photo[2:], 400
+    yield "JPEG of camera's notes", photo[:2] + (b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)) * 200 + photo[2:], 400
+    yield "GIF of comments", gif[:-1] + (b"!\xfe" + (b"\xff" + b"a" * 255) * 60_000 + b"\0") + b";", 400
+    yield "GIF of blocks of one byte", gif[:-1] + (b"!\xfe" + b"\1a" * 9_000_000 + b"\0") + b";", 400
+    yield "PNG of a million chunks", png(9, 9, chunk(b"teSt", b"") * 1_000_000, pixels=bytes(90)), 400
+    yield "BMP run-length encoded", bmp[:30] + struct.pack("<I", 1) + bmp[34:], 415
     yield "SVG with script", svg, 415
     yield "SVG with a head", b'\xef\xbb\xbf<?xml version="1.0"?>' + svg, 415
     yield "HTML", b"<!DOCTYPE html><script>alert(1)</script>", 415
