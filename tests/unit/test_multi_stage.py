@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.evaluation import protocol, versions
-from helpers.features import deep, stages
+from helpers.features import deep, multi_stage
 from helpers.features.pooling import POOLINGS
 from helpers.features.registry import open_extractor
 from helpers.pictures import samples
@@ -18,7 +18,7 @@ def photos():
 
 
 def test_every_stage_and_pooling_is_that_of_its_describer(resnet50, photos, monkeypatch):
-    found = stages.stage_vectors(photos, progress=False)
+    found = multi_stage.stage_vectors(photos, progress=False)
     assert sorted(found) == sorted((stage, name) for stage in (1, 2, 3, 4) for name in POOLINGS)
     assert [found[stage, "gem"].shape for stage in (1, 2, 3, 4)] == [(10, dim) for dim in (256, 512, 1024, 2048)]
     # Computed by itself, not read from the store.
@@ -31,7 +31,7 @@ def test_every_stage_and_pooling_is_that_of_its_describer(resnet50, photos, monk
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is in the store"))
     few = photos.subset([7, 3, 3])
     assert np.array_equal(open_extractor("resnet50-gem").describe(few, progress=False), found[4, "gem"][[7, 3, 3]])
-    assert np.array_equal(stages.stage_vectors(few, progress=False)[1, "max"], found[1, "max"][[7, 3, 3]])
+    assert np.array_equal(multi_stage.stage_vectors(few, progress=False)[1, "max"], found[1, "max"][[7, 3, 3]])
 
 
 def test_names_and_settings_of_pooled_describers(resnet50):
@@ -82,9 +82,9 @@ def test_figures_show_every_number():
 
 def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weights, monkeypatch):
     few = photos.subset([7, 3, 3])
-    found = stages.stage_vectors(few, progress=False, keep_last=True)
+    found = multi_stage.stage_vectors(few, progress=False, keep_last=True)
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is on disk"))
-    maps = stages.last_maps(few, progress=False)
+    maps = multi_stage.last_maps(few, progress=False)
     assert maps.shape == (3, 7, 7, 2048) and maps.dtype == np.float32 and np.array_equal(maps[1], maps[2])
     for name in ("average", "gem"):
         pooled = POOLINGS[name](maps)
@@ -93,15 +93,15 @@ def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weigh
     # Vectors that are there say nothing of maps of another size or picture.
     for images, settings in ((photos.subset([1]), {}), (few, {"size": 192}), (few, {"resize": "pad"})):
         with pytest.raises(pytest.fail.Exception, match="on disk"):
-            stages.last_maps(images, progress=False, **settings)
+            multi_stage.last_maps(images, progress=False, **settings)
     with pytest.raises(ValueError, match="no pictures"):
-        stages.last_maps(photos.subset([]), progress=False)
+        multi_stage.last_maps(photos.subset([]), progress=False)
 
 
 def test_maps_are_computed_where_only_the_vectors_are_kept(photos, cache_with_weights):
     few = photos.subset([0, 1])
-    first = stages.stage_vectors(few, progress=False)
-    maps = stages.last_maps(few, progress=False)
+    first = multi_stage.stage_vectors(few, progress=False)
+    maps = multi_stage.last_maps(few, progress=False)
     assert np.allclose(
         maps.max(axis=(1, 2)) / np.linalg.norm(maps.max(axis=(1, 2)), axis=1)[:, None], first[4, "max"], atol=1e-3
     )
