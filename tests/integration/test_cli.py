@@ -887,7 +887,7 @@ def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, 
         OK,
         f"my.index: 96 pictures; hsv-histogram, exact:cosine; {96 - kept} described now, {kept} known before\n",
     )
-    assert f"{96 - kept}/{96 - kept}" in seen.result() and "picture/s" in seen.result()
+    assert f"{96 - kept}/{96 - kept}" in seen.result() and "image/s" in seen.result()
 
 
 def read_all(descriptor):

@@ -128,7 +128,7 @@ def test_fallback_is_loud_and_can_be_forbidden(monkeypatch):
             raise WeightsUnavailable("no source gives them")
         return name
 
-    monkeypatch.setattr(lesson, "describer", unavailable)
+    monkeypatch.setattr(lesson, "open_extractor", unavailable)
     monkeypatch.setattr(lesson, "display", shown.append)
     assert lesson.open_describer("resnet152", "pixels") == "pixels"
     assert "no source gives them" in shown[0].data and "pixels" in shown[0].data
