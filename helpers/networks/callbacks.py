@@ -18,9 +18,10 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
+from helpers.files import write_atomically
+
 if TYPE_CHECKING:
-    from helpers.files import write_atomically
-from helpers.pictures.augmentation import Augmentation
+    from helpers.pictures.augmentation import Augmentation
 
 #: By so much, relatively, the score of one untrained model may differ between two calls.
 SCORE_TOLERANCE = 0.005
