@@ -330,9 +330,9 @@ class RemoteIndex(Index):
         self._settle()
         return super().remove(ids)
 
-    def search(self, vectors, k=10):
+    def search(self, vectors, k=10, *, allowed=None, excluded=None):
         self._settle()
-        return super().search(vectors, k)
+        return super().search(vectors, k, allowed=allowed, excluded=excluded)
 
     def save(self, path):
         self._settle()

@@ -3,11 +3,14 @@
 from helpers.search.index.base import Index, StoredIndex, UnsupportedByIndex
 from helpers.search.index.checks import check_count, check_k, check_magnitude, unit_vectors
 from helpers.search.index.factory import BACKENDS, METRIC_NAMES, open_index
+from helpers.search.index.filters import IdSet, IdsPerQuery
 from helpers.search.index.storage import IndexFileError, Streamed, load_index, write_atomically
 
 __all__ = [
     "BACKENDS",
     "METRIC_NAMES",
+    "IdSet",
+    "IdsPerQuery",
     "Index",
     "IndexFileError",
     "StoredIndex",

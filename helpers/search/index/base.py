@@ -1,5 +1,6 @@
 """Index: what every place that keeps vectors and finds the nearest ones has in common."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,16 @@ from urllib.parse import urlencode
 import numpy as np
 
 from helpers.search.index.checks import as_ids, as_vectors, check_k, name_ids
-from helpers.search.index.factory import METRIC_NAMES
+from helpers.search.index.factory import METRIC_NAMES, open_index
+from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate
 from helpers.search.index.locks import ReadWriteLock
 from helpers.search.index.storage import IndexFileError, Streamed, encode, load_index, write_atomically
-from helpers.search.ranking import PAD, Ranking
+from helpers.search.ranking import PAD, Ranking, best_first
+
+#: A filtered search compares with all allowed vectors where they are fewer than this times what it would ask for.
+_WORTH = 8
+#: Vectors compared at a time, and results in memory at a time.
+_COMPARED, _STEP_RESULTS = 8192, 2**22
 
 
 class UnsupportedByIndex(NotImplementedError):
@@ -136,7 +143,7 @@ class Index(ABC):
         """
         with self._lock.write():
             ids = np.unique(as_ids(ids))
-            absent = ids[~np.isin(ids, self._ids)]
+            absent = ids[~locate(self._ids, ids)[1]]
             if len(absent):
                 raise KeyError(f"{name_ids(absent)} can't be removed: not in the index")
             if len(ids):
@@ -171,28 +178,58 @@ class Index(ABC):
             self._tune({name: value for name, value in (self.options | options).items() if value is not None})
         return self
 
-    def search(self, vectors: np.ndarray, k: int = 10) -> Ranking:
-        """The ``k`` best answers to each query; where fewer are held or found, the Ranking is padded with -1.
+    def search(
+        self,
+        vectors: np.ndarray,
+        k: int = 10,
+        *,
+        allowed: np.ndarray | IdSet | None = None,
+        excluded: np.ndarray | IdSet | IdsPerQuery | None = None,
+    ) -> Ranking:
+        """The ``k`` best results of each query; where fewer are held or found, the Ranking is padded with -1.
 
-        An approximate index may find fewer than it holds, and others than the best.
+        An approximate index may find fewer than it holds, and others than the best. Filters are as exact as the
+        index: with an exact one, the results are the best of what may be found.
 
         vectors : float (q, dim).
+        allowed : int64 (m,), the only ids that may be found, in any order; None allows all. Ids that the index does
+            not hold are ignored. Prepare an `IdSet` to filter many searches by the same ids.
+        excluded : likewise, ids that must not be found, even where they are allowed. `IdsPerQuery` gives each query
+            its own.
 
         Raises
         ------
-        ValueError : the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity.
+        ValueError : the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity, a
+            filter holds something else than whole numbers, or there is not one set of ids for each query.
         """
-        k = check_k(k)
+        depth = k = check_k(k)
+        own = excluded if isinstance(excluded, IdsPerQuery) else None
+        allowed, excluded = IdSet.of(allowed), None if own else IdSet.of(excluded)
         with self._lock.read():
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
             queries = as_vectors(vectors, self.dim)
-            ids = np.full((len(queries), k), PAD, np.int64)
-            scores = np.full((len(queries), k), -np.inf)
-            found = min(k, len(self))
-            if len(queries):
-                ids[:, :found], scores[:, :found] = self._search(queries, found)
-        return Ranking(ids, scores)
+            if own:
+                if len(own) != len(queries):
+                    raise ValueError(f"excluded holds {len(own)} sets of ids for {len(queries)} queries")
+                depth = max(k, min(k + own.most, len(self)))
+            ids = np.full((len(queries), depth), PAD, np.int64)
+            scores = np.full((len(queries), depth), -np.inf)
+            filtered = allowed is not None or excluded is not None
+            selection = Selection(self._ids, allowed, excluded) if filtered else None
+            found = min(depth, selection.count if filtered else len(self))
+            if len(queries) and found:
+                # A server may hold more than is known here.
+                all_pass = not filtered or (selection.count == len(self) and not self.remote)
+                best = self._search(queries, found) if all_pass else self._search_among(queries, found, selection)
+                ids[:, :found], scores[:, :found] = best
+        return Ranking(*keep(ids, scores, (ids != PAD) & ~own.contains(ids), k)) if own else Ranking(ids, scores)
+
+    def count(self, *, allowed=None, excluded=None) -> int:
+        """How many of the held ids a search with these filters may find; see `search`."""
+        if allowed is None and excluded is None:
+            return len(self)
+        return Selection(self._ids, IdSet.of(allowed), IdSet.of(excluded)).count
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """float32 (n, dim): what is kept of these vectors, in the order asked; a copy.
@@ -206,7 +243,7 @@ class Index(ABC):
         """
         with self._lock.read():
             ids = as_ids(ids)
-            absent = ids[~np.isin(ids, self._ids)]
+            absent = ids[~locate(self._ids, ids)[1]]
             if len(absent):
                 raise KeyError(f"no vector is kept of {name_ids(absent)}: not in the index")
             return self._kept(ids) if len(ids) else np.empty((0, self.dim or 0), np.float32)
@@ -241,7 +278,7 @@ class Index(ABC):
         values, times = np.unique(ids, return_counts=True)
         if (times > 1).any():
             raise ValueError(f"ids must be unique: {name_ids(values[times > 1])} given twice")
-        taken = values[np.isin(values, self._ids)]
+        taken = values[locate(self._ids, values)[1]]
         if len(taken):
             raise ValueError(f"{name_ids(taken)} already in the index: remove first, or choose others")
         return ids
@@ -269,6 +306,33 @@ class Index(ABC):
 
         Several threads may be in it at a time; nothing is added or removed meanwhile, nor while `_state` is saved.
         """
+
+    def _search_among(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
+        """`_search` for a part of the ids, of which there are at least ``k``.
+
+        A library that can filter does so in its own way. This one asks for more than ``k``, in growing steps and only
+        for queries that lack results, and drops the rest. Where little is allowed, it compares with all of it.
+        """
+        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
+        rows, depth = np.arange(len(queries)), math.ceil(1.5 * k * len(self) / among.count) + 8
+        while len(rows) and depth * _WORTH < among.count:
+            for part in np.array_split(rows, math.ceil(len(rows) * depth / _STEP_RESULTS)):
+                found, near = self._search(queries[part], depth)
+                ids[part], scores[part] = keep(found, near, among.passes(found), k)
+            rows, depth = rows[ids[rows, -1] == PAD], 4 * depth
+        if len(rows):
+            ids[rows], scores[rows] = self._compare(queries[rows], k, among.held[among.rows])
+        return ids, scores
+
+    def _compare(self, queries: np.ndarray, k: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best ``k`` of some ids, by comparing with what is kept of all of them."""
+        best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+        for start in range(0, len(ids), _COMPARED):
+            part = ids[start : start + _COMPARED]
+            exact = open_index(f"exact:{self.metric}").add(self._kept(part), part)
+            near = exact.search(queries, min(k, len(part)))
+            best = best_first(np.hstack([best[0], near.ids]), np.hstack([best[1], near.scores]), k)
+        return best
 
     @abstractmethod
     def _kept(self, ids: np.ndarray) -> np.ndarray:
