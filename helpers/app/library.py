@@ -11,11 +11,12 @@ from helpers.app import uploads
 from helpers.app.content import Seen
 from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
-from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.pictures.imageset import NO_CLASS
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
+from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, best_first
 
 #: Answers up to which a search of one class asks the index for more and leaves the other classes out.
@@ -59,7 +60,8 @@ class Library:
 
     def __init__(self, live: LiveEngine):
         self._live = live
-        self._listed: tuple[ImageSet | None, Path | None] = (None, None)
+        #: Of how many images of which snapshot, and the folder that holds them.
+        self._listed: tuple[str, int, Path | None] = ("", 0, None)
 
     @property
     def folder(self) -> Path:
@@ -77,12 +79,12 @@ class Library:
         """The gallery in a few words: name, pictures, describer, index, and classes with their counts."""
         engine = self._current()
         ids = engine.index.ids
-        gallery = engine.gallery
-        labels = gallery.labels[ids]
-        counts = np.bincount(labels[labels != NO_CLASS], minlength=len(gallery.class_names))
-        classes = [(name, int(count)) for name, count in zip(gallery.class_names, counts, strict=True) if count]
+        table = engine.table
+        labels = table.labels[ids]
+        counts = np.bincount(labels[labels != NO_CLASS], minlength=len(table.class_names))
+        classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
         return {
-            "name": gallery.name,
+            "name": table.name,
             "pictures": len(ids),
             "describer": engine.describer.name,
             "index": engine.index.spec,
@@ -122,8 +124,8 @@ class Library:
         engine = self._current()
         ids = engine.index.ids
         if class_name is not None:
-            ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
-        return [self._entry(engine.gallery, int(i)) for i in ids[offset : offset + limit]], len(ids)
+            ids = ids[engine.table.labels[ids] == _label(engine.table, class_name)]
+        return [self._entry(engine.table, int(i)) for i in ids[offset : offset + limit]], len(ids)
 
     def entry(self, id: int) -> Entry:
         """
@@ -131,7 +133,7 @@ class Library:
         ------
         Refused : 404, there is no such picture.
         """
-        return self._entry(self._with(id).gallery, id)
+        return self._entry(self._with(id).table, id)
 
     def path(self, id: int) -> Path:
         """The file of a picture; links are followed, and it lies below the gallery's folder or among the uploads.
@@ -140,14 +142,14 @@ class Library:
         ------
         Refused : 404, there is no such picture, its file is gone, or lies elsewhere.
         """
-        gallery = self._with(id).gallery
-        path = gallery.paths[id]
+        engine = self._with(id)
+        path = engine.table.path(id)
         gone = Refused(404, f"The file of picture {id} is not there any more.")
         if ".." in path.parts:
             raise gone
         try:
             real = path.resolve(strict=True)
-            folders = [(self.folder / uploads.FOLDER).resolve(), self._root(gallery)]
+            folders = [(self.folder / uploads.FOLDER).resolve(), self._root(engine)]
         except (OSError, RuntimeError) as error:  # a loop of links
             raise gone from error
         if not any(real.is_relative_to(folder) for folder in folders) or not real.is_file():
@@ -155,7 +157,7 @@ class Library:
         return real
 
     def add(self, content: bytes, seen: Seen, vector: np.ndarray, class_name: str | None) -> Entry:
-        """Put a picture in for good: when this returns, neither a kill nor a power cut loses it.
+        """Put an image in for good: when this returns, it is flushed to the disk, and a kill does not lose it.
 
         Raises
         ------
@@ -168,7 +170,7 @@ class Library:
             # Then nothing was added. After anything else it may have been, and a file too many is the lesser evil.
             uploads.forget(self.folder, path)
             raise
-        return self._entry(self._live.engine.gallery, int(id))
+        return self._entry(self._live.engine.table, int(id))
 
     def remove(self, id: int) -> None:
         """Take a picture out for good, and delete its file if it was added over HTTP.
@@ -177,7 +179,7 @@ class Library:
         ------
         Refused : 404, there is no such picture.
         """
-        path = self._with(id).gallery.paths[id]
+        path = self._with(id).table.path(id)
         try:
             self._live.remove([id])
         except KeyError as error:
@@ -191,36 +193,38 @@ class Library:
     def _with(self, id: int) -> Engine:
         """The engine, if a search can find the picture."""
         engine = self._current()
-        ids = engine.index.ids
-        place = np.searchsorted(ids, id)
-        if place == len(ids) or ids[place] != id:
+        if not engine.index.contains(np.array([id]))[0]:
             raise _no_picture(id)
         return engine
 
-    def _root(self, gallery: ImageSet) -> Path:
+    def _root(self, engine: Engine) -> Path:
         """The folder that the gallery's files must not lead out of."""
-        if gallery.root is not None:
-            return gallery.root.resolve(strict=True)
+        table = engine.table
+        if table.root is not None:
+            return table.root.resolve(strict=True)
         # Listed file by file: what holds all that was listed. Remembered, as it takes a look at each.
-        known, root = self._listed
-        if known is not gallery:
+        snapshot_id, known, root = self._listed
+        if snapshot_id != engine.saved.snapshot_id:
+            known, root = 0, None
+        if known < len(table):
             own = self.folder.absolute()
-            parents = {path.absolute().parent for path in gallery.paths}
+            parents = {Path(path).parent for path in table.paths[known:]}
             listed = [str(parent) for parent in parents if not parent.is_relative_to(own)]
-            root = Path(os.path.commonpath(listed)) if listed else own / uploads.FOLDER
-            self._listed = gallery, root
-        return root.resolve(strict=True)
+            if listed:
+                root = Path(os.path.commonpath(listed + ([] if root is None else [root])))
+            self._listed = engine.saved.snapshot_id, len(table), root
+        return (root or self.folder.absolute() / uploads.FOLDER).resolve(strict=True)
 
-    def _entry(self, gallery: ImageSet, id: int) -> Entry:
-        path, label = str(gallery.paths[id]), gallery.labels[id]
+    def _entry(self, table: GalleryTable, id: int) -> Entry:
+        path = str(table.path(id))
         # Where it lies on this computer is nobody's business.
-        key = gallery.paths[id].name
-        for folder in (self.folder, gallery.root):
+        key = table.path(id).name
+        for folder in (self.folder, table.root):
             # As text, because a page of answers is made of many: an engine's paths are absolute.
             if folder is not None and path.startswith(start := f"{folder}{os.sep}"):
                 key = path[len(start) :].replace(os.sep, "/")
                 break
-        return Entry(id, key, None if label == NO_CLASS else gallery.class_names[label])
+        return Entry(id, key, table.class_name(id))
 
     def _page(
         self, engine: Engine, vector: np.ndarray, k: int, offset: int, class_name: str | None, itself: int | None
@@ -234,17 +238,15 @@ class Library:
             if itself is not None:
                 ids = ids[ids != itself]
             if class_name is not None:
-                ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
+                ids = ids[engine.table.labels[ids] == _label(engine.table, class_name)]
             try:
                 found, scores = _nearest(index, vector, min(depth, len(ids)), ids)
                 break
             except KeyError:
                 # Removed between the one and the other: once more without it.
                 continue
-        # Taken after the search: the gallery grows before the index does.
-        gallery = engine.gallery
         hits = [
-            Hit(offset + place, float(score), self._entry(gallery, int(id)))
+            Hit(offset + place, float(score), self._entry(engine.table, int(id)))
             for place, (id, score) in enumerate(zip(found[offset:depth], scores[offset:depth], strict=True), start=1)
         ]
         full = len(hits) == k
@@ -291,11 +293,11 @@ def _asked(index: Index, vector: np.ndarray, asked: int, among: np.ndarray, k: i
     return found.ids[0][wanted], found.scores[0][wanted]
 
 
-def _label(gallery: ImageSet, class_name: str) -> int:
-    try:
-        return gallery.class_names.index(class_name)
-    except ValueError as error:
-        raise Refused(404, "There is no such class in the gallery.") from error
+def _label(table: GalleryTable, class_name: str) -> int:
+    label = table.class_label(class_name)
+    if label is None:
+        raise Refused(404, "There is no such class in the gallery.")
+    return label
 
 
 def _no_picture(id: int) -> Refused:

@@ -24,7 +24,7 @@ from helpers.app.threads import Threads
 from helpers.app.thumbnails import SIDES, Thumbnails
 from helpers.app.uploads import Crop
 from helpers.app.watching import while_connected
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 
 log = logging.getLogger("lookalike.service")
 

@@ -1,30 +1,28 @@
 """Engine: a describer and an index, fitted on a gallery, that answers with pictures."""
 
 import copy
-import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.backends.remote import Payload
-from helpers.search.backends.remote import Payload
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import IdsPerQuery, Index, UnsupportedByIndex, check_k, load_index, open_index
-from helpers.search.persist import snapshot, wal
-from helpers.search.persist.delta import DeltaIndex
-from helpers.search.persist.snapshot import EngineFile, EngineFolderError, Manifest, StoredPaths
+from helpers.search.index import IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
+from helpers.search.persist import saving, snapshot
+from helpers.search.persist.delta import DeltaIndex, apply_changes
+from helpers.search.persist.snapshot import EngineFolderError, Manifest, StoredPaths
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.results import Answer, Answers
 
 if TYPE_CHECKING:
     from helpers.features.describer import Describer
+
 
 @dataclass(frozen=True)
 class UnopenedDescriber:
@@ -60,15 +58,6 @@ class UnopenedDescriber:
     describe_arrays = describe
 
 
-@dataclass(frozen=True)
-class SavedState:
-    """Which saved state an engine holds: the snapshot, its index file, and the last change of the log."""
-
-    snapshot_id: str
-    index_file: str
-    position: int
-
-
 class Engine:
     """A search engine for pictures.
 
@@ -93,7 +82,7 @@ class Engine:
         if len(self.index):
             raise ValueError(f"the index must be empty, it holds {len(self.index)} vectors: open a new one")
         self.table: GalleryTable | None = None
-        self.saved: SavedState | None = None
+        self.saved: saving.SavedState | None = None
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self.table is None else f"{len(self.table)} images of {self.table.name!r}"
@@ -148,7 +137,7 @@ class Engine:
 
         Ids of pictures go on from the highest ever given. Classes of the same name are one class. Pictures that
         can't be read stay out and get no id, after the describer's warning that counts and names them. A saved folder
-        knows nothing of it before the next `save`; see `helpers.search.live` for what lasts at once.
+        knows nothing of it before the next `save`; see `helpers.search.persist.live` for what lasts at once.
 
         Raises
         ------
@@ -305,46 +294,9 @@ class Engine:
         IndexFileError : it can't be written; what was saved before is untouched.
         """
         table, folder = self._fitted(), Path(folder)
-        snapshot.prepare_folder(folder)
-        with FileLock(folder / snapshot.LOCK), EngineFile(folder, create=True) as file:
-            try:
-                with file.reading() as connection:
-                    self._check_unchanged(connection, folder)
-                if isinstance(self.index, DeltaIndex):
-                    self.index = self.index.compacted()
-                index_file, checksum = snapshot.write_index(folder, self.index)
-                with file.writing() as connection:
-                    self._check_unchanged(connection, folder)
-                    manifest = Manifest(
-                        snapshot_id=secrets.token_hex(8),
-                        extractor=self.describer.name,
-                        fingerprint=self.describer.fingerprint,
-                        index_spec=self.index.spec,
-                        index_file=index_file,
-                        index_sha256=checksum,
-                        name=table.name,
-                        root=None if table.root is None else str(table.root.absolute()),
-                        images=len(table),
-                        indexed=len(self.index),
-                        log_position=wal.last_number(connection),
-                    )
-                    snapshot.replace_snapshot(connection, manifest, table, folder)
-                self.saved = SavedState(manifest.snapshot_id, index_file, manifest.log_position)
-            finally:
-                snapshot.delete_leftovers(file)
+        extractor = self.describer.name, self.describer.fingerprint
+        self.saved, self.index = saving.save(folder, extractor, table, self.index, self.saved)
         return folder
-
-    def _check_unchanged(self, connection, folder: Path) -> None:
-        """Refuse to save where that would lose what other processes changed."""
-        there = snapshot.find_manifest(connection)
-        if self.saved is None or there is None or there.snapshot_id != self.saved.snapshot_id:
-            return
-        unseen = wal.last_number(connection) - self.saved.position
-        if unseen:
-            raise EngineFolderError(
-                f"{folder} was changed {unseen} times since this engine was loaded from it, and to save it would lose "
-                "that. Load it again, or save to another folder."
-            )
 
     @classmethod
     def load(
@@ -354,7 +306,7 @@ class Engine:
         root: str | Path | None = None,
         mmap: bool = False,
     ) -> "Engine":
-        """Read what `save` wrote, and take in what was added and removed since (`helpers.search.live`).
+        """Read what `save` wrote, and take in what was added and removed since (`helpers.search.persist.live`).
 
         The pictures are not looked for: a search needs their vectors only.
 
@@ -371,35 +323,21 @@ class Engine:
             describer differs.
         IndexFileError : the index in it is damaged.
         """
-        folder = Path(folder)
-        with EngineFile(folder) as file:
-            manifest = None
-            while True:
-                with file.reading() as connection:
-                    before, manifest = manifest, snapshot.read_manifest(connection, folder)
-                    engine = cls(_saved_describer(folder, manifest.extractor) if describer is None else describer)
-                    engine._check_fingerprint(manifest, folder)
-                    table = snapshot.read_table(connection, manifest, root, folder)
-                    changes = wal.read(connection, manifest.log_position)
-                try:
-                    engine.index = load_base(folder, manifest, mmap)
-                    break
-                except FileNotFoundError as error:
-                    # Another process may have compacted since, and deleted this index file.
-                    if manifest == before:
-                        raise EngineFolderError(
-                            f"{folder / manifest.index_file} is missing: {folder} is incomplete. Index again."
-                        ) from error
-        engine.table = table
-        engine.saved = SavedState(manifest.snapshot_id, manifest.index_file, manifest.log_position)
-        return engine.replay(changes, folder)
+        folder, engine = Path(folder), None
 
-    def _check_fingerprint(self, manifest: Manifest, folder: Path) -> None:
-        if self.describer.fingerprint != manifest.fingerprint:
-            raise EngineFolderError(
-                f"{folder} was made by {manifest.fingerprint}, this describer is {self.describer.fingerprint}: their "
-                "vectors can't be compared. Give the same describer with the same settings, or fit and save again."
-            )
+        def check(manifest: Manifest) -> None:
+            nonlocal engine
+            engine = cls(_saved_describer(folder, manifest.extractor) if describer is None else describer)
+            if engine.describer.fingerprint != manifest.fingerprint:
+                raise EngineFolderError(
+                    f"{folder} was made by {manifest.fingerprint}, this describer is {engine.describer.fingerprint}: "
+                    "their vectors can't be compared. Give the same describer with the same settings, or fit and save "
+                    "again."
+                )
+
+        loaded = saving.load(folder, check, root, mmap)
+        engine.table, engine.index, engine.saved = loaded.table, loaded.index, loaded.state
+        return engine.replay(loaded.changes, folder)
 
     def replay(self, changes: Sequence[Change], folder: str | Path) -> "Engine":
         """Another engine with changes of its folder's log applied; this one stays as it is.
@@ -424,15 +362,15 @@ class Engine:
         other.table = self.table.extended(
             [decode(change.path, change.place) for change in added], [change.class_name for change in added]
         )
-        other.index = changed_index(self.index, changes)
-        other.saved = SavedState(self.saved.snapshot_id, self.saved.index_file, changes[-1].number)
+        other.index = apply_changes(self.index, changes)
+        other.saved = replace(self.saved, position=changes[-1].number)
         return other
 
     def rebased(self, base: Index, manifest: Manifest) -> "Engine":
         """Another engine that searches a compacted index file, and over it the changes that are not in it."""
         other = copy.copy(self)
         other.index = self.index.rebased(base, manifest.images) if isinstance(self.index, DeltaIndex) else base
-        other.saved = SavedState(manifest.snapshot_id, manifest.index_file, self.saved.position)
+        other.saved = replace(self.saved, compacted=manifest.log_position)
         return other
 
     def _fitted(self) -> GalleryTable:

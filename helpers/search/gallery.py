@@ -42,9 +42,7 @@ class GalleryTable:
     @classmethod
     def of(cls, images: ImageSet) -> "GalleryTable":
         """The table of a set of images."""
-        table = cls(
-            images.name, images.root, map(str, images.paths), images.labels, images.class_names, images.groups
-        )
+        table = cls(images.name, images.root, map(str, images.paths), images.labels, images.class_names, images.groups)
         table.__dict__["images"] = images
         return table
 

@@ -58,8 +58,8 @@ class ExactIndex(StoredIndex):
     def _prepare(self, vectors):
         return self._scorer.prepare(vectors)
 
-    def _changed(self):
-        self._squares = None
+    def _changed(self, kept):
+        self._squares = None if self._squares is None else self._squares[:kept]
 
     def _search(self, queries, k):
         queries = self._scorer.prepare(queries)
@@ -127,16 +127,16 @@ class ExactIndex(StoredIndex):
         return scores
 
     def _square_lengths(self):
-        """float64 (n,), computed once."""
-        squares = self._squares
-        if squares is None:
-            squares = np.concatenate([_squares(gallery) for _, gallery in self._chunks()])
-            self._squares = squares
+        """float64 (n,), computed once for each vector."""
+        squares = np.empty(0) if self._squares is None else self._squares
+        if len(squares) < len(self):
+            new = [_squares(gallery) for _, gallery in self._chunks(first=len(squares))]
+            squares = self._squares = np.concatenate([squares, *new])
         return squares
 
-    def _chunks(self, step: int | None = None):
+    def _chunks(self, step: int | None = None, first: int = 0):
         step = step or self._chunk or self._step(2**12)
-        for start in range(0, len(self), step):
+        for start in range(first, len(self), step):
             yield start, self._vectors[start : start + step]
 
     def _step(self, most: int) -> int:

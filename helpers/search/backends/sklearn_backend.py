@@ -34,7 +34,7 @@ class SklearnIndex(StoredIndex):
         """What scikit-learn builds over its copy of the vectors is not counted."""
         return super().nbytes + (0 if self._fitted is None else self._fitted[1].nbytes)
 
-    def _changed(self):
+    def _changed(self, kept):
         self._fitted = None
 
     def _fit(self) -> tuple[NearestNeighbors, np.ndarray]:

@@ -1,5 +1,6 @@
 """Index: what every place that keeps vectors and finds the nearest ones has in common."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -225,6 +226,10 @@ class Index(ABC):
                 ids[:, :found], scores[:, :found] = best
         return Ranking(*keep(ids, scores, (ids != PAD) & ~own.contains(ids), k)) if own else Ranking(ids, scores)
 
+    def contains(self, ids: np.ndarray) -> np.ndarray:
+        """bool (m,): which ids are in it."""
+        return locate(self._ids, ids)[1]
+
     def count(self, *, allowed=None, excluded=None) -> int:
         """How many of the held ids a search with these filters may find; see `search`."""
         if allowed is None and excluded is None:
@@ -355,45 +360,66 @@ class StoredIndex(Index):
 
     def __init__(self, metric: str = "cosine", **options):
         super().__init__(metric, **options)
-        self._buffer = np.empty((0, 0), np.float32)
-        self._vectors = self._buffer
+        self._vectors = self._buffer = np.empty((0, 0), np.float32)
+        #: Rows of the buffer in use, by this index and those that `extended` made from it.
+        self._used = [0]
 
     @property
     def nbytes(self) -> int:
         return self._buffer.nbytes + self._ids.nbytes
 
+    def extended(self, vectors: np.ndarray, ids: np.ndarray) -> Self:
+        """Another index with more vectors behind these; this one stays as it is.
+
+        Both share memory: the cost depends on what is added, and on average not on what was there.
+
+        ids : int64 (n,), above all ids that are held.
+
+        Raises
+        ------
+        ValueError : as `add`.
+        """
+        longer = copy.copy(self)
+        longer._lock = ReadWriteLock()
+        return longer.add(vectors, ids)
+
     def _clear(self):
         self._vectors = self._buffer = np.empty((0, 0), np.float32)
-        self._changed()
+        self._used = [0]
+        self._changed(0)
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         """What is stored of float32 (n, dim): by default the vectors themselves."""
         return vectors
 
-    def _changed(self) -> None:
-        """Called after the vectors changed: drop here what was computed from them."""
+    def _changed(self, kept: int) -> None:
+        """Called after the vectors changed, all but the first ``kept`` rows: drop here what was computed from them."""
 
     def _add(self, vectors, ids):
         vectors = self._prepare(vectors)
         before, after = len(self), len(self) + len(vectors)
         if before and len(ids) and ids[0] < self._ids[-1]:
-            self._buffer = np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0)
-        else:
-            fits = after <= len(self._buffer) and self._buffer.shape[1] == vectors.shape[1]
-            if not fits or not self._buffer.flags.writeable:
-                # Room for half as much again, so that many small adds don't each copy everything.
-                room = after if not before else max(after, before + before // 2)
-                grown = np.empty((room, vectors.shape[1]), np.float32)
-                if before:
-                    grown[:before] = self._vectors
-                self._buffer = grown
-            self._buffer[before:after] = vectors
+            self._vectors = self._buffer = np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0)
+            self._used = [after]
+            self._changed(0)
+            return
+        fits = after <= len(self._buffer) and self._buffer.shape[1] == vectors.shape[1] and self._used[0] == before
+        if not fits or not self._buffer.flags.writeable:
+            # Room for half as much again, so that many small adds don't each copy everything.
+            room = after if not before else max(after, before + before // 2)
+            grown = np.empty((room, vectors.shape[1]), np.float32)
+            if before:
+                grown[:before] = self._vectors
+            self._buffer, self._used = grown, [before]
+        self._buffer[before:after] = vectors
+        self._used[0] = after
         self._vectors = self._buffer[:after]
-        self._changed()
+        self._changed(before)
 
     def _remove(self, ids):
         self._vectors = self._buffer = self._vectors[~np.isin(self._ids, ids)]
-        self._changed()
+        self._used = [len(self._vectors)]
+        self._changed(0)
 
     def _kept(self, ids):
         return self._vectors[np.searchsorted(self._ids, ids)]
@@ -406,4 +432,5 @@ class StoredIndex(Index):
         if vectors.shape != (len(self), self.dim or 0) or vectors.dtype != np.float32:
             raise ValueError(f"vectors of shape {vectors.shape} and type {vectors.dtype}")
         self._vectors = self._buffer = vectors
-        self._changed()
+        self._used = [len(vectors)]
+        self._changed(0)

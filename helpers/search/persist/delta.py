@@ -1,12 +1,14 @@
 """DeltaIndex: an index file that is only read, with what was added and removed since kept beside it."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
-from helpers.search.index import IdsPerQuery, IdSet, Index, UnsupportedByIndex, check_k, open_index
+from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.index.checks import name_ids
 from helpers.search.index.filters import keep, locate
+from helpers.search.persist.wal import Change
 from helpers.search.ranking import Ranking, best_first
 
 
@@ -198,6 +200,15 @@ class DeltaIndex:
         for name in ("_base", "_base_ids", "_added", "_removed", "metric", "dim"):
             setattr(other, name, getattr(self, name))
         return other
+
+
+def apply_changes(index: Index | DeltaIndex, changes: Sequence[Change]) -> DeltaIndex:
+    """An index with changes of the log applied; the given one stays as it is."""
+    delta = index if isinstance(index, DeltaIndex) else DeltaIndex(index)
+    added = [change for change in changes if change.vector is not None]
+    vectors = np.stack([change.vector for change in added]) if added else np.empty((0, delta.dim), np.float32)
+    removed = [change.id for change in changes if change.vector is None]
+    return delta.changed(vectors, [change.id for change in added], removed)
 
 
 def _union(first: IdSet | None, second: IdSet | None) -> IdSet | None:

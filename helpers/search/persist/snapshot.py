@@ -20,9 +20,9 @@ from typing import Self
 import numpy as np
 
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import Index, IndexFileError
+from helpers.search.index import Index, IndexFileError, load_index
 from helpers.search.persist import wal
-from helpers.search.persist.wal import Change, to_sql, to_str
+from helpers.search.persist.wal import to_sql, to_str
 
 NAME = "engine.sqlite"
 #: The layout of saved folders; a reader refuses any other.
@@ -54,7 +54,13 @@ create table manifest (
     log_position integer not null
 );
 create table classes (label integer primary key, name not null);
-create table gallery (id integer primary key, path not null, place integer not null, label integer not null, grp integer);
+create table gallery (
+    id integer primary key,
+    path not null,
+    place integer not null,
+    label integer not null,
+    grp integer
+);
 create table parts (start integer primary key, sha256 text not null);
 {wal.SCHEMA}
 pragma user_version = {FORMAT};
@@ -216,8 +222,8 @@ def missing_engine(folder: Path) -> EngineFolderError:
     """What to raise where a folder has no ``engine.sqlite``."""
     if (folder / OLD_NAME).is_file():
         return EngineFolderError(
-            f"{folder} holds an engine of an older format, which this version does not read. Index its images again: "
-            f"lookalike index IMAGES -o {folder} --force"
+            f"{folder} holds an engine of an older format, which this version does not read. Index its images again "
+            "with `lookalike index`."
         )
     return EngineFolderError(f"{folder} holds no engine: {folder / NAME} is missing. Save one there first.")
 
@@ -318,7 +324,8 @@ class StoredPaths:
     def encode(self, path: str | Path) -> tuple[str, int]:
         """A path as it is stored, and its place: the number of what it is relative to."""
         path = str(path)
-        if not os.path.isabs(path):
+        # As text: a path object takes as long as all the rest.
+        if not os.path.isabs(path):  # noqa: PTH117
             path = str(Path(path).absolute())
         place = next((place for place in (_OWN, _ROOT) if path.startswith(self._starts[place] or "\0")), _FULL)
         return path[len(self._starts[place]) :].replace(os.sep, "/"), place
@@ -346,6 +353,21 @@ def write_index(folder: Path, index: Index) -> tuple[str, str]:
     path = index.save(folder / f"vectors-{secrets.token_hex(8)}.index")
     _flush(folder)
     return path.name, head_checksum(path)
+
+
+def open_base(folder: Path, manifest: Manifest, mmap: bool) -> Index:
+    """The index file of a manifest.
+
+    Raises
+    ------
+    FileNotFoundError : it is not there, such as after another process has compacted.
+    IndexFileError : it is damaged, or of another save.
+    """
+    path = folder / manifest.index_file
+    index = load_index(path, mmap)
+    if head_checksum(path) != manifest.index_sha256 or len(index) != manifest.indexed:
+        raise EngineFolderError(f"{path} is damaged or of another save. Index its images again.")
+    return index
 
 
 def head_checksum(index_file: Path) -> str:
