@@ -36,6 +36,7 @@ class DeltaIndex:
         # int64, rising: of the base and of what was added.
         self._removed = np.empty(0, np.int64)
         self.metric, self.dim = base.metric, base.dim
+        self._added.dim = base.dim
 
     def __len__(self) -> int:
         return len(self._base_ids) + len(self._added) - len(self._removed)
