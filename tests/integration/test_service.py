@@ -38,7 +38,7 @@ from helpers.pictures import samples
 from helpers.pictures.imageset import concatenate, from_folder
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 
 CLASSES = {"birds": 12, "fruit": 8, "mammals": 20}
 

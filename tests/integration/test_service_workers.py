@@ -21,7 +21,7 @@ from helpers import paths
 from helpers.app.beside import ServiceBeside
 from helpers.pictures import samples
 from helpers.search.engine import Engine
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 
 pytestmark = [
     pytest.mark.skipif(
@@ -194,6 +194,6 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
         assert set(added.values()) <= set(live.engine.index.ids.tolist())
         for number, id in everything:
             assert live.engine.gallery.paths[id].read_bytes() == picture(number)
-        live.fold()
+        live.compact()
     with serving(folder, 1) as (address, _):
         check(address, everything[::5])
