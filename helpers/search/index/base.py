@@ -19,6 +19,8 @@ from helpers.search.ranking import PAD, Ranking, best_first
 
 #: A filtered search compares with all allowed vectors where they are fewer than this times what it would ask for.
 _WORTH = 8
+#: Up to so many excluded ids are dropped from deeper results, whatever the library can do.
+_FEW = 16
 #: Vectors compared at a time, and results in memory at a time.
 _COMPARED, _STEP_RESULTS = 8192, 2**22
 
@@ -54,6 +56,8 @@ class Index(ABC):
     search_options: ClassVar[tuple[str, ...]] = ()
     #: Whether it lives in a server: then its spec opens what is stored there, and `add` takes a payload.
     remote: ClassVar[bool] = False
+    #: The most results that a query may ask for.
+    most: ClassVar[float] = math.inf
 
     def __init__(self, metric: str = "cosine", **options):
         if METRIC_NAMES.get(metric) not in self.metrics:
@@ -204,27 +208,34 @@ class Index(ABC):
             filter holds something else than whole numbers, or there is not one set of ids for each query.
         """
         depth = k = check_k(k)
-        own = excluded if isinstance(excluded, IdsPerQuery) else None
-        allowed, excluded = IdSet.of(allowed), None if own else IdSet.of(excluded)
+        allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+        # A few more results cost less than any filter.
+        few = excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.most
+        if few or isinstance(excluded, IdsPerQuery):
+            dropped, excluded = excluded, None
+        else:
+            dropped = None
         with self._lock.read():
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
             queries = as_vectors(vectors, self.dim)
-            if own:
-                if len(own) != len(queries):
-                    raise ValueError(f"excluded holds {len(own)} sets of ids for {len(queries)} queries")
-                depth = max(k, min(k + own.most, len(self)))
+            if isinstance(dropped, IdsPerQuery) and len(dropped) != len(queries):
+                raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
+            if dropped is not None:
+                depth = max(k, min(k + dropped.most, len(self)))
             ids = np.full((len(queries), depth), PAD, np.int64)
             scores = np.full((len(queries), depth), -np.inf)
             filtered = allowed is not None or excluded is not None
-            selection = Selection(self._ids, allowed, excluded) if filtered else None
-            found = min(depth, selection.count if filtered else len(self))
+            among = Selection(self._ids, allowed, excluded) if filtered else None
+            found = min(depth, among.count if filtered else len(self))
             if len(queries) and found:
                 # A server may hold more than is known here.
-                all_pass = not filtered or (selection.count == len(self) and not self.remote)
-                best = self._search(queries, found) if all_pass else self._search_among(queries, found, selection)
+                whole = not filtered or (among.count == len(self) and not self.remote)
+                best = self._search(queries, found) if whole else self._search_among(queries, found, among)
                 ids[:, :found], scores[:, :found] = best
-        return Ranking(*keep(ids, scores, (ids != PAD) & ~own.contains(ids), k)) if own else Ranking(ids, scores)
+        if dropped is not None:
+            ids, scores = keep(ids, scores, (ids != PAD) & ~dropped.contains(ids), k)
+        return Ranking(ids, scores)
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool (m,): which ids are in it."""
@@ -319,8 +330,8 @@ class Index(ABC):
         for queries that lack results, and drops the rest. Where little is allowed, it compares with all of it.
         """
         ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
-        rows, depth = np.arange(len(queries)), math.ceil(1.5 * k * len(self) / among.count) + 8
-        while len(rows) and depth * _WORTH < among.count:
+        rows, depth = np.arange(len(queries)), math.ceil(1.2 * k * len(self) / among.count) + 4
+        while len(rows) and depth <= self.most and depth * _WORTH < among.count:
             for part in np.array_split(rows, math.ceil(len(rows) * depth / _STEP_RESULTS)):
                 found, near = self._search(queries[part], depth)
                 ids[part], scores[part] = keep(found, near, among.passes(found), k)
