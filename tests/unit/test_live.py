@@ -540,6 +540,21 @@ def test_an_unopened_extractor_refuses_to_extract(folder, images):
         assert live.changes == 0
 
 
+def test_a_folder_that_can_not_be_written_is_searched_all_the_same(live, folder, monkeypatch):
+    """With and without a write-ahead log of SQLite beside the file."""
+    add(live, [0, 200, 0])
+    monkeypatch.setattr(snapshot.os, "access", lambda *_: False)
+    for _ in range(2):
+        names = sorted(path.name for path in folder.iterdir())
+        with LiveEngine.open(folder, MeanColor()) as reader:
+            assert not reader.refresh() and nearest(reader.engine, 0, 200) == [5]
+            with pytest.raises(IndexFileError, match="readonly database"):
+                reader.remove([0])
+            assert sorted(path.name for path in folder.iterdir()) == names
+        live.close()
+    assert names == [".lock", "engine.sqlite", manifest_of(folder).index_file]
+
+
 # ---- the parts ---------------------------------------------------------------------------------------------------
 
 

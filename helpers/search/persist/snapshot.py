@@ -187,6 +187,8 @@ class EngineFile:
             if self._create or os.access(self.folder, os.W_OK):
                 connection.execute("pragma journal_mode = wal")
                 connection.execute("pragma synchronous = full")
+                # Overwriting the rows of a compacted log would take longer than all the rest of the transaction.
+                connection.execute("pragma secure_delete = off")
             (version,) = connection.execute("pragma user_version").fetchone()
             if version == 0 and self._create:
                 connection.executescript(f"begin immediate; {_SCHEMA} commit;")
