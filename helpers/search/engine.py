@@ -294,8 +294,11 @@ class Engine:
         IndexFileError : it can't be written; what was saved before is untouched.
         """
         table, folder = self._fitted(), Path(folder)
+        saving.check_target(folder, self.saved)
+        if isinstance(self.index, DeltaIndex):
+            self.index = self.index.compacted()
         extractor = self.describer.name, self.describer.fingerprint
-        self.saved, self.index = saving.save(folder, extractor, table, self.index, self.saved)
+        self.saved = saving.save(folder, extractor, table, self.index, self.saved)
         return folder
 
     @classmethod

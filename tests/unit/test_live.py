@@ -231,6 +231,25 @@ def test_an_engine_that_missed_something_does_not_overwrite_it(live, folder, tmp
     assert add(live, [0, 0, 9]) == [6]
 
 
+def test_an_engine_with_changes_that_could_not_be_saved_answers_as_before(live, folder, tmp_path, monkeypatch):
+    add(live, [0, 200, 0])
+    live.remove([0])
+    engine = Engine.load(folder, MeanColor())
+    before = nearest(engine, 0, 100, k=9)
+
+    def fail(*_):
+        raise IndexFileError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "write_index", fail)
+        with pytest.raises(IndexFileError, match="full"):
+            engine.save(folder)
+    assert nearest(engine, 0, 100, k=9) == before and len(engine) == 5
+    live.refresh()
+    assert nearest(live.engine, 0, 100, k=9) == before
+    assert Engine.load(engine.save(folder), MeanColor()).index.ids.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_two_compactions_at_once_change_nothing_twice(live, folder, monkeypatch):
     """The second finds that the manifest is not what it read, and leaves everything as it is."""
     add(live, [0, 200, 0])

@@ -11,7 +11,6 @@ from filelock import FileLock
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index
 from helpers.search.persist import snapshot, wal
-from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.snapshot import EngineFile, EngineFolderError, Manifest
 from helpers.search.persist.wal import Change
 
@@ -47,27 +46,26 @@ class Loaded:
         return SavedState(self.manifest.snapshot_id, self.manifest.log_position, self.manifest.log_position)
 
 
+def check_target(folder: Path, saved: SavedState | None) -> None:
+    """Make a folder, and refuse one that an engine with this state must not be saved into, see `Engine.save`."""
+    snapshot.prepare_folder(folder)
+    if snapshot.is_engine(folder) and (folder / snapshot.NAME).is_file():
+        with EngineFile(folder) as file, file.reading() as connection:
+            _check_unchanged(connection, folder, saved)
+
+
 def save(
-    folder: Path,
-    extractor: tuple[str, str],
-    table: GalleryTable,
-    index: Index | DeltaIndex,
-    saved: SavedState | None,
-) -> tuple[SavedState, Index]:
-    """Write a new snapshot, see `Engine.save`: its state, and the index without a delta.
+    folder: Path, extractor: tuple[str, str], table: GalleryTable, index: Index, saved: SavedState | None
+) -> SavedState:
+    """Write a new snapshot into a folder that `check_target` has passed; see `Engine.save`.
 
     extractor : name and fingerprint. saved : the state that the engine was loaded from.
     """
-    snapshot.prepare_folder(folder)
     with FileLock(folder / snapshot.LOCK), EngineFile(folder, create=True) as file:
-        # Before anything that counts is known: a file of another format stays as it is.
-        with file.reading() as connection:
-            _check_unchanged(connection, folder, saved)
         try:
-            index = index.compacted() if isinstance(index, DeltaIndex) else index
             index_file, checksum = snapshot.write_index(folder, index)
             with file.writing() as connection:
-                # Once more: who adds and removes does not hold the lock.
+                # Once more, as the only writer.
                 _check_unchanged(connection, folder, saved)
                 position = wal.last_number(connection)
                 manifest = Manifest(
@@ -86,7 +84,7 @@ def save(
                 snapshot.replace_snapshot(connection, manifest, table, folder)
         finally:
             snapshot.delete_leftovers(file)
-    return SavedState(manifest.snapshot_id, position, position), index
+    return SavedState(manifest.snapshot_id, position, position)
 
 
 def _check_unchanged(connection: sqlite3.Connection, folder: Path, saved: SavedState | None) -> None:

@@ -339,7 +339,7 @@ class StoredPaths:
 
 def _checksum(rows: Iterable[tuple]) -> str:
     """SHA-256 of rows (path, place, label, group)."""
-    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
+    return hashlib.sha256(ascii(list(rows)).encode()).hexdigest()
 
 
 # ---- changing what counts ----------------------------------------------------------------------------------------
