@@ -1,88 +1,330 @@
-"""An engine with a large gallery: how long one query takes.
+"""A saved engine that changes: what additions, removals and compaction cost, and what a kill loses.
 
-    python -m benchmarks.engine rerank
-    python -m benchmarks.engine rerank --count 20000 --index faiss:hnsw
+    python -m benchmarks.engine add           one image into 1,000, 20,000 and 200,000
+    python -m benchmarks.engine latency       searches while another process adds 20 images a second
+    python -m benchmarks.engine removal       searches after a tenth of the vectors was removed
+    python -m benchmarks.engine compaction    50 kills (SIGKILL) of two processes that write and compact
 
-`rerank` times each re-ranker of the registry on the same queries, one query a call, with the query's vector known,
-against the plain search. The vectors are synthetic: they are grown from ResNet50's vectors of real photographs
-(`helpers.search.growing`). A gallery image that geometry compares is one of these photographs. Each query is asked
-twice. Only for geometry do the rounds differ: the first one reads up to fifty photographs and extracts their
-keypoints, the second one finds them in a cache, which is a temporary folder here. Both extract the keypoints of the
-query.
+Vectors are random, and no image is read: what is measured is everything but the feature extractor. An addition is
+measured with its fsync, so that the disk matters.
 """
 
 import argparse
+import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from statistics import median
-from unittest import mock
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.inputs import conditions, real_pictures
-from helpers.features.registry import open_extractor
-from helpers.pictures.reading import read_picture
-from helpers.search.growing import grow
-from helpers.search.index import open_index
-from helpers.search.rerank import NAMES, SearchSpace
-from helpers.search.rerank import rerank as reranked
+from helpers import paths
+from helpers.pictures.imageset import ImageSet
+from helpers.search.engine import Engine
+from helpers.search.persist import compaction as rules
+from helpers.search.persist.live import LiveEngine
+from helpers.search.persist.snapshot import manifest_of
 
 K = 10
+
+
+class Known:
+    """A feature extractor whose vectors are known: random ones."""
+
+    def __init__(self, dim: int):
+        self.name, self.dim, self.fingerprint = "known", dim, f"known-{dim}"
+
+    def describe(self, images: ImageSet, **_) -> np.ndarray:
+        """float32 (n, dim)."""
+        return random_vectors(len(images), self.dim)
+
+
+def random_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """float32 (count, dim)."""
+    return np.random.default_rng(seed).standard_normal((count, dim), np.float32)
+
+
+def make_engine(folder: Path, count: int, dim: int, index: str = "exact:cosine") -> Path:
+    """A saved engine of random vectors."""
+    files = tuple(Path(f"/gallery/class-{i % 100:02}/image-{i:06}.jpg") for i in range(count))
+    names = tuple(f"class-{i:02}" for i in range(100))
+    images = ImageSet("synthetic", files, np.arange(count) % 100, names, root=Path("/gallery"))
+    return Engine(Known(dim), index).fit(images).save(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(required=True, metavar="PART")
-    part = parts.add_parser("rerank", help="each re-ranker against the plain search")
-    part.add_argument("--count", type=int, default=100_000, help="gallery vectors; default: %(default)s")
-    part.add_argument("--photos", type=int, default=1000, help="that the vectors are grown from; default: %(default)s")
-    part.add_argument("--queries", type=int, default=20, help="default: %(default)s")
-    part.add_argument("--index", default="exact:cosine", help="default: %(default)s")
-    part.set_defaults(run=rerank)
+    register(parts)
     options = parser.parse_args()
     options.run(options)
 
 
-def rerank(options: argparse.Namespace) -> None:
-    """Print one line a re-ranker."""
-    photos = real_pictures(options.photos + options.queries)
-    vectors = open_extractor("resnet50").describe(photos)
-    asked = np.linspace(0, len(photos) - 1, options.queries).astype(int)
-    gallery = np.setdiff1d(np.arange(len(photos)), asked)
-    synthetic = grow(vectors[gallery], options.count)
-    index = open_index(options.index)
-    for block in synthetic:
-        index.add(block)
-    space = SearchSpace(
-        index.metric,
-        lambda vector, k: index.search(vector[None], k),
-        index.vectors,
-        lambda ids: photos.subset(gallery[ids % len(gallery)]),
-    )
-    queries = [(vectors[row], read_picture(photos.paths[row])) for row in asked]
-    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, LOOKALIKE_CACHE=cache):
-        spent = [timed(space, queries) for _ in range(2)]
-    print(f"{synthetic}, {options.index}; {len(queries)} queries; {conditions(photos)}")
-    print(f"  {'':16} {'first':>9} {'most':>9} {'again':>9} {'most':>9}   times none")
-    for name in NAMES:
-        first, again = (round[name] for round in spent)
+def register(parts: argparse._SubParsersAction) -> None:
+    """Add the parts of this benchmark to a parser's."""
+    part = parts.add_parser("add", help="one image into galleries of several sizes")
+    part.add_argument("--counts", type=int, nargs="+", default=[1000, 20_000, 200_000])
+    part.add_argument("--times", type=int, default=200)
+    part.set_defaults(run=add)
+    part = parts.add_parser("latency", help="searches while another process adds")
+    part.add_argument("--count", type=int, default=20_000)
+    part.add_argument("--seconds", type=float, default=20)
+    part.add_argument("--rate", type=float, default=20, help="images a second")
+    part.set_defaults(run=latency)
+    part = parts.add_parser("removal", help="searches after a tenth was removed")
+    part.add_argument("--count", type=int, default=100_000)
+    part.add_argument("--indexes", nargs="+", default=["exact:cosine", "faiss:hnsw", "usearch:cosine"])
+    part.add_argument("--times", type=int, default=300)
+    part.set_defaults(run=removal)
+    part = parts.add_parser("compaction", help="kills of two processes that write and compact")
+    part.add_argument("--kills", type=int, default=50)
+    part.add_argument("--seed", type=int, default=0)
+    part.set_defaults(run=compaction)
+    for each in parts.choices.values():
+        if each.get_default("run") in (add, latency, removal, compaction):
+            each.add_argument("--dim", type=int, default=8 if each.get_default("run") is compaction else 256)
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------
+
+
+def add(options: argparse.Namespace) -> None:
+    """Print the time of one addition for each size."""
+    medians, vectors = {}, random_vectors(options.times, options.dim, seed=1)
+    for count in options.counts:
+        with tempfile.TemporaryDirectory() as place:
+            folder = make_engine(Path(place) / "engine", count, options.dim)
+            with LiveEngine.open(folder, Known(options.dim)) as live:
+                spent = [
+                    timed(live.add_described, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
+                    for row in range(options.times)
+                ]
+        medians[count] = float(np.median(spent))
+        print(f"{count:>9,}: median {1000 * medians[count]:.2f} ms, p95 {1000 * np.quantile(spent, 0.95):.2f} ms")
+    ratio = max(medians.values()) / min(medians.values())
+    print(f"{verdict(max(medians.values()) < 0.01)} every median is below 10 ms")
+    print(f"{verdict(ratio < 2)} the slowest median is {ratio:.2f} times the fastest (wanted: below 2)")
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Print the 99th percentile of searches without and with another process that adds."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = make_engine(Path(place) / "engine", options.count, options.dim)
+        with LiveEngine.open(folder, Known(options.dim)) as live:
+            searches(live, 2, options.dim)
+            idle = searches(live, options.seconds, options.dim)
+            adder = start_child(ADDING, folder, options.dim, options.rate)
+            try:
+                adder.stdout.readline()
+                before = len(live)
+                busy = searches(live, options.seconds, options.dim)
+                live.refresh()
+                added = len(live) - before
+            finally:
+                adder.kill()
+                adder.communicate()
+    for name, spent in (("idle", idle), ("busy", busy)):
         print(
-            f"  {name:16} {1000 * median(first):6.0f} ms {1000 * max(first):6.0f} ms {1000 * median(again):6.0f} ms "
-            f"{1000 * max(again):6.0f} ms   {median(again) / median(spent[1]['none']):.1f}"
+            f"{name}: {len(spent):,} searches, median {1000 * np.median(spent):.2f} ms, "
+            f"p99 {1000 * np.quantile(spent, 0.99):.2f} ms, most {1000 * max(spent):.2f} ms"
+        )
+    ratio = np.quantile(busy, 0.99) / np.quantile(idle, 0.99)
+    print(f"{added / options.seconds:.1f} images a second were added, of {options.count:,}")
+    print(f"{verdict(ratio < 3)} p99 is {ratio:.2f} times the idle one (wanted: below 3)")
+
+
+def removal(options: argparse.Namespace) -> None:
+    """Print how long a search takes before and after a tenth of the vectors was removed."""
+    queries = random_vectors(options.times, options.dim, seed=2)
+    for spec in options.indexes:
+        with tempfile.TemporaryDirectory() as place:
+            folder = make_engine(Path(place) / "engine", options.count, options.dim, spec)
+            # So that the log stays: a tenth is just not enough for compaction.
+            with LiveEngine.open(folder, Known(options.dim)) as live:
+                before = median_search(live, queries)
+                gone = np.random.default_rng(3).choice(options.count, options.count // 10, replace=False)
+                start = time.perf_counter()
+                live.remove(gone)
+                removing = time.perf_counter() - start
+                after = median_search(live, queries)
+        ratio = after / before
+        print(
+            f"{verdict(ratio <= 1.3)} {spec}: {1000 * before:.3f} ms before, {1000 * after:.3f} ms after "
+            f"{len(gone):,} of {options.count:,} were removed in {removing:.2f} s: {ratio:.2f} times (wanted: 1.3)"
         )
 
 
-def timed(space: SearchSpace, queries: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
-    """Name → seconds of each query; the names take turns, so that a busy moment is no matter of one of them."""
-    reranked(space, *queries[0][:1], K, "k-reciprocal")  # loads what is imported at the first call
-    spent: dict[str, list[float]] = {name: [] for name in NAMES}
-    for vector, image in queries:
-        for name in NAMES:
-            start = time.perf_counter()
-            reranked(space, vector, K, name, image)
-            spent[name].append(time.perf_counter() - start)
+def compaction(options: argparse.Namespace) -> None:
+    """Print what two writers lost that were killed again and again."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = make_engine(Path(place) / "engine", 500, options.dim, "exact:euclidean")
+        start = time.perf_counter()
+        outcome = kill_writers(folder, options.kills, options.seed, options.dim)
+    print(
+        f"{options.kills} kills in {time.perf_counter() - start:.0f} s: {outcome.added:,} additions and "
+        f"{outcome.removed:,} removals were acknowledged, {outcome.compacted:,} changes were compacted in "
+        f"{outcome.compactions} compactions"
+    )
+    print(
+        f"{verdict(not outcome.problems)} nothing that was acknowledged is lost or given twice {outcome.problems[:5]}"
+    )
+
+
+def timed(call, *arguments) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
+
+
+def searches(live: LiveEngine, seconds: float, dim: int) -> list[float]:
+    """Seconds of each search, one after the other, for so long."""
+    queries, spent, end = random_vectors(256, dim, seed=4), [], time.perf_counter() + seconds
+
+    def search():
+        live.refresh()
+        live.engine.query_vector(queries[len(spent) % len(queries)], K)
+
+    while time.perf_counter() < end:
+        spent.append(timed(search))
     return spent
+
+
+def median_search(live: LiveEngine, queries: np.ndarray) -> float:
+    """Seconds; the first searches, which load and prepare, are left out."""
+    spent = [timed(live.engine.query_vector, query, K) for query in queries]
+    return float(np.median(spent[5:]))
+
+
+def verdict(kept: bool) -> str:
+    return "yes:" if kept else "NO: "
+
+
+# ---- writers that are killed -------------------------------------------------------------------------------------
+
+ADDING = """
+import sys, time
+from benchmarks.engine import Known, LiveEngine, random_vectors
+folder, dim, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+vectors = random_vectors(1000, dim, seed=5)
+with LiveEngine.open(folder, Known(dim)) as live:
+    start, number = time.perf_counter(), 0
+    while True:
+        live.add_described([f"/new/{number}.jpg"], vectors[number % 1000][None], ["new"])
+        number += 1
+        print(number, flush=True)
+        time.sleep(max(0, start + number / rate - time.perf_counter()))
+"""
+
+WRITING = """
+import sys
+from benchmarks.engine import write_until_killed
+write_until_killed(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+def start_child(script: str, *arguments) -> subprocess.Popen:
+    """A Python process that prints lines."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=paths.ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
+
+
+def write_until_killed(folder: str, dim: int, seed: int) -> None:
+    """Add and remove, compact all the time, and print what is acknowledged as lines of JSON."""
+    rules.LEAST_CHANGES, rules.SHARE = 20, 0
+    rng, own = np.random.default_rng(seed), []
+    with LiveEngine.open(folder, Known(dim)) as live:
+        while True:
+            if len(own) > 10 and rng.random() < 0.3:
+                gone = [own.pop(int(rng.integers(len(own)))) for _ in range(2)]
+                print(json.dumps({"removing": gone}), flush=True)
+                live.remove(gone)
+                print(json.dumps({"removed": gone}), flush=True)
+            else:
+                # The vector says which addition it is of.
+                marks = rng.random((int(rng.integers(1, 4)), dim), np.float32)
+                ids = live.add_described(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
+                print(json.dumps({"added": ids, "marks": marks[:, 0].tolist()}), flush=True)
+                own += ids
+
+
+@dataclass
+class Outcome:
+    """What was acknowledged, and what is wrong with it."""
+
+    marks: dict[int, float] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    doubtful: set[int] = field(default_factory=set)
+    compacted: int = 0
+    compactions: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def added(self) -> int:
+        return len(self.marks)
+
+    @property
+    def removed(self) -> int:
+        return len(self.gone)
+
+    def take(self, line: str) -> None:
+        """One line of a writer."""
+        told = json.loads(line)
+        self.doubtful |= set(told.get("removing", ()))
+        self.gone |= set(told.get("removed", ()))
+        for id, mark in zip(told.get("added", ()), told.get("marks", ()), strict=True):
+            if id in self.marks:
+                self.problems.append(f"id {id} was given twice")
+            self.marks[id] = mark
+
+    def compare(self, engine: Engine) -> None:
+        """With what an engine holds that keeps vectors as they are."""
+        held = set(engine.index.ids.tolist())
+        lost = self.marks.keys() - held - self.doubtful
+        back = self.gone & held
+        self.problems += [f"{len(lost)} additions are lost: {sorted(lost)[:5]}"] if lost else []
+        self.problems += [f"{len(back)} removals are lost: {sorted(back)[:5]}"] if back else []
+        there = sorted(self.marks.keys() & held)
+        if there:
+            kept = engine.index.vectors(there)[:, 0]
+            wrong = np.flatnonzero(kept != np.float32([self.marks[id] for id in there]))
+            self.problems += [f"ids {[there[i] for i in wrong[:5]]} have another vector"] if len(wrong) else []
+
+
+def kill_writers(folder: Path, kills: int, seed: int, dim: int) -> Outcome:
+    """Kill one of two writers at a random moment, start another in its place, and so on; then look what is there."""
+    rng, outcome, started, files = np.random.default_rng(seed), Outcome(), 0, set()
+    writers: list[subprocess.Popen] = []
+    for _ in range(kills):
+        while len(writers) < 2:
+            started += 1
+            writers.append(start_child(WRITING, folder, dim, seed * 1000 + started))
+            # Until it writes.
+            outcome.take(writers[-1].stdout.readline())
+        time.sleep(float(rng.uniform(0, 0.3)))
+        files.add(manifest_of(folder).index_file)
+        end(writers.pop(int(rng.integers(2))), outcome)
+    for writer in writers:
+        end(writer, outcome)
+    outcome.compactions, outcome.compacted = len(files) - 1, manifest_of(folder).log_position
+    for each in (1, 2):
+        outcome.compare(Engine.load(folder, Known(dim)))
+        if each == 1:
+            rules.compact(folder)
+    return outcome
+
+
+def end(writer: subprocess.Popen, outcome: Outcome) -> None:
+    """Kill a writer, and read what it acknowledged."""
+    writer.send_signal(signal.SIGKILL)
+    # The last line may be cut.
+    for line in writer.stdout.read().split("\n")[:-1]:
+        outcome.take(line)
+    writer.wait()
 
 
 if __name__ == "__main__":

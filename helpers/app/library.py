@@ -1,6 +1,5 @@
 """Library: a live engine as the service needs it: answers page by page, by class, and pictures by id."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,14 @@ import numpy as np
 from helpers.app import uploads
 from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
-from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.pictures.imageset import NO_CLASS
 from helpers.pictures.reading import UnreadablePicture, read_picture
-from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
-from helpers.search.index import Index
-from helpers.search.live import LiveEngine
-from helpers.search.ranking import PAD, Ranking, best_first
+from helpers.search.gallery import GalleryTable
+from helpers.search.index import IdSet, IdsPerQuery
+from helpers.search.persist.live import LiveEngine
+from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import RERANKERS, SearchSpace, rerank
-
-#: Answers up to which a search of one class asks the index for more and leaves the other classes out.
-_MOST_ASKED = 4096
-#: Vectors of a class that are compared at a time.
-_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,9 @@ class Library:
 
     def __init__(self, live: LiveEngine):
         self._live = live
-        self._listed: tuple[ImageSet | None, Path | None] = (None, None)
+        #: Of how many images of which snapshot, and the folder that holds them.
+        self._listed: tuple[str, int, Path | None] = ("", 0, None)
+        self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
 
     @property
     def folder(self) -> Path:
@@ -78,12 +74,12 @@ class Library:
         """The gallery in a few words: name, pictures, describer, index, and classes with their counts."""
         engine = self._current()
         ids = engine.index.ids
-        gallery = engine.gallery
-        labels = gallery.labels[ids]
-        counts = np.bincount(labels[labels != NO_CLASS], minlength=len(gallery.class_names))
-        classes = [(name, int(count)) for name, count in zip(gallery.class_names, counts, strict=True) if count]
+        table = engine.table
+        labels = table.labels[ids]
+        counts = np.bincount(labels[labels != NO_CLASS], minlength=len(table.class_names))
+        classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
         return {
-            "name": gallery.name,
+            "name": table.name,
             "pictures": len(ids),
             "describer": engine.describer.name,
             "index": engine.index.spec,
@@ -136,8 +132,8 @@ class Library:
         engine = self._current()
         ids = engine.index.ids
         if class_name is not None:
-            ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
-        return [self._entry(engine.gallery, int(i)) for i in ids[offset : offset + limit]], len(ids)
+            ids = ids[engine.table.labels[ids] == _label(engine.table, class_name)]
+        return [self._entry(engine.table, int(i)) for i in ids[offset : offset + limit]], len(ids)
 
     def entry(self, id: int) -> Entry:
         """
@@ -145,7 +141,7 @@ class Library:
         ------
         Refused : 404, there is no such picture.
         """
-        return self._entry(self._with(id).gallery, id)
+        return self._entry(self._with(id).table, id)
 
     def path(self, id: int) -> Path:
         """The file of a picture; links are followed, and it lies below the gallery's folder or among the uploads.
@@ -154,14 +150,14 @@ class Library:
         ------
         Refused : 404, there is no such picture, its file is gone, or lies elsewhere.
         """
-        gallery = self._with(id).gallery
-        path = gallery.paths[id]
+        engine = self._with(id)
+        path = engine.table.path(id)
         gone = Refused(404, f"The file of picture {id} is not there any more.")
         if ".." in path.parts:
             raise gone
         try:
             real = path.resolve(strict=True)
-            folders = [(self.folder / uploads.FOLDER).resolve(), self._root(gallery)]
+            folders = [(self.folder / uploads.FOLDER).resolve(), self._root(engine)]
         except (OSError, RuntimeError) as error:  # a loop of links
             raise gone from error
         if not any(real.is_relative_to(folder) for folder in folders) or not real.is_file():
@@ -184,7 +180,7 @@ class Library:
             # Then nothing was added. After anything else it may have been, and a file too many is the lesser evil.
             uploads.forget(self.folder, path)
             raise
-        return self._entry(self._live.engine.gallery, int(id))
+        return self._entry(self._live.engine.table, int(id))
 
     def remove(self, id: int) -> None:
         """Take a picture out for good, and delete its file if it was added over HTTP.
@@ -193,7 +189,7 @@ class Library:
         ------
         Refused : 404, there is no such picture.
         """
-        path = self._with(id).gallery.paths[id]
+        path = self._with(id).table.path(id)
         try:
             self._live.remove([id])
         except KeyError as error:
@@ -207,25 +203,27 @@ class Library:
     def _with(self, id: int) -> Engine:
         """The engine, if a search can find the picture."""
         engine = self._current()
-        ids = engine.index.ids
-        place = np.searchsorted(ids, id)
-        if place == len(ids) or ids[place] != id:
+        if not engine.index.contains(np.array([id]))[0]:
             raise _no_picture(id)
         return engine
 
-    def _root(self, gallery: ImageSet) -> Path:
+    def _root(self, engine: Engine) -> Path:
         """The folder that the gallery's files must not lead out of."""
-        if gallery.root is not None:
-            return gallery.root.resolve(strict=True)
+        table = engine.table
+        if table.root is not None:
+            return table.root.resolve(strict=True)
         # Listed file by file: what holds all that was listed. Remembered, as it takes a look at each.
-        known, root = self._listed
-        if known is not gallery:
+        snapshot_id, known, root = self._listed
+        if snapshot_id != engine.saved.snapshot_id:
+            known, root = 0, None
+        if known < len(table):
             own = self.folder.absolute()
-            parents = {path.absolute().parent for path in gallery.paths}
+            parents = {Path(path).parent for path in table.paths[known:]}
             listed = [str(parent) for parent in parents if not parent.is_relative_to(own)]
-            root = Path(os.path.commonpath(listed)) if listed else own / uploads.FOLDER
-            self._listed = gallery, root
-        return root.resolve(strict=True)
+            if listed:
+                root = Path(os.path.commonpath(listed + ([] if root is None else [root])))
+            self._listed = engine.saved.snapshot_id, len(table), root
+        return (root or self.folder.absolute() / uploads.FOLDER).resolve(strict=True)
 
     def _pixels(self, id: int) -> np.ndarray:
         try:
@@ -233,16 +231,25 @@ class Library:
         except UnreadablePicture as error:
             raise Refused(404, f"The file of picture {id} can't be read any more.") from error
 
-    def _entry(self, gallery: ImageSet, id: int) -> Entry:
-        path, label = str(gallery.paths[id]), gallery.labels[id]
+    def _entry(self, table: GalleryTable, id: int) -> Entry:
+        path = str(table.path(id))
         # Where it lies on this computer is nobody's business.
-        key = gallery.paths[id].name
-        for folder in (self.folder, gallery.root):
+        key = table.path(id).name
+        for folder in (self.folder, table.root):
             # As text, because a page of answers is made of many: an engine's paths are absolute.
             if folder is not None and path.startswith(start := f"{folder}{os.sep}"):
                 key = path[len(start) :].replace(os.sep, "/")
                 break
-        return Entry(id, key, None if label == NO_CLASS else gallery.class_names[label])
+        return Entry(id, key, table.class_name(id))
+
+    def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
+        """All ids of a class, prepared once for an engine."""
+        of, classes = self._classes
+        if of is not engine:
+            self._classes = engine, (classes := {})
+        if class_name not in classes:
+            classes[class_name] = IdSet(np.flatnonzero(engine.table.labels == _label(engine.table, class_name)))
+        return classes[class_name]
 
     def _page(
         self,
@@ -263,85 +270,33 @@ class Library:
         if index.dim is not None and vector.shape != (index.dim,):
             raise Refused(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
         depth = min(offset + k, MAX_DEPTH)
-        while True:
-            ids = index.ids
-            if itself is not None:
-                ids = ids[ids != itself]
-            if class_name is not None:
-                ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
-            space = SearchSpace(
-                index.metric,
-                lambda vector, k, ids=ids: _ranked(*_nearest(index, vector, min(k, len(ids)), ids)),
-                index.vectors,
-                lambda ids: engine.gallery.subset(ids),
-            )
-            try:
-                ranking = rerank(space, vector, max(1, min(depth, len(ids))), reranker, image)
-                there = ranking.ids[0] != PAD
-                found, scores = ranking.ids[0, there], ranking.scores[0, there]
-                break
-            except KeyError:
-                # Removed between the one and the other: once more without it.
-                continue
-        # Taken after the search: the gallery grows before the index does.
-        gallery = engine.gallery
+        allowed = None if class_name is None else self._ids_of_class(engine, class_name)
+        excluded = None if itself is None else IdsPerQuery.of([[itself]])
+        candidates = len(index) if allowed is None else int(index.contains(allowed.ids).sum())
+        if itself is not None and (allowed is None or allowed.contains(np.array([itself])).any()):
+            candidates -= 1
+
+        def search(vector: np.ndarray, k: int) -> Ranking:
+            found = index.search(vector[None], k, allowed=allowed, excluded=excluded)
+            return found.head(int((found.ids[0] != PAD).sum()))
+
+        space = SearchSpace(index.metric, search, index.vectors, lambda ids: engine.gallery.subset(ids))
+        ranking = rerank(space, vector, max(1, min(depth, candidates)), reranker, image)
+        found, scores = ranking.ids[0][ranking.ids[0] != PAD], ranking.scores[0]
         hits = [
-            Hit(offset + place, float(score), self._entry(gallery, int(id)))
-            for place, (id, score) in enumerate(zip(found[offset:depth], scores[offset:depth], strict=True), start=1)
+            Hit(rank, float(scores[rank - 1]), self._entry(engine.table, int(found[rank - 1])))
+            for rank in range(offset + 1, min(depth, len(found)) + 1)
         ]
         full = len(hits) == k
-        more = full and depth < min(len(ids), MAX_DEPTH)
-        return Page(hits, more, "" if full else _note(len(found), len(ids), class_name, index.spec))
+        more = full and depth < min(candidates, MAX_DEPTH)
+        return Page(hits, more, "" if full else _note(len(found), candidates, class_name, index.spec))
 
 
-def _ranked(ids: np.ndarray, scores: np.ndarray) -> Ranking:
-    return Ranking(ids[None], scores[None])
-
-
-def _nearest(index: Index, vector: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``k`` of some ids, and their scores.
-
-    Where they are much of the index, it is asked for more than ``k``, in growing steps, and others are left out. Where
-    they are little of it, or it does not find enough, the vectors of all of them are compared.
-
-    Raises
-    ------
-    KeyError : one of them is not in the index any more.
-    """
-    if not k:
-        return np.empty(0, np.int64), np.empty(0)
-    held = len(index)
-    if len(among) >= held - 1:
-        return _asked(index, vector, k + 1, among, k)
-    asked = math.ceil(1.5 * k * held / len(among)) + 8
-    while asked <= _MOST_ASKED:
-        ids, scores = _asked(index, vector, asked, among, k)
-        if len(ids) == k:
-            return ids, scores
-        if asked >= held:
-            break
-        asked *= 4
-    ids, scores = np.empty((1, 0), np.int64), np.empty((1, 0))
-    for start in range(0, len(among), _CHUNK):
-        part = among[start : start + _CHUNK]
-        exact = ExactIndex(index.metric).add(index.vectors(part), part)
-        best = exact.search(vector[None], min(k, len(part)))
-        ids, scores = best_first(np.hstack([ids, best.ids]), np.hstack([scores, best.scores]), k)
-    return ids[0], scores[0]
-
-
-def _asked(index: Index, vector: np.ndarray, asked: int, among: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the index's ``asked`` best that are wanted, ``k`` at most."""
-    found = index.search(vector[None], min(asked, len(index)))
-    wanted = np.flatnonzero(np.isin(found.ids[0], among) & (found.ids[0] != PAD))[:k]
-    return found.ids[0][wanted], found.scores[0][wanted]
-
-
-def _label(gallery: ImageSet, class_name: str) -> int:
-    try:
-        return gallery.class_names.index(class_name)
-    except ValueError as error:
-        raise Refused(404, "There is no such class in the gallery.") from error
+def _label(table: GalleryTable, class_name: str) -> int:
+    label = table.class_label(class_name)
+    if label is None:
+        raise Refused(404, "There is no such class in the gallery.")
+    return label
 
 
 def _no_picture(id: int) -> Refused:

@@ -53,10 +53,10 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
         _one_thread_a_search()
         uvicorn.run(create_app(chosen), **how)
         return
-    from helpers.search.engine import read_card
+    from helpers.search.persist.snapshot import manifest_of
 
     # What can't be opened is said once, here, and not by each worker.
-    read_card(chosen.folder)
+    manifest_of(chosen.folder)
     together = Path(tempfile.mkdtemp(prefix="lookalike-metrics-"))
     try:
         with paths.told_to_workers(chosen.to_json(), together):

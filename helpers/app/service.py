@@ -24,7 +24,7 @@ from helpers.app.uploads import Crop
 from helpers.app.watching import while_connected
 from helpers.pictures import thumbnails
 from helpers.pictures.reading import UnreadablePicture
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 from helpers.search.rerank import RERANKERS
 
 log = logging.getLogger("lookalike.service")

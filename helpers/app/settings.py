@@ -24,7 +24,7 @@ class Settings:
 
     Parameters
     ----------
-    folder : of an engine, see `helpers.search.live.LiveEngine`.
+    folder : of an engine, see `helpers.search.persist.live.LiveEngine`.
     root : where the gallery's pictures are now, if they were moved.
     host, port : where it listens.
     hosts : names that it is called by, as in ``Host`` headers, such as behind a proxy; beside this computer's own it

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from helpers.pictures.imageset import ImageSet
     from helpers.search.engine import Engine
     from helpers.search.index import Index
+    from helpers.search.persist.live import LiveEngine
 
 DESCRIBER, INDEX = "resnet50", "exact:cosine"
 
@@ -90,7 +91,8 @@ lookalike add my.index owls/1.jpg owls/2.jpg --class owls
 """,
         """
 Sub-folders are classes, as with index. Files that are in the engine already are left out. What was added is on the disk
-when the command ends, and a server that is running finds it at once.
+when the command ends, and a server that is running finds it at once. When a tenth of the index was changed, the changes
+are written into it.
 """,
         _KEPT,
     )
@@ -158,7 +160,7 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _summary(engine: "Engine") -> str:
-    pictures, classes = counted(len(engine), "picture"), engine.gallery.class_names
+    pictures, classes = counted(len(engine), "picture"), engine.table.class_names
     of_classes = f" of {counted(len(classes), 'class')}" if classes else ""
     # A copy of a picture is not described again.
     described = min(engine.describer.computed, len(engine))
@@ -191,7 +193,7 @@ def _check_place(output: Path) -> None:
     ------
     CommandError : something is there that is no engine, nor what is left of one that was being written.
     """
-    ours = ("vectors-", "pictures-", "changes.sqlite", ".")
+    ours = ("vectors-", "engine.sqlite", ".")
     if not output.exists() or places.is_engine(output):
         return
     if not output.is_dir() or not all(path.name.startswith(ours) for path in output.iterdir()):
@@ -216,7 +218,8 @@ def _check_output(output: Path, gallery: "ImageSet", force: bool) -> bool:
     except (EngineFolderError, OSError, ValueError) as error:
         raise CommandError(f"{error} Or replace it: --force") from error
     ours = set(gallery.paths)
-    lost = [there.gallery.paths[i] for i in there.index.ids if not _comes_again(there.gallery.paths[i], ours, gallery)]
+    paths = map(there.table.path, there.index.ids)
+    lost = [path for path in paths if not _comes_again(path, ours, gallery)]
     if lost:
         raise CommandError(
             f"{shown(output)} holds {counted(len(lost), 'picture')} that would be lost, such as {shown(lost[0])}: "
@@ -240,18 +243,19 @@ def _take_back(output: Path) -> None:
 
 def _add(options: argparse.Namespace) -> int:
     quiet_libraries()
-    from helpers.search.live import LiveEngine
+    from helpers.search.persist.live import LiveEngine
 
     folder = places.engine_folder(options.engine)
     pictures = _to_add(options.pictures, options.class_name, folder)
     with LiveEngine.open(folder) as live:
-        gallery = live.engine.gallery
-        there = {gallery.paths[i] for i in live.engine.index.ids}
+        table, held = live.engine.table, live.engine.index.ids
+        there = set(map(table.path, held))
         new = [row for row, path in enumerate(pictures.paths) if path not in there]
         if len(new) < len(pictures):
             remark(f"note: {counted(len(pictures) - len(new), 'picture')} of {len(pictures):,} in the engine already")
         ids = live.add(pictures.subset(new)) if new else []
         total = len(live.engine)
+        _let_compact(live)
     if new and not len(ids):
         raise CommandError(f"nothing was added: no picture can be read, the first is {shown(pictures.paths[new[0]])}")
     which = f" (id {ids[0]})" if len(ids) == 1 else f" (ids {ids[0]} to {ids[-1]})" if len(ids) else ""
@@ -283,15 +287,28 @@ def _to_add(named: list[str], class_name: str | None, engine: Path) -> "ImageSet
 def _remove(options: argparse.Namespace) -> int:
     quiet_libraries()
     from helpers.search.engine import UnopenedDescriber
-    from helpers.search.live import LiveEngine
+    from helpers.search.persist.live import LiveEngine
 
     folder = places.engine_folder(options.engine)
     with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
         ids = _ids(live.engine, options.pictures, folder)
         live.remove(ids)
         total = len(live.engine)
+        _let_compact(live)
     print(f"{shown(folder)}: {counted(len(ids), 'picture')} removed, {total:,} in all")
     return OK
+
+
+def _let_compact(live: "LiveEngine") -> None:
+    """Wait until a log that has become long is in the index."""
+    try:
+        written = live.wait_for_compaction()
+    except OSError as error:
+        # The command did what it was asked for, and the next one tries again.
+        remark(f"note: the index could not be compacted: {error}")
+        return
+    if written:
+        remark(f"note: the log had become long; {counted(written, 'change')} were written into the index")
 
 
 def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
@@ -324,14 +341,11 @@ def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
 
 def _compact(options: argparse.Namespace) -> int:
     quiet_libraries()
-    from helpers.search.engine import UnopenedDescriber
-    from helpers.search.live import LiveEngine
+    from helpers.search.persist.compaction import compact
+    from helpers.search.persist.snapshot import manifest_of
 
     folder = places.engine_folder(options.engine)
-    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
-        changes = live.changes
-        if changes:
-            live.fold()
-        total = len(live.engine)
+    changes = compact(folder)
+    total = manifest_of(folder).indexed
     print(f"{shown(folder)}: {counted(changes, 'change')} written into the index, {total:,} pictures in all")
     return OK

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 #: The engine that is made, and asked, where none is named.
 DEFAULT = "my.index"
-CARD = "engine.json"
 
 #: Folders that are called so are sides of a split, not classes.
 SIDES = frozenset(
@@ -28,8 +27,10 @@ _READ_WHOLE = 2**28
 
 
 def is_engine(folder: Path) -> bool:
-    """Whether a folder holds a saved engine."""
-    return (folder / CARD).is_file()
+    """Whether a folder holds a saved engine, be it of an older format."""
+    from helpers.search.persist import snapshot
+
+    return snapshot.is_engine(folder)
 
 
 def full(file: Path) -> Path:

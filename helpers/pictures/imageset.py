@@ -45,7 +45,7 @@ class ImageSet:
     root: Path | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "paths", tuple(Path(path) for path in self.paths))
+        object.__setattr__(self, "paths", tuple(path if isinstance(path, Path) else Path(path) for path in self.paths))
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "labels", self._ids(self.labels, "labels"))
         if len(self.labels) and not -1 <= self.labels.min() <= self.labels.max() < len(self.class_names):
@@ -108,29 +108,6 @@ class ImageSet:
             labels=self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
         )
-
-    def extended(self, paths: Sequence[str | Path], class_names: Sequence[str | None]) -> "ImageSet":
-        """This set and more pictures behind it; the rows and class numbers of what was there stay.
-
-        paths : they need not lie below ``root``.
-        class_names : one a picture; None for a picture of no class. A new name becomes a new class behind the others.
-        """
-        number = {class_name: i for i, class_name in enumerate(self.class_names)}
-        new = [name for name in dict.fromkeys(class_names) if name is not None and name not in number]
-        number |= {class_name: i for i, class_name in enumerate(new, start=len(self.class_names))}
-        labels = [NO_CLASS if name is None else number[name] for name in class_names]
-        paths = tuple(Path(path) for path in paths)
-        grown = replace(
-            self,
-            paths=self.paths + paths,
-            labels=np.concatenate([self.labels, np.array(labels, np.int64)]),
-            class_names=(*self.class_names, *new),
-            groups=None if self.groups is None else np.concatenate([self.groups, np.full(len(paths), -1)]),
-        )
-        if "keys" in self.__dict__:
-            # Not made again for each picture that is added.
-            grown.__dict__["keys"] = self.keys + tuple(grown._key(path) for path in paths)
-        return grown
 
     def where(self, test: Callable[[str], bool], name: str | None = None) -> "ImageSet":
         """The pictures whose key passes ``test``, e.g. ``lambda key: key.startswith("val/")``."""

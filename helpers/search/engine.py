@@ -1,55 +1,35 @@
 """Engine: a describer and an index, fitted on a gallery, that answers with pictures."""
 
-import hashlib
-import json
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.backends.remote import Payload
-from helpers.search.index import (
-    Index,
-    IndexFileError,
-    UnsupportedByIndex,
-    check_k,
-    load_index,
-    open_index,
-    write_atomically,
-)
-from helpers.search.journal import NAME as JOURNAL
-from helpers.search.journal import Change, Journal
-from helpers.search.overlay import Overlay
+from helpers.search.gallery import GalleryTable
+from helpers.search.index import IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
+from helpers.search.persist import saving, snapshot
+from helpers.search.persist.delta import DeltaIndex, apply_changes
+from helpers.search.persist.snapshot import EngineFolderError, Manifest, StoredPaths
+from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking
+from helpers.search.results import Answer, Answers
 
 if TYPE_CHECKING:
     from helpers.features.extractor import Describer
-
-#: The layout of saved folders; a reader refuses any other.
-FORMAT = 2
-
-CARD = "engine.json"
-_NAMED = {
-    "describer", "fingerprint", "index", "pictures", "pictures_sha256", "counts", "lineage", "folded",
-}  # fmt: skip
-
-
-class EngineFolderError(IndexFileError):
-    """A folder that should hold an engine and does not, or one of another describer; the message says which."""
 
 
 @dataclass(frozen=True)
 class UnopenedDescriber:
     """The name and fingerprint of a saved engine's describer, for changes that compute no vectors.
 
-    Pass it to `Engine.load` or `LiveEngine.open` to remove pictures or fold changes: no weights are read, and none
-    have to be available.
+    Pass it to `Engine.load` or `LiveEngine.open` to remove images or to compact: no weights are read, and none have to
+    be available.
     """
 
     name: str
@@ -63,8 +43,8 @@ class UnopenedDescriber:
         ------
         EngineFolderError : no engine is there, or it is damaged or of another version.
         """
-        card = read_card(folder)
-        return cls(card["describer"], card["fingerprint"])
+        manifest = snapshot.manifest_of(folder)
+        return cls(manifest.extractor, manifest.fingerprint)
 
     def describe(self, *_, **__) -> np.ndarray:
         """Not possible.
@@ -78,53 +58,6 @@ class UnopenedDescriber:
     describe_arrays = describe
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer: its place (1 is best), id, score (higher is better), file and class (-1 and "–" for none)."""
-
-    rank: int
-    id: int
-    score: float
-    path: Path
-    label: int
-    class_name: str
-
-    def read(self) -> np.ndarray:
-        """The picture itself, uint8 (height, width, 3).
-
-        Raises
-        ------
-        UnreadablePicture : it is no longer where it was.
-        """
-        return read_picture(self.path)
-
-
-@dataclass(frozen=True, eq=False)
-class Answers(Sequence):
-    """The answers to one query, best first.
-
-    ``ranking`` holds the same ids and scores, as one row without padding. ``note`` says in words why there are
-    fewer answers than were asked for; it is empty where there are not.
-    """
-
-    answers: tuple[Answer, ...]
-    ranking: Ranking
-    note: str = ""
-
-    def __getitem__(self, place):
-        return self.answers[place]
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def __iter__(self) -> Iterator[Answer]:
-        return iter(self.answers)
-
-    def __repr__(self) -> str:
-        lines = [f"{answer.rank:4}  {answer.score:8.4f}  {answer.class_name:<20}  {answer.path}" for answer in self]
-        return "\n".join([*lines, *([self.note] if self.note else [])])
-
-
 class Engine:
     """A search engine for pictures.
 
@@ -135,8 +68,9 @@ class Engine:
 
     Attributes
     ----------
-    gallery : what was fitted, or None. A picture's id is its row there.
-    skipped : int64 (m,): ids of the gallery's pictures that no search finds: they could not be read, or were removed.
+    table : path, label and class of each image by its id (`GalleryTable`), or None before `fit`.
+    skipped : int64 (m,): ids of the gallery's images that no search finds: they could not be read, or were removed.
+    saved : the saved state that it was loaded from or saved as, or None.
 
     >>> engine = Engine("resnet50", "exact:cosine").fit(gallery)     # doctest: +SKIP
     >>> engine.query("holiday.jpg", k=10)[0].path                    # doctest: +SKIP
@@ -147,17 +81,24 @@ class Engine:
         self.index = open_index(index) if isinstance(index, str) else index
         if len(self.index):
             raise ValueError(f"the index must be empty, it holds {len(self.index)} vectors: open a new one")
-        self.gallery: ImageSet | None = None
-        #: Of which save this is, and up to which number its folder's journal is known here.
-        self._lineage, self._known = "", 0
+        self.table: GalleryTable | None = None
+        self.saved: saving.SavedState | None = None
 
     def __repr__(self) -> str:
-        fitted = "not fitted" if self.gallery is None else repr(self.gallery)
+        fitted = "not fitted" if self.table is None else f"{len(self.table)} images of {self.table.name!r}"
         return f"Engine({self.describer.name!r}, {self.index.spec!r}; {fitted})"
 
     def __len__(self) -> int:
         """Pictures that a query can find."""
         return len(self.index)
+
+    @property
+    def gallery(self) -> ImageSet | None:
+        """All images, also those that were removed: row *i* is the image with id *i*; None before `fit`.
+
+        After an addition, the next use makes a new set, which costs time for each image. ``table`` does not.
+        """
+        return None if self.table is None else self.table.images
 
     @property
     def skipped(self) -> np.ndarray:
@@ -179,15 +120,16 @@ class Engine:
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         if not len(rows):
             raise ValueError(f"no picture of {gallery.name!r} can be read: there is nothing to search")
+        table = GalleryTable.of(gallery)
         if self.index.remote:
             # There is one place for it, so that what was there has to go first.
-            self.gallery = None
-            self.index.clear().add(vectors[rows], rows, _payload(gallery, rows))
+            self.table = None
+            self.index.clear().add(vectors[rows], rows, _payload(table, rows))
         else:
             # Filled first and put in place last: after an error the engine answers as before.
             index = open_index(self.index.spec) if len(self.index) else self.index
             self.index = index.add(vectors[rows], rows)
-        self.gallery, self._lineage, self._known = gallery, "", 0
+        self.table, self.saved = table, None
         return self
 
     def add(self, pictures: ImageSet) -> np.ndarray:
@@ -195,7 +137,7 @@ class Engine:
 
         Ids of pictures go on from the highest ever given. Classes of the same name are one class. Pictures that
         can't be read stay out and get no id, after the describer's warning that counts and names them. A saved folder
-        knows nothing of it before the next `save`; see `helpers.search.live` for what lasts at once.
+        knows nothing of it before the next `save`; see `helpers.search.persist.live` for what lasts at once.
 
         Raises
         ------
@@ -207,15 +149,17 @@ class Engine:
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         ids = np.arange(len(before), len(before) + len(rows))
         class_names = [pictures.class_name(row) if pictures.labels[row] >= 0 else None for row in rows]
-        # First the gallery: a search meanwhile must never find an id without a picture.
-        self.gallery = before.extended([pictures.paths[row] for row in rows], class_names)
+        # First the table: a search meanwhile must never find an id without an image.
+        self.table = before.extended([pictures.paths[row] for row in rows], class_names)
         try:
-            if self.index.remote:
-                self.index.add(vectors[rows], ids, _payload(self.gallery, ids))
+            if isinstance(self.index, DeltaIndex):
+                self.index = self.index.changed(vectors[rows], ids)
+            elif self.index.remote:
+                self.index.add(vectors[rows], ids, _payload(self.table, ids))
             else:
                 self.index.add(vectors[rows], ids)
         except BaseException:
-            self.gallery = before
+            self.table = before
             raise
         return ids
 
@@ -231,10 +175,13 @@ class Engine:
         """
         self._fitted()
         ids = np.asarray(list(ids), np.int64)
-        try:
-            self.index.remove(ids)
-        except UnsupportedByIndex:
-            self.index = Overlay(self.index).remove(ids)
+        if not isinstance(self.index, DeltaIndex):
+            try:
+                self.index.remove(ids)
+                return
+            except UnsupportedByIndex:
+                self.index = DeltaIndex(self.index)
+        self.index = self.index.changed(np.empty((0, self.index.dim)), (), ids)
 
     def query(
         self,
@@ -270,9 +217,9 @@ class Engine:
         """
         self._fitted()
         k, dropped = check_k(k), self._ids_of(exclude)
-        found = self.index.search(np.asarray(vector)[None], min(k + len(dropped), max(1, len(self.index))))
-        kept = np.flatnonzero(~np.isin(found.ids[0], dropped) & (found.ids[0] != PAD))[:k]
-        answers = self.answers(Ranking(found.ids[:, kept], found.scores[:, kept]))
+        vector = np.asarray(vector)[None]
+        excluded = IdsPerQuery.of([dropped]) if len(dropped) else None
+        answers = self.answers(self.index.search(vector, min(k, max(1, len(self.index))), excluded=excluded))
         return Answers(answers.answers, answers.ranking, self._note(k, len(answers), dropped))
 
     def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Answers:
@@ -298,15 +245,15 @@ class Engine:
         RuntimeError : nothing was fitted yet.
         ValueError : the ranking is of another number of queries, or holds an id that is not in the gallery.
         """
-        # Taken after the search: the gallery grows before the index does.
-        gallery = self._fitted()
-        if len(ranking) != 1 or ranking.ids.max(initial=PAD) >= len(gallery):
-            raise ValueError(f"the ranking must be of one query and of ids below {len(gallery)}, got {ranking.ids}")
+        # Taken after the search: the table is extended before the index is.
+        table = self._fitted()
+        if len(ranking) != 1 or ranking.ids.max(initial=PAD) >= len(table):
+            raise ValueError(f"the ranking must be of one query and of ids below {len(table)}, got {ranking.ids}")
         found = ranking.ids[0] != PAD
         ranking = Ranking(ranking.ids[:, found], ranking.scores[:, found])
         return Answers(
             tuple(
-                Answer(place, int(i), float(score), gallery.paths[i], int(gallery.labels[i]), gallery.class_name(i))
+                Answer(place, int(i), float(score), table.path(i), table.label(i), table.class_name(i) or "–")
                 for place, (i, score) in enumerate(zip(ranking.ids[0], ranking.scores[0], strict=True), start=1)
             ),
             ranking,
@@ -334,9 +281,10 @@ class Engine:
         return Ranking(ids, scores)
 
     def save(self, folder: str | Path) -> Path:
-        """Write a folder: the index, the pictures' paths and classes, and the describer's name; no pickle.
+        """Write a folder: the index, the paths and classes of the images, and the extractor's name; no pickle.
 
-        Only the last step, one rename, makes the new files count: a save that is interrupted leaves the old engine.
+        One transaction makes the new files count: a save that is interrupted leaves the old engine. Processes that have
+        an engine open from there go on with the new one.
 
         Raises
         ------
@@ -345,85 +293,13 @@ class Engine:
         EngineFolderError : it was loaded from there, and other processes have changed the engine there since.
         IndexFileError : it can't be written; what was saved before is untouched.
         """
-        return self._save(Path(folder), secrets.token_hex(8), 0)
-
-    def fold(self, folder: str | Path) -> Path:
-        """`save` into the folder that this engine was loaded from, so that what others change meanwhile goes on.
-
-        The changes known here become part of the saved index; ids stay.
-
-        Raises
-        ------
-        EngineFolderError : it was loaded from elsewhere, or another process has saved or folded there since.
-        IndexFileError : it can't be written; all is as it was.
-        """
-        return self._save(Path(folder), self._lineage, self._known)
-
-    def catch_up(self, folder: str | Path, journal: Journal) -> bool:
-        """Take in what a folder's journal has got since this engine was loaded from it; whether there was anything."""
-        changes = journal.read(self._lineage, self._known)
-        self._take_in(changes, Path(folder))
-        return bool(changes)
-
-    def _save(self, folder: Path, lineage: str, folded: int) -> Path:
-        """lineage, folded : what the card is to say, see `read_card`."""
-        self._fitted()
-        mark = secrets.token_hex(4)
-        index, pictures = folder / f"vectors-{mark}.index", folder / f"pictures-{mark}.json"
-        _make_folder(folder)
-        with FileLock(folder / ".lock"):
-            journal = Journal(folder)
-            try:
-                self._check_still_true(folder, journal, lineage)
-                if isinstance(self.index, Overlay):
-                    self.index = self.index.folded()
-                try:
-                    table = json.dumps(_table(self.gallery, folder), ensure_ascii=False).encode(
-                        "utf-8", "surrogatepass"
-                    )
-                    self.index.save(index)
-                    write_atomically(pictures, [table])
-                    card = {
-                        "format": FORMAT,
-                        "describer": self.describer.name,
-                        "fingerprint": self.describer.fingerprint,
-                        "index": index.name,
-                        "pictures": pictures.name,
-                        "pictures_sha256": hashlib.sha256(table).hexdigest(),
-                        "counts": {"pictures": len(self.gallery), "indexed": len(self.index)},
-                        "lineage": lineage,
-                        "folded": folded,
-                    }
-                    write_atomically(folder / CARD, [json.dumps(card, indent=1).encode()])
-                except BaseException:
-                    index.unlink(missing_ok=True)
-                    pictures.unlink(missing_ok=True)
-                    raise
-                self._lineage, self._known = lineage, folded
-                journal.drop(lineage, folded)
-            finally:
-                journal.close()
-            # The files of the engine before, and of saves that were killed.
-            for stale in {*folder.glob("vectors-*.index"), *folder.glob("pictures-*.json")} - {index, pictures}:
-                stale.unlink(missing_ok=True)
+        table, folder = self._fitted(), Path(folder)
+        saving.check_target(folder, self.saved)
+        if isinstance(self.index, DeltaIndex):
+            self.index = self.index.compacted()
+        extractor = self.describer.name, self.describer.fingerprint
+        self.saved = saving.save(folder, extractor, table, self.index, self.saved)
         return folder
-
-    def _check_still_true(self, folder: Path, journal: Journal, lineage: str) -> None:
-        """Refuse to save where that would lose what other processes changed."""
-        try:
-            card = read_card(folder)
-        except EngineFolderError:
-            card = {"lineage": None}  # nothing there to lose
-        if lineage == self._lineage:
-            if card["lineage"] != lineage or card["folded"] > self._known:
-                raise EngineFolderError(f"{folder} is not what this engine was loaded from any more: load it again.")
-        elif card["lineage"] == self._lineage:
-            unseen = len(journal.read(self._lineage, self._known))
-            if unseen:
-                raise EngineFolderError(
-                    f"{folder} was changed {unseen} times since this engine was loaded from it, and to save it would "
-                    "lose that. Load it again, or save to another folder."
-                )
 
     @classmethod
     def load(
@@ -433,7 +309,7 @@ class Engine:
         root: str | Path | None = None,
         mmap: bool = False,
     ) -> "Engine":
-        """Read what `save` wrote, and take in what was added and removed since (`helpers.search.live`).
+        """Read what `save` wrote, and take in what was added and removed since (`helpers.search.persist.live`).
 
         The pictures are not looked for: a search needs their vectors only.
 
@@ -450,98 +326,78 @@ class Engine:
             describer differs.
         IndexFileError : the index in it is damaged.
         """
-        folder, journal = Path(folder), Journal(folder)
-        try:
-            card = read_card(folder)
-            engine = cls(_saved_describer(folder, card["describer"]) if describer is None else describer)
-            while True:
-                try:
-                    engine._read(folder, card, root, mmap)
-                    changes, now = journal.read(card["lineage"], card["folded"]), read_card(folder)
-                except EngineFolderError:
-                    now = read_card(folder)
-                    if now == card:
-                        raise
-                if now == card:
-                    break
-                # Another process has just saved, and taken the old files away.
-                card = now
-        finally:
-            journal.close()
-        engine._take_in(changes, folder)
-        return engine
+        folder, engine = Path(folder), None
 
-    def _read(self, folder: Path, card: dict, root: str | Path | None, mmap: bool) -> None:
-        """What a card names."""
-        if self.describer.fingerprint != card["fingerprint"]:
-            raise EngineFolderError(
-                f"{folder} was made by {card['fingerprint']}, this describer is {self.describer.fingerprint}: their "
-                "vectors can't be compared. Give the same describer with the same settings, or fit and save again."
-            )
-        try:
-            table = (folder / card["pictures"]).read_bytes()
-            index = load_index(folder / card["index"], mmap)
-        except FileNotFoundError as error:
-            missing = error.filename or folder / card["index"]
-            raise EngineFolderError(f"{missing} is missing: {folder} is incomplete. Fit and save it again.") from error
-        counts = card["counts"]
-        if hashlib.sha256(table).hexdigest() != card["pictures_sha256"] or len(index) != counts["indexed"]:
-            raise EngineFolderError(
-                f"{folder / card['pictures']} or {card['index']} is damaged or of another save. Fit and save it again."
-            )
-        self.gallery, self.index = _gallery(json.loads(table), root, folder), index
-        self._lineage, self._known = card["lineage"], card["folded"]
-
-    def _take_in(self, changes: "Sequence[Change]", folder: Path) -> None:
-        """Do what a journal says; the index itself stays, and an `Overlay` is put over it."""
-        if not changes:
-            return
-        if not isinstance(self.index, Overlay):
-            self.index = Overlay(self.index)
-        added = [change for change in changes if change.added]
-        if added:
-            # Ids are rows: the journal gives none away twice, and none between.
-            if [change.id for change in added] != list(range(len(self.gallery), len(self.gallery) + len(added))):
+        def check(manifest: Manifest) -> None:
+            nonlocal engine
+            engine = cls(_saved_describer(folder, manifest.extractor) if describer is None else describer)
+            if engine.describer.fingerprint != manifest.fingerprint:
                 raise EngineFolderError(
-                    f"{folder / JOURNAL} does not continue the engine beside it: a file of {folder} is of another "
-                    "time. Restore all of its files together, or fit and save it again."
+                    f"{folder} was made by {manifest.fingerprint}, this describer is {engine.describer.fingerprint}: "
+                    "their vectors can't be compared. Give the same describer with the same settings, or fit and save "
+                    "again."
                 )
-            self.gallery = self.gallery.extended(
-                [_read_path(json.loads(change.path), self.gallery.root, folder) for change in added],
-                [change.class_name for change in added],
-            )
-            self.index.add(np.stack([change.vector for change in added]), [change.id for change in added])
-        gone = [change.id for change in changes if not change.added]
-        if gone:
-            self.index.remove(np.array(gone))
-        self._known = changes[-1].number
 
-    def _fitted(self) -> ImageSet:
-        if self.gallery is None:
+        loaded = saving.load(folder, check, root, mmap)
+        engine.table, engine.index, engine.saved = loaded.table, loaded.index, loaded.state
+        return engine.replay(loaded.changes, folder)
+
+    def replay(self, changes: Sequence[Change], folder: str | Path) -> "Engine":
+        """Another engine with changes of its folder's log applied; this one stays as it is.
+
+        The cost depends on the number of changes, not on the size of the gallery.
+
+        Raises
+        ------
+        EngineFolderError : the log does not continue this engine.
+        """
+        if not changes:
+            return self
+        added = [change for change in changes if change.vector is not None]
+        # Ids are rows: the log leaves none out, and gives none twice.
+        if [change.id for change in added] != list(range(len(self.table), len(self.table) + len(added))):
+            raise EngineFolderError(
+                f"The log of {folder} does not continue the engine beside it: a file of the folder is of another time. "
+                "Restore all of its files together, or index again."
+            )
+        decode = StoredPaths(self.table.root, Path(folder)).decode
+        other = copy.copy(self)
+        other.table = self.table.extended(
+            [decode(change.path, change.place) for change in added], [change.class_name for change in added]
+        )
+        other.index = apply_changes(self.index, changes)
+        other.saved = replace(self.saved, position=changes[-1].number)
+        return other
+
+    def rebased(self, base: Index, manifest: Manifest) -> "Engine":
+        """Another engine that searches a compacted index file, and over it the changes that are not in it."""
+        other = copy.copy(self)
+        other.index = self.index.rebased(base, manifest.images) if isinstance(self.index, DeltaIndex) else base
+        other.saved = replace(self.saved, compacted=manifest.log_position)
+        return other
+
+    def _fitted(self) -> GalleryTable:
+        if self.table is None:
             raise RuntimeError("this engine has no gallery yet: call fit(gallery) first")
-        return self.gallery
+        return self.table
 
     def _ids_of(self, exclude) -> np.ndarray:
         """int64 (m,): the ids of gallery pictures that were given as ids, keys or paths."""
         if exclude is None:
             return np.empty(0, np.int64)
         items = [exclude] if isinstance(exclude, int | np.integer | str | Path) else list(exclude)
-        gallery, rows = self.gallery, {}
-        if any(isinstance(item, str | Path) for item in items):
-            rows = {str(path): row for row, path in enumerate(gallery.paths)}
-            rows |= {key: row for row, key in enumerate(gallery.keys)}
         ids = []
         for item in items:
-            row = rows.get(str(item)) if isinstance(item, str | Path) else int(item)
-            if row is None or not 0 <= row < len(gallery):
-                raise ValueError(f"{item!r} can't be excluded: it is no id, key or path of {gallery.name!r}")
-            ids.append(row)
+            id = self.table.id_of(item) if isinstance(item, str | Path) else int(item)
+            if id is None or not 0 <= id < len(self.table):
+                raise ValueError(f"{item!r} can't be excluded: it is no id, key or path of {self.table.name!r}")
+            ids.append(id)
         return np.unique(np.array(ids, dtype=np.int64))
 
     def _note(self, k: int, found: int, dropped: np.ndarray) -> str:
         if found == k:
             return ""
-        less = int(np.isin(dropped, self.index.ids).sum())
+        less = int(self.index.contains(dropped).sum())
         held = f"the index holds {len(self)} pictures" + (f", {less} of them excluded" if less else "")
         if found < min(k, len(self) - less):
             return (
@@ -551,36 +407,8 @@ class Engine:
         return f"{k} answers were asked for, there are {found}: {held}"
 
 
-def read_card(folder: str | Path) -> dict:
-    """What a saved engine says of itself, as plain JSON, without opening anything else.
-
-    ``describer``, ``fingerprint``, ``counts`` (``pictures``, ``indexed``), the names of its files, ``lineage`` (a text
-    that every save draws anew, but that a fold keeps) and ``folded`` (the number of the last change of the journal that
-    is in it).
-
-    Raises
-    ------
-    EngineFolderError : no engine is there, or it is damaged or of another version.
-    """
-    file = Path(folder) / CARD
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-        version = card["format"]
-        if version == FORMAT:
-            missing = _NAMED - card.keys()
-            if missing:
-                raise KeyError(min(missing))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise EngineFolderError(f"{folder} holds no engine: {file} is missing. Save one there first.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineFolderError(f"{file} is damaged ({error}). Fit and save it again.") from error
-    if version != FORMAT:
-        raise EngineFolderError(f"{file} has format {version!r}; this version reads {FORMAT}. Fit and save it again.")
-    return card
-
-
-def _payload(gallery: ImageSet, rows: np.ndarray) -> list[Payload]:
-    return [Payload(gallery.paths[row].name, str(gallery.paths[row]), gallery.labels[row]) for row in rows]
+def _payload(table: GalleryTable, ids: np.ndarray) -> list[Payload]:
+    return [Payload(table.path(id).name, str(table.path(id)), table.label(id)) for id in ids]
 
 
 def _pixels(picture) -> np.ndarray:
@@ -605,56 +433,3 @@ def _saved_describer(folder: Path, name: str) -> "Describer":
             f"{folder} was made by the describer {name!r}, which is not one that can be opened by name. "
             "Give it: Engine.load(folder, describer)."
         ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        other = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise IndexFileError(f"{folder} can't be made or read: {error}. Choose another folder.") from error
-    ours = ("vectors-", "pictures-", JOURNAL, CARD)
-    if CARD not in other and any(not name.startswith(ours) for name in other):
-        raise FileExistsError(f"{folder} holds something that is not an engine; choose another folder.")
-
-
-def _table(gallery: ImageSet, folder: Path) -> dict:
-    """The gallery as plain JSON."""
-    root = gallery.root
-    return {
-        "name": gallery.name,
-        "root": None if root is None else str(root.absolute()),
-        "class_names": gallery.class_names,
-        "paths": [written_path(path, root, folder) for path in gallery.paths],
-        "labels": gallery.labels.tolist(),
-        "groups": None if gallery.groups is None else gallery.groups.tolist(),
-    }
-
-
-def _gallery(table: dict, root: str | Path | None, folder: Path) -> ImageSet:
-    if table["root"] is not None:
-        root = Path(table["root"] if root is None else root).absolute()
-    elif root is not None:
-        raise ValueError(f"{table['name']!r} was saved without a root, by full paths: it can't be given another")
-    paths = tuple(_read_path(path, root, folder) for path in table["paths"])
-    return ImageSet(table["name"], paths, table["labels"], tuple(table["class_names"]), table["groups"], root)
-
-
-def written_path(path: Path, root: Path | None, folder: Path) -> str | dict[str, str]:
-    """How a path is written in an engine's folder, as plain JSON.
-
-    In the folder itself: ``{"own": …}``, so that it can be moved as a whole; below the gallery's root: from there on;
-    others in full.
-    """
-    path, folder = path.absolute(), folder.absolute()
-    if path.is_relative_to(folder):
-        return {"own": path.relative_to(folder).as_posix()}
-    if root is not None and path.is_relative_to(root.absolute()):
-        return path.relative_to(root.absolute()).as_posix()
-    return path.as_posix()
-
-
-def _read_path(written: str | dict[str, str], root: Path | None, folder: Path) -> Path:
-    if isinstance(written, dict):
-        return folder.absolute() / written["own"]
-    return Path(written) if root is None else root / written

@@ -44,10 +44,10 @@ from helpers.features import registry as extractors
 from helpers.networks import weights
 from helpers.pictures import samples
 from helpers.pictures.imageset import from_folder
-from helpers.search import engine as engine_module
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
+from helpers.search.persist import snapshot
 from helpers.search.rerank import NAMES
 
 COMMANDS = (
@@ -226,10 +226,10 @@ def test_index_overwrites_nothing_that_is_no_engine(here, run):
 
 def test_an_engine_of_other_pictures_is_replaced_with_force_only(engine, run):
     shutil.copytree("photos/birds", "other/birds")
-    before = (engine / "engine.json").read_bytes()
+    before = snapshot.manifest_of(engine)
     code, _, err = run("index", "other", "-d", "hsv-histogram")
     assert code == BAD_INPUT and "18 pictures that would be lost" in err and "--force" in err
-    assert (engine / "engine.json").read_bytes() == before
+    assert snapshot.manifest_of(engine) == before
     code, out, _ = run("index", "other", "-d", "hsv-histogram", "--force")
     assert code == OK and "6 pictures of 1 class;" in out and "replaced" in out
     # What was added by hand would be lost too.
@@ -267,7 +267,7 @@ def test_an_interrupt_while_it_is_written_leaves_the_old_engine_or_none(here, ru
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "write_atomically", stopped)
+        patch.setattr(snapshot, "replace_snapshot", stopped)
         code, out, err = run("index", "photos", "-d", "hsv-histogram")
     assert (code, out) == (INTERRUPTED, "") and "goes on from there" in err
     assert Path("my.index").exists() == there

@@ -22,7 +22,7 @@ from helpers.app.beside import ServiceBeside
 from helpers.pictures import samples
 from helpers.pictures.reading import read_picture
 from helpers.search.engine import Engine
-from helpers.search.live import LiveEngine
+from helpers.search.persist.live import LiveEngine
 
 pytestmark = [
     pytest.mark.skipif(
@@ -195,6 +195,6 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
         assert set(added.values()) <= set(live.engine.index.ids.tolist())
         for number, id in everything:
             assert np.array_equal(read_picture(live.engine.gallery.paths[id]), read_picture(picture(number)))
-        live.fold()
+        live.compact()
     with serving(folder, 1) as (address, _):
         check(address, everything[::5])

@@ -1,7 +1,7 @@
 """The engine: from pictures to answers, and the folder it is kept in."""
 
-import json
 import shutil
+import sqlite3
 import warnings
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from helpers.pictures.imageset import ImageSet, from_folder
 from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index
+from helpers.search.persist.compaction import compact
+from helpers.search.persist.live import LiveEngine
+from helpers.search.persist.snapshot import EngineFile, is_engine, manifest_of
 from helpers.search.ranking import Ranking
 
 RED, ORANGE, GREEN, BLUE = (250, 0, 0), (250, 90, 0), (0, 250, 0), (0, 0, 250)
@@ -294,44 +297,133 @@ def test_a_describer_that_has_no_name_to_open_must_be_given(engine, tmp_path):
 
 def test_saving_again_replaces_everything(engine, gallery, tmp_path):
     folder = engine.save(tmp_path / "engine")
-    (folder / "vectors-0000.index").write_bytes(b"left by a save that was killed")
+    for left in ("vectors-0000.index", ".vectors-0000.index.1234.part"):
+        (folder / left).write_bytes(b"left by a save that was killed")
+    before = manifest_of(folder)
     engine.fit(gallery.subset([0, 1])).save(folder)
-    assert sorted(path.suffix for path in folder.iterdir() if not path.name.startswith(".")) == [
-        ".index",
-        ".json",
-        ".json",
-    ]
+    assert manifest_of(folder).snapshot_id != before.snapshot_id
+    assert names_in(folder) == [".lock", "engine.sqlite", manifest_of(folder).index_file]
     assert len(Engine.load(folder, MeanColour())) == 2
 
 
-@pytest.mark.parametrize("step", range(3))
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_save_that_breaks_off_at_any_step_leaves_the_old_engine(engine, gallery, tmp_path, monkeypatch, step, error):
-    """Each of the three files comes into being by one rename; break off at each of them."""
-    folder = engine.save(tmp_path / "engine")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    real, calls = Path.replace, []
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
-    def replace(path, target):
-        calls.append(target)
-        if len(calls) > step:
-            raise error
-        return real(path, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else IndexFileError):
-        Engine(MeanColour()).fit(gallery.subset([0])).save(folder)
-    assert len(calls) == step + 1
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert len(Engine.load(folder, MeanColour())) == 5
+@pytest.mark.parametrize("interrupt", [False, True])
+@pytest.mark.parametrize("what", ["first save", "save", "compaction"])
+def test_what_breaks_off_at_any_step_leaves_the_old_engine_or_the_new(
+    engine, gallery, tmp_path, monkeypatch, what, interrupt
+):
+    """An error or an interrupt at each rename of a file, each statement and each commit."""
+    kept = tmp_path / "kept"
+    if what != "first save":
+        engine.save(kept)
+        with LiveEngine.open(kept, MeanColour()) as live:
+            live.add_described([tmp_path / "new.png"], np.float32([[1, 2, 3]]), ["new"])
+            live.remove([0])
+    small, old, new = Engine(MeanColour()).fit(gallery.subset([0])), [1, 2, 3, 4, 5], [0]
+    before = manifest_of(kept) if kept.exists() else None
+    outcomes = []
+    for step in range(1, 100):
+        folder = tmp_path / str(step)
+        if kept.exists():
+            shutil.copytree(kept, folder)
+        failing = Failing(monkeypatch, step, interrupt)
+        try:
+            compact(folder) if what == "compaction" else small.save(folder)
+            outcomes.append("done")
+        except (IndexFileError, Interrupted):
+            outcomes.append("failed")
+        finally:
+            failing.undo()
+        if what == "first save" and not is_engine(folder):
+            assert outcomes[-1] == "failed" and not list(folder.glob("*vectors*"))
+            continue
+        loaded = Engine.load(folder, MeanColour())
+        if what == "compaction":
+            assert loaded.index.ids.tolist() == old and loaded.table.class_name(5) == "new"
+        else:
+            assert loaded.index.ids.tolist() == (new if manifest_of(folder) != before else old)
+        if manifest_of(folder) == before:
+            assert outcomes[-1] == "failed" and names_in(folder) == names_in(kept)
+        if failing.calls < step:
+            break
+    assert outcomes[-1] == "done" and outcomes.count("failed") > 10
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C."""
+
+
+class Failing:
+    """Raises an error at the nth rename of a file or statement of SQLite."""
+
+    def __init__(self, monkeypatch, step, interrupt):
+        self.calls, self._step, self._interrupt = 0, step, interrupt
+        self._context = monkeypatch.context()
+        patch = self._context.__enter__()
+        rename, connect, count = Path.replace, sqlite3.connect, self._count
+
+        def replace(path, target):
+            count(OSError(28, "No space left on device"))
+            return rename(path, target)
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql, *values):
+                if sql != "rollback":
+                    count(sqlite3.OperationalError("database or disk is full"))
+                return super().execute(sql, *values)
+
+            def executemany(self, *values):
+                count(sqlite3.OperationalError("database or disk is full"))
+                return super().executemany(*values)
+
+        def connect_failing(*values, **named):
+            return connect(*values, **named, factory=Connection)
+
+        patch.setattr(Path, "replace", replace)
+        patch.setattr(sqlite3, "connect", connect_failing)
+
+    def _count(self, error):
+        self.calls += 1
+        if self.calls == self._step:
+            if not self._interrupt:
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise Interrupted if self._interrupt else error
+
+    def undo(self):
+        self._context.__exit__(None, None, None)
 
 
 def test_a_killed_save_leaves_the_old_engine(engine, tmp_path):
-    """What a kill leaves behind is new files beside the old ones, and the old card."""
+    """What a kill leaves behind is a new index file that no manifest names."""
     folder = engine.save(tmp_path / "engine")
-    for file in (*folder.glob("vectors-*"), *folder.glob("pictures-*")):
-        shutil.copy(file, file.with_name(file.name.replace("-", "-f00")))
+    file = next(folder.glob("vectors-*"))
+    shutil.copy(file, file.with_name("vectors-f00.index"))
     assert len(Engine.load(folder, MeanColour())) == 5
+
+
+def test_a_first_save_that_was_killed_is_no_engine(engine, tmp_path):
+    folder = engine.save(tmp_path / "engine")
+    with EngineFile(folder) as file, file.writing() as connection:
+        connection.execute("delete from manifest")
+    assert not is_engine(folder)
+    with pytest.raises(EngineFolderError, match="saving it was interrupted"):
+        Engine.load(folder, MeanColour())
+    assert len(Engine.load(engine.save(folder), MeanColour())) == 5
+
+
+def test_an_engine_of_the_old_format_is_named_and_can_be_replaced(engine, tmp_path):
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    for name in ("engine.json", "pictures-1.json", "vectors-1.index", "changes.sqlite", "changes.sqlite-wal"):
+        (folder / name).write_bytes(b"{}")
+    assert is_engine(folder)
+    with pytest.raises(EngineFolderError, match=r"engine holds an engine of an older format.*`lookalike index`"):
+        Engine.load(folder, MeanColour())
+    engine.save(folder)
+    assert names_in(folder) == [".lock", "engine.sqlite", manifest_of(folder).index_file]
 
 
 def test_a_folder_of_something_else_is_left_alone(engine, folder):
@@ -341,27 +433,24 @@ def test_a_folder_of_something_else_is_left_alone(engine, folder):
 
 
 def test_a_missing_file_is_named(engine, tmp_path):
-    with pytest.raises(EngineFolderError, match="engine.json is missing"):
+    with pytest.raises(EngineFolderError, match="engine.sqlite is missing"):
         Engine.load(tmp_path / "nowhere", MeanColour())
-    for pattern in ("vectors-*.index", "pictures-*.json"):
-        folder = engine.save(tmp_path / "engine")
-        file = next(folder.glob(pattern))
-        file.unlink()
-        with pytest.raises(EngineFolderError, match=f"{file.name} (is missing|does not exist)"):
-            Engine.load(folder, MeanColour())
+    folder = engine.save(tmp_path / "engine")
+    file = next(folder.glob("vectors-*.index"))
+    file.unlink()
+    with pytest.raises(EngineFolderError, match=f"{file.name} is missing"):
+        Engine.load(folder, MeanColour())
 
 
 def test_damage_is_noticed_in_each_file(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
-    for file in sorted(folder.glob("[!.]*")):
+    database, index = folder / "engine.sqlite", next(folder.glob("vectors-*.index"))
+    for file, place in ((index, -3), (database, 3), (database, database.read_bytes().index(b"cold/green.png"))):
         content = file.read_bytes()
         broken = bytearray(content)
-        if file.name == "engine.json":
-            broken = content[: len(content) // 2]
-        else:
-            broken[-3] ^= 1
+        broken[place] ^= 1
         file.write_bytes(broken)
-        with pytest.raises(IndexFileError):
+        with pytest.raises(IndexFileError, match=f"{file.name}.*(damaged|can't be used)"):
             Engine.load(folder, MeanColour())
         file.write_bytes(content)
     assert len(Engine.load(folder, MeanColour())) == 5
@@ -369,10 +458,12 @@ def test_damage_is_noticed_in_each_file(engine, tmp_path):
 
 def test_another_version_is_refused(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
-    card = json.loads((folder / "engine.json").read_text())
-    (folder / "engine.json").write_text(json.dumps(card | {"format": 77}))
-    with pytest.raises(EngineFolderError, match="format 77"):
-        Engine.load(folder, MeanColour())
+    with EngineFile(folder) as file, file.writing() as connection:
+        connection.execute("pragma user_version = 77")
+    for use in (lambda: Engine.load(folder, MeanColour()), lambda: engine.save(folder)):
+        with pytest.raises(EngineFolderError, match="format 77"):
+            use()
+    assert len(names_in(folder)) == 3
 
 
 def test_files_of_two_saves_are_not_mixed(engine, gallery, tmp_path):
@@ -412,18 +503,6 @@ def test_pictures_are_added_and_removed(index, gallery, tmp_path):
     loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColour())
     assert loaded.index.spec == index and loaded.index.ids.tolist() == [1, 2, 4, 5, 6]
     assert names(loaded.query(np.zeros((4, 4, 3), np.uint8), 9)) == names(black)
-
-
-def test_a_set_that_grows_keeps_its_rows_classes_and_keys(gallery, tmp_path):
-    before = gallery.keys
-    grown = gallery.extended([gallery.root / "x" / "new.png", tmp_path / "far.png", "y.png"], ["new", None, "warm"])
-    assert grown.keys == (*before, "x/new.png", (tmp_path / "far.png").as_posix(), "y.png")
-    assert grown.labels.tolist() == [*gallery.labels.tolist(), 2, -1, 1] and grown.class_names == (
-        "cold",
-        "warm",
-        "new",
-    )
-    assert gallery.extended([], []).keys == before and len(gallery) == 5
 
 
 def test_a_vector_asks_as_its_picture_does(engine, gallery):

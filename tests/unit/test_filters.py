@@ -150,7 +150,8 @@ def test_the_edges(spec):
     assert [sorted(row) for row in few.ids.tolist()] == [sorted([*IDS[:3], *[PAD] * 6])] * QUERIES
     plain = index.search(ASKED, 5)
     for filters in ({"excluded": []}, {"excluded": outside}, {"allowed": IDS}, {"allowed": IdSet(range(5 * SIZE))}):
-        assert np.array_equal(index.search(ASKED, 5, **filters).ids, plain.ids)
+        # An approximate index that looks at more for some more results may find better ones.
+        assert spec not in EXACT or np.array_equal(index.search(ASKED, 5, **filters).ids, plain.ids)
         assert index.count(**filters) == SIZE
     assert index.search(ASKED[:0], 5, allowed=IDS[:3]).ids.shape == (0, 5)
     with pytest.raises(ValueError, match="whole numbers"):
@@ -251,10 +252,10 @@ def test_an_id_set_by_hand():
 def test_a_selection_by_hand():
     held = np.array([1, 3, 8, 9])
     both = Selection(held, IdSet([1, 3, 7, 9]), IdSet([3, 8]))
-    assert (both.count, both.rows.tolist(), both.dropped_rows.tolist()) == (2, [0, 3], [1, 2])
+    assert (both.count, both.rows.tolist(), both.mask.tolist()) == (2, [0, 3], [True, False, False, True])
     assert both.passes(np.array([9, 3, 8, 7, -1])).tolist() == [True, False, False, True, False]
     less = Selection(held, None, IdSet([3, 4]))
-    assert (less.count, less.rows.tolist(), less.dropped_rows.tolist()) == (3, [0, 2, 3], [1])
+    assert (less.count, less.rows.tolist(), less.mask.tolist()) == (3, [0, 2, 3], [True, False, True, True])
 
 
 def test_keep_closes_gaps_and_pads():

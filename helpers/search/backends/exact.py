@@ -24,6 +24,8 @@ _QUERIES = 256
 _BOUND_BYTES = 20
 #: If k is more than this part of the gallery, all scores are sorted instead of the best ones picked.
 _DEEP = 1 / 8
+#: If a filter leaves at most this part of the gallery, only this part is scored.
+_PART = 1 / 4
 #: Unit vectors are kept as multiples of this, see `_Cosine`.
 _GRID = 2.0**-26
 
@@ -58,22 +60,36 @@ class ExactIndex(StoredIndex):
     def _prepare(self, vectors):
         return self._scorer.prepare(vectors)
 
-    def _changed(self):
-        self._squares = None
+    def _changed(self, kept):
+        self._squares = None if self._squares is None else self._squares[:kept]
 
-    def _search(self, queries, k):
+    def _search(self, queries, k, stays=None):
+        """stays : bool (n,), which rows may be found; at least ``k`` of them."""
         queries = self._scorer.prepare(queries)
         shallow = k < self._few(queries) * len(self) and _bounds_hold(queries, self._square_lengths())
+        search = self._search_by_bounds if shallow else self._search_all
         ids = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k))
         step = self._step(_QUERIES) if shallow else min(self._step(_QUERIES), _rows(8 * len(self), 2**30))
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            found = self._search_by_bounds(queries[block], k) if shallow else self._search_all(queries[block], k)
-            ids[block], scores[block] = found
+            ids[block], scores[block] = search(queries[block], k, stays)
         return ids, scores
 
-    def _search_by_bounds(self, queries, k):
+    def _search_among(self, queries, k, among):
+        if among.count > _PART * len(self):
+            return self._search(queries, k, among.mask)
+        best = _Best(len(queries), k)
+        step = min(self._chunk or 2**16, self._step(2**16))
+        for start in range(0, among.count, step):
+            rows = among.rows[start : start + step]
+            part = ExactIndex(self.metric, self._chunk)
+            part._ids, part._vectors, part.dim = self._ids[rows], self._vectors[rows], self.dim
+            ids, scores = part._search(queries, min(k, len(rows)))
+            best.merge(np.repeat(np.arange(len(queries)), ids.shape[1]), ids.ravel(), scores.ravel())
+        return best.ids, best.scores
+
+    def _search_by_bounds(self, queries, k, stays):
         """The best k of many: rule out by the fast product, score the rest; the best so far rule out ever more."""
         best, squares = _Best(len(queries), k), self._square_lengths()
         # The fewer queries, the more vectors fit one step: each query's answers are then scored in few calls.
@@ -84,16 +100,24 @@ class ExactIndex(StoredIndex):
             floor = self._scorer.as_bound(queries, best.scores[:, -1])
             empty = np.isneginf(floor)
             if empty.any() and k <= len(gallery):
-                floor[empty] = _floor(lower[empty], k)
+                low = lower[empty]
+                if stays is not None:
+                    low[:, ~stays[part]] = -np.inf
+                floor[empty] = _floor(low, k)
             rows, columns = np.nonzero(upper >= floor[:, None])
+            if stays is not None:
+                kept = stays[part][columns]
+                rows, columns = rows[kept], columns[kept]
             best.merge(rows, self._ids[part][columns], self._score_pairs(queries, gallery, rows, columns))
         return best.ids, best.scores
 
-    def _search_all(self, queries, k):
+    def _search_all(self, queries, k, stays):
         """All of the gallery in order, or the best k of it: score everything, sort once."""
         scores = np.empty((len(queries), len(self)))
         for start, gallery in self._chunks():
             scores[:, start : start + len(gallery)] = self._scorer.scores(queries, gallery)
+        if stays is not None:
+            scores[:, ~stays] = -np.inf
         if k < _DEEP * len(self):
             best = _Best(len(queries), k)
             rows, columns = np.nonzero(scores >= np.partition(scores, -k, axis=1)[:, [-k]])
@@ -127,16 +151,16 @@ class ExactIndex(StoredIndex):
         return scores
 
     def _square_lengths(self):
-        """float64 (n,), computed once."""
-        squares = self._squares
-        if squares is None:
-            squares = np.concatenate([_squares(gallery) for _, gallery in self._chunks()])
-            self._squares = squares
+        """float64 (n,), computed once for each vector."""
+        squares = np.empty(0) if self._squares is None else self._squares
+        if len(squares) < len(self):
+            new = [_squares(gallery) for _, gallery in self._chunks(first=len(squares))]
+            squares = self._squares = np.concatenate([squares, *new])
         return squares
 
-    def _chunks(self, step: int | None = None):
+    def _chunks(self, step: int | None = None, first: int = 0):
         step = step or self._chunk or self._step(2**12)
-        for start in range(0, len(self), step):
+        for start in range(first, len(self), step):
             yield start, self._vectors[start : start + step]
 
     def _step(self, most: int) -> int:

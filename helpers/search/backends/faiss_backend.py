@@ -12,7 +12,8 @@ from helpers.search.index import (
     check_count,
     check_magnitude,
 )
-from helpers.search.ranking import best_first
+from helpers.search.index.filters import IdSet, Selection
+from helpers.search.ranking import PAD, best_first
 from helpers.vectors import l2_normalize
 
 #: Kind → its options beside ``metric``.
@@ -35,6 +36,8 @@ _TRAINABLE = 1000
 _STEP = 2**14
 #: Vectors that the centroids of codes are trained on, at most, and the rounds of k-means, and of turning the rotation.
 _PQ_SAMPLE, _PQ_ROUNDS, _OPQ_ROUNDS = 2**14, 10, 4
+#: From this part of the vectors on, most are allowed; see `_can_filter`.
+_HALF = 1 / 2
 #: What float32 squares allow; float16 goes less far.
 _LARGEST = {"float32": 1e17, "float16": 65504.0, "int8": 1e17}
 
@@ -98,6 +101,8 @@ class FaissIndex(Index):
         self._index: faiss.Index | None = None
         # What the index looks into, where it was loaded: FAISS copies none of it.
         self._blob: np.ndarray | None = None
+        # The rising ids and where each vector is, once a vector was asked for; None after a change.
+        self._places: tuple[np.ndarray, ...] | None = None
 
     @property
     def _kind(self) -> str:
@@ -209,6 +214,7 @@ class FaissIndex(Index):
             return
         self._check_magnitude(vectors)
         self._own()
+        self._places = None
         index, held, held_ids = self._index, None, None
         if index is None or self._waiting:
             recipe = self._recipe(len(self) + len(ids), vectors.shape[1])
@@ -287,40 +293,58 @@ class FaissIndex(Index):
                 f"{self.spec} can't remove: {why} has no way to. Use {other}, or clear the index and add what stays."
             )
         self._own()
+        self._places = None
         self._index.remove_ids(ids)
 
     def _clear(self):
-        self._index = self._blob = None
+        self._index = self._blob = self._places = None
 
-    def _search(self, queries, k):
+    def _search(self, queries, k, parameters=None):
         self._check_magnitude(queries)
-        scores, ids = self._index.search(self._prepare(queries), k)
+        scores, ids = self._index.search(self._prepare(queries), k, params=parameters)
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
         elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":
             scores = np.clip(scores, -1, 1)
         return best_first(ids, scores, k)
 
+    def _search_among(self, queries, k, among):
+        part = among.count / len(self)
+        *_, innermost = _layers(self._index)
+        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
+        if _can_filter(innermost, part):
+            ids, scores = self._search(queries, k, _parameters(self._index, _selector(among), part))
+        short = np.flatnonzero(ids[:, -1] == PAD)
+        if len(short):
+            ids[short], scores[short] = super()._search_among(queries[short], k, among)
+        return ids, scores
+
     def _kept(self, ids):
         vectors = np.empty((len(ids), self.dim), np.float32)
-        if isinstance(self._index, faiss.IndexIDMap):
+        if self._places is None:
             # FAISS's own way back from an id goes over all of them, one by one, for each that is asked for.
-            held = faiss.vector_to_array(self._index.id_map)
+            mapped = isinstance(self._index, faiss.IndexIDMap)
+            held, *where = [faiss.vector_to_array(self._index.id_map)] if mapped else _list_places(self._lists)
             order = np.argsort(held, kind="stable")
-            places = order[np.searchsorted(held[order], ids)]
+            self._places = held[order], order, *where
+        held, order, *where = self._places
+        places = order[np.searchsorted(held, ids)]
+        if not where:
             self._index.index.reconstruct_batch(places, vectors)
             return vectors
-        lists = next(layer for layer in _layers(self._index) if isinstance(layer, faiss.IndexIVF))
-        held, where, offsets = _list_places(lists)
-        order = np.argsort(held, kind="stable")
-        places = order[np.searchsorted(held[order], ids)]
+        numbers, offsets = where
+        lists = self._lists
         rows = np.empty((len(ids), lists.d), np.float32)
         for row, place in zip(rows, places, strict=True):
-            lists.reconstruct_from_offset(int(where[place]), int(offsets[place]), faiss.swig_ptr(row))
+            lists.reconstruct_from_offset(int(numbers[place]), int(offsets[place]), faiss.swig_ptr(row))
         if isinstance(self._index, faiss.IndexPreTransform):
             self._index.reverse_chain(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(vectors))
             return vectors
         return rows
+
+    @property
+    def _lists(self) -> faiss.IndexIVF:
+        return next(layer for layer in _layers(self._index) if isinstance(layer, faiss.IndexIVF))
 
     def _write(self, write) -> None:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
@@ -360,6 +384,54 @@ def _list_places(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.ndar
     held = np.concatenate(ids) if ids else np.empty(0, np.int64)
     offsets = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.empty(0, np.int64)
     return held, np.repeat(np.arange(lists.nlist), sizes), offsets
+
+
+def _can_filter(innermost: faiss.Index, part: float) -> bool:
+    """Whether FAISS's own filter is used where ``part`` of the vectors is allowed.
+
+    FAISS can't filter an `IndexPQ`. A graph is walked over what is not allowed too, and a flat index filters vector by
+    vector instead of by a matrix product, so that each has one end at which deeper results cost less.
+    """
+    if isinstance(innermost, faiss.IndexIVF):
+        return True
+    if isinstance(innermost, faiss.IndexHNSW):
+        return part >= _HALF
+    return not isinstance(innermost, faiss.IndexPQ) and part < _HALF
+
+
+def _selector(among: Selection) -> faiss.IDSelector:
+    allowed, excluded = (None if each is None else _members(each) for each in (among.allowed, among.excluded))
+    if excluded is None:
+        return allowed
+    others = faiss.IDSelectorNot(excluded)
+    return others if allowed is None else faiss.IDSelectorAnd(allowed, others)
+
+
+def _members(ids: IdSet) -> faiss.IDSelector:
+    """A bitmap, which is looked up faster than a hash table, unless the ids are few and far between."""
+    if ids.ids[-1] < max(2**20, 256 * len(ids)):
+        return faiss.IDSelectorBitmap(ids.bitmap)
+    return faiss.IDSelectorBatch(ids.ids)
+
+
+def _parameters(index: faiss.Index, selector: faiss.IDSelector, part: float) -> faiss.SearchParameters:
+    """What filters the index, layer by layer; lists and graphs are searched wider, the less is allowed."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexIDMap):
+        inner = faiss.downcast_index(index.index)
+        # The map turns ids into places only in the outermost parameters, and refining wants them in its inner ones.
+        refines = isinstance(inner, faiss.IndexRefine)
+        return _parameters(inner, faiss.IDSelectorTranslated(index.id_map, selector) if refines else selector, part)
+    if isinstance(index, faiss.IndexRefine):
+        inner = _parameters(index.base_index, selector, part)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, selector, part))
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, math.ceil(index.nprobe / part)))
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(index.hnsw.efSearch / part))
+    return faiss.SearchParameters(sel=selector)
 
 
 def _layers(index: faiss.Index | None):

@@ -243,8 +243,6 @@ class RemoteIndex(Index):
     remote = True
     #: What to do when the server is away.
     remedy: ClassVar[str]
-    #: The most answers that a query may ask for.
-    most: ClassVar[int]
     #: The most bytes and rows in one request.
     chunk_bytes: ClassVar[int] = 8 * 2**20
     chunk_rows: ClassVar[int] = 5000

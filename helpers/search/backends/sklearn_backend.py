@@ -6,6 +6,9 @@ from sklearn.neighbors import NearestNeighbors
 from helpers.search.index import StoredIndex
 from helpers.search.ranking import best_first
 
+#: If a filter leaves at most this part of the gallery, scikit-learn is given only this part.
+_PART = 1 / 4
+
 
 class SklearnIndex(StoredIndex):
     """Pedregosa et al. 2011, https://scikit-learn.org/stable/modules/neighbors.html.
@@ -34,33 +37,44 @@ class SklearnIndex(StoredIndex):
         """What scikit-learn builds over its copy of the vectors is not counted."""
         return super().nbytes + (0 if self._fitted is None else self._fitted[1].nbytes)
 
-    def _changed(self):
+    def _changed(self, kept):
         self._fitted = None
 
     def _fit(self) -> tuple[NearestNeighbors, np.ndarray]:
         fitted = self._fitted
         if fitted is None:
-            vectors = self._vectors.astype(np.float64)
-            fitted = NearestNeighbors(algorithm=self.algorithm, metric=self.metric).fit(vectors), vectors
-            self._fitted = fitted
+            fitted = self._fitted = self._fit_to(self._vectors)
         return fitted
 
-    def _search(self, queries, k):
-        model, vectors = self._fit()
-        queries = queries.astype(np.float64)
-        rows = self._with_ties(model, queries, k, _noise(self.metric, queries, vectors))
-        scores = np.stack([_score(self.metric, query, vectors[row]) for query, row in zip(queries, rows, strict=True)])
-        return best_first(self._ids[rows], scores, k)
+    def _fit_to(self, vectors: np.ndarray) -> tuple[NearestNeighbors, np.ndarray]:
+        vectors = vectors.astype(np.float64)
+        return NearestNeighbors(algorithm=self.algorithm, metric=self.metric).fit(vectors), vectors
 
-    def _with_ties(self, model: NearestNeighbors, queries: np.ndarray, k: int, noise: np.ndarray) -> np.ndarray:
-        """int64 (q, m): rows of the k nearest and of all that are as far as the last of them."""
-        fetch = k
-        while fetch < len(self):
-            fetch = min(len(self), max(fetch + 8, 2 * fetch if fetch > k else 0))
-            distances, rows = model.kneighbors(queries, fetch)
-            if (distances[:, -1] > distances[:, k - 1] + noise).all():
-                return rows
-        return np.broadcast_to(np.arange(len(self)), (len(queries), len(self)))
+    def _search(self, queries, k):
+        return self._nearest(*self._fit(), self._ids, queries, k)
+
+    def _search_among(self, queries, k, among):
+        # Trees are built over all vectors; for brute force, a part of them is as good.
+        if self.algorithm != "brute" or among.count > _PART * len(self):
+            return super()._search_among(queries, k, among)
+        return self._nearest(*self._fit_to(self._vectors[among.rows]), self._ids[among.rows], queries, k)
+
+    def _nearest(self, model: NearestNeighbors, vectors: np.ndarray, ids: np.ndarray, queries: np.ndarray, k: int):
+        queries = queries.astype(np.float64)
+        rows = _with_ties(model, len(vectors), queries, k, _noise(self.metric, queries, vectors))
+        scores = np.stack([_score(self.metric, query, vectors[row]) for query, row in zip(queries, rows, strict=True)])
+        return best_first(ids[rows], scores, k)
+
+
+def _with_ties(model: NearestNeighbors, count: int, queries: np.ndarray, k: int, noise: np.ndarray) -> np.ndarray:
+    """int64 (q, m): rows of the k nearest of ``count`` and of all that are as far as the last of them."""
+    fetch = k
+    while fetch < count:
+        fetch = min(count, max(fetch + 8, 2 * fetch if fetch > k else 0))
+        distances, rows = model.kneighbors(queries, fetch)
+        if (distances[:, -1] > distances[:, k - 1] + noise).all():
+            return rows
+    return np.broadcast_to(np.arange(count), (len(queries), count))
 
 
 def _noise(metric: str, queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Index: what every place that keeps vectors and finds the nearest ones has in common."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from helpers.search.ranking import PAD, Ranking, best_first
 
 #: A filtered search compares with all allowed vectors where they are fewer than this times what it would ask for.
 _WORTH = 8
+#: Up to so many excluded ids are dropped from deeper results, whatever the library can do.
+_FEW = 16
 #: Vectors compared at a time, and results in memory at a time.
 _COMPARED, _STEP_RESULTS = 8192, 2**22
 
@@ -53,6 +56,8 @@ class Index(ABC):
     search_options: ClassVar[tuple[str, ...]] = ()
     #: Whether it lives in a server: then its spec opens what is stored there, and `add` takes a payload.
     remote: ClassVar[bool] = False
+    #: The most results that a query may ask for.
+    most: ClassVar[float] = math.inf
 
     def __init__(self, metric: str = "cosine", **options):
         if METRIC_NAMES.get(metric) not in self.metrics:
@@ -203,27 +208,38 @@ class Index(ABC):
             filter holds something else than whole numbers, or there is not one set of ids for each query.
         """
         depth = k = check_k(k)
-        own = excluded if isinstance(excluded, IdsPerQuery) else None
-        allowed, excluded = IdSet.of(allowed), None if own else IdSet.of(excluded)
+        allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+        # A few more results cost less than any filter.
+        few = excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.most
+        if few or isinstance(excluded, IdsPerQuery):
+            dropped, excluded = excluded, None
+        else:
+            dropped = None
         with self._lock.read():
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
             queries = as_vectors(vectors, self.dim)
-            if own:
-                if len(own) != len(queries):
-                    raise ValueError(f"excluded holds {len(own)} sets of ids for {len(queries)} queries")
-                depth = max(k, min(k + own.most, len(self)))
+            if isinstance(dropped, IdsPerQuery) and len(dropped) != len(queries):
+                raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
+            if dropped is not None:
+                depth = max(k, min(k + dropped.most, len(self)))
             ids = np.full((len(queries), depth), PAD, np.int64)
             scores = np.full((len(queries), depth), -np.inf)
             filtered = allowed is not None or excluded is not None
-            selection = Selection(self._ids, allowed, excluded) if filtered else None
-            found = min(depth, selection.count if filtered else len(self))
+            among = Selection(self._ids, allowed, excluded) if filtered else None
+            found = min(depth, among.count if filtered else len(self))
             if len(queries) and found:
                 # A server may hold more than is known here.
-                all_pass = not filtered or (selection.count == len(self) and not self.remote)
-                best = self._search(queries, found) if all_pass else self._search_among(queries, found, selection)
+                whole = not filtered or (among.count == len(self) and not self.remote)
+                best = self._search(queries, found) if whole else self._search_among(queries, found, among)
                 ids[:, :found], scores[:, :found] = best
-        return Ranking(*keep(ids, scores, (ids != PAD) & ~own.contains(ids), k)) if own else Ranking(ids, scores)
+        if dropped is not None:
+            ids, scores = keep(ids, scores, (ids != PAD) & ~dropped.contains(ids), k)
+        return Ranking(ids, scores)
+
+    def contains(self, ids: np.ndarray) -> np.ndarray:
+        """bool (m,): which ids are in it."""
+        return locate(self._ids, ids)[1]
 
     def count(self, *, allowed=None, excluded=None) -> int:
         """How many of the held ids a search with these filters may find; see `search`."""
@@ -314,8 +330,8 @@ class Index(ABC):
         for queries that lack results, and drops the rest. Where little is allowed, it compares with all of it.
         """
         ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
-        rows, depth = np.arange(len(queries)), math.ceil(1.5 * k * len(self) / among.count) + 8
-        while len(rows) and depth * _WORTH < among.count:
+        rows, depth = np.arange(len(queries)), math.ceil(1.2 * k * len(self) / among.count) + 4
+        while len(rows) and depth <= self.most and depth * _WORTH < among.count:
             for part in np.array_split(rows, math.ceil(len(rows) * depth / _STEP_RESULTS)):
                 found, near = self._search(queries[part], depth)
                 ids[part], scores[part] = keep(found, near, among.passes(found), k)
@@ -355,45 +371,66 @@ class StoredIndex(Index):
 
     def __init__(self, metric: str = "cosine", **options):
         super().__init__(metric, **options)
-        self._buffer = np.empty((0, 0), np.float32)
-        self._vectors = self._buffer
+        self._vectors = self._buffer = np.empty((0, 0), np.float32)
+        #: Rows of the buffer in use, by this index and those that `extended` made from it.
+        self._used = [0]
 
     @property
     def nbytes(self) -> int:
         return self._buffer.nbytes + self._ids.nbytes
 
+    def extended(self, vectors: np.ndarray, ids: np.ndarray) -> Self:
+        """Another index with more vectors behind these; this one stays as it is.
+
+        Both share memory: the cost depends on what is added, and on average not on what was there.
+
+        ids : int64 (n,), above all ids that are held.
+
+        Raises
+        ------
+        ValueError : as `add`.
+        """
+        longer = copy.copy(self)
+        longer._lock = ReadWriteLock()
+        return longer.add(vectors, ids)
+
     def _clear(self):
         self._vectors = self._buffer = np.empty((0, 0), np.float32)
-        self._changed()
+        self._used = [0]
+        self._changed(0)
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         """What is stored of float32 (n, dim): by default the vectors themselves."""
         return vectors
 
-    def _changed(self) -> None:
-        """Called after the vectors changed: drop here what was computed from them."""
+    def _changed(self, kept: int) -> None:
+        """Called after the vectors changed, all but the first ``kept`` rows: drop here what was computed from them."""
 
     def _add(self, vectors, ids):
         vectors = self._prepare(vectors)
         before, after = len(self), len(self) + len(vectors)
         if before and len(ids) and ids[0] < self._ids[-1]:
-            self._buffer = np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0)
-        else:
-            fits = after <= len(self._buffer) and self._buffer.shape[1] == vectors.shape[1]
-            if not fits or not self._buffer.flags.writeable:
-                # Room for half as much again, so that many small adds don't each copy everything.
-                room = after if not before else max(after, before + before // 2)
-                grown = np.empty((room, vectors.shape[1]), np.float32)
-                if before:
-                    grown[:before] = self._vectors
-                self._buffer = grown
-            self._buffer[before:after] = vectors
+            self._vectors = self._buffer = np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0)
+            self._used = [after]
+            self._changed(0)
+            return
+        fits = after <= len(self._buffer) and self._buffer.shape[1] == vectors.shape[1] and self._used[0] == before
+        if not fits or not self._buffer.flags.writeable:
+            # Room for half as much again, so that many small adds don't each copy everything.
+            room = after if not before else max(after, before + before // 2)
+            grown = np.empty((room, vectors.shape[1]), np.float32)
+            if before:
+                grown[:before] = self._vectors
+            self._buffer, self._used = grown, [before]
+        self._buffer[before:after] = vectors
+        self._used[0] = after
         self._vectors = self._buffer[:after]
-        self._changed()
+        self._changed(before)
 
     def _remove(self, ids):
         self._vectors = self._buffer = self._vectors[~np.isin(self._ids, ids)]
-        self._changed()
+        self._used = [len(self._vectors)]
+        self._changed(0)
 
     def _kept(self, ids):
         return self._vectors[np.searchsorted(self._ids, ids)]
@@ -406,4 +443,5 @@ class StoredIndex(Index):
         if vectors.shape != (len(self), self.dim or 0) or vectors.dtype != np.float32:
             raise ValueError(f"vectors of shape {vectors.shape} and type {vectors.dtype}")
         self._vectors = self._buffer = vectors
-        self._changed()
+        self._used = [len(vectors)]
+        self._changed(0)

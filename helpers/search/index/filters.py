@@ -36,6 +36,11 @@ class IdSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def most(self) -> int:
+        """As in `IdsPerQuery`: the ids of the set."""
+        return len(self)
+
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool, in the shape of ``ids``."""
         return locate(self.ids, ids)[1]
@@ -124,25 +129,22 @@ class Selection:
 
     def __init__(self, held: np.ndarray, allowed: IdSet | None, excluded: IdSet | None):
         self.held, self.allowed, self.excluded = held, allowed, excluded
-        self.count = len(self.rows) if allowed is not None else len(held) - len(self.dropped_rows)
+        self.count = len(self.rows) if allowed is not None else len(held) - len(excluded.places(held))
 
     @cached_property
     def rows(self) -> np.ndarray:
         """int64, rising: places in ``held`` that may be found."""
         if self.allowed is None:
-            return self._others(self.dropped_rows)
+            return np.flatnonzero(self.mask)
         rows = self.allowed.places(self.held)
         return rows if self.excluded is None else rows[~self.excluded.contains(self.held[rows])]
 
     @cached_property
-    def dropped_rows(self) -> np.ndarray:
-        """int64, rising: all other places."""
-        return self.excluded.places(self.held) if self.allowed is None else self._others(self.rows)
-
-    def _others(self, rows: np.ndarray) -> np.ndarray:
-        other = np.ones(len(self.held), bool)
-        other[rows] = False
-        return np.flatnonzero(other)
+    def mask(self) -> np.ndarray:
+        """bool (n,): which places may be found."""
+        mask = np.full(len(self.held), self.allowed is None)
+        mask[self.excluded.places(self.held) if self.allowed is None else self.rows] = self.allowed is not None
+        return mask
 
     def passes(self, ids: np.ndarray) -> np.ndarray:
         """bool, in the shape of ``ids``: which of some found ids stay; never -1."""

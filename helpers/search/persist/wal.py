@@ -1,0 +1,106 @@
+"""The write-ahead log: images that were added to a saved engine and removed from it since its index was written."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: ``number`` is never used twice, not even after the row was deleted.
+SCHEMA = """
+create table log (
+    number integer primary key autoincrement,
+    id integer not null,
+    path,
+    place integer,
+    class_name,
+    vector blob
+);
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One image that was added or removed.
+
+    Attributes
+    ----------
+    number : rises with every change.
+    id : of the image.
+    path, place : as `helpers.search.persist.snapshot.StoredPaths` encodes them; None for a removal.
+    class_name : None for an image of no class.
+    vector : float32 (dim,); None for a removal.
+    """
+
+    number: int
+    id: int
+    path: str | None
+    place: int | None
+    class_name: str | None
+    vector: np.ndarray | None
+
+
+def read(connection: sqlite3.Connection, after: int) -> list[Change]:
+    """The changes with a number above ``after``, in the order in which they were made."""
+    rows = connection.execute(
+        "select number, id, path, place, class_name, vector from log where number > ? order by number", (after,)
+    )
+    return [
+        Change(number, id, to_str(path), place, to_str(name), None if blob is None else np.frombuffer(blob, "<f4"))
+        for number, id, path, place, name, blob in rows
+    ]
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """How many changes the log holds."""
+    return connection.execute("select count(*) from log").fetchone()[0]
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """The number of the last change that was ever made, 0 before the first."""
+    row = connection.execute("select seq from sqlite_sequence where name = 'log'").fetchone()
+    return 0 if row is None else row[0]
+
+
+def add(
+    connection: sqlite3.Connection,
+    ids: Sequence[int],
+    paths: Iterable[tuple[str, int]],
+    class_names: Sequence[str | None],
+    vectors: np.ndarray,
+) -> None:
+    """Write additions.
+
+    paths : pairs of path and place. vectors : float32 (n, dim).
+    """
+    rows = zip(ids, paths, class_names, np.ascontiguousarray(vectors, "<f4"), strict=True)
+    connection.executemany(
+        "insert into log (id, path, place, class_name, vector) values (?, ?, ?, ?, ?)",
+        ((int(id), to_sql(path), place, to_sql(name), row.tobytes()) for id, (path, place), name, row in rows),
+    )
+
+
+def remove(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
+    """Write removals."""
+    connection.executemany("insert into log (id) values (?)", ((int(id),) for id in ids))
+
+
+def delete(connection: sqlite3.Connection, upto: int) -> None:
+    """Delete the changes up to a number."""
+    connection.execute("delete from log where number <= ?", (upto,))
+
+
+def to_sql(text: str | None) -> str | bytes | None:
+    """A text as SQLite takes it: file names that are not UTF-8 become bytes."""
+    if text is None or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def to_str(stored: str | bytes | None) -> str | None:
+    """The text of `to_sql`."""
+    return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
