@@ -33,9 +33,7 @@ K = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000, help="gallery vectors; default: %(default)s")
-    parser.add_argument(
-        "--photos", type=int, default=1000, help="that the vectors are grown from; default: %(default)s"
-    )
+    parser.add_argument("--photos", type=int, default=1000, help="real images behind the vectors; default: %(default)s")
     parser.add_argument("--queries", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--index", default="exact:cosine", help="default: %(default)s")
     options = parser.parse_args()

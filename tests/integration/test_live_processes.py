@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import changes
 from helpers import paths
 from helpers.pictures.imageset import from_folder
 from helpers.search.engine import Engine
