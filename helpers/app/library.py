@@ -1,6 +1,5 @@
 """Library: a live engine as the service needs it: answers page by page, by class, and pictures by id."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,10 @@ from helpers.app.content import Seen
 from helpers.app.errors import Refused
 from helpers.app.settings import MAX_DEPTH
 from helpers.pictures.imageset import NO_CLASS, ImageSet
-from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
-from helpers.search.index import Index
+from helpers.search.index import IdSet
 from helpers.search.live import LiveEngine
-from helpers.search.ranking import PAD, best_first
-
-#: Answers up to which a search of one class asks the index for more and leaves the other classes out.
-_MOST_ASKED = 4096
-#: Vectors of a class that are compared at a time.
-_CHUNK = 8192
+from helpers.search.ranking import PAD, Ranking
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,7 @@ class Library:
     def __init__(self, live: LiveEngine):
         self._live = live
         self._listed: tuple[ImageSet | None, Path | None] = (None, None)
+        self._classes: tuple[ImageSet | None, dict[int, IdSet]] = (None, {})
 
     @property
     def folder(self) -> Path:
@@ -222,6 +216,16 @@ class Library:
                 break
         return Entry(id, key, None if label == NO_CLASS else gallery.class_names[label])
 
+    def _of_class(self, gallery: ImageSet, class_name: str) -> IdSet:
+        """The ids of a class, prepared once as long as the gallery stays the same."""
+        known, sets = self._classes
+        if known is not gallery:
+            known, sets = self._classes = gallery, {}
+        label = _label(gallery, class_name)
+        if label not in sets:
+            sets[label] = IdSet(np.flatnonzero(gallery.labels == label))
+        return sets[label]
+
     def _page(
         self, engine: Engine, vector: np.ndarray, k: int, offset: int, class_name: str | None, itself: int | None
     ) -> Page:
@@ -229,18 +233,15 @@ class Library:
         if index.dim is not None and vector.shape != (index.dim,):
             raise Refused(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
         depth = min(offset + k, MAX_DEPTH)
-        while True:
-            ids = index.ids
-            if itself is not None:
-                ids = ids[ids != itself]
-            if class_name is not None:
-                ids = ids[engine.gallery.labels[ids] == _label(engine.gallery, class_name)]
-            try:
-                found, scores = _nearest(index, vector, min(depth, len(ids)), ids)
-                break
-            except KeyError:
-                # Removed between the one and the other: once more without it.
-                continue
+        filters = {
+            "allowed": None if class_name is None else self._of_class(engine.gallery, class_name),
+            "excluded": None if itself is None else IdSet([itself]),
+        }
+        # What another thread removes meanwhile makes a page shorter, nothing else.
+        there = index.count(**filters)
+        ranking = index.search(vector[None], min(depth, max(1, there)), **filters) if there else Ranking([[]], [[]])
+        found, scores = ranking.ids[0], ranking.scores[0]
+        found, scores = found[found != PAD], scores[found != PAD]
         # Taken after the search: the gallery grows before the index does.
         gallery = engine.gallery
         hits = [
@@ -248,47 +249,8 @@ class Library:
             for place, (id, score) in enumerate(zip(found[offset:depth], scores[offset:depth], strict=True), start=1)
         ]
         full = len(hits) == k
-        more = full and depth < min(len(ids), MAX_DEPTH)
-        return Page(hits, more, "" if full else _note(len(found), len(ids), class_name, index.spec))
-
-
-def _nearest(index: Index, vector: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``k`` of some ids, and their scores.
-
-    Where they are much of the index, it is asked for more than ``k``, in growing steps, and others are left out. Where
-    they are little of it, or it does not find enough, the vectors of all of them are compared.
-
-    Raises
-    ------
-    KeyError : one of them is not in the index any more.
-    """
-    if not k:
-        return np.empty(0, np.int64), np.empty(0)
-    held = len(index)
-    if len(among) >= held - 1:
-        return _asked(index, vector, k + 1, among, k)
-    asked = math.ceil(1.5 * k * held / len(among)) + 8
-    while asked <= _MOST_ASKED:
-        ids, scores = _asked(index, vector, asked, among, k)
-        if len(ids) == k:
-            return ids, scores
-        if asked >= held:
-            break
-        asked *= 4
-    ids, scores = np.empty((1, 0), np.int64), np.empty((1, 0))
-    for start in range(0, len(among), _CHUNK):
-        part = among[start : start + _CHUNK]
-        exact = ExactIndex(index.metric).add(index.vectors(part), part)
-        best = exact.search(vector[None], min(k, len(part)))
-        ids, scores = best_first(np.hstack([ids, best.ids]), np.hstack([scores, best.scores]), k)
-    return ids[0], scores[0]
-
-
-def _asked(index: Index, vector: np.ndarray, asked: int, among: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the index's ``asked`` best that are wanted, ``k`` at most."""
-    found = index.search(vector[None], min(asked, len(index)))
-    wanted = np.flatnonzero(np.isin(found.ids[0], among) & (found.ids[0] != PAD))[:k]
-    return found.ids[0][wanted], found.scores[0][wanted]
+        more = full and depth < min(there, MAX_DEPTH)
+        return Page(hits, more, "" if full else _note(len(found), there, class_name, index.spec))
 
 
 def _label(gallery: ImageSet, class_name: str) -> int:

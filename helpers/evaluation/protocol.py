@@ -17,6 +17,7 @@ import numpy as np
 
 from helpers import paths
 from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.search.index.filters import IdsPerQuery, keep
 from helpers.search.ranking import PAD, Ranking
 
 if TYPE_CHECKING:
@@ -169,6 +170,11 @@ class Protocol:
         return int(row)
 
     @cached_property
+    def ignored_ids(self) -> IdsPerQuery:
+        """What never counts for each query row, as the filter ``excluded`` of a search."""
+        return IdsPerQuery(*self._never)
+
+    @cached_property
     def _never(self) -> tuple[np.ndarray, np.ndarray]:
         """What never counts, row after row: ``ids[starts[j]:starts[j + 1]]`` belongs to query row j."""
         pairs = [
@@ -244,16 +250,9 @@ class Protocol:
     def never_counted_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """bool (r, k): which of the answers ``ids`` (r, k) never count for the query rows ``rows`` (r,).
 
-        It holds an r × n table for a moment, so hand it a chunk of rows; padding is never True.
+        Hand it a chunk of rows where there are many; padding is never True.
         """
-        rows = np.asarray(rows)
-        starts, never = self._never
-        count = starts[rows + 1] - starts[rows]
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        # One more column than pictures: id -1 (padding) reads the last one, which stays False.
-        table = np.zeros((len(rows), len(self) + 1), dtype=bool)
-        table[np.repeat(np.arange(len(rows)), count), never[np.repeat(starts[rows], count) + within]] = True
-        return np.take_along_axis(table, np.where(ids == PAD, len(self), ids), axis=1)
+        return self.ignored_ids.take(np.asarray(rows)).contains(ids)
 
     def check_apart(self) -> None:
         """Make sure that no query, and nothing that never counts for one, stands in the gallery.
@@ -593,10 +592,7 @@ def run_in_chunks(
     width = int(protocol.n_candidates.max()) if k is None else k
     index.add(vectors[protocol.gallery], protocol.gallery)
     for rows in chunks(len(protocol.queries), max(width, len(protocol))):
-        # As many more answers as may be dropped from any of these rows, or some would come out too short.
-        depth = min(len(protocol.gallery), width + int(protocol.n_never_counted[rows].max()))
-        found = index.search(vectors[protocol.queries[rows]], depth)
-        yield rows, _excluding(found, protocol, rows, width)
+        yield rows, index.search(vectors[protocol.queries[rows]], width, excluded=protocol.ignored_ids.take(rows))
 
 
 def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ranking:
@@ -623,15 +619,8 @@ def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ran
 def _excluding(ranking: Ranking, protocol: Protocol, rows: np.ndarray, width: int) -> Ranking:
     if ranking.ids.size and ranking.ids.max() >= len(protocol):
         raise ValueError(f"{protocol.name}: id {ranking.ids.max()} in the ranking, but ids end at {len(protocol) - 1}")
-    gone = protocol.never_counted_mask(rows, ranking.ids) | (ranking.ids == PAD)
-    # A stable sort of "dropped?" moves what stays to the front in its own order.
-    order = np.argsort(gone, axis=1, kind="stable")
-    dropped = np.take_along_axis(gone, order, axis=1)
-    ids = np.where(dropped, PAD, np.take_along_axis(ranking.ids, order, axis=1))
-    scores = np.where(dropped, -np.inf, np.take_along_axis(ranking.scores, order, axis=1))
-    short = max(0, width - ranking.k)
-    ids = np.pad(ids[:, :width], ((0, 0), (0, short)), constant_values=PAD)
-    scores = np.pad(scores[:, :width], ((0, 0), (0, short)), constant_values=-np.inf)
+    kept = (ranking.ids != PAD) & ~protocol.never_counted_mask(rows, ranking.ids)
+    ids, scores = keep(ranking.ids, ranking.scores, kept, width)
     return Ranking(ids, scores.astype(ranking.scores.dtype))
 
 

@@ -270,9 +270,8 @@ class Engine:
         """
         self._fitted()
         k, dropped = check_k(k), self._ids_of(exclude)
-        found = self.index.search(np.asarray(vector)[None], min(k + len(dropped), max(1, len(self.index))))
-        kept = np.flatnonzero(~np.isin(found.ids[0], dropped) & (found.ids[0] != PAD))[:k]
-        answers = self.answers(Ranking(found.ids[:, kept], found.scores[:, kept]))
+        found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=dropped)
+        answers = self.answers(found)
         return Answers(answers.answers, answers.ranking, self._note(k, len(answers), dropped))
 
     def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Answers:

@@ -3,16 +3,15 @@
 import numpy as np
 
 from helpers.search.backends.exact import ExactIndex
-from helpers.search.index import Index, UnsupportedByIndex, open_index
-from helpers.search.ranking import PAD, best_first
+from helpers.search.index import IdSet, Index, UnsupportedByIndex, open_index
+from helpers.search.ranking import best_first
 
 
 class Overlay(Index):
     """A base index that stays as it is, however much is added and removed.
 
     So many processes can share one base, mapped from disk, while each takes in small changes by itself. What was added
-    is compared exactly; what was removed from the base is asked for too and left out, so that a search takes the longer
-    the more was removed: `folded` brings both into the base.
+    is compared exactly; what was removed is excluded from searches of the base. `folded` brings both into the base.
 
     Where the base's scores are estimates (codes, numbers kept in fewer bits), those of what was added are exact, and
     the two are ordered as if they were alike.
@@ -27,6 +26,7 @@ class Overlay(Index):
         self._base, self._added = base, ExactIndex(base.metric)
         # int64, rising: ids of the base that are no answers any more.
         self._gone = np.empty(0, np.int64)
+        self._last_hidden: tuple = (None, None, None)
         self._ids, self.dim, self._next_id = base.ids.copy(), base.dim, base._next_id
 
     # What may be asked of the base by name may be asked of this.
@@ -68,24 +68,26 @@ class Overlay(Index):
         self._added.remove(ids[added])
         self._gone = np.union1d(self._gone, ids[~added])
 
-    def _search(self, queries, k):
-        found, scores = [], []
-        if len(self._base):
-            near = self._base.search(queries, min(k + len(self._gone), len(self._base)))
+    def _search(self, queries, k, allowed=None, excluded=None):
+        hidden = self._hidden()
+        if excluded is not None:
+            hidden = IdSet(np.union1d(hidden.ids, excluded.ids))
+        parts = ((self._base, hidden), (self._added, excluded))
+        near = [part.search(queries, k, allowed=allowed, excluded=without) for part, without in parts if len(part)]
+        return best_first(np.hstack([each.ids for each in near]), np.hstack([each.scores for each in near]), k)
+
+    def _search_among(self, queries, k, among):
+        return self._search(queries, k, among.allowed, among.excluded)
+
+    def _hidden(self) -> IdSet:
+        """What a search of the base must not find, prepared once after each change."""
+        gone, added, ids = self._last_hidden
+        if gone is not self._gone or added is not self._added._ids:
+            gone, added = self._gone, self._added._ids
             # A base in a server may hold by now what was added here.
-            hidden = np.isin(near.ids, self._gone) | np.isin(near.ids, self._added.ids)
-            found.append(np.where(hidden, PAD, near.ids))
-            scores.append(near.scores)
-        if len(self._added):
-            near = self._added.search(queries, min(k, len(self._added)))
-            found.append(near.ids)
-            scores.append(near.scores)
-        ids, scores = best_first(np.hstack(found), np.hstack(scores), k)
-        missing = k - ids.shape[1]
-        if missing > 0:
-            ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=PAD)
-            scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        return ids, scores
+            ids = IdSet(np.union1d(gone, added))
+            self._last_hidden = gone, added, ids
+        return ids
 
     def _kept(self, ids):
         vectors = np.empty((len(ids), self.dim), np.float32)

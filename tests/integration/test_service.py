@@ -25,7 +25,7 @@ import uvicorn
 from PIL import Image
 
 from helpers import paths
-from helpers.app import describing, impatience, library, server, thumbnails
+from helpers.app import describing, impatience, server, thumbnails
 from helpers.app.describing import shrunk
 from helpers.app.fetching import is_public, parse_host
 from helpers.app.guard import HEADERS
@@ -190,11 +190,8 @@ def test_a_picture_of_the_gallery_is_not_its_own_answer(client, engine):
     np.testing.assert_array_equal(from_text(answer.json()["vector"]), engine.index.vectors([4])[0])
 
 
-@pytest.mark.parametrize("asked", [1, library._MOST_ASKED])
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_a_class_gives_all_of_its_pictures(client, engine, gallery, monkeypatch, class_name, asked):
-    monkeypatch.setattr(library, "_MOST_ASKED", asked)  # with 1, the vectors of the class are compared themselves
-    monkeypatch.setattr(library, "_CHUNK", 5)
+def test_a_class_gives_all_of_its_pictures(client, engine, gallery, class_name):
     best = [each.id for each in engine.query_id(0, k=len(gallery)) if each.class_name == class_name]
     for k in (3, len(best), 50):
         answer = client.get("/api/search/id/0", params={"k": k, "class_name": class_name})
