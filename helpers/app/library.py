@@ -13,7 +13,7 @@ from helpers.pictures.imageset import NO_CLASS
 from helpers.pictures.reading import UnreadablePicture, read_picture
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import IdSet, IdsPerQuery
+from helpers.search.index import IdSet
 from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import RERANKERS, SearchSpace, rerank
@@ -271,10 +271,8 @@ class Library:
             raise Refused(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
         depth = min(offset + k, MAX_DEPTH)
         allowed = None if class_name is None else self._ids_of_class(engine, class_name)
-        excluded = None if itself is None else IdsPerQuery.of([[itself]])
-        candidates = len(index) if allowed is None else int(index.contains(allowed.ids).sum())
-        if itself is not None and (allowed is None or allowed.contains(np.array([itself])).any()):
-            candidates -= 1
+        excluded = None if itself is None else IdSet([itself])
+        candidates = index.count(allowed=allowed, excluded=excluded)
 
         def search(vector: np.ndarray, k: int) -> Ranking:
             found = index.search(vector[None], k, allowed=allowed, excluded=excluded)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from helpers.pictures.imageset import NO_CLASS, ImageSet
-from helpers.search.ranking import PAD
+from helpers.search.index.filters import IdsPerQuery
 
 #: Entries (rows × columns) that one step of a chunked loop may hold.
 CHUNK = 2_000_000
@@ -154,6 +154,11 @@ class Protocol:
         return int(row)
 
     @cached_property
+    def ignored_ids(self) -> IdsPerQuery:
+        """The ignored images of each query row, as the filter ``excluded`` of a search."""
+        return IdsPerQuery(*self._ignored)
+
+    @cached_property
     def _ignored(self) -> tuple[np.ndarray, np.ndarray]:
         """What never counts, row after row: ``ids[starts[j]:starts[j + 1]]`` belongs to query row j."""
         pairs = [
@@ -229,16 +234,9 @@ class Protocol:
     def ignored_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """bool (r, k): which of the answers ``ids`` (r, k) never count for the query rows ``rows`` (r,).
 
-        It holds an r × n table for a moment, so hand it a chunk of rows; padding is never True.
+        Hand it a chunk of rows where there are many; padding is never True.
         """
-        rows = np.asarray(rows)
-        starts, never = self._ignored
-        count = starts[rows + 1] - starts[rows]
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        # One more column than pictures: id -1 (padding) reads the last one, which stays False.
-        table = np.zeros((len(rows), len(self) + 1), dtype=bool)
-        table[np.repeat(np.arange(len(rows)), count), never[np.repeat(starts[rows], count) + within]] = True
-        return np.take_along_axis(table, np.where(ids == PAD, len(self), ids), axis=1)
+        return self.ignored_ids.take(np.asarray(rows)).contains(ids)
 
     def check_disjoint(self) -> None:
         """Make sure that no query, and nothing that never counts for one, stands in the gallery.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol, chunks
+from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ def run_in_chunks(
     width = int(protocol.n_candidates.max()) if k is None else k
     index.add(vectors[protocol.gallery], protocol.gallery)
     for rows in chunks(len(protocol.queries), max(width, len(protocol))):
-        # As many more answers as may be dropped from any of these rows, or some would come out too short.
-        depth = min(len(protocol.gallery), width + int(protocol.n_ignored[rows].max()))
-        found = index.search(vectors[protocol.queries[rows]], depth)
-        yield rows, _excluding(found, protocol, rows, width)
+        yield rows, index.search(vectors[protocol.queries[rows]], width, excluded=protocol.ignored_ids.take(rows))
 
 
 def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ranking:
@@ -83,15 +81,8 @@ def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ran
 def _excluding(ranking: Ranking, protocol: Protocol, rows: np.ndarray, width: int) -> Ranking:
     if ranking.ids.size and ranking.ids.max() >= len(protocol):
         raise ValueError(f"{protocol.name}: id {ranking.ids.max()} in the ranking, but ids end at {len(protocol) - 1}")
-    gone = protocol.ignored_mask(rows, ranking.ids) | (ranking.ids == PAD)
-    # A stable sort of "dropped?" moves what stays to the front in its own order.
-    order = np.argsort(gone, axis=1, kind="stable")
-    dropped = np.take_along_axis(gone, order, axis=1)
-    ids = np.where(dropped, PAD, np.take_along_axis(ranking.ids, order, axis=1))
-    scores = np.where(dropped, -np.inf, np.take_along_axis(ranking.scores, order, axis=1))
-    short = max(0, width - ranking.k)
-    ids = np.pad(ids[:, :width], ((0, 0), (0, short)), constant_values=PAD)
-    scores = np.pad(scores[:, :width], ((0, 0), (0, short)), constant_values=-np.inf)
+    kept = (ranking.ids != PAD) & ~protocol.ignored_mask(rows, ranking.ids)
+    ids, scores = keep(ranking.ids, ranking.scores, kept, width)
     return Ranking(ids, scores.astype(ranking.scores.dtype))
 
 

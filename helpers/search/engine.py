@@ -12,7 +12,7 @@ from helpers.pictures.imageset import ImageSet
 from helpers.pictures.reading import read_picture
 from helpers.search.backends.remote import Payload
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
+from helpers.search.index import Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.persist import saving, snapshot
 from helpers.search.persist.delta import DeltaIndex, apply_changes
 from helpers.search.persist.snapshot import EngineFolderError, Manifest, StoredPaths
@@ -217,9 +217,8 @@ class Engine:
         """
         self._fitted()
         k, dropped = check_k(k), self._ids_of(exclude)
-        vector = np.asarray(vector)[None]
-        excluded = IdsPerQuery.of([dropped]) if len(dropped) else None
-        answers = self.answers(self.index.search(vector, min(k, max(1, len(self.index))), excluded=excluded))
+        found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=dropped)
+        answers = self.answers(found)
         return Answers(answers.answers, answers.ranking, self._note(k, len(answers), dropped))
 
     def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Answers:

@@ -188,8 +188,11 @@ class Answers(BaseHTTPRequestHandler):
             script = body.get("query", {}).get("script_score", {}).get("script")
             asked = np.array(body["knn"]["query_vector"] if script is None else script["params"]["v"])
             similarity = self.server.indexes[name]["made"]["mappings"]["properties"]["vector"].get("similarity")
+            condition = body["knn"].get("filter") if script is None else body["query"]["script_score"]["query"]
             hits = []
             for key, document in documents.items():
+                if not passes(condition, document):
+                    continue
                 vector = np.array(document["vector"])
                 cosine = vector @ asked / max(np.linalg.norm(vector) * np.linalg.norm(asked), 1e-30)
                 distance = np.linalg.norm(vector - asked)
@@ -202,6 +205,14 @@ class Answers(BaseHTTPRequestHandler):
                 hits.append({"_id": key, "_score": float(np.float32(score))})
             hits = sorted(hits, key=lambda hit: (-hit["_score"], int(hit["_id"])))[: body["size"]]
         return 200, {"hits": {"hits": hits}}
+
+
+def passes(condition, document):
+    """What a filter of one ``terms`` clause, or none, says of a document."""
+    if condition is None or "match_all" in condition:
+        return True
+    ((kind, (clause,)),) = condition["bool"].items()
+    return (document["id"] in clause["terms"]["id"]) == {"filter": True, "must_not": False}[kind]
 
 
 @pytest.fixture(autouse=True)
@@ -337,6 +348,50 @@ def test_an_approximate_search_is_knn_with_candidates(server, query, k, candidat
         "_source": False,
         "size": k,
     }
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_filters_are_terms_of_the_query(server, search):
+    index = opened(server, f"?search={search}").add(random_vectors(40, 2))
+    out, into = list(range(3, 23)), [1, 5, 30, 39]
+
+    def condition():
+        body = server.bodies("_search")[-1]
+        return body["knn"]["filter"] if search == "approximate" else body["query"]["script_score"]["query"]
+
+    found = index.search([[3, 4]], 30, excluded=out)
+    assert sorted(found.ids[0, :20]) == [0, 1, 2, *range(23, 40)] and (found.ids[0, 20:] == PAD).all()
+    assert condition() == {"bool": {"must_not": [{"terms": {"id": out}}]}}
+    found = index.search([[3, 4]], 4, allowed=[*into, 99], excluded=out)
+    assert sorted(found.ids[0]) == [PAD, 1, 30, 39]
+    assert condition() == {"bool": {"filter": [{"terms": {"id": [1, 30, 39]}}]}}
+    # A few results more instead of a filter.
+    assert index.search([[3, 4]], 3, excluded=[0, 1]).ids.min() > 1
+    assert server.bodies("_search")[-1]["size"] == 5
+
+
+def test_long_lists_of_ids_are_not_sent(server, monkeypatch):
+    """Most is allowed: some more results do. They don't: the list, or, where it is too long, the vectors themselves."""
+    monkeypatch.setattr(remote, "_LISTED", 10)
+    vectors = random_vectors(400, 3)
+    index, exact = opened(server).add(vectors), open_index("exact:cosine").add(vectors)
+    far, near = exact.search([[3, 4, 5]], 400).ids[0, ::-1][:40], exact.search([[3, 4, 5]], 350).ids[0]
+    asked = len(server.bodies("_search"))
+    assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=far).ids, exact.search([[3, 4, 5]], 5).ids)
+    (body,) = server.bodies("_search")[asked:]
+    assert (body["size"], body["query"]["script_score"]["query"]) == (11, {"match_all": {}})
+    expected = exact.search([[3, 4, 5]], 5, excluded=near).ids
+    assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=near).ids, expected)
+    assert "bool" in server.bodies("_search")[-1]["query"]["script_score"]["query"]
+    monkeypatch.setattr(type(index), "listable", 100)
+    asked = len(server.bodies("_search"))
+    assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=near).ids, expected)
+    assert len(server.bodies("_search")) == asked
+
+
+def test_the_zero_vector_is_filtered_too(server):
+    index = opened(server).add(random_vectors(40, 2))
+    assert index.search([[0, 0]], 3, allowed=range(7, 40), excluded=[8]).ids.tolist() == [[7, 9, 10]]
 
 
 def test_parts_are_bounded_in_rows_and_bytes(server):
@@ -716,6 +771,9 @@ def test_elasticsearch_finds_what_the_exact_index_finds(name, metric, search):
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found.ids, truth.ids, strict=True)])
     assert recall == 1 if search == "exact" else recall > 0.9
     np.testing.assert_allclose(found.scores[:, 0], truth.scores[:, 0], atol=1e-3)
+    for filters in ({"allowed": np.arange(90) + 2**40}, {"excluded": np.arange(400) + 2**40}):
+        near = index.search(queries, 10, **filters)
+        assert np.mean(near.ids == exact.search(queries, 10, **filters).ids) > (0.99 if search == "exact" else 0.8)
     index.remove(np.arange(0, 500, 2) + 2**40)
     assert (index.search(queries, 10).ids % 2 == 1).all()
     again = open_index(index.spec)

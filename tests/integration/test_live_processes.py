@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks import engine
 from helpers import paths
 from helpers.pictures.imageset import from_folder
 from helpers.search.engine import Engine
@@ -88,8 +89,8 @@ def test_two_processes_add_and_compact_while_a_third_searches(folder):
 @pytest.mark.slow
 def test_kills_of_writers_that_compact_lose_nothing(tmp_path):
     """Twelve kills at random moments, each with a process that starts anew; takes about 20 s."""
-    folder = changes.make_engine(tmp_path / "engine", 50, 8, "exact:euclidean")
-    outcome = changes.kill_writers(folder, kills=12, seed=1, dim=8)
+    folder = engine.make_engine(tmp_path / "engine", 50, 8, "exact:euclidean")
+    outcome = engine.kill_writers(folder, kills=12, seed=1, dim=8)
     assert outcome.problems == []
     assert outcome.added > 50 and outcome.removed > 5 and outcome.compacted > 20
     assert len(list(folder.glob("vectors-*.index"))) == 1

@@ -147,6 +147,31 @@ def test_each_kind_finds_what_the_exact_index_finds(opened, metric, query, lowes
         ids, vectors = ids[1::2], vectors[1::2]
 
 
+@pytest.mark.parametrize(
+    ("query", "lowest"), [("index=flat", 1), ("index=hnsw", 0.95), ("index=ivf&nlist=4&nprobe=4", 1)]
+)
+@pytest.mark.parametrize("listed", [1000, 5])
+def test_filters(opened, query, lowest, listed, monkeypatch):
+    """With 5, long lists are sent only where some more results do not do."""
+    monkeypatch.setattr(MilvusIndex, "flush_from", 100)
+    monkeypatch.setattr(remote, "_LISTED", listed)
+    vectors, queries, ids = random_vectors(600, 8), random_vectors(25, 8, 1), np.arange(600) * 3 + 2**53
+    index, exact = opened(f"?{query}").add(vectors, ids), open_index("exact:cosine").add(vectors, ids)
+    nearest = exact.search(queries[:1], 300).ids[0]
+    for filters in (
+        {"excluded": ids[:60]}, {"excluded": ids[20:]}, {"excluded": nearest}, {"allowed": ids[::7]},
+        {"allowed": ids[:400], "excluded": ids[200:300]}, {"allowed": [*ids[:4], 1], "excluded": ids[2:100]},
+    ):  # fmt: skip
+        found, truth = index.search(queries, 10, **filters), exact.search(queries, 10, **filters)
+        assert np.array_equal(found.ids == PAD, truth.ids == PAD)
+        assert (
+            np.mean([len(np.intersect1d(a, b)) / len(np.unique(b)) for a, b in zip(found.ids, truth.ids, strict=True)])
+            >= lowest
+        )
+        np.testing.assert_allclose(found.scores[:, 0], truth.scores[:, 0], atol=1e-5 if lowest == 1 else 0.1)
+    assert (index.search(queries, 10, excluded=ids).ids == PAD).all()
+
+
 def once_built(search, approximate):
     """What a search finds; Milvus searches exactly until its lists are built, which it does in its own time."""
     end = time.monotonic() + 30

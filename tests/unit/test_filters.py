@@ -194,6 +194,25 @@ def test_ties_stand_by_id(spec):
         assert np.array_equal(found.ids[:, :2], expected[0][:, :2])
 
 
+def test_many_excluded_ids_are_not_all_asked_for(monkeypatch):
+    """A tenth of the gallery is excluded: a query asks for about a tenth more, and only the short ones for more."""
+    index, asked = open_index("usearch:cosine").add(VECTORS), []
+    search = type(index)._search
+    monkeypatch.setattr(
+        index, "_search", lambda queries, k: asked.append((len(queries), k)) or search(index, queries, k)
+    )
+    index.search(ASKED, K, excluded=np.arange(0, SIZE, 10))
+    assert asked == [(QUERIES, 18)]
+    nearest = index.search(ASKED[:1], 200).ids[0]
+    del asked[:]
+    found = index.search(ASKED, K, excluded=nearest)
+    assert [count for count, _ in asked] == sorted([count for count, _ in asked], reverse=True) and asked[0][1] == 18
+    assert asked[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
+    del asked[:]
+    index.search(ASKED, K, allowed=np.arange(50))
+    assert asked == [], "with fifty there is nothing to ask for, they are compared"
+
+
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", "sklearn:cosine"])
 def test_what_is_nearest_may_be_excluded(spec):
     """The thousand nearest to a query: asking for a few more than k does not get past them."""

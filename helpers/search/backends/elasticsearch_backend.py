@@ -11,6 +11,7 @@ import urllib3
 from helpers import extras
 from helpers.search.backends.remote import Payload, Rejected, RemoteIndex, ServerRefused, TryAgain, key_for, parse_place
 from helpers.search.index import check_count
+from helpers.search.index.filters import Selection
 from helpers.search.ranking import PAD, best_first
 
 with extras.importing("elasticsearch"):
@@ -275,7 +276,7 @@ class ElasticIndex(RemoteIndex):
             found = self._client.mget(index=self._name, ids=asked, source_includes=["vector"])["docs"]
             return {int(each["_id"]): each["_source"]["vector"] for each in found if each["found"]}
 
-    def _search(self, queries, k):
+    def _search(self, queries, k, among=None):
         if k > self.most:
             raise ValueError(f"elasticsearch gives at most {self.most} answers to a query, {k} were asked for")
         ids = np.full((len(queries), k), PAD, np.int64)
@@ -283,24 +284,26 @@ class ElasticIndex(RemoteIndex):
         for row, query in enumerate(queries):
             if self.metric == "cosine" and not query.any():
                 # Elasticsearch has no cosine with it; all answers are equal, so they stand by id.
-                first = self._ids[:k]
+                first = (self._ids if among is None else among.held[among.rows])[:k]
                 ids[row, : len(first)], scores[row, : len(first)] = first, 0
                 continue
-            body = self._question(query, k)
+            body = self._question(query, k, among)
             found, raw = self._ask(lambda body=body: self._answers(body))
             ids[row, : len(found)] = found
             scores[row, : len(found)] = self._as_scores(raw)
         return best_first(ids, scores)
 
-    def _question(self, query: np.ndarray, k: int) -> dict:
+    def _question(self, query: np.ndarray, k: int, among: Selection | None) -> dict:
+        condition = None if among is None else _condition(among)
         if self.approximate:
             knn = {"field": "vector", "query_vector": query.tolist(), "k": k}
-            body = {"knn": knn | {"num_candidates": max(self._candidates, k)}}
+            knn |= {"num_candidates": max(self._candidates, k)}
+            body = {"knn": knn if condition is None else knn | {"filter": condition}}
         else:
             script = {"source": SCRIPTS[self.metric], "params": {"v": query.tolist()}}
             # Equal scores by id, so that it is the lowest ids that are among the first k.
             body = {
-                "query": {"script_score": {"query": {"match_all": {}}, "script": script}},
+                "query": {"script_score": {"query": condition or {"match_all": {}}, "script": script}},
                 "sort": [{"_score": "desc"}, {"id": "asc"}],
                 "track_scores": True,
             }
@@ -321,6 +324,13 @@ class ElasticIndex(RemoteIndex):
             return np.clip(2 * raw - 1 if self.approximate else raw - 1, -1, 1)
         distance = np.maximum(1 / raw - 1, 0)
         return 0.0 - (np.sqrt(distance) if self.approximate else distance)
+
+
+def _condition(among: Selection) -> dict:
+    """A filter as a query: https://www.elastic.co/docs/reference/query-languages/query-dsl/query-dsl-bool-query."""
+    if among.allowed is None:
+        return {"bool": {"must_not": [{"terms": {"id": among.excluded.ids.tolist()}}]}}
+    return {"bool": {"filter": [{"terms": {"id": among.held[among.rows].tolist()}}]}}
 
 
 def _reason(body) -> str:

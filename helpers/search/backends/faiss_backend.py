@@ -68,6 +68,9 @@ class FaissIndex(Index):
     10 for each of the ``lists`` that were asked for, all are kept in float32 and compared one by one. What was trained
     stays: who adds little by little gives ``lists``, or adds a large part first.
 
+    Filters are FAISS's `IDSelector` for lists, for a graph if at least half of the vectors is allowed, and for a flat
+    index if less is. The less is allowed, the more lists and nodes are searched. FAISS can't filter ``pq``.
+
     Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, and a cosine of such may
     exceed 1 by a little; so are Euclidean distances of ``flat`` near zero, which FAISS computes as |q|² - 2qg + |g|²
     for 20 queries or more. Which of several equal vectors are found is FAISS's choice. FAISS takes the threads that

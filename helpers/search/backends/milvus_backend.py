@@ -24,6 +24,7 @@ from helpers.search.backends.remote import (
     parse_place,
 )
 from helpers.search.index import IndexFileError, check_count
+from helpers.search.index.filters import Selection
 from helpers.search.ranking import PAD, best_first
 
 with extras.importing("milvus"):
@@ -279,7 +280,7 @@ class MilvusIndex(RemoteIndex):
         if self.path is not None and count >= self.flush_from:
             self._call("flush")
 
-    def _search(self, queries, k):
+    def _search(self, queries, k, among=None):
         if k > self.most:
             raise ValueError(f"milvus gives at most {self.most} answers to a query, {k} were asked for")
         parameters = dict(self._searching)
@@ -287,12 +288,18 @@ class MilvusIndex(RemoteIndex):
             parameters["ef"] = max(parameters["ef"], k)
         ids = np.full((len(queries), k), PAD, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
+        condition = "" if among is None else _condition(among)
         step = max(1, min(_QUERIES, _ANSWERS // k, self.chunk_bytes // (4 * queries.shape[1])))
         for start in range(0, len(queries), step):
             asked = list(queries[start : start + step])
             found = self._ask(
                 lambda asked=asked: self._call(
-                    "search", asked, anns_field="vector", limit=k, search_params={"params": parameters}
+                    "search",
+                    asked,
+                    anns_field="vector",
+                    limit=k,
+                    search_params={"params": parameters},
+                    filter=condition,
                 )
             )
             for row, hits in enumerate(found, start):
@@ -305,6 +312,13 @@ class MilvusIndex(RemoteIndex):
             # Milvus leaves the root out: https://milvus.io/docs/metric.md
             scores[answered] = 0 - np.sqrt(np.maximum(scores[answered], 0))
         return best_first(ids, scores)
+
+
+def _condition(among: Selection) -> str:
+    """A filter as Milvus writes it, https://milvus.io/docs/boolean.md; Milvus Lite takes no template for the ids."""
+    if among.allowed is None:
+        return f"id not in {among.excluded.ids.tolist()}"
+    return f"id in {among.held[among.rows].tolist()}"
 
 
 def _let_go(clients: list[MilvusClient], path: str) -> None:

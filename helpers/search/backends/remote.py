@@ -13,9 +13,14 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 
 from helpers.search.index import Index
+from helpers.search.index.filters import Selection
+from helpers.search.ranking import PAD
 
 #: Bytes that a file name and a path may have in UTF-8.
 NAME_BYTES, PATH_BYTES = 1024, 4096
+
+#: With more ids than this, a server takes longer to read the list than to return some more results.
+_LISTED = 1000
 
 _UNTOUCHED, _DOUBTFUL, _DONE = range(3)
 _NONE = np.empty(0, np.int64)
@@ -243,6 +248,8 @@ class RemoteIndex(Index):
     remote = True
     #: What to do when the server is away.
     remedy: ClassVar[str]
+    #: The most ids that a filter may list, which is Elasticsearch's limit.
+    listable: ClassVar[int] = 65_536
     #: The most bytes and rows in one request.
     chunk_bytes: ClassVar[int] = 8 * 2**20
     chunk_rows: ClassVar[int] = 5000
@@ -332,6 +339,20 @@ class RemoteIndex(Index):
         self._settle()
         return super().search(vectors, k, allowed=allowed, excluded=excluded)
 
+    def _search_among(self, queries, k, among):
+        listed = len(among.excluded) if among.allowed is None else among.count
+        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
+        if listed > _LISTED:
+            ids, scores = self._overfetch(queries, k, among)
+        short = np.flatnonzero(ids[:, -1] == PAD)
+        if len(short) and listed <= self.listable:
+            ids[short], scores[short] = self._search(queries[short], k, among)
+            # A graph may find nothing of the little that is allowed.
+            short = short[ids[short, -1] == PAD] if among.count <= _LISTED else short[:0]
+        if len(short):
+            ids[short], scores[short] = self._compare(queries[short], k, among.held[among.rows])
+        return ids, scores
+
     def save(self, path):
         self._settle()
         return super().save(path)
@@ -394,6 +415,10 @@ class RemoteIndex(Index):
     @abstractmethod
     def _present(self, ids: np.ndarray) -> np.ndarray:
         """Which of these ids are stored."""
+
+    @abstractmethod
+    def _search(self, queries: np.ndarray, k: int, among: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As in `Index`; the server filters where ``among`` is given."""
 
     @abstractmethod
     def _fetch(self, ids: np.ndarray) -> dict[int, Payload]:

@@ -32,7 +32,7 @@ class UsearchIndex(Index):
     What is removed is only marked; its place is taken by what is added next. Scores of ``f16`` and ``i8`` are
     estimates. Where many vectors are equal, the graph of them falls into parts, and a search may find fewer than k.
     Beyond the first thousand vectors, USearch adds on all processors, so that two builds of one gallery may differ in
-    a few neighbours.
+    a few neighbours. The Python package has no filtered search (USearch in C++ does), so `Index` asks for more results.
     """
 
     scheme = "usearch"

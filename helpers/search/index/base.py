@@ -326,9 +326,17 @@ class Index(ABC):
     def _search_among(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
         """`_search` for a part of the ids, of which there are at least ``k``.
 
-        A library that can filter does so in its own way. This one asks for more than ``k``, in growing steps and only
-        for queries that lack results, and drops the rest. Where little is allowed, it compares with all of it.
+        A library that can filter does so in its own way. This one asks for more results and drops the rest; where
+        little is allowed, or not enough is found, it compares with all that is allowed.
         """
+        ids, scores = self._overfetch(queries, k, among)
+        short = np.flatnonzero(ids[:, -1] == PAD)
+        if len(short):
+            ids[short], scores[short] = self._compare(queries[short], k, among.held[among.rows])
+        return ids, scores
+
+    def _overfetch(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
+        """Ask for more than ``k``, in growing steps for those queries that lack results, while that is worth it."""
         ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
         rows, depth = np.arange(len(queries)), math.ceil(1.2 * k * len(self) / among.count) + 4
         while len(rows) and depth <= self.most and depth * _WORTH < among.count:
@@ -336,8 +344,6 @@ class Index(ABC):
                 found, near = self._search(queries[part], depth)
                 ids[part], scores[part] = keep(found, near, among.passes(found), k)
             rows, depth = rows[ids[rows, -1] == PAD], 4 * depth
-        if len(rows):
-            ids[rows], scores[rows] = self._compare(queries[rows], k, among.held[among.rows])
         return ids, scores
 
     def _compare(self, queries: np.ndarray, k: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
