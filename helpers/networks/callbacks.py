@@ -9,13 +9,14 @@ nor the table; and they write after every epoch, which takes longer than an epoc
 import json
 import warnings
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 import keras
 import numpy as np
 from tqdm.auto import tqdm
+
+from helpers.files import write_atomically
 
 #: By so much, relatively, the score of one untrained model may differ between two calls.
 SCORE_TOLERANCE = 0.005
@@ -178,14 +179,9 @@ class Backup(keras.callbacks.Callback):
         now = [] if self.finished else [variable.numpy() for variable in self._variables()]
         for kind, values in zip(self.PARTS, (self.watched[0].best_weights, now), strict=True):
             content |= {f"{kind}{number:05}": value for number, value in enumerate(values)}
-        part = self.path.with_name(self.path.name + ".part")
         try:
-            with part.open("wb") as file:
-                np.savez(file, **content)
-            part.replace(self.path)
+            write_atomically(self.path, lambda file: np.savez(file, **content))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise TrainingStateError(
                 f"{self.path} can't be written ({error}); what was saved before is still there. Free some space, or "
                 "let LOOKALIKE_CACHE point to another disk, and train again: it continues from there"

@@ -9,8 +9,8 @@ from helpers import paths
 
 HELPERS = paths.ROOT / "helpers"
 FLOORS = {
-    "paths": 0, "extras": 0, "files": 0, "pictures": 1, "networks": 2, "features": 3, "search": 4, "evaluation": 5,
-    "show": 6, "app": 7, "commands": 8,
+    "paths": 0, "extras": 0, "files": 0, "vectors": 0, "pictures": 1, "networks": 2, "features": 3, "search": 4,
+    "evaluation": 5, "show": 6, "app": 7, "commands": 8,
 }  # fmt: skip
 #: Modules that lie beside the floors: they start everything else.
 TOP = {"course": 7, "cli": 9}

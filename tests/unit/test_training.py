@@ -69,6 +69,17 @@ def scored(*curve, steps=STEPS):
     return lambda model: curve[int(model.optimizer.iterations) // steps]
 
 
+def stopped_at(score, epoch, steps=STEPS):
+    """The score, which is interrupted at the end of an epoch."""
+
+    def interrupted(model):
+        if int(model.optimizer.iterations) == epoch * steps:
+            raise KeyboardInterrupt
+        return score(model)
+
+    return interrupted
+
+
 def fit(model, train=None, epochs=4, batch_size=8, **options):
     options = {"name": "t", "progress": False, **options}
     return training.fit(model, train or data(), epochs=epochs, batch_size=batch_size, **options)
@@ -175,6 +186,26 @@ def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_pat
     assert np.allclose(unbroken.table["learning_rate"][1:], 0.005 * (1 + np.cos(np.pi * np.arange(4) / 4)), atol=1e-7)
 
 
+def test_patience_and_plateau_count_on_after_an_interruption(cache, monkeypatch, tmp_path):
+    # Not better than epoch 1: the rate falls after epochs 3, 5 and 7, and the training ends after epoch 6.
+    curve = scored(0.1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.95)
+    options = {"epochs": 8, "patience": 5, "plateau": training.Plateau(0.5, 2, 1e-5)}
+    unbroken = fit(ready(), score=curve, **options)
+    assert list(unbroken.table["epoch"]) == list(range(7)) and unbroken.best_epoch == 1
+    assert np.allclose(unbroken.table["learning_rate"][1:], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
+    model = ready()
+    for epoch in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, score=stopped_at(curve, epoch), **options)
+    resumed = fit(model, score=curve, **options)
+    assert resumed.computed == 2 and resumed.best_epoch == 1
+    assert same_table(resumed, unbroken)
+    once = ready(number=1)
+    fit(once, epochs=1, name="once")
+    assert same(model.get_weights(), once.get_weights())
+
+
 def test_a_state_is_not_written_more_often_than_said(cache, monkeypatch):
     kept = []
     monkeypatch.setattr(callbacks.Backup, "_save", lambda run: kept.append(run.rows[-1]["epoch"]))
@@ -253,11 +284,11 @@ def test_a_damaged_state_is_named(cache):
     assert fit(ready(), epochs=1).computed == 1
 
 
-def test_a_state_that_cannot_be_written_says_what_to_do(cache):
-    fit(ready(), epochs=1)
-    (path,) = cache.glob("*.npz")
-    path.unlink()
-    path.with_name(path.name + ".part").mkdir()
+def test_a_state_that_cannot_be_written_says_what_to_do(cache, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
     with pytest.raises(callbacks.TrainingStateError, match="can't be written.*LOOKALIKE_CACHE"):
         fit(ready(), epochs=1)
 
