@@ -16,14 +16,16 @@ def leave_one_out(
     excluded: Mapping[int, Sequence[int]] | None = None,
     description: str = "",
 ) -> Protocol:
-    """Every picture whose class has another one asks; all pictures answer, the query itself excepted.
+    """Every image of a class with at least two images is a query; all images are the gallery.
 
-    queries : rows of ``images`` (or a mask) that ask instead; they may be unanswerable.
-    excluded : row -> rows that are never counted for it, beside the query and its group.
+    A query is ignored in its own ranking.
+
+    queries : rows of ``images``, or a mask, to use as queries instead; they may be without a relevant image.
+    excluded : row → rows that are ignored for it, beside the query and its group.
 
     Raises
     ------
-    ValueError : no class has two pictures, so nobody can ask.
+    ValueError : no class has two images, so there is no query.
     """
     if queries is None:
         asks = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
@@ -45,24 +47,24 @@ def query_gallery(
     excluded: Mapping[int, Sequence[int]] | None = None,
     description: str = "",
 ) -> Protocol:
-    """Some pictures ask, others answer: rows of ``images``, or masks over it.
+    """Use the given rows of ``images``, or masks over it, as queries and gallery.
 
-    Ids stay rows of ``images``, pictures in neither part included; ``images.subset`` first drops those.
+    Ids are rows of ``images``, which may also have images in neither part; ``images.subset`` drops those.
     """
     text = description or "One part of the pictures asks, the other answers."
     return _protocol(images, name, text, _rows(images, query_rows), _rows(images, gallery_rows), excluded)
 
 
 def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
-    """Of each class every so many-th picture asks, all others answer; who has a copy in the set answers only.
+    """Every third image of each class is a query, and all others are the gallery (`Protocol.check_disjoint`).
 
-    The first, in the set's order, then the ``every``-th after it, and so on. `Protocol.check_disjoint` holds.
+    Images that have a copy in the set are not used as queries. The first query of a class is its first image.
 
-    every : at least 2; a third by default.
+    every : another step than three, at least 2.
 
     Raises
     ------
-    ValueError : ``every`` below 2, or nobody can ask.
+    ValueError : ``every`` is below 2, or there is no query.
     """
     if every < 2:
         raise ValueError(f"every must be at least 2, or nobody would be left to answer; got {every}")
@@ -86,13 +88,13 @@ def one_per_class_gallery(
     excluded: Mapping[int, Sequence[int]] | None = None,
     description: str = "",
 ) -> Protocol:
-    """The gallery holds one picture a class, drawn by ``seed``; all other pictures of a class ask.
+    """The gallery has one image of each class, drawn with ``seed``; all other images with a class are queries.
 
-    Then R = 1, and top-1 accuracy is the accuracy of a classifier with one example a class.
+    Then R = 1, and top-1 accuracy is the accuracy of a classifier with one example of each class.
 
     Raises
     ------
-    ValueError : no class has two pictures, so nobody is left to ask.
+    ValueError : no class has two images, so there is no query.
     """
     rng = np.random.default_rng(seed)
     present = np.flatnonzero(images.counts)
@@ -117,7 +119,7 @@ def _protocol(images, name, description, queries, gallery, excluded) -> Protocol
         queries=queries,
         gallery=gallery,
         groups=images.groups,
-        # The caller's list is about pictures; only those that ask need theirs.
+        # A protocol has exclusions for queries only.
         excluded={row: tuple(others) for row, others in (excluded or {}).items() if row in asking},
     )
 
@@ -132,9 +134,10 @@ def _rows(images: ImageSet, rows) -> np.ndarray:
 
 
 def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, description: str = "") -> Protocol:
-    """New pictures of known classes: ``fraction`` of each class asks and is never learnt from, the rest answers.
+    """New images of known classes: ``fraction`` of each class are queries, the rest is the gallery.
 
-    Copies stay on one side (`ImageSet.split`); pictures without a class are in the gallery.
+    A network may learn from the gallery (`learnable`). Copies stay on one side (`ImageSet.split`); images without a
+    class are in the gallery.
     """
     labelled = np.flatnonzero(images.labels != NO_CLASS)
     asks = set(images.subset(labelled).split(fraction, seed)[1].keys)
@@ -144,10 +147,10 @@ def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, 
 
 
 def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str = "") -> Protocol:
-    """New classes: half of the classes is left to learn from, the others ask and answer, leave one out.
+    """New classes: half of the classes, searched leave one out; a network may learn from the other half.
 
-    The first half of ``numpy.random.default_rng(seed).permutation(classes)`` teaches. Pictures without a class are
-    distractors in the gallery. Class numbers and names are those of the classes that are left.
+    The first half of ``numpy.random.default_rng(seed).permutation(classes)`` is to learn from. Images without a class
+    are distractors in the gallery. The protocol has only the classes that are searched, numbered anew.
     """
     classes = len(images.class_names)
     kept = np.sort(np.random.default_rng(seed).permutation(classes)[classes // 2 :])
@@ -161,17 +164,17 @@ def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str 
 
 
 def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> ImageSet:
-    """The pictures of a data set that a network may learn from before it is scored under ``protocol``.
+    """The images of a data set that a network may learn from before it is scored under ``protocol``.
 
-    Those that have a class and never ask: neither they nor a copy of them (same group). Under leave one out over some
-    classes these are the pictures of all other classes. Classes that lose all their pictures are dropped and the rest
+    These are the images with a class that are neither a query nor a copy of one (same group): of a leave-one-out
+    protocol over some classes, the images of all other classes. Classes without such an image are dropped, and the rest
     is numbered anew.
 
-    images : the whole data set, as its loader gives it.
+    images : the whole data set, as its loader returns it.
 
     Raises
     ------
-    ValueError : nothing is left, as under leave one out over the whole data set.
+    ValueError : no image is left, as of a leave-one-out protocol over the whole data set.
     """
     asks = {protocol.keys[row] for row in protocol.queries}
     groups = np.full(len(images), -1) if images.groups is None else images.groups

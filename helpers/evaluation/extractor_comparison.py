@@ -1,4 +1,4 @@
-"""Several versions of the vectors of the same pictures, scored under one protocol and compared with one of them."""
+"""Compares feature vectors of the same images, from several extractors or settings, under one protocol."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,18 +22,18 @@ COLUMNS = (
 def compare_extractors(
     versions: Mapping[str, np.ndarray], rules: Protocol, reference: str, resamples: int = 2000, seed: int = 0
 ) -> "pd.DataFrame":
-    """One row a version: its score, what it takes, and how far it is from the ``reference`` on the same queries.
+    """Score each version of the vectors and compare it with the ``reference`` on the same queries.
 
     Parameters
     ----------
     versions : name → vectors (n, d), row *i* for id *i* of the protocol; float32, or float16, which is searched as
-        float32. Cosine decides.
+        float32. The search is by cosine.
     reference : the version that the others are compared with.
 
     Returns
     -------
-    `COLUMNS`: bytes are those of a picture; low and high the 95 % interval of mAP; the difference is in mAP, its
-    interval and two-sided p paired (p is NaN for the reference itself); chance and ceiling are those of mAP.
+    One row per version, with `COLUMNS`: bytes per image; low and high bound the 95 % interval of mAP; the difference is
+    in mAP, with its paired interval and two-sided p (NaN for the reference itself); chance and ceiling are of mAP.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Known-item search: each query is a changed copy of one gallery picture, and only that one is right."""
+"""Known-item search: each query is a changed copy of one gallery image, which alone is relevant."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 def recall_by_strength(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
-    """How often the original comes first, for each change and strength.
+    """How often the original is the first result, for each change and strength.
 
     Parameters
     ----------
-    ranking : one row a query, answers are ids of originals. originals : int (q,), the right id of each query.
-    changes : (q,), what was done to it.
+    ranking : one row per query; results are ids of originals. originals : int (q,), the relevant id of each query.
+    changes : (q,), how each query was changed.
 
     Returns
     -------
     Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval), in the
-    order in which the changes first came.
+    order in which the changes first occur.
 
     Raises
     ------
-    ValueError : not one original and one change a query, or no query.
+    ValueError : there is not one original and one change per query, or no query.
     """
     return _table(ranking, originals, changes, lambda change: (change.kind, change.strength), ["kind", "strength"])
 
 
 def recall_by_kind(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
-    """As `recall_by_strength`, over all strengths of a kind; the interval counts each original once."""
+    """Like `recall_by_strength`, over all strengths of a kind; the interval counts each original once."""
     return _table(ranking, originals, changes, lambda change: (change.kind,), ["kind"])
 
 
@@ -61,12 +61,12 @@ def _table(ranking, originals, changes, key, columns) -> "pd.DataFrame":
 
 @dataclass(frozen=True)
 class KnownItemResults:
-    """What several methods answered to the same changed copies.
+    """The results of several methods for the same changed copies.
 
     Attributes
     ----------
-    rankings : name of the method → Ranking, one row a query.
-    originals : int64 (q,), the right id of each query. changes : (q,), what was done to it.
+    rankings : name of the method → Ranking, one row per query.
+    originals : int64 (q,), the relevant id of each query. changes : (q,), how each query was changed.
     """
 
     rankings: dict[str, Ranking]
@@ -96,24 +96,24 @@ def search_known_items(
     seed: int = 0,
     progress: bool = True,
 ) -> KnownItemResults:
-    """Ask every method with the same changed copies; they are made change by change and not kept.
+    """Search for the same changed copies with each method. Copies are made for one change at a time.
 
     Parameters
     ----------
-    methods : name → search: list of uint8 (h, w, 3) → Ranking, one row a picture, ids being rows of ``originals``.
+    methods : name → search: list of uint8 (h, w, 3) → Ranking, one row per image; ids are rows of ``originals``.
     originals, frames, changes, seed : see `helpers.pictures.known_items.queries`.
     """
-    answers = {name: [] for name in methods}
+    results = {name: [] for name in methods}
     rows, done = [], []
     for change in tqdm(changes, desc="known items", unit="change", disable=None if progress else True):
         made = list(queries(originals, frames, [change], seed))
-        pictures = [picture for _, _, picture in made]
+        copies = [copy for _, _, copy in made]
         for name, search in methods.items():
-            answers[name].append(search(pictures).head(1))
+            results[name].append(search(copies).head(1))
         rows += [row for row, _, _ in made]
         done += [change] * len(made)
     rankings = {
         name: Ranking(np.concatenate([one.ids for one in found]), np.concatenate([one.scores for one in found]))
-        for name, found in answers.items()
+        for name, found in results.items()
     }
     return KnownItemResults(rankings, np.array(rows), done)

@@ -58,8 +58,6 @@ def record(
     LeaderboardError : the table on disk is damaged; it is left as it is.
     ValueError : a name is empty or has a line break, or the scores are not of this protocol's queries.
     """
-    import pandas as pd
-
     path = _path(path)
     names = {"profile": profile, "describer": describer, "weights": weights, "index": index}
     for what, name in names.items():
@@ -78,23 +76,30 @@ def record(
     lock = paths.cache_dir() / "leaderboard.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        known = load(path)
-        # Metrics that the earlier run had and this one has not would be of another ranking: they go too.
-        method_key = [column for column in KEY if column != "metric"]
-        same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
-        # Describing has one cost for all protocols and indexes of a data set: the last one that was measured.
-        describer_key = ["dataset", "profile", "describer", "weights", "dim"]
-        akin = (known[describer_key].astype(str) == rows.iloc[0][describer_key].astype(str)).all(axis=1)
-        for cost, where in (("describe_ips", akin), ("query_ms", same), ("index_bytes", same)):
-            earlier = known.loc[where, cost].dropna()
-            if rows[cost].isna().all() and len(earlier):
-                rows[cost] = earlier.iloc[0]
-        known.loc[akin, "describe_ips"] = rows["describe_ips"].iloc[0]
-        board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
-        board = board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
+        rows, board = _merged(load(path), rows)
         write_text(path, _csv(board))
         write_text(path.with_suffix(".md"), _markdown(board))
     return rows
+
+
+def _merged(known: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The new rows with the costs that only an earlier run measured, and the table with them in it."""
+    import pandas as pd
+
+    rows = rows.copy()
+    # Metrics that only the earlier run had belong to another ranking: they are removed too.
+    method_key = [column for column in KEY if column != "metric"]
+    same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
+    # Describing has one cost for all protocols and indexes of a data set: the last one that was measured.
+    describer_key = ["dataset", "profile", "describer", "weights", "dim"]
+    akin = (known[describer_key].astype(str) == rows.iloc[0][describer_key].astype(str)).all(axis=1)
+    for cost, where in (("describe_ips", akin), ("query_ms", same), ("index_bytes", same)):
+        earlier = known.loc[where, cost].dropna()
+        if rows[cost].isna().all() and len(earlier):
+            rows[cost] = earlier.iloc[0]
+    known.loc[akin, "describe_ips"] = rows["describe_ips"].iloc[0]
+    board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
+    return rows, board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
 
 def load(path: str | Path | None = None) -> "pd.DataFrame":

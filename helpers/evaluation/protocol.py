@@ -19,32 +19,33 @@ CHUNK = 2_000_000
 
 
 class ProtocolMismatch(ValueError):
-    """The pictures at hand are not the ones that a protocol speaks of."""
+    """The images are not those of the protocol."""
 
 
 @dataclass(frozen=True, eq=False)
 class Protocol:
-    """Queries, gallery and relevance over one list of pictures; id *i* is row *i* of that list.
+    """Queries, gallery and relevance over one list of images; id *i* is row *i* of that list.
 
-    A query is addressed by its *row* j in ``queries``: row j of a ranking answers ``queries[j]``.
+    Methods take a query's *row* j in ``queries``: row j of a ranking has the results of ``queries[j]``.
 
     Parameters
     ----------
     name : e.g. ``"lfw-leave-one-out"``; also the file name of a frozen protocol.
-    dataset : the name of the ImageSet that it was made on.
-    description : one sentence for a person.
-    keys : the pictures' keys (``ImageSet.keys``), each once.
-    labels : int64 (n,): an index into ``class_names``, or -1 for a picture that is relevant to nobody.
-    class_names : what a person reads.
-    queries : int64 (q,): ids of the pictures that ask, each once. A query of label -1 is allowed; it is
-        unanswerable, and metrics count it aloud.
-    gallery : int64 (g,): ids of the pictures that answer, each once.
-    groups : int64 (n,) or None: pictures that share a group (>= 0) with the query are never counted.
-    excluded : query id -> ids that are never counted for it; one way only, list both ways if both ask.
+    dataset : the name of the ImageSet that it was made from.
+    description : one sentence.
+    keys : the images' keys (``ImageSet.keys``), each once.
+    labels : int64 (n,): an index into ``class_names``, or -1 for an image without a class, relevant to no query.
+    class_names : the names of the classes, each once.
+    queries : int64 (q,): ids, each once. A query of label -1 is allowed; it has no relevant image, and metrics report
+        it.
+    gallery : int64 (g,): ids, each once.
+    groups : int64 (n,) or None: images that share a group (>= 0) with the query are ignored.
+    excluded : query id → ids that are ignored for it. This does not hold in the other direction: list both if both are
+        queries.
 
     Raises
     ------
-    ValueError : any of this does not hold; the message names what is wrong.
+    ValueError : a value breaks one of these rules; the message names it.
     """
 
     name: str
@@ -122,7 +123,7 @@ class Protocol:
         return checked
 
     def __len__(self) -> int:
-        """Pictures that the protocol speaks of: the rows that a vector array must have."""
+        """The number of images: the rows that an array of feature vectors must have."""
         return len(self.keys)
 
     def __repr__(self) -> str:
@@ -131,16 +132,16 @@ class Protocol:
             f"gallery of {len(self.gallery)}, {self.n_distractors} of them distractors)"
         )
 
-    # ---- who is relevant, who is never counted ------------------------------------------------------
+    # ---- relevant and ignored images ----------------------------------------------------------------
 
     def ignored(self, row: int) -> np.ndarray:
-        """int64 ids, rising: gallery pictures that never count for query ``row``."""
+        """int64 ids, ascending: the gallery images that are ignored for query ``row``."""
         row = self._row(row)
         starts, ids = self._ignored
         return ids[starts[row] : starts[row + 1]]
 
     def relevant(self, row: int) -> np.ndarray:
-        """int64 ids, rising: gallery pictures that are right answers to query ``row``."""
+        """int64 ids, ascending: the gallery images that are relevant to query ``row``."""
         row = self._row(row)
         label = self.labels[self.queries[row]]
         if label == NO_CLASS:
@@ -160,7 +161,7 @@ class Protocol:
 
     @cached_property
     def _ignored(self) -> tuple[np.ndarray, np.ndarray]:
-        """What never counts, row after row: ``ids[starts[j]:starts[j + 1]]`` belongs to query row j."""
+        """(starts, ids): ``ids[starts[j]:starts[j + 1]]`` are ignored for query row j."""
         pairs = [
             (np.arange(len(self.queries)), self.queries),
             self._group_pairs(),
@@ -168,8 +169,8 @@ class Protocol:
         ]
         rows = np.concatenate([rows for rows, _ in pairs])
         ids = np.concatenate([ids for _, ids in pairs])
-        answers = self.in_gallery[ids]
-        codes = np.unique(rows[answers] * len(self) + ids[answers])
+        kept = self.in_gallery[ids]
+        codes = np.unique(rows[kept] * len(self) + ids[kept])
         rows, ids = np.divmod(codes, len(self))
         return np.searchsorted(rows, np.arange(len(self.queries) + 1)), ids
 
@@ -182,7 +183,7 @@ class Protocol:
         wanted = self.groups[self.queries]
         first = np.searchsorted(self.groups[members], wanted, side="left")
         count = np.searchsorted(self.groups[members], wanted, side="right") - first
-        # Each query's run of members, laid end to end: its first position, plus 0, 1, … within the run.
+        # Each query has a run of members: its first position, plus 0, 1, … within the run.
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return np.repeat(np.arange(len(self.queries)), count), members[np.repeat(first, count) + within]
 
@@ -194,7 +195,7 @@ class Protocol:
 
     @cached_property
     def in_gallery(self) -> np.ndarray:
-        """bool (n,): does this picture answer."""
+        """bool (n,): whether each image is in the gallery."""
         mask = np.zeros(len(self), dtype=bool)
         mask[self.gallery] = True
         mask.setflags(write=False)
@@ -202,17 +203,17 @@ class Protocol:
 
     @cached_property
     def n_ignored(self) -> np.ndarray:
-        """int64 (q,): gallery pictures that never count for each query."""
+        """int64 (q,): the number of ignored gallery images of each query."""
         return _frozen(np.diff(self._ignored[0]))
 
     @cached_property
     def n_candidates(self) -> np.ndarray:
-        """int64 (q,): the gallery less what never counts; the longest ranking that each query can have."""
+        """int64 (q,): the gallery without the ignored images; the longest ranking that each query can have."""
         return _frozen(len(self.gallery) - self.n_ignored)
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
-        """int64 (q,): R, the right answers in the gallery after exclusions."""
+        """int64 (q,): R, the number of relevant gallery images that are not ignored."""
         labels = self.labels[self.queries]
         in_class = np.bincount(self.labels[self.gallery] + 1, minlength=len(self.class_names) + 1)
         starts, ids = self._ignored
@@ -222,53 +223,53 @@ class Protocol:
 
     @cached_property
     def answerable(self) -> np.ndarray:
-        """bool (q,): has the query any right answer at all."""
+        """bool (q,): whether the query has a relevant image."""
         return _frozen(self.n_relevant > 0)
 
     @cached_property
     def n_distractors(self) -> int:
-        """Gallery pictures that are relevant to nobody: of no class, or of a class that nobody asks for."""
-        asked = np.unique(self.labels[self.queries])
-        return int((~np.isin(self.labels[self.gallery], asked[asked != NO_CLASS])).sum())
+        """The number of gallery images that are relevant to no query: of no class, or of one without a query."""
+        classes = np.unique(self.labels[self.queries])
+        return int((~np.isin(self.labels[self.gallery], classes[classes != NO_CLASS])).sum())
 
     def ignored_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """bool (r, k): which of the answers ``ids`` (r, k) never count for the query rows ``rows`` (r,).
+        """bool (r, k): which of the results ``ids`` (r, k) are ignored for the query rows ``rows`` (r,).
 
         Hand it a chunk of rows where there are many; padding is never True.
         """
         return self.ignored_ids.take(np.asarray(rows)).contains(ids)
 
     def check_disjoint(self) -> None:
-        """Make sure that no query, and nothing that never counts for one, stands in the gallery.
+        """Refuse a protocol with a query, or an image that is ignored for one, in the gallery.
 
-        What asks the gallery about itself beforehand (database augmentation, k-reciprocal re-ranking, diffusion) lets
-        all gallery pictures have a part in each other's answers. A query among them, or a copy of it, would have a part
-        in its own ranking, which dropping it from the ranking does not undo.
+        Methods that compare gallery images with each other (database augmentation, k-reciprocal re-ranking, diffusion)
+        let every gallery image influence the rankings of all queries. A query in the gallery, or a copy of it, would
+        influence its own ranking, also when it is dropped from that ranking afterwards.
 
         Raises
         ------
-        ValueError : for some query there is; the message names the protocol and how many queries.
+        ValueError : there is one; the message has the number of such queries.
         """
         inside = int((self.n_ignored > 0).sum())
         if inside:
             raise ValueError(
-                f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, stand in the gallery, where "
-                "they would help to rank their own answers. Make a protocol whose queries are apart (disjoint_split, "
-                "query_gallery)."
+                f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, are in the gallery, where "
+                "they would influence their own rankings. Make a protocol with disjoint queries and gallery "
+                "(disjoint_split, query_gallery)."
             )
 
-    # ---- pictures ----------------------------------------------------------------------------------
+    # ---- images ------------------------------------------------------------------------------------
 
     def bind(self, images: ImageSet) -> tuple["Protocol", ImageSet]:
-        """Find the protocol's pictures in ``images``: row i of the returned set is id i.
+        """Find the protocol's images in ``images``: row i of the returned set is id i.
 
-        Pictures that the protocol does not know are left out, so the full official data set will do where
-        the protocol was frozen on a part of it. The returned set carries the protocol's classes and groups:
-        a person with a single picture there stays a distractor even if the full set has more of them.
+        Other images are left out, so a protocol that was made from a part of a data set also works with the whole. The
+        returned set has the protocol's classes and groups: a person who has a single image in the protocol stays a
+        distractor even if the data set has more images of this person.
 
         Raises
         ------
-        ProtocolMismatch : pictures are missing or listed twice, or their classes disagree.
+        ProtocolMismatch : images are missing or listed twice, or their classes differ.
         """
         row_of: dict[str, int] = {}
         wanted = set(self.keys)
@@ -292,7 +293,7 @@ class Protocol:
         ours = [None if label == NO_CLASS else self.class_names[label] for label in self.labels]
         theirs = [None if label == NO_CLASS else found.class_names[label] for label in found.labels]
         used = set(ours) - {None}
-        # "Of no class" here against a class there is no contradiction, unless somebody may ask for that class.
+        # An image without a class here may have one there, unless that class is one of the protocol's.
         differs = [
             f"{key!r} is {mine or 'of no class'!s} in the protocol, {other or 'of no class'!s} in the pictures"
             for key, mine, other in zip(self.keys, ours, theirs, strict=True)

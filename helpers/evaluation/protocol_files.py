@@ -1,4 +1,4 @@
-"""Protocols as JSON files, and those that are frozen with the project."""
+"""Reads and writes protocols as JSON, and finds the frozen ones in ``data/protocols``."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,12 @@ FORMAT = 1
 
 
 class ProtocolFileError(ValueError):
-    """A file that should hold a protocol and does not."""
+    """A file holds no valid protocol."""
 
 
 def save(protocol: Protocol, path: str | Path) -> Path:
-    """Write it as JSON, one picture a line, all at once or not at all."""
-    path = Path(path)
-    write_text(path, _json(protocol))
-    return path
+    """Write a protocol as JSON, one image a line, as a whole or not at all."""
+    return write_text(path, _json(protocol))
 
 
 def _json(protocol: Protocol) -> str:
@@ -44,7 +42,7 @@ def _json(protocol: Protocol) -> str:
 
 
 def load(path: str | Path) -> Protocol:
-    """Read what ``save`` wrote.
+    """Read what `save` wrote.
 
     Raises
     ------
@@ -94,13 +92,13 @@ def _from_json(content: dict) -> Protocol:
 
 
 def frozen_names() -> tuple[str, ...]:
-    """The protocols that ship with the project."""
+    """The names of the protocols that are part of the project."""
     folder = paths.protocols_dir()
     return tuple(sorted(file.stem for file in folder.glob("*.json"))) if folder.is_dir() else ()
 
 
 def frozen(name: str) -> Protocol:
-    """A protocol that ships with the project, by name.
+    """A protocol that is part of the project, by its name.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Ways to put answers into another order, side by side: on the same first answers, with what each gains and costs."""
+"""Compares re-ranking methods on the results of the same first search: what each gains, and what it costs."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FirstSearch:
-    """A first search, and all that a re-ranking may want to know.
+    """The results of a search, with the data that re-ranking methods need.
 
     Attributes
     ----------
     rules : a protocol whose queries are not in the gallery.
     ranking : the whole gallery for each query; scores are cosines.
-    neighbours : the gallery asked of itself, row *i* for row *i* of ``gallery``; each picture is among its own.
-    queries, gallery : float32 (q, d) and (n, d), the vectors.
+    neighbours : the nearest gallery images of each gallery image, itself included; row *i* for row *i* of ``gallery``.
+    queries, gallery : float32 (q, d) and (n, d), the feature vectors.
     """
 
     rules: Protocol
@@ -38,23 +38,23 @@ class FirstSearch:
 
     @property
     def ids(self) -> np.ndarray:
-        """int64 (n,): the gallery's ids, row by row."""
+        """int64 (n,): the id of each row of ``gallery``."""
         return self.rules.gallery
 
 
-#: Puts the answers of a search into another order.
+#: Re-ranks the results of a search.
 Method = Callable[[FirstSearch], Ranking]
 
 
 def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> FirstSearch:
-    """Ask all queries, and the gallery of itself, by cosine.
+    """Search the gallery by cosine, for all queries and for each gallery image.
 
     vectors : float32 (n, d), row *i* for id *i* of the protocol.
-    columns : neighbours of a gallery picture, itself among them; the whole gallery where that is smaller.
+    columns : neighbors of a gallery image, itself included; at most the whole gallery.
 
     Raises
     ------
-    ValueError : a query, or what never counts for it, stands in the gallery (`Protocol.check_disjoint`); bad vectors.
+    ValueError : the queries are not disjoint from the gallery (`Protocol.check_disjoint`), or the vectors are invalid.
     """
     rules.check_disjoint()
     index = open_index("exact:cosine")
@@ -69,9 +69,9 @@ class RerankerComparison:
 
     Attributes
     ----------
-    rules : task → its protocol. before : task → scores of the first answers.
-    after : (task, method) → scores of the answers in their new order.
-    milliseconds : (task, method) → of one query, what is computed for the whole gallery included, once for all queries.
+    rules : task → its protocol. before : task → scores of the first search.
+    after : (task, method) → scores after re-ranking.
+    milliseconds : (task, method) → time per query. What is computed once for the whole gallery is included.
     """
 
     rules: dict[str, Protocol]
@@ -80,16 +80,17 @@ class RerankerComparison:
     milliseconds: dict[tuple[str, str], float]
 
     def gains(self, task: str, method: str, metric: str = "mAP") -> np.ndarray:
-        """float64 (a,): after less before, for each answerable query."""
+        """float64 (a,): the score after minus the score before, for each query with a relevant image."""
         return self.after[task, method].values[metric] - self.before[task].values[metric]
 
     def table(self, metric: str = "mAP", by_class: bool = False, seed: int = 0) -> "pd.DataFrame":
-        """One row a task and method: ``task, method, queries, before, after, gain, low, high, p, ms``.
+        """One row per task and method: ``task, method, queries, before, after, gain, low, high, p, ms``.
 
-        ``low`` and ``high`` bound the gain (95 %, paired bootstrap over the queries); ``p`` is Holm's, among all rows.
+        ``low`` and ``high`` bound the gain (95 %, paired bootstrap over the queries); ``p`` is corrected by Holm's
+        method for all rows.
 
-        by_class : draw whole classes in the bootstrap, as queries of one class share their right answers. The interval
-            then speaks of other classes too.
+        by_class : draw whole classes in the bootstrap, because queries of a class share their relevant images. The
+            interval then also holds for other classes.
         """
         import pandas as pd
 
@@ -108,13 +109,13 @@ class RerankerComparison:
 
 
 def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Method]) -> RerankerComparison:
-    """Put the answers of every task into the order of every method, and score both orders.
+    """Re-rank the results of each task by each method, and score them before and after.
 
     Raises
     ------
-    ValueError : a method added answers or lost some: re-ranking only orders what was found.
+    ValueError : a method added or dropped results; re-ranking may only change their order.
     """
-    # Methods import these at their first call, which must not count as their time.
+    # Methods import these at their first call, which must not be part of their time.
     import joblib  # noqa: F401
     import scipy.sparse  # noqa: F401
 
@@ -126,7 +127,9 @@ def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Me
             ordered = method(found)
             spent = time.perf_counter() - start
             if not np.array_equal(np.sort(ordered.ids, axis=1), np.sort(found.ranking.ids, axis=1)):
-                raise ValueError(f"{name} on {task}: other answers than were found; a re-ranking only orders them")
+                raise ValueError(
+                    f"{name} on {task}: other results than were found; re-ranking may only change their order"
+                )
             after[task, name] = evaluate(ordered, found.rules)
             milliseconds[task, name] = 1000 * spent / len(found.ranking)
     return RerankerComparison({task: found.rules for task, found in tasks.items()}, before, after, milliseconds)

@@ -9,19 +9,14 @@ nor the table; and they write after every epoch, which takes longer than an epoc
 import json
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from tqdm.auto import tqdm
 
 from helpers.files import write_atomically
-
-if TYPE_CHECKING:
-    from helpers.pictures.augmentation import Augmentation
 
 #: By so much, relatively, the score of one untrained model may differ between two calls.
 SCORE_TOLERANCE = 0.005
@@ -40,25 +35,15 @@ class Epochs(keras.callbacks.Callback):
 
     It must be the first callback, because the others read the score in ``logs``.
 
-    Parameters
-    ----------
-    rows : the table, one dictionary an epoch.
+    name, seed, score, augmentation : as for `training.fit`.
     monitor : the column that decides which epoch is the best.
+    rows : the table, one dictionary an epoch.
     """
 
-    def __init__(
-        self,
-        name: str,
-        rows: list[dict],
-        monitor: str,
-        seed: int,
-        score: Callable[["keras.Model"], float] | None,
-        augmentation: "Augmentation | None",
-    ):
+    def __init__(self, name: str, monitor: str, seed: int, score, augmentation, rows: list[dict]):
         super().__init__()
-        self.name, self.rows, self.monitor = name, rows, monitor
-        self.seed, self.score, self.augmentation = seed, score, augmentation
-        self.epoch = 0
+        self.name, self.monitor, self.seed, self.score = name, monitor, seed, score
+        self.augmentation, self.rows, self.epoch = augmentation, rows, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.rate = epoch, float(self.model.optimizer.learning_rate)
@@ -108,8 +93,6 @@ class Backup(keras.callbacks.Callback):
 
     It must come after the callbacks whose counters it saves.
 
-    Parameters
-    ----------
     rows : the table, see `Epochs`.
     every : seconds between two savings; at most so much work is lost, and the epoch that was interrupted.
     watched : `EarlyStopping`, which also has the best weights, and other callbacks; ``COUNTERS`` are saved of each.
@@ -121,8 +104,7 @@ class Backup(keras.callbacks.Callback):
 
     def __init__(self, path: Path, name: str, rows: list[dict], every: float, watched: list):
         super().__init__()
-        self.path, self.name, self.rows, self.every = path, name, rows, every
-        self.watched = watched
+        self.path, self.name, self.rows, self.every, self.watched = path, name, rows, every, watched
         self.counters: list[dict] = []
         self.best: list[np.ndarray] | None = None
         self.finished, self.seconds = False, 0.0
@@ -163,8 +145,8 @@ class Backup(keras.callbacks.Callback):
             )
             return 0
         self.rows += state["rows"]
-        self.counters, self.finished, self.seconds = state["counters"], state["finished"], state["seconds"]
-        self.best = best
+        self.best, self.counters = best, state["counters"]
+        self.finished, self.seconds = state["finished"], state["seconds"]
         self._restore_counters()
         for variable, value in zip(self._variables(), now, strict=False):
             variable.assign(value)

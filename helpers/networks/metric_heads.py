@@ -167,22 +167,15 @@ def fit(
     try:
         model.get_layer("embedding").set_weights([start.kernel])
         if on_classes:
-            there = start.apply(vectors)
-            means = [there[numbers == number].mean(axis=0) for number in range(len(classes))]
+            mapped = start.apply(vectors)
+            means = [mapped[numbers == number].mean(axis=0) for number in range(on_classes)]
             learning.layers[-1].set_weights([np.stack(means, axis=1)])
         learning.optimizer.learning_rate = rate
         how = training.fit(
-            learning,
-            examples.arrays(start.centred(vectors), numbers),
-            name=name,
-            epochs=epochs,
-            seed=seed,
-            sampler=PKSampler(
-                numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch=batches_per_epoch
-            ),
-            score=training.last_epoch if score is None else lambda _: score(start.learnt(model)),
-            progress=False,
-        )
+            learning, examples.arrays(start.centred(vectors), numbers), name=name, epochs=epochs, seed=seed,
+            sampler=PKSampler(numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch),
+            score=training.last_epoch if score is None else lambda _: score(start.learnt(model)), progress=False,
+        )  # fmt: skip
         return start.learnt(model), how
     finally:
         _compiled[key] = model, learning, used

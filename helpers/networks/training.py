@@ -195,7 +195,7 @@ class _Task:
             model.optimizer.build(model.trainable_variables)
         path = paths.cache_dir() / "training" / f"{self.name}-{self.fingerprint()}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        first_weights, first_optimizer = model.get_weights(), _values(model.optimizer.variables)
+        first_weights, first_optimizer = model.get_weights(), [part.numpy() for part in model.optimizer.variables]
         with FileLock(path.with_name(path.name + ".lock")):
             try:
                 return self.trained(path, progress)
@@ -213,7 +213,7 @@ class _Task:
         from helpers.networks.callbacks import Backup, Epochs, Report
 
         start, rows = perf_counter(), []
-        epochs = Epochs(self.name, rows, self.monitor, self.seed, self.score, self.augmentation)
+        epochs = Epochs(self.name, self.monitor, self.seed, self.score, self.augmentation, rows)
         stopping = self.keras_callbacks()
         backup = Backup(path, self.name, rows, KEEP_EVERY, stopping)
         report = Report(backup)
@@ -272,12 +272,12 @@ class _Task:
         """The batches of the epoch that ``epoch`` names when a pass over them begins."""
         import tensorflow as tf
 
-        if self.sampler is None:
-            size = self.batch_size
-            rows = lambda: np.random.default_rng((self.seed, epoch())).permutation(len(self.train))  # noqa: E731
-        else:
-            size = self.sampler.p * self.sampler.k
-            rows = lambda: self.sampler.epoch(epoch()).ravel()  # noqa: E731
+        def rows() -> np.ndarray:
+            if self.sampler is not None:
+                return self.sampler.epoch(epoch()).ravel()
+            return np.random.default_rng((self.seed, epoch())).permutation(len(self.train))
+
+        size = self.batch_size if self.sampler is None else self.sampler.p * self.sampler.k
         plain = self.train.batches(rows, size, self.one_hot)
         if self.augmentation is None:
             return plain
@@ -334,8 +334,3 @@ class _Task:
         drawn = self.train.labels[rows].reshape(-1, sampler.k)
         if (drawn != drawn[:, :1]).any():
             raise ValueError(f"{name}: the sampler was made for other labels than these examples have")
-
-
-def _values(variables: Sequence) -> list[np.ndarray]:
-    """Copies, because a backend may hand out the variable's own memory."""
-    return [np.array(variable.numpy()) for variable in variables]

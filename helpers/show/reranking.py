@@ -1,4 +1,4 @@
-"""What another order of the answers gains, drawn: ladders of methods, who is near whom, and where it hurts."""
+"""Figures of re-ranking: the gain of each method, query and setting, and the neighbors of a query's neighbors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,15 @@ from helpers.pictures.reading import read_picture
 from helpers.show.curves import COLOURS
 from helpers.show.grids import RIGHT, WRONG
 
-#: Of gains whose interval holds 0.
+#: The color of gains whose interval contains 0.
 UNDECIDED = "#777777"
 _MARKERS = "osD^vP"
 
 
 def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Figure:
-    """One panel a task, one line a method: its gain with the 95 % interval, and the milliseconds of a query.
+    """One panel per task, one line per method: its gain with the 95 % interval, and the milliseconds per query.
 
-    Green gains, red loses; grey are intervals that hold 0. All panels share one scale.
+    A gain is green, a loss red, and an interval that contains 0 gray. All panels share one scale.
 
     table : columns ``task, method, before, gain, low, high, ms``, as `RerankerComparison.table` has them.
     """
@@ -60,11 +60,11 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
 def neighbor_rows(
     images: ImageSet, query: int, lines: Sequence[tuple[int, Sequence[int], Sequence[str]]], width: float = 13
 ) -> Figure:
-    """Who has whom among the nearest: each line a picture, then its nearest ones with a title each.
+    """One row per image: the image, then its nearest neighbors, each with a title.
 
-    The query is framed in black wherever it stands, pictures of its class in green, others in red.
+    The query has a black frame wherever it occurs, images of its class a green one, others a red one.
 
-    lines : (row of ``images``, rows of its nearest, their titles); as many nearest in each.
+    lines : (row of ``images``, rows of its neighbors, their titles); all have the same number of neighbors.
     """
     columns = 1 + max(len(nearest) for _, nearest, _ in lines)
     figure = Figure(figsize=(width, width / columns * 1.28 * len(lines)), layout="constrained")
@@ -87,11 +87,11 @@ def neighbor_rows(
 
 
 def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0, width: float = 12) -> Figure:
-    """Each query's gain as a point, a panel a task: queries whose first answer was right beside the others.
+    """One panel per task, one point per query: the gain of queries with a relevant first result, and of the others.
 
     The bar is the mean with its 95 % interval.
 
-    gains : task → (float (q,), bool (q,)): the gain, and whether the first answer was right.
+    gains : task → (float (q,), bool (q,)): the gain, and whether the first result was relevant.
     """
     figure = Figure(figsize=(width, 3.6), layout="constrained")
     panels = figure.subplots(1, len(gains), squeeze=False, sharey=True)[0]
@@ -117,7 +117,7 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
 
 
 def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figure:
-    """Gain over how good the first answers were, a panel a method; a colour a task, a sign a describer.
+    """Gain against how good the first results were: one panel per method, a color per task, a sign per describer.
 
     table : columns ``method, task, describer, share, gain, low, high``.
     """
@@ -145,7 +145,7 @@ def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figu
 
 
 def gain_sweep(table: pd.DataFrame, width: float = 12) -> Figure:
-    """Gain over a parameter, a panel a method, a line a task; bands are 95 % intervals.
+    """Gain against a parameter: one panel per method, one line per task; bands are 95 % intervals.
 
     table : columns ``method, parameter, value, task, gain, low, high``; a method has one parameter.
     """

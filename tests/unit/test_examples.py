@@ -56,6 +56,22 @@ def test_batches_come_in_order_each_time(images):
     assert first[0][0].dtype == np.uint8 and first[0][1].dtype == np.int64
 
 
+def test_rows_of_a_function_are_drawn_anew_for_each_pass(images):
+    train, drawn = examples.pictures(images, SIDE), []
+
+    def rows():
+        drawn.append(np.roll(MIXED, len(drawn)))
+        return drawn[-1]
+
+    batches = train.batches(rows, 3, one_hot=8)
+    assert len(batches) == 3
+    for number in (1, 2):
+        found = gathered(batches)
+        assert len(drawn) == number + 1 and [len(inputs) for inputs, _ in found] == [3, 3, 1]
+        assert np.array_equal(np.concatenate([labels for _, labels in found]).argmax(axis=1), drawn[-1])
+        assert np.array_equal(np.concatenate([inputs for inputs, _ in found]), train.load(drawn[-1]))
+
+
 def test_one_hot_labels(images):
     train = examples.pictures(images, SIDE)
     labels = np.concatenate([labels for _, labels in gathered(train.batches(MIXED, 3, one_hot=9))])

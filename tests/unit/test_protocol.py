@@ -127,7 +127,7 @@ def test_a_protocol_whose_queries_are_apart_passes():
     ids=["leave one out", "the query itself", "a copy of it", "a sibling"],
 )
 def test_a_query_that_helps_to_rank_its_own_answers_is_refused(mixed, count):
-    with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*apart"):
+    with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*disjoint"):
         mixed.check_disjoint()
 
 

@@ -69,6 +69,17 @@ def scored(*curve, steps=STEPS):
     return lambda model: curve[int(model.optimizer.iterations) // steps]
 
 
+def stopped_at(score, epoch, steps=STEPS):
+    """The score, which is interrupted at the end of an epoch."""
+
+    def interrupted(model):
+        if int(model.optimizer.iterations) == epoch * steps:
+            raise KeyboardInterrupt
+        return score(model)
+
+    return interrupted
+
+
 def fit(model, train=None, epochs=4, batch_size=8, **options):
     options = {"name": "t", "progress": False, **options}
     return training.fit(model, train or data(), epochs=epochs, batch_size=batch_size, **options)
@@ -173,6 +184,26 @@ def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_pat
     assert same(model.get_weights(), other.get_weights())
     # The rate has fallen along its cosine: 4 epochs of the same number of steps.
     assert np.allclose(unbroken.table["learning_rate"][1:], 0.005 * (1 + np.cos(np.pi * np.arange(4) / 4)), atol=1e-7)
+
+
+def test_patience_and_plateau_count_on_after_an_interruption(cache, monkeypatch, tmp_path):
+    # Not better than epoch 1: the rate falls after epochs 3, 5 and 7, and the training ends after epoch 6.
+    curve = scored(0.1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.95)
+    options = {"epochs": 8, "patience": 5, "plateau": training.Plateau(0.5, 2, 1e-5)}
+    unbroken = fit(ready(), score=curve, **options)
+    assert list(unbroken.table["epoch"]) == list(range(7)) and unbroken.best_epoch == 1
+    assert np.allclose(unbroken.table["learning_rate"][1:], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
+    model = ready()
+    for epoch in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, score=stopped_at(curve, epoch), **options)
+    resumed = fit(model, score=curve, **options)
+    assert resumed.computed == 2 and resumed.best_epoch == 1
+    assert same_table(resumed, unbroken)
+    once = ready(number=1)
+    fit(once, epochs=1, name="once")
+    assert same(model.get_weights(), once.get_weights())
 
 
 def test_a_state_is_not_written_more_often_than_said(cache, monkeypatch):
