@@ -154,6 +154,6 @@ test)
     ;;
 *)
     set_up
-    exec .venv/bin/python -m helpers.course "$@"
+    exec .venv/bin/python -m helpers.lessons.runner "$@"
     ;;
 esac

@@ -27,9 +27,9 @@ from benchmarks.inputs import conditions, real_pictures
 from helpers.evaluation import protocol_files
 from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.features.registry import open_extractor
+from helpers.images import att_faces, reading, samples
 from helpers.networks import zoo
 from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork, PrecisionUnavailable
-from helpers.pictures import att_faces, reading, samples
 from helpers.vectors import l2_normalize
 
 NETWORK = "resnet50"

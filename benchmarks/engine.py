@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import paths
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.persist import compaction as rules
 from helpers.search.persist.live import LiveEngine

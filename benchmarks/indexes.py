@@ -10,7 +10,7 @@
 
 Real vectors are ResNet50's of all pictures of all data sets, each content once; 256 numbers are their principal axes,
 learnt without the queries. Queries are real pictures that are kept out of everything else. Grown vectors come from
-`helpers.search.growing`; whatever was measured with them says so.
+`helpers.search.synthetic`; whatever was measured with them says so.
 
 Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
 libraries and the given vectors, which are mapped from a file; then it is measured at rising efforts until it finds
@@ -43,10 +43,10 @@ import pandas as pd
 
 from benchmarks.processes import child, peak_memory
 from helpers import paths
-from helpers.search.growing import BLOCK, Grown, grow
 from helpers.search.index import load_index, open_index
 from helpers.search.measuring import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
+from helpers.search.synthetic import BLOCK, Grown, grow
 from helpers.search.tuning import Candidate
 
 K = 10
@@ -180,7 +180,7 @@ def real_vectors() -> np.ndarray:
     Without a mirror, those of the sample: too few to say much.
     """
     from helpers.features.registry import open_extractor
-    from helpers.pictures import caltech101, cifar10, imagenet, lfw, samples
+    from helpers.images import caltech101, cifar10, imagenet, lfw, samples
 
     sets = [samples.with_distractors]
     if paths.mirror_dir() is not None:

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from helpers import paths
-from helpers.pictures import imagenet, samples
-from helpers.pictures.imageset import ImageSet
+from helpers.images import imagenet, samples
+from helpers.images.imageset import ImageSet
 
 
 def real_pictures(count: int) -> ImageSet:

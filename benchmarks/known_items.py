@@ -6,8 +6,8 @@
 Both look for the originals of the same changed copies, with 500 SIFT keypoints a picture, one query at a time, in turn;
 the time includes the extraction from the query.
 
-- votes: `helpers.search.votes.VoteIndex` as it comes: neighbours from HNSW, RANSAC only for pictures whose pairs agree
-  on one turn, scale and shift.
+- votes: `helpers.lessons.keypoint_votes.VoteIndex` with its defaults: neighbours from HNSW, RANSAC only for pictures
+  whose pairs agree on one rotation, scale and translation.
 - rough: the ten nearest of all descriptors by comparing with each of them (OpenCV's brute-force matcher, which uses all
   cores), then for each of the 50 pictures with the most of them RANSAC with OpenCV's defaults, and the picture with the
   most agreeing pairs.
@@ -25,9 +25,9 @@ import numpy as np
 from benchmarks.inputs import conditions, real_pictures
 from helpers.evaluation.intervals import wilson_interval
 from helpers.features.keypoints import Keypoints, extract, extract_each
-from helpers.pictures import known_items, reading
-from helpers.pictures.known_items import Change
-from helpers.search.votes import VoteIndex
+from helpers.images import known_items, reading
+from helpers.images.known_items import Change
+from helpers.lessons.keypoint_votes import VoteIndex
 
 #: One of each kind that needs no other picture, of middling strength.
 CHANGES = (

@@ -35,11 +35,13 @@ from benchmarks.processes import child
 from helpers import paths
 from helpers.features.extractor import Describer
 from helpers.features.registry import open_extractor
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import read_picture
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import read_picture
 from helpers.search.engine import Engine
 
-_SERVER = "import sys; from helpers.app.server import run; run(sys.argv[1], port=int(sys.argv[2]), log_level='warning')"
+_SERVER = (
+    "import sys; from helpers.service.server import run; run(sys.argv[1], port=int(sys.argv[2]), log_level='warning')"
+)
 
 
 def main() -> None:

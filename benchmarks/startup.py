@@ -30,7 +30,7 @@ from statistics import median
 
 from benchmarks.inputs import conditions
 from helpers import paths
-from helpers.pictures import samples
+from helpers.images import samples
 
 EMPTY = "python -c pass"
 FEATURES = ("hsv-histogram", "resnet50")

@@ -17,7 +17,7 @@ from helpers import paths
 from helpers.evaluation import builders, metrics, protocol, protocol_files, runner
 from helpers.features import projection
 from helpers.features.registry import open_extractor
-from helpers.pictures import imagenet
+from helpers.images import imagenet
 from helpers.search.index import open_index
 
 POOLINGS = ("average", "max", "gem", "rmac")

@@ -17,9 +17,9 @@ from helpers.evaluation import protocol_files
 from helpers.evaluation.builders import held_out, leave_one_out, one_per_class_gallery, query_gallery, unseen_classes
 from helpers.evaluation.protocol import Protocol
 from helpers.features.registry import open_extractor
-from helpers.pictures import att_faces, caltech101, cifar10, imagenet, lfw, samples
-from helpers.pictures.audit import audit
-from helpers.pictures.imageset import ImageSet
+from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
+from helpers.images.duplicates import audit
+from helpers.images.imageset import ImageSet
 
 
 def audited(images: ImageSet) -> ImageSet:

@@ -13,7 +13,7 @@ from helpers import paths
 from helpers.evaluation import protocol_files
 from helpers.features.visual_words import ENCODINGS
 from helpers.features.vocabulary import learn
-from helpers.pictures import imagenet
+from helpers.images import imagenet
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from helpers import course, paths
+from helpers import paths
+from helpers.lessons import runner
 
 # A slow or busy machine is no reason to fail.
 settings.register_profile("no deadline", deadline=None)
@@ -33,9 +34,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """Mark the cells of slow notebooks, which nbval collects, as slow."""
-    slow = {path for path, quick in course.quick().items() if not quick}
+    slow = {path for path, quick in runner.quick().items() if not quick}
     for item in items:
-        if item.path.suffix == ".ipynb" and course.lesson_of(Path(item.path)) in slow:
+        if item.path.suffix == ".ipynb" and runner.lesson_of(Path(item.path)) in slow:
             item.add_marker(pytest.mark.slow)
 
 

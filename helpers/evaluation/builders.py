@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import NO_CLASS, ImageSet
 
 
 def leave_one_out(

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
-from helpers.pictures.known_items import Change, queries
+from helpers.images.known_items import Change, queries
 from helpers.search.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def search_known_items(
     Parameters
     ----------
     methods : name → search: list of uint8 (h, w, 3) → Ranking, one row per image; ids are rows of ``originals``.
-    originals, frames, changes, seed : see `helpers.pictures.known_items.queries`.
+    originals, frames, changes, seed : see `helpers.images.known_items.queries`.
     """
     results = {name: [] for name in methods}
     rows, done = [], []

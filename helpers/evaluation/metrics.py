@@ -22,7 +22,7 @@ import numpy as np
 
 from helpers.evaluation.intervals import bootstrap_intervals
 from helpers.evaluation.protocol import Protocol, chunks
-from helpers.pictures.imageset import NO_CLASS
+from helpers.images.imageset import NO_CLASS
 from helpers.search.ranking import PAD, Ranking
 
 if TYPE_CHECKING:

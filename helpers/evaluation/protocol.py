@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.search.index.filters import IdsPerQuery
 
 #: Entries (rows × columns) that one step of a chunked loop may hold.

@@ -19,7 +19,7 @@ import numpy as np
 
 from helpers.evaluation.intervals import Interval
 from helpers.evaluation.protocol import Protocol
-from helpers.pictures.imageset import NO_CLASS
+from helpers.images.imageset import NO_CLASS
 from helpers.vectors import l2_normalize
 
 #: Numbers that one step of a chunked loop may hold.

@@ -10,8 +10,8 @@ import numpy as np
 from helpers import paths
 from helpers.features.extractor import Describer
 from helpers.features.projection import Projection
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import UnreadablePictureWarning
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadablePictureWarning
 from helpers.vectors import l2_normalize
 
 
@@ -76,7 +76,7 @@ class TestTimeAugmentation(Wrapper):
     ----------
     describer : any extractor, another `TestTimeAugmentation` included.
     mirror : whether the mirror image is a view.
-    recipe, copies : this many copies by a recipe of `helpers.pictures.augmentation`. Copy *i* is drawn once, from
+    recipe, copies : this many copies by a recipe of `helpers.images.augmentation`. Copy *i* is drawn once, from
         ``seed``, and changes every image in the same way: the vector of an image depends on that image alone, not on
         the others in its batch.
     seed : of these draws; not negative.
@@ -152,7 +152,7 @@ def _mirrored(pixels: np.ndarray) -> np.ndarray:
 def _copier(recipe: str, seed: int, number: int) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 (b, h, w, 3) → the same: copy ``number`` by a recipe, drawn in the same way for every image."""
     # Imported here because it imports Keras.
-    from helpers.pictures.augmentation import Augmentation, copies
+    from helpers.images.augmentation import Augmentation, copies
 
     layer = Augmentation(recipe, seed)
     if layer.recipe.mixes:

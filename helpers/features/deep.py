@@ -64,7 +64,7 @@ class NetworkDescriber(_DeepDescriber):
     pooling : how a map becomes a vector, a name in `helpers.features.pooling.POOLINGS`. None: the embedding layer.
     stage : which map, 1 to 4, see `specs.Network.stages`; with a pooling alone, the last.
     size : side of the input in pixels; the network's own by default.
-    resize : see `helpers.pictures.reading.resize`.
+    resize : see `helpers.images.reading.resize`.
     batch_size : pictures that are read ahead and stored at a time; changes speed and memory, not the vectors.
     engine, precision : see `helpers.networks.compiled.fastest`; by default what is fastest here, in float32.
 

@@ -30,8 +30,8 @@ import numpy as np
 from helpers import extras
 from helpers.features.extractor import Describer
 from helpers.features.registry import open_extractor
-from helpers.pictures import reading
-from helpers.pictures.imageset import ImageSet
+from helpers.images import reading
+from helpers.images.imageset import ImageSet
 
 #: How often a batch is given out again after its worker died.
 RETRIES = 3

@@ -21,7 +21,7 @@ from helpers.features.deep import NetworkDescriber
 from helpers.features.extractor import Describer
 from helpers.features.pooling import GEM_EXPONENT
 from helpers.features.similarity_maps import similarity_maps
-from helpers.pictures.reading import LONGEST, resize
+from helpers.images.reading import LONGEST, resize
 
 #: Method → what its maps show, for a person.
 METHODS = {

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from helpers.features import store
 from helpers.features.file_hashes import content_hashes
-from helpers.pictures import reading
-from helpers.pictures.imageset import ImageSet
+from helpers.images import reading
+from helpers.images.imageset import ImageSet
 from helpers.vectors import l2_normalize
 
 
@@ -30,7 +30,7 @@ class Describer(ABC):
     dim : length of a vector.
     settings : everything that changes the vectors, as plain JSON; goes into the fingerprint.
     weights : what the model was trained on, e.g. ``"imagenet"``, or ``"none"``.
-    size, resize_rule : how images are brought to one shape, see `helpers.pictures.reading.resize`.
+    size, resize_rule : how images are brought to one shape, see `helpers.images.reading.resize`.
     batch_size : images that are read and computed at a time.
     normalise : whether vectors are divided by their Euclidean length.
     """

@@ -16,11 +16,11 @@ from helpers import paths
 from helpers.features.file_hashes import content_hashes
 from helpers.features.store import VectorStore, pixels_hash
 from helpers.files import write_text
+from helpers.images import reading
+from helpers.images.imageset import ImageSet
 from helpers.networks import compiled, fingerprints, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.transfer import SplitNetwork
-from helpers.pictures import reading
-from helpers.pictures.imageset import ImageSet
 from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from helpers import paths
 from helpers.features.file_hashes import content_hashes
 from helpers.features.store import BlobStore, pixels_hash
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import UnreadablePicture, read_picture, resize, warn_unreadable
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadablePicture, read_picture, resize, warn_unreadable
 
 
 class Kind(NamedTuple):

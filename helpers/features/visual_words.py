@@ -18,7 +18,7 @@ import numpy as np
 from helpers.features.extractor import Describer, count_without
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
-from helpers.pictures import reading
+from helpers.images import reading
 from helpers.vectors import l2_normalize
 
 #: Words that a descriptor is spread over by soft assignment (Philbin et al. 2008 found 3 to be best).

@@ -26,8 +26,8 @@ from helpers.features import results
 from helpers.features.file_hashes import content_hashes
 from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
 from helpers.files import write_atomically
-from helpers.pictures import reading
-from helpers.pictures.imageset import ImageSet
+from helpers.images import reading
+from helpers.images.imageset import ImageSet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class KeypointConfig:
     limit : at most so many keypoints a picture, the strongest.
     size : side in pixels to which pictures are brought. A small one is enlarged, bilinearly: SIFT needs some pixels
         around a keypoint, and finds nearly nothing at 32 × 32.
-    rule : how, see `helpers.pictures.reading.resize`.
+    rule : how, see `helpers.images.reading.resize`.
 
     Raises
     ------

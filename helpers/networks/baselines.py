@@ -127,7 +127,7 @@ def corrected(
 
     channels : of each stage. The first one halves the picture, too.
     """
-    from helpers.pictures.augmentation import RandomAffine
+    from helpers.images.augmentation import RandomAffine
 
     layers = _layers(seed)
     steps = [RandomAffine(**GENTLE, dtype="float32"), layers.Rescaling(1 / 127.5, offset=-1)]

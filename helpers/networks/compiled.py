@@ -27,7 +27,7 @@ import numpy as np
 from filelock import FileLock
 
 from helpers import paths
-from helpers.pictures import synthetic
+from helpers.images import synthetic
 
 if TYPE_CHECKING:
     import keras

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.pictures import reading
-from helpers.pictures.imageset import ImageSet
+from helpers.images import reading
+from helpers.images.imageset import ImageSet
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import tensorflow as tf
 
-    from helpers.pictures.augmentation import Augmentation
+    from helpers.images.augmentation import Augmentation
 
 #: The state is saved at the end of an epoch if the last saving was so many seconds ago, because a small network trains
 #: faster than its state is written.

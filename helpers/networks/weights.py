@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from helpers import extras, paths
 from helpers.files import write_atomically, write_text
+from helpers.images.download import DownloadError, open_url
 from helpers.networks import specs
-from helpers.pictures.download import DownloadError, open_url
 
 if TYPE_CHECKING:
     import keras

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import read_picture
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import read_picture
 from helpers.search.backends.remote import Payload
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, UnsupportedByIndex, check_k, open_index

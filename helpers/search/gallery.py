@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.pictures.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import NO_CLASS, ImageSet
 
 
 class GalleryTable:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.pictures.reading import read_picture
+from helpers.images.reading import read_picture
 from helpers.search.ranking import Ranking
 
 

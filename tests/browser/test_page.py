@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.app.beside import ServiceBeside
-from helpers.pictures import samples
-from helpers.pictures.imageset import from_folder
+from helpers.images import samples
+from helpers.images.imageset import from_folder
 from helpers.search.engine import Engine
+from helpers.service.service_process import ServiceBeside
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED in a browser: Playwright is missing")
 expect = playwright_api.expect

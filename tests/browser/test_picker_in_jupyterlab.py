@@ -21,15 +21,15 @@ import pytest
 from PIL import Image
 
 from helpers import paths
-from helpers.pictures import samples
+from helpers.images import samples
 
 ROOT = ".lookalike-picker"
 NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
 SMALL = """
 from helpers.evaluation import protocol_files
-from helpers.pictures import samples
-from helpers.show import picker_view
-from helpers.show.picker import Picker
+from helpers.images import samples
+from helpers.picker import view as picker_view
+from helpers.picker.state import Picker
 
 rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
 picker = Picker(images, ["hsv-histogram", "hog"], rules=rules, k=10)

@@ -23,11 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from helpers import cli, course, paths
-from helpers.app import server
-from helpers.app.settings import Settings
-from helpers.commands import searching
-from helpers.commands.common import (
+from helpers import paths
+from helpers.cli import main as cli
+from helpers.cli import searching
+from helpers.cli.common import (
     BAD_INPUT,
     FOUND,
     INTERRUPTED,
@@ -41,14 +40,17 @@ from helpers.commands.common import (
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import registry as extractors
+from helpers.images import samples
+from helpers.images.imageset import from_folder
+from helpers.lessons import runner as notebooks
 from helpers.networks import weights
-from helpers.pictures import samples
-from helpers.pictures.imageset import from_folder
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
 from helpers.search.persist import snapshot
 from helpers.search.rerank import NAMES
+from helpers.service import server
+from helpers.service.settings import Settings
 
 COMMANDS = (
     "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "describers", "indexes", "serve",
@@ -704,8 +706,10 @@ def test_a_notebook_is_opened_or_run(run, monkeypatch):
     called = []
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     assert run("notebook", "9")[0] == OK
-    assert called == [[sys.executable, "-m", "jupyterlab", str(course.select("09")[0])]]
-    monkeypatch.setattr(course, "run", lambda path, profile, *_, **__: course.Outcome(path.stem, False, 1.0, profile))
+    assert called == [[sys.executable, "-m", "jupyterlab", str(notebooks.select("09")[0])]]
+    monkeypatch.setattr(
+        notebooks, "run", lambda path, profile, *_, **__: notebooks.Outcome(path.stem, False, 1.0, profile)
+    )
     code, out, _ = run("notebook", "00", "--run")
     assert code == FOUND and "00_start_here" in out and "FAILED" in out
     code, _, err = run("notebook", "77")

@@ -3,38 +3,38 @@
 import json
 import sys
 
-from helpers import course
+from helpers.lessons import runner
 
 
 def test_select_by_number():
-    everything = course.select(None)
+    everything = runner.select(None)
     assert [path.name[:2] for path in everything] == sorted(path.name[:2] for path in everything)
-    assert [path.name[:2] for path in course.select("10, 0")] == ["00", "10"]
+    assert [path.name[:2] for path in runner.select("10, 0")] == ["00", "10"]
 
 
 def test_an_unknown_number_is_refused(capsys):
-    assert course.select("00,77") == []
-    assert course.main(["--only", "77"]) == 2
+    assert runner.select("00,77") == []
+    assert runner.main(["--only", "77"]) == 2
     assert "77" in capsys.readouterr().out
 
 
 def test_a_notebook_is_quick_if_its_last_run_was(tmp_path):
-    for stem, seconds in (("04_baseline_cnn", course.QUICK_SECONDS), ("05_transfer_learning", 1.5)):
+    for stem, seconds in (("04_baseline_cnn", runner.QUICK_SECONDS), ("05_transfer_learning", 1.5)):
         (tmp_path / f"{stem}.json").write_text(json.dumps({"seconds": seconds}))
-    quick = course.quick(tmp_path)
-    assert list(quick) == course.select(None)
+    quick = runner.quick(tmp_path)
+    assert list(quick) == runner.select(None)
     assert [path.name[:2] for path, is_quick in quick.items() if not is_quick] == ["04"]
 
 
 def test_solutions_belong_to_a_notebook():
-    solutions = sorted((course.NOTEBOOKS / "solutions").glob("*.ipynb"))
-    assert [course.lesson_of(path) for path in solutions] == course.select(None)
-    assert [course.lesson_of(path) for path in course.select(None)] == course.select(None)
+    solutions = sorted((runner.NOTEBOOKS / "solutions").glob("*.ipynb"))
+    assert [runner.lesson_of(path) for path in solutions] == runner.select(None)
+    assert [runner.lesson_of(path) for path in runner.select(None)] == runner.select(None)
 
 
 def test_summary_names_every_notebook_its_seconds_and_state():
-    table = course.summary(
-        [course.Outcome("00_a", True, 12.3, "top-1 0.9"), course.Outcome("01_b", False, 4, "no such file")]
+    table = runner.summary(
+        [runner.Outcome("00_a", True, 12.3, "top-1 0.9"), runner.Outcome("01_b", False, 4, "no such file")]
     )
     lines = table.splitlines()
     assert len(lines) == 4
@@ -44,14 +44,14 @@ def test_summary_names_every_notebook_its_seconds_and_state():
 
 def test_a_process_that_hangs_is_ended_with_its_children():
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    code, log = course._bounded([sys.executable, "-c", script], {}, seconds=1)
+    code, log = runner._bounded([sys.executable, "-c", script], {}, seconds=1)
     assert code is None
     assert "not finished after 1 s" in log
 
 
 def test_the_reason_is_the_last_line_that_says_something():
-    assert course._last_line("Traceback\n\x1b[31mValueError: no\x1b[0m\n\n") == "ValueError: no"
-    assert course._last_line("") == "it said nothing"
+    assert runner._last_line("Traceback\n\x1b[31mValueError: no\x1b[0m\n\n") == "ValueError: no"
+    assert runner._last_line("") == "it said nothing"
 
 
 def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatc
     printed = nbformat.v4.new_output("stream", name="stdout", text=said)
     cell = nbformat.v4.new_code_cell("1", outputs=[output, printed])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
-    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     saved = nbformat.read(tmp_path / "x.ipynb", as_version=4).cells[0].outputs
     assert saved[0].data["text/html"] == saved[1].text == "copy it into data/cache/weights, see ./README.md"
 
@@ -82,7 +82,7 @@ def test_a_saved_notebook_has_no_bar_that_stands_at_nothing_for_ever(tmp_path):
     printed = nbformat.v4.new_output("stream", name="stdout", text="a bar looks like 0%|  |")
     cell = nbformat.v4.new_code_cell("1", outputs=[bar, widget("Button(description='next')"), printed])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
-    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     saved = nbformat.read(tmp_path / "x.ipynb", as_version=4).cells[0].outputs
     assert [one.get("data", one).get("text/plain", "printed") for one in saved] == [
         "Button(description='next')",

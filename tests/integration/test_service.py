@@ -24,19 +24,19 @@ import uvicorn
 from PIL import Image
 
 from helpers import paths
-from helpers.app import describing, server
-from helpers.app.describing import shrunk
-from helpers.app.guard import HEADERS
-from helpers.app.schemas import from_text, to_text
-from helpers.app.service import create_app
-from helpers.app.settings import Settings
 from helpers.features.color_shape import ColourHistogram
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples, thumbnails
-from helpers.pictures.imageset import concatenate, from_folder
-from helpers.pictures.reading import read_picture
+from helpers.images import samples, thumbnails
+from helpers.images.imageset import concatenate, from_folder
+from helpers.images.reading import read_picture
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
+from helpers.service import request_extraction, server
+from helpers.service.application import create_app
+from helpers.service.request_extraction import shrunk
+from helpers.service.schemas import from_text, to_text
+from helpers.service.security import HEADERS
+from helpers.service.settings import Settings
 
 CLASSES = {"birds": 12, "fruit": 8, "mammals": 20}
 
@@ -592,7 +592,7 @@ def apart(engine, tmp_path_factory):
     folder = engine.save(tmp_path_factory.mktemp("apart") / "own.index")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    script = f"from helpers.app.server import run; run({str(folder)!r}, port={port}, log_level='warning')"
+    script = f"from helpers.service.server import run; run({str(folder)!r}, port={port}, log_level='warning')"
     # One arena: else what was freed in each thread's counts as held.
     variables = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=subprocess.PIPE)
@@ -825,7 +825,7 @@ def test_one_bad_picture_fails_no_other_request(folder, gallery, held_up, monkey
 
 
 def test_pictures_that_are_decoded_at_a_time_are_bounded(folder, monkeypatch):
-    now, most, lock, decode = 0, 0, threading.Lock(), describing.decode
+    now, most, lock, decode = 0, 0, threading.Lock(), request_extraction.decode
 
     def watched(content, seen, crop):
         nonlocal now, most
@@ -837,7 +837,7 @@ def test_pictures_that_are_decoded_at_a_time_are_bounded(folder, monkeypatch):
             now -= seen.pixels
         return decode(content, seen, crop)
 
-    monkeypatch.setattr(describing, "decode", watched)
+    monkeypatch.setattr(request_extraction, "decode", watched)
     picture = upload(encoded(np.zeros((300, 300, 3), np.uint8)))
     with serving(folder, max_pixels=200_000, decoders=4) as client, ThreadPoolExecutor(12) as pool:
         # Those who hang up at once leave a thread that decodes, and room taken until it is done.
@@ -926,7 +926,7 @@ def test_the_socket_of_several_workers_sends_at_once(monkeypatch):
             pass
 
     monkeypatch.setattr(server, "Multiprocess", Workers)
-    server._run_workers(uvicorn.Config("helpers.app.server:from_environment", port=0, workers=2, log_level="error"))
+    server._run_workers(uvicorn.Config("helpers.service.server:from_environment", port=0, workers=2, log_level="error"))
     assert len(options) == 1 and options[0]
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from helpers.app.schemas import to_text
-from helpers.app.service import create_app
-from helpers.app.settings import Settings
-from helpers.pictures import samples
+from helpers.images import samples
 from helpers.search.engine import Engine
+from helpers.service.application import create_app
+from helpers.service.schemas import to_text
+from helpers.service.settings import Settings
 
 KEY = "the key of the test"
 #: Of each operation that takes anything and of each kind: right, right and of something that is there, and wrong.

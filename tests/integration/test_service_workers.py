@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from helpers import paths
-from helpers.app.beside import ServiceBeside
-from helpers.pictures import samples
-from helpers.pictures.reading import read_picture
+from helpers.images import samples
+from helpers.images.reading import read_picture
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
+from helpers.service.service_process import ServiceBeside
 
 pytestmark = [
     pytest.mark.skipif(
@@ -37,7 +37,7 @@ def serving(folder, workers):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     script = (
-        "from helpers.app.server import run\n"
+        "from helpers.service.server import run\n"
         f"if __name__ == '__main__': run({str(folder)!r}, port={port}, workers={workers}, log_level='warning')"
     )
     variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from helpers import paths
-from helpers.pictures import samples
+from helpers.images import samples
 from helpers.search.engine import Engine
 
 #: Prints, as JSON, which large packages are loaded after each step.
@@ -23,7 +23,7 @@ steps = {}
 def note(step):
     steps[step] = sorted(LARGE & sys.modules.keys())
 
-from helpers import cli
+from helpers.cli import main as cli
 cli.parser()
 note("parser")
 engine, picture = sys.argv[1:]

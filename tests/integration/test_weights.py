@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from helpers.images.download import DownloadError
 from helpers.networks import specs, weights, zoo
-from helpers.pictures.download import DownloadError
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from helpers import extras, paths
-from helpers.commands.common import OK, UNAVAILABLE
-from helpers.pictures import synthetic
+from helpers.cli.common import OK, UNAVAILABLE
+from helpers.images import synthetic
 
 #: Everything that the build reads. The build leaves files behind, so it runs in a copy.
 SOURCES = ("helpers", "data", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -128,7 +128,7 @@ def test_the_data_are_found(run):
         "from helpers.features import vocabulary\n"
         "from helpers.evaluation import protocol_files\n"
         "from helpers import paths\n"
-        "from helpers.pictures import imagenet\n"
+        "from helpers.images import imagenet\n"
         "Projection.load(paths.data_dir() / 'projections' / 'resnet50-gem.npz')\n"
         "vocabulary.shipped(64)\n"
         "protocol_files.frozen('lfw-leave-one-out')\n"

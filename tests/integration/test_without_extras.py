@@ -25,9 +25,9 @@ def test_the_library_starts_without_any_extra():
         [sys.executable, "-c", code], cwd=paths.ROOT, env=paths.child_environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    outside_app = [module for module in done.stdout.split() if not module.startswith("helpers.app")]
+    outside_app = [module for module in done.stdout.split() if not module.startswith("helpers.service")]
     assert outside_app == [
         "helpers.search.backends.annoy_backend", "helpers.search.backends.elasticsearch_backend",
-        "helpers.search.backends.milvus_backend", "helpers.show.full_profile", "helpers.show.lesson",
-        "helpers.show.picker_view", "helpers.show.readme", "helpers.show.tables",
+        "helpers.search.backends.milvus_backend", "helpers.lessons.full_profile", "helpers.lessons.lesson",
+        "helpers.picker.view", "helpers.lessons.readme", "helpers.visualization.tables",
     ]  # fmt: skip

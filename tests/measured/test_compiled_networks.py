@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
+from helpers.images import reading, samples, synthetic
 from helpers.networks import compiled, specs, zoo
 from helpers.networks.compiled import KerasNetwork
-from helpers.pictures import reading, samples, synthetic
 
 pytestmark = pytest.mark.measured
 

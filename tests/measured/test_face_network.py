@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.evaluation import metrics, open_set, protocol_files, runner, verification
+from helpers.evaluation import metrics, protocol_files, runner, verification
 from helpers.features import faces
 from helpers.features.registry import open_extractor
-from helpers.pictures import att_faces, lfw
+from helpers.images import att_faces, lfw
+from helpers.lessons import open_set
 from helpers.search.index import open_index
 
 pytestmark = pytest.mark.measured

@@ -9,9 +9,9 @@ from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.evaluation.intervals import paired_difference
 from helpers.evaluation.reranker_comparison import first_search
 from helpers.features import compression
-from helpers.features.multi_stage import stage_vectors
 from helpers.features.registry import open_extractor
-from helpers.pictures import caltech101, imagenet
+from helpers.images import caltech101, imagenet
+from helpers.lessons.multi_stage import stage_vectors
 from helpers.search.rerank.reciprocal import k_reciprocal
 
 pytestmark = [

@@ -8,9 +8,9 @@ from helpers import paths
 from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
 from helpers.features.feature_maps import feature_maps, vectors
 from helpers.features.registry import open_extractor
+from helpers.images import caltech101, imagenet
 from helpers.networks import examples, training, transfer
 from helpers.networks.losses import MarginSoftmaxLoss
-from helpers.pictures import caltech101, imagenet
 from helpers.search.index import open_index
 
 pytestmark = [

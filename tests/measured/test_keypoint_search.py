@@ -11,10 +11,10 @@ from helpers.evaluation import protocol_files
 from helpers.evaluation.known_item import recall_by_kind, recall_by_strength
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import draw, learn, shipped
-from helpers.pictures import imagenet, known_items, reading
-from helpers.pictures.known_items import CHANGES, Change
+from helpers.images import imagenet, known_items, reading
+from helpers.images.known_items import CHANGES, Change
+from helpers.lessons.keypoint_votes import VoteIndex
 from helpers.search.ranking import Ranking
-from helpers.search.votes import VoteIndex
 
 pytestmark = [
     pytest.mark.measured,

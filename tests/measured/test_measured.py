@@ -6,7 +6,7 @@ import pytest
 from helpers import paths
 from helpers.evaluation import leaderboard, metrics, protocol_files, runner
 from helpers.features.registry import open_extractor
-from helpers.pictures import caltech101, imagenet, lfw
+from helpers.images import caltech101, imagenet, lfw
 from helpers.search.index import open_index
 
 pytestmark = [
@@ -57,8 +57,8 @@ def test_caltech101_with_background(resnet50):
 @pytest.mark.ci
 def test_imagenet_classifier():
     """256 on the short side, centre crop 224, on 240 of the pictures: ResNet50 still tells the thousand classes."""
+    from helpers.images import reading
     from helpers.networks import zoo
-    from helpers.pictures import reading
 
     images = imagenet.one_per_class()
     images = images.subset(np.linspace(0, len(images) - 1, 240).astype(int))

@@ -13,16 +13,16 @@ from PIL import Image
 
 from helpers import paths
 from helpers.features import store
-from helpers.pictures import samples
-from helpers.pictures.imageset import from_folder
-from helpers.pictures.reading import read_picture
+from helpers.images import samples
+from helpers.images.imageset import from_folder
+from helpers.images.reading import read_picture
 
 pytestmark = pytest.mark.measured
 
 SCRIPT = """
 import sys
 from helpers.features.registry import open_extractor
-from helpers.pictures.imageset import from_folder
+from helpers.images.imageset import from_folder
 seer = open_extractor("resnet50")
 vectors = seer.describe(from_folder(sys.argv[1]), progress=False)
 with open("/proc/self/status") as status:

@@ -6,9 +6,9 @@ import pytest
 from helpers import paths
 from helpers.evaluation import builders, intervals, metrics, protocol_files, runner
 from helpers.features.registry import open_extractor
+from helpers.images import lfw
 from helpers.networks import metric_heads, training
 from helpers.networks.losses import SupConLoss
-from helpers.pictures import lfw
 from helpers.search.index import open_index
 
 pytestmark = [

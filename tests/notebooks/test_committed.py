@@ -7,15 +7,15 @@ import nbformat
 import pandas as pd
 import pytest
 
-from helpers import course, paths
+from helpers import paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
+from helpers.lessons import full_profile, runner
 from helpers.search import measuring
-from helpers.show import full_profile
 
 FIGURES = paths.ROOT / "figures"
-NOTEBOOKS = course.select(None)
-SOLUTIONS = sorted((course.NOTEBOOKS / "solutions").glob("*.ipynb"))
+NOTEBOOKS = runner.select(None)
+SOLUTIONS = sorted((runner.NOTEBOOKS / "solutions").glob("*.ipynb"))
 #: Home folders and absolute paths of whoever ran it; hosts of package registries.
 PRIVATE = re.compile(r"/(?:home|root|Users|work|tmp|private|mnt)/\w|[A-Z]:\\\\Users")
 

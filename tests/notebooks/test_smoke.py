@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers import course
+from helpers.lessons import runner
 
 #: Parameters that make a slow notebook quick; one without an entry runs with its defaults.
 SMOKE = {
@@ -27,12 +27,12 @@ SMOKE = {
 }
 
 
-SLOW = [path for path, quick in course.quick().items() if not quick]
+SLOW = [path for path, quick in runner.quick().items() if not quick]
 
 
 @pytest.mark.parametrize("notebook", SLOW, ids=lambda path: path.stem)
 def test_it_runs(notebook, tmp_path, profile):
-    outcome = course.run(notebook, profile, tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
+    outcome = runner.run(notebook, profile, tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
     assert outcome.ok, (tmp_path / notebook.with_suffix(".log").name).read_text()[-3000:]
     result = json.loads((tmp_path / "figures" / "results" / f"{notebook.stem}.json").read_text())
     assert result["headline"] == outcome.headline
@@ -40,8 +40,8 @@ def test_it_runs(notebook, tmp_path, profile):
 
 
 def test_a_failing_cell_fails_the_run(tmp_path):
-    notebook = course.select("00")[0]
-    outcome = course.run(
+    notebook = runner.select("00")[0]
+    outcome = runner.run(
         notebook, "sample", tmp_path / "figures", {"DESCRIBER": "no-such-network"}, tmp_path / "x.ipynb"
     )
     assert not outcome.ok

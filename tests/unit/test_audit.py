@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from helpers.pictures import caltech101, imagenet, samples
-from helpers.pictures.audit import audit, shared_classes, split_siblings
-from helpers.pictures.imageset import concatenate, from_folder
+from helpers.images import caltech101, imagenet, samples
+from helpers.images.duplicates import audit, shared_classes, split_siblings
+from helpers.images.imageset import concatenate, from_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import scipy.ndimage
 import tensorflow as tf
 
 from helpers.features.registry import open_extractor
-from helpers.pictures import att_faces, audit, samples
-from helpers.pictures.augmentation import (
+from helpers.images import att_faces, duplicates, samples
+from helpers.images.augmentation import (
     IMAGENET_MEAN,
     RECIPES,
     Augmentation,
@@ -19,8 +19,8 @@ from helpers.pictures.augmentation import (
     copies,
     siblings,
 )
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import batches
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import batches
 
 SIDE = 48
 PLAIN = [name for name, recipe in RECIPES.items() if not recipe.mixes]
@@ -456,7 +456,7 @@ def test_the_leak_of_a_random_split_and_its_cure(family):
         top1[leaky] = (labels[nearest] == labels[queries]).mean()
         siblings_found[leaky] = (groups[nearest] == groups[queries]).mean()
         sides = np.isin(np.arange(len(labels)), queries)
-        assert (len(audit.split_siblings(family.images, sides)) > 100) == leaky
+        assert (len(duplicates.split_siblings(family.images, sides)) > 100) == leaky
     assert siblings_found[True] > 0.9 and siblings_found[False] == 0
     assert top1[True] > top1[False] + 0.4
 

@@ -11,10 +11,10 @@ import pytest
 from helpers.evaluation import builders, metrics, runner
 from helpers.features import store
 from helpers.features.color_shape import Pixels
-from helpers.pictures import download, samples
-from helpers.pictures.audit import audit
-from helpers.pictures.imageset import EmptyImageSet, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, readable
+from helpers.images import download, samples
+from helpers.images.duplicates import audit
+from helpers.images.imageset import EmptyImageSet, from_folder
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, readable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
 

@@ -16,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from helpers.evaluation.builders import query_gallery
-from helpers.evaluation.classifiers import CLASSIFIERS, mcnemar, order_of_merit, out_of_fold, study
 from helpers.evaluation.intervals import holm, wilson_interval
 from helpers.evaluation.metrics import evaluate
 from helpers.evaluation.runner import run
-from helpers.features.class_fusion import with_prediction
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
+from helpers.lessons.class_fusion import with_prediction
+from helpers.lessons.classifiers import CLASSIFIERS, mcnemar, order_of_merit, out_of_fold, study
 from helpers.search.index import open_index
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")

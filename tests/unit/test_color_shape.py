@@ -9,9 +9,9 @@ from skimage.feature import hog as skimage_hog
 from helpers.features.color_shape import COLOUR_SPACES, ColourHistogram, Hog, Pixels
 from helpers.features.composite import Concatenated
 from helpers.features.registry import open_extractor
-from helpers.pictures import reading, samples
-from helpers.pictures.imageset import from_folder
-from helpers.pictures.reading import UnreadablePictureWarning
+from helpers.images import reading, samples
+from helpers.images.imageset import from_folder
+from helpers.images.reading import UnreadablePictureWarning
 from helpers.search.engine import Engine
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from helpers.features.registry import open_extractor
+from helpers.images import reading, samples
 from helpers.networks import compiled
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork, fastest
-from helpers.pictures import reading, samples
 
 SIZE = 24
 

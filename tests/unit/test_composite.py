@@ -5,9 +5,9 @@ import pytest
 
 from helpers.features.color_shape import ColourHistogram, Pixels
 from helpers.features.composite import TestTimeAugmentation
-from helpers.pictures import samples
-from helpers.pictures.imageset import concatenate, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+from helpers.images import samples
+from helpers.images.imageset import concatenate, from_folder
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
 
 
 class Counting(Pixels):
@@ -66,7 +66,7 @@ def test_a_picture_and_its_mirror_image_have_one_vector(photos):
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
-    from helpers.pictures.augmentation import Augmentation, copies
+    from helpers.images.augmentation import Augmentation, copies
 
     wanted, photos = [], photos.subset(range(5))
     for picture in read(photos, 16):

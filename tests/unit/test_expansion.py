@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.evaluation import builders, runner
-from helpers.pictures import samples
+from helpers.images import samples
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import expansion

@@ -9,8 +9,8 @@ from helpers.features import explain
 from helpers.features.deep import NetworkDescriber
 from helpers.features.explain import METHODS, PLACES, why
 from helpers.features.registry import open_extractor
-from helpers.pictures import att_faces, reading, samples
-from helpers.show.heatmaps import overlaid
+from helpers.images import att_faces, reading, samples
+from helpers.visualization.heatmaps import overlaid
 
 SIDE = 160
 

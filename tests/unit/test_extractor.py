@@ -13,9 +13,9 @@ from helpers.features import file_hashes, registry, store
 from helpers.features.color_shape import ColourHistogram, Pixels
 from helpers.features.composite import Concatenated
 from helpers.features.extractor import Describer
-from helpers.pictures import samples
-from helpers.pictures.imageset import ImageSet, concatenate, from_folder
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+from helpers.images import samples
+from helpers.images.imageset import ImageSet, concatenate, from_folder
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
 
 FEATURES = paths.ROOT / "helpers" / "features"
 

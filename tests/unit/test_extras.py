@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers import cli, extras, paths
-from helpers.commands.common import UNAVAILABLE
+from helpers import extras, paths
+from helpers.cli import main as cli
+from helpers.cli.common import UNAVAILABLE
 
 OPTIONAL = {module: name for name, extra in extras.EXTRAS.items() for module in extra.packages}
 
@@ -58,7 +59,7 @@ def test_a_command_names_the_extra_that_it_needs(arguments, extra, monkeypatch, 
     for module in list(sys.modules):
         # As in a fresh process.
         backend = module.startswith("helpers.search.backends.") and extra in module
-        if backend or module.startswith("helpers.app"):
+        if backend or module.startswith("helpers.service"):
             monkeypatch.delitem(sys.modules, module)
     for module in extras.EXTRAS[extra].packages:
         monkeypatch.setitem(sys.modules, module, None)
@@ -98,8 +99,8 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def test_every_optional_import_is_checked_for():
-    # The package helpers.app checks for all of its modules.
-    app = Path("helpers", "app")
+    # The package helpers.service checks for all of its modules.
+    app = Path("helpers", "service")
     files = {
         path.relative_to(paths.ROOT): path.read_text(encoding="utf-8") for path in paths.ROOT.glob("helpers/**/*.py")
     }

@@ -13,10 +13,10 @@ from PIL import Image
 from helpers.features import faces
 from helpers.features.faces import Face, FaceDescriber, NoFace, NoFaceWarning
 from helpers.features.registry import names, open_extractor
+from helpers.images import att_faces, samples
+from helpers.images.imageset import ImageSet, concatenate
+from helpers.images.reading import read_picture, resize
 from helpers.networks.weights import WeightsUnavailable
-from helpers.pictures import att_faces, samples
-from helpers.pictures.imageset import ImageSet, concatenate
-from helpers.pictures.reading import read_picture, resize
 
 #: Seven people, three pictures each; small squares are enough, as faces fill these pictures.
 ROWS = [10 * person + picture for person in range(7) for picture in (0, 4, 8)]

@@ -9,10 +9,10 @@ from PIL import Image
 
 from helpers import paths
 from helpers.features.feature_maps import FeatureMapError, feature_maps, vectors
+from helpers.images import samples
+from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.reading import UnreadablePicture
 from helpers.networks import compiled, transfer
-from helpers.pictures import samples
-from helpers.pictures.imageset import ImageSet, from_folder
-from helpers.pictures.reading import UnreadablePicture
 
 ROW = 4 * 4 * 8 * 2  # bytes of one picture's map in the small network
 

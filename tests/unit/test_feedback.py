@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples
+from helpers.images import samples
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.rerank.feedback import refined, rocchio
 

@@ -9,17 +9,15 @@ from helpers import paths
 
 HELPERS = paths.ROOT / "helpers"
 FLOORS = {
-    "paths": 0, "extras": 0, "files": 0, "vectors": 0, "pictures": 1, "networks": 2, "features": 3, "search": 4,
-    "evaluation": 5, "show": 6, "app": 7, "commands": 8,
+    "paths": 0, "extras": 0, "files": 0, "vectors": 0, "images": 1, "networks": 2, "features": 3, "search": 4,
+    "evaluation": 5, "visualization": 6, "picker": 7, "lessons": 8, "service": 9, "cli": 10,
 }  # fmt: skip
-#: Modules that lie beside the floors: they start everything else.
-TOP = {"course": 7, "cli": 9}
 FILES = sorted(HELPERS.rglob("*.py"))
 
 
 def floor_of(module: str) -> int:
     part = module.split(".")[1]
-    return (FLOORS | TOP)[part]
+    return FLOORS[part]
 
 
 def module_of(path: Path) -> str:
@@ -110,8 +108,8 @@ def test_only_paths_reads_the_environment(path):
 
 
 def test_the_test_notices():
-    assert upward("helpers.pictures.reading", "def f():\n    from helpers.search import index") == ["helpers.search"]
-    assert upward("helpers.pictures.reading", "from helpers import evaluation") == ["helpers.evaluation"]
+    assert upward("helpers.images.reading", "def f():\n    from helpers.search import index") == ["helpers.search"]
+    assert upward("helpers.images.reading", "from helpers import evaluation") == ["helpers.evaluation"]
     assert upward("helpers.search.backends.exact", "from helpers.search import index\nfrom helpers import paths") == []
     assert upward("helpers.networks.zoo", "import helpers.features.store") == ["helpers.features.store"]
     assert upward("helpers.features.deep", "from helpers.networks import zoo\nimport numpy") == []

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import leaderboard
-from helpers.show import full_profile
+from helpers.lessons import full_profile
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from helpers.features.keypoints import extract, extract_each
-from helpers.pictures import reading, samples
-from helpers.pictures.known_items import Change
+from helpers.images import reading, samples
+from helpers.images.known_items import Change
 from helpers.search.ranking import Ranking
 from helpers.search.rerank.geometry import verified
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.search import growing
-from helpers.search.growing import BLOCK, grow
+from helpers.search import synthetic
 from helpers.search.index import open_index
+from helpers.search.synthetic import BLOCK, grow
 
 
 def clustered(n, dim=24, seed=0):
@@ -24,7 +24,7 @@ def everything(grown):
 
 @pytest.fixture
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(growing, "BLOCK", 64)
+    monkeypatch.setattr(synthetic, "BLOCK", 64)
 
 
 def test_it_gives_as_many_float32_vectors_of_length_one_as_were_asked_for():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluation.builders import held_out, learnable, leave_one_out, unseen_classes
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 
 
 def pictures(classes=6, each=4, distractors=3, groups=None) -> ImageSet:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.pictures.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, picture_files
+from helpers.images.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, picture_files
 
 
 def made(labels, groups=None, name="made"):

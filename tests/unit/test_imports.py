@@ -22,12 +22,13 @@ LARGE = {
 
 #: Modules that exist for such a package; they are imported where they are used. Packages stand for all their modules.
 ABOUT_A_LIBRARY = {
-    "helpers.app",  # the web service
-    "helpers.show",  # figures, tables and widgets of the notebooks
-    "helpers.evaluation.classifiers",  # scikit-learn's
+    "helpers.service",  # the web service
+    "helpers.lessons",  # what only notebooks use
+    "helpers.picker",  # a widget
+    "helpers.visualization",  # figures and tables
     "helpers.networks.callbacks",  # Keras callbacks
     "helpers.networks.losses",  # Keras layers and losses
-    "helpers.pictures.augmentation",  # Keras layers
+    "helpers.images.augmentation",  # Keras layers
     "helpers.search.backends.elasticsearch_backend",
     "helpers.search.backends.faiss_backend",
     "helpers.search.backends.milvus_backend",
@@ -87,8 +88,8 @@ def test_the_test_notices():
         "import matplotlib.pyplot as plt",
         "try:\n    import cv2\nexcept ImportError:\n    cv2 = None",
         "class A:\n    import faiss",
-        "from helpers.evaluation import classifiers, metrics",
-        "from helpers.show.grids import RIGHT",
+        "from helpers.visualization import curves",
+        "from helpers.visualization.grids import RIGHT",
     ):
         assert len(problems(source)) == 1, source
     for source in (

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from helpers.show import indexes
-from helpers.show.curves import COLOURS
+from helpers.visualization import indexes
+from helpers.visualization.curves import COLOURS
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
 QUERY = np.array([0.4, 0.0])

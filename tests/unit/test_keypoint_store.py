@@ -9,8 +9,8 @@ from helpers.features.keypoints import KeypointStore, extract, extract_each, ext
 from helpers.features.store import VectorStoreError, pixels_hash
 from helpers.features.visual_words import VisualWords
 from helpers.features.vocabulary import KeypointConfig
-from helpers.pictures import imageset, samples
-from helpers.pictures.reading import UnreadablePictureWarning, read_picture
+from helpers.images import imageset, samples
+from helpers.images.reading import UnreadablePictureWarning, read_picture
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

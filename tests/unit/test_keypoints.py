@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.features import keypoints
 from helpers.features.keypoints import KINDS, Keypoints, believable, extract, homography, match
-from helpers.pictures import reading, samples
+from helpers.images import reading, samples
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.evaluation.intervals import wilson_interval
 from helpers.evaluation.known_item import recall_by_kind, recall_by_strength, search_known_items
-from helpers.pictures.known_items import Change
+from helpers.images.known_items import Change
 from helpers.search.ranking import PAD, Ranking
 
 SCALED, SMALL, TURNED = Change("scale", 0.5), Change("scale", 0.25), Change("rotation", 90)

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers.pictures import reading, samples
-from helpers.pictures.known_items import CHANGES, Change, all_changes, queries
+from helpers.images import reading, samples
+from helpers.images.known_items import CHANGES, Change, all_changes, queries
 
 
 @pytest.fixture(scope="module")

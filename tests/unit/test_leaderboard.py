@@ -10,7 +10,7 @@ from helpers.evaluation import leaderboard
 from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.leaderboard import COLUMNS, LeaderboardError, load, record, write_markdown
 from helpers.evaluation.metrics import evaluate
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.ranking import rank
 
 

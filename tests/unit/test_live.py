@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import cli
-from helpers.pictures.imageset import ImageSet, from_folder
+from helpers.cli import main as cli
+from helpers.images.imageset import ImageSet, from_folder
 from helpers.search.engine import Engine, EngineFolderError, UnopenedDescriber
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist import compaction, snapshot, wal

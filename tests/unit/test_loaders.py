@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from helpers.extras import MissingExtra
-from helpers.pictures import att_faces, caltech101, cifar10, download, imagenet, lfw
-from helpers.pictures.imageset import EmptyImageSet
-from helpers.pictures.reading import read_picture
+from helpers.images import att_faces, caltech101, cifar10, download, imagenet, lfw
+from helpers.images.imageset import EmptyImageSet
+from helpers.images.reading import read_picture
 
 
 @pytest.fixture

@@ -610,7 +610,7 @@ def faces():
     from helpers.evaluation.metrics import evaluate
     from helpers.evaluation.runner import run
     from helpers.features.registry import open_extractor
-    from helpers.pictures import att_faces
+    from helpers.images import att_faces
     from helpers.search.index import open_index
 
     images = att_faces.load()

@@ -23,7 +23,7 @@ from helpers.evaluation.metrics import (
 )
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.runner import excluding
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
 

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 from helpers.evaluation import builders, extractor_comparison
-from helpers.features import deep, multi_stage
+from helpers.features import deep
 from helpers.features.pooling import POOLINGS
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples
-from helpers.show.features import bytes_curves, stage_grid
+from helpers.images import samples
+from helpers.lessons import multi_stage
+from helpers.visualization.features import bytes_curves, stage_grid
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.evaluation import open_set
 from helpers.evaluation.builders import query_gallery
 from helpers.evaluation.runner import run
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
+from helpers.lessons import open_set
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 

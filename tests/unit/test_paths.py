@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import cli, paths
-from helpers.commands.common import UNAVAILABLE
-from helpers.pictures import samples
+from helpers import paths
+from helpers.cli import main as cli
+from helpers.cli.common import UNAVAILABLE
+from helpers.images import samples
 
 MOVED = {
     "LOOKALIKE_CACHE": paths.cache_dir,

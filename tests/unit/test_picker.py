@@ -14,20 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from PIL import Image
 
-from helpers import course
 from helpers.evaluation import builders
 from helpers.features.color_shape import ColourHistogram
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import read_picture
+from helpers.images import samples
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import read_picture
+from helpers.lessons import runner
+from helpers.picker import state as picker_module
+from helpers.picker import view as picker_view
+from helpers.picker.state import MAX_K, Crop, Picker
+from helpers.picker.view import PickerView, state_of
 from helpers.search.engine import Engine
 from helpers.search.rerank.feedback import rocchio
 from helpers.search.rerank.registry import NAMES
-from helpers.show import grids, picker_view
-from helpers.show import picker as picker_module
-from helpers.show.picker import MAX_K, Crop, Picker
-from helpers.show.picker_view import PickerView, state_of
+from helpers.visualization import grids
 
 DESCRIBERS = ("hsv-histogram", "lab-histogram")
 
@@ -617,7 +618,7 @@ def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypa
     output = nbformat.v4.new_output("display_data", data, metadata=metadata)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
     nbformat.write(notebook, tmp_path / "x.ipynb")
-    course._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
+    runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     (kept,) = nbformat.read(tmp_path / "x.ipynb", 4).cells[0].outputs
     assert set(kept.data) == {"image/png", "text/plain"}
 

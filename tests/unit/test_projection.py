@@ -8,7 +8,7 @@ from helpers.features import compression, projection
 from helpers.features.composite import Projected, with_shipped_projection
 from helpers.features.projection import Projection
 from helpers.features.registry import open_extractor
-from helpers.pictures import samples
+from helpers.images import samples
 from helpers.vectors import l2_normalize
 
 
@@ -108,7 +108,7 @@ def test_a_projected_describer(own_cache):
 
 
 def read(path):
-    from helpers.pictures.reading import read_picture
+    from helpers.images.reading import read_picture
 
     return read_picture(path)
 

@@ -16,7 +16,7 @@ from helpers.evaluation.builders import disjoint_split, leave_one_out, one_per_c
 from helpers.evaluation.protocol import Protocol, ProtocolMismatch
 from helpers.evaluation.protocol_files import ProtocolFileError, frozen, frozen_names
 from helpers.evaluation.runner import excluding, run
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking, rank
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.pictures import att_faces, reading, samples
-from helpers.pictures.reading import UnreadablePicture, UnreadablePictureWarning, batches, read_picture, resize
+from helpers.images import att_faces, reading, samples
+from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, batches, read_picture, resize
 
 
 @pytest.fixture(scope="module")

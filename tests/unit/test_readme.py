@@ -3,13 +3,13 @@
 import re
 
 from helpers import paths
-from helpers.show import readme
+from helpers.lessons import readme
 
 TEXT = readme.README.read_text(encoding="utf-8")
 
 
 def test_tables_are_made_from_the_figures():
-    assert readme.refreshed(TEXT) == TEXT, "run: python -m helpers.show.readme"
+    assert readme.refreshed(TEXT) == TEXT, "run: python -m helpers.lessons.readme"
 
 
 def test_a_changed_number_is_noticed():

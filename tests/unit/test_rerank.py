@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from helpers.features import keypoints
 from helpers.features.keypoints import extract
-from helpers.pictures import samples
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.known_items import Change
-from helpers.pictures.reading import UnreadablePictureWarning, read_picture, resize
+from helpers.images import samples
+from helpers.images.imageset import ImageSet
+from helpers.images.known_items import Change
+from helpers.images.reading import UnreadablePictureWarning, read_picture, resize
 from helpers.search.engine import Engine
 from helpers.search.index import METRIC_NAMES
 from helpers.search.rerank import (

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from helpers.pictures import samples
-from helpers.show import reranking
-from helpers.show.grids import RIGHT, WRONG
+from helpers.images import samples
+from helpers.visualization import reranking
+from helpers.visualization.grids import RIGHT, WRONG
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.evaluation import classifiers
 from helpers.features import results, vocabulary
-from helpers.pictures import samples
+from helpers.images import samples
+from helpers.lessons import classifiers
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from helpers import paths
-from helpers.pictures import samples
-from helpers.pictures.audit import audit
-from helpers.pictures.reading import read_picture
+from helpers.images import samples
+from helpers.images.duplicates import audit
+from helpers.images.reading import read_picture
 
 FOLDER = paths.data_dir() / "sample"
 CLASSES = ["birds", "coins", "fish", "flowers", "fruit", "instruments", "mammals", "tools", "vegetables", "vehicles"]

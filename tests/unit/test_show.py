@@ -11,10 +11,11 @@ from helpers.evaluation.verification import error_curve
 from helpers.features import faces
 from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
+from helpers.images import samples
+from helpers.lessons import exercises, lesson
 from helpers.networks.training import Training
-from helpers.pictures import samples
 from helpers.search.index import open_index
-from helpers.show import curves, exercises, grids, heatmaps, learning, lesson, matches, tables
+from helpers.visualization import curves, grids, heatmaps, learning, matches, tables
 
 
 @pytest.fixture(scope="module")

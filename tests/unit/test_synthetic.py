@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.pictures import synthetic
+from helpers.images import synthetic
 
 
 def test_they_are_the_same_in_each_run_and_differ_from_each_other():

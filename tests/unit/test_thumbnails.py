@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.pictures import samples, thumbnails
-from helpers.pictures.reading import UnreadablePicture, read_picture
+from helpers.images import samples, thumbnails
+from helpers.images.reading import UnreadablePicture, read_picture
 
 
 def opened(content: bytes) -> Image.Image:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.images.augmentation import Augmentation
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadablePicture
 from helpers.networks import callbacks, examples, fingerprints, training
 from helpers.networks.losses import SupConLoss, TripletLoss
 from helpers.networks.samplers import PKSampler
-from helpers.pictures.augmentation import Augmentation
-from helpers.pictures.imageset import ImageSet
-from helpers.pictures.reading import UnreadablePicture
 
 LABELS = np.repeat(np.arange(4), 8)
 STEPS = 4

@@ -10,7 +10,7 @@ import pytrec_eval
 from helpers.evaluation.builders import leave_one_out
 from helpers.evaluation.metrics import evaluate
 from helpers.evaluation.trec import TrecFileError, read_qrels, read_run, write_qrels, write_run
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
 #: Keys that a run file can't hold as they are: spaces, a percent sign, letters beyond ASCII, a no-break space.

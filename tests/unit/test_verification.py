@@ -17,7 +17,7 @@ from helpers.evaluation.verification import (
     pairs,
     similarities,
 )
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 
 SAME, DIFFERENT = [0.9, 0.8, 0.4], [0.7, 0.3, 0.2, 0.1]
 

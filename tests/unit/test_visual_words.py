@@ -21,8 +21,8 @@ from helpers.features.visual_words import (
     vlad,
 )
 from helpers.features.vocabulary import KeypointConfig, Vocabulary, VocabularyUnavailable, learn
-from helpers.pictures import samples
-from helpers.pictures.imageset import from_folder
+from helpers.images import samples
+from helpers.images.imageset import from_folder
 from helpers.search.engine import Engine, EngineFolderError
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")

@@ -18,8 +18,8 @@ from helpers.features.vocabulary import (
     learn,
     shipped,
 )
-from helpers.pictures import reading, samples
-from helpers.pictures.imageset import from_folder
+from helpers.images import reading, samples
+from helpers.images.imageset import from_folder
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from helpers.features.keypoints import KINDS, Placed, agreeing, extract
-from helpers.pictures import known_items, reading, samples
-from helpers.pictures.known_items import Change
-from helpers.search.votes import VoteIndex
+from helpers.images import known_items, reading, samples
+from helpers.images.known_items import Change
+from helpers.lessons.keypoint_votes import VoteIndex
 
 
 def distractors():

@@ -6,8 +6,8 @@ import pytest
 
 from helpers.features.color_shape import Hog
 from helpers.features.vocabulary import KeypointConfig, learn
-from helpers.pictures import samples
-from helpers.show import words
+from helpers.images import samples
+from helpers.visualization import words
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from helpers.images import samples
+from helpers.images.reading import batches
 from helpers.networks import specs, zoo
 from helpers.networks.compiled import KerasNetwork
-from helpers.pictures import samples
-from helpers.pictures.reading import batches
 
 
 def test_every_row_is_one_of_keras():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.persist import snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.features.keypoints import extract, extract_set, shrink
-from helpers.pictures.imageset import ImageSet
+from helpers.images.imageset import ImageSet
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import check_k
 from helpers.search.ranking import PAD, Ranking

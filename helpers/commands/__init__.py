@@ -1,1 +1,0 @@
-"""The commands of `lookalike`, one module a family; `helpers.cli` puts them together."""

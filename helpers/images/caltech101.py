@@ -1,0 +1,47 @@
+"""Caltech-101: 101 classes of objects and a class of random pictures (Fei-Fei, Fergus & Perona 2004).
+
+Official layout: ``101_ObjectCategories/<class>/image_0001.jpg``. Its classes Faces and Faces_easy hold the same
+people twice, which the audit finds and `load` therefore marks.
+"""
+
+import numpy as np
+
+from helpers.images import download
+from helpers.images.imageset import NO_CLASS, ImageSet, picture_files
+
+BACKGROUND = "BACKGROUND_Google"
+
+#: Classes that ImageNet's thousand know, with one that is the same thing or a kind of it (``butterfly``: monarch). All
+#: others, such as ``helicopter``, ``lotus`` and the faces, a network that was trained on ImageNet has no class for.
+KNOWN_TO_IMAGENET = {
+    "accordion": "accordion", "airplanes": "airliner", "ant": "ant", "barrel": "barrel", "beaver": "beaver",
+    "binocular": "binoculars", "butterfly": "monarch", "camera": "reflex camera", "cannon": "cannon",
+    "car_side": "sports car", "cellphone": "cellular telephone", "chair": "rocking chair", "cougar_body": "cougar",
+    "cougar_face": "cougar", "crab": "Dungeness crab", "crayfish": "crayfish", "crocodile": "African crocodile",
+    "crocodile_head": "African crocodile", "cup": "cup", "dalmatian": "dalmatian", "dragonfly": "dragonfly",
+    "electric_guitar": "electric guitar", "elephant": "African elephant", "ewer": "pitcher", "flamingo": "flamingo",
+    "flamingo_head": "flamingo", "grand_piano": "grand piano", "hedgehog": "porcupine", "lamp": "table lamp",
+    "laptop": "laptop", "Leopards": "leopard", "llama": "llama", "lobster": "American lobster",
+    "nautilus": "chambered nautilus", "panda": "giant panda", "pizza": "pizza", "platypus": "platypus",
+    "revolver": "revolver", "rooster": "cock", "saxophone": "sax", "schooner": "schooner", "scorpion": "scorpion",
+    "soccer_ball": "soccer ball", "stop_sign": "street sign", "strawberry": "strawberry", "tick": "tick",
+    "trilobite": "trilobite", "umbrella": "umbrella", "watch": "digital watch",
+}  # fmt: skip
+
+
+def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
+    """All classes; the pictures of BACKGROUND_Google have no class: they are distractors.
+
+    per_class : at most so many pictures of each class, drawn by ``seed`` (the full set has 31 to 800).
+
+    Raises
+    ------
+    DownloadError : it is neither in the cache nor can it be fetched.
+    """
+    folder = download.fetch("caltech101")
+    files = picture_files(folder)
+    class_names = sorted({path.parent.name for path in files} - {BACKGROUND})
+    number = {class_name: i for i, class_name in enumerate(class_names)} | {BACKGROUND: NO_CLASS}
+    labels = np.array([number[path.parent.name] for path in files])
+    images = ImageSet("caltech101", tuple(files), labels, tuple(class_names), root=folder)
+    return images if per_class is None else images.sample(per_class, seed)

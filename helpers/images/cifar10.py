@@ -1,0 +1,75 @@
+"""CIFAR-10: 60,000 pictures of 32 × 32 in ten classes (Krizhevsky 2009), keys ``train/…`` and ``test/…``.
+
+Either the official Python archive, whose pictures are written out as PNG files once, or a folder
+``{train,test}/<class>/``.
+"""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from helpers.files import write_atomically
+from helpers.images import download
+from helpers.images.imageset import ImageSet, picture_files
+
+
+def load() -> ImageSet:
+    """Both splits in one set.
+
+    Raises
+    ------
+    DownloadError : it is neither in the cache nor can it be fetched.
+    """
+    folder = download.fetch("cifar10")
+    if (folder / "batches.meta").exists():
+        folder = unpack_batches(folder)
+    files = picture_files(folder)
+    class_names = sorted({path.parent.name for path in files})
+    labels = [class_names.index(path.parent.name) for path in files]
+    return ImageSet("cifar10", tuple(files), np.array(labels), tuple(class_names), root=folder)
+
+
+def unpack_batches(folder: Path) -> Path:
+    """The official archive's pickled batches as PNG files in ``<folder>-png``; done once, resumable."""
+    target = folder.with_name(folder.name + "-png")
+    complete = target / ".complete"
+    if complete.exists():
+        return target
+    class_names = [name.decode() for name in _unpickle(folder / "batches.meta")[b"label_names"]]
+    for split, batches in (("train", sorted(folder.glob("data_batch_*"))), ("test", [folder / "test_batch"])):
+        start = 0
+        for batch in map(_unpickle, batches):
+            # Each row: 1024 red, 1024 green, 1024 blue values, row by row.
+            pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            for i, (picture, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
+                path = target / split / class_names[label] / f"{i:05d}.png"
+                if not path.exists():
+                    image = Image.fromarray(picture)
+                    write_atomically(path, lambda file, image=image: image.save(file, "PNG"), durable=False)
+            start += len(pixels)
+    complete.touch()
+    return target
+
+
+class _NumbersOnly(pickle.Unpickler):
+    """CIFAR's batches are pickles of numpy arrays and plain containers; nothing else may be built from them."""
+
+    ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"a CIFAR batch may not contain {module}.{name}; the file was not read")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _unpickle(path: Path) -> dict:
+    return _NumbersOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()

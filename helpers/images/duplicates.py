@@ -1,0 +1,291 @@
+"""Leaks: the same picture, a crop or a mirror image of it, or the same identity, where none should be.
+
+Three searches, from certain to clever, each confirmed on the pixels:
+
+1. **bytes** — files with equal content;
+2. **hash** — nearly equal perceptual hashes (`cv2.img_hash.PHash`: Zauner 2010), plain or mirrored, whose small grey
+   versions correlate: re-encoded, resized or mirrored copies;
+3. **crop** — neighbours in an embedding for which SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) find a shift and
+   scale under which the pixels correlate: one is cut out of the other.
+
+What none of them finds: a copy in other colours, a copy turned by more than a few degrees, a drawing made after a
+photograph.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers.images import reading
+from helpers.images.imageset import NO_CLASS, ImageSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Of 64 bits, how many may differ for two pictures to be looked at pixel by pixel.
+HASH_BITS = 10
+#: Correlation of two 32 × 32 grey versions from which on they are one picture.
+SAME_LOOK = 0.98
+#: Correlation of the common part after alignment from which on one picture is cut out of the other.
+SAME_CROP = 0.9
+#: Matches that have to agree on one shift and scale before the pixels are compared.
+MIN_INLIERS = 12
+#: A crop's neighbours in an embedding: how many, and from which cosine on. Caltech-101's twins lie at 0.86 to 0.91.
+NEIGHBOURS, MIN_COSINE = 3, 0.8
+
+_THUMB = 32
+_SIDE = 320
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that are one. ``first < second`` are rows of the set; ``how`` is bytes, hash, mirror or crop."""
+
+    first: int
+    second: int
+    how: str
+    correlation: float
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found in one set; every pair is listed once, by the most certain search that found it."""
+
+    images: ImageSet
+    pairs: tuple[Pair, ...]
+    searched: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def across(self, sides: Sequence) -> tuple[Pair, ...]:
+        """Pairs that have one picture on each side, e.g. of a split; ``sides`` (n,) names each picture's side."""
+        sides = np.asarray(sides)
+        return tuple(pair for pair in self.pairs if sides[pair.first] != sides[pair.second])
+
+    def groups(self) -> np.ndarray:
+        """int64 (n,): one number for all copies of one original, -1 for a picture without copies.
+
+        Groups that the set already has are kept and merged. For `ImageSet.groups`.
+        """
+        links = [(pair.first, pair.second) for pair in self.pairs]
+        if self.images.groups is not None:
+            for group in np.unique(self.images.groups[self.images.groups >= 0]):
+                members = np.flatnonzero(self.images.groups == group)
+                links += zip(members, members[1:], strict=False)
+        return _components(len(self.images), links)
+
+    def table(self) -> "pd.DataFrame":
+        """One row a pair: both keys, how it was found, correlation, and whether the classes agree."""
+        import pandas as pd
+
+        keys, labels = self.images.keys, self.images.labels
+        return pd.DataFrame(
+            [
+                (keys[p.first], keys[p.second], p.how, p.correlation, bool(labels[p.first] == labels[p.second]))
+                for p in self.pairs
+            ],
+            columns=["first", "second", "how", "correlation", "same class"],
+        )
+
+    def __str__(self) -> str:
+        count = ", ".join(f"{sum(p.how == how for p in self.pairs)} by {how}" for how in self.searched)
+        return f"{self.images.name}: {len(self)} pairs of the same picture among {len(self.images)} ({count})"
+
+
+def audit(images: ImageSet, vectors: np.ndarray | None = None, workers: int = 2) -> Audit:
+    """Search a set for pictures that are one.
+
+    Parameters
+    ----------
+    images : all sides of a split in one set.
+    vectors : float32 (n, dim) of an embedding, of length one; without them crops are not searched for.
+
+    Unreadable pictures are passed over with one counted warning.
+    """
+    if vectors is not None and len(vectors) != len(images):
+        raise ValueError(f"expected one vector for each of {len(images)} pictures, got {len(vectors)}")
+    if vectors is not None and np.isnan(vectors).any():
+        # An unreadable picture's row: never anybody's neighbour.
+        vectors = np.nan_to_num(vectors)
+    hashes, thumbs, ok = _look(images, workers)
+    found: dict[tuple[int, int], Pair] = {}
+    for pair in (
+        *_same_bytes(images),
+        *_same_hash(hashes, thumbs, ok),
+        *(() if vectors is None else _crops(images, vectors, ok, workers)),
+    ):
+        found.setdefault((pair.first, pair.second), pair)
+    searched = ("bytes", "hash", "mirror") + (() if vectors is None else ("crop",))
+    return Audit(images, tuple(found[key] for key in sorted(found)), searched)
+
+
+def shared_classes(first: ImageSet, second: ImageSet) -> list[str]:
+    """Identities or classes that stand on both sides, which a class-disjoint split must not have."""
+
+    def used(images):
+        return {images.class_names[label] for label in np.unique(images.labels) if label != NO_CLASS}
+
+    return sorted(used(first) & used(second))
+
+
+def split_siblings(images: ImageSet, sides: Sequence) -> np.ndarray:
+    """int64: the groups (copies of one original, augmented siblings) that stand on more than one side of a split."""
+    if images.groups is None:
+        return np.array([], dtype=np.int64)
+    sides = np.asarray(sides)
+    grouped = images.groups >= 0
+    return np.array(
+        [g for g in np.unique(images.groups[grouped]) if len(np.unique(sides[images.groups == g])) > 1], dtype=np.int64
+    )
+
+
+def _same_bytes(images: ImageSet) -> Iterable[Pair]:
+    by_size: dict[int, list[int]] = {}
+    for row, path in enumerate(images.paths):
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(row)
+    for rows in by_size.values():
+        seen: dict[bytes, list[int]] = {}
+        for row in rows if len(rows) > 1 else ():
+            content = images.paths[row].read_bytes()
+            copies = seen.setdefault(content, [])
+            for first in copies:
+                yield Pair(first, row, "bytes", 1.0)
+            copies.append(row)
+
+
+def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes uint8 (n, 2, 8), plain and mirrored; small greys float32 (n, 1024) of length one; which were readable."""
+    import cv2
+
+    hashes = np.zeros((len(images), 2, 8), np.uint8)
+    thumbs = np.zeros((len(images), _THUMB * _THUMB), np.float32)
+    failures = []
+
+    def load(row):
+        try:
+            grey = cv2.cvtColor(reading.read_picture(images.paths[row]), cv2.COLOR_RGB2GRAY)
+        except reading.UnreadablePicture as error:
+            failures.append(error)
+            return False
+        hashes[row] = [cv2.img_hash.pHash(np.ascontiguousarray(side))[0] for side in (grey, grey[:, ::-1])]
+        thumbs[row] = _centred(cv2.resize(grey, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA).ravel())
+        return True
+
+    with ThreadPoolExecutor(workers) as pool:
+        ok = np.fromiter(pool.map(load, range(len(images))), bool, len(images))
+    reading.warn_unreadable(failures, len(images))
+    return hashes, thumbs, ok
+
+
+def _same_hash(hashes: np.ndarray, thumbs: np.ndarray, ok: np.ndarray) -> Iterable[Pair]:
+    packed = np.ascontiguousarray(hashes).view(np.uint64)[:, :, 0]
+    mirrored = thumbs.reshape(-1, _THUMB, _THUMB)[:, :, ::-1].reshape(thumbs.shape)
+    for first in np.flatnonzero(ok):
+        later = np.arange(first + 1, len(ok))
+        later = later[ok[later]]
+        for side, (how, other) in enumerate((("hash", thumbs), ("mirror", mirrored))):
+            near = later[np.bitwise_count(packed[first, side] ^ packed[later, 0]) <= HASH_BITS]
+            correlation = thumbs[near] @ other[first]
+            for row, value in zip(near, correlation, strict=True):
+                if value >= SAME_LOOK:
+                    yield Pair(int(first), int(row), how, round(float(value), 3))
+
+
+def _crops(images: ImageSet, vectors: np.ndarray, ok: np.ndarray, workers: int) -> Iterable[Pair]:
+    import cv2
+
+    candidates = sorted(_neighbours(vectors, ok))
+    sift = cv2.SIFT_create(nfeatures=500)
+    # One SIFT object can't serve two threads; detection is the small part, so it is done in turn.
+    needed = sorted({row for pair in candidates for row in pair})
+    grey = {row: _grey(images.paths[row]) for row in needed}
+    keypoints = {row: sift.detectAndCompute(grey[row], None) for row in needed}
+
+    def compare(pair):
+        first, second = pair
+        # The smaller picture may lie in the larger one or the other way round; the better direction counts.
+        return max(
+            _aligned_correlation(grey[a], keypoints[a], grey[b], keypoints[b])
+            for a, b in ((first, second), (second, first))
+        )
+
+    with ThreadPoolExecutor(workers) as pool:
+        for (first, second), value in zip(candidates, pool.map(compare, candidates), strict=True):
+            if value >= SAME_CROP:
+                yield Pair(first, second, "crop", round(float(value), 3))
+
+
+def _neighbours(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[tuple[int, int]]:
+    pairs = set()
+    for start in range(0, len(vectors), chunk):
+        cosine = vectors[start : start + chunk] @ vectors.T
+        rows = np.arange(start, start + len(cosine))
+        cosine[np.arange(len(cosine)), rows] = -1
+        count = min(NEIGHBOURS, len(vectors) - 1)
+        best = np.argpartition(-cosine, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
+        for row, others in zip(rows, best, strict=True):
+            pairs |= {
+                (int(min(row, other)), int(max(row, other)))
+                for other in others
+                if cosine[row - start, other] >= MIN_COSINE and ok[row] and ok[other]
+            }
+    return pairs
+
+
+def _grey(path) -> np.ndarray:
+    import cv2
+
+    grey = cv2.cvtColor(reading.read_picture(path), cv2.COLOR_RGB2GRAY)
+    scale = _SIDE / max(grey.shape)
+    return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+
+
+def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole_points) -> float:
+    """Correlation of ``part`` with the place in ``whole`` that it matches; -1 where it matches none."""
+    import cv2
+
+    (points_a, vectors_a), (points_b, vectors_b) = part_points, whole_points
+    if vectors_a is None or vectors_b is None or len(vectors_b) < 2:
+        return -1.0
+    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(vectors_a, vectors_b, k=2)
+    good = [m for m, second in matches if m.distance < 0.75 * second.distance]
+    if len(good) < MIN_INLIERS:
+        return -1.0
+    source = np.float32([points_a[m.queryIdx].pt for m in good])
+    target = np.float32([points_b[m.trainIdx].pt for m in good])
+    cv2.setRNGSeed(0)
+    transform, inliers = cv2.estimateAffinePartial2D(target, source, method=cv2.RANSAC, ransacReprojThreshold=3)
+    if transform is None or inliers.sum() < MIN_INLIERS:
+        return -1.0
+    shape = part.shape[::-1]
+    aligned = cv2.warpAffine(whole, transform, shape, flags=cv2.INTER_AREA)
+    seen = cv2.warpAffine(np.full_like(whole, 255), transform, shape) == 255
+    if seen.mean() < 0.5:
+        return -1.0
+    return float(_centred(part[seen]) @ _centred(aligned[seen]))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Mean zero, length one, so that a product is a correlation; a flat picture becomes zero."""
+    values = values.astype(np.float32)
+    values -= values.mean()
+    length = np.linalg.norm(values)
+    return values / length if length > 0 else values
+
+
+def _components(n: int, links: Iterable[tuple[int, int]]) -> np.ndarray:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first, second = np.array(list(links), dtype=np.int64).reshape(-1, 2).T
+    _, component = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(n, n)), directed=False)
+    members = np.bincount(component)[component]
+    groups = np.full(n, -1, dtype=np.int64)
+    linked = members > 1
+    groups[linked] = np.unique(component[linked], return_inverse=True)[1]
+    return groups

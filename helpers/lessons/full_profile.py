@@ -1,0 +1,101 @@
+"""Tables that a full-profile run measured and that are committed in ``figures/``, shown in the notebooks.
+
+A notebook shows them next to what it has just measured, so that every number of the full profile that the text is
+about can be seen. They are read from the project's own ``figures`` folder: ``LOOKALIKE_FIGURES`` moves only what a run
+writes.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from helpers import extras, paths
+from helpers.evaluation import leaderboard
+from helpers.visualization import tables
+
+with extras.importing("notebooks", "IPython"):
+    from IPython.display import Markdown
+
+FIGURES = paths.ROOT / "figures"
+LEADERBOARD = "leaderboard.csv"
+PROFILE = "full"
+
+
+def table(name: str) -> pd.DataFrame:
+    """Read ``figures/<name>_full.csv``, the table that a lesson wrote in its last full-profile run.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such table; the message lists those that exist.
+    """
+    path = FIGURES / _file(name)
+    if not path.is_file():
+        known = sorted(each.name.removesuffix("_full.csv") for each in FIGURES.glob("*_full.csv"))
+        raise FileNotFoundError(f"no table {path.name} in figures/; the committed ones are: {', '.join(known)}")
+    return pd.read_csv(path)
+
+
+def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
+    """Format rows of the table ``name`` as Markdown, under a line that names its file; missing values are dashes."""
+    return _captioned(rows.astype(object).where(rows.notna(), "–"), f"from `figures/{_file(name)}`", digits)
+
+
+def scores(
+    protocol: str,
+    describers: Iterable[str],
+    metrics: Iterable[str] = ("top-1", "mAP"),
+    indexes: Iterable[str] = ("exact:cosine",),
+) -> Markdown:
+    """Format full-profile scores of the leaderboard as Markdown: one row a method, then chance and ceiling.
+
+    Parameters
+    ----------
+    protocol : name of a frozen protocol, e.g. ``"imagenette-val-train"``.
+    describers : names of the describers, in the order of the rows.
+    metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
+    indexes : the indexes that searched. With more than one, a column names the index of each row.
+
+    Raises
+    ------
+    ValueError : a describer has no score by any of the indexes, or not exactly one by an index.
+    """
+    describers, metrics, indexes = list(describers), list(metrics), list(indexes)
+    board = leaderboard.load(FIGURES / LEADERBOARD)
+    board = board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & board["metric"].isin(metrics)]
+    lines = []
+    for describer in describers:
+        found = board[(board["describer"] == describer) & board["index"].isin(indexes)]
+        if found.empty:
+            raise ValueError(
+                f"the leaderboard has no full-profile row of {describer!r} under {protocol!r} by {indexes}"
+            )
+        for index in indexes:
+            each = found[found["index"] == index]
+            if each.empty:
+                continue
+            if sorted(each["metric"]) != sorted(metrics):
+                method = f"{describer!r} under {protocol!r} by {index!r}"
+                wanted, there = ", ".join(metrics), ", ".join(each["metric"])
+                raise ValueError(f"expected one row a metric ({wanted}) of {method}, got {there}")
+            each = each.set_index("metric")
+            lines.append([describer, index, *(_interval(each.loc[metric]) for metric in metrics)])
+    first = board[board["describer"] == describers[0]].drop_duplicates("metric").set_index("metric")
+    for bound in ("chance", "ceiling"):
+        lines.append([f"*{bound}*", "", *(f"*{first.loc[metric, bound]:.3f}*" for metric in metrics)])
+    rows = pd.DataFrame(lines, columns=["", "index", *metrics])
+    if len(indexes) == 1:
+        rows = rows.drop(columns="index")
+    size = f"{first['n_queries'].iloc[0]:,} queries, gallery of {first['n_gallery'].iloc[0]:,}"
+    return _captioned(rows, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
+
+
+def _file(name: str) -> str:
+    return f"{name}_full.csv"
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _captioned(rows: pd.DataFrame, source: str, digits: int = 3) -> Markdown:
+    return Markdown(f"Full profile, {source}:\n\n{tables.markdown(rows, digits).data}")

@@ -1,0 +1,168 @@
+"""What every notebook does at its edges: print what it runs on, hold text against numbers, write its results."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from time import perf_counter
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers import extras, paths
+from helpers.evaluation import builders, leaderboard, protocol_files
+from helpers.evaluation.metrics import Scores
+from helpers.evaluation.protocol import Protocol
+from helpers.features.extractor import Describer
+from helpers.features.registry import open_extractor
+from helpers.files import write_text
+from helpers.images import imagenet, samples
+from helpers.images.imageset import ImageSet
+from helpers.networks.weights import WeightsUnavailable
+from helpers.visualization.tables import box
+
+with extras.importing("notebooks", "IPython"):
+    from IPython.display import Image as DisplayedImage
+    from IPython.display import display
+
+#: The metrics that go into a results file.
+HEADLINES = ("top-1", "top-3", "top-5", "top-10", "mAP", "mAP@10")
+
+
+class Lesson:
+    """One run of one notebook.
+
+    Parameters
+    ----------
+    name : the notebook's file name without its ending, e.g. ``"02_objects"``.
+    profile : ``sample`` or ``full``; goes into the results.
+    seed : the notebook's seed; goes into the results.
+    """
+
+    def __init__(self, name: str, profile: str, seed: int):
+        if profile not in ("sample", "full"):
+            raise ValueError(f"PROFILE must be 'sample' or 'full', got {profile!r}")
+        self.name, self.profile, self.seed = name, profile, seed
+        self._start = perf_counter()
+        self._checks: list[dict] = []
+        self._figures: list[str] = []
+
+    def task(self, max_queries: int | None = None) -> tuple[Protocol, ImageSet]:
+        """The profile's task for lessons that are about search, not about data: a protocol and its pictures.
+
+        sample: each photograph asks, the others and the distractors answer; full: Imagenette's val asks, train answers.
+        max_queries : about so many of the queries, evenly spread, under another name.
+        """
+        if self.profile == "sample":
+            rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
+        else:
+            rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+        if max_queries:
+            few = rules.queries[:: max(1, len(rules.queries) // max_queries)]
+            rules = builders.query_gallery(images, few, rules.gallery, f"{rules.name}-{len(few)}-queries")
+        return rules, images
+
+    def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:
+        """Show a figure; with ``save`` also write it to ``figures/<notebook>_<name>.png``.
+
+        Figures of the full profile are not written: the pictures in them may not be passed on.
+        """
+        picture = _png(figure, dpi)
+        path = paths.figures_dir() / f"{self.name}_{name}.png"
+        if save and self.profile == "sample":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture)
+            self._figures.append(path.name)
+        display(DisplayedImage(picture))
+
+    def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
+        """Print an expected number beside the measured one, and fail where they differ by more than ``tolerance``.
+
+        when : whether the expectation is about this run at all (its data, its weights, its size); if not, the
+            measured number is printed alone.
+
+        Raises
+        ------
+        AssertionError : the numbers disagree: the text beside them is not true for this run.
+        """
+        if not when:
+            print(f"{what}: {measured:.3f} (no expectation for this data or these settings)")
+            return
+        holds = abs(measured - expected) <= tolerance
+        self._checks.append({"what": what, "measured": measured, "expected": expected, "tolerance": tolerance})
+        print(f"{what}: {measured:.3f}, expected {expected:.3f} ± {tolerance:g} {'✓' if holds else '✗'}")
+        if not holds:
+            raise AssertionError(f"{what} is {measured:.4f}, but the text says {expected} ± {tolerance}")
+
+    def record(
+        self, scores: Scores, rules: Protocol, describer: Describer, index: str = "exact:cosine",
+        query_ms: float | None = None,
+    ) -> None:  # fmt: skip
+        """Put one method's scores into the leaderboard, under this run's profile."""
+        leaderboard.record(
+            scores, rules, profile=self.profile, describer=describer.name, weights=describer.weights,
+            dim=describer.dim, index=index, describe_ips=describer.pictures_per_second, query_ms=query_ms,
+            index_bytes=4 * describer.dim * len(rules.gallery),
+        )  # fmt: skip
+
+    def finish(self, headline: str, data: dict, describer: Describer, scores: dict[str, Scores]) -> Path:
+        """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed.
+
+        describer : the one that the notebook is about; scores : what was measured, by a name each.
+        """
+        path = paths.results_dir() / f"{self.name}.json"
+        content = {
+            "notebook": self.name,
+            "profile": self.profile,
+            "seed": self.seed,
+            "headline": headline,
+            "data": data,
+            "weights": {"describer": describer.fingerprint, **getattr(describer, "origin", {})},
+            "metrics": {
+                f"{name}/{metric}": round(score.mean(metric), 6)
+                for name, score in scores.items()
+                for metric in HEADLINES
+                if metric in score.metrics
+            },
+            "checks": self._checks,
+            "figures": self._figures,
+            "seconds": round(perf_counter() - self._start, 1),
+            "machine": {"python": platform.python_version(), "tensorflow": _tensorflow(), "system": platform.system()},
+        }
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        print(f"{headline}\nwritten: {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path.name}")
+        return path
+
+
+def open_describer(name: str, fallback: str | None) -> Describer:
+    """The describer that a notebook asks for, or its ``fallback`` after a box that can't be overlooked.
+
+    Raises
+    ------
+    WeightsUnavailable : the trained weights can't be had and ``fallback`` is None.
+    """
+    try:
+        return open_extractor(name)
+    except WeightsUnavailable as error:
+        if fallback is None:
+            raise
+        display(box(f"{error}\n\nThis run uses {fallback} instead; expect other numbers than in the text.", "caution"))
+        return open_extractor(fallback)
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    """The figure in 256 colours: a third of the bytes, and a notebook has to stay below one megabyte."""
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def _tensorflow() -> str:
+    for package in ("tensorflow-cpu", "tensorflow"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "none"

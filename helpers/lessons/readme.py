@@ -1,0 +1,135 @@
+"""README's tables, made from figures/: ``python -m helpers.lessons.readme`` writes them, a test holds them.
+
+A table stands between ``<!-- results -->``, ``<!-- known items -->``, ``<!-- indexes -->`` or ``<!-- notebooks -->``
+and ``<!-- end -->``.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import extras, paths
+from helpers.evaluation import leaderboard
+from helpers.evaluation.intervals import wilson_interval
+from helpers.files import write_text
+from helpers.search.measuring import sufficient
+
+with extras.importing("notebooks", "nbformat"):
+    import nbformat
+
+README = paths.ROOT / "README.md"
+FIGURES = paths.ROOT / "figures"
+#: Describers with a column of their own in the results table: what everything else is compared with.
+DESCRIBERS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
+
+
+def results(csv: Path) -> str:
+    """One line a protocol: top-1 of the describers that everything is compared with, mAP of the last of them and of the
+    best describer, with 95 % intervals, chance and ceiling. A dash stands for what was not measured.
+
+    Only the exact cosine index: the describers are compared, not the indexes.
+    """
+    board = leaderboard.load(csv)
+    board = board[board["index"] == "exact:cosine"]
+    head = ["protocol", "queries / gallery", *(f"{name}: top-1" for name in DESCRIBERS), "chance … ceiling"]
+    head += [f"{DESCRIBERS[-1]}: mAP", "best of all: mAP", "chance … ceiling"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    groups = board.groupby(["profile", "protocol"])
+    for (profile, protocol), rows in sorted(groups, key=lambda group: (group[0][0] != "sample", group[0][1])):
+        top1 = rows[rows["metric"] == "top-1"].set_index("describer")
+        mean_ap = rows[rows["metric"] == "mAP"].set_index("describer")
+        best = mean_ap["value"].idxmax()
+        cells = [f"{protocol} ({profile})", f"{rows['n_queries'].iloc[0]} / {rows['n_gallery'].iloc[0]}"]
+        cells += [_interval(top1, name) for name in DESCRIBERS]
+        cells += [_bounds(top1.iloc[0]), _interval(mean_ap, DESCRIBERS[-1])]
+        cells += [f"{best}: {_interval(mean_ap, best)}", _bounds(mean_ap.loc[best])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def known_items(csv: Path) -> str:
+    """One line a change, over all its strengths: recall@1 of each method, with Wilson's 95 % interval by originals."""
+    table = pd.read_csv(csv)
+    methods = list(dict.fromkeys(table["method"]))
+    lines = ["| change | strengths | queries | " + " | ".join(methods) + " |", "|" + " --- |" * (3 + len(methods))]
+    for kind, rows in table.groupby("kind", sort=False):
+        own = rows[rows["method"] == methods[0]]
+        strengths = own["strength"].tolist()
+        cells = [kind, f"{strengths[0]:g} … {strengths[-1]:g}", str(own["queries"].sum())]
+        for method in methods:
+            one = rows[rows["method"] == method]
+            # Every original is asked for once a strength, so the mean over strengths is the mean over queries.
+            low, high = wilson_interval(one["recall@1"].mean(), int(one["queries"].iloc[0]))
+            cells.append(f"{one['recall@1'].mean():.3f} [{low:.3f}, {high:.3f}]")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def indexes(csv: Path) -> str:
+    """One line an index: at each gallery the least effort that finds 0.95, or the most it finds; recall@10 with a 95 %
+    interval over queries, milliseconds of one query, and for the last gallery what memory and building take.
+    """
+    table = pd.read_csv(csv)
+    galleries = list(dict.fromkeys(table["gallery"]))
+    head = ["index", *galleries, "bytes a vector", "built in"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for name, rows in table.groupby("index", sort=False):
+        each = {gallery: sufficient(part) for gallery, part in rows.groupby("gallery")}
+        cells = [f"{name}: `{sufficient(rows)['spec'].partition('?')[0]}`"]
+        for gallery in galleries:
+            row = each[gallery]
+            cells.append(f"{row['recall']:.3f} ± {1.96 * row['recall_error']:.3f}, {row['milliseconds']:.2f} ms")
+        last = each[galleries[-1]]
+        cells += [f"{last['bytes'] / last['count']:,.0f}", f"{last['build_seconds']:,.0f} s"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(table, name: str) -> str:
+    if name not in table.index:
+        return "–"
+    row = table.loc[name]
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _bounds(row) -> str:
+    return f"*{row['chance']:.3f} … {row['ceiling']:.3f}*"
+
+
+def notebooks(folder: Path, results_folder: Path) -> str:
+    """One line a notebook: a link, its minutes in the last clean run, what one learns, its headline result."""
+    lines = ["| notebook | minutes | what you learn | headline of the last run |", "| --- | --- | --- | --- |"]
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
+        number, _, rest = title.partition(" · ")
+        topic, _, learnt = rest.partition(": ")
+        result = json.loads((results_folder / f"{path.stem}.json").read_text(encoding="utf-8"))
+        minutes = f"{result['seconds'] / 60:.1f}"
+        lines.append(
+            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learnt or topic} | {result['headline']} |"
+        )
+    return "\n".join(lines)
+
+
+def refreshed(text: str) -> str:
+    """README's text with its tables made anew."""
+    tables = {
+        "results": results(FIGURES / "leaderboard.csv"),
+        "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
+        "indexes": indexes(FIGURES / "13_indexes_at_scale_trade_offs_full.csv"),
+        "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
+    }
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(
+            pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"README.md must hold <!-- {name} --> … <!-- end --> once, found {count}")
+    return text
+
+
+if __name__ == "__main__":
+    write_text(README, refreshed(README.read_text(encoding="utf-8")))

@@ -1,0 +1,291 @@
+"""Run the notebooks headless: ``python -m helpers.lessons.runner``, which is what ``run_all.sh`` calls.
+
+Each notebook runs in a process of its own through papermill, with a time-out a cell and one for the whole; a run
+that hangs is ended and tried once more, a run that fails is not.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import extras, paths
+from helpers.files import write_text
+
+NOTEBOOKS = paths.ROOT / "notebooks"
+BUILD = paths.ROOT / "build"
+#: Tests run a notebook cell by cell with its default parameters if its last saved run took less than this; they run the
+#: others with small parameters.
+QUICK_SECONDS = 60
+CELL_SECONDS = {"sample": 600, "full": 3600}
+WHOLE_SECONDS = {"sample": 1200, "full": 7200}
+#: What tells the numerical libraries how many threads to use.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run of one notebook ended."""
+
+    notebook: str
+    ok: bool
+    seconds: float
+    headline: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
+    options = _parser().parse_args(arguments)
+    notebooks = select(options.only)
+    if not notebooks:
+        print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
+        return 2
+    # Pictures of the full profile may not be passed on: of such a run only the leaderboard is ever kept.
+    keep_all = options.save and options.profile == "sample"
+    figures = paths.figures_dir() if keep_all else BUILD / "figures"
+    if not keep_all:
+        _copy_leaderboard(paths.figures_dir(), figures)
+    started = time.perf_counter()
+    count = f"{len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''}"
+    print(f"{count}, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
+    outcomes = []
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = pool.map(lambda notebook: run(notebook, options.profile, figures, threads=threads), notebooks)
+        for notebook, outcome in zip(notebooks, runs, strict=True):
+            outcomes.append(outcome)
+            state = "ok" if outcome.ok else "FAILED"
+            print(
+                f"[{len(outcomes)}/{len(notebooks)}] {outcome.notebook:<28} {state:<6} {outcome.seconds:5.0f} s  "
+                f"{outcome.headline}",
+                flush=True,
+            )
+            if keep_all and outcome.ok:
+                _save(notebook, BUILD / "notebooks" / notebook.name)
+                _save_solutions(notebook)
+    if options.save and not keep_all:
+        _copy_leaderboard(figures, paths.figures_dir())
+    print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def select(only: str | None) -> list[Path]:
+    """The numbered notebooks, or those whose numbers ``only`` lists (``"00,10"``)."""
+    notebooks = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if re.match(r"\d\d_", path.name))
+    if only is None:
+        return notebooks
+    wanted = {number.strip().zfill(2) for number in only.split(",") if number.strip()}
+    unknown = wanted - set(map(_number, notebooks))
+    if unknown:
+        return []
+    return [path for path in notebooks if _number(path) in wanted]
+
+
+def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
+    """Every notebook, and whether its last saved run took less than `QUICK_SECONDS`; True where there was no run."""
+
+    def seconds(notebook: Path) -> float:
+        file = results / f"{notebook.stem}.json"
+        return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0
+
+    return {notebook: seconds(notebook) < QUICK_SECONDS for notebook in select(None)}
+
+
+def lesson_of(path: Path) -> Path:
+    """The notebook that a notebook of solutions belongs to; any other notebook is its own."""
+    if path.parent.name != "solutions":
+        return path
+    return path.parent.parent / path.name.replace("_solutions.ipynb", ".ipynb")
+
+
+def run(
+    notebook: Path,
+    profile: str,
+    figures: Path,
+    parameters: dict | None = None,
+    output: Path | None = None,
+    threads: int | None = None,
+) -> Outcome:
+    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is tried once more.
+
+    threads : for each numerical library of the notebook; None leaves the choice to the libraries.
+    """
+    output = output or BUILD / "notebooks" / notebook.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figures.mkdir(parents=True, exist_ok=True)
+    result = figures / "results" / f"{notebook.stem}.json"
+    result.unlink(missing_ok=True)
+    command = [*_papermill(notebook, output, profile), "-p", "PROFILE", profile]
+    for name, value in (parameters or {}).items():
+        command += ["-y", json.dumps({name: value})]
+    environment = os.environ | {"LOOKALIKE_FIGURES": str(figures), "JUPYTER_PREFER_ENV_PATH": "1"}
+    if threads:
+        environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment
+    started = time.perf_counter()
+    for _ in range(2):
+        code, log = _bounded(command, environment, WHOLE_SECONDS[profile])
+        if code is not None and "CellTimeoutError" not in log:
+            break
+    seconds = time.perf_counter() - started
+    output.with_suffix(".log").write_text(log, encoding="utf-8")
+    if code == 0 and result.is_file():
+        return Outcome(notebook.stem, True, seconds, json.loads(result.read_text(encoding="utf-8"))["headline"])
+    reason = "it wrote no results file" if code == 0 else _last_line(log) if code is not None else "it did not end"
+    return Outcome(notebook.stem, False, seconds, f"{reason} (log: {output.with_suffix('.log')})")
+
+
+def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:
+    return [
+        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent), "--kernel",
+        "python3", "--no-progress-bar", "--log-level", "ERROR", "--execution-timeout", str(CELL_SECONDS[profile]),
+    ]  # fmt: skip
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """The table at the end: notebook, seconds, headline result, ok or failed."""
+    width = max(len(outcome.notebook) for outcome in outcomes)
+    lines = [f"{'notebook':<{width}}  seconds  state   headline", "-" * (width + 60)]
+    lines += [
+        f"{run.notebook:<{width}}  {run.seconds:7.0f}  {'ok' if run.ok else 'FAILED':<6}  {run.headline}"
+        for run in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def _bounded(command: list[str], environment: dict, seconds: int) -> tuple[int | None, str]:
+    """Exit status (None: it had to be ended) and output; the kernel, a child of the child, is ended with it."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        log, _ = process.communicate(timeout=seconds)
+        return process.returncode, log
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return None, process.communicate()[0] + f"\nnot finished after {seconds} s: ended"
+    except BaseException:  # Ctrl-C must not leave a kernel behind
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def _last_line(log: str) -> str:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.splitlines()]
+    return next((line for line in reversed(lines) if line), "it said nothing")
+
+
+def _number(notebook: Path) -> str:
+    return notebook.name[:2]
+
+
+def _copy_leaderboard(source: Path, target: Path) -> None:
+    """A run that is not kept shows its rows beside the committed ones, and the other way round."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("leaderboard.csv", "leaderboard.md"):
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+
+
+def _save_solutions(notebook: Path) -> None:
+    """Run the notebook's solutions and replace the committed ones by the executed copy."""
+    solutions = notebook.parent / "solutions" / f"{notebook.stem}_solutions.ipynb"
+    output = BUILD / "notebooks" / solutions.name
+    code, log = _bounded(_papermill(solutions, output, "sample"), dict(os.environ), WHOLE_SECONDS["sample"])
+    if code != 0:
+        raise RuntimeError(f"{solutions.name} failed: {_last_line(log)}")
+    _save(solutions, output)
+
+
+def _save(notebook: Path, executed_copy: Path) -> None:
+    """Replace the committed notebook by its executed copy, without what differs from run to run or is papermill's."""
+    with extras.importing("notebooks", "nbformat"):
+        import nbformat
+
+    executed = nbformat.read(executed_copy, as_version=4)
+    executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    executed.metadata.pop("papermill", None)
+    executed.metadata.pop("widgets", None)
+    count = 0
+    for cell in executed.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("papermill-")]
+        if not cell.metadata["tags"]:
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [
+                output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
+            ]
+            for output in cell.outputs:
+                _keep_picture(output)
+                if "execution_count" in output:
+                    output["execution_count"] = count
+                for texts in (output, output.get("data", {})):
+                    texts |= {key: _anywhere(text) for key, text in texts.items() if isinstance(text, str)}
+    write_text(notebook, nbformat.writes(executed).rstrip("\n") + "\n")
+
+
+def _progress_bar(output: dict) -> bool:
+    """Whether an output is a bar: its widget is gone from a saved notebook, what is left says 0 % for ever."""
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
+
+
+def _keep_picture(output: dict) -> None:
+    """Of a widget that brought a picture along keep the picture: nobody who reads the notebook has the widget."""
+    if "image/png" in output.get("data", {}):
+        output["data"].pop("application/vnd.jupyter.widget-view+json", None)
+
+
+def _anywhere(text: str) -> str:
+    """The text without the folders of whoever ran it: an error message names them, a saved notebook must not."""
+    for folder, name in ((paths.cache_dir(), "data/cache"), (paths.ROOT, ".")):
+        text = text.replace(str(folder), name)
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run_all.sh", description="Run the course's notebooks from top to bottom.")
+    parser.add_argument(
+        "--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)"
+    )
+    parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="notebooks at the same time; they share the cores (default: 2, or 1 on one core)",
+    )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="refresh the committed notebooks and figures; of the full profile, its rows of the leaderboard alone",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The query picker: choose a query in a notebook, search, and compare methods."""

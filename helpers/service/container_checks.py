@@ -1,0 +1,123 @@
+"""Limits on the structure of an uploaded image file, checked before it is decoded.
+
+A decoder spends far more time and memory on chunks, comments and directory entries than they have bytes: Pillow runs
+Python code for each chunk, copies all earlier comments to append one, and makes an object of each number of a TIFF
+directory. A file of 20 MB can take ten seconds and a gigabyte this way. The header bounds the pixels, these checks
+bound everything else.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from helpers.service.errors import Refused
+
+#: Scans of a progressive JPEG. Each is decoded for the whole image; cameras and editors write up to 12.
+_JPEG_SCANS = 64
+#: Segments of a JPEG before its pixels. A color profile has up to 255.
+_JPEG_SEGMENTS = 2000
+#: Exif segments of a JPEG, of up to 64 kB each.
+_EXIF_SEGMENTS = 8
+#: Chunks of a PNG or WebP. Chunks of pixels usually have at least 8 kB.
+_CHUNKS = 20_000
+#: Bytes of a chunk of a PNG or WebP that holds no pixels.
+_METADATA_BYTES = 2**21
+#: Blocks of a GIF, of up to 255 bytes each, and those of them that hold no pixels.
+_GIF_BLOCKS, _GIF_COMMENT_BLOCKS = 400_000, 4096
+#: Values of one entry of a TIFF directory.
+_TIFF_VALUES = 100_000
+
+_PIXEL_CHUNKS = {b"IDAT", b"fdAT", b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
+
+
+def check_structure(content: bytes, kind: str) -> None:
+    """Refuse a file whose structure would cost a decoder too much.
+
+    kind : one of `helpers.service.content.FORMATS`.
+
+    Raises
+    ------
+    Refused : 400, the file has too many parts, or its directory is damaged; 415, a run-length encoded BMP.
+    """
+    {"JPEG": _jpeg, "PNG": _chunks, "WEBP": _chunks, "GIF": _gif, "BMP": _bmp, "TIFF": _tiff}[kind](content, kind)
+
+
+def _jpeg(content: bytes, kind: str) -> None:
+    if content.count(b"\xff\xda") > _JPEG_SCANS:
+        raise _too_many(kind, "scans")
+    start, exif = 2, 0
+    for _ in range(_JPEG_SEGMENTS):
+        marker = content[start : start + 2]
+        if len(marker) < 2 or marker[0] != 0xFF or marker == b"\xff\xda":
+            return
+        if marker == b"\xff\xff":  # a fill byte
+            start += 1
+            continue
+        exif += content[start + 4 : start + 10] == b"Exif\0\0"
+        if exif > _EXIF_SEGMENTS:
+            raise _too_many(kind, "Exif segments")
+        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    raise _too_many(kind, "segments")
+
+
+def _chunks(content: bytes, kind: str) -> None:
+    chunks = _chunks_of(content, 8, ">I4s", 12) if kind == "PNG" else _chunks_of(content, 12, "<4sI", 8)
+    for number, (name, length) in enumerate(chunks):
+        if number > _CHUNKS:
+            raise _too_many(kind, "chunks")
+        if name not in _PIXEL_CHUNKS and length > _METADATA_BYTES:
+            raise _too_many(kind, "bytes of metadata")
+
+
+def _chunks_of(content: bytes, start: int, header: str, overhead: int) -> Iterator[tuple[bytes, int]]:
+    while start + 8 <= len(content):
+        first, second = struct.unpack_from(header, content, start)
+        name, length = (second, first) if isinstance(second, bytes) else (first, second)
+        yield name, length
+        # Chunks of a WebP begin at even places.
+        start += overhead + length + (length % 2 if overhead == 8 else 0)
+
+
+def _bmp(content: bytes, kind: str) -> None:
+    # Pillow decodes run-length encoding in Python, byte by byte.
+    if content[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+        raise Refused(415, "The BMP file is run-length encoded, which this service does not accept. Save it as PNG.")
+
+
+def _tiff(content: bytes, kind: str) -> None:
+    order = "<" if content[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", content, 4)
+        (entries,) = struct.unpack_from(order + "H", content, start)
+        for entry in range(entries):
+            _, type_, count = struct.unpack_from(order + "HHI", content, start + 2 + 12 * entry)
+            # Pillow keeps bytes and text as they are.
+            if type_ not in (1, 2, 7) and count > _TIFF_VALUES:
+                raise _too_many(kind, "values in a directory entry")
+    except struct.error as error:
+        raise Refused(400, "The TIFF file is damaged: its directory lies outside the file.") from error
+
+
+def _gif(content: bytes, kind: str) -> None:
+    blocks = comments = 0
+    try:
+        place = 13 + _palette_bytes(content[10])
+        while content[place] in (0x2C, 0x21):
+            pixels = content[place] == 0x2C
+            place += 11 + _palette_bytes(content[place + 9]) if pixels else 2
+            while content[place]:
+                place += content[place] + 1
+                blocks += 1
+                comments += not pixels
+                if blocks > _GIF_BLOCKS or comments > _GIF_COMMENT_BLOCKS:
+                    raise _too_many(kind, "blocks")
+            place += 1
+    except IndexError:
+        return  # cut short: the decoder reports it
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _too_many(kind: str, what: str) -> Refused:
+    return Refused(400, f"The {kind} file has too many {what} to be decoded safely. Save the image again.")

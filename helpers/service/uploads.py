@@ -1,0 +1,116 @@
+"""Uploads: from the bytes that a client sent to pixels, and to a file that stays."""
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.service.content import Seen
+from helpers.service.errors import Refused
+
+#: The folder of an engine in which pictures lie that were added over HTTP.
+FOLDER = "pictures"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in fractions of its width and height when it stands upright."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:
+        """That part of uint8 (height, width, 3), one pixel at least; a copy, so that the rest can be forgotten."""
+        rows, columns = pixels.shape[:2]
+        top, left = min(int(self.top * rows), rows - 1), min(int(self.left * columns), columns - 1)
+        bottom = max(top + 1, round((self.top + self.height) * rows))
+        right = max(left + 1, round((self.left + self.width) * columns))
+        return pixels[top:bottom, left:right].copy()
+
+
+def decode(content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
+    """uint8 (height, width, 3) of what `inspect` let pass.
+
+    Raises
+    ------
+    Refused : 400, it is damaged further on.
+    """
+    try:
+        pixels = read_picture(content, max_pixels=seen.pixels, formats=[seen.format])
+    except UnreadablePicture as error:
+        raise Refused(400, f"The {seen.format} file is damaged or cut off: it can't be decoded.") from error
+    return pixels if crop is None else crop.of(pixels)
+
+
+def reencode(content: bytes, seen: Seen) -> tuple[bytes, str]:
+    """A fresh file of the decoded, upright pixels, and its suffix.
+
+    A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
+    average; every other format becomes a PNG with exactly the same pixels. Everything else in the file is dropped.
+
+    Raises
+    ------
+    Refused : see `decode`.
+    """
+    image, written = Image.fromarray(decode(content, seen)), io.BytesIO()
+    if seen.format == "JPEG":
+        image.save(written, "JPEG", quality=95, subsampling=0)
+        return written.getvalue(), ".jpg"
+    # A higher level takes more than twice as long for a large image.
+    image.save(written, "PNG", compress_level=1)
+    return written.getvalue(), ".png"
+
+
+def keep(folder: Path, content: bytes, suffix: str) -> Path:
+    """Write what `reencode` made into an engine's folder; when this returns, it is on the disk.
+
+    Its name is made of its content and of chance: nobody chooses it, and no two additions share a file.
+
+    Raises
+    ------
+    OSError : it can't be written, such as for a full disk; nothing is left of it.
+    """
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    pictures = folder / FOLDER
+    if not pictures.is_dir():
+        pictures.mkdir(exist_ok=True)
+        _flush(folder)
+    path = pictures / f"{digest}-{secrets.token_hex(4)}{suffix}"
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    # A rename is on the disk when its folder is.
+    _flush(pictures)
+    return path
+
+
+def forget(folder: Path, path: Path) -> None:
+    """Delete the file of a picture that was removed, if it came by `keep`; other people's files stay."""
+    if path.parent.absolute() == (folder / FOLDER).absolute():
+        path.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    if os.name == "nt":  # which can't open a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

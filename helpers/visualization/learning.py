@@ -1,0 +1,106 @@
+"""What a network learnt, and how: curves of a training, its first filters, what its layers see."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from helpers.networks.training import Training
+from helpers.visualization.curves import COLOURS
+
+#: What an axis is called, where the column's name would not do.
+AXES = {"score": "validation retrieval score"}
+
+
+def training_curves(
+    trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy"), width: float = 11
+) -> Figure:
+    """One panel a quantity: over the training pictures (solid), over the validation pictures (dashed); ● is the best.
+
+    trainings : what to call it → the training. A quantity is a column of its table, such as ``score``; trainings that
+    lack it are left out of that panel. Earlier ones are drawn thicker, to be seen under later ones.
+    """
+    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    shown = {}
+    for number, ((name, training), colour) in enumerate(zip(trainings.items(), cycle(COLOURS), strict=False)):
+        table, thickness = training.table.set_index("epoch"), 1.5 + min(3, 0.6 * (len(trainings) - 1 - number))
+        for panel, quantity in zip(panels, quantities, strict=True):
+            for column, style in ((quantity, "-"), (f"val_{quantity}", "--")):
+                if column in table:
+                    (line,) = panel.plot(table[column], style, color=colour, linewidth=thickness, label=name)
+                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=colour, markersize=6)
+                    shown.setdefault(name, line)
+    for panel, quantity in zip(panels, quantities, strict=True):
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(AXES.get(quantity, quantity.replace("_", " ")))
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    if any(line.get_linestyle() == "--" for panel in panels for line in panel.lines):
+        for part, style in (("training", "-"), ("validation", "--")):
+            shown[part] = Line2D([], [], linestyle=style, color="0.3")
+    if shown:
+        figure.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def gains(
+    differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str,
+    width: float = 7,
+) -> Figure:  # fmt: skip
+    """What each method gains over a reference: the mean with its interval, each seed as a ring; 0 is no gain.
+
+    differences : name → (mean, low, high). seeds : name → the gain of each seed.
+    """
+    figure = Figure(figsize=(width, 0.9 + 0.42 * len(differences)), layout="constrained")
+    panel = figure.subplots()
+    names = list(differences)[::-1]
+    for place, name in enumerate(names):
+        mean, low, high = differences[name]
+        panel.plot([low, high], [place, place], "-", color=COLOURS[0], linewidth=2)
+        panel.plot(mean, place, "o", color=COLOURS[0], markersize=7)
+        panel.plot(
+            seeds[name], [place - 0.22] * len(seeds[name]), "o", color=COLOURS[1], fillstyle="none", markersize=5
+        )
+    panel.axvline(0, linestyle="--", color="0.4")
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(-0.6, len(names) - 0.5)
+    panel.set_xlabel(xlabel)
+    panel.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure:
+    """First-layer filters as small pictures, each stretched to the full range of brightness.
+
+    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over colour pictures gives them.
+    """
+    if kernels.ndim != 4 or kernels.shape[2] != 3:
+        raise ValueError(f"filters over pictures are (h, w, 3, n), got shape {kernels.shape}")
+    return _sheet(list(np.moveaxis(kernels, 3, 0)), columns, width)
+
+
+def activations(maps: np.ndarray, columns: int = 16, most: int = 32, width: float = 10) -> Figure:
+    """The first channels of what a layer sees in one picture; bright is where a channel answers.
+
+    maps : float (h, w, channels).
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"what a layer sees in one picture is (h, w, channels), got shape {maps.shape}")
+    return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), columns, width)
+
+
+def _sheet(pictures: list[np.ndarray], columns: int, width: float) -> Figure:
+    lines = -(-len(pictures) // columns)
+    figure = Figure(figsize=(width, width / columns * lines), layout="constrained")
+    cells = figure.subplots(lines, columns, squeeze=False).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for cell, picture in zip(cells, pictures, strict=False):
+        low, high = picture.min(), picture.max()
+        # A channel that is the same everywhere has nothing to show; it stays dark.
+        shown = (picture - low) / (high - low) if high > low else np.zeros_like(picture)
+        cell.imshow(shown, cmap="magma", vmin=0, vmax=1)
+    return figure

@@ -1,0 +1,132 @@
+"""What hand-made features see: gradients, visual words as patches, and the curves by which their number is chosen."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from helpers.features.color_shape import Hog
+from helpers.features.keypoints import extract
+from helpers.features.vocabulary import Vocabulary
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import read_picture, resize
+from helpers.visualization.curves import COLOURS
+
+#: SIFT describes a square about six times as wide as its keypoint (Lowe 2004: 4 × 4 cells, each 3 scales wide).
+PATCH = 6
+
+
+def hog_lines(pictures: Sequence[np.ndarray], hog: Hog, width: float = 12) -> Figure:
+    """Each picture and, below, the directions of its edges: a line a direction and cell, the bolder the stronger.
+
+    pictures : uint8 (h, w, 3), of any size.
+    """
+    figure = Figure(figsize=(width, 2 * width / len(pictures) + 0.1), layout="constrained")
+    upper, lower = figure.subplots(2, len(pictures), squeeze=False)
+    cells = hog.size // hog.settings["cell"]
+    # A gradient's direction is across the edge; the line is drawn along it.
+    angles = np.pi * (np.arange(hog.DIRECTIONS) + 0.5) / hog.DIRECTIONS + np.pi / 2
+    along = np.column_stack([np.cos(angles), np.sin(angles)])
+    for panel, lines, picture in zip(upper, lower, pictures, strict=True):
+        square = resize(picture, (hog.size, hog.size))
+        strength = directions(hog.compute(square[None])[0], cells, hog.DIRECTIONS)
+        strength /= max(strength.max(), 1e-12)
+        middles = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1)[:, :, None] + 0.5
+        halves = 0.45 * along * np.ones((cells, cells, 1, 1))
+        segments = np.stack([middles - halves, middles + halves], axis=3).reshape(-1, 2, 2)
+        lines.add_collection(LineCollection(segments, colors="black", alpha=strength.ravel(), linewidths=1.6))
+        lines.set(xlim=(0, cells), ylim=(cells, 0), aspect="equal")
+        panel.imshow(square)
+        panel.axis("off")
+        lines.set_xticks([])
+        lines.set_yticks([])
+    return figure
+
+
+def directions(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
+    """HOG vector → float (cells, cells, count): each cell's histogram, averaged over the blocks that it is in.
+
+    OpenCV's order: blocks column by column, in each the cells column by column.
+    """
+    blocks = np.asarray(vector, np.float64).reshape(cells - 1, cells - 1, 2, 2, count)
+    sums, times = np.zeros((cells, cells, count)), np.zeros((cells, cells, 1))
+    for column in range(2):
+        for row in range(2):
+            part = slice(row, row + cells - 1), slice(column, column + cells - 1)
+            sums[part] += blocks[:, :, column, row].transpose(1, 0, 2)
+            times[part] += 1
+    return sums / times
+
+
+def word_grid(
+    images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12, width: float = 12
+) -> Figure:
+    """A line a word: the ``count`` patches of the pictures that are nearest to it, one a picture, turned upright."""
+    config = vocabulary.config
+    best = {word: [] for word in words}
+    for path in images.paths:
+        grey = cv2.cvtColor(resize(read_picture(path), (config.size, config.size), config.rule), cv2.COLOR_RGB2GRAY)
+        found = extract(grey, config.kind, config.limit)
+        if not len(found):
+            continue
+        nearest, squared = (column[:, 0] for column in vocabulary.nearest(vocabulary.project(found.descriptors)))
+        for word in words:
+            own = np.flatnonzero(nearest == word)
+            if len(own):
+                row = own[squared[own].argmin()]
+                best[word].append((squared[row], _patch(grey, found.points[row], found.sizes[row], found.angles[row])))
+    figure = Figure(figsize=(width, width / count * len(words)), layout="constrained")
+    panels = figure.subplots(len(words), count, squeeze=False)
+    for line, word in zip(panels, words, strict=True):
+        patches = [patch for _, patch in sorted(best[word], key=lambda one: one[0])[:count]]
+        for panel in line:
+            panel.set_xticks([])
+            panel.set_yticks([])
+            panel.axis("off")
+        for panel, patch in zip(line, patches, strict=False):
+            panel.axis("on")
+            panel.imshow(patch, cmap="gray")  # stretched: SIFT does not see the contrast either
+        line[0].axis("on")
+        line[0].set_ylabel(f"word {word}", fontsize=10)
+    return figure
+
+
+def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
+    """The index of Davies and Bouldin and the retrieval score against the number of words, side by side.
+
+    table : columns ``words``, ``davies_bouldin``, ``chosen``, ``mAP``, ``low``, ``high``, ``chance``.
+    """
+    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    words = table["words"]
+    left.plot(words, table["davies_bouldin"], "o-", color=COLOURS[0])
+    left.set_ylabel("Davies–Bouldin (lower is better)")
+    right.errorbar(
+        words, table["mAP"], (table["mAP"] - table["low"], table["high"] - table["mAP"]),
+        fmt="o-", color=COLOURS[1], capsize=3,
+    )  # fmt: skip
+    right.axhline(table["chance"].iloc[0], linestyle="--", color="0.4", label=f"chance {table['chance'].iloc[0]:.3f}")
+    right.set_ylabel("mAP (higher is better)")
+    right.set_ylim(bottom=0)
+    right.legend(frameon=False, loc="lower right")
+    for panel, column in ((left, "davies_bouldin"), (right, "mAP")):
+        chosen = table[table["chosen"]]
+        panel.plot(chosen["words"], chosen[column], "o", markersize=13, fillstyle="none", color="black")
+        panel.set_xscale("log")
+        panel.set_xticks(words, words)
+        panel.minorticks_off()
+        panel.set_xlabel("words; circled: chosen by Davies–Bouldin")
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def _patch(grey: np.ndarray, point: np.ndarray, size: float, angle: float, side: int = 48) -> np.ndarray:
+    """uint8 (side, side): what the descriptor saw, turned so that the keypoint's direction points to the right."""
+    scale = side / (PATCH * size)
+    turn = np.radians(-angle)
+    linear = scale * np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+    matrix = np.column_stack([linear, side / 2 - linear @ point])
+    return cv2.warpAffine(grey, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
