@@ -25,7 +25,7 @@ import numpy as np
 from helpers import paths
 from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
-from helpers.search.persist import compaction as rules
+from helpers.search.persist import compaction as protocol
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.snapshot import manifest_of
 
@@ -38,7 +38,7 @@ class Known:
     def __init__(self, dim: int):
         self.name, self.dim, self.fingerprint = "known", dim, f"known-{dim}"
 
-    def describe(self, images: ImageSet, **_) -> np.ndarray:
+    def extract(self, images: ImageSet, **_) -> np.ndarray:
         """float32 (n, dim)."""
         return random_vectors(len(images), self.dim)
 
@@ -100,7 +100,7 @@ def add(options: argparse.Namespace) -> None:
             folder = make_engine(Path(place) / "engine", count, options.dim)
             with LiveEngine.open(folder, Known(options.dim)) as live:
                 spent = [
-                    timed(live.add_described, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
+                    timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
                     for row in range(options.times)
                 ]
         medians[count] = float(np.median(spent))
@@ -235,7 +235,7 @@ def start_child(script: str, *arguments) -> subprocess.Popen:
 
 def write_until_killed(folder: str, dim: int, seed: int) -> None:
     """Add and remove, compact all the time, and print what is acknowledged as lines of JSON."""
-    rules.LEAST_CHANGES, rules.SHARE = 20, 0
+    protocol.LEAST_CHANGES, protocol.SHARE = 20, 0
     rng, own = np.random.default_rng(seed), []
     with LiveEngine.open(folder, Known(dim)) as live:
         while True:
@@ -247,7 +247,7 @@ def write_until_killed(folder: str, dim: int, seed: int) -> None:
             else:
                 # The vector says which addition it is of.
                 marks = rng.random((int(rng.integers(1, 4)), dim), np.float32)
-                ids = live.add_described(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
+                ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
                 print(json.dumps({"added": ids, "marks": marks[:, 0].tolist()}), flush=True)
                 own += ids
 
@@ -314,7 +314,7 @@ def kill_writers(folder: Path, kills: int, seed: int, dim: int) -> Outcome:
     for each in (1, 2):
         outcome.compare(Engine.load(folder, Known(dim)))
         if each == 1:
-            rules.compact(folder)
+            protocol.compact(folder)
     return outcome
 
 

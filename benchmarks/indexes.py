@@ -8,8 +8,8 @@
     python -m benchmarks.indexes --only hnsw annoy-30
     python -m benchmarks.indexes --table FILE    also writes all that was measured, one line an index at one effort
 
-Real vectors are ResNet50's of all pictures of all data sets, each content once; 256 numbers are their principal axes,
-learnt without the queries. Queries are real pictures that are kept out of everything else. Grown vectors come from
+Real vectors are ResNet50's of all images of all data sets, each content once; 256 numbers are their principal axes,
+learned without the queries. Queries are real images that are kept out of everything else. Grown vectors come from
 `helpers.search.synthetic`; whatever was measured with them says so.
 
 Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
@@ -46,7 +46,7 @@ from helpers import paths
 from helpers.search.index import load_index, open_index
 from helpers.search.measuring import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
-from helpers.search.synthetic import BLOCK, Grown, grow
+from helpers.search.synthetic import BLOCK, SyntheticVectors, synthesize
 from helpers.search.tuning import Candidate
 
 K = 10
@@ -80,7 +80,7 @@ INDEXES = {
 }
 #: Those that no wish is about.
 REFERENCES = ("exact", "sklearn", "flat", "pq", "annoy-10", "annoy-30", "annoy-100", "annoy-manhattan")
-#: The published system, as it comes, and what finds the same kind of pictures.
+#: The published system, as it comes, and what finds the same kind of images.
 PUBLISHED = {
     "published": Candidate("annoy:manhattan?trees=30"),
     "usearch-f16": Candidate("usearch:cosine?dtype=f16", _USEARCH),
@@ -175,7 +175,7 @@ def say(text: str) -> None:
 
 
 def real_vectors() -> np.ndarray:
-    """float32 (n, 2048) of length one: ResNet50's of all pictures of all data sets, equal ones once, in a fixed order.
+    """float32 (n, 2048) of length one: ResNet50's of all images of all data sets, equal ones once, in a fixed order.
 
     Without a mirror, those of the sample: too few to say much.
     """
@@ -186,7 +186,7 @@ def real_vectors() -> np.ndarray:
     if paths.mirror_dir() is not None:
         sets += [imagenet.imagenette, imagenet.one_per_class, caltech101.load, cifar10.load, lfw.load]
     network = open_extractor("resnet50")
-    vectors = np.concatenate([network.describe(load()) for load in sets])
+    vectors = np.concatenate([network.extract(load()) for load in sets])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]
     contents = {hashlib.blake2b(vector.data, digest_size=16).digest(): row for row, vector in enumerate(vectors)}
     vectors = vectors[[row for _, row in sorted(contents.items())]]
@@ -202,7 +202,7 @@ def of_dim(vectors: np.ndarray, queries: np.ndarray, dim: int) -> tuple[np.ndarr
 
     given = vectors.shape[1]
     if dim < given:
-        project = projection.learn(vectors, dim, "all real pictures but the queries", whitening=0)
+        project = projection.learn(vectors, dim, "all real images but the queries", whitening=0)
         return project(vectors), project(queries)
     if dim > given:
         axes, _ = np.linalg.qr(np.random.default_rng(SEED).standard_normal((dim, given)))
@@ -215,7 +215,7 @@ def make_data(count: int | None, dim: int, queries: int = 500) -> Data:
     real = real_vectors()
     held_out = min(queries, len(real) // 5)
     asked, rest = real[:held_out], real[held_out:]
-    digest = hashlib.blake2b(f"{count} {dim} {held_out} {grow.__kwdefaults__} {grow.__defaults__}".encode())
+    digest = hashlib.blake2b(f"{count} {dim} {held_out} {synthesize.__kwdefaults__} {synthesize.__defaults__}".encode())
     digest.update(np.ascontiguousarray(real).data)
     many = "real" if count is None else count
     folder = paths.cache_dir() / "benchmarks" / "indexes" / f"{many}x{dim}-{digest.hexdigest()[:12]}"
@@ -224,17 +224,17 @@ def make_data(count: int | None, dim: int, queries: int = 500) -> Data:
         say(f"making {many} vectors of {dim} numbers in {folder} …")
         folder.mkdir(parents=True, exist_ok=True)
         rest, asked = of_dim(rest, asked, dim)
-        grown = None if count is None else grow(rest, count, SEED)
+        synthetic = None if count is None else synthesize(rest, count, SEED)
         np.save(folder / "queries.npy", asked)
-        _write(folder / "vectors.npy", rest if grown is None else grown)
+        _write(folder / "vectors.npy", rest if synthetic is None else synthetic)
         # Written last: it stands for all being there.
         about.write_text(
-            f"{len(rest):,} REAL vectors of {dim} numbers" if grown is None else str(grown), encoding="utf-8"
+            f"{len(rest):,} REAL vectors of {dim} numbers" if synthetic is None else str(synthetic), encoding="utf-8"
         )
     return Data(folder, f"{about.read_text(encoding='utf-8')}, {held_out} real queries that are not among them")
 
 
-def _write(path: Path, vectors: np.ndarray | Grown) -> None:
+def _write(path: Path, vectors: np.ndarray | SyntheticVectors) -> None:
     if isinstance(vectors, np.ndarray):
         np.save(path, vectors)
         return
@@ -438,7 +438,7 @@ def show(data: Data, found: dict[str, dict]) -> None:
 
 def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
     """One line an index at one effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
-    kind = "REAL" if "REAL" in data.label else "GROWN"
+    kind = "REAL" if "REAL" in data.label else "SYNTHETIC"
     lines = []
     for name, result in found.items():
         for row in result["rows"]:
@@ -476,7 +476,7 @@ def compare_recipe() -> None:
     rest, queries = of_dim(real[held_out:], real[:held_out], 256)
     kinds = {"real": rest}
     for part in (2, 4, 8):
-        kinds[f"GROWN from 1/{part}"] = np.concatenate(list(grow(rest[: len(rest) // part], len(rest), SEED)))
+        kinds[f"SYNTHETIC from 1/{part}"] = np.concatenate(list(synthesize(rest[: len(rest) // part], len(rest), SEED)))
     print(f"{len(rest):,} vectors of 256 numbers each, {held_out} real queries; Euclidean distance of unit vectors")
     lines = []
     for name, vectors in kinds.items():

@@ -1,4 +1,4 @@
-"""The pictures that benchmarks run on."""
+"""The images that benchmarks run on."""
 
 import os
 
@@ -9,7 +9,7 @@ from helpers.images import imagenet, samples
 from helpers.images.imageset import ImageSet
 
 
-def real_pictures(count: int) -> ImageSet:
+def real_images(count: int) -> ImageSet:
     """``count`` photographs of Imagenette from a mirror; without one, or where it has fewer, with repetitions.
 
     Without a mirror they are those of the sample, which are smaller and on white.
@@ -23,4 +23,4 @@ def conditions(images: ImageSet) -> str:
     different = len(set(images.paths))
     repeated = "" if different == len(images) else f" ({different} different ones, repeated)"
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{len(images)} pictures of {images.name}{repeated}, {os.cpu_count()} cores{load}"
+    return f"{len(images)} images of {images.name}{repeated}, {os.cpu_count()} cores{load}"

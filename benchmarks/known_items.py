@@ -3,13 +3,13 @@
     python -m benchmarks.known_items
     python -m benchmarks.known_items --originals 60 --queries 20
 
-Both look for the originals of the same changed copies, with 500 SIFT keypoints a picture, one query at a time, in turn;
+Both look for the originals of the same changed copies, with 500 SIFT keypoints an image, one query at a time, in turn;
 the time includes the extraction from the query.
 
-- votes: `helpers.lessons.keypoint_votes.VoteIndex` with its defaults: neighbours from HNSW, RANSAC only for pictures
+- votes: `helpers.lessons.keypoint_votes.VoteIndex` with its defaults: neighbors from HNSW, RANSAC only for images
   whose pairs agree on one rotation, scale and translation.
 - rough: the ten nearest of all descriptors by comparing with each of them (OpenCV's brute-force matcher, which uses all
-  cores), then for each of the 50 pictures with the most of them RANSAC with OpenCV's defaults, and the picture with the
+  cores), then for each of the 50 images with the most of them RANSAC with OpenCV's defaults, and the image with the
   most agreeing pairs.
 
 OpenCV and faiss choose their numbers of threads themselves, alike for both.
@@ -22,20 +22,20 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from benchmarks.inputs import conditions, real_pictures
+from benchmarks.inputs import conditions, real_images
 from helpers.evaluation.intervals import wilson_interval
 from helpers.features.keypoints import Keypoints, extract, extract_each
 from helpers.images import known_items, reading
 from helpers.images.known_items import Change
 from helpers.lessons.keypoint_votes import VoteIndex
 
-#: One of each kind that needs no other picture, of middling strength.
+#: One of each kind that needs no other image, of middling strength.
 CHANGES = (
     Change("rotation", 45), Change("scale", 0.5), Change("crop", 0.5), Change("perspective", 0.2), Change("blur", 2),
     Change("noise", 20), Change("jpeg", 10), Change("brightness", 0.5),
 )  # fmt: skip
 
-NEIGHBOURS, VERIFY = 10, 50
+NEIGHBORS, VERIFY = 10, 50
 
 
 class Rough:
@@ -48,33 +48,33 @@ class Rough:
         self.matcher = cv2.BFMatcher(cv2.NORM_L2)
 
     def first(self, query: Keypoints) -> int:
-        """The picture that fits best; -1 where none got a vote."""
+        """The image that fits best; -1 where none got a vote."""
         if not len(query):
             return -1
-        found = self.matcher.knnMatch(query.descriptors, self.descriptors, k=NEIGHBOURS)
+        found = self.matcher.knnMatch(query.descriptors, self.descriptors, k=NEIGHBORS)
         ours = np.array([one.queryIdx for line in found for one in line])
         theirs = np.array([one.trainIdx for line in found for one in line])
         votes = np.bincount(self.owners[theirs], minlength=self.owners.max() + 1)
         best, most = -1, (-1, -1)
-        for picture in np.argsort(-votes, kind="stable")[:VERIFY]:
-            pairs = np.flatnonzero(self.owners[theirs] == picture)
+        for image in np.argsort(-votes, kind="stable")[:VERIFY]:
+            pairs = np.flatnonzero(self.owners[theirs] == image)
             agree = 0
             if len(pairs) >= 4:
                 _, mask = cv2.findHomography(query.points[ours[pairs]], self.points[theirs[pairs]], cv2.RANSAC)
                 agree = 0 if mask is None else int(mask.sum())
-            if (agree, votes[picture]) > most:
-                best, most = int(picture), (agree, votes[picture])
+            if (agree, votes[image]) > most:
+                best, most = int(image), (agree, votes[image])
         return best
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--originals", type=int, default=150, help="pictures of the gallery")
+    parser.add_argument("--originals", type=int, default=150, help="images of the gallery")
     parser.add_argument("--queries", type=int, default=64, help="changed copies to ask with")
     asked = parser.parse_args()
-    images = real_pictures(asked.originals)
-    pictures = [reading.read_picture(path) for path in images.paths]
-    gallery = extract_each(pictures)
+    images = real_images(asked.originals)
+    images = [reading.read_image(path) for path in images.paths]
+    gallery = extract_each(images)
     print(f"{conditions(images)}; {sum(map(len, gallery))} descriptors, {asked.queries} queries")
     rough, index = Rough(gallery), VoteIndex().add(gallery, range(len(gallery)))
     methods = {
@@ -82,12 +82,12 @@ def main() -> None:
         "votes": lambda query: int(index.search([query], 1).ids[0, 0]),
     }
     times, right = {name: [] for name in methods}, {name: [] for name in methods}
-    for row, picture in copies(pictures, asked.queries):
+    for row, image in copies(images, asked.queries):
         for name, first in methods.items():
             start = time.perf_counter()
-            answer = first(extract(picture))
+            result = first(extract(image))
             times[name].append(time.perf_counter() - start)
-            right[name].append(answer == row)
+            right[name].append(result == row)
     for name in methods:
         low, high = wilson_interval(np.mean(right[name]), asked.queries)
         print(
@@ -97,13 +97,13 @@ def main() -> None:
     print(f"  votes are {np.median(times['rough']) / np.median(times['votes']):.1f} times as fast")
 
 
-def copies(pictures: Sequence[np.ndarray], count: int) -> list[tuple[int, np.ndarray]]:
+def copies(images: Sequence[np.ndarray], count: int) -> list[tuple[int, np.ndarray]]:
     """(row of the original, changed copy): the originals spread over the gallery, the changes in turn."""
-    rows = np.linspace(0, len(pictures) - 1, count).astype(int)
+    rows = np.linspace(0, len(images) - 1, count).astype(int)
     found = []
     for number, row in enumerate(rows):
         change = CHANGES[number % len(CHANGES)]
-        ((_, _, copy),) = known_items.queries([pictures[row]], [], [change], seed=number)
+        ((_, _, copy),) = known_items.queries([images[row]], [], [change], seed=number)
         found.append((int(row), copy))
     return found
 

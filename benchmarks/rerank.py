@@ -20,12 +20,12 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.inputs import conditions, real_pictures
+from benchmarks.inputs import conditions, real_images
 from helpers.features.registry import open_extractor
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.index import open_index
 from helpers.search.rerank import NAMES, SearchSpace, rerank
-from helpers.search.synthetic import grow
+from helpers.search.synthetic import synthesize
 
 K = 10
 
@@ -42,11 +42,11 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Print one line a re-ranker."""
-    photos = real_pictures(options.photos + options.queries)
-    vectors = open_extractor("resnet50").describe(photos)
+    photos = real_images(options.photos + options.queries)
+    vectors = open_extractor("resnet50").extract(photos)
     asked = np.linspace(0, len(photos) - 1, options.queries).astype(int)
     gallery = np.setdiff1d(np.arange(len(photos)), asked)
-    synthetic = grow(vectors[gallery], options.count)
+    synthetic = synthesize(vectors[gallery], options.count)
     index = open_index(options.index)
     for block in synthetic:
         index.add(block)
@@ -56,7 +56,7 @@ def compare(options: argparse.Namespace) -> None:
         index.vectors,
         lambda ids: photos.subset(gallery[ids % len(gallery)]),
     )
-    queries = [(vectors[row], read_picture(photos.paths[row])) for row in asked]
+    queries = [(vectors[row], read_image(photos.paths[row])) for row in asked]
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, LOOKALIKE_CACHE=cache):
         spent = [timed(space, queries) for _ in range(2)]
     print(f"{synthetic}, {options.index}; {len(queries)} queries; {conditions(photos)}")

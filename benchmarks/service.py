@@ -1,14 +1,14 @@
-"""The service under load: 32 clients that upload photographs all the time, against the describer by itself.
+"""The service under load: 32 clients that upload photographs all the time, against the extractor by itself.
 
     python -m benchmarks.service
     python -m benchmarks.service --seconds 10 --gallery 200
 
-ResNet50 over 1,400 pictures, served by ``lookalike serve`` in a process of its own, warm; the clients are one more
+ResNet50 over 1,400 images, served by ``lookalike serve`` in a process of its own, warm; the clients are one more
 process, which speaks HTTP over plain sockets so as to take little of the processor. Printed are
 
-- the describer's own rate on the same pictures, measured in the same run, before and after the load: from files, as
-  ``describe`` does it (decoding overlaps with computing), and decoded, then by ``describe_arrays``
-- the service's throughput, over the describer's better rate
+- the extractor's own rate on the same images, measured in the same run, before and after the load: from files, as
+  ``extract`` does it (decoding overlaps with computing), and decoded, then by ``extract_arrays``
+- the service's throughput, over the extractor's better rate
 - how long searches took by upload, and by id: under the same load, and with nothing else going on
 - every answer that was neither 200 nor 429
 """
@@ -30,13 +30,13 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.inputs import conditions, real_pictures
+from benchmarks.inputs import conditions, real_images
 from benchmarks.processes import child
 from helpers import paths
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 
 _SERVER = (
@@ -46,20 +46,20 @@ _SERVER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--describer", default="resnet50")
-    parser.add_argument("--gallery", type=int, default=1400, help="pictures that are searched")
+    parser.add_argument("--extractor", default="resnet50")
+    parser.add_argument("--gallery", type=int, default=1400, help="images that are searched")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--own", type=int, default=320, help="pictures on which the describer's own rate is measured")
+    parser.add_argument("--own", type=int, default=320, help="images on which the extractor's own rate is measured")
     parser.add_argument("--load", nargs=3, metavar=("HOST", "PORT", "FILES"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.load:
         host, port, files = asked.load
         print(json.dumps(asyncio.run(load(host, int(port), Path(files).read_text().splitlines(), asked))))
         return
-    images = real_pictures(asked.gallery)
-    print(f"{asked.describer}: {conditions(images)}")
-    by = open_extractor(asked.describer)
+    images = real_images(asked.gallery)
+    print(f"{asked.extractor}: {conditions(images)}")
+    by = open_extractor(asked.extractor)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder) / "own.index"
         Engine(by).fit(images).save(folder)
@@ -72,13 +72,13 @@ def main() -> None:
     report(asked, before, after, found, alone)
 
 
-def own_rates(by: Describer, images: ImageSet) -> tuple[float, float]:
-    """Pictures a second by ``describe`` from files, and by ``describe_arrays`` after decoding."""
+def own_rates(by: FeatureExtractor, images: ImageSet) -> tuple[float, float]:
+    """Images a second by ``extract`` from files, and by ``extract_arrays`` after decoding."""
     start = time.perf_counter()
-    by.describe(images, cache=False, progress=False)
+    by.extract(images, cache=False, progress=False)
     middle = time.perf_counter()
     for first in range(0, len(images), by.batch_size):
-        by.describe_arrays([read_picture(path) for path in images.paths[first : first + by.batch_size]])
+        by.extract_arrays([read_image(path) for path in images.paths[first : first + by.batch_size]])
     return len(images) / (middle - start), len(images) / (time.perf_counter() - middle)
 
 
@@ -142,9 +142,7 @@ async def load(host: str, port: int, files: list[str], asked: argparse.Namespace
 
 def multipart(content: bytes) -> bytes:
     """A form with one file."""
-    head = (
-        b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    )
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
     return head + content + b"\r\n--b--\r\n"
 
 
@@ -191,9 +189,9 @@ def report(asked, before, after, found, alone) -> None:
     files, arrays = (max(pair) for pair in zip(before, after, strict=True))
     rate = len(found["uploads"]) / found["seconds"]
     for name, pair in (("from files", (before[0], after[0])), ("decoded, then described", (before[1], after[1]))):
-        print(f"  the describer, {name:24} {pair[0]:6.1f} pictures/s before the load, {pair[1]:6.1f} after")
-    print(f"  the service, {asked.clients} clients for {asked.seconds:g} s   {rate:6.1f} pictures/s")
-    print(f"  that is {rate / files:.0%} of the describer's rate from files, {rate / arrays:.0%} of the other")
+        print(f"  the extractor, {name:24} {pair[0]:6.1f} images/s before the load, {pair[1]:6.1f} after")
+    print(f"  the service, {asked.clients} clients for {asked.seconds:g} s   {rate:6.1f} images/s")
+    print(f"  that is {rate / files:.0%} of the extractor's rate from files, {rate / arrays:.0%} of the other")
     for name, times in (
         ("by upload", found["uploads"]),
         ("by id, meanwhile", found["by_id"]),

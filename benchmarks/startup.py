@@ -1,7 +1,7 @@
 """How long each command of `lookalike` takes on a small engine, against an empty Python program.
 
     python -m benchmarks.startup
-    python -m benchmarks.startup --times 11 --pictures 300
+    python -m benchmarks.startup --times 11 --images 300
     python -m benchmarks.startup --imports "search new-0.jpg -e resnet50.index"
 
 The last line lists the slowest imports of one command instead.
@@ -11,7 +11,7 @@ from start to exit with its range, the median processor time (user and system, o
 median to that of ``python -c pass``. The engines hold photographs of the sample and are made in a temporary folder,
 as is the cache of vectors. Each round searches for, adds and removes other files.
 
-- search, resnet50: the picture is new, so the network is loaded and computes its vector
+- search, resnet50: the image is new, so the network is loaded and computes its vector
 - search again, resnet50: the vector is in the cache, so no network is loaded
 - remove, compact: on the engine of resnet50, each after a change
 """
@@ -39,11 +39,11 @@ FEATURES = ("hsv-histogram", "resnet50")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=5, help="rounds of all commands; default: %(default)s")
-    parser.add_argument("--pictures", type=int, default=100, help="in each engine; default: %(default)s")
+    parser.add_argument("--images", type=int, default=100, help="in each engine; default: %(default)s")
     parser.add_argument("--imports", metavar="COMMAND", help="list the slowest imports of one command instead")
     asked = parser.parse_args()
     images = samples.photos()
-    images = images.subset(range(min(asked.pictures, len(images) - 1)))
+    images = images.subset(range(min(asked.images, len(images) - 1)))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "photos").mkdir()
@@ -53,7 +53,7 @@ def main() -> None:
         for features in FEATURES:
             call(["index", "photos", "-d", features, "-o", f"{features}.index"], folder, environment)
         if asked.imports:
-            new_picture(folder, 0)
+            new_image(folder, 0)
             list_imports(shlex.split(asked.imports), folder, environment)
         else:
             print(f"{len(FEATURES)} engines: {conditions(images)}; {asked.times} rounds")
@@ -71,7 +71,7 @@ def own_cache(folder: Path) -> Path:
     return cache
 
 
-def new_picture(folder: Path, number: int) -> None:
+def new_image(folder: Path, number: int) -> None:
     """Write a photograph that no engine and no cache knows: bytes behind a JPEG's end change the file's hash only."""
     (folder / f"new-{number}.jpg").write_bytes(samples.photos().paths[-1].read_bytes() + number.to_bytes(4, "big"))
 
@@ -80,7 +80,7 @@ def commands(number: int) -> Iterator[tuple[str, list[str]]]:
     """What is measured, in order: what a line calls it, and the arguments. ``number`` is that of the round."""
     new = f"new-{number}.jpg"
     yield "--help", ["--help"]
-    yield "describers", ["describers"]
+    yield "extractors", ["extractors"]
     yield "indexes", ["indexes"]
     for features in FEATURES:
         yield f"search, {features}", ["search", new, "-e", f"{features}.index"]
@@ -94,7 +94,7 @@ def measure(times: int, folder: Path, environment: dict[str, str]) -> None:
     """Print one line a command. The round before the first is not counted: it reads the files from the disk."""
     spent: dict[str, list[tuple[float, float]]] = {}
     for number in range(times + 1):
-        new_picture(folder, number)
+        new_image(folder, number)
         for name, arguments in commands(number):
             found = call(arguments, folder, environment)
             if number:

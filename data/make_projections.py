@@ -2,9 +2,9 @@
 
     python data/make_projections.py
 
-Needs ResNet50's weights, ``imagenet-one-per-class`` and Imagenette (cache, mirror or internet). The axes are learnt
-from one picture of each of ImageNet's thousand classes, which are in no protocol. How far to whiten is chosen on
-Imagenette's training pictures, which ask each other; under no frozen protocol do they ask. The table that is printed is
+Needs ResNet50's weights, ``imagenet-one-per-class`` and Imagenette (cache, mirror or internet). The axes are learned
+from one image of each of ImageNet's thousand classes, which are in no protocol. How far to whiten is chosen on
+Imagenette's training images, which ask each other; under no frozen protocol do they ask. The table that is printed is
 what the choice rests on. The written files are what counts; this script says how they came about and is not part of a
 normal run.
 """
@@ -31,24 +31,24 @@ POOLING, AXES, WHITENING = "gem", 512, 0.25
 
 
 def main() -> None:
-    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
-    train = replace(images.subset(rules.gallery), name="imagenette-train")
+    protocol, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    train = replace(images.subset(protocol.gallery), name="imagenette-train")
     among = builders.leave_one_out(train, "imagenette-train-leave-one-out")
     for pooling in POOLINGS:
         by = open_extractor(f"resnet50-{pooling}")
-        learnt = projection.learn(by.describe(imagenet.one_per_class()), max(DIMS), "imagenet-one-per-class", WHITENING)
-        asked = by.describe(train)
+        learned = projection.learn(by.extract(imagenet.one_per_class()), max(DIMS), "imagenet-one-per-class", WHITENING)
+        asked = by.extract(train)
         print(f"{pooling}, {asked.shape[1]} numbers: mAP {score(asked, among):.4f}")
         for dim in DIMS:
-            each = (f"{w}: {score(learnt.head(dim, w)(asked), among):.4f}" for w in WHITENINGS)
+            each = (f"{w}: {score(learned.head(dim, w)(asked), among):.4f}" for w in WHITENINGS)
             print(f"  {dim} axes, whitened by " + ", ".join(each))
         if pooling == POOLING:
-            path = learnt.head(AXES).save(paths.data_dir() / "projections" / f"resnet50-{pooling}.npz")
+            path = learned.head(AXES).save(paths.data_dir() / "projections" / f"resnet50-{pooling}.npz")
             print(f"  {path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def score(vectors: np.ndarray, rules: protocol.Protocol) -> float:
-    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules).mean("mAP")
+def score(vectors: np.ndarray, protocol: protocol.Protocol) -> float:
+    return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol).mean("mAP")
 
 
 if __name__ == "__main__":

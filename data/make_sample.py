@@ -5,7 +5,7 @@
 
 What goes where is written in ``data/sample_selection.csv``, one stamp a line, chosen by eye: photographs of ten
 classes, drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that
-belong to a class only half. Pictures come on white, their longest side at most 256 pixels, never enlarged. The same
+belong to a class only half. Images come on white, their longest side at most 256 pixels, never enlarged. The same
 package and the same Pillow give the same bytes. ``LICENSE`` and ``ORIGINS.md`` are written by hand and stay.
 """
 
@@ -38,7 +38,7 @@ def main(package: Path) -> None:
 
 
 def make(root: Path) -> None:
-    """Write pictures, captions and the list of origins from an unpacked package."""
+    """Write images, captions and the list of origins from an unpacked package."""
     chosen = selection()
     missing = [row["stamp"] for row in chosen if not (root / STAMPS / row["stamp"]).is_file()]
     # Before anything is deleted: a wrong folder must not cost the sample that is there.
@@ -60,7 +60,7 @@ def make(root: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("key", "caption", "origin"))
         writer.writerows(sorted(rows))
-    print(len(rows), "pictures,", sum(path.stat().st_size for path in SAMPLE.rglob("*.jpg")) // 1000, "kB")
+    print(len(rows), "images,", sum(path.stat().st_size for path in SAMPLE.rglob("*.jpg")) // 1000, "kB")
 
 
 def selection() -> list[dict[str, str]]:
@@ -71,9 +71,9 @@ def selection() -> list[dict[str, str]]:
 
 def on_white(stamp: Path) -> Image.Image:
     """The stamp as RGB on white, its longest side at most `LONGEST_SIDE`."""
-    with Image.open(stamp) as picture:
-        picture = picture.convert("RGBA")
-        page = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    with Image.open(stamp) as image:
+        image = image.convert("RGBA")
+        page = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     page.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     return page
 

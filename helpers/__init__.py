@@ -1,1 +1,1 @@
-"""Content-based image retrieval: pictures → vectors → index → ranking → scores → what a person sees."""
+"""Content-based image retrieval: images → vectors → index → ranking → scores → what a person sees."""

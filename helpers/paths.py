@@ -7,7 +7,7 @@ variable            default                         meaning
 ==================  ==============================  ==========================================
 LOOKALIKE_CACHE     see `cache_dir`                 downloads, data sets, weights, vectors
 LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
-LOOKALIKE_FIGURES   see `figures_dir`               where notebooks write pictures and tables
+LOOKALIKE_FIGURES   see `figures_dir`               where notebooks write images and tables
 ELASTICSEARCH_URL   none                            where a server is, for notebook 13 and tests
 LOOKALIKE_API_KEY   none                            what changes over HTTP ask for, ``lookalike serve``
 ==================  ==============================  ==========================================
@@ -90,7 +90,7 @@ def protocols_dir() -> Path:
 
 
 def figures_dir() -> Path:
-    """Pictures and tables that the notebooks write.
+    """Images and tables that the notebooks write.
 
     In a checkout this is ``figures``; for an installed package, ``figures`` in the current folder.
     """

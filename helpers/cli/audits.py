@@ -1,4 +1,4 @@
-"""`lookalike audit`: pictures that are one, and leaks between the sides of a split."""
+"""`lookalike audit`: images that are one, and leaks between the sides of a split."""
 
 import argparse
 from pathlib import Path
@@ -11,14 +11,14 @@ from helpers.cli.common import (
     USAGE,
     CommandError,
     add_command,
-    add_describer,
+    add_extractor,
     add_formats,
-    counted,
-    open_describer,
+    log,
+    open_extractor,
+    pluralize,
     print_csv,
     print_json,
     quiet_libraries,
-    remark,
     shown,
 )
 
@@ -37,29 +37,29 @@ def register(commands) -> None:
         commands,
         "audit",
         _audit,
-        "Find pictures that are one: duplicates in a folder, leaks between train and test.",
+        "Find images that are one: duplicates in a folder, leaks between train and test.",
         """
 lookalike audit photos
 lookalike audit photos -o report.html
 lookalike audit train test -o leaks.html
-lookalike audit photos --describer none --csv
+lookalike audit photos --extractor none --csv
 """,
         """
 Searched for are equal files; copies that were saved, resized or mirrored (perceptual hash, confirmed on the pixels);
-and crops (neighbours by the describer, confirmed by keypoints and pixels), which --describer none leaves out.
+and crops (neighbors by the extractor, confirmed by keypoints and pixels), which --extractor none leaves out.
 
-With two folders, or sub-folders called train and test (or val, query, gallery), pairs with a picture on each side are
+With two folders, or sub-folders called train and test (or val, query, gallery), pairs with an image on each side are
 leaks. The exit code is 1 if there are leaks, or, in a folder without sides, any pairs, so that scripts can stop there.
 
 --json prints a list of objects and --csv a table with the columns leak, how (bytes, hash, mirror or crop), correlation,
-first, second, same_class. The report is one HTML file with the pictures in it; it needs no network and no script.
+first, second, same_class. The report is one HTML file with the images in it; it needs no network and no script.
 """,
         "stopped; the vectors that were computed are kept",
     )
     command.add_argument("folder", metavar="FOLDER")
     command.add_argument("other", metavar="FOLDER2", nargs="?", help="the other side of a split")
-    command.add_argument("-o", "--output", metavar="FILE", help="write a report with pictures (.html)")
-    add_describer(command, "whose neighbours are examined for crops, or none; default: %(default)s", default="resnet50")
+    command.add_argument("-o", "--output", metavar="FILE", help="write a report with images (.html)")
+    add_extractor(command, "whose neighbors are examined for crops, or none; default: %(default)s", default="resnet50")
     add_formats(command, "print JSON", "print CSV")
 
 
@@ -73,8 +73,8 @@ def _audit(options: argparse.Namespace) -> int:
         raise CommandError(f"the report is HTML: {shown(output)} must end in .html", USAGE)
     images, sides = _sides(options.folder, options.other)
     vectors = None
-    if options.describer != "none":
-        vectors = l2_normalize(open_describer(options.describer).describe(images))
+    if options.extractor != "none":
+        vectors = l2_normalize(open_extractor(options.extractor).extract(images))
     found = audit(images, vectors)
     leaks = found.across(sides) if sides is not None else ()
     if output is not None:
@@ -83,14 +83,14 @@ def _audit(options: argparse.Namespace) -> int:
 
         write_text(output, audit_report(found, sides))
     _print(found, leaks, options)
-    words = f"{counted(len(found), 'pair')} of the same picture among {counted(len(images), 'picture')}"
-    split = "" if sides is None else f", {counted(len(leaks), 'leak')} between {' and '.join(dict.fromkeys(sides))}"
-    remark(f"{words}{split}" + ("" if output is None else f"; report: {shown(output)}"))
+    words = f"{pluralize(len(found), 'pair')} of the same image among {pluralize(len(images), 'image')}"
+    split = "" if sides is None else f", {pluralize(len(leaks), 'leak')} between {' and '.join(dict.fromkeys(sides))}"
+    log(f"{words}{split}" + ("" if output is None else f"; report: {shown(output)}"))
     return FOUND if (leaks if sides is not None else found.pairs) else OK
 
 
 def _sides(folder: str, other: str | None) -> tuple["ImageSet", "np.ndarray | None"]:
-    """All pictures as one set, and the side of each, str (n,); None where there is one side."""
+    """All images as one set, and the side of each, str (n,); None where there is one side."""
     import os
     from dataclasses import replace
 
@@ -99,7 +99,7 @@ def _sides(folder: str, other: str | None) -> tuple["ImageSet", "np.ndarray | No
     from helpers.images.imageset import concatenate
 
     if other is None:
-        return locations.divided(locations.gallery_from(folder))
+        return locations.split_by_folder(locations.gallery_from(folder))
     first, second = (locations.gallery_from(place) for place in (folder, other))
     if set(first.paths) & set(second.paths):
         raise CommandError(f"{shown(folder)} and {shown(other)} overlap: one lies in the other", USAGE)

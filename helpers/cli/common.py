@@ -76,9 +76,9 @@ def add_formats(parser: argparse.ArgumentParser, json_help: str, csv_help: str) 
     return group
 
 
-def add_describer(parser: argparse.ArgumentParser, text: str, **settings) -> None:
-    """The option --describer."""
-    parser.add_argument("-d", "--describer", metavar="NAME", help=text, **settings)
+def add_extractor(parser: argparse.ArgumentParser, text: str, **settings) -> None:
+    """The option --extractor."""
+    parser.add_argument("-d", "--extractor", metavar="NAME", help=text, **settings)
 
 
 def positive(text: str) -> int:
@@ -89,8 +89,8 @@ def positive(text: str) -> int:
     return number
 
 
-def counted(number: int, noun: str) -> str:
-    """In words: "1 picture", "1,000 pictures", "2 classes", "3 queries"."""
+def pluralize(number: int, noun: str) -> str:
+    """In words: "1 image", "1,000 images", "2 classes", "3 queries"."""
     if number == 1:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
@@ -102,19 +102,19 @@ def shown(text: object) -> str:
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text))
 
 
-def remark(text: str) -> None:
+def log(text: str) -> None:
     """To the person, not into the results."""
     print(text, file=sys.stderr, flush=True)
 
 
-def warnings_as_remarks() -> Callable[..., None]:
+def log_warnings() -> Callable[..., None]:
     """What Python is to call to show a warning: each is said once, without its place in the code."""
     said = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
         if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
             if str(message) not in said:
-                remark(f"note: {message}")
+                log(f"note: {message}")
             # A service runs for long.
             if len(said) < 1000:
                 said.add(str(message))
@@ -177,8 +177,8 @@ def _unavailable() -> tuple[type[Exception], ...]:
     )
 
 
-def open_describer(name: str):
-    """A describer by its name.
+def open_extractor(name: str):
+    """An extractor by its name.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def open_describer(name: str):
     try:
         return open_extractor(name)
     except KeyError as error:
-        raise CommandError(f"no describer is called {name!r}: `lookalike describers` lists them all", USAGE) from error
+        raise CommandError(f"no extractor is called {name!r}: `lookalike extractors` lists them all", USAGE) from error
 
 
 def open_index(spec: str):

@@ -10,25 +10,25 @@ from helpers.cli.common import (
     OK,
     CommandError,
     add_command,
-    add_describer,
-    counted,
-    open_describer,
+    add_extractor,
+    log,
+    open_extractor,
     open_index,
+    pluralize,
     quiet_libraries,
-    remark,
     shown,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.features.extractor import Describer
+    from helpers.features.extractor import FeatureExtractor
     from helpers.images.imageset import ImageSet
     from helpers.search.engine import Engine
     from helpers.search.index import Index
     from helpers.search.persist.live import LiveEngine
 
-DESCRIBER, INDEX = "resnet50", "exact:cosine"
+EXTRACTOR, INDEX = "resnet50", "exact:cosine"
 
 _KEPT = "stopped; the vectors that were computed are kept, and the same command goes on from there"
 
@@ -44,38 +44,38 @@ def _register_index(commands) -> None:
         commands,
         "index",
         _index,
-        "Make a search engine of a folder of pictures.",
+        "Make a search engine of a folder of images.",
         """
 lookalike index photos
 lookalike index photos -o photos.index --index faiss:hnsw
-lookalike index table.csv --describer hsv-histogram -o colours.index
+lookalike index table.csv --extractor hsv-histogram -o colors.index
 lookalike index photos -o photos.index --strict
 """,
         f"""
 Sub-folders are classes; a folder without any can be searched all the same. A table has the columns path and label.
-Pictures that can't be read are named and left out.
+Images that can't be read are named and left out.
 
-Vectors are kept by the pictures' content: the same command again describes only what is new, and goes on where it was
-stopped. An engine made of the same folder is replaced, all at once when the new one is complete (pictures that were
-removed from it by hand and still lie in the folder are in again). One that holds other pictures is replaced with
+Vectors are kept by the images' content: the same command again describes only what is new, and goes on where it was
+stopped. An engine made of the same folder is replaced, all at once when the new one is complete (images that were
+removed from it by hand and still lie in the folder are in again). One that holds other images is replaced with
 --force only. Other folders are never overwritten. Without -o the engine is made in {locations.DEFAULT}, where
 `lookalike search` looks first.
 """,
         _KEPT,
     )
-    index.add_argument("folder", metavar="FOLDER", help="the pictures: a folder, or a CSV table")
+    index.add_argument("folder", metavar="FOLDER", help="the images: a folder, or a CSV table")
     index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help="default: %(default)s")
-    add_describer(index, "what turns pictures into vectors; default: %(default)s", default=DESCRIBER)
+    add_extractor(index, "what turns images into vectors; default: %(default)s", default=EXTRACTOR)
     index.add_argument(
         "-i",
         "--index",
         metavar="NAME",
         default=INDEX,
-        help="what finds the nearest vectors; default: %(default)s, which misses nothing; beyond 100,000 pictures "
+        help="what finds the nearest vectors; default: %(default)s, which misses nothing; beyond 100,000 images "
         "faiss:hnsw is much quicker",
     )
-    index.add_argument("--strict", action="store_true", help="stop at the first picture that can't be read")
-    index.add_argument("--force", action="store_true", help="replace an engine of other pictures")
+    index.add_argument("--strict", action="store_true", help="stop at the first image that can't be read")
+    index.add_argument("--force", action="store_true", help="replace an engine of other images")
 
 
 def _register_changes(commands) -> None:
@@ -83,7 +83,7 @@ def _register_changes(commands) -> None:
         commands,
         "add",
         _add,
-        "Add pictures to an engine, also while it is being served.",
+        "Add images to an engine, also while it is being served.",
         """
 lookalike add my.index holiday.jpg
 lookalike add my.index new/photos another.png
@@ -97,26 +97,26 @@ are written into it.
         _KEPT,
     )
     add.add_argument("engine", metavar="ENGINE")
-    add.add_argument("pictures", metavar="PICTURE|FOLDER", nargs="+")
+    add.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
     add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all that is added")
 
     remove = add_command(
         commands,
         "remove",
         _remove,
-        "Take pictures out of an engine; the files stay.",
+        "Take images out of an engine; the files stay.",
         """
 lookalike remove my.index 17 18
 lookalike remove my.index owls/1.jpg
 lookalike remove my.index photos/owls
 """,
         """
-A picture is named by its id or key, as search --json shows them, or by its path; a folder stands for all pictures in
+An image is named by its id or key, as search --json shows them, or by its path; a folder stands for all images in
 it. If one of them is not in the engine, none is removed.
 """,
     )
     remove.add_argument("engine", metavar="ENGINE")
-    remove.add_argument("pictures", metavar="ID|KEY|PATH", nargs="+")
+    remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
 
     compact = add_command(
         commands,
@@ -139,14 +139,14 @@ def _index(options: argparse.Namespace) -> int:
     _check_place(output)
     gallery = locations.gallery_from(options.folder, without=output)
     index = open_index(options.index)
-    describer = open_describer(options.describer)
+    extractor = open_extractor(options.extractor)
     replaced = _check_output(output, gallery, options.force)
     if options.strict:
-        describer.describe(gallery, strict=True)
+        extractor.extract(gallery, strict=True)
     if len(index):
-        _clear_server(index, describer, gallery, replaced or options.force)
+        _clear_server(index, extractor, gallery, replaced or options.force)
     existed = output.exists()
-    engine = Engine(describer, index).fit(gallery)
+    engine = Engine(extractor, index).fit(gallery)
     try:
         engine.save(output)
     except BaseException:
@@ -155,22 +155,22 @@ def _index(options: argparse.Namespace) -> int:
         raise
     print(f"{shown(output)}: {_summary(engine)}{'; the engine before was replaced' if replaced else ''}")
     named = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
-    remark(f"next: lookalike search PICTURE{named}")
+    log(f"next: lookalike search IMAGE{named}")
     return OK
 
 
 def _summary(engine: "Engine") -> str:
-    pictures, classes = counted(len(engine), "picture"), engine.table.class_names
-    of_classes = f" of {counted(len(classes), 'class')}" if classes else ""
-    # A copy of a picture is not described again.
-    described = min(engine.describer.computed, len(engine))
+    images, classes = pluralize(len(engine), "image"), engine.table.class_names
+    of_classes = f" of {pluralize(len(classes), 'class')}" if classes else ""
+    # A copy of an image is not described again.
+    extracted = min(engine.extractor.computed, len(engine))
     return (
-        f"{pictures}{of_classes}; {engine.describer.name}, {engine.index.spec}; "
-        f"{described:,} described now, {len(engine) - described:,} known before"
+        f"{images}{of_classes}; {engine.extractor.name}, {engine.index.spec}; "
+        f"{extracted:,} described now, {len(engine) - extracted:,} known before"
     )
 
 
-def _clear_server(index: "Index", describer: "Describer", gallery: "ImageSet", allowed: bool) -> None:
+def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
     """Take out what an index in a server holds, when all vectors are there to be put in again.
 
     Raises
@@ -179,10 +179,10 @@ def _clear_server(index: "Index", describer: "Describer", gallery: "ImageSet", a
     """
     if not allowed:
         raise CommandError(
-            f"{index.spec} holds {counted(len(index), 'vector')} already: choose another name, or replace them with "
+            f"{index.spec} holds {pluralize(len(index), 'vector')} already: choose another name, or replace them with "
             "--force"
         )
-    describer.describe(gallery)
+    extractor.extract(gallery)
     index.clear()
 
 
@@ -222,14 +222,14 @@ def _check_output(output: Path, gallery: "ImageSet", force: bool) -> bool:
     lost = [path for path in paths if not _comes_again(path, ours, gallery)]
     if lost:
         raise CommandError(
-            f"{shown(output)} holds {counted(len(lost), 'picture')} that would be lost, such as {shown(lost[0])}: "
+            f"{shown(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as {shown(lost[0])}: "
             "choose another output by -o, or replace it with --force"
         )
     return True
 
 
 def _comes_again(path: Path, ours: set[Path], gallery: "ImageSet") -> bool:
-    """Whether a picture is in the new gallery, or was in its folder and is not any more."""
+    """Whether an image is in the new gallery, or was in its folder and is not any more."""
     return path in ours or (gallery.root is not None and path.is_relative_to(gallery.root) and not path.exists())
 
 
@@ -246,20 +246,20 @@ def _add(options: argparse.Namespace) -> int:
     from helpers.search.persist.live import LiveEngine
 
     folder = locations.engine_folder(options.engine)
-    pictures = _to_add(options.pictures, options.class_name, folder)
+    images = _to_add(options.images, options.class_name, folder)
     with LiveEngine.open(folder) as live:
         table, held = live.engine.table, live.engine.index.ids
         there = set(map(table.path, held))
-        new = [row for row, path in enumerate(pictures.paths) if path not in there]
-        if len(new) < len(pictures):
-            remark(f"note: {counted(len(pictures) - len(new), 'picture')} of {len(pictures):,} in the engine already")
-        ids = live.add(pictures.subset(new)) if new else []
+        new = [row for row, path in enumerate(images.paths) if path not in there]
+        if len(new) < len(images):
+            log(f"note: {pluralize(len(images) - len(new), 'image')} of {len(images):,} in the engine already")
+        ids = live.add(images.subset(new)) if new else []
         total = len(live.engine)
         _let_compact(live)
     if new and not len(ids):
-        raise CommandError(f"nothing was added: no picture can be read, the first is {shown(pictures.paths[new[0]])}")
+        raise CommandError(f"nothing was added: no image can be read, the first is {shown(images.paths[new[0]])}")
     which = f" (id {ids[0]})" if len(ids) == 1 else f" (ids {ids[0]} to {ids[-1]})" if len(ids) else ""
-    print(f"{shown(folder)}: {counted(len(ids), 'picture')} added{which}, {total:,} in all")
+    print(f"{shown(folder)}: {pluralize(len(ids), 'image')} added{which}, {total:,} in all")
     return OK
 
 
@@ -286,16 +286,16 @@ def _to_add(named: list[str], class_name: str | None, engine: Path) -> "ImageSet
 
 def _remove(options: argparse.Namespace) -> int:
     quiet_libraries()
-    from helpers.search.engine import UnopenedDescriber
+    from helpers.search.engine import UnopenedExtractor
     from helpers.search.persist.live import LiveEngine
 
     folder = locations.engine_folder(options.engine)
-    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
-        ids = _ids(live.engine, options.pictures, folder)
+    with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
+        ids = _ids(live.engine, options.images, folder)
         live.remove(ids)
         total = len(live.engine)
         _let_compact(live)
-    print(f"{shown(folder)}: {counted(len(ids), 'picture')} removed, {total:,} in all")
+    print(f"{shown(folder)}: {pluralize(len(ids), 'image')} removed, {total:,} in all")
     return OK
 
 
@@ -305,14 +305,14 @@ def _let_compact(live: "LiveEngine") -> None:
         written = live.wait_for_compaction()
     except OSError as error:
         # The command did what it was asked for, and the next one tries again.
-        remark(f"note: the index could not be compacted: {error}")
+        log(f"note: the index could not be compacted: {error}")
         return
     if written:
-        remark(f"note: the log had become long; {counted(written, 'change')} were written into the index")
+        log(f"note: the log had become long; {pluralize(written, 'change')} were written into the index")
 
 
 def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
-    """int64 (m,): the ids of pictures that are named by id, key, path or folder.
+    """int64 (m,): the ids of images that are named by id, key, path or folder.
 
     Raises
     ------
@@ -333,8 +333,8 @@ def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
             ids.update(below)
         else:
             raise CommandError(
-                f"{shown(name)} is no id, key or path of a picture in {shown(folder)}; nothing was removed. "
-                "`lookalike search PICTURE --json` shows ids and keys"
+                f"{shown(name)} is no id, key or path of an image in {shown(folder)}; nothing was removed. "
+                "`lookalike search IMAGE --json` shows ids and keys"
             )
     return np.array(sorted(ids), np.int64)
 
@@ -347,5 +347,5 @@ def _compact(options: argparse.Namespace) -> int:
     folder = locations.engine_folder(options.engine)
     changes = compact(folder)
     total = manifest_of(folder).indexed
-    print(f"{shown(folder)}: {counted(changes, 'change')} written into the index, {total:,} pictures in all")
+    print(f"{shown(folder)}: {pluralize(changes, 'change')} written into the index, {total:,} images in all")
     return OK

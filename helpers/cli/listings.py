@@ -1,4 +1,4 @@
-"""`lookalike describers` and `indexes`: what there is, in one sentence each, and what is missing here."""
+"""`lookalike extractors` and `indexes`: what there is, in one sentence each, and what is missing here."""
 
 import argparse
 
@@ -6,14 +6,14 @@ from helpers import extras
 from helpers.cli.common import OK, add_command, print_json, shown
 
 #: Name → what it is. Networks are told from their table.
-DESCRIBERS = {
+EXTRACTORS = {
     "dlib-face": "dlib's face network: for people, the best there is here",
-    "pixels": "16 × 16 grey pixels: a baseline",
-    "grey-histogram": "how often each grey occurs",
-    "rgb-histogram": "how often each colour occurs, in RGB",
-    "hsv-histogram": "how often each colour occurs, in HSV; quick, and needs no network",
-    "lab-histogram": "how often each colour occurs, in Lab",
-    "hog": "histograms of gradients: shape, for pictures of one layout",
+    "pixels": "16 × 16 gray pixels: a baseline",
+    "gray-histogram": "how often each gray occurs",
+    "rgb-histogram": "how often each color occurs, in RGB",
+    "hsv-histogram": "how often each color occurs, in HSV; quick, and needs no network",
+    "lab-histogram": "how often each color occurs, in Lab",
+    "hog": "histograms of gradients: shape, for images of one layout",
     "sift-bow": "visual words, counted",
     "sift-soft": "visual words, counted softly",
     "sift-vlad": "visual words as VLAD",
@@ -23,7 +23,7 @@ DESCRIBERS = {
 POOLED = {
     "average": "{}'s last map, averaged",
     "max": "{}'s last map, of each channel the greatest",
-    "gem": "{}'s last map by generalised mean: for photographs with something behind what they show",
+    "gem": "{}'s last map by generalized mean: for photographs with something behind what they show",
     "rmac": "{}'s last map by regions",
 }
 
@@ -32,10 +32,10 @@ INDEXES = {
     "exact:cosine": (None, "compares with everything, by cosine; also exact:euclidean and exact:manhattan"),
     "sklearn:cosine": (None, "scikit-learn's brute force, for comparison"),
     "faiss:flat": (None, "compares with everything"),
-    "faiss:hnsw": (None, "a graph of near neighbours: the quickest from about 100,000 pictures on"),
+    "faiss:hnsw": (None, "a graph of near neighbors: the quickest from about 100,000 images on"),
     "faiss:ivf": (None, "lists by k-means, of which a search looks into some"),
     "faiss:pq": (None, "codes of a few bytes, and the best compared again: little memory"),
-    "faiss:opq": (None, "lists of such codes: a million pictures in little memory"),
+    "faiss:opq": (None, "lists of such codes: a million images in little memory"),
     "usearch:cosine": (None, "a graph with numbers of 32, 16 or 8 bits"),
     "annoy:cosine": ("annoy", "a forest of random planes that is made once; also annoy:manhattan"),
     "milvus:my.db": ("milvus", "Milvus in a file, without a server"),
@@ -50,7 +50,7 @@ INDEXES = {
 def register(commands) -> None:
     """Add this family's commands to a parser's."""
     for name, run, summary, examples in (
-        ("describers", _describers, "List what turns pictures into vectors.", "lookalike describers"),
+        ("extractors", _extractors, "List what turns images into vectors.", "lookalike extractors"),
         ("indexes", _indexes, "List what finds the nearest vectors.", "lookalike indexes"),
     ):
         command = add_command(
@@ -65,10 +65,10 @@ def register(commands) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _describers(options: argparse.Namespace) -> int:
+def _extractors(options: argparse.Namespace) -> int:
     from helpers.features.registry import names
 
-    _print([_describer(name) for name in sorted(names(), key=_place)], options)
+    _print([_extractor(name) for name in sorted(names(), key=_place)], options)
     if not options.json:
         print("several as one: hog+hsv-histogram")
     return OK
@@ -77,23 +77,23 @@ def _describers(options: argparse.Namespace) -> int:
 def _place(name: str) -> tuple:
     """Networks first, each followed by what is made of it; then faces, then what is made by hand."""
     network = name.partition("-")[0]
-    if name in DESCRIBERS:
-        return 1, list(DESCRIBERS).index(name), 0, ""
+    if name in EXTRACTORS:
+        return 1, list(EXTRACTORS).index(name), 0, ""
     # Of one length for each number of axes: "pcaw16" before "pcaw128".
     return 0, network != "resnet50", network, len(name), name
 
 
-def _describer(name: str) -> dict:
-    if name in DESCRIBERS:
+def _extractor(name: str) -> dict:
+    if name in EXTRACTORS:
         missing = _missing_for(name)
-        return _entry(name, DESCRIBERS[name], missing)
+        return _entry(name, EXTRACTORS[name], missing)
     from helpers.networks import specs, weights
 
     network, _, ending = name.partition("-")
     row = specs.ZOO[network]
     if not ending:
-        sentence = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers a picture"
-        sentence += "; a good start for most pictures" if name == "resnet50" else ""
+        sentence = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers an image"
+        sentence += "; a good start for most images" if name == "resnet50" else ""
     elif ending in POOLED:
         sentence = POOLED[ending].format(network)
     else:

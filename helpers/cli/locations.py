@@ -1,4 +1,4 @@
-"""Where things are: the engine that is meant, pictures that were named, folders that are divided into sides."""
+"""Where things are: the engine that is meant, images that were named, folders that are divided into sides."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ DEFAULT = "my.index"
 SIDES = frozenset(
     ("train", "training", "test", "testing", "val", "valid", "validation", "query", "queries", "gallery", "probe")
 )
-#: Those of them whose pictures answer; the others ask.
+#: Those of them whose images answer; the others ask.
 ANSWERING = frozenset(("train", "training", "gallery"))
 
 #: Of indexes below this size all is read and its checksum compared; larger ones are left on the disk and mapped.
@@ -66,14 +66,14 @@ def engine_folder(given: str | None) -> Path:
 
 
 def root_folder(given: str) -> Path:
-    """Where the pictures of an engine are now.
+    """Where the images of an engine are now.
 
     Raises
     ------
     CommandError : there is no such folder.
     """
     if not Path(given).is_dir():
-        raise CommandError(f"{shown(given)} is no folder. Give the one that the pictures are in now.")
+        raise CommandError(f"{shown(given)} is no folder. Give the one that the images are in now.")
     return Path(given)
 
 
@@ -91,16 +91,16 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     return Engine.load(folder, root=root, mmap=size > _READ_WHOLE)
 
 
-def pictures_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
-    """Files and folders as one set in the order given, and whether all of them are files; no picture has a class.
+def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
+    """Files and folders as one set in the order given, and whether all of them are files; no image has a class.
 
     Raises
     ------
-    CommandError : one is not there, or is a folder without pictures.
+    CommandError : one is not there, or is a folder without images.
     """
     import numpy as np
 
-    from helpers.images.imageset import ImageSet, picture_files
+    from helpers.images.imageset import ImageSet, image_files
 
     files, only_files = [], True
     for name in names:
@@ -108,12 +108,12 @@ def pictures_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
         if path.is_dir():
             if is_engine(path):
                 raise CommandError(
-                    f"{shown(path)} is an engine, not a picture: name it by -e (lookalike search PICTURE -e {path})",
+                    f"{shown(path)} is an engine, not an image: name it by -e (lookalike search IMAGE -e {path})",
                     USAGE,
                 )
-            found = picture_files(path)
+            found = image_files(path)
             if not found:
-                raise CommandError(f"{shown(path)} holds no picture")
+                raise CommandError(f"{shown(path)} holds no image")
             files += found
             only_files = False
         elif path.exists():
@@ -126,11 +126,11 @@ def pictures_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
 def gallery_from(place: str, without: Path | None = None) -> "ImageSet":
     """A folder whose sub-folders are classes, or a CSV table with the columns ``path`` and ``label``.
 
-    without : a folder whose pictures are left out, such as an engine that lies among them.
+    without : a folder whose images are left out, such as an engine that lies among them.
 
     Raises
     ------
-    EmptyImageSet, FileNotFoundError, ValueError : there is no picture, no such place, or the table is wrong.
+    EmptyImageSet, FileNotFoundError, ValueError : there is no image, no such place, or the table is wrong.
     """
     from helpers.images import imageset
 
@@ -145,12 +145,12 @@ def gallery_from(place: str, without: Path | None = None) -> "ImageSet":
         return images
     kept = [row for row, left_out in enumerate(inside) if not left_out]
     if not kept:
-        raise CommandError(f"{shown(path)} holds no picture but those of the engine {shown(without)}")
+        raise CommandError(f"{shown(path)} holds no image but those of the engine {shown(without)}")
     return with_used_classes(images.subset(kept))
 
 
 def with_used_classes(images: "ImageSet") -> "ImageSet":
-    """The set without the classes that no picture is of."""
+    """The set without the classes that no image is of."""
     from dataclasses import replace
 
     import numpy as np
@@ -162,12 +162,12 @@ def with_used_classes(images: "ImageSet") -> "ImageSet":
     return replace(images, labels=number[images.labels], class_names=names)
 
 
-def divided(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:
+def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:
     """A folder's set; where its sub-folders are sides (``train``, ``test`` …), classes are the folders below these.
 
     Returns
     -------
-    The set, with classes by what lies below the sides, and the side of each picture, str (n,), or None.
+    The set, with classes by what lies below the sides, and the side of each image, str (n,), or None.
     """
     from dataclasses import replace
 

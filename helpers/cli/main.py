@@ -1,4 +1,4 @@
-"""`lookalike`: search engines for pictures from the command line.
+"""`lookalike`: search engines for images from the command line.
 
 Results go to the standard output and remarks to the standard error output, so that ``lookalike search a.jpg --json |
 jq`` is given nothing but JSON. Progress bars are shown on a terminal only. What failed is said in a sentence that names
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = common.warnings_as_remarks()
+            warnings.showwarning = common.log_warnings()
             # Each is to come here, also where one like it was shown before.
             warnings.simplefilter("always", UserWarning)
             code = options.run(options)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        common.remark(options.interrupted)
+        common.log(options.interrupted)
         return common.INTERRUPTED
     except BrokenPipeError:
         # `lookalike … | head` has seen enough. What is left in the buffer must not be tried again at the end.
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         code, message = common.explained(error)
-        common.remark(f"lookalike {options.command}: {message}")
+        common.log(f"lookalike {options.command}: {message}")
         return code
 
 
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(
         prog="lookalike",
-        description="Finds pictures that look like a picture: makes search engines of folders, asks, scores and serves "
+        description="Finds images that look like an image: makes search engines of folders, asks, scores and serves "
         "them.",
         epilog=f"{_START}\nexit codes:\n{common.EXIT_CODES}\n`lookalike COMMAND --help` shows a command's examples.",
         formatter_class=common.HelpFormatter,
@@ -70,6 +70,6 @@ def parser() -> argparse.ArgumentParser:
 
 _START = """examples:
   lookalike index photos              make a search engine of a folder, in my.index
-  lookalike search holiday.jpg        what looks like this picture
+  lookalike search holiday.jpg        what looks like this image
   lookalike serve                     the same as a web page
 """

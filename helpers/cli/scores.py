@@ -13,17 +13,17 @@ from helpers.cli.common import (
     USAGE,
     CommandError,
     add_command,
-    add_describer,
+    add_extractor,
     add_formats,
-    counted,
-    open_describer,
+    log,
+    open_extractor,
     open_index,
+    pluralize,
     positive,
     print_csv,
     print_json,
     print_table,
     quiet_libraries,
-    remark,
     shown,
 )
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
     from helpers.evaluation.metrics import Scores
     from helpers.evaluation.protocol import Protocol
-    from helpers.features.extractor import Describer
+    from helpers.features.extractor import FeatureExtractor
     from helpers.images.imageset import ImageSet
 
 #: Metrics that the tables show; JSON and CSV hold all.
 SHOWN = ("top-1", "top-5", "top-10", "mAP")
 SCORE_COLUMNS = (
-    "protocol", "describer", "index", "queries", "gallery", "metric", "value", "low", "high", "chance", "ceiling",
+    "protocol", "extractor", "index", "queries", "gallery", "metric", "value", "low", "high", "chance", "ceiling",
 )  # fmt: skip
 
-#: Rankings of the whole gallery, which mAP needs, are made up to so many pairs of query and picture: 1.6 GB.
+#: Rankings of the whole gallery, which mAP needs, are made up to so many pairs of query and image: 1.6 GB.
 _PAIRS = 100_000_000
 #: Answers a query beyond that.
 _DEPTH = 100
@@ -54,33 +54,33 @@ def register(commands) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "Measure how well pictures of the same class are found.",
+        "Measure how well images of the same class are found.",
         """
 lookalike evaluate photos
-lookalike evaluate photos --describer resnet50 --describer hsv-histogram
+lookalike evaluate photos --extractor resnet50 --extractor hsv-histogram
 lookalike evaluate sample-distractors --json
-lookalike evaluate my-protocol.json --pictures photos
+lookalike evaluate my-protocol.json --images photos
 lookalike evaluate photos --save my-protocol.json
 """,
         """
-Of a folder whose sub-folders are classes, each picture asks and all others answer; an answer is right if it is of the
+Of a folder whose sub-folders are classes, each image asks and all others answer; an answer is right if it is of the
 same class. Where the sub-folders are called train and test (or val, query, gallery), with classes below, test asks and
-train answers. Copies of a picture (see lookalike audit) are not counted as answers to it; --keep-copies counts them.
+train answers. Copies of an image (see lookalike audit) are not counted as answers to it; --keep-copies counts them.
 
-Or give a protocol: the name of one that ships with the project, or a file that --save wrote, with --pictures.
+Or give a protocol: the name of one that ships with the project, or a file that --save wrote, with --images.
 
 Beside each score: its 95 % interval by bootstrap over queries, what a random order gives, and the most that can be
-reached. Several describers are compared on the same queries. JSON and CSV hold all metrics.
+reached. Several extractors are compared on the same queries. JSON and CSV hold all metrics.
 """,
         "stopped; the vectors that were computed are kept, and the same command goes on from there",
     )
     evaluate.add_argument("target", metavar="FOLDER|PROTOCOL")
-    add_describer(evaluate, "what to measure; may be given several times; default: resnet50", action="append")
+    add_extractor(evaluate, "what to measure; may be given several times; default: resnet50", action="append")
     evaluate.add_argument(
         "-i", "--index", metavar="NAME", default="exact:cosine", help="what finds the nearest; default: %(default)s"
     )
-    evaluate.add_argument("--pictures", metavar="FOLDER", help="where the pictures of a protocol's file are")
-    evaluate.add_argument("--keep-copies", action="store_true", help="let copies of a picture answer for each other")
+    evaluate.add_argument("--images", metavar="FOLDER", help="where the images of a protocol's file are")
+    evaluate.add_argument("--keep-copies", action="store_true", help="let copies of an image answer for each other")
     evaluate.add_argument("--save", metavar="FILE", help="write the protocol, to measure the same again later (.json)")
     add_formats(evaluate, "print JSON", "print CSV")
 
@@ -91,14 +91,14 @@ reached. Several describers are compared on the same queries. JSON and CSV hold 
         "Show what the notebooks measured: methods by data set, with intervals and costs.",
         """
 lookalike leaderboard
-lookalike leaderboard --protocol 'sample-*' --describer 'resnet50*'
+lookalike leaderboard --protocol 'sample-*' --extractor 'resnet50*'
 lookalike leaderboard --profile full --dataset lfw --best 3
 lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 """,
         "Filters may hold * and ?. The table is figures/leaderboard.csv; the metrics are defined in "
         "helpers/evaluation/metrics.py.",
     )
-    for name in ("dataset", "protocol", "profile", "describer", "index"):
+    for name in ("dataset", "protocol", "profile", "extractor", "index"):
         board.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}")
     board.add_argument(
         "--metric", action="append", metavar="NAME", help=f"may be given several times; default: {', '.join(SHOWN)}"
@@ -116,28 +116,28 @@ def _evaluate(options: argparse.Namespace) -> int:
     quiet_libraries()
     if options.save and Path(options.save).suffix.lower() != ".json":
         raise CommandError(f"--save writes JSON: {shown(options.save)} must end in .json", USAGE)
-    rules = None if Path(options.target).is_dir() else _rules(options.target)
+    protocol = None if Path(options.target).is_dir() else _protocol(options.target)
     open_index(options.index)
     # Last, for it may take a download.
-    describers = [open_describer(name) for name in dict.fromkeys(options.describer or ["resnet50"])]
-    if rules is None:
-        rules, vectors = _folder_task(options, describers)
+    extractors = [open_extractor(name) for name in dict.fromkeys(options.extractor or ["resnet50"])]
+    if protocol is None:
+        protocol, vectors = _folder_task(options, extractors)
     else:
-        rules, images = rules.bind(_pictures_of(rules, options.pictures))
-        vectors = {describer.name: describer.describe(images) for describer in describers}
+        protocol, images = protocol.bind(_images_of(protocol, options.images))
+        vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     if options.save:
         from helpers.evaluation import protocol_files
 
-        protocol_files.save(rules, options.save)
-        remark(f"protocol written: {shown(options.save)}")
+        protocol_files.save(protocol, options.save)
+        log(f"protocol written: {shown(options.save)}")
     results = {}
-    for describer in describers:
-        results[describer.name] = _scored(rules, vectors[describer.name], options.index)
-    _print_scores(rules, results, options)
+    for extractor in extractors:
+        results[extractor.name] = _scored(protocol, vectors[extractor.name], options.index)
+    _print_scores(protocol, results, options)
     return OK
 
 
-def _rules(target: str) -> "Protocol":
+def _protocol(target: str) -> "Protocol":
     """A protocol by its file or its name.
 
     Raises
@@ -157,18 +157,18 @@ def _rules(target: str) -> "Protocol":
 
 
 def _folder_task(
-    options: argparse.Namespace, describers: list["Describer"]
+    options: argparse.Namespace, extractors: list["FeatureExtractor"]
 ) -> tuple["Protocol", dict[str, "np.ndarray"]]:
-    """The protocol of a folder, and describer → float32 (n, dim) of its pictures, those that can be read."""
+    """The protocol of a folder, and extractor → float32 (n, dim) of its images, those that can be read."""
     import numpy as np
 
     from helpers.evaluation import builders
 
-    images, sides = locations.divided(locations.gallery_from(options.target))
-    vectors = {describer.name: describer.describe(images) for describer in describers}
+    images, sides = locations.split_by_folder(locations.gallery_from(options.target))
+    vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
     if unreadable.any():
-        # The describers have named them.
+        # The extractors have named them.
         images = images.subset(~unreadable)
         vectors = {name: each[~unreadable] for name, each in vectors.items()}
         sides = None if sides is None else sides[~unreadable]
@@ -176,21 +176,21 @@ def _folder_task(
         images = _with_groups(images, next(iter(vectors.values())))
     name = Path(options.target).resolve().name
     if sides is None:
-        rules = builders.leave_one_out(images, f"{name}-leave-one-out")
+        protocol = builders.leave_one_out(images, f"{name}-leave-one-out")
     else:
-        answers = np.isin(np.char.lower(sides), list(locations.ANSWERING))
-        if answers.all() or not answers.any():
+        results = np.isin(np.char.lower(sides), list(locations.ANSWERING))
+        if results.all() or not results.any():
             raise CommandError(
                 f"{shown(options.target)} is divided into {', '.join(sorted(set(sides)))}, but one of them has to be "
                 "called train or gallery, and one test, val or query"
             )
-        asking = "-".join(sorted(set(sides[~answers])))
-        rules = builders.query_gallery(images, ~answers, answers, f"{name}-{asking}-asks")
-    return rules, vectors
+        asking = "-".join(sorted(set(sides[~results])))
+        protocol = builders.query_gallery(images, ~results, results, f"{name}-{asking}-asks")
+    return protocol, vectors
 
 
 def _with_groups(images: "ImageSet", vectors) -> "ImageSet":
-    """The set with copies of one picture as groups, after a remark on how many there are."""
+    """The set with copies of one image as groups, after a remark on how many there are."""
     from dataclasses import replace
 
     from helpers.images.duplicates import audit
@@ -199,18 +199,18 @@ def _with_groups(images: "ImageSet", vectors) -> "ImageSet":
     found = audit(images, l2_normalize(vectors))
     if not len(found):
         return images
-    remark(
-        f"note: {counted(len(found), 'pair')} of copies; they are not counted as answers to each other "
+    log(
+        f"note: {pluralize(len(found), 'pair')} of copies; they are not counted as answers to each other "
         "(lookalike audit shows them)"
     )
     return replace(images, groups=found.groups())
 
 
-def _pictures_of(rules: "Protocol", folder: str | None) -> "ImageSet":
+def _images_of(protocol: "Protocol", folder: str | None) -> "ImageSet":
     """The data set that a protocol was made on, or the folder that was given in its place."""
     if folder is not None:
         images = locations.gallery_from(folder)
-        return locations.divided(images)[0] if set(rules.keys) <= set(images.keys) else images
+        return locations.split_by_folder(images)[0] if set(protocol.keys) <= set(images.keys) else images
     from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
 
     loaders = {
@@ -222,12 +222,12 @@ def _pictures_of(rules: "Protocol", folder: str | None) -> "ImageSet":
         "caltech101": caltech101.load,
         "cifar10": cifar10.load,
     }
-    if rules.dataset not in loaders:
+    if protocol.dataset not in loaders:
         raise CommandError(
-            f"the protocol {rules.name!r} was made on the pictures {rules.dataset!r}: say where they are by --pictures",
+            f"the protocol {protocol.name!r} was made on the images {protocol.dataset!r}: pass --images",
             USAGE,
         )
-    return loaders[rules.dataset]()
+    return loaders[protocol.dataset]()
 
 
 def _whole_sample() -> "ImageSet":
@@ -242,47 +242,47 @@ def _whole_sample() -> "ImageSet":
     return ImageSet("sample", photos.paths + drawings.paths, labels, photos.class_names, root=photos.root)
 
 
-def _scored(rules: "Protocol", vectors, index: str) -> "Scores":
+def _scored(protocol: "Protocol", vectors, index: str) -> "Scores":
     from helpers.evaluation import metrics, runner
 
-    whole = len(rules.queries) * len(rules.gallery) <= _PAIRS
+    whole = len(protocol.queries) * len(protocol.gallery) <= _PAIRS
     if not whole:
-        remark(f"note: so many pictures are ranked to {_DEPTH} answers a query only, without mAP")
-    ranking = runner.run(rules, vectors, open_index(index), None if whole else _DEPTH)
-    return metrics.evaluate(ranking, rules)
+        log(f"note: so many images are ranked to {_DEPTH} answers a query only, without mAP")
+    ranking = runner.run(protocol, vectors, open_index(index), None if whole else _DEPTH)
+    return metrics.evaluate(ranking, protocol)
 
 
-def _print_scores(rules: "Protocol", results: dict[str, "Scores"], options: argparse.Namespace) -> None:
+def _print_scores(protocol: "Protocol", results: dict[str, "Scores"], options: argparse.Namespace) -> None:
     tables = {name: scores.table() for name, scores in results.items()}
-    about = {"protocol": rules.name, "queries": 0, "gallery": len(rules.gallery)}
+    about = {"protocol": protocol.name, "queries": 0, "gallery": len(protocol.gallery)}
     if options.json:
         print_json(
             [
                 about
-                | {"describer": name, "index": options.index, "queries": results[name].n_queries}
+                | {"extractor": name, "index": options.index, "queries": results[name].n_queries}
                 | {"metrics": table.to_dict("records")}
                 for name, table in tables.items()
             ]
         )
     elif options.csv:
         rows = (
-            [rules.name, name, options.index, results[name].n_queries, len(rules.gallery), *row]
+            [protocol.name, name, options.index, results[name].n_queries, len(protocol.gallery), *row]
             for name, table in tables.items()
             for row in table.itertuples(index=False)
         )
         print_csv(SCORE_COLUMNS, rows)
     else:
-        _print_comparison(rules, results, tables, options.index)
+        _print_comparison(protocol, results, tables, options.index)
 
 
-def _print_comparison(rules: "Protocol", results: dict[str, "Scores"], tables: dict, index: str) -> None:
+def _print_comparison(protocol: "Protocol", results: dict[str, "Scores"], tables: dict, index: str) -> None:
     from helpers.evaluation.intervals import paired_difference
 
     first = next(iter(results.values()))
-    distractors = f" ({rules.n_distractors:,} of no class that is asked for)" if rules.n_distractors else ""
+    distractors = f" ({protocol.n_distractors:,} of no class that is asked for)" if protocol.n_distractors else ""
     print(
-        f"{shown(rules.name)}: {counted(first.n_queries, 'picture')} ask, {len(rules.gallery):,} answer{distractors}; "
-        f"{index}"
+        f"{shown(protocol.name)}: {pluralize(first.n_queries, 'query')}, gallery of "
+        f"{pluralize(len(protocol.gallery), 'image')}{distractors}; {index}"
     )
     metrics = [metric for metric in SHOWN if metric in first.metrics]
     lines = []
@@ -316,7 +316,7 @@ def _leaderboard(options: argparse.Namespace) -> int:
     if not paths.figures_dir().joinpath("leaderboard.csv").is_file():
         paths.checkout("The measured results")
     board = leaderboard.load()
-    chosen = {name: getattr(options, name) for name in ("dataset", "protocol", "profile", "describer", "index")}
+    chosen = {name: getattr(options, name) for name in ("dataset", "protocol", "profile", "extractor", "index")}
     for column, pattern in chosen.items():
         if pattern is not None:
             board = board[[fnmatchcase(value, pattern) for value in board[column]]]
@@ -325,9 +325,9 @@ def _leaderboard(options: argparse.Namespace) -> int:
     board = board[board["metric"].isin(metrics)]
     if board.empty:
         if known:
-            remark(f"no such metric here; there are: {', '.join(sorted(known))}")
+            log(f"no such metric here; there are: {', '.join(sorted(known))}")
         else:
-            remark("the leaderboard has no such rows: see lookalike leaderboard, without filters")
+            log("the leaderboard has no such rows: see lookalike leaderboard, without filters")
         return FOUND
     board = _ordered(board, metrics, options.best)
     if options.json:
@@ -343,7 +343,7 @@ def _leaderboard(options: argparse.Namespace) -> int:
     return OK
 
 
-_METHOD = ["describer", "weights", "dim", "index"]
+_METHOD = ["extractor", "weights", "dim", "index"]
 _ALIKE = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
 
 
@@ -364,11 +364,11 @@ def _print_board(board: "pd.DataFrame", metrics: list[str]) -> None:
     for number, ((profile, _, protocol, n_queries, n_gallery, _), rows) in enumerate(board.groupby(_ALIKE, sort=False)):
         print(f"{chr(10) if number else ''}{protocol} ({profile}): {n_queries:,} ask, {n_gallery:,} answer")
         lines = []
-        for (describer, _, dim, index), part in rows.groupby(_METHOD, sort=False):
+        for (extractor, _, dim, index), part in rows.groupby(_METHOD, sort=False):
             table = part.set_index("metric")
             scores = [_with_interval(table.loc[metric]) if metric in table.index else "" for metric in metrics]
-            lines.append([describer, str(dim), index, *scores])
+            lines.append([extractor, str(dim), index, *scores])
         for bound in ("chance", "ceiling"):
             by_metric = rows.groupby("metric")[bound].first()
             lines.append([bound, "", "", *(f"{by_metric[m]:.3f}" if m in by_metric else "" for m in metrics)])
-        print_table(["describer", "dim", "index", *metrics], lines)
+        print_table(["extractor", "dim", "index", *metrics], lines)

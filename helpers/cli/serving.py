@@ -27,11 +27,11 @@ def register(commands) -> None:
 lookalike serve
 lookalike serve photos.index --port 8080
 lookalike serve photos.index --workers 2
-LOOKALIKE_API_KEY=secret lookalike serve photos.index --host 0.0.0.0 --allow-host pictures.example.org
+LOOKALIKE_API_KEY=secret lookalike serve photos.index --host 0.0.0.0 --allow-host images.example.org
 """,
         f"""
 Without ENGINE it is {locations.DEFAULT}, or else the only one in the current folder. Only this computer can reach the
-page unless --host says otherwise. Then pictures can be added and removed by those alone who have the key that stands in
+page unless --host says otherwise. Then images can be added and removed by those alone who have the key that stands in
 LOOKALIKE_API_KEY, or by nobody, if there is none. What programs can ask is described at /docs. Ctrl-C ends it.
 """,
     )
@@ -39,7 +39,7 @@ LOOKALIKE_API_KEY, or by nobody, if there is none. What programs can ask is desc
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, metavar="N", help="default: %(default)s")
     serve.add_argument("--workers", type=positive, default=1, metavar="N", help="processes; default: %(default)s")
-    serve.add_argument("--root", metavar="FOLDER", help="where the engine's pictures are now, if they were moved")
+    serve.add_argument("--root", metavar="FOLDER", help="where the engine's images are now, if they were moved")
     serve.add_argument(
         "--allow-host",
         action="append",

@@ -31,11 +31,11 @@ def leave_one_out(
         asks = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
         if not asks.any():
             raise ValueError(
-                f"{images.name}: no class has two pictures, so no query could have a right answer. "
-                "Put the pictures into one sub-folder a class, at least two pictures each."
+                f"{images.name}: no class has two images, so no query could have a right answer. "
+                "Put the images into one sub-folder a class, at least two images each."
             )
         queries = np.flatnonzero(asks)
-    text = description or "Each picture asks, all others answer; the query itself and its copies are not counted."
+    text = description or "Each image asks, all others answer; the query itself and its copies are not counted."
     return _protocol(images, name, text, _rows(images, queries), np.arange(len(images)), excluded)
 
 
@@ -51,7 +51,7 @@ def query_gallery(
 
     Ids are rows of ``images``, which may also have images in neither part; ``images.subset`` drops those.
     """
-    text = description or "One part of the pictures asks, the other answers."
+    text = description or "One part of the images asks, the other answers."
     return _protocol(images, name, text, _rows(images, query_rows), _rows(images, gallery_rows), excluded)
 
 
@@ -76,8 +76,8 @@ def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str
     for label in range(len(images.class_names)):
         asks[np.flatnonzero((images.labels == label) & alone)[::every]] = True
     if not asks.any():
-        raise ValueError(f"{images.name}: no picture of a class is without a copy, so nobody can ask.")
-    text = description or f"Of each class one picture in {every} asks, all others answer; no query is in the gallery."
+        raise ValueError(f"{images.name}: no image of a class is without a copy, so nobody can ask.")
+    text = description or f"Of each class one image in {every} asks, all others answer; no query is in the gallery."
     return query_gallery(images, asks, ~asks, name, description=text)
 
 
@@ -102,8 +102,8 @@ def one_per_class_gallery(
     asks = images.labels >= 0
     asks[gallery] = False
     if not asks.any():
-        raise ValueError(f"{images.name}: no class has two pictures, so nobody is left to ask.")
-    text = description or f"One picture a class answers (drawn with seed {seed}), all others of a class ask."
+        raise ValueError(f"{images.name}: no class has two images, so nobody is left to ask.")
+    text = description or f"One image a class answers (drawn with seed {seed}), all others of a class ask."
     return _protocol(images, name, text, np.flatnonzero(asks), np.sort(gallery), excluded)
 
 
@@ -139,8 +139,8 @@ def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, 
     A network may learn from the gallery (`learnable`). Copies stay on one side (`ImageSet.split`); images without a
     class are in the gallery.
     """
-    labelled = np.flatnonzero(images.labels != NO_CLASS)
-    asks = set(images.subset(labelled).split(fraction, seed)[1].keys)
+    labeled = np.flatnonzero(images.labels != NO_CLASS)
+    asks = set(images.subset(labeled).split(fraction, seed)[1].keys)
     asking = np.array([key in asks for key in images.keys])
     text = description or f"{fraction:.0%} of each class asks (drawn with seed {seed}), the rest answers and may teach."
     return query_gallery(images, asking, ~asking, name, description=text)
@@ -159,7 +159,7 @@ def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str 
     rows = np.isin(images.labels, kept) | (images.labels == NO_CLASS)
     part = images.subset(rows)
     part = replace(part, labels=renumbered[part.labels], class_names=tuple(images.class_names[c] for c in kept))
-    text = description or f"Half of the classes (drawn with seed {seed}) ask, each picture once; the others may teach."
+    text = description or f"Half of the classes (drawn with seed {seed}) ask, each image once; the others may teach."
     return leave_one_out(part, name, description=text)
 
 
@@ -186,8 +186,8 @@ def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> 
     rows = (images.labels != NO_CLASS) & ~asking & ~copies
     if not rows.any():
         raise ValueError(
-            f"under {protocol.name} every picture asks: nothing is left to learn from; take a protocol with held out "
-            "pictures or classes"
+            f"under {protocol.name} every image asks: nothing is left to learn from; take a protocol with held out "
+            "images or classes"
         )
     part = images.subset(rows, name or f"{images.name}, to learn from")
     kept, labels = np.unique(part.labels, return_inverse=True)

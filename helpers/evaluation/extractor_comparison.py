@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def compare_extractors(
-    versions: Mapping[str, np.ndarray], rules: Protocol, reference: str, resamples: int = 2000, seed: int = 0
+    versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, resamples: int = 2000, seed: int = 0
 ) -> "pd.DataFrame":
     """Score each version of the vectors and compare it with the ``reference`` on the same queries.
 
@@ -45,8 +45,8 @@ def compare_extractors(
         raise KeyError(f"no version is called {reference!r}; there are: {', '.join(versions)}")
     scores = {}
     for name, vectors in versions.items():
-        ranking = runner.run(rules, np.asarray(vectors, np.float32), open_index("exact:cosine"))
-        scores[name] = metrics.evaluate(ranking, rules)
+        ranking = runner.run(protocol, np.asarray(vectors, np.float32), open_index("exact:cosine"))
+        scores[name] = metrics.evaluate(ranking, protocol)
     base, rows = scores[reference].values["mAP"], []
     for name, score in scores.items():
         vectors, values = versions[name], score.values["mAP"]

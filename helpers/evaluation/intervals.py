@@ -6,7 +6,7 @@ how different: it draws the queries again, with replacement, and looks at the me
 Sources: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993 (percentile interval, chapter 13;
 bootstrap tests, chapter 16). T. Sakai, Evaluating evaluation metrics based on the bootstrap, SIGIR 2006
 (paired bootstrap test over queries). M. Smucker, J. Allan, B. Carterette, A comparison of statistical
-significance tests for information retrieval evaluation, CIKM 2007 (bootstrap, t and randomisation agree).
+significance tests for information retrieval evaluation, CIKM 2007 (bootstrap, t and randomization agree).
 """
 
 import math
@@ -123,7 +123,7 @@ def paired_difference(
 def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
     """Interval of a share of right answers among ``n`` (Wilson 1927): not of width 0 when all of them are right.
 
-    Where several answers hang together, such as those to changed copies of one picture, take the number of pictures
+    Where several answers hang together, such as those to changed copies of one image, take the number of images
     for ``n``: as if they were one answer each, which is the wide side.
 
     Raises

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "dataset", "protocol", "profile", "describer", "weights", "dim", "index", "n_queries", "n_gallery", "n_distractors",
-    "metric", "value", "low", "high", "chance", "ceiling", "describe_ips", "query_ms", "index_bytes",
+    "dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "n_queries", "n_gallery", "n_distractors",
+    "metric", "value", "low", "high", "chance", "ceiling", "extract_ips", "query_ms", "index_bytes",
 )  # fmt: skip
 
 #: What makes a row the same row: a rerun replaces it.
-KEY = ("dataset", "protocol", "profile", "describer", "weights", "dim", "index", "metric")
+KEY = ("dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "metric")
 
-_DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "describe_ips": 1, "query_ms": 3}
+_DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "extract_ips": 1, "query_ms": 3}
 _WHOLE = ("dim", "n_queries", "n_gallery", "n_distractors", "index_bytes")
-_TEXT = ("dataset", "protocol", "profile", "describer", "weights", "index", "metric")
+_TEXT = ("dataset", "protocol", "profile", "extractor", "weights", "index", "metric")
 _SHOWN = ("top-1", "top-5", "top-10", "mAP")
 
 
@@ -35,15 +35,15 @@ class LeaderboardError(ValueError):
 
 
 def record(
-    scores: Scores, protocol: Protocol, *, profile: str, describer: str, weights: str, dim: int, index: str,
-    describe_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
+    scores: Scores, protocol: Protocol, *, profile: str, extractor: str, weights: str, dim: int, index: str,
+    extract_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
     path: str | Path | None = None,
 ) -> "pd.DataFrame":  # fmt: skip
     """Write one method's scores, one row a metric; rows of an earlier run of the same method are replaced.
 
     Parameters
     ----------
-    describe_ips : pictures a second from file to vector; one number for all protocols and indexes of a data set, the
+    describe_ips : images a second from file to vector; one number for all protocols and indexes of a data set, the
         last one measured. A cost that was not measured this time (None: all vectors came from the cache, say) keeps the
         value of the earlier run.
     query_ms : milliseconds a query. index_bytes : size of the index in memory.
@@ -59,7 +59,7 @@ def record(
     ValueError : a name is empty or has a line break, or the scores are not of this protocol's queries.
     """
     path = _path(path)
-    names = {"profile": profile, "describer": describer, "weights": weights, "index": index}
+    names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
     for what, name in names.items():
         if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
             raise ValueError(f"{what} must be a name on one line, got {name!r}")
@@ -68,7 +68,7 @@ def record(
     rows = scores.table()
     method = names | {
         "dataset": protocol.dataset, "protocol": protocol.name, "dim": dim, "n_queries": scores.n_queries,
-        "n_gallery": len(protocol.gallery), "n_distractors": protocol.n_distractors, "describe_ips": describe_ips,
+        "n_gallery": len(protocol.gallery), "n_distractors": protocol.n_distractors, "extract_ips": extract_ips,
         "query_ms": query_ms, "index_bytes": index_bytes,
     }  # fmt: skip
     rows = _typed(rows.assign(**method)[list(COLUMNS)])
@@ -91,13 +91,13 @@ def _merged(known: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[pd.DataFrame,
     method_key = [column for column in KEY if column != "metric"]
     same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
     # Describing has one cost for all protocols and indexes of a data set: the last one that was measured.
-    describer_key = ["dataset", "profile", "describer", "weights", "dim"]
-    akin = (known[describer_key].astype(str) == rows.iloc[0][describer_key].astype(str)).all(axis=1)
-    for cost, where in (("describe_ips", akin), ("query_ms", same), ("index_bytes", same)):
+    extractor_key = ["dataset", "profile", "extractor", "weights", "dim"]
+    akin = (known[extractor_key].astype(str) == rows.iloc[0][extractor_key].astype(str)).all(axis=1)
+    for cost, where in (("extract_ips", akin), ("query_ms", same), ("index_bytes", same)):
         earlier = known.loc[where, cost].dropna()
         if rows[cost].isna().all() and len(earlier):
             rows[cost] = earlier.iloc[0]
-    known.loc[akin, "describe_ips"] = rows["describe_ips"].iloc[0]
+    known.loc[akin, "extract_ips"] = rows["extract_ips"].iloc[0]
     board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
     return rows, board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
@@ -180,7 +180,7 @@ def _markdown(board: "pd.DataFrame") -> str:
         "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; don't edit. In brackets: 95 % intervals by "
         "bootstrap over queries. Bold: the best of a column. Definitions: `helpers/evaluation/metrics.py`.\n",
     ]
-    # Scores of other numbers of queries or pictures don't compare: they get a table of their own.
+    # Scores of other numbers of queries or images don't compare: they get a table of their own.
     alike = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
     groups = sorted(_grouped(_rows(board), alike).items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
     for (profile, dataset, protocol, n_queries, n_gallery, n_distractors), rows in groups:
@@ -210,7 +210,7 @@ def _table(rows: list[dict]) -> str:
     there = {row["metric"] for row in rows}
     metrics = [metric for metric in _SHOWN if metric in there]
     best = {metric: max(row["value"] for row in rows if row["metric"] == metric) for metric in metrics}
-    groups = _grouped(rows, ["describer", "weights", "dim", "index"])
+    groups = _grouped(rows, ["extractor", "weights", "dim", "index"])
     methods = [(key, {row["metric"]: row for row in group}, group[0]) for key, group in sorted(groups.items())]
 
     def last_score(method) -> float:
@@ -220,15 +220,15 @@ def _table(rows: list[dict]) -> str:
     # Best first; a method without that metric (a ranking too short for it) comes last.
     methods.sort(key=lambda method: -last_score(method))
     lines = [
-        "| describer | weights | dim | index | " + " | ".join(metrics) + " | pictures/s | ms/query |",
+        "| extractor | weights | dim | index | " + " | ".join(metrics) + " | images/s | ms/query |",
         "| --- | --- | --- | --- |" + " --- |" * (len(metrics) + 2),
     ]
-    for (describer, weights, dim, index), by_metric, first in methods:
+    for (extractor, weights, dim, index), by_metric, first in methods:
         cells = [_cell(by_metric[metric], best[metric]) if metric in by_metric else "" for metric in metrics]
-        measured = [first[cost] for cost in ("describe_ips", "query_ms")]
+        measured = [first[cost] for cost in ("extract_ips", "query_ms")]
         costs = ["" if np.isnan(cost) else f"{cost:g}" for cost in measured]
         # A bar would end the cell.
-        names = [str(name).replace("|", "\\|") for name in (describer, weights, dim, index)]
+        names = [str(name).replace("|", "\\|") for name in (extractor, weights, dim, index)]
         lines.append("| " + " | ".join(names + cells + costs) + " |")
     for bound in ("chance", "ceiling"):
         values = [next(row[bound] for row in rows if row["metric"] == metric) for metric in metrics]

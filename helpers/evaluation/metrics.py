@@ -1,11 +1,11 @@
 """Metrics, defined once; each with what chance gives and the most that is reachable.
 
-For a query with R relevant pictures among N candidates (the gallery after exclusions):
+For a query with R relevant images among N candidates (the gallery after exclusions):
 
 - **top-k**: is any of the first k relevant (trec_eval's ``success_k``).
 - **precision@k**, **recall@k**: relevant ones among the first k, over k, over R.
 - **mAP**: mean over queries of the average precision AP: precision at each relevant rank, summed, over R (``map``).
-- **mAP@k**: the same cut at k, still over R (``map_cut_k``); **mAP@k normalised**: over min(R, k).
+- **mAP@k**: the same cut at k, still over R (``map_cut_k``); **mAP@k normalized**: over min(R, k).
 - **nDCG@k**: discounted gain 1 / log2(rank + 1) over that of a perfect ranking (``ndcg_cut_k``; Järvelin &
   Kekäläinen 2002).
 
@@ -34,7 +34,7 @@ class LeakyRanking(ValueError):
 
 
 class UnanswerableQueriesWarning(UserWarning):
-    """Some queries have no relevant picture in the gallery; they are counted here and left out of all means."""
+    """Some queries have no relevant image in the gallery; they are counted here and left out of all means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ def evaluate(
     Raises
     ------
     LeakyRanking : it holds the query itself, a copy of it, or an id outside the gallery.
-    ValueError : not one row a query, a k below 1, or no query has a relevant picture.
+    ValueError : not one row a query, a k below 1, or no query has a relevant image.
     """
     _check_rows(ranking, protocol)
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
@@ -125,10 +125,10 @@ def evaluate(
     rows = np.flatnonzero(protocol.answerable)
     n_unanswerable = len(protocol.queries) - len(rows)
     if not len(rows):
-        raise ValueError(f"{protocol.name}: no query has a relevant picture in the gallery, there is nothing to score")
+        raise ValueError(f"{protocol.name}: no query has a relevant image in the gallery, there is nothing to score")
     if n_unanswerable:
         warnings.warn(
-            f"{protocol.name}: {n_unanswerable} of {len(protocol.queries)} queries have no relevant picture in the "
+            f"{protocol.name}: {n_unanswerable} of {len(protocol.queries)} queries have no relevant image in the "
             "gallery; they are left out of all means",
             UnanswerableQueriesWarning,
             stacklevel=2,
@@ -144,27 +144,27 @@ def evaluate(
 
 
 def average_precision(
-    hits: Sequence[bool] | np.ndarray, n_relevant: int, k: int | None = None, normalised: bool = False
+    hits: Sequence[bool] | np.ndarray, n_relevant: int, k: int | None = None, normalized: bool = False
 ) -> float:
     """Average precision of one ranking.
 
     Parameters
     ----------
     hits : bool (m,): is the answer at rank 1, 2, … relevant.
-    n_relevant : R, the relevant pictures in the whole gallery, found or not.
+    n_relevant : R, the relevant images in the whole gallery, found or not.
     k : only the first k ranks count (AP@k); None is all.
-    normalised : divide by min(R, k) instead of R.
+    normalized : divide by min(R, k) instead of R.
 
     Raises
     ------
-    ValueError : R < 1, more hits than R, or ``normalised`` without k.
+    ValueError : R < 1, more hits than R, or ``normalized`` without k.
     """
     hits = np.asarray(hits, dtype=bool)[:k]
     if n_relevant < 1 or hits.sum() > n_relevant:
         raise ValueError(f"R must be at least 1 and at least the number of hits ({hits.sum()}), got {n_relevant}")
-    if normalised and k is None:
-        raise ValueError("AP without a cut needs no normalising: give k")
-    divisor = min(n_relevant, k) if normalised else n_relevant
+    if normalized and k is None:
+        raise ValueError("AP without a cut needs no normalizing: give k")
+    divisor = min(n_relevant, k) if normalized else n_relevant
     return float(_precision_sum(hits[None])[0] / divisor)
 
 
@@ -243,9 +243,9 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
     for bad, why in ((outside, "which is not in the gallery"), (leaked, "which may never be counted for it")):
         if bad.any():
             row, place = np.argwhere(bad)[0]
-            query, answer = protocol.keys[protocol.queries[rows[row]]], protocol.keys[ids[row, place]]
+            query, result = protocol.keys[protocol.queries[rows[row]]], protocol.keys[ids[row, place]]
             raise LeakyRanking(
-                f"{protocol.name}: query {query!r} is answered by {answer!r} at rank {place + 1}, {why}. "
+                f"{protocol.name}: query {query!r} is answered by {result!r} at rank {place + 1}, {why}. "
                 "Rankings made by runner.run hold no such answers."
             )
     return answered & (protocol.labels[ids] == protocol.labels[protocol.queries[rows]][:, None])
@@ -260,7 +260,7 @@ def _values(hits: np.ndarray, relevant: np.ndarray, ks, map_ks, complete: bool) 
     for k in map_ks:
         total = _precision_sum(hits[:, :k])
         values[f"mAP@{k}"] = total / relevant
-        values[f"mAP@{k} normalised"] = total / np.minimum(relevant, k)
+        values[f"mAP@{k} normalized"] = total / np.minimum(relevant, k)
         gain = (hits[:, :k] * _discount(min(k, hits.shape[1]))).sum(axis=1)
         values[f"nDCG@{k}"] = gain / _ideal(relevant, k)
     return values
@@ -297,7 +297,7 @@ def _bounds(relevant: np.ndarray, candidates: np.ndarray, metrics) -> tuple[dict
 def _chance_and_ceiling(metric: str, r: int, n: int) -> tuple[float, float]:
     """For R = r relevant among N = n candidates in uniformly random order, and in perfect order."""
     name, _, cut = metric.partition("@") if "@" in metric else metric.partition("-")
-    k = int(cut.removesuffix(" normalised")) if cut else n
+    k = int(cut.removesuffix(" normalized")) if cut else n
     if name == "top":
         return 1 - _none_of_first(r, n, min(k, n)), 1.0
     if name == "precision":
@@ -306,7 +306,7 @@ def _chance_and_ceiling(metric: str, r: int, n: int) -> tuple[float, float]:
         return min(k, n) / n, min(r, k) / r
     if name == "nDCG":
         return float(r / n * _discount(min(k, n)).sum() / _ideal(np.array([r]), k)[0]), 1.0
-    divisor = min(r, k) if metric.endswith("normalised") else r
+    divisor = min(r, k) if metric.endswith("normalized") else r
     return _expected_precision_sum(r, n, min(k, n)) / divisor, min(r, k) / divisor
 
 

@@ -65,28 +65,28 @@ class Protocol:
         object.__setattr__(self, "keys", tuple(self.keys))
         object.__setattr__(self, "class_names", tuple(self.class_names))
         self._check_keys()
-        object.__setattr__(self, "labels", self._per_picture(self.labels, "labels"))
+        object.__setattr__(self, "labels", self._per_image(self.labels, "labels"))
         if self.labels.min() < NO_CLASS or self.labels.max() >= len(self.class_names):
             raise ValueError(
                 f"{self.name}: labels must lie in -1 … {len(self.class_names) - 1} "
                 f"({len(self.class_names)} class names), got {self.labels.min()} … {self.labels.max()}"
             )
         if self.groups is not None:
-            object.__setattr__(self, "groups", self._per_picture(self.groups, "groups"))
+            object.__setattr__(self, "groups", self._per_image(self.groups, "groups"))
         object.__setattr__(self, "queries", self._ids(self.queries, "queries"))
         object.__setattr__(self, "gallery", self._ids(self.gallery, "gallery"))
         object.__setattr__(self, "excluded", self._exclusions(self.excluded))
 
     def _check_keys(self) -> None:
         if not self.keys:
-            raise ValueError(f"{self.name}: there is no picture in it")
+            raise ValueError(f"{self.name}: there is no image in it")
         bad = next((key for key in self.keys if not isinstance(key, str) or not key), None)
         if bad is not None:
             raise ValueError(f"{self.name}: keys must be non-empty strings, got {bad!r}")
         _no_repeats(self.keys, f"{self.name}: keys")
         _no_repeats(self.class_names, f"{self.name}: class_names")
 
-    def _per_picture(self, values, what: str) -> np.ndarray:
+    def _per_image(self, values, what: str) -> np.ndarray:
         array = _integers(values, f"{self.name}: {what}")
         if array.shape != (len(self.keys),):
             raise ValueError(f"{self.name}: {what} must have shape ({len(self.keys)},), got {array.shape}")
@@ -106,7 +106,7 @@ class Protocol:
         outside = ids[(ids < 0) | (ids >= len(self.keys))]
         if len(outside):
             raise ValueError(
-                f"{self.name}: {what} must hold ids 0 … {len(self.keys) - 1} ({len(self.keys)} pictures), "
+                f"{self.name}: {what} must hold ids 0 … {len(self.keys) - 1} ({len(self.keys)} images), "
                 f"got {outside[0]}" + (f" and {len(outside) - 1} more" if len(outside) > 1 else "")
             )
 
@@ -275,13 +275,13 @@ class Protocol:
         wanted = set(self.keys)
         for row, key in enumerate(images.keys):
             if key in wanted and row_of.setdefault(key, row) != row:
-                raise ProtocolMismatch(f"{self.name}: {images.name!r} holds {key!r} twice; list each picture once.")
+                raise ProtocolMismatch(f"{self.name}: {images.name!r} holds {key!r} twice; list each image once.")
         missing = [key for key in self.keys if key not in row_of]
         if missing:
             raise ProtocolMismatch(
-                f"{self.name}: {images.name!r} ({len(images)} pictures) lacks {len(missing)} of the protocol's "
-                f"{len(self)} pictures: {_some(missing)}. Load the data set {self.dataset!r} that the protocol was "
-                "made on, whole and not a sample of it, or make a new protocol from the pictures you have "
+                f"{self.name}: {images.name!r} ({len(images)} images) lacks {len(missing)} of the protocol's "
+                f"{len(self)} images: {_some(missing)}. Load the data set {self.dataset!r} that the protocol was "
+                "made on, whole and not a sample of it, or make a new protocol from the images you have "
                 "(leave_one_out, query_gallery)."
             )
         found = images.subset([row_of[key] for key in self.keys])
@@ -295,15 +295,15 @@ class Protocol:
         used = set(ours) - {None}
         # An image without a class here may have one there, unless that class is one of the protocol's.
         differs = [
-            f"{key!r} is {mine or 'of no class'!s} in the protocol, {other or 'of no class'!s} in the pictures"
+            f"{key!r} is {mine or 'of no class'!s} in the protocol, {other or 'of no class'!s} in the images"
             for key, mine, other in zip(self.keys, ours, theirs, strict=True)
             if mine != other and (mine is not None or other in used)
         ]
         if differs:
             raise ProtocolMismatch(
-                f"{self.name}: the classes of {len(differs)} of {len(self)} pictures disagree with {found.name!r}: "
+                f"{self.name}: the classes of {len(differs)} of {len(self)} images disagree with {found.name!r}: "
                 f"{differs[0]}. Load {self.dataset!r} as the protocol's maker did (same classes, same least "
-                "number of pictures a class), or make a new protocol from the pictures you have."
+                "number of images a class), or make a new protocol from the images you have."
             )
 
 

@@ -23,9 +23,9 @@ def save(protocol: Protocol, path: str | Path) -> Path:
 
 
 def _json(protocol: Protocol) -> str:
-    pictures = zip(protocol.keys, protocol.labels.tolist(), strict=True)
+    images = zip(protocol.keys, protocol.labels.tolist(), strict=True)
     if protocol.groups is not None:
-        pictures = zip(protocol.keys, protocol.labels.tolist(), protocol.groups.tolist(), strict=True)
+        images = zip(protocol.keys, protocol.labels.tolist(), protocol.groups.tolist(), strict=True)
     parts = {
         "format": str(FORMAT),
         "name": json.dumps(protocol.name),
@@ -36,7 +36,7 @@ def _json(protocol: Protocol) -> str:
         "queries": _lines(_wrapped(_ranges(protocol.queries))),
         "gallery": _lines(_wrapped(_ranges(protocol.gallery))),
         "excluded": _lines([f'"{query}": {json.dumps(ids)}' for query, ids in protocol.excluded.items()], "{}"),
-        "pictures": _lines([json.dumps(picture) for picture in pictures]),
+        "images": _lines([json.dumps(image) for image in images]),
     }
     return "{\n" + ",\n".join(f'"{key}": {value}' for key, value in parts.items()) + "\n}\n"
 
@@ -73,10 +73,10 @@ def load(path: str | Path) -> Protocol:
 
 
 def _from_json(content: dict) -> Protocol:
-    columns = list(zip(*content["pictures"], strict=True))
+    columns = list(zip(*content["images"], strict=True))
     expected = 3 if content["grouped"] else 2
     if len(columns) != expected:
-        raise ValueError(f"each picture must be a list of {expected} values, got {len(columns)}")
+        raise ValueError(f"each image must be a list of {expected} values, got {len(columns)}")
     return Protocol(
         name=content["name"],
         dataset=content["dataset"],

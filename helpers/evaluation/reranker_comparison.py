@@ -26,27 +26,27 @@ class FirstSearch:
     ----------
     rules : a protocol whose queries are not in the gallery.
     ranking : the whole gallery for each query; scores are cosines.
-    neighbours : the nearest gallery images of each gallery image, itself included; row *i* for row *i* of ``gallery``.
+    neighbors : the nearest gallery images of each gallery image, itself included; row *i* for row *i* of ``gallery``.
     queries, gallery : float32 (q, d) and (n, d), the feature vectors.
     """
 
-    rules: Protocol
+    protocol: Protocol
     ranking: Ranking
-    neighbours: Ranking
+    neighbors: Ranking
     queries: np.ndarray
     gallery: np.ndarray
 
     @property
     def ids(self) -> np.ndarray:
         """int64 (n,): the id of each row of ``gallery``."""
-        return self.rules.gallery
+        return self.protocol.gallery
 
 
 #: Re-ranks the results of a search.
 Method = Callable[[FirstSearch], Ranking]
 
 
-def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> FirstSearch:
+def first_search(protocol: Protocol, vectors: np.ndarray, columns: int = 61) -> FirstSearch:
     """Search the gallery by cosine, for all queries and for each gallery image.
 
     vectors : float32 (n, d), row *i* for id *i* of the protocol.
@@ -56,11 +56,11 @@ def first_search(rules: Protocol, vectors: np.ndarray, columns: int = 61) -> Fir
     ------
     ValueError : the queries are not disjoint from the gallery (`Protocol.check_disjoint`), or the vectors are invalid.
     """
-    rules.check_disjoint()
+    protocol.check_disjoint()
     index = open_index("exact:cosine")
-    ranking = runner.run(rules, vectors, index)
-    queries, gallery = vectors[rules.queries], vectors[rules.gallery]
-    return FirstSearch(rules, ranking, index.search(gallery, min(columns, len(gallery))), queries, gallery)
+    ranking = runner.run(protocol, vectors, index)
+    queries, gallery = vectors[protocol.queries], vectors[protocol.gallery]
+    return FirstSearch(protocol, ranking, index.search(gallery, min(columns, len(gallery))), queries, gallery)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class RerankerComparison:
     milliseconds : (task, method) → time per query. What is computed once for the whole gallery is included.
     """
 
-    rules: dict[str, Protocol]
+    protocol: dict[str, Protocol]
     before: dict[str, Scores]
     after: dict[tuple[str, str], Scores]
     milliseconds: dict[tuple[str, str], float]
@@ -96,8 +96,8 @@ class RerankerComparison:
 
         lines = []
         for (task, method), scores in self.after.items():
-            rules, before = self.rules[task], self.before[task]
-            classes = rules.labels[rules.queries[before.rows]] if by_class else None
+            protocol, before = self.protocol[task], self.before[task]
+            classes = protocol.labels[protocol.queries[before.rows]] if by_class else None
             test = paired_difference(scores.values[metric], before.values[metric], seed=seed, clusters=classes)
             lines.append(
                 (task, method, before.n_queries, before.mean(metric), scores.mean(metric), test.difference, test.low)
@@ -119,7 +119,7 @@ def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Me
     import joblib  # noqa: F401
     import scipy.sparse  # noqa: F401
 
-    before = {task: evaluate(found.ranking, found.rules) for task, found in tasks.items()}
+    before = {task: evaluate(found.ranking, found.protocol) for task, found in tasks.items()}
     after, milliseconds = {}, {}
     for task, found in tasks.items():
         for name, method in methods.items():
@@ -130,6 +130,6 @@ def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Me
                 raise ValueError(
                     f"{name} on {task}: other results than were found; re-ranking may only change their order"
                 )
-            after[task, name] = evaluate(ordered, found.rules)
+            after[task, name] = evaluate(ordered, found.protocol)
             milliseconds[task, name] = 1000 * spent / len(found.ranking)
-    return RerankerComparison({task: found.rules for task, found in tasks.items()}, before, after, milliseconds)
+    return RerankerComparison({task: found.protocol for task, found in tasks.items()}, before, after, milliseconds)

@@ -18,10 +18,10 @@ def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None =
 
     Parameters
     ----------
-    vectors : float32 (n, d): row i describes picture i of the protocol (see ``Protocol.bind``).
+    vectors : float32 (n, d): row i describes image i of the protocol (see ``Protocol.bind``).
     index : empty; it holds the gallery afterwards.
     k : answers a query; None is the whole gallery, which mAP needs. That takes 12 to 16 bytes for each
-        pair of query and gallery picture; ``run_in_chunks`` does without.
+        pair of query and gallery image; ``run_in_chunks`` does without.
 
     Returns
     -------
@@ -90,8 +90,8 @@ def _checked_vectors(protocol: Protocol, vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(protocol):
         raise ValueError(
-            f"{protocol.name}: vectors must have shape ({len(protocol)}, d), one row a picture of the protocol, "
-            f"got {vectors.shape}. Describe the pictures that Protocol.bind returns."
+            f"{protocol.name}: vectors must have shape ({len(protocol)}, d), one row an image of the protocol, "
+            f"got {vectors.shape}. Describe the images that Protocol.bind returns."
         )
     vectors = vectors.astype(np.float32, copy=False)
     finite = np.concatenate([np.isfinite(vectors[rows]).all(axis=1) for rows in chunks(*vectors.shape)])
@@ -99,6 +99,6 @@ def _checked_vectors(protocol: Protocol, vectors: np.ndarray) -> np.ndarray:
         first = int(np.flatnonzero(~finite)[0])
         raise ValueError(
             f"{protocol.name}: {int((~finite).sum())} of {len(vectors)} vectors hold NaN or infinity, the first is "
-            f"row {first} ({protocol.keys[first]}). Look at that picture and at the describer's preprocessing."
+            f"row {first} ({protocol.keys[first]}). Look at that image and at the extractor's preprocessing."
         )
     return vectors

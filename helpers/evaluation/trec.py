@@ -1,7 +1,7 @@
 """Rankings and protocols as TREC files, for whoever trusts `trec_eval` more than us.
 
 Run file: ``query Q0 document rank score tag``; qrels file: ``query 0 document relevance``
-(https://github.com/usnistgov/trec_eval). Picture keys become names by percent-encoding, since a name may not hold a
+(https://github.com/usnistgov/trec_eval). Image keys become names by percent-encoding, since a name may not hold a
 space. trec_eval ignores the rank column, sorts by score and breaks ties by name from Z to A; so that it sees our order,
 which breaks ties by id, the score column holds k, k - 1, … 1 and the similarity itself is not in the file.
 """
@@ -18,7 +18,7 @@ from helpers.search.ranking import PAD, Ranking
 
 
 class TrecFileError(ValueError):
-    """A line that is not of the format, or names a picture that the protocol does not know."""
+    """A line that is not of the format, or names an image that the protocol does not know."""
 
 
 def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str = "lookalike") -> Path:
@@ -33,9 +33,9 @@ def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str =
     names = _names(protocol)
     tag = quote(tag)
     lines = [
-        f"{names[query]} Q0 {names[answer]} {place + 1} {ranking.k - place} {tag}\n"
+        f"{names[query]} Q0 {names[result]} {place + 1} {ranking.k - place} {tag}\n"
         for query, row in zip(protocol.queries, ranking.ids, strict=True)
-        for place, answer in enumerate(row[row != PAD])
+        for place, result in enumerate(row[row != PAD])
     ]
     path = Path(path)
     write_text(path, "".join(lines))
@@ -43,12 +43,12 @@ def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str =
 
 
 def write_qrels(protocol: Protocol, path: str | Path) -> Path:
-    """Write who is relevant to whom; queries without a relevant picture are left out, as in our own means."""
+    """Write who is relevant to whom; queries without a relevant image are left out, as in our own means."""
     names = _names(protocol)
     lines = [
-        f"{names[query]} 0 {names[answer]} 1\n"
+        f"{names[query]} 0 {names[result]} 1\n"
         for row, query in enumerate(protocol.queries)
-        for answer in protocol.relevant(row)
+        for result in protocol.relevant(row)
     ]
     path = Path(path)
     write_text(path, "".join(lines))
@@ -63,23 +63,23 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
 
     Raises
     ------
-    TrecFileError : a line is malformed (a score of NaN, too), names an unknown picture, or repeats one.
+    TrecFileError : a line is malformed (a score of NaN, too), names an unknown image, or repeats one.
     """
     ids = {name: i for i, name in enumerate(_names(protocol))}
     row_of = {int(query): row for row, query in enumerate(protocol.queries)}
     found: list[list[tuple[float, str, int]]] = [[] for _ in protocol.queries]
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        query, answer, score = _run_line(line, f"{path}, line {number}")
-        for name in (query, answer):
+        query, result, score = _run_line(line, f"{path}, line {number}")
+        for name in (query, result):
             if name not in ids:
-                raise TrecFileError(f"{path}, line {number}: {protocol.name} has no picture {unquote(name)!r}")
+                raise TrecFileError(f"{path}, line {number}: {protocol.name} has no image {unquote(name)!r}")
         if ids[query] not in row_of:
             raise TrecFileError(f"{path}, line {number}: {unquote(query)!r} is no query of {protocol.name}")
-        found[row_of[ids[query]]].append((score, answer, ids[answer]))
+        found[row_of[ids[query]]].append((score, result, ids[result]))
     width = max(map(len, found), default=0)
     rows = np.full((len(found), width), PAD, dtype=np.int64)
-    for row, answers in enumerate(found):
-        order = [i for _, _, i in sorted(sorted(answers, key=lambda a: a[1], reverse=True), key=lambda a: -a[0])]
+    for row, results in enumerate(found):
+        order = [i for _, _, i in sorted(sorted(results, key=lambda a: a[1], reverse=True), key=lambda a: -a[0])]
         if len(set(order)) != len(order):
             raise TrecFileError(f"{path}: query {protocol.keys[protocol.queries[row]]!r} has an answer twice")
         rows[row, : len(order)] = order
@@ -87,7 +87,7 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """A qrels file: query's key → picture's key → relevance.
+    """A qrels file: query's key → image's key → relevance.
 
     Raises
     ------
@@ -96,30 +96,30 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            query, _, answer, relevance = line.split()
+            query, _, result, relevance = line.split()
             value = int(relevance)
         except ValueError as error:
             raise TrecFileError(
                 f"{path}, line {number}: expected 'query 0 document relevance', got {line!r}"
             ) from error
         of_query = judged.setdefault(unquote(query), {})
-        if unquote(answer) in of_query:
-            raise TrecFileError(f"{path}, line {number}: {unquote(answer)!r} is judged twice for {unquote(query)!r}")
-        of_query[unquote(answer)] = value
+        if unquote(result) in of_query:
+            raise TrecFileError(f"{path}, line {number}: {unquote(result)!r} is judged twice for {unquote(query)!r}")
+        of_query[unquote(result)] = value
     return judged
 
 
 def _run_line(line: str, where: str) -> tuple[str, str, float]:
     """(query, document, score) of a line."""
     try:
-        query, _, answer, _, text, _ = line.split()
+        query, _, result, _, text, _ = line.split()
         score = float(text)
     except ValueError as error:
         raise TrecFileError(f"{where}: expected 'query Q0 document rank score tag', got {line!r}") from error
     if math.isnan(score):
         # NaN is neither above nor below anything: a sort with it in has no meaning.
         raise TrecFileError(f"{where}: the score is NaN in {line!r}")
-    return query, answer, score
+    return query, result, score
 
 
 def _names(protocol: Protocol) -> list[str]:

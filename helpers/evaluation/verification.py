@@ -1,4 +1,4 @@
-"""Verification: do two pictures show the same person (or thing)? The threshold, its two errors, and their intervals.
+"""Verification: do two images show the same person (or thing)? The threshold, its two errors, and their intervals.
 
 A score, higher for more alike, becomes an answer by a threshold: "same" from there on. Two errors follow, and moving
 the threshold trades one for the other:
@@ -31,12 +31,12 @@ MOST_PAIRS = 20_000_000
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of pictures, each once, in no order within a pair.
+    """Pairs of images, each once, in no order within a pair.
 
     Parameters
     ----------
-    first, second : int64 (m,): rows of the pictures.
-    people : int64 (n,): who each picture shows; a picture of no class is somebody of its own.
+    first, second : int64 (m,): rows of the images.
+    people : int64 (n,): who each image shows; an image of no class is somebody of its own.
     """
 
     first: np.ndarray
@@ -53,10 +53,10 @@ class Pairs:
 
 
 def pairs(protocol: Protocol, same: int | None = None, different: int | None = None, seed: int = 0) -> Pairs:
-    """Pairs of the same and of different people among the pictures that ask or answer in a protocol.
+    """Pairs of the same and of different people among the images that ask or answer in a protocol.
 
-    Never paired: a picture with itself, with one of its group (a copy), or with one that the protocol excludes for
-    either of the two. Pictures of no class are each paired with people of a class, and never with each other: whether
+    Never paired: an image with itself, with one of its group (a copy), or with one that the protocol excludes for
+    either of the two. Images of no class are each paired with people of a class, and never with each other: whether
     those show the same is not known.
 
     Parameters
@@ -97,7 +97,7 @@ def _same(protocol: Protocol, rows: np.ndarray, allowed, n: int) -> np.ndarray:
     labels = protocol.labels[rows]
     classes = [rows[labels == label] for label in np.unique(labels[labels != NO_CLASS])]
     if sum(len(members) * (len(members) - 1) // 2 for members in classes) > MOST_PAIRS:
-        raise ValueError(f"{protocol.name}: more than {MOST_PAIRS:,} pairs of one class; take a part of the pictures")
+        raise ValueError(f"{protocol.name}: more than {MOST_PAIRS:,} pairs of one class; take a part of the images")
     found = [np.empty(0, np.int64)]
     for members in classes:
         one, other = np.triu_indices(len(members), 1)
@@ -142,17 +142,17 @@ def similarities(vectors: np.ndarray, among: Pairs, metric: str = "cosine") -> n
 
     Raises
     ------
-    ValueError : no such metric, or not one finite vector (n, d) a picture.
+    ValueError : no such metric, or not one finite vector (n, d) an image.
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(among.people):
-        raise ValueError(f"vectors must have shape ({len(among.people)}, d), one a picture, got {vectors.shape}")
+        raise ValueError(f"vectors must have shape ({len(among.people)}, d), one an image, got {vectors.shape}")
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f"metric must be cosine or euclidean; got {metric!r}")
     used = np.union1d(among.first, among.second)
     bad = used[~np.isfinite(vectors[used]).all(axis=1)]
     if len(bad):
-        raise ValueError(f"{len(bad)} vectors hold NaN or infinity, the first is that of picture {bad[0]}")
+        raise ValueError(f"{len(bad)} vectors hold NaN or infinity, the first is that of image {bad[0]}")
     vectors = vectors.astype(np.float64)
     if metric == "cosine":
         vectors = l2_normalize(vectors)
@@ -267,7 +267,7 @@ def error_intervals(
 ) -> ErrorIntervals:
     """Bootstrap intervals of both rates at a threshold and of the equal error rate; people are drawn, not pairs.
 
-    A hundred pictures of ten people make 4,950 pairs, but only ten people's worth of news: one person who looks like
+    A hundred images of ten people make 4,950 pairs, but only ten people's worth of news: one person who looks like
     another spoils all pairs of the two. So people are drawn with replacement; a pair of one person counts as often as
     that person was drawn, a pair of two people as often as both, multiplied. The time is resamples × pairs: give some
     10,000 pairs, not millions.
@@ -298,7 +298,7 @@ def error_intervals(
         below_same = np.append(0, np.cumsum(weights * same))
         below_different = np.append(0, np.cumsum(weights * ~same))
         if not below_same[-1] or not below_different[-1]:
-            continue  # by chance nobody with two pictures, or one person alone, was drawn
+            continue  # by chance nobody with two images, or one person alone, was drawn
         reject, accept = below_same / below_same[-1], 1 - below_different / below_different[-1]
         nearest = steps[np.argmin(np.abs(accept[steps] - reject[steps]))]
         drawn.append((accept[cut], reject[cut], (accept[nearest] + reject[nearest]) / 2))
@@ -361,7 +361,7 @@ def accuracy_across_people(among: Pairs, scores: np.ndarray, folds: int = 10, se
 
 
 def deal(among: Pairs, folds: int, seed: int = 0) -> np.ndarray:
-    """int64 (n,): the fold of each picture; a person's pictures share one.
+    """int64 (n,): the fold of each image; a person's images share one.
 
     People with pairs of their own are dealt first, then the others, so that each fold gets its share of both.
 

@@ -1,1 +1,1 @@
-"""Vectors: everything that turns a picture into numbers, and where the numbers are kept."""
+"""Vectors: everything that turns an image into numbers, and where the numbers are kept."""

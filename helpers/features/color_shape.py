@@ -1,14 +1,14 @@
-"""Hand-made features: raw pixels, histograms of grey and colour, and of gradients. They need no training."""
+"""Hand-made features: raw pixels, histograms of gray and color, and of gradients. They need no training."""
 
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 
 
-class _ByOpenCV(Describer):
+class _ByOpenCV(FeatureExtractor):
     """What all of these share."""
 
     def prepare(self) -> None:
@@ -17,7 +17,7 @@ class _ByOpenCV(Describer):
 
 
 class Pixels(_ByOpenCV):
-    """The picture itself, tiny and grey: what a describer must beat to have understood anything.
+    """The image itself, tiny and gray: what an extractor must beat to have understood anything.
 
     The mean is taken away and the length brought to one, so that light does not count (the "tiny images"
     of Torralba, Fergus & Freeman 2008).
@@ -27,15 +27,15 @@ class Pixels(_ByOpenCV):
         self.name = "pixels"
         self.size = size
         self.dim = size * size
-        self.settings = {"colour": "grey"}
+        self.settings = {"color": "gray"}
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, size²)."""
-        flat = _grey(pixels).astype(np.float32).reshape(len(pixels), -1)
+        flat = _gray(pixels).astype(np.float32).reshape(len(pixels), -1)
         return flat - flat.mean(axis=1, keepdims=True)
 
 
-class ColourSpace(NamedTuple):
+class ColorSpace(NamedTuple):
     """A color space: OpenCV's name of the conversion from RGB (None for RGB), ends of the channels, usual bins."""
 
     conversion: str | None
@@ -44,32 +44,32 @@ class ColourSpace(NamedTuple):
 
 
 #: OpenCV's 8-bit hue is in steps of two degrees, so it ends at 180; Lab is scaled to 0 … 255.
-COLOUR_SPACES = {
-    "grey": ColourSpace("COLOR_RGB2GRAY", (256,), (64,)),
-    "rgb": ColourSpace(None, (256, 256, 256), (5, 5, 5)),
-    "hsv": ColourSpace("COLOR_RGB2HSV", (180, 256, 256), (8, 4, 4)),
-    "lab": ColourSpace("COLOR_RGB2LAB", (256, 256, 256), (4, 6, 6)),
+COLOR_SPACES = {
+    "gray": ColorSpace("COLOR_RGB2GRAY", (256,), (64,)),
+    "rgb": ColorSpace(None, (256, 256, 256), (5, 5, 5)),
+    "hsv": ColorSpace("COLOR_RGB2HSV", (180, 256, 256), (8, 4, 4)),
+    "lab": ColorSpace("COLOR_RGB2LAB", (256, 256, 256), (4, 6, 6)),
 }
 
 
-class ColourHistogram(_ByOpenCV):
-    """A joint histogram of a colour's channels (Swain & Ballard 1991), square-rooted.
+class ColorHistogram(_ByOpenCV):
+    """A joint histogram of a color's channels (Swain & Ballard 1991), square-rooted.
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
 
     Parameters
     ----------
     bins : of each channel.
-    size : side in pixels of the square to which pictures are brought.
-    space : see `COLOUR_SPACES`.
+    size : side in pixels of the square to which images are brought.
+    space : see `COLOR_SPACES`.
     """
 
     def __init__(self, bins: tuple[int, ...] | None = None, size: int = 128, space: str = "hsv"):
-        if space not in COLOUR_SPACES:
-            raise ValueError(f"space must be one of {', '.join(COLOUR_SPACES)}; got {space!r}")
+        if space not in COLOR_SPACES:
+            raise ValueError(f"space must be one of {', '.join(COLOR_SPACES)}; got {space!r}")
         self.name = f"{space}-histogram"
         self.size = size
-        self.space = COLOUR_SPACES[space]
+        self.space = COLOR_SPACES[space]
         self.bins = self.space.bins if bins is None else tuple(bins)
         if len(self.bins) != len(self.space.ends):
             raise ValueError(f"{space} has {len(self.space.ends)} channels, got {len(self.bins)} numbers of bins")
@@ -85,13 +85,13 @@ class ColourHistogram(_ByOpenCV):
         ranges = [limit for end in ends for limit in (0, end)]
         histograms = [
             cv2.calcHist(
-                [picture if conversion is None else cv2.cvtColor(picture, getattr(cv2, conversion))],
+                [image if conversion is None else cv2.cvtColor(image, getattr(cv2, conversion))],
                 list(range(len(ends))),
                 None,
                 list(self.bins),
                 ranges,
             )
-            for picture in pixels
+            for image in pixels
         ]
         return np.sqrt(np.stack(histograms).reshape(len(pixels), self.dim))
 
@@ -104,7 +104,7 @@ class Hog(_ByOpenCV):
 
     Parameters
     ----------
-    size : side in pixels of the square to which pictures are brought.
+    size : side in pixels of the square to which images are brought.
     cell : side of a cell in pixels; must divide ``size``.
     """
 
@@ -124,19 +124,19 @@ class Hog(_ByOpenCV):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
-        return np.stack([self._hog.compute(picture).ravel() for picture in _grey(pixels)])
+        return np.stack([self._hog.compute(image).ravel() for image in _gray(pixels)])
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
+def _gray(pixels: np.ndarray) -> np.ndarray:
     """uint8 (b, h, w, 3) → uint8 (b, h, w)."""
     import cv2
 
-    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
+    return np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels])
 
 
 #: Name → factory, for `helpers.features.registry`.
 EXTRACTORS = {
     "pixels": Pixels,
     "hog": Hog,
-    **{f"{space}-histogram": partial(ColourHistogram, space=space) for space in COLOUR_SPACES},
+    **{f"{space}-histogram": partial(ColorHistogram, space=space) for space in COLOR_SPACES},
 }

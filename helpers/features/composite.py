@@ -8,17 +8,17 @@ from functools import cached_property
 import numpy as np
 
 from helpers import paths
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.projection import Projection
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadablePictureWarning
+from helpers.images.reading import UnreadableImageWarning
 from helpers.vectors import l2_normalize
 
 
-class Wrapper(Describer):
+class Wrapper(FeatureExtractor):
     """An extractor around another one: it reads images as ``of`` does, and its vectors have the same length."""
 
-    def __init__(self, of: Describer):
+    def __init__(self, of: FeatureExtractor):
         self.of = of
 
     # Looked up each time: an extractor may be changed, or its model trained further, after it was wrapped.
@@ -26,7 +26,7 @@ class Wrapper(Describer):
     size = property(lambda self: self.of.size)
     resize_rule = property(lambda self: self.of.resize_rule)
     batch_size = property(lambda self: self.of.batch_size)
-    normalise = property(lambda self: self.of.normalise)
+    normalize = property(lambda self: self.of.normalize)
     weights = property(lambda self: self.of.weights)
 
     def prepare(self) -> None:
@@ -39,7 +39,7 @@ class Wrapper(Describer):
 class _View(Wrapper):
     """One changed view of each image; its vectors are stored apart from those of the image itself."""
 
-    def __init__(self, of: Describer, text: str, change: Callable[[np.ndarray], np.ndarray]):
+    def __init__(self, of: FeatureExtractor, text: str, change: Callable[[np.ndarray], np.ndarray]):
         super().__init__(of)
         self.name, self.change = f"{of.name}~{text}", change
 
@@ -74,7 +74,7 @@ class TestTimeAugmentation(Wrapper):
 
     Parameters
     ----------
-    describer : any extractor, another `TestTimeAugmentation` included.
+    extractor : any extractor, another `TestTimeAugmentation` included.
     mirror : whether the mirror image is a view.
     recipe, copies : this many copies by a recipe of `helpers.images.augmentation`. Copy *i* is drawn once, from
         ``seed``, and changes every image in the same way: the vector of an image depends on that image alone, not on
@@ -96,21 +96,26 @@ class TestTimeAugmentation(Wrapper):
     __test__ = False
 
     def __init__(
-        self, describer: Describer, mirror: bool = True, recipe: str | None = None, copies: int = 0, seed: int = 0
+        self,
+        extractor: FeatureExtractor,
+        mirror: bool = True,
+        recipe: str | None = None,
+        copies: int = 0,
+        seed: int = 0,
     ):
         if copies < 0 or (recipe is None) != (copies == 0):
             raise ValueError(f"recipe and copies (1 or more) belong together, got recipe={recipe!r}, copies={copies}")
         if not mirror and not copies:
             raise ValueError("no view beside the image itself: give mirror=True, or a recipe and copies")
-        super().__init__(describer)
-        self.views: list[Describer] = [describer]
-        self.name = describer.name
+        super().__init__(extractor)
+        self.views: list[FeatureExtractor] = [extractor]
+        self.name = extractor.name
         if mirror:
             self.name += "+mirror"
-            self.views.append(_View(describer, "mirror", _mirrored))
+            self.views.append(_View(extractor, "mirror", _mirrored))
         if copies:
             self.name += f"+{copies}-{recipe}"
-            self.views += [_View(describer, f"{recipe}-{i}", _copier(recipe, seed, i)) for i in range(copies)]
+            self.views += [_View(extractor, f"{recipe}-{i}", _copier(recipe, seed, i)) for i in range(copies)]
 
     @property
     def settings(self) -> dict:
@@ -122,27 +127,27 @@ class TestTimeAugmentation(Wrapper):
         return {**getattr(self.of, "origin", {}), "views": len(self.views)}
 
     @property
-    def pictures_per_second(self) -> float | None:
+    def images_per_second(self) -> float | None:
         """From file to averaged vector, over all views; None until the rate of each view is known."""
-        rates = [view.pictures_per_second for view in self.views]
+        rates = [view.images_per_second for view in self.views]
         return None if None in rates else 1 / sum(1 / rate for rate in rates)
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim): the mean of the vectors of all views."""
         return sum(view.embed(pixels) for view in self.views) / len(self.views)
 
-    def describe(
+    def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
-        """See `Describer.describe`; only the wrapped extractor warns of unreadable images."""
+        """See `FeatureExtractor.extract`; only the wrapped extractor warns of unreadable images."""
         how = {"cache": cache, "strict": strict, "progress": progress}
-        total = self.of.describe(images, **how)
+        total = self.of.extract(images, **how)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadablePictureWarning)
+            warnings.simplefilter("ignore", UnreadableImageWarning)
             for view in self.views[1:]:
-                total = total + view.describe(images, **how)
+                total = total + view.extract(images, **how)
         mean = total / len(self.views)
-        return l2_normalize(mean) if self.normalise else mean
+        return l2_normalize(mean) if self.normalize else mean
 
 
 def _mirrored(pixels: np.ndarray) -> np.ndarray:
@@ -171,12 +176,12 @@ def _copier(recipe: str, seed: int, number: int) -> Callable[[np.ndarray], np.nd
 # ---- several extractors --------------------------------------------------------------------------------
 
 
-class Concatenated(Describer):
+class Concatenated(FeatureExtractor):
     """The vectors of several extractors, one after the other (early fusion).
 
     ``open_extractor("hog+hsv-histogram")`` opens one by name. The vector of each part is normalized first, so that
     neither its length nor its dimension decides how much it counts; the cosine of two concatenated vectors is the
-    weighted mean of the cosines of the parts. In `describe` and `describe_arrays` each part resizes the images by
+    weighted mean of the cosines of the parts. In `extract` and `extract_arrays` each part resizes the images by
     itself; `embed` lets it resize what `preprocess` returned.
 
     Parameters
@@ -189,7 +194,7 @@ class Concatenated(Describer):
     ValueError : there are fewer than two parts, or not one positive weight for each.
     """
 
-    def __init__(self, parts: Sequence[Describer], weights: Sequence[float] | None = None):
+    def __init__(self, parts: Sequence[FeatureExtractor], weights: Sequence[float] | None = None):
         weights = [1.0] * len(parts) if weights is None else [float(weight) for weight in weights]
         if len(parts) < 2 or len(weights) != len(parts) or not all(weight > 0 for weight in weights):
             raise ValueError(
@@ -200,8 +205,8 @@ class Concatenated(Describer):
         # Both vectors are multiplied, so each gets the root of the weight of the cosine.
         self.shares = np.sqrt(np.array(weights) / sum(weights))
         self.dim = sum(part.dim for part in parts)
-        learnt = dict.fromkeys(part.weights for part in parts if part.weights != "none")
-        self.weights = "+".join(learnt) or "none"
+        learned = dict.fromkeys(part.weights for part in parts if part.weights != "none")
+        self.weights = "+".join(learned) or "none"
         # Each part reads and resizes by itself.
         self.size, self.resize_rule = max(part.size for part in parts), "squash"
 
@@ -210,29 +215,29 @@ class Concatenated(Describer):
         return {"parts": [part.fingerprint for part in self.parts], "shares": self.shares.round(6).tolist()}
 
     @property
-    def pictures_per_second(self) -> float | None:
+    def images_per_second(self) -> float | None:
         """From file to concatenated vector, over all parts; None until the rate of each part is known."""
-        rates = [part.pictures_per_second for part in self.parts]
+        rates = [part.images_per_second for part in self.parts]
         return None if None in rates else 1 / sum(1 / rate for rate in rates)
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, height, width, 3) of any size → float32 (b, dim)."""
-        return self._concatenated([part.describe_arrays(pixels) for part in self.parts])
+        return self._concatenated([part.extract_arrays(pixels) for part in self.parts])
 
-    def describe(
+    def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
-        """See `Describer.describe`; each part keeps its own vectors; only the first one warns of unreadable images."""
+        """See `FeatureExtractor.extract`; each part has its own cache, and only the first warns of bad files."""
         how = {"cache": cache, "strict": strict, "progress": progress}
-        vectors = [self.parts[0].describe(images, **how)]
+        vectors = [self.parts[0].extract(images, **how)]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadablePictureWarning)
-            vectors += [part.describe(images, **how) for part in self.parts[1:]]
+            warnings.simplefilter("ignore", UnreadableImageWarning)
+            vectors += [part.extract(images, **how) for part in self.parts[1:]]
         return self._concatenated(vectors)
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
-        """See `Describer.describe_arrays`."""
-        return self._concatenated([part.describe_arrays(pictures, cache=cache) for part in self.parts])
+    def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
+        """See `FeatureExtractor.extract_arrays`."""
+        return self._concatenated([part.extract_arrays(images, cache=cache) for part in self.parts])
 
     def _concatenated(self, vectors: list[np.ndarray]) -> np.ndarray:
         shares = [share * l2_normalize(part) for share, part in zip(self.shares, vectors, strict=True)]
@@ -258,9 +263,9 @@ class Projected(Wrapper):
     ValueError : the projection takes vectors of another length.
     """
 
-    normalise = True
+    normalize = True
 
-    def __init__(self, of: Describer, projection: Projection, name: str | None = None):
+    def __init__(self, of: FeatureExtractor, projection: Projection, name: str | None = None):
         if of.dim != len(projection.mean):
             raise ValueError(f"{of.name} gives {of.dim} numbers, the projection takes {len(projection.mean)}")
         super().__init__(of)
@@ -276,28 +281,28 @@ class Projected(Wrapper):
     @property
     def origin(self) -> dict:
         """The origin of the weights, where the wrapped extractor has one, and what the projection was learned from."""
-        return {**getattr(self.of, "origin", {}), "projection learnt from": self.projection.learnt_from}
+        return {**getattr(self.of, "origin", {}), "projection learned from": self.projection.learned_from}
 
     @property
-    def pictures_per_second(self) -> float | None:
-        return self.of.pictures_per_second
+    def images_per_second(self) -> float | None:
+        return self.of.images_per_second
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
         return self.projection(self.of.embed(pixels))
 
-    def describe(
+    def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
-        """See `Describer.describe`."""
-        return self.projection(self.of.describe(images, cache=cache, strict=strict, progress=progress))
+        """See `FeatureExtractor.extract`."""
+        return self.projection(self.of.extract(images, cache=cache, strict=strict, progress=progress))
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
-        """See `Describer.describe_arrays`."""
-        return self.projection(self.of.describe_arrays(pictures, cache=cache))
+    def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
+        """See `FeatureExtractor.extract_arrays`."""
+        return self.projection(self.of.extract_arrays(images, cache=cache))
 
 
-def with_shipped_projection(of: Describer, dim: int, whitening: float | None = None) -> Projected:
+def with_shipped_projection(of: FeatureExtractor, dim: int, whitening: float | None = None) -> Projected:
     """An extractor with the projection that comes with the project for it.
 
     Parameters

@@ -1,4 +1,4 @@
-"""A network as a describer: one of the zoo, or any Keras model of one's own."""
+"""A network as an extractor: one of the zoo, or any Keras model of one's own."""
 
 import hashlib
 from abc import abstractmethod
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.pooling import POOLINGS
 from helpers.networks import compiled, fingerprints, specs, weights, zoo
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 
-class _DeepDescriber(Describer):
+class _DeepExtractor(FeatureExtractor):
     """What both kinds share: preprocessing and network as one graph, compiled for this computer."""
 
     engine: str = "auto"
@@ -28,7 +28,7 @@ class _DeepDescriber(Describer):
     network: KerasNetwork | CompiledNetwork | None = None
 
     def prepare(self) -> None:
-        """It waits for the first picture that has to be computed: when all vectors are in the store, none is built."""
+        """It waits for the first image that has to be computed: when all vectors are in the store, none is built."""
         if self.network is None:
             self.network = self._compiled()
 
@@ -55,7 +55,7 @@ class _DeepDescriber(Describer):
         return {} if self.precision == "float32" else {"precision": self.precision}
 
 
-class NetworkDescriber(_DeepDescriber):
+class NetworkExtractor(_DeepExtractor):
     """The embedding layer of a network of the zoo, trained on ImageNet, or another layer's map, pooled.
 
     Parameters
@@ -65,7 +65,7 @@ class NetworkDescriber(_DeepDescriber):
     stage : which map, 1 to 4, see `specs.Network.stages`; with a pooling alone, the last.
     size : side of the input in pixels; the network's own by default.
     resize : see `helpers.images.reading.resize`.
-    batch_size : pictures that are read ahead and stored at a time; changes speed and memory, not the vectors.
+    batch_size : images that are read ahead and stored at a time; changes speed and memory, not the vectors.
     engine, precision : see `helpers.networks.compiled.fastest`; by default what is fastest here, in float32.
 
     Raises
@@ -135,21 +135,21 @@ class NetworkDescriber(_DeepDescriber):
         return self._mapper(pixels)
 
 
-class ModelDescriber(_DeepDescriber):
+class ModelExtractor(_DeepExtractor):
     """A Keras model of one's own, such as one that was trained a moment ago.
 
     Parameters
     ----------
     name : what tables call it.
     model : (b, size, size, 3) → (b, dim), square input; `prepare` comes before it.
-    weights : what its weights were learnt from, in a few words for the leaderboard.
+    weights : what its weights were learned from, in a few words for the leaderboard.
     prepare : pixels 0 … 255 → the model's own input, e.g. ``zoo.preprocessing("resnet50")``; none where the model does
         that itself.
-    resize, batch_size, engine, precision : as for `NetworkDescriber`. The compiled form is not kept on disk, where that
+    resize, batch_size, engine, precision : as for `NetworkExtractor`. The compiled form is not kept on disk, where that
         of every stage of a training would pile up.
 
     Vectors are kept by a hash of the model (`fingerprints.of_model`) as it is when they are asked for: after further
-    training nothing old is served, even by a describer that was made before.
+    training nothing old is served, even by an extractor that was made before.
 
     Raises
     ------
@@ -180,7 +180,7 @@ class ModelDescriber(_DeepDescriber):
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the weights were learnt from, and a hash of the model as it is now."""
+        """What the weights were learned from, and a hash of the model as it is now."""
         return {"source": self.weights, "sha256": fingerprints.of_model(self._given[0])}
 
     @property
@@ -200,7 +200,7 @@ class ModelDescriber(_DeepDescriber):
         return compiled.fastest(reference, self.name, engine=self.engine, precision=self.precision)
 
     def _effect(self) -> str:
-        """What the preprocessing does to a picture of noise: its name would say less, and not each has one."""
+        """What the preprocessing does to an image of noise: its name would say less, and not each has one."""
         import tensorflow as tf
 
         noise = np.random.default_rng(0).integers(0, 256, (1, self.size, self.size, 3))
@@ -216,7 +216,7 @@ def zoo_network(
     engine, precision, and errors: see `helpers.networks.compiled.fastest`.
     """
     row = specs.network(name)
-    # Keras's version stands for how it builds the network and prepares pictures for it.
+    # Keras's version stands for how it builds the network and prepares images for it.
     key = {
         "layers": list(layers) or [row.embedding], "size": size, "weights": weights.origin(name)["sha256"],
         "keras": version("keras"),
@@ -230,6 +230,6 @@ def zoo_network(
 
 
 #: Name → factory, for `helpers.features.registry`.
-EXTRACTORS = {name: partial(NetworkDescriber, name) for name in specs.ZOO} | {
-    f"{name}-{pooling}": partial(NetworkDescriber, name, pooling=pooling) for name in specs.ZOO for pooling in POOLINGS
+EXTRACTORS = {name: partial(NetworkExtractor, name) for name in specs.ZOO} | {
+    f"{name}-{pooling}": partial(NetworkExtractor, name, pooling=pooling) for name in specs.ZOO for pooling in POOLINGS
 }

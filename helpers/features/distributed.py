@@ -1,11 +1,11 @@
-"""Pictures described by many processes or computers with Ray Data; the vectors are those of `Describer.describe`.
+"""Images described by many processes or computers with Ray Data; the vectors are those of `FeatureExtractor.extract`.
 
-Workers read pictures and compute vectors, a batch at a time. This process alone writes them to the vector store, each
+Workers read images and compute vectors, a batch at a time. This process alone writes them to the vector store, each
 batch when it arrives: SQLite is not safe on the file systems that computers share, and what one process has written no
 worker can lose. So a worker that is killed costs the batches it was given, which Ray gives out again, and when this
 process is killed, the next call computes only the rest.
 
-Every worker must see the pictures under the same paths: on several computers they lie on a shared file system, and
+Every worker must see the images under the same paths: on several computers they lie on a shared file system, and
 this package and the networks' weights are installed on each.
 
 https://docs.ray.io/en/latest/data/data.html
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -54,11 +54,11 @@ ONE_THREAD = {
 
 
 class WorkersDied(RuntimeError):
-    """Workers died again and again over the same pictures; the message says how much is stored."""
+    """Workers died again and again over the same images; the message says how much is stored."""
 
 
-def describe(
-    describer: str | Describer,
+def extract(
+    extractor: str | FeatureExtractor,
     images: ImageSet,
     *,
     workers: int = 2,
@@ -67,57 +67,57 @@ def describe(
     strict: bool = False,
     progress: bool = True,
 ) -> np.ndarray:
-    """float32 (n, dim): what ``describer.describe(images)`` gives, computed by several worker processes.
+    """float32 (n, dim): what ``extractor.extract(images)`` gives, computed by several worker processes.
 
     The store is the same too: what is there is not computed, and when nothing is missing, Ray isn't started. Copies of
-    one content are computed once. ``describer.pictures_per_second`` stays what it was: it is the rate of one process.
+    one content are computed once. ``extractor.images_per_second`` stays what it was: it is the rate of one process.
 
     >>> vectors = describe("resnet50", images, workers=4)
     >>> vectors = describe("resnet50", images, workers=40, address="auto")
 
     Parameters
     ----------
-    describer : a name that `helpers.features.registry.open_extractor` opens, such as "hog+hsv-histogram"; every worker
+    extractor : a name that `helpers.features.registry.open_extractor` opens, such as "hog+hsv-histogram"; every worker
         opens it by itself. Or any extractor that can be pickled; it is sent to the workers.
     workers : processes, each with one CPU.
     address : of a running Ray cluster, such as ``"auto"`` or ``"192.168.0.1:6379"``. Without one, Ray is started on
         this computer and stopped again. Where this process is connected to Ray already, that connection is used as it
         is, its limits of threads included; see `cluster`.
-    settings : of the describer, where a name is given.
-    strict, progress : as for `Describer.describe`.
+    settings : of the extractor, where a name is given.
+    strict, progress : as for `FeatureExtractor.extract`.
 
     Raises
     ------
-    UnreadablePicture : a picture can't be read, and ``strict`` is set.
+    UnreadableImage : an image can't be read, and ``strict`` is set.
     WorkersDied : a batch was given out ``1 + RETRIES`` times, and each time its worker died.
-    RuntimeError : a worker opens another describer by that name, or can't read what this process can.
-    TypeError : the describer can't be pickled, or settings were given with one that is open already.
+    RuntimeError : a worker opens another extractor by that name, or can't read what this process can.
+    TypeError : the extractor can't be pickled, or settings were given with one that is open already.
     ConnectionError : there is no cluster at that address.
 
-    What a describer raises in a worker is raised here.
+    What an extractor raises in a worker is raised here.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if isinstance(describer, str):
-        opened = open_extractor(describer, **(settings or {}))
-        recipe = partial(open_extractor, describer, **(settings or {}))
+    if isinstance(extractor, str):
+        opened = open_extractor(extractor, **(settings or {}))
+        recipe = partial(open_extractor, extractor, **(settings or {}))
     elif settings is not None:
-        raise TypeError(f"settings go with a name; {describer.name} is open already")
+        raise TypeError(f"settings go with a name; {extractor.name} is open already")
     else:
-        opened, recipe = describer, partial(copy.copy, describer)
+        opened, recipe = extractor, partial(copy.copy, extractor)
     with ExitStack() as stack:
         run = _Run(recipe, workers, address, stack)
-        return _spread(opened, run).describe(images, strict=strict, progress=progress)
+        return _spread(opened, run).extract(images, strict=strict, progress=progress)
 
 
 @contextmanager
 def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
-    """Ray, for several calls of `describe` one after the other; started, or connected to, and left again.
+    """Ray, for several calls of `extract` one after the other; started, or connected to, and left again.
 
     Parameters
     ----------
     workers : CPUs of the cluster that is started on this computer, whatever it has.
-    address : see `describe`.
+    address : see `extract`.
     """
     with extras.importing("ray"):
         import ray
@@ -158,20 +158,20 @@ def _folder() -> str:
     return usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"
 
 
-def _spread(describer: Describer, run: "_Run", way: tuple[str | int, ...] = ()) -> Describer:
-    """A copy that computes by ``run``; so do the describers that it is made of, found by ``way`` from the first one."""
-    spread = copy.copy(describer)
-    spread.iter_batches = partial(run, describer, way)
-    for name, value in vars(describer).items():
-        if isinstance(value, Describer):
+def _spread(extractor: FeatureExtractor, run: "_Run", way: tuple[str | int, ...] = ()) -> FeatureExtractor:
+    """A copy that computes by ``run``; so do the extractors that it is made of, found by ``way`` from the first one."""
+    spread = copy.copy(extractor)
+    spread.iter_batches = partial(run, extractor, way)
+    for name, value in vars(extractor).items():
+        if isinstance(value, FeatureExtractor):
             setattr(spread, name, _spread(value, run, (*way, name)))
-        elif isinstance(value, list) and value and isinstance(value[0], Describer):
+        elif isinstance(value, list) and value and isinstance(value[0], FeatureExtractor):
             setattr(spread, name, [_spread(part, run, (*way, name, i)) for i, part in enumerate(value)])
     return spread
 
 
 class _Run:
-    """One call of `describe`: takes the place of `Describer.iter_batches`; starts Ray for the first missing image."""
+    """One call of `extract`, in place of `FeatureExtractor.iter_batches`. It starts Ray for the first missing image."""
 
     def __init__(self, recipe, workers: int, address: str | None, stack: ExitStack):
         self._recipe = recipe
@@ -182,24 +182,24 @@ class _Run:
 
     def __call__(
         self,
-        describer: Describer,
+        extractor: FeatureExtractor,
         way: tuple[str | int, ...],
         files: Sequence[Path],
         *,
         strict: bool,
         failures: list,
     ):
-        """See `Describer.iter_batches`; batches come in the order in which they are finished."""
-        recipe = self._sent(describer.name)
+        """See `FeatureExtractor.iter_batches`; batches come in the order in which they are finished."""
+        recipe = self._sent(extractor.name)
         if not self._connected:
             self._stack.enter_context(cluster(self._workers, self._address))
             self._connected = True
-        unread: dict[int, reading.UnreadablePicture] = {}
+        unread: dict[int, reading.UnreadableImage] = {}
         done = 0
-        with closing(self._answers(describer, recipe, way, files)) as answers:
+        with closing(self._results(extractor, recipe, way, files)) as results:
             while True:
                 try:
-                    rows, vectors, problems, error = next(answers)
+                    rows, vectors, problems, error = next(results)
                 except StopIteration:
                     break
                 except _ray_error() as lost:
@@ -226,52 +226,52 @@ class _Run:
             return cloudpickle.dumps(self._recipe)
         except Exception as error:
             raise TypeError(
-                f"{name} can't be sent to other processes ({error}). Give its name and settings, or a describer that "
+                f"{name} can't be sent to other processes ({error}). Give its name and settings, or an extractor that "
                 "has not computed anything yet."
             ) from error
 
-    def _answers(self, describer: Describer, recipe: bytes, way: tuple[str | int, ...], files: Sequence[Path]):
+    def _results(self, extractor: FeatureExtractor, recipe: bytes, way: tuple[str | int, ...], files: Sequence[Path]):
         """What `_Worker` answers, batch by batch."""
         import ray.data
 
         # A block is a task, and what a task gives is passed on when it ends.
-        blocks = -(-len(files) // describer.batch_size)
+        blocks = -(-len(files) // extractor.batch_size)
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
         # Ray restarts a worker that died, and gives out its batches again, without end.
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         with _quiet("ray.data"), ray.data.DataContext.current(context):
-            answers = ray.data.from_items(
+            results = ray.data.from_items(
                 # As bytes: a file's name need not be text.
                 [{"row": row, "file": os.fsencode(file)} for row, file in enumerate(files)],
                 override_num_blocks=blocks,
             ).map_batches(
                 _Worker,
-                fn_constructor_args=(recipe, way, describer.fingerprint, attempts, 1 + RETRIES),
+                fn_constructor_args=(recipe, way, extractor.fingerprint, attempts, 1 + RETRIES),
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(size=min(self._workers, blocks)),
                 num_cpus=1,
             )
             # Looking ahead would hold back a batch that is finished until the next one is.
-            for answer in answers.iter_batches(batch_size=None, prefetch_batches=0):
-                yield from map(pickle.loads, answer["answer"])
+            for result in results.iter_batches(batch_size=None, prefetch_batches=0):
+                yield from map(pickle.loads, result["answer"])
 
     @staticmethod
     def _given_up(reason: str, done: int, files: Sequence[Path]) -> WorkersDied:
         return WorkersDied(
-            f"{reason}. {done} of the {len(files)} pictures that were missing have been computed and are stored; a new "
+            f"{reason}. {done} of the {len(files)} images that were missing have been computed and are stored; a new "
             "call computes only the rest."
         )
 
     @staticmethod
-    def _check_missing(file: Path, problem: reading.UnreadablePicture) -> None:
+    def _check_missing(file: Path, problem: reading.UnreadableImage) -> None:
         """What a worker can't read this process can't read either, or they don't see the same files."""
         try:
-            reading.read_picture(file)
-        except reading.UnreadablePicture:
+            reading.read_image(file)
+        except reading.UnreadableImage:
             return
         raise RuntimeError(
-            f"a worker could not read what this process can: {problem} Every worker must see the pictures under the "
+            f"a worker could not read what this process can: {problem} Every worker must see the images under the "
             "same paths; with several computers, put them on a shared file system."
         )
 
@@ -288,7 +288,7 @@ class _Attempts:
 
 
 class _Worker:
-    """Lives in a process of its own, opens the describer once, and answers one batch after the other.
+    """Lives in a process of its own, opens the extractor once, and answers one batch after the other.
 
     Errors are part of the answer: Ray would wrap them, and take an error while opening for a death to be retried.
     """
@@ -297,7 +297,7 @@ class _Worker:
         self._told = recipe, way, fingerprint
         self._attempts = attempts
         self._most = most
-        self._describer = None
+        self._extractor = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
         """Columns ``row`` and ``file`` → one pickled (rows, vectors, problems by row, error)."""
@@ -313,33 +313,33 @@ class _Worker:
 
         if ray.get(self._attempts.begin.remote(int(rows[0]))) > self._most:
             raise WorkersDied(
-                f"workers died {self._most} times over one batch, {files[0]} … {files[-1]}: one of these pictures "
+                f"workers died {self._most} times over one batch, {files[0]} … {files[-1]}: one of these images "
                 "kills them, or memory is short and fewer workers are needed"
             )
-        if self._describer is None:
-            self._describer = self._open()
-        describer, failures, good = self._describer, [], np.array([], np.int64)
-        vectors = np.empty((0, describer.dim), np.float32)
+        if self._extractor is None:
+            self._extractor = self._open()
+        extractor, failures, good = self._extractor, [], np.array([], np.int64)
+        vectors = np.empty((0, extractor.dim), np.float32)
         # All files are one batch, or none where not one of them can be read.
-        size, rule = describer.size, describer.resize_rule
+        size, rule = extractor.size, extractor.resize_rule
         for good, pixels in reading.batches(files, size, rule, len(files), workers=1, failures=failures):  # noqa: B007
-            vectors = describer.embed(pixels)
+            vectors = extractor.embed(pixels)
         # Those left out are in order.
         return rows[good], vectors, dict(zip(np.delete(rows, good).tolist(), failures, strict=True))
 
-    def _open(self) -> Describer:
+    def _open(self) -> FeatureExtractor:
         recipe, way, fingerprint = self._told
         with _one_cpu():
-            describer = pickle.loads(recipe)()
+            extractor = pickle.loads(recipe)()
             for step in way:
-                describer = getattr(describer, step) if isinstance(step, str) else describer[step]
-            if describer.fingerprint != fingerprint:
+                extractor = getattr(extractor, step) if isinstance(step, str) else extractor[step]
+            if extractor.fingerprint != fingerprint:
                 raise RuntimeError(
-                    f"a worker opened {describer.fingerprint} where {fingerprint} was asked for: install the same "
+                    f"a worker opened {extractor.fingerprint} where {fingerprint} was asked for: install the same "
                     "version of this package and the same weights on every computer."
                 )
-            describer.prepare()
-        return describer
+            extractor.prepare()
+        return extractor
 
 
 def _portable(error: Exception) -> Exception:

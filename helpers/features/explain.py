@@ -1,14 +1,14 @@
-"""Why two pictures count as similar: a map over each that says how much every place of it adds.
+"""Why two images count as similar: a map over each that says how much every place of it adds.
 
 Two ways, and whichever is exact is taken:
 
 - **shares**: where a network's vector is pooled from a map, the cosine is a sum over places, and each place has its
   term (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class).
-  It takes one pass a picture.
-- **occlusion**: a grey patch is slid over the picture, and the similarity is computed again; where it falls most, the
+  It takes one pass an image.
+- **occlusion**: a gray patch is slid over the image, and the similarity is computed again; where it falls most, the
   place mattered most (Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", ECCV). It asks a
-  describer nothing but vectors, so it serves all of them, and takes a pass a place. Grey is a colour, too: where the
-  other picture is grey, covering a place with it may bring the two nearer.
+  extractor nothing but vectors, so it serves all of them, and takes a pass a place. Gray is a color, too: where the
+  other image is gray, covering a place with it may bring the two nearer.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.features.deep import NetworkDescriber
-from helpers.features.extractor import Describer
+from helpers.features.deep import NetworkExtractor
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.pooling import GEM_EXPONENT
 from helpers.features.similarity_maps import similarity_maps
 from helpers.images.reading import LONGEST, resize
@@ -26,85 +26,85 @@ from helpers.images.reading import LONGEST, resize
 #: Method → what its maps show, for a person.
 METHODS = {
     "shares": "each place's part of the similarity; all parts together are the similarity",
-    "occlusion": "how far the similarity falls when a grey patch covers the place",
+    "occlusion": "how far the similarity falls when a gray patch covers the place",
 }
 
-#: Places a picture is cut into for occlusion, at most; each takes a pass through the describer.
+#: Places an image is cut into for occlusion, at most; each takes a pass through the extractor.
 PLACES = 49
-#: A patch's side in places: neighbours overlap, so that a thing on a border between two is covered once.
+#: A patch's side in places: neighbors overlap, so that a thing on a border between two is covered once.
 _PATCH = 2
-_GREY = 127
-#: Longest side in pixels of what patches are put on: describers look at less, and it is copied for each patch.
+_GRAY = 127
+#: Longest side in pixels of what patches are put on: extractors look at less, and it is copied for each patch.
 _SIDE = 640
 
 
 @dataclass(frozen=True, eq=False)
 class Why:
-    """What makes two pictures similar.
+    """What makes two images similar.
 
     Attributes
     ----------
-    query_map, answer_map : float32 (h, w): the upright picture cut into h × w equal places, and what each adds to the
+    query_map, answer_map : float32 (h, w): the upright image cut into h × w equal places, and what each adds to the
         similarity; below zero where it speaks against. The two may have different shapes.
-    similarity : of the two pictures, as an index of that metric scores it: higher is better.
+    similarity : of the two images, as an index of that metric scores it: higher is better.
     method : a name in `METHODS`.
-    borders : what the white borders around query and answer add, which lie in no place of the pictures. It is 0 but
-        for shares of a describer that pads pictures; map and border together make the similarity there.
+    borders : what the white borders around query and answer add, which lie in no place of the images. It is 0 but
+        for shares of an extractor that pads images; map and border together make the similarity there.
     """
 
     query_map: np.ndarray
-    answer_map: np.ndarray
+    result_map: np.ndarray
     similarity: float
     method: str
     borders: tuple[float, float] = (0.0, 0.0)
 
 
 def why(
-    describer: Describer,
+    extractor: FeatureExtractor,
     query_pixels: np.ndarray,
-    answer_pixels: np.ndarray,
+    result_pixels: np.ndarray,
     metric: str = "cosine",
     places: int = PLACES,
 ) -> Why:
-    """What makes an answer similar to a query in the eyes of a describer.
+    """What makes an answer similar to a query in the eyes of an extractor.
 
-    Shares for the cosine of a network's average, maximum or generalised mean, occlusion for everything else.
+    Shares for the cosine of a network's average, maximum or generalized mean, occlusion for everything else.
 
     Parameters
     ----------
     query_pixels, answer_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
-    places : into which occlusion cuts a picture, at most; it describes about 2 · places pictures.
+    places : into which occlusion cuts an image, at most; it describes about 2 · places images.
 
     Raises
     ------
-    ValueError : no such metric, no such picture, ``places`` below 1, or a network answers nowhere in a picture.
+    ValueError : no such metric, no such image, ``places`` below 1, or a network answers nowhere in an image.
     """
     if metric not in _SCORES:
         raise ValueError(f"there is no metric {metric!r}; there are: {', '.join(_SCORES)}")
     if isinstance(places, bool) or not isinstance(places, int | np.integer) or places < 1:
         raise ValueError(f"places must be a whole number of at least 1, got {places!r}")
-    pictures = [_checked(query_pixels), _checked(answer_pixels)]
-    if metric == "cosine" and isinstance(describer, NetworkDescriber) and describer.pools in _PARTS:
-        return _by_shares(describer, pictures)
-    return _by_occlusion(describer, pictures, metric, places)
+    images = [_checked(query_pixels), _checked(result_pixels)]
+    if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _PARTS:
+        return _by_shares(extractor, images)
+    return _by_occlusion(extractor, images, metric, places)
 
 
 # ---- shares -------------------------------------------------------------------------------------------
 
 
-def _by_shares(describer: NetworkDescriber, pictures: list[np.ndarray]) -> Why:
-    inputs = np.stack([resize(picture, describer.size, describer.resize_rule) for picture in pictures])
-    parts = [_PARTS[describer.pools](fmap) for fmap in describer.maps(inputs).astype(np.float64)]
+def _by_shares(extractor: NetworkExtractor, images: list[np.ndarray]) -> Why:
+    inputs = np.stack([resize(image, extractor.size, extractor.resize_rule) for image in images])
+    parts = [_PARTS[extractor.pools](fmap) for fmap in extractor.maps(inputs).astype(np.float64)]
     # Of maps whose mean is the pooled vector, whatever the pooling, that function gives each place its term.
     found = similarity_maps(*(part * (part.shape[0] * part.shape[1]) for part in parts))
     similarity = float(found[0].sum())
     laid = [
-        _over_picture(places, picture.shape[:2], describer.size, describer.resize_rule)
-        for places, picture in zip(found, pictures, strict=True)
+        _over_image(places, image.shape[:2], extractor.size, extractor.resize_rule)
+        for places, image in zip(found, images, strict=True)
     ]
-    # All of a picture that is not padded lies in its places: what is left there is rounding.
-    padded = describer.resize_rule == "pad"
+    # All of an image that is not padded lies in its places: what is left there is rounding.
+    padded = extractor.resize_rule == "pad"
     borders = tuple(similarity - float(one.sum()) if padded else 0.0 for one in laid)
     return Why(*(one.astype(np.float32) for one in laid), similarity, "shares", borders)
 
@@ -121,11 +121,11 @@ def _maximum_parts(fmap: np.ndarray) -> np.ndarray:
 
 
 def _gem_parts(fmap: np.ndarray) -> np.ndarray:
-    """The generalised mean, shared out as the powers that it is the mean of."""
-    answers = np.maximum(fmap, 0)
-    strongest = answers.max(axis=(0, 1), keepdims=True)
+    """The generalized mean, shared out as the powers that it is the mean of."""
+    results = np.maximum(fmap, 0)
+    strongest = results.max(axis=(0, 1), keepdims=True)
     # As in `pooling.gem`: by the strongest answer, so that no power overflows or vanishes.
-    powers = (answers / np.where(strongest > 0, strongest, 1)) ** GEM_EXPONENT
+    powers = (results / np.where(strongest > 0, strongest, 1)) ** GEM_EXPONENT
     pooled = powers.mean(axis=(0, 1), keepdims=True) ** (1 / GEM_EXPONENT) * strongest
     total = powers.sum(axis=(0, 1), keepdims=True)
     return powers * pooled / np.where(total > 0, total, 1)
@@ -139,10 +139,10 @@ _PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _over_picture(places: np.ndarray, shape: tuple[int, int], size: int, rule: str) -> np.ndarray:
-    """A map over a describer's square input (h, w) → a map over the upright picture of this (height, width).
+def _over_image(places: np.ndarray, shape: tuple[int, int], size: int, rule: str) -> np.ndarray:
+    """A map over an extractor's square input (h, w) → a map over the upright image of this (height, width).
 
-    Each place's amount goes to the places of the picture that it covers, by area, so that sums stay what they were.
+    Each place's amount goes to the places of the image that it covers, by area, so that sums stay what they were.
     What was cropped away has nothing; what lies on a white border is left out.
     """
     rows, columns = (
@@ -152,7 +152,7 @@ def _over_picture(places: np.ndarray, shape: tuple[int, int], size: int, rule: s
 
 
 def _spans(shape: tuple[int, int], size: int, rule: str) -> list[tuple[float, float]]:
-    """Where a picture's height and width begin and end in the square that `resize` makes of it, as parts of its side.
+    """Where an image's height and width begin and end in the square that `resize` makes of it, as parts of its side.
 
     Below 0 or beyond 1 is what was cropped away.
     """
@@ -190,42 +190,40 @@ def _overlaps(count: int, start: float, end: float) -> np.ndarray:
 # ---- occlusion ----------------------------------------------------------------------------------------
 
 
-def _by_occlusion(describer: Describer, pictures: list[np.ndarray], metric: str, places: int) -> Why:
+def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric: str, places: int) -> Why:
     score = _SCORES[metric]
-    vectors = _vectors(describer, pictures)
+    vectors = _vectors(extractor, images)
     similarity = float(score(vectors[:1], vectors[1])[0])
-    small = [_shrunk(picture) for picture in pictures]
-    if any(one is not picture for one, picture in zip(small, pictures, strict=True)):
-        # A patch is judged against the picture that it was put on.
-        vectors = _vectors(describer, small)
+    small = [_shrunk(image) for image in images]
+    if any(one is not image for one, image in zip(small, images, strict=True)):
+        # A patch is judged against the image that it was put on.
+        vectors = _vectors(extractor, small)
     before = score(vectors[:1], vectors[1])[0]
     maps = []
-    for picture, other in zip(small, vectors[::-1], strict=True):
-        rows, columns = _grid(picture.shape[:2], places)
+    for image, other in zip(small, vectors[::-1], strict=True):
+        rows, columns = _grid(image.shape[:2], places)
         corners = [(row, column) for row in range(rows) for column in range(columns)]
         after = np.empty(len(corners))
         # Some patches may hide the only face or all keypoints: that is an answer, not worth a warning.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            for start in range(0, len(corners), describer.batch_size):
-                part = corners[start : start + describer.batch_size]
-                covered = [
-                    _covered(picture, row / rows, column / columns, 1 / rows, 1 / columns) for row, column in part
-                ]
-                after[start : start + len(part)] = score(_vectors(describer, covered), other)
+            for start in range(0, len(corners), extractor.batch_size):
+                part = corners[start : start + extractor.batch_size]
+                covered = [_covered(image, row / rows, column / columns, 1 / rows, 1 / columns) for row, column in part]
+                after[start : start + len(part)] = score(_vectors(extractor, covered), other)
         maps.append((before - after).reshape(rows, columns).astype(np.float32))
     return Why(*maps, similarity, "occlusion")
 
 
-def _vectors(describer: Describer, pictures: list[np.ndarray]) -> np.ndarray:
-    return describer.describe_arrays(pictures).astype(np.float64)
+def _vectors(extractor: FeatureExtractor, images: list[np.ndarray]) -> np.ndarray:
+    return extractor.extract_arrays(images).astype(np.float64)
 
 
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    longest = max(picture.shape[:2])
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    longest = max(image.shape[:2])
     if longest <= _SIDE:
-        return picture
-    return resize(picture, tuple(max(1, round(side * _SIDE / longest)) for side in picture.shape[:2]))
+        return image
+    return resize(image, tuple(max(1, round(side * _SIDE / longest)) for side in image.shape[:2]))
 
 
 def _grid(shape: tuple[int, int], places: int) -> tuple[int, int]:
@@ -235,14 +233,14 @@ def _grid(shape: tuple[int, int], places: int) -> tuple[int, int]:
     return rows, min(max(1, places // rows), width)
 
 
-def _covered(picture: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:
-    """A copy with a grey patch about the middle of a place; place and sides are parts of the picture's."""
-    covered = picture.copy()
+def _covered(image: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:
+    """A copy with a gray patch about the middle of a place; place and sides are parts of the image's."""
+    covered = image.copy()
     spans = []
-    for start, side, pixels in ((top, height, picture.shape[0]), (left, width, picture.shape[1])):
+    for start, side, pixels in ((top, height, image.shape[0]), (left, width, image.shape[1])):
         margin = side * (_PATCH - 1) / 2
         spans.append(slice(max(0, round((start - margin) * pixels)), round((start + side + margin) * pixels)))
-    covered[tuple(spans)] = _GREY
+    covered[tuple(spans)] = _GRAY
     return covered
 
 
@@ -259,8 +257,8 @@ _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def _checked(picture: np.ndarray) -> np.ndarray:
-    picture = np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (height, width, 3) RGB, got {picture.dtype} {picture.shape}")
-    return picture
+def _checked(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
+    return image

@@ -18,11 +18,11 @@ from helpers.images.imageset import ImageSet
 from helpers.vectors import l2_normalize
 
 
-class Describer(ABC):
+class FeatureExtractor(ABC):
     """Turns images into feature vectors: a color histogram and ResNet152 are used in the same way.
 
     A subclass sets the attributes and writes `compute`. Wrappers use the public methods: `preprocess` and `embed` for
-    single images and batches, `iter_batches` for files, and `describe` and `describe_arrays`, which cache.
+    single images and batches, `iter_batches` for files, and `extract` and `extract_arrays`, which cache.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Describer(ABC):
     weights : what the model was trained on, e.g. ``"imagenet"``, or ``"none"``.
     size, resize_rule : how images are brought to one shape, see `helpers.images.reading.resize`.
     batch_size : images that are read and computed at a time.
-    normalise : whether vectors are divided by their Euclidean length.
+    normalize : whether vectors are divided by their Euclidean length.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Describer(ABC):
     size: int
     resize_rule: str = "squash"
     batch_size: int = 32
-    normalise: bool = True
+    normalize: bool = True
 
     #: Seconds and images of everything computed (not read from the store) so far.
     seconds: float = 0.0
@@ -62,14 +62,14 @@ class Describer(ABC):
             "settings": self.settings,
             "size": self.size,
             "resize": self.resize_rule,
-            "normalise": self.normalise,
+            "normalize": self.normalize,
             "dim": self.dim,
         }
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
     @property
-    def pictures_per_second(self) -> float | None:
+    def images_per_second(self) -> float | None:
         """From file to vector, over everything computed so far; None until 100 images were computed."""
         return self.computed / self.seconds if self.computed >= 100 else None
 
@@ -89,7 +89,7 @@ class Describer(ABC):
         return self._checked(self.compute(batch), len(batch))
 
     def iter_batches(
-        self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadablePicture] | None = None
+        self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Compute the vectors of files batch by batch; the time from file to vector is measured.
 
@@ -104,7 +104,7 @@ class Describer(ABC):
 
         Raises
         ------
-        UnreadablePicture : a file can't be read, and ``strict`` is set.
+        UnreadableImage : a file can't be read, and ``strict`` is set.
         """
         self.prepare()
         start = perf_counter()
@@ -116,21 +116,21 @@ class Describer(ABC):
 
     # ---- with a cache ---------------------------------------------------------------------------------
 
-    def describe(
+    def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
         """float32 (n, dim): row *i* is the vector of image *i*.
 
         Vectors are kept on disk by the content of the images, batch by batch. So a call that was killed continues where
         it stopped, and a second call computes nothing and reads only files that have changed (see `content_hashes`). An
-        image that can't be read gets a row of NaN, which no index accepts; one `UnreadablePictureWarning` counts and
+        image that can't be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` counts and
         names them all.
 
         Raises
         ------
-        UnreadablePicture : an image can't be read, and ``strict`` is set.
+        UnreadableImage : an image can't be read, and ``strict`` is set.
         """
-        failures: list[reading.UnreadablePicture] = []
+        failures: list[reading.UnreadableImage] = []
         compute = partial(self._with_progress, images, strict=strict, progress=progress, failures=failures)
         if cache:
             vectors = self._cached(images, compute, failures)
@@ -142,19 +142,19 @@ class Describer(ABC):
         self._warn(vectors, images.keys)
         return vectors
 
-    def describe_arrays(self, pictures: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
+    def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
         """float32 (m, dim) of images that are already uint8 (height, width, 3) RGB.
 
-        cache : keep the vectors by the content of the resized images, as `describe` keeps those of files. Use it for
+        cache : keep the vectors by the content of the resized images, as `extract` keeps those of files. Use it for
             images that are made again in the same way, such as augmented copies with a fixed seed.
         """
-        vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
+        vectors = np.full((len(images), self.dim), np.nan, np.float32)
         if not cache:
             self.prepare()
-        for start in range(0, len(pictures), self.batch_size):
-            part = [self.preprocess(picture) for picture in pictures[start:][: self.batch_size]]
+        for start in range(0, len(images), self.batch_size):
+            part = [self.preprocess(image) for image in images[start:][: self.batch_size]]
             vectors[start : start + len(part)] = self._cached_arrays(part) if cache else self.embed(np.stack(part))
-        self._warn(vectors, [f"picture {row}" for row in range(len(pictures))])
+        self._warn(vectors, [f"image {row}" for row in range(len(images))])
         return vectors
 
     # ---- for subclasses -------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Describer(ABC):
         vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.shape != (count, self.dim):
             raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(count, self.dim)}")
-        return l2_normalize(vectors) if self.normalise else vectors
+        return l2_normalize(vectors) if self.normalize else vectors
 
     def _count(self, images: int, seconds: float) -> None:
         self.computed += images
@@ -229,4 +229,4 @@ def count_without(vectors: np.ndarray, names: Sequence[str], what: str) -> str:
         return ""
     more = f", … and {len(rows) - 10} more" if len(rows) > 10 else ""
     named = ", ".join(names[row] for row in rows[:10])
-    return f"{what} in {len(rows)} of {len(vectors)} pictures: {named}{more}"
+    return f"{what} in {len(rows)} of {len(vectors)} images: {named}{more}"

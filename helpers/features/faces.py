@@ -1,11 +1,11 @@
 """Faces: found, turned upright by five landmarks, and described by a network that was trained to tell people apart.
 
-A network trained on ImageNet tells things apart; whose face it sees is what it has learnt to overlook. Here the parts
+A network trained on ImageNet tells things apart; whose face it sees is what it has learned to overlook. Here the parts
 of dlib (D. King, Dlib-ml: a machine learning toolkit, JMLR 2009) do what each is for:
 
 1. a detector of frontal faces: a scanning window over histograms of gradients (Dalal & Triggs 2005; King 2015),
 2. landmarks by regression trees (Kazemi & Sullivan 2014): the four corners of the eyes and the base of the nose,
-3. a residual network of 29 layers that maps an aligned face to 128 numbers. It was trained on 3 million pictures of
+3. a residual network of 29 layers that maps an aligned face to 128 numbers. It was trained on 3 million images of
    7,485 people to bring those of one person within 0.6 of each other; its maker kept LFW's people out.
 
 Weights and sources: https://github.com/davisking/dlib-models, public domain (CC0). The package that carries them also
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import Describer, count_without
+from helpers.features.extractor import FeatureExtractor, count_without
 from helpers.networks.weights import WeightsUnavailable
 
 #: What the two files must be: another model would give other vectors under the same name.
@@ -39,32 +39,32 @@ DIM = 128
 #: Side of an aligned face in pixels, and the margin around it as a part of the face: what the network was trained on.
 CHIP, MARGIN = 150, 0.25
 
-#: The detector's looks in turn, until one finds a face: (times the picture is doubled, least score). The first finds
+#: The detector's looks in turn, until one finds a face: (times the image is doubled, least score). The first finds
 #: faces of about 80 pixels and more, the second those of half that, and doubtful ones. Measured at 500 pixels a side:
-#: of LFW's 1,943 pictures the first misses 12, the second finds 10 of these, each time the person whose picture it is;
-#: among 105 pictures of things the first sees a face in none, the second in 3, one of them a duck's.
+#: of LFW's 1,943 images the first misses 12, the second finds 10 of these, each time the person whose image it is;
+#: among 105 images of things the first sees a face in none, the second in 3, one of them a duck's.
 LOOKS = ((0, 0.0), (1, -0.25))
 
-#: Which of several faces a picture is of. See `choose`.
+#: Which of several faces an image is of. See `choose`.
 SEVERAL = ("central", "largest")
 
 
 class NoFace(ValueError):
-    """There is no face to be found in a picture that must have one; the message names it."""
+    """There is no face to be found in an image that must have one; the message names it."""
 
 
 class NoFaceWarning(UserWarning):
-    """Some pictures have no face that could be found; the message counts and names them."""
+    """Some images have no face that could be found; the message counts and names them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A face in a picture; x runs to the right, y downwards, in pixels.
+    """A face in an image; x runs to the right, y downwards, in pixels.
 
     Parameters
     ----------
-    box : (left, top, right, bottom); may reach beyond the picture.
-    landmarks : int64 (5, 2), x and y: of the eye further right in the picture the outer and the inner corner, of the
+    box : (left, top, right, bottom); may reach beyond the image.
+    landmarks : int64 (5, 2), x and y: of the eye further right in the image the outer and the inner corner, of the
         other eye the same, the base of the nose.
     score : how sure the detector is; 0 is its usual bar, 1 and more is clear.
     """
@@ -74,7 +74,7 @@ class Face:
     score: float
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """(x, y) of the middle of the box."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
@@ -86,12 +86,12 @@ class Face:
         return (right - left) * (bottom - top)
 
 
-def find_faces(picture: np.ndarray, looks: Sequence[tuple[int, float]] = LOOKS) -> list[Face]:
-    """The frontal faces in a picture, surest first; an empty list if there is none.
+def find_faces(image: np.ndarray, looks: Sequence[tuple[int, float]] = LOOKS) -> list[Face]:
+    """The frontal faces in an image, surest first; an empty list if there is none.
 
     Parameters
     ----------
-    picture : uint8 (height, width, 3) RGB, upright; heads may be tilted by about 30 degrees.
+    image : uint8 (height, width, 3) RGB, upright; heads may be tilted by about 30 degrees.
     looks : see `LOOKS`; what the first fruitful one finds is returned.
 
     Raises
@@ -99,14 +99,14 @@ def find_faces(picture: np.ndarray, looks: Sequence[tuple[int, float]] = LOOKS) 
     ValueError : it is no such array.
     WeightsUnavailable : dlib or its models are missing or damaged.
     """
-    picture = _checked(picture)
+    image = _checked(image)
     landmarks = dlib_models()[0]
     for doublings, least in looks:
-        # One detector holds the picture it scans, so threads take turns.
+        # One detector holds the image it scans, so threads take turns.
         with _SCANNING:
-            boxes, scores, _ = _detector().run(picture, doublings, least)
+            boxes, scores, _ = _detector().run(image, doublings, least)
         if len(boxes):
-            shapes = [landmarks(picture, box) for box in boxes]
+            shapes = [landmarks(image, box) for box in boxes]
             faces = [
                 Face(
                     (box.left(), box.top(), box.right(), box.bottom()),
@@ -120,10 +120,10 @@ def find_faces(picture: np.ndarray, looks: Sequence[tuple[int, float]] = LOOKS) 
 
 
 def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central") -> Face:
-    """The face that a picture of this shape (height, width) is of.
+    """The face that an image of this shape (height, width) is of.
 
     several :
-        ``central`` — the one nearest to the middle of the picture. LFW is cut that way: there top-1 is 0.997, against
+        ``central`` — the one nearest to the middle of the image. LFW is cut that way: there top-1 is 0.997, against
         0.992 by the largest and 0.987 by the surest face;
         ``largest`` — whoever stands in front.
 
@@ -138,39 +138,39 @@ def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central"
     if several == "largest":
         return max(faces, key=lambda face: face.area)
     height, width = shape[:2]
-    return min(faces, key=lambda face: np.hypot(face.centre[0] - width / 2, face.centre[1] - height / 2))
+    return min(faces, key=lambda face: np.hypot(face.center[0] - width / 2, face.center[1] - height / 2))
 
 
-def align(picture: np.ndarray, face: Face) -> np.ndarray:
-    """uint8 (150, 150, 3): the face upright, its landmarks where the network expects them; black beyond the picture."""
-    picture, dlib = _checked(picture), _dlib()
+def align(image: np.ndarray, face: Face) -> np.ndarray:
+    """uint8 (150, 150, 3): the face upright, its landmarks where the network expects them; black beyond the image."""
+    image, dlib = _checked(image), _dlib()
     points = dlib.points([dlib.point(int(x), int(y)) for x, y in face.landmarks])
-    return dlib.get_face_chip(picture, dlib.full_object_detection(dlib.rectangle(*face.box), points), CHIP, MARGIN)
+    return dlib.get_face_chip(image, dlib.full_object_detection(dlib.rectangle(*face.box), points), CHIP, MARGIN)
 
 
 def without_face(vectors: np.ndarray) -> np.ndarray:
-    """bool (n,): which vectors (n, 128) are those of pictures in which no face was found."""
+    """bool (n,): which vectors (n, 128) are those of images in which no face was found."""
     return ~np.asarray(vectors).any(axis=1)
 
 
-class FaceDescriber(Describer):
-    """dlib's face network on the face that a picture is of.
+class FaceExtractor(FeatureExtractor):
+    """dlib's face network on the face that an image is of.
 
-    A picture without a face gets the vector of zeros, which is like nobody: its cosine with every vector is 0, also
-    with that of another such picture. So it counts as not recognised instead of being left out, and
-    `without_face` tells it apart later; each call of ``describe`` counts and names such pictures in one
+    An image without a face gets the vector of zeros, which is like nobody: its cosine with every vector is 0, also
+    with that of another such image. So it counts as not recognized instead of being left out, and
+    `without_face` tells it apart later; each call of ``extract`` counts and names such images in one
     `NoFaceWarning`.
 
     Parameters
     ----------
-    size : side in pixels of the square in which faces are looked for; the picture is padded, as a squashed face is
+    size : side in pixels of the square in which faces are looked for; the image is padded, as a squashed face is
         another face. 500 finds faces from a twelfth of the side, 250 from a sixth in about a seventh less time. On LFW
-        and AT&T, where faces are large, both find the same but for a picture or two.
+        and AT&T, where faces are large, both find the same but for an image or two.
     several : which of several faces it is, see `choose`.
     no_face : ``zero``, or ``raise`` `NoFace`.
-    normalise : by default vectors have length one. Without, they are as dlib's documentation compares them: by
+    normalize : by default vectors have length one. Without, they are as dlib's documentation compares them: by
         Euclidean distance, below 0.6 for one person. LFW's top-1 by that is 0.997 either way.
-    batch_size : pictures a step, shared among the cores, four or more to each; changes memory, not the vectors.
+    batch_size : images a step, shared among the cores, four or more to each; changes memory, not the vectors.
 
     Raises
     ------
@@ -187,7 +187,7 @@ class FaceDescriber(Describer):
         size: int = 500,
         several: str = "central",
         no_face: str = "zero",
-        normalise: bool = True,
+        normalize: bool = True,
         batch_size: int = 16,
     ):
         if several not in SEVERAL:
@@ -199,7 +199,7 @@ class FaceDescriber(Describer):
         self.size = size
         self.several = several
         self.no_face = no_face
-        self.normalise = normalise
+        self.normalize = normalize
         self.batch_size = batch_size
         # What happens without a face is no part of it: the vector that is kept is the same.
         looks = [list(look) for look in LOOKS]
@@ -217,29 +217,29 @@ class FaceDescriber(Describer):
         # dlib works on one core and holds Python's lock meanwhile, so threads would wait: processes share the work.
         parts = np.array_split(pixels, max(1, min(cpu_count(), len(pixels) // 4)))
         if len(parts) == 1:
-            return _described(pixels, self.several)
-        share = delayed(_described)
+            return _extracted(pixels, self.several)
+        share = delayed(_extracted)
         # Arrays are sent as they are: a copy on disk would outlive a process that is killed.
         return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(share(part, self.several) for part in parts))
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        """Pictures without a face are counted and named.
+        """Images without a face are counted and named.
 
         Raises
         ------
-        NoFace : there are some, and the describer was opened with ``no_face="raise"``.
+        NoFace : there are some, and the extractor was opened with ``no_face="raise"``.
         """
         text = count_without(vectors, names, "no face was found")
         if not text:
             return
         if self.no_face == "raise":
-            raise NoFace(f"{text}. Leave them out, give larger pictures of frontal faces, or open no_face='zero'")
+            raise NoFace(f"{text}. Leave them out, give larger images of frontal faces, or open no_face='zero'")
         warnings.warn(f"{text}; their vectors are zero, like nobody's", NoFaceWarning, stacklevel=3)
 
 
-def _described(pixels: np.ndarray, several: str) -> np.ndarray:
+def _extracted(pixels: np.ndarray, several: str) -> np.ndarray:
     """uint8 (b, height, width, 3) → float32 (b, 128)."""
-    found = [find_faces(picture) for picture in pixels]
+    found = [find_faces(image) for image in pixels]
     rows = [row for row, faces in enumerate(found) if faces]
     chips = [align(pixels[row], choose(found[row], pixels[row].shape, several)) for row in rows]
     vectors = np.zeros((len(pixels), DIM), np.float32)
@@ -248,11 +248,11 @@ def _described(pixels: np.ndarray, several: str) -> np.ndarray:
     return vectors
 
 
-def _checked(picture: np.ndarray) -> np.ndarray:
-    picture = np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (height, width, 3) RGB, got {picture.dtype} {picture.shape}")
-    return np.ascontiguousarray(picture)
+def _checked(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
 
 
 # ---- dlib and its models ------------------------------------------------------------------------------
@@ -319,4 +319,4 @@ def dlib_models() -> tuple:
 
 
 #: Name → factory, for `helpers.features.registry`.
-EXTRACTORS = {"dlib-face": FaceDescriber}
+EXTRACTORS = {"dlib-face": FaceExtractor}

@@ -37,18 +37,18 @@ class FeatureMapError(OSError):
 def feature_maps(
     images: ImageSet, split: SplitNetwork, resize: str = "squash", batch_size: int = 16, progress: bool = True
 ) -> np.ndarray:
-    """float16 (n, h, w, channels), memory-mapped and read-only: row *i* is what the trunk makes of picture *i*.
+    """float16 (n, h, w, channels), memory-mapped and read-only: row *i* is what the trunk makes of image *i*.
 
-    Kept under ``maps/`` in the cache by the pictures' content, the trunk (its weights and size) and the resize rule. A
-    call that was killed goes on where it was, and a picture that was in an earlier set is not computed again: its map
-    is copied. ResNet50 at 224 × 224 takes 401 kB a picture.
+    Kept under ``maps/`` in the cache by the images' content, the trunk (its weights and size) and the resize rule. A
+    call that was killed goes on where it was, and an image that was in an earlier set is not computed again: its map
+    is copied. ResNet50 at 224 × 224 takes 401 kB an image.
 
     float16 keeps 11 bits; the vectors that the tail makes of such maps differ by less than 1e-3 in cosine distance,
     which a test holds.
 
     Raises
     ------
-    UnreadablePicture : a picture can't be read; `reading.readable` drops those.
+    UnreadableImage : an image can't be read; `reading.readable` drops those.
     FeatureMapError : the disk is full, a value does not fit into float16, or the file has another length.
     """
     shape = (len(images), *split.trunk.outputs[0].shape[1:])
@@ -57,7 +57,7 @@ def feature_maps(
     key = {
         # The zoo's name stands for the preprocessing.
         "network": split.name, "trunk": fingerprints.of_model(split.trunk), "resize": resize,
-        "pictures": [content.hex() for content in content_hashes(images.paths)],
+        "images": [content.hex() for content in content_hashes(images.paths)],
     }  # fmt: skip
     path = _file(images.name, key)
     needed = 2 * int(np.prod(shape))
@@ -92,54 +92,54 @@ def _file(name: str, key: dict) -> Path:
 
 
 def _compute(images, split: SplitNetwork, key: dict, batch_size, progress, part: Path, shape) -> None:
-    # Written in order, so the length of the file says how many pictures are done; a torn one is done again.
-    picture_bytes = 2 * int(np.prod(shape[1:]))
-    done = part.stat().st_size // picture_bytes if part.is_file() else 0
+    # Written in order, so the length of the file says how many images are done; a torn one is done again.
+    image_bytes = 2 * int(np.prod(shape[1:]))
+    done = part.stat().st_size // image_bytes if part.is_file() else 0
     known = _known(part.parent, key, shape[1:])
-    new = [row for row in range(done, len(images)) if key["pictures"][row] not in known]
+    new = [row for row in range(done, len(images)) if key["images"][row] not in known]
     computed = _through_trunk([images.paths[row] for row in new], split, key, batch_size)
     bar = tqdm(
-        total=len(images), initial=done, desc=f"{split.name} trunk · {images.name}", unit="picture",
+        total=len(images), initial=done, desc=f"{split.name} trunk · {images.name}", unit="image",
         disable=None if progress else True,
     )  # fmt: skip
     with part.open("r+b" if part.is_file() else "wb") as file, bar:
-        file.truncate(done * picture_bytes)
+        file.truncate(done * image_bytes)
         file.seek(0, os.SEEK_END)
-        for picture in key["pictures"][done:]:
-            file.write(np.ascontiguousarray(known[picture] if picture in known else next(computed)))
+        for image in key["images"][done:]:
+            file.write(np.ascontiguousarray(known[image] if image in known else next(computed)))
             file.flush()
             bar.update()
 
 
 def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
-    """Content of a picture → its map in the file of another set, made by the same trunk."""
+    """Content of an image → its map in the file of another set, made by the same trunk."""
     known = {}
-    for described in folder.glob(f"{key['network']}-*.json"):
+    for extracted in folder.glob(f"{key['network']}-*.json"):
         try:
-            other = json.loads(described.read_text())
+            other = json.loads(extracted.read_text())
         except ValueError:
             continue  # damaged: what it saves is time alone
-        kept, whole = described.with_suffix(".f16"), (len(other["pictures"]), *shape)
+        kept, whole = extracted.with_suffix(".f16"), (len(other["images"]), *shape)
         if (
             all(other[name] == key[name] for name in ("network", "trunk", "resize"))
             and kept.is_file()
             and kept.stat().st_size == 2 * int(np.prod(whole))
         ):
-            known |= zip(other["pictures"], np.memmap(kept, np.float16, mode="r", shape=whole), strict=True)
+            known |= zip(other["images"], np.memmap(kept, np.float16, mode="r", shape=whole), strict=True)
     return known
 
 
 def _through_trunk(paths, split: SplitNetwork, key: dict, batch_size):
-    """One map a picture, in order."""
+    """One map an image, in order."""
     trunk = _network(split, key["trunk"])
     for rows, maps in trunk.stream(reading.batches(paths, split.size, key["resize"], batch_size, strict=True)):
-        with np.errstate(over="ignore"):  # said below, with the picture's name
+        with np.errstate(over="ignore"):  # said below, with the image's name
             maps = maps.astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
             if not np.isfinite(one).all():
                 raise FeatureMapError(
                     f"{split.name}: a value of the feature map of {paths[row]} does not fit into float16 "
-                    f"(±{np.finfo(np.float16).max:.0f}). Train from pictures instead."
+                    f"(±{np.finfo(np.float16).max:.0f}). Train from images instead."
                 )
             yield one
 
@@ -157,11 +157,11 @@ def _network(split: SplitNetwork, fingerprint: str) -> KerasNetwork | CompiledNe
 
 
 def vectors(
-    tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalise: bool = True, cache: bool = False
+    tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalize: bool = True, cache: bool = False
 ) -> np.ndarray:
     """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
 
-    normalise : bring each vector to Euclidean length one, as describers do; see `transfer.warmed_up` for when not to.
+    normalize : bring each vector to Euclidean length one, as extractors do; see `transfer.warmed_up` for when not to.
         Of a model that gives maps, such as `SplitNetwork.places`, it has to be False.
     cache : keep the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the model
         (its layers and weights). Use it for a model that will be used again, not for every epoch of a training.
@@ -186,7 +186,7 @@ def vectors(
             for start, part in _through_tail(tail, maps, missing, batch_size):
                 kept.put([keys[row] for row in missing[start : start + len(part)]], part)
             found = kept.get(keys)
-    if normalise:
+    if normalize:
         found = l2_normalize(found)
     return found
 

@@ -1,11 +1,11 @@
-"""Keypoints: places that are found again when the picture is turned, scaled or cropped; described, matched, verified.
+"""Keypoints: places that are found again when the image is turned, scaled or cropped; described, matched, verified.
 
 Floating descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance,
 binary ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by the number of
 differing bits.
 
 SURF (Bay et al. 2008) is not here. Unlike SIFT's, its patent (US 8,165,401) has not run out, so OpenCV's wheels leave
-it out; and the one in mahotas does not survive a turn: in a picture turned by 90 degrees, fewer than half of its
+it out; and the one in mahotas does not survive a turn: in an image turned by 90 degrees, fewer than half of its
 keypoints have themselves as their nearest, against about nine of ten of the kinds here.
 """
 
@@ -26,7 +26,7 @@ from helpers import paths
 from helpers.features.file_hashes import content_hashes
 from helpers.features.store import BlobStore, pixels_hash
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadablePicture, read_picture, resize, warn_unreadable
+from helpers.images.reading import UnreadableImage, read_image, resize, warn_unreadable
 
 
 class Kind(NamedTuple):
@@ -91,7 +91,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """The keypoints of one picture, strongest first.
+    """The keypoints of one image, strongest first.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Keypoints:
     angles : float32 (n,), degrees clockwise from the x axis.
     responses : float32 (n,), how strong; comparable within a kind.
     descriptors : (n, width), float32 or packed bits as uint8.
-    shape : (height, width) of the picture in pixels.
+    shape : (height, width) of the image in pixels.
     """
 
     kind: str
@@ -127,7 +127,7 @@ class Keypoints:
 
 
 class Matches(NamedTuple):
-    """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery picture; distances float32 (m,)."""
+    """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery image; distances float32 (m,)."""
 
     pairs: np.ndarray
     distances: np.ndarray
@@ -137,7 +137,7 @@ class Matches(NamedTuple):
 
 
 class Homography(NamedTuple):
-    """How one picture lies in another.
+    """How one image lies in another.
 
     Attributes
     ----------
@@ -154,45 +154,40 @@ class Homography(NamedTuple):
         return int(self.inliers.sum())
 
 
-def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
-    """The ``limit`` strongest keypoints of a picture; a flat or tiny one has none, and that is no error.
+def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
+    """The ``limit`` strongest keypoints of an image; a flat or tiny one has none, and that is no error.
 
     Parameters
     ----------
-    picture : uint8 (height, width, 3) RGB, or (height, width) grey.
+    image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
-    limit : at most so many, by response. A picture of leaves has 50,000, which say no more.
+    limit : at most so many, by response. An image of leaves has 50,000, which say no more.
 
     Raises
     ------
-    ValueError : no such kind, no such picture, or a limit below 1.
+    ValueError : no such kind, no such image, or a limit below 1.
     """
     import cv2
 
     kind_of(kind)
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
-    picture = np.asarray(picture)
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
-        or picture.shape[2:] not in ((), (3,))
-        or not picture.size
-    ):
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         raise ValueError(
-            f"a picture must be uint8 (height, width, 3) RGB or (height, width), got {picture.dtype} {picture.shape}"
+            f"an image must be uint8 (height, width, 3) RGB or (height, width), got {image.dtype} {image.shape}"
         )
-    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     found, descriptors = [], np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
-    if min(grey.shape) >= LEAST_SIDE:
+    if min(gray.shape) >= LEAST_SIDE:
         detector = KINDS[kind].make(cv2, limit)
         # Describing costs more than finding, so the cap comes between.
-        strongest = sorted(detector.detect(grey, None), key=_strongest_first)[:limit]
-        described, numbers = detector.compute(grey, strongest) if strongest else ((), None)
+        strongest = sorted(detector.detect(gray, None), key=_strongest_first)[:limit]
+        extracted, numbers = detector.compute(gray, strongest) if strongest else ((), None)
         # ORB hands them back by size, and some detectors leave out what is too near to the border.
-        order = sorted(range(len(described)), key=lambda place: _strongest_first(described[place]))
+        order = sorted(range(len(extracted)), key=lambda place: _strongest_first(extracted[place]))
         if order:
-            found, descriptors = [described[place] for place in order], numbers[order]
+            found, descriptors = [extracted[place] for place in order], numbers[order]
     if kind == "rootsift":
         descriptors = root(descriptors)
     return Keypoints(
@@ -202,7 +197,7 @@ def extract(picture: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoi
         np.array([point.angle for point in found], np.float32),
         np.array([point.response for point in found], np.float32),
         descriptors,
-        grey.shape,
+        gray.shape,
     )
 
 
@@ -214,7 +209,7 @@ class KeypointStore(BlobStore):
     Parameters
     ----------
     kind, limit : see `extract`.
-    pixels : how pictures were prepared, as plain JSON, such as ``{"longest": 640}``. Part of the file's name, so
+    pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``. Part of the file's name, so
         keypoints of other settings are never returned.
     folder : where the file lives; the cache's ``keypoints`` by default.
 
@@ -243,11 +238,11 @@ class KeypointStore(BlobStore):
         """The kind to extract and `put`: SIFT for RootSIFT."""
         return self._base
 
-    def get(self, pictures: Iterable[bytes]) -> dict[bytes, Keypoints]:
+    def get(self, images: Iterable[bytes]) -> dict[bytes, Keypoints]:
         """Content hash → keypoints of the store's kind, for those that are stored."""
-        return {picture: self.as_kind(_unpacked(self._base, blob)) for picture, blob in self._get(pictures)}
+        return {image: self.as_kind(_unpacked(self._base, blob)) for image, blob in self._get(images)}
 
-    def put(self, pictures: Sequence[bytes], found: Sequence[Keypoints]) -> None:
+    def put(self, images: Sequence[bytes], found: Sequence[Keypoints]) -> None:
         """Store keypoints of `extracted_kind`, all or none; those that are already stored stay.
 
         Raises
@@ -258,7 +253,7 @@ class KeypointStore(BlobStore):
         for one in found:
             if one.kind != self._base:
                 raise ValueError(f"the store holds {self._base} keypoints, got {one.kind}")
-        self._put([(picture, _packed(one)) for picture, one in zip(pictures, found, strict=True)])
+        self._put([(image, _packed(one)) for image, one in zip(images, found, strict=True)])
 
     def as_kind(self, found: Keypoints) -> Keypoints:
         """Keypoints of `extracted_kind` as the store's kind."""
@@ -292,14 +287,14 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
 
 
 def extract_each(
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     kind: str = "sift",
     limit: int = 500,
     workers: int | None = None,
     then: Callable[[Keypoints], Any] | None = None,
     cache: bool = False,
 ) -> list:
-    """`extract` of several pictures, on all cores; the result does not depend on their number.
+    """`extract` of several images, on all cores; the result does not depend on their number.
 
     Parameters
     ----------
@@ -308,24 +303,24 @@ def extract_each(
     cache : keep the keypoints on disk by the pixels, and read those that are there.
     """
     if cache:
-        found = _extract_kept(list(pictures), kind, limit, workers)
+        found = _extract_kept(list(images), kind, limit, workers)
         return found if then is None else [then(one) for one in found]
 
     from joblib import cpu_count
 
-    def one(picture):
-        found = extract(picture, kind, limit)
+    def one(image):
+        found = extract(image, kind, limit)
         return found if then is None else then(found)
 
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
-        return list(pool.map(one, pictures))
+        return list(pool.map(one, images))
 
 
-def _extract_kept(pictures: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
-    hashes = [pixels_hash(np.asarray(picture)) for picture in pictures]
+def _extract_kept(images: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
+    hashes = [pixels_hash(np.asarray(image)) for image in images]
     with KeypointStore(kind, limit, {"source": "array"}) as store:
         found = store.get(hashes)
-        missing = {h: picture for h, picture in zip(hashes, pictures, strict=True) if h not in found}
+        missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in found}
         if missing:
             new = extract_each(missing.values(), store.extracted_kind, limit, workers)
             store.put(list(missing), new)
@@ -341,20 +336,20 @@ def extract_set(
     progress: bool = True,
     cache: bool = True,
 ) -> list[Keypoints]:
-    """`extract` of every picture of a set, in its order, on all cores.
+    """`extract` of every image of a set, in its order, on all cores.
 
     Keypoints are kept on disk by the files' content, batch by batch: a second call extracts nothing, and a call that
-    was killed continues. A picture that can't be read has no keypoints, after one `UnreadablePictureWarning` that
+    was killed continues. An image that can't be read has no keypoints, after one `UnreadableImageWarning` that
     counts and names them all.
 
     Parameters
     ----------
-    longest : in pixels: pictures with a longer side are made smaller.
+    longest : in pixels: images with a longer side are made smaller.
     cache : False reads and writes no file of keypoints.
     """
     from joblib import cpu_count
 
-    failures: list[UnreadablePicture] = []
+    failures: list[UnreadableImage] = []
     with ExitStack() as stack:
         store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
         hashes = content_hashes(images.paths) if cache else []
@@ -364,13 +359,13 @@ def extract_set(
         extracted_kind = store.extracted_kind if cache else kind
 
         def find(row: int) -> Keypoints | None:
-            picture = _picture(images.paths[row], longest, failures)
-            return None if picture is None else extract(picture, extracted_kind, limit)
+            image = _image(images.paths[row], longest, failures)
+            return None if image is None else extract(image, extracted_kind, limit)
 
         pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
         bar = stack.enter_context(
             tqdm(
-                total=len(missing), desc=f"{kind} · {images.name}", unit="picture",
+                total=len(missing), desc=f"{kind} · {images.name}", unit="image",
                 disable=None if progress and missing else True,
             )
         )  # fmt: skip
@@ -388,18 +383,18 @@ def extract_set(
     return found
 
 
-#: Pictures whose keypoints are stored in one transaction.
+#: Images whose keypoints are stored in one transaction.
 _KEPT_TOGETHER = 32
 
 
-def _picture(path: Path, longest: int | None, failures: list[UnreadablePicture]) -> np.ndarray | None:
+def _image(path: Path, longest: int | None, failures: list[UnreadableImage]) -> np.ndarray | None:
     """The pixels of a file, made smaller where they must be; None, and the error in ``failures``, if unreadable."""
     try:
-        picture = read_picture(path)
-    except UnreadablePicture as error:
+        image = read_image(path)
+    except UnreadableImage as error:
         failures.append(error)
         return None
-    return shrink(picture, longest) if longest else picture
+    return shrink(image, longest) if longest else image
 
 
 def shrink(image: np.ndarray, longest: int) -> np.ndarray:
@@ -422,12 +417,12 @@ def root(descriptors: np.ndarray) -> np.ndarray:
 
 
 def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
-    """Each query keypoint with its nearest one in the gallery picture, where that is no accident; nearest first.
+    """Each query keypoint with its nearest one in the gallery image, where that is no accident; nearest first.
 
     Parameters
     ----------
     ratio : Lowe's test: the nearest must be nearer than so much of the second nearest. Needs two keypoints in the
-        gallery picture: a single one passes nothing. None leaves it out.
+        gallery image: a single one passes nothing. None leaves it out.
     mutual : the cross check: each must be the other's nearest.
 
     Raises
@@ -471,8 +466,8 @@ def fit_homography(
 
     Parameters
     ----------
-    points, others : float (m, 2), pair by pair. shape : (height, width) of the first picture.
-    within : pixels in the other picture up to which a pair agrees.
+    points, others : float (m, 2), pair by pair. shape : (height, width) of the first image.
+    within : pixels in the other image up to which a pair agrees.
     tries : draws of four pairs at most; where half of the pairs are right, 300 miss them once in 10⁸ times.
     """
     import cv2
@@ -496,8 +491,8 @@ def agreeing(
 
     Parameters
     ----------
-    here, there : pair by pair (m each), as they lie in the two pictures.
-    pixels, part : another pair agrees if it ends up no further off than so many pixels of the second picture plus this
+    here, there : pair by pair (m each), as they lie in the two images.
+    pixels, part : another pair agrees if it ends up no further off than so many pixels of the second image plus this
         part of its distance from the proposer, as angles and sizes are not exact,
     degrees, octaves : and if its own turn and scale differ by no more than this.
     """
@@ -519,7 +514,7 @@ def agreeing(
 
 
 def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether a homography does to a picture of this (height, width) what a camera could.
+    """Whether a homography does to an image of this (height, width) what a camera could.
 
     Its corners stay a convex quadrilateral that is not mirrored and at most ten times larger or smaller a side.
     """

@@ -1,4 +1,4 @@
-"""From a feature map to a vector: flatten, average, maximum, generalised mean, regional maxima.
+"""From a feature map to a vector: flatten, average, maximum, generalized mean, regional maxima.
 
 A convolutional network ends in a map: at each of h × w places, how strongly each of its channels answers. Search needs
 one vector. What is thrown away on the way decides what "similar" means: places (all but flatten), or how often
@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.vectors import l2_normalize
 
-#: The exponent of the generalised mean; Radenović et al. 2019 start from it.
+#: The exponent of the generalized mean; Radenović et al. 2019 start from it.
 GEM_EXPONENT = 3.0
 
 #: Scales of R-MAC's regions.
@@ -34,7 +34,7 @@ def maximum(maps: np.ndarray) -> np.ndarray:
 
 
 def gem(maps: np.ndarray, exponent: float = GEM_EXPONENT) -> np.ndarray:
-    """(n, h, w, channels) → (n, channels): the generalised mean (Radenović, Tolias & Chum 2019).
+    """(n, h, w, channels) → (n, channels): the generalized mean (Radenović, Tolias & Chum 2019).
 
     exponent : 1 is the average; the larger, the nearer to the maximum. Negative answers count as none.
 
@@ -47,11 +47,11 @@ def gem(maps: np.ndarray, exponent: float = GEM_EXPONENT) -> np.ndarray:
     found = np.empty((len(maps), maps.shape[3]), np.float32)
     # One map at a time stays in the processor's cache: a batch of early maps takes four times as long.
     for row, one in enumerate(maps):
-        answers = np.maximum(one, 0, dtype=np.float32)
+        results = np.maximum(one, 0, dtype=np.float32)
         # By the strongest answer, so that no power overflows or vanishes.
-        strongest = answers.max(axis=(0, 1))
-        answers /= np.where(strongest > 0, strongest, 1)
-        found[row] = _power(answers, exponent).mean(axis=(0, 1)) ** (1 / exponent) * strongest
+        strongest = results.max(axis=(0, 1))
+        results /= np.where(strongest > 0, strongest, 1)
+        found[row] = _power(results, exponent).mean(axis=(0, 1)) ** (1 / exponent) * strongest
     return found
 
 
@@ -93,10 +93,10 @@ def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:
 def squares(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
     """R-MAC's regions of a map: (top, left, side) each.
 
-    Along the longer side there are as many more as bring the overlap of two neighbours nearest to 40 %.
+    Along the longer side there are as many more as bring the overlap of two neighbors nearest to 40 %.
     """
     short, long = sorted((height, width))
-    # Neighbours on the first level are `short` wide; the number of steps whose overlap is nearest to 0.4.
+    # Neighbors on the first level are `short` wide; the number of steps whose overlap is nearest to 0.4.
     steps = range(1, 8)
     more = min(steps, key=lambda n: abs(1 - (long - short) / n / short - 0.4)) if long > short else 0
     found = []

@@ -2,7 +2,7 @@
 
 Jégou & Chum 2012, https://doi.org/10.1007/978-3-642-33709-3_55: subtract the mean, turn to the principal axes, divide
 by the standard deviation along each, and bring to length one. What varies together is counted once then, and what
-nearly all pictures share (the mean) not at all.
+nearly all images share (the mean) not at all.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class ProjectionFileError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What was learnt from training vectors; calling it projects others.
+    """What was learned from training vectors; calling it projects others.
 
     Attributes
     ----------
@@ -33,34 +33,34 @@ class Projection:
     axes : float32 (d, dim), orthonormal columns, the one with the largest variance first.
     deviations : float32 (dim,): standard deviation of the training vectors along each axis.
     whitening : 0 leaves the variances, 1 makes them all alike, 0.5 is half way.
-    learnt_from : what pictures, in a few words.
+    learned_from : what images, in a few words.
     """
 
     mean: np.ndarray
     axes: np.ndarray
     deviations: np.ndarray
     whitening: float
-    learnt_from: str
+    learned_from: str
 
     @property
     def dim(self) -> int:
         return self.axes.shape[1]
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """float (n, d) → float32 (n, dim) of length one; the row of a picture without a vector (NaN) stays so.
+        """float (n, d) → float32 (n, dim) of length one; the row of an image without a vector (NaN) stays so.
 
         Raises
         ------
-        ValueError : the vectors have another length than those it was learnt from.
+        ValueError : the vectors have another length than those it was learned from.
         """
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(
-                f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}: another describer?"
+                f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}: another extractor?"
             )
         return l2_normalize((vectors - self.mean) @ (self.axes / self.deviations**self.whitening)).astype(np.float32)
 
     def head(self, dim: int, whitening: float | None = None) -> "Projection":
-        """The first ``dim`` axes, and another ``whitening`` where one is given: nothing has to be learnt again.
+        """The first ``dim`` axes, and another ``whitening`` where one is given: nothing has to be learned again.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Projection:
         if not 1 <= dim <= self.dim:
             raise ValueError(f"dim must be between 1 and {self.dim}, got {dim}")
         whitening = _checked(self.whitening if whitening is None else whitening)
-        return Projection(self.mean, self.axes[:, :dim], self.deviations[:dim], whitening, self.learnt_from)
+        return Projection(self.mean, self.axes[:, :dim], self.deviations[:dim], whitening, self.learned_from)
 
     @property
     def digest(self) -> str:
@@ -79,7 +79,7 @@ class Projection:
 
     def save(self, path: str | Path) -> Path:
         """Write it as npz; axes in float16, which moves a projected vector by less than 1e-3 of its length."""
-        about = {"format": FORMAT, "whitening": self.whitening, "learnt_from": self.learnt_from}
+        about = {"format": FORMAT, "whitening": self.whitening, "learned_from": self.learned_from}
         arrays = {"mean": self.mean, "axes": self.axes.astype(np.float16), "deviations": self.deviations}
         return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
 
@@ -97,19 +97,19 @@ class Projection:
                 if about["format"] != FORMAT:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
                 arrays = [stored[name].astype(np.float32) for name in ("mean", "axes", "deviations")]
-            return cls(*arrays, _checked(about["whitening"]), about["learnt_from"])
+            return cls(*arrays, _checked(about["whitening"]), about["learned_from"])
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ProjectionFileError(f"{path} is not a projection ({error}). Learn and save it again.") from error
 
 
-def learn(vectors: np.ndarray, dim: int, learnt_from: str, whitening: float = 1.0) -> Projection:
-    """The principal axes of some vectors; their pictures must not be asked with later, or the score knows its answers.
+def learn(vectors: np.ndarray, dim: int, learned_from: str, whitening: float = 1.0) -> Projection:
+    """The principal axes of some vectors; their images must not be asked with later, or the score knows its answers.
 
     Parameters
     ----------
-    vectors : float (n, d), no NaN. dim : axes to keep. learnt_from : what pictures, in a few words.
+    vectors : float (n, d), no NaN. dim : axes to keep. learned_from : what images, in a few words.
     whitening : see `Projection`.
 
     Raises
@@ -123,12 +123,12 @@ def learn(vectors: np.ndarray, dim: int, learnt_from: str, whitening: float = 1.
     if not 1 <= dim <= most:
         raise ValueError(f"dim must be between 1 and {most} for {vectors.shape} vectors to learn from, got {dim}")
     if np.isnan(vectors).any():
-        raise ValueError("a picture to learn from has no vector (NaN): leave it out")
+        raise ValueError("an image to learn from has no vector (NaN): leave it out")
     found = PCA(dim, svd_solver="full").fit(vectors.astype(np.float64))
     # An axis along which nothing varies says nothing; dividing by next to nothing would make it the loudest.
     deviations = np.maximum(np.sqrt(found.explained_variance_), 1e-6)
     mean, axes = found.mean_.astype(np.float32), found.components_.T.astype(np.float32)
-    return Projection(mean, axes, deviations.astype(np.float32), _checked(whitening), learnt_from)
+    return Projection(mean, axes, deviations.astype(np.float32), _checked(whitening), learned_from)
 
 
 def _checked(whitening: float) -> float:

@@ -5,7 +5,7 @@ from functools import cache, partial
 from importlib import import_module
 
 from helpers.features.composite import Concatenated, Projected, with_shipped_projection
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 
 #: Modules with a table ``EXTRACTORS``: name → factory. They are imported when a name is asked for, and none of them
 #: imports this module.
@@ -21,7 +21,7 @@ def names() -> list[str]:
     return sorted(_factories())
 
 
-def open_extractor(name: str, **settings) -> Describer:
+def open_extractor(name: str, **settings) -> FeatureExtractor:
     """Open an extractor by name, e.g. ``open_extractor("resnet50", size=256)``; "hog+hsv-histogram" is both as one.
 
     Raises
@@ -38,8 +38,8 @@ def open_extractor(name: str, **settings) -> Describer:
 
 
 @cache
-def _factories() -> dict[str, Callable[..., Describer]]:
-    found: dict[str, Callable[..., Describer]] = {}
+def _factories() -> dict[str, Callable[..., FeatureExtractor]]:
+    found: dict[str, Callable[..., FeatureExtractor]] = {}
     for module in MODULES:
         found |= import_module(f"helpers.features.{module}").EXTRACTORS
     for name in PROJECTED:

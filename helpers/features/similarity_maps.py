@@ -1,7 +1,7 @@
-"""Where two pictures look alike to a network: the cosine of two pooled vectors, taken apart place by place.
+"""Where two images look alike to a network: the cosine of two pooled vectors, taken apart place by place.
 
 With global average pooling a vector is the mean of the feature map's columns, so the dot product of two vectors is a
-sum over places, exactly, without gradients: what each place of one picture adds when it meets the whole other picture
+sum over places, exactly, without gradients: what each place of one image adds when it meets the whole other image
 (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class).
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def similarity_maps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each place adds to the cosine of two average-pooled pictures.
+    """What each place adds to the cosine of two average-pooled images.
 
     Parameters
     ----------

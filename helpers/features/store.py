@@ -1,6 +1,6 @@
-"""Vectors on disk, keyed by a picture's content and a describer's settings.
+"""Vectors on disk, keyed by an image's content and an extractor's settings.
 
-One SQLite file a describer: every batch is a transaction, so a killed run loses at most the batch that it
+One SQLite file an extractor: every batch is a transaction, so a killed run loses at most the batch that it
 was computing, a full disk loses nothing that was stored, and two processes may write at the same time.
 """
 
@@ -78,7 +78,7 @@ class BlobStore:
 
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
         with database:
-            database.execute("CREATE TABLE IF NOT EXISTS vectors (picture BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+            database.execute("CREATE TABLE IF NOT EXISTS vectors (image BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
         # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
         # is taken back tells before hours of work.
         database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
@@ -94,13 +94,13 @@ class BlobStore:
     def __len__(self) -> int:
         return self._database.execute("SELECT count(*) FROM vectors").fetchone()[0]
 
-    def known(self, pictures: Iterable[bytes]) -> set[bytes]:
+    def known(self, images: Iterable[bytes]) -> set[bytes]:
         """Those of the content hashes whose vectors are stored."""
-        return {picture for picture, _ in self._select("picture, 0", pictures)}
+        return {image for image, _ in self._select("image, 0", images)}
 
-    def _get(self, pictures: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _get(self, images: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(content hash, bytes) of those that are stored, in no order."""
-        return self._select("picture, vector", pictures)
+        return self._select("image, vector", images)
 
     def _put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Store (content hash, bytes), all or none; what is already there stays."""
@@ -123,23 +123,23 @@ class BlobStore:
             "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again: it goes on from there."
         )
 
-    def _select(self, columns: str, pictures: Iterable[bytes]):
-        pictures = list(dict.fromkeys(pictures))
-        for start in range(0, len(pictures), _CHUNK):
-            part = pictures[start : start + _CHUNK]
+    def _select(self, columns: str, images: Iterable[bytes]):
+        images = list(dict.fromkeys(images))
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
             try:
-                yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE picture IN ({marks})", part)
+                yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE image IN ({marks})", part)
             except sqlite3.DatabaseError as error:
                 raise self._damaged(error) from error
 
 
 class VectorStore(BlobStore):
-    """The vectors of one describer; use it as a context manager.
+    """The vectors of one extractor; use it as a context manager.
 
     Parameters
     ----------
-    fingerprint : `Describer.fingerprint`; names the file.
+    fingerprint : `FeatureExtractor.fingerprint`; names the file.
     dim : length of a vector.
     folder : where the file lives; the cache's ``vectors`` by default.
 
@@ -161,17 +161,17 @@ class VectorStore(BlobStore):
             raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it.")
         return database
 
-    def get(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """float32 (n, dim) in the order asked for; a row of NaN for a picture that is not stored."""
-        vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
+    def get(self, images: Sequence[bytes]) -> np.ndarray:
+        """float32 (n, dim) in the order asked for; a row of NaN for an image that is not stored."""
+        vectors = np.full((len(images), self.dim), np.nan, np.float32)
         rows: dict[bytes, list[int]] = {}
-        for row, picture in enumerate(pictures):
-            rows.setdefault(picture, []).append(row)
-        for picture, vector in self._get(rows):
-            vectors[rows[picture]] = np.frombuffer(vector, "<f4")
+        for row, image in enumerate(images):
+            rows.setdefault(image, []).append(row)
+        for image, vector in self._get(rows):
+            vectors[rows[image]] = np.frombuffer(vector, "<f4")
         return vectors
 
-    def put(self, pictures: Sequence[bytes], vectors: np.ndarray) -> None:
+    def put(self, images: Sequence[bytes], vectors: np.ndarray) -> None:
         """Store float32 (n, dim), all or none; a vector that is already there stays.
 
         Raises
@@ -179,6 +179,6 @@ class VectorStore(BlobStore):
         VectorStoreError : the disk is full, or the file can't be written any more.
         """
         vectors = np.ascontiguousarray(vectors, dtype="<f4")
-        if vectors.shape != (len(pictures), self.dim):
-            raise ValueError(f"expected vectors of shape {(len(pictures), self.dim)}, got {vectors.shape}")
-        self._put((picture, vector.tobytes()) for picture, vector in zip(pictures, vectors, strict=True))
+        if vectors.shape != (len(images), self.dim):
+            raise ValueError(f"expected vectors of shape {(len(images), self.dim)}, got {vectors.shape}")
+        self._put((image, vector.tobytes()) for image, vector in zip(images, vectors, strict=True))

@@ -1,7 +1,7 @@
-"""Visual words as vectors: a picture is told by which typical descriptors its keypoints are like.
+"""Visual words as vectors: an image is told by which typical descriptors its keypoints are like.
 
 Bag of words with tf-idf: Sivic & Zisserman 2003. Soft assignment: Philbin et al. 2008. VLAD: Jégou et al. 2010, with
-the signed root of Jégou & Chum 2012 and the normalisation word by word of Arandjelović & Zisserman 2013. Fisher vector:
+the signed root of Jégou & Chum 2012 and the normalization word by word of Arandjelović & Zisserman 2013. Fisher vector:
 Perronnin, Sánchez & Mensink 2010.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.extractor import Describer, count_without
+from helpers.features.extractor import FeatureExtractor, count_without
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
@@ -26,7 +26,7 @@ SOFT_WORDS = 3
 
 
 class NoKeypointsWarning(UserWarning):
-    """Some pictures have no keypoints; the message counts and names them."""
+    """Some images have no keypoints; the message counts and names them."""
 
 
 def word_counts(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -120,18 +120,18 @@ ENCODINGS = {
 }
 
 
-class VisualWords(Describer):
-    """The visual words of a picture.
+class VisualWords(FeatureExtractor):
+    """The visual words of an image.
 
-    A picture without keypoints gets the vector of zeros, which is like nothing: its cosine with every vector is 0. Each
-    call of ``describe`` counts and names such pictures in one `NoKeypointsWarning`.
+    An image without keypoints gets the vector of zeros, which is like nothing: its cosine with every vector is 0. Each
+    call of ``extract`` counts and names such images in one `NoKeypointsWarning`.
 
     Parameters
     ----------
     encoding : see `ENCODINGS`.
     vocabulary : one, or the file of one; by default that which comes with the project for this encoding. It must not be
-        learnt from pictures that ask.
-    batch_size : pictures a step, shared among the cores; changes memory, not the vectors.
+        learned from images that ask.
+    batch_size : images a step, shared among the cores; changes memory, not the vectors.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class VisualWords(Describer):
         self.vocabulary = vocabulary
         self.encoding = encoding
         self.name = f"sift-{encoding}"
-        self.weights = vocabulary.learnt_from
+        self.weights = vocabulary.learned_from
         self.dim = len(ENCODINGS[encoding].encode(np.empty((0, len(vocabulary.mean)), np.float32), vocabulary))
         self.size, self.resize_rule = config.size, config.rule
         self.batch_size = batch_size
@@ -175,9 +175,9 @@ class VisualWords(Describer):
         return np.stack(found)
 
     def iter_batches(self, files, *, strict=False, failures=None):
-        """See `Describer.iter_batches`. All encodings share the keypoints that are kept on disk.
+        """See `FeatureExtractor.iter_batches`. All encodings share the keypoints that are kept on disk.
 
-        Only batches whose keypoints were all extracted now count for ``pictures_per_second``.
+        Only batches whose keypoints were all extracted now count for ``images_per_second``.
         """
         from joblib import cpu_count
 

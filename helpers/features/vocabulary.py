@@ -1,7 +1,7 @@
-"""Vocabularies of visual words: typical descriptors, learnt once by k-means from pictures that never ask.
+"""Vocabularies of visual words: typical descriptors, learned once by k-means from images that never ask.
 
 The descriptors are first turned and cut by principal components (Jégou & Chum 2012), then told apart by mini-batch
-k-means (Sculley 2010). What is learnt from is a sample of fixed size, drawn while the pictures stream by, so memory
+k-means (Sculley 2010). What is learned from is a sample of fixed size, drawn while the images stream by, so memory
 does not grow with their number.
 """
 
@@ -40,7 +40,7 @@ FORMAT = 1
 #: Times that the clustering sees the sample at most; after that the words hardly move.
 EPOCHS = 20
 
-#: What a vocabulary's file holds, beside how it was learnt.
+#: What a vocabulary's file holds, beside how it was learned.
 ARRAYS = ("mean", "axes", "words", "idf", "shares", "variances")
 
 #: A word of a few equal descriptors has no scatter; a Gaussian must have some.
@@ -65,8 +65,8 @@ class KeypointConfig:
     Parameters
     ----------
     kind : of the keypoints, see `helpers.features.keypoints.KINDS`; with descriptors of real numbers.
-    limit : at most so many keypoints a picture, the strongest.
-    size : side in pixels to which pictures are brought. A small one is enlarged, bilinearly: SIFT needs some pixels
+    limit : at most so many keypoints an image, the strongest.
+    size : side in pixels to which images are brought. A small one is enlarged, bilinearly: SIFT needs some pixels
         around a keypoint, and finds nearly nothing at 32 × 32.
     rule : how, see `helpers.images.reading.resize`.
 
@@ -85,13 +85,13 @@ class KeypointConfig:
             raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; take sift or rootsift")
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
-        """Those of each picture that can be read, in order; two batches of pictures are in memory at a time.
+        """Those of each image that can be read, in order; two batches of images are in memory at a time.
 
-        They are kept on disk by the files' content, so a second pass over the pictures extracts nothing.
+        They are kept on disk by the files' content, so a second pass over the images extracts nothing.
         """
-        failures: list[reading.UnreadablePicture] = []
+        failures: list[reading.UnreadableImage] = []
         with tqdm(
-            total=len(images), desc=f"{self.kind} · {images.name}", unit="picture", disable=None if progress else True
+            total=len(images), desc=f"{self.kind} · {images.name}", unit="image", disable=None if progress else True
         ) as bar:
             for rows, found, _ in self.in_batches(images.paths, failures):
                 yield from found
@@ -101,7 +101,7 @@ class KeypointConfig:
     def in_batches(
         self,
         files: Sequence[Path],
-        failures: list[reading.UnreadablePicture],
+        failures: list[reading.UnreadableImage],
         batch_size: int = 32,
         strict: bool = False,
     ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
@@ -115,7 +115,7 @@ class KeypointConfig:
 
         Raises
         ------
-        UnreadablePicture : a file can't be read, and ``strict`` is set.
+        UnreadableImage : a file can't be read, and ``strict`` is set.
         """
         hashes = content_hashes(files)
         with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
@@ -145,11 +145,11 @@ class Vocabulary:
     config : how keypoints were found, and must be found again.
     mean, axes : float32 (width,) and (dim, width): a descriptor less the mean, on the axes, is what words are made of.
     words : float32 (k, dim).
-    idf : float32 (k,): ln of the share of pictures that have the word, negated; 0 for a word that all have.
+    idf : float32 (k,): ln of the share of images that have the word, negated; 0 for a word that all have.
     shares, variances : float32 (k,) and (k, dim): each word as a Gaussian, for Fisher vectors: how many of the
         descriptors are its own, and how far they scatter along each axis.
     spread : the median squared distance of a descriptor from its word: what soft assignment takes for near.
-    learnt_from : the name of the set of pictures, for tables.
+    learned_from : the name of the set of images, for tables.
     """
 
     config: KeypointConfig
@@ -160,7 +160,7 @@ class Vocabulary:
     shares: np.ndarray
     variances: np.ndarray
     spread: float
-    learnt_from: str
+    learned_from: str
 
     def __post_init__(self):
         width, (k, dim) = len(self.mean), self.words.shape
@@ -176,11 +176,11 @@ class Vocabulary:
         return len(self.words)
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self)} words of {self.config.kind}, from {self.learnt_from})"
+        return f"Vocabulary({len(self)} words of {self.config.kind}, from {self.learned_from})"
 
     @property
     def digest(self) -> str:
-        """A hash of all numbers: describers with equal ones give vectors that can be compared."""
+        """A hash of all numbers: extractors with equal ones give vectors that can be compared."""
         numbers = (*(getattr(self, name) for name in ARRAYS), np.float64(self.spread))
         return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in numbers)).hexdigest()
 
@@ -200,7 +200,12 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> Path:
         """Write one npz file, without pickle; an interrupted save leaves what was there."""
-        about = {"format": FORMAT, "look": asdict(self.config), "spread": self.spread, "learnt_from": self.learnt_from}
+        about = {
+            "format": FORMAT,
+            "look": asdict(self.config),
+            "spread": self.spread,
+            "learned_from": self.learned_from,
+        }
         arrays = {name: getattr(self, name) for name in ARRAYS}
         return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
 
@@ -216,7 +221,7 @@ class Vocabulary:
         path = Path(path)
         if not path.is_file():
             raise VocabularyUnavailable(
-                f"no vocabulary is at {path}. Learn one from pictures that never ask, with "
+                f"no vocabulary is at {path}. Learn one from images that never ask, with "
                 f"helpers.features.vocabulary.learn(images, words=…).save({str(path)!r})"
             )
         try:
@@ -226,14 +231,14 @@ class Vocabulary:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
                 numbers = {name: stored[name] for name in ARRAYS}
             return cls(
-                KeypointConfig(**about["look"]), **numbers, spread=about["spread"], learnt_from=about["learnt_from"]
+                KeypointConfig(**about["look"]), **numbers, spread=about["spread"], learned_from=about["learned_from"]
             )
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
 
 
 def shipped(words: int) -> Vocabulary:
-    """A vocabulary that comes with the project, learnt from Imagenette's train by data/make_vocabularies.py.
+    """A vocabulary that comes with the project, learned from Imagenette's train by data/make_vocabularies.py.
 
     Raises
     ------
@@ -244,7 +249,7 @@ def shipped(words: int) -> Vocabulary:
         there = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
         raise VocabularyUnavailable(
             f"no vocabulary of {words} words comes with the project, only of {', '.join(map(str, there)) or 'none'}. "
-            "Learn one from pictures that never ask: helpers.features.vocabulary.learn(images, words=…)"
+            "Learn one from images that never ask: helpers.features.vocabulary.learn(images, words=…)"
         )
     return Vocabulary.load(path)
 
@@ -259,17 +264,17 @@ def learn(
     progress: bool = True,
     drawn: np.ndarray | None = None,
 ) -> Vocabulary:
-    """A vocabulary of some pictures; they must not be asked with later, or the score knows its answers.
+    """A vocabulary of some images; they must not be asked with later, or the score knows its answers.
 
-    The pictures stream by twice: once to draw the descriptors that are clustered, once to count in how many pictures
-    each word occurs. The vocabulary is kept on disk: a second call with the same descriptors, pictures and settings
+    The images stream by twice: once to draw the descriptors that are clustered, once to count in how many images
+    each word occurs. The vocabulary is kept on disk: a second call with the same descriptors, images and settings
     learns nothing.
 
     Parameters
     ----------
     words : how many. dim : numbers of a projected descriptor.
     sample : descriptors to learn from, each as likely as any other.
-    drawn : what `draw` drew from these pictures in this way before, so that it is not drawn again for each size.
+    drawn : what `draw` drew from these images in this way before, so that it is not drawn again for each size.
 
     Raises
     ------
@@ -279,17 +284,17 @@ def learn(
     if drawn is None:
         drawn = draw(images, config, sample, seed, progress)
     key = {
-        "drawn": results.fingerprint(drawn), "pictures": [content.hex() for content in content_hashes(images.paths)],
+        "drawn": results.fingerprint(drawn), "images": [content.hex() for content in content_hashes(images.paths)],
         "words": words, "look": asdict(config), "dim": dim, "seed": seed, **_clustering(),
     }  # fmt: skip
 
     def compute() -> dict[str, np.ndarray]:
-        learnt = _learn(drawn, images, words, config, dim, seed, progress)
-        return {name: getattr(learnt, name) for name in (*ARRAYS, "spread")}
+        learned = _learn(drawn, images, words, config, dim, seed, progress)
+        return {name: getattr(learned, name) for name in (*ARRAYS, "spread")}
 
     found = results.cached("vocabulary", key, compute)
     numbers = {name: found[name] for name in ARRAYS}
-    return Vocabulary(config, **numbers, spread=float(found["spread"]), learnt_from=images.name)
+    return Vocabulary(config, **numbers, spread=float(found["spread"]), learned_from=images.name)
 
 
 def draw(
@@ -352,10 +357,10 @@ def _davies_bouldin(descriptors: np.ndarray, sizes: Sequence[int], dim: int, jud
     descriptors = descriptors[rng.permutation(len(descriptors))]
     held_back = min(judged, len(descriptors) // 5)
     project = _axes(descriptors[held_back:], dim, seed)
-    learnt, new = (project.transform(part) for part in (descriptors[held_back:], descriptors[:held_back]))
+    learned, new = (project.transform(part) for part in (descriptors[held_back:], descriptors[:held_back]))
     index = []
     for size in sizes:
-        assigned = _clustered(learnt, size, seed).predict(new)
+        assigned = _clustered(learned, size, seed).predict(new)
         index.append(davies_bouldin_score(new, assigned))
     return index
 
@@ -370,24 +375,24 @@ def _learn(drawn, images, words, config, dim, seed, progress) -> Vocabulary:
     projected = pca.transform(drawn).astype(np.float32)
     clusters = _clustered(projected, words, seed)
     mean, axes = pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
-    centres = clusters.cluster_centers_.astype(np.float32)
+    centers = clusters.cluster_centers_.astype(np.float32)
     own = clusters.predict(projected)
-    squared = (projected - centres[own]) ** 2
+    squared = (projected - centers[own]) ** 2
     counts = np.bincount(own, minlength=words)
     variances = np.stack([np.bincount(own, column, words) for column in squared.T], axis=1)
     variances = np.maximum(variances / np.maximum(counts, 1)[:, None], LEAST_VARIANCE)
     vocabulary = Vocabulary(
-        config, mean, axes, centres, np.zeros(words, np.float32),
+        config, mean, axes, centers, np.zeros(words, np.float32),
         # A word that lost all its descriptors in the end counts as if it had one.
         (np.maximum(counts, 1) / np.maximum(counts, 1).sum()).astype(np.float32), variances.astype(np.float32),
         float(np.median(squared.sum(axis=1))), images.name,
     )  # fmt: skip
-    occurs, pictures = np.zeros(words), 0
+    occurs, images = np.zeros(words), 0
     for found in config.keypoints(images, progress):
         occurs[np.unique(vocabulary.nearest(vocabulary.project(found.descriptors))[0])] += 1
-        pictures += 1
-    # A word that no whole picture has, as its descriptors moved over in the end, counts as if one had it.
-    return replace(vocabulary, idf=np.log(pictures / np.maximum(occurs, 1)).astype(np.float32))
+        images += 1
+    # A word that no whole image has, as its descriptors moved over in the end, counts as if one had it.
+    return replace(vocabulary, idf=np.log(images / np.maximum(occurs, 1)).astype(np.float32))
 
 
 @contextmanager
@@ -414,9 +419,7 @@ def _axes(descriptors: np.ndarray, dim: int, seed: int) -> "PCA":
     from sklearn.decomposition import PCA
 
     if len(descriptors) < dim:
-        raise ValueError(
-            f"{len(descriptors)} descriptors are too few for {dim} axes: give more pictures, or a lower dim"
-        )
+        raise ValueError(f"{len(descriptors)} descriptors are too few for {dim} axes: give more images, or a lower dim")
     return PCA(dim, svd_solver="full", random_state=seed).fit(descriptors)
 
 
@@ -424,6 +427,6 @@ def _clustered(projected: np.ndarray, words: int, seed: int) -> "MiniBatchKMeans
     from sklearn.cluster import MiniBatchKMeans
 
     if len(projected) < words:
-        raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more pictures, or fewer words")
+        raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more images, or fewer words")
     with one_thread():
         return MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=EPOCHS, random_state=seed).fit(projected)

@@ -1,1 +1,1 @@
-"""What we search: sets of pictures, where they come from, and how they are read."""
+"""What we search: sets of images, where they come from, and how they are read."""

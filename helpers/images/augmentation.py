@@ -1,20 +1,20 @@
-"""Augmentation on the fly: six recipes as Keras layers, their copies of a picture, and the leak they can cause.
+"""Augmentation on the fly: six recipes as Keras layers, their copies of an image, and the leak they can cause.
 
 A recipe changes pixels while a network trains and does nothing otherwise: no augmented file is ever written.
 Most of the work is done by Keras's own layers. Where the installed ones do something else than the paper
 or the classic generator, the recipes go round it, all but CutMix's labels (measured with Keras 3.15 on TensorFlow):
 
-- ``RandomShear`` shears about the upper left corner, so that the picture also slides (12 of 101 pixels at 0.2).
+- ``RandomShear`` shears about the upper left corner, so that the image also slides (12 of 101 pixels at 0.2).
 - Five geometric layers in a row interpolate five times: 0.20 of the fine detail (energy of the Laplacian) was left,
   against 0.55 with one interpolation, as in `RandomAffine`.
 - ``RandomContrast(0.2)`` only ever raises the contrast (1.0 … 1.2): give (0.2, 0.2) for both ways.
 - ``RandomSaturation`` leaves the range 0 … 255 (down to -957): what follows it has to clip.
-- ``RandomErasing(1.0)`` erases in half of the pictures, not in all: the number is the top of a range.
+- ``RandomErasing(1.0)`` erases in half of the images, not in all: the number is the top of a range.
 - ``CutMix`` labels by the box before it is cut to whole pixels: wrong by up to 1/height + 1/width.
-- ``Equalization`` makes one histogram of the whole batch: a picture changes with its neighbours.
+- ``Equalization`` makes one histogram of the whole batch: an image changes with its neighbors.
 - ``AutoContrast`` ignores ``training=False``.
-- ``RandAugment`` uses both of these; draws its operations once a batch, not once a picture; turns by 0 … 180
-  degrees one way; shifts, brightens and raises the contrast one way; and a smaller factor posterises more.
+- ``RandAugment`` uses both of these; draws its operations once a batch, not once an image; turns by 0 … 180
+  degrees one way; shifts, brightens and raises the contrast one way; and a smaller factor posterizes more.
 - Inside a model they are on by default: ``model(x)`` augments, only ``predict`` and ``training=False`` don't.
 
 Keras is imported when this module is, not with `helpers.images`.
@@ -33,7 +33,7 @@ from helpers.images.imageset import ImageSet
 #: The most that `siblings` may hold in memory, in bytes.
 MOST_BYTES = 1 << 30
 
-#: ImageNet's mean colour, with which `random-erasing` fills.
+#: ImageNet's mean color, with which `random-erasing` fills.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
 _PACKAGE = "lookalike"
@@ -41,9 +41,9 @@ _PACKAGE = "lookalike"
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomAffine(layers.Layer):
-    """Rotation, shift, shear, zoom and flip as one matrix a picture: one interpolation, hence little blur.
+    """Rotation, shift, shear, zoom and flip as one matrix an image: one interpolation, hence little blur.
 
-    The matrix is that of Keras 2's ``ImageDataGenerator``: rotation · shift · shear · zoom about the centre.
+    The matrix is that of Keras 2's ``ImageDataGenerator``: rotation · shift · shear · zoom about the center.
     Pixels from outside repeat the nearest border pixel. Its draws are seeded by the `Augmentation` around it.
 
     Parameters
@@ -52,7 +52,7 @@ class RandomAffine(layers.Layer):
     shift : fraction of the height and of the width, either way, drawn apart.
     shear : radians, either way. See the recipe ``classic`` for the unit.
     zoom : the sides are divided by 1 - zoom … 1 + zoom, drawn apart for height and width.
-    flip : left and right change places in half of the pictures.
+    flip : left and right change places in half of the images.
     """
 
     def __init__(self, rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=False, **kwargs):
@@ -75,7 +75,7 @@ class RandomAffine(layers.Layer):
         )
 
     def draw(self, n: int) -> dict:
-        """What happens to each of n pictures: the arguments of `matrices`, each float32 (n,)."""
+        """What happens to each of n images: the arguments of `matrices`, each float32 (n,)."""
 
         def uniform(limit):
             return keras.random.uniform((n,), -limit, limit, seed=self.generator)
@@ -99,7 +99,7 @@ class RandomAffine(layers.Layer):
         """
         height, width = (ops.cast(side, "float32") for side in (height, width))
         cos, sin = ops.cos(theta), ops.sin(theta)
-        # Rows are y, as in the generator: [y, x] from the centre = linear · [y, x] of the result + offset.
+        # Rows are y, as in the generator: [y, x] from the center = linear · [y, x] of the result + offset.
         yy, yx = cos * zoom_y, -(cos * ops.sin(shear) + sin * ops.cos(shear)) * zoom_x * mirror
         xy, xx = sin * zoom_y, (cos * ops.cos(shear) - sin * ops.sin(shear)) * zoom_x * mirror
         down, right = down * height, right * width
@@ -117,7 +117,7 @@ class RandomAffine(layers.Layer):
 
 
 class Equalize(layers.Layer):
-    """Each channel of each picture gets a flat histogram, as ``cv2.equalizeHist`` does it."""
+    """Each channel of each image gets a flat histogram, as ``cv2.equalizeHist`` does it."""
 
     def call(self, images, training=False):
         """float (b, h, w, 3) in 0 … 255 → the same, whole numbers."""
@@ -139,10 +139,10 @@ class Equalize(layers.Layer):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandAugment(layers.Layer):
-    """Two of twelve operations for each picture, one after the other (Cubuk et al. 2020, RandAugment).
+    """Two of twelve operations for each image, one after the other (Cubuk et al. 2020, RandAugment).
 
     Most operations are Keras's; ranges are the paper's largest, both ways, and the strength is drawn evenly within
-    them instead of being fixed. All twelve are computed for the whole batch and chosen from a picture at a time.
+    them instead of being fixed. All twelve are computed for the whole batch and chosen from an image at a time.
     Seeded by the `Augmentation` around it.
     """
 
@@ -199,7 +199,7 @@ class Recipe:
     name : what the project calls it.
     text : one line for a person.
     build : makes its Keras layer.
-    mixes : whether it mixes two pictures and so has to mix their one-hot labels, too.
+    mixes : whether it mixes two images and so has to mix their one-hot labels, too.
     source : the paper or the text that it comes from.
     """
 
@@ -225,7 +225,7 @@ RECIPES = {
             False, "Chollet 2016, Building powerful image classification models using very little data",
         ),
         Recipe(
-            "colour-jitter", "brightness ±0.2, contrast × 0.8 … 1.2, saturation × 0.67 … 1.5, hue ±18°",
+            "color-jitter", "brightness ±0.2, contrast × 0.8 … 1.2, saturation × 0.67 … 1.5, hue ±18°",
             lambda: layers.RandomColorJitter(
                 # Saturation is f / (1 - f): 0.5 changes nothing. Hue is half a turn at 1.
                 brightness_factor=(-0.2, 0.2), contrast_factor=(0.2, 0.2), saturation_factor=(0.4, 0.6),
@@ -234,20 +234,20 @@ RECIPES = {
             False, "Howard 2013; Szegedy et al. 2015",
         ),
         Recipe(
-            "random-erasing", "in half of the pictures a box of 0.02 … 0.33 of the area gets ImageNet's mean colour",
+            "random-erasing", "in half of the images a box of 0.02 … 0.33 of the area gets ImageNet's mean color",
             lambda: layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.33), fill_value=IMAGENET_MEAN, dtype="float32"),
             False, "Zhong et al. 2020",
         ),
         Recipe(
-            "mixup", "λ · picture + (1 - λ) · another, labels alike, λ from Beta(0.2, 0.2): mostly near 0 or 1",
+            "mixup", "λ · image + (1 - λ) · another, labels alike, λ from Beta(0.2, 0.2): mostly near 0 or 1",
             lambda: layers.MixUp(0.2, dtype="float32"), True, "Zhang et al. 2018",
         ),
         Recipe(
-            "cutmix", "a box of another picture pasted in, labels by area, kept area from Beta(1, 1): all alike likely",
+            "cutmix", "a box of another image pasted in, labels by area, kept area from Beta(1, 1): all alike likely",
             lambda: layers.CutMix((1.0, 1.0), dtype="float32"), True, "Yun et al. 2019",
         ),
         Recipe(
-            "rand-augment", "two of twelve operations, drawn for each picture",
+            "rand-augment", "two of twelve operations, drawn for each image",
             lambda: RandAugment(dtype="float32"), False, "Cubuk et al. 2020",
         ),
     )
@@ -262,11 +262,11 @@ class Augmentation(layers.Layer):
     >>> layer(pixels, training=True)                        # float32, still 0 … 255
     >>> dataset.batch(32).map(lambda x, y: (layer(x, training=True), y))
 
-    It takes pictures of one size in 0 … 255, uint8 or float (b, h, w, 3), and gives float32 of the same shape and
+    It takes images of one size in 0 … 255, uint8 or float (b, h, w, 3), and gives float32 of the same shape and
     range. Unlike Keras's own layers it is off unless ``training=True`` is said or ``fit`` says it: ``model(x)``,
-    ``predict`` and ``layer(x)`` leave the pictures as they are.
+    ``predict`` and ``layer(x)`` leave the images as they are.
 
-    A dict ``{"images": …, "labels": …}`` gives a dict. The recipes that mix pictures (`Recipe.mixes`) need it,
+    A dict ``{"images": …, "labels": …}`` gives a dict. The recipes that mix images (`Recipe.mixes`) need it,
     with one-hot labels (b, classes), and give float32 labels that still sum to one.
 
     What is drawn depends on seed, epoch and the number of batches since `start_epoch`, nothing else. That count
@@ -287,7 +287,7 @@ class Augmentation(layers.Layer):
     Raises
     ------
     KeyError : there is no such recipe; the message lists those that are.
-    ValueError : a negative seed or epoch; not pictures (b, h, w, 3); or a mixing recipe without one-hot labels.
+    ValueError : a negative seed or epoch; not images (b, h, w, 3); or a mixing recipe without one-hot labels.
     """
 
     def __init__(self, recipe: str, seed: int = 0, epoch: int = 0, **kwargs):
@@ -313,7 +313,7 @@ class Augmentation(layers.Layer):
         both = isinstance(data, dict)
         images = ops.cast(data["images"] if both else data, "float32")
         if len(images.shape) != 4 or images.shape[-1] not in (3, None):
-            raise ValueError(f"{self.recipe.name} wants pictures (b, height, width, 3), got shape {images.shape}")
+            raise ValueError(f"{self.recipe.name} wants images (b, height, width, 3), got shape {images.shape}")
         if self.recipe.mixes:
             labels = self._one_hot(data if both else {})
             if training:
@@ -345,9 +345,9 @@ class Augmentation(layers.Layer):
 
 
 def copies(pixels: np.ndarray, layer: Augmentation, n: int = 5) -> np.ndarray:
-    """uint8 (b, n, h, w, 3): n augmented copies of each picture, drawn one after the other.
+    """uint8 (b, n, h, w, 3): n augmented copies of each image, drawn one after the other.
 
-    pixels : uint8, or float in 0 … 255, (b, h, w, 3). Recipes that mix, mix the pictures given.
+    pixels : uint8, or float in 0 … 255, (b, h, w, 3). Recipes that mix, mix the images given.
 
     Raises
     ------
@@ -380,7 +380,7 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Siblings:
-    """Augmented copies as pictures of their own, held in memory, for showing what they do to a split.
+    """Augmented copies as images of their own, held in memory, for showing what they do to a split.
 
     Parameters
     ----------
@@ -400,7 +400,7 @@ class Siblings:
     def split(self, fraction: float, seed: int = 0, leaky: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The rows of two parts as `ImageSet.split` makes them: siblings stay on one side.
 
-        ``leaky`` splits as if nobody knew of the siblings: the mistake of splitting AFTER augmenting. Most pictures of
+        ``leaky`` splits as if nobody knew of the siblings: the mistake of splitting AFTER augmenting. Most images of
         the second part then have siblings in the first, and any score across is too good.
         """
         whole = replace(self.images, groups=None) if leaky else self.images
@@ -411,9 +411,9 @@ class Siblings:
 def siblings(
     images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, rule: str = "squash", seed: int = 0
 ) -> Siblings:
-    """n augmented copies of every picture of a set: what augmenting files on disk before a split gives.
+    """n augmented copies of every image of a set: what augmenting files on disk before a split gives.
 
-    Only to rebuild and measure that leak; to train, use an `Augmentation`, which sees training pictures alone.
+    Only to rebuild and measure that leak; to train, use an `Augmentation`, which sees training images alone.
 
     Parameters
     ----------
@@ -421,8 +421,8 @@ def siblings(
 
     Raises
     ------
-    ValueError : the recipe mixes pictures, so a copy has two originals; or more than `MOST_BYTES` would be held.
-    UnreadablePicture : a picture can't be read.
+    ValueError : the recipe mixes images, so a copy has two originals; or more than `MOST_BYTES` would be held.
+    UnreadableImage : an image can't be read.
     """
     layer = Augmentation(recipe, seed)
     if layer.recipe.mixes:
@@ -430,8 +430,8 @@ def siblings(
     needed = len(images) * n * size * size * 3
     if needed > MOST_BYTES:
         raise ValueError(
-            f"{len(images)} pictures × {n} copies at {size} × {size} are {needed / 2**30:.1f} GiB, more than "
-            f"{MOST_BYTES / 2**30:.1f}: take fewer pictures (ImageSet.sample), fewer copies or a smaller size"
+            f"{len(images)} images × {n} copies at {size} × {size} are {needed / 2**30:.1f} GiB, more than "
+            f"{MOST_BYTES / 2**30:.1f}: take fewer images (ImageSet.sample), fewer copies or a smaller size"
         )
     made = np.empty((len(images), n, size, size, 3), np.uint8)
     for rows, pixels in reading.batches(images, size, rule, strict=True):

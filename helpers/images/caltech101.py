@@ -1,4 +1,4 @@
-"""Caltech-101: 101 classes of objects and a class of random pictures (Fei-Fei, Fergus & Perona 2004).
+"""Caltech-101: 101 classes of objects and a class of random images (Fei-Fei, Fergus & Perona 2004).
 
 Official layout: ``101_ObjectCategories/<class>/image_0001.jpg``. Its classes Faces and Faces_easy hold the same
 people twice, which the audit finds and `load` therefore marks.
@@ -7,7 +7,7 @@ people twice, which the audit finds and `load` therefore marks.
 import numpy as np
 
 from helpers.images import download
-from helpers.images.imageset import NO_CLASS, ImageSet, picture_files
+from helpers.images.imageset import NO_CLASS, ImageSet, image_files
 
 BACKGROUND = "BACKGROUND_Google"
 
@@ -30,16 +30,16 @@ KNOWN_TO_IMAGENET = {
 
 
 def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
-    """All classes; the pictures of BACKGROUND_Google have no class: they are distractors.
+    """All classes; the images of BACKGROUND_Google have no class: they are distractors.
 
-    per_class : at most so many pictures of each class, drawn by ``seed`` (the full set has 31 to 800).
+    per_class : at most so many images of each class, drawn by ``seed`` (the full set has 31 to 800).
 
     Raises
     ------
     DownloadError : it is neither in the cache nor can it be fetched.
     """
     folder = download.fetch("caltech101")
-    files = picture_files(folder)
+    files = image_files(folder)
     class_names = sorted({path.parent.name for path in files} - {BACKGROUND})
     number = {class_name: i for i, class_name in enumerate(class_names)} | {BACKGROUND: NO_CLASS}
     labels = np.array([number[path.parent.name] for path in files])

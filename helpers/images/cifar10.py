@@ -1,6 +1,6 @@
-"""CIFAR-10: 60,000 pictures of 32 × 32 in ten classes (Krizhevsky 2009), keys ``train/…`` and ``test/…``.
+"""CIFAR-10: 60,000 images of 32 × 32 in ten classes (Krizhevsky 2009), keys ``train/…`` and ``test/…``.
 
-Either the official Python archive, whose pictures are written out as PNG files once, or a folder
+Either the official Python archive, whose images are written out as PNG files once, or a folder
 ``{train,test}/<class>/``.
 """
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.files import write_atomically
 from helpers.images import download
-from helpers.images.imageset import ImageSet, picture_files
+from helpers.images.imageset import ImageSet, image_files
 
 
 def load() -> ImageSet:
@@ -26,7 +26,7 @@ def load() -> ImageSet:
     folder = download.fetch("cifar10")
     if (folder / "batches.meta").exists():
         folder = unpack_batches(folder)
-    files = picture_files(folder)
+    files = image_files(folder)
     class_names = sorted({path.parent.name for path in files})
     labels = [class_names.index(path.parent.name) for path in files]
     return ImageSet("cifar10", tuple(files), np.array(labels), tuple(class_names), root=folder)
@@ -44,10 +44,10 @@ def unpack_batches(folder: Path) -> Path:
         for batch in map(_unpickle, batches):
             # Each row: 1024 red, 1024 green, 1024 blue values, row by row.
             pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            for i, (picture, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
+            for i, (image, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
                 path = target / split / class_names[label] / f"{i:05d}.png"
                 if not path.exists():
-                    image = Image.fromarray(picture)
+                    image = Image.fromarray(image)
                     write_atomically(path, lambda file, image=image: image.save(file, "PNG"), durable=False)
             start += len(pixels)
     complete.touch()

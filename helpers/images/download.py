@@ -129,7 +129,7 @@ SOURCES = {
                 ),
             ),
         ),
-        # One picture of each ImageNet class exists as a mirror's archive only.
+        # One image of each ImageNet class exists as a mirror's archive only.
         Source("imagenet-one-per-class", "imagenet-one-per-class.tar", ("imagenet-one-per-class",)),
     )
 }
@@ -272,15 +272,15 @@ def _stream(url: str, part: Path) -> None:
     _make(part.parent)
     have = _size(part)
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with open_url(url, headers) as answer:
-        if answer.status_code == 416:
+    with open_url(url, headers) as result:
+        if result.status_code == 416:
             # Nothing after what we have: it is whole, or it is something else; its sum will tell.
             return
-        if answer.status_code not in (200, 206):
-            raise DownloadError(f"HTTP status {answer.status_code}")
-        if answer.status_code == 200:
+        if result.status_code not in (200, 206):
+            raise DownloadError(f"HTTP status {result.status_code}")
+        if result.status_code == 200:
             have = 0  # the server doesn't resume: from the start again
-        length = int(answer.headers.get("Content-Length") or 0)
+        length = int(result.headers.get("Content-Length") or 0)
         _need_space(part.parent, length)
         total = have + length if length else None
         bar = tqdm(
@@ -289,7 +289,7 @@ def _stream(url: str, part: Path) -> None:
         try:
             with bar, part.open("ab" if have else "wb") as file:
                 # What has arrived, however little: of a connection that breaks, every byte is kept.
-                while piece := answer.raw.read1(_PIECE):
+                while piece := result.raw.read1(_PIECE):
                     file.write(piece)
                     bar.update(len(piece))
         except OSError as error:

@@ -1,14 +1,14 @@
-"""Leaks: the same picture, a crop or a mirror image of it, or the same identity, where none should be.
+"""Leaks: the same image, a crop or a mirror image of it, or the same identity, where none should be.
 
 Three searches, from certain to clever, each confirmed on the pixels:
 
 1. **bytes** — files with equal content;
-2. **hash** — nearly equal perceptual hashes (`cv2.img_hash.PHash`: Zauner 2010), plain or mirrored, whose small grey
+2. **hash** — nearly equal perceptual hashes (`cv2.img_hash.PHash`: Zauner 2010), plain or mirrored, whose small gray
    versions correlate: re-encoded, resized or mirrored copies;
-3. **crop** — neighbours in an embedding for which SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) find a shift and
+3. **crop** — neighbors in an embedding for which SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) find a shift and
    scale under which the pixels correlate: one is cut out of the other.
 
-What none of them finds: a copy in other colours, a copy turned by more than a few degrees, a drawing made after a
+What none of them finds: a copy in other colors, a copy turned by more than a few degrees, a drawing made after a
 photograph.
 """
 
@@ -25,16 +25,16 @@ from helpers.images.imageset import NO_CLASS, ImageSet
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Of 64 bits, how many may differ for two pictures to be looked at pixel by pixel.
+#: Of 64 bits, how many may differ for two images to be looked at pixel by pixel.
 HASH_BITS = 10
-#: Correlation of two 32 × 32 grey versions from which on they are one picture.
+#: Correlation of two 32 × 32 gray versions from which on they are one image.
 SAME_LOOK = 0.98
-#: Correlation of the common part after alignment from which on one picture is cut out of the other.
+#: Correlation of the common part after alignment from which on one image is cut out of the other.
 SAME_CROP = 0.9
 #: Matches that have to agree on one shift and scale before the pixels are compared.
 MIN_INLIERS = 12
-#: A crop's neighbours in an embedding: how many, and from which cosine on. Caltech-101's twins lie at 0.86 to 0.91.
-NEIGHBOURS, MIN_COSINE = 3, 0.8
+#: A crop's neighbors in an embedding: how many, and from which cosine on. Caltech-101's twins lie at 0.86 to 0.91.
+NEIGHBORS, MIN_COSINE = 3, 0.8
 
 _THUMB = 32
 _SIDE = 320
@@ -42,7 +42,7 @@ _SIDE = 320
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are one. ``first < second`` are rows of the set; ``how`` is bytes, hash, mirror or crop."""
+    """Two images that are one. ``first < second`` are rows of the set; ``how`` is bytes, hash, mirror or crop."""
 
     first: int
     second: int
@@ -62,12 +62,12 @@ class Audit:
         return len(self.pairs)
 
     def across(self, sides: Sequence) -> tuple[Pair, ...]:
-        """Pairs that have one picture on each side, e.g. of a split; ``sides`` (n,) names each picture's side."""
+        """Pairs that have one image on each side, e.g. of a split; ``sides`` (n,) names each image's side."""
         sides = np.asarray(sides)
         return tuple(pair for pair in self.pairs if sides[pair.first] != sides[pair.second])
 
     def groups(self) -> np.ndarray:
-        """int64 (n,): one number for all copies of one original, -1 for a picture without copies.
+        """int64 (n,): one number for all copies of one original, -1 for an image without copies.
 
         Groups that the set already has are kept and merged. For `ImageSet.groups`.
         """
@@ -93,23 +93,23 @@ class Audit:
 
     def __str__(self) -> str:
         count = ", ".join(f"{sum(p.how == how for p in self.pairs)} by {how}" for how in self.searched)
-        return f"{self.images.name}: {len(self)} pairs of the same picture among {len(self.images)} ({count})"
+        return f"{self.images.name}: {len(self)} pairs of the same image among {len(self.images)} ({count})"
 
 
 def audit(images: ImageSet, vectors: np.ndarray | None = None, workers: int = 2) -> Audit:
-    """Search a set for pictures that are one.
+    """Search a set for images that are one.
 
     Parameters
     ----------
     images : all sides of a split in one set.
     vectors : float32 (n, dim) of an embedding, of length one; without them crops are not searched for.
 
-    Unreadable pictures are passed over with one counted warning.
+    Unreadable images are passed over with one counted warning.
     """
     if vectors is not None and len(vectors) != len(images):
-        raise ValueError(f"expected one vector for each of {len(images)} pictures, got {len(vectors)}")
+        raise ValueError(f"expected one vector for each of {len(images)} images, got {len(vectors)}")
     if vectors is not None and np.isnan(vectors).any():
-        # An unreadable picture's row: never anybody's neighbour.
+        # An unreadable image's row: never anybody's neighbor.
         vectors = np.nan_to_num(vectors)
     hashes, thumbs, ok = _look(images, workers)
     found: dict[tuple[int, int], Pair] = {}
@@ -159,7 +159,7 @@ def _same_bytes(images: ImageSet) -> Iterable[Pair]:
 
 
 def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes uint8 (n, 2, 8), plain and mirrored; small greys float32 (n, 1024) of length one; which were readable."""
+    """Hashes uint8 (n, 2, 8), plain and mirrored; small grays float32 (n, 1024) of length one; which were readable."""
     import cv2
 
     hashes = np.zeros((len(images), 2, 8), np.uint8)
@@ -168,12 +168,12 @@ def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
     def load(row):
         try:
-            grey = cv2.cvtColor(reading.read_picture(images.paths[row]), cv2.COLOR_RGB2GRAY)
-        except reading.UnreadablePicture as error:
+            gray = cv2.cvtColor(reading.read_image(images.paths[row]), cv2.COLOR_RGB2GRAY)
+        except reading.UnreadableImage as error:
             failures.append(error)
             return False
-        hashes[row] = [cv2.img_hash.pHash(np.ascontiguousarray(side))[0] for side in (grey, grey[:, ::-1])]
-        thumbs[row] = _centred(cv2.resize(grey, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA).ravel())
+        hashes[row] = [cv2.img_hash.pHash(np.ascontiguousarray(side))[0] for side in (gray, gray[:, ::-1])]
+        thumbs[row] = _centered(cv2.resize(gray, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA).ravel())
         return True
 
     with ThreadPoolExecutor(workers) as pool:
@@ -199,18 +199,18 @@ def _same_hash(hashes: np.ndarray, thumbs: np.ndarray, ok: np.ndarray) -> Iterab
 def _crops(images: ImageSet, vectors: np.ndarray, ok: np.ndarray, workers: int) -> Iterable[Pair]:
     import cv2
 
-    candidates = sorted(_neighbours(vectors, ok))
+    candidates = sorted(_neighbors(vectors, ok))
     sift = cv2.SIFT_create(nfeatures=500)
     # One SIFT object can't serve two threads; detection is the small part, so it is done in turn.
     needed = sorted({row for pair in candidates for row in pair})
-    grey = {row: _grey(images.paths[row]) for row in needed}
-    keypoints = {row: sift.detectAndCompute(grey[row], None) for row in needed}
+    gray = {row: _gray(images.paths[row]) for row in needed}
+    keypoints = {row: sift.detectAndCompute(gray[row], None) for row in needed}
 
     def compare(pair):
         first, second = pair
-        # The smaller picture may lie in the larger one or the other way round; the better direction counts.
+        # The smaller image may lie in the larger one or the other way round; the better direction counts.
         return max(
-            _aligned_correlation(grey[a], keypoints[a], grey[b], keypoints[b])
+            _aligned_correlation(gray[a], keypoints[a], gray[b], keypoints[b])
             for a, b in ((first, second), (second, first))
         )
 
@@ -220,13 +220,13 @@ def _crops(images: ImageSet, vectors: np.ndarray, ok: np.ndarray, workers: int) 
                 yield Pair(first, second, "crop", round(float(value), 3))
 
 
-def _neighbours(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[tuple[int, int]]:
+def _neighbors(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[tuple[int, int]]:
     pairs = set()
     for start in range(0, len(vectors), chunk):
         cosine = vectors[start : start + chunk] @ vectors.T
         rows = np.arange(start, start + len(cosine))
         cosine[np.arange(len(cosine)), rows] = -1
-        count = min(NEIGHBOURS, len(vectors) - 1)
+        count = min(NEIGHBORS, len(vectors) - 1)
         best = np.argpartition(-cosine, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
         for row, others in zip(rows, best, strict=True):
             pairs |= {
@@ -237,12 +237,12 @@ def _neighbours(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[t
     return pairs
 
 
-def _grey(path) -> np.ndarray:
+def _gray(path) -> np.ndarray:
     import cv2
 
-    grey = cv2.cvtColor(reading.read_picture(path), cv2.COLOR_RGB2GRAY)
-    scale = _SIDE / max(grey.shape)
-    return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    gray = cv2.cvtColor(reading.read_image(path), cv2.COLOR_RGB2GRAY)
+    scale = _SIDE / max(gray.shape)
+    return cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
 
 
 def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole_points) -> float:
@@ -267,11 +267,11 @@ def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole
     seen = cv2.warpAffine(np.full_like(whole, 255), transform, shape) == 255
     if seen.mean() < 0.5:
         return -1.0
-    return float(_centred(part[seen]) @ _centred(aligned[seen]))
+    return float(_centered(part[seen]) @ _centered(aligned[seen]))
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
-    """Mean zero, length one, so that a product is a correlation; a flat picture becomes zero."""
+def _centered(values: np.ndarray) -> np.ndarray:
+    """Mean zero, length one, so that a product is a correlation; a flat image becomes zero."""
     values = values.astype(np.float32)
     values -= values.mean()
     length = np.linalg.norm(values)

@@ -1,4 +1,4 @@
-"""ImageNet's pictures (objects): Imagenette, or any folder of wnid folders, with class names that a person can read.
+"""ImageNet's images (objects): Imagenette, or any folder of wnid folders, with class names that a person can read.
 
 ImageNet: Deng et al. 2009, https://www.image-net.org. Imagenette: ten easy classes of it,
 https://github.com/fastai/imagenette.
@@ -13,7 +13,7 @@ import numpy as np
 
 from helpers import paths
 from helpers.images import download
-from helpers.images.imageset import EmptyImageSet, ImageSet, picture_files
+from helpers.images.imageset import EmptyImageSet, ImageSet, image_files
 
 WNID = re.compile(r"n\d{8}")
 
@@ -37,12 +37,12 @@ def load(folder: str | Path, name: str | None = None) -> ImageSet:
 
     Raises
     ------
-    EmptyImageSet : no picture lies in a folder that is named by a wnid (``n01440764``).
+    EmptyImageSet : no image lies in a folder that is named by a wnid (``n01440764``).
     """
     folder = Path(folder).resolve()
-    found = [(path, path.parent.name) for path in picture_files(folder) if WNID.fullmatch(path.parent.name)]
+    found = [(path, path.parent.name) for path in image_files(folder) if WNID.fullmatch(path.parent.name)]
     if not found:
-        raise EmptyImageSet(f"{folder} holds no pictures in folders named by a wnid, such as n01440764/x.JPEG.")
+        raise EmptyImageSet(f"{folder} holds no images in folders named by a wnid, such as n01440764/x.JPEG.")
     wnids = sorted({wnid for _, wnid in found})
     number = {wnid: i for i, wnid in enumerate(wnids)}
     return ImageSet(
@@ -71,14 +71,14 @@ def imagenette() -> ImageSet:
 
 
 def one_per_class() -> ImageSet:
-    """One training picture of each of ImageNet's 1000 classes; label *i* is class index *i*.
+    """One training image of each of ImageNet's 1000 classes; label *i* is class index *i*.
 
     Raises
     ------
     DownloadError : it is neither in the cache nor in the mirror (there is no official archive of it).
     """
     folder = download.fetch("imagenet-one-per-class")
-    files = picture_files(folder)
+    files = image_files(folder)
     labels = [class_index(path.name[:9]) for path in files]
     return ImageSet(
         "imagenet-one-per-class", tuple(files), np.array(labels), tuple(_readable(list(classes()))), root=folder

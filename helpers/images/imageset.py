@@ -1,4 +1,4 @@
-"""ImageSet: a named, ordered set of pictures on disk with one class each."""
+"""ImageSet: a named, ordered set of images on disk with one class each."""
 
 import csv
 import io
@@ -9,30 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-#: What counts as a picture when a folder is listed; the content decides when it is read.
+#: What counts as an image when a folder is listed; the content decides when it is read.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
 )
 
-#: The label of a picture that belongs to no class: a distractor, relevant to nobody.
+#: The label of an image that belongs to no class: a distractor, relevant to nobody.
 NO_CLASS = -1
 
 
 class EmptyImageSet(ValueError):
-    """A folder, a table or a selection that holds no picture at all."""
+    """A folder, a table or a selection that holds no image at all."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Pictures and their classes; row *i* of any vector array made from it is picture *i*.
+    """Images and their classes; row *i* of any vector array made from it is image *i*.
 
     Parameters
     ----------
     name : what tables and protocols call it, e.g. ``"lfw"``.
-    paths : one file a picture.
-    labels : int64 (n,): an index into ``class_names``, or -1 for a picture of no class (a distractor).
+    paths : one file an image.
+    labels : int64 (n,): an index into ``class_names``, or -1 for an image of no class (a distractor).
     class_names : what a person reads.
-    groups : int64 (n,), optional: pictures of one group are copies of one original (augmented
+    groups : int64 (n,), optional: images of one group are copies of one original (augmented
         siblings, twins), so none of them may answer for another; -1 is in no group.
     root : the folder that ``keys`` are relative to.
     """
@@ -69,7 +69,7 @@ class ImageSet:
     def __repr__(self) -> str:
         distractors = int((self.labels == NO_CLASS).sum())
         return (
-            f"ImageSet({self.name!r}: {len(self)} pictures, {len(self.class_names)} classes"
+            f"ImageSet({self.name!r}: {len(self)} images, {len(self.class_names)} classes"
             + (f", {distractors} of no class" if distractors else "")
             + ")"
         )
@@ -85,16 +85,16 @@ class ImageSet:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """int64 (classes,): pictures in each class."""
+        """int64 (classes,): images in each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def class_name(self, row: int) -> str:
-        """The class of picture ``row`` in words; ``"–"`` where it has none."""
+        """The class of image ``row`` in words; ``"–"`` where it has none."""
         label = self.labels[row]
         return "–" if label == NO_CLASS else self.class_names[label]
 
     def subset(self, rows: Sequence[int] | np.ndarray, name: str | None = None) -> "ImageSet":
-        """The pictures at ``rows`` (indices or a boolean mask), in that order; class names stay."""
+        """The images at ``rows`` (indices or a boolean mask), in that order; class names stay."""
         rows = np.asarray(rows)
         if rows.dtype == bool:
             if rows.shape != (len(self),):
@@ -110,20 +110,20 @@ class ImageSet:
         )
 
     def where(self, test: Callable[[str], bool], name: str | None = None) -> "ImageSet":
-        """The pictures whose key passes ``test``, e.g. ``lambda key: key.startswith("val/")``."""
+        """The images whose key passes ``test``, e.g. ``lambda key: key.startswith("val/")``."""
         return self.subset(np.array([test(key) for key in self.keys], dtype=bool), name)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
-        """Two parts, class by class; pictures of one group stay on one side.
+        """Two parts, class by class; images of one group stay on one side.
 
-        ``fraction`` of each class (at least one picture where it has two) goes to the second part. A group with
-        pictures in several classes, such as twins, goes where the first of these classes puts it.
+        ``fraction`` of each class (at least one image where it has two) goes to the second part. A group with
+        images in several classes, such as twins, goes where the first of these classes puts it.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
         rng = np.random.default_rng(seed)
         groups = np.full(len(self), -1) if self.groups is None else self.groups
-        # A picture without a group is a group of its own.
+        # An image without a group is a group of its own.
         units = np.where(groups >= 0, groups, np.arange(len(self)) + groups.max(initial=-1) + 1)
         chosen, decided = np.array([], np.int64), np.array([], np.int64)
         for label in np.unique(self.labels):
@@ -139,7 +139,7 @@ class ImageSet:
         return self.subset(~second), self.subset(second)
 
     def sample(self, per_class: int, seed: int = 0) -> "ImageSet":
-        """At most ``per_class`` pictures of each class, chosen by ``seed``, in the set's own order."""
+        """At most ``per_class`` images of each class, chosen by ``seed``, in the set's own order."""
         if per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {per_class}")
         rng = np.random.default_rng(seed)
@@ -147,8 +147,8 @@ class ImageSet:
         return self.subset(np.sort(np.concatenate(rows)) if rows else [])
 
 
-def picture_files(folder: str | Path) -> list[Path]:
-    """All pictures below a folder, sorted; hidden files and folders are passed over.
+def image_files(folder: str | Path) -> list[Path]:
+    """All images below a folder, sorted; hidden files and folders are passed over.
 
     Raises
     ------
@@ -156,29 +156,29 @@ def picture_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist. Give the folder that holds your pictures.")
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder that holds your images.")
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file. Give the folder that holds your pictures.")
+        raise NotADirectoryError(f"{folder} is a file. Give the folder that holds your images.")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def from_folder(folder: str | Path, name: str | None = None) -> ImageSet:
-    """One's own pictures: each sub-folder is a class; pictures beside them belong to no class.
+    """One's own images: each sub-folder is a class; images beside them belong to no class.
 
     A folder without sub-folders gives a set with no classes: it can be searched, not scored.
 
     Raises
     ------
-    EmptyImageSet : there is no picture in it.
+    EmptyImageSet : there is no image in it.
     FileNotFoundError, NotADirectoryError : the folder is not there, or is a file.
     """
     folder = Path(folder).resolve()
-    paths = picture_files(folder)
+    paths = image_files(folder)
     if not paths:
         raise EmptyImageSet(
-            f"{folder} holds no picture. Expected files that end in {', '.join(sorted(SUFFIXES))}, "
+            f"{folder} holds no image. Expected files that end in {', '.join(sorted(SUFFIXES))}, "
             "best in one sub-folder a class."
         )
     parents = [path.relative_to(folder).parts[:-1] for path in paths]
@@ -189,15 +189,15 @@ def from_folder(folder: str | Path, name: str | None = None) -> ImageSet:
 
 
 def from_csv(table: str | Path, name: str | None = None, path: str = "path", label: str = "label") -> ImageSet:
-    """One's own pictures by a CSV file with a header: a column of paths and one of class names.
+    """One's own images by a CSV file with a header: a column of paths and one of class names.
 
     Paths are relative to the table's folder; an empty class name means no class.
 
     Raises
     ------
     EmptyImageSet : the table has no rows.
-    ValueError : a column is missing, a picture is listed twice, or the table is not UTF-8.
-    FileNotFoundError : the table or one of its pictures is not there.
+    ValueError : a column is missing, an image is listed twice, or the table is not UTF-8.
+    FileNotFoundError : the table or one of its images is not there.
     """
     table = Path(table).resolve()
     try:
@@ -214,7 +214,7 @@ def from_csv(table: str | Path, name: str | None = None, path: str = "path", lab
             )
         rows = [(table.parent / row[path].strip(), (row[label] or "").strip()) for row in reader]
     if not rows:
-        raise EmptyImageSet(f"{table} lists no picture.")
+        raise EmptyImageSet(f"{table} lists no image.")
     rows.sort(key=lambda row: row[0].as_posix())
     paths = [row[0] for row in rows]
     for before, after in zip(paths, paths[1:], strict=False):
@@ -223,7 +223,7 @@ def from_csv(table: str | Path, name: str | None = None, path: str = "path", lab
     absent = [file for file in paths if not file.is_file()]
     if absent:
         raise FileNotFoundError(
-            f"{len(absent)} of {len(paths)} pictures in {table} do not exist, the first is {absent[0]}. "
+            f"{len(absent)} of {len(paths)} images in {table} do not exist, the first is {absent[0]}. "
             "Paths are read relative to the table's folder."
         )
     class_names = sorted({class_name for _, class_name in rows if class_name})

@@ -1,6 +1,6 @@
-"""Known items: queries that are changed copies of gallery pictures, so that exactly one answer is right.
+"""Known items: queries that are changed copies of gallery images, so that exactly one answer is right.
 
-Class labels say what is *meant*; a known item says which picture it *is*. That is what a search for copies, crops and
+Class labels say what is *meant*; a known item says which image it *is*. That is what a search for copies, crops and
 rotated scans is asked, and what keypoints are made for.
 """
 
@@ -23,10 +23,10 @@ class Change:
     kind: str
     strength: float
 
-    def __call__(self, picture: np.ndarray, rng: np.random.Generator, other: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, other: np.ndarray | None = None) -> np.ndarray:
         """uint8 (h, w, 3) → uint8 (h', w', 3).
 
-        rng : where a crop lies, which noise. other : the picture that a ``pasted`` crop goes into.
+        rng : where a crop lies, which noise. other : the image that a ``pasted`` crop goes into.
 
         Raises
         ------
@@ -36,9 +36,9 @@ class Change:
             raise ValueError(f"there is no change {self.kind!r}; known: {', '.join(CHANGES)}")
         if self.kind == "pasted":
             if other is None:
-                raise ValueError("a crop is pasted into another picture: give one")
-            return _pasted(picture, self.strength, rng, other)
-        return CHANGES[self.kind].apply(picture, self.strength, rng)
+                raise ValueError("a crop is pasted into another image: give one")
+            return _pasted(image, self.strength, rng, other)
+        return CHANGES[self.kind].apply(image, self.strength, rng)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.strength:g}"
@@ -54,22 +54,22 @@ class _Kind:
 
 
 def queries(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     frames: Sequence[np.ndarray],
     changes: Sequence[Change] | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[int, Change, np.ndarray]]:
-    """(row of the original, change, changed picture), change by change; the same at every call, in any company.
+    """(row of the original, change, changed image), change by change; the same at every call, in any company.
 
-    pictures : uint8 (h, w, 3) each. changes : by default `all_changes`.
-    frames : what crops are pasted into, in turn; pictures that are **not** in the gallery, as the search would rightly
+    images : uint8 (h, w, 3) each. changes : by default `all_changes`.
+    frames : what crops are pasted into, in turn; images that are **not** in the gallery, as the search would rightly
         find those.
     """
     for change in all_changes() if changes is None else changes:
         name = zlib.crc32(str(change).encode())
-        for row, picture in enumerate(pictures):
+        for row, image in enumerate(images):
             rng = np.random.default_rng((seed, name, row))
-            yield row, change, change(picture, rng, frames[row % len(frames)] if len(frames) else None)
+            yield row, change, change(image, rng, frames[row % len(frames)] if len(frames) else None)
 
 
 def all_changes() -> list[Change]:
@@ -77,69 +77,69 @@ def all_changes() -> list[Change]:
     return [Change(name, strength) for name, kind in CHANGES.items() for strength in kind.strengths]
 
 
-def _rotation(picture, degrees, rng):
-    """About the middle; the frame grows, so that no corner is lost, and is grey where there is no picture."""
+def _rotation(image, degrees, rng):
+    """About the middle; the frame grows, so that no corner is lost, and is gray where there is no image."""
     import cv2
 
-    height, width = picture.shape[:2]
-    middle = np.array([width - 1, height - 1]) / 2  # of pixel centres
+    height, width = image.shape[:2]
+    middle = np.array([width - 1, height - 1]) / 2  # of pixel centers
     matrix = cv2.getRotationMatrix2D(middle.tolist(), degrees, 1)
     cos, sin = np.abs(matrix[0, :2])
     size = round(height * sin + width * cos), round(height * cos + width * sin)
     matrix[:, 2] += (np.array(size) - 1) / 2 - middle
-    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(127, 127, 127))
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(127, 127, 127))
 
 
-def _scale(picture, factor, rng):
+def _scale(image, factor, rng):
     import cv2
 
-    size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    size = tuple(max(1, round(side * factor)) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
 
 
-def _crop(picture, part, rng):
+def _crop(image, part, rng):
     """``part`` of the width and of the height, somewhere."""
-    height, width = (max(1, round(side * part)) for side in picture.shape[:2])
-    top, left = rng.integers(0, picture.shape[0] - height + 1), rng.integers(0, picture.shape[1] - width + 1)
-    return np.ascontiguousarray(picture[top : top + height, left : left + width])
+    height, width = (max(1, round(side * part)) for side in image.shape[:2])
+    top, left = rng.integers(0, image.shape[0] - height + 1), rng.integers(0, image.shape[1] - width + 1)
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def _perspective(picture, strength, rng):
+def _perspective(image, strength, rng):
     """Each corner moves inwards by up to ``strength`` of the side, each by its own."""
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * (width, height)
     moved = corners + inwards * rng.uniform(strength / 2, strength, (4, 2))
     matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-    return cv2.warpPerspective(picture, matrix, (width, height), borderValue=(127, 127, 127))
+    return cv2.warpPerspective(image, matrix, (width, height), borderValue=(127, 127, 127))
 
 
-def _blur(picture, sigma, rng):
+def _blur(image, sigma, rng):
     import cv2
 
-    return cv2.GaussianBlur(picture, (0, 0), sigma)
+    return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
-def _noise(picture, sigma, rng):
-    return np.clip(np.rint(picture + rng.normal(0, sigma, picture.shape)), 0, 255).astype(np.uint8)
+def _noise(image, sigma, rng):
+    return np.clip(np.rint(image + rng.normal(0, sigma, image.shape)), 0, 255).astype(np.uint8)
 
 
-def _jpeg(picture, quality, rng):
+def _jpeg(image, quality, rng):
     import cv2
 
-    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def _brightness(picture, factor, rng):
-    return np.clip(np.rint(picture * float(factor)), 0, 255).astype(np.uint8)
+def _brightness(image, factor, rng):
+    return np.clip(np.rint(image * float(factor)), 0, 255).astype(np.uint8)
 
 
-def _pasted(picture, part, rng, other):
-    """A crop of ``part`` of each side, somewhere in another picture, which is enlarged where it is too small."""
-    cut = _crop(picture, part, rng)
+def _pasted(image, part, rng, other):
+    """A crop of ``part`` of each side, somewhere in another image, which is enlarged where it is too small."""
+    cut = _crop(image, part, rng)
     needed = max(side / there for side, there in zip(cut.shape[:2], other.shape[:2], strict=True))
     frame = _scale(other, needed, rng) if needed > 1 else other.copy()
     height, width = np.minimum(cut.shape[:2], frame.shape[:2])
@@ -155,7 +155,7 @@ CHANGES = {
     "crop": _Kind("of each side", (0.9, 0.8, 0.7, 0.6, 0.5), _crop),
     "perspective": _Kind("of the side that corners move at most", (0.05, 0.1, 0.2, 0.3), _perspective),
     "blur": _Kind("pixels (standard deviation)", (1, 2, 4, 8), _blur),
-    "noise": _Kind("grey values (standard deviation)", (5, 10, 20, 40), _noise),
+    "noise": _Kind("gray values (standard deviation)", (5, 10, 20, 40), _noise),
     "jpeg": _Kind("quality of 100", (50, 25, 10, 5), _jpeg),
     "brightness": _Kind("times", (0.3, 0.5, 1.5, 2), _brightness),
     "pasted": _Kind("of each side", (0.8, 0.6, 0.5), None),

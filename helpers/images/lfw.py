@@ -6,30 +6,30 @@ Huang, Ramesh, Berg & Learned-Miller 2007. Official layout: ``lfw/Name/Name_0001
 import numpy as np
 
 from helpers.images import download
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, picture_files
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_files
 
 
-def load(min_pictures: int = 20, singletons: bool = True) -> ImageSet:
-    """People with many pictures as classes, people with one as distractors; those in between are left out.
+def load(min_images: int = 20, singletons: bool = True) -> ImageSet:
+    """People with many images as classes, people with one as distractors; those in between are left out.
 
     Parameters
     ----------
-    min_pictures : how many pictures make a person a class (at least 2: one asks, one answers).
-    singletons : whether the people with a single picture come along, with no class.
+    min_images : how many images make a person a class (at least 2: one asks, one answers).
+    singletons : whether the people with a single image come along, with no class.
 
     Raises
     ------
     DownloadError : it is neither in the cache nor can it be fetched.
-    EmptyImageSet : nobody has so many pictures.
+    EmptyImageSet : nobody has so many images.
     """
-    if min_pictures < 2:
-        raise ValueError(f"min_pictures must be at least 2, got {min_pictures}")
+    if min_images < 2:
+        raise ValueError(f"min_images must be at least 2, got {min_images}")
     folder = download.fetch("lfw")
-    files = picture_files(folder)
+    files = image_files(folder)
     people, which, counts = np.unique([path.parent.name for path in files], return_inverse=True, return_counts=True)
-    many = np.flatnonzero(counts >= min_pictures)
+    many = np.flatnonzero(counts >= min_images)
     if not len(many):
-        raise EmptyImageSet(f"nobody in {folder} has {min_pictures} pictures; the most is {counts.max()}")
+        raise EmptyImageSet(f"nobody in {folder} has {min_images} images; the most is {counts.max()}")
     number = np.full(len(people), NO_CLASS)
     number[many] = np.arange(len(many))
     kept = np.isin(which, many) | (singletons & (counts[which] == 1))

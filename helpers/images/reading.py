@@ -1,4 +1,4 @@
-"""From a file to pixels: decode, turn upright, bring every colour mode to RGB, resize, batch."""
+"""From a file to pixels: decode, turn upright, bring every color mode to RGB, resize, batch."""
 
 import io
 import struct
@@ -12,15 +12,15 @@ from PIL import Image
 
 from helpers.images.imageset import ImageSet
 
-#: Pictures of more pixels are refused before they are decoded: 100 megapixels are 300 MB of RGB.
+#: Images of more pixels are refused before they are decoded: 100 megapixels are 300 MB of RGB.
 MAX_PIXELS = 100_000_000
 
-#: How a picture of any shape becomes a square. See `resize`.
+#: How an image of any shape becomes a square. See `resize`.
 RESIZE_RULES = ("squash", "crop", "pad")
 
 WHITE = (255, 255, 255)
 
-#: A picture longer than this many times its width is cut to its middle before `resize` crops it.
+#: An image longer than this many times its width is cut to its middle before `resize` crops it.
 LONGEST = 16
 
 #: What Pillow raises for damaged content.
@@ -38,23 +38,23 @@ _TURNS = {
 }
 
 
-class UnreadablePicture(ValueError):
-    """A file that is missing, broken, truncated, too large or no picture; the message names it."""
+class UnreadableImage(ValueError):
+    """A file that is missing, broken, truncated, too large or no image; the message names it."""
 
 
-class UnreadablePictureWarning(UserWarning):
-    """Some pictures were skipped; the message counts and names them."""
+class UnreadableImageWarning(UserWarning):
+    """Some images were skipped; the message counts and names them."""
 
 
-def read_picture(
+def read_image(
     source: str | Path | bytes,
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None,
     at_least: int | None = None,
 ) -> np.ndarray:
-    """One picture as uint8 (height, width, 3) RGB, upright, transparency on white.
+    """One image as uint8 (height, width, 3) RGB, upright, transparency on white.
 
-    Grey, palette, alpha, CMYK and 16-bit pictures become 8-bit RGB; of an animation the first frame
+    Gray, palette, alpha, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame
     is taken; the EXIF orientation is applied.
 
     formats : Pillow's names of those that may be read; by default all.
@@ -63,109 +63,109 @@ def read_picture(
 
     Raises
     ------
-    UnreadablePicture : the file is missing, empty, truncated, not a picture, or has more than
+    UnreadableImage : the file is missing, empty, truncated, not an image, or has more than
         ``max_pixels`` pixels.
     """
-    label = "the picture given as bytes" if isinstance(source, bytes) else str(source)
+    label = "the image given as bytes" if isinstance(source, bytes) else str(source)
     try:
         # Pillow warns at its own pixel limit (ours is checked below, as an error) and of each odd EXIF entry.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as picture:
-                width, height = picture.size
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+                width, height = image.size
                 if width * height > max_pixels:
-                    raise UnreadablePicture(
+                    raise UnreadableImage(
                         f"{label} has {width} × {height} pixels, more than {max_pixels:,}. "
                         "Make it smaller first; such sizes are also how decompression bombs look."
                     )
                 if at_least is not None:
-                    picture.draft(None, (at_least, at_least))
-                picture.load()
-                return np.asarray(_to_rgb(_upright(picture)))
-    except UnreadablePicture:
+                    image.draft(None, (at_least, at_least))
+                image.load()
+                return np.asarray(_to_rgb(_upright(image)))
+    except UnreadableImage:
         raise
     except FileNotFoundError as error:
-        raise UnreadablePicture(f"{label} does not exist.") from error
+        raise UnreadableImage(f"{label} does not exist.") from error
     except Image.UnidentifiedImageError as error:
-        raise UnreadablePicture(f"{label} is not a picture that can be read.") from error
+        raise UnreadableImage(f"{label} is not an image that can be read.") from error
     except _DAMAGED as error:
-        raise UnreadablePicture(f"{label} can't be decoded: {error}") from error
+        raise UnreadableImage(f"{label} can't be decoded: {error}") from error
     except Image.DecompressionBombError as error:
-        raise UnreadablePicture(f"{label} was refused: {error}") from error
+        raise UnreadableImage(f"{label} was refused: {error}") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as its EXIF entry says; a damaged EXIF block says nothing, and the picture stays as it is.
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF entry says; a damaged EXIF block says nothing, and the image stays as it is.
 
     `ImageOps.exif_transpose` does the same for a whole block, but fails where it can't write the block again.
     """
     try:
-        turn = _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
     except _DAMAGED:
-        return picture
-    return picture if turn is None else picture.transpose(turn)
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(picture), picture.mode)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
-    return picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
+    return image.convert("RGB")
 
 
-def _to_8_bit(grey: np.ndarray, mode: str) -> np.ndarray:
-    """Grey of 16 bits, 32 bits or floating point to uint8.
+def _to_8_bit(gray: np.ndarray, mode: str) -> np.ndarray:
+    """Gray of 16 bits, 32 bits or floating point to uint8.
 
     Integers are read as 16 bit, floats as 0 … 1 or 0 … 255, whatever fits; what is brighter sets white itself.
     """
-    grey = np.nan_to_num(grey.astype(np.float64), posinf=0)
-    brightest = grey.max(initial=0)
+    gray = np.nan_to_num(gray.astype(np.float64), posinf=0)
+    brightest = gray.max(initial=0)
     usual = (1.0, 255.0) if mode.startswith("F") else (65535.0,)
     white = next((limit for limit in usual if brightest <= limit), brightest)
-    return np.clip(np.round(grey / white * 255), 0, 255).astype(np.uint8)
+    return np.clip(np.round(gray / white * 255), 0, 255).astype(np.uint8)
 
 
 def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
-    """A picture as uint8 (height, width, 3) of the wanted size; bilinear with antialiasing (Pillow).
+    """An image as uint8 (height, width, 3) of the wanted size; bilinear with antialiasing (Pillow).
 
     rule :
         ``squash`` — both sides to the size, the shape is not kept (what the seed systems do);
-        ``crop`` — short side to 256/224 of the size, then the centre (ImageNet's usual test);
+        ``crop`` — short side to 256/224 of the size, then the center (ImageNet's usual test);
         ``pad`` — long side to the size, then white borders.
     size : side of a square, or (height, width).
     """
     height, width = (size, size) if isinstance(size, int) else size
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if rule == "squash":
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "crop":
-        picture = _middle(picture, LONGEST * max(height / width, width / height))
-        scale = max(height / picture.height, width / picture.width) * 256 / 224
-        shape = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+        image = _middle(image, LONGEST * max(height / width, width / height))
+        scale = max(height / image.height, width / image.width) * 256 / 224
+        shape = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
         left, top = (shape[0] - width) // 2, (shape[1] - height) // 2
-        picture = picture.resize(shape, Image.Resampling.BILINEAR)
-        return np.asarray(picture.crop((left, top, left + width, top + height)))
+        image = image.resize(shape, Image.Resampling.BILINEAR)
+        return np.asarray(image.crop((left, top, left + width, top + height)))
     if rule == "pad":
-        scale = min(height / picture.height, width / picture.width)
-        # At least one pixel: of a very long picture a line stays.
-        shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        scale = min(height / image.height, width / image.width)
+        # At least one pixel: of a very long image a line stays.
+        shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         padded = Image.new("RGB", (width, height), WHITE)
         corner = (round((width - shape[0]) / 2), round((height - shape[1]) / 2))
-        padded.paste(picture.resize(shape, Image.Resampling.BILINEAR), corner)
+        padded.paste(image.resize(shape, Image.Resampling.BILINEAR), corner)
         return np.asarray(padded)
     raise ValueError(f"rule must be one of {', '.join(RESIZE_RULES)}; got {rule!r}")
 
 
-def _middle(picture: Image.Image, longest: float) -> Image.Image:
+def _middle(image: Image.Image, longest: float) -> Image.Image:
     """At most ``longest`` times as long as wide: enlarged as a whole, a ribbon would fill the memory."""
-    limit = int(longest * min(picture.size)) + 1
-    if max(picture.size) <= limit:
-        return picture
-    width, height = (min(side, limit) for side in picture.size)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
+    limit = int(longest * min(image.size)) + 1
+    if max(image.size) <= limit:
+        return image
+    width, height = (min(side, limit) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def batches(
@@ -175,17 +175,17 @@ def batches(
     batch_size: int = 32,
     strict: bool = False,
     workers: int = 2,
-    failures: list[UnreadablePicture] | None = None,
+    failures: list[UnreadableImage] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stream pictures in batches of one size; the next batch is decoded while this one is used.
+    """Stream images in batches of one size; the next batch is decoded while this one is used.
 
     Yields
     ------
-    rows : int64 (b,): which pictures these are.
+    rows : int64 (b,): which images these are.
     pixels : uint8 (b, height, width, 3).
 
-    Unreadable pictures are left out: after the last batch one `UnreadablePictureWarning` counts and names
-    them; with ``strict`` the first one raises `UnreadablePicture`.
+    Unreadable images are left out: after the last batch one `UnreadableImageWarning` counts and names
+    them; with ``strict`` the first one raises `UnreadableImage`.
     A list given as ``failures`` collects their errors instead, and nothing is warned of.
     Never more than two batches are in memory.
     """
@@ -196,8 +196,8 @@ def batches(
 
     def load(source):
         try:
-            return resize(read_picture(source), shape, rule)
-        except UnreadablePicture as error:
+            return resize(read_image(source), shape, rule)
+        except UnreadableImage as error:
             return error
 
     warn = failures is None
@@ -213,11 +213,11 @@ def batches(
             for start in starts:
                 loaded = [future.result() for future in ahead]
                 ahead = submit(start + batch_size)
-                bad = [item for item in loaded if isinstance(item, UnreadablePicture)]
+                bad = [item for item in loaded if isinstance(item, UnreadableImage)]
                 if bad and strict:
                     raise bad[0]
                 failures += bad
-                good = [i for i, item in enumerate(loaded) if not isinstance(item, UnreadablePicture)]
+                good = [i for i, item in enumerate(loaded) if not isinstance(item, UnreadableImage)]
                 if good:
                     yield np.array(good, dtype=np.int64) + start, np.stack([loaded[i] for i in good])
         finally:
@@ -227,30 +227,30 @@ def batches(
         warn_unreadable(failures, len(sources))
 
 
-def warn_unreadable(failures: Sequence[UnreadablePicture], total: int) -> None:
-    """One warning for all pictures that were skipped, or none."""
+def warn_unreadable(failures: Sequence[UnreadableImage], total: int) -> None:
+    """One warning for all images that were skipped, or none."""
     if failures:
         named = "\n  ".join(str(failure) for failure in failures[:10])
         more = f"\n  … and {len(failures) - 10} more" if len(failures) > 10 else ""
         warnings.warn(
-            f"{len(failures)} of {total} pictures could not be read and were skipped:\n  {named}{more}",
-            UnreadablePictureWarning,
+            f"{len(failures)} of {total} images could not be read and were skipped:\n  {named}{more}",
+            UnreadableImageWarning,
             stacklevel=3,
         )
 
 
 def readable(images: ImageSet, strict: bool = False, workers: int = 2) -> ImageSet:
-    """The set without the pictures that can't be read, after one warning that counts and names them.
+    """The set without the images that can't be read, after one warning that counts and names them.
 
     Raises
     ------
-    UnreadablePicture : there is one, and ``strict`` is set.
+    UnreadableImage : there is one, and ``strict`` is set.
     """
 
     def problem(path):
         try:
-            read_picture(path)
-        except UnreadablePicture as error:
+            read_image(path)
+        except UnreadableImage as error:
             return error
         return None
 

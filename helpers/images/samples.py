@@ -1,6 +1,6 @@
-"""The pictures that ship with the course: photographs of ten everyday classes, drawings of some, distractors.
+"""The images that ship with the course: photographs of ten everyday classes, drawings of some, distractors.
 
-Cut from Tux Paint's stamps (GPL-2) by ``data/make_sample.py``; origins and licence lie beside them.
+Cut from Tux Paint's stamps (GPL-2) by ``data/make_sample.py``; origins and license lie beside them.
 """
 
 import csv
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import paths
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, picture_files
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_files
 
 
 def photos() -> ImageSet:
@@ -24,7 +24,7 @@ def photos() -> ImageSet:
 
 
 def with_distractors() -> ImageSet:
-    """The photographs, then pictures of other things, which have no class."""
+    """The photographs, then images of other things, which have no class."""
     return _load("sample", "photos", "distractors")
 
 
@@ -49,7 +49,7 @@ def _folder() -> Path:
 def _load(name: str, *kinds: str) -> ImageSet:
     folder = _folder()
     class_names = sorted(path.name for path in (folder / "photos").iterdir() if path.is_dir())
-    files = [path for kind in kinds for path in picture_files(folder / kind)]
+    files = [path for kind in kinds for path in image_files(folder / kind)]
     labels = [
         NO_CLASS if path.parent == folder / "distractors" else class_names.index(path.parent.name) for path in files
     ]

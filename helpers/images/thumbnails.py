@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from helpers import paths
-from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.images.reading import UnreadableImage, read_image
 
 log = logging.getLogger("lookalike.thumbnails")
 
@@ -34,9 +34,9 @@ def render(path: Path, longest: int, quality: int = 85) -> bytes:
 
     Raises
     ------
-    UnreadablePicture : the file is missing or can't be read.
+    UnreadableImage : the file is missing or can't be read.
     """
-    return encode(read_picture(path, at_least=longest), longest, quality)
+    return encode(read_image(path, at_least=longest), longest, quality)
 
 
 def tag(path: Path, longest: int) -> str:
@@ -44,12 +44,12 @@ def tag(path: Path, longest: int) -> str:
 
     Raises
     ------
-    UnreadablePicture : the file is missing.
+    UnreadableImage : the file is missing.
     """
     try:
         status = path.stat()
     except OSError as error:
-        raise UnreadablePicture(f"{path} can't be read: {error.strerror}") from error
+        raise UnreadableImage(f"{path} can't be read: {error.strerror}") from error
     content = f"{_VERSION} {path.absolute()} {status.st_mtime_ns} {status.st_size} {longest}"
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
@@ -59,7 +59,7 @@ def get(path: Path, longest: int) -> bytes:
 
     Raises
     ------
-    UnreadablePicture : the file is missing or can't be read.
+    UnreadableImage : the file is missing or can't be read.
     """
     file = _file(tag(path, longest))
     try:

@@ -1,9 +1,9 @@
-"""Classical classifiers on vectors, tuned on training pictures alone: how well do vectors tell classes apart?
+"""Classical classifiers on vectors, tuned on training images alone: how well do vectors tell classes apart?
 
-The settings of each are chosen by grid search with stratified cross-validation on the training pictures; the test
-pictures are looked at once, in the end. Two classifiers are compared on the same test pictures by McNemar's exact test:
-only pictures that exactly one of the two gets right say which is better, and if they are alike, each of the two wins
-such a picture as often as a coin falls on heads.
+The settings of each are chosen by grid search with stratified cross-validation on the training images; the test
+images are looked at once, in the end. Two classifiers are compared on the same test images by McNemar's exact test:
+only images that exactly one of the two gets right say which is better, and if they are alike, each of the two wins
+such an image as often as a coin falls on heads.
 
 Sources: Q. McNemar, Note on the sampling error of the difference between correlated proportions or percentages, 1947;
 T. Dietterich, Approximate statistical tests for comparing supervised classification learning algorithms, 1998.
@@ -46,7 +46,7 @@ class Classifier(NamedTuple):
     ----------
     make : its class. fixed : settings that are not tuned.
     grid : setting → values, of which cross-validation takes the best.
-    scaled : whether each number of a vector is first brought to mean 0 and spread 1, as far as the pictures that it
+    scaled : whether each number of a vector is first brought to mean 0 and spread 1, as far as the images that it
         learns from tell. Linear classifiers need that to weigh all numbers alike.
     """
 
@@ -84,7 +84,7 @@ class Fitted(NamedTuple):
     Attributes
     ----------
     settings : those that cross-validation chose.
-    train, test : int64, the predicted class of each training picture (which it has learnt from) and test picture.
+    train, test : int64, the predicted class of each training image (which it has learned from) and test image.
     """
 
     settings: dict
@@ -113,7 +113,7 @@ def study(
 
     Parameters
     ----------
-    vectors : name → float (n, d), row *i* describes picture *i*.
+    vectors : name → float (n, d), row *i* describes image *i*.
     labels : int (n,), the classes; -1 is none.
     train, test : rows, without a common one. Settings are chosen and classifiers fitted on ``train`` alone.
     names : of `CLASSIFIERS`; None is all.
@@ -124,12 +124,12 @@ def study(
     The table has one row a kind of vectors and classifier: ``fusion``, ``classifier``, ``settings``, ``cv accuracy``
     (mean over the folds, with the best settings), ``train accuracy``, ``train precision``, ``test accuracy``, ``low``
     and ``high`` (its 95 % interval by Wilson), ``test precision``. Precision is the plain mean over the classes of the
-    training pictures; a class that is never predicted counts 0.
+    training images; a class that is never predicted counts 0.
 
     Raises
     ------
-    ValueError : arrays that don't fit, NaN or infinity, a picture on both sides or without a class, a class with fewer
-        training pictures than folds.
+    ValueError : arrays that don't fit, NaN or infinity, an image on both sides or without a class, a class with fewer
+        training images than folds.
     KeyError : no classifier has this name; the message lists those that there are.
     """
     names = list(CLASSIFIERS) if names is None else list(names)
@@ -138,7 +138,7 @@ def study(
     labels = np.asarray(labels)
     train, test = _rows(train, labels, "train"), _rows(test, labels, "test")
     if len(both := np.intersect1d(train, test)):
-        raise ValueError(f"{len(both)} pictures are in train and in test, the first is row {both[0]}")
+        raise ValueError(f"{len(both)} images are in train and in test, the first is row {both[0]}")
     known = _checked_labels(labels[train], folds)
     for fusion, array in vectors.items():
         _checked_vectors(array, labels, fusion)
@@ -190,15 +190,15 @@ def _fitted(
 def out_of_fold(
     name: str, settings: Mapping, vectors: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed: int = 0
 ) -> np.ndarray:
-    """int64 (n,): the class of each training picture, predicted by a classifier that has not learnt from it.
+    """int64 (n,): the class of each training image, predicted by a classifier that has not learned from it.
 
-    What a classifier says of pictures that it has learnt from is what it was told. Here, each fold is predicted by one
-    that has learnt from the others (Wolpert 1992, Stacked generalization).
+    What a classifier says of images that it has learned from is what it was told. Here, each fold is predicted by one
+    that has learned from the others (Wolpert 1992, Stacked generalization).
 
     Parameters
     ----------
     name : of `CLASSIFIERS`. settings : as `Fitted.settings` has them.
-    vectors : float (n, d) of the training pictures. labels : int (n,), their classes.
+    vectors : float (n, d) of the training images. labels : int (n,), their classes.
 
     Raises
     ------
@@ -213,27 +213,27 @@ def out_of_fold(
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """The two-sided p-value of "both are right equally often", from bool (n,) each: right, on the same pictures.
+    """The two-sided p-value of "both are right equally often", from bool (n,) each: right, on the same images.
 
-    1 where they are right on the same pictures, as nothing tells them apart then.
+    1 where they are right on the same images, as nothing tells them apart then.
 
     Raises
     ------
-    ValueError : not one answer a picture.
+    ValueError : not one answer an image.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"both must be judged on the same pictures, shape (n,), got {a.shape} and {b.shape}")
+        raise ValueError(f"both must be judged on the same images, shape (n,), got {a.shape} and {b.shape}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return float(min(1.0, 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def order_of_merit(right: Mapping[str, np.ndarray], published: Mapping[str, float]) -> pd.DataFrame:
-    """Does a published order hold here? Each pair of classifiers, on the same test pictures.
+    """Does a published order hold here? Each pair of classifiers, on the same test images.
 
     Parameters
     ----------
-    right : classifier → bool (n,), which test pictures it gets right.
+    right : classifier → bool (n,), which test images it gets right.
     published : classifier → accuracy that was published; the same names.
 
     Returns
@@ -244,7 +244,7 @@ def order_of_merit(right: Mapping[str, np.ndarray], published: Mapping[str, floa
 
     Raises
     ------
-    ValueError : other names on one side, or not one answer a picture.
+    ValueError : other names on one side, or not one answer an image.
     """
     if set(right) != set(published):
         raise ValueError(f"the same classifiers must stand on both sides, got {list(right)} and {list(published)}")
@@ -265,12 +265,12 @@ def _known(name: str) -> Classifier:
     return CLASSIFIERS[name]
 
 
-def _search(name: str, pictures: int, folds: int, seed: int, jobs: int) -> GridSearchCV:
+def _search(name: str, images: int, folds: int, seed: int, jobs: int) -> GridSearchCV:
     one = _known(name)
     grid = {one.prefix + setting: values for setting, values in one.grid.items()}
     if "n_neighbors" in grid:
-        # No more neighbours can be asked for than a fold leaves.
-        left = pictures - math.ceil(pictures / folds)
+        # No more neighbors can be asked for than a fold leaves.
+        left = images - math.ceil(images / folds)
         grid["n_neighbors"] = [count for count in grid["n_neighbors"] if count <= left]
     return GridSearchCV(one.build(seed), grid, scoring="accuracy", cv=_dealt(folds, seed), n_jobs=jobs)
 
@@ -295,7 +295,7 @@ def _rows(rows: np.ndarray, labels: np.ndarray, what: str) -> np.ndarray:
     if rows.min() < 0 or rows.max() >= len(labels):
         raise ValueError(f"{what} must hold rows 0 … {len(labels) - 1}, got {rows.min()} … {rows.max()}")
     if (labels[rows] < 0).any():
-        raise ValueError(f"{what}: {(labels[rows] < 0).sum()} pictures have no class; leave them out")
+        raise ValueError(f"{what}: {(labels[rows] < 0).sum()} images have no class; leave them out")
     return rows
 
 
@@ -306,7 +306,7 @@ def _checked_labels(labels: np.ndarray, folds: int) -> np.ndarray:
         raise ValueError(f"there must be two classes or more to tell apart, got {len(classes)}")
     if counts.min() < folds:
         raise ValueError(
-            f"class {classes[counts.argmin()]} has {counts.min()} training pictures, too few for {folds} folds"
+            f"class {classes[counts.argmin()]} has {counts.min()} training images, too few for {folds} folds"
         )
     return classes
 

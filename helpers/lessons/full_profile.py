@@ -42,7 +42,7 @@ def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
 
 def scores(
     protocol: str,
-    describers: Iterable[str],
+    extractors: Iterable[str],
     metrics: Iterable[str] = ("top-1", "mAP"),
     indexes: Iterable[str] = ("exact:cosine",),
 ) -> Markdown:
@@ -51,35 +51,35 @@ def scores(
     Parameters
     ----------
     protocol : name of a frozen protocol, e.g. ``"imagenette-val-train"``.
-    describers : names of the describers, in the order of the rows.
+    extractors : names of the extractors, in the order of the rows.
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
     indexes : the indexes that searched. With more than one, a column names the index of each row.
 
     Raises
     ------
-    ValueError : a describer has no score by any of the indexes, or not exactly one by an index.
+    ValueError : an extractor has no score by any of the indexes, or not exactly one by an index.
     """
-    describers, metrics, indexes = list(describers), list(metrics), list(indexes)
+    extractors, metrics, indexes = list(extractors), list(metrics), list(indexes)
     board = leaderboard.load(FIGURES / LEADERBOARD)
     board = board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & board["metric"].isin(metrics)]
     lines = []
-    for describer in describers:
-        found = board[(board["describer"] == describer) & board["index"].isin(indexes)]
+    for extractor in extractors:
+        found = board[(board["extractor"] == extractor) & board["index"].isin(indexes)]
         if found.empty:
             raise ValueError(
-                f"the leaderboard has no full-profile row of {describer!r} under {protocol!r} by {indexes}"
+                f"the leaderboard has no full-profile row of {extractor!r} under {protocol!r} by {indexes}"
             )
         for index in indexes:
             each = found[found["index"] == index]
             if each.empty:
                 continue
             if sorted(each["metric"]) != sorted(metrics):
-                method = f"{describer!r} under {protocol!r} by {index!r}"
+                method = f"{extractor!r} under {protocol!r} by {index!r}"
                 wanted, there = ", ".join(metrics), ", ".join(each["metric"])
                 raise ValueError(f"expected one row a metric ({wanted}) of {method}, got {there}")
             each = each.set_index("metric")
-            lines.append([describer, index, *(_interval(each.loc[metric]) for metric in metrics)])
-    first = board[board["describer"] == describers[0]].drop_duplicates("metric").set_index("metric")
+            lines.append([extractor, index, *(_interval(each.loc[metric]) for metric in metrics)])
+    first = board[board["extractor"] == extractors[0]].drop_duplicates("metric").set_index("metric")
     for bound in ("chance", "ceiling"):
         lines.append([f"*{bound}*", "", *(f"*{first.loc[metric, bound]:.3f}*" for metric in metrics)])
     rows = pd.DataFrame(lines, columns=["", "index", *metrics])

@@ -1,9 +1,9 @@
-"""Search by keypoints: each of the query's votes for pictures that have one like it, and geometry has the last word.
+"""Search by keypoints: each of the query's votes for images that have one like it, and geometry has the last word.
 
 The votes are those of video Google (Sivic & Zisserman 2003) without a vocabulary: descriptors are looked up in an
-approximate index (HNSW: Malkov & Yashunin 2020). The first pictures are then verified by a homography between the very
-pairs that voted, so no picture is matched anew. As each pair of keypoints says by itself how far the picture was turned
-and scaled (Philbin et al. 2007), most pictures are ruled out before RANSAC is asked.
+approximate index (HNSW: Malkov & Yashunin 2020). The first images are then verified by a homography between the very
+pairs that voted, so no image is matched anew. As each pair of keypoints says by itself how far the image was turned
+and scaled (Philbin et al. 2007), most images are ruled out before RANSAC is asked.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from helpers.search.ranking import PAD, Ranking, rank
 
 
 class VoteIndex:
-    """A gallery of pictures, each a bag of keypoints.
+    """A gallery of images, each a bag of keypoints.
 
     Parameters
     ----------
@@ -50,38 +50,38 @@ class VoteIndex:
         links = 8 * self._index.hnsw.nb_neighbors(1)
         return len(self._owners) * (descriptor + links + 4 * 4 + 8)
 
-    def add(self, pictures: Sequence[Keypoints], ids: Sequence[int]) -> "VoteIndex":
-        """Add pictures; one without keypoints is there and is never found before one with votes.
+    def add(self, images: Sequence[Keypoints], ids: Sequence[int]) -> "VoteIndex":
+        """Add images; one without keypoints is there and is never found before one with votes.
 
         Raises
         ------
-        ValueError : another kind of keypoints, ids that are negative, repeated or there already, or not one a picture.
+        ValueError : another kind of keypoints, ids that are negative, repeated or there already, or not one an image.
         """
         ids = np.asarray(ids, np.int64)
-        self._check(pictures)
-        if ids.shape != (len(pictures),):
-            raise ValueError(f"there are {len(pictures)} pictures, but the ids have shape {ids.shape}")
+        self._check(images)
+        if ids.shape != (len(images),):
+            raise ValueError(f"there are {len(images)} images, but the ids have shape {ids.shape}")
         if (ids < 0).any() or len(np.unique(np.concatenate([self.ids, ids]))) < len(self) + len(ids):
-            raise ValueError("ids must not be negative, and each stands for one picture")
+            raise ValueError("ids must not be negative, and each stands for one image")
         if not len(ids):
             return self
-        counts = [len(one) for one in pictures]
+        counts = [len(one) for one in images]
         if sum(counts):
-            self._index.add(np.concatenate([one.descriptors for one in pictures]))
-        self._placed = Placed.joined([self._placed, *(one.placed for one in pictures)])
+            self._index.add(np.concatenate([one.descriptors for one in images]))
+        self._placed = Placed.joined([self._placed, *(one.placed for one in images)])
         self._owners = np.concatenate([self._owners, np.repeat(np.arange(len(self), len(self) + len(ids)), counts)])
         self.ids = np.concatenate([self.ids, ids])
         return self
 
-    def search(self, queries: Sequence[Keypoints], k: int, neighbours: int = 10, verify: int = 50) -> Ranking:
-        """The ``k`` pictures with the most agreeing keypoints; behind them those with votes, then the rest by id.
+    def search(self, queries: Sequence[Keypoints], k: int, neighbors: int = 10, verify: int = 50) -> Ranking:
+        """The ``k`` images with the most agreeing keypoints; behind them those with votes, then the rest by id.
 
         Parameters
         ----------
         k : where it is more than there is, the rows end in -1.
-        neighbours : descriptors of the gallery that one of the query votes for. The next one after them is what an
+        neighbors : descriptors of the gallery that one of the query votes for. The next one after them is what an
             accident looks like: a vote counts the more, the nearer it is than that.
-        verify : so many pictures with the most votes are verified; 0 leaves it at votes.
+        verify : so many images with the most votes are verified; 0 leaves it at votes.
 
         Returns
         -------
@@ -90,59 +90,59 @@ class VoteIndex:
 
         Raises
         ------
-        ValueError : another kind of keypoints, an empty index, or k, neighbours or verify out of range.
+        ValueError : another kind of keypoints, an empty index, or k, neighbors or verify out of range.
         """
         self._check(queries)
         if not len(self):
-            raise ValueError("the index is empty: add pictures first")
-        if k < 1 or neighbours < 1 or verify < 0:
-            raise ValueError(f"k and neighbours must be at least 1, verify at least 0; got {k}, {neighbours}, {verify}")
+            raise ValueError("the index is empty: add images first")
+        if k < 1 or neighbors < 1 or verify < 0:
+            raise ValueError(f"k and neighbors must be at least 1, verify at least 0; got {k}, {neighbors}, {verify}")
         from joblib import cpu_count
 
         with ThreadPoolExecutor(cpu_count()) as pool:
-            scores = list(pool.map(lambda query: self._scores(query, k, neighbours, verify), queries))
+            scores = list(pool.map(lambda query: self._scores(query, k, neighbors, verify), queries))
         scores = np.array(scores).reshape(-1, len(self))
         missing = max(0, k - len(self))
         return rank(np.pad(self.ids, (0, missing), constant_values=PAD), np.pad(scores, ((0, 0), (0, missing))), k)
 
-    def _scores(self, query: Keypoints, k: int, neighbours: int, verify: int) -> np.ndarray:
-        """float64 (n,), one a picture; right for the ``k`` best, at most too low for others."""
+    def _scores(self, query: Keypoints, k: int, neighbors: int, verify: int) -> np.ndarray:
+        """float64 (n,), one an image; right for the ``k`` best, at most too low for others."""
         scores = np.zeros(len(self))
         if not len(query) or not len(self._owners):
             return scores
-        distances, rows = self._index.search(query.descriptors, min(neighbours + 1, len(self._owners)))
+        distances, rows = self._index.search(query.descriptors, min(neighbors + 1, len(self._owners)))
         distances = distances.astype(np.float64)
-        accident = distances[:, -1:] if distances.shape[1] > neighbours else distances.max(axis=1, keepdims=True) + 1
-        weights = np.clip(1 - distances / np.maximum(accident, 1e-12), 0, 1)[:, :neighbours]
-        rows = rows[:, :neighbours]
+        accident = distances[:, -1:] if distances.shape[1] > neighbors else distances.max(axis=1, keepdims=True) + 1
+        weights = np.clip(1 - distances / np.maximum(accident, 1e-12), 0, 1)[:, :neighbors]
+        rows = rows[:, :neighbors]
         weights[rows < 0] = 0  # the graph gave out
         owners = self._owners[rows]
-        # A picture gets one vote of each keypoint, its nearest.
+        # An image gets one vote of each keypoint, its nearest.
         again = (owners[:, :, None] == owners[:, None, :]) & np.tri(rows.shape[1], k=-1, dtype=bool)
         weights[again.any(axis=2)] = 0
         votes = np.bincount(owners.ravel(), weights.ravel(), minlength=len(self))
         scores += votes / (1 + votes.sum())
         candidates = []
-        for picture in np.argsort(-votes, kind="stable")[:verify]:
-            ours, place = np.nonzero((owners == picture) & (weights > 0))
+        for image in np.argsort(-votes, kind="stable")[:verify]:
+            ours, place = np.nonzero((owners == image) & (weights > 0))
             if len(ours) > ACCIDENT:
-                candidates.append((picture, ours, place))
+                candidates.append((image, ours, place))
         # Those that can gain most come first: then most others can't reach the first k any more and need no geometry.
         candidates.sort(key=lambda candidate: -len(candidate[1]))
-        for picture, ours, place in candidates:
+        for image, ours, place in candidates:
             needed = np.partition(scores, -k)[-k] if k < len(self) else -np.inf
-            if scores[picture] + len(ours) - ACCIDENT < needed:
+            if scores[image] + len(ours) - ACCIDENT < needed:
                 continue
             here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
             agree = agreeing(here, there)
             count = int(agree.sum())
-            if count > ACCIDENT and scores[picture] + count - ACCIDENT >= needed:
+            if count > ACCIDENT and scores[image] + count - ACCIDENT >= needed:
                 # Most of these are right, or none, so a few draws tell.
                 found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
-                scores[picture] += max(0, found.count - ACCIDENT)
+                scores[image] += max(0, found.count - ACCIDENT)
         return scores
 
-    def _check(self, pictures: Sequence[Keypoints]) -> None:
-        for number, one in enumerate(pictures):
+    def _check(self, images: Sequence[Keypoints]) -> None:
+        for number, one in enumerate(images):
             if one.kind != self.kind:
-                raise ValueError(f"picture {number} has {one.kind} keypoints, the index holds {self.kind}")
+                raise ValueError(f"image {number} has {one.kind} keypoints, the index holds {self.kind}")

@@ -14,7 +14,7 @@ from helpers import extras, paths
 from helpers.evaluation import builders, leaderboard, protocol_files
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.files import write_text
 from helpers.images import imagenet, samples
@@ -49,32 +49,32 @@ class Lesson:
         self._figures: list[str] = []
 
     def task(self, max_queries: int | None = None) -> tuple[Protocol, ImageSet]:
-        """The profile's task for lessons that are about search, not about data: a protocol and its pictures.
+        """The profile's task for lessons that are about search, not about data: a protocol and its images.
 
         sample: each photograph asks, the others and the distractors answer; full: Imagenette's val asks, train answers.
         max_queries : about so many of the queries, evenly spread, under another name.
         """
         if self.profile == "sample":
-            rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
+            protocol, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
         else:
-            rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+            protocol, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
         if max_queries:
-            few = rules.queries[:: max(1, len(rules.queries) // max_queries)]
-            rules = builders.query_gallery(images, few, rules.gallery, f"{rules.name}-{len(few)}-queries")
-        return rules, images
+            few = protocol.queries[:: max(1, len(protocol.queries) // max_queries)]
+            protocol = builders.query_gallery(images, few, protocol.gallery, f"{protocol.name}-{len(few)}-queries")
+        return protocol, images
 
     def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:
         """Show a figure; with ``save`` also write it to ``figures/<notebook>_<name>.png``.
 
-        Figures of the full profile are not written: the pictures in them may not be passed on.
+        Figures of the full profile are not written: the images in them may not be passed on.
         """
-        picture = _png(figure, dpi)
+        image = _png(figure, dpi)
         path = paths.figures_dir() / f"{self.name}_{name}.png"
         if save and self.profile == "sample":
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
+            path.write_bytes(image)
             self._figures.append(path.name)
-        display(DisplayedImage(picture))
+        display(DisplayedImage(image))
 
     def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
         """Print an expected number beside the measured one, and fail where they differ by more than ``tolerance``.
@@ -96,20 +96,20 @@ class Lesson:
             raise AssertionError(f"{what} is {measured:.4f}, but the text says {expected} ± {tolerance}")
 
     def record(
-        self, scores: Scores, rules: Protocol, describer: Describer, index: str = "exact:cosine",
+        self, scores: Scores, protocol: Protocol, extractor: FeatureExtractor, index: str = "exact:cosine",
         query_ms: float | None = None,
     ) -> None:  # fmt: skip
         """Put one method's scores into the leaderboard, under this run's profile."""
         leaderboard.record(
-            scores, rules, profile=self.profile, describer=describer.name, weights=describer.weights,
-            dim=describer.dim, index=index, describe_ips=describer.pictures_per_second, query_ms=query_ms,
-            index_bytes=4 * describer.dim * len(rules.gallery),
+            scores, protocol, profile=self.profile, extractor=extractor.name, weights=extractor.weights,
+            dim=extractor.dim, index=index, extract_ips=extractor.images_per_second, query_ms=query_ms,
+            index_bytes=4 * extractor.dim * len(protocol.gallery),
         )  # fmt: skip
 
-    def finish(self, headline: str, data: dict, describer: Describer, scores: dict[str, Scores]) -> Path:
+    def finish(self, headline: str, data: dict, extractor: FeatureExtractor, scores: dict[str, Scores]) -> Path:
         """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed.
 
-        describer : the one that the notebook is about; scores : what was measured, by a name each.
+        extractor : the one that the notebook is about; scores : what was measured, by a name each.
         """
         path = paths.results_dir() / f"{self.name}.json"
         content = {
@@ -118,7 +118,7 @@ class Lesson:
             "seed": self.seed,
             "headline": headline,
             "data": data,
-            "weights": {"describer": describer.fingerprint, **getattr(describer, "origin", {})},
+            "weights": {"extractor": extractor.fingerprint, **getattr(extractor, "origin", {})},
             "metrics": {
                 f"{name}/{metric}": round(score.mean(metric), 6)
                 for name, score in scores.items()
@@ -135,8 +135,8 @@ class Lesson:
         return path
 
 
-def open_describer(name: str, fallback: str | None) -> Describer:
-    """The describer that a notebook asks for, or its ``fallback`` after a box that can't be overlooked.
+def open_with_fallback(name: str, fallback: str | None) -> FeatureExtractor:
+    """The extractor that a notebook asks for, or its ``fallback`` after a box that can't be overlooked.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def open_describer(name: str, fallback: str | None) -> Describer:
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
-    """The figure in 256 colours: a third of the bytes, and a notebook has to stay below one megabyte."""
+    """The figure in 256 colors: a third of the bytes, and a notebook has to stay below one megabyte."""
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Every stage of a network and every pooling at once: one pass over the pictures instead of one for each."""
+"""Every stage of a network and every pooling at once: one pass over the images instead of one for each."""
 
 import struct
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers import paths
-from helpers.features.deep import NetworkDescriber, zoo_network
+from helpers.features.deep import NetworkExtractor, zoo_network
 from helpers.features.file_hashes import content_hashes
 from helpers.features.pooling import POOLINGS
 from helpers.features.store import BlobStore, VectorStore
@@ -28,42 +28,42 @@ def stage_vectors(
     progress: bool = True,
     keep_last: bool = False,
 ) -> dict[tuple[int, str], np.ndarray]:
-    """(stage, pooling) → float32 (n, channels of the stage): what the describer of that stage and pooling gives.
+    """(stage, pooling) → float32 (n, channels of the stage): what the extractor of that stage and pooling gives.
 
-    They are kept where ``describer(network, stage=…, pooling=…)`` keeps its own, batch by batch: what either has
+    They are kept where ``extractor(network, stage=…, pooling=…)`` keeps its own, batch by batch: what either has
     computed, the other finds, and a call that was killed goes on where it was. The maps themselves are not kept; those
-    of ResNet50's first stage alone take 3.2 MB a picture.
+    of ResNet50's first stage alone take 3.2 MB an image.
 
-    batch_size : maps of so many pictures are in memory at a time, 6.1 MB each for ResNet50.
+    batch_size : maps of so many images are in memory at a time, 6.1 MB each for ResNet50.
     keep_last : also keep the last stage's maps, for `last_maps`, from the same pass.
 
     Raises
     ------
-    UnreadablePicture : a picture can't be read; `reading.readable` drops those.
+    UnreadableImage : an image can't be read; `reading.readable` drops those.
     WeightsUnavailable : the network's trained weights can't be had.
     """
     row = specs.network(network)
-    describers = {
-        (stage, pooling): NetworkDescriber(network, size=size, resize=resize, pooling=pooling, stage=stage)
+    extractors = {
+        (stage, pooling): NetworkExtractor(network, size=size, resize=resize, pooling=pooling, stage=stage)
         for stage in range(1, len(row.stages) + 1)
         for pooling in poolings
     }
     hashes = content_hashes(images.paths)
     with ExitStack() as opened:
         stores = {
-            key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in describers.items()
+            key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in extractors.items()
         }
         lasts = opened.enter_context(_map_store(network, size, resize)) if keep_last else None
         kept = [*stores.values(), *([lasts] if lasts is not None else [])]
         known = set.intersection(*(store.known(hashes) for store in kept))
         missing = {h: path for h, path in zip(hashes, images.paths, strict=True) if h not in known}
         if missing:
-            side = next(iter(describers.values())).size
+            side = next(iter(extractors.values())).size
             computes = zoo_network(row.name, [layer for layer, _ in row.stages], side)
             batches = reading.batches(list(missing.values()), side, resize, batch_size, strict=True)
             contents = list(missing)
             with tqdm(
-                total=len(missing), desc=f"{network} stages · {images.name}", unit="picture",
+                total=len(missing), desc=f"{network} stages · {images.name}", unit="image",
                 disable=None if progress else True,
             ) as bar:  # fmt: skip
                 for rows, maps in computes.stream(batches):
@@ -80,14 +80,14 @@ _SHAPE = struct.Struct("<3I")
 
 
 class _MapStore(BlobStore):
-    """Feature maps of one layer on disk, in float16, by the pictures' content."""
+    """Feature maps of one layer on disk, in float16, by the images' content."""
 
     _what = "maps"
 
     def __init__(self, fingerprint: str):
         super().__init__(paths.cache_dir() / "maps" / f"{fingerprint}.sqlite")
 
-    def put(self, pictures: Sequence[bytes], maps: np.ndarray) -> None:
+    def put(self, images: Sequence[bytes], maps: np.ndarray) -> None:
         """Store float (n, h, w, channels), all or none.
 
         Raises
@@ -97,50 +97,50 @@ class _MapStore(BlobStore):
         if not np.abs(maps).max(initial=0) <= np.finfo(np.float16).max:
             raise ValueError("the maps hold values that do not fit into float16")
         shape = _SHAPE.pack(*maps.shape[1:])
-        self._put((p, shape + one.astype("<f2").tobytes()) for p, one in zip(pictures, maps, strict=True))
+        self._put((p, shape + one.astype("<f2").tobytes()) for p, one in zip(images, maps, strict=True))
 
-    def get(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """float32 (n, h, w, channels) of stored pictures, at least one, in the order asked for.
+    def get(self, images: Sequence[bytes]) -> np.ndarray:
+        """float32 (n, h, w, channels) of stored images, at least one, in the order asked for.
 
         Raises
         ------
-        KeyError : the map of a picture is not stored.
+        KeyError : the map of an image is not stored.
         """
         rows: dict[bytes, list[int]] = {}
-        for row, picture in enumerate(pictures):
-            rows.setdefault(picture, []).append(row)
+        for row, image in enumerate(images):
+            rows.setdefault(image, []).append(row)
         maps = None
-        for picture, blob in self._get(list(rows)):
+        for image, blob in self._get(list(rows)):
             one = np.frombuffer(blob, "<f2", offset=_SHAPE.size).reshape(_SHAPE.unpack_from(blob))
             if maps is None:
-                maps = np.empty((len(pictures), *one.shape), np.float32)
-            maps[rows.pop(picture)] = one
+                maps = np.empty((len(images), *one.shape), np.float32)
+            maps[rows.pop(image)] = one
         if rows:
-            raise KeyError(f"{self.path} holds no map of {len(rows)} pictures")
+            raise KeyError(f"{self.path} holds no map of {len(rows)} images")
         return maps
 
 
 def _map_store(network: str, size: int | None, resize: str) -> _MapStore:
     # Its fingerprint has the weights, the layer, the size and the resize rule; the pooling only names it.
-    return _MapStore(NetworkDescriber(network, size=size, resize=resize, pooling="average").fingerprint)
+    return _MapStore(NetworkExtractor(network, size=size, resize=resize, pooling="average").fingerprint)
 
 
 def last_maps(
     images: ImageSet, network: str = "resnet50", size: int | None = None, resize: str = "squash", progress: bool = True
 ) -> np.ndarray:
-    """float32 (n, h, w, channels): the last stage's map of each picture, 401 kB each for ResNet50.
+    """float32 (n, h, w, channels): the last stage's map of each image, 401 kB each for ResNet50.
 
-    They are kept on disk in float16 by the pictures' content; what is missing is computed as by `stage_vectors`, with
+    They are kept on disk in float16 by the images' content; what is missing is computed as by `stage_vectors`, with
     the vectors of all stages.
 
     Raises
     ------
     ValueError : the set is empty.
-    UnreadablePicture : a picture can't be read.
+    UnreadableImage : an image can't be read.
     WeightsUnavailable : the network's trained weights can't be had.
     """
     if not len(images):
-        raise ValueError("the set has no pictures")
+        raise ValueError("the set has no images")
     hashes = content_hashes(images.paths)
     with _map_store(network, size, resize) as store:
         known = store.known(hashes)

@@ -28,23 +28,23 @@ from helpers.search.ranking import PAD, Ranking
 
 
 def enrolled(images: ImageSet, name: str, per_person: int = 1, seed: int = 0) -> Protocol:
-    """Of each class some pictures are the gallery; the others ask, and so do all pictures of no class, the unknown.
+    """Of each class some images are the gallery; the others ask, and so do all images of no class, the unknown.
 
-    per_person : pictures of each person in the gallery, drawn by ``seed``.
+    per_person : images of each person in the gallery, drawn by ``seed``.
 
     Raises
     ------
-    ValueError : a class has no picture left to ask, or there is no unknown.
+    ValueError : a class has no image left to ask, or there is no unknown.
     """
     rng = np.random.default_rng(seed)
     few = [images.class_names[label] for label in np.flatnonzero((images.counts > 0) & (images.counts <= per_person))]
     if per_person < 1 or few or not images.counts.any():
         raise ValueError(
-            f"{images.name}: {per_person} pictures of each class (at least 1) go into the gallery and one must be left "
+            f"{images.name}: {per_person} images of each class (at least 1) go into the gallery and one must be left "
             f"to ask; too few has {few[0] if few else 'every class'}"
         )
     if (images.labels != NO_CLASS).all():
-        raise ValueError(f"{images.name}: no picture is of no class, so nobody unknown asks")
+        raise ValueError(f"{images.name}: no image is of no class, so nobody unknown asks")
     members = [np.flatnonzero(images.labels == label) for label in np.flatnonzero(images.counts)]
     gallery = np.concatenate([rng.permutation(rows)[:per_person] for rows in members])
     asks = np.ones(len(images), dtype=bool)
@@ -61,7 +61,7 @@ def enrolled(images: ImageSet, name: str, per_person: int = 1, seed: int = 0) ->
 def search_scores(ranking: Ranking, protocol: Protocol, rank: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """What thresholds work on, float64: (scores of the mates (a,), scores of the false alarms (b,)).
 
-    For a query with a relevant picture, the score of its best right answer among the first ``rank``, or -inf if none
+    For a query with a relevant image, the score of its best right answer among the first ``rank``, or -inf if none
     is right; for a query without, the score of its first answer.
 
     Raises
@@ -147,9 +147,9 @@ def measure(ranking: Ranking, protocol: Protocol, threshold: float, wanted: floa
 
 
 def halves(labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (a,), (b,) of two halves with no person in both: half of the classes, and of the pictures of no class.
+    """Rows (a,), (b,) of two halves with no person in both: half of the classes, and of the images of no class.
 
-    Each picture of no class is taken as a person of its own, which is true of LFW's.
+    Each image of no class is taken as a person of its own, which is true of LFW's.
     """
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
@@ -173,10 +173,10 @@ def calibrate_and_test(
 
     Parameters
     ----------
-    images : known people as classes, unknown ones as pictures of no class.
-    vectors : float32 (n, d): row i describes picture i.
+    images : known people as classes, unknown ones as images of no class.
+    vectors : float32 (n, d): row i describes image i.
     open_index : called without arguments for a new, empty index, as in ``lambda: open_index("exact:cosine")``.
-    per_person : pictures of each known person in the gallery.
+    per_person : images of each known person in the gallery.
 
     Raises
     ------
@@ -184,10 +184,10 @@ def calibrate_and_test(
     """
     vectors = np.asarray(vectors)
     if len(vectors) != len(images):
-        raise ValueError(f"{images.name}: {len(images)} pictures, but {len(vectors)} vectors")
+        raise ValueError(f"{images.name}: {len(images)} images, but {len(vectors)} vectors")
     ran = []
     for rows, part in zip(halves(images.labels, seed), ("calibration", "test"), strict=True):
-        rules = enrolled(images.subset(rows), f"{images.name}-open-set-{part}", per_person, seed)
-        ran.append((run(rules, vectors[rows], open_index(), k=rank), rules))
+        protocol = enrolled(images.subset(rows), f"{images.name}-open-set-{part}", per_person, seed)
+        ran.append((run(protocol, vectors[rows], open_index(), k=rank), protocol))
     threshold = open_set_curve(*ran[0], rank).threshold_at(false_alarms)
     return measure(*ran[1], threshold, false_alarms, rank)

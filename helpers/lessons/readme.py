@@ -21,29 +21,29 @@ with extras.importing("notebooks", "nbformat"):
 
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"
-#: Describers with a column of their own in the results table: what everything else is compared with.
-DESCRIBERS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
+#: Extractors with a column of their own in the results table: what everything else is compared with.
+EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
 
 
 def results(csv: Path) -> str:
-    """One line a protocol: top-1 of the describers that everything is compared with, mAP of the last of them and of the
-    best describer, with 95 % intervals, chance and ceiling. A dash stands for what was not measured.
+    """One line a protocol: top-1 of the extractors that everything is compared with, mAP of the last of them and of the
+    best extractor, with 95 % intervals, chance and ceiling. A dash stands for what was not measured.
 
-    Only the exact cosine index: the describers are compared, not the indexes.
+    Only the exact cosine index: the extractors are compared, not the indexes.
     """
     board = leaderboard.load(csv)
     board = board[board["index"] == "exact:cosine"]
-    head = ["protocol", "queries / gallery", *(f"{name}: top-1" for name in DESCRIBERS), "chance … ceiling"]
-    head += [f"{DESCRIBERS[-1]}: mAP", "best of all: mAP", "chance … ceiling"]
+    head = ["protocol", "queries / gallery", *(f"{name}: top-1" for name in EXTRACTORS), "chance … ceiling"]
+    head += [f"{EXTRACTORS[-1]}: mAP", "best of all: mAP", "chance … ceiling"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     groups = board.groupby(["profile", "protocol"])
     for (profile, protocol), rows in sorted(groups, key=lambda group: (group[0][0] != "sample", group[0][1])):
-        top1 = rows[rows["metric"] == "top-1"].set_index("describer")
-        mean_ap = rows[rows["metric"] == "mAP"].set_index("describer")
+        top1 = rows[rows["metric"] == "top-1"].set_index("extractor")
+        mean_ap = rows[rows["metric"] == "mAP"].set_index("extractor")
         best = mean_ap["value"].idxmax()
         cells = [f"{protocol} ({profile})", f"{rows['n_queries'].iloc[0]} / {rows['n_gallery'].iloc[0]}"]
-        cells += [_interval(top1, name) for name in DESCRIBERS]
-        cells += [_bounds(top1.iloc[0]), _interval(mean_ap, DESCRIBERS[-1])]
+        cells += [_interval(top1, name) for name in EXTRACTORS]
+        cells += [_bounds(top1.iloc[0]), _interval(mean_ap, EXTRACTORS[-1])]
         cells += [f"{best}: {_interval(mean_ap, best)}", _bounds(mean_ap.loc[best])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -104,11 +104,11 @@ def notebooks(folder: Path, results_folder: Path) -> str:
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         number, _, rest = title.partition(" · ")
-        topic, _, learnt = rest.partition(": ")
+        topic, _, learned = rest.partition(": ")
         result = json.loads((results_folder / f"{path.stem}.json").read_text(encoding="utf-8"))
         minutes = f"{result['seconds'] / 60:.1f}"
         lines.append(
-            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learnt or topic} | {result['headline']} |"
+            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learned or topic} | {result['headline']} |"
         )
     return "\n".join(lines)
 

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebooks:
         print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
         return 2
-    # Pictures of the full profile may not be passed on: of such a run only the leaderboard is ever kept.
+    # Images of the full profile may not be passed on: of such a run only the leaderboard is ever kept.
     keep_all = options.save and options.profile == "sample"
     figures = paths.figures_dir() if keep_all else BUILD / "figures"
     if not keep_all:
@@ -239,7 +239,7 @@ def _save(notebook: Path, executed_copy: Path) -> None:
                 output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
             ]
             for output in cell.outputs:
-                _keep_picture(output)
+                _keep_image(output)
                 if "execution_count" in output:
                     output["execution_count"] = count
                 for texts in (output, output.get("data", {})):
@@ -253,8 +253,8 @@ def _progress_bar(output: dict) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
-def _keep_picture(output: dict) -> None:
-    """Of a widget that brought a picture along keep the picture: nobody who reads the notebook has the widget."""
+def _keep_image(output: dict) -> None:
+    """Of a widget that brought an image along keep the image: nobody who reads the notebook has the widget."""
     if "image/png" in output.get("data", {}):
         output["data"].pop("application/vnd.jupyter.widget-view+json", None)
 

@@ -1,6 +1,6 @@
 """Convolutional networks small enough to train from scratch: two published student networks, and a better one.
 
-Every network takes pictures as they are, 0 … 255 (b, size, size, 3), and ends in class probabilities; the layer named
+Every network takes images as they are, 0 … 255 (b, size, size, 3), and ends in class probabilities; the layer named
 ``embedding`` is what is searched with, see `embedder`. They are built, not compiled: a `Schedule` says how each was or
 should be trained, and `train` does it.
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: The layer before the classifier.
 EMBEDDING = "embedding"
 
-#: How `corrected` changes pictures in training: turned by up to 10°, shifted and zoomed by a tenth, half mirrored.
-#: The classic recipe (40°, a fifth) is for things that lie anywhere; faces and things in the middle of a picture don't.
+#: How `corrected` changes images in training: turned by up to 10°, shifted and zoomed by a tenth, half mirrored.
+#: The classic recipe (40°, a fifth) is for things that lie anywhere; faces and things in the middle of an image don't.
 GENTLE = {"rotation": 10, "shift": 0.1, "zoom": 0.1, "flip": True}
 
 
@@ -31,7 +31,7 @@ class Schedule:
 
     Parameters
     ----------
-    epochs, batch_size : at most so many epochs, in batches of so many pictures.
+    epochs, batch_size : at most so many epochs, in batches of so many images.
     rate : learning rate; with ``cosine`` its peak.
     cosine : up from a tenth of the rate over the first tenth of the steps, then down to zero along half a cosine
         (Loshchilov & Hutter 2017).
@@ -66,7 +66,7 @@ STUDENT_FACES = Schedule(epochs=10, batch_size=100)
 #: As published: Adam, stopped early, the rate lowered on plateaus. Batch and patience are ours.
 STUDENT_OBJECTS = Schedule(epochs=60, batch_size=16, one_hot=True, plateau=Plateau(0.5, 10), patience=30)
 
-#: Ours, chosen on validation pictures of AT&T faces, and taken as it is everywhere else.
+#: Ours, chosen on validation images of AT&T faces, and taken as it is everywhere else.
 CORRECTED = Schedule(epochs=40, batch_size=20, rate=3e-3, cosine=True, one_hot=True, smoothing=0.1)
 
 
@@ -78,10 +78,10 @@ def student_faces(n_classes: int, size: int = 250, seed: int = 0) -> "keras.Mode
 
     Raises
     ------
-    ValueError : pictures of less than 22 pixels, of which three poolings leave nothing.
+    ValueError : images of less than 22 pixels, of which three poolings leave nothing.
     """
     if size < 22:
-        raise ValueError(f"student_faces pools three times and needs pictures of at least 22 pixels, got {size}")
+        raise ValueError(f"student_faces pools three times and needs images of at least 22 pixels, got {size}")
     layers = _layers(seed)
     steps = [layers.Rescaling(1 / 255)]
     for channels in (32, 64, 128):
@@ -93,10 +93,10 @@ def student_objects(
     n_classes: int, size: int = 224, dropout_after_softmax: bool = True, seed: int = 0
 ) -> "keras.Model":
     """Convolutions of 8 (7 × 7, stride 3), 16 (stride 2), 16, 32 (stride 2) and 32 channels, each with batch
-    normalisation and ReLU, L1 and L2 penalties; average pooling; flatten; softmax; dropout 0.2.
+    normalization and ReLU, L1 and L2 penalties; average pooling; flatten; softmax; dropout 0.2.
 
     dropout_after_softmax : as published. Dropout behind the softmax sets the probability of whole classes to zero.
-        Where it hits the right one, in a fifth of the pictures, the loss on one-hot labels is -log(1e-7) = 16.1
+        Where it hits the right one, in a fifth of the images, the loss on one-hot labels is -log(1e-7) = 16.1
         whatever the network saw, and its gradient zero. Where it hits all classes at once, which happens with very few
         of them, the loss is 0/0 and training ends. ``False`` puts it before the classifier, where it belongs; the
         parameters are the same.
@@ -119,13 +119,13 @@ def student_objects(
 def corrected(
     n_classes: int, size: int = 64, channels: tuple[int, ...] = (32, 64, 128), seed: int = 0
 ) -> "keras.Model":
-    """Our own: pairs of 3 × 3 convolutions with batch normalisation, halved in size from stage to stage; global average
+    """Our own: pairs of 3 × 3 convolutions with batch normalization, halved in size from stage to stage; global average
     pooling; dropout 0.2; softmax.
 
-    No parameter is tied to a place in the picture, so the picture's size costs time alone. While it trains it sees each
-    picture as `GENTLE` changes it: augmentation is its first layer, which does nothing at any other time.
+    No parameter is tied to a place in the image, so the image's size costs time alone. While it trains it sees each
+    image as `GENTLE` changes it: augmentation is its first layer, which does nothing at any other time.
 
-    channels : of each stage. The first one halves the picture, too.
+    channels : of each stage. The first one halves the image, too.
     """
     from helpers.images.augmentation import RandomAffine
 
@@ -134,7 +134,7 @@ def corrected(
     for width in channels:
         for stride in (2, 1):
             steps += [
-                # The shift of the batch normalisation makes a bias needless.
+                # The shift of the batch normalization makes a bias needless.
                 layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False),
                 layers.BatchNormalization(momentum=0.9),
                 layers.ReLU(),
@@ -205,7 +205,7 @@ def train(
 
 
 def embedder(model: "keras.Model") -> "keras.Model":
-    """The model cut before its classifier: pictures → what its layer ``embedding`` gives, (b, dim).
+    """The model cut before its classifier: images → what its layer ``embedding`` gives, (b, dim).
 
     It shares the model's weights: train first, then describe.
     """
@@ -237,4 +237,4 @@ def _penalty():
 def _built(name: str, size: int, steps: list) -> "keras.Model":
     import keras
 
-    return keras.Sequential([keras.Input((size, size, 3), name="picture"), *steps], name=name)
+    return keras.Sequential([keras.Input((size, size, 3), name="image"), *steps], name=name)

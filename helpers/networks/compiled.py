@@ -1,12 +1,12 @@
 """A network compiled for the processor: OpenVINO computes what Keras defines, and is trusted after a comparison.
 
-The same graph is given to both, preprocessing included, so what is compiled takes a picture's pixels. Pictures go
-through one by one, several at a time: on a processor that is as fast as batches, and the output for a picture then
+The same graph is given to both, preprocessing included, so what is compiled takes an image's pixels. Images go
+through one by one, several at a time: on a processor that is as fast as batches, and the output for an image then
 does not depend on what was computed beside it.
 
 Where the two disagree, Keras computes. That happens to networks that nobody trained: with random weights the
 activations of EfficientNetV2L grow to 1e9, and a rounding error on the way becomes another vector (cosine 0.7). Keras
-disagrees with itself as much there, as soon as the pictures come in other batches; once its normalisation layers know
+disagrees with itself as much there, as soon as the images come in other batches; once its normalization layers know
 the activations, all agree. `tests/measured/test_compiled_networks.py` holds that.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: What a network may be computed in → what OpenVINO calls it.
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
-#: How far the compiled output of a picture may be from Keras's, over the length of Keras's.
+#: How far the compiled output of an image may be from Keras's, over the length of Keras's.
 TOLERANCE = 1e-4
 
 #: Synthetic images that both compute before the compiled form is trusted.
@@ -64,7 +64,7 @@ class KerasNetwork:
     ----------
     model : (b, size, size, 3) → (b, …), or several of them, which then come as a tuple.
     prepare : pixels 0 … 255, float32 (b, size, size, 3) → the model's own input.
-    size : side of a picture.
+    size : side of an image.
     """
 
     engine = "keras"
@@ -148,9 +148,9 @@ class CompiledNetwork:
                     if not idle:
                         finish_one()
                     request = idle.pop()
-                    picture = pixels[row : row + 1]
-                    request.start_async({0: picture}, share_inputs=True)
-                    busy.append((request, row, outputs, picture))
+                    image = pixels[row : row + 1]
+                    request.start_async({0: image}, share_inputs=True)
+                    busy.append((request, row, outputs, image))
                     # They finish in order: once one of this batch is the oldest, all before it are done.
                     while waiting[0][1] is not busy[0][2]:
                         yield given(*waiting.popleft())
@@ -233,14 +233,14 @@ def has_gpu() -> bool:
 
 
 def difference(network, reference, pixels: np.ndarray) -> np.ndarray:
-    """float64 (b,): how far the two outputs for each picture are apart, over the length of the reference's."""
+    """float64 (b,): how far the two outputs for each image are apart, over the length of the reference's."""
     found, wanted = (_flat(each(pixels)) for each in (network, reference))
     length = np.linalg.norm(wanted, axis=1)
     return np.linalg.norm(found - wanted, axis=1) / np.where(length > 0, length, 1)
 
 
 def _flat(output: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
-    """float64 (b, n): each picture's whole output in one row."""
+    """float64 (b, n): each image's whole output in one row."""
     parts = output if isinstance(output, tuple) else (output,)
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1, dtype=np.float64)
 

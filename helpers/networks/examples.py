@@ -1,4 +1,4 @@
-"""What a network learns from: pictures or arrays by row number, handed to Keras in shuffled batches."""
+"""What a network learns from: images or arrays by row number, handed to Keras in shuffled batches."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from helpers.images.imageset import ImageSet
 if TYPE_CHECKING:
     import tensorflow as tf
 
-#: Up to this many bytes decoded pictures stay in memory after the first epoch.
+#: Up to this many bytes decoded images stay in memory after the first epoch.
 KEEP_BYTES = 1 << 29
 
 
 class Examples:
     """Inputs and labels by row number.
 
-    Made by `pictures` or `arrays`; whatever can load rows will do.
+    Made by `images` or `arrays`; whatever can load rows will do.
 
     Parameters
     ----------
@@ -115,12 +115,12 @@ class Examples:
             raise
 
 
-def pictures(images: ImageSet, size: int, rule: str = "squash") -> Examples:
-    """Examples of uint8 (size, size, 3) pictures, decoded on two threads; small sets are decoded only once.
+def images(images: ImageSet, size: int, rule: str = "squash") -> Examples:
+    """Examples of uint8 (size, size, 3) images, decoded on two threads; small sets are decoded only once.
 
     Raises
     ------
-    UnreadablePicture : when a picture is loaded that can't be read (`reading.readable` drops those before).
+    UnreadableImage : when an image is loaded that can't be read (`reading.readable` drops those before).
     """
     shape = (len(images), size, size, 3)
     kept = np.empty(shape, np.uint8) if np.prod(shape) <= KEEP_BYTES else None
@@ -128,7 +128,7 @@ def pictures(images: ImageSet, size: int, rule: str = "squash") -> Examples:
     pool = ThreadPoolExecutor(2)
 
     def decoded(row):
-        return reading.resize(reading.read_picture(images.paths[row]), size, rule)
+        return reading.resize(reading.read_image(images.paths[row]), size, rule)
 
     def load(rows):
         if kept is None:

@@ -1,15 +1,15 @@
-"""Losses that shape the space itself: pictures of one identity near each other, all others further away.
+"""Losses that shape the space itself: images of one identity near each other, all others further away.
 
 All work on a batch from `helpers.networks.samplers.PKSampler` inside ``model.compile`` and ``fit``. They take class
 numbers, (b,) or (b, 1), and raw embeddings (b, dim), which they bring to length one themselves, in float32; so every
 distance lies in 0 … 2. A zero vector has no direction and stays zero. A label below 0 is a distractor: nobody's
 positive, everybody's negative. Labels pass through float32, so they must stay below 2²⁴.
 
-Collapse: a network that gives every picture the same vector has made all distances 0. It is a resting point: a
+Collapse: a network that gives every image the same vector has made all distances 0. It is a resting point: a
 distance has no slope there (its gradient is set to 0), and each loss stands at a value that tells so:
 
 =======================================  ===================================================
-loss                                     of a collapsed batch of b pictures
+loss                                     of a collapsed batch of b images
 =======================================  ===================================================
 `ContrastiveLoss`                        share of pairs that are negative × margin² / 2
 `TripletLoss`, every mining              the margin itself; ln 2 = 0.693 with the soft margin
@@ -57,7 +57,7 @@ class ContrastiveLoss(_PairLoss):
 
     Half of d² for a positive pair, half of max(0, margin − d)² for a negative one (Hadsell, Chopra & LeCun 2006,
     equation 4); the mean over all pairs of the batch. Without a positive pair only the push is left; a batch of one
-    picture gives 0.
+    image gives 0.
 
     Raises
     ------
@@ -82,13 +82,13 @@ class ContrastiveLoss(_PairLoss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class TripletLoss(_PairLoss):
-    """A picture is nearer to those of its own identity than to all others, by a margin.
+    """An image is nearer to those of its own identity than to all others, by a margin.
 
     Of a triplet of anchor, positive and negative: max(0, margin + d(a, p) − d(a, n)), or ln(1 + exp(d(a, p) −
     d(a, n))) with ``margin="soft"``. The mining says which triplets count, and what the mean is over:
 
     - ``"all"``: every triplet of the batch; over the active ones, whose loss is above 0 (batch all, L_BA≠0 of
-      Hermans, Beyer & Leibe 2017). Memory grows with b³ (128 pictures: 8 MB an array).
+      Hermans, Beyer & Leibe 2017). Memory grows with b³ (128 images: 8 MB an array).
     - ``"hard"``: the furthest positive and the nearest negative of each anchor; over anchors (batch hard, the same).
     - ``"weighted"``: means of the anchor's positives, weighted by softmax(d), and of its negatives, weighted by
       softmax(−d); over anchors (Ristani & Tomasi 2018). Gradients pass through the weights too.
@@ -186,7 +186,7 @@ class SupConLoss(_PairLoss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class CosineClassifier(keras.layers.Layer):
-    """Cosines between an embedding and one learnt direction a class: (b, dim) → float32 (b, n_classes).
+    """Cosines between an embedding and one learned direction a class: (b, dim) → float32 (b, n_classes).
 
     The last layer for `MarginSoftmaxLoss`. It needs no labels; the trained embedder is the model cut before it. It
     computes in float32 under mixed precision too, because a scale of 64 magnifies what float16 rounds away.
@@ -297,7 +297,7 @@ class _BatchMean(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class MeanDistance(_BatchMean):
-    """The mean distance between two different pictures of a batch, 0 … 2; towards 0 the space collapses.
+    """The mean distance between two different images of a batch, 0 … 2; towards 0 the space collapses.
 
     pairs : ``"all"``, ``"positive"`` (one identity) or ``"negative"`` (two).
 
@@ -421,7 +421,7 @@ def _labels(y_true, y_pred):
 
 
 def _pairs(y_true, y_pred):
-    """(positives, negatives), both bool (b, b): pairs of two different pictures, of one identity and of two."""
+    """(positives, negatives), both bool (b, b): pairs of two different images, of one identity and of two."""
     labels = _labels(y_true, y_pred)
     rows = ops.cumsum(ops.ones_like(labels))
     other = ops.not_equal(rows[:, None], rows[None, :])
@@ -442,7 +442,7 @@ def _unit(vectors, axis: int = -1):
 
 
 def _distances(embeddings, squared: bool = False):
-    """Euclidean distances between the directions of all pictures, float32 (b, b), with finite gradients everywhere."""
+    """Euclidean distances between the directions of all images, float32 (b, b), with finite gradients everywhere."""
     vectors = _unit(embeddings)
     # |a|² + |b|² − 2ab loses all digits of small distances; around their mean, a batch near collapse keeps them.
     vectors = vectors - ops.mean(vectors, axis=0, keepdims=True)
@@ -458,7 +458,7 @@ def _safe_sqrt(squares):
 
 
 def _softmax(logits):
-    """Row by row; ``ops.softmax`` itself warns of a batch of one picture."""
+    """Row by row; ``ops.softmax`` itself warns of a batch of one image."""
     return ops.exp(logits - ops.logsumexp(logits, axis=1, keepdims=True))
 
 
@@ -484,4 +484,4 @@ def _number(what: str, value, above: float | None = None) -> float:
 
 def _no_weights(sample_weight, name: str) -> None:
     if sample_weight is not None:
-        raise ValueError(f"{name} counts pairs, not pictures: it takes no sample or class weights")
+        raise ValueError(f"{name} counts pairs, not images: it takes no sample or class weights")

@@ -1,8 +1,8 @@
 """Linear heads for metric learning: where they begin, how they learn, and how they go back onto their network.
 
-With a few hundred pictures to learn from, a head that begins at random first has to find again what the network knew.
+With a few hundred images to learn from, a head that begins at random first has to find again what the network knew.
 Both starts here are closed formulas: `principal_axes` keeps the cosines as they are, `within_class_whitening` is
-already a learnt metric, the best without gradient descent, so a referee as well as a start.
+already a learned metric, the best without gradient descent, so a referee as well as a start.
 """
 
 from collections import OrderedDict
@@ -29,31 +29,31 @@ class LinearMap(NamedTuple):
 
     Attributes
     ----------
-    mean : float32 (dim,), of the pictures that it was computed from.
+    mean : float32 (dim,), of the images that it was computed from.
     kernel : float32 (dim, out); the starts have a mean squared column length of 1, so that one learning rate suits all.
     """
 
     mean: np.ndarray
     kernel: np.ndarray
 
-    def centred(self, vectors: np.ndarray) -> np.ndarray:
+    def centered(self, vectors: np.ndarray) -> np.ndarray:
         """float (n, dim) → float32 (n, dim): less the mean, what `head` takes.
 
         All vectors of a network lie in one narrow cone. Without its axis the gradients are about what differs; with
-        it they are mostly about what all pictures share, and a collapse is near.
+        it they are mostly about what all images share, and a collapse is near.
         """
         return np.asarray(vectors, np.float32) - self.mean
 
-    def apply(self, vectors: np.ndarray, normalise: bool = True) -> np.ndarray:
+    def apply(self, vectors: np.ndarray, normalize: bool = True) -> np.ndarray:
         """float (n, dim) → float32 (n, out), of length one unless told otherwise; a zero stays zero."""
-        mapped = self.centred(vectors) @ self.kernel
-        return l2_normalize(mapped) if normalise else mapped
+        mapped = self.centered(vectors) @ self.kernel
+        return l2_normalize(mapped) if normalize else mapped
 
     def first(self, out: int) -> "LinearMap":
         """Its first ``out`` numbers; all of them where it gives fewer."""
         return LinearMap(self.mean, self.kernel[:, :out])
 
-    def learnt(self, head: "keras.Model") -> "LinearMap":
+    def learned(self, head: "keras.Model") -> "LinearMap":
         """What a `head` that began here has become."""
         return LinearMap(self.mean, head.get_layer("embedding").get_weights()[0])
 
@@ -77,10 +77,10 @@ def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
 
 
 def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: float = 1.0) -> LinearMap:
-    """Shrinks the directions in which pictures of one class differ, until they differ equally in all.
+    """Shrinks the directions in which images of one class differ, until they differ equally in all.
 
     The symmetric root of the inverse within-class covariance (Hatch, Kajarekar & Stolcke 2006: within-class covariance
-    normalisation, WCCN), to which ``shrinkage`` times its mean variance was added along the diagonal: a few hundred
+    normalization, WCCN), to which ``shrinkage`` times its mean variance was added along the diagonal: a few hundred
     vectors leave most directions of a 2048-dimensional space unseen, and those would be stretched without end.
 
     Parameters
@@ -113,10 +113,10 @@ def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: f
 
 
 def head(start: LinearMap) -> "keras.Model":
-    """A model of one trainable linear layer that begins as ``start``: **centred** vectors (b, dim) → (b, out)."""
+    """A model of one trainable linear layer that begins as ``start``: **centered** vectors (b, dim) → (b, out)."""
     import keras
 
-    vectors = keras.Input((start.kernel.shape[0],), name="centred_vectors")
+    vectors = keras.Input((start.kernel.shape[0],), name="centered_vectors")
     layer = keras.layers.Dense(start.kernel.shape[1], use_bias=False, name="embedding")
     model = keras.Model(vectors, layer(vectors), name="head")
     layer.set_weights([start.kernel])
@@ -133,21 +133,21 @@ def fit(
     rate: float,
     epochs: int,
     identities: int = 16,
-    pictures: int = 4,
+    images: int = 4,
     batches_per_epoch: int | None = None,
     seed: int = 0,
     score: Callable[[LinearMap], float] | None = None,
     metrics: Sequence["keras.metrics.Metric"] = (),
 ) -> tuple[LinearMap, training.Training]:
-    """Train a head on vectors, by Adam, in batches of identities × pictures; returns what became of it.
+    """Train a head on vectors, by Adam, in batches of identities × images; returns what became of it.
 
     A margin softmax gets a classifier on top, whose directions begin as the mean of each class.
 
     Parameters
     ----------
     vectors : float (n, dim). labels : int (n,).
-    identities, pictures : of a batch; all identities where there are fewer.
-    batches_per_epoch : by default as many as the pictures fill.
+    identities, images : of a batch; all identities where there are fewer.
+    batches_per_epoch : by default as many as the images fill.
     score : linear map → a number, higher is better; the best epoch is kept. Without it the last one is, as their
         number was decided before.
     metrics : watched in the history, e.g. `MeanDistance`.
@@ -172,11 +172,11 @@ def fit(
             learning.layers[-1].set_weights([np.stack(means, axis=1)])
         learning.optimizer.learning_rate = rate
         how = training.fit(
-            learning, examples.arrays(start.centred(vectors), numbers), name=name, epochs=epochs, seed=seed,
-            sampler=PKSampler(numbers, min(identities, len(classes)), pictures, seed, batches_per_epoch),
-            score=training.last_epoch if score is None else lambda _: score(start.learnt(model)), progress=False,
+            learning, examples.arrays(start.centered(vectors), numbers), name=name, epochs=epochs, seed=seed,
+            sampler=PKSampler(numbers, min(identities, len(classes)), images, seed, batches_per_epoch),
+            score=training.last_epoch if score is None else lambda _: score(start.learned(model)), progress=False,
         )  # fmt: skip
-        return start.learnt(model), how
+        return start.learned(model), how
     finally:
         _compiled[key] = model, learning, used
         while len(_compiled) > _MOST_COMPILED:
@@ -206,9 +206,9 @@ def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss"
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
-    """A network that ends in a linear map: pictures → vectors (b, out). It shares its weights with ``network``.
+    """A network that ends in a linear map: images → vectors (b, out). It shares its weights with ``network``.
 
-    Between the two the vectors are brought to length one, as describers hand them out.
+    Between the two the vectors are brought to length one, as extractors hand them out.
 
     Raises
     ------

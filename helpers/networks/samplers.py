@@ -1,6 +1,6 @@
-"""Batches of P identities with K pictures each: what a loss over pairs needs, and random batches rarely hold.
+"""Batches of P identities with K images each: what a loss over pairs needs, and random batches rarely hold.
 
-Of 32 pictures drawn at random from 1000 people hardly two show the same person; without positives there is nothing
+Of 32 images drawn at random from 1000 people hardly two show the same person; without positives there is nothing
 to learn (the PK batches of Hermans, Beyer & Leibe 2017).
 """
 
@@ -11,35 +11,35 @@ import numpy as np
 
 
 class PKSampler:
-    """Rows of balanced batches: exactly ``p`` different identities with ``k`` pictures each.
+    """Rows of balanced batches: exactly ``p`` different identities with ``k`` images each.
 
     Identities are drawn without replacement until all were there, then anew, so that within an epoch their counts
-    differ by at most one; the same holds for the pictures of one identity, as far as ``k`` allows. An identity with
-    fewer than ``k`` pictures repeats them as little as possible; one with a single picture has no positive pair and
+    differ by at most one; the same holds for the images of one identity, as far as ``k`` allows. An identity with
+    fewer than ``k`` images repeats them as little as possible; one with a single image has no positive pair and
     is never drawn. The batches depend on the seed and the epoch's number alone: a resumed training goes on with the
     batches it would have had.
 
     Parameters
     ----------
-    labels : integers (n,), the identity of each picture; below 0 is a distractor, never drawn.
-    p : identities in a batch, at least 2. k : pictures of each, at least 2.
+    labels : integers (n,), the identity of each image; below 0 is a distractor, never drawn.
+    p : identities in a batch, at least 2. k : images of each, at least 2.
     seed : at least 0.
-    batches_per_epoch : None takes as many as draw each eligible picture, and each identity, about once.
-    groups : integers (n,), optional: pictures of one group (not below 0) are near copies. They count as one picture,
+    batches_per_epoch : None takes as many as draw each eligible image, and each identity, about once.
+    groups : integers (n,), optional: images of one group (not below 0) are near copies. They count as one image,
         of which each draw takes any one: copies side by side are a positive pair that teaches nothing.
-    replacement : draw the pictures of an identity that has fewer than ``k`` independently, repeats left to chance.
+    replacement : draw the images of an identity that has fewer than ``k`` independently, repeats left to chance.
 
     Attributes
     ----------
     identities : int64, the labels that are drawn, ascending.
-    left_out : int64, the labels that are not, because they have one picture (or copies of one) only.
-    short : int64, the labels that are drawn with repeats, because they have fewer than ``k`` pictures.
-    n_distractors : pictures whose label is below 0.
+    left_out : int64, the labels that are not, because they have one image (or copies of one) only.
+    short : int64, the labels that are drawn with repeats, because they have fewer than ``k`` images.
+    n_distractors : images whose label is below 0.
 
     Raises
     ------
     ValueError : no labels, p, k or batches_per_epoch too small, p larger than the number of identities that have two
-        pictures, labels or groups that are not (n,) integers, or a seed below 0.
+        images, labels or groups that are not (n,) integers, or a seed below 0.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PKSampler:
         if not len(labels):
             raise ValueError("there are no labels: nothing to sample from")
         self.p = _whole("p", p, 2, "one identity alone has no negatives")
-        self.k = _whole("k", k, 2, "one picture of an identity has no positive")
+        self.k = _whole("k", k, 2, "one image of an identity has no positive")
         self.seed = _whole("seed", seed, 0)
         self.replacement = bool(replacement)
         groups = np.full(len(labels), -1) if groups is None else _integers("groups", groups)
@@ -71,13 +71,13 @@ class PKSampler:
         self.short = np.array([label for label, units in self._units.items() if len(units) < self.k], dtype=np.int64)
         if self.p > len(self.identities):
             raise ValueError(
-                f"p = {p} different identities were asked for, but only {len(self.identities)} have two pictures "
-                f"or more ({len(self.left_out)} have one, {self.n_distractors} pictures are distractors): "
+                f"p = {p} different identities were asked for, but only {len(self.identities)} have two images "
+                f"or more ({len(self.left_out)} have one, {self.n_distractors} images are distractors): "
                 "take a smaller p"
             )
         if batches_per_epoch is None:
-            pictures = sum(map(len, self._units.values()))
-            batches_per_epoch = max(-(-pictures // (self.p * self.k)), -(-len(self.identities) // self.p))
+            images = sum(map(len, self._units.values()))
+            batches_per_epoch = max(-(-images // (self.p * self.k)), -(-len(self.identities) // self.p))
         self.batches_per_epoch = _whole("batches_per_epoch", batches_per_epoch, 1)
 
     def __len__(self) -> int:
@@ -87,12 +87,12 @@ class PKSampler:
     def __repr__(self) -> str:
         return (
             f"PKSampler({self.batches_per_epoch} batches of {self.p} x {self.k} from {len(self.identities)} "
-            f"identities; {len(self.short)} repeat pictures, {len(self.left_out)} with one picture and "
+            f"identities; {len(self.short)} repeat images, {len(self.left_out)} with one image and "
             f"{self.n_distractors} distractors are left out)"
         )
 
     def epoch(self, number: int) -> np.ndarray:
-        """Row numbers, int64 (batches, p · k); the k pictures of an identity stand side by side.
+        """Row numbers, int64 (batches, p · k); the k images of an identity stand side by side.
 
         Raises
         ------
@@ -106,10 +106,10 @@ class PKSampler:
             chosen = _rarest(drawn, self.p, rng)
             drawn[chosen] += 1
             for place, label in zip(batch, self.identities[chosen].tolist(), strict=True):
-                place[:] = self._pictures(self._units[label], drawn_units[label], rng)
+                place[:] = self._images(self._units[label], drawn_units[label], rng)
         return batches.reshape(len(batches), -1)
 
-    def _pictures(self, units: list[np.ndarray], drawn: np.ndarray, rng: np.random.Generator) -> list[int]:
+    def _images(self, units: list[np.ndarray], drawn: np.ndarray, rng: np.random.Generator) -> list[int]:
         """k rows of one identity; ``drawn``, how often each unit was drawn so far, is brought up to date."""
         if self.replacement and len(units) < self.k:
             chosen = rng.integers(len(units), size=self.k)

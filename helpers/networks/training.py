@@ -142,7 +142,7 @@ def fit(
     ------
     TrainingDiverged : the loss, the deciding value or a weight is NaN or infinite; the saved state is from before.
     TrainingStateError : the saved state is damaged, or can't be written.
-    UnreadablePicture : an image can't be read.
+    UnreadableImage : an image can't be read.
     ValueError : the model is not compiled, the arguments don't fit together, or a score is NaN or infinite.
     """
     options = (batch_size, seed, one_hot, augmentation, sampler, validation, score, plateau, patience)

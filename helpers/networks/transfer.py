@@ -54,7 +54,7 @@ def split_network(name: str, size: int | None = None, network: "keras.Model | No
     if found != [(None, row.dim)]:
         raise ValueError(f"{row.name} cut at {row.embedding} gives vectors (b, {row.dim}), {whole.name} gives {found}")
     if size not in (None, whole.inputs[0].shape[1]):
-        raise ValueError(f"{whole.name} takes pictures of {whole.inputs[0].shape[1]} pixels, not of {size}")
+        raise ValueError(f"{whole.name} takes images of {whole.inputs[0].shape[1]} pixels, not of {size}")
     freeze(whole, row.frozen_until)
     middle = whole.get_layer(row.frozen_until).output
     return SplitNetwork(
@@ -68,9 +68,9 @@ def split_network(name: str, size: int | None = None, network: "keras.Model | No
 
 
 def freeze(model: "keras.Model", until: str) -> tuple[list[str], list[str]]:
-    """Freeze all layers up to ``until`` and every batch normalisation; the names of (frozen, trained) layers.
+    """Freeze all layers up to ``until`` and every batch normalization; the names of (frozen, trained) layers.
 
-    Only layers that have weights are named. A frozen batch normalisation runs in inference mode (Keras ties the two):
+    Only layers that have weights are named. A frozen batch normalization runs in inference mode (Keras ties the two):
     it keeps ImageNet's mean and variance instead of those of a few small batches.
 
     Raises
@@ -124,7 +124,7 @@ def warmed_up(body: "keras.Model", warm: "keras.Model", dropout: float = 0.2, se
     """``body`` under a head that begins where the head ``warm`` (see `head`) ended: stage two of fine-tuning.
 
     Let ``warm`` learn from the very vectors that ``body`` gives (`helpers.features.feature_maps.vectors` with
-    ``normalise=False``): a softmax that learnt from vectors of length one would not know these. Cosines don't mind.
+    ``normalize=False``): a softmax that learned from vectors of length one would not know these. Cosines don't mind.
     """
     from helpers.networks.losses import CosineClassifier
 

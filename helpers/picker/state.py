@@ -1,4 +1,4 @@
-"""The query picker's state: which picture asks, by which method, and what was answered; plain Python, no browser.
+"""The query picker's state: which image asks, by which method, and what was answered; plain Python, no browser.
 
 `helpers.picker.view` shows it. Whatever a person does is a method here, and a mistake of theirs (an unreadable
 upload, a path that is not there) becomes the state's `message`, never an exception. Choosing is quick; what takes
@@ -22,24 +22,24 @@ import numpy as np
 
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Why
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import NO_CLASS, ImageSet
-from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.images.reading import UnreadableImage, read_image
 from helpers.networks.weights import WeightsUnavailable
 from helpers.picker.search import CantSearch, Finder, Method
 from helpers.visualization import grids
 
-#: What `Picker.filter` calls pictures of no class; `ImageSet.class_name` writes the same.
+#: What `Picker.filter` calls images of no class; `ImageSet.class_name` writes the same.
 NO_CLASS_NAME = "–"
 #: The most answers to a query.
 MAX_K = 100
 #: Queries that can be gone back to.
 HISTORY = 50
-#: Uploaded pictures that are kept, how many and how many bytes of them; the oldest go first.
+#: Uploaded images that are kept, how many and how many bytes of them; the oldest go first.
 UPLOADS, UPLOAD_BYTES = 30, 64 * 2**20
 #: The largest upload.
 LARGEST_UPLOAD = 32 * 2**20
-#: A crop's shortest side, as part of the picture's.
+#: A crop's shortest side, as part of the image's.
 SMALLEST_CROP = 0.02
 
 
@@ -48,11 +48,11 @@ class Mistake(ValueError):
 
 
 #: What becomes a message; anything else is an error of this program and is raised.
-_MISTAKES = (Mistake, CantSearch, UnreadablePicture, WeightsUnavailable)
+_MISTAKES = (Mistake, CantSearch, UnreadableImage, WeightsUnavailable)
 
 
 class Crop(NamedTuple):
-    """A part of a picture, in parts of its width and height: 0 … 1 from the upper left corner."""
+    """A part of an image, in parts of its width and height: 0 … 1 from the upper left corner."""
 
     left: float
     top: float
@@ -73,7 +73,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Query:
-    """A picture that asks: one of the set (``row``), a file beside it (``path``) or an upload, by its digest."""
+    """An image that asks: one of the set (``row``), a file beside it (``path``) or an upload, by its digest."""
 
     name: str
     row: int | None = None
@@ -82,8 +82,8 @@ class Query:
     crop: Crop | None = None
 
     @property
-    def picture(self) -> str:
-        """Which picture it is, whatever part of it asks."""
+    def image(self) -> str:
+        """Which image it is, whatever part of it asks."""
         return f"row-{self.row}" if self.row is not None else f"file-{self.path or self.upload}"
 
 
@@ -113,7 +113,7 @@ class Column:
     """The answers of one method; ``note`` says what a person should know of them."""
 
     method: Method
-    answers: tuple[Shown, ...]
+    results: tuple[Shown, ...]
     note: str
     seconds: float
 
@@ -164,16 +164,16 @@ class Picker:
 
     Parameters
     ----------
-    images : what is looked through; a picture's id is its row.
-    describers : names of describers, or describers. indexes : specs as `open_index` takes them. The first of each is
+    images : what is looked through; an image's id is its row.
+    extractors : names of extractors, or extractors. indexes : specs as `open_index` takes them. The first of each is
         chosen at the beginning.
     rules : who answers, who is right and who never counts, bound to ``images`` (`Protocol.bind`). Without, all
-        pictures answer, copies (``images.groups``) of the query excepted, and right is who has the query's class.
+        images answer, copies (``images.groups``) of the query excepted, and right is who has the query's class.
     k : answers. per_page : thumbnails on a page. seed : of `random`.
 
     Attributes
     ----------
-    method, other : describer, index and re-ranker; the second method or None.
+    method, other : extractor, index and re-ranker; the second method or None.
     steps, position : the history and where in it; -1 as long as it is empty.
     page, class_name : which thumbnails are shown; of one class, or None for all.
     message : what was wrong or should be known, or None. doing : what takes long right now, or empty.
@@ -182,7 +182,7 @@ class Picker:
 
     Raises
     ------
-    ValueError : no picture, no describer or no index; two describers of one name; rules on other pictures.
+    ValueError : no image, no extractor or no index; two extractors of one name; rules on other images.
 
     >>> picker = Picker(images, ["resnet50", "hsv-histogram"]).choose(5).search()     # doctest: +SKIP
     >>> picker.columns[0].answers[0].key                                              # doctest: +SKIP
@@ -191,24 +191,24 @@ class Picker:
     def __init__(
         self,
         images: ImageSet,
-        describers: Sequence[str | Describer],
+        extractors: Sequence[str | FeatureExtractor],
         indexes: Sequence[str] = ("exact:cosine", "exact:euclidean", "exact:manhattan"),
-        rules: Protocol | None = None,
+        protocol: Protocol | None = None,
         k: int = 10,
         per_page: int = 24,
         seed: int = 0,
     ):
-        if rules is not None and rules.keys != images.keys:
+        if protocol is not None and protocol.keys != images.keys:
             raise ValueError(
-                f"{rules.name} speaks of other pictures than {images.name!r}: give what rules.bind returns"
+                f"{protocol.name} speaks of other images than {images.name!r}: give what rules.bind returns"
             )
         if per_page < 1:
             raise ValueError(f"per_page must be at least 1, got {per_page}")
-        self.images, self.rules = images, rules
-        self._finder = Finder(images, describers, indexes, rules, self._say)
-        self.describers, self.indexes = self._finder.describers, self._finder.indexes
+        self.images, self.protocol = images, protocol
+        self._finder = Finder(images, extractors, indexes, protocol, self._say)
+        self.extractors, self.indexes = self._finder.extractors, self._finder.indexes
         self.per_page = per_page
-        self.method = Method(self.describers[0], self.indexes[0])
+        self.method = Method(self.extractors[0], self.indexes[0])
         self.other: Method | None = None
         self.steps: list[Step] = []
         self.position = -1
@@ -231,7 +231,7 @@ class Picker:
     def __repr__(self) -> str:
         asks = f"query {self.query.name}" if self.query else "no query yet"
         methods = " | ".join(map(str, self.methods))
-        return f"Picker({self.images.name!r}: {len(self.images)} pictures, {asks}, {methods}, k {self.k})"
+        return f"Picker({self.images.name!r}: {len(self.images)} images, {asks}, {methods}, k {self.k})"
 
     # ---- what there is ---------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class Picker:
 
     @property
     def query(self) -> Query | None:
-        """The picture that asks."""
+        """The image that asks."""
         return self.step.query if self.steps else None
 
     @property
@@ -278,17 +278,17 @@ class Picker:
 
     @property
     def rows(self) -> list[int]:
-        """The pictures on the page of thumbnails."""
+        """The images on the page of thumbnails."""
         return self._listed[self.page * self.per_page :][: self.per_page].tolist()
 
     @property
     def listed(self) -> int:
-        """Pictures on all pages together."""
+        """Images on all pages together."""
         return len(self._listed)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """What `filter` takes: the classes that have pictures, and "–" where some have no class."""
+        """What `filter` takes: the classes that have images, and "–" where some have no class."""
         names = [name for name, count in zip(self.images.class_names, self.images.counts, strict=True) if count]
         return (*names, *([NO_CLASS_NAME] if (self.images.labels == NO_CLASS).any() else []))
 
@@ -306,19 +306,19 @@ class Picker:
         return NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
 
     def pixels(self, query: Query, whole: bool = False) -> np.ndarray:
-        """The picture that asks, uint8 (height, width, 3): the part of it, or with ``whole`` all of it.
+        """The image that asks, uint8 (height, width, 3): the part of it, or with ``whole`` all of it.
 
         Raises
         ------
-        UnreadablePicture : it is no longer where it was.
+        UnreadableImage : it is no longer where it was.
         """
         if query.upload is not None:
             source = self._uploads.get(query.upload)
             if source is None:
-                raise UnreadablePicture(f"{query.name} is no longer kept. Upload it again.")
+                raise UnreadableImage(f"{query.name} is no longer kept. Upload it again.")
         else:
             source = query.path if query.row is None else self.images.paths[query.row]
-        pixels = read_picture(source)
+        pixels = read_image(source)
         return pixels if whole or query.crop is None else query.crop.cut(pixels)
 
     # ---- thumbnails ------------------------------------------------------------------------------------
@@ -348,20 +348,20 @@ class Picker:
             raise Mistake(f"There is no class {class_name!r}.")
         self.class_name, self.page = class_name, 0
 
-    # ---- which picture asks ----------------------------------------------------------------------------
+    # ---- which image asks ----------------------------------------------------------------------------
 
     @_action
     def choose(self, row: int) -> None:
-        """A picture of the set by its row, which is its id."""
+        """An image of the set by its row, which is its id."""
         self._choose(row)
 
     @_action
     def random(self) -> None:
-        """Any of the pictures that the thumbnails run through, but another one than now."""
+        """Any of the images that the thumbnails run through, but another one than now."""
         now = self.query.row if self.query else None
         rows = [row for row in self._listed.tolist() if row != now]
         if not rows:
-            raise Mistake("There is no other picture to choose.")
+            raise Mistake("There is no other image to choose.")
         self._choose(rows[self._random.integers(len(rows))])
 
     @_action
@@ -381,33 +381,33 @@ class Picker:
             return
         if odd:
             raise Mistake(f"{file} is no file.")
-        read_picture(file)
+        read_image(file)
         self._ask(Query(file.name, path=file.absolute()))
 
     @_action
     def upload(self, name: str, content: bytes) -> None:
-        """A picture from elsewhere, as the bytes of a file. It is kept in memory, and only for a while."""
+        """An image from elsewhere, as the bytes of a file. It is kept in memory, and only for a while."""
         name, content = str(name)[:200] or "upload", bytes(content)
         if len(content) > LARGEST_UPLOAD:
             raise Mistake(
                 f"{name} takes {len(content) / 2**20:.0f} MB, more than {LARGEST_UPLOAD // 2**20}: make it smaller."
             )
         try:
-            read_picture(content)
-        except UnreadablePicture as error:
-            raise Mistake(str(error).replace("the picture given as bytes", name)) from error
+            read_image(content)
+        except UnreadableImage as error:
+            raise Mistake(str(error).replace("the image given as bytes", name)) from error
         digest = hashlib.sha256(content).hexdigest()
         self._uploads[digest] = self._uploads.pop(digest, content)
         self._ask(Query(name, upload=digest))
         self._forget_uploads()
 
     def paste(self, content: bytes) -> "Picker":
-        """A picture from the clipboard."""
-        return self.upload("pasted picture", content)
+        """An image from the clipboard."""
+        return self.upload("pasted image", content)
 
     @_action
     def crop(self, left: float, top: float, width: float, height: float) -> None:
-        """Let a part of the picture ask: a rectangle in parts of its width and height; what lies outside is cut off."""
+        """Let a part of the image ask: a rectangle in parts of its width and height; what lies outside is cut off."""
         query = self._asking()
         try:
             numbers = [float(number) for number in (left, top, width, height)]
@@ -421,20 +421,20 @@ class Picker:
         )
         crop = Crop(float(first), float(upper), float(last - first), float(lower - upper))
         if min(crop.width, crop.height) < SMALLEST_CROP:
-            raise Mistake(f"That part is too small: at least {SMALLEST_CROP:.0%} of the picture's width and height.")
+            raise Mistake(f"That part is too small: at least {SMALLEST_CROP:.0%} of the image's width and height.")
         whole = crop.width == crop.height == 1
         self._ask(replace(query, crop=None if whole else crop))
 
     @_action
     def uncrop(self) -> None:
-        """Let the whole picture ask again."""
+        """Let the whole image ask again."""
         self._ask(replace(self._asking(), crop=None))
 
     @_action
     def follow(self, id: int) -> None:
         """Make an answer the next query."""
-        if not any(answer.id == id for column in self.columns for answer in column.answers):
-            raise Mistake("That picture is not among the answers.")
+        if not any(result.id == id for column in self.columns for result in column.results):
+            raise Mistake("That image is not among the answers.")
         self._choose(id)
 
     @_action
@@ -454,18 +454,18 @@ class Picker:
     # ---- by which method -------------------------------------------------------------------------------
 
     @_action
-    def use(self, describer: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
-        """Another describer, index or re-ranker; what is None stays."""
-        self.method = self._checked(self.method, describer, index, reranker)
+    def use(self, extractor: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
+        """Another extractor, index or re-ranker; what is None stays."""
+        self.method = self._checked(self.method, extractor, index, reranker)
 
     @_action
-    def compare(self, describer: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
+    def compare(self, extractor: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
         """A second method beside the first, on the same query; what is None stays as it is there."""
         start = self.other
         if start is None:
-            following = (self.describers.index(self.method.describer) + 1) % len(self.describers)
-            start = Method(self.describers[following], self.method.index)
-        self.other = self._checked(start, describer, index, reranker)
+            following = (self.extractors.index(self.method.extractor) + 1) % len(self.extractors)
+            start = Method(self.extractors[following], self.method.index)
+        self.other = self._checked(start, extractor, index, reranker)
 
     @_action
     def compare_off(self) -> None:
@@ -478,7 +478,7 @@ class Picker:
         wanted = _whole(k, "k")
         self.k = min(max(1, wanted), self.limit)
         if wanted > self.limit:
-            why = f"the gallery has {len(self._finder)} pictures" if self.limit < MAX_K else f"{MAX_K} is the most"
+            why = f"the gallery has {len(self._finder)} images" if self.limit < MAX_K else f"{MAX_K} is the most"
             self.message = Message("note", f"{wanted} answers were asked for; {why}, so k is {self.k}.")
         elif wanted < 1:
             self.message = Message("note", f"k must be at least 1, so it is {self.k}.")
@@ -490,7 +490,7 @@ class Picker:
         """Say that an answer is good or bad, or for None nothing any more; `search_again` heeds it."""
         query, id = self._asking(), _whole(id, "the id")
         if not 0 <= id < len(self.images) or id == query.row:
-            raise Mistake(f"Picture {id} can't be marked: it is the query itself, or there is none.")
+            raise Mistake(f"Image {id} can't be marked: it is the query itself, or there is none.")
         if good is None:
             self.step.marks.pop(id, None)
         else:
@@ -513,7 +513,7 @@ class Picker:
     # ---- what takes long -------------------------------------------------------------------------------
 
     def search(self) -> "Picker":
-        """Answer what was chosen. The first time with a describer, all of the gallery is described.
+        """Answer what was chosen. The first time with an extractor, all of the gallery is described.
 
         What failed is tried again. Choices that are made meanwhile are not answered: `needs_search` says so.
         """
@@ -521,7 +521,7 @@ class Picker:
             with self.lock:
                 asked, needed = self._asked, self.needs_search
                 if asked is None:
-                    self.message = Message("error", "Choose a picture first.")
+                    self.message = Message("error", "Choose an image first.")
                 elif self.message is not None and self.message.kind == "error" and not needed:
                     self.message = None
             if asked is not None and (needed or not self.columns):
@@ -543,10 +543,10 @@ class Picker:
             column = _whole(column, "the column")
             with self.lock:
                 asked, columns = self._asked, self.columns
-            if not 0 <= column < len(columns) or all(answer.id != id for answer in columns[column].answers):
-                raise Mistake("That picture is not among the answers.")
+            if not 0 <= column < len(columns) or all(result.id != id for result in columns[column].results):
+                raise Mistake("That image is not among the answers.")
             method = columns[column].method
-            self._say(f"Asking {method.describer} why …")
+            self._say(f"Asking {method.extractor} why …")
             try:
                 found = self._finder.why(method, self.pixels(asked.query), id)
             finally:
@@ -576,29 +576,29 @@ class Picker:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["rank", "id", "score", "class", "verdict", "key"])
         columns = self.columns
-        for answer in columns[column].answers if column < len(columns) else ():
-            sign = grids.SIGNS.get(answer.verdict, "")
-            name = "" if answer.class_name == NO_CLASS_NAME else answer.class_name
-            table.writerow([answer.rank, answer.id, repr(answer.score), name, sign, answer.key])
+        for result in columns[column].results if column < len(columns) else ():
+            sign = grids.SIGNS.get(result.verdict, "")
+            name = "" if result.class_name == NO_CLASS_NAME else result.class_name
+            table.writerow([result.rank, result.id, repr(result.score), name, sign, result.key])
         return text.getvalue()
 
     def grid_png(self, dpi: int = 80) -> bytes:
-        """What can be seen, as a picture: query and answers; before the first query the page of thumbnails."""
+        """What can be seen, as an image: query and answers; before the first query the page of thumbnails."""
         if self.query is None:
             rows = self.rows
-            figure = grids.picture_grid(self.images, rows, columns=min(8, len(rows)))
+            figure = grids.image_grid(self.images, rows, columns=min(8, len(rows)))
         else:
             columns = self.columns
             figure = grids.picked_grid(
                 self.pixels(self.query),
                 "query\n" + (Path(self.query.name).name if self.query.row is None else self.class_of(self.query)),
-                [(str(column.method), column.answers) for column in columns],
+                [(str(column.method), column.results) for column in columns],
                 self.images.paths,
                 self.step.marks,
             )
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=dpi)
-        return picture.getvalue()
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=dpi)
+        return image.getvalue()
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -624,9 +624,9 @@ class Picker:
         return rows | {key: row for row, key in enumerate(self.images.keys)}
 
     def _choose(self, row: int) -> None:
-        row = _whole(row, "the number of a picture")
+        row = _whole(row, "the number of an image")
         if not 0 <= row < len(self.images):
-            raise Mistake(f"There is no picture {row}: they are numbered 0 … {len(self.images) - 1}.")
+            raise Mistake(f"There is no image {row}: they are numbered 0 … {len(self.images) - 1}.")
         self._ask(Query(self.images.keys[row], row=row))
 
     def _ask(self, query: Query) -> None:
@@ -639,11 +639,11 @@ class Picker:
 
     def _asking(self) -> Query:
         if self.query is None:
-            raise Mistake("Choose a picture first.")
+            raise Mistake("Choose an image first.")
         return self.query
 
     def _forget_uploads(self) -> None:
-        """Keep those that the history needs, and of these only so many; with a picture go the queries by it."""
+        """Keep those that the history needs, and of these only so many; with an image go the queries by it."""
         needed = {step.query.upload for step in self.steps}
         self._uploads = {digest: content for digest, content in self._uploads.items() if digest in needed}
         while len(self._uploads) > UPLOADS or sum(map(len, self._uploads.values())) > UPLOAD_BYTES:
@@ -653,10 +653,10 @@ class Picker:
             self.steps = [step for step in self.steps if step.query.upload != oldest]
             self.position = next(place for place, step in enumerate(self.steps) if step is now)
 
-    def _checked(self, method: Method, describer, index, reranker) -> Method:
-        given = {"describer": describer, "index": index, "reranker": reranker}
+    def _checked(self, method: Method, extractor, index, reranker) -> Method:
+        given = {"extractor": extractor, "index": index, "reranker": reranker}
         for part, value in given.items():
-            known = {"describer": self.describers, "index": self.indexes, "reranker": self.rerankers}[part]
+            known = {"extractor": self.extractors, "index": self.indexes, "reranker": self.rerankers}[part]
             if value is not None and value not in known:
                 raise Mistake(f"There is no {part} {value!r} here; there are: {', '.join(known)}.")
         return replace(method, **{part: value for part, value in given.items() if value is not None})
@@ -673,14 +673,14 @@ class Picker:
             bad=[id for id, good in asked.heeded if not good],
         )
         relevant = self._finder.relevant(query.row)
-        answers = tuple(
+        results = tuple(
             Shown(
                 place, id, score, self.images.class_name(id), self.images.keys[id],
                 None if relevant is None else bool(relevant[id]),
             )
-            for place, (id, score) in enumerate(found.answers, start=1)
+            for place, (id, score) in enumerate(found.results, start=1)
         )  # fmt: skip
-        return Column(method, answers, found.note, perf_counter() - start)
+        return Column(method, results, found.note, perf_counter() - start)
 
     @contextmanager
     def _mistakes_told(self):

@@ -1,8 +1,8 @@
 """The query picker as a widget in a notebook: it shows a `Picker` and hands on what a person does.
 
-The page, ``static/picker.js``, gets the state as one JSON object and asks for pictures by their keys; it sends actions
+The page, ``static/picker.js``, gets the state as one JSON object and asks for images by their keys; it sends actions
 back, each a method of the picker. What takes long is done in threads of its own, so that neither the page nor the
-kernel stands still. A static picture of the same state goes into the notebook beside the widget, for everyone who
+kernel stands still. A static image of the same state goes into the notebook beside the widget, for everyone who
 reads it without a kernel.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
-from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.state import Column, Picker, Query
 from helpers.visualization.heatmaps import overlaid
 
@@ -32,7 +32,7 @@ with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
     from IPython.display import display
 
 _STATIC = Path(__file__).parent / "static"
-#: Longest sides in pixels: of thumbnails, of the query and of the pictures that `why` lays maps over.
+#: Longest sides in pixels: of thumbnails, of the query and of the images that `why` lays maps over.
 _THUMBNAIL, _LARGE = 160, 480
 #: Images that one message may ask for.
 _MOST_IMAGES = 600
@@ -58,8 +58,8 @@ ACTIONS = {
     "follow": ("id",),
     "back": (),
     "forward": (),
-    "use": ("describer", "index", "reranker"),
-    "compare": ("describer", "index", "reranker"),
+    "use": ("extractor", "index", "reranker"),
+    "compare": ("extractor", "index", "reranker"),
     "compare_off": (),
     "set_k": ("k",),
     "mark": ("id", "good"),
@@ -76,7 +76,7 @@ _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
 
 def show(picker: Picker) -> None:
-    """Show a picker in a notebook; below the widget lies the same as a picture, for readers without a kernel."""
+    """Show a picker in a notebook; below the widget lies the same as an image, for readers without a kernel."""
     # One widget, however often a cell is run: widgets live as long as their kernel.
     if picker not in _WIDGETS:
         _WIDGETS[picker] = PickerView(picker)
@@ -97,8 +97,8 @@ class PickerView(anywidget.AnyWidget):
     def __init__(self, picker: Picker):
         self.picker = picker
         self._pushing = threading.Lock()
-        self._pictures = _Pictures(picker)
-        self._long, self._drawing = _Lane("picker search"), _Lane("picker pictures")
+        self._images = _Images(picker)
+        self._long, self._drawing = _Lane("picker search"), _Lane("picker images")
         #: View of the widget → the number of the last action that it asked for and that was done.
         self._done: OrderedDict[str, int] = OrderedDict()
         super().__init__(state=self._as_json())
@@ -115,8 +115,8 @@ class PickerView(anywidget.AnyWidget):
             self.picker.search()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = data | {"text/plain": repr(self)}
-        # A picture that can't be read is told by the picker's message; the widget is shown all the same.
-        with contextlib.suppress(UnreadablePicture):
+        # An image that can't be read is told by the picker's message; the widget is shown all the same.
+        with contextlib.suppress(UnreadableImage):
             data["image/png"] = base64.b64encode(self.picker.grid_png()).decode()
         return data, metadata
 
@@ -136,14 +136,14 @@ class PickerView(anywidget.AnyWidget):
         return json.dumps(state_of(self.picker) | {"done": dict(self._done)})
 
     def _received(self, _, message: dict, buffers: list) -> None:
-        """Something from the page: an action, a wish for pictures, or for a file to keep."""
+        """Something from the page: an action, a wish for images, or for a file to keep."""
         match message:
             case {"do": str(action), "with": dict(given), "from": str(view), "number": int(number)} if (
                 action in ACTIONS
             ):
                 self._do(action, given, buffers, (view, number))
-            case {"pictures": [*keys]}:
-                self._drawing.put(lambda: self._send_pictures(keys))
+            case {"images": [*keys]}:
+                self._drawing.put(lambda: self._send_images(keys))
             case {"keep": "png"}:
                 self._long.put(lambda: self._send_file("png"))
             case {"keep": "csv", "column": 0 | 1 as column}:
@@ -179,7 +179,7 @@ class PickerView(anywidget.AnyWidget):
         """An error of this program is no mistake of a person: it is told, and stands in the log of the kernel."""
         try:
             act()
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             self.picker.tell_error(str(error))
         except Exception as error:
             logging.getLogger(__name__).exception("the query picker failed")
@@ -187,10 +187,10 @@ class PickerView(anywidget.AnyWidget):
                 f"This should not happen ({type(error).__name__}: {error}). Search again, or restart."
             )
 
-    def _send_pictures(self, keys: list) -> None:
+    def _send_images(self, keys: list) -> None:
         for key in keys[:_MOST_IMAGES]:
-            content = self._pictures.get(str(key))
-            self.send({"picture": key, "there": content is not None}, [content] if content is not None else [])
+            content = self._images.get(str(key))
+            self.send({"image": key, "there": content is not None}, [content] if content is not None else [])
 
     def _send_file(self, kind: str, column: int = 0) -> None:
         def send():
@@ -202,7 +202,7 @@ class PickerView(anywidget.AnyWidget):
 
 
 def state_of(picker: Picker) -> dict:
-    """All that the page shows, as plain JSON; pictures by their keys."""
+    """All that the page shows, as plain JSON; images by their keys."""
     query, step, explained = picker.query, picker.step, picker.explained
     return {
         "set": {"name": picker.images.name, "size": len(picker.images)},
@@ -214,7 +214,7 @@ def state_of(picker: Picker) -> dict:
             "class_names": picker.class_names,
             "thumbnails": [
                 {"row": row, "class_name": picker.images.class_name(row), "key": picker.images.keys[row],
-                 "picture": f"row-{row}"}
+                 "image": f"row-{row}"}
                 for row in picker.rows
             ],
         },
@@ -222,11 +222,11 @@ def state_of(picker: Picker) -> dict:
             "name": query.name,
             "class_name": picker.class_of(query),
             "row": query.row,
-            "picture": f"large-{query.picture}",
+            "image": f"large-{query.image}",
             "crop": query.crop and query.crop._asdict(),
         },
         "history": {"position": picker.position, "length": len(picker.steps)},
-        "describers": picker.describers,
+        "extractors": picker.extractors,
         "indexes": picker.indexes,
         "rerankers": picker.rerankers,
         "possible": [picker.rerankers_for(method) for method in picker.methods],
@@ -245,7 +245,7 @@ def state_of(picker: Picker) -> dict:
             "similarity": explained.why.similarity,
             "method": explained.why.method,
             "shows": METHODS[explained.why.method],
-            "pictures": [f"why-{explained.number}-query", f"why-{explained.number}-answer"],
+            "images": [f"why-{explained.number}-query", f"why-{explained.number}-answer"],
         },
         "searching": picker.needs_search,
         "doing": picker.doing,
@@ -258,14 +258,14 @@ def _column(column: Column) -> dict:
         "method": vars(column.method),
         "note": column.note,
         "seconds": column.seconds,
-        "answers": [vars(answer) | {"picture": f"row-{answer.id}"} for answer in column.answers],
+        "results": [vars(result) | {"image": f"row-{result.id}"} for result in column.results],
     }
 
 
 def _file_name(picker: Picker, column: int) -> str:
     """A name for a file on any system, such as ``eagle_hsv-histogram``."""
     methods = picker.methods
-    words = [Path(picker.query.name).stem, methods[column % len(methods)].describer] if picker.query else ["pictures"]
+    words = [Path(picker.query.name).stem, methods[column % len(methods)].extractor] if picker.query else ["images"]
     return "_".join("".join(letter if letter.isalnum() or letter in "-." else "-" for letter in word) for word in words)
 
 
@@ -297,7 +297,7 @@ class _Lane:
                 logging.getLogger(__name__).exception("the query picker failed")
 
 
-class _Pictures:
+class _Images:
     """JPEGs by the keys that `state_of` gives: ``row-12``, ``large-row-12``, ``large-file-…``, ``why-3-query``."""
 
     def __init__(self, picker: Picker):
@@ -311,7 +311,7 @@ class _Pictures:
                 row = int(rest)
                 return thumbnails.get(self._picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
             pixels = self._pixels(kind, rest)
-        except (UnreadablePicture, ValueError, IndexError):
+        except (UnreadableImage, ValueError, IndexError):
             return None
         return None if pixels is None else thumbnails.encode(pixels, _LARGE)
 
@@ -323,11 +323,11 @@ class _Pictures:
         if kind != "why" or explained is None or rest.partition("-")[0] != str(explained.number):
             return None
         # Both on one scale, so that the brighter one says more.
-        highest = max(float(explained.why.query_map.max()), float(explained.why.answer_map.max()))
+        highest = max(float(explained.why.query_map.max()), float(explained.why.result_map.max()))
         if rest.endswith("-query"):
             return overlaid(self._picker.pixels(query), explained.why.query_map, highest)
-        return overlaid(read_picture(self._picker.images.paths[explained.id]), explained.why.answer_map, highest)
+        return overlaid(read_image(self._picker.images.paths[explained.id]), explained.why.result_map, highest)
 
-    def _query(self, picture: str) -> Query | None:
+    def _query(self, image: str) -> Query | None:
         with self._picker.lock:
-            return next((step.query for step in self._picker.steps if step.query.picture == picture), None)
+            return next((step.query for step in self._picker.steps if step.query.image == image), None)

@@ -1,4 +1,4 @@
-"""Engine: a describer and an index, fitted on a gallery, that answers with pictures."""
+"""Engine: an extractor and an index, fitted on a gallery, that answers with images."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.backends.remote import Payload
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, UnsupportedByIndex, check_k, open_index
@@ -18,15 +18,15 @@ from helpers.search.persist.delta import DeltaIndex, apply_changes
 from helpers.search.persist.snapshot import EngineFolderError, Manifest, StoredPaths
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking
-from helpers.search.results import Answer, Answers
+from helpers.search.results import Result, Results
 
 if TYPE_CHECKING:
-    from helpers.features.extractor import Describer
+    from helpers.features.extractor import FeatureExtractor
 
 
 @dataclass(frozen=True)
-class UnopenedDescriber:
-    """The name and fingerprint of a saved engine's describer, for changes that compute no vectors.
+class UnopenedExtractor:
+    """The name and fingerprint of a saved engine's extractor, for changes that compute no vectors.
 
     Pass it to `Engine.load` or `LiveEngine.open` to remove images or to compact: no weights are read, and none have to
     be available.
@@ -36,8 +36,8 @@ class UnopenedDescriber:
     fingerprint: str
 
     @classmethod
-    def of(cls, folder: str | Path) -> "UnopenedDescriber":
-        """The describer that a saved engine names.
+    def of(cls, folder: str | Path) -> "UnopenedExtractor":
+        """The extractor that a saved engine names.
 
         Raises
         ------
@@ -46,24 +46,24 @@ class UnopenedDescriber:
         manifest = snapshot.manifest_of(folder)
         return cls(manifest.extractor, manifest.fingerprint)
 
-    def describe(self, *_, **__) -> np.ndarray:
+    def extract(self, *_, **__) -> np.ndarray:
         """Not possible.
 
         Raises
         ------
         RuntimeError : always.
         """
-        raise RuntimeError(f"this engine was loaded without its describer {self.name!r}: load it again to describe")
+        raise RuntimeError(f"this engine was loaded without its extractor {self.name!r}: load it again to describe")
 
-    describe_arrays = describe
+    extract_arrays = extract
 
 
 class Engine:
-    """A search engine for pictures.
+    """A search engine for images.
 
     Parameters
     ----------
-    describer : a `Describer`, or its name.
+    extractor : a `FeatureExtractor`, or its name.
     index : an empty `Index`, or its name.
 
     Attributes
@@ -76,8 +76,8 @@ class Engine:
     >>> engine.query("holiday.jpg", k=10)[0].path                    # doctest: +SKIP
     """
 
-    def __init__(self, describer: "Describer | str", index: Index | str = "exact:cosine"):
-        self.describer = _open_describer(describer) if isinstance(describer, str) else describer
+    def __init__(self, extractor: "FeatureExtractor | str", index: Index | str = "exact:cosine"):
+        self.extractor = _open_extractor(extractor) if isinstance(extractor, str) else extractor
         self.index = open_index(index) if isinstance(index, str) else index
         if len(self.index):
             raise ValueError(f"the index must be empty, it holds {len(self.index)} vectors: open a new one")
@@ -86,10 +86,10 @@ class Engine:
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self.table is None else f"{len(self.table)} images of {self.table.name!r}"
-        return f"Engine({self.describer.name!r}, {self.index.spec!r}; {fitted})"
+        return f"Engine({self.extractor.name!r}, {self.index.spec!r}; {fitted})"
 
     def __len__(self) -> int:
-        """Pictures that a query can find."""
+        """Images that a query can find."""
         return len(self.index)
 
     @property
@@ -105,21 +105,21 @@ class Engine:
         return np.setdiff1d(np.arange(len(self._fitted())), self.index.ids)
 
     def fit(self, gallery: ImageSet) -> "Engine":
-        """Describe and index a gallery; the id of a picture is its row. What was fitted before is forgotten.
+        """Describe and index a gallery; the id of an image is its row. What was fitted before is forgotten.
 
-        Pictures that can't be read stay out of the index, after the describer's warning that counts and names them.
-        An index in a server is cleared first, and keeps each picture's file name, path and label beside its vector.
+        Images that can't be read stay out of the index, after the extractor's warning that counts and names them.
+        An index in a server is cleared first, and keeps each image's file name, path and label beside its vector.
 
         Raises
         ------
-        ValueError : the gallery is empty, no picture of it can be read, or the describer gave a number that is none.
+        ValueError : the gallery is empty, no image of it can be read, or the extractor gave a number that is none.
         """
         if not len(gallery):
             raise ValueError(f"the gallery {gallery.name!r} is empty: there is nothing to search")
-        vectors = self.describer.describe(gallery)
+        vectors = self.extractor.extract(gallery)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         if not len(rows):
-            raise ValueError(f"no picture of {gallery.name!r} can be read: there is nothing to search")
+            raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
         table = GalleryTable.of(gallery)
         if self.index.remote:
             # There is one place for it, so that what was there has to go first.
@@ -132,25 +132,25 @@ class Engine:
         self.table, self.saved = table, None
         return self
 
-    def add(self, pictures: ImageSet) -> np.ndarray:
-        """Describe more pictures and put them in: int64 (m,), the ids of those that can be read, in their order.
+    def add(self, images: ImageSet) -> np.ndarray:
+        """Describe more images and put them in: int64 (m,), the ids of those that can be read, in their order.
 
-        Ids of pictures go on from the highest ever given. Classes of the same name are one class. Pictures that
-        can't be read stay out and get no id, after the describer's warning that counts and names them. A saved folder
+        Ids of images go on from the highest ever given. Classes of the same name are one class. Images that
+        can't be read stay out and get no id, after the extractor's warning that counts and names them. A saved folder
         knows nothing of it before the next `save`; see `helpers.search.persist.live` for what lasts at once.
 
         Raises
         ------
         RuntimeError : nothing was fitted yet.
-        ValueError : the describer gave a number that is none.
+        ValueError : the extractor gave a number that is none.
         """
         before = self._fitted()
-        vectors = self.describer.describe(pictures)
+        vectors = self.extractor.extract(images)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         ids = np.arange(len(before), len(before) + len(rows))
-        class_names = [pictures.class_name(row) if pictures.labels[row] >= 0 else None for row in rows]
+        class_names = [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
         # First the table: a search meanwhile must never find an id without an image.
-        self.table = before.extended([pictures.paths[row] for row in rows], class_names)
+        self.table = before.extended([images.paths[row] for row in rows], class_names)
         try:
             if isinstance(self.index, DeltaIndex):
                 self.index = self.index.changed(vectors[rows], ids)
@@ -164,7 +164,7 @@ class Engine:
         return ids
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take pictures out: no search finds them any more, and their ids are not given again.
+        """Take images out: no search finds them any more, and their ids are not given again.
 
         In an index that can't remove they are passed over from now on, and the next `save` builds it anew.
 
@@ -185,30 +185,30 @@ class Engine:
 
     def query(
         self,
-        picture: str | Path | bytes | np.ndarray,
+        image: str | Path | bytes | np.ndarray,
         k: int = 10,
         exclude: Iterable[int | str | Path] | None = None,
-    ) -> Answers:
-        """The ``k`` pictures that look most like one: a file, a file's bytes, or uint8 (height, width, 3) RGB.
+    ) -> Results:
+        """The ``k`` images that look most like one: a file, a file's bytes, or uint8 (height, width, 3) RGB.
 
-        A picture that is itself in the gallery is its own first answer, unless it is excluded. Where ``k`` is more
+        An image that is itself in the gallery is its own first answer, unless it is excluded. Where ``k`` is more
         than there is, all come back, and the answers' ``note`` says so.
 
-        exclude : ids, keys or paths of gallery pictures that must not be among the answers.
+        exclude : ids, keys or paths of gallery images that must not be among the answers.
 
         Raises
         ------
         RuntimeError : nothing was fitted yet.
-        UnreadablePicture : the picture can't be read.
+        UnreadableImage : the image can't be read.
         ValueError : k < 1, an array of another shape or type, or something excluded that is not in the gallery.
         """
         self._fitted()
-        return self.query_vector(self.describer.describe_arrays([_pixels(picture)])[0], k, exclude)
+        return self.query_vector(self.extractor.extract_arrays([_pixels(image)])[0], k, exclude)
 
     def query_vector(
         self, vector: np.ndarray, k: int = 10, exclude: Iterable[int | str | Path] | None = None
-    ) -> Answers:
-        """`query` for a vector, float (dim,), that the describer or arithmetic on its vectors gave.
+    ) -> Results:
+        """`query` for a vector, float (dim,), that the extractor or arithmetic on its vectors gave.
 
         Raises
         ------
@@ -218,11 +218,11 @@ class Engine:
         self._fitted()
         k, dropped = check_k(k), self._ids_of(exclude)
         found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=dropped)
-        answers = self.answers(found)
-        return Answers(answers.answers, answers.ranking, self._note(k, len(answers), dropped))
+        results = self.results(found)
+        return Results(results.results, results.ranking, self._note(k, len(results), dropped))
 
-    def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Answers:
-        """The pictures that look most like one of the gallery, by the vector that the index keeps; never itself.
+    def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Results:
+        """The images that look most like one of the gallery, by the vector that the index keeps; never itself.
 
         Nothing is read or described, so it is quick; in an index that keeps codes, it asks by what its code stands for.
 
@@ -236,8 +236,8 @@ class Engine:
         vector = self.index.vectors([id])[0]
         return self.query_vector(vector, k, np.union1d(self._ids_of(exclude), [id]))
 
-    def answers(self, ranking: Ranking) -> Answers:
-        """The pictures and classes of a ranking of one query (1, k).
+    def results(self, ranking: Ranking) -> Results:
+        """The images and classes of a ranking of one query (1, k).
 
         Raises
         ------
@@ -250,19 +250,19 @@ class Engine:
             raise ValueError(f"the ranking must be of one query and of ids below {len(table)}, got {ranking.ids}")
         found = ranking.ids[0] != PAD
         ranking = Ranking(ranking.ids[:, found], ranking.scores[:, found])
-        return Answers(
+        return Results(
             tuple(
-                Answer(place, int(i), float(score), table.path(i), table.label(i), table.class_name(i) or "–")
+                Result(place, int(i), float(score), table.path(i), table.label(i), table.class_name(i) or "–")
                 for place, (i, score) in enumerate(zip(ranking.ids[0], ranking.scores[0], strict=True), start=1)
             ),
             ranking,
         )
 
-    def query_many(self, pictures: ImageSet, k: int = 10) -> Ranking:
-        """The ``k`` nearest to each picture of a set: Ranking (n, k), row by row.
+    def query_many(self, images: ImageSet, k: int = 10) -> Ranking:
+        """The ``k`` nearest to each image of a set: Ranking (n, k), row by row.
 
-        Rows are padded with -1 where ``k`` is more than there is. The row of a picture that can't be read is all
-        padding, after the describer's warning.
+        Rows are padded with -1 where ``k`` is more than there is. The row of an image that can't be read is all
+        padding, after the extractor's warning.
 
         Raises
         ------
@@ -271,11 +271,11 @@ class Engine:
         """
         self._fitted()
         k = check_k(k)
-        vectors = self.describer.describe(pictures)
+        vectors = self.extractor.extract(images)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         found = self.index.search(vectors[rows], k)
-        ids = np.full((len(pictures), k), PAD, np.int64)
-        scores = np.full((len(pictures), k), -np.inf, found.scores.dtype)
+        ids = np.full((len(images), k), PAD, np.int64)
+        scores = np.full((len(images), k), -np.inf, found.scores.dtype)
         ids[rows], scores[rows] = found.ids, found.scores
         return Ranking(ids, scores)
 
@@ -296,7 +296,7 @@ class Engine:
         saving.check_target(folder, self.saved)
         if isinstance(self.index, DeltaIndex):
             self.index = self.index.compacted()
-        extractor = self.describer.name, self.describer.fingerprint
+        extractor = self.extractor.name, self.extractor.fingerprint
         self.saved = saving.save(folder, extractor, table, self.index, self.saved)
         return folder
 
@@ -304,36 +304,36 @@ class Engine:
     def load(
         cls,
         folder: str | Path,
-        describer: "Describer | UnopenedDescriber | None" = None,
+        extractor: "FeatureExtractor | UnopenedExtractor | None" = None,
         root: str | Path | None = None,
         mmap: bool = False,
     ) -> "Engine":
         """Read what `save` wrote, and take in what was added and removed since (`helpers.search.persist.live`).
 
-        The pictures are not looked for: a search needs their vectors only.
+        The images are not looked for: a search needs their vectors only.
 
         Parameters
         ----------
-        describer : the one it was saved with; opened by its name and default settings if left out. An
-            `UnopenedDescriber` is enough to remove pictures and to save.
-        root : where the pictures are now, if they were moved.
+        extractor : the one it was saved with; opened by its name and default settings if left out. An
+            `UnopenedExtractor` is enough to remove images and to save.
+        root : where the images are now, if they were moved.
         mmap : leave the vectors on disk, see `load_index`.
 
         Raises
         ------
         EngineFolderError : no engine is there, a file of it is missing or damaged or of another version, or the
-            describer differs.
+            extractor differs.
         IndexFileError : the index in it is damaged.
         """
         folder, engine = Path(folder), None
 
         def check(manifest: Manifest) -> None:
             nonlocal engine
-            engine = cls(_saved_describer(folder, manifest.extractor) if describer is None else describer)
-            if engine.describer.fingerprint != manifest.fingerprint:
+            engine = cls(_saved_extractor(folder, manifest.extractor) if extractor is None else extractor)
+            if engine.extractor.fingerprint != manifest.fingerprint:
                 raise EngineFolderError(
-                    f"{folder} was made by {manifest.fingerprint}, this describer is {engine.describer.fingerprint}: "
-                    "their vectors can't be compared. Give the same describer with the same settings, or fit and save "
+                    f"{folder} was made by {manifest.fingerprint}, this extractor is {engine.extractor.fingerprint}: "
+                    "their vectors can't be compared. Give the same extractor with the same settings, or fit and save "
                     "again."
                 )
 
@@ -381,7 +381,7 @@ class Engine:
         return self.table
 
     def _ids_of(self, exclude) -> np.ndarray:
-        """int64 (m,): the ids of gallery pictures that were given as ids, keys or paths."""
+        """int64 (m,): the ids of gallery images that were given as ids, keys or paths."""
         if exclude is None:
             return np.empty(0, np.int64)
         items = [exclude] if isinstance(exclude, int | np.integer | str | Path) else list(exclude)
@@ -397,7 +397,7 @@ class Engine:
         if found == k:
             return ""
         less = int(self.index.contains(dropped).sum())
-        held = f"the index holds {len(self)} pictures" + (f", {less} of them excluded" if less else "")
+        held = f"the index holds {len(self)} images" + (f", {less} of them excluded" if less else "")
         if found < min(k, len(self) - less):
             return (
                 f"{k} answers were asked for, {self.index.spec} found {found}: {held}, but an approximate search does "
@@ -410,25 +410,25 @@ def _payload(table: GalleryTable, ids: np.ndarray) -> list[Payload]:
     return [Payload(table.path(id).name, str(table.path(id)), table.label(id)) for id in ids]
 
 
-def _pixels(picture) -> np.ndarray:
-    if not isinstance(picture, np.ndarray):
-        return read_picture(picture)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (height, width, 3), got {picture.dtype} {picture.shape}")
-    return picture
+def _pixels(image) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        return read_image(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+    return image
 
 
-def _open_describer(name: str) -> "Describer":
+def _open_extractor(name: str) -> "FeatureExtractor":
     from helpers.features.registry import open_extractor
 
     return open_extractor(name)
 
 
-def _saved_describer(folder: Path, name: str) -> "Describer":
+def _saved_extractor(folder: Path, name: str) -> "FeatureExtractor":
     try:
-        return _open_describer(name)
+        return _open_extractor(name)
     except KeyError as error:
         raise EngineFolderError(
-            f"{folder} was made by the describer {name!r}, which is not one that can be opened by name. "
-            "Give it: Engine.load(folder, describer)."
+            f"{folder} was made by the extractor {name!r}, which is not one that can be opened by name. "
+            "Give it: Engine.load(folder, extractor)."
         ) from error

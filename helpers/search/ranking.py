@@ -14,7 +14,7 @@ class Ranking:
 
     Parameters
     ----------
-    ids : int64 (q, k): ids of gallery pictures, unique in a row; -1 pads at the end.
+    ids : int64 (q, k): ids of gallery images, unique in a row; -1 pads at the end.
     scores : float32 or float64 (q, k): higher is better whatever the metric (a distance comes negated);
         sorted from high to low, equal scores by rising id; -inf where ids is -1.
 

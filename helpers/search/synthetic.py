@@ -1,16 +1,16 @@
 """Grown vectors: as many as a test of speed needs, made from a few real ones, and as hard to search as those.
 
-Random numbers won't do. In hundreds of dimensions all of them are equally far from a query, while vectors of pictures
+Random numbers won't do. In hundreds of dimensions all of them are equally far from a query, while vectors of images
 lie on something of far fewer dimensions, and how many these are decides how an index fares (Amsaleg et al. 2015,
 "Estimating local intrinsic dimensionality", https://doi.org/10.1145/2783258.2783405). So each new vector is put beside
-a real one, in directions in which that one's neighbours lie: a mix of both as in SMOTE (Chawla et al. 2002,
+a real one, in directions in which that one's neighbors lie: a mix of both as in SMOTE (Chawla et al. 2002,
 https://doi.org/10.1613/jair.953), and noise along all of these directions, without which new vectors would lie on the
 few straight lines between old ones.
 
 What grown vectors are good for: time, memory, and recall against exact search. What they are not: they depict nothing,
-so no precision or recall of *pictures* can be measured with them, and everything that prints a figure about them says
+so no precision or recall of *images* can be measured with them, and everything that prints a figure about them says
 that they are grown. `python -m benchmarks.indexes --recipe` compares them with real ones. Growing to many times the
-number fills in between the real vectors but finds no new kinds of pictures. A query that was kept out is then not as
+number fills in between the real vectors but finds no new kinds of images. A query that was kept out is then not as
 near to its first answers as it would be among as many real ones, compared with how far the next ones are: its search
 is the harder, not the easier one.
 """
@@ -29,8 +29,8 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Grown:
-    """Vectors that are made when they are asked for, block by block, the same ones every time; see `grow`.
+class SyntheticVectors:
+    """Vectors that are made when they are asked for, block by block, the same ones every time; see `synthesize`.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Grown:
         return -(-self.count // BLOCK)
 
     def __str__(self) -> str:
-        return f"{self.count:,} vectors of {self.dim} numbers GROWN from {len(self.real):,} real ones"
+        return f"{self.count:,} vectors of {self.dim} numbers SYNTHETIC from {len(self.real):,} real ones"
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return map(self.block, range(self.blocks))
@@ -81,13 +81,15 @@ class Grown:
         weights = random.standard_normal((BLOCK, width), np.float32)[:rows] * np.float32(self.noise / width**0.5)
         weights[np.arange(rows), partners] += shares
         start, near = self.real[parents], self.near[parents]
-        grown = start.copy()
+        synthetic = start.copy()
         for column in range(width):
-            grown += weights[:, [column]] * (self.real[near[:, column]] - start)
-        return l2_normalize(grown, np.float64)
+            synthetic += weights[:, [column]] * (self.real[near[:, column]] - start)
+        return l2_normalize(synthetic, np.float64)
 
 
-def grow(vectors: np.ndarray, count: int, seed: int = 0, neighbours: int = 10, noise: float = 0.7) -> Grown:
+def synthesize(
+    vectors: np.ndarray, count: int, seed: int = 0, neighbors: int = 10, noise: float = 0.7
+) -> SyntheticVectors:
     """``count`` new vectors around real ones: x = v + u·(p - v) + noise/√m · Σ gⱼ·(nⱼ - v), then brought to length one.
 
     v is a real vector, drawn; n₁ … nₘ its nearest others by cosine; p one of these, drawn; u uniform from 0 to 1; gⱼ
@@ -97,22 +99,22 @@ def grow(vectors: np.ndarray, count: int, seed: int = 0, neighbours: int = 10, n
     ----------
     vectors : float (n, dim), finite; what is to be asked later must not be among them. They are copied.
     seed : not negative.
-    neighbours : m. noise : 0 leaves mixes of two. With the defaults, distances to the first, tenth and hundredth
-        neighbour come out as among as many real vectors of ResNet50, within a few per cent.
+    neighbors : m. noise : 0 leaves mixes of two. With the defaults, distances to the first, tenth and hundredth
+        neighbor come out as among as many real vectors of ResNet50, within a few per cent.
 
     Raises
     ------
-    ValueError : ``count`` or ``neighbours`` is below 1, there are too few vectors for so many neighbours, ``noise`` or
+    ValueError : ``count`` or ``neighbors`` is below 1, there are too few vectors for so many neighbors, ``noise`` or
         ``seed`` is negative, or bad vectors.
     """
-    count, neighbours = check_count("count", count), check_count("neighbours", neighbours)
+    count, neighbors = check_count("count", count), check_count("neighbors", neighbors)
     if not noise >= 0:
         raise ValueError(f"noise must not be negative, got {noise}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     index = open_index("exact:cosine").add(vectors)
-    if len(index) <= neighbours:
-        raise ValueError(f"{neighbours} neighbours need more than {neighbours} vectors to grow from, got {len(index)}")
+    if len(index) <= neighbors:
+        raise ValueError(f"{neighbors} neighbors need more than {neighbors} vectors to grow from, got {len(index)}")
     vectors = l2_normalize(np.asarray(vectors, np.float32), np.float64)
-    near, _ = Gallery(len(vectors)).others(index.search(vectors, neighbours + 1), neighbours)
-    return Grown(vectors, near, count, seed, float(noise))
+    near, _ = Gallery(len(vectors)).others(index.search(vectors, neighbors + 1), neighbors)
+    return SyntheticVectors(vectors, near, count, seed, float(noise))

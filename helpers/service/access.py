@@ -8,7 +8,7 @@ names the page's own server where a name was made to point here (DNS rebinding).
 import hmac
 from urllib.parse import urlsplit
 
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 from helpers.service.settings import Settings
 
 _OWN_NAMES = {"localhost", "127.0.0.1", "::1"}
@@ -32,7 +32,7 @@ def check_host(headers: dict[str, str], settings: Settings) -> None:
         return
     given = _name(headers.get("host", ""))
     if given not in _OWN_NAMES | {settings.host.lower(), *settings.hosts}:
-        raise Refused(
+        raise ApiError(
             403, "This service is not called by that name. If it should be, give the name when it is started."
         )
 
@@ -50,7 +50,7 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
     if origin is not None and _authority(origin) != headers.get("host", "").lower():
         raise _other_site()
     if settings.changes == "off":
-        raise Refused(
+        raise ApiError(
             403,
             "Changes are off: others than this computer can reach the service, and it has no key. "
             "Set LOOKALIKE_API_KEY where it is started.",
@@ -59,13 +59,13 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
         given = headers.get(KEY_HEADER.lower(), "")
         # In constant time: how long it takes says nothing about how much of a guess is right.
         if not hmac.compare_digest(given.encode("utf-8", "replace"), settings.api_key.encode()):
-            raise Refused(
+            raise ApiError(
                 401,
                 f"Changes need the key of this service, in the header {KEY_HEADER}.",
                 {"WWW-Authenticate": "ApiKey"},
             )
     elif any(name in headers for name in _FORWARDED):
-        raise Refused(
+        raise ApiError(
             403,
             "Changes are open to this computer alone, and this request came by a proxy. "
             "Set LOOKALIKE_API_KEY where the service is started.",
@@ -77,8 +77,8 @@ def by_name(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
-def _other_site() -> Refused:
-    return Refused(403, "The page of another site may not change what this service searches.")
+def _other_site() -> ApiError:
+    return ApiError(403, "The page of another site may not change what this service searches.")
 
 
 def _authority(origin: str) -> str | None:

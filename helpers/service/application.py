@@ -11,18 +11,18 @@ from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 
 from helpers.images import thumbnails
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 from helpers.search.persist.live import LiveEngine
 from helpers.search.rerank import RERANKERS
 from helpers.service import errors, routes, uploads
-from helpers.service.content import Seen
+from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
-from helpers.service.errors import Late, Refused
-from helpers.service.gallery_search import Entry, Library
+from helpers.service.errors import ApiError, RequestTimedOut
+from helpers.service.gallery_search import Entry, GallerySearch
 from helpers.service.metrics import Metrics
-from helpers.service.request_extraction import Describing
+from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import SearchOut
-from helpers.service.security import Guard
+from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
 from helpers.service.threads import Threads
 from helpers.service.uploads import Crop
@@ -30,7 +30,7 @@ from helpers.service.uploads import Crop
 log = logging.getLogger("lookalike.service")
 
 _DESCRIPTION = """
-Finds the pictures of a gallery that look most like a given one: by upload, by a picture of the gallery, or by the
+Finds the images of a gallery that look most like a given one: by upload, by an image of the gallery, or by the
 vector of an earlier search; page by page, and by class.
 
 Errors are a status and a sentence. `429` and `503` come with `Retry-After`.
@@ -46,39 +46,39 @@ class Service:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._live = LiveEngine.open(settings.folder, root=settings.root)
-        self.library = Library(self._live)
-        self.metrics = Metrics(lambda: len(self.library), lambda: len(self._describing))
-        self._describing = Describing(self.library.describer, settings, self.metrics.batches.observe)
+        self.gallery_search = GallerySearch(self._live)
+        self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
+        self._extraction = RequestExtraction(self.gallery_search.extractor, settings, self.metrics.batches.observe)
         # Apart from each other, so that a flood of one kind of request does not hold up the others.
         self.searches = Threads("search", 4, 8 * settings.queue)
-        self.pictures = Threads("picture", 2, 8 * settings.queue)
+        self.images = Threads("image", 2, 8 * settings.queue)
         self.changes = Threads("change", 1, settings.queue)
 
     @property
     def ready(self) -> bool:
-        """Whether a picture can be described at once."""
-        return self._describing.ready
+        """Whether an image can be described at once."""
+        return self._extraction.ready
 
     async def prepare(self) -> None:
-        """Get the describer ready; what goes wrong is logged, and stands in the answers to searches."""
+        """Get the extractor ready; what goes wrong is logged, and stands in the answers to searches."""
         try:
-            await self._describing.prepare()
+            await self._extraction.prepare()
             self.metrics.workers.set(1)
         except Exception:
-            log.exception("%s can't describe pictures", self.library.describer.name)
+            log.exception("%s can't describe images", self.gallery_search.extractor.name)
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self._describing.close()
-        for threads in (self.searches, self.pictures, self.changes):
+        await self._extraction.close()
+        for threads in (self.searches, self.images, self.changes):
             threads.close()
         self._live.close()
 
-    async def describe(self, request: Request, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, Seen]:
-        """`Describing.vector`, for as long as the client waits for it."""
-        if self._describing.failed:
-            raise Late("The service can't describe pictures at present; its log says why.")
-        return await while_connected(request, self._describing.vector(content, crop))
+    async def extract(self, request: Request, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
+        """`RequestExtraction.vector`, for as long as the client waits for it."""
+        if self._extraction.failed:
+            raise RequestTimedOut("The service can't describe images at present; its log says why.")
+        return await while_connected(request, self._extraction.vector(content, crop))
 
     async def search(
         self,
@@ -90,12 +90,12 @@ class Service:
         class_name: str | None,
         reranker: str = "none",
     ) -> SearchOut:
-        """The answers to a picture that was sent."""
+        """The answers to an image that was sent."""
         start = time.perf_counter()
-        vector, seen = await self.describe(request, content, crop)
+        vector, info = await self.extract(request, content, crop)
         image = None
         if RERANKERS[reranker].needs_image:
-            image = await while_connected(request, self._describing.image(content, seen, crop))
+            image = await while_connected(request, self._extraction.image(content, info, crop))
         return await self.search_vector(vector, k, offset, class_name, start, reranker, image)
 
     async def search_vector(
@@ -109,27 +109,27 @@ class Service:
         image: np.ndarray | None = None,
     ) -> SearchOut:
         """The answers to a vector; ``start`` is when the request came, by `time.perf_counter`."""
-        page = await self.searches(self.library.search, vector, k, offset, class_name, reranker, image)
+        page = await self.searches(self.gallery_search.search, vector, k, offset, class_name, reranker, image)
         return SearchOut.of(page, vector, k, offset, time.perf_counter() - start)
 
     async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:
-        """Describe a picture and put it in for good; once it is described, the client's going changes nothing."""
-        vector, seen = await self.describe(request, content)
+        """Describe an image and put it in for good; once it is described, the client's going changes nothing."""
+        vector, info = await self.extract(request, content)
         # Only what was encoded here is stored and sent to others.
-        content, suffix = await self.pictures(uploads.reencode, content, seen)
-        return await self.changes(self.library.add, content, suffix, vector, class_name)
+        content, suffix = await self.images(uploads.reencode, content, info)
+        return await self.changes(self.gallery_search.add, content, suffix, vector, class_name)
 
     async def remove(self, id: int) -> None:
-        """Take a picture out for good, and what was made of it."""
+        """Take an image out for good, and what was made of it."""
         await self.changes(self._remove, id)
 
     def _remove(self, id: int) -> None:
         tags = []
         # Before its file goes. One that has gone already leaves nothing to go by.
-        with contextlib.suppress(Refused, UnreadablePicture):
-            path = self.library.path(id)
+        with contextlib.suppress(ApiError, UnreadableImage):
+            path = self.gallery_search.path(id)
             tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
-        self.library.remove(id)
+        self.gallery_search.remove(id)
         thumbnails.forget(tags)
 
 
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises
     ------
     EngineFolderError, IndexFileError : the folder holds no engine that can be opened.
-    WeightsUnavailable : its describer needs weights that can't be had.
+    WeightsUnavailable : its extractor needs weights that can't be had.
     """
     service = Service(settings)
 
@@ -154,7 +154,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Lookalike",
-        summary="Search pictures by pictures.",
+        summary="Search images by images.",
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
@@ -165,8 +165,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     errors.install(app)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
-    for router in (routes.searching(service), routes.pictures(service), routes.about(service)):
+    app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
+    for router in (routes.searching(service), routes.images(service), routes.about(service)):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=routes.PAGE), name="static")
     return app

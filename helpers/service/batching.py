@@ -1,7 +1,7 @@
 """Batching: requests that come one by one are described together.
 
-A network describes sixteen pictures in less time than sixteen times one, and two requests that compute at once are in
-each other's way. So all pictures go through one queue of bounded length, and one thread takes from it as many as are
+A network describes sixteen images in less time than sixteen times one, and two requests that compute at once are in
+each other's way. So all images go through one queue of bounded length, and one thread takes from it as many as are
 there, up to a batch; while it computes, other threads decode what comes next.
 """
 
@@ -13,32 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from helpers.service.errors import Busy
+from helpers.service.errors import TooManyRequests
 
 
 class Batcher:
-    """Describes pictures of many requests in batches; for one event loop.
+    """Describes images of many requests in batches; for one event loop.
 
     Parameters
     ----------
-    describe : pictures → float32 (b, dim), called in a thread of its own, never twice at a time.
-    size : pictures in a batch.
-    queue : pictures that may wait; with one more `Busy` is raised.
+    describe : images → float32 (b, dim), called in a thread of its own, never twice at a time.
+    size : images in a batch.
+    queue : images that may wait; with one more `TooManyRequests` is raised.
     seconds : how long a batch that is not full waits for more.
     noticed : called with the size of every batch.
 
-    A picture whose request was cancelled meanwhile is left out.
+    An image whose request was cancelled meanwhile is left out.
     """
 
     def __init__(
         self,
-        describe: Callable[[Sequence[np.ndarray]], np.ndarray],
+        extract: Callable[[Sequence[np.ndarray]], np.ndarray],
         size: int,
         queue: int,
         seconds: float,
         noticed: Callable[[int], object] = lambda size: None,
     ):
-        self._describe, self._size, self._most, self._seconds, self._noticed = describe, size, queue, seconds, noticed
+        self._extract, self._size, self._most, self._seconds, self._noticed = extract, size, queue, seconds, noticed
         self._thread = ThreadPoolExecutor(1, "describe")
         self._waiting: deque[tuple[np.ndarray, asyncio.Future]] = deque()
         self._admitted = 0
@@ -51,27 +51,27 @@ class Batcher:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A place in the queue, taken before a picture is decoded.
+        """A place in the queue, taken before an image is decoded.
 
         Raises
         ------
         Busy : none is left.
         """
         if self._admitted >= self._most:
-            raise Busy
+            raise TooManyRequests
         self._admitted += 1
         try:
             yield
         finally:
             self._admitted -= 1
 
-    async def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """float32 (dim,) of uint8 (height, width, 3); what the describer raises for it is raised here."""
+    async def __call__(self, image: np.ndarray) -> np.ndarray:
+        """float32 (dim,) of uint8 (height, width, 3); what the extractor raises for it is raised here."""
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._run(), name="batches")
         future = loop.create_future()
-        self._waiting.append((picture, future))
+        self._waiting.append((image, future))
         self._filled.set()
         return await future
 
@@ -96,16 +96,16 @@ class Batcher:
                 await asyncio.sleep(self._seconds)
             batch = []
             while self._waiting and len(batch) < self._size:
-                picture, future = self._waiting.popleft()
+                image, future = self._waiting.popleft()
                 if not future.done():
-                    batch.append((picture, future))
+                    batch.append((image, future))
             if not self._waiting:
                 self._filled.clear()
             if not batch:
                 continue
             self._noticed(len(batch))
             try:
-                found = await self._described([picture for picture, _ in batch])
+                found = await self._extracted([image for image, _ in batch])
             except asyncio.CancelledError:
                 for _, future in batch:
                     future.cancel()
@@ -118,23 +118,23 @@ class Batcher:
                 else:
                     future.set_result(vector)
 
-    async def _described(self, pictures: list[np.ndarray]) -> list[np.ndarray | Exception]:
-        """One vector each; where a batch fails each by itself, so that one picture fails nobody else's request."""
+    async def _extracted(self, images: list[np.ndarray]) -> list[np.ndarray | Exception]:
+        """One vector each; where a batch fails each by itself, so that one image fails nobody else's request."""
         try:
-            vectors = await self.in_thread(lambda: self._describe(pictures))
-            if len(vectors) != len(pictures):
-                raise ValueError(f"{len(pictures)} pictures were described by {len(vectors)} vectors")
+            vectors = await self.in_thread(lambda: self._extract(images))
+            if len(vectors) != len(images):
+                raise ValueError(f"{len(images)} images were described by {len(vectors)} vectors")
             return list(vectors)
         except Exception as error:
-            if len(pictures) == 1:
+            if len(images) == 1:
                 return [error]
-            return [(await self._described([picture]))[0] for picture in pictures]
+            return [(await self._extracted([image]))[0] for image in images]
 
 
 class PixelBudget:
     """How many pixels may be in memory at a time, decoded or being decoded; who comes first is served first.
 
-    most : a picture that has more is let in when it is the only one.
+    most : an image that has more is let in when it is the only one.
     """
 
     def __init__(self, most: int):

@@ -9,7 +9,7 @@ bound everything else.
 import struct
 from collections.abc import Iterator
 
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 
 #: Scans of a progressive JPEG. Each is decoded for the whole image; cameras and editors write up to 12.
 _JPEG_SCANS = 64
@@ -80,7 +80,7 @@ def _chunks_of(content: bytes, start: int, header: str, overhead: int) -> Iterat
 def _bmp(content: bytes, kind: str) -> None:
     # Pillow decodes run-length encoding in Python, byte by byte.
     if content[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
-        raise Refused(415, "The BMP file is run-length encoded, which this service does not accept. Save it as PNG.")
+        raise ApiError(415, "The BMP file is run-length encoded, which this service does not accept. Save it as PNG.")
 
 
 def _tiff(content: bytes, kind: str) -> None:
@@ -94,7 +94,7 @@ def _tiff(content: bytes, kind: str) -> None:
             if type_ not in (1, 2, 7) and count > _TIFF_VALUES:
                 raise _too_many(kind, "values in a directory entry")
     except struct.error as error:
-        raise Refused(400, "The TIFF file is damaged: its directory lies outside the file.") from error
+        raise ApiError(400, "The TIFF file is damaged: its directory lies outside the file.") from error
 
 
 def _gif(content: bytes, kind: str) -> None:
@@ -119,5 +119,5 @@ def _palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _too_many(kind: str, what: str) -> Refused:
-    return Refused(400, f"The {kind} file has too many {what} to be decoded safely. Save the image again.")
+def _too_many(kind: str, what: str) -> ApiError:
+    return ApiError(400, f"The {kind} file has too many {what} to be decoded safely. Save the image again.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from helpers.service.container_checks import check_structure
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 
 #: Formats that are accepted, by Pillow's names.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
@@ -25,19 +25,19 @@ _STARTS = {
     "TIFF": (b"II*\0", b"MM\0*"),
 }
 
-#: Other kinds of file that are often taken for pictures, to say what it was.
+#: Other kinds of file that are often taken for images, to say what it was.
 _OTHERS = (
     ("an SVG drawing or another XML file", re.compile(rb"^(\xef\xbb\xbf)?\s*<(\?xml|svg|!--|!doctype svg)", re.I)),
     ("a web page", re.compile(rb"^(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|script)", re.I)),
     ("a PDF", re.compile(rb"^\s*%PDF-")),
     ("an archive", re.compile(rb"^(PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b)")),
-    ("a HEIC or AVIF picture", re.compile(rb"^....ftyp", re.S)),
+    ("a HEIC or AVIF image", re.compile(rb"^....ftyp", re.S)),
 )
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture before it is decoded."""
+class ImageInfo:
+    """An image before it is decoded."""
 
     format: str
     width: int
@@ -48,31 +48,31 @@ class Seen:
         return self.width * self.height
 
 
-def inspect(content: bytes, max_pixels: int) -> Seen:
-    """Which kind of picture, and how large.
+def inspect(content: bytes, max_pixels: int) -> ImageInfo:
+    """Which kind of image, and how large.
 
     Raises
     ------
-    Refused : 415 for what is not a picture of `FORMATS`; 400 for an empty or damaged one, and for one with too many
+    Refused : 415 for what is not an image of `FORMATS`; 400 for an empty or damaged one, and for one with too many
         pixels, or a structure that would cost a decoder too much.
     """
     if not content:
-        raise Refused(400, "The file is empty.")
+        raise ApiError(400, "The file is empty.")
     kind = _kind(content)
     check_structure(content, kind)
     try:
         # Reads the header only. Its own limit of pixels warns first; ours is below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=[kind]) as picture:
-                seen = Seen(kind, *picture.size)
+            with Image.open(io.BytesIO(content), formats=[kind]) as image:
+                info = ImageInfo(kind, *image.size)
     except Image.DecompressionBombError as error:
         raise _too_many("far too many", max_pixels) from error
     except Exception as error:  # whatever a decoder makes of hostile bytes
-        raise Refused(400, f"The {kind} file is damaged: it can't be read as a picture.") from error
-    if seen.pixels > max_pixels:
-        raise _too_many(f"{seen.width} × {seen.height}", max_pixels)
-    return seen
+        raise ApiError(400, f"The {kind} file is damaged: it can't be read as an image.") from error
+    if info.pixels > max_pixels:
+        raise _too_many(f"{info.width} × {info.height}", max_pixels)
+    return info
 
 
 def _kind(content: bytes) -> str:
@@ -82,8 +82,8 @@ def _kind(content: bytes) -> str:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
     found = next((what for what, start in _OTHERS if start.match(content[:1024])), "something else")
-    raise Refused(415, f"The file is not a picture that is taken here ({', '.join(FORMATS)}): it is {found}.")
+    raise ApiError(415, f"The file is not an image that is taken here ({', '.join(FORMATS)}): it is {found}.")
 
 
-def _too_many(size: str, most: int) -> Refused:
-    return Refused(400, f"The picture has {size} pixels, more than the {most:,} that are taken. Make it smaller.")
+def _too_many(size: str, most: int) -> ApiError:
+    return ApiError(400, f"The image has {size} pixels, more than the {most:,} that are taken. Make it smaller.")

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ async def while_connected(request: Request, work: Coroutine[object, object, T]) 
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise Refused(499, "The client has gone.")
+        raise ApiError(499, "The client has gone.")
     finally:
         for each in (task, watch):
             each.cancel()

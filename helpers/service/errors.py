@@ -15,21 +15,21 @@ log = logging.getLogger("lookalike.service")
 RETRY_AFTER = 1
 
 
-class Refused(HTTPException):
+class ApiError(HTTPException):
     """A request that is answered by a status and a reason."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None):
         super().__init__(status, detail, headers)
 
 
-class Busy(Refused):
+class TooManyRequests(ApiError):
     """Too much to do already; the answer says when to come back."""
 
     def __init__(self, detail: str = "Too many requests wait already. Try again in a moment."):
         super().__init__(429, detail, {"Retry-After": str(RETRY_AFTER)})
 
 
-class Late(Refused):
+class RequestTimedOut(ApiError):
     """It took too long, or is not possible yet."""
 
     def __init__(self, detail: str):
@@ -57,7 +57,7 @@ class Invalid(BaseModel):
 
 
 _WORDS = {
-    400: "not a request or a picture that can be read",
+    400: "not a request or an image that can be read",
     401: "the key is missing or wrong",
     403: "not allowed here",
     404: "not there",
@@ -65,7 +65,7 @@ _WORDS = {
     408: "the request came in too slowly",
     411: "the length of the body is missing",
     413: "the body is too large",
-    415: "not a picture by its content, or not one that is taken",
+    415: "not an image by its content, or not one that is taken",
     422: "a parameter is missing or can't be",
     429: "too many requests wait already",
     500: "an error of the service itself; its log has the number that the answer names",
@@ -76,13 +76,13 @@ _WAITING = {"Retry-After": {"description": "seconds", "schema": {"type": "intege
 
 def declared(*statuses: int) -> dict[int, dict]:
     """The errors of a route, for its description."""
-    answers: dict[int, dict] = {}
+    results: dict[int, dict] = {}
     # Whatever was asked for: another site's page, a request that breaks off, an error of our own.
     for status in sorted({*statuses, 400, 403, 408, 413, 429, 500, 503}):
-        answers[status] = {"model": Invalid if status == 422 else Problem, "description": _WORDS[status]}
+        results[status] = {"model": Invalid if status == 422 else Problem, "description": _WORDS[status]}
         if status in (429, 503):
-            answers[status]["headers"] = _WAITING
-    return answers
+            results[status]["headers"] = _WAITING
+    return results
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Library: a live engine as the service needs it: answers page by page, by class, and pictures by id."""
+"""Library: a live engine as the service needs it: answers page by page, by class, and images by id."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.images.imageset import NO_CLASS
-from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.images.reading import UnreadableImage, read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import IdSet
@@ -15,13 +15,13 @@ from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import RERANKERS, SearchSpace, rerank
 from helpers.service import uploads
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 from helpers.service.settings import MAX_DEPTH
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of the gallery; ``class_name`` is None where it has none."""
+    """One image of the gallery; ``class_name`` is None where it has none."""
 
     id: int
     key: str
@@ -46,7 +46,7 @@ class Page:
     note: str
 
 
-class Library:
+class GallerySearch:
     """What is searched and changed; every method may be called by many threads at once.
 
     Before each call, what other processes changed is taken in.
@@ -64,14 +64,14 @@ class Library:
         return self._live.folder.absolute()
 
     @property
-    def describer(self):
-        return self._live.engine.describer
+    def extractor(self):
+        return self._live.engine.extractor
 
     def __len__(self) -> int:
         return len(self._live.engine)
 
     def about(self) -> dict:
-        """The gallery in a few words: name, pictures, describer, index, and classes with their counts."""
+        """The gallery in a few words: name, images, extractor, index, and classes with their counts."""
         engine = self._current()
         ids = engine.index.ids
         table = engine.table
@@ -80,8 +80,8 @@ class Library:
         classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
         return {
             "name": table.name,
-            "pictures": len(ids),
-            "describer": engine.describer.name,
+            "images": len(ids),
+            "extractor": engine.extractor.name,
             "index": engine.index.spec,
             "classes": sorted(classes),
         }
@@ -108,22 +108,22 @@ class Library:
     def search_id(
         self, id: int, k: int, offset: int = 0, class_name: str | None = None, reranker: str = "none"
     ) -> tuple[Page, np.ndarray]:
-        """The answers nearest to a picture of the gallery, itself left out; and its vector.
+        """The answers nearest to an image of the gallery, itself left out; and its vector.
 
         Raises
         ------
-        Refused : 404, there is no such picture or class; 422, the re-ranker can't follow.
+        Refused : 404, there is no such image or class; 422, the re-ranker can't follow.
         """
         engine = self._current()
         try:
             vector = engine.index.vectors([id])[0]
         except KeyError as error:
-            raise _no_picture(id) from error
+            raise _no_image(id) from error
         image = self._pixels(id) if RERANKERS[reranker].needs_image else None
         return self._page(engine, vector, k, offset, class_name, id, reranker, image), vector
 
     def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
-        """Some pictures in the order of their ids, and how many there are.
+        """Some images in the order of their ids, and how many there are.
 
         Raises
         ------
@@ -139,20 +139,20 @@ class Library:
         """
         Raises
         ------
-        Refused : 404, there is no such picture.
+        Refused : 404, there is no such image.
         """
         return self._entry(self._with(id).table, id)
 
     def path(self, id: int) -> Path:
-        """The file of a picture; links are followed, and it lies below the gallery's folder or among the uploads.
+        """The file of an image; links are followed, and it lies below the gallery's folder or among the uploads.
 
         Raises
         ------
-        Refused : 404, there is no such picture, its file is gone, or lies elsewhere.
+        Refused : 404, there is no such image, its file is gone, or lies elsewhere.
         """
         engine = self._with(id)
         path = engine.table.path(id)
-        gone = Refused(404, f"The file of picture {id} is not there any more.")
+        gone = ApiError(404, f"The file of image {id} is not there any more.")
         if ".." in path.parts:
             raise gone
         try:
@@ -165,9 +165,9 @@ class Library:
         return real
 
     def add(self, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None) -> Entry:
-        """Put a picture in for good: when this returns, neither a kill nor a power cut loses it.
+        """Put an image in for good: when this returns, neither a kill nor a power cut loses it.
 
-        content, suffix : as `uploads.reencode` gives them. vector : float32 (dim,), of the picture as it was uploaded.
+        content, suffix : as `uploads.reencode` gives them. vector : float32 (dim,), of the image as it was uploaded.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class Library:
         """
         path = uploads.keep(self.folder, content, suffix)
         try:
-            (id,) = self._live.add_described([path], vector[None], [class_name])
+            (id,) = self._live.add_extracted([path], vector[None], [class_name])
         except (OSError, ValueError):
             # Then nothing was added. After anything else it may have been, and a file too many is the lesser evil.
             uploads.forget(self.folder, path)
@@ -183,17 +183,17 @@ class Library:
         return self._entry(self._live.engine.table, int(id))
 
     def remove(self, id: int) -> None:
-        """Take a picture out for good, and delete its file if it was added over HTTP.
+        """Take an image out for good, and delete its file if it was added over HTTP.
 
         Raises
         ------
-        Refused : 404, there is no such picture.
+        Refused : 404, there is no such image.
         """
         path = self._with(id).table.path(id)
         try:
             self._live.remove([id])
         except KeyError as error:
-            raise _no_picture(id) from error
+            raise _no_image(id) from error
         uploads.forget(self.folder, path)
 
     def _current(self) -> Engine:
@@ -201,10 +201,10 @@ class Library:
         return self._live.engine
 
     def _with(self, id: int) -> Engine:
-        """The engine, if a search can find the picture."""
+        """The engine, if a search can find the image."""
         engine = self._current()
         if not engine.index.contains(np.array([id]))[0]:
-            raise _no_picture(id)
+            raise _no_image(id)
         return engine
 
     def _root(self, engine: Engine) -> Path:
@@ -227,9 +227,9 @@ class Library:
 
     def _pixels(self, id: int) -> np.ndarray:
         try:
-            return read_picture(self.path(id))
-        except UnreadablePicture as error:
-            raise Refused(404, f"The file of picture {id} can't be read any more.") from error
+            return read_image(self.path(id))
+        except UnreadableImage as error:
+            raise ApiError(404, f"The file of image {id} can't be read any more.") from error
 
     def _entry(self, table: GalleryTable, id: int) -> Entry:
         path = str(table.path(id))
@@ -266,9 +266,9 @@ class Library:
         try:
             RERANKERS[reranker].check(index.metric, image is not None)
         except ValueError as error:
-            raise Refused(422, str(error)) from error
+            raise ApiError(422, str(error)) from error
         if index.dim is not None and vector.shape != (index.dim,):
-            raise Refused(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
+            raise ApiError(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
         depth = min(offset + k, MAX_DEPTH)
         allowed = None if class_name is None else self._ids_of_class(engine, class_name)
         excluded = None if itself is None else IdSet([itself])
@@ -293,18 +293,18 @@ class Library:
 def _label(table: GalleryTable, class_name: str) -> int:
     label = table.class_label(class_name)
     if label is None:
-        raise Refused(404, "There is no such class in the gallery.")
+        raise ApiError(404, "There is no such class in the gallery.")
     return label
 
 
-def _no_picture(id: int) -> Refused:
-    return Refused(404, f"There is no picture {id} in the index.")
+def _no_image(id: int) -> ApiError:
+    return ApiError(404, f"There is no image {id} in the index.")
 
 
 def _note(found: int, there: int, class_name: str | None, spec: str) -> str:
     which = "" if class_name is None else f" of class {class_name}"
     if found < min(there, MAX_DEPTH):
-        return f"{spec} found {found} of {there} pictures{which}: an approximate search does not reach all of them."
+        return f"{spec} found {found} of {there} images{which}: an approximate search does not reach all of them."
     if found < there:
-        return f"The first {found} of {there} pictures{which} can be reached."
-    return f"There are {there} pictures{which} to find."
+        return f"The first {found} of {there} images{which} can be reached."
+    return f"There are {there} images{which} to find."

@@ -23,12 +23,12 @@ class Metrics:
 
     Parameters
     ----------
-    pictures, queue : ask how many there are now.
+    images, queue : ask how many there are now.
     """
 
-    def __init__(self, pictures: Callable[[], int], queue: Callable[[], int]):
+    def __init__(self, images: Callable[[], int], queue: Callable[[], int]):
         self._own = CollectorRegistry()
-        self._ask = pictures, queue
+        self._ask = images, queue
         self._folder = paths.metrics_dir()
         if self._folder is not None:
             _bury_the_dead(self._folder)
@@ -41,10 +41,10 @@ class Metrics:
             buckets=_SECONDS, **own,
         )  # fmt: skip
         self.batches = Histogram(
-            "lookalike_batch_pictures", "Pictures that were described together.", buckets=_BATCHES, **own
+            "lookalike_batch_images", "Images that were described together.", buckets=_BATCHES, **own
         )
-        self._pictures = Gauge(
-            "lookalike_pictures", "Pictures that a search can find.", multiprocess_mode="mostrecent", **own
+        self._images = Gauge(
+            "lookalike_images", "Images that a search can find.", multiprocess_mode="mostrecent", **own
         )
         self._queue = Gauge(
             "lookalike_queue", "Requests that wait to be described.", multiprocess_mode="livesum", **own
@@ -55,8 +55,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """In Prometheus's text format."""
-        pictures, queue = self._ask
-        self._pictures.set(pictures())
+        images, queue = self._ask
+        self._images.set(images())
         self._queue.set(queue())
         if self._folder is None:
             return generate_latest(self._own)

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from helpers.features.composite import Projected
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.keypoints import shrink
 from helpers.images.reading import resize
 from helpers.search.rerank import RERANKERS
 from helpers.service.batching import Batcher, PixelBudget
-from helpers.service.content import Seen, inspect
-from helpers.service.errors import Late
+from helpers.service.content import ImageInfo, inspect
+from helpers.service.errors import RequestTimedOut
 from helpers.service.settings import Settings
 from helpers.service.uploads import Crop, decode
 
@@ -22,8 +22,8 @@ from helpers.service.uploads import Crop, decode
 LONGEST = RERANKERS["geometry"].settings["longest"]
 
 
-class Describing:
-    """A describer that many requests share.
+class RequestExtraction:
+    """An extractor that many requests share.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class Describing:
 
     Attributes
     ----------
-    ready : whether the describer can start at once.
+    ready : whether the extractor can start at once.
     failed : why it can't and never will, in words; None as long as it may.
     """
 
-    def __init__(self, describer: Describer, settings: Settings, noticed: Callable[[int], object]):
-        self._describer, self._settings = describer, settings
+    def __init__(self, extractor: FeatureExtractor, settings: Settings, noticed: Callable[[int], object]):
+        self._extractor, self._settings = extractor, settings
         self._batches = Batcher(
-            describer.describe_arrays, settings.batch, settings.queue, settings.batch_seconds, noticed
+            extractor.extract_arrays, settings.batch, settings.queue, settings.batch_seconds, noticed
         )
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._pixels = PixelBudget(settings.max_pixels)
@@ -49,22 +49,22 @@ class Describing:
         return len(self._batches)
 
     async def prepare(self) -> None:
-        """Build what the first picture needs, and describe one, so that it does not wait for either."""
-        side = getattr(self._describer, "size", 64)
+        """Build what the first image needs, and describe one, so that it does not wait for either."""
+        side = getattr(self._extractor, "size", 64)
         blank = np.full((side, side, 3), 255, np.uint8)
         try:
-            await self._batches.in_thread(lambda: self._describer.describe_arrays([blank]))
+            await self._batches.in_thread(lambda: self._extractor.extract_arrays([blank]))
         except Exception as error:
             self.failed = str(error)
             raise
         self.ready = True
 
-    async def vector(self, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, Seen]:
-        """float32 (dim,) of a picture, or of a part of it, and what kind of picture it was.
+    async def vector(self, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
+        """float32 (dim,) of an image, or of a part of it, and what kind of image it was.
 
         Raises
         ------
-        Refused : the picture is not taken, see `inspect` and `decode`.
+        Refused : the image is not taken, see `inspect` and `decode`.
         Busy : too many wait already.
         Late : it took longer than it may.
         """
@@ -73,26 +73,26 @@ class Describing:
                 async with asyncio.timeout(self._settings.request_seconds):
                     return await self._vector(content, crop)
             except TimeoutError as error:
-                raise Late(
-                    f"The picture could not be described within {self._settings.request_seconds:g} seconds."
+                raise RequestTimedOut(
+                    f"The image could not be described within {self._settings.request_seconds:g} seconds."
                 ) from error
 
-    async def _vector(self, content: bytes, crop: Crop | None) -> tuple[np.ndarray, Seen]:
+    async def _vector(self, content: bytes, crop: Crop | None) -> tuple[np.ndarray, ImageInfo]:
         loop = asyncio.get_running_loop()
-        seen = await loop.run_in_executor(self._decoders, inspect, content, self._settings.max_pixels)
-        await self._pixels.take(seen.pixels)
-        held = seen.pixels
-        decoding = self._decoders.submit(self._readied, content, seen, crop)
+        info = await loop.run_in_executor(self._decoders, inspect, content, self._settings.max_pixels)
+        await self._pixels.take(info.pixels)
+        held = info.pixels
+        decoding = self._decoders.submit(self._readied, content, info, crop)
         try:
-            picture = await asyncio.wrap_future(decoding)
-            held = picture.shape[0] * picture.shape[1]
-            self._pixels.give(seen.pixels - held)
-            return await self._batches(picture), seen
+            image = await asyncio.wrap_future(decoding)
+            held = image.shape[0] * image.shape[1]
+            self._pixels.give(info.pixels - held)
+            return await self._batches(image), info
         finally:
             # Whoever has gone or waited too long leaves a thread that decodes on, and holds memory until it is done.
             decoding.add_done_callback(lambda _: self._give_back(loop, held))
 
-    async def image(self, content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
+    async def image(self, content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndarray:
         """uint8 (height, width, 3): the image, or a part of it, as small as geometry compares it.
 
         Raises
@@ -100,9 +100,9 @@ class Describing:
         Refused : it can't be decoded.
         """
         loop = asyncio.get_running_loop()
-        await self._pixels.take(seen.pixels)
-        decoding = self._decoders.submit(lambda: shrink(decode(content, seen, crop), LONGEST))
-        decoding.add_done_callback(lambda _: self._give_back(loop, seen.pixels))
+        await self._pixels.take(info.pixels)
+        decoding = self._decoders.submit(lambda: shrink(decode(content, info, crop), LONGEST))
+        decoding.add_done_callback(lambda _: self._give_back(loop, info.pixels))
         return await asyncio.wrap_future(decoding)
 
     def _give_back(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:
@@ -113,21 +113,21 @@ class Describing:
         await self._batches.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    def _readied(self, content: bytes, seen: Seen, crop: Crop | None) -> np.ndarray:
-        return shrunk(decode(content, seen, crop), self._describer)
+    def _readied(self, content: bytes, info: ImageInfo, crop: Crop | None) -> np.ndarray:
+        return shrunk(decode(content, info, crop), self._extractor)
 
 
-def shrunk(picture: np.ndarray, describer: Describer) -> np.ndarray:
-    """A picture as small as may be for a describer to give the same vector.
+def shrunk(image: np.ndarray, extractor: FeatureExtractor) -> np.ndarray:
+    """An image as small as may be for an extractor to give the same vector.
 
     So resizing is done beside the network's work, and not before it, and what waits takes little memory. It is done a
-    second time by the describer itself, which changes nothing: a square of the wanted size stays as it is, except where
+    second time by the extractor itself, which changes nothing: a square of the wanted size stays as it is, except where
     the rule is to cut its middle out.
     """
-    while isinstance(describer, Projected):
-        describer = describer.of
-    # One that describes pictures in its own way, such as by several describers, gets all there is.
-    own = getattr(type(describer), "describe_arrays", None) is not Describer.describe_arrays
-    if own or describer.resize_rule not in ("squash", "pad"):
-        return picture
-    return resize(picture, describer.size, describer.resize_rule)
+    while isinstance(extractor, Projected):
+        extractor = extractor.of
+    # One that describes images in its own way, such as by several extractors, gets all there is.
+    own = getattr(type(extractor), "describe_arrays", None) is not FeatureExtractor.extract_arrays
+    if own or extractor.resize_rule not in ("squash", "pad"):
+        return image
+    return resize(image, extractor.size, extractor.resize_rule)

@@ -11,9 +11,9 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 
 from helpers.images import thumbnails
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 from helpers.service import access
-from helpers.service.errors import Late, Refused, declared
+from helpers.service.errors import ApiError, RequestTimedOut, declared
 from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.schemas import (
@@ -23,14 +23,14 @@ from helpers.service.schemas import (
     Fraction,
     HealthOut,
     Id,
+    ImageOut,
+    ImagesOut,
     InfoOut,
     K,
     LimitsOut,
     NewClassName,
     Offset,
     Part,
-    PictureOut,
-    PicturesOut,
     RerankerName,
     SearchOut,
     VectorQuery,
@@ -51,10 +51,10 @@ _LARGE = 2048
 #: How long a browser may show a thumbnail without asking again, in seconds.
 _FRESH = 300
 
-_JPEG = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "the picture"}
+_JPEG = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "the image"}
 _UNCHANGED = {"description": "the browser has it already"}
 
-_PictureId = Annotated[Id, Path(description="of a picture of the gallery")]
+_ImageId = Annotated[Id, Path(description="of an image of the gallery")]
 _Upload = Annotated[UploadFile, File(description="JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF")]
 
 
@@ -64,16 +64,16 @@ async def _crop(
     width: Annotated[Part | None, Query(description="crop: width, as a fraction; all four or none")] = None,
     height: Annotated[Part | None, Query(description="crop: height, as a fraction; all four or none")] = None,
 ) -> Crop | None:
-    """The part of an uploaded picture to search by."""
+    """The part of an uploaded image to search by."""
     given = [left, top, width, height]
     if all(value is None for value in given):
         return None
     if any(value is None for value in given):
-        raise Refused(422, "A crop needs left, top, width and height.")
+        raise ApiError(422, "A crop needs left, top, width and height.")
     try:
         return CropIn(left=left, top=top, width=width, height=height).crop()
     except ValueError as error:
-        raise Refused(422, "The crop leads out of the picture.") from error
+        raise ApiError(422, "The crop leads out of the image.") from error
 
 
 def searching(service: "Service") -> APIRouter:
@@ -83,43 +83,43 @@ def searching(service: "Service") -> APIRouter:
     @router.post("", response_model=SearchOut, responses=declared(404, 415, 422))
     async def search_by_upload(
         request: Request,
-        picture: _Upload,
+        image: _Upload,
         crop: Annotated[Crop | None, Depends(_crop)],
         k: Annotated[K, Query()] = 20,
         offset: Annotated[Offset, Query()] = 0,
         class_name: Annotated[ClassName | None, Query()] = None,
         rerank: Annotated[RerankerName, Query()] = "none",
     ):
-        """Search by a picture that is sent, or by a part of it."""
-        return await service.search(request, await picture.read(), crop, k, offset, class_name, rerank)
+        """Search by an image that is sent, or by a part of it."""
+        return await service.search(request, await image.read(), crop, k, offset, class_name, rerank)
 
     @router.post("/vector", response_model=SearchOut, responses=declared(404, 422))
     async def search_by_vector(query: VectorQuery):
-        """Search on by the vector of an earlier answer, without sending the picture again."""
+        """Search on by the vector of an earlier answer, without sending the image again."""
         start = time.perf_counter()
         vector = from_text(query.vector)
         return await service.search_vector(vector, query.k, query.offset, query.class_name, start, query.rerank)
 
     @router.get("/id/{id}", response_model=SearchOut, responses=declared(404, 422))
     async def search_by_id(
-        id: _PictureId,
+        id: _ImageId,
         k: Annotated[K, Query()] = 20,
         offset: Annotated[Offset, Query()] = 0,
         class_name: Annotated[ClassName | None, Query()] = None,
         rerank: Annotated[RerankerName, Query()] = "none",
     ):
-        """Search by a picture of the gallery; it is not among its own answers."""
+        """Search by an image of the gallery; it is not among its own answers."""
         start = time.perf_counter()
-        page, vector = await service.searches(service.library.search_id, id, k, offset, class_name, rerank)
+        page, vector = await service.searches(service.gallery_search.search_id, id, k, offset, class_name, rerank)
         return SearchOut.of(page, vector, k, offset, time.perf_counter() - start)
 
     return router
 
 
-def pictures(service: "Service") -> APIRouter:
+def images(service: "Service") -> APIRouter:
     """The gallery, and changes of it."""
-    router = APIRouter(prefix="/api/pictures", tags=["pictures"])
-    library, settings = service.library, service.settings
+    router = APIRouter(prefix="/api/images", tags=["images"])
+    gallery_search, settings = service.gallery_search, service.settings
 
     async def may_change(request: Request) -> None:
         # The guard has asked already, before the body came in; this is where it counts.
@@ -130,31 +130,29 @@ def pictures(service: "Service") -> APIRouter:
         key = APIKeyHeader(name=access.KEY_HEADER, auto_error=False, description="LOOKALIKE_API_KEY of the service")
         change["dependencies"].append(Security(key))
 
-    @router.get("", response_model=PicturesOut, responses=declared(404, 422))
-    async def list_pictures(
-        offset: Annotated[int, Query(ge=0, le=2**31, description="how many pictures to pass over")] = 0,
-        limit: Annotated[int, Query(ge=1, le=100, description="how many pictures")] = 50,
+    @router.get("", response_model=ImagesOut, responses=declared(404, 422))
+    async def list_images(
+        offset: Annotated[int, Query(ge=0, le=2**31, description="how many images to pass over")] = 0,
+        limit: Annotated[int, Query(ge=1, le=100, description="how many images")] = 50,
         class_name: Annotated[ClassName | None, Query()] = None,
     ):
-        """The pictures of the gallery, in its order."""
-        entries, total = await service.searches(library.entries, offset, limit, class_name)
-        return PicturesOut(pictures=[PictureOut.of(entry) for entry in entries], total=total, offset=offset)
+        """The images of the gallery, in its order."""
+        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name)
+        return ImagesOut(images=[ImageOut.of(entry) for entry in entries], total=total, offset=offset)
 
-    @router.post("", response_model=PictureOut, status_code=201, responses=declared(401, 415, 422), **change)
-    async def add_picture(
-        request: Request, picture: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
-    ):
-        """Add a picture for good: once this is answered, neither a kill nor a power cut loses it."""
-        return PictureOut.of(await service.add(request, await picture.read(), class_name))
+    @router.post("", response_model=ImageOut, status_code=201, responses=declared(401, 415, 422), **change)
+    async def add_image(request: Request, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None):
+        """Add an image for good: once this is answered, neither a kill nor a power cut loses it."""
+        return ImageOut.of(await service.add(request, await image.read(), class_name))
 
-    @router.get("/{id}", response_model=PictureOut, responses=declared(404, 422))
-    async def get_picture(id: _PictureId):
-        """One picture's name and class."""
-        return PictureOut.of(await service.searches(library.entry, id))
+    @router.get("/{id}", response_model=ImageOut, responses=declared(404, 422))
+    async def get_image(id: _ImageId):
+        """One image's name and class."""
+        return ImageOut.of(await service.searches(gallery_search.entry, id))
 
     @router.delete("/{id}", status_code=204, responses=declared(401, 404, 422), **change)
-    async def remove_picture(id: _PictureId) -> Response:
-        """Take a picture out of the index for good; its file is deleted only if it came in over this interface."""
+    async def remove_image(id: _ImageId) -> Response:
+        """Take an image out of the index for good; its file is deleted only if it came in over this interface."""
         await service.remove(id)
         return Response(status_code=204)
 
@@ -165,23 +163,23 @@ def pictures(service: "Service") -> APIRouter:
     )
     async def get_thumbnail(
         request: Request,
-        id: _PictureId,
+        id: _ImageId,
         side: Annotated[int, Query(ge=32, le=512, description="longest side; may be rounded up")] = 256,
     ):
-        """A small JPEG of a picture."""
+        """A small JPEG of an image."""
         side = next(each for each in THUMBNAIL_SIDES if each >= side)
         return await _jpeg(request, service, id, side, thumbnails.get)
 
     @router.get("/{id}/file", response_class=Response, responses={200: _JPEG, 304: _UNCHANGED} | declared(404, 422))
-    async def get_file(request: Request, id: _PictureId):
-        """A picture to look at: upright, as JPEG, at most 2048 pixels wide and high."""
+    async def get_file(request: Request, id: _ImageId):
+        """An image to look at: upright, as JPEG, at most 2048 pixels wide and high."""
         return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
 
     return router
 
 
 def _tagged(service: "Service", id: int, longest: int) -> tuple[FilePath, str]:
-    path = service.library.path(id)
+    path = service.gallery_search.path(id)
     return path, thumbnails.tag(path, longest)
 
 
@@ -190,13 +188,13 @@ async def _jpeg(
 ) -> Response:
     """What ``make`` gives for an image's file, or 304 if the browser has it."""
     try:
-        path, tag = await service.pictures(_tagged, service, id, longest)
+        path, tag = await service.images(_tagged, service, id, longest)
         headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={_FRESH}"}
         if f'"{tag}"' in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        content = await service.pictures(make, path, longest)
-    except UnreadablePicture as error:
-        raise Refused(404, "The picture's file is not there any more, or can't be read.") from error
+        content = await service.images(make, path, longest)
+    except UnreadableImage as error:
+        raise ApiError(404, "The image's file is not there any more, or can't be read.") from error
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
@@ -216,7 +214,7 @@ def about(service: "Service") -> APIRouter:
     @router.get("/api/info", response_model=InfoOut, responses=declared(), tags=["about"])
     async def info():
         """What is searched, and what may be done."""
-        told = await service.searches(service.library.about)
+        told = await service.searches(service.gallery_search.about)
         classes = [ClassOut(name=name, count=count) for name, count in told.pop("classes")]
         return InfoOut(
             **told,
@@ -235,7 +233,7 @@ def about(service: "Service") -> APIRouter:
     async def ready():
         """Whether a search would be answered at once."""
         if not service.ready:
-            raise Late("The describer is not ready yet.")
+            raise RequestTimedOut("The extractor is not ready yet.")
         return HealthOut()
 
     @router.get("/metrics", response_class=PlainTextResponse, responses=declared(), tags=["about"])

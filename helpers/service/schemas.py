@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helpers.search.rerank.registry import NAMES
-from helpers.service.errors import Refused
+from helpers.service.errors import ApiError
 from helpers.service.gallery_search import Entry, Page
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.service.uploads import Crop
@@ -20,7 +20,7 @@ Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="how many of the b
 ClassName = Annotated[str, Field(min_length=1, max_length=200, description="answers of this class only")]
 RerankerName = Annotated[Literal[NAMES], Field(description="how the best results are put into another order")]
 NewClassName = Annotated[
-    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="the picture's class")
+    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="the image's class")
 ]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -34,7 +34,7 @@ class _Strict(BaseModel):
 
 
 class CropIn(_Strict):
-    """A part of the picture, in fractions of its width and height when it stands upright."""
+    """A part of the image, in fractions of its width and height when it stands upright."""
 
     left: Fraction
     top: Fraction
@@ -44,7 +44,7 @@ class CropIn(_Strict):
     @model_validator(mode="after")
     def inside(self) -> Self:
         if self.left + self.width > 1 + _ROUNDING or self.top + self.height > 1 + _ROUNDING:
-            raise ValueError("the crop leads out of the picture")
+            raise ValueError("the crop leads out of the image")
         return self
 
     def crop(self) -> Crop:
@@ -61,8 +61,8 @@ class VectorQuery(_Strict):
     rerank: RerankerName = "none"
 
 
-class PictureOut(BaseModel):
-    """A picture of the gallery."""
+class ImageOut(BaseModel):
+    """An image of the gallery."""
 
     id: int
     key: str = Field(description="its name in the gallery; no path of this computer")
@@ -75,11 +75,11 @@ class PictureOut(BaseModel):
             id=entry.id,
             key=_sayable(entry.key),
             class_name=entry.class_name,
-            thumbnail=f"/api/pictures/{entry.id}/thumbnail",
+            thumbnail=f"/api/images/{entry.id}/thumbnail",
         )
 
 
-class AnswerOut(PictureOut):
+class ResultOut(ImageOut):
     """One answer to a search."""
 
     rank: int = Field(description="1 is best")
@@ -89,7 +89,7 @@ class AnswerOut(PictureOut):
 class SearchOut(BaseModel):
     """The answers to a search, best first."""
 
-    answers: list[AnswerOut]
+    results: list[ResultOut]
     offset: int
     k: int
     more: bool = Field(description="whether a larger offset gives more")
@@ -99,19 +99,19 @@ class SearchOut(BaseModel):
 
     @classmethod
     def of(cls, page: Page, vector: np.ndarray, k: int, offset: int, seconds: float) -> Self:
-        answers = [
-            AnswerOut(rank=hit.rank, score=hit.score, **PictureOut.of(hit.entry).model_dump()) for hit in page.hits
+        results = [
+            ResultOut(rank=hit.rank, score=hit.score, **ImageOut.of(hit.entry).model_dump()) for hit in page.hits
         ]
         return cls(
-            answers=answers, offset=offset, k=k, more=page.more, note=page.note, vector=to_text(vector),
+            results=results, offset=offset, k=k, more=page.more, note=page.note, vector=to_text(vector),
             milliseconds=round(1000 * seconds, 3),
         )  # fmt: skip
 
 
-class PicturesOut(BaseModel):
-    """Some pictures of the gallery, in its order."""
+class ImagesOut(BaseModel):
+    """Some images of the gallery, in its order."""
 
-    pictures: list[PictureOut]
+    images: list[ImageOut]
     total: int
     offset: int
 
@@ -134,13 +134,13 @@ class InfoOut(BaseModel):
     """What is searched, and what may be done."""
 
     name: str
-    pictures: int = Field(description="how many a search can find")
-    describer: str
+    images: int = Field(description="how many a search can find")
+    extractor: str
     index: str
     classes: list[ClassOut]
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
-        description="who may add and remove pictures: everybody, those who have the key, or nobody"
+        description="who may add and remove images: everybody, those who have the key, or nobody"
     )
     limits: LimitsOut
 
@@ -167,9 +167,9 @@ def from_text(text: str) -> np.ndarray:
         content = base64.b64decode(text, validate=True)
         vector = np.frombuffer(content, "<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:
-        raise Refused(422, "The vector is not base64 of float32 numbers, as an answer's vector is.") from error
+        raise ApiError(422, "The vector is not base64 of float32 numbers, as an answer's vector is.") from error
     if not np.isfinite(vector).all():
-        raise Refused(422, "The vector holds what is no number.")
+        raise ApiError(422, "The vector holds what is no number.")
     return vector
 
 

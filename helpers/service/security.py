@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helpers.service import access
-from helpers.service.errors import Busy, Refused, problem, unexpected
+from helpers.service.errors import ApiError, TooManyRequests, problem, unexpected
 from helpers.service.metrics import Metrics
 from helpers.service.settings import Settings
 
@@ -35,7 +35,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class SecurityMiddleware:
     """An ASGI application around another one."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
@@ -64,15 +64,15 @@ class Guard:
 
         try:
             await self._guarded(scope, receive, told)
-        except Refused as refused:
+        except ApiError as refused:
             if not status:
                 await problem(refused.status_code, refused.detail, refused.headers)(scope, receive, told)
         except Exception as error:
-            answer = unexpected(error)
+            result = unexpected(error)
             # An answer that has begun can't be taken back: it breaks off.
             if status:
                 raise
-            await answer(scope, receive, told)
+            await result(scope, receive, told)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, _known_method(scope["method"]), str(status or 499)).inc()
@@ -93,7 +93,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if self._bodies >= 2 * self._settings.queue or self._bytes + announced > _BODIES * self._settings.max_body:
-            raise Busy
+            raise TooManyRequests
         self._bodies, self._bytes = self._bodies + 1, self._bytes + announced
         try:
             await self.app(scope, self._measured(receive, most), send)
@@ -114,7 +114,7 @@ class Guard:
                 async with asyncio.timeout(max(0, patience)):
                     message = await receive()
             except TimeoutError as error:
-                raise Refused(408, "The request came in too slowly.", {"Connection": "close"}) from error
+                raise ApiError(408, "The request came in too slowly.", {"Connection": "close"}) from error
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 if size > most:
@@ -125,14 +125,14 @@ class Guard:
         return measured
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, f"The request is larger than the {most:,} bytes that are taken.")
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The request is larger than the {most:,} bytes that are taken.")
 
 
 def changes_the_index(method: str, path: str) -> bool:
     """Whether a request, if it is one at all, adds or removes something."""
     path = path.rstrip("/")
-    return (method == "POST" and path == "/api/pictures") or (method == "DELETE" and path.startswith("/api/pictures/"))
+    return (method == "POST" and path == "/api/images") or (method == "DELETE" and path.startswith("/api/images/"))
 
 
 def _known_method(method: str) -> str:

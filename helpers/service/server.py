@@ -118,9 +118,9 @@ def _one_thread_a_search() -> None:
 def _say(settings: Settings, workers: int) -> None:
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     changes = {
-        "open": "pictures can be added and removed from this computer",
-        "key": "pictures can be added and removed with the key",
-        "off": "pictures can't be added or removed; set LOOKALIKE_API_KEY to allow it",
+        "open": "images can be added and removed from this computer",
+        "key": "images can be added and removed with the key",
+        "off": "images can't be added or removed; set LOOKALIKE_API_KEY to allow it",
     }[settings.changes]
     processes = "" if workers == 1 else f" by {workers} workers"
     print(f"serving {settings.folder}{processes} at http://{name}:{settings.port}/ ({changes})", file=sys.stderr)

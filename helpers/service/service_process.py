@@ -24,7 +24,7 @@ class ServiceNotReady(RuntimeError):
     """A service that was started did not come up; the message ends with what it said."""
 
 
-class ServiceBeside:
+class ServiceProcess:
     """`lookalike serve` in processes of its own, on a free port of this computer; ended with the ``with`` block.
 
     Parameters

@@ -25,17 +25,17 @@ class Settings:
     Parameters
     ----------
     folder : of an engine, see `helpers.search.persist.live.LiveEngine`.
-    root : where the gallery's pictures are now, if they were moved.
+    root : where the gallery's images are now, if they were moved.
     host, port : where it listens.
     hosts : names that it is called by, as in ``Host`` headers, such as behind a proxy; beside this computer's own it
         then answers to no others.
     api_key : what changes of the index ask for; not part of `to_json`, which others may read.
     max_body : bytes of a request.
-    max_pixels : of a picture.
+    max_pixels : of an image.
     queue : requests that wait to be described; one more is sent away with 429.
-    batch : pictures that are described at a time.
+    batch : images that are described at a time.
     batch_seconds : how long a batch that is not full waits for more.
-    request_seconds : how long a picture may wait to be described.
+    request_seconds : how long an image may wait to be described.
     body_seconds, idle_seconds : how long a body may take to come in, and may stand still meanwhile.
     decoders : threads that decode.
 

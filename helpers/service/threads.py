@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from helpers.service.errors import Busy
+from helpers.service.errors import TooManyRequests
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Threads:
     """A few threads of one kind of work.
 
-    most : calls that may run or wait; with one more `Busy` is raised.
+    most : calls that may run or wait; with one more `TooManyRequests` is raised.
     """
 
     def __init__(self, name: str, threads: int, most: int):
@@ -22,7 +22,7 @@ class Threads:
     async def __call__(self, work: Callable[..., T], *arguments) -> T:
         """What ``work`` gives; if this is cancelled before it began, it never begins."""
         if self._now >= self._most:
-            raise Busy
+            raise TooManyRequests
         self._now += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from helpers.images.reading import UnreadablePicture, read_picture
-from helpers.service.content import Seen
-from helpers.service.errors import Refused
+from helpers.images.reading import UnreadableImage, read_image
+from helpers.service.content import ImageInfo
+from helpers.service.errors import ApiError
 
-#: The folder of an engine in which pictures lie that were added over HTTP.
-FOLDER = "pictures"
+#: The folder of an engine in which images lie that were added over HTTP.
+FOLDER = "images"
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture, in fractions of its width and height when it stands upright."""
+    """A part of an image, in fractions of its width and height when it stands upright."""
 
     left: float
     top: float
@@ -37,7 +37,7 @@ class Crop:
         return pixels[top:bottom, left:right].copy()
 
 
-def decode(content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
+def decode(content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndarray:
     """uint8 (height, width, 3) of what `inspect` let pass.
 
     Raises
@@ -45,13 +45,13 @@ def decode(content: bytes, seen: Seen, crop: Crop | None = None) -> np.ndarray:
     Refused : 400, it is damaged further on.
     """
     try:
-        pixels = read_picture(content, max_pixels=seen.pixels, formats=[seen.format])
-    except UnreadablePicture as error:
-        raise Refused(400, f"The {seen.format} file is damaged or cut off: it can't be decoded.") from error
+        pixels = read_image(content, max_pixels=info.pixels, formats=[info.format])
+    except UnreadableImage as error:
+        raise ApiError(400, f"The {info.format} file is damaged or cut off: it can't be decoded.") from error
     return pixels if crop is None else crop.of(pixels)
 
 
-def reencode(content: bytes, seen: Seen) -> tuple[bytes, str]:
+def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
     """A fresh file of the decoded, upright pixels, and its suffix.
 
     A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
@@ -61,8 +61,8 @@ def reencode(content: bytes, seen: Seen) -> tuple[bytes, str]:
     ------
     Refused : see `decode`.
     """
-    image, written = Image.fromarray(decode(content, seen)), io.BytesIO()
-    if seen.format == "JPEG":
+    image, written = Image.fromarray(decode(content, info)), io.BytesIO()
+    if info.format == "JPEG":
         image.save(written, "JPEG", quality=95, subsampling=0)
         return written.getvalue(), ".jpg"
     # A higher level takes more than twice as long for a large image.
@@ -80,11 +80,11 @@ def keep(folder: Path, content: bytes, suffix: str) -> Path:
     OSError : it can't be written, such as for a full disk; nothing is left of it.
     """
     digest = hashlib.sha256(content).hexdigest()[:24]
-    pictures = folder / FOLDER
-    if not pictures.is_dir():
-        pictures.mkdir(exist_ok=True)
+    images = folder / FOLDER
+    if not images.is_dir():
+        images.mkdir(exist_ok=True)
         _flush(folder)
-    path = pictures / f"{digest}-{secrets.token_hex(4)}{suffix}"
+    path = images / f"{digest}-{secrets.token_hex(4)}{suffix}"
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("xb") as file:
@@ -96,12 +96,12 @@ def keep(folder: Path, content: bytes, suffix: str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink()
     # A rename is on the disk when its folder is.
-    _flush(pictures)
+    _flush(images)
     return path
 
 
 def forget(folder: Path, path: Path) -> None:
-    """Delete the file of a picture that was removed, if it came by `keep`; other people's files stay."""
+    """Delete the file of an image that was removed, if it came by `keep`; other people's files stay."""
     if path.parent.absolute() == (folder / FOLDER).absolute():
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What an audit found, as one HTML file: the pictures are in it, and it needs no network and no script."""
+"""What an audit found, as one HTML file: the images are in it, and it needs no network and no script."""
 
 import base64
 import html
@@ -12,16 +12,16 @@ from PIL import Image
 
 from helpers.images import thumbnails
 from helpers.images.duplicates import Audit, Pair
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 
 #: How a pair was found, in words.
 WAYS = {
     "bytes": "equal files",
-    "hash": "the same picture, saved or resized again",
+    "hash": "the same image, saved or resized again",
     "mirror": "mirrored",
     "crop": "one is cut out of the other",
 }
-#: Groups of copies that are shown with pictures; more are listed by name.
+#: Groups of copies that are shown with images; more are listed by name.
 MOST = 200
 
 _SIDE = 180
@@ -38,9 +38,9 @@ h3 { font-size: 1rem; margin: 0 0 .5rem; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem;
   margin: .75rem 0; }
 article.leak { border-left: .4rem solid var(--leak); }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0; margin: 0 0 .5rem; }
-.pictures li { max-width: 12rem; overflow-wrap: anywhere; font-size: .85rem; }
-.pictures img, .missing { display: block; max-width: 100%; height: auto; background: #ffffff;
+.images { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0; margin: 0 0 .5rem; }
+.images li { max-width: 12rem; overflow-wrap: anywhere; font-size: .85rem; }
+.images img, .missing { display: block; max-width: 100%; height: auto; background: #ffffff;
   border: 1px solid var(--line); }
 .missing { padding: 2rem .5rem; color: #1b1b1b; }
 .side { font-weight: 600; } .soft { color: var(--soft); } .warn { color: var(--leak); font-weight: 600; }
@@ -56,9 +56,9 @@ dt { font-weight: 600; } dd { margin: 0; }
 def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:
     """The report as HTML, readable in a light and a dark browser, on paper and by a screen reader.
 
-    Pictures that are one stand together, leaks first, then copies of different classes, then all others.
+    Images that are one stand together, leaks first, then copies of different classes, then all others.
 
-    sides : the side of each picture, such as "train" and "test"; pairs across them are called leaks.
+    sides : the side of each image, such as "train" and "test"; pairs across them are called leaks.
     """
     sides = None if sides is None else np.asarray(sides)
     leaks = set() if sides is None else set(found.across(sides))
@@ -70,7 +70,7 @@ def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:
     if sides is not None:
         parts.append("<h2>Leaks</h2>")
         parts += [_article(found, group, sides, leaks, number) for number, group in enumerate(leaking, start=1)]
-        parts += [] if leaking else ["<p>None: no picture stands on more than one side.</p>"]
+        parts += [] if leaking else ["<p>None: no image stands on more than one side.</p>"]
     parts.append(f"<h2>{'Duplicates' if sides is None else 'Duplicates within one side'}</h2>")
     parts += [_article(found, group, sides, leaks, number) for number, group in enumerate(others, len(leaking) + 1)]
     parts += [] if others else ["<p>None.</p>"]
@@ -104,15 +104,15 @@ def _groups(found: Audit, leaks: set[Pair]) -> list[list[Pair]]:
 def _summary(found: Audit, sides: np.ndarray | None, leaks: set[Pair]) -> str:
     labels = found.images.labels
     differ = sum(bool(labels[pair.first] != labels[pair.second]) for pair in found.pairs)
-    rows = [("Pictures", f"{len(found.images):,}")]
+    rows = [("Images", f"{len(found.images):,}")]
     if sides is not None:
         rows.append(("Sides", ", ".join(f"{name}: {int((sides == name).sum()):,}" for name in dict.fromkeys(sides))))
-        rows.append(("Leaks", f"{len(leaks):,} pairs with a picture on each side"))
-    rows.append(("Pairs that are one picture", f"{len(found):,}, of these {differ:,} of different classes"))
+        rows.append(("Leaks", f"{len(leaks):,} pairs with an image on each side"))
+    rows.append(("Pairs that are one image", f"{len(found):,}, of these {differ:,} of different classes"))
     for how in found.searched:
         rows.append((f"Found by {how}", f"{sum(pair.how == how for pair in found.pairs):,} ({WAYS[how]})"))
     if "crop" not in found.searched:
-        rows.append(("Not searched for", "crops, which need a describer"))
+        rows.append(("Not searched for", "crops, which need an extractor"))
     return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
 
 
@@ -121,23 +121,23 @@ def _article(found: Audit, group: list[Pair], sides: np.ndarray | None, leaks: s
     rows = sorted({row for pair in group for row in (pair.first, pair.second)})
     leak = any(pair in leaks for pair in group)
     classes = {images.class_name(row) for row in rows}
-    heading = f"{number}. {len(rows)} pictures that are one"
+    heading = f"{number}. {len(rows)} images that are one"
     notes = (["leak"] if leak else []) + (["classes differ"] if len(classes) > 1 else [])
     marked = f'{heading} <span class="warn">{" · ".join(notes)}</span>' if notes else heading
-    pictures = "".join(_picture(found, row, sides) for row in rows)
+    figures = "".join(_image(found, row, sides) for row in rows)
     lines = "".join(
         f"<tr><td>{_text(images.keys[pair.first])}</td><td>{_text(images.keys[pair.second])}</td>"
         f"<td>{WAYS[pair.how]}</td><td>{pair.correlation:.3f}</td></tr>"
         for pair in group
     )
     return (
-        f'<article{" class=leak" if leak else ""}><h3>{marked}</h3>\n<ul class="pictures">{pictures}</ul>\n'
+        f'<article{" class=leak" if leak else ""}><h3>{marked}</h3>\n<ul class="images">{figures}</ul>\n'
         f"<table><caption>How they were found</caption><thead><tr><th scope=col>first</th><th scope=col>second</th>"
         f"<th scope=col>how</th><th scope=col>correlation</th></tr></thead><tbody>{lines}</tbody></table></article>"
     )
 
 
-def _picture(found: Audit, row: int, sides: np.ndarray | None) -> str:
+def _image(found: Audit, row: int, sides: np.ndarray | None) -> str:
     images = found.images
     side = "" if sides is None else f'<span class="side">{_text(sides[row])}</span> · '
     name = "of no class" if images.labels[row] < 0 else images.class_name(row)
@@ -150,7 +150,7 @@ def _picture(found: Audit, row: int, sides: np.ndarray | None) -> str:
 def _thumbnail(path: Path, key: str) -> str:
     try:
         content = thumbnails.render(path, _SIDE, quality=80)
-    except UnreadablePicture:
+    except UnreadableImage:
         return '<span class="missing">can’t be read any more</span>'
     data = base64.b64encode(content).decode()
     width, height = Image.open(io.BytesIO(content)).size
@@ -166,7 +166,7 @@ def _rest(found: Audit, groups: list[list[Pair]], leaks: set[Pair]) -> str:
         for pair in group
     )
     return (
-        f"<h2>{len(groups):,} more groups</h2>\n<table><caption>Without pictures, to keep this file small</caption>"
+        f"<h2>{len(groups):,} more groups</h2>\n<table><caption>Without images, to keep this file small</caption>"
         "<thead><tr><th scope=col>first</th><th scope=col>second</th><th scope=col>how</th>"
         f"<th scope=col>correlation</th><th scope=col>leak</th></tr></thead><tbody>{lines}</tbody></table>"
     )

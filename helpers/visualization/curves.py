@@ -10,14 +10,14 @@ from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.verification import ErrorCurve
 
-#: Okabe & Ito's palette: distinguishable for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Okabe & Ito's palette: distinguishable for color-blind readers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def distance_histogram(
     vectors: Mapping[str, np.ndarray], protocol: Protocol, queries: int = 200, bins: int = 60, seed: int = 0
 ) -> Figure:
-    """Cosine distance from queries to relevant and to other gallery pictures, one panel a describer.
+    """Cosine distance from queries to relevant and to other gallery images, one panel an extractor.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def distance_histogram(
             different.append(distance[counted & ~relevant])
         same, different = np.concatenate(same), np.concatenate(different)
         edges = np.linspace(0, max(same.max(), different.max()), bins)
-        panel.hist(different, edges, density=True, alpha=0.6, color=COLOURS[1], label="different class")
-        panel.hist(same, edges, density=True, alpha=0.6, color=COLOURS[0], label="same class")
+        panel.hist(different, edges, density=True, alpha=0.6, color=COLORS[1], label="different class")
+        panel.hist(same, edges, density=True, alpha=0.6, color=COLORS[0], label="same class")
         farther = _separation(same, different, rng)
         panel.set_title(f"{name}: a different one is farther in {farther:.1%} of pairs", fontsize=10)
         panel.set_xlabel("cosine distance")
@@ -58,11 +58,11 @@ def recall_curves(
     curves: Mapping[str, np.ndarray], ks: Sequence[int], chance: np.ndarray, ceiling: np.ndarray | None = None,
     ylabel: str = "top-k accuracy",
 ) -> Figure:  # fmt: skip
-    """Name → values (len(ks),) over k, with chance (and the most that is reachable) in grey."""
+    """Name → values (len(ks),) over k, with chance (and the most that is reachable) in gray."""
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     panel = figure.subplots()
-    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
-        panel.plot(ks, values, marker="o", markersize=3.5, color=colour, label=name)
+    for (name, values), color in zip(curves.items(), COLORS, strict=False):
+        panel.plot(ks, values, marker="o", markersize=3.5, color=color, label=name)
     panel.plot(ks, chance, "--", color="0.5", label="chance")
     if ceiling is not None:
         panel.plot(ks, ceiling, ":", color="0.5", label="ceiling")
@@ -92,15 +92,15 @@ def strength_curves(
     figure = Figure(figsize=(width, 2.5 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
-        for (name, table), colour, above in zip(tables.items(), COLOURS, range(len(tables) - 1, -1, -1), strict=False):
+        for (name, table), color, above in zip(tables.items(), COLORS, range(len(tables) - 1, -1, -1), strict=False):
             part = table[table["kind"] == kind]
             # By place: the strengths of some kinds are doubled from one to the next.
             places = np.arange(len(part))
             panel.plot(
-                places, part["recall@1"], "o-", markersize=3 + 1.5 * above, linewidth=1.3 + 1.2 * above, color=colour,
+                places, part["recall@1"], "o-", markersize=3 + 1.5 * above, linewidth=1.3 + 1.2 * above, color=color,
                 label=name,
             )  # fmt: skip
-            panel.fill_between(places, part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
+            panel.fill_between(places, part["low"], part["high"], color=color, alpha=0.12, linewidth=0)
         shown = places[:: max(1, -(-len(places) // 8))]
         panel.set_xticks(shown, [f"{part['strength'].iloc[place]:g}" for place in shown])
         panel.set_title(kind, fontsize=10)
@@ -122,18 +122,16 @@ def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = Non
     """
     figure = Figure(figsize=(width, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         known = np.isfinite(curve.thresholds)
-        left.plot(curve.thresholds[known], curve.false_accept[known], "-", color=colour, label=f"{name}: false accepts")
-        left.plot(
-            curve.thresholds[known], curve.false_reject[known], "--", color=colour, label=f"{name}: false rejects"
-        )
+        left.plot(curve.thresholds[known], curve.false_accept[known], "-", color=color, label=f"{name}: false accepts")
+        left.plot(curve.thresholds[known], curve.false_reject[known], "--", color=color, label=f"{name}: false rejects")
         # Below one accepted pair there is nothing to see, and no logarithm.
         shown = curve.false_accept > 0
         error = curve.equal_error()
         label = f"{name}, both {error.rate:.1%} at {error.threshold:.3f}"
-        right.plot(curve.false_accept[shown], curve.false_reject[shown], color=colour, label=label)
-        right.plot(error.rate, error.rate, "o", color=colour, markersize=4)
+        right.plot(curve.false_accept[shown], curve.false_reject[shown], color=color, label=label)
+        right.plot(error.rate, error.rate, "o", color=color, markersize=4)
     if threshold is not None:
         left.axvline(threshold, color="0.4", linestyle=":", label=f"chosen: {threshold:.3f}")
     left.set_xlabel("similarity from which two count as the same")
@@ -154,7 +152,7 @@ def interval_bars(names: Sequence[str], values, low, high, chance: float, xlabel
     panel = figure.subplots()
     values, low, high = (np.asarray(array, dtype=float) for array in (values, low, high))
     places = np.arange(len(names))[::-1]
-    panel.barh(places, values, color=COLOURS[0], alpha=0.75, height=0.65)
+    panel.barh(places, values, color=COLORS[0], alpha=0.75, height=0.65)
     panel.errorbar(values, places, xerr=(values - low, high - values), fmt="none", ecolor="black", capsize=3)
     for place, value, top in zip(places, values, high, strict=True):
         panel.text(max(value, top) + 0.012, place, f"{value:.3f}", va="center", fontsize=9)
@@ -175,7 +173,7 @@ def score_bars(scores: Mapping[str, Scores], metric: str, width: float = 7) -> F
 
 
 def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray], width: float = 9) -> Figure:
-    """How far pictures are from changed views of themselves, each kind one box, above what that compares with in grey.
+    """How far images are from changed views of themselves, each kind one box, above what that compares with in gray.
 
     Parameters
     ----------
@@ -186,7 +184,7 @@ def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.
     ------
     ValueError : a name has no distance, or one that is NaN or infinite.
     """
-    lines = [*((name, values, COLOURS[0]) for name, values in views.items()),
+    lines = [*((name, values, COLORS[0]) for name, values in views.items()),
              *((name, values, "0.6") for name, values in references.items())]  # fmt: skip
     for name, values, _ in lines:
         if not len(values) or not np.isfinite(values).all():
@@ -197,8 +195,8 @@ def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.
         [values for _, values, _ in lines], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6,
         patch_artist=True, medianprops={"color": "black"}, tick_labels=[name for name, _, _ in lines],
     )  # fmt: skip
-    for box, (_, _, colour) in zip(boxes["boxes"], lines, strict=True):
-        box.set(facecolor=colour, alpha=0.75)
+    for box, (_, _, color) in zip(boxes["boxes"], lines, strict=True):
+        box.set(facecolor=color, alpha=0.75)
     # The first line on top, as in a table.
     panel.invert_yaxis()
     panel.axhline(len(views) + 0.5, color="0.4", linestyle=":")

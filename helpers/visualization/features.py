@@ -1,4 +1,4 @@
-"""Pictures of what a network's features are worth: by stage and pooling, and by bytes."""
+"""Images of what a network's features are worth: by stage and pooling, and by bytes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from helpers.visualization.curves import COLOURS
+from helpers.visualization.curves import COLORS
 
 
 def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, width: float = 11) -> Figure:
-    """A picture, and beside it where the channels of each stage answer that answer most strongly.
+    """An image, and beside it where the channels of each stage answer that answer most strongly.
 
     pixels : uint8 (h, w, 3). maps : a map (h, w, channels) a stage.
     """
@@ -20,7 +20,7 @@ def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, wid
     for panel in panels[:, 0]:
         panel.axis("off")
     panels[shown // 2, 0].imshow(pixels)
-    panels[shown // 2, 0].set_title("the picture", fontsize=10)
+    panels[shown // 2, 0].set_title("the image", fontsize=10)
     for column, each in enumerate(maps, start=1):
         strongest = np.argsort(-each.mean(axis=(0, 1)), kind="stable")[:shown]
         for panel, channel in zip(panels[:, column], strongest, strict=True):
@@ -54,21 +54,21 @@ def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
 
 
 def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "mAP", width: float = 11) -> Figure:
-    """A panel a data set: score against bytes a picture, a line for each value of the column ``line``.
+    """A panel a data set: score against bytes an image, a line for each value of the column ``line``.
 
     tables : data set → rows with bytes, the metric, low and high (95 %), chance, and the column ``line``.
     """
     figure = Figure(figsize=(width, 3.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(tables)))
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
-        for colour, (label, rows) in zip(COLOURS, table.groupby(line, sort=False), strict=False):
+        for color, (label, rows) in zip(COLORS, table.groupby(line, sort=False), strict=False):
             rows = rows.sort_values("bytes")
-            panel.plot(rows["bytes"], rows[metric], marker="o", markersize=3.5, color=colour, label=label)
-            panel.fill_between(rows["bytes"], rows["low"], rows["high"], color=colour, alpha=0.12, linewidth=0)
+            panel.plot(rows["bytes"], rows[metric], marker="o", markersize=3.5, color=color, label=label)
+            panel.fill_between(rows["bytes"], rows["low"], rows["high"], color=color, alpha=0.12, linewidth=0)
         panel.axhline(table["chance"].iloc[0], linestyle="--", color="0.4")
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        panel.set_xlabel("bytes a picture")
+        panel.set_xlabel("bytes an image")
         panel.set_title(name, fontsize=10)
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)

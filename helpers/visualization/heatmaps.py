@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadablePicture, read_picture, resize
+from helpers.images.reading import UnreadableImage, read_image, resize
 
-#: float64 (256, 3), 0 … 255: from nothing to most, readable in grey, too.
-_COLOURS = colormaps["inferno"](range(256))[:, :3] * 255
+#: float64 (256, 3), 0 … 255: from nothing to most, readable in gray, too.
+_COLORS = colormaps["inferno"](range(256))[:, :3] * 255
 
 
 def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 6.5) -> Figure:
     """Class of the query (rows) against class of its nearest answer (columns; the last one is "no class").
 
-    counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` gives it. Colours are shares of a
+    counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` gives it. Colors are shares of a
     row; numbers are written where there is room (at most 20 classes). Classes that nobody asked for are left out.
     """
     asked = np.flatnonzero(counts.sum(axis=1))
@@ -39,15 +39,15 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     panel.set_ylabel("class of the query")
     if len(names) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if share[row, column] > 0.5 else "black"
+            panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=color)
     return figure
 
 
 def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
-    """Pairs of pictures, one a line; under each the places that make it similar to the other one.
+    """Pairs of images, one a line; under each the places that make it similar to the other one.
 
-    pairs : tuples of (first, second, map of the first, map of the second, title): uint8 (s, s, 3) pictures and float
+    pairs : tuples of (first, second, map of the first, map of the second, title): uint8 (s, s, 3) images and float
     (h, w) maps as `helpers.features.similarity_maps` gives them. Both maps of a pair share one scale; places that
     speak against are as dark as places that say nothing.
     """
@@ -55,9 +55,9 @@ def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
     cells = figure.subplots(len(pairs), 4, squeeze=False)
     for line, (first, second, first_map, second_map, title) in zip(cells, pairs, strict=True):
         highest = max(first_map.max(), second_map.max(), 1e-12)
-        for cell, picture, places in zip(line, (first, second) * 2, (None, None, first_map, second_map), strict=True):
+        for cell, image, places in zip(line, (first, second) * 2, (None, None, first_map, second_map), strict=True):
             cell.axis("off")
-            cell.imshow(picture, extent=(0, 1, 0, 1))
+            cell.imshow(image, extent=(0, 1, 0, 1))
             if places is not None:
                 cell.imshow(
                     np.clip(places / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=0.6, vmin=0, vmax=1,
@@ -67,49 +67,47 @@ def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
     return figure
 
 
-def overlaid(
-    picture: np.ndarray, places: np.ndarray, highest: float | None = None, strength: float = 0.6
-) -> np.ndarray:
-    """A picture under its map: uint8 (height, width, 3), bright where a place adds most, dark where it adds nothing.
+def overlaid(image: np.ndarray, places: np.ndarray, highest: float | None = None, strength: float = 0.6) -> np.ndarray:
+    """An image under its map: uint8 (height, width, 3), bright where a place adds most, dark where it adds nothing.
 
     Parameters
     ----------
-    picture : uint8 (height, width, 3), upright.
-    places : float (h, w), which cut the picture into equal parts, as `helpers.features.explain.why` gives them. Below
+    image : uint8 (height, width, 3), upright.
+    places : float (h, w), which cut the image into equal parts, as `helpers.features.explain.why` gives them. Below
         zero is as dark as zero.
     highest : what is brightest; the map's own maximum by default. Give two maps the same to compare them.
-    strength : how much of the map's colours covers the picture, 0 … 1.
+    strength : how much of the map's colors covers the image, 0 … 1.
 
     Raises
     ------
-    ValueError : no such picture or map, or a strength outside 0 … 1.
+    ValueError : no such image or map, or a strength outside 0 … 1.
     """
-    picture, places = np.asarray(picture), np.asarray(places, np.float32)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (height, width, 3) RGB, got {picture.dtype} {picture.shape}")
+    image, places = np.asarray(image), np.asarray(places, np.float32)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
     if places.ndim != 2 or not places.size or not np.isfinite(places).all():
         raise ValueError(f"a map must be (h, w) of finite numbers, got {places.shape}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie between 0 and 1, got {strength}")
     highest = max(float(places.max()) if highest is None else highest, 1e-12)
     # Linear between the middles of places: a curve would swing below zero beside a bright place.
-    wide = cv2.resize(np.clip(places / highest, 0, 1), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colours = _COLOURS[np.round(wide * 255).astype(np.uint8)]
-    return np.round(picture * (1 - strength) + colours * strength).astype(np.uint8)
+    wide = cv2.resize(np.clip(places / highest, 0, 1), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colors = _COLORS[np.round(wide * 255).astype(np.uint8)]
+    return np.round(image * (1 - strength) + colors * strength).astype(np.uint8)
 
 
 def gallery_map(
-    images: ImageSet, vectors: np.ndarray, pictures: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
+    images: ImageSet, vectors: np.ndarray, max_images: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
 ) -> Figure:
-    """The set's vectors in the plane by t-SNE (van der Maaten & Hinton 2008), each place shown by its picture.
+    """The set's vectors in the plane by t-SNE (van der Maaten & Hinton 2008), each place shown by its image.
 
-    Neighbours in the plane are neighbours among the vectors; distances and empty space mean nothing.
+    Neighbors in the plane are neighbors among the vectors; distances and empty space mean nothing.
 
-    vectors : float32 (n, dim) without NaN; at most ``pictures`` of them, drawn by ``seed``, are laid out.
+    vectors : float32 (n, dim) without NaN; at most ``max_images`` of them, drawn by ``seed``, are laid out.
     """
     from sklearn.manifold import TSNE
 
-    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:pictures])
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:max_images])
     perplexity = min(30, (len(rows) - 1) / 3)
     places = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
     figure = Figure(figsize=(size, size * 0.8), layout="constrained")
@@ -119,10 +117,10 @@ def gallery_map(
     panel.set_ylim(places[:, 1].min() - 1, places[:, 1].max() + 1)
     for row, place in zip(rows, places, strict=True):
         try:
-            thumbnail = resize(read_picture(images.paths[row]), zoom, "pad")
-        except UnreadablePicture:
+            thumbnail = resize(read_image(images.paths[row]), zoom, "pad")
+        except UnreadableImage:
             continue
-        # White margins must not hide the neighbours.
+        # White margins must not hide the neighbors.
         visible = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
         thumbnail = np.concatenate([thumbnail, visible], axis=2)
         panel.add_artist(AnnotationBbox(OffsetImage(thumbnail), place, frameon=False, pad=0))

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.visualization.curves import COLOURS
+from helpers.visualization.curves import COLORS
 
 _MARKERS = "osD^vPX*<>"
 _PALE = "0.8"
@@ -17,7 +17,7 @@ def cells(
     points: np.ndarray, query: np.ndarray, nearest: Sequence[int],
     parts: Mapping[str, tuple[np.ndarray, Collection[int]]], width: float = 12,
 ) -> Figure:  # fmt: skip
-    """How a gallery is cut up, a panel a way: looked-into parts in colour, the rest pale.
+    """How a gallery is cut up, a panel a way: looked-into parts in color, the rest pale.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def cells(
         inside = np.isin(part_of, list(looked))
         panel.plot(*points[~inside].T, ".", color=_PALE, markersize=4)
         for place, part in enumerate(looked):
-            panel.plot(*points[part_of == part].T, "o", color=COLOURS[place % len(COLOURS)], markersize=3.5)
+            panel.plot(*points[part_of == part].T, "o", color=COLORS[place % len(COLORS)], markersize=3.5)
         _query(panel, points, query, nearest)
         found = int(inside[list(nearest)].sum())
         title = f"{way}: {inside.sum()} of {len(points)} looked at, {found} of {len(nearest)} answers in them"
@@ -42,7 +42,7 @@ def walk(
     points: np.ndarray, links: Sequence[Collection[int]], path: Sequence[int], query: np.ndarray,
     nearest: Sequence[int], width: float = 7,
 ) -> Figure:  # fmt: skip
-    """A walk over a graph of neighbours: all links in grey, the way in colour, its steps numbered.
+    """A walk over a graph of neighbors: all links in gray, the way in color, its steps numbered.
 
     points : float (n, 2). links : rows that each is joined with. path : rows, in the order of the walk.
     query : float (2,), a star. nearest : rows of the true answers, circled.
@@ -55,9 +55,9 @@ def walk(
             if row < other or row not in links[other]:
                 panel.plot(*points[[row, other]].T, color=_PALE, linewidth=0.5, zorder=1)
     panel.plot(*points.T, ".", color="0.55", markersize=4, zorder=2)
-    panel.plot(*points[list(path)].T, "o-", color=COLOURS[1], markersize=5, linewidth=2, zorder=3)
+    panel.plot(*points[list(path)].T, "o-", color=COLORS[1], markersize=5, linewidth=2, zorder=3)
     for step, row in enumerate(path):
-        panel.annotate(str(step), points[row], textcoords="offset points", xytext=(6, 4), fontsize=9, color=COLOURS[1])
+        panel.annotate(str(step), points[row], textcoords="offset points", xytext=(6, 4), fontsize=9, color=COLORS[1])
     _query(panel, points, query, nearest)
     return figure
 
@@ -80,12 +80,12 @@ def trade_offs(table: pd.DataFrame, width: float = 13) -> Figure:
     for panel, gallery in zip(panels, galleries, strict=True):
         for index, part in table[table["gallery"] == gallery].groupby("index", sort=False):
             place = indexes.index(index)
-            colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
+            color, marker = COLORS[place % len(COLORS)], _MARKERS[place % len(_MARKERS)]
             each = weight[part.index].mean()
             size = 9 * min(1.0, np.sqrt(each / heaviest))
             (line,) = panel.plot(
-                _room(part["recall"]), part["milliseconds"], marker=marker, markersize=3 + size, color=colour,
-                linestyle="-" if place < len(COLOURS) else "--", linewidth=1.2, alpha=0.85,
+                _room(part["recall"]), part["milliseconds"], marker=marker, markersize=3 + size, color=color,
+                linestyle="-" if place < len(COLORS) else "--", linewidth=1.2, alpha=0.85,
             )  # fmt: skip
             shown[index] = line, f"{index}: {each:,.0f} bytes a vector"
         panel.set_title(gallery, fontsize=10)

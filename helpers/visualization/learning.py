@@ -1,4 +1,4 @@
-"""What a network learnt, and how: curves of a training, its first filters, what its layers see."""
+"""What a network learned, and how: curves of a training, its first filters, what its layers see."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from helpers.networks.training import Training
-from helpers.visualization.curves import COLOURS
+from helpers.visualization.curves import COLORS
 
 #: What an axis is called, where the column's name would not do.
 AXES = {"score": "validation retrieval score"}
@@ -17,7 +17,7 @@ AXES = {"score": "validation retrieval score"}
 def training_curves(
     trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy"), width: float = 11
 ) -> Figure:
-    """One panel a quantity: over the training pictures (solid), over the validation pictures (dashed); ● is the best.
+    """One panel a quantity: over the training images (solid), over the validation images (dashed); ● is the best.
 
     trainings : what to call it → the training. A quantity is a column of its table, such as ``score``; trainings that
     lack it are left out of that panel. Earlier ones are drawn thicker, to be seen under later ones.
@@ -25,13 +25,13 @@ def training_curves(
     figure = Figure(figsize=(width, 3.4), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
     shown = {}
-    for number, ((name, training), colour) in enumerate(zip(trainings.items(), cycle(COLOURS), strict=False)):
+    for number, ((name, training), color) in enumerate(zip(trainings.items(), cycle(COLORS), strict=False)):
         table, thickness = training.table.set_index("epoch"), 1.5 + min(3, 0.6 * (len(trainings) - 1 - number))
         for panel, quantity in zip(panels, quantities, strict=True):
             for column, style in ((quantity, "-"), (f"val_{quantity}", "--")):
                 if column in table:
-                    (line,) = panel.plot(table[column], style, color=colour, linewidth=thickness, label=name)
-                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=colour, markersize=6)
+                    (line,) = panel.plot(table[column], style, color=color, linewidth=thickness, label=name)
+                    panel.plot(training.best_epoch, table[column][training.best_epoch], "o", color=color, markersize=6)
                     shown.setdefault(name, line)
     for panel, quantity in zip(panels, quantities, strict=True):
         panel.set_xlabel("epoch")
@@ -59,11 +59,9 @@ def gains(
     names = list(differences)[::-1]
     for place, name in enumerate(names):
         mean, low, high = differences[name]
-        panel.plot([low, high], [place, place], "-", color=COLOURS[0], linewidth=2)
-        panel.plot(mean, place, "o", color=COLOURS[0], markersize=7)
-        panel.plot(
-            seeds[name], [place - 0.22] * len(seeds[name]), "o", color=COLOURS[1], fillstyle="none", markersize=5
-        )
+        panel.plot([low, high], [place, place], "-", color=COLORS[0], linewidth=2)
+        panel.plot(mean, place, "o", color=COLORS[0], markersize=7)
+        panel.plot(seeds[name], [place - 0.22] * len(seeds[name]), "o", color=COLORS[1], fillstyle="none", markersize=5)
     panel.axvline(0, linestyle="--", color="0.4")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(-0.6, len(names) - 0.5)
@@ -73,34 +71,34 @@ def gains(
 
 
 def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure:
-    """First-layer filters as small pictures, each stretched to the full range of brightness.
+    """First-layer filters as small images, each stretched to the full range of brightness.
 
-    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over colour pictures gives them.
+    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over color images gives them.
     """
     if kernels.ndim != 4 or kernels.shape[2] != 3:
-        raise ValueError(f"filters over pictures are (h, w, 3, n), got shape {kernels.shape}")
+        raise ValueError(f"filters over images are (h, w, 3, n), got shape {kernels.shape}")
     return _sheet(list(np.moveaxis(kernels, 3, 0)), columns, width)
 
 
 def activations(maps: np.ndarray, columns: int = 16, most: int = 32, width: float = 10) -> Figure:
-    """The first channels of what a layer sees in one picture; bright is where a channel answers.
+    """The first channels of what a layer sees in one image; bright is where a channel answers.
 
     maps : float (h, w, channels).
     """
     if maps.ndim != 3:
-        raise ValueError(f"what a layer sees in one picture is (h, w, channels), got shape {maps.shape}")
+        raise ValueError(f"what a layer sees in one image is (h, w, channels), got shape {maps.shape}")
     return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), columns, width)
 
 
-def _sheet(pictures: list[np.ndarray], columns: int, width: float) -> Figure:
-    lines = -(-len(pictures) // columns)
+def _sheet(images: list[np.ndarray], columns: int, width: float) -> Figure:
+    lines = -(-len(images) // columns)
     figure = Figure(figsize=(width, width / columns * lines), layout="constrained")
     cells = figure.subplots(lines, columns, squeeze=False).ravel()
     for cell in cells:
         cell.axis("off")
-    for cell, picture in zip(cells, pictures, strict=False):
-        low, high = picture.min(), picture.max()
+    for cell, image in zip(cells, images, strict=False):
+        low, high = image.min(), image.max()
         # A channel that is the same everywhere has nothing to show; it stays dark.
-        shown = (picture - low) / (high - low) if high > low else np.zeros_like(picture)
+        shown = (image - low) / (high - low) if high > low else np.zeros_like(image)
         cell.imshow(shown, cmap="magma", vmin=0, vmax=1)
     return figure

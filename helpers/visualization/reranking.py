@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from helpers.evaluation.intervals import bootstrap_interval
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import read_picture
-from helpers.visualization.curves import COLOURS
+from helpers.images.reading import read_image
+from helpers.visualization.curves import COLORS
 from helpers.visualization.grids import RIGHT, WRONG
 
 #: The color of gains whose interval contains 0.
@@ -35,12 +35,12 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
         part = table[table["task"] == task].set_index("method")
         for method, row in part.iterrows():
             place = methods.index(method)
-            colour = RIGHT if row["low"] > 0 else WRONG if row["high"] < 0 else UNDECIDED
+            color = RIGHT if row["low"] > 0 else WRONG if row["high"] < 0 else UNDECIDED
             bounds = [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
-            panel.errorbar(row["gain"], place, xerr=bounds, fmt="o", color=colour, capsize=3)
+            panel.errorbar(row["gain"], place, xerr=bounds, fmt="o", color=color, capsize=3)
             # Adding 0 turns -0.000 into +0.000.
             text = f"{round(row['gain'], 3) + 0.0:+.3f} · {row['ms']:.1f} ms"
-            panel.text(right + 0.06 * room, place, text, va="center", fontsize=8.5, color=colour)
+            panel.text(right + 0.06 * room, place, text, va="center", fontsize=8.5, color=color)
         panel.axvline(0, color="0.4", linewidth=1)
         panel.set_title(f"{task}: {part['before'].iloc[0]:.3f} before", fontsize=10)
         panel.grid(alpha=0.3, axis="x")
@@ -74,11 +74,11 @@ def neighbor_rows(
         names = ["query" if asking == query else "its nearest →", *titles]
         for cell, row, title in zip(line, shown, names, strict=False):
             same = images.labels[row] == images.labels[query]
-            colour = "black" if row == query else RIGHT if same else WRONG
-            cell.imshow(read_picture(images.paths[row]))
-            cell.set_title(title, fontsize=10, color=colour)
+            color = "black" if row == query else RIGHT if same else WRONG
+            cell.imshow(read_image(images.paths[row]))
+            cell.set_title(title, fontsize=10, color=color)
             for spine in cell.spines.values():
-                spine.set(color=colour, linewidth=4 if row == query else 2)
+                spine.set(color=color, linewidth=4 if row == query else 2)
         for cell in line:
             cell.set(xticks=[], yticks=[])
         for cell in line[len(shown) :]:
@@ -98,12 +98,12 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
     rng = np.random.default_rng(seed)
     for panel, (task, (values, right)) in zip(panels, gains.items(), strict=True):
         names = []
-        for place, (kind, colour) in enumerate(((True, COLOURS[0]), (False, COLOURS[1]))):
+        for place, (kind, color) in enumerate(((True, COLORS[0]), (False, COLORS[1]))):
             some = values[right == kind]
             names.append(f"first answer {'right' if kind else 'wrong'}\n{len(some)} queries")
             if not len(some):
                 continue
-            panel.plot(place + rng.uniform(-0.3, 0.3, len(some)), some, "o", color=colour, alpha=0.35, markersize=4)
+            panel.plot(place + rng.uniform(-0.3, 0.3, len(some)), some, "o", color=color, alpha=0.35, markersize=4)
             mean, (low, high) = some.mean(), bootstrap_interval(some, seed=seed)
             bounds = np.nan_to_num([[mean - low], [high - mean]])
             panel.errorbar(place, mean, yerr=bounds, fmt="_", color="black", capsize=6, markersize=22, linewidth=2)
@@ -117,18 +117,18 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
 
 
 def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figure:
-    """Gain against how good the first results were: one panel per method, a color per task, a sign per describer.
+    """Gain against how good the first results were: one panel per method, a color per task, a sign per extractor.
 
-    table : columns ``method, task, describer, share, gain, low, high``.
+    table : columns ``method, task, extractor, share, gain, low, high``.
     """
-    methods, tasks, describers = (list(dict.fromkeys(table[name])) for name in ("method", "task", "describer"))
+    methods, tasks, extractors = (list(dict.fromkeys(table[name])) for name in ("method", "task", "extractor"))
     figure = Figure(figsize=(width, 4.1), layout="constrained")
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
     for panel, method in zip(panels, methods, strict=True):
         for row in table[table["method"] == method].itertuples():
             panel.errorbar(
                 row.share, row.gain, yerr=[[row.gain - row.low], [row.high - row.gain]], capsize=2, markersize=6,
-                fmt=_MARKERS[describers.index(row.describer)], color=COLOURS[tasks.index(row.task)],
+                fmt=_MARKERS[extractors.index(row.extractor)], color=COLORS[tasks.index(row.task)],
             )  # fmt: skip
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_title(method, fontsize=10)
@@ -136,11 +136,11 @@ def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figu
         panel.set_xlabel(xlabel)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("gain in mAP")
-    for colour, task in zip(COLOURS, tasks, strict=False):
-        panels[0].plot([], [], "s", color=colour, label=task)
-    for marker, name in zip(_MARKERS, describers, strict=False):
+    for color, task in zip(COLORS, tasks, strict=False):
+        panels[0].plot([], [], "s", color=color, label=task)
+    for marker, name in zip(_MARKERS, extractors, strict=False):
         panels[0].plot([], [], marker, color="0.4", label=name)
-    figure.legend(loc="outside lower center", ncols=len(tasks) + len(describers), frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=len(tasks) + len(extractors), frameon=False, fontsize=9)
     return figure
 
 
@@ -156,10 +156,10 @@ def gain_sweep(table: pd.DataFrame, width: float = 12) -> Figure:
     for panel, method in zip(panels, methods, strict=True):
         part = table[table["method"] == method]
         values = sorted(part["value"].unique())
-        for colour, task in zip(COLOURS, tasks, strict=False):
+        for color, task in zip(COLORS, tasks, strict=False):
             line = part[part["task"] == task].sort_values("value")
-            panel.plot(line["value"], line["gain"], "o-", color=colour, markersize=4, label=task)
-            panel.fill_between(line["value"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+            panel.plot(line["value"], line["gain"], "o-", color=color, markersize=4, label=task)
+            panel.fill_between(line["value"], line["low"], line["high"], color=color, alpha=0.15, linewidth=0)
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_xscale("log")
         panel.set_xticks(values, [f"{value:g}" for value in values])

@@ -11,14 +11,14 @@ from helpers.evaluation.metrics import Scores
 with extras.importing("notebooks", "IPython"):
     from IPython.display import HTML, Markdown
 
-_COLOURS = {"note": "#0072B2", "tip": "#009E73", "caution": "#D55E00"}
+_COLORS = {"note": "#0072B2", "tip": "#009E73", "caution": "#D55E00"}
 
 
 def box(text: str, kind: str = "note") -> HTML:
     """A box that can't be overlooked: ``note``, ``tip`` or ``caution``."""
-    colour = _COLOURS[kind]
+    color = _COLORS[kind]
     return HTML(
-        f'<div style="border-left:6px solid {colour};padding:.6em 1em;background:{colour}18;color:inherit">'
+        f'<div style="border-left:6px solid {color};padding:.6em 1em;background:{color}18;color:inherit">'
         f"<strong>{kind.capitalize()}.</strong> {html.escape(text)}</div>"
     )
 

@@ -12,26 +12,26 @@ from helpers.features.color_shape import Hog
 from helpers.features.keypoints import extract
 from helpers.features.vocabulary import Vocabulary
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import read_picture, resize
-from helpers.visualization.curves import COLOURS
+from helpers.images.reading import read_image, resize
+from helpers.visualization.curves import COLORS
 
 #: SIFT describes a square about six times as wide as its keypoint (Lowe 2004: 4 × 4 cells, each 3 scales wide).
 PATCH = 6
 
 
-def hog_lines(pictures: Sequence[np.ndarray], hog: Hog, width: float = 12) -> Figure:
-    """Each picture and, below, the directions of its edges: a line a direction and cell, the bolder the stronger.
+def hog_lines(images: Sequence[np.ndarray], hog: Hog, width: float = 12) -> Figure:
+    """Each image and, below, the directions of its edges: a line a direction and cell, the bolder the stronger.
 
-    pictures : uint8 (h, w, 3), of any size.
+    images : uint8 (h, w, 3), of any size.
     """
-    figure = Figure(figsize=(width, 2 * width / len(pictures) + 0.1), layout="constrained")
-    upper, lower = figure.subplots(2, len(pictures), squeeze=False)
+    figure = Figure(figsize=(width, 2 * width / len(images) + 0.1), layout="constrained")
+    upper, lower = figure.subplots(2, len(images), squeeze=False)
     cells = hog.size // hog.settings["cell"]
     # A gradient's direction is across the edge; the line is drawn along it.
     angles = np.pi * (np.arange(hog.DIRECTIONS) + 0.5) / hog.DIRECTIONS + np.pi / 2
     along = np.column_stack([np.cos(angles), np.sin(angles)])
-    for panel, lines, picture in zip(upper, lower, pictures, strict=True):
-        square = resize(picture, (hog.size, hog.size))
+    for panel, lines, image in zip(upper, lower, images, strict=True):
+        square = resize(image, (hog.size, hog.size))
         strength = directions(hog.compute(square[None])[0], cells, hog.DIRECTIONS)
         strength /= max(strength.max(), 1e-12)
         middles = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1)[:, :, None] + 0.5
@@ -64,12 +64,12 @@ def directions(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
 def word_grid(
     images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12, width: float = 12
 ) -> Figure:
-    """A line a word: the ``count`` patches of the pictures that are nearest to it, one a picture, turned upright."""
+    """A line a word: the ``count`` patches of the images that are nearest to it, one an image, turned upright."""
     config = vocabulary.config
     best = {word: [] for word in words}
     for path in images.paths:
-        grey = cv2.cvtColor(resize(read_picture(path), (config.size, config.size), config.rule), cv2.COLOR_RGB2GRAY)
-        found = extract(grey, config.kind, config.limit)
+        gray = cv2.cvtColor(resize(read_image(path), (config.size, config.size), config.rule), cv2.COLOR_RGB2GRAY)
+        found = extract(gray, config.kind, config.limit)
         if not len(found):
             continue
         nearest, squared = (column[:, 0] for column in vocabulary.nearest(vocabulary.project(found.descriptors)))
@@ -77,7 +77,7 @@ def word_grid(
             own = np.flatnonzero(nearest == word)
             if len(own):
                 row = own[squared[own].argmin()]
-                best[word].append((squared[row], _patch(grey, found.points[row], found.sizes[row], found.angles[row])))
+                best[word].append((squared[row], _patch(gray, found.points[row], found.sizes[row], found.angles[row])))
     figure = Figure(figsize=(width, width / count * len(words)), layout="constrained")
     panels = figure.subplots(len(words), count, squeeze=False)
     for line, word in zip(panels, words, strict=True):
@@ -102,11 +102,11 @@ def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
     figure = Figure(figsize=(width, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     words = table["words"]
-    left.plot(words, table["davies_bouldin"], "o-", color=COLOURS[0])
+    left.plot(words, table["davies_bouldin"], "o-", color=COLORS[0])
     left.set_ylabel("Davies–Bouldin (lower is better)")
     right.errorbar(
         words, table["mAP"], (table["mAP"] - table["low"], table["high"] - table["mAP"]),
-        fmt="o-", color=COLOURS[1], capsize=3,
+        fmt="o-", color=COLORS[1], capsize=3,
     )  # fmt: skip
     right.axhline(table["chance"].iloc[0], linestyle="--", color="0.4", label=f"chance {table['chance'].iloc[0]:.3f}")
     right.set_ylabel("mAP (higher is better)")
@@ -123,10 +123,10 @@ def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
     return figure
 
 
-def _patch(grey: np.ndarray, point: np.ndarray, size: float, angle: float, side: int = 48) -> np.ndarray:
+def _patch(gray: np.ndarray, point: np.ndarray, size: float, angle: float, side: int = 48) -> np.ndarray:
     """uint8 (side, side): what the descriptor saw, turned so that the keypoint's direction points to the right."""
     scale = side / (PATCH * size)
     turn = np.radians(-angle)
     linear = scale * np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
     matrix = np.column_stack([linear, side / 2 - linear @ point])
-    return cv2.warpAffine(grey, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(gray, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)

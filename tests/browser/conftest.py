@@ -22,7 +22,7 @@ ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 #: WCAG 2.1, levels A and AA.
-RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
+PROTOCOL = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +103,7 @@ def check_accessibility():
 
     def check(page, within: str | None = None, known=()):
         options = {
-            "runOnly": {"type": "tag", "values": list(RULES)},
+            "runOnly": {"type": "tag", "values": list(PROTOCOL)},
             "rules": {rule: {"enabled": False} for rule in known},
         }
         found = Axe().run(page, context=within, options=options).response
@@ -123,7 +123,7 @@ def check_accessibility():
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """The folder for pictures of pages, ``build/browser``; a person looks at them."""
+    """The folder for images of pages, ``build/browser``; a person looks at them."""
     folder = paths.ROOT / "build" / "browser"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""The service's page in a real browser, against the real service over pictures of the sample."""
+"""The service's page in a real browser, against the real service over images of the sample."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.images import samples
 from helpers.images.imageset import from_folder
 from helpers.search.engine import Engine
-from helpers.service.service_process import ServiceBeside
+from helpers.service.service_process import ServiceProcess
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED in a browser: Playwright is missing")
 expect = playwright_api.expect
@@ -42,7 +42,7 @@ def gallery(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def outside() -> Path:
-    """A picture that is not in the gallery."""
+    """An image that is not in the gallery."""
     return samples.photos().root / "photos" / "mammals" / "zebra.jpg"
 
 
@@ -54,7 +54,7 @@ def start(gallery, tmp_path_factory):
     def start_(key: str | None = None) -> str:
         folder = tmp_path_factory.mktemp("engine") / "my.index"
         Engine("hsv-histogram", "exact:cosine").fit(from_folder(gallery)).save(folder)
-        started.append(ServiceBeside(folder, key=key).start())
+        started.append(ServiceProcess(folder, key=key).start())
         return f"{started[-1].url}/"
 
     yield start_
@@ -76,7 +76,7 @@ def guarded(start) -> str:
 
 @pytest.fixture
 def open_service(open_page, service):
-    """``open_service(path="", **open_page's)`` → the page, with pictures on it."""
+    """``open_service(path="", **open_page's)`` → the page, with images on it."""
 
     def open_(path: str = "", **options):
         page = open_page(service + path, **options)
@@ -88,7 +88,7 @@ def open_service(open_page, service):
     return open_
 
 
-def test_start_shows_pictures_of_the_gallery_in_an_order_by_chance(
+def test_start_shows_images_of_the_gallery_in_an_order_by_chance(
     open_service, service, check_accessibility, screenshots
 ):
     page = open_service()
@@ -102,32 +102,32 @@ def test_start_shows_pictures_of_the_gallery_in_an_order_by_chance(
     assert _ids(page) != first
 
     _scroll_to_the_end(page)
-    total = _get(service, "api/info")["pictures"]
-    assert sorted(_ids(page)) == list(range(total)), "each picture once"
+    total = _get(service, "api/info")["images"]
+    assert sorted(_ids(page)) == list(range(total)), "each image once"
     expect(page.locator("#end")).to_have_text("That is all.")
 
 
-def test_upload_finds_the_picture_and_back_goes_where_it_was(
+def test_upload_finds_the_image_and_back_goes_where_it_was(
     open_service, service, gallery, check_accessibility, screenshots
 ):
     page = open_service()
-    picture = next((gallery / "birds").iterdir())
+    image = next((gallery / "birds").iterdir())
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
-    chooser.value.set_files(picture)
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
-    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    chooser.value.set_files(image)
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
+    expect(page.locator(".file-name").first).to_have_text(image.name)
     expect(page.locator(".score").first).to_have_text("1.000")
     assert "1 is no difference" in page.locator(".score").first.get_attribute("title")
-    assert page.locator("#query-picture").evaluate("picture => picture.naturalWidth") == Image.open(picture).width
+    assert page.locator("#query-image").evaluate("image => image.naturalWidth") == Image.open(image).width
     check_accessibility(page)
-    _shoot(page, screenshots, "answers")
+    _shoot(page, screenshots, "results")
 
     sent = _requests(page)
     page.locator(".card").last.scroll_into_view_if_needed()
     expect(page.locator(".card").nth(PAGE)).to_be_attached()
     assert [url for url in sent if "/api/search" in url][0] == f"{service}api/search/vector", "not uploaded again"
-    expect(page.locator("#count")).to_contain_text(re.compile(r"\d+ pictures shown"))
+    expect(page.locator("#count")).to_contain_text(re.compile(r"\d+ images shown"))
     shown = _ids(page)
     assert len(set(shown)) == len(shown) > PAGE
     scores = [float(text) for text in page.locator(".score").all_text_contents()]
@@ -140,21 +140,21 @@ def test_upload_finds_the_picture_and_back_goes_where_it_was(
     number = int(chosen.get_attribute("data-id"))
     chosen.locator(".tile").click()
     expect(page).to_have_url(f"{service}#id={number}")
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
     assert number not in _ids(page), "it does not find itself"
     assert page.evaluate("scrollY") == 0
     found = _ids(page)
-    assert found[:PAGE] == [answer["id"] for answer in _get(service, f"api/search/id/{number}?k={PAGE}")["answers"]]
+    assert found[:PAGE] == [result["id"] for result in _get(service, f"api/search/id/{number}?k={PAGE}")["results"]]
 
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {picture.name}")
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
     assert _ids(page)[: len(shown)] == shown
     assert abs(page.evaluate("scrollY") - scroll) <= 2
     page.go_forward()
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
     assert _ids(page)[:PAGE] == found[:PAGE]
     page.reload()
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {name}")
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
     expect(page.locator(".card")).not_to_have_count(0)
 
 
@@ -167,16 +167,16 @@ def test_upload_that_a_reload_lost_is_said_to_be_lost(open_service, outside):
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_answer(open_service, gallery, service):
+def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_result(open_service, gallery, service):
     page = open_service()
-    picture = next((gallery / "fruit").iterdir())
-    data = _data_transfer(page, picture)
+    image = next((gallery / "fruit").iterdir())
+    data = _data_transfer(page, image)
     page.dispatch_event("body", "dragenter", {"dataTransfer": data})
     expect(page.locator("#veil")).to_be_visible()
     page.dispatch_event("#grid", "dragover", {"dataTransfer": data})
     page.dispatch_event("#grid", "drop", {"dataTransfer": data})
     expect(page.locator("#veil")).to_be_hidden()
-    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    expect(page.locator(".file-name").first).to_have_text(image.name)
 
     second = page.locator(".card").nth(1)
     number = second.get_attribute("data-id")
@@ -184,17 +184,17 @@ def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_answer(open_ser
     expect(page).to_have_url(f"{service}#id={number}")
 
 
-def test_paste_searches_with_a_picture_and_explains_what_it_cannot_take(open_service, gallery):
+def test_paste_searches_with_an_image_and_explains_what_it_cannot_take(open_service, gallery):
     page = open_service()
-    picture = next((gallery / "flowers").iterdir())
-    page.evaluate(_PASTE, _data_transfer(page, picture))
-    expect(page.locator(".file-name").first).to_have_text(picture.name)
+    image = next((gallery / "flowers").iterdir())
+    page.evaluate(_PASTE, _data_transfer(page, image))
+    expect(page.locator(".file-name").first).to_have_text(image.name)
     page.evaluate(_PASTE, _text_transfer(page, "a"))
-    expect(page.locator("#error-text")).to_have_text("That is neither a picture nor an address of one.")
+    expect(page.locator("#error-text")).to_have_text("That is neither an image nor an address of one.")
     page.click("#error-close")
     expect(page.locator("#error")).to_be_hidden()
     page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
-    expect(page.locator("#error-text")).to_contain_text("fetches no pictures from the web")
+    expect(page.locator("#error-text")).to_contain_text("fetches no images from the web")
 
 
 def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_accessibility, screenshots):
@@ -221,7 +221,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     assert [float(sent[name]) for name in ("left", "top", "width", "height")] == pytest.approx(
         [0.5, 0, 0.5, 1], abs=0.02
     )
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like a part of both.png")
+    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
     expect(page.locator(".file-name").first).to_have_text(other.name)
     check_accessibility(page)
     _shoot(page, screenshots, "crop")
@@ -252,15 +252,15 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     assert _box(page) == pytest.approx([0.5, 0, 0.25, 0.5], abs=0.02)
 
     page.click("#crop-reset")
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like both.png")
+    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
     expect(page.locator("#crop")).to_be_hidden()
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like a part of both.png")
+    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like both.png")
+    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
 
 
-def test_crop_of_a_gallery_picture_is_a_link(open_service, service):
+def test_crop_of_a_gallery_image_is_a_link(open_service, service):
     page = open_service("#id=3&crop=0.1,0.1,0.5,0.5")
     expect(page.locator("#found-title")).to_contain_text("a part of")
     assert _box(page) == pytest.approx([0.1, 0.1, 0.5, 0.5], abs=0.01)
@@ -275,7 +275,7 @@ def test_class_filter_asks_without_another_upload(open_service, service, outside
     expect(page.locator("#found-title")).to_have_text("All of the class birds")
     assert set(page.locator(".class-name").all_text_contents()) == {"birds"}
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like zebra.jpg")
+    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
     expect(page.locator("#class")).to_have_value("")
     everything = _ids(page)
 
@@ -309,7 +309,7 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     expect(page.locator("#viewer")).to_be_visible()
     expect(page.locator("#viewer-search")).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#viewer-image")).to_have_attribute("src", f"/api/pictures/{ids[2 + columns]}/file")
+    expect(page.locator("#viewer-image")).to_have_attribute("src", f"/api/images/{ids[2 + columns]}/file")
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
     assert _focused(page) == ids[1 + columns], "the focus is where it was"
@@ -317,17 +317,17 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     expect(page).to_have_url(f"{service}#id={ids[1 + columns]}")
     expect(page.locator("#found-title")).to_be_focused()
     page.keyboard.press("ArrowDown")
-    answers = _ids(page)
-    assert _focused(page) == answers[0]
+    results = _ids(page)
+    assert _focused(page) == results[0]
     for _ in range(PAGE):
         page.keyboard.press("ArrowDown")
     expect(page.locator(".card").nth(PAGE)).to_be_attached()
     page.keyboard.press("Home")
-    assert _focused(page) == answers[0]
+    assert _focused(page) == results[0]
     page.keyboard.press("Tab")
     expect(page.locator(".large").first).to_be_focused()
     page.keyboard.press("Tab")
-    assert _focused(page) is None, "Tab leaves the pictures, however many there are"
+    assert _focused(page) is None, "Tab leaves the images, however many there are"
 
     page.keyboard.press("c")
     expect(page.locator("#crop")).to_be_focused()
@@ -341,7 +341,7 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(outside)
-    expect(page.locator("#found-title")).to_have_text("Pictures that look like zebra.jpg")
+    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
 
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
@@ -351,11 +351,11 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     page.keyboard.press("c")
     expect(page.locator("#crop")).to_be_hidden()
     # Alt and an arrow belong to the browser's window, which there is none of here.
-    for title in ("Pictures that look like", "a part of", "Pictures that look like", "Or start from one of these"):
+    for title in ("Images that look like", "a part of", "Images that look like", "Or start from one of these"):
         page.go_back()
         expect(page.locator("#found-title")).to_contain_text(title)
     expect(page.locator("#found-title")).to_have_text("Or start from one of these")
-    assert _focused(page) == ids[1 + columns], "back is back to the picture that was chosen"
+    assert _focused(page) == ids[1 + columns], "back is back to the image that was chosen"
 
 
 def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility, screenshots):
@@ -376,8 +376,8 @@ def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility
     _shoot(page, screenshots, "adding")
 
 
-def test_a_picture_is_added_found_and_removed(open_service, service, outside):
-    before = _get(service, "api/info")["pictures"]
+def test_an_image_is_added_found_and_removed(open_service, service, outside):
+    before = _get(service, "api/info")["images"]
     page = open_service()
     page.set_input_files("#file", outside)
     expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
@@ -386,11 +386,11 @@ def test_a_picture_is_added_found_and_removed(open_service, service, outside):
     expect(page.locator("#adding-current")).to_contain_text("zebra.jpg")
     page.fill("#adding-class", "striped")
     page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 picture was added.")
-    assert _get(service, "api/info")["pictures"] == before + 1
+    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
+    assert _get(service, "api/info")["images"] == before + 1
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
-    expect(page.locator("#about")).to_contain_text(f"{before + 1} pictures")
+    expect(page.locator("#about")).to_contain_text(f"{before + 1} images")
 
     page.set_input_files("#file", outside)
     expect(page.locator(".score").first).to_have_text("1.000")
@@ -405,8 +405,8 @@ def test_a_picture_is_added_found_and_removed(open_service, service, outside):
     page.click("#viewer-confirm [type=submit]")
     expect(page.locator("#viewer")).to_be_hidden()
     expect(page.locator(f'.card[data-id="{number}"]')).to_have_count(0)
-    expect(page.locator("#about")).to_contain_text(f"{before} pictures")
-    assert _get(service, "api/info")["pictures"] == before
+    expect(page.locator("#about")).to_contain_text(f"{before} images")
+    assert _get(service, "api/info")["images"] == before
 
 
 def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, outside):
@@ -418,7 +418,7 @@ def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, o
     expect(page.locator("#adding-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
     page.fill("#adding [name=key]", KEY)
     page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 picture was added.")
+    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
     added = int(re.search(r"id=(\d+)", page.url)[1])
@@ -442,7 +442,7 @@ def test_hostile_uploads_are_refused_in_words_and_change_nothing(open_service, g
     whole = next((gallery / "birds").iterdir()).read_bytes()
     files = {
         "script.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-        "words.jpg": b"no picture at all",
+        "words.jpg": b"no image at all",
         "half.jpg": whole[: len(whole) // 3],
         f"{HOSTILE}.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
         "nothing.png": b"",
@@ -469,7 +469,7 @@ def test_names_are_text_and_never_markup(open_service):
     page.locator(".large").click()
     expect(page.locator("#viewer-title")).to_have_text(f"{HOSTILE}.jpg")
     page.click("#viewer-search")
-    expect(page.locator("#found-title")).to_have_text(f"Pictures that look like {HOSTILE}.jpg")
+    expect(page.locator("#found-title")).to_have_text(f"Images that look like {HOSTILE}.jpg")
     page.goto(page.url.split("#")[0] + "#id=1&class=" + HOSTILE)
     expect(page.locator("#summary")).to_contain_text(f"class {HOSTILE} only")
     assert page.locator("img[onerror]").count() == 0
@@ -483,7 +483,7 @@ def test_a_busy_service_is_waited_for_and_says_so(open_service):
     page.locator(".tile").first.click()
     expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
     expect(page.locator("#progress")).to_be_visible()
-    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#found-title")).to_contain_text("Images that look like")
     expect(page.locator("#hint")).to_be_empty()
 
 
@@ -495,21 +495,21 @@ def test_a_service_out_of_reach_can_be_tried_again(open_service):
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
     page.context.set_offline(False)
     page.click("#error-again")
-    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#found-title")).to_contain_text("Images that look like")
     expect(page.locator("#error")).to_be_hidden()
 
 
 def test_a_start_that_failed_can_be_tried_again(open_page, service):
     page = open_page(allowed=["net::ERR_FAILED"])
-    page.route("**/api/pictures?*", lambda route: route.abort())
+    page.route("**/api/images?*", lambda route: route.abort())
     page.goto(service)
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
-    page.unroute("**/api/pictures?*")
+    page.unroute("**/api/images?*")
     page.click("#error-again")
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_a_link_to_a_picture_that_is_gone_leads_to_the_start(open_service):
+def test_a_link_to_an_image_that_is_gone_leads_to_the_start(open_service):
     page = open_service("#id=123456", allowed=[REFUSED + " 404"])
     expect(page.locator("#error-text")).to_contain_text("123456")
     expect(page.locator("#found-title")).to_have_text("Or start from one of these")
@@ -558,7 +558,7 @@ def test_dark(open_service, check_accessibility, screenshots):
     check_accessibility(page)
     _shoot(page, screenshots, "dark-start")
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#found-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     check_accessibility(page)
     _shoot(page, screenshots, "dark-answers")
@@ -578,7 +578,7 @@ def test_text_of_twice_the_size_and_the_narrowest_screen_need_no_sideways_scroll
     page.evaluate("percent => { document.documentElement.style.fontSize = `${percent}%` }", percent)
     _fits(page)
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Pictures that look like")
+    expect(page.locator("#found-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     _fits(page)
     _shoot(page, screenshots, f"text-{width}-{percent}")
@@ -618,18 +618,18 @@ def _scroll_to_the_end(page) -> None:
         if page.locator("#end").is_visible():
             return
         page.wait_for_timeout(50)
-    pytest.fail("there is no end of pictures")
+    pytest.fail("there is no end of images")
 
 
-def _data_transfer(page, picture: Path):
-    """What a person's drag or clipboard holds: the file of a picture."""
+def _data_transfer(page, image: Path):
+    """What a person's drag or clipboard holds: the file of an image."""
     return page.evaluate_handle(
         """([name, bytes]) => {
             const data = new DataTransfer();
             data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/jpeg"}));
             return data;
         }""",
-        [picture.name, list(picture.read_bytes())],
+        [image.name, list(image.read_bytes())],
     )
 
 
@@ -640,7 +640,7 @@ def _text_transfer(page, text: str):
 
 
 def _box(page) -> list[float]:
-    """left, top, width and height of the crop box, as it is seen, in fractions of the picture."""
+    """left, top, width and height of the crop box, as it is seen, in fractions of the image."""
     return page.evaluate(
         """() => {
             const [box, stage] = ["crop", "stage"].map((id) => document.getElementById(id).getBoundingClientRect());

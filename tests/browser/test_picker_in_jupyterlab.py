@@ -124,7 +124,7 @@ def open_notebook(lab, open_page):
 
 
 def _idle(page, seconds: float = 30) -> None:
-    """Nothing is searched any more, and all pictures in sight are there."""
+    """Nothing is searched any more, and all images in sight are there."""
     page.wait_for_timeout(100)
     page.wait_for_function(
         """root => { const at = document.querySelector(root);
@@ -140,13 +140,13 @@ def _query(page) -> str:
 
 
 def _cards(page, column: int = 0) -> list[dict]:
-    """What the cards of a column show: rank, score, class, sign, key, and the colour of the frame."""
+    """What the cards of a column show: rank, score, class, sign, key, and the color of the frame."""
     return page.locator(f"{ROOT} .column").nth(column).locator(".card").evaluate_all(
         """cards => cards.map(card => {
             const [rank, score] = card.querySelector(".caption span:last-child").textContent.split(" · ");
             return {rank: Number(rank), score: Number(score), class: card.querySelector(".class").textContent,
-                sign: card.querySelector(".sign").textContent, colour: getComputedStyle(card).borderTopColor,
-                key: card.querySelector(".picture").dataset.tip.split(" · ").at(-1)}; })"""
+                sign: card.querySelector(".sign").textContent, color: getComputedStyle(card).borderTopColor,
+                key: card.querySelector(".image").dataset.tip.split(" · ").at(-1)}; })"""
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def _click(page, selector: str, **options) -> None:
 
 
 def _photo(tmp_path: Path, name: str = "my own photo.png") -> Path:
-    """A picture that is in no set: a sample photograph, mirrored, as PNG."""
+    """An image that is in no set: a sample photograph, mirrored, as PNG."""
     photo = Image.open(samples.photos().paths[40]).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     photo.save(tmp_path / name)
     return tmp_path / name
@@ -203,16 +203,16 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     assert wanted not in {card["key"] for card in cards}
     own = page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[1]
     assert [card["sign"] for card in cards] == ["○" if card["class"] == own else "✗" for card in cards]
-    assert len({card["colour"] for card in cards if card["sign"] == "○"} | {"none"}) == 1 + any(
+    assert len({card["color"] for card in cards if card["sign"] == "○"} | {"none"}) == 1 + any(
         card["sign"] == "○" for card in cards
     )
-    assert {card["colour"] for card in cards if card["sign"] == "○"}.isdisjoint(
-        card["colour"] for card in cards if card["sign"] == "✗"
+    assert {card["color"] for card in cards if card["sign"] == "○"}.isdisjoint(
+        card["color"] for card in cards if card["sign"] == "✗"
     )
     _shot(page, shots, f"{prefix}-picked")
 
     # hover: class, score and file
-    page.locator(f"{ROOT} .card .picture").nth(1).hover()
+    page.locator(f"{ROOT} .card .image").nth(1).hover()
     tip = page.locator(f"{ROOT} .tip")
     tip.wait_for()
     assert cards[1]["key"] in tip.inner_text() and cards[1]["class"] in tip.inner_text()
@@ -223,7 +223,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
 
     # click through, back and forth
     length = int(page.locator(f"{ROOT} .ask .line .dim").inner_text().split()[-1])
-    _click(page, ".card .picture")
+    _click(page, ".card .image")
     assert _query(page) == cards[0]["key"]
     assert page.locator(f"{ROOT} .ask .line .dim").inner_text() == f"{length + 1} of {length + 1}"
     _click(page, "text=← Back")
@@ -262,21 +262,21 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     path.press("Enter")
     _idle(page)
     assert _query(page) == "my own photo.png"
-    assert {card["sign"] for card in _cards(page)} == {""}, "nobody knows who is right for a picture from elsewhere"
+    assert {card["sign"] for card in _cards(page)} == {""}, "nobody knows who is right for an image from elsewhere"
 
-    # upload, one that is no picture, paste, drop
+    # upload, one that is no image, paste, drop
     page.locator(f"{ROOT} input[type=file]").set_input_files(_photo(tmp_path, "uploaded.png"))
     page.wait_for_function(
         "root => document.querySelector(`${root} .ask .name`).textContent.startsWith('uploaded')", arg=ROOT
     )
     _idle(page)
     assert len(_cards(page)) == k
-    (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
+    (tmp_path / "broken.jpg").write_bytes(b"no image at all")
     page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "broken.jpg")
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
-    assert _status(page) == "broken.jpg is not a picture that can be read."
+    assert _status(page) == "broken.jpg is not an image that can be read."
     assert _query(page) == "uploaded.png", "what can't be read changes nothing"
-    for kind, name in (("paste", "pasted picture"), ("drop", "dropped.png")):
+    for kind, name in (("paste", "pasted image"), ("drop", "dropped.png")):
         content = list(_photo(tmp_path, f"{kind}.png").read_bytes() + bytes(len(kind)))
         page.evaluate(
             """([root, kind, content]) => {
@@ -294,7 +294,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
         )
     _idle(page)
 
-    # a picture larger than a notebook's websocket takes is made smaller in the browser
+    # an image larger than a notebook's websocket takes is made smaller in the browser
     noise = np.random.default_rng(0).integers(0, 255, (1600, 2400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > 10 * 2**20
@@ -326,7 +326,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     _idle(page)
     width = page.locator(f"{ROOT} .rectangle").evaluate("box => box.style.width")
     assert width == "100%"
-    _click(page, "text=Whole picture")
+    _click(page, "text=Whole image")
     assert _cards(page) == before
     page.locator(f"{ROOT} summary").click()
 
@@ -360,7 +360,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     _shot(page, shots, f"{prefix}-feedback")
     _click(page, "text=Forget marks")
     page.wait_for_function(
-        "([root, key]) => document.querySelector(`${root} .card .picture`).dataset.tip.endsWith(key)",
+        "([root, key]) => document.querySelector(`${root} .card .image`).dataset.tip.endsWith(key)",
         arg=[ROOT, first["key"]],
     )
     assert [card["key"] for card in _cards(page)[:2]] == [first["key"], second["key"]]
@@ -416,10 +416,10 @@ _CELLS = "[...window.jupyterapp.shell.currentWidget.model.cells].map(cell => [ce
 def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, check_accessibility, console):
     _write_small(lab[2] / "small.ipynb")
     page = open_notebook("small.ipynb", 60)
-    assert "Choose a picture" in _status(page)
+    assert "Choose an image" in _status(page)
     _shot(page, screenshots, "small-empty")
     _walk(page, tmp_path, screenshots, "small", check_accessibility)
-    # What is saved holds the picture for those who have no kernel.
+    # What is saved holds the image for those who have no kernel.
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_timeout(1500)
     (shown,) = [
@@ -465,9 +465,9 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
                         class: at.className}; }"""
             )
         )
-        if stops[-1]["class"] == "picture":
+        if stops[-1]["class"] == "image":
             break
-    assert stops[-1]["class"] == "picture", stops
+    assert stops[-1]["class"] == "image", stops
     assert all(stop["name"].strip() and stop["ring"] and stop["seen"] for stop in stops), stops
     first = _cards(page)[0]["key"]
     tip = page.locator(f"{ROOT} .tip")
@@ -481,10 +481,10 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
         "([root, name]) => document.querySelector(`${root} .name`).textContent.startsWith(name)", arg=[ROOT, first]
     )
     _idle(page)
-    assert page.evaluate("document.activeElement.className") == "picture"
+    assert page.evaluate("document.activeElement.className") == "image"
     assert tip.inner_text().endswith(_cards(page)[0]["key"]), "the same place, another answer"
     page.screenshot(path=screenshots / "small-keyboard.png")
-    # A picture in the clipboard, by the key and by the button.
+    # An image in the clipboard, by the key and by the button.
     for row, press in ((40, lambda: page.keyboard.press("Control+v")), (41, lambda: _click(page, "text='Paste'"))):
         Image.open(samples.photos().paths[row]).save(tmp_path / "copied.png")
         page.evaluate(
@@ -498,7 +498,7 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
             "([root, place]) => document.querySelector(`${root} .ask .line .dim`).textContent !== place",
             arg=[ROOT, place],
         )
-        assert _query(page) == "pasted picture"
+        assert _query(page) == "pasted image"
         _idle(page)
 
 
@@ -524,9 +524,9 @@ def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_
 
 SLOW = """
 import time
-from helpers.features.color_shape import ColourHistogram
+from helpers.features.color_shape import ColorHistogram
 
-class Slow(ColourHistogram):
+class Slow(ColorHistogram):
     def __init__(self):
         super().__init__(bins=(3, 3, 3))
         self.name = "slow"
@@ -539,7 +539,7 @@ picker = Picker(images, ["hsv-histogram", Slow()], rules=rules)
 """
 
 
-def test_choices_in_code_and_the_page_lives_while_a_gallery_is_described(lab, open_notebook):
+def test_choices_in_code_and_the_page_lives_while_a_gallery_is_extracted(lab, open_notebook):
     _write_small(lab[2] / "slow.ipynb", SLOW, "picker.choose(3).use(index='exact:euclidean').search();")
     page = open_notebook("slow.ipynb", 60)
     # What was chosen in code, in a cell behind the widget's, shows at once.
@@ -548,9 +548,9 @@ def test_choices_in_code_and_the_page_lives_while_a_gallery_is_described(lab, op
     assert page.locator(f"{ROOT} .ask .name").inner_text().endswith("number 3")
     assert page.locator(f"{ROOT} .column h3").inner_text() == "hsv-histogram · exact:euclidean"
     first = _cards(page)
-    page.locator(f"{ROOT} .settings").get_by_label("Describer").first.select_option("slow")
+    page.locator(f"{ROOT} .settings").get_by_label("FeatureExtractor").first.select_option("slow")
     page.wait_for_function(
-        "root => document.querySelector(`${root} .status`).innerText.includes('Describing pictures with slow')",
+        "root => document.querySelector(`${root} .status`).innerText.includes('Describing images with slow')",
         arg=ROOT,
     )
     page.locator(f"{ROOT} .spinner").wait_for()
@@ -559,7 +559,7 @@ def test_choices_in_code_and_the_page_lives_while_a_gallery_is_described(lab, op
     page.locator(f"{ROOT} [aria-label='Next page']").click()
     page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
     page.wait_for_function("root => document.querySelector(`${root} .thumbnail img`).naturalWidth", arg=ROOT)
-    assert "Describing" in _status(page), "it was not waited for the describer"
+    assert "Describing" in _status(page), "it was not waited for the extractor"
     _idle(page, 60)
     assert page.locator(f"{ROOT} .column h3").inner_text().startswith("slow")
     assert _cards(page) != first

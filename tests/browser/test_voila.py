@@ -15,7 +15,7 @@ import pytest
 from helpers import paths
 
 SIXTEEN = paths.ROOT / "notebooks" / "16_search_service.ipynb"
-SMALL = {"DESCRIBER": "hsv-histogram", "MAX_QUERIES": 60, "WORKERS": 1}
+SMALL = {"EXTRACTOR": "hsv-histogram", "MAX_QUERIES": 60, "WORKERS": 1}
 ROOT = ".lookalike-picker"
 
 

@@ -34,8 +34,8 @@ from helpers.cli.common import (
     OK,
     UNAVAILABLE,
     USAGE,
-    counted,
     explained,
+    pluralize,
     shown,
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
@@ -53,7 +53,7 @@ from helpers.service import server
 from helpers.service.settings import Settings
 
 COMMANDS = (
-    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "describers", "indexes", "serve",
+    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "indexes", "serve",
     "notebook",
 )  # fmt: skip
 #: With an interrupt that works even if whoever started the tests ignores it.
@@ -65,7 +65,7 @@ PROGRAM = (
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """One for all these tests, or each would describe the same pictures."""
+    """One for all these tests, or each would describe the same images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -99,12 +99,12 @@ def run(capsys):
 
 @pytest.fixture
 def engine(here, run):
-    """``my.index`` of the photos, by colours."""
+    """``my.index`` of the photos, by colors."""
     assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
     return here / "my.index"
 
 
-def pictures(folder="photos"):
+def images(folder="photos"):
     return sorted(Path(folder).rglob("*.jpg"))
 
 
@@ -112,7 +112,7 @@ def found(run, *arguments):
     """The answers to one query, as JSON."""
     code, out, _ = run("search", *arguments, "--json")
     assert code == OK
-    return json.loads(out)[0]["answers"]
+    return json.loads(out)[0]["results"]
 
 
 def in_a_process(*arguments, folder, **how):
@@ -179,40 +179,40 @@ def test_wrong_arguments_are_a_usage_error(run, line):
 
 def test_index_says_what_it_made_and_what_is_next(here, run):
     code, out, err = run("index", "photos", "-d", "hsv-histogram", "--index", "faiss:hnsw", "-o", "the fast.index")
-    assert (code, err) == (OK, "next: lookalike search PICTURE -e 'the fast.index'\n")
-    assert out.startswith("the fast.index: 18 pictures of 3 classes; hsv-histogram, faiss:hnsw; ")
+    assert (code, err) == (OK, "next: lookalike search IMAGE -e 'the fast.index'\n")
+    assert out.startswith("the fast.index: 18 images of 3 classes; hsv-histogram, faiss:hnsw; ")
     assert len(Engine.load("the fast.index")) == 18
     # A second time nothing is computed, and the engine of the same folder is replaced.
-    Path(pictures()[0]).unlink()
+    Path(images()[0]).unlink()
     code, out, _ = run("index", "photos", "-d", "hsv-histogram", "-o", "the fast.index")
     assert (code, out) == (
         OK,
-        "the fast.index: 17 pictures of 3 classes; hsv-histogram, exact:cosine; 0 described now, 17 known before; "
+        "the fast.index: 17 images of 3 classes; hsv-histogram, exact:cosine; 0 described now, 17 known before; "
         "the engine before was replaced\n",
     )
 
 
 def test_index_takes_a_table(here, run):
-    chosen = pictures()[:3]
+    chosen = images()[:3]
     Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in chosen))
     assert run("index", "table.csv", "-d", "hsv-histogram")[0] == OK
     assert Engine.load("my.index").gallery.paths == tuple(path.resolve() for path in chosen)
 
 
-def test_pictures_that_an_engine_keeps_are_not_indexed_with_the_folder_that_it_lies_in(here, run):
+def test_images_that_an_engine_keeps_are_not_indexed_with_the_folder_that_it_lies_in(here, run):
     target = Path("photos") / "my.index"
     assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
-    (target / "pictures").mkdir()
-    shutil.copy(pictures()[0], target / "pictures" / "1.jpg")
+    (target / "images").mkdir()
+    shutil.copy(images()[0], target / "images" / "1.jpg")
     assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
     gallery = Engine.load(target).gallery
     assert len(gallery) == 18 and gallery.class_names == ("birds", "fruit", "vehicles")
 
 
-def test_unreadable_pictures_are_named_or_with_strict_refused(here, run):
+def test_unreadable_images_are_named_or_with_strict_refused(here, run):
     Path("photos/fruit/broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     code, out, err = run("index", "photos", "-d", "hsv-histogram")
-    assert code == OK and "18 pictures" in out and err.count("broken.jpg") == 1
+    assert code == OK and "18 images" in out and err.count("broken.jpg") == 1
     code, out, err = run("index", "photos", "-d", "hsv-histogram", "-o", "strict.index", "--strict")
     assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err and not Path("strict.index").exists()
 
@@ -226,23 +226,23 @@ def test_index_overwrites_nothing_that_is_no_engine(here, run):
     assert [path.name for path in Path("notes").iterdir()] == ["thoughts.txt"]
 
 
-def test_an_engine_of_other_pictures_is_replaced_with_force_only(engine, run):
+def test_an_engine_of_other_images_is_replaced_with_force_only(engine, run):
     shutil.copytree("photos/birds", "other/birds")
     before = snapshot.manifest_of(engine)
     code, _, err = run("index", "other", "-d", "hsv-histogram")
-    assert code == BAD_INPUT and "18 pictures that would be lost" in err and "--force" in err
+    assert code == BAD_INPUT and "18 images that would be lost" in err and "--force" in err
     assert snapshot.manifest_of(engine) == before
     code, out, _ = run("index", "other", "-d", "hsv-histogram", "--force")
-    assert code == OK and "6 pictures of 1 class;" in out and "replaced" in out
+    assert code == OK and "6 images of 1 class;" in out and "replaced" in out
     # What was added by hand would be lost too.
-    assert run("add", engine, pictures()[8])[0] == OK
+    assert run("add", engine, images()[8])[0] == OK
     assert run("index", "other", "-d", "hsv-histogram")[0] == BAD_INPUT
 
 
 def test_what_does_not_exist_is_named_with_what_helps(here, run):
     for line, code, said in (
         (["index", "nowhere"], BAD_INPUT, "nowhere does not exist"),
-        (["index", "photos", "-d", "resnet51"], USAGE, "lookalike describers"),
+        (["index", "photos", "-d", "resnet51"], USAGE, "lookalike extractors"),
         (["index", "photos", "-i", "faiss:nonsense"], USAGE, "lookalike indexes"),
         (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
         (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
@@ -279,8 +279,8 @@ def test_an_interrupt_while_it_is_written_leaves_the_old_engine_or_none(here, ru
     assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
 
 
-def test_a_picture_of_the_engine_is_its_own_first_answer(engine, run):
-    query = pictures()[7]
+def test_an_image_of_the_engine_is_its_own_first_result(engine, run):
+    query = images()[7]
     code, out, err = run("search", query, "-k", "3")
     lines = out.splitlines()
     assert (code, err, len(lines)) == (OK, "", 3)
@@ -288,53 +288,53 @@ def test_a_picture_of_the_engine_is_its_own_first_answer(engine, run):
 
 
 def test_json_csv_and_paths_say_the_same_as_the_engine(engine, run):
-    query = pictures()[7]
+    query = images()[7]
     expected = Engine.load(engine).query(query, k=4)
     code, out, _ = run("search", query, "-k", "4", "--json")
     (asked,) = json.loads(out)
-    assert code == OK and list(asked) == ["query", "answers"] and asked["query"] == str(query)
-    assert [list(answer) for answer in asked["answers"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
-    assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in asked["answers"]] == [
+    assert code == OK and list(asked) == ["query", "results"] and asked["query"] == str(query)
+    assert [list(result) for result in asked["results"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
+    assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in asked["results"]] == [
         (a.rank, a.id, str(a.path), a.class_name) for a in expected
     ]
-    assert [a["score"] for a in asked["answers"]] == pytest.approx([a.score for a in expected], abs=1e-5)
-    assert asked["answers"][0]["key"] == query.relative_to("photos").as_posix()
+    assert [a["score"] for a in asked["results"]] == pytest.approx([a.score for a in expected], abs=1e-5)
+    assert asked["results"][0]["key"] == query.relative_to("photos").as_posix()
     rows = list(csv.DictReader(io.StringIO(run("search", query, "-k", "4", "--csv")[1])))
     assert tuple(rows[0]) == searching.COLUMNS
-    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in asked["answers"]] == rows
-    assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in asked["answers"]]
+    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in asked["results"]] == rows
+    assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in asked["results"]]
 
 
-def test_a_folder_is_answered_picture_by_picture(engine, run):
-    asked = pictures("photos/birds")
-    Path("photos/birds/broken.jpg").write_bytes(b"no picture")
-    code, out, err = run("search", "photos/birds", pictures()[-1], "-k", "2", "--json")
-    answers = json.loads(out)
-    assert code == OK and "1 of 8 pictures could not be read" in err
-    assert [each["query"] for each in answers] == [*map(str, asked), str(pictures()[-1])]
-    assert all(each["answers"][0]["path"] == str(Path(each["query"]).resolve()) for each in answers)
+def test_a_folder_is_answered_image_by_image(engine, run):
+    asked = images("photos/birds")
+    Path("photos/birds/broken.jpg").write_bytes(b"no image")
+    code, out, err = run("search", "photos/birds", images()[-1], "-k", "2", "--json")
+    results = json.loads(out)
+    assert code == OK and "1 of 8 images could not be read" in err
+    assert [each["query"] for each in results] == [*map(str, asked), str(images()[-1])]
+    assert all(each["results"][0]["path"] == str(Path(each["query"]).resolve()) for each in results)
     plain = run("search", "photos/birds", "-k", "2")[1].split("\n\n")
     assert [block.splitlines()[0] for block in plain] == list(map(str, asked))
 
 
 def test_a_query_that_was_named_has_to_be_readable(engine, run):
-    Path("broken.jpg").write_bytes(b"no picture")
-    code, out, err = run("search", pictures()[0], "broken.jpg", "--json")
-    assert (code, out) == (BAD_INPUT, "") and err.startswith("lookalike search: broken.jpg is not a picture")
+    Path("broken.jpg").write_bytes(b"no image")
+    code, out, err = run("search", images()[0], "broken.jpg", "--json")
+    assert (code, out) == (BAD_INPUT, "") and err.startswith("lookalike search: broken.jpg is not an image")
     Path("broken").mkdir()
     Path("broken.jpg").rename("broken/1.jpg")
     assert run("search", "broken")[0] == BAD_INPUT
     assert "does not exist" in run("search", "nowhere.jpg")[2]
 
 
-def test_more_answers_than_pictures_are_all_of_them_and_a_note(engine, run):
-    code, out, err = run("search", pictures()[0], "-k", "1000000000")
+def test_more_results_than_images_are_all_of_them_and_a_note(engine, run):
+    code, out, err = run("search", images()[0], "-k", "1000000000")
     assert code == OK and len(out.splitlines()) == 18
-    assert err == "note: 1,000,000,000 answers were asked for, the engine holds 18 pictures\n"
+    assert err == "note: 1,000,000,000 answers were asked for, the engine holds 18 images\n"
 
 
 def test_which_engine_is_meant(engine, run):
-    query = pictures()[0]
+    query = images()[0]
     engine.rename("birds.index")
     assert run("search", query)[0] == OK
     shutil.copytree("birds.index", "more.index")
@@ -347,26 +347,26 @@ def test_which_engine_is_meant(engine, run):
 def test_a_damaged_engine_is_named(engine, run):
     (vectors,) = engine.glob("vectors-*.index")
     vectors.write_bytes(vectors.read_bytes()[:-100])
-    code, out, err = run("search", pictures()[0])
+    code, out, err = run("search", images()[0])
     assert (code, out) == (BAD_INPUT, "") and vectors.name in err and "Traceback" not in err
     code, _, err = run("index", "photos", "-d", "hsv-histogram")
     assert code == BAD_INPUT and "--force" in err
     assert run("index", "photos", "-d", "hsv-histogram", "--force")[0] == OK
 
 
-def test_the_grid_shows_queries_and_answers(engine, run):
-    query = pictures()[7]
+def test_the_grid_shows_queries_and_results(engine, run):
+    query = images()[7]
     assert run("search", query, "-k", "12", "--grid", "one.png")[0] == OK
-    # 130 dots a picture: the query and ten answers, two lines.
+    # 130 dots an image: the query and ten answers, two lines.
     assert Image.open("one.png").size == (1430, 338)
-    colours = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
-    assert len(np.unique(colours, axis=0)) > 1000
+    colors = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colors, axis=0)) > 1000
     assert run("search", query, "--grid", "one.txt")[0] == USAGE
 
 
-def test_pictures_that_were_moved_are_found_below_root(engine, run):
+def test_images_that_were_moved_are_found_below_root(engine, run):
     Path("photos").rename("moved")
-    query = pictures("moved")[0]
+    query = images("moved")[0]
     code, _, err = run("search", query, "-k", "1", "--grid", "grid.png")
     assert code == BAD_INPUT and "--root" in err and not Path("grid.png").exists()
     code, out, _ = run("search", query, "-k", "1", "--grid", "grid.png", "--root", "moved", "--paths")
@@ -375,26 +375,26 @@ def test_pictures_that_were_moved_are_found_below_root(engine, run):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reranked_answers_are_of_the_engine(engine, run, name):
-    query = pictures()[7]
-    answers = found(run, query, "--rerank", name, "-k", "18")
-    assert answers[0]["path"] == str(query.resolve())
-    assert sorted(answer["id"] for answer in answers) == list(range(18))
-    assert [a["score"] for a in answers] == sorted((a["score"] for a in answers), reverse=True)
+def test_reranked_results_are_of_the_engine(engine, run, name):
+    query = images()[7]
+    results = found(run, query, "--rerank", name, "-k", "18")
+    assert results[0]["path"] == str(query.resolve())
+    assert sorted(result["id"] for result in results) == list(range(18))
+    assert [a["score"] for a in results] == sorted((a["score"] for a in results), reverse=True)
     # A folder gives each of its images the order that it gets alone.
     told = json.loads(run("search", "photos/birds", "--rerank", name, "-k", "18", "--json")[1])
-    assert {each["query"]: each["answers"] for each in told} == {
-        str(path): found(run, path, "--rerank", name, "-k", "18") for path in pictures("photos/birds")
+    assert {each["query"]: each["results"] for each in told} == {
+        str(path): found(run, path, "--rerank", name, "-k", "18") for path in images("photos/birds")
     }
 
 
-def test_reranking_by_geometry_finds_the_very_picture_first(engine, run):
-    # In grey, colours say nothing any more.
-    whole = Image.open(pictures("photos/vehicles")[0])
-    ImageOps.grayscale(whole.resize((whole.width * 3 // 4, whole.height * 3 // 4))).save("grey.png")
-    plain = [answer["path"] for answer in found(run, "grey.png", "-k", "18")]
-    verified = [answer["path"] for answer in found(run, "grey.png", "-k", "18", "--rerank", "geometry")]
-    assert plain[0] != verified[0] == str(pictures("photos/vehicles")[0].resolve())
+def test_reranking_by_geometry_finds_the_very_image_first(engine, run):
+    # In gray, colors say nothing any more.
+    whole = Image.open(images("photos/vehicles")[0])
+    ImageOps.grayscale(whole.resize((whole.width * 3 // 4, whole.height * 3 // 4))).save("gray.png")
+    plain = [result["path"] for result in found(run, "gray.png", "-k", "18")]
+    verified = [result["path"] for result in found(run, "gray.png", "-k", "18", "--rerank", "geometry")]
+    assert plain[0] != verified[0] == str(images("photos/vehicles")[0].resolve())
 
 
 # ---- add, remove, compact --------------------------------------------------------------------------
@@ -407,10 +407,10 @@ def test_what_is_added_is_found_and_nothing_twice(engine, run):
     shutil.copy(images.paths[301], "new/owls/two.jpg")
     shutil.copy(images.paths[302], "new/three.jpg")
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
-    assert (code, out) == (OK, f"{engine}: 1 picture added (id 18), 19 in all\n")
+    assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in all\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 picture of 3 in the engine already\n")
-    assert out == f"{engine}: 2 pictures added (ids 19 to 20), 21 in all\n"
+    assert (code, err) == (OK, "note: 1 image of 3 in the engine already\n")
+    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in all\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
         assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
@@ -419,7 +419,7 @@ def test_what_is_added_is_found_and_nothing_twice(engine, run):
 
 
 def test_nothing_that_can_be_read_is_nothing_added(engine, run):
-    Path("broken.jpg").write_bytes(b"no picture")
+    Path("broken.jpg").write_bytes(b"no image")
     code, out, err = run("add", engine, "broken.jpg")
     assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err
     assert run("add", engine, "nowhere.jpg")[0] == BAD_INPUT
@@ -427,15 +427,15 @@ def test_nothing_that_can_be_read_is_nothing_added(engine, run):
 
 @pytest.mark.parametrize("how", ["id", "key", "path", "folder"])
 def test_what_is_removed_is_not_found(engine, run, how):
-    query = pictures("photos/fruit")[2]
+    query = images("photos/fruit")[2]
     id = found(run, query)[0]["id"]
     named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[how]
     code, out, _ = run("remove", engine, named)
     left = 12 if how == "folder" else 17
     assert code == OK and out.endswith(f"removed, {left} in all\n")
-    assert id not in [answer["id"] for answer in found(run, query, "-k", "18")]
+    assert id not in [result["id"] for result in found(run, query, "-k", "18")]
     # It is not there any more; nor is anything else removed with it.
-    code, _, err = run("remove", engine, pictures()[0], named)
+    code, _, err = run("remove", engine, images()[0], named)
     assert code == BAD_INPUT and "nothing was removed" in err
     assert len(found(run, query, "-k", "18")) == left
 
@@ -445,14 +445,14 @@ def test_compact_keeps_what_was_changed(engine, run):
     run("add", engine, "one.jpg")
     run("remove", engine, 0, 1)
     before = run("search", "photos", "one.jpg", "--json")[1]
-    assert run("compact")[1] == "my.index: 3 changes written into the index, 17 pictures in all\n"
+    assert run("compact")[1] == "my.index: 3 changes written into the index, 17 images in all\n"
     assert run("compact", engine)[1].startswith(f"{engine}: 0 changes")
     assert run("search", "photos", "one.jpg", "--json")[1] == before
 
 
-def test_an_engine_without_pictures_finds_nothing(engine, run):
+def test_an_engine_without_images_finds_nothing(engine, run):
     assert run("remove", engine, "photos")[0] == OK
-    code, out, err = run("search", pictures()[0], "--json")
+    code, out, err = run("search", images()[0], "--json")
     assert code == FOUND and "nothing to find" in err and out == ""
 
 
@@ -461,23 +461,27 @@ def test_an_engine_without_pictures_finds_nothing(engine, run):
 
 def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     images = from_folder("photos")
-    rules = builders.leave_one_out(images, "photos-leave-one-out")
-    vectors = extractors.open_extractor("hsv-histogram").describe(images)
-    scores = metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
+    protocol = builders.leave_one_out(images, "photos-leave-one-out")
+    vectors = extractors.open_extractor("hsv-histogram").extract(images)
+    scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
     code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
     (result,) = json.loads(out)
     assert (code, err) == (OK, "")
-    assert (result["protocol"], result["describer"], result["index"]) == (rules.name, "hsv-histogram", "exact:cosine")
+    assert (result["protocol"], result["extractor"], result["index"]) == (
+        protocol.name,
+        "hsv-histogram",
+        "exact:cosine",
+    )
     assert (result["queries"], result["gallery"]) == (18, 18)
     assert result["metrics"] == scores.table().to_dict("records")
     rows = list(csv.DictReader(io.StringIO(run("evaluate", "photos", "-d", "hsv-histogram", "--csv")[1])))
     assert [float(row["value"]) for row in rows] == scores.table()["value"].tolist()
 
 
-def test_several_describers_are_compared_on_the_same_queries(here, run):
+def test_several_extractors_are_compared_on_the_same_queries(here, run):
     code, out, _ = run("evaluate", "photos", "-d", "hsv-histogram", "-d", "pixels")
     lines = out.splitlines()
-    assert code == OK and lines[0].startswith("photos-leave-one-out: 18 pictures ask, 18 answer; exact:cosine")
+    assert code == OK and lines[0].startswith("photos-leave-one-out: 18 images ask, 18 answer; exact:cosine")
     assert [line.split()[0] for line in lines[1:6]] == ["top-1", "hsv-histogram", "pixels", "chance", "ceiling"]
     assert re.match(r"pixels minus hsv-histogram: top-1 [+-]\d\.\d+ \[.*\], p = \d", lines[6])
 
@@ -486,7 +490,7 @@ def test_a_frozen_protocol_gives_the_leaderboards_number(run):
     code, out, _ = run("evaluate", "sample-leave-one-out", "-d", "hsv-histogram", "--json")
     board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
     row = board.query(
-        "protocol == 'sample-leave-one-out' and describer == 'hsv-histogram' and index == 'exact:cosine' and "
+        "protocol == 'sample-leave-one-out' and extractor == 'hsv-histogram' and index == 'exact:cosine' and "
         "metric == 'mAP'"
     )
     (score,) = [each for each in json.loads(out)[0]["metrics"] if each["metric"] == "mAP"]
@@ -494,7 +498,7 @@ def test_a_frozen_protocol_gives_the_leaderboards_number(run):
 
 
 def test_copies_are_not_counted_unless_they_are_kept(here, run):
-    shutil.copy(pictures("photos/birds")[0], "photos/birds/zz copy.jpg")
+    shutil.copy(images("photos/birds")[0], "photos/birds/zz copy.jpg")
     code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
     kept = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--keep-copies")
     assert code == OK and "1 pair of copies" in err and kept[2] == ""
@@ -508,18 +512,18 @@ def test_copies_are_not_counted_unless_they_are_kept(here, run):
 def test_a_protocol_that_was_saved_measures_the_same_again(here, run):
     first = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--save", "rules.json")
     Path("photos").rename("moved")
-    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--json", "--pictures", "moved")[1] == first[1]
+    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--json", "--images", "moved")[1] == first[1]
     assert run("evaluate", "rules.json", "-d", "hsv-histogram")[0] == USAGE
-    pictures("moved")[0].unlink()
-    code, _, err = run("evaluate", "rules.json", "-d", "hsv-histogram", "--pictures", "moved")
-    assert code == BAD_INPUT and "lacks 1 of the protocol's 18 pictures" in err
+    images("moved")[0].unlink()
+    code, _, err = run("evaluate", "rules.json", "-d", "hsv-histogram", "--images", "moved")
+    assert code == BAD_INPUT and "lacks 1 of the protocol's 18 images" in err
     Path("rules.json").write_text("{")
     assert run("evaluate", "rules.json")[0] == BAD_INPUT
 
 
 def divide(folder="split"):
-    """Of each class two pictures into test, the others into train."""
-    for place, path in enumerate(pictures()):
+    """Of each class two images into test, the others into train."""
+    for place, path in enumerate(images()):
         target = Path(folder) / ("test" if place % 3 == 0 else "train") / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
@@ -531,17 +535,17 @@ def test_where_folders_are_called_train_and_test_one_asks_the_other(here, run):
     code, out, _ = run("evaluate", "split", "-d", "hsv-histogram", "--json", "--save", "rules.json")
     (result,) = json.loads(out)
     assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-asks", 6, 12)
-    rules = protocol_files.load("rules.json")
-    assert rules.class_names == ("birds", "fruit", "vehicles")
-    assert {rules.keys[i].split("/")[0] for i in rules.queries} == {"test"}
-    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--pictures", "split", "--json")[1] == out
+    protocol = protocol_files.load("rules.json")
+    assert protocol.class_names == ("birds", "fruit", "vehicles")
+    assert {protocol.keys[i].split("/")[0] for i in protocol.queries} == {"test"}
+    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--images", "split", "--json")[1] == out
     Path("split/test").rename("split/gallery")
     assert run("evaluate", "split", "-d", "hsv-histogram")[0] == BAD_INPUT
 
 
 def test_without_classes_there_is_nothing_to_score(here, run):
     code, _, err = run("evaluate", "photos/birds", "-d", "hsv-histogram")
-    assert code == BAD_INPUT and "no class has two pictures" in err
+    assert code == BAD_INPUT and "no class has two images" in err
 
 
 # ---- leaderboard -----------------------------------------------------------------------------------
@@ -549,11 +553,11 @@ def test_without_classes_there_is_nothing_to_score(here, run):
 
 def test_the_leaderboard_is_filtered(run):
     board = leaderboard.load()
-    code, out, _ = run("leaderboard", "--protocol", "sample-*", "--describer", "resnet50*", "--metric", "mAP", "--csv")
+    code, out, _ = run("leaderboard", "--protocol", "sample-*", "--extractor", "resnet50*", "--metric", "mAP", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     chosen = board[
         board["protocol"].str.startswith("sample-")
-        & board["describer"].str.startswith("resnet50")
+        & board["extractor"].str.startswith("resnet50")
         & (board["metric"] == "mAP")
     ]
     assert code == OK and len(rows) == len(chosen) > 5
@@ -567,11 +571,11 @@ def test_the_leaderboard_is_filtered(run):
 
 def test_the_leaderboard_in_words(run):
     code, out, _ = run(
-        "leaderboard", "--protocol", "sample-distractors", "--describer", "resnet50", "--index", "exact:*"
+        "leaderboard", "--protocol", "sample-distractors", "--extractor", "resnet50", "--index", "exact:*"
     )
     lines = out.splitlines()
     assert code == OK and lines[0] == "sample-distractors (sample): 246 ask, 419 answer"
-    assert lines[1].split() == ["describer", "dim", "index", "top-1", "top-5", "top-10", "mAP"]
+    assert lines[1].split() == ["extractor", "dim", "index", "top-1", "top-5", "top-10", "mAP"]
     assert "0.637 [0.601, 0.670]" in out and lines[-1].startswith("ceiling")
 
 
@@ -588,7 +592,7 @@ def test_no_such_row_is_nothing_found(run, tmp_path, monkeypatch):
 
 
 class Report(HTMLParser):
-    """What is in a report: pictures, texts by tag, and whether anything is fetched or run."""
+    """What is in a report: images, texts by tag, and whether anything is fetched or run."""
 
     def __init__(self, text):
         super().__init__()
@@ -613,17 +617,17 @@ class Report(HTMLParser):
 def test_a_folder_without_duplicates_is_clean(here, run):
     code, out, err = run("audit", "photos", "-d", "hsv-histogram", "-o", "report.html")
     assert (code, out) == (OK, "")
-    assert err == "0 pairs of the same picture among 18 pictures; report: report.html\n"
+    assert err == "0 pairs of the same image among 18 images; report: report.html\n"
     assert "None." in Path("report.html").read_text(encoding="utf-8")
 
 
 def test_duplicates_are_found_and_the_report_shows_them(here, run):
-    birds = pictures("photos/birds")
+    birds = images("photos/birds")
     shutil.copy(birds[0], 'photos/fruit/<b>&"quoted"\n.jpg')
     ImageOps.mirror(Image.open(birds[1]).convert("RGB")).save("photos/birds/mirrored.png")
     code, out, err = run("audit", "photos", "-d", "none", "--json", "-o", "report.html")
     pairs = json.loads(out)
-    assert code == FOUND and err.startswith("2 pairs of the same picture among 20 pictures")
+    assert code == FOUND and err.startswith("2 pairs of the same image among 20 images")
     assert [(pair["how"], pair["leak"], pair["same_class"]) for pair in pairs] == [
         ("bytes", False, False), ("mirror", False, True),
     ]  # fmt: skip
@@ -641,15 +645,15 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     assert not {"script", "link", "iframe", "b"} & set(report.tags)
     assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 pictures that are one"]
-    assert "crops, which need a describer" in text
+    assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 images that are one"]
+    assert "crops, which need an extractor" in text
 
 
 def test_leaks_between_two_folders(here, run):
     split = divide()
     code, _, err = run("audit", split / "train", split / "test", "-d", "none")
     assert code == OK and "0 leaks between train and test" in err
-    asked = pictures(split / "test")
+    asked = images(split / "test")
     shutil.copy(asked[0], split / "train" / "birds" / "leak.jpg")
     # Twice on one side is no leak, and does not count here.
     shutil.copy(asked[1], split / "test" / "birds" / "again.jpg")
@@ -672,8 +676,8 @@ def test_leaks_between_two_folders(here, run):
 # ---- lists -----------------------------------------------------------------------------------------
 
 
-def test_every_describer_is_listed(run):
-    code, out, _ = run("describers", "--json")
+def test_every_extractor_is_listed(run):
+    code, out, _ = run("extractors", "--json")
     entries = json.loads(out)
     assert code == OK and sorted(entry["name"] for entry in entries) == extractors.names()
     assert entries[0]["name"] == "resnet50" and all(len(entry["sentence"]) > 10 for entry in entries)
@@ -681,7 +685,7 @@ def test_every_describer_is_listed(run):
     assert by_name["hsv-histogram"]["available"] and by_name["hsv-histogram"]["remedy"] is None
     # The cache of these tests is empty.
     assert "internet" in by_name["vgg16-gem"]["remedy"]
-    assert "vgg16" in run("describers")[1]
+    assert "vgg16" in run("extractors")[1]
 
 
 def test_every_index_is_listed_and_opens(run, monkeypatch):
@@ -794,7 +798,7 @@ def test_errors_of_the_system_name_the_file():
 
 
 def test_words():
-    assert [counted(1, "class"), counted(2, "class"), counted(1000, "query")] == [
+    assert [pluralize(1, "class"), pluralize(2, "class"), pluralize(1000, "query")] == [
         "1 class",
         "2 classes",
         "1,000 queries",
@@ -807,14 +811,14 @@ def test_strange_names_are_names_like_others(here, run):
     names = ["a b.jpg", 'it\'s "quoted".jpg', "new\nline.jpg", "ünï 中 😀.jpg", "$5 $x.jpg", "-k.jpg", "#1.jpg"]
     names.append(os.fsdecode(b"latin \xe9.jpg"))
     Path("odd").mkdir()
-    for name, path in zip(names, pictures(), strict=False):
+    for name, path in zip(names, images(), strict=False):
         shutil.copy(path, Path("odd") / name)
     assert run("index", "odd", "-d", "hsv-histogram")[0] == OK
     code, out, _ = run("search", "odd", "-k", "2", "--json", "--grid", "grid.png")
-    # A line a query, 130 dots a picture.
+    # A line a query, 130 dots an image.
     assert Image.open("grid.png").size == (390, 8 * 169)
     assert code == OK and sorted(each["query"] for each in json.loads(out)) == sorted(f"odd/{name}" for name in names)
-    assert {each["answers"][0]["key"] for each in json.loads(out)} == set(names)
+    assert {each["results"][0]["key"] for each in json.loads(out)} == set(names)
     rows = list(csv.DictReader(io.StringIO(run("search", "odd", "-k", "1", "--csv")[1], newline="")))
     assert "odd/new\nline.jpg" in [row["query"] for row in rows]
     lines = run("search", "odd", "-k", "1", "--paths")[1].splitlines()
@@ -823,7 +827,7 @@ def test_strange_names_are_names_like_others(here, run):
         assert run("remove", "my.index", "--", Path("odd") / name)[0] == OK
         assert run("add", "my.index", "--", Path("odd") / name)[0] == OK
     assert run("compact")[0] == OK
-    assert {each["answers"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == set(names)
+    assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == set(names)
 
 
 # ---- processes -------------------------------------------------------------------------------------
@@ -851,7 +855,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     process.stderr.close()
 
 
-def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
+def test_ctrl_c_keeps_what_was_extracted_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
     noise = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(noise, "JPEG", quality=90)
@@ -860,7 +864,7 @@ def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, 
         # What stands behind a JPEG's end makes it another file, and changes no pixel.
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(noise.getvalue() + b"%d" % number)
 
-    def described():
+    def extracted():
         for file in own_cache.glob("vectors/*.sqlite"):
             with sqlite3.connect(file) as store:
                 if store.execute("select count(*) from sqlite_master").fetchone()[0]:
@@ -870,13 +874,13 @@ def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, 
     command = ("index", "photos", "-d", "hsv-histogram")
     process = in_a_process(*command, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stop = time.monotonic() + 60
-    while not described() and time.monotonic() < stop:
+    while not extracted() and time.monotonic() < stop:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (INTERRUPTED, "")
     assert err == "stopped; the vectors that were computed are kept, and the same command goes on from there\n"
-    kept = described()
+    kept = extracted()
     assert 0 < kept < 96 and not (tmp_path / "my.index").exists()
     # Again, on a terminal: a bar there, the result alone in the pipe.
     ours, theirs = pty.openpty()
@@ -889,7 +893,7 @@ def test_ctrl_c_keeps_what_was_described_and_the_same_command_goes_on(tmp_path, 
         terminal.close()
     assert (code, out) == (
         OK,
-        f"my.index: 96 pictures; hsv-histogram, exact:cosine; {96 - kept} described now, {kept} known before\n",
+        f"my.index: 96 images; hsv-histogram, exact:cosine; {96 - kept} described now, {kept} known before\n",
     )
     assert f"{96 - kept}/{96 - kept}" in seen.result() and "image/s" in seen.result()
 

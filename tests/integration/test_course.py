@@ -78,7 +78,7 @@ def test_a_saved_notebook_has_no_bar_that_stands_at_nothing_for_ever(tmp_path):
         data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": text}
         return nbformat.v4.new_output("display_data", data=data)
 
-    bar = widget("resnet50 · sample:   0%|          | 0/246 [00:00<?, ?picture/s]")
+    bar = widget("resnet50 · sample:   0%|          | 0/246 [00:00<?, ?image/s]")
     printed = nbformat.v4.new_output("stream", name="stdout", text="a bar looks like 0%|  |")
     cell = nbformat.v4.new_code_cell("1", outputs=[bar, widget("Button(description='next')"), printed])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")

@@ -30,8 +30,8 @@ def tar_of(members: dict[str, bytes], mode="w:gz") -> bytes:
     return buffer.getvalue()
 
 
-PICTURES = {f"set/a/{i}.jpg": path.read_bytes() for i, path in enumerate(samples.photos().paths[:8])}
-CONTENT = tar_of(PICTURES)
+IMAGES = {f"set/a/{i}.jpg": path.read_bytes() for i, path in enumerate(samples.photos().paths[:8])}
+CONTENT = tar_of(IMAGES)
 SUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -98,8 +98,8 @@ def names(folder):
 
 def test_fetched_checked_and_unpacked_once(server, source):
     folder = fetch("set")
-    assert names(folder) == sorted(PICTURES)
-    assert (folder / "a/3.jpg").read_bytes() == PICTURES["set/a/3.jpg"]
+    assert names(folder) == sorted(IMAGES)
+    assert (folder / "a/3.jpg").read_bytes() == IMAGES["set/a/3.jpg"]
     assert fetch("set") == folder and len(server.sent) == 1
 
 
@@ -109,7 +109,7 @@ def test_a_broken_connection_is_resumed(server, source, own_cache):
         fetch("set")
     half = (own_cache / "downloads" / "set.tgz.part").stat().st_size
     assert half == len(CONTENT) // 2
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
     assert server.sent == [half, len(CONTENT) - half]
 
 
@@ -117,7 +117,7 @@ def test_a_server_that_can_not_resume_starts_again(server, source):
     server.habits |= {"drop once", "no ranges"}
     with pytest.raises(DownloadError):
         fetch("set")
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
     assert server.sent[1] == len(CONTENT)
 
 
@@ -125,12 +125,12 @@ def test_a_part_that_is_whole_is_used(server, source, own_cache):
     part = own_cache / "downloads" / "set.tgz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT)
-    assert names(fetch("set")) == sorted(PICTURES) and server.sent == []
+    assert names(fetch("set")) == sorted(IMAGES) and server.sent == []
 
 
 def test_the_second_address_helps(server, source):
     source(f"{server.url}/gone.tgz", f"{server.url}/set.tgz")
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
 
 
 def test_a_wrong_sum_is_never_unpacked(server, source, own_cache):
@@ -149,7 +149,7 @@ def test_a_file_put_there_by_hand_is_used_after_its_sum(server, source, own_cach
         fetch("set")
     assert by_hand.read_bytes() == b"something else", "what we did not make is not deleted"
     by_hand.write_bytes(CONTENT)
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
 
 
 def write_mirror(folder, content, checksum=None):
@@ -172,14 +172,14 @@ def test_the_mirror_comes_first_and_keeps_apart(server, source, tmp_path, monkey
 def test_a_damaged_mirror_goes_on_to_the_internet(server, source, tmp_path, monkeypatch):
     write_mirror(tmp_path / "mirror", b"damaged", checksum="0" * 64)
     monkeypatch.setenv("LOOKALIKE_MIRROR", str(tmp_path / "mirror"))
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
 
 
 @pytest.mark.parametrize("damage", ["missing folder", "no manifest", "not listed", "truncated"])
 def test_what_is_wrong_with_a_mirror_is_said(server, source, tmp_path, monkeypatch, damage):
     source(f"{server.url}/gone.tgz")
     mirror = tmp_path / "mirror"
-    content = tar_of(PICTURES, "w")
+    content = tar_of(IMAGES, "w")
     write_mirror(mirror, content[: len(content) // 2] if damage == "truncated" else content)
     if damage == "no manifest":
         (mirror / "manifest.json").write_text("{")
@@ -226,7 +226,7 @@ def test_an_archive_in_an_archive(server, source):
     outer = zip_of({"caltech-101/inner.tar.gz": CONTENT})
     server.files["/outer"] = outer
     source(f"{server.url}/outer", checksum="md5:" + hashlib.md5(outer).hexdigest())
-    assert len(names(fetch("set"))) == len(PICTURES)
+    assert len(names(fetch("set"))) == len(IMAGES)
 
 
 def test_a_full_disk_keeps_what_was_fetched(server, source, own_cache, monkeypatch):
@@ -269,7 +269,7 @@ def test_two_processes_fetch_once(server, source, own_cache):
     both = [context.Process(target=fetch_here, args=arguments) for _ in range(2)]
     for process in both:
         process.start()
-    assert [results.get(timeout=30) for _ in both] == [len(PICTURES)] * 2
+    assert [results.get(timeout=30) for _ in both] == [len(IMAGES)] * 2
     for process in both:
         process.join(10)
     assert len(server.sent) == 1
@@ -293,11 +293,11 @@ def black_hole():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: other systems refuse where Linux drops")
-def test_a_host_that_never_answers_costs_one_timeout(server, source, black_hole, monkeypatch):
+def test_a_host_that_never_results_costs_one_timeout(server, source, black_hole, monkeypatch):
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.4)
     source(f"http://{black_hole}/a.tgz", f"http://{black_hole}/b.tgz", f"{server.url}/set.tgz")
     started = time.monotonic()
-    assert names(fetch("set")) == sorted(PICTURES), "the next source helps"
+    assert names(fetch("set")) == sorted(IMAGES), "the next source helps"
     assert 0.4 <= time.monotonic() - started < 0.8
     started = time.monotonic()
     with pytest.raises(DownloadError, match="did not answer before"):
@@ -325,7 +325,7 @@ def test_a_proxy_is_used(server, source, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
     server.files["http://no-such-host.invalid/set.tgz"] = CONTENT
     source("http://no-such-host.invalid/set.tgz")
-    assert names(fetch("set")) == sorted(PICTURES)
+    assert names(fetch("set")) == sorted(IMAGES)
 
 
 def test_every_official_archive_has_a_published_sum():

@@ -47,7 +47,7 @@ class Pretender(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(("127.0.0.1", 0), Results)
         self.indexes: dict[str, dict] = {}
         self.asked: list[tuple] = []
         self.headers: list = []
@@ -60,7 +60,7 @@ class Pretender(ThreadingHTTPServer):
 
     @property
     def place(self):
-        return f"//127.0.0.1:{self.server_port}/pictures"
+        return f"//127.0.0.1:{self.server_port}/images"
 
     def bodies(self, ending):
         return [body for _, path, body in self.asked if path.endswith(ending)]
@@ -74,7 +74,7 @@ class Pretender(ThreadingHTTPServer):
         """A client that hung up is what some tests want."""
 
 
-class Answers(BaseHTTPRequestHandler):
+class Results(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # An answer in one piece; in two it waits 40 ms for the client's acknowledgement of the first.
     wbufsize = -1
@@ -82,7 +82,7 @@ class Answers(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def answer(self):
+    def result(self):
         path = urlsplit(self.path).path
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.server.away:
@@ -103,7 +103,7 @@ class Answers(BaseHTTPRequestHandler):
         if found is not None:
             self.reply(*found)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = result
 
     def reply(self, status, body):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -231,7 +231,7 @@ def opened(server, query=""):
 
 
 def stored(server):
-    return sorted(map(int, server.indexes["pictures"]["documents"]))
+    return sorted(map(int, server.indexes["images"]["documents"]))
 
 
 # ---- names -------------------------------------------------------------------------------------------------------
@@ -249,9 +249,9 @@ def test_a_spec_opens_an_index_that_knows_its_spec(server):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("elasticsearch:pictures", "write elasticsearch://host:9200/name"),
+        ("elasticsearch:images", "write elasticsearch://host:9200/name"),
         ("elasticsearch://host:9200", "write elasticsearch://host:9200/name"),
-        ("elasticsearch://host/Pictures", "lower-case"),
+        ("elasticsearch://host/Images", "lower-case"),
         ("elasticsearch://host/x?metric=manhattan", "cosine, euclidean"),
         ("elasticsearch://host/x?search=fuzzy", "exact or approximate"),
         ("elasticsearch://host/x?candidates=5", "search=approximate"),
@@ -294,7 +294,7 @@ def test_a_key_is_shown_to_the_server_and_to_nobody_else(server, tmp_path, monke
 )
 def test_the_mapping(server, query, vector, settings):
     opened(server, query).add(random_vectors(1, 3))
-    made = server.indexes["pictures"]["made"]
+    made = server.indexes["images"]["made"]
     assert made["mappings"]["properties"] == {
         "id": {"type": "long"},
         "vector": {"type": "dense_vector", "dims": 3} | vector,
@@ -316,7 +316,7 @@ def test_a_bulk_request_is_an_action_and_a_document_in_turn(server):
             {"id": 2**62, "vector": [0.0, 2.0], "name": "", "path": "", "label": -1},
         ]
     ]
-    assert server.asked[-1][1] == "/pictures/_refresh"
+    assert server.asked[-1][1] == "/images/_refresh"
 
 
 @pytest.mark.parametrize(
@@ -483,8 +483,8 @@ def test_a_spec_that_differs_from_what_was_made_is_refused(server, query, messag
 
 
 def test_an_index_of_somebody_else_is_refused(server):
-    server.indexes["pictures"] = {"made": {"mappings": {"properties": {"vector": {"dims": 3}}}}, "documents": {}}
-    with pytest.raises(ValueError, match="'pictures' is not one of ours"):
+    server.indexes["images"] = {"made": {"mappings": {"properties": {"vector": {"dims": 3}}}}, "documents": {}}
+    with pytest.raises(ValueError, match="'images' is not one of ours"):
         opened(server)
 
 
@@ -506,7 +506,7 @@ def test_a_saved_file_holds_no_vectors_and_notices_what_changed(server, tmp_path
         load_index(path)
 
 
-def test_more_answers_than_elasticsearch_gives_are_refused(server):
+def test_more_results_than_elasticsearch_gives_are_refused(server):
     index = opened(server).add(random_vectors(1, 2))
     index._ids = np.arange(20_000)
     with pytest.raises(ValueError, match="at most 10000"):
@@ -594,14 +594,14 @@ def test_when_all_are_rejected_nothing_is_in(server):
     assert index.ids.tolist() == stored(server) == []
 
 
-def test_an_answer_that_was_lost_is_no_vector_lost_or_doubled(server):
+def test_an_result_that_was_lost_is_no_vector_lost_or_doubled(server):
     server.faults = ["lost"]
     index = opened(server).add(random_vectors(4, 2))
     assert len(server.bodies("_bulk")) == 2
     assert index.ids.tolist() == stored(server) == [0, 1, 2, 3]
 
 
-def test_answers_that_stay_lost_are_asked_about(server):
+def test_results_that_stay_lost_are_asked_about(server):
     index = opened(server)
     index.chunk_rows = 3
     server.faults = ["lost"] * 3
@@ -651,10 +651,10 @@ def test_an_interruption_is_accounted_for_too(server, monkeypatch):
 
     def interrupt(**kwargs):
         calls.append(kwargs)
-        answer = real(**kwargs)
+        result = real(**kwargs)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return answer
+        return result
 
     monkeypatch.setattr(index._client, "bulk", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -666,7 +666,7 @@ def test_an_interruption_is_accounted_for_too(server, monkeypatch):
 @pytest.mark.parametrize(
     "raw", [b"<html>hello</html>", b"[]", b"{}", b'{"took": 3', b'{"hits": {"hits": [{"_id": "x"}]}}']
 )
-def test_an_answer_that_makes_no_sense_is_an_error_that_names_the_server(server, raw):
+def test_an_result_that_makes_no_sense_is_an_error_that_names_the_server(server, raw):
     index = opened(server).add(random_vectors(2, 2))
     server.raw = raw
     for call in (lambda: index.search([[1, 0]], 1), index.refresh, lambda: index.payload([0]), lambda: opened(server)):
@@ -679,7 +679,7 @@ def test_an_answer_that_makes_no_sense_is_an_error_that_names_the_server(server,
     assert index.ids.tolist() == stored(server) == [0, 1]
 
 
-def test_a_bulk_answer_about_fewer_than_were_sent_is_not_believed(server):
+def test_a_bulk_result_about_fewer_than_were_sent_is_not_believed(server):
     server.faults = ["short"]
     index = opened(server)
     with pytest.raises(PartlyIndexed, match="2 other items than the 3"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers import paths
 from helpers.features import keypoints
-from helpers.features.faces import FaceDescriber
+from helpers.features.faces import FaceExtractor
 from helpers.features.visual_words import ENCODINGS, VisualWords
 from helpers.images import att_faces, samples
 from helpers.search.index import open_index
@@ -34,7 +34,7 @@ def numbers():
     images = samples.photos().subset(range(0, 120, 24))
     found = [keypoints.extract_set(images, kind, 100, progress=False, cache=False) for kind in keypoints.KINDS]
     arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
-    arrays += [VisualWords(encoding).describe(images, cache=False, progress=False) for encoding in ENCODINGS]
+    arrays += [VisualWords(encoding).extract(images, cache=False, progress=False) for encoding in ENCODINGS]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
@@ -69,7 +69,7 @@ def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
 
 
 def test_another_process_gives_the_same_face_vector():
-    vectors = FaceDescriber(size=250).describe(att_faces.load().subset([ROW]), cache=False, progress=False)
+    vectors = FaceExtractor(size=250).extract(att_faces.load().subset([ROW]), cache=False, progress=False)
     script = (
         "import hashlib, sys\nfrom helpers.features.registry import open_extractor\n"
         "from helpers.images import att_faces\n"

@@ -14,18 +14,18 @@ from helpers.features import store
 from helpers.networks import training
 from helpers.search.index import load_index, open_index
 from tests.unit.test_approximate_indexes import ANNOY, clustered
-from tests.unit.test_training import same, same_table, train_on_pictures
+from tests.unit.test_training import same, same_table, train_on_images
 
 
 def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(own_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "KEEP_EVERY", 0)  # the state is on disk after every epoch
-    code = "from tests.unit import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_pictures(kill=True)"
+    code = "from tests.unit import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_images(kill=True)"
     child = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, timeout=300)
     assert child.returncode == -signal.SIGKILL, child.stderr
-    resumed, ours = train_on_pictures(kill=False)
+    resumed, ours = train_on_images(kill=False)
     assert resumed.computed == 2
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
-    unbroken, theirs = train_on_pictures(kill=False)
+    unbroken, theirs = train_on_images(kill=False)
     assert unbroken.computed == 5 and unbroken.best_epoch == resumed.best_epoch == 5
     assert np.allclose(unbroken.table["learning_rate"], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
     assert same_table(resumed, unbroken)

@@ -123,7 +123,7 @@ def test_a_save_that_is_killed_leaves_the_old_engine_or_the_new(folder, tmp_path
     if over:
         Engine.load(folder, MeanColor()).save(target)
         with LiveEngine.open(target, MeanColor()) as live:
-            live.add_described(["/x.png"], np.float32([[1, 2, 3]]), ["new"])
+            live.add_extracted(["/x.png"], np.float32([[1, 2, 3]]), ["new"])
     before = manifest_of(target) if over else None
     command = [sys.executable, "-c", SAVER.format(function=function), str(folder), str(target)]
     with subprocess.Popen(command, cwd=paths.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

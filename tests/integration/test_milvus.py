@@ -27,7 +27,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from helpers import paths
 from helpers.images.imageset import from_folder
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
 from helpers.search.backends.remote import PartlyIndexed, Patience, Payload, ServerRefused, ServerUnavailable
@@ -113,7 +113,7 @@ def test_a_wrong_spec_is_refused_before_anything_is_made(spec, message, tmp_path
         ("euclidean", [0, 4, 3, 1, 2], [-1, -1, -2, -(10**0.5), -(20**0.5)]),
     ],
 )
-def test_known_answers(opened, metric, ids, scores):
+def test_known_results(opened, metric, ids, scores):
     index = opened(f"?metric={metric}").add([[2, 0], [0, 3], [3, 4], [-1, 0], [0, 0]])
     ranking = index.search([[1, 0]], 7)
     assert ranking.ids.tolist() == [[*ids, PAD, PAD]]
@@ -247,7 +247,7 @@ def test_parts_pages_and_batches_change_nothing(opened, monkeypatch):
     assert index.search(vectors, 1).ids[:, 0].tolist() == list(range(130))[::-1]
 
 
-def test_more_answers_than_milvus_gives_are_refused(opened):
+def test_more_results_than_milvus_gives_are_refused(opened):
     index = opened().add(random_vectors(1, 2))
     index._ids = np.arange(20_000)
     with pytest.raises(ValueError, match="at most 16384"):
@@ -380,32 +380,32 @@ def test_a_saved_file_holds_no_vectors_and_notices_what_changed(opened, tmp_path
 
 
 class Flat:
-    """Describes a picture by its pixels."""
+    """Describes an image by its pixels."""
 
     name, dim, fingerprint = "flat", 12, "flat"
 
-    def describe(self, images, **_):
-        return self.describe_arrays([read_picture(path) for path in images.paths])
+    def extract(self, images, **_):
+        return self.extract_arrays([read_image(path) for path in images.paths])
 
-    def describe_arrays(self, pictures):
-        return np.array([picture.reshape(-1) for picture in pictures], np.float32)
+    def extract_arrays(self, images):
+        return np.array([image.reshape(-1) for image in images], np.float32)
 
 
 def test_an_engine_keeps_its_vectors_there(opened, tmp_path):
     for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), np.uint8)):
-        (tmp_path / "pictures" / "all").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "pictures" / "all" / f"{number}.png")
-    gallery = from_folder(tmp_path / "pictures")
+        (tmp_path / "images" / "all").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / "all" / f"{number}.png")
+    gallery = from_folder(tmp_path / "images")
     engine = Engine(Flat(), opened("?metric=euclidean")).fit(gallery)
-    answers = engine.query(gallery.paths[3], 2)
-    assert (answers[0].id, answers[0].score) == (3, 0)
+    results = engine.query(gallery.paths[3], 2)
+    assert (results[0].id, results[0].score) == (3, 0)
     assert engine.index.payload([3]) == [Payload("3.png", str(gallery.paths[3]), 0)]
     # Fitted again, the collection holds the new gallery alone.
     assert engine.fit(gallery.subset(range(1, 6))).index.ids.tolist() == [0, 1, 2, 3, 4]
     assert engine.index.payload([0])[0].name == "1.png"
     engine.fit(gallery)
     loaded = Engine.load(engine.save(tmp_path / "engine"), Flat())
-    assert loaded.query(gallery.paths[3], 2).ranking.ids.tolist() == answers.ranking.ids.tolist()
+    assert loaded.query(gallery.paths[3], 2).ranking.ids.tolist() == results.ranking.ids.tolist()
     with pytest.raises(ValueError, match="the index must be empty, it holds 6"):
         Engine(Flat(), opened("?metric=euclidean"))
     loaded.index.clear()
@@ -535,10 +535,10 @@ class Moody(MilvusServicer):
             return milvus_pb2.MutationResult(status=common_pb2.Status(code=1100, error_code=1, reason="disk is full"))
         if fault == "slow":
             time.sleep(1)
-        answer = do(request, context)
+        result = do(request, context)
         if fault == "lost":
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
-        return answer
+        return result
 
 
 @pytest.fixture
@@ -550,7 +550,7 @@ def served(tmp_path):
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     service.stop = lambda: server.stop(0).wait()
-    index = open_index(f"milvus://127.0.0.1:{port}/pictures?timeout=0.7")
+    index = open_index(f"milvus://127.0.0.1:{port}/images?timeout=0.7")
     yield service, index
     index.close()
     server.stop(0).wait()
@@ -584,7 +584,7 @@ def test_a_busy_server_is_asked_again_and_counted_when_it_stays_so(served, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_answer_that_was_lost_is_no_vector_lost_or_doubled(served):
+def test_an_result_that_was_lost_is_no_vector_lost_or_doubled(served):
     service, index = served
     service.faults = ["lost", "slow"]
     index.add(random_vectors(4, 3))

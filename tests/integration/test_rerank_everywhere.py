@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.cli import main as cli
 from helpers.images import samples
 from helpers.images.known_items import Change
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.picker.state import Picker
 from helpers.search.engine import Engine
 from helpers.search.rerank import NAMES, RERANKERS, SHORTLIST, SearchSpace, rerank
@@ -42,14 +42,14 @@ def queries(engine, tmp_path_factory):
     """Files that are in no gallery: two photographs, and one of the gallery's, turned."""
     images = samples.with_distractors()
     turned = tmp_path_factory.mktemp("query") / "turned.png"
-    pixels = read_picture(engine.gallery.paths[52])
+    pixels = read_image(engine.gallery.paths[52])
     Image.fromarray(Change("rotation", 75)(pixels, np.random.default_rng(0))).save(turned)
     return [images.paths[40], images.paths[121], turned]
 
 
 def by_library(engine, path, k, name, exclude=()):
-    image = read_picture(path)
-    vector = engine.describer.describe_arrays([image])[0]
+    image = read_image(path)
+    vector = engine.extractor.extract_arrays([image])[0]
     found = rerank(SearchSpace.of(engine, exclude), vector, k, name, image).ids[0]
     return found[found >= 0].tolist()
 
@@ -57,12 +57,12 @@ def by_library(engine, path, k, name, exclude=()):
 def by_command(folder, path, k, name, capsys):
     capsys.readouterr()
     assert cli.main(["search", str(path), "-e", str(folder), "-k", str(k), "--rerank", name, "--json"]) == 0
-    return [each["id"] for each in json.loads(capsys.readouterr().out)[0]["answers"]]
+    return [each["id"] for each in json.loads(capsys.readouterr().out)[0]["results"]]
 
 
 def shown(picker):
     assert picker.search().message is None
-    return [each.id for each in picker.columns[0].answers]
+    return [each.id for each in picker.columns[0].results]
 
 
 def ask(folder, *requests):
@@ -82,23 +82,23 @@ def ask(folder, *requests):
 
 def ids(response):
     assert response.status_code == 200, response.text
-    return [each["id"] for each in response.json()["answers"]]
+    return [each["id"] for each in response.json()["results"]]
 
 
 def upload(path, **parameters):
-    return "POST", "/api/search", {"files": {"picture": path.read_bytes()}, "params": parameters}
+    return "POST", "/api/search", {"files": {"image": path.read_bytes()}, "params": parameters}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_four_give_the_same_order(engine, folder, queries, name, capsys):
     k = 100
-    answers = ask(folder, *[upload(path, k=k, rerank=name) for path in queries])
+    results = ask(folder, *[upload(path, k=k, rerank=name) for path in queries])
     picker = Picker(engine.gallery, ["hsv-histogram"], ["exact:cosine"], k=k).use(reranker=name)
     orders = []
-    for path, answer in zip(queries, answers, strict=True):
+    for path, result in zip(queries, results, strict=True):
         order = by_library(engine, path, k, name)
         assert by_command(folder, path, k, name, capsys) == order
-        assert ids(answer) == order
+        assert ids(result) == order
         assert shown(picker.choose_path(path)) == order
         orders.append(order)
     plain = [by_library(engine, path, k, "none") for path in queries]
@@ -120,12 +120,12 @@ def test_behind_the_shortlist_too_on_every_page(engine, folder, queries, name, c
 @pytest.mark.parametrize("name", NAMES)
 def test_a_query_of_the_gallery_is_left_out_and_has_no_say(engine, folder, tmp_path, name, capsys):
     """The command line has no exclusions, so it searches an engine from which the images were removed."""
-    answers = ask(folder, *[("GET", f"/api/search/id/{id}", {"params": {"k": 60, "rerank": name}}) for id in INSIDE])
+    results = ask(folder, *[("GET", f"/api/search/id/{id}", {"params": {"k": 60, "rerank": name}}) for id in INSIDE])
     picker = Picker(engine.gallery, ["hsv-histogram"], ["exact:cosine"], k=60).use(reranker=name)
-    for id, answer in zip(INSIDE, answers, strict=True):
+    for id, result in zip(INSIDE, results, strict=True):
         path = engine.gallery.paths[id]
         order = by_library(engine, path, 60, name, [id])
-        assert id not in order and ids(answer) == order
+        assert id not in order and ids(result) == order
         assert shown(picker.choose(id)) == order
         smaller = Engine.load(folder)
         smaller.remove([id])
@@ -138,49 +138,49 @@ def test_the_service_reranks_within_a_class(engine, folder, queries, name):
     label = engine.gallery.labels[52]
     rows = np.flatnonzero(engine.gallery.labels == label)
     class_name = engine.gallery.class_names[label]
-    alone = Engine(engine.describer).fit(engine.gallery.subset(rows))
-    answers = ask(folder, *[upload(path, k=50, rerank=name, class_name=class_name) for path in queries])
-    for path, answer in zip(queries, answers, strict=True):
-        assert ids(answer) == rows[by_library(alone, path, 50, name)].tolist()
+    alone = Engine(engine.extractor).fit(engine.gallery.subset(rows))
+    results = ask(folder, *[upload(path, k=50, rerank=name, class_name=class_name) for path in queries])
+    for path, result in zip(queries, results, strict=True):
+        assert ids(result) == rows[by_library(alone, path, 50, name)].tolist()
 
 
 def test_a_crop_is_compared_by_its_own_pixels(engine, folder, queries):
     crop = {"left": 0.25, "top": 0.25, "width": 0.5, "height": 0.5}
     path = engine.gallery.paths[52]
-    pixels = read_picture(path)
+    pixels = read_image(path)
     height, width = pixels.shape[:2]
     part = pixels[int(height / 4) : round(height * 3 / 4), int(width / 4) : round(width * 3 / 4)]
-    (answer,) = ask(folder, upload(path, k=20, rerank="geometry", **crop))
-    vector = engine.describer.describe_arrays([part])[0]
-    assert ids(answer) == rerank(SearchSpace.of(engine), vector, 20, "geometry", part).ids[0].tolist()
+    (result,) = ask(folder, upload(path, k=20, rerank="geometry", **crop))
+    vector = engine.extractor.extract_arrays([part])[0]
+    assert ids(result) == rerank(SearchSpace.of(engine), vector, 20, "geometry", part).ids[0].tolist()
 
 
 def test_a_vector_is_enough_but_for_geometry(engine, folder):
     vector = engine.index.vectors([9])[0]
     body = {"vector": to_text(vector), "k": 20}
     requests = [("POST", "/api/search/vector", {"json": body | {"rerank": name}}) for name in NAMES]
-    for name, answer in zip(NAMES, ask(folder, *requests), strict=True):
+    for name, result in zip(NAMES, ask(folder, *requests), strict=True):
         if RERANKERS[name].needs_image:
-            assert answer.status_code == 422 and "its vector is not enough" in answer.json()["detail"]
+            assert result.status_code == 422 and "its vector is not enough" in result.json()["detail"]
         else:
-            assert ids(answer) == rerank(SearchSpace.of(engine), vector, 20, name).ids[0].tolist()
-            assert np.array_equal(from_text(answer.json()["vector"]), vector), "the next page has the same query"
+            assert ids(result) == rerank(SearchSpace.of(engine), vector, 20, name).ids[0].tolist()
+            assert np.array_equal(from_text(result.json()["vector"]), vector), "the next page has the same query"
 
 
 def test_what_can_not_be_is_refused_with_the_names(engine, folder, queries, tmp_path, capsys):
-    (answer,) = ask(folder, upload(queries[0], rerank="magic"))
-    assert answer.status_code == 422 and all(repr(name) in answer.text for name in NAMES)
+    (result,) = ask(folder, upload(queries[0], rerank="magic"))
+    assert result.status_code == 422 and all(repr(name) in result.text for name in NAMES)
     assert cli.main(["search", str(queries[0]), "-e", str(folder), "--rerank", "magic"]) == 2
     told = capsys.readouterr().err
     assert all(name in told for name in NAMES)
 
-    by_distance = Engine(engine.describer, "exact:euclidean").fit(engine.gallery.subset(range(30)))
+    by_distance = Engine(engine.extractor, "exact:euclidean").fit(engine.gallery.subset(range(30)))
     other = by_distance.save(tmp_path / "distances.index")
-    answers = ask(other, upload(queries[0], rerank="diffusion"), upload(queries[0], rerank="geometry"))
-    assert answers[0].status_code == 422 and "choose none or geometry" in answers[0].json()["detail"]
+    results = ask(other, upload(queries[0], rerank="diffusion"), upload(queries[0], rerank="geometry"))
+    assert results[0].status_code == 422 and "choose none or geometry" in results[0].json()["detail"]
     assert cli.main(["search", str(queries[0]), "-e", str(other), "--rerank", "diffusion"]) == 2
     assert "choose none or geometry" in capsys.readouterr().err
-    assert ids(answers[1]) == by_library(by_distance, queries[0], 20, "geometry")
+    assert ids(results[1]) == by_library(by_distance, queries[0], 20, "geometry")
 
 
 def test_an_image_whose_file_is_gone_can_not_be_compared_by_geometry(engine, tmp_path):
@@ -189,7 +189,7 @@ def test_an_image_whose_file_is_gone_can_not_be_compared_by_geometry(engine, tmp
     paths = [tmp_path / "photos" / path.name for path in images.paths]
     for path, original in zip(paths, images.paths, strict=True):
         path.write_bytes(original.read_bytes())
-    own = Engine(engine.describer).fit(type(images)("own", tuple(paths), images.labels, images.class_names))
+    own = Engine(engine.extractor).fit(type(images)("own", tuple(paths), images.labels, images.class_names))
     folder = own.save(tmp_path / "own.index")
     paths[3].unlink()
     gone, there = ask(

@@ -24,11 +24,11 @@ import uvicorn
 from PIL import Image
 
 from helpers import paths
-from helpers.features.color_shape import ColourHistogram
+from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
 from helpers.images import samples, thumbnails
 from helpers.images.imageset import concatenate, from_folder
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service import request_extraction, server
@@ -43,7 +43,7 @@ CLASSES = {"birds": 12, "fruit": 8, "mammals": 20}
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory):
-    """A person's own folder of pictures: three classes, and some of none."""
+    """A person's own folder of images: three classes, and some of none."""
     root = tmp_path_factory.mktemp("own") / "gallery"
     images = samples.with_distractors()
     for name, count in CLASSES.items():
@@ -102,8 +102,8 @@ def client(engine, thumbnails_in, tmp_path_factory):
         yield client
 
 
-def upload(content, name="picture.jpg", kind="image/jpeg"):
-    return {"picture": (name, content, kind)}
+def upload(content, name="image.jpg", kind="image/jpeg"):
+    return {"image": (name, content, kind)}
 
 
 def encoded(pixels, kind="PNG", **options):
@@ -112,9 +112,9 @@ def encoded(pixels, kind="PNG", **options):
     return written.getvalue()
 
 
-def ids(answer):
-    assert answer.status_code == 200, answer.text
-    return [each["id"] for each in answer.json()["answers"]]
+def ids(result):
+    assert result.status_code == 200, result.text
+    return [each["id"] for each in result.json()["results"]]
 
 
 def chunk(name, content):
@@ -144,45 +144,45 @@ def zipped(name="run.js"):
 
 
 def test_an_upload_finds_what_the_engine_finds(client, engine):
-    picture = engine.gallery.paths[17]
-    answer = client.post("/api/search", files=upload(picture.read_bytes()), params={"k": 5})
-    wanted = engine.query(picture, k=5)
-    assert ids(answer) == [each.id for each in wanted]
-    told = answer.json()
-    assert [each["score"] for each in told["answers"]] == pytest.approx([each.score for each in wanted])
-    assert told["answers"][0] == {
+    image = engine.gallery.paths[17]
+    result = client.post("/api/search", files=upload(image.read_bytes()), params={"k": 5})
+    wanted = engine.query(image, k=5)
+    assert ids(result) == [each.id for each in wanted]
+    told = result.json()
+    assert [each["score"] for each in told["results"]] == pytest.approx([each.score for each in wanted])
+    assert told["results"][0] == {
         "id": 17, "key": engine.gallery.keys[17], "class_name": engine.gallery.class_name(17),
-        "thumbnail": "/api/pictures/17/thumbnail", "rank": 1, "score": told["answers"][0]["score"],
+        "thumbnail": "/api/images/17/thumbnail", "rank": 1, "score": told["results"][0]["score"],
     }  # fmt: skip
     assert (told["offset"], told["k"], told["more"], told["note"]) == (0, 5, True, "")
     assert told["milliseconds"] > 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
-def test_every_kind_of_picture_is_taken_whatever_it_is_called(client, engine, kind):
-    picture = encoded(read_picture(engine.gallery.paths[3]), kind)
-    answer = client.post("/api/search", files=upload(picture, "x.exe", "text/html"), params={"k": 3})
-    assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
+def test_every_kind_of_image_is_taken_whatever_it_is_called(client, engine, kind):
+    image = encoded(read_image(engine.gallery.paths[3]), kind)
+    result = client.post("/api/search", files=upload(image, "x.exe", "text/html"), params={"k": 3})
+    assert ids(result) == [each.id for each in engine.query(image, k=3)]
 
 
 def test_a_progressive_jpeg_is_taken(client, engine):
-    picture = encoded(read_picture(engine.gallery.paths[3]), "JPEG", progressive=True)
-    assert picture.count(b"\xff\xda") > 5
-    answer = client.post("/api/search", files=upload(picture), params={"k": 3})
-    assert ids(answer) == [each.id for each in engine.query(picture, k=3)]
+    image = encoded(read_image(engine.gallery.paths[3]), "JPEG", progressive=True)
+    assert image.count(b"\xff\xda") > 5
+    result = client.post("/api/search", files=upload(image), params={"k": 3})
+    assert ids(result) == [each.id for each in engine.query(image, k=3)]
 
 
-def test_a_crop_is_of_the_upright_picture(client, engine):
-    pixels = read_picture(engine.gallery.paths[3])
+def test_a_crop_is_of_the_upright_image(client, engine):
+    pixels = read_image(engine.gallery.paths[3])
     height, width = pixels.shape[:2]
     # Lying on its side, with the note of the camera that says so.
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(np.ascontiguousarray(np.rot90(pixels)), exif=exif)
     crop = {"left": 0.25, "top": 0.5, "width": 0.5, "height": 0.25}
-    answer = client.post("/api/search", files=upload(turned), params={"k": 4, **crop})
+    result = client.post("/api/search", files=upload(turned), params={"k": 4, **crop})
     part = pixels[int(height * 0.5) : round(height * 0.75), int(width * 0.25) : round(width * 0.75)]
-    assert ids(answer) == [each.id for each in engine.query(part, k=4)]
+    assert ids(result) == [each.id for each in engine.query(part, k=4)]
 
 
 @pytest.mark.parametrize(
@@ -198,33 +198,33 @@ def test_a_crop_that_can_not_be(client, gallery, crop):
     assert client.post("/api/search", files=upload(gallery.paths[0].read_bytes()), params=crop).status_code == 422
 
 
-def test_scrolling_on_by_the_vector_gives_every_picture_once_in_order(client, engine, gallery):
+def test_scrolling_on_by_the_vector_gives_every_image_once_in_order(client, engine, gallery):
     told = client.post("/api/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
-    found, vector = [each["id"] for each in told["answers"]], told["vector"]
+    found, vector = [each["id"] for each in told["results"]], told["vector"]
     while told["more"]:
         asked = {"vector": vector, "k": 17, "offset": len(found)}
         told = client.post("/api/search/vector", json=asked).json()
-        assert [each["rank"] for each in told["answers"]] == list(
-            range(len(found) + 1, len(found) + 1 + len(told["answers"]))
+        assert [each["rank"] for each in told["results"]] == list(
+            range(len(found) + 1, len(found) + 1 + len(told["results"]))
         )
-        found += [each["id"] for each in told["answers"]]
+        found += [each["id"] for each in told["results"]]
     assert found == [each.id for each in engine.query(gallery.paths[2], k=len(gallery))]
-    assert told["note"] == "There are 50 pictures to find."
+    assert told["note"] == "There are 50 images to find."
 
 
-def test_a_picture_of_the_gallery_is_not_its_own_answer(client, engine):
-    answer = client.get("/api/search/id/4", params={"k": 6})
-    assert ids(answer) == [each.id for each in engine.query_id(4, k=6)]
-    np.testing.assert_array_equal(from_text(answer.json()["vector"]), engine.index.vectors([4])[0])
+def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
+    result = client.get("/api/search/id/4", params={"k": 6})
+    assert ids(result) == [each.id for each in engine.query_id(4, k=6)]
+    np.testing.assert_array_equal(from_text(result.json()["vector"]), engine.index.vectors([4])[0])
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_a_class_gives_all_of_its_pictures(client, engine, gallery, class_name):
+def test_a_class_gives_all_of_its_images(client, engine, gallery, class_name):
     best = [each.id for each in engine.query_id(0, k=len(gallery)) if each.class_name == class_name]
     for k in (3, len(best), 50):
-        answer = client.get("/api/search/id/0", params={"k": k, "class_name": class_name})
-        assert ids(answer) == best[:k]
-        assert answer.json()["more"] == (k < len(best))
+        result = client.get("/api/search/id/0", params={"k": k, "class_name": class_name})
+        assert ids(result) == best[:k]
+        assert result.json()["more"] == (k < len(best))
     assert ids(client.get("/api/search/id/0", params={"k": 3, "offset": 2, "class_name": class_name})) == best[2:5]
     assert f"of class {class_name}" in client.get(f"/api/search/id/0?k=50&class_name={class_name}").json()["note"]
 
@@ -232,8 +232,8 @@ def test_a_class_gives_all_of_its_pictures(client, engine, gallery, class_name):
 def test_an_approximate_index_gives_all_of_a_class_too(gallery, tmp_path):
     rare = Engine("hsv-histogram", "faiss:hnsw?m=4&search=1&construction=8").fit(gallery)
     with serving(rare.save(tmp_path / "own.index")) as client:
-        answer = client.get("/api/search/id/0", params={"k": 8, "class_name": "fruit"})
-        assert set(ids(answer)) == set(np.flatnonzero(gallery.labels == gallery.class_names.index("fruit")))
+        result = client.get("/api/search/id/0", params={"k": 8, "class_name": "fruit"})
+        assert set(ids(result)) == set(np.flatnonzero(gallery.labels == gallery.class_names.index("fruit")))
 
 
 @pytest.mark.parametrize(
@@ -247,19 +247,19 @@ def test_an_approximate_index_gives_all_of_a_class_too(gallery, tmp_path):
     ],
 )
 def test_a_vector_that_can_not_be(client, vector, says):
-    answer = client.post("/api/search/vector", json={"vector": vector})
-    assert answer.status_code == 422
-    assert says in answer.json()["detail"] or says == "numbers"
+    result = client.post("/api/search/vector", json={"vector": vector})
+    assert result.status_code == 422
+    assert says in result.json()["detail"] or says == "numbers"
 
 
-def test_an_empty_index_gives_no_answers(engine, folder, gallery):
+def test_an_empty_index_gives_no_results(engine, folder, gallery):
     with LiveEngine.open(folder) as live:
         live.remove(range(len(gallery)))
     with serving(folder) as client:
-        answer = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
-        assert ids(answer) == []
-        assert answer.json()["note"] == "There are 0 pictures to find."
-        assert client.get("/api/info").json()["pictures"] == 0
+        result = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        assert ids(result) == []
+        assert result.json()["note"] == "There are 0 images to find."
+        assert client.get("/api/info").json()["images"] == 0
         assert client.get("/api/search/id/3").status_code == 404
 
 
@@ -269,56 +269,56 @@ def test_an_empty_index_gives_no_answers(engine, folder, gallery):
 def test_what_is_told_of_the_gallery(client, gallery):
     told = client.get("/api/info").json()
     assert told == {
-        "name": "gallery", "pictures": 50, "describer": "hsv-histogram", "index": "exact:cosine",
+        "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
         "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "max_k": 100,
         "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
-    page = client.get("/api/pictures", params={"offset": 10, "limit": 3}).json()
-    assert page["total"] == 50 and [each["id"] for each in page["pictures"]] == [10, 11, 12]
-    fruit = client.get("/api/pictures", params={"class_name": "fruit"}).json()
-    assert fruit["total"] == 8 and {each["class_name"] for each in fruit["pictures"]} == {"fruit"}
-    assert client.get("/api/pictures/10").json() == page["pictures"][0]
-    assert str(gallery.root) not in client.get("/api/pictures", params={"limit": 100}).text
+    page = client.get("/api/images", params={"offset": 10, "limit": 3}).json()
+    assert page["total"] == 50 and [each["id"] for each in page["images"]] == [10, 11, 12]
+    fruit = client.get("/api/images", params={"class_name": "fruit"}).json()
+    assert fruit["total"] == 8 and {each["class_name"] for each in fruit["images"]} == {"fruit"}
+    assert client.get("/api/images/10").json() == page["images"][0]
+    assert str(gallery.root) not in client.get("/api/images", params={"limit": 100}).text
 
 
 def test_thumbnails_are_small_kept_and_sent_once(client, gallery, thumbnails_in, monkeypatch):
-    answer = client.get("/api/pictures/3/thumbnail", params={"side": 100})
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert max(Image.open(io.BytesIO(answer.content)).size) == 128
-    again = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
+    result = client.get("/api/images/3/thumbnail", params={"side": 100})
+    assert result.headers["content-type"] == "image/jpeg"
+    assert max(Image.open(io.BytesIO(result.content)).size) == 128
+    again = client.get("/api/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert len(list(thumbnails_in.rglob("*.jpg"))) >= 1
     # Kept on the disk: not made a second time.
     monkeypatch.setattr(thumbnails, "render", None)
-    assert client.get("/api/pictures/3/thumbnail?side=100").content == answer.content
+    assert client.get("/api/images/3/thumbnail?side=100").content == result.content
     os.utime(gallery.paths[3], ns=(1, time.time_ns()))
     monkeypatch.undo()
-    other = client.get("/api/pictures/3/thumbnail?side=100", headers={"If-None-Match": answer.headers["etag"]})
+    other = client.get("/api/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
     assert other.status_code == 200, "the file is another by now"
 
 
-def test_a_picture_to_look_at_says_nothing_else(folder):
+def test_an_image_to_look_at_says_nothing_else(folder):
     exif = Image.Exif()
     exif[0x010F] = "Secret Camera"
     with serving(folder) as client:
-        picture = encoded(np.zeros((3000, 200, 3), np.uint8), "JPEG", exif=exif)
-        added = client.post("/api/pictures", files=upload(picture)).json()
-        content = client.get(f"/api/pictures/{added['id']}/file").content
+        image = encoded(np.zeros((3000, 200, 3), np.uint8), "JPEG", exif=exif)
+        added = client.post("/api/images", files=upload(image)).json()
+        content = client.get(f"/api/images/{added['id']}/file").content
         assert Image.open(io.BytesIO(content)).size == (137, 2048)
-        assert b"Secret" in picture and b"Secret" not in content
+        assert b"Secret" in image and b"Secret" not in content
 
 
 @pytest.mark.parametrize("route", ["", "/thumbnail", "/file"])
 @pytest.mark.parametrize("id", [50, 2**63 - 1])
 def test_an_id_that_is_not_there(client, id, route):
-    answer = client.get(f"/api/pictures/{id}{route}")
-    assert (answer.status_code, list(answer.json())) == (404, ["detail"])
+    result = client.get(f"/api/images/{id}{route}")
+    assert (result.status_code, list(result.json())) == (404, ["detail"])
 
 
 @pytest.mark.parametrize("id", ["-1", "x", str(2**63), "..%2f..%2fetc%2fpasswd", "%00", "1.5"])
 def test_an_id_that_is_none(client, id):
-    assert client.get(f"/api/pictures/{id}").status_code in (404, 422)
-    assert client.get(f"/api/pictures/{id}/file").status_code in (404, 422)
+    assert client.get(f"/api/images/{id}").status_code in (404, 422)
+    assert client.get(f"/api/images/{id}/file").status_code in (404, 422)
 
 
 @pytest.mark.parametrize("path", ["/static/../service.py", "/static/..%2fservice.py", "/static/%2e%2e/service.py"])
@@ -328,7 +328,7 @@ def test_nothing_but_the_page_is_served_as_a_file(client, path):
         assert raw.makefile("rb").readline().split()[1] == b"404"
 
 
-def test_paths_never_leave_the_picture_folder(engine, gallery, tmp_path):
+def test_paths_never_leave_the_image_folder(engine, gallery, tmp_path):
     root = tmp_path / "gallery"
     shutil.copytree(gallery.root, root)
     folder, secret = engine.save(tmp_path / "own.index"), tmp_path / "secret.png"
@@ -338,7 +338,7 @@ def test_paths_never_leave_the_picture_folder(engine, gallery, tmp_path):
     with LiveEngine.open(folder, root=root) as live:
         vector = np.ones((1, 128), np.float32)
         inside, dots, outside = (
-            int(live.add_described([path], vector, [None])[0])
+            int(live.add_extracted([path], vector, [None])[0])
             for path in (root / "inside.png", root / "birds" / ".." / ".." / "secret.png", secret)
         )
     fine2 = root / gallery.keys[6]
@@ -353,11 +353,11 @@ def test_paths_never_leave_the_picture_folder(engine, gallery, tmp_path):
     (root / gallery.keys[9]).unlink()
     with serving(folder, root=root) as client:
         for id in (5, inside):
-            assert client.get(f"/api/pictures/{id}/file").status_code == 200
+            assert client.get(f"/api/images/{id}/file").status_code == 200
         for id in (dots, outside, 6, 7, 8, 9):
             for route in ("file", "thumbnail"):
-                assert client.get(f"/api/pictures/{id}/{route}").status_code == 404, (id, route)
-        assert client.get(f"/api/pictures/{outside}").json()["key"] == "secret.png"
+                assert client.get(f"/api/images/{id}/{route}").status_code == 404, (id, route)
+        assert client.get(f"/api/images/{outside}").json()["key"] == "secret.png"
 
 
 def test_a_gallery_without_a_root_serves_what_was_listed(engine, gallery, tmp_path):
@@ -365,45 +365,45 @@ def test_a_gallery_without_a_root_serves_what_was_listed(engine, gallery, tmp_pa
     several = concatenate("several", [gallery.subset(range(5)), from_folder(other)])
     assert several.root is None
     with serving(Engine("hsv-histogram").fit(several).save(tmp_path / "own.index")) as client:
-        keys = [each["key"] for each in client.get("/api/pictures").json()["pictures"]]
+        keys = [each["key"] for each in client.get("/api/images").json()["images"]]
         assert keys == [path.name for path in several.paths]
-        assert client.get("/api/pictures/12/thumbnail").status_code == 200
+        assert client.get("/api/images/12/thumbnail").status_code == 200
 
 
 # --- changes
 
 
 def test_what_is_added_is_found_by_all_and_what_is_removed_is_not(folder, gallery, thumbnails_in):
-    pixels = 255 - read_picture(gallery.paths[0])
+    pixels = 255 - read_image(gallery.paths[0])
     with serving(folder) as one, serving(folder) as other:
-        added = one.post("/api/pictures", files=upload(encoded(pixels)), params={"class_name": "negatives"})
+        added = one.post("/api/images", files=upload(encoded(pixels)), params={"class_name": "negatives"})
         assert added.status_code == 201
         told = added.json()
         assert (told["id"], told["class_name"]) == (50, "negatives")
         file = folder / told["key"]
-        assert file.parent == folder / "pictures" and file.suffix == ".png"
-        np.testing.assert_array_equal(read_picture(file), pixels)
+        assert file.parent == folder / "images" and file.suffix == ".png"
+        np.testing.assert_array_equal(read_image(file), pixels)
         for client in (other, one):
             assert ids(client.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) == [50]
             assert client.get("/api/info").json()["classes"][-1] == {"name": "negatives", "count": 1}
         kept = set(thumbnails_in.rglob("*.jpg"))
-        assert one.get("/api/pictures/50/thumbnail").status_code == 200
+        assert one.get("/api/images/50/thumbnail").status_code == 200
         assert len(set(thumbnails_in.rglob("*.jpg")) - kept) == 1
-        assert one.delete("/api/pictures/50").status_code == 204
+        assert one.delete("/api/images/50").status_code == 204
         assert set(thumbnails_in.rglob("*.jpg")) == kept, "what was made of it goes, too"
-        assert other.delete("/api/pictures/50").status_code == 404
+        assert other.delete("/api/images/50").status_code == 404
         assert ids(one.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) != [50]
         assert not file.exists(), "what came over HTTP goes with it"
-        assert one.delete("/api/pictures/3").status_code == 204
+        assert one.delete("/api/images/3").status_code == 204
         assert gallery.paths[3].exists(), "a person's own file stays"
-    assert list((folder / "pictures").iterdir()) == []
+    assert list((folder / "images").iterdir()) == []
 
 
 def with_additions():
     """Kind and content of images that hold more than their pixels; each contains the bytes EVIL."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "EVIL camera"
-    pixels = 255 - read_picture(samples.photos().paths[3])
+    pixels = 255 - read_image(samples.photos().paths[3])
     photo = encoded(pixels, "JPEG", exif=exif, comment=b"<?php EVIL(); ?>")
     gif = encoded(pixels, "GIF")
     yield "JPEG", photo
@@ -417,9 +417,9 @@ def with_additions():
 
 @pytest.mark.parametrize(("kind", "content"), list(with_additions()))
 def test_only_the_pixels_of_an_upload_are_stored(folder, kind, content):
-    pixels = read_picture(content)
+    pixels = read_image(content)
     with serving(folder) as client:
-        added = client.post("/api/pictures", files=upload(content))
+        added = client.post("/api/images", files=upload(content))
         assert added.status_code == 201, added.text
         file = folder / added.json()["key"]
         stored = file.read_bytes()
@@ -427,24 +427,22 @@ def test_only_the_pixels_of_an_upload_are_stored(folder, kind, content):
         with Image.open(file) as image:
             assert image.format == ("JPEG" if kind == "JPEG" else "PNG") and not image.getexif()
             assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-        again = read_picture(file)
+        again = read_image(file)
         assert again.shape == pixels.shape, "upright"
         if kind != "JPEG":
             np.testing.assert_array_equal(again, pixels)
         assert np.abs(again.astype(int) - pixels).mean() < 1
         for query in (content, stored):
-            first = client.post("/api/search", files=upload(query), params={"k": 1}).json()["answers"][0]
+            first = client.post("/api/search", files=upload(query), params={"k": 1}).json()["results"][0]
             assert first["id"] == added.json()["id"] and first["score"] > 0.99
-        assert client.delete(f"/api/pictures/{first['id']}").status_code == 204
+        assert client.delete(f"/api/images/{first['id']}").status_code == 204
     assert not file.exists()
 
 
 @pytest.mark.parametrize("class_name", ["", "a\nb", "\x7f", "x" * 101])
 def test_a_class_name_that_can_not_be(client, gallery, class_name):
-    answer = client.post(
-        "/api/pictures", files=upload(gallery.paths[0].read_bytes()), params={"class_name": class_name}
-    )
-    assert answer.status_code == 422
+    result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()), params={"class_name": class_name})
+    assert result.status_code == 422
 
 
 def test_a_full_disk_adds_nothing_and_says_no_path(folder, gallery, monkeypatch, caplog):
@@ -453,39 +451,39 @@ def test_a_full_disk_adds_nothing_and_says_no_path(folder, gallery, monkeypatch,
 
     with serving(folder) as client:
         monkeypatch.setattr(os, "fsync", full)
-        answer = client.post("/api/pictures", files=upload(gallery.paths[0].read_bytes()))
+        result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()))
         monkeypatch.undo()
-        assert answer.status_code == 500
-        assert "secret" not in answer.text
-        assert client.get("/api/info").json()["pictures"] == 50
-    assert list((folder / "pictures").iterdir()) == []
+        assert result.status_code == 500
+        assert "secret" not in result.text
+        assert client.get("/api/info").json()["images"] == 50
+    assert list((folder / "images").iterdir()) == []
 
 
 def test_changes_need_the_key_where_there_is_one(folder, gallery):
-    picture = upload(gallery.paths[0].read_bytes())
+    image = upload(gallery.paths[0].read_bytes())
     with serving(folder, key="right key") as client:
         assert client.get("/api/info").json()["changes"] == "key"
         for key in (None, "", "wrong", "right", b"\xff"):
             headers = {} if key is None else {"X-API-Key": key}
-            for answer in (
-                client.post("/api/pictures", files=picture, headers=headers),
-                client.delete("/api/pictures/1", headers=headers),
+            for result in (
+                client.post("/api/images", files=image, headers=headers),
+                client.delete("/api/images/1", headers=headers),
             ):
-                assert answer.status_code == 401
-                assert "X-API-Key" in answer.json()["detail"]
+                assert result.status_code == 401
+                assert "X-API-Key" in result.json()["detail"]
         right = {"X-API-Key": "right key"}
-        assert client.post("/api/pictures", files=picture, headers=right).status_code == 201
-        assert client.delete("/api/pictures/1", headers=right).status_code == 204
-        assert client.post("/api/search", files=picture).status_code == 200
+        assert client.post("/api/images", files=image, headers=right).status_code == 201
+        assert client.delete("/api/images/1", headers=right).status_code == 204
+        assert client.post("/api/search", files=image).status_code == 200
 
 
-@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"hosts": ("pictures.example",)}])
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"hosts": ("images.example",)}])
 def test_changes_are_off_where_others_come_and_no_key_is_set(folder, gallery, settings):
     with serving(folder, **settings) as client:
         assert client.get("/api/info").json()["changes"] == "off"
-        answer = client.post("/api/pictures", files=upload(gallery.paths[0].read_bytes()))
-        assert answer.status_code == 403 and "LOOKALIKE_API_KEY" in answer.json()["detail"]
-        assert client.delete("/api/pictures/1").status_code == 403
+        result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()))
+        assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
+        assert client.delete("/api/images/1").status_code == 403
         assert len(client.app.state.service.library) == 50
 
 
@@ -503,16 +501,16 @@ def test_changes_are_off_where_others_come_and_no_key_is_set(folder, gallery, se
     ids=str,
 )
 def test_another_sites_page_changes_nothing(client, gallery, headers):
-    assert client.delete("/api/pictures/1", headers=headers).status_code == 403
-    picture = upload(gallery.paths[0].read_bytes())
-    assert client.post("/api/pictures", files=picture, headers=headers).status_code == 403
-    assert client.get("/api/pictures/1").status_code == 200
+    assert client.delete("/api/images/1", headers=headers).status_code == 403
+    image = upload(gallery.paths[0].read_bytes())
+    assert client.post("/api/images", files=image, headers=headers).status_code == 403
+    assert client.get("/api/images/1").status_code == 200
 
 
 def test_the_page_itself_may_change(folder):
     with serving(folder) as client:
         own = {"Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin"}
-        assert client.delete("/api/pictures/1", headers=own).status_code == 204
+        assert client.delete("/api/images/1", headers=own).status_code == 204
 
 
 def test_a_name_that_was_made_to_point_here_is_refused(client, folder):
@@ -520,8 +518,8 @@ def test_a_name_that_was_made_to_point_here_is_refused(client, folder):
         assert client.get("/api/info", headers={"Host": host}).status_code == 403, host
     for host in ("localhost", f"LOCALHOST:{client.port}", "127.0.0.1", "[::1]:8000"):
         assert client.get("/api/info", headers={"Host": host}).status_code == 200, host
-    with serving(folder, hosts=("Pictures.example",)) as named:
-        assert named.get("/health", headers={"Host": "pictures.example"}).status_code == 200
+    with serving(folder, hosts=("Images.example",)) as named:
+        assert named.get("/health", headers={"Host": "images.example"}).status_code == 200
         assert named.get("/health", headers={"Host": "evil.example"}).status_code == 403
 
 
@@ -579,7 +577,7 @@ def hostile():
     yield "HTML", b"<!DOCTYPE html><script>alert(1)</script>", 415
     yield "PDF", b"%PDF-1.7\n", 415
     yield "ZIP", zipped(), 415
-    yield "text", b"no picture at all", 415
+    yield "text", b"no image at all", 415
     yield "HEIC", b"\0\0\0\x18ftypheic" + bytes(100), 415
     yield "PPM, which others take", b"P6 1 1 255 abc", 415
     yield "EPS, for which Pillow starts a program", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415
@@ -622,19 +620,19 @@ def test_hostile_uploads_are_refused_at_once_and_memory_stays_flat(apart, galler
         good = upload(gallery.paths[0].read_bytes())
         assert client.post("/api/search", files=good).status_code == 200
         before = peak_memory(process)
-        for route, (name, content, status) in zip(cycle(("/api/search", "/api/pictures")), hostile(), strict=False):
+        for route, (name, content, status) in zip(cycle(("/api/search", "/api/images")), hostile(), strict=False):
             start = time.perf_counter()
-            answer = client.post(route, files=upload(content))
+            result = client.post(route, files=upload(content))
             seconds = time.perf_counter() - start
-            assert answer.status_code == status, (name, answer.text)
+            assert result.status_code == status, (name, result.text)
             assert seconds < 2, (name, seconds)
-            detail = answer.json()["detail"]
+            detail = result.json()["detail"]
             assert isinstance(detail, str) and "Traceback" not in detail and ".py" not in detail, name
-            assert answer.headers["content-security-policy"], name
-            grown = peak_memory(process) - before
-            assert grown < 100e6, (name, grown)
-        print(f"peak of memory: {grown / 1e6:.0f} MB more than before")
-        assert client.get("/api/info").json()["pictures"] == 50
+            assert result.headers["content-security-policy"], name
+            synthetic = peak_memory(process) - before
+            assert synthetic < 100e6, (name, synthetic)
+        print(f"peak of memory: {synthetic / 1e6:.0f} MB more than before")
+        assert client.get("/api/info").json()["images"] == 50
         assert client.post("/api/search", files=good).status_code == 200
 
 
@@ -654,14 +652,14 @@ def test_a_body_of_no_announced_size_is_counted_while_it_comes(client, kind, mos
 
     def body():
         nonlocal sent
-        yield b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\n'
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         while sent < 10 * most:
             sent += 2**16
             yield bytes(2**16)
 
     with contextlib.suppress(httpx.WriteError):
-        answer = client.post(route, content=body(), headers={"Content-Type": kind})
-        assert answer.status_code == 413
+        result = client.post(route, content=body(), headers={"Content-Type": kind})
+        assert result.status_code == 413
     assert client.get("/health").status_code == 200
 
 
@@ -674,15 +672,15 @@ def test_other_bodies_that_are_none(client):
         (b"{}", {"Content-Type": "application/json"}, 422),
         (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 422),
     ]:
-        answer = client.post("/api/search", content=content, headers=headers)
-        assert answer.status_code == status, (content, answer.text)
+        result = client.post("/api/search", content=content, headers=headers)
+        assert result.status_code == status, (content, result.text)
     deep = b'{"vector": ' + b"[" * 100_000
     for content in (b"{", b"[]", b"\xff", b'{"vector": NaN}', b'{"k": 1e999, "vector": "\\ud800"}', deep):
-        answer = client.post("/api/search/vector", content=content, headers={"Content-Type": "application/json"})
-        assert answer.status_code in (400, 422), answer.text
-    picture = b'--y\r\nContent-Disposition: form-data; name="picture"\r\n\r\nno file\r\n--y--\r\n'
-    answer = client.post("/api/search", content=picture, headers={"Content-Type": "multipart/form-data; boundary=y"})
-    assert answer.status_code == 422
+        result = client.post("/api/search/vector", content=content, headers={"Content-Type": "application/json"})
+        assert result.status_code in (400, 422), result.text
+    image = b'--y\r\nContent-Disposition: form-data; name="image"\r\n\r\nno file\r\n--y--\r\n'
+    result = client.post("/api/search", content=image, headers={"Content-Type": "multipart/form-data; boundary=y"})
+    assert result.status_code == 422
 
 
 def test_a_body_that_comes_in_slowly_is_refused(folder):
@@ -712,13 +710,13 @@ def test_a_body_that_comes_in_slowly_is_refused(folder):
 @pytest.fixture
 def held_up(monkeypatch):
     """Descriptions wait until this is set."""
-    go, compute = threading.Event(), ColourHistogram.compute
+    go, compute = threading.Event(), ColorHistogram.compute
 
     def waiting(self, pixels):
         assert go.wait(20)
         return compute(self, pixels)
 
-    monkeypatch.setattr(ColourHistogram, "compute", waiting)
+    monkeypatch.setattr(ColorHistogram, "compute", waiting)
     yield go
     go.set()
 
@@ -736,23 +734,21 @@ def number(client, name):
 
 
 def test_a_full_queue_says_when_to_come_back(folder, gallery, held_up):
-    picture = upload(gallery.paths[0].read_bytes())
+    image = upload(gallery.paths[0].read_bytes())
     with serving(folder, queue=3, batch=1) as client, ThreadPoolExecutor(3) as pool:
         assert client.get("/ready").status_code == 503
-        waiting = [
-            pool.submit(httpx.post, f"{client.base_url}/api/search", files=picture, timeout=20) for _ in range(3)
-        ]
+        waiting = [pool.submit(httpx.post, f"{client.base_url}/api/search", files=image, timeout=20) for _ in range(3)]
         wait_until(lambda: number(client, "lookalike_queue") == 3)
-        for route in ("/api/search", "/api/pictures"):
-            answer = client.post(route, files=picture)
-            assert answer.status_code == 429
-            assert int(answer.headers["retry-after"]) >= 1
+        for route in ("/api/search", "/api/images"):
+            result = client.post(route, files=image)
+            assert result.status_code == 429
+            assert int(result.headers["retry-after"]) >= 1
         # What needs no describing is answered all the while.
         assert client.get("/api/search/id/1").status_code == 200
-        assert client.get("/api/pictures/1/thumbnail").status_code == 200
+        assert client.get("/api/images/1/thumbnail").status_code == 200
         held_up.set()
         assert [each.result().status_code for each in waiting] == [200] * 3
-        assert client.post("/api/search", files=picture).status_code == 200
+        assert client.post("/api/search", files=image).status_code == 200
         wait_until(lambda: client.get("/ready").status_code == 200)
         assert number(client, 'lookalike_requests_total{method="POST",route="/api/search",status="429"}') == 1
 
@@ -775,39 +771,39 @@ def test_bodies_that_come_in_at_once_are_bounded_in_number_and_bytes(folder, set
 
 def test_who_waits_too_long_is_told(folder, gallery, held_up):
     with serving(folder, request_seconds=0.2) as client:
-        answer = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
-        assert answer.status_code == 503 and "retry-after" in answer.headers
+        result = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        assert result.status_code == 503 and "retry-after" in result.headers
         held_up.set()
 
 
-def test_who_hangs_up_is_not_described(folder, gallery, held_up):
-    picture = upload(gallery.paths[0].read_bytes())
+def test_who_hangs_up_is_not_extracted(folder, gallery, held_up):
+    image = upload(gallery.paths[0].read_bytes())
     with serving(folder, batch=1) as client:
         for _ in range(4):
             with contextlib.suppress(httpx.ReadTimeout):
-                httpx.post(f"{client.base_url}/api/search", files=picture, timeout=0.15)
+                httpx.post(f"{client.base_url}/api/search", files=image, timeout=0.15)
         wait_until(lambda: number(client, "lookalike_queue") == 0)
         held_up.set()
-        assert client.post("/api/search", files=picture).status_code == 200
+        assert client.post("/api/search", files=image).status_code == 200
         # The first of them at most was in a thread already.
-        assert number(client, "lookalike_batch_pictures_sum") <= 2
+        assert number(client, "lookalike_batch_images_sum") <= 2
 
 
-def test_requests_that_come_together_are_described_together(folder, gallery, engine):
+def test_requests_that_come_together_are_extracted_together(folder, gallery, engine):
     with serving(folder, batch_seconds=0.2, batch=8) as client, ThreadPoolExecutor(8) as pool:
         wait_until(lambda: client.get("/ready").status_code == 200)
-        pictures = [path.read_bytes() for path in gallery.paths[:8]]
+        images = [path.read_bytes() for path in gallery.paths[:8]]
         found = list(
             pool.map(
-                lambda each: httpx.post(f"{client.base_url}/api/search?k=4", files=upload(each), timeout=20), pictures
+                lambda each: httpx.post(f"{client.base_url}/api/search?k=4", files=upload(each), timeout=20), images
             )
         )
-        assert [ids(each) for each in found] == [[a.id for a in engine.query(each, k=4)] for each in pictures]
-        assert number(client, "lookalike_batch_pictures_count") <= 3
+        assert [ids(each) for each in found] == [[a.id for a in engine.query(each, k=4)] for each in images]
+        assert number(client, "lookalike_batch_images_count") <= 3
 
 
-def test_one_bad_picture_fails_no_other_request(folder, gallery, held_up, monkeypatch):
-    compute = ColourHistogram.compute
+def test_one_bad_image_fails_no_other_request(folder, gallery, held_up, monkeypatch):
+    compute = ColorHistogram.compute
 
     def fails_for_black(self, pixels):
         found = compute(self, pixels)
@@ -815,16 +811,16 @@ def test_one_bad_picture_fails_no_other_request(folder, gallery, held_up, monkey
             raise RuntimeError("black")
         return found
 
-    monkeypatch.setattr(ColourHistogram, "compute", fails_for_black)
-    pictures = [encoded(np.zeros((9, 9, 3), np.uint8)), *(path.read_bytes() for path in gallery.paths[:3])]
+    monkeypatch.setattr(ColorHistogram, "compute", fails_for_black)
+    images = [encoded(np.zeros((9, 9, 3), np.uint8)), *(path.read_bytes() for path in gallery.paths[:3])]
     with serving(folder, batch=8) as client, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(client.post, "/api/search", files=upload(each)) for each in pictures]
+        waiting = [pool.submit(client.post, "/api/search", files=upload(each)) for each in images]
         wait_until(lambda: number(client, "lookalike_queue") == 4)
         held_up.set()
         assert [each.result().status_code for each in waiting] == [500, 200, 200, 200]
 
 
-def test_pictures_that_are_decoded_at_a_time_are_bounded(folder, monkeypatch):
+def test_images_that_are_decoded_at_a_time_are_bounded(folder, monkeypatch):
     now, most, lock, decode = 0, 0, threading.Lock(), request_extraction.decode
 
     def watched(content, seen, crop):
@@ -838,63 +834,63 @@ def test_pictures_that_are_decoded_at_a_time_are_bounded(folder, monkeypatch):
         return decode(content, seen, crop)
 
     monkeypatch.setattr(request_extraction, "decode", watched)
-    picture = upload(encoded(np.zeros((300, 300, 3), np.uint8)))
+    image = upload(encoded(np.zeros((300, 300, 3), np.uint8)))
     with serving(folder, max_pixels=200_000, decoders=4) as client, ThreadPoolExecutor(12) as pool:
         # Those who hang up at once leave a thread that decodes, and room taken until it is done.
         for _ in range(6):
             with contextlib.suppress(httpx.ReadTimeout):
-                httpx.post(f"{client.base_url}/api/search", files=picture, timeout=0.03)
-        jobs = [pool.submit(client.post, "/api/search", files=picture) for _ in range(12)]
+                httpx.post(f"{client.base_url}/api/search", files=image, timeout=0.03)
+        jobs = [pool.submit(client.post, "/api/search", files=image) for _ in range(12)]
         assert {job.result().status_code for job in jobs} == {200}
-        wait_until(lambda: client.app.state.service._describing._pixels._used == 0)
+        wait_until(lambda: client.app.state.service._extraction._pixels._used == 0)
     assert 90_000 < most <= 200_000
 
 
-def test_an_error_of_the_describer_fails_the_requests_and_not_the_service(folder, gallery, monkeypatch, caplog):
+def test_an_error_of_the_extractor_fails_the_requests_and_not_the_service(folder, gallery, monkeypatch, caplog):
     def broken(self, pixels):
         raise RuntimeError("secret of the inside")
 
-    picture = upload(gallery.paths[0].read_bytes())
+    image = upload(gallery.paths[0].read_bytes())
     with serving(folder) as client:
         wait_until(lambda: client.get("/ready").status_code == 200)
         with monkeypatch.context() as patch:
-            patch.setattr(ColourHistogram, "compute", broken)
-            answer = client.post("/api/search", files=picture)
-        assert answer.status_code == 500
-        detail = answer.json()["detail"]
-        assert "secret" not in detail and set(answer.headers) >= {name.lower() for name in HEADERS}
+            patch.setattr(ColorHistogram, "compute", broken)
+            result = client.post("/api/search", files=image)
+        assert result.status_code == 500
+        detail = result.json()["detail"]
+        assert "secret" not in detail and set(result.headers) >= {name.lower() for name in HEADERS}
         shown = re.search(r"number (\w{12})", detail)[1]
         assert shown in caplog.text and "secret of the inside" in caplog.text
-        assert client.post("/api/search", files=picture).status_code == 200
+        assert client.post("/api/search", files=image).status_code == 200
 
 
 @pytest.mark.parametrize("rule", ["squash", "pad", "crop"])
 def test_what_is_resized_early_has_the_same_vector(gallery, rule):
-    pictures = [read_picture(path) for path in gallery.paths[:6]]
-    by = ColourHistogram()
+    images = [read_image(path) for path in gallery.paths[:6]]
+    by = ColorHistogram()
     by.resize_rule = rule
-    early = [shrunk(picture, by) for picture in pictures]
-    np.testing.assert_array_equal(by.describe_arrays(early), by.describe_arrays(pictures))
+    early = [shrunk(image, by) for image in images]
+    np.testing.assert_array_equal(by.extract_arrays(early), by.extract_arrays(images))
     assert all(each.shape == (128, 128, 3) for each in early) == (rule != "crop")
     both = open_extractor("hog+hsv-histogram")
-    early = [shrunk(picture, both) for picture in pictures]
-    np.testing.assert_array_equal(both.describe_arrays(early), both.describe_arrays(pictures))
+    early = [shrunk(image, both) for image in images]
+    np.testing.assert_array_equal(both.extract_arrays(early), both.extract_arrays(images))
 
 
 # --- the rest
 
 
-def test_every_answer_carries_the_headers_that_protect_browsers(client):
+def test_every_result_carries_the_headers_that_protect_browsers(client):
     for method, path, status in [
         ("GET", "/", 200), ("GET", "/docs", 200), ("GET", "/static/icon.svg", 200), ("GET", "/openapi.json", 200),
-        ("GET", "/api/info", 200), ("GET", "/api/pictures/1/thumbnail", 200), ("GET", "/health", 200),
-        ("GET", "/nothing", 404), ("PUT", "/api/info", 405), ("GET", "/api/pictures/x", 422),
+        ("GET", "/api/info", 200), ("GET", "/api/images/1/thumbnail", 200), ("GET", "/health", 200),
+        ("GET", "/nothing", 404), ("PUT", "/api/info", 405), ("GET", "/api/images/x", 422),
         ("GET", "/api/info/", 404),
     ]:  # fmt: skip
-        answer = client.request(method, path)
-        assert answer.status_code == status, path
-        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, path
-        assert "server" not in answer.headers
+        result = client.request(method, path)
+        assert result.status_code == status, path
+        assert {name: result.headers.get(name) for name in HEADERS} == HEADERS, path
+        assert "server" not in result.headers
     policy = HEADERS["Content-Security-Policy"]
     assert "unsafe" not in policy and "default-src 'self'" in policy
     for path in ("/", "/docs"):
@@ -903,15 +899,15 @@ def test_every_answer_carries_the_headers_that_protect_browsers(client):
 
 
 def test_metrics_count_routes_not_addresses(client):
-    for path in ("/api/pictures/1", "/api/pictures/2", "/made-up/1", "/made-up/2"):
+    for path in ("/api/images/1", "/api/images/2", "/made-up/1", "/made-up/2"):
         client.get(path)
     client.request("MADEUP", "/api/info")
-    answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    routes = set(re.findall(r'lookalike_requests_total\{.*?route="(.*?)"', answer.text))
-    assert "/api/pictures/{id}" in routes and not any("1" in route or "made" in route for route in routes)
-    assert "MADEUP" not in answer.text
-    assert number(client, "lookalike_pictures") == 50
+    result = client.get("/metrics")
+    assert result.headers["content-type"].startswith("text/plain; version=0.0.4")
+    routes = set(re.findall(r'lookalike_requests_total\{.*?route="(.*?)"', result.text))
+    assert "/api/images/{id}" in routes and not any("1" in route or "made" in route for route in routes)
+    assert "MADEUP" not in result.text
+    assert number(client, "lookalike_images") == 50
 
 
 def test_the_socket_of_several_workers_sends_at_once(monkeypatch):

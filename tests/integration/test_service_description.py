@@ -36,7 +36,7 @@ def schema(engine, tmp_path_factory):
         app = create_app(Settings(folder=folder, api_key=KEY, hosts=("testserver",)))
         config = schemathesis.Config()
         checks = config.projects.default.checks
-        # A text fits the description of a file and is no picture, four fractions that of a crop that leads out of it.
+        # A text fits the description of a file and is no image, four fractions that of a crop that leads out of it.
         checks.positive_data_acceptance = PositiveDataAcceptanceConfig(
             expected_statuses=["2xx", "304", "400", "403", "404", "415", "422"]
         )
@@ -45,10 +45,10 @@ def schema(engine, tmp_path_factory):
         schemathesis.python.asgi.shutdown_lifespans()
 
 
-def test_what_is_described_is_what_happens(schema, engine):
+def test_what_is_extracted_is_what_happens(schema, engine):
     from schemathesis import GenerationMode
 
-    pictures = [path.read_bytes() for path in engine.gallery.paths[:20]]
+    images = [path.read_bytes() for path in engine.gallery.paths[:20]]
     vectors = [to_text(vector) for vector in engine.index.vectors(range(20))]
     statuses, sent = Counter(), Counter()
 
@@ -56,15 +56,15 @@ def test_what_is_described_is_what_happens(schema, engine):
         """Something that is there, more often than chance would hit it."""
         if isinstance(case.path_parameters.get("id"), int):
             case.path_parameters["id"] %= 80
-        if isinstance(case.body, dict) and "picture" in case.body:
-            case.body["picture"] = pictures[chance % 20]
+        if isinstance(case.body, dict) and "image" in case.body:
+            case.body["image"] = images[chance % 20]
         if isinstance(case.body, dict) and "vector" in case.body:
             case.body["vector"] = vectors[chance % 20]
         return case
 
     def ask(case):
-        answer = case.call_and_validate(headers={"X-API-Key": KEY})
-        statuses[answer.status_code] += 1
+        result = case.call_and_validate(headers={"X-API-Key": KEY})
+        statuses[result.status_code] += 1
         sent[f"{case.method} {case.operation.path}"] += 1
 
     for found in schema.get_all_operations():

@@ -19,10 +19,10 @@ from PIL import Image
 
 from helpers import paths
 from helpers.images import samples
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
-from helpers.service.service_process import ServiceBeside
+from helpers.service.service_process import ServiceProcess
 
 pytestmark = [
     pytest.mark.skipif(
@@ -82,16 +82,16 @@ def ready(process, address):
     return 0
 
 
-def picture(number):
-    """A picture unlike all others."""
-    colours = np.random.default_rng(number % 2**32).integers(0, 256, (8, 8, 3), np.uint8)
+def image(number):
+    """An image unlike all others."""
+    colors = np.random.default_rng(number % 2**32).integers(0, 256, (8, 8, 3), np.uint8)
     written = io.BytesIO()
-    Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(written, "PNG")
+    Image.fromarray(colors.repeat(8, 0).repeat(8, 1)).save(written, "PNG")
     return written.getvalue()
 
 
-def send(address, content, route="/api/pictures", **parameters):
-    return httpx.post(address + route, files={"picture": ("x", content)}, params=parameters, timeout=20)
+def send(address, content, route="/api/images", **parameters):
+    return httpx.post(address + route, files={"image": ("x", content)}, params=parameters, timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def served(tmp_path_factory):
 
 def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monkeypatch):
     """A worker of a gigabyte listens, as a worker does; it gives its memory back first, and then its port."""
-    service = ServiceBeside(tmp_path, workers=2)
+    service = ServiceProcess(tmp_path, workers=2)
     port = int(service.url.rsplit(":")[-1])
     worker = (
         "import socket, time\n"
@@ -128,14 +128,14 @@ def test_additions_of_one_worker_are_found_by_the_other_at_once(served):
     _, address, process = served
     assert len(children(process)) == 2
     for number in range(10):
-        id = send(address, picture(-1 - number)).json()["id"]
+        id = send(address, image(-1 - number)).json()["id"]
         # A new connection each time: either worker may answer.
         for _ in range(4):
-            answer = send(address, picture(-1 - number), "/api/search", k=1)
-            assert answer.json()["answers"][0]["id"] == id
+            result = send(address, image(-1 - number), "/api/search", k=1)
+            assert result.json()["results"][0]["id"] == id
         if number % 2:
-            assert httpx.delete(f"{address}/api/pictures/{id}").status_code == 204
-            assert {httpx.get(f"{address}/api/pictures/{id}").status_code for _ in range(4)} == {404}
+            assert httpx.delete(f"{address}/api/images/{id}").status_code == 204
+            assert {httpx.get(f"{address}/api/images/{id}").status_code for _ in range(4)} == {404}
     assert counted(address, "POST", "/api/search", 200) == 40, "by both workers together"
 
 
@@ -148,7 +148,7 @@ def counted(address, method, route, status):
 def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
     folder, address, process = served
     added, lock, stop, numbers = {}, threading.Lock(), threading.Event(), iter(range(10**6))
-    counted_before = counted(address, "POST", "/api/pictures", 201)
+    counted_before = counted(address, "POST", "/api/images", 201)
 
     def keep_adding():
         while not stop.is_set():
@@ -156,16 +156,16 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
                 number = next(numbers)
             # What was being sent to a worker that is killed is not acknowledged, and may be there or not.
             with contextlib.suppress(httpx.TransportError):
-                answer = send(address, picture(number), class_name=f"class {number % 3}")
-                assert answer.status_code == 201, answer.text
+                result = send(address, image(number), class_name=f"class {number % 3}")
+                assert result.status_code == 201, result.text
                 with lock:
-                    added[number] = answer.json()["id"]
+                    added[number] = result.json()["id"]
 
     def check(address, some):
         for number, id in some:
-            answer = send(address, picture(number), "/api/search", k=1, class_name=f"class {number % 3}")
-            assert [each["id"] for each in answer.json()["answers"]] == [id]
-            assert httpx.get(f"{address}/api/pictures/{id}/thumbnail").status_code == 200
+            result = send(address, image(number), "/api/search", k=1, class_name=f"class {number % 3}")
+            assert [each["id"] for each in result.json()["results"]] == [id]
+            assert httpx.get(f"{address}/api/images/{id}/thumbnail").status_code == 200
 
     first = children(process)
     adders = [threading.Thread(target=keep_adding) for _ in range(4)]
@@ -187,14 +187,14 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
     everything = list(added.items())
     check(address, everything[::4])
     # A worker may be killed between an answer and its count, at most once for each that adds.
-    total = counted(address, "POST", "/api/pictures", 201) - counted_before
+    total = counted(address, "POST", "/api/images", 201) - counted_before
     assert abs(total - len(added)) <= 2 * len(adders), "of all workers, the killed ones included"
     process.terminate()
     process.wait(30)
     with LiveEngine.open(folder) as live:
         assert set(added.values()) <= set(live.engine.index.ids.tolist())
         for number, id in everything:
-            assert np.array_equal(read_picture(live.engine.gallery.paths[id]), read_picture(picture(number)))
+            assert np.array_equal(read_image(live.engine.gallery.paths[id]), read_image(image(number)))
         live.compact()
     with serving(folder, 1) as (address, _):
         check(address, everything[::5])

@@ -26,10 +26,10 @@ def note(step):
 from helpers.cli import main as cli
 cli.parser()
 note("parser")
-engine, picture = sys.argv[1:]
+engine, image = sys.argv[1:]
 with redirect_stdout(sys.stderr):
-    for line in (["describers"], ["indexes"], ["remove", engine, "0"], ["compact", engine],
-                 ["search", picture, "-e", engine]):
+    for line in (["extractors"], ["indexes"], ["remove", engine, "0"], ["compact", engine],
+                 ["search", image, "-e", engine]):
         assert cli.main(line) == 0, line
         note(line[0])
 print(json.dumps(steps))
@@ -69,10 +69,10 @@ def in_a_fresh_process(code, *arguments, **variables):
 def test_commands_load_only_what_they_use(own_cache, tmp_path):
     photos = samples.photos().subset(range(0, 60, 10))
     folder = Engine("hsv-histogram").fit(photos).save(tmp_path / "my.index")
-    # A picture that was not described before, so that the search computes.
+    # An image that was not described before, so that the search computes.
     steps = in_a_fresh_process(LOADED, folder, samples.photos().paths[61], LOOKALIKE_CACHE=str(own_cache))
     assert steps.pop("search") == ["cv2"], "a color histogram is computed by OpenCV"
-    assert steps == {step: [] for step in ("parser", "describers", "indexes", "remove", "compact")}
+    assert steps == {step: [] for step in ("parser", "extractors", "indexes", "remove", "compact")}
     assert len(Engine.load(folder)) == 5
 
 

@@ -40,7 +40,7 @@ def test_two_processes_lose_nothing(tmp_path):
             writer.kill()
             writer.communicate()
     board = load(table)
-    assert set(board["describer"]) == {f"{side}{i}" for side in ("left", "right") for i in range(6)}
+    assert set(board["extractor"]) == {f"{side}{i}" for side in ("left", "right") for i in range(6)}
     assert len(board) == 12 * len(scores().metrics)
 
 

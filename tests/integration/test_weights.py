@@ -41,7 +41,7 @@ def test_unavailable_says_what_was_tried_and_what_helps(offline, name):
     assert not weights.available(name)
 
 
-def test_no_describer_without_weights(offline):
+def test_no_extractor_without_weights(offline):
     from helpers.features.registry import open_extractor
 
     with pytest.raises(weights.WeightsUnavailable, match="resnet152"):

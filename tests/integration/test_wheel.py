@@ -103,15 +103,15 @@ def test_index_and_search_outside_the_checkout(run):
     where = run("python", "-c", "from helpers import paths; print(paths.__file__, paths.cache_dir(), sep='\\n')")
     library, cache = map(Path, where.stdout.splitlines())
     assert run.folder / "venv" in library.parents and run.folder / "home" in cache.parents
-    indexed = run("lookalike", "index", "photos", "--describer", "hsv-histogram")
+    indexed = run("lookalike", "index", "photos", "--extractor", "hsv-histogram")
     assert (indexed.returncode, indexed.stdout.splitlines()[0]) == (
-        OK, "my.index: 10 pictures; hsv-histogram, exact:cosine; 10 described now, 0 known before"
+        OK, "my.index: 10 images; hsv-histogram, exact:cosine; 10 described now, 0 known before"
     ), indexed.stderr  # fmt: skip
     found = run("lookalike", "search", "photos/3.png", "-k", "10", "--json")
     assert found.returncode == OK, found.stderr
-    answers = json.loads(found.stdout)[0]["answers"]
-    assert Path(answers[0]["path"]).name == "3.png" and answers[0]["score"] == pytest.approx(1, abs=1e-6)
-    assert len({answer["path"] for answer in answers}) == 10
+    results = json.loads(found.stdout)[0]["results"]
+    assert Path(results[0]["path"]).name == "3.png" and results[0]["score"] == pytest.approx(1, abs=1e-6)
+    assert len({result["path"] for result in results}) == 10
     assert any((run.folder / "home").rglob("*.sqlite")), "the vectors are in the cache of the user"
 
 

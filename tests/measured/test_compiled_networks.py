@@ -1,7 +1,7 @@
-"""Every network of the zoo, compiled, against Keras on real pictures; and why random weights can't be compared.
+"""Every network of the zoo, compiled, against Keras on real images; and why random weights can't be compared.
 
-Trained weights of all but ResNet50 may not be had, so the others get random ones whose normalisation layers have seen
-real pictures: then the activations stay as large as a trained network's. Rounding errors still grow more on the way
+Trained weights of all but ResNet50 may not be had, so the others get random ones whose normalization layers have seen
+real images: then the activations stay as large as a trained network's. Rounding errors still grow more on the way
 than in a trained network, and `compiled.TOLERANCE` does not hold for them: EfficientNetV2L was off by 1.4e-4 of its
 length. They are held to a cosine instead, which says that the conversion is right, not that trained weights would pass.
 """

@@ -1,4 +1,4 @@
-"""The face describer's numbers, measured again: LFW (on the mirror) and AT&T under the frozen protocols."""
+"""The face extractor's numbers, measured again: LFW (on the mirror) and AT&T under the frozen protocols."""
 
 import warnings
 
@@ -26,10 +26,10 @@ def cosine():
 
 
 def seen(name, images):
-    rules, pictures = protocol_files.frozen(name).bind(images)
+    protocol, images = protocol_files.frozen(name).bind(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faces.NoFaceWarning)  # counted below
-        return rules, pictures, open_extractor("dlib-face").describe(pictures, progress=False)
+        return protocol, images, open_extractor("dlib-face").extract(images, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def on_lfw():
     [("att-faces-one-per-person", 360, 0.994, 0.997), ("att-faces-leave-one-out", 400, 1.0, 0.999)],
 )
 def test_att_faces(name, queries, top_1, mean_ap):
-    rules, _, vectors = seen(name, att_faces.load())
+    protocol, _, vectors = seen(name, att_faces.load())
     assert not faces.without_face(vectors).any()
-    measured = metrics.evaluate(runner.run(rules, vectors, cosine()), rules)
+    measured = metrics.evaluate(runner.run(protocol, vectors, cosine()), protocol)
     assert measured.n_queries == queries
     assert measured.mean("top-1") == pytest.approx(top_1, abs=0.004)
     assert measured.mean("mAP") == pytest.approx(mean_ap, abs=0.003)
@@ -52,19 +52,19 @@ def test_att_faces(name, queries, top_1, mean_ap):
 
 @needs_mirror
 def test_lfw_with_singletons_as_distractors(on_lfw):
-    rules, _, vectors = on_lfw
+    protocol, _, vectors = on_lfw
     assert faces.without_face(vectors).sum() == 2
-    measured = metrics.evaluate(runner.run(rules, vectors, cosine()), rules)
+    measured = metrics.evaluate(runner.run(protocol, vectors, cosine()), protocol)
     assert measured.n_queries == 1443
-    # Above all 0.99 and 0.97, which a face describer must reach; pictures without a face are failures in it.
+    # Above all 0.99 and 0.97, which a face extractor must reach; images without a face are failures in it.
     assert measured.mean("top-1") == pytest.approx(0.9965, abs=0.003)
     assert measured.mean("mAP") == pytest.approx(0.984, abs=0.005)
 
 
 @needs_mirror
 def test_lfw_same_or_different(on_lfw):
-    rules, _, vectors = on_lfw
-    among = verification.pairs(rules)
+    protocol, _, vectors = on_lfw
+    among = verification.pairs(protocol)
     assert (among.same.sum(), (~among.same).sum()) == (16123, 1745778)
     scores = verification.similarities(vectors, among)
     curve = verification.error_curve(scores[among.same], scores[~among.same])
@@ -74,19 +74,19 @@ def test_lfw_same_or_different(on_lfw):
     across = verification.accuracy_across_people(among, scores)
     assert across.mean == pytest.approx(0.991, abs=0.002)
     assert np.ptp(across.thresholds) < 0.01
-    some = verification.pairs(rules, different=50_000)
+    some = verification.pairs(protocol, different=50_000)
     wide = verification.error_intervals(some, verification.similarities(vectors, some), threshold)
     assert wide.equal_error.low < rate < wide.equal_error.high < 0.02
 
 
 @needs_mirror
 def test_lfw_open_set(on_lfw):
-    """Ten splits of the people; one picture of each known person in the gallery, 250 unknown people a half."""
-    _, pictures, vectors = on_lfw
-    results = [open_set.calibrate_and_test(pictures, vectors, cosine, 0.01, seed=seed) for seed in range(10)]
+    """Ten splits of the people; one image of each known person in the gallery, 250 unknown people a half."""
+    _, images, vectors = on_lfw
+    results = [open_set.calibrate_and_test(images, vectors, cosine, 0.01, seed=seed) for seed in range(10)]
     assert np.mean([result.closed_set for result in results]) == pytest.approx(0.9925, abs=0.004)
     assert np.mean([result.detected for result in results]) == pytest.approx(0.877, abs=0.03)
     assert np.mean([result.false_alarms for result in results]) == pytest.approx(0.016, abs=0.008)
-    # Five pictures of each person instead of one: the threshold costs less.
-    more = [open_set.calibrate_and_test(pictures, vectors, cosine, 0.01, per_person=5, seed=s) for s in range(10)]
+    # Five images of each person instead of one: the threshold costs less.
+    more = [open_set.calibrate_and_test(images, vectors, cosine, 0.01, per_person=5, seed=s) for s in range(10)]
     assert np.mean([result.detected for result in more]) == pytest.approx(0.968, abs=0.02)

@@ -26,29 +26,29 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])
 def vectors(request, resnet50):
-    """Pictures of every class; a third of them asks, the others answer."""
+    """Images of every class; a third of them asks, the others answer."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
     images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
-    rules = builders.disjoint_split(images, f"{request.param}-disjoint")
+    protocol = builders.disjoint_split(images, f"{request.param}-disjoint")
     found = stage_vectors(images, poolings=("average", "gem"), progress=False)
-    return rules, found[4, "average"], found[4, "gem"]
+    return protocol, found[4, "average"], found[4, "gem"]
 
 
 def test_whitened_gem_and_re_ranking_beat_the_average(vectors):
-    rules, average, gem = vectors
-    found = first_search(rules, open_extractor("resnet50-gem-pcaw256").projection(gem))
-    ranked = k_reciprocal(found.ranking, found.queries, found.gallery, found.neighbours, k1=15, ids=found.ids)
-    plain = metrics.evaluate(first_search(rules, average).ranking, rules)
-    better = metrics.evaluate(ranked, rules)
+    protocol, average, gem = vectors
+    found = first_search(protocol, open_extractor("resnet50-gem-pcaw256").projection(gem))
+    ranked = k_reciprocal(found.ranking, found.queries, found.gallery, found.neighbors, k1=15, ids=found.ids)
+    plain = metrics.evaluate(first_search(protocol, average).ranking, protocol)
+    better = metrics.evaluate(ranked, protocol)
     gain = paired_difference(better.values["mAP"], plain.values["mAP"])
     assert gain.difference > 0.03 and gain.low > 0 and gain.p_value < 0.01
 
 
 def test_256_axes_and_eight_bits_lose_next_to_nothing(vectors):
-    rules, _, gem = vectors
+    protocol, _, gem = vectors
     short = open_extractor("resnet50-gem-pcaw256", whitening=0).projection(gem)
     versions = {"2048": gem, "256": short, "256, int8": compression.to_int8(short)[0]}
-    table = compare_extractors(versions, rules, "2048", resamples=200).set_index("version")
+    table = compare_extractors(versions, protocol, "2048", resamples=200).set_index("version")
     assert table.loc["256", "difference"] > -0.01
     assert abs(table.loc["256, int8", "mAP"] - table.loc["256", "mAP"]) < 0.005
     assert table["bytes"].tolist() == [8192, 1024, 256]

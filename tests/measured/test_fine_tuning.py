@@ -1,4 +1,4 @@
-"""Transfer learning on the mirror's pictures: what notebook 05 says of Imagenette and Caltech-101, measured again."""
+"""Transfer learning on the mirror's images: what notebook 05 says of Imagenette and Caltech-101, measured again."""
 
 import keras
 import numpy as np
@@ -22,21 +22,21 @@ pytestmark = [
 ]
 
 
-def scored(rules, matrix):
-    return metrics.evaluate(runner.run(rules, matrix, open_index("exact:cosine")), rules)
+def scored(protocol, matrix):
+    return metrics.evaluate(runner.run(protocol, matrix, open_index("exact:cosine")), protocol)
 
 
 def test_tuning_the_last_block_lifts_imagenette():
-    """One epoch, both stages: mAP from 0.807 to at least 0.90 on pictures that were never learnt from."""
-    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
-    learn = builders.learnable(rules, images)
+    """One epoch, both stages: mAP from 0.807 to at least 0.90 on images that were never learned from."""
+    protocol, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    learn = builders.learnable(protocol, images)
     row_of = {key: row for row, key in enumerate(images.keys)}
     rows = np.array([row_of[key] for key in learn.keys])
-    assert len(learn) == 1000 and not set(rows.tolist()) & set(rules.queries.tolist())
+    assert len(learn) == 1000 and not set(rows.tolist()) & set(protocol.queries.tolist())
 
     cut = transfer.split_network("resnet50")
     maps = feature_maps(images, cut, progress=False)
-    before = scored(rules, vectors(cut.tail, maps))
+    before = scored(protocol, vectors(cut.tail, maps))
     # As it was measured without maps: their 16 bits change nothing.
     assert before.n_queries == 400
     assert before.mean("top-1") == pytest.approx(0.975, abs=0.01)
@@ -46,12 +46,12 @@ def test_tuning_the_last_block_lifts_imagenette():
     loss = MarginSoftmaxLoss("cosface", margin=0.2, scale=16)
     head = transfer.head(2048, 10, cosine=True)
     head.compile(keras.optimizers.Adam(3e-4), loss, jit_compile=False)
-    as_long = vectors(cut.tail, maps[rows], normalise=False)
+    as_long = vectors(cut.tail, maps[rows], normalize=False)
     training.fit(head, examples.arrays(as_long, learn.labels), name="test-head", epochs=40, progress=False)
     model = transfer.warmed_up(cut.tail, head)
     model.compile(keras.optimizers.Adam(3e-5), loss, jit_compile=False)
     training.fit(model, examples.arrays(maps[rows], learn.labels), name="test-tuned", epochs=1, progress=False)
-    after = scored(rules, vectors(cut.tail, maps))
+    after = scored(protocol, vectors(cut.tail, maps))
 
     paired = intervals.paired_difference(after.values["mAP"], before.values["mAP"])
     assert after.mean("mAP") >= 0.90 and paired.low > 0.05 and paired.p_value < 0.01
@@ -59,10 +59,10 @@ def test_tuning_the_last_block_lifts_imagenette():
 
 
 def test_what_imagenet_knows_of_caltech101():
-    rules, images = protocol_files.frozen("caltech101-leave-one-out").bind(caltech101.load())
-    score = scored(rules, open_extractor("resnet50").describe(images, progress=False))
+    protocol, images = protocol_files.frozen("caltech101-leave-one-out").bind(caltech101.load())
+    score = scored(protocol, open_extractor("resnet50").extract(images, progress=False))
     known = np.isin(images.class_names, list(caltech101.KNOWN_TO_IMAGENET))
     assert (known.sum(), (~known).sum()) == (17, 13)
-    known = known[rules.labels[rules.queries]]
+    known = known[protocol.labels[protocol.queries]]
     assert score.values["mAP"][known].mean() == pytest.approx(0.847, abs=0.01)
     assert score.values["mAP"][~known].mean() == pytest.approx(0.730, abs=0.01)

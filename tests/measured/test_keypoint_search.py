@@ -29,22 +29,22 @@ TURNS = [Change("rotation", degrees) for degrees in CHANGES["rotation"].strength
 SMALL = [Change("crop", 0.5), Change("scale", 0.25)]
 
 
-def asked(pictures):
+def asked(images):
     """(row, change, copy): each original turned by four or five of 23 angles, cut to a quarter, and shrunk."""
     for number, change in enumerate(TURNS):
-        rows = [row for row in range(len(pictures)) if (row + number) % 5 == 0]
-        for place, _, copy in known_items.queries([pictures[row] for row in rows], [], [change]):
+        rows = [row for row in range(len(images)) if (row + number) % 5 == 0]
+        for place, _, copy in known_items.queries([images[row] for row in rows], [], [change]):
             yield rows[place], change, copy
-    yield from known_items.queries(pictures, [], SMALL)
+    yield from known_items.queries(images, [], SMALL)
 
 
 @pytest.mark.ci
 def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     images = imagenet.imagenette()
     images = images.subset(np.linspace(0, len(images) - 1, ORIGINALS).astype(int))
-    pictures = [reading.read_picture(path) for path in images.paths]
-    index = VoteIndex().add(extract_each(pictures), range(ORIGINALS))
-    originals, changes, copies = zip(*asked(pictures), strict=True)
+    images = [reading.read_image(path) for path in images.paths]
+    index = VoteIndex().add(extract_each(images), range(ORIGINALS))
+    originals, changes, copies = zip(*asked(images), strict=True)
     assert len(copies) >= 950 and len(set(originals)) == ORIGINALS
     found = extract_each(copies, then=lambda query: index.search([query], 1))
     ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
@@ -59,11 +59,11 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.92
 
 
-def test_the_vocabulary_can_be_learnt_again():
+def test_the_vocabulary_can_be_learned_again():
     """As data/make_vocabularies.py does; another processor may round otherwise, and words have lengths up to one."""
-    rules, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
-    train = images.subset(rules.gallery)
-    # Only the inverse frequencies need the pictures once more; one of them has to do, for the time's sake.
+    protocol, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
+    train = images.subset(protocol.gallery)
+    # Only the inverse frequencies need the images once more; one of them has to do, for the time's sake.
     again, kept = learn(train.subset([0]), 64, drawn=draw(train, progress=False), progress=False), shipped(64)
     assert again.config == kept.config
     for name in ("mean", "words", "shares", "variances"):

@@ -24,9 +24,9 @@ def resnet50():
 
 
 def scores(name, images, by):
-    rules, pictures = protocol_files.frozen(name).bind(images)
-    vectors = by.describe(pictures, progress=False)
-    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
+    protocol, images = protocol_files.frozen(name).bind(images)
+    vectors = by.extract(images, progress=False)
+    return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
 
 
 def test_lfw_with_singletons_as_distractors(resnet50):
@@ -46,7 +46,7 @@ def test_caltech101_with_background(resnet50):
     board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
     row = board[
         (board["protocol"] == "caltech101-leave-one-out")
-        & (board["describer"] == "resnet50")
+        & (board["extractor"] == "resnet50")
         & (board["index"] == "exact:cosine")
         & (board["metric"] == "mAP")
     ].iloc[0]
@@ -56,7 +56,7 @@ def test_caltech101_with_background(resnet50):
 
 @pytest.mark.ci
 def test_imagenet_classifier():
-    """256 on the short side, centre crop 224, on 240 of the pictures: ResNet50 still tells the thousand classes."""
+    """256 on the short side, center crop 224, on 240 of the images: ResNet50 still tells the thousand classes."""
     from helpers.images import reading
     from helpers.networks import zoo
 

@@ -1,4 +1,4 @@
-"""Embedding a thousand pictures with the real network: bounded memory, and a kill in the middle costs only the rest."""
+"""Embedding a thousand images with the real network: bounded memory, and a kill in the middle costs only the rest."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from helpers import paths
 from helpers.features import store
 from helpers.images import samples
 from helpers.images.imageset import from_folder
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 
 pytestmark = pytest.mark.measured
 
@@ -33,9 +33,9 @@ print(vectors.shape[0], "described,", seer.computed, "computed,", peak)
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory):
-    """A thousand different pictures: the sample's photographs, each in several brightnesses."""
+    """A thousand different images: the sample's photographs, each in several brightnesses."""
     folder = tmp_path_factory.mktemp("thousand")
-    photos = [read_picture(path) for path in samples.with_distractors().paths[:250]]
+    photos = [read_image(path) for path in samples.with_distractors().paths[:250]]
     for i in range(1000):
         darker = (photos[i % 250] * (1 - 0.1 * (i // 250))).astype(np.uint8)
         Image.fromarray(darker).save(folder / f"{i:04}.jpg", quality=90)
@@ -44,7 +44,7 @@ def thousand(tmp_path_factory):
 
 @pytest.mark.ci
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
-def test_a_thousand_pictures_killed_half_way(thousand, resnet50, cache_with_weights):
+def test_a_thousand_images_killed_half_way(thousand, resnet50, cache_with_weights):
     command = [sys.executable, "-c", SCRIPT, str(thousand)]
     process = subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stored = 0
@@ -58,10 +58,10 @@ def test_a_thousand_pictures_killed_half_way(thousand, resnet50, cache_with_weig
     with store.VectorStore(resnet50.fingerprint, 2048) as kept:
         stored = len(kept)
     said = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
-    described, computed, peak = map(
+    extracted, computed, peak = map(
         int, re.search(r"(\d+) described, (\d+) computed, VmHWM:\s+(\d+) kB", said).groups()
     )
-    assert described == 1000
+    assert extracted == 1000
     assert computed == 1000 - stored
     assert peak * 1024 < 2e9
     assert len(from_folder(thousand)) == 1000

@@ -22,27 +22,27 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def task():
-    """The frozen protocol, ResNet50's vectors of its pictures, and those of the people who may teach, with labels."""
+    """The frozen protocol, ResNet50's vectors of its images, and those of the people who may teach, with labels."""
     images = protocol_files.frozen("lfw-leave-one-out").bind(lfw.load())[1]
-    rules, asked = protocol_files.frozen("lfw-unseen-people").bind(images)
-    learn = builders.learnable(rules, images)
+    protocol, asked = protocol_files.frozen("lfw-unseen-people").bind(images)
+    learn = builders.learnable(protocol, images)
     assert not {*learn.class_names} & {*asked.class_names}
-    seer = open_extractor("resnet50")
-    return rules, seer.describe(asked, progress=False), seer.describe(learn, progress=False), learn.labels
+    extractor = open_extractor("resnet50")
+    return protocol, extractor.extract(asked, progress=False), extractor.extract(learn, progress=False), learn.labels
 
 
-def searched(rules, vectors):
-    return metrics.evaluate(runner.run(rules, vectors, open_index("exact:cosine")), rules)
+def searched(protocol, vectors):
+    return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
 
 
-def learnt(start, known, labels, rate):
-    """SupCon for ten epochs, their number chosen on learnable people, of 16 people with 4 pictures each, seed 0."""
+def learned(start, known, labels, rate):
+    """SupCon for ten epochs, their number chosen on learnable people, of 16 people with 4 images each, seed 0."""
     return metric_heads.fit(start, known, labels, SupConLoss(), name="test-head", rate=rate, epochs=10)[0]
 
 
-def beats(better, worse, rules):
+def beats(better, worse, protocol):
     """Paired by query, drawn by person."""
-    people = rules.labels[rules.queries][rules.answerable]
+    people = protocol.labels[protocol.queries][protocol.answerable]
     a, b = (score.values["mAP"] for score in (better, worse))
     test = intervals.paired_difference(a, b, clusters=people)
     return test.low > 0 and test.p_value < 0.05
@@ -55,31 +55,31 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_whitening_within_classes_beats_raw_vectors(task):
-    rules, raw, known, labels = task
-    score = searched(rules, metric_heads.within_class_whitening(known, labels).apply(raw))
+    protocol, raw, known, labels = task
+    score = searched(protocol, metric_heads.within_class_whitening(known, labels).apply(raw))
     assert score.mean("mAP") == pytest.approx(0.190, abs=0.004)
     assert score.mean("top-1") == pytest.approx(0.440, abs=0.015)
-    assert beats(score, searched(rules, raw), rules)
+    assert beats(score, searched(protocol, raw), protocol)
 
 
 def test_a_projection_head_beats_raw_vectors_in_a_quarter_of_their_numbers(task):
-    rules, raw, known, labels = task
+    protocol, raw, known, labels = task
     start = metric_heads.principal_axes(known, 256)
-    off_the_shelf = searched(rules, raw)
-    # The start itself is no better than the network: what follows is learnt.
-    assert searched(rules, start.apply(raw)).mean("mAP") == pytest.approx(off_the_shelf.mean("mAP"), abs=0.005)
-    score = searched(rules, learnt(start, known, labels, 1e-3).apply(raw))
+    off_the_shelf = searched(protocol, raw)
+    # The start itself is no better than the network: what follows is learned.
+    assert searched(protocol, start.apply(raw)).mean("mAP") == pytest.approx(off_the_shelf.mean("mAP"), abs=0.005)
+    score = searched(protocol, learned(start, known, labels, 1e-3).apply(raw))
     assert score.mean("mAP") > 0.167
-    assert beats(score, off_the_shelf, rules)
+    assert beats(score, off_the_shelf, protocol)
 
 
 def test_a_head_that_goes_on_from_whitening_beats_every_referee(task):
-    rules, raw, known, labels = task
+    protocol, raw, known, labels = task
     start = metric_heads.within_class_whitening(known, labels)
-    score = searched(rules, learnt(start, known, labels, 1e-4).apply(raw))
+    score = searched(protocol, learned(start, known, labels, 1e-4).apply(raw))
     # A shrunk linear discriminant reaches mAP 0.167, whitening top-1 0.40, whitening within classes mAP 0.190.
     assert score.mean("mAP") > 0.195
     assert score.mean("top-1") > 0.42
-    assert beats(score, searched(rules, raw), rules)
-    assert beats(score, searched(rules, start.apply(raw)), rules)
+    assert beats(score, searched(protocol, raw), protocol)
+    assert beats(score, searched(protocol, start.apply(raw)), protocol)
     assert np.isfinite(score.values["mAP"]).all()

@@ -50,11 +50,11 @@ def unprinted(notebook):
 
 
 def full_scores(metric):
-    """One metric of the leaderboard's full profile, by protocol and describer; re-ranked rows are left out."""
+    """One metric of the leaderboard's full profile, by protocol and extractor; re-ranked rows are left out."""
     board = leaderboard.load(FIGURES / "leaderboard.csv")
     plain = board["index"].isin(["exact:cosine", "votes:homography"])
     board = board[(board["profile"] == "full") & plain & (board["metric"] == metric)]
-    return board.set_index(["protocol", "describer"])["value"]
+    return board.set_index(["protocol", "extractor"])["value"]
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.stem)
@@ -67,8 +67,8 @@ class TestEveryNotebook:
     def test_is_small_and_tells_nothing_of_the_machine(self, path):
         assert path.stat().st_size < 1_000_000
         text = path.read_text(encoding="utf-8")
-        pictures_removed = re.sub(r'"image/png": "[^"]*"', "", text)
-        assert not PRIVATE.search(pictures_removed), PRIVATE.search(pictures_removed)
+        images_removed = re.sub(r'"image/png": "[^"]*"', "", text)
+        assert not PRIVATE.search(images_removed), PRIVATE.search(images_removed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -159,7 +159,7 @@ def test_keypoints_lose_on_classes_and_find_people():
     """The full profile's leaderboard: SIFT against ResNet50 on things and on LFW's people."""
     top1 = full_scores("top-1")
     things, people = top1["imagenette-val-train"], top1["lfw-leave-one-out"]
-    assert things["grey-histogram"] < things["orb"] < things["sift"] < 0.4 < 0.9 < things["resnet50"]
+    assert things["gray-histogram"] < things["orb"] < things["sift"] < 0.4 < 0.9 < things["resnet50"]
     assert 1.8 * people["resnet50"] < people["sift"] < people["dlib-face"]
 
 
@@ -187,7 +187,7 @@ def test_visual_words_rank_as_the_text_says():
     mean_ap = full_scores("mAP")["imagenette-val-train"]
     steps = ["hog", "sift-bow", "sift-vlad", "sift-fisher", "cnn-corrected", "resnet50"]
     assert mean_ap[steps].is_monotonic_increasing
-    assert mean_ap["grey-histogram"] < mean_ap["pixels"] and mean_ap["hog"] <= mean_ap["hsv-histogram"]
+    assert mean_ap["gray-histogram"] < mean_ap["pixels"] and mean_ap["hog"] <= mean_ap["hsv-histogram"]
     fused = [name for name in mean_ap.index if "+" in name and name.startswith("hog")]
     assert len(fused) == 3 and mean_ap[fused].max() < mean_ap["sift-fisher"]
 
@@ -219,7 +219,7 @@ def test_features_differ_as_the_text_says():
     assert len(lost.xs("int8", level=1)) == 6 and lost.xs("int8", level=1).abs().max() < 0.001
 
 
-def test_reciprocal_neighbours_gain_most_on_things():
+def test_reciprocal_neighbors_gain_most_on_things():
     sample = pd.read_csv(FIGURES / "12_re_ranking_comparison.csv")
     full = full_profile.table("12_re_ranking_comparison")
     for table, tasks in ((sample, ("photos", "distractors")), (full, ("Imagenette", "Caltech-101", "CIFAR-10"))):

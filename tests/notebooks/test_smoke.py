@@ -8,22 +8,22 @@ from helpers.lessons import runner
 
 #: Parameters that make a slow notebook quick; one without an entry runs with its defaults.
 SMOKE = {
-    "03_augmentation": {"MAX_PICTURES": 20, "COPIES": 3},
+    "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
     "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8},
     "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "MAX_PEOPLE": 8},
     "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {"ORIGINALS": 6, "EVERY": 8, "MAX_QUERIES": 60},
     "08_visual_words": {"SIZES": [50, 100], "MAX_QUERIES": 60},
     "11_metric_learning": {"EPOCHS": 2, "SEEDS": 1, "BLOCK_EPOCHS": 1, "MAX_CLASSES": 8},
-    "12_re_ranking": {"MAX_QUERIES": 20, "ORIGINALS": 6, "DESCRIBER": "hsv-histogram"},
+    "12_re_ranking": {"MAX_QUERIES": 20, "ORIGINALS": 6, "EXTRACTOR": "hsv-histogram"},
     "13_indexes_at_scale": {
         "SIZES": [1000, 2000],
         "QUERIES": 30,
         "BY_HAND": 2000,
         "PUBLISHED": 1000,
-        "DESCRIBER": "hsv-histogram",
+        "EXTRACTOR": "hsv-histogram",
     },
-    "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "DESCRIBER": "hsv-histogram"},
+    "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
 }
 
 
@@ -42,7 +42,7 @@ def test_it_runs(notebook, tmp_path, profile):
 def test_a_failing_cell_fails_the_run(tmp_path):
     notebook = runner.select("00")[0]
     outcome = runner.run(
-        notebook, "sample", tmp_path / "figures", {"DESCRIBER": "no-such-network"}, tmp_path / "x.ipynb"
+        notebook, "sample", tmp_path / "figures", {"EXTRACTOR": "no-such-network"}, tmp_path / "x.ipynb"
     )
     assert not outcome.ok
     assert "no-such-network" in outcome.headline

@@ -31,7 +31,7 @@ FAISS = [
 USEARCH = ["usearch:cosine", "usearch:euclidean?dtype=f16", "usearch:cosine?dtype=i8"]
 ANNOY = ["annoy:cosine", "annoy:euclidean", "annoy:manhattan"] if find_spec("annoy") else []
 SPECS = FAISS + USEARCH + ANNOY
-#: Those whose scores are estimates, by which near neighbours may change places.
+#: Those whose scores are estimates, by which near neighbors may change places.
 ROUGH = ("int8", "i8", "refine=none", "f16", "float16")
 
 
@@ -65,10 +65,10 @@ def trained(request, monkeypatch):
 
 
 def clustered(n, dim, seed=0):
-    """float32 (n, dim) around 40 centres, as embeddings of 40 classes are."""
-    centres = np.random.default_rng(99).standard_normal((40, dim))
+    """float32 (n, dim) around 40 centers, as embeddings of 40 classes are."""
+    centers = np.random.default_rng(99).standard_normal((40, dim))
     random = np.random.default_rng(seed)
-    return (centres[random.integers(0, 40, n)] + 0.6 * random.standard_normal((n, dim))).astype(np.float32)
+    return (centers[random.integers(0, 40, n)] + 0.6 * random.standard_normal((n, dim))).astype(np.float32)
 
 
 def recall(found, truth):
@@ -189,7 +189,7 @@ def test_flat_is_exact():
         ("manhattan", [0, 4, 3, 1, 2], [-1, -1, -2, -4, -6]),
     ],
 )
-def test_known_answers(metric, ids, scores):
+def test_known_results(metric, ids, scores):
     specs = {
         "cosine": ["faiss:flat", "faiss:ivf", "faiss:hnsw", "faiss:hnsw?storage=float16", "usearch:cosine"],
         "euclidean": ["faiss:flat?metric=euclidean", "faiss:hnsw?metric=euclidean", "usearch:euclidean"],
@@ -350,7 +350,7 @@ def test_an_empty_index_and_one_vector(spec, trained, tmp_path):
 
 
 @every
-def test_more_answers_than_vectors_are_padding(spec, trained):
+def test_more_results_than_vectors_are_padding(spec, trained):
     n = 300
     ranking = open_index(spec).add(clustered(n, 16)).search(clustered(3, 16, 1), n + 20)
     assert ranking.ids.shape == (3, n + 20)

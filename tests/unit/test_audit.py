@@ -1,4 +1,4 @@
-"""The audit: planted copies are found, whatever was done to them, and different pictures are left alone."""
+"""The audit: planted copies are found, whatever was done to them, and different images are left alone."""
 
 from dataclasses import replace
 
@@ -18,8 +18,8 @@ def originals():
 
 def with_copy(originals, folder, change, name="copy.jpg", row=4, **options):
     """The originals and a changed copy of one of them."""
-    with Image.open(originals.paths[row]) as picture:
-        change(picture.convert("RGB")).save(folder / name, **options)
+    with Image.open(originals.paths[row]) as image:
+        change(image.convert("RGB")).save(folder / name, **options)
     return concatenate("with a copy", [originals, from_folder(folder)])
 
 
@@ -27,7 +27,7 @@ CHANGES = {
     "saved again": (lambda p: p, "hash", {"quality": 40}),
     "half the size": (lambda p: p.resize((p.width // 2, p.height // 2)), "hash", {}),
     "brighter": (lambda p: ImageEnhance.Brightness(p).enhance(1.15), "hash", {}),
-    "grey": (lambda p: p.convert("L").convert("RGB"), "hash", {}),
+    "gray": (lambda p: p.convert("L").convert("RGB"), "hash", {}),
     "mirrored": (lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "mirror", {}),
 }
 
@@ -62,28 +62,28 @@ def test_a_crop_is_found_with_vectors(originals, tmp_path, resnet50):
     """Two thirds of the width and height of a busy photograph, which no hash would see."""
     row = int(np.argmax([path.stat().st_size for path in originals.paths]))
 
-    def crop(picture):
-        w, h = picture.size
-        return picture.crop((w // 6, h // 6, w - w // 6, h - h // 6))
+    def crop(image):
+        w, h = image.size
+        return image.crop((w // 6, h // 6, w - w // 6, h - h // 6))
 
     images = with_copy(originals, tmp_path, crop, "crop.png", row)
     assert len(audit(images)) == 0
-    found = audit(images, resnet50.describe(images, progress=False))
+    found = audit(images, resnet50.extract(images, progress=False))
     assert [(pair.first, pair.second, pair.how) for pair in found.pairs] == [(row, len(images) - 1, "crop")]
 
 
-def test_different_pictures_of_one_class_are_left_alone(resnet50):
+def test_different_images_of_one_class_are_left_alone(resnet50):
     images = samples.photos()
-    assert len(audit(images, resnet50.describe(images, progress=False))) == 0
+    assert len(audit(images, resnet50.extract(images, progress=False))) == 0
 
 
-def test_flat_pictures_are_not_all_one(tmp_path):
+def test_flat_images_are_not_all_one(tmp_path):
     for level in (255, 254, 250):
         Image.new("RGB", (40 + level, 60), (level,) * 3).save(tmp_path / f"{level}.png")
     assert len(audit(from_folder(tmp_path))) == 0
 
 
-def test_flat_pictures_of_equal_bytes_are_one(tmp_path):
+def test_flat_images_of_equal_bytes_are_one(tmp_path):
     for name in ("a", "b"):
         Image.new("RGB", (40, 60), "white").save(tmp_path / f"{name}.png")
     Image.new("RGB", (41, 60), "white").save(tmp_path / "c.png")
@@ -91,17 +91,17 @@ def test_flat_pictures_of_equal_bytes_are_one(tmp_path):
 
 
 @pytest.mark.parametrize("vectors", [None, np.zeros((0, 8), np.float32)])
-def test_no_pictures(originals, vectors):
+def test_no_images(originals, vectors):
     found = audit(originals.subset([]), vectors)
     assert len(found) == 0 and found.groups().shape == (0,) and len(found.table()) == 0
 
 
-def test_one_picture(originals):
+def test_one_image(originals):
     found = audit(originals.subset([0]), np.ones((1, 1), np.float32))
     assert len(found) == 0 and found.groups().tolist() == [-1]
 
 
-def test_an_unreadable_picture_is_nobodys_crop(originals):
+def test_an_unreadable_image_is_nobodys_crop(originals):
     vectors = np.ones((len(originals), 4), np.float32) / 2
     vectors[3] = np.nan
     assert len(audit(originals, vectors)) == 0
@@ -109,8 +109,8 @@ def test_an_unreadable_picture_is_nobodys_crop(originals):
 
 def test_groups_join_what_belongs_together(originals, tmp_path):
     for i, quality in enumerate((30, 50)):
-        with Image.open(originals.paths[4]) as picture:
-            picture.convert("RGB").save(tmp_path / f"{i}.jpg", quality=quality)
+        with Image.open(originals.paths[4]) as image:
+            image.convert("RGB").save(tmp_path / f"{i}.jpg", quality=quality)
     images = concatenate("x", [originals, from_folder(tmp_path)])
     groups = audit(images).groups()
     n = len(originals)
@@ -158,7 +158,7 @@ class TestOnRealDataSets:
     def test_caltech101s_faces_and_their_crops(self, mirror, resnet50):
         images = caltech101.load()
         images = images.where(lambda key: key.startswith(("Faces", "Leopards")))
-        found = audit(images, resnet50.describe(images, progress=False))
+        found = audit(images, resnet50.extract(images, progress=False))
         twins = {(images.keys[p.first], images.keys[p.second]) for p in found.pairs if p.how == "crop"}
         for number in ("0011", "0314", "0342"):
             assert (f"Faces/image_{number}.jpg", f"Faces_easy/image_{number}.jpg") in twins

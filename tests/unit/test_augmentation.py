@@ -1,4 +1,4 @@
-"""Augmentation: what each recipe does to real pictures, that it is off at inference, and that it can be repeated."""
+"""Augmentation: what each recipe does to real images, that it is off at inference, and that it can be repeated."""
 
 import cv2
 import keras
@@ -47,14 +47,14 @@ def photos():
 
 
 def change(layer, pixels, **how):
-    """The pictures that come out of a layer of any recipe; those that mix get a class for each picture."""
+    """The images that come out of a layer of any recipe; those that mix get a class for each image."""
     if not layer.recipe.mixes:
         return np.asarray(layer(pixels, **how))
     return np.asarray(layer({"images": pixels, "labels": np.eye(len(pixels))}, **how)["images"])
 
 
-def greys(n, low, high):
-    """float32 (n, 32, 8, 3): n times the same ramp of greys, dark at the top."""
+def grays(n, low, high):
+    """float32 (n, 32, 8, 3): n times the same ramp of grays, dark at the top."""
     ramp = np.linspace(low, high, 32, dtype=np.float32)
     return np.broadcast_to(ramp[None, :, None, None], (n, 32, 8, 3))
 
@@ -89,7 +89,7 @@ def test_off_at_inference(name, photos):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_off_in_a_model_unless_it_trains(name, photos):
-    """Keras's own layers change the pictures of ``model(x)``."""
+    """Keras's own layers change the images of ``model(x)``."""
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), Augmentation(name)])
     seen = photos.astype(np.float32)
     assert (np.asarray(model(seen)) == seen).all()
@@ -98,8 +98,8 @@ def test_off_in_a_model_unless_it_trains(name, photos):
 
 
 @pytest.mark.parametrize("name", pace(PLAIN))
-def test_a_picture_does_not_depend_on_its_neighbours(name, photos):
-    """What is drawn belongs to the place in the batch: other neighbours change nothing."""
+def test_an_image_does_not_depend_on_its_neighbors(name, photos):
+    """What is drawn belongs to the place in the batch: other neighbors change nothing."""
     others = np.concatenate([photos[:4], 255 - photos[4:]])
     for seed in range(3):
         one, two = (change(Augmentation(name, seed), batch, training=True)[:4] for batch in (photos, others))
@@ -107,7 +107,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(name, photos):
 
 
 @pytest.mark.parametrize("name", pace(PLAIN))
-def test_pictures_of_a_batch_are_changed_apart(name, photos):
+def test_images_of_a_batch_are_changed_apart(name, photos):
     same = np.repeat(photos[3:4], 16, axis=0)
     made = change(Augmentation(name, seed=2), same, training=True)
     assert len(np.unique(made.reshape(16, -1), axis=0)) > (5 if name == "random-erasing" else 10)
@@ -208,7 +208,7 @@ def test_it_is_the_matrix_of_the_classic_generator(photos):
     made = keras.ops.image.affine_transform(
         wide, layer.matrices(**drawn, height=height, width=width), fill_mode="nearest"
     )
-    for row, picture in enumerate(wide):
+    for row, image in enumerate(wide):
         d = {key: float(value[row]) for key, value in drawn.items()}
         cos, sin = np.cos(d["theta"]), np.sin(d["theta"])
         matrix = (
@@ -217,11 +217,11 @@ def test_it_is_the_matrix_of_the_classic_generator(photos):
             @ np.array([[1, -np.sin(d["shear"]), 0], [0, np.cos(d["shear"]), 0], [0, 0, 1]])
             @ np.diag([d["zoom_y"], d["zoom_x"], 1])
         )
-        centre = np.array([[1, 0, (height - 1) / 2], [0, 1, (width - 1) / 2], [0, 0, 1]])
-        matrix = centre @ matrix @ np.linalg.inv(centre)
+        center = np.array([[1, 0, (height - 1) / 2], [0, 1, (width - 1) / 2], [0, 0, 1]])
+        matrix = center @ matrix @ np.linalg.inv(center)
         wanted = np.stack(
             [
-                scipy.ndimage.affine_transform(picture[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+                scipy.ndimage.affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
                 for c in range(3)
             ],
             axis=-1,
@@ -238,8 +238,8 @@ def test_a_bar_is_turned_by_the_angle_that_was_drawn():
     theta = np.rad2deg(np.asarray(layer.draw(40)["theta"]))
     layer.generator.state.assign([7, 0])
     measured = []
-    for picture in np.asarray(layer(bar, training=True))[..., 0]:
-        y, x = np.nonzero(picture > 128)
+    for image in np.asarray(layer(bar, training=True))[..., 0]:
+        y, x = np.nonzero(image > 128)
         # From the vertical, rightwards of the top: the way a result is turned is against that of its sampling.
         covariance = np.cov(x, -y)
         measured.append(np.rad2deg(0.5 * np.arctan2(2 * covariance[0, 1], covariance[1, 1] - covariance[0, 0])))
@@ -283,18 +283,18 @@ def test_one_interpolation_keeps_more_detail_than_five(photos):
 
 
 def test_jitter_goes_both_ways():
-    seen = greys(300, 100, 150)
-    made = np.asarray(Augmentation("colour-jitter")(seen, training=True))[:, :, 0].mean(axis=-1)
+    seen = grays(300, 100, 150)
+    made = np.asarray(Augmentation("color-jitter")(seen, training=True))[:, :, 0].mean(axis=-1)
     contrast = made.std(axis=1) / seen[0, :, 0, 0].std()
     assert 0.79 < contrast.min() < 0.83 and 1.17 < contrast.max() < 1.21
     shift = made.mean(axis=1) - 125
     assert -52 < shift.min() < -45 and 45 < shift.max() < 52
     red = np.broadcast_to(np.float32([200, 80, 80]), (300, 8, 8, 3))
-    colour = np.asarray(Augmentation("colour-jitter")(red, training=True))[:, 0, 0]
-    assert (colour[:, 1] > colour[:, 2] + 5).any() and (colour[:, 2] > colour[:, 1] + 5).any(), "hue to either side"
+    color = np.asarray(Augmentation("color-jitter")(red, training=True))[:, 0, 0]
+    assert (color[:, 1] > color[:, 2] + 5).any() and (color[:, 2] > color[:, 1] + 5).any(), "hue to either side"
 
 
-def test_half_of_the_pictures_get_a_box():
+def test_half_of_the_images_get_a_box():
     seen = np.full((400, 32, 32, 3), 200, np.float32)
     made = np.asarray(Augmentation("random-erasing")(seen, training=True))
     erased = (made != 200).any(axis=-1)
@@ -309,7 +309,7 @@ def test_half_of_the_pictures_get_a_box():
 
 
 def test_mixup_mixes_labels_as_it_mixes_pixels(photos):
-    """Labels that name the picture are the weights: they must rebuild the pixels."""
+    """Labels that name the image are the weights: they must rebuild the pixels."""
     made = Augmentation("mixup", seed=2)({"images": photos, "labels": np.eye(16)}, training=True)
     labels, images = np.asarray(made["labels"]), np.asarray(made["images"])
     assert labels.sum(axis=1) == pytest.approx(np.ones(16), abs=1e-6)
@@ -317,7 +317,7 @@ def test_mixup_mixes_labels_as_it_mixes_pixels(photos):
     assert np.abs(images - np.einsum("ij,jhwc->ihwc", labels, photos.astype(np.float32))).max() < 1e-2
 
 
-def test_mixup_mixes_some_pictures_much_and_most_a_little():
+def test_mixup_mixes_some_images_much_and_most_a_little():
     """Of Beta(0.2, 0.2), 0.43 lie in 0.05 … 0.95."""
     given = {"images": np.zeros((400, 4, 4, 3), np.uint8), "labels": np.eye(400)}
     weights = np.diag(np.asarray(Augmentation("mixup")(given, training=True)["labels"]))
@@ -326,11 +326,11 @@ def test_mixup_mixes_some_pictures_much_and_most_a_little():
 
 
 def test_cutmix_labels_by_area():
-    """A picture of one number each; a box is cut to whole pixels, its label isn't: half a pixel on each side."""
+    """An image of one number each; a box is cut to whole pixels, its label isn't: half a pixel on each side."""
     seen = np.broadcast_to(np.arange(200, dtype=np.float32)[:, None, None, None], (200, SIDE, SIDE, 3))
     made = Augmentation("cutmix", seed=2)({"images": seen, "labels": np.eye(200)}, training=True)
     labels, images = np.asarray(made["labels"]), np.asarray(made["images"])[..., 0].astype(int)
-    share = np.stack([np.bincount(picture.ravel(), minlength=200) for picture in images]) / SIDE**2
+    share = np.stack([np.bincount(image.ravel(), minlength=200) for image in images]) / SIDE**2
     assert np.abs(labels - share).max() < 2 / SIDE
     assert labels.sum(axis=1) == pytest.approx(np.ones(200), abs=1e-6)
     kept = np.diag(share)
@@ -354,8 +354,8 @@ def test_the_operations_of_rand_augment(photos):
     assert changed == [False] + [True] * 11, "only the first does nothing"
 
 
-def test_rand_augment_draws_an_operation_for_each_picture(photos):
-    """Of copies of one picture in one batch, some get the operation that does nothing, most don't."""
+def test_rand_augment_draws_an_operation_for_each_image(photos):
+    """Of copies of one image in one batch, some get the operation that does nothing, most don't."""
     same = np.repeat(photos[3:4], 64, axis=0).astype(np.float32)
     left = (np.asarray(RandAugment(operations=1)(same, training=True)) == same).all(axis=(1, 2, 3))
     assert 0 < left.sum() < 32
@@ -393,13 +393,13 @@ def test_mixing_needs_one_hot_labels(name, photos):
         Augmentation(name)({"images": photos, "labels": np.arange(16)}, training=True)
 
 
-def test_it_wants_a_batch_of_colour_pictures(photos):
+def test_it_wants_a_batch_of_color_images(photos):
     for wrong in (photos[0], photos[..., :1]):
-        with pytest.raises(ValueError, match="classic wants pictures"):
+        with pytest.raises(ValueError, match="classic wants images"):
             Augmentation("classic")(wrong, training=True)
 
 
-def test_copies_refuse_what_is_no_picture(photos):
+def test_copies_refuse_what_is_no_image(photos):
     layer = Augmentation("classic")
     seen = photos.astype(np.float32)
     with pytest.raises(ValueError, match="multiply them by 255"):
@@ -445,8 +445,8 @@ def test_siblings_know_their_original(family):
 
 
 def test_the_leak_of_a_random_split_and_its_cure(family):
-    """A colour histogram hardly sees a turn: with siblings on both sides it finds them and looks brilliant."""
-    vectors = open_extractor("hsv-histogram").describe_arrays(family.pixels)
+    """A color histogram hardly sees a turn: with siblings on both sides it finds them and looks brilliant."""
+    vectors = open_extractor("hsv-histogram").extract_arrays(family.pixels)
     labels, groups = family.images.labels, family.images.groups
     top1, siblings_found = {}, {}
     for leaky in (True, False):

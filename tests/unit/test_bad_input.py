@@ -14,7 +14,7 @@ from helpers.features.color_shape import Pixels
 from helpers.images import download, samples
 from helpers.images.duplicates import audit
 from helpers.images.imageset import EmptyImageSet, from_folder
-from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, readable
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, readable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
 
@@ -37,17 +37,17 @@ def engine(folder):
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(EmptyImageSet, match=f"{tmp_path.name} holds no picture"):
+    with pytest.raises(EmptyImageSet, match=f"{tmp_path.name} holds no image"):
         from_folder(tmp_path)
 
 
-def test_folder_with_one_picture(folder):
+def test_folder_with_one_image(folder):
     for path in sorted(folder.rglob("*.jpg"))[1:]:
         path.unlink()
     images = from_folder(folder)
     engine = Engine(Pixels()).fit(images)
     assert len(engine.query(images.paths[0], k=5)) == 1
-    with pytest.raises(ValueError, match="no class has two pictures"):
+    with pytest.raises(ValueError, match="no class has two images"):
         builders.leave_one_out(images, "one")
 
 
@@ -61,14 +61,14 @@ def test_no_sub_folders(folder):
         builders.leave_one_out(images, "none")
 
 
-def test_class_with_one_picture(folder):
+def test_class_with_one_image(folder):
     """It is a distractor: it does not ask, and asked by hand it is counted aloud and left out."""
     for path in sorted((folder / "fish").iterdir())[1:]:
         path.unlink()
     images = from_folder(folder)
     assert builders.leave_one_out(images, "birds").n_distractors == 1
     everybody = builders.leave_one_out(images, "all", queries=np.arange(len(images)))
-    ranking = runner.run(everybody, Pixels().describe(images), open_index("exact:cosine"))
+    ranking = runner.run(everybody, Pixels().extract(images), open_index("exact:cosine"))
     with pytest.warns(metrics.UnanswerableQueriesWarning, match="1 of 4 queries"):
         assert metrics.evaluate(ranking, everybody).n_queries == 3
 
@@ -81,35 +81,35 @@ def test_duplicates(folder):
     assert [(pair.how, images.paths[pair.second].name) for pair in found.pairs] == [("bytes", "zz copy.jpg")]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0 only a beginning"])
-def test_file_that_is_no_picture(folder, content):
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 only a beginning"])
+def test_file_that_is_no_image(folder, content):
     (folder / "birds" / "odd.jpg").write_bytes(content)
     images = from_folder(folder)
-    with pytest.warns(UnreadablePictureWarning, match=r"1 of 7 pictures(.|\n)*odd\.jpg"):
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 7 images(.|\n)*odd\.jpg"):
         assert len(readable(images)) == 6
-    with pytest.raises(UnreadablePicture, match=r"odd\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"odd\.jpg"):
         readable(images, strict=True)
 
 
-def test_truncated_picture_is_left_out_of_the_index(folder):
+def test_truncated_image_is_left_out_of_the_index(folder):
     broken = next((folder / "fish").iterdir())
     broken.write_bytes(broken.read_bytes()[:-200])
     images = from_folder(folder)
-    with pytest.warns(UnreadablePictureWarning, match=f"1 of 6(.|\n)*{broken.name}") as caught:
+    with pytest.warns(UnreadableImageWarning, match=f"1 of 6(.|\n)*{broken.name}") as caught:
         engine = Engine(Pixels()).fit(images)
     assert len(caught) == 1
-    assert broken not in [answer.path for answer in engine.query(images.paths[0], k=6)]
+    assert broken not in [result.path for result in engine.query(images.paths[0], k=6)]
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
-def test_k_that_is_no_number_of_answers(engine, k):
+def test_k_that_is_no_number_of_results(engine, k):
     with pytest.raises((ValueError, TypeError), match="k"):
         engine.query(engine.gallery.paths[0], k=k)
 
 
 def test_k_larger_than_the_gallery(engine):
-    answers = engine.query(engine.gallery.paths[0], k=100)
-    assert len(answers) == 6 and "6" in answers.note
+    results = engine.query(engine.gallery.paths[0], k=100)
+    assert len(results) == 6 and "6" in results.note
 
 
 def test_vector_of_the_wrong_dimension(engine):
@@ -140,7 +140,7 @@ def test_cache_that_can_not_be_written(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "occupied"))
     images = from_folder(folder)
     with pytest.warns(UserWarning, match="LOOKALIKE_CACHE"):
-        vectors = Pixels().describe(images)
+        vectors = Pixels().extract(images)
     assert np.isfinite(vectors).all()
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.features.deep import ModelDescriber
+from helpers.features.deep import ModelExtractor
 from helpers.networks import baselines, examples
 from helpers.networks.baselines import Schedule
 from helpers.networks.training import Plateau
@@ -50,7 +50,7 @@ class TestParameters:
         assert isinstance(moved.layers[-2], keras.layers.Dropout) and moved.layers[-1].name == "classifier"
         np.testing.assert_array_equal(first_weights(published), first_weights(moved))
 
-    def test_the_corrected_one_does_not_grow_with_the_picture(self):
+    def test_the_corrected_one_does_not_grow_with_the_image(self):
         small, large = baselines.corrected(10, 32), baselines.corrected(10, 96)
         assert small.count_params() == large.count_params() < 300_000
         assert baselines.embedder(large).output_shape == (None, 128)
@@ -73,13 +73,13 @@ class TestEveryNetwork:
         weights, bias = model.get_layer("classifier").get_weights()
         np.testing.assert_allclose(model(noise), keras.ops.softmax(vectors @ weights + bias), rtol=1e-4, atol=1e-6)
 
-    def test_becomes_a_describer(self, name, noise):
+    def test_becomes_an_extractor(self, name, noise):
         embedder = baselines.embedder(SMALL[name]())
-        describer = ModelDescriber(name, embedder, "nothing yet")
-        vectors = describer.compute(noise.astype(np.uint8))
-        assert vectors.shape == (4, describer.dim)
+        extractor = ModelExtractor(name, embedder, "nothing yet")
+        vectors = extractor.compute(noise.astype(np.uint8))
+        assert vectors.shape == (4, extractor.dim)
         # Off, as augmentation and dropout have to be, it gives the same again.
-        np.testing.assert_array_equal(vectors, describer.compute(noise.astype(np.uint8)))
+        np.testing.assert_array_equal(vectors, extractor.compute(noise.astype(np.uint8)))
 
 
 def test_the_corrected_one_augments_only_while_it_trains(noise):
@@ -117,7 +117,7 @@ class TestDropoutBehindTheSoftmax:
         assert lost == pytest.approx(-np.log(1e-7), abs=0.2)
         assert gradient[3] == pytest.approx(-0.1, abs=1e-4)
 
-    def test_with_one_hot_labels_nothing_is_learnt(self, dropped):
+    def test_with_one_hot_labels_nothing_is_learned(self, dropped):
         keep = np.ones((1, 10), np.float32)
         keep[0, 3] = 0
         lost, gradient = dropped(keras.losses.CategoricalCrossentropy(), np.eye(10)[[3]], keep)
@@ -159,8 +159,8 @@ class TestTrain:
         rng = np.random.default_rng(0)
         labels = np.arange(48) % 3
         pixels = rng.integers(0, 100, (48, 30, 30, 3))
-        for picture, label in zip(pixels, labels, strict=True):
-            picture[label * 10 : label * 10 + 10] += 100
+        for image, label in zip(pixels, labels, strict=True):
+            image[label * 10 : label * 10 + 10] += 100
         pixels = pixels.astype(np.uint8)
         return examples.arrays(pixels[:36], labels[:36]), examples.arrays(pixels[36:], labels[36:])
 

@@ -101,12 +101,12 @@ def test_all_classifiers_learn_and_the_table_is_complete():
     assert table["classifier"].tolist() == list(CLASSIFIERS) * 2 and len(fitted) == 10
     assert (table["test accuracy"][:5] > 0.7).all() and (table["test accuracy"][5:] < 0.7).all()
     assert ((table["low"] < table["test accuracy"]) & (table["test accuracy"] <= table["high"])).all()
-    # A forest knows by heart what it has learnt from, be it noise.
+    # A forest knows by heart what it has learned from, be it noise.
     assert fitted["noise", "random forest"].train.shape == train.shape
     assert (fitted["noise", "random forest"].train == labels[train]).mean() > 0.9
 
 
-def test_what_is_said_of_test_pictures_can_not_change_the_settings():
+def test_what_is_said_of_test_images_can_not_change_the_settings():
     vectors, labels, train, test = clouds()
     changed, other = vectors.copy(), labels.copy()
     changed[test], other[test] = np.random.default_rng(2).normal(0, 1e3, changed[test].shape), (labels[test] + 1) % 3
@@ -135,14 +135,14 @@ def test_a_class_that_is_never_predicted_has_precision_zero():
     row = study({"v": np.zeros((18, 1))}, labels, train, test, ["logistic regression"], folds=2).table.iloc[0]
     assert row["test accuracy"] == pytest.approx(4 / 6) and row["train accuracy"] == pytest.approx(8 / 12)
     assert row["test precision"] == pytest.approx((4 / 6 + 0) / 2)
-    # A class that no test picture has counts too.
+    # A class that no test image has counts too.
     row = study({"v": np.zeros((18, 1))}, labels, train, test[:4], ["logistic regression"], folds=2).table.iloc[0]
     assert (row["test accuracy"], row["test precision"]) == (1, 0.5)
 
 
-def test_neighbours_are_not_more_than_a_fold_leaves():
+def test_neighbors_are_not_more_than_a_fold_leaves():
     vectors, labels = np.random.default_rng(0).normal(size=(10, 2)), np.arange(10) % 2
-    # Six train, a fold leaves three: 5 neighbours or more can't be had, and nothing warns of it.
+    # Six train, a fold leaves three: 5 neighbors or more can't be had, and nothing warns of it.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         said = study({"v": vectors}, labels, np.arange(6), np.arange(6, 10), ["k nearest"], folds=2).fitted[
@@ -154,15 +154,15 @@ def test_neighbours_are_not_more_than_a_fold_leaves():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(test=a["train"][:2]), "2 pictures are in train and in test, the first is row 1"),
-        (lambda a: a.update(folds=17), "class [012] has 16 training pictures, too few for 17 folds"),
+        (lambda a: a.update(test=a["train"][:2]), "2 images are in train and in test, the first is row 1"),
+        (lambda a: a.update(folds=17), "class [012] has 16 training images, too few for 17 folds"),
         (lambda a: a.update(vectors={"w": np.zeros((5, 2))}), r"w: vectors \(n, d\) and labels \(n,\) needed, got \(5"),
         (lambda a: a.update(vectors={"w": np.full((72, 2), np.nan)}), "w: 72 vectors hold NaN or infinity"),
         (lambda a: a.update(test=np.array([72])), "test must hold rows 0 … 71, got 72"),
         (lambda a: a.update(test=np.array([-1])), "test must hold rows 0 … 71, got -1"),
         (lambda a: a.update(train=np.array([], int)), "train must be a list of at least one row"),
         (lambda a: a.update(test=a["labels"] == 0), "test must be a list of at least one row, got bool"),
-        (lambda a: a.update(labels=a["labels"] - 1), "train: 16 pictures have no class"),
+        (lambda a: a.update(labels=a["labels"] - 1), "train: 16 images have no class"),
         (lambda a: a.update(labels=np.zeros(72, int)), "two classes or more to tell apart, got 1"),
     ],
 )
@@ -185,7 +185,7 @@ def test_unknown_classifiers():
 # ---- out of fold --------------------------------------------------------------------------------------------
 
 
-def test_out_of_fold_has_not_seen_the_picture():
+def test_out_of_fold_has_not_seen_the_image():
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(120, 8)), np.arange(120) % 4  # nothing to learn
     rows = np.arange(120)
@@ -194,8 +194,8 @@ def test_out_of_fold_has_not_seen_the_picture():
     unseen = out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels)
     assert (unseen == labels).mean() < 0.45
     # Worked by hand, fold by fold.
-    for learnt, asked in StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels):
-        model = KNeighborsClassifier(1).fit(vectors[learnt], labels[learnt])
+    for learned, asked in StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels):
+        model = KNeighborsClassifier(1).fit(vectors[learned], labels[learned])
         assert unseen[asked].tolist() == model.predict(vectors[asked]).tolist()
     assert out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels, seed=1).tolist() != unseen.tolist()
 
@@ -212,8 +212,8 @@ def test_out_of_fold_takes_the_settings_of_the_study():
     assert wild.tolist() != said.tolist()
 
 
-def test_out_of_fold_refuses_what_has_too_few_pictures():
-    with pytest.raises(ValueError, match="class 1 has 2 training pictures, too few for 5 folds"):
+def test_out_of_fold_refuses_what_has_too_few_images():
+    with pytest.raises(ValueError, match="class 1 has 2 training images, too few for 5 folds"):
         out_of_fold("k nearest", {}, np.zeros((8, 1)), np.array([0] * 6 + [1] * 2))
     with pytest.raises(ValueError, match="NaN"):
         out_of_fold("k nearest", {}, np.full((8, 1), np.inf), np.array([0] * 4 + [1] * 4), folds=2)
@@ -231,15 +231,15 @@ def test_mcnemar_is_the_toss_of_a_coin(only_a, only_b):
 
 
 def test_mcnemar_worked_by_hand():
-    # Six pictures that only one gets right, always the same: 2 · (1/2)⁶.
+    # Six images that only one gets right, always the same: 2 · (1/2)⁶.
     assert mcnemar(np.ones(6, bool), np.zeros(6, bool)) == pytest.approx(1 / 32)
     for a, b in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2))), ([], [])):
-        with pytest.raises(ValueError, match="on the same pictures"):
+        with pytest.raises(ValueError, match="on the same images"):
             mcnemar(a, b)
 
 
 def test_the_order_of_merit():
-    share = {"A": 90, "B": 60, "C": 57, "D": 57}  # of 100 test pictures, the first ones
+    share = {"A": 90, "B": 60, "C": 57, "D": 57}  # of 100 test images, the first ones
     right = {name: np.arange(100) < count for name, count in share.items()}
     table = order_of_merit(right, {"A": 50.0, "B": 60.0, "C": 70.0, "D": 50.0})
     assert list(zip(table["better"], table["worse"], table["verdict"], strict=True)) == [
@@ -259,7 +259,7 @@ def test_the_order_of_merit():
 
 
 def test_many_pairs_need_a_clearer_difference():
-    # Seven pictures more are significant for one pair, and among six pairs not.
+    # Seven images more are significant for one pair, and among six pairs not.
     right = {name: np.arange(100) < count for name, count in {"A": 57, "B": 50, "C": 50, "D": 50}.items()}
     published = {"A": 4, "B": 3, "C": 2, "D": 1}
     alone = order_of_merit({name: right[name] for name in "AB"}, {name: published[name] for name in "AB"})
@@ -284,17 +284,17 @@ def test_fused_with_the_class_by_hand():
 def test_the_fused_search_is_the_classifier():
     rng = np.random.default_rng(0)
     images = ImageSet("three", tuple(Path(f"{i}.jpg") for i in range(60)), np.arange(60) % 3, ("a", "b", "c"))
-    rules = query_gallery(images, np.arange(30), np.arange(30, 60), "p")
+    protocol = query_gallery(images, np.arange(30), np.arange(30, 60), "p")
     vectors = rng.random((60, 5))
     said = np.where(rng.random(60) < 0.6, images.labels, (images.labels + 1) % 3)
-    said[30:] = images.labels[30:]  # the gallery predicted by who has learnt from it
-    scores = evaluate(run(rules, with_prediction(vectors, said, 3), open_index("exact:cosine")), rules)
+    said[30:] = images.labels[30:]  # the gallery predicted by who has learned from it
+    scores = evaluate(run(protocol, with_prediction(vectors, said, 3), open_index("exact:cosine")), protocol)
     # Whoever is told rightly finds nothing but its class first.
     right = said[:30] == images.labels[:30]
     assert (scores.values["mAP"][right] == 1).all() and (scores.values["mAP"][~right] < 0.5).all()
     assert scores.values["top-1"].tolist() == right.astype(float).tolist()
-    alone = evaluate(run(rules, with_prediction(vectors, said, 3, weight=0), open_index("exact:cosine")), rules)
-    plain = evaluate(run(rules, vectors, open_index("exact:cosine")), rules)
+    alone = evaluate(run(protocol, with_prediction(vectors, said, 3, weight=0), open_index("exact:cosine")), protocol)
+    plain = evaluate(run(protocol, vectors, open_index("exact:cosine")), protocol)
     assert alone.mean("mAP") == pytest.approx(plain.mean("mAP"), abs=1e-6)
 
 

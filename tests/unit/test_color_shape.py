@@ -1,4 +1,4 @@
-"""Histograms and HOG by hand and against scikit-image; describers fused into one."""
+"""Histograms and HOG by hand and against scikit-image; extractors fused into one."""
 
 import cv2
 import numpy as np
@@ -6,23 +6,23 @@ import pytest
 from PIL import Image
 from skimage.feature import hog as skimage_hog
 
-from helpers.features.color_shape import COLOUR_SPACES, ColourHistogram, Hog, Pixels
+from helpers.features.color_shape import COLOR_SPACES, ColorHistogram, Hog, Pixels
 from helpers.features.composite import Concatenated
 from helpers.features.registry import open_extractor
 from helpers.images import reading, samples
 from helpers.images.imageset import from_folder
-from helpers.images.reading import UnreadablePictureWarning
+from helpers.images.reading import UnreadableImageWarning
 from helpers.search.engine import Engine
 
 
 @pytest.fixture(scope="module")
 def pixels():
     """Eight photographs, uint8 (8, 128, 128, 3)."""
-    return np.stack([reading.resize(reading.read_picture(path), 128) for path in samples.photos().paths[::30]])
+    return np.stack([reading.resize(reading.read_image(path), 128) for path in samples.photos().paths[::30]])
 
 
-def plain(*colour):
-    return np.full((1, 128, 128, 3), colour, np.uint8)
+def plain(*color):
+    return np.full((1, 128, 128, 3), color, np.uint8)
 
 
 # ---- histograms -----------------------------------------------------------------------------------------
@@ -31,36 +31,36 @@ def plain(*colour):
 def test_a_histogram_of_rgb_by_hand():
     halves = plain(255, 0, 0)
     halves[:, :64] = (0, 0, 255)
-    found = ColourHistogram((2, 2, 2), space="rgb").compute(halves)[0].reshape(2, 2, 2)
+    found = ColorHistogram((2, 2, 2), space="rgb").compute(halves)[0].reshape(2, 2, 2)
     expected = np.zeros((2, 2, 2))
     expected[1, 0, 0] = expected[0, 0, 1] = np.sqrt(128 * 64)
     assert np.allclose(found, expected)
 
 
-def test_a_histogram_of_grey_against_numpy(pixels):
-    found = ColourHistogram(space="grey").compute(pixels)
-    for picture, histogram in zip(pixels, found, strict=True):
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        assert np.allclose(histogram**2, np.histogram(grey, bins=64, range=(0, 256))[0], atol=0.01)
+def test_a_histogram_of_gray_against_numpy(pixels):
+    found = ColorHistogram(space="gray").compute(pixels)
+    for image, histogram in zip(pixels, found, strict=True):
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        assert np.allclose(histogram**2, np.histogram(gray, bins=64, range=(0, 256))[0], atol=0.01)
 
 
-@pytest.mark.parametrize("space", COLOUR_SPACES)
+@pytest.mark.parametrize("space", COLOR_SPACES)
 def test_every_pixel_is_counted_once(pixels, space):
-    found = ColourHistogram(space=space).compute(pixels)
-    assert found.dtype == np.float32 and found.shape == (len(pixels), ColourHistogram(space=space).dim)
+    found = ColorHistogram(space=space).compute(pixels)
+    assert found.dtype == np.float32 and found.shape == (len(pixels), ColorHistogram(space=space).dim)
     assert np.allclose((found**2).sum(axis=1), 128 * 128, atol=0.5)
-    # The brightest and most colourful pixels lie within the last bins.
-    for colour in ((255, 255, 255), (0, 0, 0), (255, 0, 255), (0, 255, 0)):
-        assert (ColourHistogram(space=space).compute(plain(*colour)) ** 2).sum() == pytest.approx(128 * 128)
+    # The brightest and most colorful pixels lie within the last bins.
+    for color in ((255, 255, 255), (0, 0, 0), (255, 0, 255), (0, 255, 0)):
+        assert (ColorHistogram(space=space).compute(plain(*color)) ** 2).sum() == pytest.approx(128 * 128)
 
 
-def test_grey_does_not_see_colour_and_the_others_do():
+def test_gray_does_not_see_color_and_the_others_do():
     red, green = plain(255, 0, 0), plain(0, 130, 0)  # equally light
     alike = {
-        space: ColourHistogram(space=space).compute(red) @ ColourHistogram(space=space).compute(green).T
-        for space in COLOUR_SPACES
+        space: ColorHistogram(space=space).compute(red) @ ColorHistogram(space=space).compute(green).T
+        for space in COLOR_SPACES
     }
-    assert alike.pop("grey") > 0 and not any(alike.values())
+    assert alike.pop("gray") > 0 and not any(alike.values())
 
 
 def test_vectors_of_before_are_vectors_of_now():
@@ -69,10 +69,10 @@ def test_vectors_of_before_are_vectors_of_now():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match="space must be one of grey, rgb, hsv, lab"):
-        ColourHistogram(space="cmyk")
-    with pytest.raises(ValueError, match="grey has 1 channels, got 3"):
-        ColourHistogram((2, 2, 2), space="grey")
+    with pytest.raises(ValueError, match="space must be one of gray, rgb, hsv, lab"):
+        ColorHistogram(space="cmyk")
+    with pytest.raises(ValueError, match="gray has 1 channels, got 3"):
+        ColorHistogram((2, 2, 2), space="gray")
     with pytest.raises(ValueError, match="cells of 24 pixels must fill 128"):
         Hog(cell=24)
 
@@ -95,9 +95,9 @@ def test_each_direction_falls_into_its_bin(bin_):
 
 def test_hog_against_scikit_image(pixels):
     """Theirs neither shares a gradient among directions and cells nor weighs by the distance: alike, not equal."""
-    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels]
+    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels]
     how = {"orientations": 9, "pixels_per_cell": (16, 16), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
-    theirs = np.stack([skimage_hog(picture, feature_vector=False, **how) for picture in grey])
+    theirs = np.stack([skimage_hog(image, feature_vector=False, **how) for image in gray])
     # OpenCV counts blocks and their cells column by column.
     ours = Hog().compute(pixels).reshape(-1, 7, 7, 2, 2, 9).transpose(0, 2, 1, 4, 3, 5)
     assert ours.shape == theirs.shape
@@ -110,8 +110,8 @@ def test_hog_against_scikit_image(pixels):
     assert np.corrcoef((unit[0] @ unit[0].T)[off], (unit[1] @ unit[1].T)[off])[0, 1] > 0.95
 
 
-def test_hog_of_a_flat_picture_is_zero(own_cache):
-    vectors = Hog().describe_arrays([np.full((40, 60, 3), 99, np.uint8)])
+def test_hog_of_a_flat_image_is_zero(own_cache):
+    vectors = Hog().extract_arrays([np.full((40, 60, 3), 99, np.uint8)])
     assert vectors.shape == (1, 1764) and not vectors.any()
 
 
@@ -130,17 +130,17 @@ def photos():
 
 
 def test_the_cosine_of_fused_vectors_is_the_weighted_mean(own_cache, photos):
-    parts = [Pixels(), ColourHistogram(space="hsv")]
-    fused = Concatenated(parts, (1, 3)).describe(photos)
-    one, other = (part.describe(photos) for part in parts)
+    parts = [Pixels(), ColorHistogram(space="hsv")]
+    fused = Concatenated(parts, (1, 3)).extract(photos)
+    one, other = (part.extract(photos) for part in parts)
     assert np.allclose(fused @ fused.T, (one @ one.T + 3 * other @ other.T) / 4, atol=1e-5)
 
 
 def test_opened_by_name(own_cache, photos):
     engine = Engine("hog+hsv-histogram").fit(photos)
-    assert engine.describer.dim == 1764 + 128 and engine.describer.name == "hog+hsv-histogram"
+    assert engine.extractor.dim == 1764 + 128 and engine.extractor.name == "hog+hsv-histogram"
     assert engine.query(photos.paths[4], k=1)[0].id == 4
-    names = ("hog+hsv-histogram", "hsv-histogram+hog", "hog+grey-histogram")
+    names = ("hog+hsv-histogram", "hsv-histogram+hog", "hog+gray-histogram")
     assert len({open_extractor(name).fingerprint for name in names}) == 3
     with pytest.raises(KeyError, match="no extractor is called 'smell'"):
         open_extractor("hog+smell")
@@ -148,15 +148,15 @@ def test_opened_by_name(own_cache, photos):
 
 def test_arrays_and_files_alike(own_cache, photos):
     fused = open_extractor("pixels+hog")
-    arrays = [reading.read_picture(path) for path in photos.paths]
-    assert np.allclose(fused.describe_arrays(arrays), fused.describe(photos), atol=1e-6)
+    arrays = [reading.read_image(path) for path in photos.paths]
+    assert np.allclose(fused.extract_arrays(arrays), fused.extract(photos), atol=1e-6)
 
 
-def test_unreadable_pictures_are_told_once(own_cache, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_unreadable_images_are_told_once(own_cache, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (30, 30), (200, 30, 30)).save(tmp_path / "whole.png")
-    with pytest.warns(UnreadablePictureWarning, match="1 of 2") as told:
-        vectors = open_extractor("pixels+rgb-histogram").describe(from_folder(tmp_path))
+    with pytest.warns(UnreadableImageWarning, match="1 of 2") as told:
+        vectors = open_extractor("pixels+rgb-histogram").extract(from_folder(tmp_path))
     assert len(told) == 1 and np.isnan(vectors[0]).all() and np.isfinite(vectors[1]).all()
 
 

@@ -54,7 +54,7 @@ def test_a_small_model_gives_the_output_of_keras(network):
     assert np.allclose(found, reference()(asked), rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_beside_a_picture_changes_no_bit(network):
+def test_what_is_beside_an_image_changes_no_bit(network):
     asked = pixels(9)
     alone = np.concatenate([network(asked[row : row + 1]) for row in range(9)])
     assert np.array_equal(network(asked), alone)

@@ -1,13 +1,13 @@
-"""Views: the mean over a picture and its changed selves, kept apart in the store, independent of the batch."""
+"""Views: the mean over an image and its changed selves, kept apart in the store, independent of the batch."""
 
 import numpy as np
 import pytest
 
-from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.color_shape import ColorHistogram, Pixels
 from helpers.features.composite import TestTimeAugmentation
 from helpers.images import samples
 from helpers.images.imageset import concatenate, from_folder
-from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, resize
 
 
 class Counting(Pixels):
@@ -26,16 +26,16 @@ def photos():
 
 
 def read(images, size, rule="squash"):
-    return [resize(read_picture(path), size, rule) for path in images.paths]
+    return [resize(read_image(path), size, rule) for path in images.paths]
 
 
-def mean_one_by_one(describer, groups_of_views):
-    """float32 (n, dim): every view of every picture described alone, added, brought to length one."""
+def mean_one_by_one(extractor, groups_of_views):
+    """float32 (n, dim): every view of every image described alone, added, brought to length one."""
     rows = []
     for views in groups_of_views:
-        total = np.zeros(describer.dim)
+        total = np.zeros(extractor.dim)
         for view in views:
-            total += describer.describe_arrays([view])[0]
+            total += extractor.extract_arrays([view])[0]
         rows.append(total / np.linalg.norm(total))
     return np.array(rows, dtype=np.float32)
 
@@ -44,24 +44,24 @@ def test_mirror_is_the_mean_of_two_whichever_way_it_is_asked(own_cache, photos):
     wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16)])
     both = TestTimeAugmentation(Pixels())
     assert both.name == "pixels+mirror" and both.dim == 256
-    ways = [both.describe(photos, cache=False)]
+    ways = [both.extract(photos, cache=False)]
     assert not list(own_cache.rglob("*.sqlite")), "vectors were kept that nobody wanted kept"
-    ways += [both.describe(photos), both.describe(photos)]
-    ways.append(both.describe_arrays([read_picture(path) for path in photos.paths]))
+    ways += [both.extract(photos), both.extract(photos)]
+    ways.append(both.extract_arrays([read_image(path) for path in photos.paths]))
     for vectors in ways:
         assert vectors.dtype == np.float32 and np.allclose(vectors, wanted, atol=1e-6)
-    assert np.abs(wanted - Pixels().describe(photos)).max() > 0.1, "the mirror image changed nothing"
+    assert np.abs(wanted - Pixels().extract(photos)).max() > 0.1, "the mirror image changed nothing"
 
 
-def test_a_picture_and_its_mirror_image_have_one_vector(photos):
+def test_an_image_and_its_mirror_image_have_one_vector(photos):
     pixels = read(photos, 16)
     mirrored = [np.ascontiguousarray(p[:, ::-1]) for p in pixels]
     assert np.allclose(
-        TestTimeAugmentation(Pixels()).describe_arrays(pixels),
-        TestTimeAugmentation(Pixels()).describe_arrays(mirrored),
+        TestTimeAugmentation(Pixels()).extract_arrays(pixels),
+        TestTimeAugmentation(Pixels()).extract_arrays(mirrored),
         atol=1e-6,
     )
-    assert not np.allclose(Pixels().describe_arrays(pixels), Pixels().describe_arrays(mirrored), atol=0.1)
+    assert not np.allclose(Pixels().extract_arrays(pixels), Pixels().extract_arrays(mirrored), atol=0.1)
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -69,39 +69,37 @@ def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
     from helpers.images.augmentation import Augmentation, copies
 
     wanted, photos = [], photos.subset(range(5))
-    for picture in read(photos, 16):
-        views = [picture, picture[:, ::-1].copy()] if mirror else [picture]
-        # Copy i is what epoch i of a layer of this seed makes of a picture that is alone.
-        views += [copies(picture[None], Augmentation("classic", seed=3, epoch=i))[0, 0] for i in range(2)]
+    for image in read(photos, 16):
+        views = [image, image[:, ::-1].copy()] if mirror else [image]
+        # Copy i is what epoch i of a layer of this seed makes of an image that is alone.
+        views += [copies(image[None], Augmentation("classic", seed=3, epoch=i))[0, 0] for i in range(2)]
         wanted.append(views)
     many = TestTimeAugmentation(Pixels(), mirror=mirror, recipe="classic", copies=2, seed=3)
     assert many.name == ("pixels+mirror+2-classic" if mirror else "pixels+2-classic")
     slow = mean_one_by_one(Pixels(), wanted)
-    assert np.allclose(many.describe(photos), slow, atol=1e-6)
-    assert np.allclose(many.describe_arrays(read(photos, 16)), slow, atol=1e-6)
+    assert np.allclose(many.extract(photos), slow, atol=1e-6)
+    assert np.allclose(many.extract_arrays(read(photos, 16)), slow, atol=1e-6)
 
 
 def test_company_changes_nothing(own_cache, photos):
     """The draws must not depend on the batch, or a run that was killed and resumed would give other vectors."""
     settings = {"recipe": "classic", "copies": 2}
-    together = TestTimeAugmentation(Pixels(), **settings).describe(photos, cache=False)
+    together = TestTimeAugmentation(Pixels(), **settings).extract(photos, cache=False)
     small = Pixels()
     small.batch_size = 3
     reverse = photos.subset(range(len(photos))[::-1])
-    assert np.allclose(
-        TestTimeAugmentation(small, **settings).describe(reverse, cache=False)[::-1], together, atol=1e-6
-    )
+    assert np.allclose(TestTimeAugmentation(small, **settings).extract(reverse, cache=False)[::-1], together, atol=1e-6)
     assert TestTimeAugmentation(small, **settings).fingerprint == TestTimeAugmentation(Pixels(), **settings).fingerprint
 
 
-def test_the_store_keeps_views_apart_and_shares_the_picture_itself(own_cache, photos):
+def test_the_store_keeps_views_apart_and_shares_the_image_itself(own_cache, photos):
     counting = Counting()
-    plain = counting.describe(photos)
-    mean = TestTimeAugmentation(counting).describe(photos)
-    assert counting.seen == 2 * len(photos), "the picture itself was described again, or the mirror image never"
+    plain = counting.extract(photos)
+    mean = TestTimeAugmentation(counting).extract(photos)
+    assert counting.seen == 2 * len(photos), "the image itself was described again, or the mirror image never"
     again = Counting()
-    assert np.array_equal(TestTimeAugmentation(again).describe(photos), mean) and np.array_equal(
-        again.describe(photos), plain
+    assert np.array_equal(TestTimeAugmentation(again).extract(photos), mean) and np.array_equal(
+        again.extract(photos), plain
     )
     assert again.seen == 0
     assert not np.allclose(plain, mean, atol=0.05)
@@ -112,77 +110,77 @@ def test_whatever_changes_the_vectors_changes_the_fingerprint():
         Pixels(),
         TestTimeAugmentation(Pixels()),
         TestTimeAugmentation(Pixels(8)),
-        TestTimeAugmentation(ColourHistogram()),
-        TestTimeAugmentation(ColourHistogram((8, 8, 2))),
+        TestTimeAugmentation(ColorHistogram()),
+        TestTimeAugmentation(ColorHistogram((8, 8, 2))),
         TestTimeAugmentation(Pixels(), recipe="classic", copies=1),
         TestTimeAugmentation(Pixels(), mirror=False, recipe="classic", copies=1),
         TestTimeAugmentation(Pixels(), recipe="classic", copies=2),
         TestTimeAugmentation(Pixels(), recipe="classic", copies=1, seed=1),
-        TestTimeAugmentation(Pixels(), recipe="colour-jitter", copies=1),
+        TestTimeAugmentation(Pixels(), recipe="color-jitter", copies=1),
     ]
     every = [view.fingerprint for views in made[1:] for view in views.views[1:]]
-    assert len({describer.fingerprint for describer in made}) == len(made)
-    # Mirror images by four describers, copies of Pixels() by four draws; some stand in several.
+    assert len({extractor.fingerprint for extractor in made}) == len(made)
+    # Mirror images by four extractors, copies of Pixels() by four draws; some stand in several.
     assert len(set(every)) == 4 + 4
     assert TestTimeAugmentation(Pixels(), recipe="classic", copies=1).fingerprint == made[5].fingerprint
 
 
-def test_a_describer_that_is_changed_after_it_was_wrapped(own_cache, photos):
+def test_an_extractor_that_is_changed_after_it_was_wrapped(own_cache, photos):
     """As a network that is trained further: nothing old may be served."""
     inner = Pixels()
     both = TestTimeAugmentation(inner)
-    before, name = both.describe(photos), both.fingerprint
+    before, name = both.extract(photos), both.fingerprint
     inner.resize_rule = "crop"
     assert both.fingerprint != name
     wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16, "crop")])
-    assert np.allclose(both.describe(photos), wanted, atol=1e-6)
-    assert not np.allclose(both.describe(photos), before, atol=0.05)
+    assert np.allclose(both.extract(photos), wanted, atol=1e-6)
+    assert not np.allclose(both.extract(photos), before, atol=0.05)
 
 
 def test_lengths_stay_where_they_are_not_brought_to_one(photos):
     loud = Pixels()
-    loud.normalise = False
+    loud.normalize = False
     pixels = read(photos, 16)
-    alone = [loud.describe_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
-    vectors = TestTimeAugmentation(loud).describe_arrays(pixels)
+    alone = [loud.extract_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
+    vectors = TestTimeAugmentation(loud).extract_arrays(pixels)
     assert np.allclose(vectors, (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-3)
-    assert np.allclose(TestTimeAugmentation(loud).describe(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
+    assert np.allclose(TestTimeAugmentation(loud).extract(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
     assert np.linalg.norm(vectors, axis=1).min() > 10
 
 
-def test_a_flat_picture_has_a_defined_vector(own_cache, tmp_path):
+def test_a_flat_image_has_a_defined_vector(own_cache, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (20, 20), (77, 77, 77)).save(tmp_path / "flat.png")
-    assert (TestTimeAugmentation(Pixels()).describe(from_folder(tmp_path)) == 0).all()
+    assert (TestTimeAugmentation(Pixels()).extract(from_folder(tmp_path)) == 0).all()
 
 
-def test_broken_pictures_are_nan_after_one_warning(own_cache, photos, tmp_path):
+def test_broken_images_are_nan_after_one_warning(own_cache, photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"oh")
     images = concatenate("some broken", [photos, from_folder(tmp_path)])
-    with pytest.warns(UnreadablePictureWarning, match=r"1 of 21(.|\n)*broken\.jpg") as caught:
-        vectors = TestTimeAugmentation(Pixels()).describe(images)
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 21(.|\n)*broken\.jpg") as caught:
+        vectors = TestTimeAugmentation(Pixels()).extract(images)
     assert len(caught) == 1
     assert np.isnan(vectors[20]).all() and np.isfinite(vectors[:20]).all()
-    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
-        TestTimeAugmentation(Pixels()).describe(images, strict=True)
+    with pytest.raises(UnreadableImage, match=r"broken\.jpg"):
+        TestTimeAugmentation(Pixels()).extract(images, strict=True)
 
 
 def test_each_view_takes_its_time():
     both = TestTimeAugmentation(Pixels())
-    assert both.pictures_per_second is None
+    assert both.images_per_second is None
     both.of.computed, both.of.seconds = 200, 10
-    assert both.pictures_per_second is None, "the mirror image's rate is not known yet"
+    assert both.images_per_second is None, "the mirror image's rate is not known yet"
     both.views[1].computed, both.views[1].seconds = 100, 10
-    # 1/20 s for the picture and 1/10 s for its mirror image.
-    assert both.pictures_per_second == pytest.approx(1 / 0.15)
+    # 1/20 s for the image and 1/10 s for its mirror image.
+    assert both.images_per_second == pytest.approx(1 / 0.15)
 
 
 def test_the_rate_is_measured_on_every_view(own_cache):
     both = TestTimeAugmentation(Pixels())
-    both.describe(samples.photos().subset(range(120)), cache=False)
-    rates = [view.pictures_per_second for view in both.views]
-    assert both.pictures_per_second == pytest.approx(1 / sum(1 / rate for rate in rates))
+    both.extract(samples.photos().subset(range(120)), cache=False)
+    rates = [view.images_per_second for view in both.views]
+    assert both.images_per_second == pytest.approx(1 / sum(1 / rate for rate in rates))
 
 
 def test_what_results_tell_of_the_weights(resnet50):

@@ -29,7 +29,7 @@ def same(found, expected):
     k=st.integers(1, 30),
     filtered=st.sets(st.integers(0, 30)),
 )
-def test_it_answers_like_an_index_that_was_changed_itself(metric, base, steps, k, filtered):
+def test_it_results_like_an_index_that_was_changed_itself(metric, base, steps, k, filtered):
     plain = open_index(f"exact:{metric}").add(vectors_of(base))
     delta = DeltaIndex(open_index(f"exact:{metric}").add(vectors_of(base)))
     for step, (add, number) in enumerate(steps):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import diffusion
-from helpers.search.rerank.diffusion import diffused, neighbour_graph
+from helpers.search.rerank.diffusion import diffused, neighbor_graph
 
 
 def at(*degrees):
@@ -41,7 +41,7 @@ def dense_graph(gallery, k, gamma):
 def test_the_graph_against_all_cosines(k, gamma):
     _, gallery = drawn()
     ids = np.random.default_rng(1).permutation(500)[: len(gallery)]
-    found = neighbour_graph(ExactIndex().add(gallery, ids).search(gallery, k + 1), k, gamma, ids)
+    found = neighbor_graph(ExactIndex().add(gallery, ids).search(gallery, k + 1), k, gamma, ids)
     assert np.allclose(found.toarray(), dense_graph(gallery, k, gamma), atol=1e-6)
     assert np.array_equal(found.toarray(), found.toarray().T) and (found.diagonal() == 0).all()
     assert found.nnz <= k * len(gallery)
@@ -54,8 +54,8 @@ def test_scores_against_a_dense_solution(top, k, alpha, gamma):
     queries, gallery = drawn()
     ids = np.random.default_rng(1).permutation(500)[: len(gallery)]
     index = ExactIndex().add(gallery, ids)
-    before, neighbours = index.search(queries, 60), index.search(gallery, k + 1)
-    after = diffused(before, neighbours, top, k, alpha, gamma, ids)
+    before, neighbors = index.search(queries, 60), index.search(gallery, k + 1)
+    after = diffused(before, neighbors, top, k, alpha, gamma, ids)
     inverse = np.linalg.inv(np.eye(60) - alpha * dense_graph(gallery, k, gamma))
     row_of = {id: row for row, id in enumerate(ids.tolist())}
     for row in range(len(queries)):
@@ -63,19 +63,19 @@ def test_scores_against_a_dense_solution(top, k, alpha, gamma):
         for id, score in zip(before.ids[row, :top].tolist(), before.scores[row, :top].tolist(), strict=True):
             source[row_of[id]] = max(score, 0) ** gamma
         expected = inverse @ source
-        answers = [row_of[id] for id in after.ids[row].tolist()]
+        results = [row_of[id] for id in after.ids[row].tolist()]
         reached = after.scores[row] > 0
-        assert np.allclose(after.scores[row][reached], expected[answers][reached], atol=1e-4 * source.max())
-        assert np.allclose(expected[answers][~reached], 0, atol=1e-9)
+        assert np.allclose(after.scores[row][reached], expected[results][reached], atol=1e-4 * source.max())
+        assert np.allclose(expected[results][~reached], 0, atol=1e-9)
     assert after.scores.dtype == np.float64
     # The solution is of the whole graph, so a shorter ranking has the same scores for what it holds.
-    short = diffused(before.head(max(top, 12)), neighbours, top, k, alpha, gamma, ids)
+    short = diffused(before.head(max(top, 12)), neighbors, top, k, alpha, gamma, ids)
     for row in range(len(queries)):
         score_of = dict(zip(after.ids[row].tolist(), after.scores[row].tolist(), strict=True))
         assert np.allclose(short.scores[row], [score_of[id] for id in short.ids[row].tolist()], atol=1e-9)
 
 
-def test_two_pictures_by_hand():
+def test_two_images_by_hand():
     """S = (0 1; 1 0) and y = (c³, 0): f = c³ / (1 - alpha²) · (1, alpha)."""
     gallery = at(30, 40)
     index = ExactIndex().add(gallery)
@@ -98,23 +98,23 @@ def test_it_follows_a_chain_past_what_is_nearer():
 def test_what_nothing_reaches_keeps_its_place_behind_the_rest():
     gallery = at(10, 12, 70, 60, 75, 65, 150)
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(at(0), 7), index.search(gallery, 2)
-    after = diffused(before, neighbours, top=2, k=1)
+    before, neighbors = index.search(at(0), 7), index.search(gallery, 2)
+    after = diffused(before, neighbors, top=2, k=1)
     assert after.ids.tolist() == [[0, 1, 3, 5, 2, 4, 6]]
     assert np.allclose(after.scores[0, 2:], before.scores[0, 2:] - 1)
     # Negative cosines are no links, and no sources.
-    opposite = diffused(index.search(at(250), 7), neighbours, top=7, k=1)
+    opposite = diffused(index.search(at(250), 7), neighbors, top=7, k=1)
     assert np.array_equal(opposite.ids, index.search(at(250), 7).ids) and (opposite.scores <= 0).all()
 
 
-def test_a_query_s_answers_do_not_depend_on_who_else_asks(monkeypatch):
+def test_a_query_s_results_do_not_depend_on_who_else_asks(monkeypatch):
     queries, gallery = drawn()
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(queries, 30), index.search(gallery, 21)
-    together = diffused(before, neighbours, k=20)
+    before, neighbors = index.search(queries, 30), index.search(gallery, 21)
+    together = diffused(before, neighbors, k=20)
     for size in (1, 32 * 60 * 4):
         monkeypatch.setattr(diffusion, "STEP_BYTES", size)
-        apart = diffused(before, neighbours, k=20)
+        apart = diffused(before, neighbors, k=20)
         assert np.array_equal(apart.ids, together.ids) and np.allclose(
             apart.scores, together.scores, rtol=0, atol=1e-12
         )
@@ -136,13 +136,13 @@ def test_rows_keep_their_ids_and_padding(seed, depth, top, k):
 def test_little_or_nothing_to_work_with():
     queries, gallery = drawn(3, 5)
     index = ExactIndex().add(gallery)
-    neighbours = index.search(gallery, 51)
-    few = diffused(index.search(queries, 10), neighbours)
+    neighbors = index.search(gallery, 51)
+    few = diffused(index.search(queries, 10), neighbors)
     assert (few.ids[:, 5:] == PAD).all() and (np.sort(few.ids[:, :5], axis=1) == np.arange(5)).all()
     some = Ranking([[2] + [PAD] * 9, [PAD] * 10], [[1.0] + [0] * 9, [0] * 10])
-    assert diffused(some, neighbours).ids.tolist() == some.ids.tolist()
+    assert diffused(some, neighbors).ids.tolist() == some.ids.tolist()
     nobody = Ranking(np.empty((0, 10)), np.empty((0, 10)))
-    assert diffused(nobody, neighbours).ids.shape == (0, 10)
+    assert diffused(nobody, neighbors).ids.shape == (0, 10)
     alone = ExactIndex().add(gallery[:1])
     one = diffused(alone.search(gallery[:1], 2), alone.search(gallery[:1], 51))
     assert one.ids.tolist() == [[0, PAD]] and np.allclose(one.scores[0, 0], 1)
@@ -155,28 +155,28 @@ def test_little_or_nothing_to_work_with():
 def test_bad_input_is_named(monkeypatch):
     queries, gallery = drawn(2, 30)
     index = ExactIndex().add(gallery)
-    ranking, neighbours = index.search(queries, 20), index.search(gallery, 21)
+    ranking, neighbors = index.search(queries, 20), index.search(gallery, 21)
     for bad, words in (
         ({"top": 0}, "top must be a whole number of at least 1, got 0"),
         ({"k": 0}, "k must be a whole number of at least 1, got 0"),
         ({"alpha": 1}, "alpha must lie between 0 and 1, and gamma above 0; got 1 and 3"),
         ({"alpha": 0}, "got 0 and 3"),
         ({"gamma": 0}, "got 0.9 and 0"),
-        ({"k": 21}, "21 neighbours beside the picture itself take 22 columns, neighbours have 21"),
+        ({"k": 21}, "21 neighbors beside the image itself take 22 columns, neighbors have 21"),
         ({"top": 21}, "top = 21 needs as many answers a query, the ranking has 20"),
         ({"ids": range(29)}, r"ids must have shape \(30,\)"),
     ):
         with pytest.raises(ValueError, match=words):
-            diffused(ranking, neighbours, **{"k": 20} | bad)
+            diffused(ranking, neighbors, **{"k": 20} | bad)
     with pytest.raises(KeyError, match="lacks it"):
-        diffused(Ranking(ranking.ids + 30, ranking.scores), neighbours, k=20)
+        diffused(Ranking(ranking.ids + 30, ranking.scores), neighbors, k=20)
     with pytest.raises(KeyError, match="lacks it"):
-        diffused(ranking, Ranking(neighbours.ids + 30, neighbours.scores), k=20)
+        diffused(ranking, Ranking(neighbors.ids + 30, neighbors.scores), k=20)
     distant = ExactIndex("euclidean").add(gallery)
     with pytest.raises(ValueError, match="ranking: scores must be cosines"):
-        diffused(distant.search(queries, 20), neighbours, k=20)
-    with pytest.raises(ValueError, match="neighbours: scores must be cosines"):
+        diffused(distant.search(queries, 20), neighbors, k=20)
+    with pytest.raises(ValueError, match="neighbors: scores must be cosines"):
         diffused(ranking, distant.search(gallery, 21), k=20)
     monkeypatch.setattr(diffusion, "_STEPS", 2)
     with pytest.raises(ArithmeticError, match="did not settle in 2 steps: alpha 0.9 is too near 1"):
-        diffused(ranking, neighbours, k=20)
+        diffused(ranking, neighbors, k=20)

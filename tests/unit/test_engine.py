@@ -1,4 +1,4 @@
-"""The engine: from pictures to answers, and the folder it is kept in."""
+"""The engine: from images to answers, and the folder it is kept in."""
 
 import shutil
 import sqlite3
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.images.imageset import ImageSet, from_folder
-from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, warn_unreadable
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, warn_unreadable
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist.compaction import compact
@@ -19,104 +19,104 @@ from helpers.search.persist.snapshot import EngineFile, is_engine, manifest_of
 from helpers.search.ranking import Ranking
 
 RED, ORANGE, GREEN, BLUE = (250, 0, 0), (250, 90, 0), (0, 250, 0), (0, 0, 250)
-COLOURS = {"warm/orange": ORANGE, "warm/red": RED, "cold/blue": BLUE, "cold/green": GREEN, "grey": (128, 128, 128)}
+COLORS = {"warm/orange": ORANGE, "warm/red": RED, "cold/blue": BLUE, "cold/green": GREEN, "gray": (128, 128, 128)}
 
 
-class MeanColour:
-    """Describes a picture by its mean colour."""
+class MeanColor:
+    """Describes an image by its mean color."""
 
-    name = "mean-colour"
+    name = "mean-color"
     dim = 3
 
     def __init__(self, scale=1.0):
         self.scale = scale
-        self.fingerprint = f"mean-colour-{scale}"
+        self.fingerprint = f"mean-color-{scale}"
 
-    def describe(self, images, **_):
+    def extract(self, images, **_):
         vectors, failures = np.full((len(images), 3), np.nan, np.float32), []
         for row, path in enumerate(images.paths):
             try:
-                vectors[row] = self.describe_arrays([read_picture(path)])[0]
-            except UnreadablePicture as error:
+                vectors[row] = self.extract_arrays([read_image(path)])[0]
+            except UnreadableImage as error:
                 failures.append(error)
         warn_unreadable(failures, len(images))
         return vectors
 
-    def describe_arrays(self, pictures):
-        return np.array([self.scale * picture.mean(axis=(0, 1)) for picture in pictures], np.float32)
+    def extract_arrays(self, images):
+        return np.array([self.scale * image.mean(axis=(0, 1)) for image in images], np.float32)
 
 
-def save_picture(path, colour):
+def save_image(path, color):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (6, 4), colour).save(path)
+    Image.new("RGB", (6, 4), color).save(path)
     return path
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, colour in COLOURS.items():
-        save_picture(tmp_path / "pictures" / f"{name}.png", colour)
-    return tmp_path / "pictures"
+    for name, color in COLORS.items():
+        save_image(tmp_path / "images" / f"{name}.png", color)
+    return tmp_path / "images"
 
 
 @pytest.fixture
 def gallery(folder):
-    # cold/blue, cold/green, grey, warm/orange, warm/red
+    # cold/blue, cold/green, gray, warm/orange, warm/red
     return from_folder(folder)
 
 
 @pytest.fixture
 def engine(gallery):
-    return Engine(MeanColour(), "exact:euclidean").fit(gallery)
+    return Engine(MeanColor(), "exact:euclidean").fit(gallery)
 
 
-def names(answers):
-    return [answer.path.stem for answer in answers]
+def names(results):
+    return [result.path.stem for result in results]
 
 
-def test_answers_are_pictures_with_rank_score_and_class(engine, gallery):
-    answers = engine.query(np.full((5, 5, 3), (250, 10, 0), np.uint8), k=3)
-    assert names(answers) == ["red", "orange", "grey"]
-    assert [answer.rank for answer in answers] == [1, 2, 3]
-    assert [answer.id for answer in answers] == [4, 3, 2]
-    assert [(answer.label, answer.class_name) for answer in answers] == [(1, "warm"), (1, "warm"), (-1, "–")]
-    assert [answer.score for answer in answers[:2]] == [-10, -80]
-    assert answers[0].path == gallery.paths[4]
-    assert answers.ranking.ids.tolist() == [[4, 3, 2]]
-    assert answers.note == ""
-    assert (answers[0].read() == RED).all()
+def test_results_are_images_with_rank_score_and_class(engine, gallery):
+    results = engine.query(np.full((5, 5, 3), (250, 10, 0), np.uint8), k=3)
+    assert names(results) == ["red", "orange", "gray"]
+    assert [result.rank for result in results] == [1, 2, 3]
+    assert [result.id for result in results] == [4, 3, 2]
+    assert [(result.label, result.class_name) for result in results] == [(1, "warm"), (1, "warm"), (-1, "–")]
+    assert [result.score for result in results[:2]] == [-10, -80]
+    assert results[0].path == gallery.paths[4]
+    assert results.ranking.ids.tolist() == [[4, 3, 2]]
+    assert results.note == ""
+    assert (results[0].read() == RED).all()
 
 
 def test_a_file_its_bytes_and_its_pixels_are_the_same_query(engine, gallery):
     path = gallery.paths[1]
-    asked = [path, str(path), path.read_bytes(), read_picture(path)]
-    found = [engine.query(picture, k=5) for picture in asked]
-    assert all(list(answers) == list(found[0]) for answers in found)
+    asked = [path, str(path), path.read_bytes(), read_image(path)]
+    found = [engine.query(image, k=5) for image in asked]
+    assert all(list(results) == list(found[0]) for results in found)
     assert (names(found[0])[0], found[0][0].score) == ("green", 0)
 
 
-def test_more_answers_than_pictures_are_all_pictures_and_a_note(engine):
-    answers = engine.query(np.zeros((2, 2, 3), np.uint8), k=20)
-    assert len(answers) == 5
-    assert answers.ranking.k == 5
-    assert answers.note == "20 answers were asked for, there are 5: the index holds 5 pictures"
-    assert answers.note in repr(answers)
+def test_more_results_than_images_are_all_images_and_a_note(engine):
+    results = engine.query(np.zeros((2, 2, 3), np.uint8), k=20)
+    assert len(results) == 5
+    assert results.ranking.k == 5
+    assert results.note == "20 answers were asked for, there are 5: the index holds 5 images"
+    assert results.note in repr(results)
 
 
 def test_an_approximate_search_that_finds_too_few_is_not_blamed_on_the_gallery(tmp_path):
-    for number, colour in enumerate(np.random.default_rng(0).integers(0, 256, (1000, 3)).tolist()):
-        save_picture(tmp_path / "all" / f"{number}.png", tuple(colour))
-    engine = Engine(MeanColour(), "faiss:ivf?lists=50&probes=1&metric=euclidean").fit(from_folder(tmp_path))
-    answers = engine.query(tmp_path / "all" / "0.png", k=400, exclude=[1, 2])
-    assert 0 < len(answers) < 400
-    assert answers.note == (
-        f"400 answers were asked for, {engine.index.spec} found {len(answers)}: the index holds 1000 pictures, 2 of "
+    for number, color in enumerate(np.random.default_rng(0).integers(0, 256, (1000, 3)).tolist()):
+        save_image(tmp_path / "all" / f"{number}.png", tuple(color))
+    engine = Engine(MeanColor(), "faiss:ivf?lists=50&probes=1&metric=euclidean").fit(from_folder(tmp_path))
+    results = engine.query(tmp_path / "all" / "0.png", k=400, exclude=[1, 2])
+    assert 0 < len(results) < 400
+    assert results.note == (
+        f"400 answers were asked for, {engine.index.spec} found {len(results)}: the index holds 1000 images, 2 of "
         "them excluded, but an approximate search does not reach all of them. A wider one does (the index's tune)."
     )
 
 
 @pytest.mark.parametrize("how", ["id", "ids", "key", "path", "paths"])
-def test_what_is_excluded_is_no_answer(engine, gallery, how):
+def test_what_is_excluded_is_no_result(engine, gallery, how):
     exclude = {
         "id": 4,
         "ids": np.array([4]),
@@ -124,17 +124,17 @@ def test_what_is_excluded_is_no_answer(engine, gallery, how):
         "path": gallery.paths[4],
         "paths": [str(gallery.paths[4])],
     }[how]
-    answers = engine.query(gallery.paths[4], k=2, exclude=exclude)
-    assert names(answers) == ["orange", "grey"]
-    assert [answer.rank for answer in answers] == [1, 2]
+    results = engine.query(gallery.paths[4], k=2, exclude=exclude)
+    assert names(results) == ["orange", "gray"]
+    assert [result.rank for result in results] == [1, 2]
     assert (
-        "there are 4: the index holds 5 pictures, 1 of them excluded" in engine.query(gallery.paths[4], 5, exclude).note
+        "there are 4: the index holds 5 images, 1 of them excluded" in engine.query(gallery.paths[4], 5, exclude).note
     )
 
 
-def test_everything_excluded_leaves_no_answer(engine, gallery):
-    answers = engine.query(gallery.paths[0], k=3, exclude=range(5))
-    assert (len(answers), answers.ranking.ids.shape) == (0, (1, 0))
+def test_everything_excluded_leaves_no_result(engine, gallery):
+    results = engine.query(gallery.paths[0], k=3, exclude=range(5))
+    assert (len(results), results.ranking.ids.shape) == (0, (1, 0))
 
 
 @pytest.mark.parametrize("exclude", [5, [-1], "warm/pink.png", [Path("nowhere.png")]])
@@ -152,23 +152,23 @@ def test_k_must_be_positive(engine, gallery, k):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)],
 )
-def test_an_array_that_is_no_picture_is_refused(engine, picture):
-    with pytest.raises(ValueError, match="a picture must be uint8"):
-        engine.query(picture)
+def test_an_array_that_is_no_image_is_refused(engine, image):
+    with pytest.raises(ValueError, match="an image must be uint8"):
+        engine.query(image)
 
 
 def test_a_query_that_can_not_be_read_is_named(engine, tmp_path):
-    with pytest.raises(UnreadablePicture, match="nowhere.jpg"):
+    with pytest.raises(UnreadableImage, match="nowhere.jpg"):
         engine.query(tmp_path / "nowhere.jpg")
-    with pytest.raises(UnreadablePicture, match="bytes"):
-        engine.query(b"no picture")
+    with pytest.raises(UnreadableImage, match="bytes"):
+        engine.query(b"no image")
 
 
 def test_an_engine_that_was_not_fitted_says_so(gallery, tmp_path):
-    engine = Engine(MeanColour())
+    engine = Engine(MeanColor())
     for use in (
         lambda: engine.query(gallery.paths[0]),
         lambda: engine.query_many(gallery),
@@ -181,42 +181,42 @@ def test_an_engine_that_was_not_fitted_says_so(gallery, tmp_path):
 
 def test_fitting_again_forgets_the_first_gallery(engine, gallery):
     small = gallery.subset([0, 4])
-    answers = engine.fit(small).query(gallery.paths[1], k=9)
-    assert sorted(names(answers)) == ["blue", "red"]
-    assert sorted(answer.id for answer in answers) == [0, 1]
+    results = engine.fit(small).query(gallery.paths[1], k=9)
+    assert sorted(names(results)) == ["blue", "red"]
+    assert sorted(result.id for result in results) == [0, 1]
 
 
 def test_an_index_can_be_given_but_only_an_empty_one(gallery):
     index = open_index("sklearn:manhattan")
-    engine = Engine(MeanColour(), index).fit(gallery)
+    engine = Engine(MeanColor(), index).fit(gallery)
     assert engine.index is index and len(index) == len(engine) == 5
     with pytest.raises(ValueError, match="must be empty"):
-        Engine(MeanColour(), index)
+        Engine(MeanColor(), index)
 
 
 @pytest.fixture
 def with_broken(folder):
     (folder / "cold" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (folder / "warm" / "empty.png").write_bytes(b"")
-    return from_folder(folder)  # cold/blue, cold/broken, cold/green, grey, warm/empty, warm/orange, warm/red
+    return from_folder(folder)  # cold/blue, cold/broken, cold/green, gray, warm/empty, warm/orange, warm/red
 
 
-def test_pictures_that_can_not_be_read_are_counted_once_and_never_found(with_broken):
-    with pytest.warns(UnreadablePictureWarning, match="2 of 7 pictures") as caught:
-        engine = Engine(MeanColour()).fit(with_broken)
+def test_images_that_can_not_be_read_are_counted_once_and_never_found(with_broken):
+    with pytest.warns(UnreadableImageWarning, match="2 of 7 images") as caught:
+        engine = Engine(MeanColor()).fit(with_broken)
     assert len(caught) == 1
     assert engine.skipped.tolist() == [1, 4]
-    answers = engine.query(with_broken.paths[6], k=7)
-    assert sorted(names(answers)) == ["blue", "green", "grey", "orange", "red"]
+    results = engine.query(with_broken.paths[6], k=7)
+    assert sorted(names(results)) == ["blue", "green", "gray", "orange", "red"]
     # Ids are still the gallery's rows.
-    assert (answers[0].id, answers[0].class_name) == (6, "warm")
+    assert (results[0].id, results[0].class_name) == (6, "warm")
 
 
-def test_a_gallery_without_a_readable_picture_is_refused(engine, with_broken):
+def test_a_gallery_without_a_readable_image_is_refused(engine, with_broken):
     before = list(engine.query(with_broken.paths[0]))
     with (
-        pytest.warns(UnreadablePictureWarning),
-        pytest.raises(ValueError, match="no picture of 'broken' can be read"),
+        pytest.warns(UnreadableImageWarning),
+        pytest.raises(ValueError, match="no image of 'broken' can be read"),
     ):
         engine.fit(with_broken.subset([1, 4], "broken"))
     with pytest.raises(ValueError, match="'nothing' is empty"):
@@ -233,7 +233,7 @@ def test_many_queries_keep_their_rows(engine, gallery):
 
 
 def test_the_row_of_a_query_that_can_not_be_read_is_padding(engine, with_broken):
-    with pytest.warns(UnreadablePictureWarning, match="1 of 3"):
+    with pytest.warns(UnreadableImageWarning, match="1 of 3"):
         ranking = engine.query_many(with_broken.subset([0, 1, 6]), k=1)
     assert ranking.ids.tolist() == [[0], [-1], [4]]
 
@@ -241,9 +241,9 @@ def test_the_row_of_a_query_that_can_not_be_read_is_padding(engine, with_broken)
 # ---- the folder --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_loaded_answers_like_what_was_saved(engine, gallery, tmp_path):
+def test_what_is_loaded_results_like_what_was_saved(engine, gallery, tmp_path):
     folder = engine.save(tmp_path / "kept" / "engine")
-    loaded = Engine.load(folder, MeanColour())
+    loaded = Engine.load(folder, MeanColor())
     for path in gallery.paths:
         assert list(loaded.query(path)) == list(engine.query(path))
     assert loaded.gallery.keys == gallery.keys
@@ -251,47 +251,47 @@ def test_what_is_loaded_answers_like_what_was_saved(engine, gallery, tmp_path):
     assert loaded.index.spec == "exact:euclidean"
 
 
-def test_unreadable_pictures_stay_out_after_loading(with_broken, tmp_path):
-    with pytest.warns(UnreadablePictureWarning):
-        engine = Engine(MeanColour()).fit(with_broken)
-    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColour())
+def test_unreadable_images_stay_out_after_loading(with_broken, tmp_path):
+    with pytest.warns(UnreadableImageWarning):
+        engine = Engine(MeanColor()).fit(with_broken)
+    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColor())
     assert loaded.skipped.tolist() == [1, 4]
     assert loaded.query(with_broken.paths[6], k=1)[0].class_name == "warm"
 
 
 def test_groups_and_full_paths_survive(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    pictures = ImageSet("two", (Path("warm/red.png"), Path("cold/blue.png")), [0, -1], ("warm",), groups=[3, -1])
-    Engine(MeanColour()).fit(pictures).save(tmp_path / "engine")
+    images = ImageSet("two", (Path("warm/red.png"), Path("cold/blue.png")), [0, -1], ("warm",), groups=[3, -1])
+    Engine(MeanColor()).fit(images).save(tmp_path / "engine")
     monkeypatch.chdir(tmp_path)
-    loaded = Engine.load(tmp_path / "engine", MeanColour())
+    loaded = Engine.load(tmp_path / "engine", MeanColor())
     assert loaded.gallery.groups.tolist() == [3, -1]
     assert loaded.gallery.labels.tolist() == [0, -1]
     assert (loaded.query(folder / "warm" / "red.png", k=1)[0].read() == RED).all()
     with pytest.raises(ValueError, match="without a root"):
-        Engine.load(tmp_path / "engine", MeanColour(), root=folder)
+        Engine.load(tmp_path / "engine", MeanColor(), root=folder)
 
 
-def test_pictures_may_move_or_go_until_one_is_looked_at(engine, folder, tmp_path):
+def test_images_may_move_or_go_until_one_is_looked_at(engine, folder, tmp_path):
     engine.save(tmp_path / "engine")
     moved = folder.rename(tmp_path / "moved")
     query = moved / "warm" / "red.png"
-    answers = Engine.load(tmp_path / "engine", MeanColour()).query(query, k=2)
-    assert names(answers) == ["red", "orange"]
-    with pytest.raises(UnreadablePicture, match="red.png does not exist"):
-        answers[0].read()
-    found = Engine.load(tmp_path / "engine", MeanColour(), root=moved).query(query, k=1)[0]
+    results = Engine.load(tmp_path / "engine", MeanColor()).query(query, k=2)
+    assert names(results) == ["red", "orange"]
+    with pytest.raises(UnreadableImage, match="red.png does not exist"):
+        results[0].read()
+    found = Engine.load(tmp_path / "engine", MeanColor(), root=moved).query(query, k=1)[0]
     assert found.path == query and (found.read() == RED).all()
 
 
-def test_another_describer_is_refused(engine, tmp_path):
+def test_another_extractor_is_refused(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
-    with pytest.raises(EngineFolderError, match="made by mean-colour-1.0, this describer is mean-colour-2.0"):
-        Engine.load(folder, MeanColour(scale=2.0))
+    with pytest.raises(EngineFolderError, match="made by mean-color-1.0, this extractor is mean-color-2.0"):
+        Engine.load(folder, MeanColor(scale=2.0))
 
 
-def test_a_describer_that_has_no_name_to_open_must_be_given(engine, tmp_path):
-    with pytest.raises(EngineFolderError, match="'mean-colour'.*Give it: Engine.load"):
+def test_an_extractor_that_has_no_name_to_open_must_be_given(engine, tmp_path):
+    with pytest.raises(EngineFolderError, match="'mean-color'.*Give it: Engine.load"):
         Engine.load(engine.save(tmp_path / "engine"))
 
 
@@ -303,7 +303,7 @@ def test_saving_again_replaces_everything(engine, gallery, tmp_path):
     engine.fit(gallery.subset([0, 1])).save(folder)
     assert manifest_of(folder).snapshot_id != before.snapshot_id
     assert names_in(folder) == [".lock", "engine.sqlite", manifest_of(folder).index_file]
-    assert len(Engine.load(folder, MeanColour())) == 2
+    assert len(Engine.load(folder, MeanColor())) == 2
 
 
 def names_in(folder):
@@ -319,10 +319,10 @@ def test_what_breaks_off_at_any_step_leaves_the_old_engine_or_the_new(
     kept = tmp_path / "kept"
     if what != "first save":
         engine.save(kept)
-        with LiveEngine.open(kept, MeanColour()) as live:
-            live.add_described([tmp_path / "new.png"], np.float32([[1, 2, 3]]), ["new"])
+        with LiveEngine.open(kept, MeanColor()) as live:
+            live.add_extracted([tmp_path / "new.png"], np.float32([[1, 2, 3]]), ["new"])
             live.remove([0])
-    small, old, new = Engine(MeanColour()).fit(gallery.subset([0])), [1, 2, 3, 4, 5], [0]
+    small, old, new = Engine(MeanColor()).fit(gallery.subset([0])), [1, 2, 3, 4, 5], [0]
     before = manifest_of(kept) if kept.exists() else None
     outcomes = []
     for step in range(1, 100):
@@ -340,7 +340,7 @@ def test_what_breaks_off_at_any_step_leaves_the_old_engine_or_the_new(
         if what == "first save" and not is_engine(folder):
             assert outcomes[-1] == "failed" and not list(folder.glob("*vectors*"))
             continue
-        loaded = Engine.load(folder, MeanColour())
+        loaded = Engine.load(folder, MeanColor())
         if what == "compaction":
             assert loaded.index.ids.tolist() == old and loaded.table.class_name(5) == "new"
         else:
@@ -401,7 +401,7 @@ def test_a_killed_save_leaves_the_old_engine(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
     file = next(folder.glob("vectors-*"))
     shutil.copy(file, file.with_name("vectors-f00.index"))
-    assert len(Engine.load(folder, MeanColour())) == 5
+    assert len(Engine.load(folder, MeanColor())) == 5
 
 
 def test_a_first_save_that_was_killed_is_no_engine(engine, tmp_path):
@@ -410,18 +410,18 @@ def test_a_first_save_that_was_killed_is_no_engine(engine, tmp_path):
         connection.execute("delete from manifest")
     assert not is_engine(folder)
     with pytest.raises(EngineFolderError, match="saving it was interrupted"):
-        Engine.load(folder, MeanColour())
-    assert len(Engine.load(engine.save(folder), MeanColour())) == 5
+        Engine.load(folder, MeanColor())
+    assert len(Engine.load(engine.save(folder), MeanColor())) == 5
 
 
 def test_an_engine_of_the_old_format_is_named_and_can_be_replaced(engine, tmp_path):
     folder = tmp_path / "engine"
     folder.mkdir()
-    for name in ("engine.json", "pictures-1.json", "vectors-1.index", "changes.sqlite", "changes.sqlite-wal"):
+    for name in ("engine.json", "images-1.json", "vectors-1.index", "changes.sqlite", "changes.sqlite-wal"):
         (folder / name).write_bytes(b"{}")
     assert is_engine(folder)
     with pytest.raises(EngineFolderError, match=r"engine holds an engine of an older format.*`lookalike index`"):
-        Engine.load(folder, MeanColour())
+        Engine.load(folder, MeanColor())
     engine.save(folder)
     assert names_in(folder) == [".lock", "engine.sqlite", manifest_of(folder).index_file]
 
@@ -429,17 +429,17 @@ def test_an_engine_of_the_old_format_is_named_and_can_be_replaced(engine, tmp_pa
 def test_a_folder_of_something_else_is_left_alone(engine, folder):
     with pytest.raises(FileExistsError, match="not an engine"):
         engine.save(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["cold", "grey.png", "warm"]
+    assert sorted(path.name for path in folder.iterdir()) == ["cold", "gray.png", "warm"]
 
 
 def test_a_missing_file_is_named(engine, tmp_path):
     with pytest.raises(EngineFolderError, match="engine.sqlite is missing"):
-        Engine.load(tmp_path / "nowhere", MeanColour())
+        Engine.load(tmp_path / "nowhere", MeanColor())
     folder = engine.save(tmp_path / "engine")
     file = next(folder.glob("vectors-*.index"))
     file.unlink()
     with pytest.raises(EngineFolderError, match=f"{file.name} is missing"):
-        Engine.load(folder, MeanColour())
+        Engine.load(folder, MeanColor())
 
 
 def test_damage_is_noticed_in_each_file(engine, tmp_path):
@@ -451,16 +451,16 @@ def test_damage_is_noticed_in_each_file(engine, tmp_path):
         broken[place] ^= 1
         file.write_bytes(broken)
         with pytest.raises(IndexFileError, match=f"{file.name}.*(damaged|can't be used)"):
-            Engine.load(folder, MeanColour())
+            Engine.load(folder, MeanColor())
         file.write_bytes(content)
-    assert len(Engine.load(folder, MeanColour())) == 5
+    assert len(Engine.load(folder, MeanColor())) == 5
 
 
 def test_another_version_is_refused(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
     with EngineFile(folder) as file, file.writing() as connection:
         connection.execute("pragma user_version = 77")
-    for use in (lambda: Engine.load(folder, MeanColour()), lambda: engine.save(folder)):
+    for use in (lambda: Engine.load(folder, MeanColor()), lambda: engine.save(folder)):
         with pytest.raises(EngineFolderError, match="format 77"):
             use()
     assert len(names_in(folder)) == 3
@@ -470,27 +470,27 @@ def test_files_of_two_saves_are_not_mixed(engine, gallery, tmp_path):
     first, second = engine.save(tmp_path / "a"), engine.fit(gallery.subset([0, 1])).save(tmp_path / "b")
     shutil.copy(next(first.glob("vectors-*")), next(second.glob("vectors-*")))
     with pytest.raises(EngineFolderError, match="of another save"):
-        Engine.load(second, MeanColour())
+        Engine.load(second, MeanColor())
 
 
 def test_a_readable_gallery_gives_no_warning(gallery):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Engine(MeanColour()).fit(gallery).query(gallery.paths[0])
+        Engine(MeanColor()).fit(gallery).query(gallery.paths[0])
 
 
 # ---- changes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("index", ["exact:euclidean", "faiss:hnsw?metric=euclidean", "annoy:euclidean"])
-def test_pictures_are_added_and_removed(index, gallery, tmp_path):
+def test_images_are_added_and_removed(index, gallery, tmp_path):
     if index.startswith("annoy"):
         pytest.importorskip("annoy", reason="NOT TESTED: Annoy is not installed (requirements-compiled.txt)")
-    engine = Engine(MeanColour(), index).fit(gallery)
-    save_picture(tmp_path / "more" / "warm" / "yellow.png", (250, 250, 0))
-    save_picture(tmp_path / "more" / "dark" / "black.png", (0, 0, 0))
-    (tmp_path / "more" / "dark" / "broken.png").write_bytes(b"no picture")
-    with pytest.warns(UnreadablePictureWarning, match="broken"):
+    engine = Engine(MeanColor(), index).fit(gallery)
+    save_image(tmp_path / "more" / "warm" / "yellow.png", (250, 250, 0))
+    save_image(tmp_path / "more" / "dark" / "black.png", (0, 0, 0))
+    (tmp_path / "more" / "dark" / "broken.png").write_bytes(b"no image")
+    with pytest.warns(UnreadableImageWarning, match="broken"):
         assert engine.add(from_folder(tmp_path / "more")).tolist() == [5, 6]
     assert [(a.id, a.class_name, a.label) for a in engine.query_id(6, 1)] == [(3, "warm", 1)]
     assert engine.gallery.class_names == ("cold", "warm", "dark")
@@ -500,15 +500,15 @@ def test_pictures_are_added_and_removed(index, gallery, tmp_path):
     assert len(engine) == 5 and engine.skipped.tolist() == [0, 3]
     black = engine.query(np.zeros((4, 4, 3), np.uint8), 9)
     assert names(black)[0] == "black" and {"blue", "orange"}.isdisjoint(names(black)) and "holds 5" in black.note
-    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColour())
+    loaded = Engine.load(engine.save(tmp_path / "engine"), MeanColor())
     assert loaded.index.spec == index and loaded.index.ids.tolist() == [1, 2, 4, 5, 6]
     assert names(loaded.query(np.zeros((4, 4, 3), np.uint8), 9)) == names(black)
 
 
-def test_a_vector_asks_as_its_picture_does(engine, gallery):
-    picture = read_picture(gallery.paths[3])
-    by_picture = engine.query(picture, 3, exclude=[3])
-    for answers in (engine.query_vector(engine.describer.describe_arrays([picture])[0], 3, [3]), engine.query_id(3, 3)):
-        assert answers.answers == by_picture.answers
+def test_a_vector_asks_as_its_image_does(engine, gallery):
+    image = read_image(gallery.paths[3])
+    by_image = engine.query(image, 3, exclude=[3])
+    for results in (engine.query_vector(engine.extractor.extract_arrays([image])[0], 3, [3]), engine.query_id(3, 3)):
+        assert results.results == by_image.results
     with pytest.raises(ValueError, match="below 5"):
-        engine.answers(Ranking([[5]], [[1.0]]))
+        engine.results(Ranking([[5]], [[1.0]]))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers.images import att_faces, reading, samples
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 from helpers.networks import examples
 
 SIDE = 24
@@ -18,7 +18,7 @@ MIXED = np.array([5, 0, 3, 3, 7, 1, 6])
 
 @pytest.fixture(scope="module")
 def images():
-    """Eight pictures: colour, grey, of several shapes."""
+    """Eight images: color, gray, of several shapes."""
     kinds = samples.photos().subset([0, 40, 80, 120]), att_faces.load().subset([0, 100, 200, 300])
     return ImageSet("eight", sum((kind.paths for kind in kinds), ()), np.arange(8), tuple("abcdefgh"))
 
@@ -38,14 +38,14 @@ def gathered(batches):
 
 
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
-def test_pictures_are_what_reading_makes_of_them(images, rule):
-    wanted = np.stack([reading.resize(reading.read_picture(path), SIDE, rule) for path in images.paths])
-    found = examples.pictures(images, SIDE, rule).load(MIXED)
+def test_images_are_what_reading_makes_of_them(images, rule):
+    wanted = np.stack([reading.resize(reading.read_image(path), SIDE, rule) for path in images.paths])
+    found = examples.images(images, SIDE, rule).load(MIXED)
     assert found.dtype == np.uint8 and (found == wanted[MIXED]).all()
 
 
 def test_batches_come_in_order_each_time(images):
-    train = examples.pictures(images, SIDE)
+    train = examples.images(images, SIDE)
     batches = train.batches(MIXED, 3)
     assert len(batches) == 3
     first, again = gathered(batches), gathered(batches)
@@ -57,7 +57,7 @@ def test_batches_come_in_order_each_time(images):
 
 
 def test_rows_of_a_function_are_drawn_anew_for_each_pass(images):
-    train, drawn = examples.pictures(images, SIDE), []
+    train, drawn = examples.images(images, SIDE), []
 
     def rows():
         drawn.append(np.roll(MIXED, len(drawn)))
@@ -73,7 +73,7 @@ def test_rows_of_a_function_are_drawn_anew_for_each_pass(images):
 
 
 def test_one_hot_labels(images):
-    train = examples.pictures(images, SIDE)
+    train = examples.images(images, SIDE)
     labels = np.concatenate([labels for _, labels in gathered(train.batches(MIXED, 3, one_hot=9))])
     assert labels.dtype == np.float32 and (labels == np.eye(9)[MIXED]).all()
     # Another number of classes, and none, are not mixed up with it.
@@ -82,30 +82,30 @@ def test_one_hot_labels(images):
 
 
 def test_shapes_are_known_before_anything_is_loaded(images):
-    inputs, labels = examples.pictures(images, SIDE).batches(MIXED, 3).element_spec
+    inputs, labels = examples.images(images, SIDE).batches(MIXED, 3).element_spec
     assert inputs == tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8) and labels == tf.TensorSpec((None,), tf.int64)
 
 
-def test_kept_pictures_equal_fresh_ones(own, monkeypatch):
+def test_kept_images_equal_fresh_ones(own, monkeypatch):
     rows = np.array([1, 2, 1])
-    kept = examples.pictures(own, 9)
+    kept = examples.images(own, 9)
     first = kept.load(rows)
     monkeypatch.setattr(examples, "KEEP_BYTES", 0)
-    fresh = examples.pictures(own, 9)
+    fresh = examples.images(own, 9)
     assert (fresh.load(rows) == first).all() and kept.fingerprint == fresh.fingerprint
     for path in own.paths:
         path.unlink()
     # What was decoded once is in memory; what was not, or is never kept, is missed.
     assert (kept.load(np.array([2, 1])) == first[[1, 0]]).all()
     for train, row in ((kept, 0), (fresh, 1)):
-        with pytest.raises(UnreadablePicture, match=f"{row}.png does not exist"):
+        with pytest.raises(UnreadableImage, match=f"{row}.png does not exist"):
             train.load(np.array([row]))
 
 
-def test_an_unreadable_picture_is_named_through_tensorflow(own):
+def test_an_unreadable_image_is_named_through_tensorflow(own):
     own.paths[2].write_bytes(own.paths[2].read_bytes()[:40])
-    train = examples.pictures(own, 9)
-    with pytest.raises(UnreadablePicture, match="2.png"), train.own_errors():
+    train = examples.images(own, 9)
+    with pytest.raises(UnreadableImage, match="2.png"), train.own_errors():
         gathered(train.batches(np.arange(4), 2))
     # Errors of somebody else stay what they are.
     with pytest.raises(KeyError, match="other"), train.own_errors():
@@ -113,18 +113,18 @@ def test_an_unreadable_picture_is_named_through_tensorflow(own):
 
 
 def test_the_fingerprint_is_of_content(own):
-    first = examples.pictures(own, 9).fingerprint
-    assert examples.pictures(own, 9).fingerprint == first
+    first = examples.images(own, 9).fingerprint
+    assert examples.images(own, 9).fingerprint == first
     others = [
-        examples.pictures(own, 8),
-        examples.pictures(own, 9, "pad"),
-        examples.pictures(ImageSet("own", own.paths, np.array([0, 1, 1, 1]), ("a", "b")), 9),
-        examples.pictures(ImageSet("own", own.paths[::-1], own.labels, ("a", "b")), 9),
+        examples.images(own, 8),
+        examples.images(own, 9, "pad"),
+        examples.images(ImageSet("own", own.paths, np.array([0, 1, 1, 1]), ("a", "b")), 9),
+        examples.images(ImageSet("own", own.paths[::-1], own.labels, ("a", "b")), 9),
     ]
     content = bytearray(own.paths[3].read_bytes())
     content[-20] ^= 1
     own.paths[3].write_bytes(content)
-    others.append(examples.pictures(own, 9))
+    others.append(examples.images(own, 9))
     assert len({first, *(train.fingerprint for train in others)}) == 6
 
 
@@ -180,4 +180,4 @@ def test_refused(make, says):
 def test_distractors_are_refused(images):
     mixed = ImageSet("mixed", images.paths, np.array([0, 1, -1, 2, 3, -1, 4, 5]), tuple("abcdef"))
     with pytest.raises(ValueError, match="2 examples have no class"):
-        examples.pictures(mixed, SIDE)
+        examples.images(mixed, SIDE)

@@ -64,7 +64,7 @@ def test_what_points_away_adds_nothing_but_to_the_mean():
     assert np.allclose(expanded_queries(ranking, at(0), at(120), 1, 0), at(60), atol=1e-6)
 
 
-def test_what_lies_beside_the_first_answer_moves_up():
+def test_what_lies_beside_the_first_result_moves_up():
     """From 0°, -30° is nearer than 35°; 25°, found first, turns the question round."""
     queries, gallery, ids = at(0), at(-30, 25, 35), [5, 3, 9]
     before = ExactIndex().add(gallery, ids).search(queries, 3)
@@ -96,14 +96,14 @@ def test_augmentation_against_a_slow_loop(top, alpha):
     queries, gallery = drawn()
     ids = np.random.default_rng(1).permutation(1000)[: len(gallery)]
     index = ExactIndex().add(gallery, ids)
-    neighbours = index.search(gallery, 8)
+    neighbors = index.search(gallery, 8)
     row_of = {id: row for row, id in enumerate(ids.tolist())}
-    mixed = augmented(gallery, neighbours, top, alpha, ids)
+    mixed = augmented(gallery, neighbors, top, alpha, ids)
     for row, vector in enumerate(gallery):
-        others = [row_of[id] for id in neighbours.ids[row].tolist() if id != ids[row]][:top]
+        others = [row_of[id] for id in neighbors.ids[row].tolist() if id != ids[row]][:top]
         assert np.allclose(mixed[row], slow_mixture(vector, gallery[others], alpha), atol=1e-6)
     before = index.search(queries, 15)
-    after = database_augmentation(before, queries, gallery, neighbours, top, alpha, ids)
+    after = database_augmentation(before, queries, gallery, neighbors, top, alpha, ids)
     # As if the mixed vectors had been searched among, but for what was not found the first time.
     again = ExactIndex().add(mixed, ids).search(queries, len(gallery))
     for row in range(len(queries)):
@@ -111,17 +111,17 @@ def test_augmentation_against_a_slow_loop(top, alpha):
         assert after.ids[row].tolist() == kept
 
 
-def test_the_picture_itself_is_dropped_wherever_it_stands():
-    """Four copies of one picture: by id, the last ones don't find themselves first, or at all."""
+def test_the_image_itself_is_dropped_wherever_it_stands():
+    """Four copies of one image: by id, the last ones don't find themselves first, or at all."""
     gallery = at(10, 10, 10, 10, 90)
-    neighbours = ExactIndex().add(gallery).search(gallery, 3)
-    assert neighbours.ids[3].tolist() == [0, 1, 2]
-    assert np.allclose(augmented(gallery, neighbours, 2, 0)[:4], at(10, 10, 10, 10), atol=1e-6)
+    neighbors = ExactIndex().add(gallery).search(gallery, 3)
+    assert neighbors.ids[3].tolist() == [0, 1, 2]
+    assert np.allclose(augmented(gallery, neighbors, 2, 0)[:4], at(10, 10, 10, 10), atol=1e-6)
     pair = at(0, 40)
-    neighbours = ExactIndex().add(pair).search(pair, 2)
-    assert np.allclose(augmented(pair, neighbours, 1, 0), at(20, 20), atol=1e-6)
+    neighbors = ExactIndex().add(pair).search(pair, 2)
+    assert np.allclose(augmented(pair, neighbors, 1, 0), at(20, 20), atol=1e-6)
     # Not even where there are too few others.
-    assert np.allclose(augmented(pair, neighbours, 2, 0), at(20, 20), atol=1e-6)
+    assert np.allclose(augmented(pair, neighbors, 2, 0), at(20, 20), atol=1e-6)
 
 
 def test_searching_again_with_the_expanded_query_gives_the_same_scores():
@@ -148,17 +148,17 @@ def test_rows_keep_their_ids_and_padding(seed, k, top, alpha):
     # Few different numbers: equal vectors and zero vectors occur.
     queries, gallery = rng.integers(-1, 2, (3, 2)), rng.integers(-1, 2, (8, 2))
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(queries, k), index.search(gallery, 13)
+    before, neighbors = index.search(queries, k), index.search(gallery, 13)
     for after in (
         alpha_query_expansion(before, queries, gallery, top, alpha),
-        database_augmentation(before, queries, gallery, neighbours, top, alpha),
+        database_augmentation(before, queries, gallery, neighbors, top, alpha),
     ):
         assert np.array_equal(np.sort(after.ids, axis=1), np.sort(before.ids, axis=1))
         assert np.array_equal(after.ids == PAD, before.ids == PAD)
         assert (np.abs(after.scores[after.ids != PAD]) <= 1).all()
 
 
-def test_equal_pictures_stand_by_id_and_others_do_not_move_them():
+def test_equal_images_stand_by_id_and_others_do_not_move_them():
     """Equal to the last bit, however the work is cut up: 200 copies, and dimensions that BLAS cuts unevenly."""
     rng = np.random.default_rng(0)
     gallery = np.repeat(rng.normal(size=(20, 67)), 10, axis=0).astype(np.float32)
@@ -173,11 +173,11 @@ def test_equal_pictures_stand_by_id_and_others_do_not_move_them():
 def test_however_it_is_cut_up_it_is_the_same(monkeypatch):
     queries, gallery = drawn(40)
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(queries, 20), index.search(gallery, 6)
-    whole = alpha_query_expansion(before, queries, gallery), database_augmentation(before, queries, gallery, neighbours)
+    before, neighbors = index.search(queries, 20), index.search(gallery, 6)
+    whole = alpha_query_expansion(before, queries, gallery), database_augmentation(before, queries, gallery, neighbors)
     monkeypatch.setattr(expansion, "STEP_BYTES", 700)
     monkeypatch.setattr(expansion, "_QUERIES", 3)
-    parts = alpha_query_expansion(before, queries, gallery), database_augmentation(before, queries, gallery, neighbours)
+    parts = alpha_query_expansion(before, queries, gallery), database_augmentation(before, queries, gallery, neighbors)
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(one.ids, other.ids) and np.array_equal(one.scores, other.scores)
 
@@ -198,7 +198,7 @@ def test_little_or_nothing_to_work_with():
     nobody = Ranking(np.empty((0, 4)), np.empty((0, 4)))
     assert alpha_query_expansion(nobody, np.empty((0, 2)), gallery).ids.shape == (0, 4)
     assert expanded_queries(nobody, np.empty((0, 2)), gallery).shape == (0, 2)
-    # One picture has no others.
+    # One image has no others.
     alone = ExactIndex().add(gallery[:1]).search(gallery[:1], 3)
     assert np.allclose(augmented(gallery[:1], alone, 2), at(0), atol=1e-6)
 
@@ -222,7 +222,7 @@ def test_expansion_of_what_was_left_after_exclusion_brings_nothing_back():
 def test_bad_input_is_named():
     queries, gallery = drawn(2, 5, 3)
     index = ExactIndex().add(gallery)
-    ranking, neighbours = index.search(queries, 3), index.search(gallery, 4)
+    ranking, neighbors = index.search(queries, 3), index.search(gallery, 4)
     with pytest.raises(ValueError, match="got 1 queries, 2 rows"):
         alpha_query_expansion(ranking, queries[:1], gallery)
     with pytest.raises(ValueError, match=r"got \(2, 2\) and \(5, 3\)"):
@@ -235,7 +235,7 @@ def test_bad_input_is_named():
         alpha_query_expansion(ranking, queries, gallery, alpha=-1)
     with pytest.raises(ValueError, match="row 1 holds NaN"):
         alpha_query_expansion(ranking, np.vstack([queries[:1], np.full((1, 3), np.nan)]), gallery)
-    with pytest.raises(KeyError, match="picture 7 was found, but the gallery of 5 rows lacks it"):
+    with pytest.raises(KeyError, match="image 7 was found, but the gallery of 5 rows lacks it"):
         average_query_expansion(Ranking([[7, 1], [1, 2]], [[1.0, 0], [1, 0]]), queries, gallery)
     with pytest.raises(KeyError, match="lacks it"):
         rescored(ranking, queries, gallery, ids=[10, 11, 12, 13, 14])
@@ -247,11 +247,11 @@ def test_bad_input_is_named():
         rescored(ranking, queries, gallery, ids=[0, 1, 2, -1, 3])
     with pytest.raises(ValueError, match="got 2 rows for 5"):
         augmented(gallery, ranking, 2)
-    with pytest.raises(ValueError, match="4 neighbours beside the picture itself take 5 columns, neighbours have 4"):
-        augmented(gallery, neighbours, 4)
+    with pytest.raises(ValueError, match="4 neighbors beside the image itself take 5 columns, neighbors have 4"):
+        augmented(gallery, neighbors, 4)
     with pytest.raises(KeyError, match="lacks it"):
-        augmented(gallery, neighbours, 3, ids=[10, 11, 12, 13, 14])
+        augmented(gallery, neighbors, 3, ids=[10, 11, 12, 13, 14])
     with pytest.raises(ValueError, match=r"shape \(n, d\), got \(3,\)"):
-        augmented(gallery[0], neighbours)
+        augmented(gallery[0], neighbors)
     with pytest.raises(ValueError, match="got 1 queries"):
-        database_augmentation(ranking, queries[:1], gallery, neighbours, 2)
+        database_augmentation(ranking, queries[:1], gallery, neighbors, 2)

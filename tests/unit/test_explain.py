@@ -1,4 +1,4 @@
-"""Why two pictures are similar: exact shares of real networks, occlusion by hand, and where places lie in a picture."""
+"""Why two images are similar: exact shares of real networks, occlusion by hand, and where places lie in an image."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.features import explain
-from helpers.features.deep import NetworkDescriber
+from helpers.features.deep import NetworkExtractor
 from helpers.features.explain import METHODS, PLACES, why
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
@@ -18,7 +18,7 @@ SIDE = 160
 @pytest.fixture(scope="module")
 def photos():
     every = samples.photos()
-    return [reading.read_picture(every.paths[row]) for row in range(0, len(every), 40)]
+    return [reading.read_image(every.paths[row]) for row in range(0, len(every), 40)]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def histogram():
     return open_extractor("hsv-histogram")
 
 
-def cosine(name_or_describer, first, second):
-    opened = open_extractor(name_or_describer) if isinstance(name_or_describer, str) else name_or_describer
-    one, other = opened.describe_arrays([first, second]).astype(np.float64)
+def cosine(name_or_extractor, first, second):
+    opened = open_extractor(name_or_extractor) if isinstance(name_or_extractor, str) else name_or_extractor
+    one, other = opened.extract_arrays([first, second]).astype(np.float64)
     return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
 
 
@@ -42,7 +42,7 @@ def share_of_left(places):
 def collages(photos):
     """(query, a collage that holds it on one side and another photograph on the other, is it on the left)."""
     for one, other in zip(photos, photos[1:] + photos[:1], strict=True):
-        halves = [reading.resize(picture, SIDE) for picture in (one, other)]
+        halves = [reading.resize(image, SIDE) for image in (one, other)]
         yield one, np.concatenate(halves, axis=1), True
         yield one, np.concatenate(halves[::-1], axis=1), False
 
@@ -56,7 +56,7 @@ def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, poolin
     found = why(opened, photos[0], photos[1])
     assert found.method == "shares" and found.borders == (0, 0)
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
-    for places in (found.query_map, found.answer_map):
+    for places in (found.query_map, found.result_map):
         assert places.dtype == np.float32 and places.shape == (7, 7)
         assert places.sum() == pytest.approx(found.similarity, abs=1e-4)
         # They are not simply spread evenly.
@@ -82,7 +82,7 @@ def test_the_maximum_is_where_it_is_and_shared_by_those_that_have_it():
 
 def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
     asked = collages(photos[:4])
-    lefts = [(share_of_left(why(resnet50, query, both).answer_map), left) for query, both, left in asked]
+    lefts = [(share_of_left(why(resnet50, query, both).result_map), left) for query, both, left in asked]
     # 0.5 would be blind; measured 0.55 to 0.79.
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
@@ -90,9 +90,9 @@ def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
 
 @pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
 def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
-    """Of a tall picture in a square, borders have their share, and what was cut away has none."""
+    """Of a tall image in a square, borders have their share, and what was cut away has none."""
     tall = reading.resize(photos[1], (240, 106))
-    opened = NetworkDescriber("resnet50", resize=rule)
+    opened = NetworkExtractor("resnet50", resize=rule)
     found = why(opened, tall, photos[2])
     assert found.query_map.shape == shape
     assert found.similarity == pytest.approx(cosine(opened, tall, photos[2]), abs=1e-5)
@@ -108,14 +108,14 @@ def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
 @pytest.mark.parametrize("shape", [(200, 200), (120, 300), (331, 97), (40, 1500)])
 def test_places_are_where_resizing_puts_them(rule, shape):
-    """A red field in the middle of a picture is looked for where it was said to be."""
+    """A red field in the middle of an image is looked for where it was said to be."""
     # Cropped, a ribbon keeps little of its length; padded, few pixels of its width.
     parts = [(0.3, 0.7) if side == min(shape) else (0.47, 0.54) for side in shape]
     field = [(round(start * side), round(end * side)) for (start, end), side in zip(parts, shape, strict=True)]
-    picture = np.zeros((*shape, 3), np.uint8)
-    picture[field[0][0] : field[0][1], field[1][0] : field[1][1], 0] = 255
+    image = np.zeros((*shape, 3), np.uint8)
+    image[field[0][0] : field[0][1], field[1][0] : field[1][1], 0] = 255
     size = 224
-    seen = reading.resize(picture, size, rule)
+    seen = reading.resize(image, size, rule)
     red = (seen[:, :, 0] > 127) & (seen[:, :, 1] < 127)
     for axis, (start, end) in enumerate(explain._spans(shape, size, rule)):
         there = np.flatnonzero(red.any(axis=1 - axis))
@@ -124,13 +124,13 @@ def test_places_are_where_resizing_puts_them(rule, shape):
         assert there[-1] + 1 == pytest.approx(min(size, expected[1]), abs=1.5)
 
 
-def test_laid_over_a_picture_no_amount_is_lost():
+def test_laid_over_an_image_no_amount_is_lost():
     places = np.random.default_rng(0).normal(size=(7, 7))
-    assert np.allclose(explain._over_picture(places, (90, 300), 224, "squash"), places)
-    cropped = explain._over_picture(places, (224, 448), 224, "crop")
+    assert np.allclose(explain._over_image(places, (90, 300), 224, "squash"), places)
+    cropped = explain._over_image(places, (224, 448), 224, "crop")
     assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(places.sum())
-    # Padded to a third: the picture lies in the rows from 2⅓ to 4⅔.
-    padded = explain._over_picture(places, (75, 225), 225, "pad")
+    # Padded to a third: the image lies in the rows from 2⅓ to 4⅔.
+    padded = explain._over_image(places, (75, 225), 225, "pad")
     assert padded.shape == (2, 7)
     assert padded.sum() == pytest.approx(places[3:4].sum() + (places[2] + places[4]).sum() * 2 / 3)
 
@@ -148,38 +148,38 @@ def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
 
 
 def test_occlusion_by_hand(histogram, photos):
-    query, answer = photos[0], reading.resize(photos[1], (140, 70))
-    found = why(histogram, query, answer, places=32)
-    before = cosine(histogram, query, answer)
+    query, result = photos[0], reading.resize(photos[1], (140, 70))
+    found = why(histogram, query, result, places=32)
+    before = cosine(histogram, query, result)
     assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
     # Twice as high as wide: 8 × 4 places of 17.5 pixels, patches of twice that side.
-    assert found.answer_map.shape == (8, 4)
+    assert found.result_map.shape == (8, 4)
     for place, rows, columns in (
         ((0, 0), (0, 26), (0, 26)),
         ((3, 2), (44, 79), (26, 61)),
         ((7, 3), (114, 140), (44, 70)),
     ):
-        covered = answer.copy()
+        covered = result.copy()
         covered[rows[0] : rows[1], columns[0] : columns[1]] = 127
-        assert found.answer_map[place] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), place
+        assert found.result_map[place] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), place
 
 
 def test_occlusion_of_a_collage_finds_the_half_that_was_asked_for(histogram, photos):
-    lefts = [(share_of_left(why(histogram, query, both).answer_map), left) for query, both, left in collages(photos)]
+    lefts = [(share_of_left(why(histogram, query, both).result_map), left) for query, both, left in collages(photos)]
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.65
 
 
 @pytest.mark.parametrize("third", [0, 1, 2])
 @pytest.mark.parametrize("wide", [True, False])
-def test_in_a_long_picture_it_is_the_right_third(histogram, wide, third):
-    """The describer squashes; the map lies over the picture as it is, in places that are about square."""
+def test_in_a_long_image_it_is_the_right_third(histogram, wide, third):
+    """The extractor squashes; the map lies over the image as it is, in places that are about square."""
     query = np.full((90, 90, 3), (200, 30, 30), np.uint8)
     strip = [np.full((90, 90, 3), (30, 60, 200), np.uint8)] * 3
     strip[third] = query
     found = why(histogram, query, np.concatenate(strip, axis=1 if wide else 0), places=27)
-    assert found.answer_map.shape == ((3, 9) if wide else (9, 3))
-    along = found.answer_map.sum(axis=0 if wide else 1)
+    assert found.result_map.shape == ((3, 9) if wide else (9, 3))
+    along = found.result_map.sum(axis=0 if wide else 1)
     assert np.argmax(along) // 3 == third
     assert along[3 * third : 3 * third + 3].min() > 0 and along.sum() < 3 * along[3 * third : 3 * third + 3].sum()
 
@@ -188,29 +188,29 @@ def test_in_a_long_picture_it_is_the_right_third(histogram, wide, third):
 def test_distances_fall_where_it_matters_too(histogram, photos, metric):
     query, both, left = next(collages(photos))
     found = why(histogram, query, both, metric)
-    one, other = histogram.describe_arrays([query, both]).astype(np.float64)
+    one, other = histogram.extract_arrays([query, both]).astype(np.float64)
     distance = np.abs(one - other).sum() if metric == "manhattan" else np.linalg.norm(one - other)
     assert found.method == "occlusion" and found.similarity == pytest.approx(-distance)
-    assert (share_of_left(found.answer_map) > 0.5) == left
+    assert (share_of_left(found.result_map) > 0.5) == left
 
 
-def test_passes_are_bounded_however_large_or_long_a_picture_is(photos):
-    opened, described = open_extractor("pixels"), []
-    monitored = opened.describe_arrays
-    opened.describe_arrays = lambda pictures: described.extend(pictures) or monitored(pictures)
+def test_passes_are_bounded_however_large_or_long_an_image_is(photos):
+    opened, extracted = open_extractor("pixels"), []
+    monitored = opened.extract_arrays
+    opened.extract_arrays = lambda images: extracted.extend(images) or monitored(images)
     large, ribbon = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
     found = why(opened, large, ribbon)
     assert found.query_map.size <= PLACES and found.query_map.shape == (6, 8)
-    assert found.answer_map.shape[0] == 1 and found.answer_map.size <= PLACES
-    assert len(described) <= 2 * PLACES + 4
-    # What is covered many times is small, but the similarity is that of the pictures as they are.
-    assert max(max(picture.shape) for picture in described[4:]) <= 640
+    assert found.result_map.shape[0] == 1 and found.result_map.size <= PLACES
+    assert len(extracted) <= 2 * PLACES + 4
+    # What is covered many times is small, but the similarity is that of the images as they are.
+    assert max(max(image.shape) for image in extracted[4:]) <= 640
     assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
 
 
 def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     faces = att_faces.load()
-    one, other = (reading.read_picture(path) for path in faces.paths[:2])
+    one, other = (reading.read_image(path) for path in faces.paths[:2])
     opened = open_extractor("dlib-face", size=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -220,11 +220,11 @@ def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     assert found.query_map.max() == pytest.approx(found.similarity, abs=1e-6)
 
 
-def test_one_colour_says_the_same_everywhere(histogram):
+def test_one_color_says_the_same_everywhere(histogram):
     plain = np.full((50, 50, 3), 255, np.uint8)
     found = why(histogram, plain, plain, places=9)
     assert found.similarity == pytest.approx(1) and found.query_map.shape == (3, 3)
-    assert np.allclose(found.query_map, found.answer_map) and (found.query_map > 0).all()
+    assert np.allclose(found.query_map, found.result_map) and (found.query_map > 0).all()
 
 
 def test_bad_input_is_named(histogram, photos):
@@ -234,7 +234,7 @@ def test_bad_input_is_named(histogram, photos):
         with pytest.raises(ValueError, match="places must be a whole number"):
             why(histogram, photos[0], photos[1], places=places)
     for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
-        with pytest.raises(ValueError, match="a picture must be uint8"):
+        with pytest.raises(ValueError, match="an image must be uint8"):
             why(histogram, photos[0], bad)
     assert set(METHODS) == {"shares", "occlusion"} and all(METHODS.values())
 
@@ -243,26 +243,26 @@ def test_bad_input_is_named(histogram, photos):
 
 
 def test_the_overlay_is_bright_where_the_map_is(photos):
-    picture = np.full((60, 120, 3), 128, np.uint8)
+    image = np.full((60, 120, 3), 128, np.uint8)
     places = np.zeros((2, 4), np.float32)
     places[0, 3], places[1, 0] = 0.5, -3
-    shown = overlaid(picture, places)
-    assert shown.shape == picture.shape and shown.dtype == np.uint8
+    shown = overlaid(image, places)
+    assert shown.shape == image.shape and shown.dtype == np.uint8
     light = shown.mean(axis=2)
     assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
     # Nothing and "against" are equally dark.
     assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
-    assert overlaid(picture, places, highest=1).mean() < shown.mean()
+    assert overlaid(image, places, highest=1).mean() < shown.mean()
     assert np.array_equal(overlaid(photos[0], np.ones((7, 7)), strength=0), photos[0])
-    assert np.array_equal(overlaid(picture, np.zeros((2, 4))), overlaid(picture, np.full((2, 4), -1)))
+    assert np.array_equal(overlaid(image, np.zeros((2, 4))), overlaid(image, np.full((2, 4), -1)))
 
 
-def test_what_is_no_picture_or_map_is_refused(photos):
-    for picture, places, strength, what in (
-        (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "a picture must be"),
+def test_what_is_no_image_or_map_is_refused(photos):
+    for image, places, strength, what in (
+        (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "an image must be"),
         (photos[0], np.ones(4), 0.5, "a map must be"),
         (photos[0], np.full((2, 2), np.nan), 0.5, "a map must be"),
         (photos[0], np.ones((2, 2)), 1.5, "strength"),
     ):
         with pytest.raises(ValueError, match=what):
-            overlaid(picture, places, strength=strength)
+            overlaid(image, places, strength=strength)

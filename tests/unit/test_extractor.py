@@ -10,18 +10,18 @@ import pytest
 
 from helpers import paths
 from helpers.features import file_hashes, registry, store
-from helpers.features.color_shape import ColourHistogram, Pixels
+from helpers.features.color_shape import ColorHistogram, Pixels
 from helpers.features.composite import Concatenated
-from helpers.features.extractor import Describer
+from helpers.features.extractor import FeatureExtractor
 from helpers.images import samples
 from helpers.images.imageset import ImageSet, concatenate, from_folder
-from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, read_picture, resize
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, resize
 
 FEATURES = paths.ROOT / "helpers" / "features"
 
 
 class Counting(Pixels):
-    """Pixels that count what they compute, and stop after ``limit`` pictures as a killed run would."""
+    """Pixels that count what they compute, and stop after ``limit`` images as a killed run would."""
 
     def __init__(self, limit=10_000, **settings):
         super().__init__(**settings)
@@ -41,18 +41,18 @@ def photos():
 
 def test_the_second_time_nothing_is_computed(own_cache, photos):
     first = Counting()
-    vectors = first.describe(photos)
+    vectors = first.extract(photos)
     second = Counting()
-    assert np.array_equal(second.describe(photos), vectors)
+    assert np.array_equal(second.extract(photos), vectors)
     assert (first.seen, second.seen) == (40, 0)
 
 
 def test_a_copy_under_another_name_is_known(own_cache, photos, tmp_path):
-    Counting().describe(photos)
+    Counting().extract(photos)
     shutil.copy(photos.paths[3], tmp_path / "renamed.jpg")
     again = Counting()
     both = concatenate("both", [from_folder(tmp_path), photos])
-    vectors = again.describe(both)
+    vectors = again.extract(both)
     assert again.seen == 0 and np.array_equal(vectors[0], vectors[4])
 
 
@@ -60,55 +60,55 @@ def test_another_setting_is_another_fingerprint(own_cache, photos):
     assert Pixels().fingerprint == Pixels().fingerprint
     changed = Pixels()
     changed.resize_rule = "crop"
-    prints = {Pixels().fingerprint, Pixels(8).fingerprint, changed.fingerprint, ColourHistogram().fingerprint}
+    prints = {Pixels().fingerprint, Pixels(8).fingerprint, changed.fingerprint, ColorHistogram().fingerprint}
     assert len(prints) == 4
-    Counting().describe(photos)
+    Counting().extract(photos)
     other = Counting(size=8)
-    assert other.describe(photos).shape == (40, 64) and other.seen == 40
+    assert other.extract(photos).shape == (40, 64) and other.seen == 40
 
 
 def test_a_killed_run_goes_on_where_it_was(own_cache, photos):
     with pytest.raises(KeyboardInterrupt):
-        Counting(limit=20).describe(photos)
+        Counting(limit=20).extract(photos)
     again = Counting()
-    vectors = again.describe(photos)
+    vectors = again.extract(photos)
     assert again.seen == 24, "two batches of eight were stored before the stop"
-    assert np.array_equal(vectors, Pixels().describe(photos, cache=False))
+    assert np.array_equal(vectors, Pixels().extract(photos, cache=False))
 
 
-@pytest.mark.parametrize("make", [Pixels, ColourHistogram])
+@pytest.mark.parametrize("make", [Pixels, ColorHistogram])
 def test_all_ways_to_the_same_vectors(own_cache, photos, make):
 
-    cached = make().describe(photos)
+    cached = make().extract(photos)
     assert cached.dtype == np.float32 and cached.shape == (40, make().dim)
     assert np.allclose(np.linalg.norm(cached, axis=1), 1, atol=1e-5)
-    assert np.array_equal(cached, make().describe(photos, cache=False))
-    assert np.allclose(cached, make().describe_arrays([read_picture(path) for path in photos.paths]), atol=1e-6)
+    assert np.array_equal(cached, make().extract(photos, cache=False))
+    assert np.allclose(cached, make().extract_arrays([read_image(path) for path in photos.paths]), atol=1e-6)
 
 
-def test_broken_pictures_are_nan_after_one_warning(own_cache, photos, tmp_path):
+def test_broken_images_are_nan_after_one_warning(own_cache, photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"oh")
     images = concatenate("some broken", [photos, from_folder(tmp_path)])
-    with pytest.warns(UnreadablePictureWarning, match=r"1 of 41(.|\n)*broken\.jpg") as caught:
-        vectors = Pixels().describe(images)
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 41(.|\n)*broken\.jpg") as caught:
+        vectors = Pixels().extract(images)
     assert len(caught) == 1
     assert np.isnan(vectors[40]).all() and np.isfinite(vectors[:40]).all()
     # It is not remembered as broken: mended, it is read.
     (tmp_path / "broken.jpg").write_bytes(photos.paths[0].read_bytes())
-    assert np.array_equal(Pixels().describe(images)[40], vectors[0])
+    assert np.array_equal(Pixels().extract(images)[40], vectors[0])
     (tmp_path / "broken.jpg").write_bytes(b"oh again")
-    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
-        Pixels().describe(images, strict=True)
+    with pytest.raises(UnreadableImage, match=r"broken\.jpg"):
+        Pixels().extract(images, strict=True)
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_copies_of_a_broken_picture_are_counted_and_named_too(own_cache, photos, tmp_path, cache):
+def test_copies_of_a_broken_image_are_counted_and_named_too(own_cache, photos, tmp_path, cache):
     """Three empty files have equal content, but all three are missing from the result."""
     for name in ("one.jpg", "two.jpg", "three.jpg"):
         (tmp_path / name).write_bytes(b"")
     images = concatenate("some empty", [photos, from_folder(tmp_path)])
-    with pytest.warns(UnreadablePictureWarning) as caught:
-        vectors = Pixels().describe(images, cache=cache)
+    with pytest.warns(UnreadableImageWarning) as caught:
+        vectors = Pixels().extract(images, cache=cache)
     assert len(caught) == 1
     message = str(caught[0].message)
     assert "3 of 43" in message and all(name in message for name in ("one.jpg", "two.jpg", "three.jpg"))
@@ -118,50 +118,50 @@ def test_copies_of_a_broken_picture_are_counted_and_named_too(own_cache, photos,
 def test_copies_are_computed_once(own_cache, photos):
     twice = concatenate("twice", [photos, photos])
     counting = Counting()
-    vectors = counting.describe(twice)
+    vectors = counting.extract(twice)
     assert counting.seen == 40 and np.array_equal(vectors[:40], vectors[40:])
 
 
 def test_missing_files_are_named_one_by_one(own_cache, tmp_path):
     images = ImageSet("gone", (tmp_path / "a.jpg", tmp_path / "b.jpg"), [-1, -1], ())
-    with pytest.warns(UnreadablePictureWarning, match=r"2 of 2(.|\n)*a\.jpg does not exist(.|\n)*b\.jpg"):
-        assert np.isnan(Pixels().describe(images)).all()
+    with pytest.warns(UnreadableImageWarning, match=r"2 of 2(.|\n)*a\.jpg does not exist(.|\n)*b\.jpg"):
+        assert np.isnan(Pixels().extract(images)).all()
 
 
-@pytest.mark.parametrize("make", [Pixels, ColourHistogram])
+@pytest.mark.parametrize("make", [Pixels, ColorHistogram])
 def test_the_batch_size_changes_nothing(own_cache, photos, make):
     small, large = make(), make()
     small.batch_size, large.batch_size = 3, 64
     assert small.fingerprint == large.fingerprint
-    assert np.allclose(small.describe(photos, cache=False), large.describe(photos, cache=False), atol=1e-6)
+    assert np.allclose(small.extract(photos, cache=False), large.extract(photos, cache=False), atol=1e-6)
 
 
-def test_a_describer_that_gives_another_shape_is_stopped(own_cache, photos):
+def test_an_extractor_that_gives_another_shape_is_stopped(own_cache, photos):
     wrong = Pixels()
     wrong.dim = 7
     with pytest.raises(ValueError, match=r"pixels gave vectors of shape .*expected \(32, 7\)"):
-        wrong.describe(photos)
+        wrong.extract(photos)
 
 
-def test_a_flat_picture_has_a_defined_vector(own_cache):
-    flat = Pixels().describe_arrays([np.full((30, 20, 3), 77, np.uint8)])
+def test_a_flat_image_has_a_defined_vector(own_cache):
+    flat = Pixels().extract_arrays([np.full((30, 20, 3), 77, np.uint8)])
     assert (flat == 0).all()
-    assert np.isfinite(ColourHistogram().describe_arrays([np.zeros((5, 5, 3), np.uint8)])).all()
+    assert np.isfinite(ColorHistogram().extract_arrays([np.zeros((5, 5, 3), np.uint8)])).all()
 
 
-def test_no_pictures_at_all(own_cache):
+def test_no_images_at_all(own_cache):
     empty = ImageSet("empty", (), np.array([], np.int64), ())
-    assert Pixels().describe(empty).shape == (0, 256)
-    assert Pixels().describe_arrays([]).shape == (0, 256)
+    assert Pixels().extract(empty).shape == (0, 256)
+    assert Pixels().extract_arrays([]).shape == (0, 256)
 
 
 def test_known_histogram():
-    """A picture that is red on the left and blue on the right has two bins, each the root of a half."""
-    picture = np.zeros((10, 10, 3), np.uint8)
-    picture[:, :5], picture[:, 5:] = (255, 0, 0), (0, 0, 255)
-    describer = ColourHistogram()
-    describer.size = 10
-    vector = describer.describe_arrays([picture])[0]
+    """An image that is red on the left and blue on the right has two bins, each the root of a half."""
+    image = np.zeros((10, 10, 3), np.uint8)
+    image[:, :5], image[:, 5:] = (255, 0, 0), (0, 0, 255)
+    extractor = ColorHistogram()
+    extractor.size = 10
+    vector = extractor.extract_arrays([image])[0]
     assert np.sort(vector)[-2:] == pytest.approx([0.5**0.5] * 2)
     assert np.count_nonzero(vector) == 2
 
@@ -173,17 +173,17 @@ def test_known_histogram():
 def test_preprocess_follows_the_resize_rule(photos, rule):
     extractor = Pixels()
     extractor.resize_rule = rule
-    image = read_picture(photos.paths[0])
+    image = read_image(photos.paths[0])
     found = extractor.preprocess(image)
     assert found.dtype == np.uint8 and np.array_equal(found, resize(image, 16, rule))
 
 
-@pytest.mark.parametrize("make", [Pixels, ColourHistogram, lambda: Concatenated([Pixels(), ColourHistogram()])])
+@pytest.mark.parametrize("make", [Pixels, ColorHistogram, lambda: Concatenated([Pixels(), ColorHistogram()])])
 def test_embed_gives_what_extraction_gives(own_cache, photos, make):
     extractor = make()
-    images = [resize(read_picture(path), extractor.size) for path in photos.paths]
+    images = [resize(read_image(path), extractor.size) for path in photos.paths]
     batch = np.stack([extractor.preprocess(image) for image in images])
-    assert np.allclose(extractor.embed(batch), extractor.describe_arrays(images), atol=1e-7)
+    assert np.allclose(extractor.embed(batch), extractor.extract_arrays(images), atol=1e-7)
     with pytest.raises(ValueError, match=r"expected \(3, 7\)"):
         wrong = Pixels()
         wrong.dim = 7
@@ -200,20 +200,20 @@ def test_iter_batches_gives_rows_and_vectors_in_order(own_cache, photos, tmp_pat
         list(range(8)), [8, 9, 11, 12, 13, 14, 15], [16, 17, 18, 19, 20],
     ]  # fmt: skip
     vectors = np.concatenate([vectors for _, vectors in batches])
-    assert np.array_equal(vectors, Pixels().describe(photos, cache=False)[:20])
-    assert [str(one) for one in failures] == [f"{tmp_path / 'broken.jpg'} is not a picture that can be read."]
+    assert np.array_equal(vectors, Pixels().extract(photos, cache=False)[:20])
+    assert [str(one) for one in failures] == [f"{tmp_path / 'broken.jpg'} is not an image that can be read."]
     assert extractor.computed == 20 and extractor.seconds > 0
-    with pytest.warns(UnreadablePictureWarning, match=r"1 of 21(.|\n)*broken\.jpg"):
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 21(.|\n)*broken\.jpg"):
         list(extractor.iter_batches(files))
-    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"broken\.jpg"):
         list(extractor.iter_batches(files, strict=True))
 
 
 def test_a_wrapper_needs_the_public_methods_only(own_cache, photos):
     """It is written as another project would write it, and hides all the rest."""
 
-    class Shifted(Describer):
-        name, settings, weights, normalise = "shifted", {}, "none", False
+    class Shifted(FeatureExtractor):
+        name, settings, weights, normalize = "shifted", {}, "none", False
 
         def __init__(self, of):
             self.embed_inside, self.prepare, self.preprocess = of.embed, of.prepare, of.preprocess
@@ -222,19 +222,19 @@ def test_a_wrapper_needs_the_public_methods_only(own_cache, photos):
         def compute(self, pixels):
             return self.embed_inside(pixels) + 1
 
-    wanted = Pixels().describe(photos) + 1
-    assert np.array_equal(Shifted(Pixels()).describe(photos), wanted)
-    assert np.array_equal(Shifted(Pixels()).describe(photos, cache=False), wanted)
+    wanted = Pixels().extract(photos) + 1
+    assert np.array_equal(Shifted(Pixels()).extract(photos), wanted)
+    assert np.array_equal(Shifted(Pixels()).extract(photos, cache=False), wanted)
 
 
 def test_a_second_call_reads_no_file(own_cache, photos, tmp_path, monkeypatch):
-    wanted = Pixels().describe(photos)
+    wanted = Pixels().extract(photos)
     later = time.time_ns() + 10**11
     monkeypatch.setattr(file_hashes.time, "time_ns", lambda: later)
-    Pixels().describe(photos)
+    Pixels().extract(photos)
     read = []
     monkeypatch.setattr(file_hashes, "content_hash", read.append)
-    assert np.array_equal(Pixels().describe(photos), wanted) and read == []
+    assert np.array_equal(Pixels().extract(photos), wanted) and read == []
 
 
 # ---- the registry ---------------------------------------------------------------------------------------
@@ -284,9 +284,9 @@ def test_no_module_of_features_uses_private_names_of_other_objects():
 
 def test_resnet50(resnet50, photos):
     few = photos.subset(range(8))
-    vectors = resnet50.describe(few, cache=False)
+    vectors = resnet50.extract(few, cache=False)
     assert vectors.shape == (8, 2048) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    other = registry.open_extractor("resnet50", batch_size=3).describe(few, cache=False)
+    other = registry.open_extractor("resnet50", batch_size=3).extract(few, cache=False)
     assert np.abs(vectors - other).max() < 1e-5
     assert (vectors @ vectors.T).max(where=~np.eye(8, dtype=bool), initial=-1) < 0.99
 
@@ -306,35 +306,35 @@ def test_vectors_come_back_in_the_order_asked_for(own_cache):
 
 
 def test_arrays_are_kept_where_that_is_asked_for(own_cache, photos):
-    arrays = [read_picture(path) for path in photos.paths[:20]]
-    wanted = Counting().describe_arrays(arrays)
+    arrays = [read_image(path) for path in photos.paths[:20]]
+    wanted = Counting().extract_arrays(arrays)
     again = Counting()
-    assert np.array_equal(again.describe_arrays(arrays), wanted) and again.seen == 20, "not without cache"
+    assert np.array_equal(again.extract_arrays(arrays), wanted) and again.seen == 20, "not without cache"
     # Stopped in the second batch of eight: the first one is kept.
     with pytest.raises(KeyboardInterrupt):
-        Counting(limit=10).describe_arrays(arrays, cache=True)
+        Counting(limit=10).extract_arrays(arrays, cache=True)
     rest = Counting()
-    assert np.array_equal(rest.describe_arrays(arrays, cache=True), wanted) and rest.seen == 12
+    assert np.array_equal(rest.extract_arrays(arrays, cache=True), wanted) and rest.seen == 12
     last = Counting()
     backwards = [*arrays[::-1], arrays[3]]
-    assert np.array_equal(last.describe_arrays(backwards, cache=True)[:20], wanted[::-1]) and last.seen == 0
-    # Other pixels, another setting and the file of the same picture are something else.
+    assert np.array_equal(last.extract_arrays(backwards, cache=True)[:20], wanted[::-1]) and last.seen == 0
+    # Other pixels, another setting and the file of the same image are something else.
     arrays[0] = 255 - arrays[0]
-    changed = last.describe_arrays(arrays, cache=True)
+    changed = last.extract_arrays(arrays, cache=True)
     assert last.seen == 1 and not np.allclose(changed[0], wanted[0], atol=1e-3)
     assert np.array_equal(changed[1:], wanted[1:])
-    last.describe(photos.subset([1]))
+    last.extract(photos.subset([1]))
     assert last.seen == 2
     other = Counting(size=8)
-    assert np.array_equal(other.describe_arrays(arrays, cache=True), Counting(size=8).describe_arrays(arrays))
+    assert np.array_equal(other.extract_arrays(arrays, cache=True), Counting(size=8).extract_arrays(arrays))
     assert other.seen == 20
-    assert Counting().describe_arrays([], cache=True).shape == (0, last.dim)
+    assert Counting().extract_arrays([], cache=True).shape == (0, last.dim)
 
 
-def test_arrays_of_describers_around_others_are_kept_by_those(own_cache, photos):
-    arrays = [read_picture(path) for path in photos.paths[:5]]
+def test_arrays_of_extractors_around_others_are_kept_by_those(own_cache, photos):
+    arrays = [read_image(path) for path in photos.paths[:5]]
     inside = Counting()
-    fused = Concatenated([inside, ColourHistogram()])
-    kept = fused.describe_arrays(arrays, cache=True)
-    assert np.allclose(fused.describe_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
-    assert np.allclose(fused.describe_arrays(arrays), kept, atol=1e-6) and inside.seen == 10
+    fused = Concatenated([inside, ColorHistogram()])
+    kept = fused.extract_arrays(arrays, cache=True)
+    assert np.allclose(fused.extract_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
+    assert np.allclose(fused.extract_arrays(arrays), kept, atol=1e-6) and inside.seen == 10

@@ -47,7 +47,7 @@ def test_a_module_that_no_extra_has_is_a_mistake():
     [
         ("serve", "serve"),
         ("notebook 00 --run", "notebooks"),
-        ("index . --describer dlib-face", "faces"),
+        ("index . --extractor dlib-face", "faces"),
         ("index . --index annoy:cosine", "annoy"),
         ("index . --index milvus:x.db", "milvus"),
         ("index . --index elasticsearch://127.0.0.1:9/x", "elasticsearch"),

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from helpers.features import faces
-from helpers.features.faces import Face, FaceDescriber, NoFace, NoFaceWarning
+from helpers.features.faces import Face, FaceExtractor, NoFace, NoFaceWarning
 from helpers.features.registry import names, open_extractor
 from helpers.images import att_faces, samples
 from helpers.images.imageset import ImageSet, concatenate
-from helpers.images.reading import read_picture, resize
+from helpers.images.reading import read_image, resize
 from helpers.networks.weights import WeightsUnavailable
 
-#: Seven people, three pictures each; small squares are enough, as faces fill these pictures.
-ROWS = [10 * person + picture for person in range(7) for picture in (0, 4, 8)]
+#: Seven people, three images each; small squares are enough, as faces fill these images.
+ROWS = [10 * person + image for person in range(7) for image in (0, 4, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def by():
 def vectors(people, by):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # each of these faces is found
-        return by.describe(people, cache=False, progress=False)
+        return by.extract(people, cache=False, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +46,17 @@ def nobody():
 
 
 def canvas(*placed, shape=(500, 500)):
-    """White, with pictures pasted: (picture, left, top, width)."""
+    """White, with images pasted: (image, left, top, width)."""
     page = Image.new("RGB", shape[::-1], (255, 255, 255))
-    for picture, left, top, width in placed:
-        picture = Image.fromarray(picture)
-        page.paste(picture.resize((width, round(picture.height * width / picture.width))), (left, top))
+    for image, left, top, width in placed:
+        image = Image.fromarray(image)
+        page.paste(image.resize((width, round(image.height * width / image.width))), (left, top))
     return np.asarray(page)
 
 
-def turned(picture, degrees):
+def turned(image, degrees):
     return np.asarray(
-        Image.fromarray(picture).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255))
+        Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255))
     )
 
 
@@ -76,21 +76,21 @@ def test_everybody_is_nearest_to_themselves(people, vectors):
 @pytest.mark.slow
 def test_neither_order_nor_batches_change_a_vector(people, vectors):
     few = people.subset([5, 2, 0])
-    assert np.array_equal(FaceDescriber(size=250, batch_size=2).describe(few, cache=False), vectors[[5, 2, 0]])
+    assert np.array_equal(FaceExtractor(size=250, batch_size=2).extract(few, cache=False), vectors[[5, 2, 0]])
 
 
 def test_a_tilted_head_is_the_same_head(people, by, vectors):
-    picture = read_picture(people.paths[0])
-    tilted = by.describe_arrays([turned(picture, 20), turned(picture, -20)])
+    image = read_image(people.paths[0])
+    tilted = by.extract_arrays([turned(image, 20), turned(image, -20)])
     assert (tilted @ vectors[0]).min() > 0.99
     assert (vectors[people.labels != people.labels[0]] @ vectors[0]).max() < 0.96
 
 
 def test_alignment_turns_the_eyes_level(people):
-    """The same face, upright and tilted by 20°, cut out: nearly the same picture."""
-    picture = resize(read_picture(people.paths[0]), 250, "pad")
-    tilted = turned(picture, 20)
-    upright, turned_face = faces.find_faces(picture)[0], faces.find_faces(tilted)[0]
+    """The same face, upright and tilted by 20°, cut out: nearly the same image."""
+    image = resize(read_image(people.paths[0]), 250, "pad")
+    tilted = turned(image, 20)
+    upright, turned_face = faces.find_faces(image)[0], faces.find_faces(tilted)[0]
 
     def slope(face):
         dx, dy = (face.landmarks[:2].mean(axis=0) - face.landmarks[2:4].mean(axis=0)).tolist()
@@ -98,8 +98,8 @@ def test_alignment_turns_the_eyes_level(people):
 
     assert slope(turned_face) - slope(upright) == pytest.approx(20, abs=4)
     middle = np.s_[40:110, 30:120]
-    straight, again = (faces.align(*pair)[middle].astype(float) for pair in ((picture, upright), (tilted, turned_face)))
-    assert faces.align(picture, upright).shape == (150, 150, 3)
+    straight, again = (faces.align(*pair)[middle].astype(float) for pair in ((image, upright), (tilted, turned_face)))
+    assert faces.align(image, upright).shape == (150, 150, 3)
     assert np.corrcoef(straight.ravel(), again.ravel())[0, 1] > 0.9
     not_aligned = faces.align(tilted, Face(turned_face.box, upright.landmarks, 0.0))[middle].astype(float)
     assert np.corrcoef(straight.ravel(), not_aligned.ravel())[0, 1] < 0.8
@@ -107,7 +107,7 @@ def test_alignment_turns_the_eyes_level(people):
 
 def test_unit_length_or_dlibs_own_scale(people, vectors):
     few = people.subset([0, 1, 3])
-    raw = FaceDescriber(size=250, normalise=False).describe(few, cache=False)
+    raw = FaceExtractor(size=250, normalize=False).extract(few, cache=False)
     length = np.linalg.norm(raw, axis=1, keepdims=True)
     assert (length > 1.2).all()
     assert raw / length == pytest.approx(vectors[[0, 1, 3]], abs=1e-6)
@@ -115,10 +115,10 @@ def test_unit_length_or_dlibs_own_scale(people, vectors):
 
 
 def test_settings_that_change_the_vectors_change_the_fingerprint():
-    opened = [{}, {"size": 250}, {"several": "largest"}, {"normalise": False}]
+    opened = [{}, {"size": 250}, {"several": "largest"}, {"normalize": False}]
     assert len({open_extractor("dlib-face", **settings).fingerprint for settings in opened}) == 4
-    assert FaceDescriber(no_face="raise", batch_size=3).fingerprint == FaceDescriber().fingerprint
-    assert FaceDescriber().settings["weights"][faces.NETWORK_FILE] == faces.SHA256[faces.NETWORK_FILE]
+    assert FaceExtractor(no_face="raise", batch_size=3).fingerprint == FaceExtractor().fingerprint
+    assert FaceExtractor().settings["weights"][faces.NETWORK_FILE] == faces.SHA256[faces.NETWORK_FILE]
     assert "dlib-face" in names()
 
 
@@ -126,22 +126,22 @@ def test_settings_that_change_the_vectors_change_the_fingerprint():
 
 
 def test_of_several_faces_the_stated_one(people, vectors):
-    a, b = read_picture(people.paths[0]), read_picture(people.paths[3])
+    a, b = read_image(people.paths[0]), read_image(people.paths[3])
     # Somebody small in the middle, somebody large at the edge.
-    picture = canvas((a, 205, 150, 110), (b, 330, 10, 165))
-    found = faces.find_faces(picture)
+    image = canvas((a, 205, 150, 110), (b, 330, 10, 165))
+    found = faces.find_faces(image)
     assert len(found) == 2
-    # Their boxes lie where the pictures were pasted, their landmarks in the boxes.
+    # Their boxes lie where the images were pasted, their landmarks in the boxes.
     small, large = sorted(found, key=lambda face: face.area)
-    assert 205 < small.centre[0] < 315 and 330 < large.centre[0] < 495
+    assert 205 < small.center[0] < 315 and 330 < large.center[0] < 495
     for face in found:
         left, top, right, bottom = face.box
         assert (face.landmarks >= (left, top)).all() and (face.landmarks <= (right, bottom)).all()
     assert found[0].score >= found[1].score
-    assert faces.choose(found, picture.shape) is small
-    assert faces.choose(found, picture.shape, "largest") is large
+    assert faces.choose(found, image.shape) is small
+    assert faces.choose(found, image.shape, "largest") is large
     central, largest = (
-        open_extractor("dlib-face", several=rule).describe_arrays([picture])[0] for rule in ("central", "largest")
+        open_extractor("dlib-face", several=rule).extract_arrays([image])[0] for rule in ("central", "largest")
     )
     assert central @ vectors[0] > 0.97 > central @ vectors[3]
     assert largest @ vectors[3] > 0.97 > largest @ vectors[0]
@@ -152,12 +152,12 @@ def test_choosing_by_hand():
         return Face(box, np.zeros((5, 2), np.int64), 1.0)
 
     middle, corner = face(40, 40, 60, 60), face(0, 0, 30, 30)
-    assert middle.centre == (50, 50) and corner.area == 900
+    assert middle.center == (50, 50) and corner.area == 900
     for order in ([middle, corner], [corner, middle]):
         assert faces.choose(order, (100, 100)) is middle
         assert faces.choose(order, (100, 100), "largest") is corner
-    assert faces.choose([middle, corner], (20, 40)) is corner  # another picture, another middle
-    # The shape is (height, width): in a wide picture the middle lies to the right.
+    assert faces.choose([middle, corner], (20, 40)) is corner  # another image, another middle
+    # The shape is (height, width): in a wide image the middle lies to the right.
     right = face(140, 40, 160, 60)
     assert faces.choose([middle, right], (100, 300)) is right
     with pytest.raises(ValueError, match="no face to choose"):
@@ -169,44 +169,44 @@ def test_choosing_by_hand():
 # ---- no face ------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_without_a_face_is_like_nobody(own_cache, people, nobody, vectors):
+def test_an_image_without_a_face_is_like_nobody(own_cache, people, nobody, vectors):
     both = concatenate("both", [nobody, people.subset([0])])
-    by = FaceDescriber(size=250)
+    by = FaceExtractor(size=250)
     for _ in range(2):  # computed, then kept
-        with pytest.warns(NoFaceWarning, match="1 of 2 pictures: ") as caught:
-            found = by.describe(both, progress=False)
+        with pytest.warns(NoFaceWarning, match="1 of 2 images: ") as caught:
+            found = by.extract(both, progress=False)
         assert len(caught) == 1 and Path(nobody.keys[0]).name in str(caught[0].message)
         assert faces.without_face(found).tolist() == [True, False] and (found[0] == 0).all()
         assert np.array_equal(found[1], vectors[0])
     assert by.computed == 2
-    with pytest.raises(NoFace, match=r"1 of 2 pictures: .*" + Path(nobody.keys[0]).name):
-        FaceDescriber(size=250, no_face="raise").describe(both)
+    with pytest.raises(NoFace, match=r"1 of 2 images: .*" + Path(nobody.keys[0]).name):
+        FaceExtractor(size=250, no_face="raise").extract(both)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 400), (90, 90)])
 @pytest.mark.parametrize("value", [0, 255])
-def test_flat_and_tiny_pictures_have_no_face(by, shape, value):
-    with pytest.warns(NoFaceWarning, match="1 of 1 pictures: picture 0"):
-        assert (by.describe_arrays([np.full((*shape, 3), value, np.uint8)]) == 0).all()
+def test_flat_and_tiny_images_have_no_face(by, shape, value):
+    with pytest.warns(NoFaceWarning, match="1 of 1 images: image 0"):
+        assert (by.extract_arrays([np.full((*shape, 3), value, np.uint8)]) == 0).all()
 
 
 def test_many_without_a_face_are_counted_and_some_are_named(by):
-    with pytest.warns(NoFaceWarning, match=r"12 of 12 pictures: picture 0, .*picture 9, … and 2 more"):
-        by.describe_arrays([np.zeros((8, 8, 3), np.uint8)] * 12)
+    with pytest.warns(NoFaceWarning, match=r"12 of 12 images: image 0, .*image 9, … and 2 more"):
+        by.extract_arrays([np.zeros((8, 8, 3), np.uint8)] * 12)
 
 
 def test_later_looks_find_what_the_first_one_misses(people):
-    picture = read_picture(people.paths[0])
-    small = canvas((picture, 60, 60, 50), shape=(160, 160))
+    image = read_image(people.paths[0])
+    small = canvas((image, 60, 60, 50), shape=(160, 160))
     assert faces.find_faces(small, looks=faces.LOOKS[:1]) == []
     (found,) = faces.find_faces(small)
-    # In pixels of the picture as it was given, not of the enlarged one.
-    assert 60 < found.centre[0] < 110 and 60 < found.centre[1] < 121
+    # In pixels of the image as it was given, not of the enlarged one.
+    assert 60 < found.center[0] < 110 and 60 < found.center[1] < 121
 
 
-def test_no_pictures_at_all(by):
-    assert by.describe(ImageSet("empty", (), np.array([], np.int64), ()), cache=False).shape == (0, 128)
-    assert by.describe_arrays([]).shape == (0, 128)
+def test_no_images_at_all(by):
+    assert by.extract(ImageSet("empty", (), np.array([], np.int64), ()), cache=False).shape == (0, 128)
+    assert by.extract_arrays([]).shape == (0, 128)
 
 
 # ---- what is wrong is named ---------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_other_arrays_are_refused(bad):
         faces.find_faces(bad)
 
 
-@pytest.mark.parametrize("wrong", [{"several": "first"}, {"no_face": "centre"}])
-def test_unknown_rules_are_refused(wrong):
+@pytest.mark.parametrize("wrong", [{"several": "first"}, {"no_face": "center"}])
+def test_unknown_protocol_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         open_extractor("dlib-face", **wrong)
 
@@ -260,7 +260,7 @@ def test_without_dlib(monkeypatch):
 
 
 def test_threads_take_turns(people):
-    pictures = [resize(read_picture(path), 250, "pad") for path in people.paths[:8]]
-    alone = [faces.find_faces(picture)[0].box for picture in pictures]
+    images = [resize(read_image(path), 250, "pad") for path in people.paths[:8]]
+    alone = [faces.find_faces(image)[0].box for image in images]
     with ThreadPoolExecutor(4) as pool:
-        assert [found[0].box for found in pool.map(faces.find_faces, pictures * 2)] == alone * 2
+        assert [found[0].box for found in pool.map(faces.find_faces, images * 2)] == alone * 2

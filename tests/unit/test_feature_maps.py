@@ -11,10 +11,10 @@ from helpers import paths
 from helpers.features.feature_maps import FeatureMapError, feature_maps, vectors
 from helpers.images import samples
 from helpers.images.imageset import ImageSet, from_folder
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 from helpers.networks import compiled, transfer
 
-ROW = 4 * 4 * 8 * 2  # bytes of one picture's map in the small network
+ROW = 4 * 4 * 8 * 2  # bytes of one image's map in the small network
 
 
 def small():
@@ -49,7 +49,7 @@ def compute(images, split, **settings):
 def real(resnet50):
     """ResNet50 with ImageNet's weights, and the vectors that it gives without any detour; before the cache is moved."""
     images = samples.with_distractors().subset([0, 60, 120, 200, 300, -1])
-    return transfer.split_network("resnet50"), images, resnet50.describe(images, progress=False)
+    return transfer.split_network("resnet50"), images, resnet50.extract(images, progress=False)
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_float16_costs_no_precision_that_matters(real, own_cache):
     split, images, wanted = real
     maps = compute(images, split)
     assert maps.dtype == np.float16 and maps.shape == (6, 14, 14, 1024)
-    assert files()[0].stat().st_size == 6 * 401_408, "401 kB a picture"
+    assert files()[0].stat().st_size == 6 * 401_408, "401 kB an image"
     found = vectors(split.tail, maps)
     assert np.abs(1 - (found * wanted).sum(axis=1)).max() < 1e-3
     # What a ranking is made of; measured: 1e-5.
@@ -65,7 +65,7 @@ def test_float16_costs_no_precision_that_matters(real, own_cache):
     assert np.linalg.norm(found, axis=1) == pytest.approx([1] * 6, abs=1e-5)
 
 
-def test_row_i_is_picture_i(own_cache, photos):
+def test_row_i_is_image_i(own_cache, photos):
     split = small()
     maps = compute(photos, split, batch_size=4)
     turned = compute(photos.subset(range(len(photos))[::-1]), split, batch_size=5)
@@ -91,7 +91,7 @@ def test_the_second_time_nothing_is_computed(own_cache, photos):
 def test_a_killed_call_goes_on_where_it_was(own_cache, photos):
     fresh = np.array(compute(photos, small()))
     (file,) = files()
-    # Killed in the sixth picture; the first one is marked, to see that it is not made again.
+    # Killed in the sixth image; the first one is marked, to see that it is not made again.
     mark = np.full((4, 4, 8), 7, np.float16)
     file.with_suffix(".part").write_bytes(mark.tobytes() + fresh[1:5].tobytes() + fresh[5].tobytes()[: ROW // 3])
     file.unlink()
@@ -101,7 +101,7 @@ def test_a_killed_call_goes_on_where_it_was(own_cache, photos):
     assert np.allclose(again[5:], fresh[5:], rtol=2e-3, atol=1e-3)
 
 
-def test_a_picture_of_an_earlier_set_is_not_computed_again(own_cache, photos):
+def test_an_image_of_an_earlier_set_is_not_computed_again(own_cache, photos):
     first = np.array(compute(photos.subset([0, 3, 6]), small()))
     (file,) = files()
     marked = np.full((4, 4, 8), 7, np.float16)
@@ -120,13 +120,13 @@ def test_a_picture_of_an_earlier_set_is_not_computed_again(own_cache, photos):
     assert not (compute(photos.subset([0, 1, 2]), small()) == 7).any()
 
 
-def test_a_file_whose_pictures_nobody_wrote_down_is_still_read(own_cache, photos):
+def test_a_file_whose_images_nobody_wrote_down_is_still_read(own_cache, photos):
     maps = np.array(compute(photos, small()))
-    (described,) = files(".json")
-    described.write_text(described.read_text()[:-3])
+    (extracted,) = files(".json")
+    extracted.write_text(extracted.read_text()[:-3])
     again = compute(photos.subset([0]), small())[0]
     assert np.allclose(again, maps[0], rtol=2e-3, atol=1e-3), "computed again"
-    described.unlink()
+    extracted.unlink()
     assert np.array_equal(compute(photos, small()), maps)
 
 
@@ -168,7 +168,7 @@ def test_what_the_tail_learns_changes_nothing(own_cache, photos):
     assert len(files()) == 2 and files()[0].name.startswith("resnet50-a-b-")
 
 
-def test_no_pictures_at_all(own_cache):
+def test_no_images_at_all(own_cache):
     empty = ImageSet("empty", (), np.array([], np.int64), ())
     assert compute(empty, small()).shape == (0, 4, 4, 8)
     assert vectors(small().tail, compute(empty, small())).shape == (0, 6)
@@ -178,9 +178,9 @@ def test_no_pictures_at_all(own_cache):
 
 
 def test_a_value_that_float16_does_not_hold(own_cache, tmp_path):
-    """Of a black and a white picture, the white one is too much; what was done before it is kept."""
-    for name, colour in (("1-black.png", "black"), ("2-white.png", "white")):
-        Image.new("RGB", (20, 20), colour).save(tmp_path / name)
+    """Of a black and a white image, the white one is too much; what was done before it is kept."""
+    for name, color in (("1-black.png", "black"), ("2-white.png", "white")):
+        Image.new("RGB", (20, 20), color).save(tmp_path / name)
     bright = small()
     bright.trunk.set_weights([np.full((4, 4, 3, 8), 1e3, np.float32), np.zeros(8, np.float32)])
     with pytest.raises(FeatureMapError, match=r"2-white\.png does not fit into float16 \(±65504\)"):
@@ -217,13 +217,13 @@ def test_a_place_that_can_not_be_written_is_named(tmp_path, monkeypatch, photos)
         compute(photos, small())
 
 
-def test_an_unreadable_picture_is_named(own_cache, photos, tmp_path):
+def test_an_unreadable_image_is_named(own_cache, photos, tmp_path):
     shutil.copy(photos.paths[0], tmp_path / "a.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"oh")
-    with pytest.raises(UnreadablePicture, match=r"broken\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"broken\.jpg"):
         compute(from_folder(tmp_path), small())
     gone = ImageSet("gone", (tmp_path / "a.jpg", tmp_path / "gone.jpg"), [-1, -1], ())
-    with pytest.raises(UnreadablePicture, match=r"gone\.jpg does not exist"):
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg does not exist"):
         compute(gone, small())
     assert not files()
 
@@ -243,9 +243,9 @@ def test_vectors_of_any_batch_size_and_length():
     tail = small().tail
     maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
     maps[3] = 0
-    raw = vectors(tail, maps, normalise=False)
+    raw = vectors(tail, maps, normalize=False)
     assert raw.dtype == np.float32 and np.allclose(raw, tail(maps.astype(np.float32)), atol=1e-6)
-    assert np.allclose(vectors(tail, maps, batch_size=3, normalise=False), raw, atol=1e-6)
+    assert np.allclose(vectors(tail, maps, batch_size=3, normalize=False), raw, atol=1e-6)
     unit = vectors(tail, maps)
     assert np.linalg.norm(unit, axis=1) == pytest.approx([1, 1, 1, 0, 1, 1, 1], abs=1e-5)
     assert np.allclose(unit * np.linalg.norm(raw, axis=1, keepdims=True), raw, atol=1e-5)
@@ -259,14 +259,14 @@ def test_cached_vectors_are_those_that_the_tail_gives(own_cache, monkeypatch):
     tail = small().tail
     maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
     maps[5] = maps[1]
-    wanted = vectors(tail, maps, normalise=False)
+    wanted = vectors(tail, maps, normalize=False)
     assert not kept(), "only where it is asked for"
     seen = []
     monkeypatch.setattr(tail, "predict_on_batch", lambda part: seen.append(len(part)) or tail(part).numpy())
-    assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalise=False, cache=True), wanted[:4], atol=1e-6)
+    assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalize=False, cache=True), wanted[:4], atol=1e-6)
     assert seen == [3, 1]
     # Rows that are stored are not computed again, in any subset; equal maps are computed once.
-    assert np.allclose(vectors(tail, maps[::-1], normalise=False, cache=True), wanted[::-1], atol=1e-6)
+    assert np.allclose(vectors(tail, maps[::-1], normalize=False, cache=True), wanted[::-1], atol=1e-6)
     assert seen == [3, 1, 2]
     assert np.allclose(vectors(tail, maps, cache=True), vectors(small().tail, maps), atol=1e-6)
     assert seen == [3, 1, 2] and len(kept()) == 1, "lengths are not part of what is kept"
@@ -307,9 +307,9 @@ def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeyp
 def test_maps_are_no_vectors_to_cache(own_cache):
     split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
-    assert vectors(split.places, maps, normalise=False).shape == (2, 4, 4, 8)
+    assert vectors(split.places, maps, normalize=False).shape == (2, 4, 4, 8)
     with pytest.raises(ValueError, match="gives maps .*only vectors"):
-        vectors(split.places, maps, normalise=False, cache=True)
+        vectors(split.places, maps, normalize=False, cache=True)
     assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 
 

@@ -1,4 +1,4 @@
-"""Rocchio's feedback: by hand, what must not change, and whether marks help on real pictures."""
+"""Rocchio's feedback: by hand, what must not change, and whether marks help on real images."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_what_leaves_nothing_is_said():
         rocchio([0.1, 0.2, 0.3], [[0.1, 0.2, 0.3]], [[1, 2, 3]], gamma=1.75)
     with pytest.raises(ValueError, match=r"\(1 against 1\)"):
         rocchio([0.3, 0.4], [], [[3, 5]], gamma=1, metric="euclidean")
-    # Nobody's picture, such as one without a face, has no direction; a mark gives it one.
+    # Nobody's image, such as one without a face, has no direction; a mark gives it one.
     with pytest.raises(ValueError, match="nothing is left"):
         rocchio([0, 0], [[0, 0]], [])
     assert rocchio([0, 0], [[0, 2]], []).tolist() == [0, 1]
@@ -113,19 +113,19 @@ def test_marks_are_ids_of_the_index():
 
 
 @pytest.fixture(scope="module")
-def described():
+def extracted():
     photos = samples.photos()
-    return photos.labels, open_extractor("hsv-histogram").describe(photos, progress=False)
+    return photos.labels, open_extractor("hsv-histogram").extract(photos, progress=False)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_marks_raise_the_precision_of_what_was_not_seen_yet(described, metric):
+def test_marks_raise_the_precision_of_what_was_not_seen_yet(extracted, metric):
     """A person marks the first ten; ten others are judged, so that what was marked can't count for itself.
 
-    It is the residual collection of Manning et al., 9.1.5. Colours know little of classes: from 0.248 to 0.267, and
+    It is the residual collection of Manning et al., 9.1.5. Colors know little of classes: from 0.248 to 0.267, and
     to 0.202 with all marks the wrong way round.
     """
-    labels, vectors = described
+    labels, vectors = extracted
     index = ExactIndex(metric).add(vectors)
     precisions = []
     for row, query in enumerate(vectors):

@@ -15,11 +15,11 @@ def figures(tmp_path, monkeypatch):
     return tmp_path
 
 
-def row(describer, metric, value, *, index="exact:cosine", profile="full", protocol="val-train"):
+def row(extractor, metric, value, *, index="exact:cosine", profile="full", protocol="val-train"):
     """A line of the leaderboard."""
     numbers = {"dim": 4, "n_queries": 1200, "n_gallery": 5000, "n_distractors": 0, "value": value}
     numbers |= {"low": value - 0.1, "high": value + 0.1, "chance": 0.05, "ceiling": 1.0}
-    names = {"dataset": "things", "protocol": protocol, "profile": profile, "describer": describer}
+    names = {"dataset": "things", "protocol": protocol, "profile": profile, "extractor": extractor}
     line = names | numbers | {"weights": "none", "index": index, "metric": metric}
     return {column: line.get(column, "") for column in leaderboard.COLUMNS}
 

@@ -13,7 +13,7 @@ from helpers.search.rerank.geometry import verified
 @pytest.fixture(scope="module")
 def photos():
     every = samples.photos()
-    return [reading.read_picture(every.paths[row]) for row in range(0, 240, 20)]
+    return [reading.read_image(every.paths[row]) for row in range(0, 240, 20)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_below_the_depth_nothing_moves(photos, gallery):
 
 
 def test_more_agreement_comes_first(photos, gallery):
-    """The picture itself before its half, whatever the former order."""
+    """The image itself before its half, whatever the former order."""
     wanted = int(np.argmax([len(one) for one in gallery]))
     half = extract(np.ascontiguousarray(photos[wanted][:, : photos[wanted].shape[1] // 2]))
     found = verified(Ranking([[1, 7]], [[0.9, 0.8]]), [turned(photos[wanted])], {1: half, 7: gallery[wanted]})
@@ -85,7 +85,7 @@ def test_bad_input_is_named(gallery):
         verified(ranking, gallery[:2], gallery)
     with pytest.raises(ValueError, match="depth 0"):
         verified(ranking, gallery[:1], gallery, depth=0)
-    with pytest.raises(KeyError, match="picture 1 was found"):
+    with pytest.raises(KeyError, match="image 1 was found"):
         verified(ranking, gallery[:1], {3: gallery[3]})
     with pytest.raises(ValueError, match="can't be compared"):
         verified(ranking, [extract(np.zeros((40, 40), np.uint8), "orb")], gallery)

@@ -5,21 +5,21 @@ import pytest
 
 from helpers.search import synthetic
 from helpers.search.index import open_index
-from helpers.search.synthetic import BLOCK, grow
+from helpers.search.synthetic import BLOCK, synthesize
 
 
 def clustered(n, dim=24, seed=0):
-    """float32 (n, dim) of length one around 20 centres, in few directions each."""
+    """float32 (n, dim) of length one around 20 centers, in few directions each."""
     random = np.random.default_rng(seed)
     shape = np.random.default_rng(99)
-    centres, axes = shape.standard_normal((20, dim)), shape.standard_normal((20, 6, dim))
+    centers, axes = shape.standard_normal((20, dim)), shape.standard_normal((20, 6, dim))
     which = random.integers(0, 20, n)
-    vectors = centres[which] + 0.4 * np.einsum("nk,nkd->nd", random.standard_normal((n, 6)), axes[which])
+    vectors = centers[which] + 0.4 * np.einsum("nk,nkd->nd", random.standard_normal((n, 6)), axes[which])
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def everything(grown):
-    return np.concatenate(list(grown))
+def everything(synthetic):
+    return np.concatenate(list(synthetic))
 
 
 @pytest.fixture
@@ -28,51 +28,51 @@ def short_blocks(monkeypatch):
 
 
 def test_it_gives_as_many_float32_vectors_of_length_one_as_were_asked_for():
-    grown = grow(clustered(300), BLOCK + 5)
-    vectors = everything(grown)
-    assert (len(grown), grown.dim, grown.blocks) == (BLOCK + 5, 24, 2)
-    assert [len(block) for block in grown] == [BLOCK, 5]
+    synthetic = synthesize(clustered(300), BLOCK + 5)
+    vectors = everything(synthetic)
+    assert (len(synthetic), synthetic.dim, synthetic.blocks) == (BLOCK + 5, 24, 2)
+    assert [len(block) for block in synthetic] == [BLOCK, 5]
     assert vectors.shape == (BLOCK + 5, 24)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_whole_blocks_have_no_short_one_behind_them():
-    grown = grow(clustered(50), 2 * BLOCK)
-    assert [len(block) for block in grown] == [BLOCK, BLOCK]
+    synthetic = synthesize(clustered(50), 2 * BLOCK)
+    assert [len(block) for block in synthetic] == [BLOCK, BLOCK]
 
 
 def test_a_block_is_the_same_whoever_asks_and_whatever_was_asked_before(short_blocks):
     vectors = clustered(100)
-    grown = grow(vectors, 300, seed=3)
-    last = grown.block(4)
-    assert np.array_equal(np.concatenate([grown.block(number) for number in range(5)]), everything(grown))
-    assert np.array_equal(grow(vectors, 300, seed=3).block(4), last)
+    synthetic = synthesize(vectors, 300, seed=3)
+    last = synthetic.block(4)
+    assert np.array_equal(np.concatenate([synthetic.block(number) for number in range(5)]), everything(synthetic))
+    assert np.array_equal(synthesize(vectors, 300, seed=3).block(4), last)
 
 
 def test_fewer_are_the_beginning_of_more(short_blocks):
     vectors = clustered(100)
-    more = everything(grow(vectors, 500))
+    more = everything(synthesize(vectors, 500))
     for count in (1, 63, 64, 65, 130):
-        assert np.array_equal(everything(grow(vectors, count)), more[:count])
+        assert np.array_equal(everything(synthesize(vectors, count)), more[:count])
 
 
 def test_another_seed_and_another_block_give_other_vectors(short_blocks):
     vectors = clustered(100)
-    grown = grow(vectors, 128, seed=0)
-    assert not np.isclose(grown.block(0), grow(vectors, 128, seed=1).block(0)).all(axis=1).any()
-    assert not np.isclose(grown.block(0), grown.block(1)).all(axis=1).any()
+    synthetic = synthesize(vectors, 128, seed=0)
+    assert not np.isclose(synthetic.block(0), synthesize(vectors, 128, seed=1).block(0)).all(axis=1).any()
+    assert not np.isclose(synthetic.block(0), synthetic.block(1)).all(axis=1).any()
 
 
-def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbours():
+def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbors():
     real = clustered(200).astype(np.float64)
-    neighbours = np.argsort(-(real @ real.T), axis=1)[:, 1:4]
-    grown = everything(grow(real, 60, neighbours=3, noise=0)).astype(np.float64)
-    assert ((grown @ real.T).max(axis=1) < 1 - 1e-6).mean() > 0.9, "between, and not where a real one is"
-    for vector in grown:
+    neighbors = np.argsort(-(real @ real.T), axis=1)[:, 1:4]
+    synthetic = everything(synthesize(real, 60, neighbors=3, noise=0)).astype(np.float64)
+    assert ((synthetic @ real.T).max(axis=1) < 1 - 1e-6).mean() > 0.9, "between, and not where a real one is"
+    for vector in synthetic:
         # The direction (1-u)·v + u·p for some pair: the least squares residual is zero and both weights are positive.
         fits = []
-        for row, partners in enumerate(neighbours):
+        for row, partners in enumerate(neighbors):
             for partner in partners:
                 pair = np.stack([real[row], real[partner]], axis=1)
                 weights, *_ = np.linalg.lstsq(pair, vector, rcond=None)
@@ -80,19 +80,19 @@ def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbours
         assert any(fits)
 
 
-def test_noise_lies_along_the_directions_of_the_neighbours():
+def test_noise_lies_along_the_directions_of_the_neighbors():
     # Real vectors in the first three of six dimensions, so what grows must have nothing in the others.
     real = np.zeros((80, 6), np.float32)
     real[:, :3] = np.random.default_rng(0).standard_normal((80, 3))
-    grown = everything(grow(real, 500, noise=2.0))
-    assert not grown[:, 3:].any()
-    assert np.linalg.matrix_rank(grown) == 3
+    synthetic = everything(synthesize(real, 500, noise=2.0))
+    assert not synthetic[:, 3:].any()
+    assert np.linalg.matrix_rank(synthetic) == 3
 
 
 def test_more_noise_moves_them_further_from_the_real_ones():
     real = clustered(400)
     index = open_index("exact:cosine").add(real)
-    near = [np.median(index.search(everything(grow(real, 400, noise=noise)), 1).scores) for noise in (0, 0.7, 2)]
+    near = [np.median(index.search(everything(synthesize(real, 400, noise=noise)), 1).scores) for noise in (0, 0.7, 2)]
     assert near[0] > near[1] > near[2]
 
 
@@ -104,42 +104,42 @@ def test_they_are_as_far_from_kept_out_queries_as_real_ones_are():
         scores = open_index("exact:cosine").add(vectors).search(queries, 10).scores
         return np.median(np.sqrt(2 - 2 * scores[:, [0, 9]]), axis=0)
 
-    real, grown = distances(np.concatenate([half, other])), distances(everything(grow(half, 3000)))
+    real, synthetic = distances(np.concatenate([half, other])), distances(everything(synthesize(half, 3000)))
     random = np.random.default_rng(0).standard_normal((3000, 24)).astype(np.float32)
-    np.testing.assert_allclose(grown, real, rtol=0.15)
+    np.testing.assert_allclose(synthetic, real, rtol=0.15)
     assert (distances(random / np.linalg.norm(random, axis=1, keepdims=True)) > 1.5 * real).all()
 
 
 def test_lengths_of_the_real_vectors_make_no_difference():
     real = clustered(100)
     scaled = real * np.random.default_rng(0).uniform(1, 9, (100, 1)).astype(np.float32)
-    np.testing.assert_allclose(everything(grow(scaled, 100)), everything(grow(real, 100)), atol=1e-5)
+    np.testing.assert_allclose(everything(synthesize(scaled, 100)), everything(synthesize(real, 100)), atol=1e-5)
 
 
 def test_equal_real_vectors_grow_into_the_same_and_not_into_nothing():
     real = np.tile(clustered(1), (20, 1))
-    np.testing.assert_allclose(everything(grow(real, 50)), np.tile(real[:1], (50, 1)), atol=1e-6)
+    np.testing.assert_allclose(everything(synthesize(real, 50)), np.tile(real[:1], (50, 1)), atol=1e-6)
 
 
 def test_it_says_that_they_are_grown():
-    assert str(grow(clustered(100), 5000)) == "5,000 vectors of 24 numbers GROWN from 100 real ones"
+    assert str(synthesize(clustered(100), 5000)) == "5,000 vectors of 24 numbers SYNTHETIC from 100 real ones"
 
 
 def test_the_vectors_that_were_given_are_not_changed_nor_looked_at_again():
     real = clustered(100)
-    before, grown = real.copy(), grow(real, 100)
-    first = grown.block(0)
+    before, synthetic = real.copy(), synthesize(real, 100)
+    first = synthetic.block(0)
     assert np.array_equal(real, before)
     real[:] = 0
-    assert np.array_equal(grown.block(0), first)
+    assert np.array_equal(synthetic.block(0), first)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"count": 0}, "count must be a whole number of at least 1, got 0"),
-        ({"neighbours": 0}, "neighbours must be a whole number of at least 1"),
-        ({"neighbours": 30}, "30 neighbours need more than 30 vectors to grow from, got 30"),
+        ({"neighbors": 0}, "neighbors must be a whole number of at least 1"),
+        ({"neighbors": 30}, "30 neighbors need more than 30 vectors to grow from, got 30"),
         ({"noise": -0.1}, "noise must not be negative"),
         ({"noise": float("nan")}, "noise must not be negative, got nan"),
         ({"seed": -1}, "seed must not be negative"),
@@ -147,17 +147,17 @@ def test_the_vectors_that_were_given_are_not_changed_nor_looked_at_again():
 )
 def test_what_cannot_be_meant_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        grow(clustered(30), **({"count": 10} | arguments))
+        synthesize(clustered(30), **({"count": 10} | arguments))
 
 
 def test_a_vector_with_nan_is_refused():
     real = clustered(30)
     real[7, 2] = np.nan
     with pytest.raises(ValueError, match="row 7 holds NaN"):
-        grow(real, 10)
+        synthesize(real, 10)
 
 
 @pytest.mark.parametrize("number", [-1, 1, 7])
 def test_a_block_that_is_not_there_is_refused(number):
     with pytest.raises(IndexError, match=f"no block {number}"):
-        grow(clustered(30), 10).block(number)
+        synthesize(clustered(30), 10).block(number)

@@ -1,4 +1,4 @@
-"""What may be learnt from: never what asks, nor a copy of it."""
+"""What may be learned from: never what asks, nor a copy of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,51 +10,51 @@ from helpers.evaluation.builders import held_out, learnable, leave_one_out, unse
 from helpers.images.imageset import ImageSet
 
 
-def pictures(classes=6, each=4, distractors=3, groups=None) -> ImageSet:
+def image_set(classes=6, each=4, distractors=3, groups=None) -> ImageSet:
     labels = np.append(np.repeat(np.arange(classes), each), np.full(distractors, -1))
     names = tuple(f"class {i}" for i in range(classes))
     return ImageSet("toy", tuple(Path(f"{i:03}.jpg") for i in range(len(labels))), labels, names, groups)
 
 
-def test_held_out_pictures_ask_and_never_teach():
-    images = pictures()
-    rules = held_out(images, "toy-held-out")
-    assert len(rules.queries) == 12 and len(rules.gallery) == 15 and rules.n_distractors == 3
-    assert not set(rules.queries) & set(rules.gallery)
-    assert np.bincount(images.labels[rules.queries]).tolist() == [2] * 6
-    part = learnable(rules, images)
-    assert set(part.keys) == {images.keys[row] for row in rules.gallery if images.labels[row] >= 0}
+def test_held_out_images_ask_and_never_teach():
+    images = image_set()
+    protocol = held_out(images, "toy-held-out")
+    assert len(protocol.queries) == 12 and len(protocol.gallery) == 15 and protocol.n_distractors == 3
+    assert not set(protocol.queries) & set(protocol.gallery)
+    assert np.bincount(images.labels[protocol.queries]).tolist() == [2] * 6
+    part = learnable(protocol, images)
+    assert set(part.keys) == {images.keys[row] for row in protocol.gallery if images.labels[row] >= 0}
     assert part.class_names == images.class_names
 
 
 def test_the_seed_says_who_asks():
-    images = pictures()
+    images = image_set()
     assert np.array_equal(held_out(images, "a", seed=1).queries, held_out(images, "b", seed=1).queries)
     assert not np.array_equal(held_out(images, "a", seed=1).queries, held_out(images, "b", seed=2).queries)
 
 
 def test_unseen_classes_share_no_class_with_what_teaches():
-    images = pictures()
-    rules = unseen_classes(images, "toy-unseen", seed=3)
+    images = image_set()
+    protocol = unseen_classes(images, "toy-unseen", seed=3)
     kept = np.sort(np.random.default_rng(3).permutation(6)[3:])
-    assert rules.class_names == tuple(f"class {c}" for c in kept)
-    assert len(rules.queries) == 12 and len(rules.gallery) == 15 and rules.n_distractors == 3
-    part = learnable(rules, images)
-    assert len(part) == 12 and not set(part.class_names) & set(rules.class_names)
-    assert part.counts.tolist() == [4, 4, 4] and not set(part.keys) & set(rules.keys)
+    assert protocol.class_names == tuple(f"class {c}" for c in kept)
+    assert len(protocol.queries) == 12 and len(protocol.gallery) == 15 and protocol.n_distractors == 3
+    part = learnable(protocol, images)
+    assert len(part) == 12 and not set(part.class_names) & set(protocol.class_names)
+    assert part.counts.tolist() == [4, 4, 4] and not set(part.keys) & set(protocol.keys)
     for row, key in enumerate(part.keys):
         assert part.class_name(row) == images.class_name(images.keys.index(key))
 
 
 def test_a_copy_of_what_asks_does_not_teach():
-    images = pictures(classes=3, each=4, distractors=0)
-    rules = held_out(images, "toy-held-out")
-    asking, teaching = rules.queries[0], rules.gallery[0]
+    images = image_set(classes=3, each=4, distractors=0)
+    protocol = held_out(images, "toy-held-out")
+    asking, teaching = protocol.queries[0], protocol.gallery[0]
     groups = np.full(len(images), -1)
     groups[[asking, teaching]] = 7
     twins = replace(images, groups=groups)
-    assert images.keys[teaching] in learnable(rules, images).keys
-    assert images.keys[teaching] not in learnable(rules, twins).keys
+    assert images.keys[teaching] in learnable(protocol, images).keys
+    assert images.keys[teaching] not in learnable(protocol, twins).keys
     # The frozen protocol may know of the copies where the loader's set does not.
     known = leave_one_out(twins, "toy", queries=[int(asking)])
     assert images.keys[teaching] not in learnable(known, images).keys
@@ -62,12 +62,12 @@ def test_a_copy_of_what_asks_does_not_teach():
 
 def test_groups_stay_on_one_side():
     groups = np.repeat(np.arange(12), 2)
-    images = pictures(distractors=0, groups=groups)
-    rules = held_out(images, "toy-held-out")
-    assert not set(groups[rules.queries]) & set(groups[rules.gallery])
+    images = image_set(distractors=0, groups=groups)
+    protocol = held_out(images, "toy-held-out")
+    assert not set(groups[protocol.queries]) & set(groups[protocol.gallery])
 
 
 def test_nothing_left_to_learn_from_is_said():
-    images = pictures()
-    with pytest.raises(ValueError, match="every picture asks"):
+    images = image_set()
+    with pytest.raises(ValueError, match="every image asks"):
         learnable(leave_one_out(images, "toy-leave-one-out"), images)

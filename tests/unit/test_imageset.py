@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.images.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, picture_files
+from helpers.images.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files
 
 
 def made(labels, groups=None, name="made"):
-    paths = tuple(Path(f"/pictures/{i:04}.jpg") for i in range(len(labels)))
+    paths = tuple(Path(f"/images/{i:04}.jpg") for i in range(len(labels)))
     classes = tuple(f"class {i}" for i in range(max([*labels, 0]) + 1))
-    return ImageSet(name, paths, np.array(labels, np.int64), classes, groups, root=Path("/pictures"))
+    return ImageSet(name, paths, np.array(labels, np.int64), classes, groups, root=Path("/images"))
 
 
 sets = st.integers(0, 30).flatmap(
@@ -28,7 +28,7 @@ def test_order_is_that_of_the_names_and_not_of_the_disk(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "x.jpg").write_bytes(b"")
     (tmp_path / "a" / "._9.jpg").write_bytes(b"")
@@ -46,14 +46,14 @@ def test_nested_folders_count_for_their_first_level(tmp_path):
 
 
 def test_odd_entries_of_a_folder_are_passed_over(tmp_path):
-    """Links to nowhere and folders that are named like pictures."""
+    """Links to nowhere and folders that are named like images."""
     (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "one picture.jpg").write_bytes(b"")
+    (tmp_path / "cats" / "one image.jpg").write_bytes(b"")
     (tmp_path / "cats" / "folder.jpg").mkdir()
     (tmp_path / "cats" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "empty").mkdir()
     images = from_folder(tmp_path, "mine")
-    assert images.keys == ("cats/one picture.jpg",) and images.class_names == ("cats",)
+    assert images.keys == ("cats/one image.jpg",) and images.class_names == ("cats",)
     assert images.name == "mine" and from_folder(tmp_path).name == tmp_path.name
 
 
@@ -71,7 +71,7 @@ def test_folders_that_are_none(tmp_path):
         from_folder(tmp_path / "nowhere")
     (tmp_path / "file.jpg").write_bytes(b"")
     with pytest.raises(NotADirectoryError, match=r"file\.jpg is a file"):
-        picture_files(tmp_path / "file.jpg")
+        image_files(tmp_path / "file.jpg")
 
 
 def test_csv(tmp_path):
@@ -88,7 +88,7 @@ def test_csv(tmp_path):
     "text, error, says",
     [
         ("file,label\na.jpg,x\n", ValueError, "no column path"),
-        ("path,label\n", EmptyImageSet, "lists no picture"),
+        ("path,label\n", EmptyImageSet, "lists no image"),
         ("path,label\na.jpg,x\na.jpg,y\n", ValueError, "twice"),
         ("path,label\ngone.jpg,x\n", FileNotFoundError, "gone.jpg"),
     ],
@@ -133,7 +133,7 @@ def test_a_set_does_not_change_with_the_array_it_was_made_from():
     labels[0] = 1
     assert images.labels.tolist() == [0, 1]
     assert images.counts.tolist() == [1, 1]
-    assert "2 pictures, 2 classes" in repr(images)
+    assert "2 images, 2 classes" in repr(images)
 
 
 def test_subset_by_rows_and_by_mask():
@@ -172,8 +172,8 @@ def test_groups_across_classes_are_not_split_either(labels_and_groups, fraction,
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n", [2, 50])
-def test_two_classes_of_the_same_pictures_are_split_once(n, seed):
-    """Every picture of the first class has its twin in the second, as Caltech-101's Faces and Faces_easy."""
+def test_two_classes_of_the_same_images_are_split_once(n, seed):
+    """Every image of the first class has its twin in the second, as Caltech-101's Faces and Faces_easy."""
     images = made([0] * n + [1] * n, [*range(n)] * 2)
     first, second = images.split(0.5, seed)
     assert first.counts.tolist() == second.counts.tolist() == [n // 2, n // 2]
@@ -226,4 +226,4 @@ def test_concatenate_loses_nothing(parts):
 def test_keys_of_sets_with_one_root_and_with_several():
     first, other = made([0]), ImageSet("o", (Path("/other/1.jpg"),), [0], ("class 0",), root=Path("/other"))
     assert concatenate("same", [first, first]).keys == ("0000.jpg", "0000.jpg")
-    assert concatenate("several", [first, other]).keys == ("/pictures/0000.jpg", "/other/1.jpg")
+    assert concatenate("several", [first, other]).keys == ("/images/0000.jpg", "/other/1.jpg")

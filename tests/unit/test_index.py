@@ -105,7 +105,7 @@ def test_a_new_backend_is_one_line(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("scheme", ["exact", "sklearn"])
-def test_known_answers(scheme, spec, ids, scores):
+def test_known_results(scheme, spec, ids, scores):
     index = open_index(f"{scheme}:{spec}").add([[2, 0], [0, 3], [3, 4], [-1, 0]])
     ranking = index.search([[1, 0]], 4)
     assert ranking.ids.tolist() == [ids]
@@ -200,7 +200,7 @@ def test_order_and_batches_of_adding_change_nothing(spec):
 
 
 @every
-def test_more_answers_than_vectors_are_padding(spec):
+def test_more_results_than_vectors_are_padding(spec):
     ranking = open_index(spec).add(random_vectors(3, 4)).search(random_vectors(2, 4, 1), 5)
     assert ranking.ids.shape == (2, 5)
     assert (np.sort(ranking.ids[:, :3]) == [0, 1, 2]).all()
@@ -227,7 +227,7 @@ def test_an_empty_index_can_not_be_searched():
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.zeros((2, 5)), "got vectors of 5 numbers, the index holds 4: another describer"),
+        (np.zeros((2, 5)), "got vectors of 5 numbers, the index holds 4: another extractor"),
         (np.zeros(4), r"v\[None\]"),
         (np.zeros((1, 2, 4)), "must have shape"),
         (np.zeros((2, 0)), "the index holds 4"),
@@ -318,7 +318,7 @@ def test_the_zero_vector_has_cosine_zero_to_everything(scheme):
     np.testing.assert_allclose(ranking.scores, [[1, 0, -1], [0, 0, 0]], atol=1e-12)
 
 
-def test_a_picture_is_its_own_nearest_with_full_marks():
+def test_an_image_is_its_own_nearest_with_full_marks():
     vectors = 100 + random_vectors(300, 64)  # far from the origin, where |a|² - 2ab + |b|² leaves noise
     for metric, best in zip(METRICS, (1, 0, 0), strict=True):
         ranking = open_index(f"exact:{metric}").add(vectors).search(vectors, 1)
@@ -399,7 +399,7 @@ def test_results_do_not_depend_on_chunks_batches_or_depth(metric):
     scale=st.sampled_from([1e-22, 1.0, 1e12]),
     seed=st.integers(0, 2**31),
 )
-def test_ruling_out_never_rules_out_an_answer(metric, n, dim, chunk, k, offset, scale, seed):
+def test_ruling_out_never_protocol_out_an_result(metric, n, dim, chunk, k, offset, scale, seed):
     """Few distinct values, so that nearly everything ties: the shortcut against scoring everything."""
     gallery = (np.round(random_vectors(n, dim, seed)) + np.float32(offset)) * np.float32(scale)
     index = open_index(f"exact:{metric}?chunk={chunk}").add(gallery)

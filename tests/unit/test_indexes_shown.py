@@ -1,4 +1,4 @@
-"""Figures of indexes: what is looked into is coloured and counted, and lines stand where the numbers are."""
+"""Figures of indexes: what is looked into is colored and counted, and lines stand where the numbers are."""
 
 import numpy as np
 import pandas as pd
@@ -6,29 +6,29 @@ import pytest
 from matplotlib.colors import to_hex
 
 from helpers.visualization import indexes
-from helpers.visualization.curves import COLOURS
+from helpers.visualization.curves import COLORS
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
 QUERY = np.array([0.4, 0.0])
 
 
-def drawn(panel, colour):
-    """Points of the lines of a colour, as tuples."""
-    lines = [line for line in panel.lines if to_hex(line.get_color()) == to_hex(colour)]
+def drawn(panel, color):
+    """Points of the lines of a color, as tuples."""
+    lines = [line for line in panel.lines if to_hex(line.get_color()) == to_hex(color)]
     return [tuple(map(float, point)) for line in lines for point in line.get_xydata()]
 
 
-def test_parts_that_are_looked_into_are_in_colour_and_counted():
+def test_parts_that_are_looked_into_are_in_color_and_counted():
     parts = {"two": (np.array([5, 5, 7, 7]), [5]), "one each": (np.arange(4), [3, 1])}
     first, second = indexes.cells(POINTS, QUERY, [0, 1], parts).axes
     assert first.get_title() == "two: 2 of 4 looked at, 2 of 2 answers in them"
     assert second.get_title() == "one each: 2 of 4 looked at, 1 of 2 answers in them"
-    assert drawn(first, COLOURS[0]) == [(0, 0), (1, 0)] and drawn(first, "0.8") == [(2, 0), (3, 0)]
-    # A part has the colour of its turn.
-    assert drawn(second, COLOURS[0]) == [(3, 0)] and drawn(second, COLOURS[1]) == [(1, 0)]
+    assert drawn(first, COLORS[0]) == [(0, 0), (1, 0)] and drawn(first, "0.8") == [(2, 0), (3, 0)]
+    # A part has the color of its turn.
+    assert drawn(second, COLORS[0]) == [(3, 0)] and drawn(second, COLORS[1]) == [(1, 0)]
 
 
-def test_the_query_and_its_answers_are_marked_in_every_panel():
+def test_the_query_and_its_results_are_marked_in_every_panel():
     parts = {name: (np.zeros(4, int), [0]) for name in "ab"}
     for panel in indexes.cells(POINTS, QUERY, [0, 1], parts).axes:
         circles = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
@@ -40,11 +40,11 @@ def test_the_query_and_its_answers_are_marked_in_every_panel():
 def test_a_walk_is_drawn_in_its_order_and_each_link_once():
     links = [[1], [0, 2], [1], [2]]
     (panel,) = indexes.walk(POINTS, links, [3, 1, 0], QUERY, [0]).axes
-    assert drawn(panel, COLOURS[1]) == [(3, 0), (1, 0), (0, 0)]
+    assert drawn(panel, COLORS[1]) == [(3, 0), (1, 0), (0, 0)]
     assert [text.get_text() for text in panel.texts] == ["0", "1", "2"]
-    grey = [line.get_xydata().tolist() for line in panel.lines if to_hex(line.get_color()) == to_hex("0.8")]
+    gray = [line.get_xydata().tolist() for line in panel.lines if to_hex(line.get_color()) == to_hex("0.8")]
     # 3 is joined with 2, which does not know it; that link is there, too.
-    assert sorted(sorted(link) for link in grey) == [[[0, 0], [1, 0]], [[1, 0], [2, 0]], [[2, 0], [3, 0]]]
+    assert sorted(sorted(link) for link in gray) == [[[0, 0], [1, 0]], [[1, 0], [2, 0]], [[2, 0], [3, 0]]]
 
 
 @pytest.fixture

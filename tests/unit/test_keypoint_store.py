@@ -10,7 +10,7 @@ from helpers.features.store import VectorStoreError, pixels_hash
 from helpers.features.visual_words import VisualWords
 from helpers.features.vocabulary import KeypointConfig
 from helpers.images import imageset, samples
-from helpers.images.reading import UnreadablePictureWarning, read_picture
+from helpers.images.reading import UnreadableImageWarning, read_image
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -36,7 +36,7 @@ def refuse(*_):
 
 @pytest.mark.parametrize("kind", keypoints.KINDS)
 def test_what_is_read_equals_what_is_extracted(photos, kind, monkeypatch):
-    alone = [extract(read_picture(path), kind, 100) for path in photos.paths]
+    alone = [extract(read_image(path), kind, 100) for path in photos.paths]
     assert all(map(equal, extract_set(photos, kind, 100, progress=False), alone))
     monkeypatch.setattr(keypoints, "extract", refuse)
     again = extract_set(photos, kind, 100, progress=False)
@@ -45,7 +45,7 @@ def test_what_is_read_equals_what_is_extracted(photos, kind, monkeypatch):
 
 
 def test_sift_and_rootsift_share_a_file(photos, own_cache, monkeypatch):
-    rooted = [extract(read_picture(path), "rootsift") for path in photos.paths]
+    rooted = [extract(read_image(path), "rootsift") for path in photos.paths]
     extract_set(photos, "sift", progress=False)
     monkeypatch.setattr(keypoints, "extract", refuse)
     assert all(map(equal, extract_set(photos, "rootsift", progress=False), rooted))
@@ -65,21 +65,21 @@ def test_a_file_with_new_content_is_extracted_again(photos, tmp_path):
     path = tmp_path / "a" / "one.png"
     path.parent.mkdir()
     for row in (0, 1):
-        picture = read_picture(photos.paths[row])
-        cv2.imwrite(str(path), picture[:, :, ::-1])
+        image = read_image(photos.paths[row])
+        cv2.imwrite(str(path), image[:, :, ::-1])
         images = imageset.from_folder(tmp_path)
-        assert equal(extract_set(images, progress=False)[0], extract(picture))
+        assert equal(extract_set(images, progress=False)[0], extract(image))
 
 
 def test_an_interrupted_call_continues(photos, monkeypatch):
     monkeypatch.setattr(keypoints, "_KEPT_TOGETHER", 1)
     whole, seen = extract, []
 
-    def interrupted(picture, *settings):
+    def interrupted(image, *settings):
         if len(seen) == 2:
             raise KeyboardInterrupt
-        seen.append(picture)
-        return whole(picture, *settings)
+        seen.append(image)
+        return whole(image, *settings)
 
     monkeypatch.setattr(keypoints, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -88,17 +88,17 @@ def test_an_interrupted_call_continues(photos, monkeypatch):
     monkeypatch.setattr(keypoints, "extract", lambda *given: done.append(given) or whole(*given))
     found = extract_set(photos, progress=False)
     assert len(done) == len(photos) - 2
-    assert all(map(equal, found, [whole(read_picture(path)) for path in photos.paths]))
+    assert all(map(equal, found, [whole(read_image(path)) for path in photos.paths]))
 
 
-def test_unreadable_pictures_are_never_stored(photos, tmp_path, own_cache):
-    folder = tmp_path / "pictures" / "a"
+def test_unreadable_images_are_never_stored(photos, tmp_path, own_cache):
+    folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "whole.jpg").write_bytes(photos.paths[0].read_bytes())
     images = imageset.from_folder(folder.parent)
     for _ in range(2):
-        with pytest.warns(UnreadablePictureWarning, match="1 of 2 pictures"):
+        with pytest.warns(UnreadableImageWarning, match="1 of 2 images"):
             found = extract_set(images, progress=False)
         assert [len(one) > 0 for one in found] == [False, True]
 
@@ -109,15 +109,15 @@ def test_no_file_without_cache(photos, own_cache):
 
 
 def test_arrays_are_kept_by_their_pixels(photos, monkeypatch):
-    pictures = [read_picture(path) for path in photos.paths]
-    alone = extract_each(pictures, "rootsift")
-    first = extract_each([*pictures, pictures[0]], "rootsift", cache=True, then=lambda one: one)
+    images = [read_image(path) for path in photos.paths]
+    alone = extract_each(images, "rootsift")
+    first = extract_each([*images, images[0]], "rootsift", cache=True, then=lambda one: one)
     assert all(map(equal, first, [*alone, alone[0]]))
-    changed = pictures[0].copy()
+    changed = images[0].copy()
     changed[:40] = 0
     assert not equal(extract_each([changed], "rootsift", cache=True)[0], alone[0])
     monkeypatch.setattr(keypoints, "extract", refuse)
-    assert all(map(equal, extract_each(pictures[::-1], "rootsift", cache=True), alone[::-1]))
+    assert all(map(equal, extract_each(images[::-1], "rootsift", cache=True), alone[::-1]))
 
 
 def test_hashes_tell_shape_type_and_values_apart():
@@ -128,7 +128,7 @@ def test_hashes_tell_shape_type_and_values_apart():
 
 
 def test_keypoints_of_another_kind_are_refused(photos):
-    found = extract(read_picture(photos.paths[0]), "orb")
+    found = extract(read_image(photos.paths[0]), "orb")
     with KeypointStore("sift", 500, {}) as store, pytest.raises(ValueError, match="holds sift keypoints, got orb"):
         store.put([b"a"], [found])
 
@@ -145,12 +145,12 @@ def test_encodings_share_the_keypoints(photos, monkeypatch):
     """Vectors are those that are computed from pixels, and SIFT runs once for all encodings."""
     config = VisualWords("bow").vocabulary.config
     expected = {
-        name: VisualWords(name).describe_arrays([read_picture(p) for p in photos.paths]) for name in ("bow", "vlad")
+        name: VisualWords(name).extract_arrays([read_image(p) for p in photos.paths]) for name in ("bow", "vlad")
     }
-    first = VisualWords("bow").describe(photos, progress=False)
+    first = VisualWords("bow").extract(photos, progress=False)
     assert np.allclose(first, expected["bow"], atol=1e-6)
     monkeypatch.setattr(keypoints, "extract", refuse)
-    assert np.allclose(VisualWords("vlad").describe(photos, progress=False), expected["vlad"], atol=1e-6)
+    assert np.allclose(VisualWords("vlad").extract(photos, progress=False), expected["vlad"], atol=1e-6)
     assert len(list(config.keypoints(photos, progress=False))) == len(photos)
     other = KeypointConfig(size=config.size // 2)
     with pytest.raises(AssertionError, match="on disk"):
@@ -159,8 +159,8 @@ def test_encodings_share_the_keypoints(photos, monkeypatch):
 
 def test_only_batches_that_were_extracted_count_for_the_rate(photos):
     fresh = VisualWords("bow")
-    fresh.describe(photos, progress=False)
+    fresh.extract(photos, progress=False)
     assert fresh.computed == len(photos) and fresh.seconds > 0
     second = VisualWords("vlad")
-    second.describe(photos, progress=False)
+    second.extract(photos, progress=False)
     assert second.computed == 0 and second.seconds == 0

@@ -1,4 +1,4 @@
-"""Keypoints: found, capped, matched and verified; against brute force, and on pictures turned by known angles."""
+"""Keypoints: found, capped, matched and verified; against brute force, and on images turned by known angles."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from helpers.images import reading, samples
 def photo():
     """A photograph of the sample with a few hundred keypoints."""
     images = samples.photos()
-    return reading.resize(reading.read_picture(images.paths[40]), (240, 320))
+    return reading.resize(reading.read_image(images.paths[40]), (240, 320))
 
 
 def made(descriptors, kind="sift", points=None):
@@ -49,14 +49,14 @@ class TestEveryKind:
             assert np.array_equal(few.descriptors, many.descriptors[:10])
 
     @pytest.mark.parametrize("shape", [(60, 80, 3), (60, 80), (1, 1, 3), (5, 400)])
-    def test_a_flat_picture_has_none(self, kind, shape):
+    def test_a_flat_image_has_none(self, kind, shape):
         found = extract(np.full(shape, 127, np.uint8), kind)
         assert len(found) == 0 and found.descriptors.shape == (0, KINDS[kind].width)
         assert found.descriptors.dtype == KINDS[kind].dtype and found.points.shape == (0, 2)
 
-    def test_the_same_every_time_and_grey_is_grey(self, photo, kind):
-        grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-        one, other = extract(photo, kind), extract(grey, kind)
+    def test_the_same_every_time_and_gray_is_gray(self, photo, kind):
+        gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+        one, other = extract(photo, kind), extract(gray, kind)
         assert np.array_equal(one.descriptors, other.descriptors) and np.array_equal(one.points, other.points)
 
     def test_a_quarter_turn_is_undone(self, photo, kind):
@@ -101,7 +101,7 @@ def test_rootsift_is_the_square_root_of_sift(photo):
 
 def test_the_ratio_test_by_hand():
     query = made([[10] + 127 * [0], [0, 50] + 126 * [0]])
-    # The first query's neighbours are 1 and 4 away, the second's 3 and 3.5.
+    # The first query's neighbors are 1 and 4 away, the second's 3 and 3.5.
     gallery = made([[11] + 127 * [0], [14] + 127 * [0], [0, 53] + 126 * [0], [0, 46.5] + 126 * [0]])
     found = match(query, gallery, ratio=0.8, mutual=False)
     assert found.pairs.tolist() == [[0, 0]] and found.distances.tolist() == [1]

@@ -64,15 +64,15 @@ def test_bad_input_is_named(recall):
 
 
 def test_every_method_gets_the_same_queries_and_nothing_is_kept():
-    """Searches that remember what they were asked: the same pictures, change by change, and their own answers."""
+    """Searches that remember what they were asked: the same images, change by change, and their own answers."""
     originals = [np.full((40, 60, 3), 40 * number, np.uint8) for number in range(3)]
     seen = {"right": [], "first": []}
 
-    def search(name, answers):
-        def found(pictures):
-            seen[name].append([picture.copy() for picture in pictures])
-            ids = np.array(answers)[:, None] + np.array([[0, 10]])
-            return Ranking(ids, np.tile([1.0, 0.5], (len(pictures), 1)))
+    def search(name, results):
+        def found(images):
+            seen[name].append([image.copy() for image in images])
+            ids = np.array(results)[:, None] + np.array([[0, 10]])
+            return Ranking(ids, np.tile([1.0, 0.5], (len(images), 1)))
 
         return found
 
@@ -82,7 +82,7 @@ def test_every_method_gets_the_same_queries_and_nothing_is_kept():
     assert all(
         np.array_equal(a, b) for one, other in zip(*seen.values(), strict=True) for a, b in zip(one, other, strict=True)
     )
-    assert [picture.shape for picture in seen["right"][0]] == [(20, 30, 3)] * 3
+    assert [image.shape for image in seen["right"][0]] == [(20, 30, 3)] * 3
     assert answered.originals.tolist() == [0, 1, 2] * 2 and answered.changes == [SCALED] * 3 + [TURNED] * 3
     assert answered.rankings["first"].ids.shape == (6, 1)
     table = answered.table()

@@ -10,23 +10,23 @@ from helpers.images.known_items import CHANGES, Change, all_changes, queries
 
 @pytest.fixture(scope="module")
 def photo():
-    return reading.resize(reading.read_picture(samples.photos().paths[40]), (120, 160))
+    return reading.resize(reading.read_image(samples.photos().paths[40]), (120, 160))
 
 
-def change(picture, kind, strength, seed=0, other=None):
-    return Change(kind, strength)(picture, np.random.default_rng(seed), other)
+def change(image, kind, strength, seed=0, other=None):
+    return Change(kind, strength)(image, np.random.default_rng(seed), other)
 
 
 def apart(a, b):
     return np.abs(a.astype(float) - b).mean()
 
 
-def test_every_change_gives_pictures_and_leaves_the_original_alone(photo):
+def test_every_change_gives_images_and_leaves_the_original_alone(photo):
     before, others = photo.copy(), [photo, np.full((40, 200, 3), 90, np.uint8)]
     found = list(queries(others, others))
     assert len(found) == 2 * len(all_changes()) == 2 * sum(len(kind.strengths) for kind in CHANGES.values())
-    for row, one, picture in found:
-        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape[:2]) > 0
+    for row, one, image in found:
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) > 0
         assert row in (0, 1) and one.kind in CHANGES
     assert np.array_equal(photo, before)
 
@@ -34,7 +34,7 @@ def test_every_change_gives_pictures_and_leaves_the_original_alone(photo):
 def test_the_same_at_every_call_and_another_with_another_seed(photo):
     changes = [Change("crop", 0.5), Change("noise", 10), Change("pasted", 0.5)]
     one, same, other = (
-        [picture for *_, picture in queries([photo, photo[::-1]], [photo // 2], changes, seed)] for seed in (0, 0, 1)
+        [image for *_, image in queries([photo, photo[::-1]], [photo // 2], changes, seed)] for seed in (0, 0, 1)
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -43,7 +43,7 @@ def test_the_same_at_every_call_and_another_with_another_seed(photo):
 def test_turns(photo):
     assert np.array_equal(change(photo, "rotation", 90), cv2.rotate(photo, cv2.ROTATE_90_COUNTERCLOCKWISE))
     assert np.array_equal(change(photo, "rotation", 180), photo[::-1, ::-1])
-    # 30°: the frame holds the whole picture.
+    # 30°: the frame holds the whole image.
     assert change(photo, "rotation", 30).shape[:2] == (round(120 * 0.8660 + 160 * 0.5), round(160 * 0.8660 + 120 * 0.5))
 
 
@@ -53,7 +53,7 @@ def test_sizes(photo):
     cut = change(photo, "crop", 0.5)
     assert cut.shape == (60, 80, 3)
     places = cv2.matchTemplate(photo, cut, cv2.TM_SQDIFF)
-    assert places.min() == 0, "a part of the picture as it was"
+    assert places.min() == 0, "a part of the image as it was"
     assert len({change(photo, "crop", 0.5, seed).tobytes() for seed in range(5)}) == 5
 
 
@@ -69,12 +69,12 @@ def test_light_compression_and_noise_are_what_they_say(photo):
     qualities = [apart(photo, change(photo, "jpeg", quality)) for quality in (50, 25, 10, 5)]
     assert qualities == sorted(qualities)
     assert qualities[0] < 10, "red stays red"
-    grey = np.full((200, 200, 3), 127, np.uint8)
-    assert change(grey, "noise", 20).std() == pytest.approx(20, rel=0.05)
+    gray = np.full((200, 200, 3), 127, np.uint8)
+    assert change(gray, "noise", 20).std() == pytest.approx(20, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(300, 300, 3), (50, 400, 3), (20, 20, 3)])
-def test_a_crop_is_pasted_into_another_picture(photo, shape):
+def test_a_crop_is_pasted_into_another_image(photo, shape):
     frame = np.full(shape, 3, np.uint8)
     found = change(photo, "pasted", 0.5, other=frame)
     assert min(found.shape[0] / 60, found.shape[1] / 80) >= 1
@@ -88,6 +88,6 @@ def test_a_crop_is_pasted_into_another_picture(photo, shape):
 def test_bad_input_is_named(photo):
     with pytest.raises(ValueError, match="no change 'melt'; known: rotation, scale"):
         change(photo, "melt", 1)
-    with pytest.raises(ValueError, match="into another picture: give one"):
+    with pytest.raises(ValueError, match="into another image: give one"):
         change(photo, "pasted", 0.5)
     assert str(Change("scale", 0.25)) == "scale 0.25"

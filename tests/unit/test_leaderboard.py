@@ -25,12 +25,12 @@ def table(tmp_path) -> Path:
     return tmp_path / "leaderboard.csv"
 
 
-def pictures(n: int = 12) -> ImageSet:
+def images(n: int = 12) -> ImageSet:
     labels = np.append(np.arange(n - 1) % 3, -1)
     return ImageSet("toy", tuple(Path(f"{i}.jpg") for i in range(n)), labels, ("a", "b", "c"))
 
 
-TOY = leave_one_out(pictures(), "toy-leave-one-out")
+TOY = leave_one_out(images(), "toy-leave-one-out")
 
 
 def scores(seed: int = 0, k: int | None = None, protocol=TOY):
@@ -39,19 +39,19 @@ def scores(seed: int = 0, k: int | None = None, protocol=TOY):
     return evaluate(rank(rows, rng.random(rows.shape), k), protocol)
 
 
-def write(table, describer="resnet50", seed=0, k=None, protocol=TOY, **changes):
+def write(table, extractor="resnet50", seed=0, k=None, protocol=TOY, **changes):
     method = {"profile": "sample", "weights": "imagenet", "dim": 2048, "index": "exact:cosine"} | changes
-    return record(scores(seed, k, protocol), protocol, describer=describer, path=table, **method)
+    return record(scores(seed, k, protocol), protocol, extractor=extractor, path=table, **method)
 
 
 # ---- rows ------------------------------------------------------------------------------------------
 
 
 def test_one_row_a_metric_with_the_agreed_columns(table):
-    rows = write(table, describe_ips=13.06, query_ms=0.12345, index_bytes=98304)
+    rows = write(table, extract_ips=13.06, query_ms=0.12345, index_bytes=98304)
     measured = scores()
     header = (
-        "dataset,protocol,profile,describer,weights,dim,index,n_queries,n_gallery,n_distractors,metric,value,low,high"
+        "dataset,protocol,profile,extractor,weights,dim,index,n_queries,n_gallery,n_distractors,metric,value,low,high"
     )
     assert table.read_text().splitlines()[0] == header + ",chance,ceiling,describe_ips,query_ms,index_bytes"
     assert ",".join(COLUMNS) == table.read_text().splitlines()[0]
@@ -69,7 +69,7 @@ def test_one_row_a_metric_with_the_agreed_columns(table):
 
 def test_a_rerun_replaces_its_rows_and_changes_no_byte(table):
     write(table, "resnet50")
-    write(table, "colour", seed=1)
+    write(table, "color", seed=1)
     before = table.read_bytes(), table.with_suffix(".md").read_bytes()
     write(table, "resnet50")
     assert (table.read_bytes(), table.with_suffix(".md").read_bytes()) == before
@@ -87,7 +87,7 @@ def test_the_order_of_recording_leaves_no_trace(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"profile": "full"}, {"weights": "none"}, {"dim": 256}, {"index": "exact:euclidean"}, {"describer": "vgg"}],
+    [{"profile": "full"}, {"weights": "none"}, {"dim": 256}, {"index": "exact:euclidean"}, {"extractor": "vgg"}],
 )
 def test_what_differs_in_a_key_stands_beside(table, change):
     write(table)
@@ -98,43 +98,43 @@ def test_what_differs_in_a_key_stands_beside(table, change):
 @pytest.mark.parametrize("name", ["None", "NA", "nan", "007", "1.0", "a, b", 'say "x"', "a | b", "Zoë"])
 def test_names_stay_text(table, name):
     for _ in range(2):
-        write(table, describer=name, weights=name)
+        write(table, extractor=name, weights=name)
     board = load(table)
     assert len(board) == len(scores().metrics)
-    assert set(board["describer"]) == set(board["weights"]) == {name}
+    assert set(board["extractor"]) == set(board["weights"]) == {name}
 
 
 def test_a_cost_not_measured_this_time_keeps_its_value(table):
-    write(table, describe_ips=13.0, query_ms=0.5)
+    write(table, extract_ips=13.0, query_ms=0.5)
     rows = write(table, query_ms=0.75)
-    assert set(rows["describe_ips"]) == {13.0}
+    assert set(rows["extract_ips"]) == {13.0}
     assert set(load(table)["query_ms"]) == {0.75}
     assert load(table)["index_bytes"].isna().all()
 
 
 def test_describing_costs_the_same_under_every_protocol_and_index_of_a_data_set(table):
-    other = leave_one_out(pictures(), "toy-other")
-    write(table, describe_ips=0.2, query_ms=0.5)
+    other = leave_one_out(images(), "toy-other")
+    write(table, extract_ips=0.2, query_ms=0.5)
     rows = write(table, protocol=other, index="exact:euclidean")
-    assert set(rows["describe_ips"]) == {0.2} and rows["query_ms"].isna().all()
-    write(table, protocol=other, describe_ips=13.0)
-    write(table, "pixels", describe_ips=4000.0)
+    assert set(rows["extract_ips"]) == {0.2} and rows["query_ms"].isna().all()
+    write(table, protocol=other, extract_ips=13.0)
+    write(table, "pixels", extract_ips=4000.0)
     write(table, profile="full")
     board = load(table)
-    mine = board[(board["describer"] == "resnet50") & (board["profile"] == "sample")]
-    assert set(mine["describe_ips"]) == {13.0} and len(mine) == 3 * len(scores().metrics)
-    assert set(board.loc[board["describer"] == "pixels", "describe_ips"]) == {4000.0}
-    assert board.loc[board["profile"] == "full", "describe_ips"].isna().all()
+    mine = board[(board["extractor"] == "resnet50") & (board["profile"] == "sample")]
+    assert set(mine["extract_ips"]) == {13.0} and len(mine) == 3 * len(scores().metrics)
+    assert set(board.loc[board["extractor"] == "pixels", "extract_ips"]) == {4000.0}
+    assert board.loc[board["profile"] == "full", "extract_ips"].isna().all()
 
 
 def test_one_query_has_no_interval_and_still_a_row(table):
-    write(table, protocol=query_gallery(pictures(), [0], [3, 4, 6], "one"))
+    write(table, protocol=query_gallery(images(), [0], [3, 4, 6], "one"))
     board = load(table)
     assert board["low"].isna().all()
     assert board["value"].notna().all()
 
 
-@pytest.mark.parametrize("change", [{"weights": ""}, {"weights": None}, {"index": " "}, {"describer": "two\nlines"}])
+@pytest.mark.parametrize("change", [{"weights": ""}, {"weights": None}, {"index": " "}, {"extractor": "two\nlines"}])
 def test_a_name_must_be_a_name(table, change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} must be a name on one line"):
         write(table, **change)
@@ -142,9 +142,9 @@ def test_a_name_must_be_a_name(table, change):
 
 
 def test_scores_of_another_protocol_are_refused(table):
-    other = query_gallery(pictures(), [0, 1], [3, 4, 6, 7], "other")
+    other = query_gallery(images(), [0, 1], [3, 4, 6, 7], "other")
     with pytest.raises(ValueError, match="not of the queries of other"):
-        record(scores(), other, profile="sample", describer="x", weights="none", dim=4, index="i", path=table)
+        record(scores(), other, profile="sample", extractor="x", weights="none", dim=4, index="i", path=table)
     assert not table.exists()
 
 
@@ -213,14 +213,14 @@ def test_a_binary_file_is_damage_too(table):
 
 def test_the_table_in_words(table):
     for name, seed in (("one", 0), ("two", 1)):
-        write(table, name, seed, describe_ips=13.04, query_ms=0.5)
+        write(table, name, seed, extract_ips=13.04, query_ms=0.5)
     text = table.with_suffix(".md").read_text()
     lines = text.splitlines()
     assert "## toy: toy-leave-one-out" in lines
     assert "11 queries, gallery of 12, 1 of them distractors; profile sample." in lines
-    assert "| describer | weights | dim | index | top-1 | top-5 | top-10 | mAP | pictures/s | ms/query |" in lines
+    assert "| extractor | weights | dim | index | top-1 | top-5 | top-10 | mAP | images/s | ms/query |" in lines
     board = load(table)
-    of_map = board[board["metric"] == "mAP"].set_index("describer")
+    of_map = board[board["metric"] == "mAP"].set_index("extractor")
     best, other = of_map["value"].idxmax(), of_map["value"].idxmin()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     rows = {line[0]: line for line in cells}
@@ -245,9 +245,9 @@ def test_a_method_without_map_comes_last_and_has_an_empty_cell(table):
     assert cells[1].split(" | ")[7] == ""
 
 
-def test_other_pictures_are_another_table(table):
+def test_other_images_are_another_table(table):
     write(table, "now")
-    write(table, "before", protocol=leave_one_out(pictures(15), TOY.name))
+    write(table, "before", protocol=leave_one_out(images(15), TOY.name))
     text = table.with_suffix(".md").read_text()
     assert "11 queries, gallery of 12, 1 of them" in text
     assert "14 queries, gallery of 15, 1 of them" in text

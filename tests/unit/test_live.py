@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers.cli import main as cli
 from helpers.images.imageset import ImageSet, from_folder
-from helpers.search.engine import Engine, EngineFolderError, UnopenedDescriber
+from helpers.search.engine import Engine, EngineFolderError, UnopenedExtractor
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist import compaction, snapshot, wal
 from helpers.search.persist import live as live_module
@@ -30,10 +30,10 @@ class MeanColor:
     dim = 3
     fingerprint = "mean-color-1"
 
-    def describe(self, images, **_):
-        return self.describe_arrays([np.asarray(Image.open(path).convert("RGB")) for path in images.paths])
+    def extract(self, images, **_):
+        return self.extract_arrays([np.asarray(Image.open(path).convert("RGB")) for path in images.paths])
 
-    def describe_arrays(self, images):
+    def extract_arrays(self, images):
         return np.array([image.mean(axis=(0, 1)) for image in images], np.float32)
 
 
@@ -68,7 +68,7 @@ def more(tmp_path, *colors, name="new"):
 
 
 def nearest(engine, red, green=0, k=1):
-    return [answer.id for answer in engine.query_vector(np.array([red, green, 0], np.float32), k)]
+    return [result.id for result in engine.query_vector(np.array([red, green, 0], np.float32), k)]
 
 
 def wait_until(true, seconds=20):
@@ -79,7 +79,7 @@ def wait_until(true, seconds=20):
 
 
 def add(live, *vectors, class_name=None):
-    return live.add_described(["/x.png"] * len(vectors), np.float32(vectors), [class_name] * len(vectors)).tolist()
+    return live.add_extracted(["/x.png"] * len(vectors), np.float32(vectors), [class_name] * len(vectors)).tolist()
 
 
 def test_what_is_added_and_removed_is_seen_by_all_and_lasts(live, folder, tmp_path):
@@ -90,7 +90,7 @@ def test_what_is_added_and_removed_is_seen_by_all_and_lasts(live, folder, tmp_pa
         assert nearest(other.engine, 0, 190) != [5]
         assert other.refresh() and not other.refresh()
         assert nearest(other.engine, 0, 190) == [5]
-        assert other.engine.answers(other.engine.query_id(5, 1).ranking)[0].class_name == "0-250-0"
+        assert other.engine.results(other.engine.query_id(5, 1).ranking)[0].class_name == "0-250-0"
         other.remove([0, 5])
         assert nearest(live.engine, 0, 190) == [5]
         assert live.refresh()
@@ -177,17 +177,17 @@ def test_a_reader_that_loads_during_a_swap_gets_the_new_engine(live, folder, mon
     assert loaded.index.ids.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_query_by_id_never_answers_with_itself(live):
-    assert [answer.id for answer in live.engine.query_id(2, 2)] == [1, 3]
-    assert 2 not in [answer.id for answer in live.engine.query_id(2, 10)]
-    assert [answer.id for answer in live.engine.query_id(2, 1, exclude=[1])] == [3]
+def test_a_query_by_id_never_results_with_itself(live):
+    assert [result.id for result in live.engine.query_id(2, 2)] == [1, 3]
+    assert 2 not in [result.id for result in live.engine.query_id(2, 10)]
+    assert [result.id for result in live.engine.query_id(2, 1, exclude=[1])] == [3]
     with pytest.raises(KeyError, match="id 99"):
         live.engine.query_id(99)
 
 
 def test_uploads_in_the_folder_move_with_it(live, folder, images, tmp_path):
     own = paint(folder / "images" / "up.png", (0, 0, 250))
-    live.add_described([own, images / "old" / "000.png", paint(tmp_path / "far.png", (0, 99, 0))],
+    live.add_extracted([own, images / "old" / "000.png", paint(tmp_path / "far.png", (0, 99, 0))],
                        np.float32([[0, 0, 250], [1, 1, 1], [0, 99, 0]]), [None, "old", "far"])  # fmt: skip
     live.compact()
     add(live, [0, 0, 9])
@@ -203,9 +203,9 @@ def test_names_that_are_not_utf_8_survive(folder, images):
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     odd = images / name
     with LiveEngine.open(folder, MeanColor()) as live:
-        live.add_described([odd, odd], np.float32([[1, 1, 1], [2, 2, 2]]), [name, "grün"])
+        live.add_extracted([odd, odd], np.float32([[1, 1, 1], [2, 2, 2]]), [name, "grün"])
         live.compact()
-        live.add_described([odd], np.float32([[3, 3, 3]]), [name])
+        live.add_extracted([odd], np.float32([[3, 3, 3]]), [name])
     table = Engine.load(folder, MeanColor()).table
     assert [table.path(id) for id in (5, 6, 7)] == [odd] * 3
     assert [table.class_name(id) for id in (5, 6, 7)] == [name, "grün", name]
@@ -231,7 +231,7 @@ def test_an_engine_that_missed_something_does_not_overwrite_it(live, folder, tmp
     assert add(live, [0, 0, 9]) == [6]
 
 
-def test_an_engine_with_changes_that_could_not_be_saved_answers_as_before(live, folder, tmp_path, monkeypatch):
+def test_an_engine_with_changes_that_could_not_be_saved_results_as_before(live, folder, tmp_path, monkeypatch):
     add(live, [0, 200, 0])
     live.remove([0])
     engine = Engine.load(folder, MeanColor())
@@ -276,7 +276,7 @@ def test_what_can_not_be_added_changes_nothing(live, images):
         (np.full((1, 3), np.nan, np.float32), [None], "NaN"),
     ):
         with pytest.raises(ValueError, match=message):
-            live.add_described([path], vectors, names)
+            live.add_extracted([path], vectors, names)
     assert live.changes == 0 and len(live) == 5
 
 
@@ -347,8 +347,8 @@ def test_many_threads_at_once(folder):
         def look(engine):
             for _ in range(60):
                 engine.refresh()
-                answers = engine.engine.query_vector(np.float32([9, 9, 200]), 3)
-                assert len(answers) == 3 and all(answer.path.name for answer in answers)
+                results = engine.engine.query_vector(np.float32([9, 9, 200]), 3)
+                assert len(results) == 3 and all(result.path.name for result in results)
 
         def keep_compacting():
             for _ in range(4):
@@ -384,7 +384,7 @@ def test_any_sequence_of_changes_equals_a_dict(tmp_path_factory, steps, spec):
     folder = tmp_path_factory.mktemp("model") / "engine"
     start = np.random.default_rng(0).random((4, 3)).astype(np.float32)
     engine = Engine(MeanColor(), spec)
-    engine.describer.describe = lambda images, **_: start
+    engine.extractor.extract = lambda images, **_: start
     engine.fit(ImageSet("start", tuple(f"/{i}.png" for i in range(4)), [0, 0, -1, 0], ("old",))).save(folder)
     model = {id: (start[id], None if id == 2 else "old") for id in range(4)}
     given, lives = 4, [LiveEngine.open(folder, MeanColor()) for _ in range(2)]
@@ -525,7 +525,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
     """`mean-color` can't be opened by name, so a search is refused."""
     assert cli.main(["remove", str(folder), "0", "4"]) == 0
     assert cli.main(["compact", str(folder)]) == 0
-    assert capsys.readouterr().out.endswith("2 changes written into the index, 3 pictures in all\n")
+    assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in all\n")
     with pytest.raises(EngineFolderError, match="'mean-color', which is not one that can be opened by name"):
         Engine.load(folder)
     manifest = manifest_of(folder)
@@ -536,7 +536,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
 def test_a_command_says_that_it_compacted(folder, capsys, small_logs):
     assert cli.main(["remove", str(folder), "0", "1", "2", "4"]) == 0
     told = capsys.readouterr()
-    assert "4 pictures removed, 1 in all" in told.out
+    assert "4 images removed, 1 in all" in told.out
     assert "the log had become long; 4 changes were written into the index" in told.err
     assert manifest_of(folder).indexed == 1
 
@@ -551,10 +551,10 @@ def test_an_engine_of_the_old_format_is_refused_by_name(tmp_path, capsys):
 
 
 def test_an_unopened_extractor_refuses_to_extract(folder, images):
-    with LiveEngine.open(folder, UnopenedDescriber.of(folder)) as live:
-        with pytest.raises(RuntimeError, match="loaded without its describer 'mean-color'"):
+    with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
+        with pytest.raises(RuntimeError, match="loaded without its extractor 'mean-color'"):
             live.add(from_folder(images))
-        with pytest.raises(RuntimeError, match="loaded without its describer 'mean-color'"):
+        with pytest.raises(RuntimeError, match="loaded without its extractor 'mean-color'"):
             live.engine.query(next(images.rglob("*.png")))
         assert live.changes == 0
 

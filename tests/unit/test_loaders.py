@@ -10,12 +10,12 @@ from PIL import Image
 from helpers.extras import MissingExtra
 from helpers.images import att_faces, caltech101, cifar10, download, imagenet, lfw
 from helpers.images.imageset import EmptyImageSet
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    """Write small pictures under given names, and have every loader find them."""
+    """Write small images under given names, and have every loader find them."""
 
     def write(*names):
         for i, name in enumerate(names):
@@ -30,7 +30,7 @@ def layout(tmp_path, monkeypatch):
 
 def test_lfw_many_single_and_in_between(layout):
     layout(*[f"Ann_Bo/Ann_Bo_{i:04}.jpg" for i in (1, 2, 3)], "Cy/Cy_0001.jpg", "Di/Di_0001.jpg", "Di/Di_0002.jpg")
-    images = lfw.load(min_pictures=3)
+    images = lfw.load(min_images=3)
     assert images.class_names == ("Ann Bo",)
     assert images.keys == (
         "Ann_Bo/Ann_Bo_0001.jpg",
@@ -39,11 +39,11 @@ def test_lfw_many_single_and_in_between(layout):
         "Cy/Cy_0001.jpg",
     )
     assert images.labels.tolist() == [0, 0, 0, -1]
-    assert len(lfw.load(min_pictures=2, singletons=False)) == 5
+    assert len(lfw.load(min_images=2, singletons=False)) == 5
     with pytest.raises(EmptyImageSet, match="the most is 3"):
-        lfw.load(min_pictures=4)
+        lfw.load(min_images=4)
     with pytest.raises(ValueError, match="at least 2"):
-        lfw.load(min_pictures=1)
+        lfw.load(min_images=1)
 
 
 def test_imagenette_has_both_splits_and_readable_names(layout):
@@ -105,7 +105,7 @@ def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
         "train/airplane/00001.png", "train/airplane/00003.png", "train/frog/00000.png", "train/frog/00002.png",
     )  # fmt: skip
     assert len(images) == 6
-    pixels = read_picture(images.root / "train/frog/00000.png")
+    pixels = read_image(images.root / "train/frog/00000.png")
     assert pixels[5, 7].tolist() == [data[0, 5 * 32 + 7], data[0, 1024 + 5 * 32 + 7], data[0, 2048 + 5 * 32 + 7]]
     assert cifar10.load().keys == images.keys
 
@@ -134,7 +134,7 @@ def test_cifar10_as_python_2_pickled_it(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "fetch", lambda name: folder)
     images = cifar10.load()
     assert images.keys[:3] == ("test/airplane/00000.png", "test/frog/00001.png", "test/frog/00002.png")
-    assert np.array_equal(read_picture(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert np.array_equal(read_image(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
 def test_cifar10_goes_on_where_unpacking_was_killed(tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_att_faces():
     assert (len(images), len(images.class_names)) == (400, 40)
     assert (images.counts == 10).all()
     assert images.keys[:2] == ("s1/1.pgm", "s1/2.pgm") and images.keys[10] == "s2/1.pgm"
-    assert {read_picture(path).shape for path in images.paths[::40]} == {(112, 92, 3)}
+    assert {read_image(path).shape for path in images.paths[::40]} == {(112, 92, 3)}
     assert images.class_name(399) == "person 40"
 
 
@@ -216,7 +216,7 @@ def test_an_unreadable_att_face_is_named(monkeypatch, tmp_path):
 
 class TestRealArchives:
     def test_lfw(self, mirror):
-        images = lfw.load(min_pictures=20)
+        images = lfw.load(min_images=20)
         assert (len(images), len(images.class_names), int((images.labels == -1).sum())) == (1943, 62, 500)
 
     def test_imagenette(self, mirror):
@@ -234,7 +234,7 @@ class TestRealArchives:
         images = cifar10.load()
         splits = [key.split("/")[0] for key in images.keys]
         assert (splits.count("train"), splits.count("test"), len(images.class_names)) == (5000, 1000, 10)
-        assert read_picture(images.paths[0]).shape == (32, 32, 3)
+        assert read_image(images.paths[0]).shape == (32, 32, 3)
 
     def test_one_per_class(self, mirror):
         images = imagenet.one_per_class()

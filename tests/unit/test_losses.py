@@ -376,8 +376,8 @@ def test_classifier_gives_cosines_whatever_the_lengths():
 RNG = np.random.default_rng(1)
 EDGES = {
     "one identity": (np.zeros(6, int), RNG.normal(size=(6, 8))),
-    "identical pictures": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
-    "identical pictures of one identity": (np.zeros(6, int), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
+    "identical images": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
+    "identical images of one identity": (np.zeros(6, int), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
     "two places": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(2, 8)), (3, 1))),
     "zero vectors": (np.repeat([0, 1, 2], 2), np.zeros((6, 8))),
     "one zero vector": (np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 8)) * (np.arange(6) != 2)[:, None]),
@@ -385,7 +385,7 @@ EDGES = {
     "tiny and huge": (np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 8)) * np.logspace(-15, 15, 6)[:, None]),
     "all different": (np.arange(6), RNG.normal(size=(6, 8))),
     "distractors alone": (np.full(6, -1), RNG.normal(size=(6, 8))),
-    "one picture": (np.zeros(1, int), RNG.normal(size=(1, 8))),
+    "one image": (np.zeros(1, int), RNG.normal(size=(1, 8))),
     "one dimension": (np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 1))),
 }
 
@@ -400,14 +400,14 @@ def test_values_and_gradients_stay_finite(edge):
         assert np.abs(gradient[np.linalg.norm(x, axis=1) > 0.1]).max(initial=0) < 100, label_of(loss)
 
 
-@pytest.mark.parametrize("edge", ["all different", "distractors alone", "one picture"])
+@pytest.mark.parametrize("edge", ["all different", "distractors alone", "one image"])
 def test_without_a_positive_pair_there_is_exactly_nothing(edge):
     for loss in PAIR_LOSSES[1:]:
         value, gradient = value_and_gradient(loss, *EDGES[edge])
         assert value == 0 and not gradient.any(), label_of(loss)
     # The contrastive loss still pushes negatives apart, and has nothing to do where there is no pair at all.
     value, gradient = value_and_gradient(ContrastiveLoss(2.0), *EDGES[edge])
-    assert (value > 0 and gradient.any()) == (edge != "one picture")
+    assert (value > 0 and gradient.any()) == (edge != "one image")
     found = batch_statistics(*EDGES[edge])
     assert math.isnan(found["positive_distance"]) and math.isnan(found["active_triplets"])
 
@@ -420,8 +420,8 @@ def test_one_identity_has_no_triplet():
 
 
 def test_what_collapse_looks_like():
-    """All pictures at one place: the values that the module's table promises, and no gradient to leave by."""
-    labels, x = EDGES["identical pictures"]
+    """All images at one place: the values that the module's table promises, and no gradient to leave by."""
+    labels, x = EDGES["identical images"]
     for loss in PAIR_LOSSES:
         value, gradient = value_and_gradient(loss, labels, x)
         if isinstance(loss, ContrastiveLoss):
@@ -591,7 +591,7 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
         (lambda: SupConLoss()(np.eye(4), np.ones((4, 2))), r"\(b,\) or \(b, 1\), got \(4, 4\).* argmax"),
         (lambda: SupConLoss()(np.arange(3), np.ones((4, 2))), "3 labels for 4 rows"),
         (lambda: SupConLoss()(np.arange(4), np.ones(4)), r"y_pred must have shape \(b, dim\), got \(4,\)"),
-        (lambda: TripletLoss()(TWO_PAIRS, FOUR, sample_weight=np.ones(4)), "triplet counts pairs, not pictures"),
+        (lambda: TripletLoss()(TWO_PAIRS, FOUR, sample_weight=np.ones(4)), "triplet counts pairs, not images"),
         (lambda: MeanDistance().update_state(TWO_PAIRS, FOUR, np.ones(4)), "mean_distance counts pairs"),
     ],
 )
@@ -614,7 +614,7 @@ def faces():
     from helpers.search.index import open_index
 
     images = att_faces.load()
-    vectors = open_extractor("pixels").describe(images, progress=False)
+    vectors = open_extractor("pixels").extract(images, progress=False)
     seen = images.labels < 20
     unseen = images.subset(~seen)
     protocol = leave_one_out(unseen, "unseen")

@@ -55,7 +55,7 @@ class Slow:
 # ---- recall ------------------------------------------------------------------------------------------------------
 
 
-def test_recall_counts_true_answers_whatever_their_order():
+def test_recall_counts_true_results_whatever_their_order():
     truth = ranking([1, 2, 3], [4, 5, 6], [7, 8, 9])
     found = ranking([3, 1, 2], [4, 9, 5], [-1, -1, -1])
     np.testing.assert_allclose(recalls(found, truth, 3), [1, 2 / 3, 0])
@@ -195,7 +195,7 @@ def test_truth_is_what_brute_force_finds(metric, monkeypatch):
     )
 
 
-def test_truth_of_fewer_vectors_than_answers_is_padded():
+def test_truth_of_fewer_vectors_than_results_is_padded():
     assert exact_truth(vectors_of(3), vectors_of(1), 5, cache=False).ids[0, 3:].tolist() == [-1, -1]
 
 

@@ -66,7 +66,7 @@ def test_principal_axes_keep_the_distances_and_order_by_spread(clouds):
 
 
 @pytest.mark.parametrize("start", ["axes", "whitening"])
-def test_both_starts_centre_and_have_columns_of_length_one(clouds, start):
+def test_both_starts_center_and_have_columns_of_length_one(clouds, start):
     vectors, labels = clouds
     found = principal_axes(vectors, 3) if start == "axes" else within_class_whitening(vectors, labels)
     assert np.allclose(mapped(found, vectors).mean(axis=0), 0, atol=1e-4)
@@ -75,7 +75,7 @@ def test_both_starts_centre_and_have_columns_of_length_one(clouds, start):
     unit = found.apply(vectors)
     assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
     wanted = mapped(found, vectors)
-    assert np.allclose(found.apply(vectors, normalise=False), wanted, atol=1e-3)
+    assert np.allclose(found.apply(vectors, normalize=False), wanted, atol=1e-3)
     assert np.allclose(unit * np.linalg.norm(wanted, axis=1, keepdims=True), wanted, atol=1e-3)
 
 
@@ -99,18 +99,18 @@ def test_a_head_begins_as_its_start_and_can_learn(clouds):
     vectors, _ = clouds
     start = principal_axes(vectors, 3)
     head = metric_heads.head(start)
-    assert np.allclose(head.predict_on_batch(start.centred(vectors)), mapped(start, vectors), atol=1e-4)
+    assert np.allclose(head.predict_on_batch(start.centered(vectors)), mapped(start, vectors), atol=1e-4)
     assert [weight.shape for weight in head.trainable_weights] == [(5, 3)]
     head.set_weights([2 * start.kernel])
-    learnt = start.learnt(head)
-    assert np.allclose(learnt.apply(vectors, normalise=False), 2 * mapped(start, vectors), atol=1e-3)
+    learned = start.learned(head)
+    assert np.allclose(learned.apply(vectors, normalize=False), 2 * mapped(start, vectors), atol=1e-3)
 
 
 def test_on_top_of_a_network_it_sees_vectors_of_length_one(clouds):
     vectors, _ = clouds
     keras.utils.set_random_seed(0)
-    pictures = keras.Input((4, 4, 3))
-    network = keras.Model(pictures, keras.layers.Dense(5)(keras.layers.Flatten()(pictures)), name="tiny")
+    images = keras.Input((4, 4, 3))
+    network = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)), name="tiny")
     start = principal_axes(vectors, 3)
     whole = metric_heads.on_top(network, start)
     pixels = np.random.default_rng(3).random((7, 4, 4, 3)).astype(np.float32)
@@ -145,9 +145,9 @@ def test_a_score_decides_which_epoch_is_kept(own_cache, clouds):
     vectors, labels = clouds
     start, given = principal_axes(vectors, 3), []
 
-    def best_untrained(learnt):
-        given.append(learnt.kernel)
-        return -float(np.abs(learnt.kernel - start.kernel).sum())
+    def best_untrained(learned):
+        given.append(learned.kernel)
+        return -float(np.abs(learned.kernel - start.kernel).sum())
 
     after, how = metric_heads.fit(
         start, vectors, labels, ContrastiveLoss(), name="scored", rate=0.01, epochs=3, score=best_untrained
@@ -196,43 +196,43 @@ def test_other_seeds_and_rates_use_the_traced_step_again_and_learn_the_same(own_
     vectors, labels = clouds
     start, loss = principal_axes(vectors, 3), Counted()
 
-    def learnt(rate=0.01, seed=0):
+    def learned(rate=0.01, seed=0):
         return metric_heads.fit(
             start, vectors, labels, loss, name="head", rate=rate, epochs=2, batches_per_epoch=2, seed=seed
         )
 
-    learnt()
+    learned()
     once = len(loss.traced)
-    reused, how = learnt(rate=0.02, seed=1)
+    reused, how = learned(rate=0.02, seed=1)
     assert len(loss.traced) == once, "not traced again"
     # A new model finds the same training in the cache; without the cache, it learns the same.
     metric_heads._compiled.clear()
-    assert (how.computed, learnt(rate=0.02, seed=1)[1].computed) == (2, 0)
+    assert (how.computed, learned(rate=0.02, seed=1)[1].computed) == (2, 0)
     training.forget("head")
-    fresh, how = learnt(rate=0.02, seed=1)
+    fresh, how = learned(rate=0.02, seed=1)
     assert how.computed == 2 and len(loss.traced) == 2 * once
     assert np.array_equal(fresh.kernel, reused.kernel)
-    assert not np.allclose(fresh.kernel, learnt()[0].kernel, atol=1e-4)
+    assert not np.allclose(fresh.kernel, learned()[0].kernel, atol=1e-4)
 
 
 def test_a_changed_loss_or_a_failed_training_leaves_nothing_behind(own_cache, clouds):
     vectors, labels = clouds
     start, loss = principal_axes(vectors, 3), Counted()
 
-    def learnt(name, **settings):
+    def learned(name, **settings):
         return metric_heads.fit(
             start, vectors, labels, loss, name=name, rate=0.01, epochs=2, batches_per_epoch=2, **settings
         )
 
-    wanted = learnt("before")[0].kernel
+    wanted = learned("before")[0].kernel
     scores = iter([0.1])
     with pytest.raises(StopIteration):
-        learnt("before-failed", score=lambda _: next(scores))
-    assert np.array_equal(learnt("after")[0].kernel, wanted)
+        learned("before-failed", score=lambda _: next(scores))
+    assert np.array_equal(learned("after")[0].kernel, wanted)
     traced = len(loss.traced)
     loss.weight = 3.0
-    _, how = learnt("changed")
+    _, how = learned("changed")
     assert loss.traced[traced:] and set(loss.traced[traced:]) == {3.0}
     loss.weight = 1.0
-    _, plain = learnt("unchanged")
+    _, plain = learned("unchanged")
     assert how.table["loss"].iloc[1] > 2 * plain.table["loss"].iloc[1]

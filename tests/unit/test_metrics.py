@@ -27,7 +27,7 @@ from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
 
-def pictures(labels, groups=None) -> ImageSet:
+def images(labels, groups=None) -> ImageSet:
     labels = np.asarray(labels, dtype=np.int64)
     names = tuple(f"class{i}" for i in range(labels.max(initial=-1) + 1))
     return ImageSet("toy", tuple(Path(f"{i:04d}.jpg") for i in range(len(labels))), labels, names, groups)
@@ -40,18 +40,18 @@ def one_query(hits, n_candidates: int | None = None, n_relevant: int | None = No
     unseen = np.zeros(n_candidates - len(hits), dtype=bool)
     unseen[: (n_relevant or hits.sum()) - hits.sum()] = True
     labels = np.concatenate([[True], hits, unseen]).astype(np.int64) - 1
-    toy = query_gallery(pictures(labels), [0], np.arange(1, n_candidates + 1), "toy")
+    toy = query_gallery(images(labels), [0], np.arange(1, n_candidates + 1), "toy")
     ids = np.arange(1, len(hits) + 1)[None]
     return Ranking(ids, -ids.astype(float)), toy
 
 
 def random_case(seed: int, tied: bool) -> tuple[Ranking, Protocol]:
-    """40 pictures, 25 queries, groups and exclusions; scores with many ties or none."""
+    """40 images, 25 queries, groups and exclusions; scores with many ties or none."""
     rng = np.random.default_rng(seed)
     labels, groups = rng.integers(-1, 4, 40), rng.integers(-1, 12, 40)
     asking, answering = rng.permutation(40)[:25], np.sort(rng.permutation(40)[:30])
     toy = query_gallery(
-        pictures(labels, groups), asking, answering, "toy", excluded={int(asking[0]): tuple(answering[:3].tolist())}
+        images(labels, groups), asking, answering, "toy", excluded={int(asking[0]): tuple(answering[:3].tolist())}
     )
     scores = rng.integers(0, 4, (25, 30)).astype(float) if tied else rng.random((25, 30))
     return excluding(rank(answering, scores), toy), toy
@@ -84,7 +84,7 @@ def test_every_metric_worked_by_hand():
         # 1/1, 2/4, 3/7, 4/9, 5/12
         "mAP": (1 + 1 / 2 + 3 / 7 + 4 / 9 + 5 / 12) / 5,
         "mAP@10": (1 + 1 / 2 + 3 / 7 + 4 / 9) / 5,
-        "mAP@10 normalised": (1 + 1 / 2 + 3 / 7 + 4 / 9) / 5,
+        "mAP@10 normalized": (1 + 1 / 2 + 3 / 7 + 4 / 9) / 5,
         # 1/log2(2) + 1/log2(5) + 1/log2(8) + 1/log2(10), over the first five discounts
         "nDCG@10": (1 + 0.430677 + 1 / 3 + 0.301030) / (1 + 0.630930 + 0.5 + 0.430677 + 0.386853),
     }
@@ -97,8 +97,8 @@ def test_average_precision_by_its_names():
     hits = [True, False, False, True, False]
     assert average_precision(hits, 5) == pytest.approx(0.30)  # (1/1 + 2/4) / 5
     assert average_precision(hits, 5, k=3) == pytest.approx(0.20)  # 1 / 5
-    assert average_precision(hits, 5, k=3, normalised=True) == pytest.approx(1 / 3)  # 1 / min(5, 3)
-    assert average_precision(hits, 2, k=3, normalised=True) == pytest.approx(0.5)  # 1 / min(2, 3)
+    assert average_precision(hits, 5, k=3, normalized=True) == pytest.approx(1 / 3)  # 1 / min(5, 3)
+    assert average_precision(hits, 2, k=3, normalized=True) == pytest.approx(0.5)  # 1 / min(2, 3)
     assert average_precision(hits, 5, k=100) == pytest.approx(0.30)
     assert average_precision([], 3) == 0
     assert average_precision_over_hits(hits) == pytest.approx(0.75)  # the wrong one
@@ -122,9 +122,9 @@ def test_cifar_caps_map_at_100_at_two_per_cent():
     ranking, toy = one_query(np.ones(100), n_candidates=50_000, n_relevant=5000)
     scores = evaluate(ranking, toy, ks=(1,), map_ks=(100,))
     assert scores.mean("mAP@100") == scores.mean_ceiling("mAP@100") == pytest.approx(0.02)
-    assert scores.mean("mAP@100 normalised") == scores.mean_ceiling("mAP@100 normalised") == 1
+    assert scores.mean("mAP@100 normalized") == scores.mean_ceiling("mAP@100 normalized") == 1
     # (1/100) · (5000/50000) · (H + (100 - H) · 4999/49999), H = 1 + 1/2 + … + 1/100 = 5.18738
-    assert scores.mean_chance("mAP@100 normalised") == pytest.approx(0.0146669, abs=1e-7)
+    assert scores.mean_chance("mAP@100 normalized") == pytest.approx(0.0146669, abs=1e-7)
 
 
 # ---- the referee -----------------------------------------------------------------------------------
@@ -143,10 +143,10 @@ def test_trec_eval_agrees(seed, tied):
     scores = quietly(ranking, toy, ks=(1, 3, 5, 10, 20), map_ks=(5, 10))
     # Only the order is handed over: trec_eval would break ties its own way.
     run = {
-        str(row): {str(answer): float(-place) for place, answer in enumerate(ids[ids >= 0])}
+        str(row): {str(result): float(-place) for place, result in enumerate(ids[ids >= 0])}
         for row, ids in enumerate(ranking.ids)
     }
-    qrels = {str(row): {str(answer): 1 for answer in toy.relevant(row)} for row in np.flatnonzero(toy.answerable)}
+    qrels = {str(row): {str(result): 1 for result in toy.relevant(row)} for row in np.flatnonzero(toy.answerable)}
     judge = pytrec_eval.RelevanceEvaluator(
         qrels, {"map", "map_cut.5,10", "ndcg_cut.10", "success.1,3,5,10,20", "P.1,3,5,10,20", "recall.1,3,5,10,20"}
     )
@@ -166,7 +166,7 @@ def test_chance_is_what_random_orders_give(n, r):
     draws = 4000
     # One protocol of many queries that all have R = r of N = n, each with an order of its own.
     labels = np.concatenate([np.zeros(draws, dtype=np.int64), np.arange(n) >= r])
-    toy = query_gallery(pictures(labels), np.arange(draws), np.arange(draws, draws + n), "toy")
+    toy = query_gallery(images(labels), np.arange(draws), np.arange(draws, draws + n), "toy")
     ids = rng.permuted(np.tile(np.arange(draws, draws + n), (draws, 1)), axis=1)
     scores = evaluate(Ranking(ids, np.tile(-np.arange(n, dtype=float), (draws, 1))), toy)
     assert len(scores.metrics) == 16
@@ -230,7 +230,7 @@ def test_moving_a_hit_up_never_lowers_a_metric(hits, data):
 def test_the_order_of_the_gallery_does_not_matter():
     ranking, toy = random_case(3, tied=True)
     turned = query_gallery(
-        pictures(toy.labels, toy.groups), toy.queries, toy.gallery[::-1], "turned", excluded=toy.excluded
+        images(toy.labels, toy.groups), toy.queries, toy.gallery[::-1], "turned", excluded=toy.excluded
     )
     a, b = quietly(ranking, toy), quietly(ranking, turned)
     for name in a.metrics:
@@ -260,7 +260,7 @@ def test_an_undefined_metric_is_not_written():
 
 
 def test_map_is_not_written_while_any_query_has_more_candidates_than_the_ranking_columns():
-    toy = leave_one_out(pictures([0, 0, 0, 0], groups=[1, 1, -1, -1]), "toy")  # 2, 2, 3 and 3 candidates
+    toy = leave_one_out(images([0, 0, 0, 0], groups=[1, 1, -1, -1]), "toy")  # 2, 2, 3 and 3 candidates
     ids = np.array([[2, 3, -1], [2, 3, -1], [0, 1, 3], [0, 1, 2]])
     ranking = Ranking(ids, np.tile([3.0, 2, 1], (4, 1)))
     assert "mAP" in evaluate(ranking, toy).metrics
@@ -269,7 +269,7 @@ def test_map_is_not_written_while_any_query_has_more_candidates_than_the_ranking
 
 def test_relevant_images_that_an_index_did_not_find_count_as_missed():
     # An approximate index gives up early: one hit of R = 3 at rank 1, then padding.
-    toy = query_gallery(pictures([0, 0, 0, 0, -1]), [0], [1, 2, 3, 4], "toy")
+    toy = query_gallery(images([0, 0, 0, 0, -1]), [0], [1, 2, 3, 4], "toy")
     scores = evaluate(Ranking([[1, 4, -1, -1]], [[2.0, 1, 0, 0]]), toy)
     assert scores.mean("mAP") == scores.mean("mAP@10") == pytest.approx(1 / 3)
     assert scores.mean("recall@10") == pytest.approx(1 / 3)
@@ -283,9 +283,9 @@ def test_a_ranking_as_deep_as_the_candidates_is_whole_though_k_is_larger():
 
 def test_unanswerable_queries_are_counted_aloud_and_left_out():
     # 0 and 1 are cats; 2 is alone in its class; 3 has none.
-    toy = leave_one_out(pictures([0, 0, 1, -1]), "toy", queries=[0, 2, 3, 1])
+    toy = leave_one_out(images([0, 0, 1, -1]), "toy", queries=[0, 2, 3, 1])
     ranking = Ranking([[1, 2, 3], [0, 1, 3], [0, 1, 2], [2, 0, 3]], [[3.0, 2, 1]] * 4)
-    with pytest.warns(UnanswerableQueriesWarning, match="2 of 4 queries have no relevant picture") as caught:
+    with pytest.warns(UnanswerableQueriesWarning, match="2 of 4 queries have no relevant image") as caught:
         scores = evaluate(ranking, toy)
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -302,13 +302,13 @@ def test_all_answerable_is_silent():
 
 
 def test_nothing_to_score_is_an_error():
-    toy = leave_one_out(pictures([0, 0], groups=[1, 1]), "toy")
-    with pytest.raises(ValueError, match="no query has a relevant picture"):
+    toy = leave_one_out(images([0, 0], groups=[1, 1]), "toy")
+    with pytest.raises(ValueError, match="no query has a relevant image"):
         evaluate(Ranking([[-1], [-1]], [[0.0], [0.0]]), toy)
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("result", "message"),
     [
         (0, "'0000.jpg' is answered by '0000.jpg' at rank 2, which may never be counted"),  # the query itself
         (1, "'0000.jpg' is answered by '0001.jpg' at rank 2, which may never be counted"),  # its copy
@@ -317,11 +317,9 @@ def test_nothing_to_score_is_an_error():
         (9, "id 9 is unknown; ids end at 5"),
     ],
 )
-def test_a_leak_is_an_error_and_names_the_query(answer, message):
-    toy = query_gallery(
-        pictures([0] * 6, groups=[3, 3, -1, -1, -1, -1]), [0], [0, 1, 2, 3, 5], "toy", excluded={0: [2]}
-    )
-    leaky = Ranking([[3, answer]], [[2.0, 1.0]])
+def test_a_leak_is_an_error_and_names_the_query(result, message):
+    toy = query_gallery(images([0] * 6, groups=[3, 3, -1, -1, -1, -1]), [0], [0, 1, 2, 3, 5], "toy", excluded={0: [2]})
+    leaky = Ranking([[3, result]], [[2.0, 1.0]])
     for score in (evaluate, confusion, relevance_mask):
         assert score(Ranking([[3, 5]], [[2.0, 1.0]]), toy) is not None
     with pytest.raises(LeakyRanking, match=message):
@@ -352,9 +350,9 @@ def test_the_table_holds_value_chance_ceiling_and_interval():
     assert row["low"] < row["value"] < row["high"] <= row["ceiling"] == 1
 
 
-def test_confusion_counts_first_answers():
+def test_confusion_counts_first_results():
     # 0 1: cats, 2 3: dogs, 4: of no class. First answers: dog, cat, dog, of no class.
-    toy = query_gallery(pictures([0, 0, 1, 1, -1]), [0, 1, 2, 3], np.arange(5), "toy")
+    toy = query_gallery(images([0, 0, 1, 1, -1]), [0, 1, 2, 3], np.arange(5), "toy")
     ranking = Ranking([[2, 1], [0, 2], [3, 0], [4, 0]], [[2.0, 1.0]] * 4)
     counts = confusion(ranking, toy)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 1]]
@@ -364,19 +362,19 @@ def test_confusion_counts_first_answers():
 
 
 def test_confusion_of_a_leaking_ranking_is_refused():
-    toy = leave_one_out(pictures([0, 0]), "toy")
+    toy = leave_one_out(images([0, 0]), "toy")
     with pytest.raises(LeakyRanking, match="never be counted"):
         confusion(Ranking([[0], [1]], [[1.0], [1.0]]), toy)
 
 
-def test_confusion_leaves_out_queries_without_any_answer():
-    toy = leave_one_out(pictures([0, 0]), "toy")
+def test_confusion_leaves_out_queries_without_any_result():
+    toy = leave_one_out(images([0, 0]), "toy")
     assert confusion(Ranking([[1], [-1]], [[1.0], [0.0]]), toy).tolist() == [[1, 0]]
 
 
 def test_per_class_means():
     # Cats: first answer right, wrong; dogs: right, right. The alone one of class 2 is not asked.
-    toy = leave_one_out(pictures([0, 0, 1, 1, 2]), "toy")
+    toy = leave_one_out(images([0, 0, 1, 1, 2]), "toy")
     ranking = Ranking([[1], [2], [3], [2]], [[1.0]] * 4)
     table = per_class(evaluate(ranking, toy, ks=(1,), map_ks=()), toy, "top-1")
     assert table["class"].tolist() == ["class0", "class1"]

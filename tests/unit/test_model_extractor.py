@@ -1,4 +1,4 @@
-"""A Keras model of one's own as a describer: refused, or described with the weights that it has now."""
+"""A Keras model of one's own as an extractor: refused, or described with the weights that it has now."""
 
 import json
 
@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from helpers.evaluation import builders, metrics, runner
-from helpers.features.deep import ModelDescriber
+from helpers.features.deep import ModelExtractor
 from helpers.images import samples
 from helpers.images.imageset import from_folder
-from helpers.images.reading import read_picture, resize
+from helpers.images.reading import read_image, resize
 from helpers.lessons.lesson import Lesson
 from helpers.networks import zoo
 from helpers.search.index import open_index
@@ -23,8 +23,8 @@ def a_model(size=16, dim=5, seed=0):
     return keras.Sequential([keras.Input((size, size, 3)), *layers])
 
 
-def a_describer(model, **settings):
-    return ModelDescriber("mine", model, "scratch on the sample", **settings)
+def an_extractor(model, **settings):
+    return ModelExtractor("mine", model, "scratch on the sample", **settings)
 
 
 @pytest.fixture
@@ -33,31 +33,31 @@ def photos():
 
 
 def by_hand(model, images, prepare=lambda pixels: pixels):
-    pixels = np.stack([resize(read_picture(path), model.inputs[0].shape[1]) for path in images.paths])
+    pixels = np.stack([resize(read_image(path), model.inputs[0].shape[1]) for path in images.paths])
     given = model.predict(prepare(pixels.astype(np.float32)), verbose=0)
     return given / np.linalg.norm(given, axis=1, keepdims=True)
 
 
 def test_the_vectors_are_the_models(own_cache, photos):
     model = a_model()
-    mine = a_describer(model)
+    mine = an_extractor(model)
     assert (mine.name, mine.size, mine.dim, mine.weights) == ("mine", 16, 5, "scratch on the sample")
-    found = mine.describe(photos, progress=False)
+    found = mine.extract(photos, progress=False)
     assert found.dtype == np.float32 and np.allclose(found, by_hand(model, photos), atol=1e-5)
-    assert np.allclose(a_describer(model, batch_size=4).describe(photos, cache=False, progress=False), found, atol=1e-5)
+    assert np.allclose(an_extractor(model, batch_size=4).extract(photos, cache=False, progress=False), found, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inceptionresnetv2", "efficientnetv2l"])
 def test_preprocessing_comes_first(own_cache, photos, name):
     model, prepare = a_model(), zoo.preprocessing(name)
-    mine = a_describer(model, prepare=prepare)
-    assert np.allclose(mine.describe(photos, progress=False), by_hand(model, photos, prepare), atol=1e-5)
+    mine = an_extractor(model, prepare=prepare)
+    assert np.allclose(mine.extract(photos, progress=False), by_hand(model, photos, prepare), atol=1e-5)
 
 
 def test_the_resize_rule_is_used(own_cache, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8)).save(tmp_path / "wide.png")
     images, model = from_folder(tmp_path), a_model()
-    squashed, padded = (a_describer(model, resize=rule).describe(images, progress=False) for rule in ("squash", "pad"))
+    squashed, padded = (an_extractor(model, resize=rule).extract(images, progress=False) for rule in ("squash", "pad"))
     assert np.abs(squashed - padded).max() > 1e-3
 
 
@@ -71,23 +71,23 @@ def train(model, seed=0):
 
 
 def test_after_training_nothing_old_is_served(own_cache, photos):
-    """Neither by a new describer nor by the one that was made before."""
+    """Neither by a new extractor nor by the one that was made before."""
     model = a_model()
-    first = a_describer(model)
-    name, old = first.fingerprint, first.describe(photos, progress=False)
+    first = an_extractor(model)
+    name, old = first.fingerprint, first.extract(photos, progress=False)
     train(model)
-    for mine in (first, a_describer(model)):
+    for mine in (first, an_extractor(model)):
         assert mine.fingerprint != name and mine.origin["sha256"] not in name
-        found = mine.describe(photos, progress=False)
+        found = mine.extract(photos, progress=False)
         assert np.allclose(found, by_hand(model, photos), atol=1e-5) and not np.allclose(found, old, atol=1e-4)
 
 
 def test_the_same_model_again_is_known(own_cache, photos):
     """Built anew, with layers of other names: as in the next run of a notebook."""
-    first, second = a_describer(a_model()), a_describer(a_model())
-    old = first.describe(photos, progress=False)
+    first, second = an_extractor(a_model()), an_extractor(a_model())
+    old = first.extract(photos, progress=False)
     assert second.fingerprint == first.fingerprint
-    assert np.array_equal(second.describe(photos, progress=False), old) and second.computed == 0
+    assert np.array_equal(second.extract(photos, progress=False), old) and second.computed == 0
 
 
 def test_what_changes_vectors_changes_the_fingerprint():
@@ -95,30 +95,30 @@ def test_what_changes_vectors_changes_the_fingerprint():
     relu = keras.Sequential([keras.Input((16, 16, 3)), *model.layers[:2], keras.layers.Dense(5, activation="relu")])
     relu.set_weights(model.get_weights())
     made = [
-        a_describer(model),
-        a_describer(relu),
-        a_describer(a_model(seed=1)),
-        a_describer(model, resize="crop"),
-        a_describer(model, prepare=zoo.preprocessing("resnet50")),
-        a_describer(model, prepare=zoo.preprocessing("inceptionresnetv2")),
-        a_describer(model, prepare=lambda pixels: pixels / 255),
-        a_describer(model, prepare=lambda pixels: pixels / 128),
+        an_extractor(model),
+        an_extractor(relu),
+        an_extractor(a_model(seed=1)),
+        an_extractor(model, resize="crop"),
+        an_extractor(model, prepare=zoo.preprocessing("resnet50")),
+        an_extractor(model, prepare=zoo.preprocessing("inceptionresnetv2")),
+        an_extractor(model, prepare=lambda pixels: pixels / 255),
+        an_extractor(model, prepare=lambda pixels: pixels / 128),
     ]
     assert len({mine.fingerprint for mine in made}) == len(made)
-    same = [a_describer(model, batch_size=3), a_describer(model, prepare=zoo.preprocessing("vgg16"))]
+    same = [an_extractor(model, batch_size=3), an_extractor(model, prepare=zoo.preprocessing("vgg16"))]
     assert [mine.fingerprint for mine in same] == [made[0].fingerprint, made[4].fingerprint]
 
 
 def test_a_lesson_writes_down_whose_weights_these_are(own_cache, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path / "figures"))
     model = a_model()
-    mine = a_describer(model)
-    rules = builders.leave_one_out(photos, "a-test")
-    run = runner.run(rules, mine.describe(photos, progress=False), open_index("exact:cosine"))
-    scores = metrics.evaluate(run, rules)
+    mine = an_extractor(model)
+    protocol = builders.leave_one_out(photos, "a-test")
+    run = runner.run(protocol, mine.extract(photos, progress=False), open_index("exact:cosine"))
+    scores = metrics.evaluate(run, protocol)
     file = Lesson("99_test", "sample", 0).finish("it runs", {}, mine, {"mine": scores})
     written = json.loads(file.read_text(encoding="utf-8"))["weights"]
-    assert written["describer"] == mine.fingerprint and written["source"] == "scratch on the sample"
+    assert written["extractor"] == mine.fingerprint and written["source"] == "scratch on the sample"
     assert len(written["sha256"]) == 64 and written["sha256"] == mine.origin["sha256"]
 
 
@@ -138,38 +138,38 @@ def test_other_shapes_are_refused():
         (keras.Sequential([dense(3)]), r"takes \[\]"),
     ):
         with pytest.raises(ValueError, match=r"^mine: the model must take \(b, size, size, 3\).*it " + found):
-            a_describer(wrong)
+            an_extractor(wrong)
     with pytest.raises(
         ValueError, match=r"^mine: the model must give vectors \(b, dim\), it gives .*\(None, 8, 8, 2\)"
     ):
-        a_describer(model((16, 16, 3), keras.layers.Conv2D(2, 3, strides=2, padding="same")))
+        an_extractor(model((16, 16, 3), keras.layers.Conv2D(2, 3, strides=2, padding="same")))
     pixels = keras.Input((16, 16, 3))
     with pytest.raises(ValueError, match=r"it gives \[\(None, 3\), \(None, 3\)\]"):
-        a_describer(keras.Model(pixels, [pool()(pixels), pool()(pixels)]))
+        an_extractor(keras.Model(pixels, [pool()(pixels), pool()(pixels)]))
     with pytest.raises(ValueError, match=r"it takes \[\(None, 16, 16, 3\), \(None, 16, 16, 3\)\]"):
-        a_describer(keras.Model([pixels, other := keras.Input((16, 16, 3))], pool()(pixels + other)))
+        an_extractor(keras.Model([pixels, other := keras.Input((16, 16, 3))], pool()(pixels + other)))
 
 
-def test_pictures_of_all_kinds(own_cache, tmp_path):
+def test_images_of_all_kinds(own_cache, tmp_path):
     random = np.random.default_rng(0)
-    colour = Image.fromarray(random.integers(0, 256, (24, 30, 3), np.uint8))
+    color = Image.fromarray(random.integers(0, 256, (24, 30, 3), np.uint8))
     upright = Image.Exif()
     upright[0x0112] = 6
-    colour.save(tmp_path / "colour.png")
-    colour.save(tmp_path / "turned.png", exif=upright)
-    colour.convert("L").save(tmp_path / "grey.png")
-    colour.convert("P").save(tmp_path / "palette.gif")
-    colour.convert("CMYK").save(tmp_path / "print.tif")
-    colour.convert("RGBA").save(tmp_path / "see-through.webp", lossless=True)
+    color.save(tmp_path / "color.png")
+    color.save(tmp_path / "turned.png", exif=upright)
+    color.convert("L").save(tmp_path / "gray.png")
+    color.convert("P").save(tmp_path / "palette.gif")
+    color.convert("CMYK").save(tmp_path / "print.tif")
+    color.convert("RGBA").save(tmp_path / "see-through.webp", lossless=True)
     Image.fromarray(random.integers(0, 65536, (24, 30), np.uint16)).save(tmp_path / "deep.png")
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.bmp")
     (tmp_path / "broken.jpg").write_bytes(b"oh")
     images, model = from_folder(tmp_path), a_model()
     with pytest.warns(UserWarning, match=r"1 of 9(.|\n)*broken\.jpg"):
-        found = dict(zip(images.keys, a_describer(model).describe(images, progress=False), strict=True))
+        found = dict(zip(images.keys, an_extractor(model).extract(images, progress=False), strict=True))
     assert np.isnan(found.pop("broken.jpg")).all() and len(found) == 8
     assert np.allclose([np.linalg.norm(vector) for vector in found.values()], 1, atol=1e-5)
-    assert np.allclose(found["see-through.webp"], found["colour.png"], atol=1e-5)
-    assert not np.allclose(found["turned.png"], found["colour.png"], atol=1e-3)
+    assert np.allclose(found["see-through.webp"], found["color.png"], atol=1e-5)
+    assert not np.allclose(found["turned.png"], found["color.png"], atol=1e-3)
     rest = images.where(lambda key: key != "broken.jpg")
     assert np.allclose(list(found.values()), by_hand(model, rest), atol=1e-5)

@@ -1,4 +1,4 @@
-"""All stages and poolings in one pass: what each describer gives, shared with it on disk; versions compared."""
+"""All stages and poolings in one pass: what each extractor gives, shared with it on disk; versions compared."""
 
 import numpy as np
 import pandas as pd
@@ -18,24 +18,24 @@ def photos():
     return samples.photos().subset(range(0, 240, 24))
 
 
-def test_every_stage_and_pooling_is_that_of_its_describer(resnet50, photos, monkeypatch):
+def test_every_stage_and_pooling_is_that_of_its_extractor(resnet50, photos, monkeypatch):
     found = multi_stage.stage_vectors(photos, progress=False)
     assert sorted(found) == sorted((stage, name) for stage in (1, 2, 3, 4) for name in POOLINGS)
     assert [found[stage, "gem"].shape for stage in (1, 2, 3, 4)] == [(10, dim) for dim in (256, 512, 1024, 2048)]
     # Computed by itself, not read from the store.
     for stage, name in ((3, "rmac"),):
-        alone = open_extractor("resnet50", pooling=name, stage=stage).describe(photos, cache=False, progress=False)
+        alone = open_extractor("resnet50", pooling=name, stage=stage).extract(photos, cache=False, progress=False)
         assert np.allclose(found[stage, name], alone, atol=1e-5)
     # The last stage's average is the embedding layer itself.
-    assert np.allclose(found[4, "average"], resnet50.describe(photos, progress=False), atol=1e-5)
-    # Kept where the describers look, in any order and number; nothing is computed for it.
+    assert np.allclose(found[4, "average"], resnet50.extract(photos, progress=False), atol=1e-5)
+    # Kept where the extractors look, in any order and number; nothing is computed for it.
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is in the store"))
     few = photos.subset([7, 3, 3])
-    assert np.array_equal(open_extractor("resnet50-gem").describe(few, progress=False), found[4, "gem"][[7, 3, 3]])
+    assert np.array_equal(open_extractor("resnet50-gem").extract(few, progress=False), found[4, "gem"][[7, 3, 3]])
     assert np.array_equal(multi_stage.stage_vectors(few, progress=False)[1, "max"], found[1, "max"][[7, 3, 3]])
 
 
-def test_names_and_settings_of_pooled_describers(resnet50):
+def test_names_and_settings_of_pooled_extractors(resnet50):
     assert open_extractor("resnet50", pooling="gem").name == open_extractor("resnet50-gem").name == "resnet50-gem"
     assert open_extractor("resnet50", pooling="max", stage=3).name == "resnet50-stage3-max"
     assert open_extractor("resnet50", pooling="gem", stage=4).fingerprint == open_extractor("resnet50-gem").fingerprint
@@ -52,12 +52,12 @@ def test_names_and_settings_of_pooled_describers(resnet50):
 
 def test_versions_are_compared_on_the_same_queries():
     images = samples.photos()
-    rules = builders.leave_one_out(images, "photos")
+    protocol = builders.leave_one_out(images, "photos")
     random = np.random.default_rng(0)
     right = np.eye(len(images.class_names), dtype=np.float32)[images.labels]
     noise = random.normal(size=(len(images), 64)).astype(np.float32)
     table = extractor_comparison.compare_extractors(
-        {"right": right, "noise": noise, "halved": noise.astype(np.float16)}, rules, "noise"
+        {"right": right, "noise": noise, "halved": noise.astype(np.float16)}, protocol, "noise"
     ).set_index("version")
     assert tuple(table.reset_index().columns) == extractor_comparison.COLUMNS
     assert table.loc["right", "mAP"] == table.loc["right", "top-1"] == 1 and table.loc["right", "p"] < 0.001
@@ -66,7 +66,7 @@ def test_versions_are_compared_on_the_same_queries():
     assert table["bytes"].tolist() == [4 * right.shape[1], 256, 128] and np.isnan(table.loc["noise", "p"])
     assert abs(table.loc["halved", "difference"]) < 0.005
     with pytest.raises(KeyError, match="no version is called 'best'"):
-        extractor_comparison.compare_extractors({"right": right}, rules, "best")
+        extractor_comparison.compare_extractors({"right": right}, protocol, "best")
 
 
 def test_figures_show_every_number():
@@ -91,11 +91,11 @@ def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weigh
         pooled = POOLINGS[name](maps)
         pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         assert np.allclose(pooled, found[4, name], atol=1e-4), name
-    # Vectors that are there say nothing of maps of another size or picture.
+    # Vectors that are there say nothing of maps of another size or image.
     for images, settings in ((photos.subset([1]), {}), (few, {"size": 192}), (few, {"resize": "pad"})):
         with pytest.raises(pytest.fail.Exception, match="on disk"):
             multi_stage.last_maps(images, progress=False, **settings)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         multi_stage.last_maps(photos.subset([]), progress=False)
 
 

@@ -13,7 +13,7 @@ from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 
 
-def pictures(labels):
+def images(labels):
     labels = np.asarray(labels)
     names = tuple(f"person {i}" for i in range(labels.max() + 1))
     return ImageSet("people", tuple(Path(f"{i}.jpg") for i in range(len(labels))), labels, names)
@@ -26,10 +26,10 @@ def cosine():
 @pytest.fixture
 def answered():
     """Gallery 0 (a), 1 (b). Asking: 2 (a), 3 (a), 4 (b), 5 and 6 (nobody), 7 (c, who is not in the gallery)."""
-    rules = query_gallery(pictures([0, 1, 0, 0, 1, -1, -1, 2]), range(2, 8), [0, 1], "p")
+    protocol = query_gallery(images([0, 1, 0, 0, 1, -1, -1, 2]), range(2, 8), [0, 1], "p")
     ids = [[0, 1], [1, 0], [1, 0], [0, 1], [1, -1], [0, 1]]
     scores = [[0.9, 0.1], [0.8, 0.7], [0.6, 0.5], [0.65, 0.2], [0.3, -np.inf], [0.4, 0.1]]
-    return Ranking(np.array(ids), np.array(scores)), rules
+    return Ranking(np.array(ids), np.array(scores)), protocol
 
 
 def test_worked_by_hand(answered):
@@ -55,39 +55,39 @@ def test_measure_by_hand(answered):
     assert found.false_alarms_interval.low == 0 and found.false_alarms_interval.high == 1
 
 
-def test_unknown_is_an_answer(answered):
-    ranking, rules = answered
-    assert open_set.identify(ranking, rules.labels, 0.6).tolist() == [0, 1, 1, 0, -1, -1]
-    assert open_set.identify(ranking, rules.labels, np.inf).tolist() == [-1] * 6
+def test_unknown_is_an_result(answered):
+    ranking, protocol = answered
+    assert open_set.identify(ranking, protocol.labels, 0.6).tolist() == [0, 1, 1, 0, -1, -1]
+    assert open_set.identify(ranking, protocol.labels, np.inf).tolist() == [-1] * 6
     nothing = Ranking(np.array([[-1]]), np.array([[-np.inf]]))
-    assert open_set.identify(nothing, rules.labels, -np.inf).tolist() == [-1]
+    assert open_set.identify(nothing, protocol.labels, -np.inf).tolist() == [-1]
 
 
 def test_what_can_not_be_measured(answered):
-    ranking, rules = answered
+    ranking, protocol = answered
     with pytest.raises(ValueError, match="rank must lie between 1 and 2"):
-        open_set.search_scores(ranking, rules, rank=3)
+        open_set.search_scores(ranking, protocol, rank=3)
     with pytest.raises(ValueError, match="6 queries, but the ranking has 1 rows"):
-        open_set.search_scores(Ranking(ranking.ids[:1], ranking.scores[:1]), rules)
-    closed = query_gallery(pictures([0, 1, 0]), [2], [0, 1], "p")
+        open_set.search_scores(Ranking(ranking.ids[:1], ranking.scores[:1]), protocol)
+    closed = query_gallery(images([0, 1, 0]), [2], [0, 1], "p")
     with pytest.raises(ValueError, match="1 queries have a mate and 0 have none"):
         open_set.open_set_curve(Ranking(ranking.ids[:1], ranking.scores[:1]), closed)
 
 
 def test_enrolled():
     labels = np.array([0] * 4 + [1] * 3 + [-1] * 5)
-    rules = open_set.enrolled(pictures(labels), "p", per_person=2, seed=0)
-    assert np.bincount(labels[rules.gallery]).tolist() == [2, 2]
-    assert sorted([*rules.gallery, *rules.queries]) == list(range(12))
-    assert rules.answerable.sum() == 3 and (~rules.answerable).sum() == 5
-    galleries = {tuple(open_set.enrolled(pictures(labels), "p", 2, seed).gallery) for seed in range(8)}
+    protocol = open_set.enrolled(images(labels), "p", per_person=2, seed=0)
+    assert np.bincount(labels[protocol.gallery]).tolist() == [2, 2]
+    assert sorted([*protocol.gallery, *protocol.queries]) == list(range(12))
+    assert protocol.answerable.sum() == 3 and (~protocol.answerable).sum() == 5
+    galleries = {tuple(open_set.enrolled(images(labels), "p", 2, seed).gallery) for seed in range(8)}
     assert len(galleries) > 1
     with pytest.raises(ValueError, match="too few has person 1"):
-        open_set.enrolled(pictures(labels), "p", per_person=3)
+        open_set.enrolled(images(labels), "p", per_person=3)
     with pytest.raises(ValueError, match="at least 1"):
-        open_set.enrolled(pictures(labels), "p", per_person=0)
+        open_set.enrolled(images(labels), "p", per_person=0)
     with pytest.raises(ValueError, match="nobody unknown asks"):
-        open_set.enrolled(pictures(labels[:7]), "p")
+        open_set.enrolled(images(labels[:7]), "p")
 
 
 def test_halves_share_nobody():
@@ -104,9 +104,9 @@ def gathering(spread, people=20, each=5, unknown=100, dim=32, seed=0):
     """Known people as clusters, and unknown ones, each somewhere else."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(people), each).tolist() + [-1] * unknown
-    centres = rng.normal(size=(people, dim))
-    known = np.repeat(centres, each, axis=0) + spread * rng.normal(size=(people * each, dim))
-    return pictures(labels), np.concatenate([known, rng.normal(size=(unknown, dim))]).astype(np.float32)
+    centers = rng.normal(size=(people, dim))
+    known = np.repeat(centers, each, axis=0) + spread * rng.normal(size=(people * each, dim))
+    return images(labels), np.concatenate([known, rng.normal(size=(unknown, dim))]).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["exact:cosine", "exact:euclidean"])
@@ -138,13 +138,13 @@ def test_the_threshold_does_not_know_the_test():
 
 def test_the_curve_of_a_run_agrees_with_its_measure():
     images, vectors = gathering(0.8)
-    rules = open_set.enrolled(images, "p")
-    ranking = run(rules, vectors, cosine(), k=3)
-    curve = open_set.open_set_curve(ranking, rules)
+    protocol = open_set.enrolled(images, "p")
+    ranking = run(protocol, vectors, cosine(), k=3)
+    curve = open_set.open_set_curve(ranking, protocol)
     threshold = curve.threshold_at(0.05)
-    said = open_set.identify(ranking, rules.labels, threshold)
-    asked = rules.labels[rules.queries]
-    found = open_set.measure(ranking, rules, threshold, 0.05)
+    said = open_set.identify(ranking, protocol.labels, threshold)
+    asked = protocol.labels[protocol.queries]
+    found = open_set.measure(ranking, protocol, threshold, 0.05)
     assert found.detected == pytest.approx(np.mean(said[asked >= 0] == asked[asked >= 0]))
     assert found.false_alarms == pytest.approx(np.mean(said[asked < 0] >= 0)) and found.false_alarms <= 0.05
 
@@ -153,5 +153,5 @@ def test_too_few_unknown_people_for_so_low_a_rate():
     images, vectors = gathering(0.3)
     with pytest.raises(ValueError, match="between 1/50"):
         open_set.calibrate_and_test(images, vectors, cosine, 0.01)
-    with pytest.raises(ValueError, match="200 pictures, but 3 vectors"):
+    with pytest.raises(ValueError, match="200 images, but 3 vectors"):
         open_set.calibrate_and_test(images, vectors[:3], cosine)

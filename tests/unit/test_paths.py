@@ -41,8 +41,8 @@ def test_a_variable_moves_its_folder(variable, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("variable", MOVED)
 def test_home_and_relative_folders_become_absolute(variable, monkeypatch, tmp_path):
-    monkeypatch.setenv(variable, "~/pictures")
-    assert MOVED[variable]() == (Path.home() / "pictures").resolve()
+    monkeypatch.setenv(variable, "~/images")
+    assert MOVED[variable]() == (Path.home() / "images").resolve()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, "here")
     assert MOVED[variable]() == tmp_path.resolve() / "here"

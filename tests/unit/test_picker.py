@@ -15,11 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from PIL import Image
 
 from helpers.evaluation import builders
-from helpers.features.color_shape import ColourHistogram
+from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
 from helpers.images import samples
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 from helpers.lessons import runner
 from helpers.picker import state as picker_module
 from helpers.picker import view as picker_view
@@ -30,11 +30,11 @@ from helpers.search.rerank.feedback import rocchio
 from helpers.search.rerank.registry import NAMES
 from helpers.visualization import grids
 
-DESCRIBERS = ("hsv-histogram", "lab-histogram")
+EXTRACTORS = ("hsv-histogram", "lab-histogram")
 
 
 def few() -> ImageSet:
-    """Forty pictures: birds, flowers and mammals, and ten of no class; the first two birds are copies of each other."""
+    """Forty images: birds, flowers and mammals, and ten of no class; the first two birds are copies of each other."""
     images = samples.with_distractors()
     rows = [*(row for label in (0, 3, 6) for row in np.flatnonzero(images.labels == label)[:10])]
     images = images.subset([*rows, *np.flatnonzero(images.labels < 0)[:10]])
@@ -50,25 +50,25 @@ def images():
 
 @pytest.fixture
 def picker(images):
-    return Picker(images, DESCRIBERS, k=5, per_page=12)
+    return Picker(images, EXTRACTORS, k=5, per_page=12)
 
 
 def jpeg(images: ImageSet, row: int, name: str = "PNG") -> bytes:
-    """A picture that lies in no set: one of the set, upside down."""
+    """An image that lies in no set: one of the set, upside down."""
     content = io.BytesIO()
-    Image.fromarray(read_picture(images.paths[row])[::-1].copy()).save(content, name)
+    Image.fromarray(read_image(images.paths[row])[::-1].copy()).save(content, name)
     return content.getvalue()
 
 
 def ids(picker: Picker, column: int = 0) -> list[int]:
-    return [answer.id for answer in picker.columns[column].answers]
+    return [result.id for result in picker.columns[column].results]
 
 
 # ---- any sequence of actions ---------------------------------------------------------------------------
 
 SMALL_HISTORY, FEW_UPLOADS = 5, 2
 SET = few()
-CONTENTS = [jpeg(SET, row) for row in range(4)] + [b"", b"no picture"]
+CONTENTS = [jpeg(SET, row) for row in range(4)] + [b"", b"no image"]
 ANY_ID = st.integers(-2, 42)
 
 
@@ -79,7 +79,7 @@ class Actions(RuleBasedStateMachine):
         super().__init__()
         self.bounds = picker_module.HISTORY, picker_module.UPLOADS
         picker_module.HISTORY, picker_module.UPLOADS = SMALL_HISTORY, FEW_UPLOADS
-        self.picker = Picker(SET, DESCRIBERS, ("exact:cosine", "exact:euclidean"), RULES, k=4, per_page=7)
+        self.picker = Picker(SET, EXTRACTORS, ("exact:cosine", "exact:euclidean"), PROTOCOL, k=4, per_page=7)
 
     def teardown(self):
         picker_module.HISTORY, picker_module.UPLOADS = self.bounds
@@ -152,12 +152,12 @@ class Actions(RuleBasedStateMachine):
 
     @rule(
         second=st.booleans(),
-        describer=st.sampled_from([None, *DESCRIBERS, "no such"]),
+        extractor=st.sampled_from([None, *EXTRACTORS, "no such"]),
         index=st.sampled_from([None, "exact:cosine", "exact:euclidean", "exact:no such"]),
         reranker=st.sampled_from([None, "none", "expansion", "k-reciprocal", "no such"]),
     )
-    def use(self, second, describer, index, reranker):
-        (self.picker.compare if second else self.picker.use)(describer, index, reranker)
+    def use(self, second, extractor, index, reranker):
+        (self.picker.compare if second else self.picker.use)(extractor, index, reranker)
 
     @rule()
     def compare_off(self):
@@ -217,12 +217,12 @@ class Actions(RuleBasedStateMachine):
                 assert 0 <= id < len(SET) and id != step.query.row
 
     @invariant()
-    def answers_hold(self):
+    def results_hold(self):
         for column in self.picker.columns:
-            shown = [answer.id for answer in column.answers]
+            shown = [result.id for result in column.results]
             assert len(shown) <= self.picker.k and len(set(shown)) == len(shown)
             assert self.picker.query.row not in shown
-            assert [answer.rank for answer in column.answers] == list(range(1, len(shown) + 1))
+            assert [result.rank for result in column.results] == list(range(1, len(shown) + 1))
 
     @invariant()
     def page_holds(self):
@@ -234,7 +234,7 @@ class Actions(RuleBasedStateMachine):
         json.dumps(state_of(self.picker))
 
 
-RULES = builders.leave_one_out(SET, "few", excluded={3: (4, 5)})
+PROTOCOL = builders.leave_one_out(SET, "few", excluded={3: (4, 5)})
 
 TestActions = Actions.TestCase
 TestActions.settings = settings(
@@ -246,57 +246,57 @@ TestActions.settings = settings(
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "exact:manhattan"])
-def test_answers_are_those_of_an_engine_without_query_and_copies(images, spec):
-    picker = Picker(images, DESCRIBERS, [spec], k=6).choose(0).search()
-    engine = Engine(DESCRIBERS[0], spec).fit(images)
+def test_results_are_those_of_an_engine_without_query_and_copies(images, spec):
+    picker = Picker(images, EXTRACTORS, [spec], k=6).choose(0).search()
+    engine = Engine(EXTRACTORS[0], spec).fit(images)
     expected = engine.query(images.paths[0], 6, exclude=[0, 1])
-    assert ids(picker) == [answer.id for answer in expected]
-    assert [answer.score for answer in picker.columns[0].answers] == pytest.approx(
-        [answer.score for answer in expected]
+    assert ids(picker) == [result.id for result in expected]
+    assert [result.score for result in picker.columns[0].results] == pytest.approx(
+        [result.score for result in expected]
     )
-    assert [answer.key for answer in picker.columns[0].answers] == [images.keys[answer.id] for answer in expected]
+    assert [result.key for result in picker.columns[0].results] == [images.keys[result.id] for result in expected]
 
 
-def test_verdict_by_the_class_where_there_are_no_rules(images, picker):
+def test_verdict_by_the_class_where_there_are_no_protocol(images, picker):
     picker.choose(12).search()
-    for answer in picker.columns[0].answers:
-        assert answer.verdict is bool(images.labels[answer.id] == images.labels[12])
-    assert {answer.verdict for answer in picker.choose(35).search().columns[0].answers} == {None}
-    assert {answer.verdict for answer in picker.upload("x", jpeg(images, 0)).search().columns[0].answers} == {None}
+    for result in picker.columns[0].results:
+        assert result.verdict is bool(images.labels[result.id] == images.labels[12])
+    assert {result.verdict for result in picker.choose(35).search().columns[0].results} == {None}
+    assert {result.verdict for result in picker.upload("x", jpeg(images, 0)).search().columns[0].results} == {None}
 
 
-def test_verdict_and_exclusions_by_the_rules(images):
-    rules = builders.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
-    picker = Picker(images, DESCRIBERS, rules=rules, k=100).choose(2).search()
-    assert picker.k == picker.limit == len(rules.gallery) and picker.message is None
-    assert set(ids(picker)) == set(rules.gallery.tolist()) - {3}
+def test_verdict_and_exclusions_by_the_protocol(images):
+    protocol = builders.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
+    picker = Picker(images, EXTRACTORS, protocol=protocol, k=100).choose(2).search()
+    assert picker.k == picker.limit == len(protocol.gallery) and picker.message is None
+    assert set(ids(picker)) == set(protocol.gallery.tolist()) - {3}
     assert "37 answers were asked for, 36 found" in picker.columns[0].note
-    right = {answer.id for answer in picker.columns[0].answers if answer.verdict}
-    assert right == set(rules.relevant(0).tolist())
-    # A query without a right answer is nobody's failure; a picture that never asks is judged by its class.
-    assert {answer.verdict for answer in picker.choose(35).search().columns[0].answers} == {None}
-    judged = picker.choose(14).search().columns[0].answers
-    assert {answer.id for answer in judged if answer.verdict} == set(range(10, 20)) - {13, 14}
+    right = {result.id for result in picker.columns[0].results if result.verdict}
+    assert right == set(protocol.relevant(0).tolist())
+    # A query without a right answer is nobody's failure; an image that never asks is judged by its class.
+    assert {result.verdict for result in picker.choose(35).search().columns[0].results} == {None}
+    judged = picker.choose(14).search().columns[0].results
+    assert {result.id for result in judged if result.verdict} == set(range(10, 20)) - {13, 14}
 
 
-def test_rules_must_speak_of_the_same_pictures(images):
+def test_protocol_must_speak_of_the_same_images(images):
     with pytest.raises(ValueError, match="rules.bind"):
-        Picker(images.subset(range(30)), DESCRIBERS, rules=RULES)
+        Picker(images.subset(range(30)), EXTRACTORS, protocol=PROTOCOL)
 
 
 def test_a_crop_asks_with_its_part(images, picker):
     picker.choose(3).search()
     whole = ids(picker)
     picker.crop(0.25, 0.25, 0.5, 0.5).search()
-    pixels = read_picture(images.paths[3])
+    pixels = read_image(images.paths[3])
     height, width = pixels.shape[:2]
     part = pixels[int(height * 0.25) : round(height * 0.75), int(width * 0.25) : round(width * 0.75)]
     assert np.array_equal(picker.pixels(picker.query), part)
-    expected = Engine(DESCRIBERS[0], "exact:cosine").fit(images).query(part, 5, exclude=[3])
-    assert ids(picker) == [answer.id for answer in expected] != whole
+    expected = Engine(EXTRACTORS[0], "exact:cosine").fit(images).query(part, 5, exclude=[3])
+    assert ids(picker) == [result.id for result in expected] != whole
     assert ids(picker.back().search()) == whole
     picker.forward().crop(0, 0, 1, 1)
-    assert picker.query.crop is None, "all of a picture is no crop"
+    assert picker.query.crop is None, "all of an image is no crop"
     assert "too small" in picker.crop(0.5, 0.5, 0.001, 0.5).message.text
     assert "four numbers" in picker.crop("a", 0, 1, 1).message.text
 
@@ -314,10 +314,10 @@ def test_marks_move_the_query_by_rocchio(images, picker):
     assert not picker.needs_search, "marks alone change nothing"
     again = ids(picker.search_again().search())
     assert again.index(good) < 10 and again.index(bad) > 0
-    engine = Engine(DESCRIBERS[0], "exact:cosine").fit(images)
-    vectors = engine.describer.describe(images, progress=False)
+    engine = Engine(EXTRACTORS[0], "exact:cosine").fit(images)
+    vectors = engine.extractor.extract(images, progress=False)
     moved = rocchio(vectors[4], vectors[[good]], vectors[[bad]])
-    assert again == [answer.id for answer in engine.query_vector(moved, 39, exclude=[4])]
+    assert again == [result.id for result in engine.query_vector(moved, 39, exclude=[4])]
     # Another query has marks of its own; going back shows what was shown.
     assert picker.choose(7).step.marks == {}
     assert ids(picker.back().search()) == again
@@ -329,9 +329,9 @@ def test_marks_move_the_query_by_rocchio(images, picker):
 
 def test_two_methods_side_by_side(picker):
     picker.choose(6).compare(reranker="expansion").search()
-    assert [column.method.describer for column in picker.columns] == list(DESCRIBERS)
+    assert [column.method.extractor for column in picker.columns] == list(EXTRACTORS)
     assert ids(picker, 0) != ids(picker, 1)
-    alone = Picker(picker.images, DESCRIBERS[1:], k=5).use(reranker="expansion").choose(6).search()
+    alone = Picker(picker.images, EXTRACTORS[1:], k=5).use(reranker="expansion").choose(6).search()
     assert ids(picker, 1) == ids(alone)
     assert len(picker.compare_off().search().columns) == 1
 
@@ -353,8 +353,8 @@ def test_a_reranker_that_can_not_follow_the_index_says_so(picker):
 
 
 def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, monkeypatch):
-    picker = Picker(images, ["no-such-describer", *DESCRIBERS], ["exact:cosine", "nowhere:cosine"]).choose(1).search()
-    assert "no-such-describer" in picker.message.text and picker.columns == ()
+    picker = Picker(images, ["no-such-extractor", *EXTRACTORS], ["exact:cosine", "nowhere:cosine"]).choose(1).search()
+    assert "no-such-extractor" in picker.message.text and picker.columns == ()
     assert not picker.needs_search
     assert "nowhere" in picker.use("hsv-histogram", "nowhere:cosine").search().message.text
     assert picker.use(index="exact:cosine").search().message is None
@@ -363,7 +363,7 @@ def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, m
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        (lambda p: p.upload("x.jpg", b"<svg onload=alert(1)>"), "x.jpg is not a picture"),
+        (lambda p: p.upload("x.jpg", b"<svg onload=alert(1)>"), "x.jpg is not an image"),
         (lambda p: p.upload("x.jpg", bytes(33 * 2**20)), "33 MB"),
         (lambda p: p.choose_path("/no/such.jpg"), "/no/such.jpg does not exist"),
         (lambda p: p.choose_path("  "), "No path"),
@@ -371,11 +371,11 @@ def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, m
         (lambda p: p.choose("x"), "whole number"),
         (lambda p: p.follow(3), "not among the answers"),
         (lambda p: p.back(), "before this one"),
-        (lambda p: p.uncrop(), "Choose a picture first"),
-        (lambda p: p.mark(3, True), "Choose a picture first"),
+        (lambda p: p.uncrop(), "Choose an image first"),
+        (lambda p: p.mark(3, True), "Choose an image first"),
         (lambda p: p.why(3), "not among the answers"),
-        (lambda p: p.search(), "Choose a picture first"),
-        (lambda p: p.use(describer="x"), "hsv-histogram, lab-histogram"),
+        (lambda p: p.search(), "Choose an image first"),
+        (lambda p: p.use(extractor="x"), "hsv-histogram, lab-histogram"),
         (lambda p: p.turn_to(9), "There is no page 10"),
         (lambda p: p.filter("cars"), "no class 'cars'"),
     ],
@@ -390,11 +390,11 @@ def test_mistakes_become_messages_and_change_nothing(picker, act, says):
 def test_k_beyond_the_gallery_is_a_note(picker):
     assert picker.set_k(1000).message == (
         "note",
-        "1000 answers were asked for; the gallery has 40 pictures, so k is 40.",
+        "1000 answers were asked for; the gallery has 40 images, so k is 40.",
     )
     assert picker.set_k(0).k == 1
     assert picker.message.kind == "note"
-    everything = Picker(samples.with_distractors(), DESCRIBERS, k=10**6)
+    everything = Picker(samples.with_distractors(), EXTRACTORS, k=10**6)
     assert everything.k == MAX_K and f"{MAX_K} is the most" in everything.message.text
 
 
@@ -407,7 +407,7 @@ def test_a_file_of_the_set_is_known_again(images, picker, tmp_path):
     query = picker.choose_path(tmp_path / "own.png").search().query
     assert query.row is None and len(ids(picker)) == 5
     (tmp_path / "own.png").unlink()
-    assert "does not exist" in picker.use(DESCRIBERS[1]).search().message.text
+    assert "does not exist" in picker.use(EXTRACTORS[1]).search().message.text
 
 
 def test_uploads_are_kept_once_and_only_so_many(images, picker, monkeypatch):
@@ -425,13 +425,13 @@ def test_uploads_are_kept_once_and_only_so_many(images, picker, monkeypatch):
 def test_random_is_seeded_and_stays_within_the_class(images):
     runs = []
     for _ in range(2):
-        picker = Picker(images, DESCRIBERS, seed=3).filter("flowers")
+        picker = Picker(images, EXTRACTORS, seed=3).filter("flowers")
         runs.append([picker.random().query.row for _ in range(12)])
     assert runs[0] == runs[1] and set(runs[0]) <= set(range(10, 20))
     assert all(one != other for one, other in zip(runs[0], runs[0][1:], strict=False))
 
 
-def test_pages_run_through_all_pictures_once(picker):
+def test_pages_run_through_all_images_once(picker):
     rows = list(picker.rows)
     while picker.page + 1 < picker.pages:
         rows += picker.next_page().rows
@@ -439,11 +439,11 @@ def test_pages_run_through_all_pictures_once(picker):
     assert picker.filter("–").rows == list(range(30, 40)) and picker.page == 0
 
 
-def test_why_is_about_the_answers_that_stand(picker):
+def test_why_is_about_the_results_that_stand(picker):
     picker.choose(2).search()
     picker.why(ids(picker)[1])
     found = picker.explained
-    assert found.id == ids(picker)[1] and found.why.similarity == pytest.approx(picker.columns[0].answers[1].score)
+    assert found.id == ids(picker)[1] and found.why.similarity == pytest.approx(picker.columns[0].results[1].score)
     assert picker.choose(9).explained is None
     assert picker.back().search().why(ids(picker)[0]).explained.number == found.number + 1
     assert picker.close_why().explained is None
@@ -452,21 +452,21 @@ def test_why_is_about_the_answers_that_stand(picker):
 # ---- while something takes long ------------------------------------------------------------------------
 
 
-class Held(ColourHistogram):
-    """A colour histogram that waits until it may."""
+class Held(ColorHistogram):
+    """A color histogram that waits until it may."""
 
     def __init__(self):
         super().__init__()
         self.name = "held"
         self.started, self.may = threading.Event(), threading.Event()
 
-    def describe_arrays(self, pictures):
+    def extract_arrays(self, images):
         self.started.set()
         assert self.may.wait(20)
-        return super().describe_arrays(pictures)
+        return super().extract_arrays(images)
 
 
-def test_choosing_does_not_wait_for_a_search_and_a_late_answer_counts_no_more(images):
+def test_choosing_does_not_wait_for_a_search_and_a_late_result_counts_no_more(images):
     held = Held()
     picker = Picker(images, [held], k=3).upload("a", jpeg(images, 4))
     told = []
@@ -479,10 +479,10 @@ def test_choosing_does_not_wait_for_a_search_and_a_late_answer_counts_no_more(im
     assert time.perf_counter() - start < 1
     held.may.set()
     search.join(20)
-    assert picker.columns == () and picker.needs_search, "the answers to the upload are not those to picture 7"
+    assert picker.columns == () and picker.needs_search, "the answers to the upload are not those to image 7"
     picker.search()
     assert 7 not in ids(picker) and picker.doing == ""
-    assert any("Describing pictures with held: 0 of 40" in text for text in told)
+    assert any("Describing images with held: 0 of 40" in text for text in told)
 
 
 # ---- to take away --------------------------------------------------------------------------------------
@@ -492,28 +492,28 @@ def test_ranking_as_a_table(images, picker):
     picker.choose(11).compare().search()
     for column in (0, 1):
         rows = list(csv.DictReader(io.StringIO(picker.ranking_csv(column))))
-        answers = picker.columns[column].answers
+        results = picker.columns[column].results
         assert list(rows[0]) == ["rank", "id", "score", "class", "verdict", "key"]
-        assert [float(row["score"]) for row in rows] == [answer.score for answer in answers]
-        assert [row["verdict"] for row in rows] == ["○" if answer.verdict else "✗" for answer in answers]
+        assert [float(row["score"]) for row in rows] == [result.score for result in results]
+        assert [row["verdict"] for row in rows] == ["○" if result.verdict else "✗" for result in results]
         assert [images.keys[int(row["id"])] for row in rows] == [row["key"] for row in rows]
     assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,verdict,key"]
 
 
-def test_the_grid_shows_query_answers_signs_and_marks(images, picker):
+def test_the_grid_shows_query_results_signs_and_marks(images, picker):
     picker.set_k(5).choose(11).compare().search()
     picker.mark(ids(picker)[0], True)
-    found = [(str(column.method), column.answers) for column in picker.columns]
+    found = [(str(column.method), column.results) for column in picker.columns]
     figure = grids.picked_grid(picker.pixels(picker.query), "query\nflowers", found, images.paths, picker.step.marks)
     titles = [cell.get_title() for cell in figure.axes if cell.get_title()]
     assert titles[0] == "query\nflowers" and len(titles) == 1 + 2 * 5
-    for title, answer in zip(titles[1:], [answer for _, answers in found for answer in answers], strict=True):
-        sign = "○" if answer.verdict else "✗"
-        assert title.startswith(f"{sign} {answer.rank} · {answer.score:.2f}")
-        assert ("good" in title) == (answer.id == ids(picker)[0])
-    picture = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
-    assert picture.format == "PNG" and picture.width > 400
-    assert Image.open(io.BytesIO(Picker(images, DESCRIBERS).grid_png(dpi=40))).format == "PNG", (
+    for title, result in zip(titles[1:], [result for _, results in found for result in results], strict=True):
+        sign = "○" if result.verdict else "✗"
+        assert title.startswith(f"{sign} {result.rank} · {result.score:.2f}")
+        assert ("good" in title) == (result.id == ids(picker)[0])
+    image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
+    assert image.format == "PNG" and image.width > 400
+    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", (
         "before the first query, too"
     )
 
@@ -547,25 +547,25 @@ def say(view: PickerView, number: int, action: str, buffers=(), **given) -> dict
 
 def test_the_page_acts_and_is_shown_what_came_of_it(view, images):
     state = say(view, 1, "choose", row=4)
-    assert state["query"]["name"] == images.keys[4] and len(state["columns"][0]["answers"]) == 5
-    assert say(view, 2, "set_k", k=3)["columns"][0]["answers"] == state["columns"][0]["answers"][:3]
+    assert state["query"]["name"] == images.keys[4] and len(state["columns"][0]["results"]) == 5
+    assert say(view, 2, "set_k", k=3)["columns"][0]["results"] == state["columns"][0]["results"][:3]
     state = say(view, 3, "upload", [memoryview(jpeg(images, 4))], name="mine.png")
-    assert state["query"]["name"] == "mine.png" and state["query"]["picture"].startswith("large-file-")
-    answer = state["columns"][0]["answers"][0]
-    state = say(view, 4, "why", id=answer["id"], column=0)
-    assert state["explained"]["key"] == answer["key"]
+    assert state["query"]["name"] == "mine.png" and state["query"]["image"].startswith("large-file-")
+    result = state["columns"][0]["results"][0]
+    state = say(view, 4, "why", id=result["id"], column=0)
+    assert state["explained"]["key"] == result["key"]
     keys = [
-        answer["picture"],
-        state["query"]["picture"],
-        *state["explained"]["pictures"],
+        result["image"],
+        state["query"]["image"],
+        *state["explained"]["images"],
         "row-9999",
         "large-row-3",
         "x",
     ]
-    view._received(view, {"pictures": keys}, [])
+    view._received(view, {"images": keys}, [])
     wait(lambda: len(view.sent) == len(keys))
     sizes = [max(Image.open(io.BytesIO(buffers[0])).size) for message, buffers in view.sent if message["there"]]
-    assert [message["picture"] for message, _ in view.sent] == keys
+    assert [message["image"] for message, _ in view.sent] == keys
     assert len(sizes) == 4 and sizes[0] <= 160 < max(sizes[1:]) <= 480
     view.sent.clear()
     view._received(view, {"keep": "csv", "column": 0}, [])
@@ -578,13 +578,13 @@ def test_the_page_acts_and_is_shown_what_came_of_it(view, images):
 def test_choices_in_code_reach_the_page(view):
     view.picker.choose(3).search()
     state = json.loads(view.state)
-    assert state["query"]["row"] == 3 and len(state["columns"][0]["answers"]) == 5
+    assert state["query"]["row"] == 3 and len(state["columns"][0]["results"]) == 5
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        {}, {"do": "_choose", "with": {"row": 1}, "from": "p", "number": 1}, {"do": "choose"}, {"pictures": 3},
+        {}, {"do": "_choose", "with": {"row": 1}, "from": "p", "number": 1}, {"do": "choose"}, {"images": 3},
         {"do": "__init__", "with": {}, "from": "p", "number": 1}, {"keep": "csv", "column": "../x"}, {"keep": "exe"},
         {"do": "tell_error", "with": {"text": "x"}, "from": "p", "number": 1},
     ],
@@ -603,7 +603,7 @@ def test_nonsense_is_told_and_the_picker_lives_on(view, action, given):
     assert say(view, 2, "choose", row=4)["message"] is None
 
 
-def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypatch):
+def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypatch):
     import nbformat
 
     shown = []
@@ -613,7 +613,7 @@ def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypa
     picker_view.show(picker)
     assert shown[0] is shown[1], "a cell that is run again adds no widget"
     data, metadata = shown[0]._repr_mimebundle_()
-    assert len(picker.columns[0].answers) == 5, "what is kept was searched"
+    assert len(picker.columns[0].results) == 5, "what is kept was searched"
     assert data["text/plain"] == repr(picker) and "0x" not in data["text/plain"]
     output = nbformat.v4.new_output("display_data", data, metadata=metadata)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
@@ -623,15 +623,15 @@ def test_a_notebook_keeps_a_picture_of_the_same_state(picker, tmp_path, monkeypa
     assert set(kept.data) == {"image/png", "text/plain"}
 
 
-def test_a_set_with_a_broken_picture_can_be_searched_and_shown(images, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_a_set_with_a_broken_image_can_be_searched_and_shown(images, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     broken = ImageSet("broken", (*images.paths[:6], tmp_path / "broken.jpg"), np.zeros(7), images.class_names)
     with pytest.warns(UserWarning, match="broken.jpg"):
-        picker = Picker(broken, DESCRIBERS, k=7).choose(0).search()
+        picker = Picker(broken, EXTRACTORS, k=7).choose(0).search()
     assert ids(picker) and 6 not in ids(picker)
     assert picker.columns[0].note == (
-        "7 answers were asked for, 5 found: 6 pictures answer, 1 of them never counted for this query; "
-        "1 picture can't be read and never answers"
+        "7 answers were asked for, 5 found: 6 images answer, 1 of them never counted for this query; "
+        "1 image can't be read and never answers"
     )
     view = PickerView(picker)
     with pytest.warns(UserWarning, match="broken.jpg"):
@@ -640,10 +640,10 @@ def test_a_set_with_a_broken_picture_can_be_searched_and_shown(images, tmp_path)
     assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
     view.send = print
     view._send_file("png")
-    assert "broken.jpg is not a picture" in picker.message.text
+    assert "broken.jpg is not an image" in picker.message.text
 
 
-def test_describers_need_names_of_their_own(images):
+def test_extractors_need_names_of_their_own(images):
     with pytest.raises(ValueError, match="given twice"):
         Picker(images, ["hog", open_extractor("hog")])
     with pytest.raises(ValueError, match="at least one"):

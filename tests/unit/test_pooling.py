@@ -43,7 +43,7 @@ def test_squares_of_a_square_map_are_those_of_the_paper():
 
 
 @given(some_maps)
-def test_the_generalised_mean_lies_between_average_and_maximum(maps):
+def test_the_generalized_mean_lies_between_average_and_maximum(maps):
     mean, top = pooling.average(maps), pooling.maximum(maps)
     found = pooling.gem(maps, 3)
     slack = 1e-4 * top + 1e-6

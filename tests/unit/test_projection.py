@@ -1,4 +1,4 @@
-"""Principal axes and whitening: worked by hand, scikit-learn as referee, kept on disk, and as a describer."""
+"""Principal axes and whitening: worked by hand, scikit-learn as referee, kept on disk, and as an extractor."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def vectors():
 
 def test_by_hand():
     """Points on a cross: the long arm is the first axis."""
-    learnt = projection.learn(np.array([[6.0, 2], [-2, 2], [2, 3], [2, 1]]), 2, "a cross")
-    assert learnt.mean.tolist() == [2, 2] and np.abs(learnt.axes) == pytest.approx(np.eye(2))
-    assert learnt.deviations == pytest.approx(np.sqrt([32 / 3, 2 / 3]))
+    learned = projection.learn(np.array([[6.0, 2], [-2, 2], [2, 3], [2, 1]]), 2, "a cross")
+    assert learned.mean.tolist() == [2, 2] and np.abs(learned.axes) == pytest.approx(np.eye(2))
+    assert learned.deviations == pytest.approx(np.sqrt([32 / 3, 2 / 3]))
     # Whitened, a step along either arm counts alike: both arms' ends are as far out.
-    assert np.abs(learnt(np.array([[6.0, 3]]))) == pytest.approx(np.sqrt([[0.5, 0.5]]))
-    assert np.abs(learnt.head(2, 0)(np.array([[6.0, 3]]))) == pytest.approx(np.array([[4, 1]]) / 17**0.5)
+    assert np.abs(learned(np.array([[6.0, 3]]))) == pytest.approx(np.sqrt([[0.5, 0.5]]))
+    assert np.abs(learned.head(2, 0)(np.array([[6.0, 3]]))) == pytest.approx(np.array([[4, 1]]) / 17**0.5)
 
 
 @pytest.mark.parametrize("whiten", [False, True])
@@ -38,20 +38,20 @@ def test_scikit_learn_projects_alike(vectors, whiten):
 
 
 def test_fewer_axes_are_the_first_ones(vectors):
-    learnt = projection.learn(vectors, 8, "noise", 0.5)
+    learned = projection.learn(vectors, 8, "noise", 0.5)
     again = projection.learn(vectors, 3, "noise", 1.0)
-    assert np.allclose(learnt.head(3, 1.0)(vectors), again(vectors), atol=1e-5)
-    assert learnt.head(3).whitening == 0.5 and learnt.head(3).learnt_from == "noise"
-    assert learnt.head(3).digest != learnt.digest != learnt.head(8, 1).digest
+    assert np.allclose(learned.head(3, 1.0)(vectors), again(vectors), atol=1e-5)
+    assert learned.head(3).whitening == 0.5 and learned.head(3).learned_from == "noise"
+    assert learned.head(3).digest != learned.digest != learned.head(8, 1).digest
 
 
-def test_a_picture_without_a_vector_stays_without(vectors):
+def test_an_image_without_a_vector_stays_without(vectors):
     asked = vectors[:3].copy()
     asked[1] = np.nan
     assert np.isnan(projection.learn(vectors, 4, "noise")(asked)).all(axis=1).tolist() == [False, True, False]
 
 
-def test_what_can_not_be_learnt_is_refused(vectors):
+def test_what_can_not_be_learned_is_refused(vectors):
     for count, dim in ((200, 13), (5, 5), (200, 0)):
         with pytest.raises(ValueError, match="dim must be between 1 and"):
             projection.learn(vectors[:count], dim, "noise")
@@ -72,10 +72,10 @@ def test_an_axis_along_which_nothing_varies_is_not_the_loudest():
 
 
 def test_saved_and_loaded(vectors, tmp_path):
-    learnt = projection.learn(vectors, 6, "noise", 0.25)
-    loaded = Projection.load(learnt.save(tmp_path / "new" / "noise.npz"))
-    assert (loaded.dim, loaded.whitening, loaded.learnt_from) == (6, 0.25, "noise")
-    assert np.abs(loaded(vectors) - learnt(vectors)).max() < 1e-3
+    learned = projection.learn(vectors, 6, "noise", 0.25)
+    loaded = Projection.load(learned.save(tmp_path / "new" / "noise.npz"))
+    assert (loaded.dim, loaded.whitening, loaded.learned_from) == (6, 0.25, "noise")
+    assert np.abs(loaded(vectors) - learned(vectors)).max() < 1e-3
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["noise.npz"]
 
 
@@ -89,35 +89,35 @@ def test_a_file_that_is_none_is_named(content, tmp_path, vectors):
         Projection.load(tmp_path / "none.npz")
 
 
-# ---- as a describer -------------------------------------------------------------------------------------
+# ---- as an extractor -------------------------------------------------------------------------------------
 
 
-def test_a_projected_describer(own_cache):
+def test_a_projected_extractor(own_cache):
     photos, of = samples.photos().subset(range(0, 120, 4)), open_extractor("hsv-histogram")
-    learnt = projection.learn(of.describe(samples.photos().subset(range(120, 240))), 8, "other photographs")
-    each = Projected(of, learnt)
+    learned = projection.learn(of.extract(samples.photos().subset(range(120, 240))), 8, "other photographs")
+    each = Projected(of, learned)
     assert (each.name, each.dim) == ("hsv-histogram-pcaw8", 8)
-    found = each.describe(photos, progress=False)
-    assert np.allclose(found, learnt(of.describe(photos, progress=False)))
-    assert np.allclose(found[:2], each.describe_arrays([read(path) for path in photos.paths[:2]]), atol=1e-5)
-    assert Projected(of, learnt.head(8, 0)).name == "hsv-histogram-pca8"
-    assert len({each.fingerprint, of.fingerprint, Projected(of, learnt.head(7)).fingerprint}) == 3
-    assert each.origin["projection learnt from"] == "other photographs"
+    found = each.extract(photos, progress=False)
+    assert np.allclose(found, learned(of.extract(photos, progress=False)))
+    assert np.allclose(found[:2], each.extract_arrays([read(path) for path in photos.paths[:2]]), atol=1e-5)
+    assert Projected(of, learned.head(8, 0)).name == "hsv-histogram-pca8"
+    assert len({each.fingerprint, of.fingerprint, Projected(of, learned.head(7)).fingerprint}) == 3
+    assert each.origin["projection learned from"] == "other photographs"
     with pytest.raises(ValueError, match="the projection takes"):
-        Projected(open_extractor("grey-histogram"), learnt)
+        Projected(open_extractor("gray-histogram"), learned)
 
 
 def read(path):
-    from helpers.images.reading import read_picture
+    from helpers.images.reading import read_image
 
-    return read_picture(path)
+    return read_image(path)
 
 
 def test_the_one_that_comes_with_the_project(resnet50):
     by = open_extractor("resnet50-gem-pcaw256")
-    assert (by.name, by.dim, by.projection.learnt_from) == ("resnet50-gem-pcaw256", 256, "imagenet-one-per-class")
+    assert (by.name, by.dim, by.projection.learned_from) == ("resnet50-gem-pcaw256", 256, "imagenet-one-per-class")
     assert np.allclose(by.projection.axes.T @ by.projection.axes, np.eye(256), atol=2e-3)
-    found = by.describe(samples.photos().subset([0, 100]), progress=False)
+    found = by.extract(samples.photos().subset([0, 100]), progress=False)
     assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
     with pytest.raises(KeyError, match="no projection comes for 'pixels'; there are: resnet50-gem"):
         with_shipped_projection(open_extractor("pixels"), 64)

@@ -21,7 +21,7 @@ from helpers.search.index import open_index
 from helpers.search.ranking import Ranking, rank
 
 
-def pictures(labels, groups=None, name="toy", class_names=None) -> ImageSet:
+def image_set(labels, groups=None, name="toy", class_names=None) -> ImageSet:
     labels = np.asarray(labels, dtype=np.int64)
     class_names = class_names or tuple(f"class{i}" for i in range(labels.max(initial=-1) + 1))
     root = Path("/nowhere")
@@ -67,7 +67,7 @@ def protocols(draw):
 def test_relevance_worked_by_hand():
     # 0 1 2 3: cats (1 and 2 are copies of one original), 4 5: dogs, 6: of no class, 7: a class of one.
     toy = leave_one_out(
-        pictures([0, 0, 0, 0, 1, 1, -1, 2], groups=[-1, 5, 5, -1, -1, -1, -1, -1]), "toy", excluded={0: [3, 6]}
+        image_set([0, 0, 0, 0, 1, 1, -1, 2], groups=[-1, 5, 5, -1, -1, -1, -1, -1]), "toy", excluded={0: [3, 6]}
     )
     assert toy.queries.tolist() == [0, 1, 2, 3, 4, 5]
     assert toy.ignored(0).tolist() == [0, 3, 6]  # itself and what is listed for it
@@ -83,7 +83,7 @@ def test_relevance_worked_by_hand():
 
 
 def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_are_unanswerable():
-    toy = leave_one_out(pictures([0, 0, -1, 1, 1], groups=[7, 7, -1, -1, -1]), "toy", queries=[0, 2, 3])
+    toy = leave_one_out(image_set([0, 0, -1, 1, 1], groups=[7, 7, -1, -1, -1]), "toy", queries=[0, 2, 3])
     assert toy.n_relevant.tolist() == [0, 0, 1]
     assert toy.answerable.tolist() == [False, False, True]
     assert toy.relevant(1).tolist() == []
@@ -111,22 +111,22 @@ def test_relevance_is_its_definition(drawn):
 
 
 def test_a_protocol_whose_queries_are_apart_passes():
-    query_gallery(pictures([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_disjoint()
+    query_gallery(image_set([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_disjoint()
     # Copies of each other may both answer, and both ask; only one that asks and one that answers may not.
-    query_gallery(pictures([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_disjoint()
+    query_gallery(image_set([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_disjoint()
 
 
 @pytest.mark.parametrize(
     "mixed, count",
     [
-        (leave_one_out(pictures([0, 0, 1, 1]), "toy"), 4),
-        (query_gallery(pictures([0, 0, 0, 0]), [0, 1], [1, 2, 3], "toy"), 1),
-        (query_gallery(pictures([0, 0, 0, 0], groups=[-1, 5, 5, -1]), [0, 1], [2, 3], "toy"), 1),
-        (query_gallery(pictures([0, 0, 0, 0]), [0, 1], [2, 3], "toy", excluded={1: [3]}), 1),
+        (leave_one_out(image_set([0, 0, 1, 1]), "toy"), 4),
+        (query_gallery(image_set([0, 0, 0, 0]), [0, 1], [1, 2, 3], "toy"), 1),
+        (query_gallery(image_set([0, 0, 0, 0], groups=[-1, 5, 5, -1]), [0, 1], [2, 3], "toy"), 1),
+        (query_gallery(image_set([0, 0, 0, 0]), [0, 1], [2, 3], "toy", excluded={1: [3]}), 1),
     ],
     ids=["leave one out", "the query itself", "a copy of it", "a sibling"],
 )
-def test_a_query_that_helps_to_rank_its_own_answers_is_refused(mixed, count):
+def test_a_query_that_helps_to_rank_its_own_results_is_refused(mixed, count):
     with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*disjoint"):
         mixed.check_disjoint()
 
@@ -142,7 +142,7 @@ def test_rows_outside_are_refused():
     [
         ({"name": ""}, "file name"),
         ({"name": "a/b"}, "file name"),
-        ({"keys": (), "labels": []}, "no picture"),
+        ({"keys": (), "labels": []}, "no image"),
         ({"keys": ("a", "b", "a", "d")}, "keys must be unique, 'a'"),
         ({"keys": ("a", "b", "", "d")}, "non-empty strings, got ''"),
         ({"class_names": ("cat", "cat")}, "class_names must be unique, 'cat'"),
@@ -175,10 +175,10 @@ def test_arrays_are_frozen():
 
 def test_ten_thousand_times_ten_thousand_needs_no_square_matrix():
     n = 10_000
-    images = pictures(np.arange(n) % 100, groups=np.arange(n) // 2)
+    images = image_set(np.arange(n) % 100, groups=np.arange(n) // 2)
     tracemalloc.start()
     large = leave_one_out(images, "large")
-    # 100 of each class; the two of a group are neighbours, so of different classes: only the query drops out.
+    # 100 of each class; the two of a group are neighbors, so of different classes: only the query drops out.
     assert (large.n_relevant == 99).all()
     assert (large.n_candidates == n - 2).all()
     peak = tracemalloc.get_traced_memory()[1]
@@ -190,15 +190,15 @@ def test_ten_thousand_times_ten_thousand_needs_no_square_matrix():
 
 
 def test_leave_one_out_asks_where_a_class_has_two():
-    toy = leave_one_out(pictures([0, 1, 1, -1]), "toy")
+    toy = leave_one_out(image_set([0, 1, 1, -1]), "toy")
     assert toy.queries.tolist() == [1, 2]
     assert toy.gallery.tolist() == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="no class has two pictures"):
-        leave_one_out(pictures([0, 1, -1]), "toy")
+    with pytest.raises(ValueError, match="no class has two images"):
+        leave_one_out(image_set([0, 1, -1]), "toy")
 
 
 def test_query_gallery_takes_rows_or_masks():
-    images = pictures([0, 0, 1, 1])
+    images = image_set([0, 0, 1, 1])
     rows = query_gallery(images, [0, 2], [1, 3], "toy")
     masks = query_gallery(images, np.array([True, False, True, False]), np.array([False, True, False, True]), "toy")
     for made in (rows, masks):
@@ -209,14 +209,14 @@ def test_query_gallery_takes_rows_or_masks():
         query_gallery(images, np.array([True]), [1], "toy")
 
 
-def test_exclusions_of_pictures_that_do_not_ask_are_dropped():
-    toy = query_gallery(pictures([0, 0, 0]), [0], [1, 2], "toy", excluded={0: [1], 1: [0]})
+def test_exclusions_of_images_that_do_not_ask_are_dropped():
+    toy = query_gallery(image_set([0, 0, 0]), [0], [1, 2], "toy", excluded={0: [1], 1: [0]})
     assert toy.excluded == {0: (1,)}
     assert toy.relevant(0).tolist() == [2]
 
 
 def test_one_per_class_gallery_is_drawn_by_the_seed():
-    images = pictures(np.repeat([0, 1, 2, -1], 20))
+    images = image_set(np.repeat([0, 1, 2, -1], 20))
     toy = one_per_class_gallery(images, "toy", seed=1)
     assert images.labels[toy.gallery].tolist() == [0, 1, 2]
     assert set(toy.queries) == set(range(60)) - set(toy.gallery)
@@ -224,7 +224,7 @@ def test_one_per_class_gallery_is_drawn_by_the_seed():
     assert one_per_class_gallery(images, "toy", seed=1).gallery.tolist() == toy.gallery.tolist()
     assert one_per_class_gallery(images, "toy", seed=2).gallery.tolist() != toy.gallery.tolist()
     with pytest.raises(ValueError, match="nobody is left to ask"):
-        one_per_class_gallery(pictures([0, 1]), "toy")
+        one_per_class_gallery(image_set([0, 1]), "toy")
 
 
 # ---- files -----------------------------------------------------------------------------------------
@@ -251,8 +251,8 @@ def test_queries_keep_their_order(tmp_path):
     assert loaded.gallery.tolist() == [2, 0, 1]
 
 
-def test_six_thousand_pictures_stay_small_and_one_a_line(tmp_path):
-    images = pictures(np.arange(6000) % 10, name="cifar10")
+def test_six_thousand_images_stay_small_and_one_a_line(tmp_path):
+    images = image_set(np.arange(6000) % 10, name="cifar10")
     images = ImageSet(
         "cifar10",
         tuple(images.root / f"train/aeroplane/aeroplane_{i:05d}.png" for i in range(6000)),
@@ -286,8 +286,8 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
         (lambda content: content.pop("gallery"), "'gallery' is missing"),
         (lambda content: content.update(gallery=["3-1"]), "runs backwards"),
         (lambda content: content.update(queries=[9]), "queries must hold ids"),
-        (lambda content: content.update(pictures=[["a", 0, 1]]), "each picture must be a list of 2"),
-        (lambda content: content.update(pictures=3), "no valid protocol"),
+        (lambda content: content.update(images=[["a", 0, 1]]), "each image must be a list of 2"),
+        (lambda content: content.update(images=3), "no valid protocol"),
     ],
 )
 def test_a_file_with_other_content_is_named(tmp_path, change, message):
@@ -301,9 +301,9 @@ def test_a_file_with_other_content_is_named(tmp_path, change, message):
 
 
 def test_a_binary_file_and_no_file(tmp_path):
-    (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "image.json").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ProtocolFileError, match="not readable as JSON"):
-        protocol_files.load(tmp_path / "picture.json")
+        protocol_files.load(tmp_path / "image.json")
     with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist"):
         protocol_files.load(tmp_path / "nothing.json")
 
@@ -336,8 +336,8 @@ def test_frozen_protocols_load_and_are_scorable():
 # ---- bind ------------------------------------------------------------------------------------------
 
 
-def test_bind_finds_the_pictures_in_a_larger_set_in_another_order():
-    full = pictures([0, 1, 1, 0, 2, -1], class_names=("cat", "dog", "eel"))
+def test_bind_finds_the_images_in_a_larger_set_in_another_order():
+    full = image_set([0, 1, 1, 0, 2, -1], class_names=("cat", "dog", "eel"))
     toy = leave_one_out(full.subset([0, 3, 1, 2]), "toy")
     bound, found = toy.bind(full.subset([5, 4, 3, 2, 1, 0]))
     assert found.keys == toy.keys == ("0000.jpg", "0003.jpg", "0001.jpg", "0002.jpg")
@@ -346,26 +346,26 @@ def test_bind_finds_the_pictures_in_a_larger_set_in_another_order():
 
 
 def test_bind_compares_classes_by_name_not_by_number():
-    toy = leave_one_out(pictures([0, 0, 1, 1], class_names=("cat", "dog")), "toy")
-    _, found = toy.bind(pictures([1, 1, 2, 2], class_names=("ant", "cat", "dog")))
+    toy = leave_one_out(image_set([0, 0, 1, 1], class_names=("cat", "dog")), "toy")
+    _, found = toy.bind(image_set([1, 1, 2, 2], class_names=("ant", "cat", "dog")))
     assert [found.class_name(row) for row in range(4)] == ["cat", "cat", "dog", "dog"]
     assert found.labels.tolist() == toy.labels.tolist()
     with pytest.raises(ProtocolMismatch, match="classes of 4 of 4 .*'0000.jpg' is cat in the protocol, dog in"):
-        toy.bind(pictures([0, 0, 1, 1], class_names=("dog", "cat")))
-    with pytest.raises(ProtocolMismatch, match="of no class in the pictures"):
-        toy.bind(pictures([0, 0, 1, -1], class_names=("cat", "dog")))
+        toy.bind(image_set([0, 0, 1, 1], class_names=("dog", "cat")))
+    with pytest.raises(ProtocolMismatch, match="of no class in the images"):
+        toy.bind(image_set([0, 0, 1, -1], class_names=("cat", "dog")))
 
 
 def test_bind_a_distractor_stays_one_unless_somebody_asks_for_its_class():
-    toy = leave_one_out(pictures([0, 0, -1], class_names=("cat",)), "toy")
-    _, found = toy.bind(pictures([0, 0, 1], class_names=("cat", "eel")))
+    toy = leave_one_out(image_set([0, 0, -1], class_names=("cat",)), "toy")
+    _, found = toy.bind(image_set([0, 0, 1], class_names=("cat", "eel")))
     assert found.labels.tolist() == [0, 0, -1]
-    with pytest.raises(ProtocolMismatch, match="'0002.jpg' is of no class in the protocol, cat in the pictures"):
-        toy.bind(pictures([0, 0, 0], class_names=("cat",)))
+    with pytest.raises(ProtocolMismatch, match="'0002.jpg' is of no class in the protocol, cat in the images"):
+        toy.bind(image_set([0, 0, 0], class_names=("cat",)))
 
 
 def test_bind_counts_and_names_what_is_missing():
-    full = pictures([0] * 6)
+    full = image_set([0] * 6)
     toy = leave_one_out(full, "toy")
     with pytest.raises(ProtocolMismatch, match=r"lacks 4 of the protocol's 6 .*0001\.jpg, 0002\.jpg, 0003\.jpg, …"):
         toy.bind(full.subset([0, 5]))
@@ -374,10 +374,10 @@ def test_bind_counts_and_names_what_is_missing():
 
 
 def test_bind_hands_over_the_groups_of_the_protocol():
-    toy = leave_one_out(pictures([0, 0, 0], groups=[4, 4, -1]), "toy")
-    assert toy.bind(pictures([0, 0, 0], groups=[-1, 1, 1]))[1].groups.tolist() == [4, 4, -1]
-    without = leave_one_out(pictures([0, 0, 0]), "toy")
-    assert without.bind(pictures([0, 0, 0], groups=[-1, 1, 1]))[1].groups.tolist() == [-1, 1, 1]
+    toy = leave_one_out(image_set([0, 0, 0], groups=[4, 4, -1]), "toy")
+    assert toy.bind(image_set([0, 0, 0], groups=[-1, 1, 1]))[1].groups.tolist() == [4, 4, -1]
+    without = leave_one_out(image_set([0, 0, 0]), "toy")
+    assert without.bind(image_set([0, 0, 0], groups=[-1, 1, 1]))[1].groups.tolist() == [-1, 1, 1]
 
 
 # ---- run -------------------------------------------------------------------------------------------
@@ -386,12 +386,12 @@ def test_bind_hands_over_the_groups_of_the_protocol():
 def by_hand(toy: Protocol, vectors: np.ndarray, k: int | None) -> list[list[int]]:
     """The slow way: sort all candidates of each query by falling cosine, then by id."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    answers = []
+    results = []
     for row, query in enumerate(toy.queries):
         candidates = sorted(set(toy.gallery.tolist()) - set(toy.ignored(row).tolist()))
         ranking = rank(np.array([candidates]), (unit[candidates] @ unit[query])[None])
-        answers.append(ranking.ids[0].tolist()[:k])
-    return answers
+        results.append(ranking.ids[0].tolist()[:k])
+    return results
 
 
 @pytest.mark.parametrize("k", [1, 3, 25, None])
@@ -402,7 +402,7 @@ def test_run_agrees_with_the_slow_way(k, chunk, monkeypatch):
     labels = rng.integers(-1, 3, 24)
     groups = rng.integers(-1, 6, 24)
     asking, answering = rng.permutation(24)[:15], rng.permutation(24)[:20]
-    toy = query_gallery(pictures(labels, groups), asking, answering, "toy", excluded={int(asking[0]): answering[:4]})
+    toy = query_gallery(image_set(labels, groups), asking, answering, "toy", excluded={int(asking[0]): answering[:4]})
     vectors = rng.normal(size=(24, 5)).astype(np.float32)
     ranking = run(toy, vectors, open_index("exact:cosine"), k)
     assert ranking.k == (toy.n_candidates.max() if k is None else k)
@@ -410,7 +410,7 @@ def test_run_agrees_with_the_slow_way(k, chunk, monkeypatch):
 
 
 def test_run_refuses_vectors_that_are_not_the_protocols():
-    toy = leave_one_out(pictures([0, 0, 1, 1]), "toy")
+    toy = leave_one_out(image_set([0, 0, 1, 1]), "toy")
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(ValueError, match=r"vectors must have shape \(4, d\).*got \(3, 4\)"):
         run(toy, vectors[:3], open_index("exact:cosine"))
@@ -426,7 +426,7 @@ def test_run_refuses_vectors_that_are_not_the_protocols():
 
 
 def test_excluding_closes_the_gaps_and_pads():
-    toy = query_gallery(pictures([0, 0, 0, 0], groups=[1, 1, -1, -1]), [0, 3], [0, 1, 2, 3], "toy")
+    toy = query_gallery(image_set([0, 0, 0, 0], groups=[1, 1, -1, -1]), [0, 3], [0, 1, 2, 3], "toy")
     found = Ranking([[0, 1, 2, 3], [3, 2, 1, 0]], [[4.0, 3, 2, 1], [4.0, 3, 2, 1]])
     assert excluding(found, toy).ids.tolist() == [[2, 3, -1, -1], [2, 1, 0, -1]]
     assert excluding(found, toy, 1).ids.tolist() == [[2], [2]]
@@ -442,24 +442,24 @@ def test_excluding_closes_the_gaps_and_pads():
 # ---- queries that are apart ------------------------------------------------------------------------
 
 
-def test_one_picture_in_three_of_each_class_asks():
-    toy = disjoint_split(pictures([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
+def test_one_image_in_three_of_each_class_asks():
+    toy = disjoint_split(image_set([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
     assert toy.queries.tolist() == [0, 1, 6, 7]
     assert toy.gallery.tolist() == [2, 3, 4, 5]
     assert toy.n_relevant.tolist() == [2, 1, 2, 0]
-    assert "one picture in 3" in toy.description
-    assert disjoint_split(pictures([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
+    assert "one image in 3" in toy.description
+    assert disjoint_split(image_set([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
 
 
 def test_who_has_a_copy_does_not_ask():
-    toy = disjoint_split(pictures([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
+    toy = disjoint_split(image_set([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
     # 0 and 2 are copies of each other; 3 is alone in its group. 1, 3, 4, 5 may ask, and every second does.
     assert toy.queries.tolist() == [1, 4]
     toy.check_disjoint()
 
 
-def test_nobody_to_ask_or_nobody_to_answer_is_refused():
+def test_nobody_to_ask_or_nobody_to_result_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
-        disjoint_split(pictures([0, 0]), "toy", every=1)
+        disjoint_split(image_set([0, 0]), "toy", every=1)
     with pytest.raises(ValueError, match="nobody can ask"):
-        disjoint_split(pictures([0, 0, -1], groups=[3, 3, -1]), "toy")
+        disjoint_split(image_set([0, 0, -1], groups=[3, 3, -1]), "toy")

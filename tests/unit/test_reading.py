@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.images import att_faces, reading, samples
-from helpers.images.reading import UnreadablePicture, UnreadablePictureWarning, batches, read_picture, resize
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, batches, read_image, resize
 
 
 @pytest.fixture(scope="module")
 def photo():
     """A real photograph, uint8 (h, w, 3)."""
-    return read_picture(samples.photos().paths[10])
+    return read_image(samples.photos().paths[10])
 
 
-def encoded(picture: Image.Image, **options) -> bytes:
+def encoded(image: Image.Image, **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, **options)
+    image.save(buffer, **options)
     return buffer.getvalue()
 
 
 def test_a_photograph_as_pillow_reads_it(photo):
-    with Image.open(samples.photos().paths[10]) as picture:
-        assert np.array_equal(photo, np.asarray(picture.convert("RGB")))
+    with Image.open(samples.photos().paths[10]) as image:
+        assert np.array_equal(photo, np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -46,7 +46,7 @@ def test_exif_orientation(photo, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = encoded(Image.fromarray(np.ascontiguousarray(turned)), format="PNG", exif=exif)
-    assert np.array_equal(read_picture(stored), photo)
+    assert np.array_equal(read_image(stored), photo)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
@@ -54,61 +54,61 @@ def test_exif_orientation_in_every_kind_of_file(photo, kind):
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
-    read = read_picture(encoded(lying, format=kind, exif=exif, **({} if kind == "TIFF" else {"quality": 95})))
+    read = read_image(encoded(lying, format=kind, exif=exif, **({} if kind == "TIFF" else {"quality": 95})))
     assert read.shape == photo.shape and np.abs(read.astype(int) - photo).mean() < 4
 
 
-def with_exif(picture: Image.Image, block: bytes) -> bytes:
-    return encoded(picture, format="WEBP", lossless=True, exif=block)
+def with_exif(image: Image.Image, block: bytes) -> bytes:
+    return encoded(image, format="WEBP", lossless=True, exif=block)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("block", [b"Exif\0\0no TIFF at all", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0"])
-def test_a_broken_exif_block_breaks_no_picture(photo, block):
-    assert np.array_equal(read_picture(with_exif(Image.fromarray(photo), block)), photo)
+def test_a_broken_exif_block_breaks_no_image(photo, block):
+    assert np.array_equal(read_image(with_exif(Image.fromarray(photo), block)), photo)
 
 
 @given(st.lists(st.tuples(st.integers(6, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_exif_block_breaks_no_picture(damage):
+def test_a_damaged_exif_block_breaks_no_image(damage):
     exif = Image.Exif()
-    exif[0x0112], exif[0x010E], exif[0x011A] = 3, "a picture", 72.0
+    exif[0x0112], exif[0x010E], exif[0x011A] = 3, "an image", 72.0
     block = bytearray(exif.tobytes())
     for place, value in damage:
         block[6 + place % (len(block) - 6)] = value
-    picture = np.full((4, 6, 3), 90, np.uint8)
-    read = read_picture(with_exif(Image.fromarray(picture), bytes(block)))
+    image = np.full((4, 6, 3), 90, np.uint8)
+    read = read_image(with_exif(Image.fromarray(image), bytes(block)))
     assert sorted(read.shape) == [3, 4, 6] and (read == 90).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "RGB"])
-def test_colour_modes_become_rgb(photo, mode):
-    picture = Image.fromarray(photo).convert(mode)
-    read = read_picture(encoded(picture, format="PNG"))
+def test_color_modes_become_rgb(photo, mode):
+    image = Image.fromarray(photo).convert(mode)
+    read = read_image(encoded(image, format="PNG"))
     assert read.shape == photo.shape and read.dtype == np.uint8
-    assert np.abs(read.astype(int) - np.asarray(picture.convert("RGB")).astype(int)).max() <= 1
+    assert np.abs(read.astype(int) - np.asarray(image.convert("RGB")).astype(int)).max() <= 1
 
 
 def test_transparency_lies_on_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = 255, 0, 0, 255
     pixels[0, 1] = 255, 0, 0, 128
-    read = read_picture(encoded(Image.fromarray(pixels), format="PNG"))
+    read = read_image(encoded(Image.fromarray(pixels), format="PNG"))
     assert read[0, 0].tolist() == [255, 0, 0]
     assert read[1, 1].tolist() == [255, 255, 255]
     assert read[0, 1].tolist() == [255, 127, 127]
 
 
 def test_transparent_palette_lies_on_white():
-    picture = Image.new("P", (2, 1), 0)
-    picture.putpalette([0, 0, 0, 10, 200, 30])
-    picture.putpixel((1, 0), 1)
-    read = read_picture(encoded(picture, format="PNG", transparency=0))
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    image.putpixel((1, 0), 1)
+    read = read_image(encoded(image, format="PNG", transparency=0))
     assert read[0].tolist() == [[255, 255, 255], [10, 200, 30]]
 
 
 def test_cmyk_jpeg(photo):
     cmyk = Image.fromarray(photo).convert("CMYK")
-    read = read_picture(encoded(cmyk, format="JPEG", quality=95))
+    read = read_image(encoded(cmyk, format="JPEG", quality=95))
     assert np.abs(read.astype(int) - photo.astype(int)).mean() < 6
 
 
@@ -118,77 +118,77 @@ def test_adobes_inverted_cmyk_as_opencv_reads_it():
     inks[:8, :, 0], inks[8:, :, 3] = 255, 200
     stored = encoded(Image.fromarray(inks, "CMYK"), format="JPEG", quality=95)
     assert b"Adobe" in stored[:60]
-    read = read_picture(stored)
-    referee = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    assert np.abs(read.astype(int) - referee).max() <= 3
+    read = read_image(stored)
+    reference = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert np.abs(read.astype(int) - reference).max() <= 3
     assert np.abs(read[2, 2].astype(int) - (0, 255, 255)).max() < 8, "all cyan"
     assert np.abs(read[13, 2].astype(int) - 55).max() < 8, "mostly black"
 
 
 @pytest.mark.parametrize("kind", [".png", ".tif"])
-def test_16_bit_colour(kind):
+def test_16_bit_color(kind):
     pixels = (np.arange(48).reshape(4, 4, 3) * 1300).astype(np.uint16)
     stored = cv2.imencode(kind, pixels[:, :, ::-1])[1].tobytes()
-    assert np.abs(read_picture(stored) - pixels / 257).max() < 1
+    assert np.abs(read_image(stored) - pixels / 257).max() < 1
 
 
-def test_16_bit_grey_is_not_stretched():
+def test_16_bit_gray_is_not_stretched():
     """A dark photograph of 16 bits has levels up to 4000 of 65535: it is dark, not a bright one of 12 bits."""
     dark = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
-    assert read_picture(encoded(Image.fromarray(dark), format="PNG")).max() == 16
+    assert read_image(encoded(Image.fromarray(dark), format="PNG")).max() == 16
 
 
 @pytest.mark.parametrize("level, expected", [(65535, 255), (32768, 128), (257, 1), (0, 0)])
-def test_16_bit_grey_keeps_its_brightness(level, expected):
-    """A dark picture must stay dark: the range is that of 16 bits, not that of the picture."""
-    picture = Image.fromarray(np.full((3, 3), level, np.uint16))
-    assert (read_picture(encoded(picture, format="PNG")) == expected).all()
+def test_16_bit_gray_keeps_its_brightness(level, expected):
+    """A dark image must stay dark: the range is that of 16 bits, not that of the image."""
+    image = Image.fromarray(np.full((3, 3), level, np.uint16))
+    assert (read_image(encoded(image, format="PNG")) == expected).all()
 
 
 def test_float_tiff():
-    picture = Image.fromarray(np.array([[0.0, 0.5], [1.0, 0.25]], np.float32))
-    assert read_picture(encoded(picture, format="TIFF"))[..., 0].tolist() == [[0, 128], [255, 64]]
+    image = Image.fromarray(np.array([[0.0, 0.5], [1.0, 0.25]], np.float32))
+    assert read_image(encoded(image, format="TIFF"))[..., 0].tolist() == [[0, 128], [255, 64]]
     odd = Image.fromarray(np.array([[np.nan, -3.0, 255.0, 51.0]], np.float32))
-    assert read_picture(encoded(odd, format="TIFF"))[0, :, 0].tolist() == [0, 0, 255, 51]
+    assert read_image(encoded(odd, format="TIFF"))[0, :, 0].tolist() == [0, 0, 255, 51]
 
 
 @pytest.mark.parametrize(
     "options", [{"format": "TIFF", "compression": "tiff_lzw"}, {"format": "BMP"}, {"format": "PPM"}]
 )
 def test_other_lossless_files(photo, options):
-    assert np.array_equal(read_picture(encoded(Image.fromarray(photo), **options)), photo)
+    assert np.array_equal(read_image(encoded(Image.fromarray(photo), **options)), photo)
 
 
 def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "green")]
     for kind in ("GIF", "WEBP"):
         data = encoded(frames[0], format=kind, save_all=True, append_images=frames[1:], lossless=True)
-        assert read_picture(data)[0, 0].tolist() == [255, 0, 0]
+        assert read_image(data)[0, 0].tolist() == [255, 0, 0]
 
 
 def test_pgm_of_the_faces():
-    assert read_picture(att_faces.load().paths[0]).shape == (112, 92, 3)
+    assert read_image(att_faces.load().paths[0]).shape == (112, 92, 3)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.97])
 def test_truncated_jpeg(tmp_path, share):
     data = samples.photos().paths[10].read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UnreadablePicture, match=r"cut\.jpg"):
-        read_picture(tmp_path / "cut.jpg")
+    with pytest.raises(UnreadableImage, match=r"cut\.jpg"):
+        read_image(tmp_path / "cut.jpg")
 
 
 @pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "WEBP"}, {"format": "TIFF"}, {"format": "GIF"}])
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_truncated_files_of_other_kinds(photo, options, share):
     data = encoded(Image.fromarray(photo), **options)
-    with pytest.raises(UnreadablePicture):
-        read_picture(data[: int(len(data) * share)])
+    with pytest.raises(UnreadableImage):
+        read_image(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
 def test_damage_raises_nothing_else(kind):
-    """Whatever Pillow makes of damaged bytes: a picture or `UnreadablePicture`, never an error that ends a run."""
+    """Whatever Pillow makes of damaged bytes: an image or `UnreadableImage`, never an error that ends a run."""
     whole = encoded(Image.fromarray(np.arange(600, dtype=np.uint8).reshape(10, 20, 3)), format=kind)
     rng = np.random.default_rng(0)
     refused = 0
@@ -197,24 +197,24 @@ def test_damage_raises_nothing_else(kind):
         for place in rng.integers(0, len(data), 4):
             data[place] = rng.integers(0, 256)
         try:
-            assert read_picture(bytes(data)).dtype == np.uint8
-        except UnreadablePicture:
+            assert read_image(bytes(data)).dtype == np.uint8
+        except UnreadableImage:
             refused += 1
     assert refused
 
 
 @pytest.mark.parametrize("content", [b"", b"just a text", b"\xff\xd8\xff", b"%PDF-1.7"])
-def test_what_is_no_picture(tmp_path, content):
+def test_what_is_no_image(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(UnreadablePicture, match=r"x\.jpg is not a picture|x\.jpg can't be decoded"):
-        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImage, match=r"x\.jpg is not an image|x\.jpg can't be decoded"):
+        read_image(tmp_path / "x.jpg")
 
 
 def test_what_is_no_file(tmp_path):
-    with pytest.raises(UnreadablePicture, match=r"gone\.jpg does not exist"):
-        read_picture(tmp_path / "gone.jpg")
-    with pytest.raises(UnreadablePicture, match=tmp_path.name):
-        read_picture(tmp_path)
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg does not exist"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(UnreadableImage, match=tmp_path.name):
+        read_image(tmp_path)
 
 
 @pytest.mark.parametrize("side", [60_000, 11_000])
@@ -228,8 +228,8 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     tracemalloc.start()
     started = time.perf_counter()
-    with pytest.raises(UnreadablePicture, match="bomb|pixels"):
-        read_picture(bomb)
+    with pytest.raises(UnreadableImage, match="bomb|pixels"):
+        read_image(bomb)
     assert time.perf_counter() - started < 1
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
@@ -243,13 +243,13 @@ def test_resize_gives_the_size(shape, rule):
     assert resize(pixels, (40, 30), rule).shape == (40, 30, 3)
 
 
-def test_resize_rules_by_hand():
+def test_resize_protocol_by_hand():
     """Left half black, right half white, twice as wide as high."""
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[:, 100:] = 255
     squash, crop, pad = (resize(pixels, 50, rule)[..., 0] for rule in ("squash", "crop", "pad"))
     assert (squash[:, 5] == 0).all() and (squash[:, 45] == 255).all()
-    # The crop keeps the centre: 50 of the 114 columns that 57 rows leave.
+    # The crop keeps the center: 50 of the 114 columns that 57 rows leave.
     assert (crop[:, 0] == 0).all() and (crop[:, -1] == 255).all()
     # The long side fits, so 12 rows above and below are white.
     assert (pad[:12] == 255).all() and (pad[-12:] == 255).all() and (pad[13:37, 5] == 0).all()
@@ -257,7 +257,7 @@ def test_resize_rules_by_hand():
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 400_000)])
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
-def test_very_long_pictures_keep_something_and_cost_little(shape, rule):
+def test_very_long_images_keep_something_and_cost_little(shape, rule):
     """Padded, a black ribbon is a line on white and not nothing; cropped, it is not enlarged as a whole."""
     started = time.perf_counter()
     square = resize(np.zeros((*shape, 3), np.uint8), 64, rule)
@@ -266,7 +266,7 @@ def test_very_long_pictures_keep_something_and_cost_little(shape, rule):
     assert dark == pytest.approx(1 / 64) if rule == "pad" else dark == 1
 
 
-def test_a_long_picture_is_cropped_in_its_middle():
+def test_a_long_image_is_cropped_in_its_middle():
     """Red, a little blue in the middle, red: the crop of a ribbon shows the blue alone."""
     ribbon = np.zeros((10, 2000, 3), np.uint8)
     ribbon[..., 0] = 255
@@ -302,20 +302,20 @@ def test_broken_files_are_skipped_with_one_warning(tmp_path):
         broken = tmp_path / f"broken {place}.jpg"
         broken.write_bytes(b"oh")
         files[place] = broken
-    with pytest.warns(UnreadablePictureWarning) as caught:
+    with pytest.warns(UnreadableImageWarning) as caught:
         rows = np.concatenate([rows for rows, _ in batches(files, 16, batch_size=2)])
     assert rows.tolist() == [0, 2, 3, 5]
     assert len(caught) == 1
     message = str(caught[0].message)
     assert "2 of 6" in message and "broken 1.jpg" in message and "broken 4.jpg" in message
-    with pytest.raises(UnreadablePicture, match="broken 1"):
+    with pytest.raises(UnreadableImage, match="broken 1"):
         list(batches(files, 16, batch_size=2, strict=True))
 
 
 def test_many_broken_files_are_counted_and_ten_are_named(tmp_path):
     for i in range(13):
         (tmp_path / f"broken {i:02}.jpg").write_bytes(b"%d" % i)
-    with pytest.warns(UnreadablePictureWarning, match="13 of 13(.|\n)*broken 09(.|\n)*and 3 more") as caught:
+    with pytest.warns(UnreadableImageWarning, match="13 of 13(.|\n)*broken 09(.|\n)*and 3 more") as caught:
         assert list(batches(sorted(tmp_path.iterdir()), 16, batch_size=4)) == []
     assert len(caught) == 1 and "broken 10" not in str(caught[0].message)
 
@@ -340,7 +340,7 @@ def test_no_warning_where_nothing_is_wrong():
         list(batches(samples.photos().subset(range(3)), 16))
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures():
+def test_memory_does_not_grow_with_the_number_of_images():
     files = samples.photos().paths[:10]
 
     def peak(times):

@@ -25,12 +25,12 @@ def test_indexes_stand_at_the_least_effort_that_suffices(tmp_path):
         "10 REAL,flat,faiss:flat,1,0,0.5,400,10,0",
         "10 REAL,graph,faiss:hnsw?search=16,0.9,0.02,0.1,600,10,0.4",
         "10 REAL,graph,faiss:hnsw?search=32,0.96,0.01,0.2,600,10,0.4",
-        "99 GROWN,flat,faiss:flat,1,0,5,3960,99,0.6",
-        "99 GROWN,graph,faiss:hnsw?search=16,0.7,0.01,0.125,118800,99,7.6",
+        "99 SYNTHETIC,flat,faiss:flat,1,0,5,3960,99,0.6",
+        "99 SYNTHETIC,graph,faiss:hnsw?search=16,0.7,0.01,0.125,118800,99,7.6",
     ]
     (tmp_path / "table.csv").write_text("\n".join([columns, *rows]))
     assert readme.indexes(tmp_path / "table.csv").splitlines() == [
-        "| index | 10 REAL | 99 GROWN | bytes a vector | built in |",
+        "| index | 10 REAL | 99 SYNTHETIC | bytes a vector | built in |",
         "| --- | --- | --- | --- | --- |",
         "| flat: `faiss:flat` | 1.000 ± 0.000, 0.50 ms | 1.000 ± 0.000, 5.00 ms | 40 | 1 s |",
         "| graph: `faiss:hnsw` | 0.960 ± 0.020, 0.20 ms | 0.700 ± 0.020, 0.12 ms | 1,200 | 8 s |",

@@ -14,8 +14,8 @@ from helpers.search.rerank.reciprocal import k_reciprocal, k_reciprocal_descript
 def clusters(q=6, n=90, d=8, seed=0, spread=0.6):
     """float32 queries and gallery around a few directions, so that some sets are reciprocal and some are not."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(7, d))
-    vectors = centres[rng.integers(0, 7, q + n)] + spread * rng.normal(size=(q + n, d))
+    centers = rng.normal(size=(7, d))
+    vectors = centers[rng.integers(0, 7, q + n)] + spread * rng.normal(size=(q + n, d))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors[:q].astype(np.float32), vectors[q:].astype(np.float32)
 
@@ -26,9 +26,9 @@ def distances(first, second):
 
 
 def published(distance, k1, k2):
-    """V of the published code, dense: one pool of pictures, by a loop and by sets.
+    """V of the published code, dense: one pool of images, by a loop and by sets.
 
-    Also the list of neighbours, and the half-sized reciprocal set of each picture.
+    Also the list of neighbors, and the half-sized reciprocal set of each image.
     """
     n = len(distance)
     lists = np.argsort(distance, axis=1, kind="stable")
@@ -102,23 +102,23 @@ def test_distances_against_a_dense_referee(k1, k2, weight):
     queries, gallery = clusters()
     ids = np.random.default_rng(1).permutation(500)[: len(gallery)]
     index = ExactIndex().add(gallery, ids)
-    before, neighbours = index.search(queries, len(gallery)), index.search(gallery, k1 + 1)
-    after = k_reciprocal(before, queries, gallery, neighbours, k1, k2, weight, ids)
+    before, neighbors = index.search(queries, len(gallery)), index.search(gallery, k1 + 1)
+    after = k_reciprocal(before, queries, gallery, neighbors, k1, k2, weight, ids)
     row_of = {id: row for row, id in enumerate(ids.tolist())}
     for row, query in enumerate(queries):
         expected = slow(query, gallery, k1, k2, weight)
         assert np.allclose(-after.scores[row], expected[[row_of[id] for id in after.ids[row].tolist()]], atol=1e-5)
     assert after.scores.dtype == np.float64
     # A shorter ranking has the same scores for what it holds.
-    short = k_reciprocal(before.head(30), queries, gallery, neighbours, k1, k2, weight, ids)
+    short = k_reciprocal(before.head(30), queries, gallery, neighbors, k1, k2, weight, ids)
     for row in range(len(queries)):
         score_of = dict(zip(after.ids[row].tolist(), after.scores[row].tolist(), strict=True))
         assert sorted(short.ids[row].tolist()) == sorted(before.ids[row, :30].tolist())
         assert np.allclose(short.scores[row], [score_of[id] for id in short.ids[row].tolist()])
 
 
-def test_who_shares_neighbours_comes_before_who_is_merely_near():
-    """Six pictures around the query's own, and a stranger with a crowd of its own that is nearer than most of them."""
+def test_who_shares_neighbors_comes_before_who_is_merely_near():
+    """Six images around the query's own, and a stranger with a crowd of its own that is nearer than most of them."""
     here = [-14, -12, -10, 10, 12, 14]
     there = [8, 8.1, 8.2, 7.9, 7.8, 8.05, 7.95]
     angles = np.radians(here + there)
@@ -126,8 +126,8 @@ def test_who_shares_neighbours_comes_before_who_is_merely_near():
     gallery = np.column_stack([np.cos(angles), np.sin(angles), [0] * 6 + [0.2] * 7]).astype(np.float32)
     query = np.array([[1, 0, 0]], np.float32)
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(query, 13), index.search(gallery, 7)
-    after = k_reciprocal(before, query, gallery, neighbours, 6, 1, 0)
+    before, neighbors = index.search(query, 13), index.search(gallery, 7)
+    after = k_reciprocal(before, query, gallery, neighbors, 6, 1, 0)
     place = {id: rank for rank, id in enumerate(after.ids[0].tolist())}
     assert max(place[id] for id in range(4)) < min(place[id] for id in range(6, 13))
 
@@ -140,16 +140,16 @@ def test_the_whole_weight_on_the_former_distance_changes_nothing():
     assert np.array_equal(after.ids, before.ids) and np.allclose(after.scores, before.scores - 1)
 
 
-def test_a_query_s_answers_do_not_depend_on_who_else_asks(monkeypatch):
+def test_a_query_s_results_do_not_depend_on_who_else_asks(monkeypatch):
     queries, gallery = clusters()
     index = ExactIndex().add(gallery)
-    before, neighbours = index.search(queries, 40), index.search(gallery, 21)
-    together = k_reciprocal(before, queries, gallery, neighbours)
+    before, neighbors = index.search(queries, 40), index.search(gallery, 21)
+    together = k_reciprocal(before, queries, gallery, neighbors)
     monkeypatch.setattr(reciprocal, "_ROWS", 4)
-    apart = k_reciprocal(before, queries, gallery, neighbours)
+    apart = k_reciprocal(before, queries, gallery, neighbors)
     assert np.array_equal(apart.ids, together.ids) and np.allclose(apart.scores, together.scores, atol=1e-12)
     one = Ranking(before.ids[3:4], before.scores[3:4])
-    alone = k_reciprocal(one, queries[3:4], gallery, neighbours)
+    alone = k_reciprocal(one, queries[3:4], gallery, neighbors)
     assert np.array_equal(alone.ids[0], together.ids[3])
 
 
@@ -169,18 +169,18 @@ def test_rows_keep_their_ids_and_padding(seed, k, k1, k2):
 def test_little_or_nothing_to_work_with():
     queries, gallery = clusters(3, 5)
     index = ExactIndex().add(gallery)
-    neighbours = index.search(gallery, 21)
-    # A gallery smaller than k1: all are neighbours of all.
-    few = k_reciprocal(index.search(queries, 9), queries, gallery, neighbours)
+    neighbors = index.search(gallery, 21)
+    # A gallery smaller than k1: all are neighbors of all.
+    few = k_reciprocal(index.search(queries, 9), queries, gallery, neighbors)
     assert (few.ids[:, 5:] == PAD).all() and (np.sort(few.ids[:, :5], axis=1) == np.arange(5)).all()
-    full = k_reciprocal_descriptions(gallery, neighbours, 20, 1).toarray()
+    full = k_reciprocal_descriptions(gallery, neighbors, 20, 1).toarray()
     assert (full > 0).all()
-    # Rows without answers, nobody who asks, one picture, nothing but copies.
+    # Rows without answers, nobody who asks, one image, nothing but copies.
     some = Ranking([[2] + [PAD] * 19, [PAD] * 20], [[1.0] + [0] * 19, [0] * 20])
-    after = k_reciprocal(some, np.vstack([gallery[2], queries[0]]), gallery, neighbours)
+    after = k_reciprocal(some, np.vstack([gallery[2], queries[0]]), gallery, neighbors)
     assert after.ids.tolist() == some.ids.tolist()
     nobody = Ranking(np.empty((0, 20)), np.empty((0, 20)))
-    assert k_reciprocal(nobody, np.empty((0, 8)), gallery, neighbours).ids.shape == (0, 20)
+    assert k_reciprocal(nobody, np.empty((0, 8)), gallery, neighbors).ids.shape == (0, 20)
     alone = ExactIndex().add(gallery[:1])
     one = k_reciprocal(alone.search(queries, 2), queries, gallery[:1], alone.search(gallery[:1], 21))
     assert one.ids.tolist() == [[0, PAD]] * 3
@@ -193,7 +193,7 @@ def test_little_or_nothing_to_work_with():
     vectors = np.vstack([gallery, zero])
     found = k_reciprocal(mixed.search(zero, 6), zero, vectors, mixed.search(vectors, 4), 3, 2)
     assert np.isfinite(found.scores).all()
-    # A query with no reciprocal neighbour, without averaging, is told by nothing: as far as can be.
+    # A query with no reciprocal neighbor, without averaging, is told by nothing: as far as can be.
     ring = np.eye(8, dtype=np.float32)[:4] + np.float32(0.01) * gallery[:4]
     pairs = np.vstack([ring, ring])
     index = ExactIndex().add(pairs)
@@ -204,29 +204,29 @@ def test_little_or_nothing_to_work_with():
 def test_bad_input_is_named():
     queries, gallery = clusters(2, 30)
     index = ExactIndex().add(gallery)
-    ranking, neighbours = index.search(queries, 20), index.search(gallery, 21)
+    ranking, neighbors = index.search(queries, 20), index.search(gallery, 21)
     with pytest.raises(ValueError, match="got 1 queries, 2 rows"):
-        k_reciprocal(ranking, queries[:1], gallery, neighbours)
+        k_reciprocal(ranking, queries[:1], gallery, neighbors)
     with pytest.raises(ValueError, match=r"got \(2, 7\) and \(30, 8\)"):
-        k_reciprocal(ranking, queries[:, :7], gallery, neighbours)
+        k_reciprocal(ranking, queries[:, :7], gallery, neighbors)
     with pytest.raises(ValueError, match="original_weight must lie between 0 and 1, got 1.5"):
-        k_reciprocal(ranking, queries, gallery, neighbours, original_weight=1.5)
+        k_reciprocal(ranking, queries, gallery, neighbors, original_weight=1.5)
     with pytest.raises(ValueError, match="k1 must be a whole number of at least 1, got 0"):
-        k_reciprocal(ranking, queries, gallery, neighbours, 0)
+        k_reciprocal(ranking, queries, gallery, neighbors, 0)
     with pytest.raises(ValueError, match="k2 must be a whole number of at least 1, got 0"):
-        k_reciprocal_descriptions(gallery, neighbours, 20, 0)
+        k_reciprocal_descriptions(gallery, neighbors, 20, 0)
     with pytest.raises(ValueError, match="at most 21, got 22"):
-        k_reciprocal(ranking, queries, gallery, neighbours, 20, 22)
+        k_reciprocal(ranking, queries, gallery, neighbors, 20, 22)
     with pytest.raises(ValueError, match="k1 = 20 needs as many answers a query, the ranking has 10"):
-        k_reciprocal(ranking.head(10), queries, gallery, neighbours)
-    with pytest.raises(ValueError, match="21 neighbours beside the picture itself take 22 columns"):
-        k_reciprocal(ranking, queries, gallery, neighbours, 21)
+        k_reciprocal(ranking.head(10), queries, gallery, neighbors)
+    with pytest.raises(ValueError, match="21 neighbors beside the image itself take 22 columns"):
+        k_reciprocal(ranking, queries, gallery, neighbors, 21)
     with pytest.raises(KeyError, match="lacks it"):
-        k_reciprocal(Ranking(ranking.ids + 30, ranking.scores), queries, gallery, neighbours)
+        k_reciprocal(Ranking(ranking.ids + 30, ranking.scores), queries, gallery, neighbors)
     with pytest.raises(KeyError, match="lacks it"):
-        k_reciprocal(ranking, queries, gallery, Ranking(neighbours.ids + 30, neighbours.scores))
+        k_reciprocal(ranking, queries, gallery, Ranking(neighbors.ids + 30, neighbors.scores))
     with pytest.raises(ValueError, match="ranking: scores must be the cosines"):
-        k_reciprocal(ranking, queries[::-1], gallery, neighbours)
+        k_reciprocal(ranking, queries[::-1], gallery, neighbors)
     distant = ExactIndex("euclidean").add(gallery)
-    with pytest.raises(ValueError, match="neighbours: scores must be the cosines"):
+    with pytest.raises(ValueError, match="neighbors: scores must be the cosines"):
         k_reciprocal(ranking, queries, gallery, distant.search(gallery, 21))

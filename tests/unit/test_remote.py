@@ -52,7 +52,7 @@ def test_a_payload_takes_a_numpy_label():
 @pytest.mark.parametrize(
     ("rest", "place"),
     [
-        ("//db/pictures", ("db:9200", "pictures")),
+        ("//db/images", ("db:9200", "images")),
         ("//10.0.0.7:19/x", ("10.0.0.7:19", "x")),
         ("//[::1]:7/x/", ("[::1]:7", "x")),
     ],
@@ -61,7 +61,7 @@ def test_places(rest, place):
     assert parse_place("elasticsearch", rest, 9200) == place
 
 
-@pytest.mark.parametrize("rest", ["db/pictures", "//db", "//db/", "///pictures", "//db:http/x", "//db:99999/x", ""])
+@pytest.mark.parametrize("rest", ["db/images", "//db", "//db/", "///images", "//db:http/x", "//db:99999/x", ""])
 def test_what_is_no_place_is_told_how_one_is_written(rest):
     with pytest.raises(ValueError, match="write elasticsearch://host:9200/name"):
         parse_place("elasticsearch", rest, 9200)

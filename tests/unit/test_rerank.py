@@ -13,7 +13,7 @@ from helpers.features.keypoints import extract
 from helpers.images import samples
 from helpers.images.imageset import ImageSet
 from helpers.images.known_items import Change
-from helpers.images.reading import UnreadablePictureWarning, read_picture, resize
+from helpers.images.reading import UnreadableImageWarning, read_image, resize
 from helpers.search.engine import Engine
 from helpers.search.index import METRIC_NAMES
 from helpers.search.rerank import (
@@ -39,14 +39,14 @@ REORDERED = ["k-reciprocal", "diffusion", "geometry"]
 
 
 class Given:
-    """Describes picture *i* of a set by row *i* of an array."""
+    """Describes image *i* of a set by row *i* of an array."""
 
     name = fingerprint = "given"
 
     def __init__(self, vectors):
         self.vectors, self.dim = np.asarray(vectors, np.float32), np.shape(vectors)[1]
 
-    def describe(self, images, **_):
+    def extract(self, images, **_):
         return self.vectors
 
 
@@ -70,16 +70,16 @@ def length_one(vectors):
 
 @pytest.fixture(scope="module")
 def sample():
-    """More pictures than the short list: photographs and, of no class, others."""
+    """More images than the short list: photographs and, of no class, others."""
     images = samples.with_distractors()
     return Engine("hsv-histogram", "exact:cosine").fit(images.subset(range(0, len(images), 3)))
 
 
 @pytest.fixture(scope="module")
 def asked(sample):
-    """(picture, its vector): a photograph of the gallery on its side, in a grey frame."""
-    picture = Change("rotation", 75)(read_picture(sample.gallery.paths[TURNED]), np.random.default_rng(0))
-    return picture, sample.describer.describe_arrays([picture])[0]
+    """(image, its vector): a photograph of the gallery on its side, in a gray frame."""
+    image = Change("rotation", 75)(read_image(sample.gallery.paths[TURNED]), np.random.default_rng(0))
+    return image, sample.extractor.extract_arrays([image])[0]
 
 
 # ---- what holds for all -------------------------------------------------------------------------------
@@ -98,16 +98,16 @@ def test_none_is_the_plain_search(metric):
 @pytest.mark.parametrize("name", NAMES)
 def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
     """The gallery is larger than the short list; k from 1 to more than there is."""
-    picture, vector = asked
+    image, vector = asked
     n = len(sample)
     assert n > SHORTLIST + 30
-    whole = reranked(sample, vector, n + 7, name, [30, 32], picture)
+    whole = reranked(sample, vector, n + 7, name, [30, 32], image)
     assert whole.ids.shape == (1, n + 7) and (whole.ids[0, -9:] == -1).all()
     ids = whole.ids[0, :-9]
     assert sorted(ids.tolist()) == sorted(set(range(n)) - {30, 32})
     assert np.isfinite(whole.scores[0, :-9]).all()
     for k in (1, 10, SHORTLIST, SHORTLIST + 1, 120):
-        found = reranked(sample, vector, k, name, [30, 32], picture)
+        found = reranked(sample, vector, k, name, [30, 32], image)
         assert np.array_equal(found.ids[0], ids[:k]) and np.allclose(found.scores, whole.scores[:, :k])
     if name in REORDERED:
         plain = sample.query_vector(vector, n, [30, 32]).ranking.ids[0]
@@ -120,7 +120,7 @@ def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
 @given(
     st.sampled_from(BY_VECTORS), st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 30)
 )
-def test_small_galleries_and_copies_of_pictures(name, n, k, seed, gone):
+def test_small_galleries_and_copies_of_images(name, n, k, seed, gone):
     """Whatever is excluded, up to everything, stays away; all else comes, once."""
     rng = np.random.default_rng(seed)
     vectors = drawn(n, 3, seed)[rng.integers(0, n, n)]
@@ -135,19 +135,19 @@ def test_small_galleries_and_copies_of_pictures(name, n, k, seed, gone):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
 def test_what_is_excluded_has_no_say(sample, asked, name):
     """The answers are those of a gallery without it."""
-    picture, vector = asked
+    image, vector = asked
     gone = sample.query_vector(vector, 5).ranking.ids[0]
     kept = np.setdiff1d(np.arange(len(sample)), gone)
-    smaller = Engine(sample.describer, "exact:cosine").fit(sample.gallery.subset(kept))
-    found = reranked(sample, vector, 120, name, gone, picture)
-    expected = reranked(smaller, vector, 120, name, None, picture)
+    smaller = Engine(sample.extractor, "exact:cosine").fit(sample.gallery.subset(kept))
+    found = reranked(sample, vector, 120, name, gone, image)
+    expected = reranked(smaller, vector, 120, name, None, image)
     assert np.array_equal(found.ids[0], kept[expected.ids[0]])
     assert np.allclose(found.scores, expected.scores)
 
 
 @pytest.mark.parametrize("name", BY_VECTORS)
 def test_ids_need_not_be_all_rows(name):
-    """After pictures were removed, ids have holes."""
+    """After images were removed, ids have holes."""
     vectors = drawn(70)
     engine = engine_of(vectors)
     engine.remove(range(0, 70, 3))
@@ -182,7 +182,7 @@ def test_codes_whose_scores_are_no_cosines_are_no_obstacle(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_several_queries_get_the_orders_of_each_alone(sample, name):
     rows = [3, 40, 77]
-    vectors, images = sample.index.vectors(rows), [read_picture(sample.gallery.paths[row]) for row in rows]
+    vectors, images = sample.index.vectors(rows), [read_image(sample.gallery.paths[row]) for row in rows]
     space = SearchSpace.of(sample)
     found = rerank_each(space, vectors, 9, name, (image for image in images))
     for row, (vector, image) in enumerate(zip(vectors, images, strict=True)):
@@ -213,7 +213,7 @@ def test_keypoints_are_read_once(sample, asked, monkeypatch):
     image, vector = asked
     first = reranked(sample, vector, 20, "geometry", image=image)
     extracted = []
-    monkeypatch.setattr(keypoints, "read_picture", lambda path: extracted.append(path))
+    monkeypatch.setattr(keypoints, "read_image", lambda path: extracted.append(path))
     monkeypatch.setattr(module, "extract", lambda image: extracted.append("query") or extract(image))
     assert np.array_equal(reranked(sample, vector, 20, "geometry", image=image).ids, first.ids)
     assert extracted == ["query"]
@@ -267,7 +267,7 @@ def test_where_the_short_list_is_the_gallery_all_is_as_in_the_modules_behind(n):
 
 @pytest.mark.parametrize("name", ["k-reciprocal", "diffusion"])
 def test_a_group_that_hangs_together_comes_before_strays_that_are_nearer(name):
-    """One thing, seen from 0° to 60°; 25 pictures of another are all at 45°, nearer than the last of the first."""
+    """One thing, seen from 0° to 60°; 25 images of another are all at 45°, nearer than the last of the first."""
     rng = np.random.default_rng(0)
     angles = np.radians(np.linspace(0, 60, 25))
     vectors = np.zeros((100, 10))
@@ -281,40 +281,40 @@ def test_a_group_that_hangs_together_comes_before_strays_that_are_nearer(name):
 
 
 @pytest.mark.parametrize(("change", "tries"), [(Change("crop", 0.6), 3), (Change("rotation", 75), 1)])
-def test_keypoints_put_a_copy_first_where_colours_do_not(sample, change, tries):
-    """A part of a photograph, or one that was turned on grey, has other colours, and the same keypoints."""
+def test_keypoints_put_a_copy_first_where_colors_do_not(sample, change, tries):
+    """A part of a photograph, or one that was turned on gray, has other colors, and the same keypoints."""
     lost, found = [], []
     for row in range(0, len(sample), 3 // tries):
-        picture = read_picture(sample.gallery.paths[row])
+        image = read_image(sample.gallery.paths[row])
         for seed in range(tries):
-            copy = change(picture, np.random.default_rng(seed))
-            vector = sample.describer.describe_arrays([copy])[0]
+            copy = change(image, np.random.default_rng(seed))
+            vector = sample.extractor.extract_arrays([copy])[0]
             if row in reranked(sample, vector, 50).ids[0, 1:] and len(extract(copy)) >= 60:
                 lost.append(row)
                 found.append(reranked(sample, vector, 1, "geometry", image=copy).ids[0, 0])
     assert len(lost) >= 6 and np.mean(np.array(found) == lost) >= 0.9, (lost, found)
 
 
-def test_a_picture_that_is_gone_keeps_its_place(tmp_path):
+def test_an_image_that_is_gone_keeps_its_place(tmp_path):
     """It is counted and named, and the others are compared all the same."""
     chosen = samples.photos().subset(range(0, 200, 10))
     paths = [shutil.copy(path, tmp_path / f"{row:02}{path.suffix}") for row, path in enumerate(chosen.paths)]
     engine = Engine("hsv-histogram").fit(ImageSet("mine", tuple(paths), chosen.labels, chosen.class_names))
-    picture = read_picture(paths[5])
-    vector = engine.describer.describe_arrays([picture])[0]
+    image = read_image(paths[5])
+    vector = engine.extractor.extract_arrays([image])[0]
     before = reranked(engine, vector, 20).ids[0].tolist()
     (tmp_path / "05.jpg").unlink()
-    with pytest.warns(UnreadablePictureWarning, match="1 of 20 pictures could not be read"):
-        found = reranked(engine, vector, 20, "geometry", image=picture)
+    with pytest.warns(UnreadableImageWarning, match="1 of 20 images could not be read"):
+        found = reranked(engine, vector, 20, "geometry", image=image)
     assert sorted(found.ids[0].tolist()) == sorted(before) and found.scores[0, 0] >= 0
 
 
-def test_large_pictures_are_looked_at_in_small(sample, asked, monkeypatch):
+def test_large_images_are_looked_at_in_small(sample, asked, monkeypatch):
     """Keypoints of a scan of 12 megapixels take no longer, and still find it."""
     seen = []
     monkeypatch.setattr(module, "extract", lambda image: seen.append(image.shape) or extract(image))
-    picture, vector = asked
-    found = reranked(sample, vector, 3, "geometry", image=resize(picture, (1600, 1200)))
+    image, vector = asked
+    found = reranked(sample, vector, 3, "geometry", image=resize(image, (1600, 1200)))
     assert seen == [(640, 480, 3)] and found.ids.shape == (1, 3)
 
 
@@ -329,22 +329,22 @@ def test_distances_are_refused_by_what_is_made_for_cosines(name, metric):
 
 
 def test_bad_input_is_named(sample, asked):
-    picture, vector = asked
+    image, vector = asked
     with pytest.raises(ValueError, match="no re-ranker 'magic'. Choose one of: none, expansion"):
         reranked(sample, vector, 5, "magic")
     with pytest.raises(ValueError, match="Give the query's image"):
         reranked(sample, vector, 5, "geometry")
-    with pytest.raises(ValueError, match="a picture must be uint8"):
-        reranked(sample, vector, 5, "geometry", image=picture / 255)
+    with pytest.raises(ValueError, match="an image must be uint8"):
+        reranked(sample, vector, 5, "geometry", image=image / 255)
     with pytest.raises(RuntimeError, match="fit"):
         reranked(Engine("hsv-histogram"), vector, 5)
     for name in NAMES:
         with pytest.raises(ValueError, match="k must be"):
-            reranked(sample, vector, 0, name, image=picture)
+            reranked(sample, vector, 0, name, image=image)
         with pytest.raises(ValueError, match="can't be excluded"):
-            reranked(sample, vector, 5, name, [10**6], picture)
+            reranked(sample, vector, 5, name, [10**6], image)
         with pytest.raises(ValueError, match="100 numbers|must have shape"):
-            reranked(sample, np.ones(100), 5, name, image=picture)
+            reranked(sample, np.ones(100), 5, name, image=image)
 
 
 def test_what_a_list_shows():

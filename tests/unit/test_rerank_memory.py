@@ -1,4 +1,4 @@
-"""No re-ranking makes a table of all pairs of pictures: the peak of memory stays below one byte for each pair."""
+"""No re-ranking makes a table of all pairs of images: the peak of memory stays below one byte for each pair."""
 
 import tracemalloc
 
@@ -21,9 +21,9 @@ WAYS = {
 @pytest.fixture(scope="module")
 def searched():
     random = np.random.default_rng(0)
-    # Around many centres, so that neighbours know each other, and without negative numbers, as a network's are.
-    centres = random.random((COUNT // 20, 32))
-    vectors = centres[random.integers(0, len(centres), COUNT + QUERIES)] + 0.1 * random.random((COUNT + QUERIES, 32))
+    # Around many centers, so that neighbors know each other, and without negative numbers, as a network's are.
+    centers = random.random((COUNT // 20, 32))
+    vectors = centers[random.integers(0, len(centers), COUNT + QUERIES)] + 0.1 * random.random((COUNT + QUERIES, 32))
     queries, gallery = np.split(vectors.astype(np.float32), [QUERIES])
     index = open_index("faiss:flat").add(gallery)
     return index.search(queries, DEPTH), queries, gallery, index.search(gallery, 31)

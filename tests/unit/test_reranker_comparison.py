@@ -13,7 +13,7 @@ from helpers.search.ranking import Ranking, rank
 from helpers.search.rerank.expansion import average_query_expansion
 
 
-def pictures(labels):
+def image_set(labels):
     root = Path("/nowhere")
     names = tuple(f"class{i}" for i in range(max(labels) + 1))
     return ImageSet(
@@ -24,10 +24,10 @@ def pictures(labels):
 @pytest.fixture(scope="module")
 def case():
     """Two classes, a third asks; vectors by chance, so that no order is right from the start."""
-    images = pictures([0] * 18 + [1] * 18)
+    images = image_set([0] * 18 + [1] * 18)
     vectors = np.random.default_rng(3).normal(size=(36, 4)).astype(np.float32)
-    rules = builders.disjoint_split(images, "toy")
-    return rules, vectors, first_search(rules, vectors)
+    protocol = builders.disjoint_split(images, "toy")
+    return protocol, vectors, first_search(protocol, vectors)
 
 
 def turned_round(found):
@@ -36,25 +36,25 @@ def turned_round(found):
 
 
 def perfect(found):
-    return rank(found.ranking.ids, metrics.relevance_mask(found.ranking, found.rules).astype(float))
+    return rank(found.ranking.ids, metrics.relevance_mask(found.ranking, found.protocol).astype(float))
 
 
 def test_a_first_search_asks_the_queries_and_the_gallery_itself(case):
-    rules, vectors, found = case
+    protocol, vectors, found = case
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = unit[rules.queries] @ unit[rules.gallery].T
-    assert np.array_equal(found.ranking.ids, rules.gallery[np.argsort(-cosine, axis=1)])
-    among = unit[rules.gallery] @ unit[rules.gallery].T
-    assert np.array_equal(found.neighbours.ids, rules.gallery[np.argsort(-among, axis=1)])
-    assert np.array_equal(found.neighbours.ids[:, 0], found.ids)
-    assert np.array_equal(found.queries, vectors[rules.queries])
-    assert first_search(rules, vectors, columns=5).neighbours.k == 5
+    cosine = unit[protocol.queries] @ unit[protocol.gallery].T
+    assert np.array_equal(found.ranking.ids, protocol.gallery[np.argsort(-cosine, axis=1)])
+    among = unit[protocol.gallery] @ unit[protocol.gallery].T
+    assert np.array_equal(found.neighbors.ids, protocol.gallery[np.argsort(-among, axis=1)])
+    assert np.array_equal(found.neighbors.ids[:, 0], found.ids)
+    assert np.array_equal(found.queries, vectors[protocol.queries])
+    assert first_search(protocol, vectors, columns=5).neighbors.k == 5
 
 
 def test_queries_in_the_gallery_are_refused(case):
     _, vectors, _ = case
     with pytest.raises(ValueError, match="all: 36 of 36 queries"):
-        first_search(builders.leave_one_out(pictures([0] * 18 + [1] * 18), "all"), vectors)
+        first_search(builders.leave_one_out(image_set([0] * 18 + [1] * 18), "all"), vectors)
 
 
 def test_gains_are_after_less_before_query_by_query(case):
@@ -62,17 +62,17 @@ def test_gains_are_after_less_before_query_by_query(case):
     comparison = compare_rerankers(
         {"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "turned": turned_round}
     )
-    before = metrics.evaluate(found.ranking, found.rules).values["mAP"]
+    before = metrics.evaluate(found.ranking, found.protocol).values["mAP"]
     assert np.allclose(comparison.gains("toy", "perfect"), 1 - before)
     assert not comparison.gains("toy", "same").any()
-    worst = metrics.evaluate(turned_round(found), found.rules).values["mAP"]
+    worst = metrics.evaluate(turned_round(found), found.protocol).values["mAP"]
     assert np.allclose(comparison.gains("toy", "turned"), worst - before)
     assert all(spent >= 0 for spent in comparison.milliseconds.values())
 
 
 def test_the_table_holds_paired_intervals_and_holms_p(case):
-    rules, vectors, found = case
-    other = first_search(rules, vectors[:, :2])
+    protocol, vectors, found = case
+    other = first_search(protocol, vectors[:, :2])
     methods = {
         "perfect": perfect,
         "expansion": lambda f: average_query_expansion(f.ranking, f.queries, f.gallery, ids=f.ids),
@@ -99,20 +99,20 @@ def test_by_class_whole_classes_are_drawn(case):
     comparison = compare_rerankers({"toy": found}, {"turned": turned_round})
     row = comparison.table(by_class=True, seed=1).iloc[0]
     gains = comparison.gains("toy", "turned")
-    labels = found.rules.labels[found.rules.queries]
+    labels = found.protocol.labels[found.protocol.queries]
     # Of two classes there are three kinds of draws: both, or one of them twice.
     means = [gains[labels == label].mean() for label in (0, 1)]
     assert row["low"] == pytest.approx(min(means)) and row["high"] == pytest.approx(max(means))
 
 
-def test_a_method_that_loses_or_adds_answers_is_refused(case):
+def test_a_method_that_loses_or_adds_results_is_refused(case):
     _, _, found = case
     with pytest.raises(ValueError, match="cut on toy: other results"):
         compare_rerankers({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
 
     def swapped(f):
         ids = f.ranking.ids.copy()
-        ids[0, -1] = f.rules.queries[0]
+        ids[0, -1] = f.protocol.queries[0]
         return Ranking(ids, f.ranking.scores)
 
     with pytest.raises(ValueError, match="swapped on toy"):

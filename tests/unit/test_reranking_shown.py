@@ -1,4 +1,4 @@
-"""Figures of re-ranking: colours say what the interval says, and points stand where the numbers are."""
+"""Figures of re-ranking: colors say what the interval says, and points stand where the numbers are."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def table():
     return pd.DataFrame(lines, columns=["task", "method", "before", "gain", "low", "high", "ms"])
 
 
-def test_a_gain_is_green_a_loss_red_and_a_doubt_grey(table):
+def test_a_gain_is_green_a_loss_red_and_a_doubt_gray(table):
     first, second = reranking.gain_intervals(table).axes
     words = {text.get_text(): to_hex(text.get_color()) for panel in (first, second) for text in panel.texts}
     assert words == {
@@ -62,7 +62,7 @@ def test_the_query_is_framed_in_black_wherever_it_stands():
     ]  # fmt: skip
 
 
-def test_strips_split_the_queries_by_their_first_answer():
+def test_strips_split_the_queries_by_their_first_result():
     values, right = np.array([0.1, 0.3, -0.2]), np.array([True, True, False])
     (panel,) = reranking.gain_strips({"photos": (values, right)}).axes
     assert [label.get_text() for label in panel.get_xticklabels()] == [
@@ -74,13 +74,13 @@ def test_strips_split_the_queries_by_their_first_answer():
     assert means == pytest.approx([0.2, -0.2])
 
 
-def test_strips_of_a_task_without_wrong_answers():
+def test_strips_of_a_task_without_wrong_results():
     (panel,) = reranking.gain_strips({"photos": (np.ones(2), np.ones(2, bool))}).axes
     assert "0 queries" in panel.get_xticklabels()[1].get_text()
 
 
 def test_gain_over_share_has_a_point_a_line_of_the_table():
-    columns = ["method", "task", "describer", "share", "gain", "low", "high"]
+    columns = ["method", "task", "extractor", "share", "gain", "low", "high"]
     lines = [
         ("m", "photos", "a", 0.2, -0.1, -0.2, 0.0),
         ("m", "faces", "b", 0.9, 0.1, 0.0, 0.2),

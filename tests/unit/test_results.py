@@ -92,31 +92,31 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
         assert len(searches) == before + 1, changed
 
 
-def test_vocabularies_are_learnt_again_for_other_settings(monkeypatch):
-    pictures = samples.photos().subset(range(0, 240, 40))
+def test_vocabularies_are_learned_again_for_other_settings(monkeypatch):
+    images = samples.photos().subset(range(0, 240, 40))
     config = vocabulary.KeypointConfig(limit=60)
-    learnt, whole = [], vocabulary._clustered
+    learned, whole = [], vocabulary._clustered
 
     def counted(*given):
-        learnt.append(given)
+        learned.append(given)
         return whole(*given)
 
     monkeypatch.setattr(vocabulary, "_clustered", counted)
-    drawn = vocabulary.draw(pictures, config, progress=False)
+    drawn = vocabulary.draw(images, config, progress=False)
 
-    def learn(words=5, dim=8, seed=0, images=pictures, drawn=drawn):
+    def learn(words=5, dim=8, seed=0, images=images, drawn=drawn):
         return vocabulary.learn(images, words, config, dim, seed=seed, progress=False, drawn=drawn)
 
     first, again = learn(), learn()
-    assert len(learnt) == 1 and first.digest == again.digest and first.learnt_from == again.learnt_from
+    assert len(learned) == 1 and first.digest == again.digest and first.learned_from == again.learned_from
     for changed in (
-        {"words": 6}, {"dim": 9}, {"seed": 1}, {"images": pictures.subset(range(5))}, {"drawn": drawn[1:]},
+        {"words": 6}, {"dim": 9}, {"seed": 1}, {"images": images.subset(range(5))}, {"drawn": drawn[1:]},
     ):  # fmt: skip
-        before = len(learnt)
+        before = len(learned)
         assert learn(**changed).digest != first.digest
-        assert len(learnt) == before + 1, changed
+        assert len(learned) == before + 1, changed
     sizes = vocabulary.compare_sizes(drawn, [5, 10], 8)
-    before = len(learnt)
-    assert vocabulary.compare_sizes(drawn, [5, 10], 8).equals(sizes) and len(learnt) == before
+    before = len(learned)
+    assert vocabulary.compare_sizes(drawn, [5, 10], 8).equals(sizes) and len(learned) == before
     vocabulary.compare_sizes(drawn, [5, 10], 8, seed=1)
-    assert len(learnt) == before + 2
+    assert len(learned) == before + 2

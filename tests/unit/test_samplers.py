@@ -9,7 +9,7 @@ from helpers.networks.samplers import PKSampler
 
 
 def labels_of(sizes) -> np.ndarray:
-    """Identity i with ``sizes[i]`` pictures, shuffled."""
+    """Identity i with ``sizes[i]`` images, shuffled."""
     return np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
@@ -28,8 +28,8 @@ def test_every_count(sizes, p, k, seed, batches):
     rows = sampler.epoch(3)
     assert rows.dtype == np.int64 and rows.shape == (len(sampler), p * k)
     if batches is None:
-        n_pictures = sum(sizes[i] for i in eligible)
-        assert len(rows) == max(np.ceil(n_pictures / (p * k)), np.ceil(len(eligible) / p))
+        n_images = sum(sizes[i] for i in eligible)
+        assert len(rows) == max(np.ceil(n_images / (p * k)), np.ceil(len(eligible) / p))
     assert sampler.identities.tolist() == eligible
     assert sampler.left_out.tolist() == [i for i, n in enumerate(sizes) if n == 1]
     assert sampler.short.tolist() == [i for i in eligible if sizes[i] < k]
@@ -42,7 +42,7 @@ def test_every_count(sizes, p, k, seed, batches):
             assert often.max() == -(-k // sizes[identity])
     identities = np.bincount(labels[rows].ravel(), minlength=len(sizes))[eligible] // k
     assert identities.max() - identities.min() <= 1
-    for i in eligible:  # the pictures of one identity take turns from batch to batch too
+    for i in eligible:  # the images of one identity take turns from batch to batch too
         often = np.bincount(rows.ravel(), minlength=len(labels))[labels == i]
         assert often.max() - often.min() <= 1
 
@@ -58,15 +58,15 @@ def test_seed_and_epoch_alone_say_what_is_drawn():
     assert (PKSampler(labels, 4, 3, seed=8).epoch(2) != second).any()
 
 
-def test_over_many_epochs_everybody_and_every_picture_is_drawn_alike():
+def test_over_many_epochs_everybody_and_every_image_is_drawn_alike():
     labels = labels_of([2, 3, 5, 8, 4, 6, 2])
     sampler = PKSampler(labels, 2, 2, batches_per_epoch=2)
     rows = np.concatenate([sampler.epoch(e).ravel() for e in range(600)])
     # 600 epochs x 2 batches x 2 identities over 7; five standard deviations of a binomial are 57.
     assert np.abs(np.bincount(labels[rows]) / 2 - 2400 / 7).max() < 57
-    pictures = np.bincount(rows, minlength=len(labels))
+    images = np.bincount(rows, minlength=len(labels))
     expected = (np.bincount(labels[rows]) / np.bincount(labels))[labels]
-    assert (np.abs(pictures - expected) < 5 * np.sqrt(expected)).all()
+    assert (np.abs(images - expected) < 5 * np.sqrt(expected)).all()
 
 
 def test_distractors_are_never_drawn_and_everything_is_counted():
@@ -75,7 +75,7 @@ def test_distractors_are_never_drawn_and_everything_is_counted():
     assert (sampler.n_distractors, sampler.left_out.tolist(), sampler.short.tolist()) == (2, [1], [0, 9])
     drawn = set(np.concatenate([sampler.epoch(e).ravel() for e in range(20)]).tolist())
     assert drawn == {1, 2, 5, 6, 7, 8, 9}
-    assert "2 repeat pictures, 1 with one picture and 2 distractors are left out" in repr(sampler)
+    assert "2 repeat images, 1 with one image and 2 distractors are left out" in repr(sampler)
 
 
 def test_replacement_only_when_asked_for():
@@ -91,10 +91,10 @@ def test_replacement_only_when_asked_for():
     assert set(different[True]) == {(1, True), (2, True), (4, False)}  # all four times the same one: chance
 
 
-def test_near_copies_count_as_one_picture():
+def test_near_copies_count_as_one_image():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
     groups = np.array([5, 5, 6, 6, -1, -1, -1, 7, 7, 7])
-    with pytest.raises(ValueError, match="p = 3 .* only 2 have two pictures or more .1 have one"):
+    with pytest.raises(ValueError, match="p = 3 .* only 2 have two images or more .1 have one"):
         PKSampler(labels, 3, 2, groups=groups)
     sampler = PKSampler(labels, 2, 2, groups=groups)
     assert sampler.left_out.tolist() == [2]
@@ -109,8 +109,8 @@ def test_near_copies_count_as_one_picture():
     ("arguments", "says"),
     [
         (([], 2, 2), "no labels"),
-        (([-1, -1, -1], 2, 2), "only 0 have two pictures or more .0 have one, 3 pictures are distractors"),
-        (([0, 0, 1, 1], 3, 2), "p = 3 .* only 2 have two pictures or more"),
+        (([-1, -1, -1], 2, 2), "only 0 have two images or more .0 have one, 3 images are distractors"),
+        (([0, 0, 1, 1], 3, 2), "p = 3 .* only 2 have two images or more"),
         (([0, 0, 1, 1], 2, 1), "k must .* at least 2, got 1: .*no positive"),
         (([0, 0, 1, 1], 1, 2), "p must .* at least 2, got 1: .*no negatives"),
         (([0, 0, 1, 1], 2, 2.5), "k must be a whole number"),

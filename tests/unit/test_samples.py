@@ -1,4 +1,4 @@
-"""The sample that ships: complete, small, on white, each picture with its caption and origin, none of them twice."""
+"""The sample that ships: complete, small, on white, each image with its caption and origin, none of them twice."""
 
 import csv
 import runpy
@@ -11,7 +11,7 @@ from PIL import Image
 from helpers import paths
 from helpers.images import samples
 from helpers.images.duplicates import audit
-from helpers.images.reading import read_picture
+from helpers.images.reading import read_image
 
 FOLDER = paths.data_dir() / "sample"
 CLASSES = ["birds", "coins", "fish", "flowers", "fruit", "instruments", "mammals", "tools", "vegetables", "vehicles"]
@@ -32,7 +32,7 @@ def test_classes_and_order_are_stable():
     # Fish and instruments are all that the package has; every other class has at least twelve.
     assert {name for name, count in zip(CLASSES, photos.counts, strict=True) if count < 12} == {"fish", "instruments"}
     assert list(photos.keys) == sorted(photos.keys) and list(drawings.keys) == sorted(drawings.keys)
-    # The photographs come first, so row i is the same picture with and without distractors.
+    # The photographs come first, so row i is the same image with and without distractors.
     assert everything.keys[: len(photos)] == photos.keys
     assert list(everything.keys[len(photos) :]) == sorted(everything.keys[len(photos) :])
     for images in (photos, drawings):
@@ -46,7 +46,7 @@ def test_files_are_what_the_selection_says():
     assert keys == {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.jpg")}
 
 
-def test_every_picture_has_caption_and_origin():
+def test_every_image_has_caption_and_origin():
     with (FOLDER / "captions.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["key"]: row for row in csv.DictReader(file)}
     keys = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.jpg")}
@@ -56,25 +56,25 @@ def test_every_picture_has_caption_and_origin():
     )
 
 
-def test_licence_and_origins_lie_beside():
+def test_license_and_origins_lie_beside():
     assert "GNU GENERAL PUBLIC LICENSE" in (FOLDER / "LICENSE").read_text()
     assert "tuxpaint-stamps-default" in (FOLDER / "ORIGINS.md").read_text()
 
 
-def test_pictures_are_small_and_on_white():
+def test_images_are_small_and_on_white():
     files = sorted(FOLDER.rglob("*.jpg"))
     sizes = [path.stat().st_size for path in files]
     assert sum(sizes) <= 8_000_000 and max(sizes) <= 60_000
     corners = 0
     for path in files:
-        with Image.open(path) as picture:
-            assert picture.mode == "RGB" and max(picture.size) <= 256
-        pixels = read_picture(path)
+        with Image.open(path) as image:
+            assert image.mode == "RGB" and max(image.size) <= 256
+        pixels = read_image(path)
         corners += (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] > 240).all(axis=1).sum() >= 2
     assert corners > 0.8 * len(files)
 
 
-def test_no_picture_is_there_twice():
+def test_no_image_is_there_twice():
     assert len(audit(samples.with_distractors())) == 0
 
 
@@ -83,8 +83,8 @@ def test_hashes_of_photographs_are_apart():
     # Mirrored stamps that were left out lie at 0 to 8, so the hash alone cannot tell: the audit above asks the pixels.
     hasher = cv2.img_hash.PHash_create()
     pixels = [cv2.imread(str(path)) for path in samples.photos().paths]
-    plain = np.array([np.unpackbits(hasher.compute(picture)) for picture in pixels])
-    mirrored = np.array([np.unpackbits(hasher.compute(cv2.flip(picture, 1))) for picture in pixels])
+    plain = np.array([np.unpackbits(hasher.compute(image)) for image in pixels])
+    mirrored = np.array([np.unpackbits(hasher.compute(cv2.flip(image, 1))) for image in pixels])
     for others in (plain, mirrored):
         apart = (plain[:, None] != others[None]).sum(axis=2)
         assert apart[np.triu_indices(len(pixels), 1)].min() >= 4
@@ -93,22 +93,22 @@ def test_hashes_of_photographs_are_apart():
 def outlines(pixels: np.ndarray) -> np.ndarray:
     """float (2, 4096): edges of what stands on white, cut out and brought to 64 × 64, plain and mirrored."""
     rows, columns = np.nonzero(pixels.min(axis=2) < 245)
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    small = cv2.GaussianBlur(cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 1)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    small = cv2.GaussianBlur(cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 1)
     edges = cv2.Laplacian(small, cv2.CV_64F)
     both = np.stack([edges.ravel(), edges[:, ::-1].ravel()])
     both -= both.mean(axis=1, keepdims=True)
     return both / np.linalg.norm(both, axis=1, keepdims=True)
 
 
-def test_no_picture_of_a_class_is_another_one_recoloured():
+def test_no_image_of_a_class_is_another_one_recolored():
     # What the audit can't find. Measured: 0.84 between coins and a ball; the stamp that was left out had 0.98.
-    pixels = [read_picture(path) for path in (*samples.with_distractors().paths, *samples.drawings().paths)]
+    pixels = [read_image(path) for path in (*samples.with_distractors().paths, *samples.drawings().paths)]
     classed = np.append(samples.with_distractors().labels >= 0, np.ones(len(samples.drawings()), bool))
     red = samples.photos().keys.index("photos/fruit/apple_red.jpg")
     hue, saturation, value = cv2.split(cv2.cvtColor(pixels[red][:, ::-1], cv2.COLOR_RGB2HSV))
     planted = cv2.cvtColor(cv2.merge([(hue + 50) % 180, saturation, value]), cv2.COLOR_HSV2RGB)
-    edges = np.stack([outlines(picture) for picture in (*pixels, planted)])
+    edges = np.stack([outlines(image) for image in (*pixels, planted)])
     alike = np.maximum(edges[:, 0] @ edges[:, 0].T, edges[:, 0] @ edges[:, 1].T)
     pairs = np.triu(alike[:-1, :-1], 1) * (classed[:, None] | classed)
     assert alike[-1, red] > 0.95 and pairs.max() < 0.9, (alike[-1, red], pairs.max())

@@ -1,4 +1,4 @@
-"""What a person sees: pictures with the right signs, tables with their bounds, lessons that keep their word."""
+"""What a person sees: images with the right signs, tables with their bounds, lessons that keep their word."""
 
 import json
 
@@ -26,8 +26,8 @@ def case():
     images = images.subset(rows)
     angle = np.array([0, 0.01, 0.03, 0.06, 0.1, 1.501, 1.5, 1.52, 1.53, 1.55, 1.58, 1.6])
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-    rules = builders.leave_one_out(images, "twelve")
-    return images, vectors, rules, runner.run(rules, vectors, open_index("exact:cosine"))
+    protocol = builders.leave_one_out(images, "twelve")
+    return images, vectors, protocol, runner.run(protocol, vectors, open_index("exact:cosine"))
 
 
 def titles(figure):
@@ -35,8 +35,8 @@ def titles(figure):
 
 
 def test_result_grid_marks_right_and_wrong(case):
-    images, _, rules, ranking = case
-    shown = titles(grids.result_grid(images, rules, ranking, [0, 5], k=3))
+    images, _, protocol, ranking = case
+    shown = titles(grids.result_grid(images, protocol, ranking, [0, 5], k=3))
     assert shown[0].startswith("query") and "birds" in shown[0]
     assert all(title.startswith("○") for title in shown[1:4])
     assert shown[4].startswith("query")
@@ -44,22 +44,22 @@ def test_result_grid_marks_right_and_wrong(case):
 
 
 def test_result_grid_leaves_padding_empty(case):
-    images, _, rules, ranking = case
-    shown = titles(grids.result_grid(images, rules, ranking, [0], k=13))
+    images, _, protocol, ranking = case
+    shown = titles(grids.result_grid(images, protocol, ranking, [0], k=13))
     assert len([title for title in shown if title]) == 1 + 11
 
 
 def test_distance_histogram_says_how_well_classes_part(case):
-    _, vectors, rules, _ = case
-    figure = curves.distance_histogram({"made up": vectors}, rules)
+    _, vectors, protocol, _ = case
+    figure = curves.distance_histogram({"made up": vectors}, protocol)
     share = float(figure.axes[0].get_title().split("farther in ")[1].split("%")[0])
     # By hand: 25 of 36 pairs of birds and fish are far apart, the last bird is near all fish and far from all birds.
     assert 70 < share < 95
 
 
 def test_confusion_map_leaves_out_classes_that_nobody_asked_for(case):
-    images, _, rules, ranking = case
-    counts = metrics.confusion(ranking, rules)
+    images, _, protocol, ranking = case
+    counts = metrics.confusion(ranking, protocol)
     assert counts[0, 0] == 5 and counts[0, 2] == 1
     labels = [
         label.get_text() for label in heatmaps.confusion_map(counts, images.class_names).axes[0].get_yticklabels()
@@ -67,15 +67,15 @@ def test_confusion_map_leaves_out_classes_that_nobody_asked_for(case):
     assert labels == ["birds", "fish"]
 
 
-def test_gallery_map_shows_every_picture_once(case):
+def test_gallery_map_shows_every_image_once(case):
     images, vectors, _, _ = case
     figure = heatmaps.gallery_map(images, vectors)
     assert len(figure.axes[0].artists) == len(images)
 
 
 def test_comparison_has_intervals_chance_and_ceiling(case):
-    _, _, rules, ranking = case
-    text = tables.comparison({"made up": metrics.evaluate(ranking, rules)}, ["top-1", "mAP"]).data
+    _, _, protocol, ranking = case
+    text = tables.comparison({"made up": metrics.evaluate(ranking, protocol)}, ["top-1", "mAP"]).data
     lines = text.splitlines()
     assert lines[0] == "|  | top-1 | mAP |"
     # The bird among the fish is wrong, and it is the nearest of the first fish.
@@ -94,15 +94,15 @@ def test_an_expectation_that_does_not_hold_fails(capsys):
 
 
 def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
-    _, _, rules, ranking = case
+    _, _, protocol, ranking = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
     run = lesson.Lesson("x", "sample", 7)
     run.expect("top-1", 0.9, 0.9, 0.02)
-    path = run.finish("all is well", {"name": "d"}, Pixels(), {"made up": metrics.evaluate(ranking, rules)})
+    path = run.finish("all is well", {"name": "d"}, Pixels(), {"made up": metrics.evaluate(ranking, protocol)})
     content = json.loads(path.read_text())
     assert (content["seed"], content["headline"]) == (7, "all is well")
     assert content["metrics"]["made up/top-1"] == pytest.approx(10 / 12, abs=1e-5)
-    assert content["weights"]["describer"] == Pixels().fingerprint
+    assert content["weights"]["extractor"] == Pixels().fingerprint
     assert content["checks"][0]["expected"] == 0.9
 
 
@@ -110,7 +110,7 @@ def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
 def test_figures_of_the_full_profile_are_never_written(case, tmp_path, monkeypatch, profile, kept):
     images, *_ = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    lesson.Lesson("x", profile, 0).show(grids.picture_grid(images, range(3)), "grid")
+    lesson.Lesson("x", profile, 0).show(grids.image_grid(images, range(3)), "grid")
     assert (tmp_path / "x_grid.png").exists() == kept
 
 
@@ -131,10 +131,10 @@ def test_fallback_is_loud_and_can_be_forbidden(monkeypatch):
 
     monkeypatch.setattr(lesson, "open_extractor", unavailable)
     monkeypatch.setattr(lesson, "display", shown.append)
-    assert lesson.open_describer("resnet152", "pixels") == "pixels"
+    assert lesson.open_with_fallback("resnet152", "pixels") == "pixels"
     assert "no source gives them" in shown[0].data and "pixels" in shown[0].data
     with pytest.raises(WeightsUnavailable):
-        lesson.open_describer("resnet152", None)
+        lesson.open_with_fallback("resnet152", None)
 
 
 def test_exercises_say_right_wrong_and_not_yet(capsys):
@@ -146,17 +146,17 @@ def test_exercises_say_right_wrong_and_not_yet(capsys):
 
 
 def test_view_distances_show_quartiles_in_order():
-    """By hand: 0 … 1 has its quartiles at 1/4 and 3/4; views come first, on top and in colour, references in grey."""
+    """By hand: 0 … 1 has its quartiles at 1/4 and 3/4; views come first, on top and in color, references in gray."""
     even = np.linspace(0, 1, 101)
-    panel = curves.view_distances({"mild": even / 10, "strong": even}, {"neighbour": even / 2}).axes[0]
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["mild", "strong", "neighbour"]
+    panel = curves.view_distances({"mild": even / 10, "strong": even}, {"neighbor": even / 2}).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["mild", "strong", "neighbor"]
     assert panel.get_ylim()[0] > panel.get_ylim()[1], "the first is not on top"
     edges = [(box.get_path().vertices[:, 0].min(), box.get_path().vertices[:, 0].max()) for box in panel.patches]
     assert np.allclose(edges, [(0.025, 0.075), (0.25, 0.75), (0.125, 0.375)])
     farthest = max(line.get_xdata().max() for line in panel.lines if len(line.get_xdata()) and line.get_ydata()[0] == 2)
     assert farthest == pytest.approx(0.95)
-    colours = [box.get_facecolor() for box in panel.patches]
-    assert colours[0] == colours[1] != colours[2]
+    colors = [box.get_facecolor() for box in panel.patches]
+    assert colors[0] == colors[1] != colors[2]
 
 
 @pytest.mark.parametrize("bad", [[], [0.1, np.nan], [np.inf]])
@@ -174,7 +174,7 @@ def test_error_curves_name_the_equal_error_and_draw_the_threshold():
     assert left.lines[-1].get_xdata()[0] == 0.55
 
 
-def test_similar_places_lie_over_their_own_pictures():
+def test_similar_places_lie_over_their_own_images():
     """The brightest place of both maps is the same bright; what speaks against is as dark as nothing."""
     first, second = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 9, np.uint8)
     places = np.array([[0.5, 0.0], [0.0, -0.5]]), np.array([[0.25, 0.0], [0.0, 0.0]])
@@ -189,8 +189,8 @@ def test_similar_places_lie_over_their_own_pictures():
 def test_face_grid_frames_every_face_and_the_chosen_one_bold():
     eyes = np.array([[2, 2], [3, 2], [5, 2], [6, 2], [4, 4]])
     one, other = faces.Face((1, 1, 7, 7), eyes, 1.0), faces.Face((9, 1, 15, 7), eyes + [8, 0], 0.5)
-    picture, chip = np.zeros((8, 16, 3), np.uint8), np.zeros((150, 150, 3), np.uint8)
-    found = [(picture, [one, other], other, chip, "two"), (picture, [], None, None, "none")]
+    image, chip = np.zeros((8, 16, 3), np.uint8), np.zeros((150, 150, 3), np.uint8)
+    found = [(image, [one, other], other, chip, "two"), (image, [], None, None, "none")]
     figure = grids.face_grid(found)
     assert titles(figure) == ["two", "none", "", ""]
     assert [frame.get_linewidth() for frame in figure.axes[0].patches] == [1.5, 3]
@@ -230,7 +230,7 @@ def test_a_quantity_that_no_training_has_leaves_an_empty_panel():
     assert not figure.axes[0].lines and not figure.legends
 
 
-def test_more_trainings_than_colours_are_all_drawn():
+def test_more_trainings_than_colors_are_all_drawn():
     many = {str(number): training(1, loss=[1.0, 2.0, 3.0]) for number in range(20)}
     figure = learning.training_curves(many, ["loss"])
     assert {line.get_label() for line in figure.axes[0].lines if line.get_marker() == "None"} == set(many)
@@ -264,20 +264,20 @@ def test_filters_and_activations_one_cell_each():
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 3), (3, 3, 1, 8), (3, 3, 4, 8)])
-def test_filters_refuse_what_is_no_filter_over_pictures(shape):
+def test_filters_refuse_what_is_no_filter_over_images(shape):
     with pytest.raises(ValueError, match=r"\(h, w, 3, n\), got shape"):
         learning.filters(np.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4, 8)])
-def test_activations_refuse_what_is_not_of_one_picture(shape):
+def test_activations_refuse_what_is_not_of_one_image(shape):
     with pytest.raises(ValueError, match=r"\(h, w, channels\), got shape"):
         learning.activations(np.zeros(shape))
 
 
 def test_score_bars_show_what_the_table_says(case):
-    _, _, rules, ranking = case
-    scores = {"one": metrics.evaluate(ranking, rules), "again": metrics.evaluate(ranking, rules)}
+    _, _, protocol, ranking = case
+    scores = {"one": metrics.evaluate(ranking, protocol), "again": metrics.evaluate(ranking, protocol)}
     panel = curves.score_bars(scores, "top-1").axes[0]
     expected = scores["one"].mean("top-1")
     assert [bar.get_width() for bar in panel.patches] == [expected, expected]
@@ -295,8 +295,8 @@ def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
 def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
     # The second looks downwards: angles run clockwise.
     three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
-    picture = np.zeros((40, 60, 3), np.uint8)
-    figure = matches.keypoint_grid(picture, {"some": three, "none": found([])}, shown=2)
+    image = np.zeros((40, 60, 3), np.uint8)
+    figure = matches.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
     assert titles(figure) == ["some: 2 of 3", "none: 0 of 0"]
     some, none = figure.axes
     circles, directions = some.collections
@@ -304,15 +304,15 @@ def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
     assert circles.get_widths().tolist() == circles.get_heights().tolist() == [8, 6]
     assert np.allclose(directions.get_segments(), [[(10, 20), (14, 20)], [(30, 15), (30, 18)]])
     assert not len(none.collections[0].get_offsets()) and not none.collections[1].get_segments()
-    assert some.get_ylim()[0] > some.get_ylim()[1], "y runs downwards, as in the picture"
+    assert some.get_ylim()[0] > some.get_ylim()[1], "y runs downwards, as in the image"
 
 
 def drawn_matches(homography):
-    """The panel for three matches of a picture of 40 × 60 and one of 50 × 30, 12 pixels apart."""
+    """The panel for three matches of an image of 40 × 60 and one of 50 × 30, 12 pixels apart."""
     query, gallery = found([(1, 2), (3, 4), (5, 6)]), found([(7, 8), (9, 10)], shape=(50, 30))
     pairs = Matches(np.array([[0, 1], [2, 0], [1, 1]]), np.zeros(3, np.float32))
-    pictures = np.zeros((40, 60, 3), np.uint8), np.zeros((50, 30, 3), np.uint8)
-    (panel,) = matches.match_lines(*pictures, query, gallery, pairs, homography).axes
+    images = np.zeros((40, 60, 3), np.uint8), np.zeros((50, 30, 3), np.uint8)
+    (panel,) = matches.match_lines(*images, query, gallery, pairs, homography).axes
     return panel
 
 
@@ -325,7 +325,7 @@ def test_match_lines_tell_agreeing_ones_from_others():
     assert np.array_equal(right.get_segments(), [[(1, 2), (81, 10)], [(3, 4), (81, 10)]])
     assert right.get_colors()[0].tolist() != wrong.get_colors()[0].tolist()
     (outline,) = panel.lines
-    # The query at half its size, in the upper left of the other picture.
+    # The query at half its size, in the upper left of the other image.
     assert outline.get_xydata().tolist() == [[72, 0], [102, 0], [102, 20], [72, 20], [72, 0]]
 
 

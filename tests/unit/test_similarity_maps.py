@@ -1,4 +1,4 @@
-"""Similarity taken apart: the parts sum to the cosine, by hand and on real pictures."""
+"""Similarity taken apart: the parts sum to the cosine, by hand and on real images."""
 
 import numpy as np
 import pytest

@@ -29,7 +29,7 @@ def test_a_vector_that_is_there_stays(own_cache):
         assert kept.get([b"a", b"b"]).tolist() == [[1, 2], [3, 4]] and len(kept) == 2
 
 
-def test_more_pictures_than_one_statement_may_name(own_cache):
+def test_more_images_than_one_statement_may_name(own_cache):
     with VectorStore("d", 1) as kept:
         kept.put(keys(2500), np.arange(2500)[:, None])
         asked = keys(2500)[::-1]
@@ -38,7 +38,7 @@ def test_more_pictures_than_one_statement_may_name(own_cache):
         assert kept.get([]).shape == (0, 1) and kept.known([]) == set()
 
 
-def test_describers_do_not_share_a_file(own_cache):
+def test_extractors_do_not_share_a_file(own_cache):
     with VectorStore("one", 2) as one, VectorStore("other", 2) as other:
         one.put([b"a"], [[1, 2]])
         assert len(other) == 0 and np.isnan(other.get([b"a"])).all()
@@ -53,7 +53,7 @@ def test_vectors_of_another_shape_are_refused_whole(own_cache, vectors):
 
 
 def test_all_of_a_batch_or_nothing(own_cache):
-    """The second picture of the batch can't be stored, so neither is the first."""
+    """The second image of the batch can't be stored, so neither is the first."""
     with VectorStore("d", 2) as kept:
         with pytest.raises(VectorStoreError):
             kept.put([b"a", object()], np.ones((2, 2)))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.images import samples, thumbnails
-from helpers.images.reading import UnreadablePicture, read_picture
+from helpers.images.reading import UnreadableImage, read_image
 
 
 def opened(content: bytes) -> Image.Image:
@@ -26,7 +26,7 @@ def test_the_longest_side_and_the_shape(longest, size):
 
 
 def test_a_thumbnail_of_a_file_shows_it_upright_and_without_metadata(tmp_path):
-    pixels = read_picture(samples.photos().paths[0])
+    pixels = read_image(samples.photos().paths[0])
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "camera"
     Image.fromarray(np.rot90(pixels)).save(tmp_path / "a.png", exif=exif)
@@ -70,7 +70,7 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path, monkeypatch,
 def test_a_file_that_is_missing_or_damaged(own_cache, tmp_path):
     for path in (tmp_path / "missing.png", tmp_path / "damaged.png"):
         for _ in range(2):
-            with pytest.raises(UnreadablePicture, match=path.stem):
+            with pytest.raises(UnreadableImage, match=path.stem):
                 thumbnails.get(path, 64)
         (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert not list(own_cache.rglob("*.jpg"))

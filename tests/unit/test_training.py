@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from helpers.images.augmentation import Augmentation
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadablePicture
+from helpers.images.reading import UnreadableImage
 from helpers.networks import callbacks, examples, fingerprints, training
 from helpers.networks.losses import SupConLoss, TripletLoss
 from helpers.networks.samplers import PKSampler
@@ -58,14 +58,14 @@ def _built(dropout, number):
 
 
 def ready(dropout=0.3, number=0):
-    """`network`, built and traced once for all tests that take it; `fit` leaves its optimiser as it was."""
+    """`network`, built and traced once for all tests that take it; `fit` leaves its optimizer as it was."""
     model, first = _built(dropout, number)
     model.set_weights(first)
     return model
 
 
 def scored(*curve, steps=STEPS):
-    """A score that takes these values, one an epoch, whatever the model has learnt."""
+    """A score that takes these values, one an epoch, whatever the model has learned."""
     return lambda model: curve[int(model.optimizer.iterations) // steps]
 
 
@@ -97,7 +97,7 @@ def same_table(ours, theirs):
 def broken(train, batch):
     """The same examples, and a list; what is put into it is called in the middle of the epoch, at its batch'th batch.
 
-    By then the first batches have been learnt: at most four are on their way.
+    By then the first batches have been learned: at most four are on their way.
     """
     todo, calls = [], []
 
@@ -117,8 +117,8 @@ def broken(train, batch):
 CURVE = (0.1, 0.05, 0.04, 0.03, 0.02, 0.5)
 
 
-def train_on_pictures(kill: bool):
-    """Dropout, batch normalisation, augmentation, Adam and a plateau; killed in the middle of epoch 4, or not."""
+def train_on_images(kill: bool):
+    """Dropout, batch normalization, augmentation, Adam and a plateau; killed in the middle of epoch 4, or not."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)
     keras.utils.set_random_seed(3)
     layers = keras.layers
@@ -255,7 +255,7 @@ def test_a_finished_training_is_loaded_and_leaves_the_same_behind():
     assert ended.table.equals(loaded.table)
     assert same(first.get_weights(), second.get_weights(), 0)
     assert not same(first.get_weights(), ready().get_weights())
-    # What comes next on either model is the same: their optimisers are as new.
+    # What comes next on either model is the same: their optimizers are as new.
     assert same(*[[np.asarray(v) for v in model.optimizer.variables] for model in (first, second)], 0)
     assert int(first.optimizer.iterations) == 0
 
@@ -355,7 +355,7 @@ MODELS = {
     "dropout": lambda: network(dropout=0.4),
     "rate": lambda: adam(0.02),
     "clipping": lambda: adam(0.01, clipnorm=1.0),
-    "optimiser": lambda: network(keras.optimizers.SGD(0.01)),
+    "optimizer": lambda: network(keras.optimizers.SGD(0.01)),
     "schedule": lambda: cosine(10),
     "schedule, longer": lambda: cosine(20),
     "loss": lambda: network(loss=SupConLoss(0.1)),
@@ -431,7 +431,7 @@ def test_what_is_given_to_fit_counts(cache):
         fit(model, **options)
         kept.append(len(list(cache.glob("*.npz"))))
     once["train"] = examples.arrays(pixels, LABELS)
-    layers = [Augmentation("classic"), Augmentation("classic", seed=1), Augmentation("colour-jitter")]
+    layers = [Augmentation("classic"), Augmentation("classic", seed=1), Augmentation("color-jitter")]
     for layer in (None, *layers):
         fit(on_pixels, **once, augmentation=layer)
         kept.append(len(list(cache.glob("*.npz"))))
@@ -474,7 +474,7 @@ def test_without_a_score_a_loss_decides(validation, monitor):
 
 
 def test_the_weights_of_the_best_validation_loss_come_back():
-    # Other labels than those learnt: the validation loss rises while the loss falls.
+    # Other labels than those learned: the validation loss rises while the loss falls.
     validation = examples.arrays(vectors(), 3 - LABELS)
     model = network(keras.optimizers.Adam(0.05), dropout=0.0)
     ended = fit(model, validation=validation)
@@ -498,7 +498,7 @@ def test_a_plateau_lowers_the_rate_when_it_should(start, curve, plateau, rates):
     model = adam(start)
     ended = fit(model, score=scored(*curve), epochs=len(curve) - 1, plateau=training.Plateau(*plateau))
     assert np.allclose(ended.table["learning_rate"][1:], rates)
-    # Afterwards the optimiser is as before, for whatever comes next.
+    # Afterwards the optimizer is as before, for whatever comes next.
     assert float(model.optimizer.learning_rate) == pytest.approx(start)
 
 
@@ -608,23 +608,23 @@ def test_a_recipe_that_mixes_labels():
     assert np.isfinite(mixed.table["loss"]).all() and mixed.table["loss"][0] != plain.table["loss"][0]
 
 
-def test_an_unreadable_picture_is_named(tmp_path):
+def test_an_unreadable_image_is_named(tmp_path):
     path = tmp_path / "broken.png"
-    path.write_bytes(b"no picture")
+    path.write_bytes(b"no image")
     images = ImageSet("x", (path,) * 4, np.array([0, 1, 0, 1]), ("a", "b"))
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    with pytest.raises(UnreadablePicture, match="broken.png"):
-        fit(model, examples.pictures(images, 8))
+    with pytest.raises(UnreadableImage, match="broken.png"):
+        fit(model, examples.images(images, 8))
     # In the middle of an epoch, too, where TensorFlow stands between.
     late, todo = broken(examples.arrays(np.zeros((32, 8, 8, 3), np.uint8), LABELS % 2), batch=3)
 
     def fail():
-        raise UnreadablePicture("late.png can't be decoded")
+        raise UnreadableImage("late.png can't be decoded")
 
     late.batches(np.arange(8), 8)
     todo.append(fail)
-    with pytest.raises(UnreadablePicture, match=r"^late.png can't be decoded$"):
+    with pytest.raises(UnreadableImage, match=r"^late.png can't be decoded$"):
         fit(model, late)
 
 

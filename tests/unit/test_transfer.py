@@ -1,4 +1,4 @@
-"""Transfer learning: cut, freeze, train and save, for each network of the zoo, with random weights and small pictures.
+"""Transfer learning: cut, freeze, train and save, for each network of the zoo, with random weights and small images.
 
 That a network without weights is refused, with the file and the remedy in the text, is in test_weights.py.
 """
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.features.deep import NetworkDescriber
+from helpers.features.deep import NetworkExtractor
 from helpers.features.feature_maps import vectors
 from helpers.networks import fingerprints, specs, transfer, weights, zoo
 
@@ -19,7 +19,7 @@ SIZES = {"resnet50": 64, "resnet152": 64, "vgg16": 224, "inceptionresnetv2": 75,
 
 #: Layers with weights: how many are frozen and trained, the first and the last one trained.
 FREEZING = {
-    "resnet50": (96, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 53 convolutions, 53 batch normalisations
+    "resnet50": (96, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 53 convolutions, 53 batch normalizations
     "resnet152": (300, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 155 of each
     "vgg16": (10, 4, "block5_conv1", "fc1"),
     "inceptionresnetv2": (390, 58, "conv2d_160", "conv_7b"),  # 7 in mixed_7a, 10 blocks of 5, and conv_7b
@@ -66,7 +66,7 @@ def noise(split, n=2):
 
 
 def noisy_maps(split, n=2):
-    """Feature maps that a tail might get; random weights make huge ones of pictures, or tiny ones."""
+    """Feature maps that a tail might get; random weights make huge ones of images, or tiny ones."""
     return np.random.default_rng(1).uniform(0, 1, (n, *split.tail.inputs[0].shape[1:])).astype(np.float32)
 
 
@@ -104,7 +104,7 @@ def statistics(model):
     return [value.numpy() for layer in layers for value in layer.weights]
 
 
-def test_batch_normalisation_never_learns(cut):
+def test_batch_normalization_never_learns(cut):
     """Not even where a model is told that it is training: its mean, its variance and so its output stay."""
     before = statistics(cut.whole)
     assert bool(before) == (cut.name != "vgg16")
@@ -221,13 +221,13 @@ def test_a_saved_network_is_cut_again(cut, tmp_path):
 @only_resnet50
 def test_weights_alone_are_saved_too(cut, tmp_path):
     maps = noisy_maps(cut)
-    learnt = np.asarray(cut.tail(maps))
+    learned = np.asarray(cut.tail(maps))
     cut.tail.save_weights(tmp_path / "tuned.weights.h5")
     for value in cut.tail.trainable_weights:
         value.assign(value * 0.9)
-    assert not np.allclose(cut.tail(maps), learnt, rtol=1e-3)
+    assert not np.allclose(cut.tail(maps), learned, rtol=1e-3)
     cut.tail.load_weights(tmp_path / "tuned.weights.h5")
-    assert np.array_equal(cut.tail(maps), learnt)
+    assert np.array_equal(cut.tail(maps), learned)
 
 
 # ---- networks that are given ----------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_another_network_is_refused(cut):
         transfer.split_network("vgg16", network=cut.whole)
     with pytest.raises(ValueError, match=r"gives vectors \(b, 2048\), .*classifier gives .*3\)"):
         transfer.split_network("resnet50", network=transfer.with_head(cut.whole, 3))
-    with pytest.raises(ValueError, match="takes pictures of 64 pixels, not of 224"):
+    with pytest.raises(ValueError, match="takes images of 64 pixels, not of 224"):
         transfer.split_network("resnet50", 224, network=cut.whole)
     with pytest.raises(ValueError, match="has no layer 'conv4_block36_out'"):
         transfer.split_network("resnet152", network=cut.whole)
@@ -267,12 +267,12 @@ def test_weights_put_into_the_cache_are_the_ones_used(cut, own_cache):
     assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 155 + 4 * 155
 
 
-def test_a_describer_says_whose_weights_it_has(own_cache):
+def test_an_extractor_says_whose_weights_it_has(own_cache):
     path = weights._file("resnet152")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"is read with the first picture")
+    path.write_bytes(b"is read with the first image")
     path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
-    assert NetworkDescriber("resnet152").origin == {"source": "my own training", "sha256": "12ab"}
+    assert NetworkExtractor("resnet152").origin == {"source": "my own training", "sha256": "12ab"}
 
 
 # ---- heads ----------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_a_describer_says_whose_weights_it_has(own_cache):
 @pytest.mark.parametrize("cosine", [False, True])
 def test_stage_two_begins_where_stage_one_ended(cut, cosine):
     maps = noisy_maps(cut, 6)
-    seen = vectors(cut.tail, maps, normalise=False)
+    seen = vectors(cut.tail, maps, normalize=False)
     warm = transfer.head(2048, 3, seed=5, cosine=cosine)
     if cosine:
         warm.get_layer("classifier").set_weights([np.random.default_rng(0).normal(size=(2048, 3))])

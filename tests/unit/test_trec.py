@@ -25,7 +25,7 @@ def protocol(n: int = 24, classes: int = 3, keys=ODD):
     return leave_one_out(images, "toy")
 
 
-def answers(toy, seed: int, values: int) -> Ranking:
+def results(toy, seed: int, values: int) -> Ranking:
     """Rankings of all candidates, with scores out of so many different ones."""
     rng = np.random.default_rng(seed)
     rows = [np.setdiff1d(toy.gallery, [query]) for query in toy.queries]
@@ -36,7 +36,7 @@ def answers(toy, seed: int, values: int) -> Ranking:
 @pytest.mark.parametrize("seed", range(3))
 def test_trec_eval_gives_our_numbers_on_our_files(tmp_path, seed, values):
     toy = protocol()
-    ranking = answers(toy, seed, values)
+    ranking = results(toy, seed, values)
     scores = evaluate(ranking, toy)
     write_run(ranking, toy, tmp_path / "run.txt", tag="a method")
     write_qrels(toy, tmp_path / "qrels.txt")
@@ -92,12 +92,12 @@ def test_qrels_hold_what_is_relevant_and_nothing_else(tmp_path):
     toy = protocol()
     judged = read_qrels(write_qrels(toy, tmp_path / "qrels.txt"))
     assert judged == {
-        toy.keys[query]: {toy.keys[answer]: 1 for answer in toy.relevant(row)} for row, query in enumerate(toy.queries)
+        toy.keys[query]: {toy.keys[result]: 1 for result in toy.relevant(row)} for row, query in enumerate(toy.queries)
     }
     assert set(ODD) <= set(judged)
 
 
-def test_queries_without_a_right_answer_are_not_in_the_qrels(tmp_path):
+def test_queries_without_a_right_result_are_not_in_the_qrels(tmp_path):
     images = ImageSet("toy", (Path("a"), Path("b"), Path("c")), np.array([0, 0, 1]), ("x", "y"))
     toy = leave_one_out(images, "toy", queries=[0, 2])
     assert read_qrels(write_qrels(toy, tmp_path / "qrels.txt")) == {"a": {"b": 1}}
@@ -106,7 +106,7 @@ def test_queries_without_a_right_answer_are_not_in_the_qrels(tmp_path):
 @pytest.mark.parametrize("values", [1, 3, 10**6])
 def test_a_run_read_back_is_the_same_order(tmp_path, values):
     toy = protocol()
-    ranking = answers(toy, 0, values)
+    ranking = results(toy, 0, values)
     again = read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy)
     np.testing.assert_array_equal(again.ids, ranking.ids)
 
@@ -134,8 +134,8 @@ GOOD = "000.jpg Q0 001.jpg 1 0.5 x\n"
         (GOOD + "000.jpg Q0 002.jpg 2 0.4\n", "line 2: expected 'query Q0 document rank score tag'"),
         (GOOD + "000.jpg Q0 002.jpg 2 high x\n", "line 2: expected"),
         (GOOD + "000.jpg Q0 002.jpg 2 nan x\n", "line 2: the score is NaN"),
-        ("000.jpg Q0 no%20such 1 1 x\n", "line 1: toy has no picture 'no such'"),
-        ("nobody Q0 000.jpg 1 1 x\n", "line 1: toy has no picture 'nobody'"),
+        ("000.jpg Q0 no%20such 1 1 x\n", "line 1: toy has no image 'no such'"),
+        ("nobody Q0 000.jpg 1 1 x\n", "line 1: toy has no image 'nobody'"),
         ("005.jpg Q0 000.jpg 1 1 x\n", "line 1: '005.jpg' is no query of toy"),  # of no class: does not ask
         (GOOD + GOOD, "query '000.jpg' has an answer twice"),
     ],

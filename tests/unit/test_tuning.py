@@ -32,11 +32,11 @@ EXACT = Candidate("exact:cosine")
 
 
 def clustered(n, dim=32, seed=0):
-    """float32 (n, dim): 60 classes that overlap, each in few directions, as embeddings of pictures are."""
+    """float32 (n, dim): 60 classes that overlap, each in few directions, as embeddings of images are."""
     shape, random = np.random.default_rng(99), np.random.default_rng(seed)
-    centres, axes = shape.standard_normal((60, dim)), shape.standard_normal((60, 10, dim))
+    centers, axes = shape.standard_normal((60, dim)), shape.standard_normal((60, 10, dim))
     which = random.integers(0, 60, n)
-    return (centres[which] + 0.4 * np.einsum("nk,nkd->nd", random.standard_normal((n, 10)), axes[which])).astype(
+    return (centers[which] + 0.4 * np.einsum("nk,nkd->nd", random.standard_normal((n, 10)), axes[which])).astype(
         np.float32
     )
 
@@ -90,7 +90,7 @@ def test_twice_the_time_is_as_far_off_as_twice_the_memory_or_twice_the_errors():
     assert wishes.distance(measured(ms=2.0, mb=20.0)) == pytest.approx(2 * np.log(2))
 
 
-def test_a_wish_for_all_answers_can_be_missed_by_a_finite_distance():
+def test_a_wish_for_all_results_can_be_missed_by_a_finite_distance():
     assert 0 < Wishes(1.0).distance(measured(recall=0.99)) < np.inf
     assert Wishes(1.0).distance(measured(recall=1.0)) == 0
 
@@ -254,7 +254,7 @@ def test_two_choices_are_the_same_but_for_time(vectors):
     assert not first_table.recall.equals(other.recall)
 
 
-def test_held_out_queries_are_not_in_the_index_and_not_its_answers(vectors):
+def test_held_out_queries_are_not_in_the_index_and_not_its_results(vectors):
     choice = tune(vectors, candidates=[EXACT], progress=False)
     assert choice.trial.measured.count == 4500
     assert choice.trial.measured.queries == tuning.HELD_OUT
@@ -327,7 +327,7 @@ def test_a_single_vector_is_refused(vectors):
         tune(vectors[0], megabytes=1)
 
 
-def test_a_misspelt_metric_is_named(vectors):
+def test_a_misspelled_metric_is_named(vectors):
     with pytest.raises(ValueError, match="'cosinus'"):
         tune(vectors, metric="cosinus")
 

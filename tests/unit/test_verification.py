@@ -22,7 +22,7 @@ from helpers.images.imageset import ImageSet
 SAME, DIFFERENT = [0.9, 0.8, 0.4], [0.7, 0.3, 0.2, 0.1]
 
 
-def pictures(labels, groups=None):
+def image_set(labels, groups=None):
     labels = np.asarray(labels)
     names = tuple("abcdefghijklmnopqrstuvwxyz"[: labels.max() + 1])
     return ImageSet("people", tuple(Path(f"{i}.jpg") for i in range(len(labels))), labels, names, groups)
@@ -36,9 +36,9 @@ def listed(found):
 
 
 def test_all_pairs_worked_by_hand():
-    # Two of a, two of b, two of nobody known. 0 and 2 are copies; for 1, picture 3 is excluded.
-    rules = leave_one_out(pictures([0, 0, 1, 1, -1, -1], groups=[7, -1, 7, -1, -1, -1]), "p", excluded={1: (3,)})
-    found = pairs(rules)
+    # Two of a, two of b, two of nobody known. 0 and 2 are copies; for 1, image 3 is excluded.
+    protocol = leave_one_out(image_set([0, 0, 1, 1, -1, -1], groups=[7, -1, 7, -1, -1, -1]), "p", excluded={1: (3,)})
+    found = pairs(protocol)
     assert listed(found) == {(0, 1), (2, 3), (0, 3), (1, 2)} | {(i, j) for i in range(4) for j in (4, 5)}
     assert {pair for pair, same in zip(listed(found), found.same, strict=False)} == listed(found)
     assert {(a, b) for a, b, same in zip(found.first, found.second, found.same, strict=True) if same} == {
@@ -48,30 +48,30 @@ def test_all_pairs_worked_by_hand():
 
 
 def test_copies_in_one_class_are_no_pair_and_outsiders_neither():
-    images = pictures([0, 0, 0, 1, 1], groups=[3, 3, -1, -1, -1])
+    images = image_set([0, 0, 0, 1, 1], groups=[3, 3, -1, -1, -1])
     assert listed(pairs(leave_one_out(images, "p"))) >= {(0, 2), (1, 2), (3, 4)}
     assert (0, 1) not in listed(pairs(leave_one_out(images, "p")))
-    # Picture 4 neither asks nor answers.
+    # Image 4 neither asks nor answers.
     assert listed(pairs(query_gallery(images, [0, 3], [1, 2], "p"))) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
 
 
 def test_a_sample_is_drawn_from_all_without_repeats():
-    rules = leave_one_out(pictures(np.repeat(np.arange(20), 5).tolist() + [-1] * 30), "p")
-    everything = pairs(rules)
+    protocol = leave_one_out(image_set(np.repeat(np.arange(20), 5).tolist() + [-1] * 30), "p")
+    everything = pairs(protocol)
     assert everything.same.sum() == 20 * 10 and (~everything.same).sum() == 190 * 25 + 100 * 30
     for different in (100, 7000):  # drawn, and picked out of all
-        some = pairs(rules, same=50, different=different, seed=1)
+        some = pairs(protocol, same=50, different=different, seed=1)
         assert (some.same.sum(), (~some.same).sum()) == (50, different)
         assert len(listed(some)) == 50 + different and listed(some) <= listed(everything)
-        assert listed(pairs(rules, 50, different, seed=1)) == listed(some)
-        assert listed(pairs(rules, 50, different, seed=2)) != listed(some)
+        assert listed(pairs(protocol, 50, different, seed=1)) == listed(some)
+        assert listed(pairs(protocol, 50, different, seed=2)) != listed(some)
 
 
 def test_every_pair_is_as_likely_to_be_drawn():
-    rules = leave_one_out(pictures(np.repeat(np.arange(6), 2)), "p")  # 60 pairs of different people
+    protocol = leave_one_out(image_set(np.repeat(np.arange(6), 2)), "p")  # 60 pairs of different people
     seen = np.zeros((12, 12), int)
     for seed in range(400):
-        some = pairs(rules, same=1, different=10, seed=seed)
+        some = pairs(protocol, same=1, different=10, seed=seed)
         seen[some.first[~some.same], some.second[~some.same]] += 1
     counts = seen[seen > 0]
     assert len(counts) == 60 and counts.mean() == pytest.approx(400 * 10 / 60)
@@ -79,15 +79,15 @@ def test_every_pair_is_as_likely_to_be_drawn():
 
 
 def test_too_many_or_too_few_pairs(monkeypatch):
-    rules = leave_one_out(pictures([0, 0, 1, 1]), "p")
+    protocol = leave_one_out(image_set([0, 0, 1, 1]), "p")
     with pytest.raises(ValueError, match="there are 4 pairs of different people, 5 can't be drawn"):
-        pairs(rules, different=5)
+        pairs(protocol, different=5)
     with pytest.raises(ValueError, match="there are 2 pairs of the same person, 0 can't"):
-        pairs(rules, same=0)
+        pairs(protocol, same=0)
     monkeypatch.setattr(verification, "MOST_PAIRS", 5)
     with pytest.raises(ValueError, match="6 pairs are too many to list; say how many"):
-        pairs(rules)
-    assert len(pairs(rules, different=1)) == 3
+        pairs(protocol)
+    assert len(pairs(protocol, different=1)) == 3
 
 
 # ---- scores -------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_similarities_by_hand(monkeypatch):
     with pytest.raises(ValueError, match=r"shape \(4, d\)"):
         similarities(vectors[:3], among)
     vectors[3] = np.nan
-    with pytest.raises(ValueError, match="1 vectors hold NaN or infinity, the first is that of picture 3"):
+    with pytest.raises(ValueError, match="1 vectors hold NaN or infinity, the first is that of image 3"):
         similarities(vectors, among)
 
 
@@ -178,7 +178,7 @@ def test_a_rate_that_can_not_be_measured(rate):
 def crowd(people, each, spread, seed=0):
     """Pairs and scores of people some of whom look like each other: a score has a part that belongs to the two."""
     rng = np.random.default_rng(seed)
-    among = pairs(leave_one_out(pictures(np.repeat(np.arange(people), each)), "p"))
+    among = pairs(leave_one_out(image_set(np.repeat(np.arange(people), each)), "p"))
     looks = rng.normal(0, spread, people)
     scores = 3.0 * among.same + looks[among.people[among.first]] + looks[among.people[among.second]]
     return among, scores + rng.normal(0, 1, len(among))
@@ -243,7 +243,7 @@ def test_intervals_refuse_what_is_wrong():
 
 
 def test_folds_keep_a_person_together_and_share_those_who_have_pairs():
-    among = pairs(leave_one_out(pictures(np.repeat(np.arange(12), 3).tolist() + [-1] * 20), "p"))
+    among = pairs(leave_one_out(image_set(np.repeat(np.arange(12), 3).tolist() + [-1] * 20), "p"))
     fold = deal(among, 4)
     assert all(len(set(fold[among.people == person])) == 1 for person in range(12))
     assert np.bincount(fold[:36]).tolist() == [9] * 4 and np.bincount(fold[36:]).tolist() == [5] * 4

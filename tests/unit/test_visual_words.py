@@ -1,4 +1,4 @@
-"""Visual words: each encoding against a slow loop, and the describers in an engine."""
+"""Visual words: each encoding against a slow loop, and the extractors in an engine."""
 
 import warnings
 from dataclasses import replace
@@ -36,7 +36,7 @@ def distractors():
 
 
 @pytest.fixture(scope="module")
-def learnt():
+def learned():
     return learn(distractors().subset(range(0, 60, 3)), 20, CONFIG, dim=16, progress=False)
 
 
@@ -106,24 +106,24 @@ def test_fisher_vector_by_hand():
     assert np.allclose(fisher(at((-1, 2)), by_hand())[:2], np.array((-1, 1)) / 0.75**0.25, atol=1e-3)
 
 
-def test_fisher_vector_is_the_gradient_of_the_likelihood(descriptors, learnt):
+def test_fisher_vector_is_the_gradient_of_the_likelihood(descriptors, learned):
     """Against differences of scikit-learn's log-likelihood of the same mixture, in Fisher's units."""
-    projected = learnt.project(descriptors).astype(np.float64)
+    projected = learned.project(descriptors).astype(np.float64)
 
     def likelihood(means, deviations):
-        mixture = GaussianMixture(len(learnt), covariance_type="diag")
-        mixture.weights_, mixture.means_, mixture.covariances_ = learnt.shares.astype(float), means, deviations**2
+        mixture = GaussianMixture(len(learned), covariance_type="diag")
+        mixture.weights_, mixture.means_, mixture.covariances_ = learned.shares.astype(float), means, deviations**2
         mixture.precisions_cholesky_ = 1 / deviations
         return mixture.score(projected)
 
-    means, deviations = learnt.words.astype(float), np.sqrt(learnt.variances.astype(float))
-    found = fisher(descriptors, learnt, root=False).reshape(2, *means.shape)
+    means, deviations = learned.words.astype(float), np.sqrt(learned.variances.astype(float))
+    found = fisher(descriptors, learned, root=False).reshape(2, *means.shape)
     for word, axis in ((0, 0), (3, 5), (11, 2), (19, 15)):
         step = np.zeros_like(means)
         step[word, axis] = 1e-5 * deviations[word, axis]
         by_mean = likelihood(means + step, deviations) - likelihood(means - step, deviations)
         by_deviation = likelihood(means, deviations + step) - likelihood(means, deviations - step)
-        share = np.sqrt(learnt.shares[word])
+        share = np.sqrt(learned.shares[word])
         assert found[0, word, axis] == pytest.approx(by_mean / 2e-5 / share, abs=1e-3)
         assert found[1, word, axis] == pytest.approx(by_deviation / 2e-5 / share / np.sqrt(2), abs=1e-3)
 
@@ -148,69 +148,69 @@ def slow(descriptors, vocabulary):
     return hard * vocabulary.idf, soft * vocabulary.idf, sums.ravel()
 
 
-def test_against_a_slow_loop(descriptors, learnt):
+def test_against_a_slow_loop(descriptors, learned):
     encodings = (bag_of_words, soft_words, vlad)
-    for encode, expected in zip(encodings, slow(descriptors, learnt), strict=True):
-        found = encode(descriptors, learnt)
+    for encode, expected in zip(encodings, slow(descriptors, learned), strict=True):
+        found = encode(descriptors, learned)
         assert found.dtype == np.float32 and np.allclose(found, expected, atol=1e-5), encode.__name__
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_keypoints_no_words(learnt, encoding):
+def test_no_keypoints_no_words(learned, encoding):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = ENCODINGS[encoding].encode(np.empty((0, 128), np.float32), learnt)
-    assert found.shape == (VisualWords(encoding, learnt).dim,) and not found.any()
+        found = ENCODINGS[encoding].encode(np.empty((0, 128), np.float32), learned)
+    assert found.shape == (VisualWords(encoding, learned).dim,) and not found.any()
 
 
-# ---- describers -----------------------------------------------------------------------------------------
+# ---- extractors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-class TestDescribers:
+class TestExtractors:
     def test_opened_by_name_in_an_engine(self, own_cache, photos, encoding):
         engine = Engine(f"sift-{encoding}").fit(photos)
-        answer = engine.query(photos.paths[7], k=3)[0]
-        assert answer.id == 7 and answer.score == pytest.approx(1, abs=1e-4)
-        assert engine.describer.weights.startswith("imagenette")
+        result = engine.query(photos.paths[7], k=3)[0]
+        assert result.id == 7 and result.score == pytest.approx(1, abs=1e-4)
+        assert engine.extractor.weights.startswith("imagenette")
 
-    def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learnt, encoding, monkeypatch):
-        found = VisualWords(encoding, learnt).describe(photos, cache=False)
-        assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
-        assert np.array_equal(VisualWords(encoding, learnt, batch_size=1).describe(photos, cache=False), found)
+    def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learned, encoding, monkeypatch):
+        found = VisualWords(encoding, learned).extract(photos, cache=False)
+        assert np.array_equal(VisualWords(encoding, learned).extract(photos, cache=False), found)
+        assert np.array_equal(VisualWords(encoding, learned, batch_size=1).extract(photos, cache=False), found)
         monkeypatch.setattr("joblib.cpu_count", lambda: 1)
-        assert np.array_equal(VisualWords(encoding, learnt).describe(photos, cache=False), found)
+        assert np.array_equal(VisualWords(encoding, learned).extract(photos, cache=False), found)
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
-    def test_a_flat_picture_has_the_vector_of_zeros_and_is_named(self, own_cache, flat, learnt, encoding):
-        words = VisualWords(encoding, learnt)
+    def test_a_flat_image_has_the_vector_of_zeros_and_is_named(self, own_cache, flat, learned, encoding):
+        words = VisualWords(encoding, learned)
         for _ in range(2):  # computed, then kept
-            with pytest.warns(NoKeypointsWarning, match=r"in 2 of 2 pictures: flat\.png, tiny\.png"):
-                assert not words.describe(flat).any()
-        with pytest.warns(NoKeypointsWarning, match="in 1 of 1 pictures: picture 0"):
-            assert not words.describe_arrays([np.zeros((50, 50, 3), np.uint8)]).any()
+            with pytest.warns(NoKeypointsWarning, match=r"in 2 of 2 images: flat\.png, tiny\.png"):
+                assert not words.extract(flat).any()
+        with pytest.warns(NoKeypointsWarning, match="in 1 of 1 images: image 0"):
+            assert not words.extract_arrays([np.zeros((50, 50, 3), np.uint8)]).any()
 
 
-def test_a_flat_picture_can_be_searched_and_asked_with(own_cache, photos, flat, learnt):
-    engine = Engine(VisualWords("vlad", learnt)).fit(photos)
+def test_a_flat_image_can_be_searched_and_asked_with(own_cache, photos, flat, learned):
+    engine = Engine(VisualWords("vlad", learned)).fit(photos)
     with pytest.warns(NoKeypointsWarning):
-        answers = engine.query(flat.paths[0], k=5)
-    assert len(answers) == 5 and all(answer.score == 0 for answer in answers)
+        results = engine.query(flat.paths[0], k=5)
+    assert len(results) == 5 and all(result.score == 0 for result in results)
 
 
-def test_another_vocabulary_is_another_fingerprint(learnt):
-    other = replace(learnt, idf=learnt.idf + 1)
-    assert VisualWords("bow", learnt).fingerprint != VisualWords("bow", other).fingerprint
-    assert VisualWords("bow", learnt).fingerprint != VisualWords("soft", learnt).fingerprint
+def test_another_vocabulary_is_another_fingerprint(learned):
+    other = replace(learned, idf=learned.idf + 1)
+    assert VisualWords("bow", learned).fingerprint != VisualWords("bow", other).fingerprint
+    assert VisualWords("bow", learned).fingerprint != VisualWords("soft", learned).fingerprint
 
 
-def test_saved_with_its_vocabulary(own_cache, photos, learnt, tmp_path):
-    learnt.save(tmp_path / "words.npz")
+def test_saved_with_its_vocabulary(own_cache, photos, learned, tmp_path):
+    learned.save(tmp_path / "words.npz")
     words = open_extractor("sift-vlad", vocabulary=tmp_path / "words.npz")
     Engine(words).fit(photos).save(tmp_path / "engine")
     again = Engine.load(tmp_path / "engine", open_extractor("sift-vlad", vocabulary=tmp_path / "words.npz"))
     assert again.query(photos.paths[3], k=1)[0].id == 3
-    with pytest.raises(EngineFolderError, match="Give the same describer"):
+    with pytest.raises(EngineFolderError, match="Give the same extractor"):
         Engine.load(tmp_path / "engine")
 
 
@@ -222,7 +222,7 @@ def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_picture_of_very_many_keypoints_is_capped(learnt):
+def test_an_image_of_very_many_keypoints_is_capped(learned):
     leaves = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (1150, 1150)), (0, 0), 1)
     leaves = np.clip(128 + 60 * leaves / leaves.std(), 0, 255).astype(np.uint8)
     every = keypoints.extract(leaves, "sift", limit=10**6)

@@ -32,43 +32,43 @@ def distractors():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return distractors().subset(range(0, 60, 3))
 
 
 @pytest.fixture(scope="module")
-def learnt(pictures):
-    return learn(pictures, 20, CONFIG, dim=16, progress=False)
+def learned(images):
+    return learn(images, 20, CONFIG, dim=16, progress=False)
 
 
 def descriptors_of(path, config=CONFIG):
     return extract(
-        reading.resize(reading.read_picture(path), config.size, config.rule), config.kind, config.limit
+        reading.resize(reading.read_image(path), config.size, config.rule), config.kind, config.limit
     ).descriptors
 
 
 # ---- drawing --------------------------------------------------------------------------------------------
 
 
-def test_everything_is_drawn_where_there_is_room(pictures):
-    every = np.concatenate([descriptors_of(path) for path in pictures.paths])
-    assert np.array_equal(draw(pictures, CONFIG, 10_000, progress=False), every)
+def test_everything_is_drawn_where_there_is_room(images):
+    every = np.concatenate([descriptors_of(path) for path in images.paths])
+    assert np.array_equal(draw(images, CONFIG, 10_000, progress=False), every)
 
 
-def test_each_descriptor_is_as_likely_as_any_other(pictures):
-    """Of n descriptors 50 are drawn, many times: the first and the last picture's come up as often as their number."""
-    sizes = [len(descriptors_of(path)) for path in pictures.paths]
-    every = np.concatenate([descriptors_of(path) for path in pictures.paths])
+def test_each_descriptor_is_as_likely_as_any_other(images):
+    """Of n descriptors 50 are drawn, many times: the first and the last image's come up as often as their number."""
+    sizes = [len(descriptors_of(path)) for path in images.paths]
+    every = np.concatenate([descriptors_of(path) for path in images.paths])
     places = {row.tobytes(): place for place, row in enumerate(every)}
 
     class Kept(KeypointConfig):
         def keypoints(self, images, progress=True):
             return iter(found)
 
-    found = [extract(reading.resize(reading.read_picture(p), 128, "squash"), "rootsift", 60) for p in pictures.paths]
+    found = [extract(reading.resize(reading.read_image(p), 128, "squash"), "rootsift", 60) for p in images.paths]
     counts = np.zeros(len(every))
     for seed in range(300):
-        drawn = draw(pictures, Kept(limit=60, size=128), 50, seed)
+        drawn = draw(images, Kept(limit=60, size=128), 50, seed)
         assert len(drawn) == 50
         counts[[places[row.tobytes()] for row in drawn]] += 1
     thirds = np.array([part.sum() for part in np.array_split(counts, 3)])
@@ -76,53 +76,53 @@ def test_each_descriptor_is_as_likely_as_any_other(pictures):
     assert sum(sizes) == len(every) > 200 and np.abs(thirds / thirds.sum() - 1 / 3).max() < 0.02
 
 
-def test_broken_pictures_are_left_out_aloud(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    Image.fromarray(reading.read_picture(distractors().paths[0])).save(tmp_path / "whole.png")
-    with pytest.warns(reading.UnreadablePictureWarning, match="1 of 2"):
+def test_broken_images_are_left_out_aloud(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    Image.fromarray(reading.read_image(distractors().paths[0])).save(tmp_path / "whole.png")
+    with pytest.warns(reading.UnreadableImageWarning, match="1 of 2"):
         assert len(draw(from_folder(tmp_path), CONFIG, progress=False))
 
 
 # ---- learning -------------------------------------------------------------------------------------------
 
 
-def test_words_are_means_on_principal_axes(pictures, learnt):
-    drawn = draw(pictures, CONFIG, progress=False)
+def test_words_are_means_on_principal_axes(images, learned):
+    drawn = draw(images, CONFIG, progress=False)
     pca = PCA(16, svd_solver="full").fit(drawn)
-    assert np.allclose(learnt.project(drawn), pca.transform(drawn), atol=1e-4)
+    assert np.allclose(learned.project(drawn), pca.transform(drawn), atol=1e-4)
     clusters = MiniBatchKMeans(20, batch_size=4096, n_init=3, max_iter=vocabulary.EPOCHS, random_state=0)
-    assert np.allclose(learnt.words, clusters.fit(learnt.project(drawn)).cluster_centers_, atol=1e-4)
+    assert np.allclose(learned.words, clusters.fit(learned.project(drawn)).cluster_centers_, atol=1e-4)
 
 
-def test_idf_is_counted_picture_by_picture(pictures, learnt):
-    has = np.zeros((len(pictures), len(learnt)), bool)
-    for row, path in enumerate(pictures.paths):
-        for descriptor in learnt.project(descriptors_of(path)):
-            has[row, np.argmin(((learnt.words - descriptor) ** 2).sum(axis=1))] = True
-    expected = np.log(len(pictures) / np.maximum(has.sum(axis=0), 1))
-    assert np.allclose(learnt.idf, expected, atol=1e-6) and learnt.idf.min() >= 0
+def test_idf_is_counted_image_by_image(images, learned):
+    has = np.zeros((len(images), len(learned)), bool)
+    for row, path in enumerate(images.paths):
+        for descriptor in learned.project(descriptors_of(path)):
+            has[row, np.argmin(((learned.words - descriptor) ** 2).sum(axis=1))] = True
+    expected = np.log(len(images) / np.maximum(has.sum(axis=0), 1))
+    assert np.allclose(learned.idf, expected, atol=1e-6) and learned.idf.min() >= 0
 
 
-def test_the_same_again_and_another_with_another_seed(pictures, learnt):
-    again = learn(pictures, 20, CONFIG, dim=16, progress=False)
-    assert again.digest == learnt.digest
-    assert learn(pictures, 20, CONFIG, dim=16, seed=1, progress=False).digest != learnt.digest
+def test_the_same_again_and_another_with_another_seed(images, learned):
+    again = learn(images, 20, CONFIG, dim=16, progress=False)
+    assert again.digest == learned.digest
+    assert learn(images, 20, CONFIG, dim=16, seed=1, progress=False).digest != learned.digest
 
 
-def test_nearest_words_against_a_slow_loop(pictures, learnt):
-    projected = learnt.project(descriptors_of(pictures.paths[0]))
-    words, squared = learnt.nearest(projected, 3)
+def test_nearest_words_against_a_slow_loop(images, learned):
+    projected = learned.project(descriptors_of(images.paths[0]))
+    words, squared = learned.nearest(projected, 3)
     for row, descriptor in enumerate(projected):
-        distances = ((learnt.words - descriptor) ** 2).sum(axis=1)
+        distances = ((learned.words - descriptor) ** 2).sum(axis=1)
         order = np.argsort(distances, kind="stable")[:3]
         assert words[row].tolist() == order.tolist() and np.allclose(squared[row], distances[order], atol=1e-5)
-    assert learnt.nearest(projected, 99)[0].shape == (len(projected), 20)
-    assert learnt.nearest(projected[:0])[0].shape == (0, 1)
+    assert learned.nearest(projected, 99)[0].shape == (len(projected), 20)
+    assert learned.nearest(projected[:0])[0].shape == (0, 1)
 
 
-def test_too_little_to_learn_from(pictures):
-    few = pictures.subset(range(1))
-    with pytest.raises(ValueError, match="can't make 500 words: give more pictures"):
+def test_too_little_to_learn_from(images):
+    few = images.subset(range(1))
+    with pytest.raises(ValueError, match="can't make 500 words: give more images"):
         learn(few, 500, KeypointConfig(limit=30, size=128), dim=4, progress=False)
     with pytest.raises(ValueError, match="too few for 64 axes"):
         learn(few, 2, KeypointConfig(limit=30, size=128), progress=False)
@@ -150,8 +150,8 @@ def slow_davies_bouldin(points, groups):
     return np.mean(worst)
 
 
-def test_the_choice_by_davies_and_bouldin_against_a_slow_reference(pictures):
-    drawn = draw(pictures, CONFIG, progress=False)
+def test_the_choice_by_davies_and_bouldin_against_a_slow_reference(images):
+    drawn = draw(images, CONFIG, progress=False)
     table = compare_sizes(drawn, (5, 10, 20), dim=16)
     mixed = drawn[np.random.default_rng(0).permutation(len(drawn))]
     new, old = mixed[: len(mixed) // 5], mixed[len(mixed) // 5 :]
@@ -175,9 +175,9 @@ def test_clusters_that_are_there_are_found():
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_comes_back(learnt, tmp_path):
-    back = Vocabulary.load(learnt.save(tmp_path / "new folder" / "words.npz"))
-    assert back.digest == learnt.digest and back.config == CONFIG and back.learnt_from == learnt.learnt_from
+def test_what_is_saved_comes_back(learned, tmp_path):
+    back = Vocabulary.load(learned.save(tmp_path / "new folder" / "words.npz"))
+    assert back.digest == learned.digest and back.config == CONFIG and back.learned_from == learned.learned_from
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["words.npz"]
 
 
@@ -189,13 +189,13 @@ def test_a_vocabulary_that_is_not_there_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "other format", "other shape"])
-def test_a_damaged_file_is_named(learnt, tmp_path, damage):
-    path = learnt.save(tmp_path / "words.npz")
+def test_a_damaged_file_is_named(learned, tmp_path, damage):
+    path = learned.save(tmp_path / "words.npz")
     whole = path.read_bytes()
     if damage == "other format":
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vocabulary, "FORMAT", 99)
-            learnt.save(path)
+            learned.save(path)
     elif damage == "other shape":
         with np.load(path) as stored:
             np.savez(path, **{name: stored[name] for name in ("about", "mean", "axes", "words")}, idf=np.ones(3))

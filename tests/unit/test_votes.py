@@ -1,4 +1,4 @@
-"""Votes of keypoints: against a slow loop over all descriptors, by hand, and on changed copies of real pictures."""
+"""Votes of keypoints: against a slow loop over all descriptors, by hand, and on changed copies of real images."""
 
 import numpy as np
 import pytest
@@ -17,19 +17,19 @@ def distractors():
 @pytest.fixture(scope="module")
 def photos():
     images = samples.photos()
-    return [reading.read_picture(path) for path in images.paths[::12]]
+    return [reading.read_image(path) for path in images.paths[::12]]
 
 
 @pytest.fixture(scope="module")
 def frames():
-    return [reading.read_picture(path) for path in distractors().paths[:3]]
+    return [reading.read_image(path) for path in distractors().paths[:3]]
 
 
 def nothing(kind="sift"):
     return extract(np.zeros((50, 50), np.uint8), kind)
 
 
-def slow_votes(query, gallery, neighbours):
+def slow_votes(query, gallery, neighbors):
     """float64 (n,): each query descriptor's votes, by brute force in float64."""
     every = np.concatenate([one.descriptors for one in gallery])
     owners = np.repeat(np.arange(len(gallery)), [len(one) for one in gallery])
@@ -40,9 +40,9 @@ def slow_votes(query, gallery, neighbours):
         else:
             distances = ((every.astype(float) - descriptor) ** 2).sum(axis=1)
         order = np.argsort(distances, kind="stable")
-        beyond = distances[order[neighbours]]
+        beyond = distances[order[neighbors]]
         voted = set()
-        for row in order[:neighbours]:
+        for row in order[:neighbors]:
             if owners[row] not in voted:
                 voted.add(owners[row])
                 votes[owners[row]] += max(0, 1 - distances[row] / beyond) if beyond else 0
@@ -51,10 +51,10 @@ def slow_votes(query, gallery, neighbours):
 
 @pytest.mark.parametrize("kind", ["sift", "orb"])
 def test_votes_against_a_slow_loop(photos, kind):
-    gallery = [extract(picture, kind, 60) for picture in photos[:8]]
+    gallery = [extract(image, kind, 60) for image in photos[:8]]
     query = extract(photos[9], kind, 40)
     index = VoteIndex(kind, links=32, breadth=500).add(gallery, range(8))
-    found = index.search([query], 8, neighbours=5, verify=0)
+    found = index.search([query], 8, neighbors=5, verify=0)
     expected = slow_votes(query, gallery, 5)
     # Equal distances of bits may come in another order.
     assert np.allclose(found.scores[0], expected[found.ids[0]], atol=1e-5 if kind == "sift" else 0.01)
@@ -62,18 +62,18 @@ def test_votes_against_a_slow_loop(photos, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_changed_copies_are_found(photos, frames, kind):
-    gallery = [extract(picture, kind) for picture in photos]
+    gallery = [extract(image, kind) for image in photos]
     index = VoteIndex(kind).add(gallery, range(len(photos)))
     asked = [row for row, one in enumerate(gallery) if len(one) >= 50][:5]
     assert len(asked) >= 4
     changes = [Change("rotation", 45), Change("scale", 0.7), Change("crop", 0.8), Change("jpeg", 25)]
     queries = list(known_items.queries([photos[row] for row in asked], frames, changes))
-    found = index.search([extract(picture, kind) for _, _, picture in queries], 1)
+    found = index.search([extract(image, kind) for _, _, image in queries], 1)
     assert np.mean(found.ids[:, 0] == [asked[row] for row, _, _ in queries]) >= 0.95
 
 
-def test_verified_pictures_come_first_with_their_pairs_as_score(photos):
-    gallery = [extract(picture) for picture in photos]
+def test_verified_images_come_first_with_their_pairs_as_score(photos):
+    gallery = [extract(image) for image in photos]
     index = VoteIndex().add(gallery, np.arange(len(photos)) * 10)
     found = index.search([gallery[5]], len(photos))
     assert found.ids[0, 0] == 50 and found.scores[0, 0] > 0.8 * len(gallery[5])
@@ -84,7 +84,7 @@ def test_verified_pictures_come_first_with_their_pairs_as_score(photos):
 
 
 def test_the_same_again_in_any_company(photos):
-    gallery = [extract(picture) for picture in photos]
+    gallery = [extract(image) for image in photos]
     index = VoteIndex().add(gallery, range(len(photos)))
     together = index.search(gallery[:6], 5)
     again = VoteIndex().add(gallery, range(len(photos))).search(gallery[:6], 5)
@@ -92,7 +92,7 @@ def test_the_same_again_in_any_company(photos):
     assert np.array_equal(index.search(gallery[3:4], 5).scores[0], together.scores[3])
 
 
-def test_pictures_without_keypoints(photos):
+def test_images_without_keypoints(photos):
     index = VoteIndex().add([extract(photos[0]), nothing(), extract(photos[1])], [7, 3, 5])
     found = index.search([nothing(), extract(photos[1])], 5)
     assert found.ids[0].tolist() == [3, 5, 7, -1, -1] and (found.scores[0, :3] == 0).all()
@@ -102,13 +102,13 @@ def test_pictures_without_keypoints(photos):
     assert len(index.search([], 4)) == 0
 
 
-def test_fewer_descriptors_than_neighbours(photos):
+def test_fewer_descriptors_than_neighbors(photos):
     few = extract(photos[0], limit=3)
     assert VoteIndex().add([few], [4]).search([few], 1).ids.tolist() == [[4]]
 
 
 def test_added_in_parts_is_as_added_at_once(photos):
-    gallery = [extract(picture, limit=100) for picture in photos]
+    gallery = [extract(image, limit=100) for image in photos]
     parts = VoteIndex(breadth=500).add(gallery[:7], range(7)).add([], []).add(gallery[7:], range(7, len(gallery)))
     whole = VoteIndex(breadth=500).add(gallery, range(len(gallery)))
     one, other = (index.search(gallery[:4], 1) for index in (parts, whole))
@@ -119,14 +119,14 @@ def test_added_in_parts_is_as_added_at_once(photos):
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda index, one: index.add([one], [0, 1]), "there are 1 pictures, but the ids have shape"),
+        (lambda index, one: index.add([one], [0, 1]), "there are 1 images, but the ids have shape"),
         (lambda index, one: index.add([one], [-1]), "must not be negative"),
-        (lambda index, one: index.add([one, one], [4, 4]), "each stands for one picture"),
-        (lambda index, one: index.add([one], [9]), "each stands for one picture"),
-        (lambda index, one: index.add([nothing("orb")], [1]), "picture 0 has orb keypoints, the index holds sift"),
-        (lambda index, one: index.search([nothing("orb")], 1), "picture 0 has orb keypoints"),
+        (lambda index, one: index.add([one, one], [4, 4]), "each stands for one image"),
+        (lambda index, one: index.add([one], [9]), "each stands for one image"),
+        (lambda index, one: index.add([nothing("orb")], [1]), "image 0 has orb keypoints, the index holds sift"),
+        (lambda index, one: index.search([nothing("orb")], 1), "image 0 has orb keypoints"),
         (lambda index, one: index.search([one], 0), "must be at least 1"),
-        (lambda index, one: index.search([one], 1, neighbours=0), "must be at least 1"),
+        (lambda index, one: index.search([one], 1, neighbors=0), "must be at least 1"),
         (lambda index, one: VoteIndex().search([one], 1), "the index is empty"),
         (lambda index, one: VoteIndex("surf"), "no 'surf' keypoints"),
     ],

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("fresh_cache")
 def bars(vertical):
     """Black and white stripes, 128 × 128."""
     stripes = np.tile(np.repeat([0, 255], 8), 8).astype(np.uint8)
-    grey = np.tile(stripes, (128, 1)) if vertical else np.tile(stripes[:, None], (1, 128))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = np.tile(stripes, (128, 1)) if vertical else np.tile(stripes[:, None], (1, 128))
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 @pytest.mark.parametrize("vertical", [True, False])
@@ -31,10 +31,10 @@ def test_lines_run_along_the_edges(vertical):
 
 def test_a_cell_keeps_its_place():
     """An edge in one corner only: that corner's cells are drawn, no others."""
-    picture = np.zeros((128, 128, 3), np.uint8)
-    picture[100:116, 8:40] = 255
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[100:116, 8:40] = 255
     hog = Hog()
-    strength = words.directions(hog.compute(picture[None])[0], 8, hog.DIRECTIONS).sum(axis=2)
+    strength = words.directions(hog.compute(image[None])[0], 8, hog.DIRECTIONS).sum(axis=2)
     rows, columns = np.nonzero(strength > 1e-6)
     assert rows.min() >= 5 and columns.max() <= 3 and len(rows)
     assert strength.shape == (8, 8)
@@ -45,16 +45,16 @@ def test_directions_are_means_over_blocks():
     vector = np.arange((cells - 1) ** 2 * 4 * count, dtype=float)
     found = words.directions(vector, cells, count)
     blocks = vector.reshape(cells - 1, cells - 1, 2, 2, count)
-    # The corner is in one block only, its neighbour below in two: blocks and cells run column by column.
+    # The corner is in one block only, its neighbor below in two: blocks and cells run column by column.
     assert np.array_equal(found[0, 0], blocks[0, 0, 0, 0])
     assert np.allclose(found[1, 0], (blocks[0, 0, 0, 1] + blocks[0, 1, 0, 0]) / 2)
 
 
 def test_word_grid_has_a_line_a_word():
     every = samples.with_distractors()
-    pictures = every.subset(range(0, 40, 4))
-    learnt = learn(pictures, 10, KeypointConfig(limit=60, size=128), dim=16, progress=False)
-    figure = words.word_grid(pictures, learnt, [2, 7], count=5)
+    images = every.subset(range(0, 40, 4))
+    learned = learn(images, 10, KeypointConfig(limit=60, size=128), dim=16, progress=False)
+    figure = words.word_grid(images, learned, [2, 7], count=5)
     assert len(figure.axes) == 10
     assert [figure.axes[place].get_ylabel() for place in (0, 5)] == ["word 2", "word 7"]
     assert figure.axes[0].images[0].get_array().shape == (48, 48)

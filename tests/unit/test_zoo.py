@@ -23,7 +23,7 @@ def test_names_in_any_case():
     assert specs.network("ResNet50") is specs.network("resnet50")
 
 
-#: How each network's training prepared pictures, as Keras publishes it.
+#: How each network's training prepared images, as Keras publishes it.
 PUBLISHED = {
     "resnet50": keras.applications.resnet.preprocess_input,
     "resnet152": keras.applications.resnet.preprocess_input,
@@ -35,7 +35,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", list(specs.ZOO))
 def test_preprocessing_is_the_published_one(name):
-    """On arrays, and inside the graph that describers and feature maps run."""
+    """On arrays, and inside the graph that extractors and feature maps run."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     wanted = PUBLISHED[name](pixels.astype(np.float32))
     assert np.array_equal(zoo.preprocessing(name)(pixels.astype(np.float32)), wanted)
@@ -51,7 +51,7 @@ def test_a_layer_that_ends_no_stage_is_answered_by_those_that_do(layer):
 
 
 def test_resnet_wants_blue_first_and_no_mean():
-    """ResNet and VGG were trained on Caffe's input: BGR, less ImageNet's mean colour."""
+    """ResNet and VGG were trained on Caffe's input: BGR, less ImageNet's mean color."""
     pixels = np.full((1, 2, 2, 3), (200.0, 100.0, 50.0), np.float32)
     for name in ("resnet50", "resnet152", "vgg16"):
         seen = zoo.preprocessing(name)(pixels.copy())[0, 0, 0]
@@ -77,7 +77,7 @@ def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
     layer = keras.Model(whole.input, whole.get_layer("avg_pool").output)
     vectors = zoo.embedder("resnet50").predict_on_batch(seen)
     assert vectors.shape == (3, 2048) and np.abs(vectors - layer.predict_on_batch(seen)).max() < 1e-5
-    # The describer does the same, with preprocessing and network in one graph.
+    # The extractor does the same, with preprocessing and network in one graph.
     assert np.abs(resnet50.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
     scores = whole.predict_on_batch(seen)
     assert scores.shape == (3, 1000) and scores.sum(axis=1) == pytest.approx([1] * 3, abs=1e-4)

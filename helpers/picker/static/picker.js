@@ -36,9 +36,9 @@ function isDark(element) {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-// ---- pictures: asked for by their keys, kept as long as there is room --------------------------------------------
+// ---- images: asked for by their keys, kept as long as there is room --------------------------------------------
 
-class Pictures {
+class Images {
   constructor(send, root) {
     this.send = send;
     this.root = root;
@@ -61,7 +61,7 @@ class Pictures {
     if (this.asked.has(key)) return;
     if (!this.wanted.size) {
       queueMicrotask(() => {
-        this.send({ pictures: [...this.wanted] });
+        this.send({ images: [...this.wanted] });
         this.wanted.clear();
       });
     }
@@ -165,7 +165,7 @@ class Page {
       class: "lookalike-picker",
       "aria-label": "Query picker",
     });
-    this.pictures = new Pictures((message) => model.send(message), this.root);
+    this.images = new Images((message) => model.send(message), this.root);
     this.tip = new Tip(this.root, this.id("tip"));
     this.root.prepend(
       this.statusLine(),
@@ -203,7 +203,7 @@ class Page {
     window.removeEventListener("keydown", this.onKey, true);
     this.watching.disconnect();
     this.timers.forEach(clearTimeout);
-    this.pictures.close();
+    this.images.close();
   }
 
   id(name) {
@@ -231,7 +231,7 @@ class Page {
   }
 
   received(message, buffers) {
-    if ("picture" in message) this.pictures.arrived(message.picture, message.there ? buffers[0] : null);
+    if ("image" in message) this.images.arrived(message.image, message.there ? buffers[0] : null);
     if ("file" in message) {
       const type = message.kind === "csv" ? "text/csv" : "image/png";
       const url = URL.createObjectURL(new Blob([buffers[0]], { type }));
@@ -246,7 +246,7 @@ class Page {
     const set = () => this.root.setAttribute("data-theme", isDark(this.root.parentElement) ? "dark" : "light");
     this.watching = new MutationObserver(set);
     this.watching.observe(document.body, { attributes: true });
-    // Only once it is in the page, the colours around it are known.
+    // Only once it is in the page, the colors around it are known.
     requestAnimationFrame(set);
     setTimeout(set, 500);
   }
@@ -280,7 +280,7 @@ class Page {
     });
     const found = columns.length
       ? `${columns[0].answers.length} answers to ${query.name}${right[0] && `, ${right.join(" and ")}`}.`
-      : query === null ? "Choose a picture: it becomes the query." : "";
+      : query === null ? "Choose an image: it becomes the query." : "";
     const note = message?.kind === "note" ? `${message.text} ` : "";
     setText(this.alert, error);
     setText(this.status, searching || doing ? doing || "Searching …" : error ? "" : note + found);
@@ -307,13 +307,13 @@ class Page {
     this.cropForm = make("form", { class: "crop", noValidate: true, onsubmit: apply },
       make("div", { class: "four" }, ...this.cropInputs.map((input) => this.field(`${input.name} %`, input))),
       make("div", { class: "line" }, make("button", { type: "submit" }, "Crop"),
-        this.wholeButton = this.button("Whole picture", () => this.do("uncrop"))));
+        this.wholeButton = this.button("Whole image", () => this.do("uncrop"))));
     this.drawCrop();
     return make("div", { class: "ask" },
       make("h3", {}, "Query"), this.empty, this.frame, this.queryName,
       make("div", { class: "line" }, this.backButton, this.forwardButton, this.place),
       this.cropDetails = make("details", {},
-        make("summary", {}, "Crop: drag on the picture, or by numbers"), this.cropForm));
+        make("summary", {}, "Crop: drag on the image, or by numbers"), this.cropForm));
   }
 
   drawCrop() {
@@ -358,7 +358,7 @@ class Page {
     this.empty.hidden = query !== null;
     this.frame.hidden = this.queryName.hidden = this.cropDetails.hidden = query === null;
     if (query) {
-      this.pictures.put(this.image, query.picture);
+      this.images.put(this.image, query.image);
       this.image.alt = `Query: ${query.name}`;
       setText(this.queryName, `${query.name} · ${query.class_name === "–" ? "no class" : query.class_name}`
         + (query.row === null ? "" : ` · number ${query.row}`));
@@ -374,12 +374,12 @@ class Page {
     setText(this.place, history.length ? `${history.position + 1} of ${history.length}` : "");
   }
 
-  // ---- the pictures to choose from ----
+  // ---- the images to choose from ----
 
   pickPart() {
     this.classes = make("select", { onchange: () => this.do("filter", { class_name: this.classes.value || null }) });
     this.row = make("input", { type: "number", min: "0", step: "1", class: "short" });
-    this.path = make("input", { type: "text", placeholder: "picture.jpg", spellcheck: false });
+    this.path = make("input", { type: "text", placeholder: "image.jpg", spellcheck: false });
     this.file = make("input", { type: "file", accept: "image/*", class: "unseen", onchange: () => {
       if (this.file.files.length) this.take(this.file.files[0]);
       this.file.value = "";
@@ -389,13 +389,13 @@ class Page {
       event.preventDefault();
       action();
     } }, ...children);
-    this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Pictures; arrow keys move",
+    this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Images; arrow keys move",
       onkeydown: (event) => this.walk(event) });
     this.pageText = make("span", { class: "dim" });
     this.previousButton = this.button("← Previous", () => this.do("previous_page"), { "aria-label": "Previous page" });
     this.nextButton = this.button("Next →", () => this.do("next_page"), { "aria-label": "Next page" });
     return make("div", { class: "pick" },
-      make("h3", {}, "Pick a picture"),
+      make("h3", {}, "Pick an image"),
       make("div", { class: "line ways" },
         this.field("Class", this.classes),
         this.button("Random", () => this.do("random")),
@@ -426,13 +426,13 @@ class Page {
       button.dataset.tip = `${name} · ${thumbnail.key} · number ${thumbnail.row}`;
       button.setAttribute("aria-label", `${name}, ${thumbnail.key}`);
       button.setAttribute("aria-pressed", thumbnail.row === query?.row);
-      this.pictures.put(button.firstChild, thumbnail.picture);
+      this.images.put(button.firstChild, thumbnail.image);
     });
     const tabbable = Math.min(this.tabbable ?? 0, buttons.length - 1);
     [...buttons].forEach((button, place) => { button.tabIndex = place === tabbable ? 0 : -1; });
     this.previousButton.setAttribute("aria-disabled", page.number < 1);
     this.nextButton.setAttribute("aria-disabled", page.number + 1 >= page.count);
-    setText(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} pictures`);
+    setText(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} images`);
   }
 
   thumbnail() {
@@ -467,7 +467,7 @@ class Page {
     event.preventDefault();
   }
 
-  // ---- pictures from elsewhere ----
+  // ---- images from elsewhere ----
 
   takeFiles() {
     const over = (event) => {
@@ -490,7 +490,7 @@ class Page {
       if (!taken(event, event.dataTransfer)) {
         event.preventDefault();
         event.stopPropagation();
-        this.complain("That was no file. Save the picture first, then drop its file here.");
+        this.complain("That was no file. Save the image first, then drop its file here.");
       }
     });
     this.root.addEventListener("paste", (event) => taken(event, event.clipboardData));
@@ -502,7 +502,7 @@ class Page {
         const type = item.types.find((name) => name.startsWith("image/"));
         if (type) return this.take(await item.getType(type), true);
       }
-      return this.complain("There is no picture in the clipboard.");
+      return this.complain("There is no image in the clipboard.");
     } catch {
       return this.complain("The browser does not let a button read the clipboard: press Ctrl+V (⌘V) here instead.");
     }
@@ -514,7 +514,7 @@ class Page {
       try {
         content = await shrunk(file);
       } catch {
-        return this.complain(`${file.name ?? "This picture"} is too large to be sent, and the browser can't make it smaller.`);
+        return this.complain(`${file.name ?? "This image"} is too large to be sent, and the browser can't make it smaller.`);
       }
     }
     const bytes = await content.arrayBuffer();
@@ -529,12 +529,12 @@ class Page {
   // ---- the method ----
 
   settingsPart() {
-    const methods = (action) => ["describer", "index", "reranker"].map((part) => {
+    const methods = (action) => ["extractor", "index", "reranker"].map((part) => {
       const select = make("select", { onchange: () => this.later(`${action} ${part}`, () =>
         this.do(action, { [part]: select.value })) });
       return [part, select];
     });
-    const labels = { describer: "Describer", index: "Index", reranker: "Re-ranking" };
+    const labels = { extractor: "FeatureExtractor", index: "Index", reranker: "Re-ranking" };
     this.firstSelects = methods("use");
     this.secondSelects = methods("compare");
     const setK = () => {
@@ -565,7 +565,7 @@ class Page {
 
   updateSettings() {
     const { method, other, k, limit } = this.state;
-    const lists = { describer: this.state.describers, index: this.state.indexes, reranker: this.state.rerankers };
+    const lists = { extractor: this.state.extractors, index: this.state.indexes, reranker: this.state.rerankers };
     for (const [selects, chosen, action] of [[this.firstSelects, method, "use"], [this.secondSelects, other, "compare"]]) {
       for (const [part, select] of selects) {
         this.fill(select, lists[part]);
@@ -608,7 +608,7 @@ class Page {
   updateAnswers() {
     const { columns, marks, searching, heeded, unheeded } = this.state;
     this.columns.setAttribute("aria-busy", searching);
-    // While it is searched, the former answers stay, grey and out of reach; made inert, they would lose the focus.
+    // While it is searched, the former answers stay, gray and out of reach; made inert, they would lose the focus.
     if (!searching) {
       while (this.columns.children.length > columns.length) this.columns.lastChild.remove();
       columns.forEach((column, number) => {
@@ -638,7 +638,7 @@ class Page {
 
   updateColumn(column, { method, answers, note, seconds }, marks) {
     const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
-    setText(column.heading, `${method.describer} · ${method.index}${reranker}`);
+    setText(column.heading, `${method.extractor} · ${method.index}${reranker}`);
     setText(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${note && ` · ${note}`}`);
     const cards = column.list.children;
     while (cards.length > answers.length) cards[cards.length - 1].remove();
@@ -655,7 +655,7 @@ class Page {
     const mark = (good) => ready(() => this.do("mark", { id: card.answer.id, good: card.mark === good ? null : good }));
     const parts = {
       image,
-      open: this.button(image, ready(() => this.do("follow", { id: card.answer.id })), { class: "picture" }),
+      open: this.button(image, ready(() => this.do("follow", { id: card.answer.id })), { class: "image" }),
       sign: make("span", { class: "sign" }),
       score: make("span"),
       name: make("span", { class: "class" }),
@@ -688,7 +688,7 @@ class Page {
       button.setAttribute("aria-label", `${good ? "good" : "bad"} answer, rank ${answer.rank}`);
     }
     parts.why.setAttribute("aria-label", `why is rank ${answer.rank} similar`);
-    this.pictures.put(parts.image, answer.picture);
+    this.images.put(parts.image, answer.image);
   }
 
   // ---- why ----
@@ -721,8 +721,8 @@ class Page {
     if (!explained) return;
     setText(this.whyHeading, `Why similar: ${explained.key}`);
     setText(this.whyText, `Similarity ${explained.similarity.toFixed(3)}. Shown is ${explained.shows} (${explained.method}).`);
-    explained.pictures.forEach((key, place) => {
-      this.pictures.put(this.whyImages[place], key);
+    explained.images.forEach((key, place) => {
+      this.images.put(this.whyImages[place], key);
       this.whyImages[place].alt = place ? `${explained.key} under its map` : "The query under its map";
     });
     if (this.asking?.[0] === explained.column && this.asking[1] === explained.id) {

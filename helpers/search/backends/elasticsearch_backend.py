@@ -42,7 +42,7 @@ class ElasticIndex(RemoteIndex):
         lets every later search fail (https://github.com/elastic/elasticsearch/pull/82241). As a query it has
         cosine 0 to everything, as elsewhere.
     search : ``exact`` (the default) runs a script over all vectors; ``approximate`` searches a graph (HNSW, of
-        float32, not quantised) and may find fewer than k. It is chosen when the index is made.
+        float32, not quantized) and may find fewer than k. It is chosen when the index is made.
     candidates : of ``approximate``: what each shard looks at (at least k), 100 if left out, at most 10,000.
     shards, replicas : parts the index is split into, and further copies of each; 1 and 0 if left out.
     timeout : seconds that one request may take, 30 if left out.
@@ -288,7 +288,7 @@ class ElasticIndex(RemoteIndex):
                 ids[row, : len(first)], scores[row, : len(first)] = first, 0
                 continue
             body = self._question(query, k, among)
-            found, raw = self._ask(lambda body=body: self._answers(body))
+            found, raw = self._ask(lambda body=body: self._results(body))
             ids[row, : len(found)] = found
             scores[row, : len(found)] = self._as_scores(raw)
         return best_first(ids, scores)
@@ -309,7 +309,7 @@ class ElasticIndex(RemoteIndex):
             }
         return body | {"size": k, "source": False, "track_total_hits": False}
 
-    def _answers(self, body: dict) -> tuple[np.ndarray, np.ndarray]:
+    def _results(self, body: dict) -> tuple[np.ndarray, np.ndarray]:
         with self._translated():
             hits = self._hits(**body)
             found = np.array([int(hit["_id"]) for hit in hits], np.int64)

@@ -2,7 +2,7 @@
 
 Two searches of the same vectors give the same scores to the last bit, however the work was cut up. That takes care:
 a matrix product of floats depends on the order of its sums, which BLAS chooses by the shape of the matrices, so two
-copies of one picture in different chunks would get scores a hair apart, and their order would be chance. Therefore
+copies of one image in different chunks would get scores a hair apart, and their order would be chance. Therefore
 
 - what is returned was scored by arithmetic that does not depend on shape or order (`_Cosine.scores`, `_distances`);
 - the fast float32 product only rules out what can't be among the best, by a proven bound on its error.
@@ -298,7 +298,7 @@ def _bounds_hold(queries: np.ndarray, squares: np.ndarray) -> bool:
 
 
 def _distances(queries: np.ndarray, gallery: np.ndarray, metric: str) -> np.ndarray:
-    """float64 (q, n). SciPy sums the numbers of a pair one after the other, so no pair depends on its neighbours."""
+    """float64 (q, n). SciPy sums the numbers of a pair one after the other, so no pair depends on its neighbors."""
     from scipy.spatial.distance import cdist
 
     queries = queries.astype(np.float64)

@@ -47,7 +47,7 @@ class FaissIndex(Index):
 
     kind : ``flat`` — compares with everything, in float32.
         ``ivf`` — k-means divides the gallery into lists; a search looks into those that are nearest to the query.
-        ``hnsw`` — a graph of near neighbours (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320), no removing.
+        ``hnsw`` — a graph of near neighbors (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320), no removing.
         ``pq`` — compares with everything, by codes of a few bytes (Jégou et al. 2011, "Product quantization for
         nearest neighbor search"); the best of these are compared again.
         ``opq`` — lists of such codes, after a rotation that suits them (Ge et al. 2013, "Optimized product
@@ -57,7 +57,7 @@ class FaissIndex(Index):
         and the greatest of each dimension in the training vectors; what lies outside is moved to the end).
     lists : without it 4·√n, but one for at least 39 vectors, of the n that are there when they are trained.
     probes : lists that are looked into; without it √lists, at least 16. Search-time.
-    m : neighbours of a vector in the graph, 2·m on its lowest level; 32.
+    m : neighbors of a vector in the graph, 2·m on its lowest level; 32.
     construction : candidates kept while a vector is added to the graph; 100.
     search : candidates kept while the graph is searched; 64. Search-time.
     bytes : of a code. It must divide the dimension; without it, the greatest divisor of at most an eighth of it.
@@ -140,7 +140,7 @@ class FaissIndex(Index):
             elif value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         if options.get("m") == 1:
-            raise ValueError("m must be at least 2: a graph of one neighbour each can't be walked")
+            raise ValueError("m must be at least 2: a graph of one neighbor each can't be walked")
         if options.get("refine") == "none" and "depth" in options:
             raise ValueError("depth says what to refine, and refine is none: leave one of them out")
 

@@ -49,7 +49,7 @@ _FIELDS = {"id", "vector", "name", "path", "label"}
 _CONNECT_FAILED = 2
 _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 #: Queries and answers in one request.
-_QUERIES, _ANSWERS = 1000, 200_000
+_QUERIES, _RESULTS = 1000, 200_000
 
 # Both print what they raise as well. An application that wants to see it configures these loggers.
 for _logger in ("pymilvus", "pymilvus.milvus_client"):
@@ -289,7 +289,7 @@ class MilvusIndex(RemoteIndex):
         ids = np.full((len(queries), k), PAD, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         condition = "" if among is None else _condition(among)
-        step = max(1, min(_QUERIES, _ANSWERS // k, self.chunk_bytes // (4 * queries.shape[1])))
+        step = max(1, min(_QUERIES, _RESULTS // k, self.chunk_bytes // (4 * queries.shape[1])))
         for start in range(0, len(queries), step):
             asked = list(queries[start : start + step])
             found = self._ask(

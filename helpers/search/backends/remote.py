@@ -118,7 +118,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a server keeps beside a vector: the picture's file name, its path or key, and its label (-1 for none).
+    """What a server keeps beside a vector: the image's file name, its path or key, and its label (-1 for none).
 
     Raises
     ------

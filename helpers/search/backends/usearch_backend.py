@@ -24,7 +24,7 @@ class UsearchIndex(Index):
     """Vardanian 2023, https://github.com/unum-cloud/usearch: HNSW (Malkov and Yashunin 2016).
 
     metric : ``cosine`` (0 with the zero vector) or ``euclidean``.
-    connectivity : neighbours of a vector in the graph, twice as many on its lowest level; 16.
+    connectivity : neighbors of a vector in the graph, twice as many on its lowest level; 16.
     expansion_add : candidates kept while a vector is added; 128.
     expansion_search : candidates kept while the graph is searched; 64. Search-time.
     dtype : how the numbers are kept: ``f32``, ``f16``, or, for the cosine alone, ``i8``.
@@ -32,7 +32,7 @@ class UsearchIndex(Index):
     What is removed is only marked; its place is taken by what is added next. Scores of ``f16`` and ``i8`` are
     estimates. Where many vectors are equal, the graph of them falls into parts, and a search may find fewer than k.
     Beyond the first thousand vectors, USearch adds on all processors, so that two builds of one gallery may differ in
-    a few neighbours. The Python package has no filtered search (USearch in C++ does), so `Index` asks for more results.
+    a few neighbors. The Python package has no filtered search (USearch in C++ does), so `Index` asks for more results.
     """
 
     scheme = "usearch"
@@ -79,7 +79,7 @@ class UsearchIndex(Index):
             elif value not in DTYPES:
                 raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {value!r}")
         if options.get("connectivity") == 1:
-            raise ValueError("connectivity must be at least 2: a graph of one neighbour each can't be walked")
+            raise ValueError("connectivity must be at least 2: a graph of one neighbor each can't be walked")
         if options.get("dtype") == "i8" and self.metric == "euclidean":
             raise ValueError("dtype i8 keeps numbers from -1 to 1, so it is for cosine only: take f16 or f32")
 

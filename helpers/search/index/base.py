@@ -424,10 +424,10 @@ class StoredIndex(Index):
         if not fits or not self._buffer.flags.writeable:
             # Room for half as much again, so that many small adds don't each copy everything.
             room = after if not before else max(after, before + before // 2)
-            grown = np.empty((room, vectors.shape[1]), np.float32)
+            synthetic = np.empty((room, vectors.shape[1]), np.float32)
             if before:
-                grown[:before] = self._vectors
-            self._buffer, self._used = grown, [before]
+                synthetic[:before] = self._vectors
+            self._buffer, self._used = synthetic, [before]
         self._buffer[before:after] = vectors
         self._used[0] = after
         self._vectors = self._buffer[:after]

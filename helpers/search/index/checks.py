@@ -66,7 +66,7 @@ def as_vectors(vectors, dim: int | None) -> np.ndarray:
         hint = "; one vector v is v[None]" if array.ndim == 1 else ""
         raise ValueError(f"vectors must have shape (n, dim), got {array.shape}{hint}")
     if dim is not None and array.shape[1] != dim:
-        raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another describer?")
+        raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another extractor?")
     if array.shape[1] == 0:
         raise ValueError(f"vectors must have at least one number each, got shape {array.shape}")
     bad = ~np.isfinite(array).all(axis=1)

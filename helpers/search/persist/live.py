@@ -16,8 +16,8 @@ from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.snapshot import EngineFile, StoredPaths
 
 if TYPE_CHECKING:
-    from helpers.features.extractor import Describer
-    from helpers.search.engine import UnopenedDescriber
+    from helpers.features.extractor import FeatureExtractor
+    from helpers.search.engine import UnopenedExtractor
 
 log = logging.getLogger("lookalike.engine")
 
@@ -44,7 +44,7 @@ class LiveEngine:
     folder : where it lies.
     """
 
-    def __init__(self, folder: Path, describer: "Describer | UnopenedDescriber | None", root: str | Path | None):
+    def __init__(self, folder: Path, extractor: "FeatureExtractor | UnopenedExtractor | None", root: str | Path | None):
         self.folder, self._root = Path(folder), root
         self._reader, self._writer = EngineFile(self.folder), EngineFile(self.folder)
         #: Held by who replays, and by who writes; the second may acquire the first, never the reverse.
@@ -52,7 +52,7 @@ class LiveEngine:
         self._closed = False
         # Before loading: what is saved meanwhile must not be taken for what was loaded.
         self._version = self._reader.version()
-        self.engine = Engine.load(self.folder, describer, root, mmap=True)
+        self.engine = Engine.load(self.folder, extractor, root, mmap=True)
         self._compaction = BackgroundCompaction(self.folder, self._switch)
         self._switching: threading.Thread | None = None
 
@@ -60,14 +60,14 @@ class LiveEngine:
     def open(
         cls,
         folder: str | Path,
-        describer: "Describer | UnopenedDescriber | None" = None,
+        extractor: "FeatureExtractor | UnopenedExtractor | None" = None,
         root: str | Path | None = None,
     ) -> Self:
         """What `Engine.save` wrote, with all changes since.
 
-        describer, root : as in `Engine.load`, which also says what is raised.
+        extractor, root : as in `Engine.load`, which also says what is raised.
         """
-        return cls(Path(folder), describer, root)
+        return cls(Path(folder), extractor, root)
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,7 @@ class LiveEngine:
         with self._replaying:
             return self._replay()
 
-    def add(self, pictures: ImageSet) -> np.ndarray:
+    def add(self, images: ImageSet) -> np.ndarray:
         """Extract the features of more images and put them in for good: int64 (m,), the ids of those that can be read.
 
         The files stay where they are. Images that can't be read get no id, after the extractor's warning.
@@ -134,12 +134,12 @@ class LiveEngine:
         ValueError : the extractor gave a number that is none.
         EngineFolderError, IndexFileError : nothing was added: see `refresh`, or the log can't be written.
         """
-        vectors = self.engine.describer.describe(pictures)
+        vectors = self.engine.extractor.extract(images)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-        class_names = [pictures.class_name(row) if pictures.labels[row] >= 0 else None for row in rows]
-        return self.add_described([pictures.paths[row] for row in rows], vectors[rows], class_names)
+        class_names = [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
+        return self.add_extracted([images.paths[row] for row in rows], vectors[rows], class_names)
 
-    def add_described(
+    def add_extracted(
         self, paths: Sequence[str | Path], vectors: np.ndarray, class_names: Sequence[str | None]
     ) -> np.ndarray:
         """Put images in for good whose vectors this engine's extractor made already: int64 (n,), their ids.
@@ -236,7 +236,7 @@ class LiveEngine:
             replayed = engine.replay(changes, self.folder)
         else:
             # Another save, or a compaction of changes that were never read here.
-            replayed = Engine.load(self.folder, engine.describer, self._root, mmap=True)
+            replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
         self.engine, self._version = replayed, version
         if manifest.log_position > replayed.saved.compacted:
             self._switch_later()

@@ -455,7 +455,7 @@ def delete_leftovers(file: EngineFile) -> None:
     stale = [*folder.glob(".vectors-*.part"), *(path for path in folder.glob("vectors-*.index") if path.name != named)]
     if named:
         # Files of format 2.
-        stale += [folder / OLD_NAME, *folder.glob("pictures-*.json"), *folder.glob("changes.sqlite*")]
+        stale += [folder / OLD_NAME, *folder.glob("images-*.json"), *folder.glob("changes.sqlite*")]
     elif (folder / OLD_NAME).is_file():
         stale = [*folder.glob(f"{NAME}*")]
     else:

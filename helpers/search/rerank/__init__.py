@@ -16,7 +16,7 @@ _LATER = {
         "rescored",
     ),
     "reciprocal": ("k_reciprocal", "k_reciprocal_descriptions"),
-    "diffusion": ("diffused", "neighbour_graph"),
+    "diffusion": ("diffused", "neighbor_graph"),
     "geometry": ("verified",),
     "feedback": ("refined", "rocchio"),
 }  # fmt: skip

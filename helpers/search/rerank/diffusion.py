@@ -1,8 +1,8 @@
-"""Diffusion: the query's likeness spreads over the gallery's graph of nearest neighbours, along chains of pictures.
+"""Diffusion: the query's likeness spreads over the gallery's graph of nearest neighbors, along chains of images.
 
 M. Donoser, H. Bischof, Diffusion processes for retrieval revisited, CVPR 2013. A. Iscen, G. Tolias, Y. Avrithis,
 T. Furon, O. Chum, Efficient diffusion on region manifolds, CVPR 2017, whose steady state, solved as a system of linear
-equations by conjugate gradients, is followed here; pictures are one vector each.
+equations by conjugate gradients, is followed here; images are one vector each.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ _STEPS = 1000
 
 def diffused(
     ranking: Ranking,
-    neighbours: Ranking,
+    neighbors: Ranking,
     top: int = 3,
     k: int = 10,
     alpha: float = 0.9,
@@ -32,7 +32,7 @@ def diffused(
 ) -> Ranking:
     """The answers again, by what reaches them from the query's first ``top`` over the graph of the gallery.
 
-    Two pictures are joined when each is among the ``k`` nearest others of the other, by cosine^gamma (0 where it is
+    Two images are joined when each is among the ``k`` nearest others of the other, by cosine^gamma (0 where it is
     negative): the graph A. With S = D^-½ A D^-½ and y the query's cosine^gamma to its ``top`` first answers, the
     scores are f of (I - alpha S) f = y. An answer that nothing reaches keeps its former place behind the others, with
     the score cosine - 1.
@@ -43,9 +43,9 @@ def diffused(
     Parameters
     ----------
     ranking : scores are cosines, as an index of that metric gives.
-    neighbours : the gallery asked of itself, ``index.search(gallery, k + 1)`` or more, scores likewise; row *i*
+    neighbors : the gallery asked of itself, ``index.search(gallery, k + 1)`` or more, scores likewise; row *i*
         answers the gallery's row *i*, whose own id is dropped here.
-    k : below the number of pictures that belong together in the gallery, or the graph joins what does not.
+    k : below the number of images that belong together in the gallery, or the graph joins what does not.
     alpha : 0 … 1, both excluded: how far it spreads; near 1, far.
     gamma : above 0; the larger, the less weak links count.
     ids : int64 (n,), the gallery's ids row by row; None: row *i* is of id *i*.
@@ -58,29 +58,29 @@ def diffused(
 
     Raises
     ------
-    ValueError : scores that are no cosines, neighbours that are too few, ``top`` or ``k`` below 1, ``top`` beyond the
+    ValueError : scores that are no cosines, neighbors that are too few, ``top`` or ``k`` below 1, ``top`` beyond the
         ranking's columns, alpha or gamma out of range.
-    KeyError : an answer or a neighbour is not in the gallery.
+    KeyError : an answer or a neighbor is not in the gallery.
     ArithmeticError : alpha is so near 1 that the equations are not solved in a thousand steps.
     """
     at_least_one(top=top, k=k)
     if not 0 < alpha < 1 or not gamma > 0:
         raise ValueError(f"alpha must lie between 0 and 1, and gamma above 0; got {alpha} and {gamma}")
     check_cosines(ranking, "ranking")
-    pictures = Gallery(len(neighbours), ids)
-    rows = pictures.rows(ranking.ids)
-    if ranking.k < min(top, len(pictures)):
+    images = Gallery(len(neighbors), ids)
+    rows = images.rows(ranking.ids)
+    if ranking.k < min(top, len(images)):
         raise ValueError(f"top = {top} needs as many answers a query, the ranking has {ranking.k}: search for {top}")
-    graph = neighbour_graph(neighbours, k, gamma, ids)
+    graph = neighbor_graph(neighbors, k, gamma, ids)
 
     scores = np.full(ranking.ids.shape, -np.inf)
     # Four arrays (n, block) at a time.
-    step = max(1, STEP_BYTES // (32 * len(pictures)))
+    step = max(1, STEP_BYTES // (32 * len(images)))
     for start in range(0, len(ranking), step):
         block = slice(start, start + step)
         found = rows[block] != PAD
         queries, columns = np.nonzero(found[:, :top])
-        sources = np.zeros((len(pictures), len(found)))
+        sources = np.zeros((len(images), len(found)))
         likeness = np.maximum(ranking.scores[block, :top][queries, columns], 0) ** gamma
         sources[rows[block][queries, columns], queries] = likeness
         reached = _solved(graph, alpha, sources)[rows[block], np.arange(len(found))[:, None]]
@@ -88,20 +88,20 @@ def diffused(
     return rank(ranking.ids, scores)
 
 
-def neighbour_graph(
-    neighbours: Ranking, k: int = 10, gamma: float = 3, ids: np.ndarray | None = None
+def neighbor_graph(
+    neighbors: Ranking, k: int = 10, gamma: float = 3, ids: np.ndarray | None = None
 ) -> "sparse.csr_array":
-    """float64 (n, n), sparse and symmetric: S of `diffused`, rows and columns as in ``neighbours``.
+    """float64 (n, n), sparse and symmetric: S of `diffused`, rows and columns as in ``neighbors``.
 
-    An entry is cosine^gamma of two pictures that are among each other's ``k`` nearest, over the root of the product of
-    what the two rows sum to. A picture without such a neighbour has an empty row. Errors: `diffused`.
+    An entry is cosine^gamma of two images that are among each other's ``k`` nearest, over the root of the product of
+    what the two rows sum to. An image without such a neighbor has an empty row. Errors: `diffused`.
     """
     from scipy import sparse
 
     at_least_one(k=k)
-    check_cosines(neighbours, "neighbours")
-    n = len(neighbours)
-    nearest, cosine = Gallery(n, ids).others(neighbours, k)
+    check_cosines(neighbors, "neighbors")
+    n = len(neighbors)
+    nearest, cosine = Gallery(n, ids).others(neighbors, k)
     there = nearest != PAD
     weights = np.maximum(cosine[there], 0) ** gamma
     links = sparse.csr_array((weights, (np.nonzero(there)[0], nearest[there])), shape=(n, n))

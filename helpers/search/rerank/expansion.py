@@ -1,12 +1,12 @@
 """Query expansion and database augmentation: a vector is mixed with its nearest ones, and answers are scored again.
 
-Expansion takes what was found into the question, augmentation what lies near each gallery picture into its answer.
+Expansion takes what was found into the question, augmentation what lies near each gallery image into its answer.
 Vectors are brought to length one before they are mixed, and scores are cosines.
 
 Expansion asks nothing but the ranking that it is given, so it is honest under every protocol, if what never counts was
-dropped from the ranking before (`helpers.evaluation.runner.run` does). Augmentation mixes gallery pictures before
+dropped from the ranking before (`helpers.evaluation.runner.run` does). Augmentation mixes gallery images before
 anybody asks: where the query or a copy of it stands in the gallery, as under leave one out, it is mixed into the
-pictures around it, and has a part in its own ranking, which dropping it from the ranking does not undo. It needs a
+images around it, and has a part in its own ranking, which dropping it from the ranking does not undo. It needs a
 protocol whose queries, and their copies, are not in the gallery.
 """
 
@@ -89,7 +89,7 @@ def expanded_queries(
 
 
 def augmented(
-    gallery: np.ndarray, neighbours: Ranking, top: int = 5, alpha: float = 3, ids: np.ndarray | None = None
+    gallery: np.ndarray, neighbors: Ranking, top: int = 5, alpha: float = 3, ids: np.ndarray | None = None
 ) -> np.ndarray:
     """float32 (n, d), of length one: each gallery vector plus its ``top`` nearest others, each times cosine^alpha.
 
@@ -102,7 +102,7 @@ def augmented(
     Parameters
     ----------
     gallery : float (n, d).
-    neighbours : the gallery asked of itself, ``index.search(gallery, top + 1)`` or more; row *i* answers row *i*
+    neighbors : the gallery asked of itself, ``index.search(gallery, top + 1)`` or more; row *i* answers row *i*
         of ``gallery``, whose own id is dropped here.
     top : others that are mixed in. alpha : 0 is the mean.
     ids : int64 (n,), the gallery's ids row by row; None: row *i* is of id *i*.
@@ -111,20 +111,20 @@ def augmented(
     ------
     ValueError : not one row a gallery vector, too few columns for ``top`` others, NaN or infinity, ``top`` below 1,
         ``alpha`` negative.
-    KeyError : a neighbour is not in the gallery.
+    KeyError : a neighbor is not in the gallery.
     """
     at_least_one(top=top)
     gallery = np.asarray(gallery)
     if gallery.ndim != 2:
         raise ValueError(f"the gallery must have shape (n, d), got {gallery.shape}")
-    return _mixed(gallery, gallery, Gallery(len(gallery), ids).others(neighbours, top)[0], alpha)
+    return _mixed(gallery, gallery, Gallery(len(gallery), ids).others(neighbors, top)[0], alpha)
 
 
 def database_augmentation(
     ranking: Ranking,
     queries: np.ndarray,
     gallery: np.ndarray,
-    neighbours: Ranking,
+    neighbors: Ranking,
     top: int = 5,
     alpha: float = 3,
     ids: np.ndarray | None = None,
@@ -135,7 +135,7 @@ def database_augmentation(
     those of `alpha_query_expansion` and `augmented`.
     """
     check_asked(ranking, queries, gallery)
-    return rescored(ranking, queries, augmented(gallery, neighbours, top, alpha, ids), ids)
+    return rescored(ranking, queries, augmented(gallery, neighbors, top, alpha, ids), ids)
 
 
 def rescored(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray, ids: np.ndarray | None = None) -> Ranking:
@@ -151,10 +151,10 @@ def rescored(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray, ids: np
         block = slice(start, start + _QUERIES)
         asking = unit(queries[block])
         there = rows[block] != PAD
-        answers, places = np.unique(rows[block][there], return_inverse=True)
-        found = np.empty((len(asking), len(answers)))
-        for first in range(0, len(answers), step):
-            vectors = unit(gallery[answers[first : first + step]])
+        results, places = np.unique(rows[block][there], return_inverse=True)
+        found = np.empty((len(asking), len(results)))
+        for first in range(0, len(results), step):
+            vectors = unit(gallery[results[first : first + step]])
             # Small products one after the other: threads would wait for each other longer than they work.
             with one_thread():
                 found[:, first : first + step] = asking @ vectors.T

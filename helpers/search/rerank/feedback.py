@@ -3,7 +3,7 @@
 J. J. Rocchio, Relevance feedback in information retrieval, in: G. Salton (ed.), The SMART retrieval system, 1971.
 C. D. Manning, P. Raghavan, H. Schütze, Introduction to information retrieval, Cambridge University Press 2008, chapter
 9, whose usual weights are taken here: 1 for the query, 0.75 for what is good, 0.15 for what is bad. There, negative
-weights of words are set to zero; a picture's vector may have negative numbers of its own, so they stay here.
+weights of words are set to zero; an image's vector may have negative numbers of its own, so they stay here.
 
 From round to round, give the *first* query and all that was marked so far: to move what was moved already would count
 the marks of the first rounds again and again.

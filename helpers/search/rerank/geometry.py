@@ -62,7 +62,7 @@ def _keypoints(gallery: Mapping[int, Keypoints] | Sequence[Keypoints], id: int) 
     try:
         return gallery[id]
     except (KeyError, IndexError):
-        raise KeyError(f"picture {id} was found, but the gallery has no keypoints of it") from None
+        raise KeyError(f"image {id} was found, but the gallery has no keypoints of it") from None
 
 
 def _agreeing(query: Keypoints, other: Keypoints | None, ratio: float) -> int:

@@ -13,7 +13,7 @@ STEP_BYTES = 32 * 2**20
 
 
 class Gallery:
-    """The pictures that answer: one row each in arrays of vectors and of neighbours, and an id.
+    """The images that answer: one row each in arrays of vectors and of neighbors, and an id.
 
     Parameters
     ----------
@@ -55,38 +55,38 @@ class Gallery:
         absent = ids[(rows == PAD) & (ids != PAD)]
         if len(absent):
             raise KeyError(
-                f"picture {absent[0]} was found, but the gallery of {len(self)} rows lacks it: "
+                f"image {absent[0]} was found, but the gallery of {len(self)} rows lacks it: "
                 "give the gallery that was searched, and its ids where they are not 0, 1, 2 …"
             )
         return rows
 
-    def others(self, neighbours: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and scores (n, k) of each picture's ``k`` nearest others, best first; -1 and -inf where there are fewer.
+    def others(self, neighbors: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores (n, k) of each image's ``k`` nearest others, best first; -1 and -inf where there are fewer.
 
-        neighbours : row *i* answers the vector of row *i*, asked among the gallery itself. A picture's own id is
+        neighbors : row *i* answers the vector of row *i*, asked among the gallery itself. An image's own id is
             dropped wherever it stands: where others are equal to it, that need not be in front.
 
         Raises
         ------
-        ValueError : not one row a picture, or too few columns for ``k`` others beside the picture itself.
-        KeyError : a neighbour is not in the gallery.
+        ValueError : not one row an image, or too few columns for ``k`` others beside the image itself.
+        KeyError : a neighbor is not in the gallery.
         """
-        if len(neighbours) != len(self):
+        if len(neighbors) != len(self):
             raise ValueError(
-                f"neighbours must have one row a picture of the gallery: got {len(neighbours)} rows for {len(self)}"
+                f"neighbors must have one row an image of the gallery: got {len(neighbors)} rows for {len(self)}"
             )
-        if neighbours.k < min(k + 1, len(self)):
+        if neighbors.k < min(k + 1, len(self)):
             raise ValueError(
-                f"{k} neighbours beside the picture itself take {k + 1} columns, neighbours have {neighbours.k}: "
+                f"{k} neighbors beside the image itself take {k + 1} columns, neighbors have {neighbors.k}: "
                 f"search the gallery for {k + 1} answers"
             )
-        rows = self.rows(neighbours.ids)
+        rows = self.rows(neighbors.ids)
         own = rows == np.arange(len(self))[:, None]
         # A stable sort of "itself?" moves the others together in their own order.
         order = np.argsort(own, axis=1, kind="stable")[:, :k]
         short = ((0, 0), (0, k - order.shape[1]))
         found = np.take_along_axis(np.where(own, PAD, rows), order, axis=1)
-        scores = np.take_along_axis(np.where(own, -np.inf, neighbours.scores), order, axis=1)
+        scores = np.take_along_axis(np.where(own, -np.inf, neighbors.scores), order, axis=1)
         return np.pad(found, short, constant_values=PAD), np.pad(scores, short, constant_values=-np.inf)
 
 
@@ -119,7 +119,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """float64 (n, d): vectors brought to length one, on a grid; zero stays zero.
 
     As in `helpers.search.backends.exact`: components are rounded to multiples of 2⁻²⁶, which turns a vector by about
-    1e-8. A sum of products of two such vectors fits the 53 bits of a float64 whatever its order, so equal pictures get
+    1e-8. A sum of products of two such vectors fits the 53 bits of a float64 whatever its order, so equal images get
     equal cosines however the work is cut up.
 
     Raises

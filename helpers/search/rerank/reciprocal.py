@@ -1,8 +1,8 @@
-"""k-reciprocal re-ranking: pictures that are near each other have the same neighbours, in both directions.
+"""k-reciprocal re-ranking: images that are near each other have the same neighbors, in both directions.
 
 Z. Zhong, L. Zheng, D. Cao, S. Li, Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017, and the
-code that the authors published with it. A picture is told by the weights of the pictures that are among its nearest
-and have it among theirs; two pictures are compared by how much of that they share.
+code that the authors published with it. An image is told by the weights of the images that are among its nearest
+and have it among theirs; two images are compared by how much of that they share.
 
 Here the gallery is told once, by itself, and each query joins it alone: answers do not depend on who else asks. The
 published code puts all queries and the gallery into one pool, where queries help each other.
@@ -18,9 +18,9 @@ from helpers.search.rerank.neighbors import Gallery, at_least_one, check_asked, 
 if TYPE_CHECKING:
     from scipy import sparse
 
-#: A candidate's neighbours are taken in when more than this part of them is there already.
+#: A candidate's neighbors are taken in when more than this part of them is there already.
 _OVERLAP = 2 / 3
-#: Pictures whose sets are widened together.
+#: Images whose sets are widened together.
 _ROWS = 4096
 
 
@@ -28,25 +28,25 @@ def k_reciprocal(
     ranking: Ranking,
     queries: np.ndarray,
     gallery: np.ndarray,
-    neighbours: Ranking,
+    neighbors: Ranking,
     k1: int = 20,
     k2: int = 6,
     original_weight: float = 0.3,
     ids: np.ndarray | None = None,
 ) -> Ranking:
-    """The answers again, by the Jaccard distance of k-reciprocal neighbours mixed with the former distance.
+    """The answers again, by the Jaccard distance of k-reciprocal neighbors mixed with the former distance.
 
     Distances are 1 - cosine, within 0 … 1 for vectors without negative numbers, as the published code scales them.
     Only for protocols whose queries, and their copies, are not in the gallery: one that stands there is among the
-    neighbours by which its own answers are told.
+    neighbors by which its own answers are told.
 
     Parameters
     ----------
     ranking : at least ``k1`` answers a query (or the whole gallery), scores are cosines.
     queries : float (q, d), one a row of the ranking. gallery : float (n, d), what was searched.
-    neighbours : the gallery asked of itself, ``index.search(gallery, k1 + 1)`` or more, scores are cosines; row *i*
+    neighbors : the gallery asked of itself, ``index.search(gallery, k1 + 1)`` or more, scores are cosines; row *i*
         answers row *i* of ``gallery``, whose own id is dropped here.
-    k1 : neighbours that may be reciprocal. k2 : nearest pictures, itself among them, over which a description is
+    k1 : neighbors that may be reciprocal. k2 : nearest images, itself among them, over which a description is
         averaged ("local query expansion"); 1 is none.
     original_weight : λ, the weight of the former distance, 0 … 1.
     ids : int64 (n,), the gallery's ids row by row; None: row *i* is of id *i*.
@@ -60,8 +60,8 @@ def k_reciprocal(
     Raises
     ------
     ValueError : not one query a row, vectors of two lengths, scores that are not the cosines of the vectors, answers
-        or neighbours that are too few, k1 or k2 below 1, k2 above k1 + 1, a weight outside 0 … 1.
-    KeyError : an answer or a neighbour is not in the gallery.
+        or neighbors that are too few, k1 or k2 below 1, k2 above k1 + 1, a weight outside 0 … 1.
+    KeyError : an answer or a neighbor is not in the gallery.
     """
     from scipy import sparse
 
@@ -69,20 +69,20 @@ def k_reciprocal(
         raise ValueError(f"original_weight must lie between 0 and 1, got {original_weight}")
     queries, gallery = check_asked(ranking, queries, gallery)
     _check_numbers(k1, k2)
-    pictures = Gallery(len(gallery), ids)
-    rows = pictures.rows(ranking.ids)
-    nearest, cosine = pictures.others(neighbours, k1)
-    # What a query needs to be among a picture's k1 nearest; -inf where there are fewer.
+    images = Gallery(len(gallery), ids)
+    rows = images.rows(ranking.ids)
+    nearest, cosine = images.others(neighbors, k1)
+    # What a query needs to be among an image's k1 nearest; -inf where there are fewer.
     reach = cosine[:, -1]
     if ranking.k < min(k1, len(gallery)):
         raise ValueError(f"k1 = {k1} needs as many answers a query, the ranking has {ranking.k}: search for {k1}")
     check_own_cosines(ranking, rows, queries, gallery, "ranking")
-    check_own_cosines(neighbours, pictures.rows(neighbours.ids), gallery, gallery, "neighbours")
+    check_own_cosines(neighbors, images.rows(neighbors.ids), gallery, gallery, "neighbors")
 
     half = _reciprocal(nearest, _half(k1))
     plain = _plain(gallery, nearest, half)
-    described = _averages(nearest[:, : k2 - 1]) @ plain
-    by_coordinate, sums = described.tocsc(), np.asarray(described.sum(axis=1)).ravel()
+    extracted = _averages(nearest[:, : k2 - 1]) @ plain
+    by_coordinate, sums = extracted.tocsc(), np.asarray(extracted.sum(axis=1)).ravel()
 
     scores = np.full(ranking.ids.shape, -np.inf)
     for start in range(0, len(ranking), _ROWS):
@@ -92,24 +92,24 @@ def k_reciprocal(
         own = _weighed(_widened(sets, half), queries[block], gallery)
         near = _pattern(rows[block, : k2 - 1], len(gallery))
         own = sparse.diags_array(1 / (1 + near.sum(axis=1))) @ (own + near @ plain)
-        for row, answers in enumerate(rows[block], start):
-            answers = answers[answers != PAD]
-            jaccard = _jaccard(own[[row - start]], by_coordinate, sums)[answers]
-            former = 1 - ranking.scores[row, : len(answers)]
-            scores[row, : len(answers)] = -((1 - original_weight) * jaccard + original_weight * former)
+        for row, results in enumerate(rows[block], start):
+            results = results[results != PAD]
+            jaccard = _jaccard(own[[row - start]], by_coordinate, sums)[results]
+            former = 1 - ranking.scores[row, : len(results)]
+            scores[row, : len(results)] = -((1 - original_weight) * jaccard + original_weight * former)
     return rank(ranking.ids, scores)
 
 
 def k_reciprocal_descriptions(
-    gallery: np.ndarray, neighbours: Ranking, k1: int = 20, k2: int = 6, ids: np.ndarray | None = None
+    gallery: np.ndarray, neighbors: Ranking, k1: int = 20, k2: int = 6, ids: np.ndarray | None = None
 ) -> "sparse.csr_array":
-    """float64 (n, n), sparse: what `k_reciprocal` describes each gallery picture by, V of the paper.
+    """float64 (n, n), sparse: what `k_reciprocal` describes each gallery image by, V of the paper.
 
-    Row *i* holds the weights, 1 in sum, of the pictures in the reciprocal set of picture *i*, averaged over it and its
+    Row *i* holds the weights, 1 in sum, of the images in the reciprocal set of image *i*, averaged over it and its
     nearest ``k2`` - 1 others. Rows and columns are those of ``gallery``. Parameters and errors: `k_reciprocal`.
     """
     _check_numbers(k1, k2)
-    nearest, _ = Gallery(len(gallery), ids).others(neighbours, k1)
+    nearest, _ = Gallery(len(gallery), ids).others(neighbors, k1)
     plain = _plain(gallery, nearest, _reciprocal(nearest, _half(k1)))
     return _averages(nearest[:, : k2 - 1]) @ plain
 
@@ -117,11 +117,11 @@ def k_reciprocal_descriptions(
 def _check_numbers(k1: int, k2: int) -> None:
     at_least_one(k1=k1, k2=k2)
     if k2 > k1 + 1:
-        raise ValueError(f"k2 counts the picture itself and some of its k1 neighbours: at most {k1 + 1}, got {k2}")
+        raise ValueError(f"k2 counts the image itself and some of its k1 neighbors: at most {k1 + 1}, got {k2}")
 
 
 def _half(k1: int) -> int:
-    """Neighbours that a candidate is asked for, rounded as the published code does."""
+    """Neighbors that a candidate is asked for, rounded as the published code does."""
     return int(np.around(k1 / 2))
 
 
@@ -139,7 +139,7 @@ def _with_self(nearest: np.ndarray) -> np.ndarray:
 
 
 def _reciprocal(nearest: np.ndarray, k: int) -> "sparse.csr_array":
-    """R(p, k) for all of the gallery: the picture itself, and whoever is among its ``k`` nearest and has it so."""
+    """R(p, k) for all of the gallery: the image itself, and whoever is among its ``k`` nearest and has it so."""
     near = _pattern(_with_self(nearest[:, :k]), len(nearest))
     return near.multiply(near.T).tocsr()
 
@@ -175,7 +175,7 @@ def _plain(gallery: np.ndarray, nearest: np.ndarray, half: "sparse.csr_array") -
 
 
 def _averages(near: np.ndarray) -> "sparse.csr_array":
-    """float64 (n, n), sparse: a row takes the mean over the picture itself and those ``near`` (n, k2 - 1)."""
+    """float64 (n, n), sparse: a row takes the mean over the image itself and those ``near`` (n, k2 - 1)."""
     from scipy import sparse
 
     members = _pattern(_with_self(near), len(near))
@@ -187,5 +187,5 @@ def _jaccard(own: "sparse.csr_array", by_coordinate: "sparse.csc_array", sums: n
     met = by_coordinate[:, own.indices]
     shared = np.bincount(met.indices, np.minimum(met.data, np.repeat(own.data, np.diff(met.indptr))), len(sums))
     union = own.sum() + sums - shared
-    # Two that have no neighbours at all have none in common.
+    # Two that have no neighbors at all have none in common.
     return 1 - np.divide(shared, union, out=np.zeros_like(union), where=union > 0)

@@ -1,4 +1,4 @@
-// The dialog that adds pictures to the gallery, one after the other.
+// The dialog that adds images to the gallery, one after the other.
 
 const part = (name) => document.getElementById(`adding-${name}`);
 
@@ -14,7 +14,7 @@ export class Adding {
     this.form.addEventListener("submit", (event) => this.#submit(event));
   }
 
-  /** current: the picture searched with ({file, name}), or null; changes: "open" or "key"; key: one given before. */
+  /** current: the image searched with ({file, name}), or null; changes: "open" or "key"; key: one given before. */
   open({ current, changes, key, classes }) {
     this.current = current;
     this.form.reset();
@@ -31,7 +31,7 @@ export class Adding {
   #sayWhat() {
     const chosen = part("files").files.length > 0;
     part("current").hidden = !this.current || chosen;
-    part("current").textContent = `Your picture ${this.current?.name} is added, unless you choose others.`;
+    part("current").textContent = `Your image ${this.current?.name} is added, unless you choose others.`;
     part("files").required = !this.current;
   }
 
@@ -59,7 +59,7 @@ export class Adding {
   }
 
   #finish(added, failed) {
-    const words = added.length === 1 ? "1 picture was added. " : `${added.length} pictures were added. `;
+    const words = added.length === 1 ? "1 image was added. " : `${added.length} images were added. `;
     this.#say(added.length ? words : "", failed.join("\n"));
     if (!added.length) return;
     if (!failed.length) this.form.reset();

@@ -1,9 +1,9 @@
 // What the page shows, as the part of its address behind "#": so that back, forward, bookmarks and links work.
 
 /**
- * A view: what was asked with, which part of it, and which class the answers must have.
+ * A view: what was asked with, which part of it, and which class the results must have.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
- * crop: null or {left, top, width, height}, fractions of the upright picture; className: "" for all.
+ * crop: null or {left, top, width, height}, fractions of the upright image; className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));

@@ -1,4 +1,4 @@
-// The crop box: a rectangle on a picture, by mouse, finger or keys. All numbers are fractions of the picture.
+// The crop box: a rectangle on an image, by mouse, finger or keys. All numbers are fractions of the image.
 
 const LEAST = 0.05;
 const STEP = 0.02;
@@ -20,7 +20,7 @@ export class Crop {
       box.append(handle);
     }
     stage.addEventListener("pointerdown", (event) => this.#grab(event));
-    // The browser would else drag the picture away as a file.
+    // The browser would else drag the image away as a file.
     stage.addEventListener("dragstart", (event) => event.preventDefault());
     box.addEventListener("keydown", (event) => this.#pressed(event));
   }
@@ -129,7 +129,7 @@ function between(x1, y1, x2, y2) {
   return { left: Math.min(x1, x2), top: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) };
 }
 
-// At least a twentieth of the picture each way, never beyond it, and no digits that nobody meant.
+// At least a twentieth of the image each way, never beyond it, and no digits that nobody meant.
 function inside(rectangle) {
   const width = clamp(rectangle.width, LEAST, 1);
   const height = clamp(rectangle.height, LEAST, 1);

@@ -1,4 +1,4 @@
-// The tools around the crop box: its button, its numbers, and the way back to the whole picture.
+// The tools around the crop box: its button, its numbers, and the way back to the whole image.
 
 import { Crop } from "./crop.js";
 
@@ -9,7 +9,7 @@ const NUMBERS = ["left", "top", "width", "height"];
 const part = (name) => document.getElementById(`crop-${name}`);
 
 export class CropTools {
-  /** search(rectangle, or null for the whole picture); say(text), for who can't see the box. */
+  /** search(rectangle, or null for the whole image); say(text), for who can't see the box. */
   constructor({ search, say }) {
     this.search = search;
     this.say = say;
@@ -29,7 +29,7 @@ export class CropTools {
     });
   }
 
-  /** What was searched with: a rectangle, or null for the whole picture. */
+  /** What was searched with: a rectangle, or null for the whole image. */
   show(searched) {
     this.searched = searched;
     if (searched) this.crop.show(searched);
@@ -37,7 +37,7 @@ export class CropTools {
     this.#open(this.#isOpen && searched !== null);
   }
 
-  /** Whether there is a picture to be seen. */
+  /** Whether there is an image to be seen. */
   set enabled(on) {
     this.crop.enabled = on;
     part("row").hidden = !on;

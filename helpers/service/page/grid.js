@@ -1,4 +1,4 @@
-// The pictures in rows: one card each, walked by arrow keys, all texts put in as text.
+// The images in rows: one card each, walked by arrow keys, all texts put in as text.
 
 export class Grid {
   /** actions: href(item) → address of the search with it; search(item); open(item). */
@@ -16,7 +16,7 @@ export class Grid {
     return [...this.list.children];
   }
 
-  /** Id of the picture that has the focus, or null. */
+  /** Id of the image that has the focus, or null. */
   get focusedId() {
     const card = document.activeElement?.closest?.(".card");
     return card && this.list.contains(card) ? Number(card.dataset.id) : null;
@@ -47,10 +47,10 @@ export class Grid {
     look.href = this.actions.href(item);
     look.tabIndex = -1;
     look.title = item.key;
-    const picture = card.querySelector("img");
-    picture.addEventListener("error", () => card.classList.add("gone"), { once: true });
-    picture.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
-    picture.src = thumbnail(item, 256);
+    const image = card.querySelector("img");
+    image.addEventListener("error", () => card.classList.add("gone"), { once: true });
+    image.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
+    image.src = thumbnail(item, 256);
     card.querySelector(".class-name").textContent = item.class_name ?? "no class";
     card.querySelector(".class-name").classList.toggle("none", item.class_name === null);
     card.querySelector(".file-name").textContent = nameOf(item);
@@ -66,7 +66,7 @@ export class Grid {
     return card;
   }
 
-  // One card at a time is in the tab order, so that Tab leaves the grid however many pictures it holds.
+  // One card at a time is in the tab order, so that Tab leaves the grid however many images it holds.
   #makeCurrent(card) {
     if (!card) return;
     for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;

@@ -8,7 +8,7 @@ const dialogIsOpen = () => document.querySelector("dialog[open]") !== null;
 
 export const isWriting = (target) => target.matches?.("input, textarea, select, [contenteditable]") ?? false;
 
-/** Pictures that were given, by the names that they have in addresses. */
+/** Images that were given, by the names that they have in addresses. */
 export class Uploads {
   #kept = new Map();
 
@@ -35,8 +35,8 @@ export class Uploads {
 export function listen({ file, text }) {
   const take = (data) => {
     const files = [...data.files];
-    const picture = files.find((each) => each.type.startsWith("image/")) ?? files[0];
-    if (picture) file(picture, files.length);
+    const image = files.find((each) => each.type.startsWith("image/")) ?? files[0];
+    if (image) file(image, files.length);
     else text(data.getData("text/uri-list").split("\n")[0] || data.getData("text/plain"));
   };
   listenToPaste(take);

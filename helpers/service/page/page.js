@@ -1,4 +1,4 @@
-// The page's one script: it reads what a person does, asks the service, and shows the answers.
+// The page's one script: it reads what a person does, asks the service, and shows the results.
 
 import { Adding } from "./adding.js";
 import { format, parse, sameCrop, sameQuery } from "./address.js";
@@ -14,7 +14,7 @@ const part = (id) => document.getElementById(id);
 
 // Searches that back and forward can still reach without asking again.
 const KEPT = 50;
-// Bytes of a request that are not the picture's.
+// Bytes of a request that are not the image's.
 const ROOM = 2000;
 
 let info = null;
@@ -23,37 +23,37 @@ let key = ""; // for changes; never stored
 let running = null; // AbortController of the search under way
 const views = new Map(); // history entry → its view, so that going back needs no search
 const uploads = new Uploads();
-const known = new Map(); // id → the gallery picture, as the service gave it
+const known = new Map(); // id → the gallery image, as the service gave it
 let serial = 0;
 
 const mark = () => `${Math.round(performance.timeOrigin).toString(36)}-${(serial += 1)}`;
 
 const grid = new Grid(part("grid"), part("card"), {
-  href: (item) => format(ofPicture(item)),
-  search: (item) => go(ofPicture(item)),
+  href: (item) => format(ofImage(item)),
+  search: (item) => go(ofImage(item)),
   open: (item) => viewer.open(item, info.changes, key),
 });
-const viewer = new Viewer({ neighbour, search: (item) => go(ofPicture(item)), remove });
-const adding = new Adding({ add, search: (item) => go(ofPicture(item)), done: changed });
+const viewer = new Viewer({ neighbor, search: (item) => go(ofImage(item)), remove });
+const adding = new Adding({ add, search: (item) => go(ofImage(item)), done: changed });
 const crop = new CropTools({ search: searchPart, say: (text) => say("count", text) });
 
 // ---- views: what is asked, and what came back -------------------------------------------------------------------
 
-function ofPicture(item) {
+function ofImage(item) {
   known.set(item.id, item);
   return { query: { kind: "id", value: String(item.id) }, crop: null, className: "" };
 }
 
 function newView(address) {
   const made = { ...address, items: [], ids: new Set(), offset: 0, more: true, vector: null, note: "", scroll: 0 };
-  // The same picture with another class needs neither another upload nor another description.
+  // The same image with another class needs neither another upload nor another description.
   if (view?.vector && sameQuery(view.query, made.query) && sameCrop(view.crop, made.crop)) made.vector = view.vector;
   return made;
 }
 
 const addressOf = ({ query, crop: rectangle, className }) => ({ query, crop: rectangle, className });
 
-/** Search first, show when the answers are there: what fails leaves everything as it was. */
+/** Search first, show when the results are there: what fails leaves everything as it was. */
 async function go(address, { replace = false } = {}) {
   if (!info) return;
   say("hint", "");
@@ -93,7 +93,7 @@ async function arrive() {
   }
   const address = parse(location.hash);
   if (address.query?.kind === "upload" && !uploads.has(address.query.value)) {
-    await home("That picture was kept in its tab only, and is gone after a reload. Choose it again.");
+    await home("That image was kept in its tab only, and is gone after a reload. Choose it again.");
     return;
   }
   const next = newView(address);
@@ -181,7 +181,7 @@ async function loadMore() {
   } else if (view === wanted) showEnd();
 }
 
-async function neighbour(item, step) {
+async function neighbor(item, step) {
   const at = grid.items.findIndex((each) => each.id === item.id) + step;
   if (at >= grid.items.length) await loadMore();
   return grid.items[at] ?? null;
@@ -192,14 +192,14 @@ async function neighbour(item, step) {
 async function add(file, className, given) {
   if (tooLarge(file)) throw new ServiceError(413, tooLarge(file));
   const body = new FormData();
-  body.append("picture", file, file.name);
-  const item = await call("/api/pictures", { method: "POST", body, key: given, parameters: { class_name: className } });
+  body.append("image", file, file.name);
+  const item = await call("/api/images", { method: "POST", body, key: given, parameters: { class_name: className } });
   key = given;
   return item;
 }
 
 async function remove(item, given) {
-  await call(`/api/pictures/${item.id}`, { method: "DELETE", key: given });
+  await call(`/api/images/${item.id}`, { method: "DELETE", key: given });
   key = given;
   const at = view.items.findIndex((each) => each.id === item.id);
   view.items = view.items.filter((each) => each.id !== item.id);
@@ -250,7 +250,7 @@ function show(shown) {
 function words() {
   if (!view.query && view.className) return [`All of the class ${view.className}`, ""];
   if (!view.query) return ["Or start from one of these", ""];
-  const title = `Pictures that look like ${view.crop ? "a part of " : ""}${queryName()}`;
+  const title = `Images that look like ${view.crop ? "a part of " : ""}${queryName()}`;
   const took = Math.max(1, Math.round(view.milliseconds));
   const time = view.milliseconds === undefined ? "" : ` · searched in ${took} ms`;
   const kind = view.className ? ` · class ${view.className} only` : "";
@@ -259,32 +259,32 @@ function words() {
 
 function queryName() {
   const { kind, value } = view.query;
-  if (kind === "upload") return uploads.get(value)?.name ?? "your picture";
+  if (kind === "upload") return uploads.get(value)?.name ?? "your image";
   const item = known.get(Number(value));
-  return item ? nameOf(item) : `picture ${value}`;
+  return item ? nameOf(item) : `image ${value}`;
 }
 
 function showQuery() {
   const { query } = view;
   part("query").hidden = !query;
-  part("drop-words").textContent = query ? "Drop or paste another picture" : "Drop a picture here, or paste one";
-  part("choose").textContent = query ? "Choose another" : "Choose a picture";
+  part("drop-words").textContent = query ? "Drop or paste another image" : "Drop an image here, or paste one";
+  part("choose").textContent = query ? "Choose another" : "Choose an image";
   if (!query) {
-    part("query-picture").removeAttribute("src");
+    part("query-image").removeAttribute("src");
     crop.enabled = false;
     crop.show(null);
     return;
   }
-  const source = { id: `/api/pictures/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
-  const picture = part("query-picture");
+  const source = { id: `/api/images/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
+  const image = part("query-image");
   part("query-name").textContent = queryName();
-  picture.alt = `Your picture: ${queryName()}`;
+  image.alt = `Your image: ${queryName()}`;
   if (!source) {
-    picture.removeAttribute("src");
-    unseen("This tab no longer keeps the picture. The search works all the same.");
-  } else if (picture.getAttribute("src") !== source) {
+    image.removeAttribute("src");
+    unseen("This tab no longer keeps the image. The search works all the same.");
+  } else if (image.getAttribute("src") !== source) {
     unseen("");
-    picture.src = source;
+    image.src = source;
   }
   crop.show(view.crop);
   if (query.kind === "id" && !known.has(Number(query.value))) nameLater(Number(query.value));
@@ -292,7 +292,7 @@ function showQuery() {
 
 async function nameLater(id) {
   try {
-    known.set(id, await call(`/api/pictures/${id}`));
+    known.set(id, await call(`/api/images/${id}`));
   } catch {
     return; // Its search says what is wrong.
   }
@@ -300,7 +300,7 @@ async function nameLater(id) {
   const [title] = words();
   part("found-title").textContent = title;
   part("query-name").textContent = queryName();
-  part("query-picture").alt = `Your picture: ${queryName()}`;
+  part("query-image").alt = `Your image: ${queryName()}`;
   document.title = `${title} – Lookalike`;
 }
 
@@ -313,7 +313,7 @@ function unseen(text) {
 }
 
 function showInfo() {
-  part("about").textContent = `${plural(info.pictures, "picture")} · ${info.describer} · ${info.index}`;
+  part("about").textContent = `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`;
   part("open-adding").hidden = info.changes === "off";
   part("help-scores").textContent = scoreHelp(info);
 }
@@ -335,9 +335,9 @@ function showEnd() {
   part("more").hidden = !more || !items.length;
   const end = part("end");
   end.hidden = more || Boolean(running);
-  if (!items.length) end.textContent = info.pictures ? "No picture was found." : "The gallery is empty.";
+  if (!items.length) end.textContent = info.images ? "No image was found." : "The gallery is empty.";
   else end.textContent = query && note ? `That is all. ${sentence(note)}` : "That is all.";
-  if (items.length) say("count", `${plural(items.length, "picture")} shown${more ? ", more below" : ", that is all"}.`);
+  if (items.length) say("count", `${plural(items.length, "image")} shown${more ? ", more below" : ", that is all"}.`);
   // Observed anew, for it tells of a change only: the button may still be in sight after a short page.
   atEnd.disconnect();
   if (more && !stopped) atEnd.observe(part("more"));
@@ -382,7 +382,7 @@ async function take(file, count) {
   const value = mark();
   uploads.add(value, file);
   await go({ query: { kind: "upload", value }, crop: null, className: "" });
-  if (count > 1) say("hint", `Of ${count} files, ${file.name} was taken: one picture asks at a time.`);
+  if (count > 1) say("hint", `Of ${count} files, ${file.name} was taken: one image asks at a time.`);
 }
 
 /** Words, or "" where the service takes it. */
@@ -395,9 +395,9 @@ function tooLarge(file) {
 function takeText(text) {
   if (!info) return;
   const address = webAddress(text);
-  if (!address) return say("error", "That is neither a picture nor an address of one.");
+  if (!address) return say("error", "That is neither an image nor an address of one.");
   if (address.origin === location.origin && parse(address.hash).query) return go(parse(address.hash));
-  return say("error", "This service fetches no pictures from the web. Save the picture, and choose the file.");
+  return say("error", "This service fetches no images from the web. Save the image, and choose the file.");
 }
 
 function webAddress(text) {
@@ -417,13 +417,13 @@ function searchPart(rectangle) {
   go({ ...addressOf(view), crop: rectangle }, { replace: Boolean(rectangle && view.crop) });
 }
 
-part("query-picture").addEventListener("load", () => {
-  const { naturalWidth, naturalHeight } = part("query-picture");
+part("query-image").addEventListener("load", () => {
+  const { naturalWidth, naturalHeight } = part("query-image");
   part("stage").style.setProperty("--ratio", naturalWidth / naturalHeight);
   unseen("");
 });
-part("query-picture").addEventListener("error", () => {
-  unseen("This browser can’t show the picture. The search works all the same.");
+part("query-image").addEventListener("error", () => {
+  unseen("This browser can’t show the image. The search works all the same.");
 });
 
 // ---- the rest of the page ---------------------------------------------------------------------------------------

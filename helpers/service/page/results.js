@@ -1,11 +1,11 @@
-// What the service answers to a view (address.js), page by page.
+// What the service results to a view (address.js), page by page.
 
 import { call, ServiceError } from "./service.js";
 import { scoreWords } from "./words.js";
 
-// Pictures that are fetched at once; a service may allow fewer.
+// Images that are fetched at once; a service may allow fewer.
 const PAGE = 24;
-// Neighbours in the gallery that are fetched together where its order is by chance.
+// Neighbors in the gallery that are fetched together where its order is by chance.
 const BLOCK = 4;
 
 /**
@@ -15,18 +15,18 @@ const BLOCK = 4;
  * context: info (what the service says of itself) and uploads (name → {file}); options: signal and onWait for `call`.
  */
 export async function fetchPage(view, { info, uploads }, options) {
-  if (!view.query) return view.className ? inOrder(view, options) : byChance(view, info.pictures, options);
+  if (!view.query) return view.className ? inOrder(view, options) : byChance(view, info.images, options);
   const given = { k: Math.min(PAGE, info.max_k), offset: view.offset };
   if (view.className) given.class_name = view.className;
-  const { answers, ...told } = await search(view, given, uploads, options);
+  const { results, ...told } = await search(view, given, uploads, options);
   const itself = view.query.kind === "id" ? Number(view.query.value) : null;
   return {
     ...told,
-    // A part of a gallery's picture finds the whole of it first, which nobody asks for.
-    items: answers
-      .filter((answer) => answer.id !== itself)
-      .map((answer) => ({ ...answer, scoreWords: scoreWords(info, answer.score) })),
-    offset: view.offset + answers.length,
+    // A part of a gallery's image finds the whole of it first, which nobody asks for.
+    items: results
+      .filter((result) => result.id !== itself)
+      .map((result) => ({ ...result, scoreWords: scoreWords(info, result.score) })),
+    offset: view.offset + results.length,
   };
 }
 
@@ -36,28 +36,28 @@ async function search({ query, crop, vector }, given, uploads, options) {
   if (vector) return post("/api/search/vector", { ...given, vector });
   const body = new FormData();
   if (query.kind === "id") {
-    body.append("picture", await call(`/api/pictures/${query.value}/file`, { ...options, as: "blob" }), "picture.jpg");
+    body.append("image", await call(`/api/images/${query.value}/file`, { ...options, as: "blob" }), "image.jpg");
   } else {
     const upload = uploads.get(query.value);
-    if (!upload) throw new ServiceError(404, "That picture was kept in its tab only, and is gone. Choose it again.");
-    body.append("picture", upload.file, upload.name);
+    if (!upload) throw new ServiceError(404, "That image was kept in its tab only, and is gone. Choose it again.");
+    body.append("image", upload.file, upload.name);
   }
   return post("/api/search", body, { ...given, ...crop });
 }
 
 async function inOrder(view, options) {
   const parameters = { offset: view.offset, limit: PAGE, class_name: view.className };
-  const { pictures, total } = await call("/api/pictures", { ...options, parameters });
-  const offset = view.offset + pictures.length;
-  return { items: pictures, offset, more: pictures.length > 0 && offset < total, note: "" };
+  const { images, total } = await call("/api/images", { ...options, parameters });
+  const offset = view.offset + images.length;
+  return { items: images, offset, more: images.length > 0 && offset < total, note: "" };
 }
 
 async function byChance(view, total, options) {
   view.order ??= new Blocks(total);
   const blocks = view.order.next(PAGE / BLOCK);
   try {
-    const pages = await Promise.all(blocks.map((parameters) => call("/api/pictures", { ...options, parameters })));
-    const items = shuffled(pages.flatMap((page) => page.pictures));
+    const pages = await Promise.all(blocks.map((parameters) => call("/api/images", { ...options, parameters })));
+    const items = shuffled(pages.flatMap((page) => page.images));
     return { items, offset: view.offset + items.length, more: view.order.more, note: "" };
   } catch (error) {
     // The order has moved on; begin again rather than leave these out.
@@ -66,7 +66,7 @@ async function byChance(view, total, options) {
   }
 }
 
-/** The gallery in blocks of neighbours, each once, in an order by chance, made only as far as it is asked for. */
+/** The gallery in blocks of neighbors, each once, in an order by chance, made only as far as it is asked for. */
 class Blocks {
   constructor(total) {
     this.left = Math.ceil(total / BLOCK);

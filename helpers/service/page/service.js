@@ -1,13 +1,13 @@
 // Calls of the service, its errors in words, and patience where it asks for some.
 
 const WORDS = {
-  400: "This picture can’t be read.",
+  400: "This image can’t be read.",
   401: "The key is missing or wrong.",
   403: "The service doesn’t allow this.",
-  404: "This picture is not in the gallery, or no longer.",
+  404: "This image is not in the gallery, or no longer.",
   411: "The service needs to know the size of the file first.",
   413: "The file is too large for this service.",
-  415: "This file is not a picture.",
+  415: "This file is not an image.",
   422: "The service can’t make sense of this search.",
 };
 
@@ -51,7 +51,7 @@ export async function call(path, { parameters = {}, body, key, as = "json", onWa
 const reach = (address, options) =>
   orFail(fetch(address, options), "The service can’t be reached. Is it running, and is this computer online?");
 
-const content = (response, as) => orFail(response[as](), "The service’s answer broke off.");
+const content = (response, as) => orFail(response[as](), "The service’s result broke off.");
 
 async function orFail(promise, words) {
   try {

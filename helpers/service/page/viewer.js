@@ -1,14 +1,14 @@
-// One picture large, with what can be done with it.
+// One image large, with what can be done with it.
 
 import { nameOf } from "./grid.js";
 
 const part = (name) => document.getElementById(`viewer-${name}`);
 
 export class Viewer {
-  /** neighbour(item, step) → promise of the item beside it, or null; search(item); remove(item, key) → promise. */
-  constructor({ neighbour, search, remove }) {
+  /** neighbor(item, step) → promise of the item beside it, or null; search(item); remove(item, key) → promise. */
+  constructor({ neighbor, search, remove }) {
     this.dialog = document.getElementById("viewer");
-    this.actions = { neighbour, search, remove };
+    this.actions = { neighbor, search, remove };
     this.changes = "off";
     this.item = null;
     part("close").addEventListener("click", () => this.dialog.close());
@@ -23,7 +23,7 @@ export class Viewer {
     part("keep").addEventListener("click", () => this.#confirm(false));
     part("confirm").addEventListener("submit", (event) => this.#remove(event));
     part("image").addEventListener("load", () => part("image").classList.remove("coming"));
-    part("image").addEventListener("error", () => this.#fail("This picture’s file is no longer there."));
+    part("image").addEventListener("error", () => this.#fail("This image’s file is no longer there."));
     this.dialog.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!step || event.target.matches("input") || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -46,19 +46,19 @@ export class Viewer {
     this.#fail("");
     this.#confirm(false);
     part("title").textContent = nameOf(item);
-    const picture = part("image");
-    picture.classList.add("coming");
-    picture.src = `/api/pictures/${item.id}/file`;
-    picture.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
+    const image = part("image");
+    image.classList.add("coming");
+    image.src = `/api/images/${item.id}/file`;
+    image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
     const facts = [item.class_name ?? "no class"];
-    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `answer ${item.rank}`);
+    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `result ${item.rank}`);
     facts.push(item.key);
     part("facts").textContent = facts.join(" · ");
     part("remove").hidden = this.changes === "off";
   }
 
   async #step(step) {
-    const item = await this.actions.neighbour(this.item, step);
+    const item = await this.actions.neighbor(this.item, step);
     if (item && this.dialog.open) this.#show(item);
   }
 
