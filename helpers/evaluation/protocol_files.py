@@ -10,7 +10,7 @@ from helpers.evaluation.protocol import Protocol
 from helpers.files import write_text
 
 #: The layout of the JSON files; a reader refuses any other.
-FORMAT = 1
+FORMAT = 2
 
 
 class ProtocolFileError(ValueError):

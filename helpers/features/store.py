@@ -79,6 +79,10 @@ class BlobStore:
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
         with database:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (image BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+            # Files of earlier versions have the same content under another column name.
+            key = database.execute("SELECT name FROM pragma_table_info('vectors') WHERE cid = 0").fetchone()[0]
+            if key != "image":
+                database.execute(f'ALTER TABLE vectors RENAME COLUMN "{key}" TO image')
         # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
         # is taken back tells before hours of work.
         database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
