@@ -83,6 +83,19 @@ def test_another_process_gives_the_same_face_vector():
     assert said.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
 
 
+def test_faiss_works_after_usearch():
+    """FAISS crashes if USearch was loaded before it."""
+    code = (
+        "import numpy as np\n"
+        "from helpers.search.index import open_index\n"
+        "vectors = np.random.default_rng(0).random((2000, 8))\n"
+        "for spec in ('usearch:cosine', 'faiss:ivf'):\n"
+        "    print(open_index(spec).add(vectors).search(vectors[7:8], 1).ids[0, 0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert (done.returncode, done.stdout.split()) == (0, ["7", "7"]), done.stderr
+
+
 def test_without_annoy_the_error_says_what_it_needs():
     code = (
         "import sys; sys.modules['annoy'] = None\n"

@@ -158,6 +158,21 @@ def test_the_edges(spec):
         index.search(ASKED, 5, allowed=[0.5])
 
 
+@pytest.mark.parametrize(
+    "spec", ["exact:cosine", "faiss:flat", "faiss:ivf", "faiss:hnsw", "faiss:opq", "usearch:cosine"]
+)
+def test_ids_may_be_large_and_sets_far_larger_than_needed(spec):
+    ids = IDS.astype(np.int64) * 2**40
+    index = open_index(spec).add(VECTORS, ids)
+    for filters in (
+        {"allowed": ids[:300], "excluded": -np.arange(1, 40)},
+        {"allowed": ids[100:1500], "excluded": np.concatenate([ids[:300], np.arange(1, 999)])},
+        {"excluded": np.concatenate([ids[500:], [-3]])},
+    ):
+        expected, _ = brute_force(ASKED, K, "cosine", **filters, ids=ids)
+        assert recall(index.search(ASKED, K, **filters).ids, expected) > 0.9
+
+
 @pytest.mark.parametrize("spec", ["exact:cosine", "exact:euclidean", "faiss:flat", "sklearn:cosine"])
 @given(data=st.data())
 @settings(max_examples=25)

@@ -36,8 +36,6 @@ _TRAINABLE = 1000
 _STEP = 2**14
 #: Vectors that the centroids of codes are trained on, at most, and the rounds of k-means, and of turning the rotation.
 _PQ_SAMPLE, _PQ_ROUNDS, _OPQ_ROUNDS = 2**14, 10, 4
-#: From this part of the vectors on, most are allowed; see `_can_filter`.
-_HALF = 1 / 2
 #: What float32 squares allow; float16 goes less far.
 _LARGEST = {"float32": 1e17, "float16": 65504.0, "int8": 1e17}
 
@@ -68,8 +66,8 @@ class FaissIndex(Index):
     10 for each of the ``lists`` that were asked for, all are kept in float32 and compared one by one. What was trained
     stays: who adds little by little gives ``lists``, or adds a large part first.
 
-    Filters are FAISS's `IDSelector` for lists, for a graph if at least half of the vectors is allowed, and for a flat
-    index if less is. The less is allowed, the more lists and nodes are searched. FAISS can't filter ``pq``.
+    Where less than half of the vectors is allowed, ``flat``, ``ivf`` and ``opq`` are filtered by FAISS's `IDSelector`,
+    and the less is allowed, the more lists are searched. FAISS can't filter ``pq``, and filters ``hnsw`` slowly.
 
     Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, and a cosine of such may
     exceed 1 by a little; so are Euclidean distances of ``flat`` near zero, which FAISS computes as |q|² - 2qg + |g|²
@@ -312,15 +310,26 @@ class FaissIndex(Index):
         return best_first(ids, scores, k)
 
     def _search_among(self, queries, k, among):
-        part = among.count / len(self)
-        *_, innermost = _layers(self._index)
-        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
-        if _can_filter(innermost, part):
-            ids, scores = self._search(queries, k, _parameters(self._index, _selector(among), part))
+        # Where most is allowed, deeper results cost less: a flat index filters vector by vector, not by a product.
+        if self._filters and among.count < len(self) / 2:
+            return self._search_filtered(queries, k, among)
+        return super()._search_among(queries, k, among)
+
+    def _search_filtered(self, queries, k, among):
+        if not self._filters:
+            return super()._search_filtered(queries, k, among)
+        parameters = _parameters(self._index, _selector(among), among.count / len(self))
+        ids, scores = self._search(queries, k, parameters)
         short = np.flatnonzero(ids[:, -1] == PAD)
         if len(short):
-            ids[short], scores[short] = super()._search_among(queries[short], k, among)
+            ids[short], scores[short] = super()._search_filtered(queries[short], k, among)
         return ids, scores
+
+    @property
+    def _filters(self) -> bool:
+        """FAISS can't filter an `IndexPQ`, and walks a graph over what is not allowed too."""
+        *_, innermost = _layers(self._index)
+        return not isinstance(innermost, faiss.IndexHNSW | faiss.IndexPQ)
 
     def _kept(self, ids):
         vectors = np.empty((len(ids), self.dim), np.float32)
@@ -389,19 +398,6 @@ def _list_places(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.ndar
     return held, np.repeat(np.arange(lists.nlist), sizes), offsets
 
 
-def _can_filter(innermost: faiss.Index, part: float) -> bool:
-    """Whether FAISS's own filter is used where ``part`` of the vectors is allowed.
-
-    FAISS can't filter an `IndexPQ`. A graph is walked over what is not allowed too, and a flat index filters vector by
-    vector instead of by a matrix product, so that each has one end at which deeper results cost less.
-    """
-    if isinstance(innermost, faiss.IndexIVF):
-        return True
-    if isinstance(innermost, faiss.IndexHNSW):
-        return part >= _HALF
-    return not isinstance(innermost, faiss.IndexPQ) and part < _HALF
-
-
 def _selector(among: Selection) -> faiss.IDSelector:
     allowed, excluded = (None if each is None else _members(each) for each in (among.allowed, among.excluded))
     if excluded is None:
@@ -418,7 +414,7 @@ def _members(ids: IdSet) -> faiss.IDSelector:
 
 
 def _parameters(index: faiss.Index, selector: faiss.IDSelector, part: float) -> faiss.SearchParameters:
-    """What filters the index, layer by layer; lists and graphs are searched wider, the less is allowed."""
+    """What filters the index, layer by layer; the less is allowed, the more lists are searched."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexIDMap):
         inner = faiss.downcast_index(index.index)
@@ -432,8 +428,6 @@ def _parameters(index: faiss.Index, selector: faiss.IDSelector, part: float) -> 
         return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, selector, part))
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, math.ceil(index.nprobe / part)))
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(index.hnsw.efSearch / part))
     return faiss.SearchParameters(sel=selector)
 
 

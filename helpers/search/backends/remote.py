@@ -340,17 +340,18 @@ class RemoteIndex(Index):
         return super().search(vectors, k, allowed=allowed, excluded=excluded)
 
     def _search_among(self, queries, k, among):
-        listed = len(among.excluded) if among.allowed is None else among.count
-        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
-        if listed > _LISTED:
-            ids, scores = self._overfetch(queries, k, among)
-        short = np.flatnonzero(ids[:, -1] == PAD)
-        if len(short) and listed <= self.listable:
-            ids[short], scores[short] = self._search(queries[short], k, among)
-            # A graph may find nothing of the little that is allowed.
-            short = short[ids[short, -1] == PAD] if among.count <= _LISTED else short[:0]
+        if _listed(among) <= _LISTED:
+            return self._search_filtered(queries, k, among)
+        return super()._search_among(queries, k, among)
+
+    def _search_filtered(self, queries, k, among):
+        if _listed(among) > self.listable:
+            return super()._search_filtered(queries, k, among)
+        ids, scores = self._search(queries, k, among)
+        # A graph may find nothing of the little that is allowed.
+        short = np.flatnonzero(ids[:, -1] == PAD) if among.count <= _LISTED else ()
         if len(short):
-            ids[short], scores[short] = self._compare(queries[short], k, among.held[among.rows])
+            ids[short], scores[short] = super()._search_filtered(queries[short], k, among)
         return ids, scores
 
     def save(self, path):
@@ -566,6 +567,11 @@ class RemoteIndex(Index):
                 f"{self.address} holds {len(self._listed)} vectors now, {len(self._ids)} when it was saved; "
                 f"{len(differ)} ids differ{_these(differ)}. As it is now, open_index({self.spec!r}) opens it"
             )
+
+
+def _listed(among: Selection) -> int:
+    """How many ids a filter has to list."""
+    return len(among.excluded) if among.allowed is None else among.count
 
 
 def _these(ids: np.ndarray) -> str:

@@ -1,5 +1,7 @@
 """USearch as an index: a graph that can be added to, removed from, and searched where it lies on disk."""
 
+# USearch makes symbols of its libraries global. If it is loaded before FAISS, `faiss.index_factory` crashes.
+import faiss  # noqa: F401
 import numpy as np
 from usearch.index import Index as Graph
 from usearch.index import Matches

@@ -326,13 +326,12 @@ class Index(ABC):
     def _search_among(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
         """`_search` for a part of the ids, of which there are at least ``k``.
 
-        A library that can filter does so in its own way. This one asks for more results and drops the rest; where
-        little is allowed, or not enough is found, it compares with all that is allowed.
+        This asks for more results and drops the rest. A library that can filter does so where that is faster.
         """
         ids, scores = self._overfetch(queries, k, among)
         short = np.flatnonzero(ids[:, -1] == PAD)
         if len(short):
-            ids[short], scores[short] = self._compare(queries[short], k, among.held[among.rows])
+            ids[short], scores[short] = self._search_filtered(queries[short], k, among)
         return ids, scores
 
     def _overfetch(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
@@ -340,15 +339,19 @@ class Index(ABC):
         ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
         rows, depth = np.arange(len(queries)), math.ceil(1.2 * k * len(self) / among.count) + 4
         while len(rows) and depth <= self.most and depth * _WORTH < among.count:
-            for part in np.array_split(rows, math.ceil(len(rows) * depth / _STEP_RESULTS)):
+            step = max(1, _STEP_RESULTS // depth)
+            for part in (rows[start : start + step] for start in range(0, len(rows), step)):
                 found, near = self._search(queries[part], depth)
                 ids[part], scores[part] = keep(found, near, among.passes(found), k)
             rows, depth = rows[ids[rows, -1] == PAD], 4 * depth
         return ids, scores
 
-    def _compare(self, queries: np.ndarray, k: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best ``k`` of some ids, by comparing with what is kept of all of them."""
-        best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+    def _search_filtered(self, queries: np.ndarray, k: int, among: Selection) -> tuple[np.ndarray, np.ndarray]:
+        """`_search_among` where asking for more is not worth it: by the library's own filter if it has one.
+
+        This compares with all that is allowed.
+        """
+        best, ids = (np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))), among.held[among.rows]
         for start in range(0, len(ids), _COMPARED):
             part = ids[start : start + _COMPARED]
             exact = open_index(f"exact:{self.metric}").add(self._kept(part), part)

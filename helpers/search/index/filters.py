@@ -157,12 +157,13 @@ class Selection:
 def keep(ids: np.ndarray, scores: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``k`` results of each row that are kept, in their order, padded: (q, m) to (q, k)."""
     # A stable sort of "dropped?" moves what stays to the front.
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(kept, order, axis=1)
-    short = ((0, 0), (0, max(0, k - ids.shape[1])))
-    ids = np.where(kept, np.take_along_axis(ids, order, axis=1), PAD)
-    scores = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
-    return np.pad(ids, short, constant_values=PAD), np.pad(scores, short, constant_values=-np.inf)
+    rows, order = np.arange(len(ids))[:, None], np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    kept = kept[rows, order]
+    ids, scores = np.where(kept, ids[rows, order], PAD), np.where(kept, scores[rows, order], -np.inf)
+    if (short := k - ids.shape[1]) > 0:
+        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=PAD)
+        scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
+    return ids, scores
 
 
 def locate(rising: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
