@@ -207,7 +207,7 @@ def test_images_that_can_not_be_read_are_counted_once_and_never_found(with_broke
     assert len(caught) == 1
     assert engine.skipped.tolist() == [1, 4]
     results = engine.query(with_broken.paths[6], k=7)
-    assert sorted(names(results)) == ["blue", "green", "gray", "orange", "red"]
+    assert sorted(names(results)) == ["blue", "gray", "green", "orange", "red"]
     # Ids are still the gallery's rows.
     assert (results[0].id, results[0].class_name) == (6, "warm")
 
