@@ -37,7 +37,7 @@ class Index(ABC):
     before or after, and an `add` waits until the searches that run are done.
 
     A backend sets the class attributes, and writes `_add`, `_remove`, `_search`, `_kept`, `_state`, `_restore` and
-    `nbytes`; what it is handed has been checked.
+    `nbytes`; what it is handed has been checked. If its library can filter, it writes `_search_filtered` too.
 
     Attributes
     ----------
