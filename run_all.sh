@@ -136,6 +136,7 @@ run_tests() {
         if [[ "$marker" = not* ]]; then
             .venv/bin/ruff check .
             .venv/bin/ruff format --check .
+            .venv/bin/mypy
         fi
     fi
     # The notebooks write figures and tables next to the committed ones, not over them.

