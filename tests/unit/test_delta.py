@@ -27,7 +27,7 @@ def same(found, expected):
     base=st.integers(1, 12),
     steps=st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=12),
     k=st.integers(1, 30),
-    filtered=st.sets(st.integers(0, 30)),
+    filtered=st.one_of(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30), min_size=17)),
 )
 def test_it_results_like_an_index_that_was_changed_itself(metric, base, steps, k, filtered):
     plain = open_index(f"exact:{metric}").add(vectors_of(base))
@@ -58,7 +58,8 @@ def test_it_results_like_an_index_that_was_changed_itself(metric, base, steps, k
         {"excluded": IdsPerQuery.of([chosen, chosen[:1], chosen[:0]])},
     ):
         same(delta.search(queries, k, **filters), plain.search(queries, k, **filters))
-    assert delta.count(allowed=chosen) == plain.count(allowed=chosen)
+        if not isinstance(filters.get("excluded"), IdsPerQuery):
+            assert delta.count(**filters) == plain.count(**filters)
     assert delta.contains(np.arange(60)).tolist() == plain.contains(np.arange(60)).tolist()
     np.testing.assert_allclose(delta.vectors(plain.ids[::-1]), plain.vectors(plain.ids[::-1]))
     compacted = delta.compacted()

@@ -541,13 +541,19 @@ def test_a_command_says_that_it_compacted(folder, capsys, small_logs):
     assert manifest_of(folder).indexed == 1
 
 
-def test_an_engine_of_the_old_format_is_refused_by_name(tmp_path, capsys):
+def test_an_engine_of_the_old_format_is_refused_by_name(images, tmp_path, capsys):
     (tmp_path / "old.index").mkdir()
     (tmp_path / "old.index" / "engine.json").write_text("{}")
     file = str(paint(tmp_path / "x.png", (1, 2, 3)))
     for command in (["search", file, "-e"], ["compact"]):
         assert cli.main([*command, str(tmp_path / "old.index")]) != 0
         assert "old.index holds an engine of an older format" in capsys.readouterr().err
+    index = ["index", str(images), "-o", str(tmp_path / "old.index"), "-d", "hsv-histogram"]
+    assert cli.main(index) != 0
+    assert "older format" in capsys.readouterr().err
+    assert cli.main([*index, "--force"]) == 0
+    assert manifest_of(tmp_path / "old.index").images == 5
+    assert not (tmp_path / "old.index" / "engine.json").exists()
 
 
 def test_an_unopened_extractor_refuses_to_extract(folder, images):

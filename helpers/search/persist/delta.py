@@ -9,7 +9,10 @@ from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, 
 from helpers.search.index.checks import name_ids
 from helpers.search.index.filters import keep, locate
 from helpers.search.persist.wal import Change
-from helpers.search.ranking import Ranking, best_first
+from helpers.search.ranking import PAD, Ranking, best_first
+
+#: A search that excludes up to so many ids asks for as many more results, and drops them.
+_FEW = 16
 
 
 class DeltaIndex:
@@ -136,26 +139,39 @@ class DeltaIndex:
     ) -> Ranking:
         """As `Index.search`."""
         depth = k = check_k(k)
-        own = excluded if isinstance(excluded, IdsPerQuery) else None
         if not len(self):
             raise ValueError("the index is empty: add vectors before searching")
-        if own:
-            if len(own) != len(vectors):
-                raise ValueError(f"excluded holds {len(own)} sets of ids for {len(vectors)} queries")
-            depth = max(k, min(k + own.most, len(self)))
+        excluded = excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+        dropped = None
+        if isinstance(excluded, IdsPerQuery) or (excluded is not None and len(excluded) <= _FEW):
+            # To leave out a few more results is cheaper than to join them with all that was removed.
+            dropped, excluded = excluded, None
+            depth = max(k, min(k + dropped.most, len(self)))
+        if isinstance(dropped, IdsPerQuery) and len(dropped) != len(vectors):
+            raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(vectors)} queries")
         parts = [
             index.search(vectors, depth, allowed=allowed, excluded=hidden)
-            for index, allowed, hidden in self._parts(allowed, None if own else excluded)
+            for index, allowed, hidden in self._parts(allowed, excluded)
         ]
         ids, scores = best_first(
             np.hstack([part.ids for part in parts]), np.hstack([part.scores for part in parts]), depth
         )
-        return Ranking(*keep(ids, scores, (ids >= 0) & ~own.contains(ids), k)) if own else Ranking(ids, scores)
+        if dropped is not None:
+            ids, scores = keep(ids, scores, (ids != PAD) & ~dropped.contains(ids), k)
+        return Ranking(ids, scores)
 
     def count(self, *, allowed=None, excluded=None) -> int:
         """As `Index.count`."""
-        parts = self._parts(allowed, excluded)
-        return sum(index.count(allowed=allowed, excluded=hidden) for index, allowed, hidden in parts)
+        allowed, excluded = IdSet.of(allowed), IdSet.of(excluded)
+        if allowed is None:
+            count = len(self)
+        else:
+            parts = self._parts(allowed, None)
+            count = sum(index.count(allowed=allowed, excluded=hidden) for index, allowed, hidden in parts)
+        if excluded is None:
+            return count
+        dropped = self.contains(excluded.ids)
+        return count - int((dropped if allowed is None else dropped & allowed.contains(excluded.ids)).sum())
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """As `Index.vectors`.
