@@ -218,19 +218,22 @@ class Picker:
         return self._explained[1]
 
     @property
+    def listed(self) -> np.ndarray:
+        """int64: the rows of all thumbnails."""
+        if self.class_name is None:
+            return np.arange(len(self.images))
+        label = NO_CLASS if self.class_name == NO_CLASS_NAME else self.images.class_names.index(self.class_name)
+        return np.flatnonzero(self.images.labels == label)
+
+    @property
     def pages(self) -> int:
         """Pages of thumbnails, at least one."""
-        return max(1, -(-len(self._listed) // self.per_page))
+        return max(1, -(-len(self.listed) // self.per_page))
 
     @property
     def rows(self) -> list[int]:
         """The images on the current page of thumbnails."""
-        return self._listed[self.page * self.per_page :][: self.per_page].tolist()
-
-    @property
-    def listed(self) -> int:
-        """Images on all pages together."""
-        return len(self._listed)
+        return self.listed[self.page * self.per_page :][: self.per_page].tolist()
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -301,7 +304,7 @@ class Picker:
     def random(self) -> None:
         """Make a random image of the listed class the query, never the current one."""
         current = self.query.row if self.query else None
-        rows = [row for row in self._listed.tolist() if row != current]
+        rows = [row for row in self.listed.tolist() if row != current]
         if not rows:
             raise InvalidAction("There is no other image to choose.")
         self._choose(rows[self._random.integers(len(rows))])
@@ -545,14 +548,6 @@ class Picker:
         if self.step is None:
             return None
         return _Request(self.step.query, self.methods, self.k, tuple(sorted(self.step.applied.items())))
-
-    @property
-    def _listed(self) -> np.ndarray:
-        """int64: the rows of all thumbnails."""
-        if self.class_name is None:
-            return np.arange(len(self.images))
-        label = NO_CLASS if self.class_name == NO_CLASS_NAME else self.images.class_names.index(self.class_name)
-        return np.flatnonzero(self.images.labels == label)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ keeps a static image of the state, for readers without a kernel.
 
 import base64
 import contextlib
+import inspect
 import json
 import logging
 import threading
@@ -39,31 +40,13 @@ _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 
 #: Actions of the page → names of their arguments. The picker checks the values.
 ACTIONS = {
-    "turn_to": ("page",),
-    "next_page": (),
-    "previous_page": (),
-    "filter": ("class_name",),
-    "choose": ("row",),
-    "random": (),
-    "choose_path": ("path",),
-    "upload": ("name", "content"),
-    "paste": ("content",),
-    "crop": ("left", "top", "width", "height"),
-    "uncrop": (),
-    "follow": ("id",),
-    "back": (),
-    "forward": (),
-    "use": ("extractor", "index", "reranker"),
-    "compare": ("extractor", "index", "reranker"),
-    "compare_off": (),
-    "set_k": ("k",),
-    "mark": ("id", "good"),
-    "search_again": (),
-    "forget_marks": (),
-    "search": (),
-    "why": ("id", "column"),
-    "close_why": (),
-}
+    name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
+    for name in (
+        "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
+        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "search", "search_again",
+        "set_k", "turn_to", "uncrop", "upload", "use", "why",
+    )
+}  # fmt: skip
 _SLOW = {"search", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
@@ -194,63 +177,44 @@ class PickerView(anywidget.AnyWidget):
 
 def state_of(picker: Picker) -> dict:
     """The state that the page shows, as plain JSON, with images by their keys."""
-    query, step, explained = picker.query, picker.step, picker.explained
+    query, step, explained, images = picker.query, picker.step, picker.explained, picker.images
     return {
-        "set": {"name": picker.images.name, "size": len(picker.images)},
+        "set": {"name": images.name, "size": len(images)},
         "page": {
-            "number": picker.page,
-            "count": picker.pages,
-            "listed": picker.listed,
-            "class_name": picker.class_name,
-            "class_names": picker.class_names,
+            "number": picker.page, "count": picker.pages, "listed": len(picker.listed),
+            "class_name": picker.class_name, "class_names": picker.class_names,
             "thumbnails": [
-                {"row": row, "class_name": picker.images.class_name(row), "key": picker.images.keys[row],
-                 "image": f"row-{row}"}
+                {"row": row, "class_name": images.class_name(row), "key": images.keys[row], "image": f"row-{row}"}
                 for row in picker.rows
             ],
         },
-        "query": None if query is None else {
-            "name": query.name,
-            "class_name": picker.class_of(query),
-            "row": query.row,
-            "image": f"large-{query.image}",
-            "crop": query.crop and query.crop._asdict(),
+        "query": query and {
+            "name": query.name, "class_name": picker.class_of(query), "row": query.row,
+            "image": f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
         },
         "history": {"position": picker.history.position, "length": len(picker.history.steps)},
-        "extractors": picker.extractors,
-        "indexes": picker.indexes,
-        "rerankers": picker.rerankers,
+        "extractors": picker.extractors, "indexes": picker.indexes, "rerankers": picker.rerankers,
         "possible": [picker.rerankers_for(method) for method in picker.methods],
-        "method": vars(picker.method),
-        "other": picker.other and vars(picker.other),
-        "k": picker.k,
-        "limit": picker.limit,
+        "method": vars(picker.method), "other": picker.other and vars(picker.other),
+        "k": picker.k, "limit": picker.limit,
         "columns": [_column(column) for column in picker.columns],
         "marks": {str(id): good for id, good in step.marks.items()} if step else {},
         "applied": step is not None and bool(step.applied),
         "pending": step is not None and step.marks != step.applied,
-        "explained": None if explained is None else {
-            "id": explained.id,
-            "column": explained.column,
-            "key": picker.images.keys[explained.id],
-            "similarity": explained.why.similarity,
-            "method": explained.why.method,
+        "explained": explained and {
+            "id": explained.id, "column": explained.column, "key": images.keys[explained.id],
+            "similarity": explained.why.similarity, "method": explained.why.method,
             "shows": METHODS[explained.why.method],
             "images": [f"why-{explained.number}-query", f"why-{explained.number}-result"],
         },
-        "searching": picker.needs_search,
-        "progress": picker.progress,
+        "searching": picker.needs_search, "progress": picker.progress,
         "message": picker.message and picker.message._asdict(),
     }  # fmt: skip
 
 
 def _column(column: Column) -> dict:
-    return {
-        "method": vars(column.method),
-        "note": column.note,
-        "seconds": column.seconds,
-        "results": [vars(result) | {"image": f"row-{result.id}"} for result in column.results],
-    }
+    results = [vars(result) | {"image": f"row-{result.id}"} for result in column.results]
+    return {"method": vars(column.method), "note": column.note, "seconds": column.seconds, "results": results}
 
 
 def _file_name(picker: Picker, column: int) -> str:

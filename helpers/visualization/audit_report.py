@@ -123,7 +123,8 @@ class _Report:
             cells += ["leak" if pair in self.leaks else ""] if mark_leaks else []
             lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         header = "".join(f"<th scope=col>{column}</th>" for column in columns)
-        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        body = "".join(lines)
+        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:

@@ -246,7 +246,9 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     assert page.locator(f"{ROOT} .query-part .name").inner_text().split(" · ")[1] == name
     classes.select_option("all")
     _click(page, "[aria-label='Next page']")
-    page.wait_for_function("root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     number = page.get_by_label("Number", exact=True)
     number.fill("7")
     number.press("Enter")
@@ -446,7 +448,9 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
     assert _query(page) == wanted
     assert page.evaluate("document.activeElement.classList.contains('thumbnail')"), "the focus stays"
     page.keyboard.press("PageDown")
-    page.wait_for_function("root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     # JupyterLab's own keys: new cells, cut, delete.
     for key in ("a", "b", "x", "d", "d", "m"):
         page.keyboard.press(key)
@@ -556,7 +560,9 @@ def test_changes_in_code_and_the_page_during_an_extraction(lab, open_notebook):
     assert page.locator(f"{ROOT} .columns").get_attribute("aria-busy") == "true"
     assert _cards(page) == first, "the old results stay until the new ones come"
     page.locator(f"{ROOT} [aria-label='Next page']").click()
-    page.wait_for_function("root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     page.wait_for_function("root => document.querySelector(`${root} .thumbnail img`).naturalWidth", arg=ROOT)
     assert "Extracting" in _status(page), "the page does not wait for the extractor"
     _idle(page, 60)

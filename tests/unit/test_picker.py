@@ -417,7 +417,9 @@ def test_uploads_are_kept_once_and_up_to_a_limit(images, picker, monkeypatch):
     picker.upload("a", contents[0]).choose(3).paste(contents[0]).upload("b", contents[1])
     assert len(picker.history.uploads) == 2 and [step.query.name for step in picker.history.steps][0] == "a"
     picker.upload("c", contents[2])
-    assert [step.query.name for step in picker.history.steps] == [images.keys[3], "b", "c"], "the oldest is removed with its queries"
+    assert [step.query.name for step in picker.history.steps] == [images.keys[3], "b", "c"], (
+        "the oldest is removed with its queries"
+    )
     monkeypatch.setattr(history, "MAX_UPLOAD_BYTES", len(contents[2]))
     picker.back().forward().choose(5)
     assert sum(map(len, picker.history.uploads.values())) <= len(contents[2])
@@ -514,9 +516,7 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
         assert ("good" in title) == (result.id == ids(picker)[0])
     image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
     assert image.format == "PNG" and image.width > 400
-    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", (
-        "without a query"
-    )
+    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
 
 
 # ---- the widget ----------------------------------------------------------------------------------------
@@ -586,7 +586,8 @@ def test_choices_in_code_reach_the_page(view):
     "message",
     [
         {}, {"action": "_choose", "arguments": {"row": 1}, "view": "p", "number": 1}, {"action": "choose"},
-        {"images": 3}, {"action": "__init__", "arguments": {}, "view": "p", "number": 1}, {"export": "csv", "column": "../x"}, {"export": "exe"},
+        {"images": 3}, {"action": "__init__", "arguments": {}, "view": "p", "number": 1},
+        {"export": "csv", "column": "../x"}, {"export": "exe"},
         {"action": "report_error", "arguments": {"text": "x"}, "view": "p", "number": 1},
     ],
 )  # fmt: skip
