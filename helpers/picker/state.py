@@ -1,22 +1,21 @@
-"""The query picker's state: which image asks, by which method, and what was answered; plain Python, no browser.
+"""The query picker's state: the query, the methods and the results, in plain Python without a browser.
 
-`helpers.picker.view` shows it. Whatever a person does is a method here, and a mistake of theirs (an unreadable
-upload, a path that is not there) becomes the state's `message`, never an exception. Choosing is quick; what takes
-long, `Picker.search` and `Picker.why`, works on a copy of the choices, so that another thread may do it.
+`helpers.picker.view` shows it. Each user action is a method. An invalid action, such as an unreadable upload, sets
+`Picker.message` and raises nothing. `Picker.search` and `Picker.why` are slow: they work on a copy of the choices, so
+another thread can run them.
 """
 
 import csv
-import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 
@@ -25,102 +24,51 @@ from helpers.features.explain import Why
 from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
-from helpers.networks.weights import WeightsUnavailable
-from helpers.picker.search import CantSearch, Finder, Method
+from helpers.picker.history import Crop, History, Query, Step
+from helpers.picker.search import NAMES, Method, Searcher, SearchError
 from helpers.visualization import grids
 
-#: What `Picker.filter` calls images of no class; `ImageSet.class_name` writes the same.
+#: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
 NO_CLASS_NAME = "–"
-#: The most answers to a query.
+#: The largest k.
 MAX_K = 100
-#: Queries that can be gone back to.
-HISTORY = 50
-#: Uploaded images that are kept, how many and how many bytes of them; the oldest go first.
-UPLOADS, UPLOAD_BYTES = 30, 64 * 2**20
-#: The largest upload.
-LARGEST_UPLOAD = 32 * 2**20
-#: A crop's shortest side, as part of the image's.
-SMALLEST_CROP = 0.02
+#: The largest upload in bytes.
+MAX_UPLOAD = 32 * 2**20
+#: The shortest side of a crop, as a fraction of the image's side.
+MIN_CROP = 0.02
+
+P = ParamSpec("P")
 
 
-class Mistake(ValueError):
-    """Something that a person asked for and that can't be done; the message says why."""
-
-
-#: What becomes a message; anything else is an error of this program and is raised.
-_MISTAKES = (Mistake, CantSearch, UnreadableImage, WeightsUnavailable)
-
-
-class Crop(NamedTuple):
-    """A part of an image, in parts of its width and height: 0 … 1 from the upper left corner."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-    def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The part of uint8 (height, width, 3), at least one pixel."""
-        spans = []
-        for start, length, side in (
-            (self.top, self.height, pixels.shape[0]),
-            (self.left, self.width, pixels.shape[1]),
-        ):
-            first = min(int(start * side), side - 1)
-            spans.append(slice(first, max(first + 1, round((start + length) * side))))
-        return pixels[tuple(spans)]
+class InvalidAction(ValueError):
+    """A user action that is not possible; the message gives the reason."""
 
 
 @dataclass(frozen=True)
-class Query:
-    """An image that asks: one of the set (``row``), a file beside it (``path``) or an upload, by its digest."""
-
-    name: str
-    row: int | None = None
-    path: Path | None = None
-    upload: str | None = None
-    crop: Crop | None = None
-
-    @property
-    def image(self) -> str:
-        """Which image it is, whatever part of it asks."""
-        return f"row-{self.row}" if self.row is not None else f"file-{self.path or self.upload}"
-
-
-@dataclass
-class Step:
-    """One entry of the history: a query, what was marked for it, and which marks the answers heed."""
-
-    query: Query
-    marks: dict[int, bool] = field(default_factory=dict)
-    heeded: dict[int, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One answer as a person sees it; ``verdict`` is None where nobody knows whether it is right."""
+class ShownResult:
+    """One result on the page; ``relevant`` is None if that is unknown."""
 
     rank: int
     id: int
     score: float
     class_name: str
     key: str
-    verdict: bool | None
+    relevant: bool | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """The answers of one method; ``note`` says what a person should know of them."""
+    """The results of one method; ``note`` explains missing or meaningless results."""
 
     method: Method
-    results: tuple[Shown, ...]
+    results: tuple[ShownResult, ...]
     note: str
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
-    """Why an answer is similar: its id, the column it stands in, the maps, and the how-many-th such question it was."""
+class Explanation:
+    """Why a result is similar to the query: its id and column, the maps, and a number that grows with each one."""
 
     id: int
     column: int
@@ -129,63 +77,63 @@ class Explained:
 
 
 class Message(NamedTuple):
-    """What the state has to say to a person: ``kind`` is ``"error"`` or ``"note"``."""
+    """A message to the user; ``kind`` is ``"error"`` or ``"note"``."""
 
     kind: str
     text: str
 
 
-class _Asked(NamedTuple):
-    """Everything that the answers depend on."""
+class _Request(NamedTuple):
+    """Everything that the results depend on."""
 
     query: Query
     methods: tuple[Method, ...]
     k: int
-    heeded: tuple[tuple[int, bool], ...]
+    applied: tuple[tuple[int, bool], ...]
 
 
-def _action(method: Callable) -> Callable:
-    """Something that a person does: alone, with mistakes told and not raised; gives the picker, so that calls chain."""
+def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concatenate["Picker", P], "Picker"]:
+    """A user action: holds the lock, turns expected errors into a message, and returns the picker for chaining."""
 
     @wraps(method)
-    def done(self: "Picker", *arguments, **named) -> "Picker":
+    def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":
         with self.lock:
             self.message = None
-            with self._mistakes_told():
-                method(self, *arguments, **named)
-        self._tell()
+            with self._errors_as_messages():
+                method(self, *args, **kwargs)
+        self._notify()
         return self
 
-    return done
+    return act
 
 
 class Picker:
-    """A query and its answers, and everything that a person can do to change them.
+    """A query and its results, and the user actions that change them.
 
     Parameters
     ----------
-    images : what is looked through; an image's id is its row.
-    extractors : names of extractors, or extractors. indexes : specs as `open_index` takes them. The first of each is
-        chosen at the beginning.
-    rules : who answers, who is right and who never counts, bound to ``images`` (`Protocol.bind`). Without, all
-        images answer, copies (``images.groups``) of the query excepted, and right is who has the query's class.
-    k : answers. per_page : thumbnails on a page. seed : of `random`.
+    images : the set to search; an image's id is its row.
+    extractors : names of extractors, or extractors. indexes : specs for `open_index`. The first of each is selected.
+    protocol : queries, gallery, relevance and ignored images, bound to ``images`` (`Protocol.bind`). By default all
+        images are the gallery, copies of the query (``images.groups``) are ignored, and images of the query's class are
+        relevant.
+    k : results per query. per_page : thumbnails per page. seed : for `random`.
 
     Attributes
     ----------
-    method, other : extractor, index and re-ranker; the second method or None.
-    steps, position : the history and where in it; -1 as long as it is empty.
-    page, class_name : which thumbnails are shown; of one class, or None for all.
-    message : what was wrong or should be known, or None. doing : what takes long right now, or empty.
-    listeners : called without arguments after every change. lock : held while something changes; whoever reads several
-        things that must belong together holds it, too.
+    method, other : the first and the second method; ``other`` is None without comparison.
+    history : the queries so far.
+    page, class_name : which thumbnails are shown; ``class_name`` is None for all classes.
+    message : an error or a note, or None. progress : the slow step that is running, or empty.
+    listeners : called without arguments after every change. lock : held during a change. Hold it to read several
+        attributes that must be consistent.
 
     Raises
     ------
-    ValueError : no image, no extractor or no index; two extractors of one name; rules on other images.
+    ValueError : no image, extractor or index; a name given twice; a protocol of other images.
 
     >>> picker = Picker(images, ["resnet50", "hsv-histogram"]).choose(5).search()     # doctest: +SKIP
-    >>> picker.columns[0].answers[0].key                                              # doctest: +SKIP
+    >>> picker.columns[0].results[0].key                                              # doctest: +SKIP
     """
 
     def __init__(
@@ -200,124 +148,121 @@ class Picker:
     ):
         if protocol is not None and protocol.keys != images.keys:
             raise ValueError(
-                f"{protocol.name} speaks of other images than {images.name!r}: give what rules.bind returns"
+                f"{protocol.name} is a protocol of other images than {images.name!r}: pass the result of protocol.bind"
             )
         if per_page < 1:
             raise ValueError(f"per_page must be at least 1, got {per_page}")
-        self.images, self.protocol = images, protocol
-        self._finder = Finder(images, extractors, indexes, protocol, self._say)
-        self.extractors, self.indexes = self._finder.extractors, self._finder.indexes
-        self.per_page = per_page
+        self.images, self.protocol, self.per_page = images, protocol, per_page
+        self._searcher = Searcher(images, extractors, indexes, protocol, self._report)
+        self.extractors, self.indexes, self.rerankers = self._searcher.extractors, self._searcher.indexes, NAMES
         self.method = Method(self.extractors[0], self.indexes[0])
         self.other: Method | None = None
-        self.steps: list[Step] = []
-        self.position = -1
+        self.history = History()
         self.page = 0
         self.class_name: str | None = None
         self.message: Message | None = None
-        self.doing = ""
+        self.progress = ""
         self.listeners: list[Callable[[], object]] = []
-        self._uploads: dict[str, bytes] = {}
         self._random = np.random.default_rng(seed)
         self.lock = RLock()
-        # One search at a time: a network is built once, whoever asks first.
+        # One search at a time, so that a network is loaded once.
         self._searching = RLock()
-        self._answered: tuple[_Asked, tuple[Column, ...]] | None = None
-        self._explained: tuple[_Asked, Explained] | None = None
-        self._questions = 0
+        self._searched: tuple[_Request, tuple[Column, ...]] | None = None
+        self._explained: tuple[_Request, Explanation] | None = None
+        self._explanations = 0
         self.k = 1
         self.set_k(k)
 
     def __repr__(self) -> str:
-        asks = f"query {self.query.name}" if self.query else "no query yet"
+        query = f"query {self.query.name}" if self.query else "no query yet"
         methods = " | ".join(map(str, self.methods))
-        return f"Picker({self.images.name!r}: {len(self.images)} images, {asks}, {methods}, k {self.k})"
+        return f"Picker({self.images.name!r}: {len(self.images)} images, {query}, {methods}, k {self.k})"
 
-    # ---- what there is ---------------------------------------------------------------------------------
+    # ---- what the page shows ---------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
-        """The largest k."""
-        return min(MAX_K, len(self._finder))
+        """The largest k for this gallery."""
+        return min(MAX_K, len(self._searcher))
 
     @property
     def step(self) -> Step | None:
-        """Where in the history we are."""
-        return self.steps[self.position] if self.steps else None
+        """The current entry of the history."""
+        return self.history.step
 
     @property
     def query(self) -> Query | None:
-        """The image that asks."""
-        return self.step.query if self.steps else None
+        """The current query."""
+        return self.step.query if self.step else None
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """One, or two side by side."""
+        """One method, or two for comparison."""
         return (self.method,) if self.other is None else (self.method, self.other)
 
     @property
     def needs_search(self) -> bool:
-        """Whether something was chosen that `columns` does not answer."""
-        return self.steps != [] and (self._answered is None or self._answered[0] != self._asked)
+        """Whether choices changed since the last search."""
+        return self.step is not None and (self._searched is None or self._searched[0] != self._request)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The answers, one column a method; none before `search`."""
-        return () if self.needs_search or self._answered is None else self._answered[1]
+        """The results, one column per method; empty if `search` must run first."""
+        return () if self.needs_search or self._searched is None else self._searched[1]
 
     @property
-    def explained(self) -> Explained | None:
-        """What `why` found, as long as the answers stand that it speaks of."""
-        stands = self._explained is not None and self.columns and self._explained[0] == self._asked
-        return self._explained[1] if stands else None
+    def explained(self) -> Explanation | None:
+        """The last result of `why`, until the search results change."""
+        if self._explained is None or not self.columns or self._explained[0] != self._request:
+            return None
+        return self._explained[1]
+
+    @property
+    def listed(self) -> np.ndarray:
+        """int64: the rows of all thumbnails."""
+        if self.class_name is None:
+            return np.arange(len(self.images))
+        label = NO_CLASS if self.class_name == NO_CLASS_NAME else self.images.class_names.index(self.class_name)
+        return np.flatnonzero(self.images.labels == label)
 
     @property
     def pages(self) -> int:
-        """Pages of thumbnails; at least one."""
-        return max(1, -(-len(self._listed) // self.per_page))
+        """Pages of thumbnails, at least one."""
+        return max(1, -(-len(self.listed) // self.per_page))
 
     @property
     def rows(self) -> list[int]:
-        """The images on the page of thumbnails."""
-        return self._listed[self.page * self.per_page :][: self.per_page].tolist()
-
-    @property
-    def listed(self) -> int:
-        """Images on all pages together."""
-        return len(self._listed)
+        """The images on the current page of thumbnails."""
+        return self.listed[self.page * self.per_page :][: self.per_page].tolist()
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """What `filter` takes: the classes that have images, and "–" where some have no class."""
+        """Values for `filter`: the classes that have images, and "–" if some images have no class."""
         names = [name for name, count in zip(self.images.class_names, self.images.counts, strict=True) if count]
         return (*names, *([NO_CLASS_NAME] if (self.images.labels == NO_CLASS).any() else []))
 
-    @property
-    def rerankers(self) -> tuple[str, ...]:
-        """Names of the re-rankers; the first of them is none."""
-        return self._finder.rerankers
-
     def rerankers_for(self, method: Method) -> tuple[str, ...]:
-        """Those of `rerankers` that can follow a method's index, as far as that is known yet."""
-        return self._finder.rerankers_for(method)
+        """The re-rankers that work with a method's index; all of them until the index is built."""
+        return self._searcher.rerankers_for(method)
 
     def class_of(self, query: Query) -> str:
-        """The class of a query in words; ``"–"`` where it has none."""
+        """The name of a query's class, ``"–"`` for none."""
         return NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
 
     def pixels(self, query: Query, whole: bool = False) -> np.ndarray:
-        """The image that asks, uint8 (height, width, 3): the part of it, or with ``whole`` all of it.
+        """A query, uint8 (height, width, 3): its crop, or the ``whole`` image.
 
         Raises
         ------
-        UnreadableImage : it is no longer where it was.
+        UnreadableImage : the image was removed.
         """
+        source: Path | bytes | None
         if query.upload is not None:
-            source = self._uploads.get(query.upload)
-            if source is None:
-                raise UnreadableImage(f"{query.name} is no longer kept. Upload it again.")
+            source = self.history.uploads.get(query.upload)
         else:
             source = query.path if query.row is None else self.images.paths[query.row]
+        if source is None:
+            raise UnreadableImage(f"{query.name} was removed from memory. Upload it again.")
         pixels = read_image(source)
         return pixels if whole or query.crop is None else query.crop.cut(pixels)
 
@@ -325,274 +270,270 @@ class Picker:
 
     @_action
     def turn_to(self, page: int) -> None:
-        """A page of thumbnails, 0 … pages - 1."""
-        page = _whole(page, "the page")
+        """Show a page of thumbnails, 0 … pages - 1."""
+        page = _integer(page, "The page")
         if not 0 <= page < self.pages:
-            raise Mistake(f"There is no page {page + 1}: there are {self.pages}.")
+            raise InvalidAction(f"There is no page {page + 1}: there are {self.pages}.")
         self.page = page
 
     @_action
     def next_page(self) -> None:
-        """The page behind; the last one stays."""
+        """Show the next page, if there is one."""
         self.page = min(self.page + 1, self.pages - 1)
 
     @_action
     def previous_page(self) -> None:
-        """The page before; the first one stays."""
+        """Show the previous page, if there is one."""
         self.page = max(self.page - 1, 0)
 
     @_action
     def filter(self, class_name: str | None) -> None:
-        """Thumbnails of one class; of all for None."""
+        """Show thumbnails of one class, or of all for None."""
         if class_name is not None and class_name not in self.class_names:
-            raise Mistake(f"There is no class {class_name!r}.")
+            raise InvalidAction(f"There is no class {class_name!r}.")
         self.class_name, self.page = class_name, 0
 
-    # ---- which image asks ----------------------------------------------------------------------------
+    # ---- the query -------------------------------------------------------------------------------------
 
     @_action
     def choose(self, row: int) -> None:
-        """An image of the set by its row, which is its id."""
+        """Make an image of the set the query, by its row."""
         self._choose(row)
 
     @_action
     def random(self) -> None:
-        """Any of the images that the thumbnails run through, but another one than now."""
-        now = self.query.row if self.query else None
-        rows = [row for row in self._listed.tolist() if row != now]
+        """Make a random image of the listed class the query, never the current one."""
+        current = self.query.row if self.query else None
+        rows = [row for row in self.listed.tolist() if row != current]
         if not rows:
-            raise Mistake("There is no other image to choose.")
+            raise InvalidAction("There is no other image to choose.")
         self._choose(rows[self._random.integers(len(rows))])
 
     @_action
     def choose_path(self, path: str | Path) -> None:
-        """A file; one of the set is known again, by its path or by its key."""
+        """Make a file the query. A path or key of an image of the set selects that image."""
         text = str(path).strip().strip("\"'")
         if not text:
-            raise Mistake("No path was given.")
+            raise InvalidAction("No path was given.")
         try:
             file = Path(text).expanduser()
             row = self._row_of.get(text, self._row_of.get(os.path.realpath(file)))
-            odd = file.exists() and not file.is_file()
+            special = file.exists() and not file.is_file()
         except (ValueError, RuntimeError, OSError) as error:
-            raise Mistake(f"{text!r} is no path: {error}.") from error
+            raise InvalidAction(f"{text!r} is not a path: {error}.") from error
         if row is not None:
             self._choose(row)
             return
-        if odd:
-            raise Mistake(f"{file} is no file.")
+        if special:
+            raise InvalidAction(f"{file} is not a file.")
         read_image(file)
-        self._ask(Query(file.name, path=file.absolute()))
+        self.history.add(Query(file.name, path=file.absolute()))
 
     @_action
     def upload(self, name: str, content: bytes) -> None:
-        """An image from elsewhere, as the bytes of a file. It is kept in memory, and only for a while."""
+        """Make an uploaded file the query. Only the latest uploads stay in memory."""
         name, content = str(name)[:200] or "upload", bytes(content)
-        if len(content) > LARGEST_UPLOAD:
-            raise Mistake(
-                f"{name} takes {len(content) / 2**20:.0f} MB, more than {LARGEST_UPLOAD // 2**20}: make it smaller."
-            )
+        if len(content) > MAX_UPLOAD:
+            raise InvalidAction(f"{name} has {len(content) / 2**20:.0f} MB; the limit is {MAX_UPLOAD // 2**20} MB.")
         try:
             read_image(content)
         except UnreadableImage as error:
-            raise Mistake(str(error).replace("the image given as bytes", name)) from error
-        digest = hashlib.sha256(content).hexdigest()
-        self._uploads[digest] = self._uploads.pop(digest, content)
-        self._ask(Query(name, upload=digest))
-        self._forget_uploads()
+            raise InvalidAction(str(error).replace("the image given as bytes", name)) from error
+        self.history.add_upload(name, content)
 
     def paste(self, content: bytes) -> "Picker":
-        """An image from the clipboard."""
+        """Make an image from the clipboard the query."""
         return self.upload("pasted image", content)
 
     @_action
     def crop(self, left: float, top: float, width: float, height: float) -> None:
-        """Let a part of the image ask: a rectangle in parts of its width and height; what lies outside is cut off."""
-        query = self._asking()
+        """Make a part of the image the query: a rectangle in fractions of its width and height, clipped to the image.
+
+        The whole image as a rectangle removes the crop.
+        """
+        query = self._current().query
         try:
             numbers = [float(number) for number in (left, top, width, height)]
         except (TypeError, ValueError):
             numbers = []
         if not numbers or not np.isfinite(numbers).all():
-            raise Mistake("A crop takes four numbers: left, top, width and height.")
+            raise InvalidAction("A crop needs four numbers: left, top, width and height.")
         (first, last), (upper, lower) = (
-            np.clip([start, start + length], 0, 1)
+            np.clip([start, start + length], 0, 1).tolist()
             for start, length in ((numbers[0], numbers[2]), (numbers[1], numbers[3]))
         )
-        crop = Crop(float(first), float(upper), float(last - first), float(lower - upper))
-        if min(crop.width, crop.height) < SMALLEST_CROP:
-            raise Mistake(f"That part is too small: at least {SMALLEST_CROP:.0%} of the image's width and height.")
-        whole = crop.width == crop.height == 1
-        self._ask(replace(query, crop=None if whole else crop))
+        crop = Crop(first, upper, last - first, lower - upper)
+        if min(crop.width, crop.height) < MIN_CROP:
+            raise InvalidAction(f"The crop is too small: its sides must be at least {MIN_CROP:.0%} of the image's.")
+        self.history.add(replace(query, crop=None if crop.width == crop.height == 1 else crop))
 
     @_action
     def uncrop(self) -> None:
-        """Let the whole image ask again."""
-        self._ask(replace(self._asking(), crop=None))
+        """Make the whole image the query again."""
+        self.history.add(replace(self._current().query, crop=None))
 
     @_action
     def follow(self, id: int) -> None:
-        """Make an answer the next query."""
+        """Make a result the next query."""
         if not any(result.id == id for column in self.columns for result in column.results):
-            raise Mistake("That image is not among the answers.")
+            raise InvalidAction("That image is not among the results.")
         self._choose(id)
 
     @_action
     def back(self) -> None:
-        """To the query before; its answers heed the marks that they heeded then."""
-        if self.position < 1:
-            raise Mistake("There is no query before this one.")
-        self.position -= 1
+        """Go back to the previous query and the results that it had."""
+        if self.history.position < 1:
+            raise InvalidAction("There is no previous query.")
+        self.history.position -= 1
 
     @_action
     def forward(self) -> None:
-        """To the query behind, after `back`."""
-        if self.position + 1 >= len(self.steps):
-            raise Mistake("There is no query behind this one.")
-        self.position += 1
+        """Go to the next query, after `back`."""
+        if self.history.position + 1 >= len(self.history.steps):
+            raise InvalidAction("There is no next query.")
+        self.history.position += 1
 
-    # ---- by which method -------------------------------------------------------------------------------
+    # ---- methods ---------------------------------------------------------------------------------------
 
     @_action
     def use(self, extractor: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
-        """Another extractor, index or re-ranker; what is None stays."""
-        self.method = self._checked(self.method, extractor, index, reranker)
+        """Change the first method; None keeps a part."""
+        self.method = self._changed(self.method, extractor=extractor, index=index, reranker=reranker)
 
     @_action
     def compare(self, extractor: str | None = None, index: str | None = None, reranker: str | None = None) -> None:
-        """A second method beside the first, on the same query; what is None stays as it is there."""
+        """Add or change the second method; None keeps a part. It starts with the next extractor."""
         start = self.other
         if start is None:
             following = (self.extractors.index(self.method.extractor) + 1) % len(self.extractors)
             start = Method(self.extractors[following], self.method.index)
-        self.other = self._checked(start, extractor, index, reranker)
+        self.other = self._changed(start, extractor=extractor, index=index, reranker=reranker)
 
     @_action
     def compare_off(self) -> None:
-        """One method alone again."""
+        """Remove the second method."""
         self.other = None
 
     @_action
     def set_k(self, k: int) -> None:
-        """So many answers; a number out of range is brought into it, with a note."""
-        wanted = _whole(k, "k")
-        self.k = min(max(1, wanted), self.limit)
-        if wanted > self.limit:
-            why = f"the gallery has {len(self._finder)} images" if self.limit < MAX_K else f"{MAX_K} is the most"
-            self.message = Message("note", f"{wanted} answers were asked for; {why}, so k is {self.k}.")
-        elif wanted < 1:
+        """Set the number of results per query; values out of range are clipped, with a note."""
+        requested = _integer(k, "k")
+        self.k = min(max(1, requested), self.limit)
+        if requested > self.limit:
+            reason = f"the gallery has {len(self._searcher)} images" if self.limit < MAX_K else f"the limit is {MAX_K}"
+            self.message = Message("note", f"{requested} results requested; {reason}, so k is {self.k}.")
+        elif requested < 1:
             self.message = Message("note", f"k must be at least 1, so it is {self.k}.")
 
     # ---- marks -----------------------------------------------------------------------------------------
 
     @_action
     def mark(self, id: int, good: bool | None) -> None:
-        """Say that an answer is good or bad, or for None nothing any more; `search_again` heeds it."""
-        query, id = self._asking(), _whole(id, "the id")
-        if not 0 <= id < len(self.images) or id == query.row:
-            raise Mistake(f"Image {id} can't be marked: it is the query itself, or there is none.")
+        """Mark a result as good or bad, or remove its mark for None; `search_again` applies the marks."""
+        step, id = self._current(), _integer(id, "The id")
+        if not 0 <= id < len(self.images) or id == step.query.row:
+            raise InvalidAction(f"Image {id} cannot be marked: it is the query itself or does not exist.")
         if good is None:
-            self.step.marks.pop(id, None)
+            step.marks.pop(id, None)
         else:
-            self.step.marks[id] = bool(good)
+            step.marks[id] = bool(good)
 
     @_action
     def search_again(self) -> None:
-        """Let the answers heed the marks: the query moves towards good ones and away from bad ones (Rocchio)."""
-        self._asking()
-        if not self.step.marks and not self.step.heeded:
-            raise Mistake("Mark some answers as good or bad first.")
-        self.step.heeded = dict(self.step.marks)
+        """Apply the marks: the query moves towards good results and away from bad ones (Rocchio)."""
+        step = self._current()
+        if not step.marks and not step.applied:
+            raise InvalidAction("Mark some results as good or bad first.")
+        step.applied = dict(step.marks)
 
     @_action
     def forget_marks(self) -> None:
-        """Answers as if nothing had been marked."""
-        self._asking()
-        self.step.marks, self.step.heeded = {}, {}
+        """Remove all marks of the query."""
+        step = self._current()
+        step.marks, step.applied = {}, {}
 
-    # ---- what takes long -------------------------------------------------------------------------------
+    # ---- slow actions ----------------------------------------------------------------------------------
 
     def search(self) -> "Picker":
-        """Answer what was chosen. The first time with an extractor, all of the gallery is described.
+        """Search with the current choices. The first search with an extractor extracts the whole gallery.
 
-        What failed is tried again. Choices that are made meanwhile are not answered: `needs_search` says so.
+        A failed search is tried again. Choices made during the search are not part of it; `needs_search` is true then.
         """
         with self._searching:
             with self.lock:
-                asked, needed = self._asked, self.needs_search
-                if asked is None:
+                request, needed = self._request, self.needs_search
+                if request is None:
                     self.message = Message("error", "Choose an image first.")
                 elif self.message is not None and self.message.kind == "error" and not needed:
                     self.message = None
-            if asked is not None and (needed or not self.columns):
+            if request is not None and (needed or not self.columns):
                 columns: tuple[Column, ...] = ()
                 try:
-                    with self._mistakes_told():
-                        columns = tuple(self._column(asked, method) for method in asked.methods)
+                    with self._errors_as_messages():
+                        columns = tuple(self._column(request, method) for method in request.methods)
                 finally:
                     with self.lock:
-                        self.doing = ""
-                        # What failed counts as answered: it is not tried again and again by itself.
-                        self._answered = asked, columns
-        self._tell()
+                        self.progress = ""
+                        # A failed search counts as done, or the page would repeat it forever.
+                        self._searched = request, columns
+        self._notify()
         return self
 
     def why(self, id: int, column: int = 0) -> "Picker":
-        """What makes an answer similar to the query; `explained` holds it then."""
-        with self._searching, self._mistakes_told():
-            column = _whole(column, "the column")
+        """Explain why a result is similar to the query; `explained` holds the explanation."""
+        with self._searching, self._errors_as_messages():
+            column = _integer(column, "The column")
             with self.lock:
-                asked, columns = self._asked, self.columns
-            if not 0 <= column < len(columns) or all(result.id != id for result in columns[column].results):
-                raise Mistake("That image is not among the answers.")
+                request, columns = self._request, self.columns
+            if request is None or not 0 <= column < len(columns) or all(r.id != id for r in columns[column].results):
+                raise InvalidAction("That image is not among the results.")
             method = columns[column].method
-            self._say(f"Asking {method.extractor} why …")
+            self._report(f"Explaining a result of {method.extractor} …")
             try:
-                found = self._finder.why(method, self.pixels(asked.query), id)
+                why = self._searcher.why(method, self.pixels(request.query), id)
             finally:
-                self.doing = ""
+                self.progress = ""
             with self.lock:
-                self._questions += 1
-                self._explained = asked, Explained(id, column, found, self._questions)
+                self._explanations += 1
+                self._explained = request, Explanation(id, column, why, self._explanations)
                 self.message = None
-        self._tell()
+        self._notify()
         return self
 
     @_action
     def close_why(self) -> None:
-        """Put away what `why` found."""
+        """Remove the explanation."""
         self._explained = None
 
-    def tell_error(self, text: str) -> None:
-        """Say that something failed that is nobody's mistake."""
+    def report_error(self, text: str) -> None:
+        """Show an error that no user action caused."""
         self.message = Message("error", text)
-        self._tell()
+        self._notify()
 
-    # ---- to take away ----------------------------------------------------------------------------------
+    # ---- export ----------------------------------------------------------------------------------------
 
     def ranking_csv(self, column: int = 0) -> str:
-        """The answers of a column as a table: rank, id, score, class, verdict (○, ✗ or empty), key."""
+        """The results of a column as CSV: rank, id, score, class, relevant (○, ✗ or empty), key."""
         text = io.StringIO(newline="")
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["rank", "id", "score", "class", "verdict", "key"])
+        table.writerow(["rank", "id", "score", "class", "relevant", "key"])
         columns = self.columns
         for result in columns[column].results if column < len(columns) else ():
-            sign = grids.SIGNS.get(result.verdict, "")
+            sign = "" if result.relevant is None else grids.SIGNS[result.relevant]
             name = "" if result.class_name == NO_CLASS_NAME else result.class_name
             table.writerow([result.rank, result.id, repr(result.score), name, sign, result.key])
         return text.getvalue()
 
     def grid_png(self, dpi: int = 80) -> bytes:
-        """What can be seen, as an image: query and answers; before the first query the page of thumbnails."""
-        if self.query is None:
-            rows = self.rows
-            figure = grids.image_grid(self.images, rows, columns=min(8, len(rows)))
+        """The query and its results as an image; the page of thumbnails if there is no query."""
+        if self.step is None:
+            figure = grids.image_grid(self.images, self.rows, columns=min(8, len(self.rows)))
         else:
-            columns = self.columns
-            figure = grids.picked_grid(
-                self.pixels(self.query),
-                "query\n" + (Path(self.query.name).name if self.query.row is None else self.class_of(self.query)),
-                [(str(column.method), column.results) for column in columns],
+            query = self.step.query
+            figure = grids.picker_grid(
+                self.pixels(query),
+                "query\n" + (Path(query.name).name if query.row is None else self.class_of(query)),
+                [(str(column.method), column.results) for column in self.columns],
                 self.images.paths,
                 self.step.marks,
             )
@@ -600,22 +541,13 @@ class Picker:
         figure.savefig(image, format="png", dpi=dpi)
         return image.getvalue()
 
-    # ---- inside ----------------------------------------------------------------------------------------
+    # ---- private ---------------------------------------------------------------------------------------
 
     @property
-    def _asked(self) -> _Asked | None:
-        if not self.steps:
+    def _request(self) -> _Request | None:
+        if self.step is None:
             return None
-        return _Asked(self.query, self.methods, self.k, tuple(sorted(self.step.heeded.items())))
-
-    @property
-    def _listed(self) -> np.ndarray:
-        """int64: the rows that the thumbnails run through."""
-        if self.class_name is None:
-            return np.arange(len(self.images))
-        if self.class_name == NO_CLASS_NAME:
-            return np.flatnonzero(self.images.labels == NO_CLASS)
-        return np.flatnonzero(self.images.labels == self.images.class_names.index(self.class_name))
+        return _Request(self.step.query, self.methods, self.k, tuple(sorted(self.step.applied.items())))
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -624,87 +556,69 @@ class Picker:
         return rows | {key: row for row, key in enumerate(self.images.keys)}
 
     def _choose(self, row: int) -> None:
-        row = _whole(row, "the number of an image")
+        row = _integer(row, "The number of an image")
         if not 0 <= row < len(self.images):
-            raise Mistake(f"There is no image {row}: they are numbered 0 … {len(self.images) - 1}.")
-        self._ask(Query(self.images.keys[row], row=row))
+            raise InvalidAction(f"There is no image {row}: they are numbered 0 … {len(self.images) - 1}.")
+        self.history.add(Query(self.images.keys[row], row=row))
 
-    def _ask(self, query: Query) -> None:
-        """Put a query into the history; what lay in front of it is cut off."""
-        if query == self.query:
-            return
-        self.steps = [*self.steps[: self.position + 1], Step(query)][-HISTORY:]
-        self.position = len(self.steps) - 1
-        self._forget_uploads()
+    def _current(self) -> Step:
+        if self.step is None:
+            raise InvalidAction("Choose an image first.")
+        return self.step
 
-    def _asking(self) -> Query:
-        if self.query is None:
-            raise Mistake("Choose an image first.")
-        return self.query
+    def _changed(self, method: Method, **parts: str | None) -> Method:
+        known = {"extractor": self.extractors, "index": self.indexes, "reranker": self.rerankers}
+        changes = {part: value for part, value in parts.items() if value is not None}
+        for part, value in changes.items():
+            if value not in known[part]:
+                raise InvalidAction(f"There is no {part} {value!r} here. Choose one of {', '.join(known[part])}.")
+        return replace(method, **changes)
 
-    def _forget_uploads(self) -> None:
-        """Keep those that the history needs, and of these only so many; with an image go the queries by it."""
-        needed = {step.query.upload for step in self.steps}
-        self._uploads = {digest: content for digest, content in self._uploads.items() if digest in needed}
-        while len(self._uploads) > UPLOADS or sum(map(len, self._uploads.values())) > UPLOAD_BYTES:
-            oldest = next(digest for digest in self._uploads if digest != self.query.upload)
-            del self._uploads[oldest]
-            now = self.step
-            self.steps = [step for step in self.steps if step.query.upload != oldest]
-            self.position = next(place for place, step in enumerate(self.steps) if step is now)
-
-    def _checked(self, method: Method, extractor, index, reranker) -> Method:
-        given = {"extractor": extractor, "index": index, "reranker": reranker}
-        for part, value in given.items():
-            known = {"extractor": self.extractors, "index": self.indexes, "reranker": self.rerankers}[part]
-            if value is not None and value not in known:
-                raise Mistake(f"There is no {part} {value!r} here; there are: {', '.join(known)}.")
-        return replace(method, **{part: value for part, value in given.items() if value is not None})
-
-    def _column(self, asked: _Asked, method: Method) -> Column:
-        query, start = asked.query, perf_counter()
-        found = self._finder.find(
+    def _column(self, request: _Request, method: Method) -> Column:
+        query, start = request.query, perf_counter()
+        found = self._searcher.search(
             method,
             lambda: self.pixels(query),
             row=query.row,
-            whole=query.crop is None,
-            k=asked.k,
-            good=[id for id, good in asked.heeded if good],
-            bad=[id for id, good in asked.heeded if not good],
+            cropped=query.crop is not None,
+            k=request.k,
+            good=[id for id, good in request.applied if good],
+            bad=[id for id, good in request.applied if not good],
         )
-        relevant = self._finder.relevant(query.row)
+        relevance = self._searcher.relevance(query.row)
         results = tuple(
-            Shown(
-                place, id, score, self.images.class_name(id), self.images.keys[id],
-                None if relevant is None else bool(relevant[id]),
+            ShownResult(
+                rank, id, score, self.images.class_name(id), self.images.keys[id],
+                None if relevance is None else bool(relevance[id]),
             )
-            for place, (id, score) in enumerate(found.results, start=1)
+            for rank, (id, score) in enumerate(found.results, start=1)
         )  # fmt: skip
         return Column(method, results, found.note, perf_counter() - start)
 
     @contextmanager
-    def _mistakes_told(self):
+    def _errors_as_messages(self) -> Iterator[None]:
+        """Show errors that a user can cause; other errors are bugs and are raised."""
         try:
             yield
-        except _MISTAKES as error:
+        except (InvalidAction, SearchError, UnreadableImage) as error:
             self.message = Message("error", str(error))
 
-    def _say(self, doing: str) -> None:
-        self.doing = doing
-        self._tell()
+    def _report(self, progress: str) -> None:
+        self.progress = progress
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in list(self.listeners):
             listener()
 
 
-def _whole(value, what: str) -> int:
-    """A whole number, from whatever a page or a person gave."""
+def _integer(value: object, name: str) -> int:
+    """A whole number from a value that a page or a user gave."""
     try:
-        number = int(value)
+        number = int(value)  # type: ignore[call-overload]  # any value may come; a wrong type raises TypeError
         whole = not isinstance(value, bool) and (not isinstance(value, float) or number == value)
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole:
-        raise Mistake(f"{what[0].upper()}{what[1:]} must be a whole number, got {str(value)[:40]!r}.")
+        raise InvalidAction(f"{name} must be a whole number, got {str(value)[:40]!r}.")
     return number

@@ -1,18 +1,18 @@
-"""The query picker as a widget in a notebook: it shows a `Picker` and hands on what a person does.
+"""The query picker as a notebook widget: it shows a `Picker` and passes user actions to it.
 
-The page, ``static/picker.js``, gets the state as one JSON object and asks for images by their keys; it sends actions
-back, each a method of the picker. What takes long is done in threads of its own, so that neither the page nor the
-kernel stands still. A static image of the same state goes into the notebook beside the widget, for everyone who
-reads it without a kernel.
+The page, ``static/picker.js``, receives the state as one JSON object, requests images by their keys, and sends actions,
+each a method of the picker. Slow actions run in threads, so neither the page nor the kernel blocks. The notebook also
+keeps a static image of the state, for readers without a kernel.
 """
 
 import base64
 import contextlib
+import inspect
 import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Full, Queue
 from weakref import WeakKeyDictionary
@@ -23,83 +23,55 @@ from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage, read_image
-from helpers.picker.state import Column, Picker, Query
-from helpers.visualization.heatmaps import overlaid
+from helpers.picker.state import Column, Picker
+from helpers.visualization.heatmaps import overlay
 
 with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
     import anywidget
     import traitlets
     from IPython.display import display
 
+_LOGGER = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
-#: Longest sides in pixels: of thumbnails, of the query and of the images that `why` lays maps over.
+#: The longest side in pixels of thumbnails, and of the query and the explanation.
 _THUMBNAIL, _LARGE = 160, 480
-#: Images that one message may ask for.
-_MOST_IMAGES = 600
-#: Messages that may wait; whoever sends more is no person.
-_WAITING = 200
+#: Limits: images per message, waiting jobs per thread, and views of one widget whose actions are counted.
+_MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 
-#: Views of one widget whose actions are counted.
-_VIEWS = 20
-
-#: What the page may do: action → names of its arguments. The picker checks the values.
+#: Actions of the page → names of their arguments. The picker checks the values.
 ACTIONS = {
-    "turn_to": ("page",),
-    "next_page": (),
-    "previous_page": (),
-    "filter": ("class_name",),
-    "choose": ("row",),
-    "random": (),
-    "choose_path": ("path",),
-    "upload": ("name", "content"),
-    "paste": ("content",),
-    "crop": ("left", "top", "width", "height"),
-    "uncrop": (),
-    "follow": ("id",),
-    "back": (),
-    "forward": (),
-    "use": ("extractor", "index", "reranker"),
-    "compare": ("extractor", "index", "reranker"),
-    "compare_off": (),
-    "set_k": ("k",),
-    "mark": ("id", "good"),
-    "search_again": (),
-    "forget_marks": (),
-    "search": (),
-    "why": ("id", "column"),
-    "close_why": (),
-}
-#: Those that take long.
-_LONG = {"search", "why"}
+    name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
+    for name in (
+        "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
+        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "search", "search_again",
+        "set_k", "turn_to", "uncrop", "upload", "use", "why",
+    )
+}  # fmt: skip
+_SLOW = {"search", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
 
 def show(picker: Picker) -> None:
-    """Show a picker in a notebook; below the widget lies the same as an image, for readers without a kernel."""
-    # One widget, however often a cell is run: widgets live as long as their kernel.
+    """Show a picker in a notebook, with an image of it for readers without a kernel."""
+    # One widget even if the cell runs again: widgets live as long as their kernel.
     if picker not in _WIDGETS:
         _WIDGETS[picker] = PickerView(picker)
     display(_WIDGETS[picker])
 
 
 class PickerView(anywidget.AnyWidget):
-    """The widget of one picker. What is chosen in code shows at once, too.
-
-    picker : its state.
-    """
+    """The widget of one picker. It also shows changes that code makes."""
 
     _esm = _STATIC / "picker.js"
     _css = _STATIC / "picker.css"
-    #: What `state_of` gives, as JSON.
+    #: `state_of` as JSON, and the number of the last finished action of each view.
     state = traitlets.Unicode("{}").tag(sync=True)
 
     def __init__(self, picker: Picker):
         self.picker = picker
         self._pushing = threading.Lock()
-        self._images = _Images(picker)
-        self._long, self._drawing = _Lane("picker search"), _Lane("picker images")
-        #: View of the widget → the number of the last action that it asked for and that was done.
+        self._slow_jobs, self._image_jobs = _Worker("picker search"), _Worker("picker images")
         self._done: OrderedDict[str, int] = OrderedDict()
         super().__init__(state=self._as_json())
         picker.listeners.append(self._push)
@@ -109,91 +81,93 @@ class PickerView(anywidget.AnyWidget):
         return repr(self.picker)
 
     def _repr_mimebundle_(self, **arguments):
-        """The widget, and the same as text and as a PNG, which a saved notebook keeps."""
+        """The widget, and the text and PNG that a saved notebook keeps."""
         bundle = super()._repr_mimebundle_(**arguments)
         if self.picker.needs_search:
             self.picker.search()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = data | {"text/plain": repr(self)}
-        # An image that can't be read is told by the picker's message; the widget is shown all the same.
+        # The widget shows the error if the query cannot be read.
         with contextlib.suppress(UnreadableImage):
             data["image/png"] = base64.b64encode(self.picker.grid_png()).decode()
         return data, metadata
 
     def close(self) -> None:
-        """Take it away from the page; the picker stays."""
+        """Remove the widget from the page; the picker stays usable."""
         if self._push in self.picker.listeners:
             self.picker.listeners.remove(self._push)
         super().close()
 
     def _push(self) -> None:
-        """The state to the page."""
-        # Two threads that set a trait at a time would mix up their messages.
+        # Two threads that set a trait at the same time would mix up their messages.
         with self._pushing, self.picker.lock:
             self.state = self._as_json()
 
     def _as_json(self) -> str:
         return json.dumps(state_of(self.picker) | {"done": dict(self._done)})
 
-    def _received(self, _, message: dict, buffers: list) -> None:
-        """Something from the page: an action, a wish for images, or for a file to keep."""
+    def _received(self, _, message: dict, buffers: Sequence) -> None:
+        """Handle a message of the page: an action, or a request for images or a file. Others are ignored."""
         match message:
-            case {"do": str(action), "with": dict(given), "from": str(view), "number": int(number)} if (
+            case {"action": str(action), "arguments": dict(given), "view": str(view), "number": int(number)} if (
                 action in ACTIONS
             ):
-                self._do(action, given, buffers, (view, number))
+                self._act(action, given, buffers, (view, number))
             case {"images": [*keys]}:
-                self._drawing.put(lambda: self._send_images(keys))
-            case {"keep": "png"}:
-                self._long.put(lambda: self._send_file("png"))
-            case {"keep": "csv", "column": 0 | 1 as column}:
-                self._long.put(lambda: self._send_file("csv", column))
+                self._image_jobs.put(lambda: self._send_images(keys))
+            case {"export": "png"}:
+                self._slow_jobs.put(lambda: self._send_file("png"))
+            case {"export": "csv", "column": 0 | 1 as column}:
+                self._slow_jobs.put(lambda: self._send_file("csv", column))
 
-    def _do(self, action: str, given: dict, buffers: list, ticket: tuple[str, int]) -> None:
+    def _act(self, action: str, given: dict, buffers: Sequence, ticket: tuple[str, int]) -> None:
         values = {name: given[name] for name in ACTIONS[action] if name in given}
         if "content" in ACTIONS[action]:
             values["content"] = bytes(buffers[0]) if buffers else b""
-        act = getattr(self.picker, action)
-        if action in _LONG:
-            self._long.put(lambda: (self._guarded(lambda: act(**values)), self._tick(*ticket)))
-            return
-        self._guarded(lambda: act(**values))
-        if self.picker.needs_search:
-            self._long.put(self._search)
-        self._tick(*ticket)
 
-    def _tick(self, view: str, number: int) -> None:
-        """Tell a view that what it asked for is done, or that its search has begun."""
+        def act() -> None:
+            self._guarded(lambda: getattr(self.picker, action)(**values))
+            if self.picker.needs_search:
+                self._slow_jobs.put(self._search)
+            self._finish(*ticket)
+
+        if action in _SLOW:
+            self._slow_jobs.put(act)
+        else:
+            act()
+
+    def _finish(self, view: str, number: int) -> None:
+        """Report to a view that its action is done, or that its search has begun."""
         with self._pushing:
             self._done[view] = max(number, self._done.pop(view, 0))
-            while len(self._done) > _VIEWS:
+            while len(self._done) > _MAX_VIEWS:
                 self._done.popitem(last=False)
         self._push()
 
     def _search(self) -> None:
-        # Whatever was chosen meanwhile is searched once, not once for every choice.
+        # Several changes during a search need one more search, not one each.
         while self.picker.needs_search:
             self._guarded(self.picker.search)
 
-    def _guarded(self, act: Callable) -> None:
-        """An error of this program is no mistake of a person: it is told, and stands in the log of the kernel."""
+    def _guarded(self, act: Callable[[], object]) -> None:
+        """Run it; show and log an error that no user action should cause."""
         try:
             act()
         except UnreadableImage as error:
-            self.picker.tell_error(str(error))
+            self.picker.report_error(str(error))
         except Exception as error:
-            logging.getLogger(__name__).exception("the query picker failed")
-            self.picker.tell_error(
-                f"This should not happen ({type(error).__name__}: {error}). Search again, or restart."
+            _LOGGER.exception("the query picker failed")
+            self.picker.report_error(
+                f"This should not happen ({type(error).__name__}: {error}). Search again, or restart the kernel."
             )
 
     def _send_images(self, keys: list) -> None:
-        for key in keys[:_MOST_IMAGES]:
-            content = self._images.get(str(key))
-            self.send({"image": key, "there": content is not None}, [content] if content is not None else [])
+        for key in keys[:_MAX_IMAGES]:
+            content = _jpeg(self.picker, str(key))
+            self.send({"image": key, "found": content is not None}, [content] if content is not None else [])
 
     def _send_file(self, kind: str, column: int = 0) -> None:
-        def send():
+        def send() -> None:
             picker = self.picker
             content = picker.ranking_csv(column).encode() if kind == "csv" else picker.grid_png(dpi=110)
             self.send({"file": f"{_file_name(picker, column)}.{kind}", "kind": kind}, [content])
@@ -202,88 +176,63 @@ class PickerView(anywidget.AnyWidget):
 
 
 def state_of(picker: Picker) -> dict:
-    """All that the page shows, as plain JSON; images by their keys."""
-    query, step, explained = picker.query, picker.step, picker.explained
+    """The state that the page shows, as plain JSON, with images by their keys."""
+    query, step, explained, images = picker.query, picker.step, picker.explained, picker.images
     return {
-        "set": {"name": picker.images.name, "size": len(picker.images)},
+        "set": {"name": images.name, "size": len(images)},
         "page": {
-            "number": picker.page,
-            "count": picker.pages,
-            "listed": picker.listed,
-            "class_name": picker.class_name,
-            "class_names": picker.class_names,
+            "number": picker.page, "count": picker.pages, "listed": len(picker.listed),
+            "class_name": picker.class_name, "class_names": picker.class_names,
             "thumbnails": [
-                {"row": row, "class_name": picker.images.class_name(row), "key": picker.images.keys[row],
-                 "image": f"row-{row}"}
+                {"row": row, "class_name": images.class_name(row), "key": images.keys[row], "image": f"row-{row}"}
                 for row in picker.rows
             ],
         },
-        "query": None if query is None else {
-            "name": query.name,
-            "class_name": picker.class_of(query),
-            "row": query.row,
-            "image": f"large-{query.image}",
-            "crop": query.crop and query.crop._asdict(),
+        "query": query and {
+            "name": query.name, "class_name": picker.class_of(query), "row": query.row,
+            "image": f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
         },
-        "history": {"position": picker.position, "length": len(picker.steps)},
-        "extractors": picker.extractors,
-        "indexes": picker.indexes,
-        "rerankers": picker.rerankers,
+        "history": {"position": picker.history.position, "length": len(picker.history.steps)},
+        "extractors": picker.extractors, "indexes": picker.indexes, "rerankers": picker.rerankers,
         "possible": [picker.rerankers_for(method) for method in picker.methods],
-        "method": vars(picker.method),
-        "other": picker.other and vars(picker.other),
-        "k": picker.k,
-        "limit": picker.limit,
+        "method": vars(picker.method), "other": picker.other and vars(picker.other),
+        "k": picker.k, "limit": picker.limit,
         "columns": [_column(column) for column in picker.columns],
         "marks": {str(id): good for id, good in step.marks.items()} if step else {},
-        "heeded": step is not None and bool(step.heeded),
-        "unheeded": step is not None and step.marks != step.heeded,
-        "explained": None if explained is None else {
-            "id": explained.id,
-            "column": explained.column,
-            "key": picker.images.keys[explained.id],
-            "similarity": explained.why.similarity,
-            "method": explained.why.method,
+        "applied": step is not None and bool(step.applied),
+        "pending": step is not None and step.marks != step.applied,
+        "explained": explained and {
+            "id": explained.id, "column": explained.column, "key": images.keys[explained.id],
+            "similarity": explained.why.similarity, "method": explained.why.method,
             "shows": METHODS[explained.why.method],
-            "images": [f"why-{explained.number}-query", f"why-{explained.number}-answer"],
+            "images": [f"why-{explained.number}-query", f"why-{explained.number}-result"],
         },
-        "searching": picker.needs_search,
-        "doing": picker.doing,
+        "searching": picker.needs_search, "progress": picker.progress,
         "message": picker.message and picker.message._asdict(),
     }  # fmt: skip
 
 
 def _column(column: Column) -> dict:
-    return {
-        "method": vars(column.method),
-        "note": column.note,
-        "seconds": column.seconds,
-        "results": [vars(result) | {"image": f"row-{result.id}"} for result in column.results],
-    }
+    results = [vars(result) | {"image": f"row-{result.id}"} for result in column.results]
+    return {"method": vars(column.method), "note": column.note, "seconds": column.seconds, "results": results}
 
 
 def _file_name(picker: Picker, column: int) -> str:
-    """A name for a file on any system, such as ``eagle_hsv-histogram``."""
+    """A file name that is valid on all systems, such as ``eagle_hsv-histogram``."""
     methods = picker.methods
     words = [Path(picker.query.name).stem, methods[column % len(methods)].extractor] if picker.query else ["images"]
     return "_".join("".join(letter if letter.isalnum() or letter in "-." else "-" for letter in word) for word in words)
 
 
-class _Lane:
-    """A thread that does one thing after the other; it starts with the first."""
+class _Worker:
+    """A daemon thread that runs jobs one after another."""
 
     def __init__(self, name: str):
-        self._name = name
-        self._jobs: Queue[Callable[[], object]] = Queue(_WAITING)
-        self._started = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._jobs: Queue[Callable[[], object]] = Queue(_MAX_JOBS)
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def put(self, job: Callable[[], object]) -> None:
-        """Do it when all before it is done; dropped if too much waits."""
-        with self._started:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+        """Run a job after the earlier ones; it is dropped if too many are waiting."""
         with contextlib.suppress(Full):
             self._jobs.put_nowait(job)
 
@@ -293,41 +242,35 @@ class _Lane:
             try:
                 job()
             except Exception:
-                # The next one may work.
-                logging.getLogger(__name__).exception("the query picker failed")
+                _LOGGER.exception("the query picker failed")
 
 
-class _Images:
-    """JPEGs by the keys that `state_of` gives: ``row-12``, ``large-row-12``, ``large-file-…``, ``why-3-query``."""
+def _jpeg(picker: Picker, key: str) -> bytes | None:
+    """The image with a key of `state_of`, such as ``row-12``, ``large-row-12`` or ``why-3-query``; None if missing."""
+    kind, _, rest = key.partition("-")
+    try:
+        if kind == "row":
+            row = int(rest)
+            return thumbnails.get(picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
+        pixels = {"large": _query_pixels, "why": _explanation_pixels}[kind](picker, rest)
+    except (UnreadableImage, ValueError, LookupError):
+        return None
+    return None if pixels is None else thumbnails.encode(pixels, _LARGE)
 
-    def __init__(self, picker: Picker):
-        self._picker = picker
 
-    def get(self, key: str) -> bytes | None:
-        """The JPEG, or None where there is none such any more."""
-        kind, _, rest = key.partition("-")
-        try:
-            if kind == "row":
-                row = int(rest)
-                return thumbnails.get(self._picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
-            pixels = self._pixels(kind, rest)
-        except (UnreadableImage, ValueError, IndexError):
-            return None
-        return None if pixels is None else thumbnails.encode(pixels, _LARGE)
+def _query_pixels(picker: Picker, image: str) -> np.ndarray | None:
+    with picker.lock:
+        query = next((step.query for step in picker.history.steps if step.query.image == image), None)
+    return None if query is None else picker.pixels(query, whole=True)
 
-    def _pixels(self, kind: str, rest: str) -> np.ndarray | None:
-        if kind == "large":
-            query = self._query(rest)
-            return query and self._picker.pixels(query, whole=True)
-        explained, query = self._picker.explained, self._picker.query
-        if kind != "why" or explained is None or rest.partition("-")[0] != str(explained.number):
-            return None
-        # Both on one scale, so that the brighter one says more.
-        highest = max(float(explained.why.query_map.max()), float(explained.why.result_map.max()))
-        if rest.endswith("-query"):
-            return overlaid(self._picker.pixels(query), explained.why.query_map, highest)
-        return overlaid(read_image(self._picker.images.paths[explained.id]), explained.why.result_map, highest)
 
-    def _query(self, image: str) -> Query | None:
-        with self._picker.lock:
-            return next((step.query for step in self._picker.steps if step.query.image == image), None)
+def _explanation_pixels(picker: Picker, rest: str) -> np.ndarray | None:
+    explained, query = picker.explained, picker.query
+    if explained is None or query is None or rest.partition("-")[0] != str(explained.number):
+        return None
+    # One scale for both maps, so that their brightness can be compared.
+    why = explained.why
+    highest = max(float(why.query_map.max()), float(why.result_map.max()))
+    if rest.endswith("-query"):
+        return overlay(picker.pixels(query), why.query_map, highest)
+    return overlay(read_image(picker.images.paths[explained.id]), why.result_map, highest)

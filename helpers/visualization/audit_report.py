@@ -1,10 +1,11 @@
-"""What an audit found, as one HTML file: the images are in it, and it needs no network and no script."""
+"""The report of an audit as one HTML file with all images in it; it needs no network and no scripts."""
 
 import base64
 import html
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,18 @@ from helpers.images import thumbnails
 from helpers.images.duplicates import Audit, Pair
 from helpers.images.reading import UnreadableImage
 
-#: How a pair was found, in words.
-WAYS = {
-    "bytes": "equal files",
+#: `Pair.how` → its description.
+METHODS = {
+    "bytes": "identical files",
     "hash": "the same image, saved or resized again",
     "mirror": "mirrored",
-    "crop": "one is cut out of the other",
+    "crop": "one is a crop of the other",
 }
-#: Groups of copies that are shown with images; more are listed by name.
-MOST = 200
+#: Groups of copies that are shown with images; the others are listed by name.
+MAX_GROUPS = 200
 
 _SIDE = 180
-# Text on these backgrounds has a contrast of at least 7 in both schemes.
+# The contrast of text is at least 7 : 1 in both color schemes.
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --back: #ffffff; --card: #f3f3f1; --line: #8a8a86; --leak: #8c1d18;
   --soft: #4a4a48; }
@@ -53,97 +54,104 @@ dt { font-weight: 600; } dd { margin: 0; }
 """
 
 
+class _Report:
+    """The parts of a report: its pairs in groups, leaks first, then pairs of different classes."""
+
+    def __init__(self, found: Audit, sides: Sequence[str] | None):
+        self.found, self.images = found, found.images
+        self.sides = None if sides is None else np.asarray(sides)
+        self.leaks = set() if sides is None else set(found.across(sides))
+        number = found.groups()
+        groups: dict[int, list[Pair]] = {}
+        for pair in found.pairs:
+            groups.setdefault(int(number[pair.first]), []).append(pair)
+        self.groups = sorted(
+            groups.values(),
+            key=lambda group: (not self.leaking(group), not any(map(self.differs, group)), group[0].first),
+        )
+
+    def leaking(self, group: Iterable[Pair]) -> bool:
+        return any(pair in self.leaks for pair in group)
+
+    def differs(self, pair: Pair) -> bool:
+        """Whether the two images have different classes."""
+        return bool(self.images.labels[pair.first] != self.images.labels[pair.second])
+
+    def summary(self) -> str:
+        rows = [("Images", f"{len(self.images):,}")]
+        if self.sides is not None:
+            counts = (f"{side}: {int((self.sides == side).sum()):,}" for side in dict.fromkeys(self.sides))
+            rows.append(("Sides", ", ".join(counts)))
+            rows.append(("Leaks", f"{len(self.leaks):,} pairs with an image on each side"))
+        differ = sum(map(self.differs, self.found.pairs))
+        rows.append(("Pairs of duplicates", f"{len(self.found):,}, {differ:,} of them with different classes"))
+        for how in self.found.searched:
+            count = sum(pair.how == how for pair in self.found.pairs)
+            rows.append((f"Found by {how}", f"{count:,} ({METHODS[how]})"))
+        if "crop" not in self.found.searched:
+            rows.append(("Not searched", "crops, which need an extractor"))
+        return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
+
+    def article(self, number: int, group: list[Pair]) -> str:
+        rows = sorted({row for pair in group for row in (pair.first, pair.second)})
+        leak = self.leaking(group)
+        notes = ["leak"] * leak + ["classes differ"] * (len({self.images.class_name(row) for row in rows}) > 1)
+        heading = f"{number}. {len(rows)} copies of one image"
+        if notes:
+            heading += f' <span class="warn">{" · ".join(notes)}</span>'
+        return (
+            f"<article{' class=leak' if leak else ''}><h3>{heading}</h3>\n"
+            f'<ul class="images">{"".join(map(self.image, rows))}</ul>\n'
+            f"{self.table('How they were found', group)}</article>"
+        )
+
+    def image(self, row: int) -> str:
+        side = "" if self.sides is None else f'<span class="side">{_text(self.sides[row])}</span> · '
+        name = "no class" if self.images.labels[row] < 0 else self.images.class_name(row)
+        key = self.images.keys[row]
+        return (
+            f"<li>{_thumbnail(self.images.paths[row], key)}{side}{_text(key)}"
+            f'<br><span class="soft">{_text(name)}</span></li>'
+        )
+
+    def table(self, caption: str, pairs: Iterable[Pair], mark_leaks: bool = False) -> str:
+        columns = ["first", "second", "how", "correlation", *(["leak"] if mark_leaks else [])]
+        lines = []
+        for pair in pairs:
+            first, second = (_text(self.images.keys[row]) for row in (pair.first, pair.second))
+            cells = [first, second, METHODS[pair.how], f"{pair.correlation:.3f}"]
+            cells += ["leak" if pair in self.leaks else ""] if mark_leaks else []
+            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        header = "".join(f"<th scope=col>{column}</th>" for column in columns)
+        body = "".join(lines)
+        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+
+
 def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:
-    """The report as HTML, readable in a light and a dark browser, on paper and by a screen reader.
+    """The report as HTML, readable in light and dark mode, in print and by screen readers.
 
-    Images that are one stand together, leaks first, then copies of different classes, then all others.
+    Copies of one image form a group: leaks first, then copies of different classes, then all others.
 
-    sides : the side of each image, such as "train" and "test"; pairs across them are called leaks.
+    sides : the side of each image, such as "train" and "test"; pairs across sides are leaks.
     """
-    sides = None if sides is None else np.asarray(sides)
-    leaks = set() if sides is None else set(found.across(sides))
-    groups = _groups(found, leaks)
-    shown = groups[:MOST]
-    parts = [_summary(found, sides, leaks)]
-    leaking = [group for group in shown if any(pair in leaks for pair in group)]
-    others = [group for group in shown if not any(pair in leaks for pair in group)]
+    report = _Report(found, sides)
+    shown = report.groups[:MAX_GROUPS]
+    articles = [report.article(number, group) for number, group in enumerate(shown, start=1)]
+    leaks = sum(map(report.leaking, shown))
+    parts = [report.summary()]
     if sides is not None:
-        parts.append("<h2>Leaks</h2>")
-        parts += [_article(found, group, sides, leaks, number) for number, group in enumerate(leaking, start=1)]
-        parts += [] if leaking else ["<p>None: no image stands on more than one side.</p>"]
+        parts += ["<h2>Leaks</h2>", *(articles[:leaks] or ["<p>None: no image is on more than one side.</p>"])]
     parts.append(f"<h2>{'Duplicates' if sides is None else 'Duplicates within one side'}</h2>")
-    parts += [_article(found, group, sides, leaks, number) for number, group in enumerate(others, len(leaking) + 1)]
-    parts += [] if others else ["<p>None.</p>"]
-    if len(groups) > MOST:
-        parts.append(_rest(found, groups[MOST:], leaks))
+    parts += articles[leaks:] or ["<p>None.</p>"]
+    if rest := report.groups[MAX_GROUPS:]:
+        table = report.table("Without images, to keep this file small", chain(*rest), mark_leaks=True)
+        parts.append(f"<h2>{len(rest):,} more groups</h2>\n{table}")
+    title = f"Audit of {_text(found.images.name)}"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Audit of {_text(found.images.name)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>Audit of {_text(found.images.name)}</h1>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _groups(found: Audit, leaks: set[Pair]) -> list[list[Pair]]:
-    """Pairs that hang together, those with a leak first, then those whose classes differ."""
-    number, labels = found.groups(), found.images.labels
-    groups: dict[int, list[Pair]] = {}
-    for pair in found.pairs:
-        groups.setdefault(int(number[pair.first]), []).append(pair)
-
-    def rank(group):
-        return (
-            not any(pair in leaks for pair in group),
-            not any(labels[pair.first] != labels[pair.second] for pair in group),
-            group[0].first,
-        )
-
-    return sorted(groups.values(), key=rank)
-
-
-def _summary(found: Audit, sides: np.ndarray | None, leaks: set[Pair]) -> str:
-    labels = found.images.labels
-    differ = sum(bool(labels[pair.first] != labels[pair.second]) for pair in found.pairs)
-    rows = [("Images", f"{len(found.images):,}")]
-    if sides is not None:
-        rows.append(("Sides", ", ".join(f"{name}: {int((sides == name).sum()):,}" for name in dict.fromkeys(sides))))
-        rows.append(("Leaks", f"{len(leaks):,} pairs with an image on each side"))
-    rows.append(("Pairs that are one image", f"{len(found):,}, of these {differ:,} of different classes"))
-    for how in found.searched:
-        rows.append((f"Found by {how}", f"{sum(pair.how == how for pair in found.pairs):,} ({WAYS[how]})"))
-    if "crop" not in found.searched:
-        rows.append(("Not searched for", "crops, which need an extractor"))
-    return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
-
-
-def _article(found: Audit, group: list[Pair], sides: np.ndarray | None, leaks: set[Pair], number: int) -> str:
-    images = found.images
-    rows = sorted({row for pair in group for row in (pair.first, pair.second)})
-    leak = any(pair in leaks for pair in group)
-    classes = {images.class_name(row) for row in rows}
-    heading = f"{number}. {len(rows)} images that are one"
-    notes = (["leak"] if leak else []) + (["classes differ"] if len(classes) > 1 else [])
-    marked = f'{heading} <span class="warn">{" · ".join(notes)}</span>' if notes else heading
-    figures = "".join(_image(found, row, sides) for row in rows)
-    lines = "".join(
-        f"<tr><td>{_text(images.keys[pair.first])}</td><td>{_text(images.keys[pair.second])}</td>"
-        f"<td>{WAYS[pair.how]}</td><td>{pair.correlation:.3f}</td></tr>"
-        for pair in group
-    )
-    return (
-        f'<article{" class=leak" if leak else ""}><h3>{marked}</h3>\n<ul class="images">{figures}</ul>\n'
-        f"<table><caption>How they were found</caption><thead><tr><th scope=col>first</th><th scope=col>second</th>"
-        f"<th scope=col>how</th><th scope=col>correlation</th></tr></thead><tbody>{lines}</tbody></table></article>"
-    )
-
-
-def _image(found: Audit, row: int, sides: np.ndarray | None) -> str:
-    images = found.images
-    side = "" if sides is None else f'<span class="side">{_text(sides[row])}</span> · '
-    name = "of no class" if images.labels[row] < 0 else images.class_name(row)
-    return (
-        f"<li>{_thumbnail(images.paths[row], images.keys[row])}{side}{_text(images.keys[row])}"
-        f'<br><span class="soft">{_text(name)}</span></li>'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{title}</h1>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -151,28 +159,13 @@ def _thumbnail(path: Path, key: str) -> str:
     try:
         content = thumbnails.render(path, _SIDE, quality=80)
     except UnreadableImage:
-        return '<span class="missing">can’t be read any more</span>'
+        return '<span class="missing">no longer readable</span>'
     data = base64.b64encode(content).decode()
     width, height = Image.open(io.BytesIO(content)).size
     return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{_text(key)}">'
 
 
-def _rest(found: Audit, groups: list[list[Pair]], leaks: set[Pair]) -> str:
-    keys = found.images.keys
-    lines = "".join(
-        f"<tr><td>{_text(keys[pair.first])}</td><td>{_text(keys[pair.second])}</td><td>{WAYS[pair.how]}</td>"
-        f"<td>{pair.correlation:.3f}</td><td>{'leak' if pair in leaks else ''}</td></tr>"
-        for group in groups
-        for pair in group
-    )
-    return (
-        f"<h2>{len(groups):,} more groups</h2>\n<table><caption>Without images, to keep this file small</caption>"
-        "<thead><tr><th scope=col>first</th><th scope=col>second</th><th scope=col>how</th>"
-        f"<th scope=col>correlation</th><th scope=col>leak</th></tr></thead><tbody>{lines}</tbody></table>"
-    )
-
-
 def _text(value: object) -> str:
-    """Escaped; control characters and bytes that are no text are written as escapes."""
+    """Text for HTML; control characters and invalid bytes become escape sequences."""
     visible = "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(value))
     return html.escape(visible)

@@ -1,4 +1,4 @@
-"""Images of what a network's features are worth: by stage and pooling, and by bytes."""
+"""Figures of a network's features: feature maps, and scores by stage, pooling and size."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +11,9 @@ from helpers.visualization.curves import COLORS
 
 
 def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, width: float = 11) -> Figure:
-    """An image, and beside it where the channels of each stage answer that answer most strongly.
+    """Show an image and the ``shown`` channels of each stage with the highest mean activation.
 
-    pixels : uint8 (h, w, 3). maps : a map (h, w, channels) a stage.
+    pixels : uint8 (h, w, 3). maps : one feature map (h, w, channels) per stage.
     """
     figure = Figure(figsize=(width, width * shown / (len(maps) + 1) * 0.95), layout="constrained")
     panels = figure.subplots(shown, len(maps) + 1, squeeze=False)
@@ -32,13 +32,13 @@ def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, wid
 
 
 def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
-    """A panel a data set: stages down, poolings across, the score in each field; the best one framed.
+    """Show scores as a table per data set, with stages as rows and poolings as columns; the best score is bold.
 
-    scores : data set → table whose rows are stages and whose columns are poolings.
+    scores : data set → table with stages as rows and poolings as columns.
     """
     shape = next(iter(scores.values())).shape
     figure = Figure(figsize=(width, 0.9 + 0.5 * shape[0]), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(scores)))
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for number, (panel, (name, table)) in enumerate(zip(panels, scores.items(), strict=True)):
         values = table.to_numpy(float)
         panel.imshow(values, cmap="Blues", vmin=0, vmax=values.max() * 1.6, aspect="auto")
@@ -54,12 +54,12 @@ def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
 
 
 def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "mAP", width: float = 11) -> Figure:
-    """A panel a data set: score against bytes an image, a line for each value of the column ``line``.
+    """Plot the score over the bytes per image: one panel per data set, one curve per value of the column ``line``.
 
-    tables : data set → rows with bytes, the metric, low and high (95 %), chance, and the column ``line``.
+    tables : data set → columns ``bytes``, the metric, ``low`` and ``high`` (95 %), ``chance``, and ``line``.
     """
     figure = Figure(figsize=(width, 3.6), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(tables)))
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
         for color, (label, rows) in zip(COLORS, table.groupby(line, sort=False), strict=False):
             rows = rows.sort_values("bytes")
@@ -68,9 +68,8 @@ def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "m
         panel.axhline(table["chance"].iloc[0], linestyle="--", color="0.4")
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        panel.set_xlabel("bytes an image")
         panel.set_title(name, fontsize=10)
-        panel.set_ylim(0, 1)
+        panel.set(xlabel="bytes per image", ylim=(0, 1))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel(f"{metric} (dashed: chance)")
     figure.legend(

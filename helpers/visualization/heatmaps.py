@@ -1,4 +1,4 @@
-"""Maps: who is taken for whom, and the gallery laid out in the plane."""
+"""Confusion matrices, similarity maps over images, and t-SNE maps of a gallery."""
 
 from collections.abc import Sequence
 
@@ -11,32 +11,30 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image, resize
 
-#: float64 (256, 3), 0 … 255: from nothing to most, readable in gray, too.
+#: float64 (256, 3), 0 … 255: a color map that also works in gray print.
 _COLORS = colormaps["inferno"](range(256))[:, :3] * 255
 
 
 def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 6.5) -> Figure:
-    """Class of the query (rows) against class of its nearest answer (columns; the last one is "no class").
+    """Plot the class of each query (rows) against the class of its nearest image (columns, "no class" last).
 
-    counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` gives it. Colors are shares of a
-    row; numbers are written where there is room (at most 20 classes). Classes that nobody asked for are left out.
+    Colors are shares of a row. Numbers are shown for up to 20 classes. Classes without a query are left out.
+
+    counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` returns it.
     """
-    asked = np.flatnonzero(counts.sum(axis=1))
-    columns = np.append(asked, counts.shape[1] - 1) if counts[:, -1].any() else asked
-    counts = counts[np.ix_(asked, columns)]
-    names = [class_names[i] for i in asked]
+    classes = np.flatnonzero(counts.sum(axis=1)).tolist()
+    names = [class_names[i] for i in classes]
+    others = [counts.shape[1] - 1] if counts[:, -1].any() else []
+    counts = counts[np.ix_(classes, classes + others)]
     share = counts / counts.sum(axis=1, keepdims=True)
     figure = Figure(figsize=(size * 1.15, size), layout="constrained")
     panel = figure.subplots()
     drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
     fontsize = 8 if len(names) <= 20 else 5
-    panel.set_xticks(
-        range(len(columns)), names + ["no class"] * (len(columns) - len(names)), rotation=90, fontsize=fontsize
-    )
+    panel.set_xticks(range(counts.shape[1]), names + ["no class"] * len(others), rotation=90, fontsize=fontsize)
     panel.set_yticks(range(len(names)), names, fontsize=fontsize)
-    panel.set_xlabel("class of the nearest answer")
-    panel.set_ylabel("class of the query")
+    panel.set(xlabel="class of the first result", ylabel="class of the query")
     if len(names) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if share[row, column] > 0.5 else "black"
@@ -44,84 +42,86 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     return figure
 
 
-def similar_places(pairs: Sequence[tuple], size: float = 2.2) -> Figure:
-    """Pairs of images, one a line; under each the places that make it similar to the other one.
+def similarity_grid(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]], size: float = 2.2
+) -> Figure:
+    """Show pairs of images, one per line, then the same with maps of what makes them similar.
 
-    pairs : tuples of (first, second, map of the first, map of the second, title): uint8 (s, s, 3) images and float
-    (h, w) maps as `helpers.features.similarity_maps` gives them. Both maps of a pair share one scale; places that
-    speak against are as dark as places that say nothing.
+    Both maps of a pair share one scale; negative values are as dark as 0.
+
+    pairs : tuples of (first image, second image, first map, second map, title): uint8 (s, s, 3) images and float (h, w)
+        maps as `helpers.features.similarity_maps` returns them.
     """
     figure = Figure(figsize=(4 * size, len(pairs) * size * 1.1), layout="constrained")
     cells = figure.subplots(len(pairs), 4, squeeze=False)
     for line, (first, second, first_map, second_map, title) in zip(cells, pairs, strict=True):
         highest = max(first_map.max(), second_map.max(), 1e-12)
-        for cell, image, places in zip(line, (first, second) * 2, (None, None, first_map, second_map), strict=True):
+        for cell, image in zip(line, (first, second) * 2, strict=True):
             cell.axis("off")
             cell.imshow(image, extent=(0, 1, 0, 1))
-            if places is not None:
-                cell.imshow(
-                    np.clip(places / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=0.6, vmin=0, vmax=1,
-                    interpolation="bicubic",
-                )  # fmt: skip
+        for cell, similarity in zip(line[2:], (first_map, second_map), strict=True):
+            cell.imshow(
+                np.clip(similarity / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=0.6, vmin=0, vmax=1,
+                interpolation="bicubic",
+            )  # fmt: skip
         line[0].set_title(title, fontsize=9, loc="left")
     return figure
 
 
-def overlaid(image: np.ndarray, places: np.ndarray, highest: float | None = None, strength: float = 0.6) -> np.ndarray:
-    """An image under its map: uint8 (height, width, 3), bright where a place adds most, dark where it adds nothing.
+def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float | None = None, strength: float = 0.6) -> np.ndarray:
+    """Blend an image with its heatmap, uint8 (height, width, 3): bright for high values, dark for 0 and below.
 
     Parameters
     ----------
     image : uint8 (height, width, 3), upright.
-    places : float (h, w), which cut the image into equal parts, as `helpers.features.explain.why` gives them. Below
-        zero is as dark as zero.
-    highest : what is brightest; the map's own maximum by default. Give two maps the same to compare them.
-    strength : how much of the map's colors covers the image, 0 … 1.
+    heatmap : float (h, w), a grid over the image, as `helpers.features.explain.why` returns it.
+    highest : the value of the brightest color, by default its maximum. Pass the same value to compare two heatmaps.
+    strength : opacity of the colors, 0 … 1.
 
     Raises
     ------
-    ValueError : no such image or map, or a strength outside 0 … 1.
+    ValueError : an invalid image or heatmap, or a strength outside 0 … 1.
     """
-    image, places = np.asarray(image), np.asarray(places, np.float32)
+    image, heatmap = np.asarray(image), np.asarray(heatmap, np.float32)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    if places.ndim != 2 or not places.size or not np.isfinite(places).all():
-        raise ValueError(f"a map must be (h, w) of finite numbers, got {places.shape}")
+    if heatmap.ndim != 2 or not heatmap.size or not np.isfinite(heatmap).all():
+        raise ValueError(f"a heatmap must be (h, w) of finite numbers, got {heatmap.shape}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie between 0 and 1, got {strength}")
-    highest = max(float(places.max()) if highest is None else highest, 1e-12)
-    # Linear between the middles of places: a curve would swing below zero beside a bright place.
-    wide = cv2.resize(np.clip(places / highest, 0, 1), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colors = _COLORS[np.round(wide * 255).astype(np.uint8)]
+    highest = max(float(heatmap.max()) if highest is None else highest, 1e-12)
+    # Linear: a cubic interpolation would go below zero next to a bright cell.
+    resized = cv2.resize(np.clip(heatmap / highest, 0, 1), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colors = _COLORS[np.round(resized * 255).astype(np.uint8)]
     return np.round(image * (1 - strength) + colors * strength).astype(np.uint8)
 
 
 def gallery_map(
     images: ImageSet, vectors: np.ndarray, max_images: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
 ) -> Figure:
-    """The set's vectors in the plane by t-SNE (van der Maaten & Hinton 2008), each place shown by its image.
+    """Plot a set's images in the plane by t-SNE of their vectors (van der Maaten & Hinton 2008).
 
-    Neighbors in the plane are neighbors among the vectors; distances and empty space mean nothing.
+    Neighbors in the plane are neighbors among the vectors; larger distances and empty space mean nothing.
 
-    vectors : float32 (n, dim) without NaN; at most ``max_images`` of them, drawn by ``seed``, are laid out.
+    vectors : float32 (n, dim) without NaN; at most ``max_images`` of them, drawn with ``seed``, are shown.
     """
     from sklearn.manifold import TSNE
 
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:max_images])
     perplexity = min(30, (len(rows) - 1) / 3)
-    places = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
+    points = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
     figure = Figure(figsize=(size, size * 0.8), layout="constrained")
     panel = figure.subplots()
     panel.axis("off")
-    panel.set_xlim(places[:, 0].min() - 1, places[:, 0].max() + 1)
-    panel.set_ylim(places[:, 1].min() - 1, places[:, 1].max() + 1)
-    for row, place in zip(rows, places, strict=True):
+    panel.set_xlim(points[:, 0].min() - 1, points[:, 0].max() + 1)
+    panel.set_ylim(points[:, 1].min() - 1, points[:, 1].max() + 1)
+    for row, point in zip(rows, points, strict=True):
         try:
             thumbnail = resize(read_image(images.paths[row]), zoom, "pad")
         except UnreadableImage:
             continue
-        # White margins must not hide the neighbors.
-        visible = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
-        thumbnail = np.concatenate([thumbnail, visible], axis=2)
-        panel.add_artist(AnnotationBbox(OffsetImage(thumbnail), place, frameon=False, pad=0))
+        # Transparent margins do not hide the neighbors.
+        alpha = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
+        drawing = OffsetImage(np.concatenate([thumbnail, alpha], axis=2))
+        panel.add_artist(AnnotationBbox(drawing, point, frameon=False, pad=0))
     return figure

@@ -1,4 +1,4 @@
-"""What a network learned, and how: curves of a training, its first filters, what its layers see."""
+"""Figures of a training: curves, gains, first-layer filters and activations."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -10,21 +10,23 @@ from matplotlib.lines import Line2D
 from helpers.networks.training import Training
 from helpers.visualization.curves import COLORS
 
-#: What an axis is called, where the column's name would not do.
+#: Column → axis label, if it is not the column's name.
 AXES = {"score": "validation retrieval score"}
 
 
 def training_curves(
     trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy"), width: float = 11
 ) -> Figure:
-    """One panel a quantity: over the training images (solid), over the validation images (dashed); ● is the best.
+    """Plot quantities over the epochs, one panel each: training (solid), validation (dashed), ● the best epoch.
 
-    trainings : what to call it → the training. A quantity is a column of its table, such as ``score``; trainings that
-    lack it are left out of that panel. Earlier ones are drawn thicker, to be seen under later ones.
+    Earlier trainings have wider lines, so that curves on top of each other stay visible.
+
+    trainings : name → training. quantities : columns of its table, such as ``score``; a training without a column is
+        left out of that panel.
     """
     figure = Figure(figsize=(width, 3.4), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
-    shown = {}
+    shown: dict[str, Line2D] = {}
     for number, ((name, training), color) in enumerate(zip(trainings.items(), cycle(COLORS), strict=False)):
         table, thickness = training.table.set_index("epoch"), 1.5 + min(3, 0.6 * (len(trainings) - 1 - number))
         for panel, quantity in zip(panels, quantities, strict=True):
@@ -39,8 +41,8 @@ def training_curves(
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
     if any(line.get_linestyle() == "--" for panel in panels for line in panel.lines):
-        for part, style in (("training", "-"), ("validation", "--")):
-            shown[part] = Line2D([], [], linestyle=style, color="0.3")
+        shown["training"] = Line2D([], [], linestyle="-", color="0.3")
+        shown["validation"] = Line2D([], [], linestyle="--", color="0.3")
     if shown:
         figure.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -50,18 +52,18 @@ def gains(
     differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str,
     width: float = 7,
 ) -> Figure:  # fmt: skip
-    """What each method gains over a reference: the mean with its interval, each seed as a ring; 0 is no gain.
+    """Plot each method's gain over a baseline: the mean with its interval, and one ring per seed.
 
     differences : name → (mean, low, high). seeds : name → the gain of each seed.
     """
     figure = Figure(figsize=(width, 0.9 + 0.42 * len(differences)), layout="constrained")
     panel = figure.subplots()
     names = list(differences)[::-1]
-    for place, name in enumerate(names):
+    for y, name in enumerate(names):
         mean, low, high = differences[name]
-        panel.plot([low, high], [place, place], "-", color=COLORS[0], linewidth=2)
-        panel.plot(mean, place, "o", color=COLORS[0], markersize=7)
-        panel.plot(seeds[name], [place - 0.22] * len(seeds[name]), "o", color=COLORS[1], fillstyle="none", markersize=5)
+        panel.plot([low, high], [y, y], "-", color=COLORS[0], linewidth=2)
+        panel.plot(mean, y, "o", color=COLORS[0], markersize=7)
+        panel.plot(seeds[name], [y - 0.22] * len(seeds[name]), "o", color=COLORS[1], fillstyle="none", markersize=5)
     panel.axvline(0, linestyle="--", color="0.4")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(-0.6, len(names) - 0.5)
@@ -71,22 +73,22 @@ def gains(
 
 
 def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure:
-    """First-layer filters as small images, each stretched to the full range of brightness.
+    """Show first-layer filters as small images, each stretched to the full range of brightness.
 
-    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over color images gives them.
+    kernels : float (h, w, 3, n), as ``layer.get_weights()[0]`` of a convolution over color images returns them.
     """
     if kernels.ndim != 4 or kernels.shape[2] != 3:
-        raise ValueError(f"filters over images are (h, w, 3, n), got shape {kernels.shape}")
+        raise ValueError(f"filters of color images must be (h, w, 3, n), got shape {kernels.shape}")
     return _sheet(list(np.moveaxis(kernels, 3, 0)), columns, width)
 
 
 def activations(maps: np.ndarray, columns: int = 16, most: int = 32, width: float = 10) -> Figure:
-    """The first channels of what a layer sees in one image; bright is where a channel answers.
+    """Show the first ``most`` channels of a feature map of one image; bright is a high activation.
 
     maps : float (h, w, channels).
     """
     if maps.ndim != 3:
-        raise ValueError(f"what a layer sees in one image is (h, w, channels), got shape {maps.shape}")
+        raise ValueError(f"a feature map of one image must be (h, w, channels), got shape {maps.shape}")
     return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), columns, width)
 
 
@@ -98,7 +100,7 @@ def _sheet(images: list[np.ndarray], columns: int, width: float) -> Figure:
         cell.axis("off")
     for cell, image in zip(cells, images, strict=False):
         low, high = image.min(), image.max()
-        # A channel that is the same everywhere has nothing to show; it stays dark.
+        # A constant channel stays dark.
         shown = (image - low) / (high - low) if high > low else np.zeros_like(image)
         cell.imshow(shown, cmap="magma", vmin=0, vmax=1)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of re-ranking: the gain of each method, query and setting, and the neighbors of a query's neighbors."""
+"""Figures of re-ranking: the gain per method, query and setting, and neighbors of neighbors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from helpers.evaluation.intervals import bootstrap_interval
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.visualization.curves import COLORS
-from helpers.visualization.grids import RIGHT, WRONG
+from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 #: The color of gains whose interval contains 0.
 UNDECIDED = "#777777"
@@ -18,11 +18,11 @@ _MARKERS = "osD^vP"
 
 
 def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Figure:
-    """One panel per task, one line per method: its gain with the 95 % interval, and the milliseconds per query.
+    """Plot the gain of each method with its 95 % interval and its milliseconds per query, one panel per task.
 
-    A gain is green, a loss red, and an interval that contains 0 gray. All panels share one scale.
+    Gains are green, losses red, and intervals that contain 0 gray. All panels share one scale.
 
-    table : columns ``task, method, before, gain, low, high, ms``, as `RerankerComparison.table` has them.
+    table : columns ``task, method, before, gain, low, high, ms``, as in `RerankerComparison.table`.
     """
     tasks, methods = (list(dict.fromkeys(table[column])) for column in ("task", "method"))
     columns = min(columns, len(tasks))
@@ -34,19 +34,19 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
     for panel, task in zip(panels, tasks, strict=False):
         part = table[table["task"] == task].set_index("method")
         for method, row in part.iterrows():
-            place = methods.index(method)
-            color = RIGHT if row["low"] > 0 else WRONG if row["high"] < 0 else UNDECIDED
+            y = methods.index(method)
+            color = POSITIVE if row["low"] > 0 else NEGATIVE if row["high"] < 0 else UNDECIDED
             bounds = [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
-            panel.errorbar(row["gain"], place, xerr=bounds, fmt="o", color=color, capsize=3)
+            panel.errorbar(row["gain"], y, xerr=bounds, fmt="o", color=color, capsize=3)
             # Adding 0 turns -0.000 into +0.000.
             text = f"{round(row['gain'], 3) + 0.0:+.3f} · {row['ms']:.1f} ms"
-            panel.text(right + 0.06 * room, place, text, va="center", fontsize=8.5, color=color)
+            panel.text(right + 0.06 * room, y, text, va="center", fontsize=8.5, color=color)
         panel.axvline(0, color="0.4", linewidth=1)
         panel.set_title(f"{task}: {part['before'].iloc[0]:.3f} before", fontsize=10)
         panel.grid(alpha=0.3, axis="x")
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    # Beside the longest interval there is room for the words.
+    # Room for the text next to the longest interval.
     panels[0].set_xlim(left - 0.06 * room, right + 0.7 * room)
     panels[0].set_xticks(_ticks(left, right))
     for panel in panels[len(tasks) :]:
@@ -60,55 +60,54 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
 def neighbor_rows(
     images: ImageSet, query: int, lines: Sequence[tuple[int, Sequence[int], Sequence[str]]], width: float = 13
 ) -> Figure:
-    """One row per image: the image, then its nearest neighbors, each with a title.
+    """Show images and their nearest neighbors, one line per image.
 
-    The query has a black frame wherever it occurs, images of its class a green one, others a red one.
+    The frame of the query is black, that of images of its class green, that of others red.
 
-    lines : (row of ``images``, rows of its neighbors, their titles); all have the same number of neighbors.
+    lines : tuples of (row of ``images``, rows of its neighbors, their titles), with equally many neighbors.
     """
     columns = 1 + max(len(nearest) for _, nearest, _ in lines)
     figure = Figure(figsize=(width, width / columns * 1.28 * len(lines)), layout="constrained")
     cells = figure.subplots(len(lines), columns, squeeze=False)
-    for line, (asking, nearest, titles) in zip(cells, lines, strict=True):
-        shown = [asking, *nearest]
-        names = ["query" if asking == query else "its nearest →", *titles]
-        for cell, row, title in zip(line, shown, names, strict=False):
+    for line, (first, nearest, titles) in zip(cells, lines, strict=True):
+        names = ["query" if first == query else "its nearest →", *titles]
+        for cell, row, title in zip(line, [first, *nearest], names, strict=False):
             same = images.labels[row] == images.labels[query]
-            color = "black" if row == query else RIGHT if same else WRONG
+            color = "black" if row == query else POSITIVE if same else NEGATIVE
             cell.imshow(read_image(images.paths[row]))
             cell.set_title(title, fontsize=10, color=color)
             for spine in cell.spines.values():
                 spine.set(color=color, linewidth=4 if row == query else 2)
         for cell in line:
             cell.set(xticks=[], yticks=[])
-        for cell in line[len(shown) :]:
+        for cell in line[1 + len(nearest) :]:
             cell.axis("off")
     return figure
 
 
 def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0, width: float = 12) -> Figure:
-    """One panel per task, one point per query: the gain of queries with a relevant first result, and of the others.
+    """Plot the gain of each query, split by whether its first result was relevant, one panel per task.
 
-    The bar is the mean with its 95 % interval.
+    The black mark is the mean with its 95 % interval.
 
     gains : task → (float (q,), bool (q,)): the gain, and whether the first result was relevant.
     """
     figure = Figure(figsize=(width, 3.6), layout="constrained")
     panels = figure.subplots(1, len(gains), squeeze=False, sharey=True)[0]
     rng = np.random.default_rng(seed)
-    for panel, (task, (values, right)) in zip(panels, gains.items(), strict=True):
-        names = []
-        for place, (kind, color) in enumerate(((True, COLORS[0]), (False, COLORS[1]))):
-            some = values[right == kind]
-            names.append(f"first answer {'right' if kind else 'wrong'}\n{len(some)} queries")
-            if not len(some):
+    for panel, (task, (values, relevant)) in zip(panels, gains.items(), strict=True):
+        parts = values[relevant], values[~relevant]
+        for x, (part, color) in enumerate(zip(parts, COLORS, strict=False)):
+            if not len(part):
                 continue
-            panel.plot(place + rng.uniform(-0.3, 0.3, len(some)), some, "o", color=color, alpha=0.35, markersize=4)
-            mean, (low, high) = some.mean(), bootstrap_interval(some, seed=seed)
+            panel.plot(x + rng.uniform(-0.3, 0.3, len(part)), part, "o", color=color, alpha=0.35, markersize=4)
+            mean, (low, high) = part.mean(), bootstrap_interval(part, seed=seed)
             bounds = np.nan_to_num([[mean - low], [high - mean]])
-            panel.errorbar(place, mean, yerr=bounds, fmt="_", color="black", capsize=6, markersize=22, linewidth=2)
+            panel.errorbar(x, mean, yerr=bounds, fmt="_", color="black", capsize=6, markersize=22, linewidth=2)
         panel.axhline(0, color="0.4", linewidth=1)
-        panel.set_xticks((0, 1), names)
+        panel.set_xticks(
+            (0, 1), [f"first result {'not ' * i}relevant\n{len(part)} queries" for i, part in enumerate(parts)]
+        )
         panel.set_xlim(-0.6, 1.6)
         panel.set_title(task, fontsize=10)
         panel.grid(alpha=0.3, axis="y")
@@ -117,7 +116,7 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
 
 
 def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figure:
-    """Gain against how good the first results were: one panel per method, a color per task, a sign per extractor.
+    """Plot the gain over a share such as top-1 accuracy: one panel per method; colors are tasks, markers extractors.
 
     table : columns ``method, task, extractor, share, gain, low, high``.
     """
@@ -145,13 +144,13 @@ def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figu
 
 
 def gain_sweep(table: pd.DataFrame, width: float = 12) -> Figure:
-    """Gain against a parameter: one panel per method, one line per task; bands are 95 % intervals.
+    """Plot the gain over a parameter: one panel per method, one line per task; bands are 95 % intervals.
 
-    table : columns ``method, parameter, value, task, gain, low, high``; a method has one parameter.
+    table : columns ``method, parameter, value, task, gain, low, high``, with one parameter per method.
     """
     methods, tasks = (list(dict.fromkeys(table[name])) for name in ("method", "task"))
     figure = Figure(figsize=(width, 3.8), layout="constrained")
-    # Each panel has its own scale: one method's fall would flatten the others.
+    # No shared scale: the losses of one method would flatten the others.
     panels = figure.subplots(1, len(methods), squeeze=False)[0]
     for panel, method in zip(panels, methods, strict=True):
         part = table[table["method"] == method]
@@ -173,7 +172,7 @@ def gain_sweep(table: pd.DataFrame, width: float = 12) -> Figure:
 
 
 def _ticks(left: float, right: float) -> np.ndarray:
-    """Round numbers from ``left`` to ``right``, 0 among them, at most five."""
+    """At most five round numbers from ``left`` to ``right``, including 0."""
     for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
         ticks = np.arange(np.ceil(left / step - 1e-9), right / step + 1e-9) * step
         if len(ticks) <= 5:

@@ -1,4 +1,4 @@
-"""Tables and boxes that a person reads in a notebook."""
+"""Tables and boxes for notebooks."""
 
 import html
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _COLORS = {"note": "#0072B2", "tip": "#009E73", "caution": "#D55E00"}
 
 
 def box(text: str, kind: str = "note") -> HTML:
-    """A box that can't be overlooked: ``note``, ``tip`` or ``caution``."""
+    """A colored box of a kind: ``note``, ``tip`` or ``caution``."""
     color = _COLORS[kind]
     return HTML(
         f'<div style="border-left:6px solid {color};padding:.6em 1em;background:{color}18;color:inherit">'
@@ -24,22 +24,22 @@ def box(text: str, kind: str = "note") -> HTML:
 
 
 def comparison(scores: dict[str, Scores], metrics: Iterable[str]) -> Markdown:
-    """One line a method, each metric with its 95 % interval; then chance and ceiling of the protocol."""
+    """One line per method with the 95 % interval of each metric, then chance and ceiling of the protocol."""
     metrics = list(metrics)
-    lines = []
-    for name, score in scores.items():
-        table = score.table().set_index("metric")
-        lines.append([name] + [_with_interval(table.loc[metric]) for metric in metrics])
-    table = next(iter(scores.values())).table().set_index("metric")
-    for bound in ("chance", "ceiling"):
-        lines.append([f"*{bound}*"] + [f"*{table.loc[metric, bound]:.3f}*" for metric in metrics])
+    tables = {name: score.table().set_index("metric").loc[metrics] for name, score in scores.items()}
+    lines = [
+        [name, *(f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples())]
+        for name, table in tables.items()
+    ]
+    first = next(iter(tables.values()))
+    lines += [[f"*{bound}*", *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]
     return markdown(pd.DataFrame(lines, columns=["", *metrics]))
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> Markdown:
-    """A table as Markdown, which notebooks show well everywhere, GitHub included."""
+    """A table as Markdown, which JupyterLab and GitHub both show well."""
 
-    def text(value):
+    def text(value: object) -> str:
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
     lines = [
@@ -48,7 +48,3 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> Markdown:
         *("| " + " | ".join(text(value) for value in row) + " |" for row in table.itertuples(index=False)),
     ]
     return Markdown("\n".join(lines))
-
-
-def _with_interval(row: pd.Series) -> str:
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

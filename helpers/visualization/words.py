@@ -1,4 +1,4 @@
-"""What hand-made features see: gradients, visual words as patches, and the curves by which their number is chosen."""
+"""Figures of hand-crafted features: HOG, patches of visual words, and curves over their number."""
 
 from collections.abc import Sequence
 
@@ -15,41 +15,38 @@ from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image, resize
 from helpers.visualization.curves import COLORS
 
-#: SIFT describes a square about six times as wide as its keypoint (Lowe 2004: 4 × 4 cells, each 3 scales wide).
+#: Width of SIFT's patch over the keypoint's size (Lowe 2004: 4 × 4 cells, each 3 scales wide).
 PATCH = 6
 
 
 def hog_lines(images: Sequence[np.ndarray], hog: Hog, width: float = 12) -> Figure:
-    """Each image and, below, the directions of its edges: a line a direction and cell, the bolder the stronger.
+    """Show images and, below them, their HOG: one line per cell and edge direction, opaque for strong edges.
 
     images : uint8 (h, w, 3), of any size.
     """
     figure = Figure(figsize=(width, 2 * width / len(images) + 0.1), layout="constrained")
     upper, lower = figure.subplots(2, len(images), squeeze=False)
     cells = hog.size // hog.settings["cell"]
-    # A gradient's direction is across the edge; the line is drawn along it.
+    # The gradient is perpendicular to the edge; the line is parallel to it.
     angles = np.pi * (np.arange(hog.DIRECTIONS) + 0.5) / hog.DIRECTIONS + np.pi / 2
     along = np.column_stack([np.cos(angles), np.sin(angles)])
     for panel, lines, image in zip(upper, lower, images, strict=True):
         square = resize(image, (hog.size, hog.size))
-        strength = directions(hog.compute(square[None])[0], cells, hog.DIRECTIONS)
+        strength = cell_histograms(hog.compute(square[None])[0], cells, hog.DIRECTIONS)
         strength /= max(strength.max(), 1e-12)
-        middles = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1)[:, :, None] + 0.5
-        halves = 0.45 * along * np.ones((cells, cells, 1, 1))
-        segments = np.stack([middles - halves, middles + halves], axis=3).reshape(-1, 2, 2)
-        lines.add_collection(LineCollection(segments, colors="black", alpha=strength.ravel(), linewidths=1.6))
-        lines.set(xlim=(0, cells), ylim=(cells, 0), aspect="equal")
+        centers = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1)[:, :, None] + 0.5
+        segments = np.stack([centers - 0.45 * along, centers + 0.45 * along], axis=3).reshape(-1, 2, 2)
+        lines.add_collection(LineCollection(list(segments), colors="black", alpha=strength.ravel(), linewidths=1.6))
+        lines.set(xlim=(0, cells), ylim=(cells, 0), aspect="equal", xticks=[], yticks=[])
         panel.imshow(square)
         panel.axis("off")
-        lines.set_xticks([])
-        lines.set_yticks([])
     return figure
 
 
-def directions(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
-    """HOG vector → float (cells, cells, count): each cell's histogram, averaged over the blocks that it is in.
+def cell_histograms(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
+    """HOG vector → float (cells, cells, count): the histogram of each cell, averaged over its blocks.
 
-    OpenCV's order: blocks column by column, in each the cells column by column.
+    OpenCV's order: blocks column by column, and in each block its cells column by column.
     """
     blocks = np.asarray(vector, np.float64).reshape(cells - 1, cells - 1, 2, 2, count)
     sums, times = np.zeros((cells, cells, count)), np.zeros((cells, cells, 1))
@@ -64,9 +61,9 @@ def directions(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
 def word_grid(
     images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12, width: float = 12
 ) -> Figure:
-    """A line a word: the ``count`` patches of the images that are nearest to it, one an image, turned upright."""
+    """Show the ``count`` patches nearest to each word, one per image, rotated upright; one line per word."""
     config = vocabulary.config
-    best = {word: [] for word in words}
+    best: dict[int, list[tuple[float, np.ndarray]]] = {word: [] for word in words}
     for path in images.paths:
         gray = cv2.cvtColor(resize(read_image(path), (config.size, config.size), config.rule), cv2.COLOR_RGB2GRAY)
         found = extract(gray, config.kind, config.limit)
@@ -81,21 +78,19 @@ def word_grid(
     figure = Figure(figsize=(width, width / count * len(words)), layout="constrained")
     panels = figure.subplots(len(words), count, squeeze=False)
     for line, word in zip(panels, words, strict=True):
-        patches = [patch for _, patch in sorted(best[word], key=lambda one: one[0])[:count]]
+        patches = [patch for _, patch in sorted(best[word], key=lambda pair: pair[0])[:count]]
         for panel in line:
-            panel.set_xticks([])
-            panel.set_yticks([])
+            panel.set(xticks=[], yticks=[])
+        for panel in line[max(1, len(patches)) :]:
             panel.axis("off")
         for panel, patch in zip(line, patches, strict=False):
-            panel.axis("on")
-            panel.imshow(patch, cmap="gray")  # stretched: SIFT does not see the contrast either
-        line[0].axis("on")
+            panel.imshow(patch, cmap="gray")  # stretched: SIFT ignores contrast
         line[0].set_ylabel(f"word {word}", fontsize=10)
     return figure
 
 
 def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
-    """The index of Davies and Bouldin and the retrieval score against the number of words, side by side.
+    """Plot the Davies–Bouldin index and the mAP over the number of words.
 
     table : columns ``words``, ``davies_bouldin``, ``chosen``, ``mAP``, ``low``, ``high``, ``chance``.
     """
@@ -118,13 +113,13 @@ def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
         panel.set_xscale("log")
         panel.set_xticks(words, words)
         panel.minorticks_off()
-        panel.set_xlabel("words; circled: chosen by Davies–Bouldin")
+        panel.set_xlabel("words (circled: chosen by Davies–Bouldin)")
         panel.grid(alpha=0.3)
     return figure
 
 
 def _patch(gray: np.ndarray, point: np.ndarray, size: float, angle: float, side: int = 48) -> np.ndarray:
-    """uint8 (side, side): what the descriptor saw, turned so that the keypoint's direction points to the right."""
+    """uint8 (side, side): the patch of a keypoint, rotated so that its direction points right."""
     scale = side / (PATCH * size)
     turn = np.radians(-angle)
     linear = scale * np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])

@@ -1,4 +1,4 @@
-"""The query picker in a real JupyterLab, with mouse and keyboard: what the page shows, in a notebook that was run."""
+"""The query picker in JupyterLab, with mouse and keyboard."""
 
 import csv
 import io
@@ -28,17 +28,16 @@ NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
 SMALL = """
 from helpers.evaluation import protocol_files
 from helpers.images import samples
-from helpers.picker import view as picker_view
-from helpers.picker.state import Picker
+from helpers.picker import Picker, show
 
-rules, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
-picker = Picker(images, ["hsv-histogram", "hog"], rules=rules, k=10)
+protocol, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
+picker = Picker(images, ["hsv-histogram", "hog"], protocol=protocol, k=10)
 """
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab with nobody's settings, on the loopback interface: its address, token and folder of notebooks."""
+    """A JupyterLab without user settings, on the loopback interface: its address, token and folder of notebooks."""
     home = tmp_path_factory.mktemp("lab")
     folder = home / "notebooks"
     folder.mkdir()
@@ -77,7 +76,7 @@ def lab(tmp_path_factory):
         _wait_for(f"{address}/api/status?token={token}", server, log)
         yield address, token, folder
     finally:
-        # The kernels are its children; they end with it.
+        # The kernels are its child processes and end with it.
         server.send_signal(signal.SIGTERM)
         try:
             server.wait(20)
@@ -124,7 +123,7 @@ def open_notebook(lab, open_page):
 
 
 def _idle(page, seconds: float = 30) -> None:
-    """Nothing is searched any more, and all images in sight are there."""
+    """Wait until no search runs and all visible images are loaded."""
     page.wait_for_timeout(100)
     page.wait_for_function(
         """root => { const at = document.querySelector(root);
@@ -136,7 +135,7 @@ def _idle(page, seconds: float = 30) -> None:
 
 
 def _query(page) -> str:
-    return page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[0]
+    return page.locator(f"{ROOT} .query-part .name").inner_text().split(" · ")[0]
 
 
 def _cards(page, column: int = 0) -> list[dict]:
@@ -161,7 +160,7 @@ def _shot(page, folder: Path, name: str) -> None:
 
 @contextmanager
 def _tall(page):
-    """A window in which all of the picker is to be seen."""
+    """A window high enough for the whole picker."""
     before = page.viewport_size
     page.set_viewport_size(before | {"height": int(page.locator(ROOT).bounding_box()["height"]) + 300})
     page.locator(ROOT).evaluate("root => root.scrollIntoView()")
@@ -171,7 +170,7 @@ def _tall(page):
 
 
 def _check(page, check_accessibility) -> None:
-    # JupyterLab's body has no height, all in it is placed absolutely: axe-core would take it for hidden.
+    # JupyterLab's body has no height, so axe-core would consider its content hidden.
     page.add_style_tag(content="html, body { height: 100%; }")
     with _tall(page):
         check_accessibility(page, ROOT)
@@ -183,15 +182,15 @@ def _click(page, selector: str, **options) -> None:
 
 
 def _photo(tmp_path: Path, name: str = "my own photo.png") -> Path:
-    """An image that is in no set: a sample photograph, mirrored, as PNG."""
+    """An image that is in no set: a mirrored sample photograph as PNG."""
     photo = Image.open(samples.photos().paths[40]).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     photo.save(tmp_path / name)
     return tmp_path / name
 
 
-def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -> None:
-    """Everything that a person can do, one after the other, on any notebook's picker."""
-    # pick by thumbnail
+def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -> None:
+    """All user actions, one after another, on the picker of any notebook."""
+    # choose by thumbnail
     third = page.locator(f"{ROOT} .thumbnail").nth(2)
     wanted = third.get_attribute("aria-label").split(", ", 1)[1]
     third.click()
@@ -201,7 +200,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     cards = _cards(page)
     assert [card["rank"] for card in cards] == list(range(1, k + 1))
     assert wanted not in {card["key"] for card in cards}
-    own = page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[1]
+    own = page.locator(f"{ROOT} .query-part .name").inner_text().split(" · ")[1]
     assert [card["sign"] for card in cards] == ["○" if card["class"] == own else "✗" for card in cards]
     assert len({card["color"] for card in cards if card["sign"] == "○"} | {"none"}) == 1 + any(
         card["sign"] == "○" for card in cards
@@ -222,20 +221,20 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     page.mouse.move(0, 0)
 
     # click through, back and forth
-    length = int(page.locator(f"{ROOT} .ask .line .dim").inner_text().split()[-1])
+    length = int(page.locator(f"{ROOT} .query-part .line .dim").inner_text().split()[-1])
     _click(page, ".card .image")
     assert _query(page) == cards[0]["key"]
-    assert page.locator(f"{ROOT} .ask .line .dim").inner_text() == f"{length + 1} of {length + 1}"
+    assert page.locator(f"{ROOT} .query-part .line .dim").inner_text() == f"{length + 1} of {length + 1}"
     _click(page, "text=← Back")
     assert _query(page) == wanted and _cards(page) == cards
     _click(page, "text=Forward →")
     assert _query(page) == cards[0]["key"]
     page.locator(ROOT).get_by_text("Forward →").press("Enter")
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
-    assert "no query behind" in _status(page)
+    assert "no next query" in _status(page)
 
     # class, pages, random, number, path
-    classes = page.locator(f"{ROOT} .pick select")
+    classes = page.locator(f"{ROOT} .chooser select")
     name = classes.locator("option").nth(3).inner_text()
     classes.select_option(name)
     page.wait_for_function(
@@ -244,15 +243,17 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
         arg=[ROOT, name],
     )
     _click(page, "text=Random")
-    assert page.locator(f"{ROOT} .ask .name").inner_text().split(" · ")[1] == name
+    assert page.locator(f"{ROOT} .query-part .name").inner_text().split(" · ")[1] == name
     classes.select_option("all")
     _click(page, "[aria-label='Next page']")
-    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     number = page.get_by_label("Number", exact=True)
     number.fill("7")
     number.press("Enter")
     _idle(page)
-    assert page.locator(f"{ROOT} .ask .name").inner_text().endswith("number 7")
+    assert page.locator(f"{ROOT} .query-part .name").inner_text().endswith("number 7")
     path = page.get_by_label("Path", exact=True)
     path.fill("/nowhere/at all.jpg")
     path.press("Enter")
@@ -262,12 +263,12 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     path.press("Enter")
     _idle(page)
     assert _query(page) == "my own photo.png"
-    assert {card["sign"] for card in _cards(page)} == {""}, "nobody knows who is right for an image from elsewhere"
+    assert {card["sign"] for card in _cards(page)} == {""}, "relevance is unknown for an image that is not in the set"
 
-    # upload, one that is no image, paste, drop
+    # upload (also a file that is not an image), paste, drop
     page.locator(f"{ROOT} input[type=file]").set_input_files(_photo(tmp_path, "uploaded.png"))
     page.wait_for_function(
-        "root => document.querySelector(`${root} .ask .name`).textContent.startsWith('uploaded')", arg=ROOT
+        "root => document.querySelector(`${root} .query-part .name`).textContent.startsWith('uploaded')", arg=ROOT
     )
     _idle(page)
     assert len(_cards(page)) == k
@@ -275,7 +276,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "broken.jpg")
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
     assert _status(page) == "broken.jpg is not an image that can be read."
-    assert _query(page) == "uploaded.png", "what can't be read changes nothing"
+    assert _query(page) == "uploaded.png", "an unreadable file changes nothing"
     for kind, name in (("paste", "pasted image"), ("drop", "dropped.png")):
         content = list(_photo(tmp_path, f"{kind}.png").read_bytes() + bytes(len(kind)))
         page.evaluate(
@@ -289,22 +290,22 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
             [ROOT, kind, content],
         )
         page.wait_for_function(
-            "([root, name]) => document.querySelector(`${root} .ask .name`).textContent.startsWith(name)",
+            "([root, name]) => document.querySelector(`${root} .query-part .name`).textContent.startsWith(name)",
             arg=[ROOT, name],
         )
     _idle(page)
 
-    # an image larger than a notebook's websocket takes is made smaller in the browser
+    # the browser shrinks an image that is too large for the websocket
     noise = np.random.default_rng(0).integers(0, 255, (1600, 2400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > 10 * 2**20
     page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "large.png")
     page.wait_for_function(
-        "root => document.querySelector(`${root} .ask .name`).textContent.startsWith('large')", arg=ROOT
+        "root => document.querySelector(`${root} .query-part .name`).textContent.startsWith('large')", arg=ROOT
     )
     _idle(page)
 
-    # crop with the mouse, by numbers, and not at all
+    # crop with the mouse and by numbers, and remove the crop
     _click(page, ".thumbnail")
     before = _cards(page)
     frame = page.locator(f"{ROOT} img.query").bounding_box()
@@ -338,7 +339,7 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     k_field.fill("5000")
     k_field.press("Enter")
     page.wait_for_function("root => document.querySelectorAll(`${root} .card`).length > 20", arg=ROOT)
-    assert "5000 answers were asked for" in _status(page)
+    assert "5000 results requested" in _status(page)
     k_field.fill(str(k))
     k_field.press("Enter")
     page.wait_for_function("([root, k]) => document.querySelectorAll(`${root} .card`).length === k", arg=[ROOT, k])
@@ -349,14 +350,14 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     page.locator(f"{ROOT} .card").nth(k - 1).get_by_text("good").click()
     page.locator(f"{ROOT} .card").nth(0).get_by_text("bad").click()
     page.wait_for_function(
-        "root => document.querySelectorAll(`${root} .acts [aria-pressed=true]`).length === 2", arg=ROOT
+        "root => document.querySelectorAll(`${root} .actions [aria-pressed=true]`).length === 2", arg=ROOT
     )
     liked = _cards(page)[-1]
     _click(page, "text=Search again with marks")
     page.wait_for_timeout(300)
     _idle(page)
     moved = [card["key"] for card in _cards(page)]
-    assert moved.index(liked["key"]) < k - 1, "a good answer comes nearer"
+    assert moved.index(liked["key"]) < k - 1, "a good result comes nearer"
     _shot(page, shots, f"{prefix}-feedback")
     _click(page, "text=Forget marks")
     page.wait_for_function(
@@ -395,13 +396,13 @@ def _walk(page, tmp_path: Path, shots: Path, prefix: str, check_accessibility) -
     page.get_by_label("Compare two methods").uncheck()
     page.wait_for_function("root => document.querySelectorAll(`${root} .column`).length === 1", arg=ROOT)
 
-    # to take away
+    # export
     with page.expect_download() as download:
         page.locator(ROOT).get_by_text("Ranking as CSV", exact=True).click()
     table = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
     shown = _cards(page)
     assert [row["key"] for row in table] == [card["key"] for card in shown]
-    assert [row["verdict"] for row in table] == [card["sign"] for card in shown]
+    assert [row["relevant"] for row in table] == [card["sign"] for card in shown]
     assert [float(row["score"]) for row in table] == pytest.approx([card["score"] for card in shown], abs=1e-3)
     with page.expect_download() as download:
         page.locator(ROOT).get_by_text("Grid as PNG").click()
@@ -418,8 +419,8 @@ def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, ch
     page = open_notebook("small.ipynb", 60)
     assert "Choose an image" in _status(page)
     _shot(page, screenshots, "small-empty")
-    _walk(page, tmp_path, screenshots, "small", check_accessibility)
-    # What is saved holds the image for those who have no kernel.
+    _use_everything(page, tmp_path, screenshots, "small", check_accessibility)
+    # The saved notebook has an image for readers without a kernel.
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_timeout(1500)
     (shown,) = [
@@ -447,13 +448,15 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
     assert _query(page) == wanted
     assert page.evaluate("document.activeElement.classList.contains('thumbnail')"), "the focus stays"
     page.keyboard.press("PageDown")
-    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     # JupyterLab's own keys: new cells, cut, delete.
     for key in ("a", "b", "x", "d", "d", "m"):
         page.keyboard.press(key)
     page.wait_for_timeout(300)
     assert page.evaluate(_CELLS) == cells
-    # From the thumbnails by Tab to the first answer: every stop has a name, and a ring that can be seen.
+    # Tab from the thumbnails to the first result: every stop has a name and a visible focus ring.
     stops = []
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -471,10 +474,10 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
     assert all(stop["name"].strip() and stop["ring"] and stop["seen"] for stop in stops), stops
     first = _cards(page)[0]["key"]
     tip = page.locator(f"{ROOT} .tip")
-    assert tip.inner_text().endswith(first), "what the mouse is told, the keyboard is told, too"
+    assert tip.inner_text().endswith(first), "the tooltip also appears with the keyboard"
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    page.wait_for_selector(f"{ROOT} .acts [aria-pressed=true]")
+    page.wait_for_selector(f"{ROOT} .actions [aria-pressed=true]")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     page.wait_for_function(
@@ -482,7 +485,7 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
     )
     _idle(page)
     assert page.evaluate("document.activeElement.className") == "image"
-    assert tip.inner_text().endswith(_cards(page)[0]["key"]), "the same place, another answer"
+    assert tip.inner_text().endswith(_cards(page)[0]["key"]), "same position, another result"
     page.screenshot(path=screenshots / "small-keyboard.png")
     # An image in the clipboard, by the key and by the button.
     for row, press in ((40, lambda: page.keyboard.press("Control+v")), (41, lambda: _click(page, "text='Paste'"))):
@@ -492,11 +495,11 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
                 {"image/png": new Blob([new Uint8Array(content)], {type: "image/png"})})])""",
             list((tmp_path / "copied.png").read_bytes()),
         )
-        place = page.locator(f"{ROOT} .ask .line .dim").inner_text()
+        position = page.locator(f"{ROOT} .query-part .line .dim").inner_text()
         press()
         page.wait_for_function(
-            "([root, place]) => document.querySelector(`${root} .ask .line .dim`).textContent !== place",
-            arg=[ROOT, place],
+            "([root, before]) => document.querySelector(`${root} .query-part .line .dim`).textContent !== before",
+            arg=[ROOT, position],
         )
         assert _query(page) == "pasted image"
         _idle(page)
@@ -519,7 +522,7 @@ def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_
             over, inside = page.locator(ROOT).evaluate(
                 "root => [root.scrollWidth - root.clientWidth, root.clientWidth]"
             )
-            assert over <= 0, f"something sticks out of a cell of {inside} pixels"
+            assert over <= 0, f"overflow in a cell of {inside} pixels"
 
 
 SLOW = """
@@ -531,35 +534,37 @@ class Slow(ColorHistogram):
         super().__init__(bins=(3, 3, 3))
         self.name = "slow"
 
-    def describe(self, images, **how):
+    def extract(self, images, **options):
         time.sleep(1)
-        return super().describe(images, **how)
+        return super().extract(images, **options)
 
-picker = Picker(images, ["hsv-histogram", Slow()], rules=rules)
+picker = Picker(images, ["hsv-histogram", Slow()], protocol=protocol)
 """
 
 
-def test_choices_in_code_and_the_page_lives_while_a_gallery_is_extracted(lab, open_notebook):
+def test_changes_in_code_and_the_page_during_an_extraction(lab, open_notebook):
     _write_small(lab[2] / "slow.ipynb", SLOW, "picker.choose(3).use(index='exact:euclidean').search();")
     page = open_notebook("slow.ipynb", 60)
-    # What was chosen in code, in a cell behind the widget's, shows at once.
+    # The widget shows changes that a later cell makes.
     page.wait_for_selector(f"{ROOT} .card")
     _idle(page)
-    assert page.locator(f"{ROOT} .ask .name").inner_text().endswith("number 3")
+    assert page.locator(f"{ROOT} .query-part .name").inner_text().endswith("number 3")
     assert page.locator(f"{ROOT} .column h3").inner_text() == "hsv-histogram · exact:euclidean"
     first = _cards(page)
-    page.locator(f"{ROOT} .settings").get_by_label("FeatureExtractor").first.select_option("slow")
+    page.locator(f"{ROOT} .settings").get_by_label("Extractor").first.select_option("slow")
     page.wait_for_function(
-        "root => document.querySelector(`${root} .status`).innerText.includes('Describing images with slow')",
+        "root => document.querySelector(`${root} .status`).innerText.includes('Extracting features with slow')",
         arg=ROOT,
     )
     page.locator(f"{ROOT} .spinner").wait_for()
     assert page.locator(f"{ROOT} .columns").get_attribute("aria-busy") == "true"
-    assert _cards(page) == first, "the former answers stay until there are new ones"
+    assert _cards(page) == first, "the old results stay until the new ones come"
     page.locator(f"{ROOT} [aria-label='Next page']").click()
-    page.wait_for_function("root => document.querySelector(`${root} .pick`).innerText.includes('page 2 of')", arg=ROOT)
+    page.wait_for_function(
+        "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
+    )
     page.wait_for_function("root => document.querySelector(`${root} .thumbnail img`).naturalWidth", arg=ROOT)
-    assert "Describing" in _status(page), "it was not waited for the extractor"
+    assert "Extracting" in _status(page), "the page does not wait for the extractor"
     _idle(page, 60)
     assert page.locator(f"{ROOT} .column h3").inner_text().startswith("slow")
     assert _cards(page) != first
@@ -568,11 +573,11 @@ def test_choices_in_code_and_the_page_lives_while_a_gallery_is_extracted(lab, op
 def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):
     shutil.copy(NINE, lab[2] / NINE.name)
     page = open_notebook(NINE.name, 300)
-    _walk(page, tmp_path, screenshots, "notebook-09", check_accessibility)
+    _use_everything(page, tmp_path, screenshots, "notebook-09", check_accessibility)
 
 
 def _write_small(path: Path, before: str = "", after: str = "") -> None:
-    sources = [SMALL, before, "picker_view.show(picker)", after]
+    sources = [SMALL, before, "show(picker)", after]
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources if source.strip()]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)

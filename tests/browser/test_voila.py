@@ -82,10 +82,10 @@ def test_the_picker_of_notebook_16_is_an_app(app, open_page, check_accessibility
     page.locator(ROOT).get_by_role("button", name="Search", exact=True).click()
     page.wait_for_function(
         "([root, before]) => { const now = document.querySelector(root + ' [role=status]').innerText;"
-        " return now !== before && /answers to/.test(now); }",
+        " return now !== before && /results for/.test(now); }",
         arg=[ROOT, before],
         timeout=60_000,
     )
-    assert re.search(r"10 answers to \S+", status.inner_text())
+    assert re.search(r"10 results for \S+", status.inner_text())
     check_accessibility(page, ROOT)
     page.screenshot(path=screenshots / "voila.png")

@@ -645,7 +645,7 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     assert not {"script", "link", "iframe", "b"} & set(report.tags)
     assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 images that are one"]
+    assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 copies of one image"]
     assert "crops, which need an extractor" in text
 
 

@@ -10,7 +10,7 @@ from helpers.features.deep import NetworkExtractor
 from helpers.features.explain import METHODS, PLACES, why
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
-from helpers.visualization.heatmaps import overlaid
+from helpers.visualization.heatmaps import overlay
 
 SIDE = 160
 
@@ -246,23 +246,23 @@ def test_the_overlay_is_bright_where_the_map_is(photos):
     image = np.full((60, 120, 3), 128, np.uint8)
     places = np.zeros((2, 4), np.float32)
     places[0, 3], places[1, 0] = 0.5, -3
-    shown = overlaid(image, places)
+    shown = overlay(image, places)
     assert shown.shape == image.shape and shown.dtype == np.uint8
     light = shown.mean(axis=2)
     assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
     # Nothing and "against" are equally dark.
     assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
-    assert overlaid(image, places, highest=1).mean() < shown.mean()
-    assert np.array_equal(overlaid(photos[0], np.ones((7, 7)), strength=0), photos[0])
-    assert np.array_equal(overlaid(image, np.zeros((2, 4))), overlaid(image, np.full((2, 4), -1)))
+    assert overlay(image, places, highest=1).mean() < shown.mean()
+    assert np.array_equal(overlay(photos[0], np.ones((7, 7)), strength=0), photos[0])
+    assert np.array_equal(overlay(image, np.zeros((2, 4))), overlay(image, np.full((2, 4), -1)))
 
 
 def test_what_is_no_image_or_map_is_refused(photos):
     for image, places, strength, what in (
         (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "an image must be"),
-        (photos[0], np.ones(4), 0.5, "a map must be"),
-        (photos[0], np.full((2, 2), np.nan), 0.5, "a map must be"),
+        (photos[0], np.ones(4), 0.5, "a heatmap must be"),
+        (photos[0], np.full((2, 2), np.nan), 0.5, "a heatmap must be"),
         (photos[0], np.ones((2, 2)), 1.5, "strength"),
     ):
         with pytest.raises(ValueError, match=what):
-            overlaid(image, places, strength=strength)
+            overlay(image, places, strength=strength)

@@ -1,4 +1,4 @@
-"""Figures of indexes: what is looked into is colored and counted, and lines stand where the numbers are."""
+"""Figures of indexes: visited cells are colored and counted, and points have the positions of the numbers."""
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,13 @@ def drawn(panel, color):
     return [tuple(map(float, point)) for line in lines for point in line.get_xydata()]
 
 
-def test_parts_that_are_looked_into_are_in_color_and_counted():
+def test_visited_cells_are_colored_and_counted():
     parts = {"two": (np.array([5, 5, 7, 7]), [5]), "one each": (np.arange(4), [3, 1])}
     first, second = indexes.cells(POINTS, QUERY, [0, 1], parts).axes
-    assert first.get_title() == "two: 2 of 4 looked at, 2 of 2 answers in them"
-    assert second.get_title() == "one each: 2 of 4 looked at, 1 of 2 answers in them"
+    assert first.get_title() == "two: 2 of 4 compared, 2 of 2 neighbors found"
+    assert second.get_title() == "one each: 2 of 4 compared, 1 of 2 neighbors found"
     assert drawn(first, COLORS[0]) == [(0, 0), (1, 0)] and drawn(first, "0.8") == [(2, 0), (3, 0)]
-    # A part has the color of its turn.
+    # Colors follow the order of the visits.
     assert drawn(second, COLORS[0]) == [(3, 0)] and drawn(second, COLORS[1]) == [(1, 0)]
 
 
@@ -37,13 +37,13 @@ def test_the_query_and_its_results_are_marked_in_every_panel():
         assert star.get_xydata().tolist() == [QUERY.tolist()]
 
 
-def test_a_walk_is_drawn_in_its_order_and_each_link_once():
+def test_a_graph_search_is_drawn_in_its_order_and_each_link_once():
     links = [[1], [0, 2], [1], [2]]
-    (panel,) = indexes.walk(POINTS, links, [3, 1, 0], QUERY, [0]).axes
+    (panel,) = indexes.graph_search(POINTS, links, [3, 1, 0], QUERY, [0]).axes
     assert drawn(panel, COLORS[1]) == [(3, 0), (1, 0), (0, 0)]
     assert [text.get_text() for text in panel.texts] == ["0", "1", "2"]
     gray = [line.get_xydata().tolist() for line in panel.lines if to_hex(line.get_color()) == to_hex("0.8")]
-    # 3 is joined with 2, which does not know it; that link is there, too.
+    # The link from 3 to 2 has no link back; it is drawn, too.
     assert sorted(sorted(link) for link in gray) == [[[0, 0], [1, 0]], [[1, 0], [2, 0]], [[2, 0], [3, 0]]]
 
 
@@ -57,16 +57,16 @@ def table():
     return pd.DataFrame(lines, columns=["gallery", "index", "recall", "milliseconds", "bytes", "count"])
 
 
-def test_trade_offs_have_a_panel_a_gallery_and_a_line_an_index(table):
+def test_trade_offs_have_one_panel_per_gallery_and_one_line_per_index(table):
     figure = indexes.trade_offs(table)
     assert [panel.get_title() for panel in figure.axes] == ["1,000", "2,000"]
     flat, codes = figure.axes[0].lines
     assert [flat.get_ydata().tolist(), codes.get_ydata().tolist()] == [[0.5], [0.1, 0.2]]
     assert all(panel.get_yscale() == "log" for panel in figure.axes)
-    # A tenth of the errors is a step to the right, and no error at all is a place, too.
+    # A tenth of the errors is one step to the right; a recall of 1 has a position, too.
     assert codes.get_xdata() == pytest.approx([-np.log10(0.4), 1])
     ticks = zip(figure.axes[0].get_xticklabels(), figure.axes[0].get_xticks(), strict=True)
-    named = {text.get_text(): place for text, place in ticks}
+    named = {text.get_text(): position for text, position in ticks}
     assert named["0.9"] == pytest.approx(1) and named["0.99"] == pytest.approx(2)
     assert named["1"] == flat.get_xdata()[0] and 2 < named["1"] < 3 and "0" not in named
     figure.draw_without_rendering()
@@ -74,7 +74,7 @@ def test_trade_offs_have_a_panel_a_gallery_and_a_line_an_index(table):
     assert left < codes.get_xdata()[0] and flat.get_xdata()[0] < right
 
 
-def test_one_gallery_with_heavy_vectors_does_not_make_all_others_specks(table):
+def test_heavy_vectors_in_a_small_gallery_do_not_shrink_other_markers(table):
     heavy = table.assign(bytes=table["bytes"].where(table.index > 0, 10**9))
     flat, codes = indexes.trade_offs(heavy).axes[1].lines
     usual = indexes.trade_offs(table).axes[1].lines
@@ -82,12 +82,12 @@ def test_one_gallery_with_heavy_vectors_does_not_make_all_others_specks(table):
     assert indexes.trade_offs(heavy).axes[0].lines[0].get_markersize() == 12
 
 
-def test_markers_grow_with_bytes_a_vector_and_the_legend_says_how_many(table):
+def test_markers_grow_with_bytes_per_vector(table):
     figure = indexes.trade_offs(table)
     flat, codes = figure.axes[0].lines
     areas = [(line.get_markersize() - 3) ** 2 for line in (flat, codes)]
     assert areas[0] == pytest.approx(4 * areas[1])
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "flat: 40 bytes a vector", "codes: 8 bytes a vector",
+        "flat: 40 bytes per vector", "codes: 8 bytes per vector",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The query picker without a browser: any sequence of actions, the answers by hand, and what the widget sends."""
+"""The query picker without a browser: sequences of actions, results by hand, and the messages of the widget."""
 
 import csv
 import io
@@ -21,9 +21,10 @@ from helpers.images import samples
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.lessons import runner
-from helpers.picker import state as picker_module
+from helpers.picker import Picker, history
 from helpers.picker import view as picker_view
-from helpers.picker.state import MAX_K, Crop, Picker
+from helpers.picker.history import Crop
+from helpers.picker.state import MAX_K
 from helpers.picker.view import PickerView, state_of
 from helpers.search.engine import Engine
 from helpers.search.rerank.feedback import rocchio
@@ -53,10 +54,10 @@ def picker(images):
     return Picker(images, EXTRACTORS, k=5, per_page=12)
 
 
-def jpeg(images: ImageSet, row: int, name: str = "PNG") -> bytes:
-    """An image that lies in no set: one of the set, upside down."""
+def png(images: ImageSet, row: int) -> bytes:
+    """An image that is in no set: one of the set, upside down."""
     content = io.BytesIO()
-    Image.fromarray(read_image(images.paths[row])[::-1].copy()).save(content, name)
+    Image.fromarray(read_image(images.paths[row])[::-1].copy()).save(content, "PNG")
     return content.getvalue()
 
 
@@ -68,37 +69,37 @@ def ids(picker: Picker, column: int = 0) -> list[int]:
 
 SMALL_HISTORY, FEW_UPLOADS = 5, 2
 SET = few()
-CONTENTS = [jpeg(SET, row) for row in range(4)] + [b"", b"no image"]
+CONTENTS = [png(SET, row) for row in range(4)] + [b"", b"no image"]
 ANY_ID = st.integers(-2, 42)
 
 
 class Actions(RuleBasedStateMachine):
-    """What has to hold, whatever a person does."""
+    """Invariants of all sequences of actions."""
 
     def __init__(self):
         super().__init__()
-        self.bounds = picker_module.HISTORY, picker_module.UPLOADS
-        picker_module.HISTORY, picker_module.UPLOADS = SMALL_HISTORY, FEW_UPLOADS
+        self.bounds = history.MAX_STEPS, history.MAX_UPLOADS
+        history.MAX_STEPS, history.MAX_UPLOADS = SMALL_HISTORY, FEW_UPLOADS
         self.picker = Picker(SET, EXTRACTORS, ("exact:cosine", "exact:euclidean"), PROTOCOL, k=4, per_page=7)
 
     def teardown(self):
-        picker_module.HISTORY, picker_module.UPLOADS = self.bounds
+        history.MAX_STEPS, history.MAX_UPLOADS = self.bounds
 
     @contextmanager
     def choosing(self):
-        """A new query cuts off what lay in front; without one, the history stays."""
-        steps, position = list(self.picker.steps), self.picker.position
+        """A new query removes the later ones; otherwise the history stays."""
+        steps, position = list(self.picker.history.steps), self.picker.history.position
         yield
         if self.picker.query != (steps[position].query if steps else None):
-            assert self.picker.position == len(self.picker.steps) - 1
-            assert self.picker.step.marks == self.picker.step.heeded == {}
-            former = [step for step in steps[: position + 1] if any(step is left for left in self.picker.steps)]
-            assert former == self.picker.steps[:-1]
-            gone = [step for step in steps[: position + 1][-SMALL_HISTORY + 1 :] if step not in former]
-            assert all(step.query.upload for step in gone), "only what is no longer kept goes out of turn"
+            assert self.picker.history.position == len(self.picker.history.steps) - 1
+            assert self.picker.step.marks == self.picker.step.applied == {}
+            former = [step for step in steps[: position + 1] if any(step is left for left in self.picker.history.steps)]
+            assert former == self.picker.history.steps[:-1]
+            removed = [step for step in steps[: position + 1][-SMALL_HISTORY + 1 :] if step not in former]
+            assert all(step.query.upload for step in removed), "only queries of removed uploads"
         else:
-            assert [id(step) for step in steps] == [id(step) for step in self.picker.steps]
-            assert position == self.picker.position
+            assert [id(step) for step in steps] == [id(step) for step in self.picker.history.steps]
+            assert position == self.picker.history.position
 
     @rule(row=ANY_ID)
     def choose(self, row):
@@ -133,22 +134,22 @@ class Actions(RuleBasedStateMachine):
         with self.choosing():
             self.picker.uncrop()
 
-    @rule(place=st.integers(0, 9), id=st.none() | ANY_ID)
-    def follow(self, place, id):
+    @rule(rank=st.integers(0, 9), id=st.none() | ANY_ID)
+    def follow(self, rank, id):
         shown = ids(self.picker) if self.picker.columns else []
-        id = shown[place % len(shown)] if id is None and shown else id
+        id = shown[rank % len(shown)] if id is None and shown else id
         with self.choosing():
             self.picker.follow(id)
         if id in shown:
             assert self.picker.query.row == id
 
     @rule(forward=st.booleans())
-    def walk(self, forward):
-        steps, position = list(self.picker.steps), self.picker.position
+    def back_or_forward(self, forward):
+        steps, position = list(self.picker.history.steps), self.picker.history.position
         self.picker.forward() if forward else self.picker.back()
-        assert self.picker.steps == steps
+        assert self.picker.history.steps == steps
         wanted = position + (1 if forward else -1)
-        assert self.picker.position == (wanted if 0 <= wanted < len(steps) else position)
+        assert self.picker.history.position == (wanted if 0 <= wanted < len(steps) else position)
 
     @rule(
         second=st.booleans(),
@@ -200,11 +201,11 @@ class Actions(RuleBasedStateMachine):
 
     @invariant()
     def history_holds(self):
-        picker = self.picker
-        assert (0 <= picker.position < len(picker.steps)) if picker.steps else picker.position == -1
-        assert len(picker.steps) <= SMALL_HISTORY
-        assert len(picker._uploads) <= FEW_UPLOADS
-        assert {step.query.upload for step in picker.steps} - {None} == picker._uploads.keys()
+        kept = self.picker.history
+        assert (0 <= kept.position < len(kept.steps)) if kept.steps else kept.position == -1
+        assert len(kept.steps) <= SMALL_HISTORY
+        assert len(kept.uploads) <= FEW_UPLOADS
+        assert {step.query.upload for step in kept.steps} - {None} == kept.uploads.keys()
 
     @invariant()
     def k_holds(self):
@@ -212,8 +213,8 @@ class Actions(RuleBasedStateMachine):
 
     @invariant()
     def marks_hold(self):
-        for step in self.picker.steps:
-            for id in [*step.marks, *step.heeded]:
+        for step in self.picker.history.steps:
+            for id in [*step.marks, *step.applied]:
                 assert 0 <= id < len(SET) and id != step.query.row
 
     @invariant()
@@ -242,7 +243,7 @@ TestActions.settings = settings(
 )
 
 
-# ---- what is answered ----------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "exact:manhattan"])
@@ -257,34 +258,34 @@ def test_results_are_those_of_an_engine_without_query_and_copies(images, spec):
     assert [result.key for result in picker.columns[0].results] == [images.keys[result.id] for result in expected]
 
 
-def test_verdict_by_the_class_where_there_are_no_protocol(images, picker):
+def test_relevance_by_the_class_without_a_protocol(images, picker):
     picker.choose(12).search()
     for result in picker.columns[0].results:
-        assert result.verdict is bool(images.labels[result.id] == images.labels[12])
-    assert {result.verdict for result in picker.choose(35).search().columns[0].results} == {None}
-    assert {result.verdict for result in picker.upload("x", jpeg(images, 0)).search().columns[0].results} == {None}
+        assert result.relevant is bool(images.labels[result.id] == images.labels[12])
+    assert {result.relevant for result in picker.choose(35).search().columns[0].results} == {None}
+    assert {result.relevant for result in picker.upload("x", png(images, 0)).search().columns[0].results} == {None}
 
 
-def test_verdict_and_exclusions_by_the_protocol(images):
+def test_relevance_and_ignored_images_by_the_protocol(images):
     protocol = builders.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
     picker = Picker(images, EXTRACTORS, protocol=protocol, k=100).choose(2).search()
     assert picker.k == picker.limit == len(protocol.gallery) and picker.message is None
     assert set(ids(picker)) == set(protocol.gallery.tolist()) - {3}
-    assert "37 answers were asked for, 36 found" in picker.columns[0].note
-    right = {result.id for result in picker.columns[0].results if result.verdict}
-    assert right == set(protocol.relevant(0).tolist())
-    # A query without a right answer is nobody's failure; an image that never asks is judged by its class.
-    assert {result.verdict for result in picker.choose(35).search().columns[0].results} == {None}
-    judged = picker.choose(14).search().columns[0].results
-    assert {result.id for result in judged if result.verdict} == set(range(10, 20)) - {13, 14}
+    assert "37 results requested, 36 found" in picker.columns[0].note
+    relevant = {result.id for result in picker.columns[0].results if result.relevant}
+    assert relevant == set(protocol.relevant(0).tolist())
+    # Relevance is unknown for a query without a class; the class decides for an image that is not a query.
+    assert {result.relevant for result in picker.choose(35).search().columns[0].results} == {None}
+    by_class = picker.choose(14).search().columns[0].results
+    assert {result.id for result in by_class if result.relevant} == set(range(10, 20)) - {13, 14}
 
 
-def test_protocol_must_speak_of_the_same_images(images):
-    with pytest.raises(ValueError, match="rules.bind"):
+def test_a_protocol_of_other_images_is_refused(images):
+    with pytest.raises(ValueError, match="protocol.bind"):
         Picker(images.subset(range(30)), EXTRACTORS, protocol=PROTOCOL)
 
 
-def test_a_crop_asks_with_its_part(images, picker):
+def test_a_crop_is_the_query(images, picker):
     picker.choose(3).search()
     whole = ids(picker)
     picker.crop(0.25, 0.25, 0.5, 0.5).search()
@@ -296,13 +297,13 @@ def test_a_crop_asks_with_its_part(images, picker):
     assert ids(picker) == [result.id for result in expected] != whole
     assert ids(picker.back().search()) == whole
     picker.forward().crop(0, 0, 1, 1)
-    assert picker.query.crop is None, "all of an image is no crop"
+    assert picker.query.crop is None, "the whole image is not a crop"
     assert "too small" in picker.crop(0.5, 0.5, 0.001, 0.5).message.text
     assert "four numbers" in picker.crop("a", 0, 1, 1).message.text
 
 
 @pytest.mark.parametrize(("shape", "crop"), [((1, 1), (0.9, 0.9, 0.1, 0.1)), ((3, 5), (0.99, 0, 0.01, 1))])
-def test_a_crop_is_never_empty(shape, crop):
+def test_a_crop_has_at_least_one_pixel(shape, crop):
     assert Crop(*crop).cut(np.zeros((*shape, 3), np.uint8)).size
 
 
@@ -311,14 +312,14 @@ def test_marks_move_the_query_by_rocchio(images, picker):
     first = ids(picker)
     good, bad = first[10], first[0]
     picker.mark(good, True).mark(bad, False)
-    assert not picker.needs_search, "marks alone change nothing"
+    assert not picker.needs_search, "marks are applied later"
     again = ids(picker.search_again().search())
     assert again.index(good) < 10 and again.index(bad) > 0
     engine = Engine(EXTRACTORS[0], "exact:cosine").fit(images)
     vectors = engine.extractor.extract(images, progress=False)
     moved = rocchio(vectors[4], vectors[[good]], vectors[[bad]])
     assert again == [result.id for result in engine.query_vector(moved, 39, exclude=[4])]
-    # Another query has marks of its own; going back shows what was shown.
+    # Each query has its own marks; going back shows the same results.
     assert picker.choose(7).step.marks == {}
     assert ids(picker.back().search()) == again
     assert ids(picker.forget_marks().search()) == first
@@ -337,13 +338,13 @@ def test_two_methods_side_by_side(picker):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_reranker_keeps_the_query_out(picker, name):
+def test_no_reranker_returns_the_query(picker, name):
     picker.use(reranker=name).choose(0).search()
     assert picker.message is None and len(ids(picker)) == 5
     assert not {0, 1} & set(ids(picker))
 
 
-def test_a_reranker_that_can_not_follow_the_index_says_so(picker):
+def test_a_reranker_that_does_not_fit_the_index_is_an_error(picker):
     picker.choose(0).search()
     picker.use(index="exact:manhattan").search()
     assert picker.rerankers_for(picker.method) == ("none", "geometry")
@@ -352,7 +353,7 @@ def test_a_reranker_that_can_not_follow_the_index_says_so(picker):
     assert picker.use(reranker="none").search().message is None and len(picker.columns) == 1
 
 
-def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, monkeypatch):
+def test_what_is_not_available_is_a_message(images):
     picker = Picker(images, ["no-such-extractor", *EXTRACTORS], ["exact:cosine", "nowhere:cosine"]).choose(1).search()
     assert "no-such-extractor" in picker.message.text and picker.columns == ()
     assert not picker.needs_search
@@ -361,7 +362,7 @@ def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, m
 
 
 @pytest.mark.parametrize(
-    ("act", "says"),
+    ("act", "text"),
     [
         (lambda p: p.upload("x.jpg", b"<svg onload=alert(1)>"), "x.jpg is not an image"),
         (lambda p: p.upload("x.jpg", bytes(33 * 2**20)), "33 MB"),
@@ -369,57 +370,59 @@ def test_what_can_not_be_had_is_a_message_and_is_tried_again_on_demand(images, m
         (lambda p: p.choose_path("  "), "No path"),
         (lambda p: p.choose(40), "0 … 39"),
         (lambda p: p.choose("x"), "whole number"),
-        (lambda p: p.follow(3), "not among the answers"),
-        (lambda p: p.back(), "before this one"),
+        (lambda p: p.follow(3), "not among the results"),
+        (lambda p: p.back(), "no previous query"),
         (lambda p: p.uncrop(), "Choose an image first"),
         (lambda p: p.mark(3, True), "Choose an image first"),
-        (lambda p: p.why(3), "not among the answers"),
+        (lambda p: p.why(3), "not among the results"),
         (lambda p: p.search(), "Choose an image first"),
         (lambda p: p.use(extractor="x"), "hsv-histogram, lab-histogram"),
         (lambda p: p.turn_to(9), "There is no page 10"),
         (lambda p: p.filter("cars"), "no class 'cars'"),
     ],
 )
-def test_mistakes_become_messages_and_change_nothing(picker, act, says):
+def test_mistakes_become_messages_and_change_nothing(picker, act, text):
     before = state_of(picker) | {"message": None}
     act(picker)
-    assert picker.message.kind == "error" and says in picker.message.text
+    assert picker.message.kind == "error" and text in picker.message.text
     assert state_of(picker) | {"message": None} == before
 
 
 def test_k_beyond_the_gallery_is_a_note(picker):
     assert picker.set_k(1000).message == (
         "note",
-        "1000 answers were asked for; the gallery has 40 images, so k is 40.",
+        "1000 results requested; the gallery has 40 images, so k is 40.",
     )
     assert picker.set_k(0).k == 1
     assert picker.message.kind == "note"
     everything = Picker(samples.with_distractors(), EXTRACTORS, k=10**6)
-    assert everything.k == MAX_K and f"{MAX_K} is the most" in everything.message.text
+    assert everything.k == MAX_K and f"the limit is {MAX_K}" in everything.message.text
 
 
-def test_a_file_of_the_set_is_known_again(images, picker, tmp_path):
+def test_a_path_or_key_of_the_set_selects_its_image(images, picker, tmp_path):
     link = tmp_path / "link.jpg"
     link.symlink_to(images.paths[8])
     for path in (str(images.paths[8]), images.keys[8], f" '{link}' "):
         assert picker.choose_path(path).query.row == 8
-    (tmp_path / "own.png").write_bytes(jpeg(images, 2))
+    (tmp_path / "own.png").write_bytes(png(images, 2))
     query = picker.choose_path(tmp_path / "own.png").search().query
     assert query.row is None and len(ids(picker)) == 5
     (tmp_path / "own.png").unlink()
     assert "does not exist" in picker.use(EXTRACTORS[1]).search().message.text
 
 
-def test_uploads_are_kept_once_and_only_so_many(images, picker, monkeypatch):
-    monkeypatch.setattr(picker_module, "UPLOADS", 2)
-    contents = [jpeg(images, row) for row in range(3)]
+def test_uploads_are_kept_once_and_up_to_a_limit(images, picker, monkeypatch):
+    monkeypatch.setattr(history, "MAX_UPLOADS", 2)
+    contents = [png(images, row) for row in range(3)]
     picker.upload("a", contents[0]).choose(3).paste(contents[0]).upload("b", contents[1])
-    assert len(picker._uploads) == 2 and [step.query.name for step in picker.steps][0] == "a"
+    assert len(picker.history.uploads) == 2 and [step.query.name for step in picker.history.steps][0] == "a"
     picker.upload("c", contents[2])
-    assert [step.query.name for step in picker.steps] == [images.keys[3], "b", "c"], "the oldest went with its queries"
-    monkeypatch.setattr(picker_module, "UPLOAD_BYTES", len(contents[2]))
+    assert [step.query.name for step in picker.history.steps] == [images.keys[3], "b", "c"], (
+        "the oldest is removed with its queries"
+    )
+    monkeypatch.setattr(history, "MAX_UPLOAD_BYTES", len(contents[2]))
     picker.back().forward().choose(5)
-    assert sum(map(len, picker._uploads.values())) <= len(contents[2])
+    assert sum(map(len, picker.history.uploads.values())) <= len(contents[2])
 
 
 def test_random_is_seeded_and_stays_within_the_class(images):
@@ -439,7 +442,7 @@ def test_pages_run_through_all_images_once(picker):
     assert picker.filter("–").rows == list(range(30, 40)) and picker.page == 0
 
 
-def test_why_is_about_the_results_that_stand(picker):
+def test_why_belongs_to_the_current_results(picker):
     picker.choose(2).search()
     picker.why(ids(picker)[1])
     found = picker.explained
@@ -449,43 +452,43 @@ def test_why_is_about_the_results_that_stand(picker):
     assert picker.close_why().explained is None
 
 
-# ---- while something takes long ------------------------------------------------------------------------
+# ---- slow searches -------------------------------------------------------------------------------------
 
 
-class Held(ColorHistogram):
-    """A color histogram that waits until it may."""
+class Blocked(ColorHistogram):
+    """A color histogram that waits for a signal."""
 
     def __init__(self):
         super().__init__()
-        self.name = "held"
-        self.started, self.may = threading.Event(), threading.Event()
+        self.name = "blocked"
+        self.started, self.released = threading.Event(), threading.Event()
 
     def extract_arrays(self, images):
         self.started.set()
-        assert self.may.wait(20)
+        assert self.released.wait(20)
         return super().extract_arrays(images)
 
 
-def test_choosing_does_not_wait_for_a_search_and_a_late_result_counts_no_more(images):
-    held = Held()
-    picker = Picker(images, [held], k=3).upload("a", jpeg(images, 4))
-    told = []
-    picker.listeners.append(lambda: told.append(picker.doing))
+def test_choosing_does_not_wait_for_a_search_and_late_results_are_dropped(images):
+    blocked = Blocked()
+    picker = Picker(images, [blocked], k=3).upload("a", png(images, 4))
+    progress = []
+    picker.listeners.append(lambda: progress.append(picker.progress))
     search = threading.Thread(target=picker.search)
     search.start()
-    assert held.started.wait(20)
+    assert blocked.started.wait(20)
     start = time.perf_counter()
     picker.choose(7)
     assert time.perf_counter() - start < 1
-    held.may.set()
+    blocked.released.set()
     search.join(20)
-    assert picker.columns == () and picker.needs_search, "the answers to the upload are not those to image 7"
+    assert picker.columns == () and picker.needs_search, "the results of the upload are not those of image 7"
     picker.search()
-    assert 7 not in ids(picker) and picker.doing == ""
-    assert any("Describing images with held: 0 of 40" in text for text in told)
+    assert 7 not in ids(picker) and picker.progress == ""
+    assert any("Extracting features with blocked: 0 of 40" in text for text in progress)
 
 
-# ---- to take away --------------------------------------------------------------------------------------
+# ---- export --------------------------------------------------------------------------------------------
 
 
 def test_ranking_as_a_table(images, picker):
@@ -493,29 +496,27 @@ def test_ranking_as_a_table(images, picker):
     for column in (0, 1):
         rows = list(csv.DictReader(io.StringIO(picker.ranking_csv(column))))
         results = picker.columns[column].results
-        assert list(rows[0]) == ["rank", "id", "score", "class", "verdict", "key"]
+        assert list(rows[0]) == ["rank", "id", "score", "class", "relevant", "key"]
         assert [float(row["score"]) for row in rows] == [result.score for result in results]
-        assert [row["verdict"] for row in rows] == ["○" if result.verdict else "✗" for result in results]
+        assert [row["relevant"] for row in rows] == ["○" if result.relevant else "✗" for result in results]
         assert [images.keys[int(row["id"])] for row in rows] == [row["key"] for row in rows]
-    assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,verdict,key"]
+    assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,relevant,key"]
 
 
 def test_the_grid_shows_query_results_signs_and_marks(images, picker):
     picker.set_k(5).choose(11).compare().search()
     picker.mark(ids(picker)[0], True)
     found = [(str(column.method), column.results) for column in picker.columns]
-    figure = grids.picked_grid(picker.pixels(picker.query), "query\nflowers", found, images.paths, picker.step.marks)
+    figure = grids.picker_grid(picker.pixels(picker.query), "query\nflowers", found, images.paths, picker.step.marks)
     titles = [cell.get_title() for cell in figure.axes if cell.get_title()]
     assert titles[0] == "query\nflowers" and len(titles) == 1 + 2 * 5
     for title, result in zip(titles[1:], [result for _, results in found for result in results], strict=True):
-        sign = "○" if result.verdict else "✗"
+        sign = "○" if result.relevant else "✗"
         assert title.startswith(f"{sign} {result.rank} · {result.score:.2f}")
         assert ("good" in title) == (result.id == ids(picker)[0])
     image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
     assert image.format == "PNG" and image.width > 400
-    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", (
-        "before the first query, too"
-    )
+    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
 
 
 # ---- the widget ----------------------------------------------------------------------------------------
@@ -523,7 +524,7 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
 
 @pytest.fixture
 def view(picker):
-    """A widget whose messages to the page are kept."""
+    """A widget that records its messages to the page."""
     view = PickerView(picker)
     view.sent = []
     view.send = lambda message, buffers=None: view.sent.append((message, buffers or []))
@@ -538,21 +539,21 @@ def wait(until, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def say(view: PickerView, number: int, action: str, buffers=(), **given) -> dict:
-    view._received(view, {"do": action, "with": given, "from": "page", "number": number}, list(buffers))
+def act(view: PickerView, number: int, action: str, buffers=(), **given) -> dict:
+    view._received(view, {"action": action, "arguments": given, "view": "page", "number": number}, list(buffers))
     wait(lambda: not view.picker.needs_search and json.loads(view.state)["done"].get("page") == number)
     wait(lambda: json.loads(view.state)["searching"] is False)
     return json.loads(view.state)
 
 
-def test_the_page_acts_and_is_shown_what_came_of_it(view, images):
-    state = say(view, 1, "choose", row=4)
+def test_actions_of_the_page_change_its_state(view, images):
+    state = act(view, 1, "choose", row=4)
     assert state["query"]["name"] == images.keys[4] and len(state["columns"][0]["results"]) == 5
-    assert say(view, 2, "set_k", k=3)["columns"][0]["results"] == state["columns"][0]["results"][:3]
-    state = say(view, 3, "upload", [memoryview(jpeg(images, 4))], name="mine.png")
+    assert act(view, 2, "set_k", k=3)["columns"][0]["results"] == state["columns"][0]["results"][:3]
+    state = act(view, 3, "upload", [memoryview(png(images, 4))], name="mine.png")
     assert state["query"]["name"] == "mine.png" and state["query"]["image"].startswith("large-file-")
     result = state["columns"][0]["results"][0]
-    state = say(view, 4, "why", id=result["id"], column=0)
+    state = act(view, 4, "why", id=result["id"], column=0)
     assert state["explained"]["key"] == result["key"]
     keys = [
         result["image"],
@@ -564,12 +565,12 @@ def test_the_page_acts_and_is_shown_what_came_of_it(view, images):
     ]
     view._received(view, {"images": keys}, [])
     wait(lambda: len(view.sent) == len(keys))
-    sizes = [max(Image.open(io.BytesIO(buffers[0])).size) for message, buffers in view.sent if message["there"]]
+    sizes = [max(Image.open(io.BytesIO(buffers[0])).size) for message, buffers in view.sent if message["found"]]
     assert [message["image"] for message, _ in view.sent] == keys
     assert len(sizes) == 4 and sizes[0] <= 160 < max(sizes[1:]) <= 480
     view.sent.clear()
-    view._received(view, {"keep": "csv", "column": 0}, [])
-    view._received(view, {"keep": "png"}, [])
+    view._received(view, {"export": "csv", "column": 0}, [])
+    view._received(view, {"export": "png"}, [])
     wait(lambda: len(view.sent) == 2)
     assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [view.picker.ranking_csv().encode()])
     assert view.sent[1][1][0].startswith(b"\x89PNG")
@@ -584,23 +585,24 @@ def test_choices_in_code_reach_the_page(view):
 @pytest.mark.parametrize(
     "message",
     [
-        {}, {"do": "_choose", "with": {"row": 1}, "from": "p", "number": 1}, {"do": "choose"}, {"images": 3},
-        {"do": "__init__", "with": {}, "from": "p", "number": 1}, {"keep": "csv", "column": "../x"}, {"keep": "exe"},
-        {"do": "tell_error", "with": {"text": "x"}, "from": "p", "number": 1},
+        {}, {"action": "_choose", "arguments": {"row": 1}, "view": "p", "number": 1}, {"action": "choose"},
+        {"images": 3}, {"action": "__init__", "arguments": {}, "view": "p", "number": 1},
+        {"export": "csv", "column": "../x"}, {"export": "exe"},
+        {"action": "report_error", "arguments": {"text": "x"}, "view": "p", "number": 1},
     ],
 )  # fmt: skip
-def test_what_is_no_action_does_nothing(view, message):
+def test_other_messages_are_ignored(view, message):
     before = view.state
     view._received(view, message, [])
     assert view.state == before and view.sent == []
 
 
 @pytest.mark.parametrize(("action", "given"), [("choose", {"row": [1]}), ("crop", {"left": {}}), ("why", {"id": None})])
-def test_nonsense_is_told_and_the_picker_lives_on(view, action, given):
-    view._received(view, {"do": action, "with": given, "from": "p", "number": 1}, [])
+def test_invalid_arguments_are_an_error_and_the_picker_continues(view, action, given):
+    view._received(view, {"action": action, "arguments": given, "view": "p", "number": 1}, [])
     wait(lambda: view.picker.message is not None)
     assert view.picker.message.kind == "error"
-    assert say(view, 2, "choose", row=4)["message"] is None
+    assert act(view, 2, "choose", row=4)["message"] is None
 
 
 def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypatch):
@@ -611,9 +613,9 @@ def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypat
     picker.choose(5)
     picker_view.show(picker)
     picker_view.show(picker)
-    assert shown[0] is shown[1], "a cell that is run again adds no widget"
+    assert shown[0] is shown[1], "running a cell again adds no widget"
     data, metadata = shown[0]._repr_mimebundle_()
-    assert len(picker.columns[0].results) == 5, "what is kept was searched"
+    assert len(picker.columns[0].results) == 5, "the image shows results"
     assert data["text/plain"] == repr(picker) and "0x" not in data["text/plain"]
     output = nbformat.v4.new_output("display_data", data, metadata=metadata)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
@@ -630,20 +632,20 @@ def test_a_set_with_a_broken_image_can_be_searched_and_shown(images, tmp_path):
         picker = Picker(broken, EXTRACTORS, k=7).choose(0).search()
     assert ids(picker) and 6 not in ids(picker)
     assert picker.columns[0].note == (
-        "7 answers were asked for, 5 found: 6 images answer, 1 of them never counted for this query; "
-        "1 image can't be read and never answers"
+        "7 results requested, 5 found: 6 images are indexed, 1 of them ignored for this query; "
+        "1 unreadable image is not indexed"
     )
     view = PickerView(picker)
     with pytest.warns(UserWarning, match="broken.jpg"):
         data, _ = picker.choose(6) and view._repr_mimebundle_()
-    assert "broken.jpg can't be read" in picker.message.text
+    assert "broken.jpg cannot be read" in picker.message.text
     assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
     view.send = print
     view._send_file("png")
     assert "broken.jpg is not an image" in picker.message.text
 
 
-def test_extractors_need_names_of_their_own(images):
+def test_extractors_need_unique_names(images):
     with pytest.raises(ValueError, match="given twice"):
         Picker(images, ["hog", open_extractor("hog")])
     with pytest.raises(ValueError, match="at least one"):

@@ -1,4 +1,4 @@
-"""Figures of re-ranking: colors say what the interval says, and points stand where the numbers are."""
+"""Figures of re-ranking: colors follow the intervals, and points have the positions of the numbers."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 
 from helpers.images import samples
 from helpers.visualization import reranking
-from helpers.visualization.grids import RIGHT, WRONG
+from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 
 @pytest.fixture
@@ -20,19 +20,19 @@ def table():
     return pd.DataFrame(lines, columns=["task", "method", "before", "gain", "low", "high", "ms"])
 
 
-def test_a_gain_is_green_a_loss_red_and_a_doubt_gray(table):
+def test_gains_are_green_losses_red_and_undecided_gray(table):
     first, second = reranking.gain_intervals(table).axes
     words = {text.get_text(): to_hex(text.get_color()) for panel in (first, second) for text in panel.texts}
     assert words == {
-        "+0.100 · 0.4 ms": RIGHT,
+        "+0.100 · 0.4 ms": POSITIVE,
         "+0.000 · 2.0 ms": reranking.UNDECIDED,
-        "-0.100 · 0.5 ms": WRONG,
+        "-0.100 · 0.5 ms": NEGATIVE,
     }
     assert first.get_title() == "photos: 0.600 before" and second.get_title() == "faces: 0.900 before"
     assert [label.get_text() for label in first.get_yticklabels()] == ["up", "nothing"]
 
 
-def test_words_of_a_ladder_lie_beside_all_intervals_and_inside_the_panel(table):
+def test_texts_are_next_to_the_intervals_and_inside_the_panel(table):
     figure = reranking.gain_intervals(table)
     figure.draw_without_rendering()
     for panel in figure.axes:
@@ -43,13 +43,13 @@ def test_words_of_a_ladder_lie_beside_all_intervals_and_inside_the_panel(table):
             assert panel.transData.inverted().transform((box.x0, box.y0))[0] > table["high"].max()
 
 
-def test_a_method_that_a_task_lacks_leaves_its_line_empty(table):
+def test_a_method_without_a_row_leaves_its_line_empty(table):
     swapped = table.assign(method=["up", "nothing", "nothing"])
     panel = reranking.gain_intervals(swapped).axes[1]
     assert [text.get_position()[1] for text in panel.texts] == [1]
 
 
-def test_the_query_is_framed_in_black_wherever_it_stands():
+def test_the_query_always_has_a_black_frame():
     images = samples.photos()
     same, other = (
         np.flatnonzero(images.labels == images.labels[0])[1],
@@ -58,15 +58,15 @@ def test_the_query_is_framed_in_black_wherever_it_stands():
     figure = reranking.neighbor_rows(images, 0, [(0, [same, other], ["⇄", "→"]), (same, [0], ["the query"])])
     framed = [(cell.get_title(), to_hex(cell.spines["left"].get_edgecolor())) for cell in figure.axes if cell.axison]
     assert framed == [
-        ("query", "#000000"), ("⇄", RIGHT), ("→", WRONG), ("its nearest →", RIGHT), ("the query", "#000000"),
+        ("query", "#000000"), ("⇄", POSITIVE), ("→", NEGATIVE), ("its nearest →", POSITIVE), ("the query", "#000000"),
     ]  # fmt: skip
 
 
 def test_strips_split_the_queries_by_their_first_result():
-    values, right = np.array([0.1, 0.3, -0.2]), np.array([True, True, False])
-    (panel,) = reranking.gain_strips({"photos": (values, right)}).axes
+    values, relevant = np.array([0.1, 0.3, -0.2]), np.array([True, True, False])
+    (panel,) = reranking.gain_strips({"photos": (values, relevant)}).axes
     assert [label.get_text() for label in panel.get_xticklabels()] == [
-        "first answer right\n2 queries", "first answer wrong\n1 queries",
+        "first result relevant\n2 queries", "first result not relevant\n1 queries",
     ]  # fmt: skip
     points = [sorted(line.get_ydata()) for line in panel.lines if line.get_marker() == "o"]
     assert points == [[0.1, 0.3], [-0.2]]
@@ -74,12 +74,12 @@ def test_strips_split_the_queries_by_their_first_result():
     assert means == pytest.approx([0.2, -0.2])
 
 
-def test_strips_of_a_task_without_wrong_results():
+def test_strips_of_a_task_with_relevant_first_results_only():
     (panel,) = reranking.gain_strips({"photos": (np.ones(2), np.ones(2, bool))}).axes
     assert "0 queries" in panel.get_xticklabels()[1].get_text()
 
 
-def test_gain_over_share_has_a_point_a_line_of_the_table():
+def test_gain_over_share_has_one_point_per_row():
     columns = ["method", "task", "extractor", "share", "gain", "low", "high"]
     lines = [
         ("m", "photos", "a", 0.2, -0.1, -0.2, 0.0),
@@ -92,7 +92,7 @@ def test_gain_over_share_has_a_point_a_line_of_the_table():
     assert len({c[0].get_color() for c in first.containers}) == len({c[0].get_marker() for c in first.containers}) == 2
 
 
-def test_a_sweep_runs_from_the_smallest_value_up():
+def test_a_sweep_is_sorted_by_value():
     columns = ["method", "parameter", "value", "task", "gain", "low", "high"]
     lines = [("m", "k", 10, "photos", 0.2, 0.1, 0.3), ("m", "k", 2, "photos", 0.1, 0.0, 0.2)]
     (panel,) = reranking.gain_sweep(pd.DataFrame(lines, columns=columns)).axes

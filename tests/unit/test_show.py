@@ -1,4 +1,4 @@
-"""What a person sees: images with the right signs, tables with their bounds, lessons that keep their word."""
+"""Figures, tables and the bookkeeping of lessons."""
 
 import json
 
@@ -34,7 +34,7 @@ def titles(figure):
     return [cell.get_title() for cell in figure.axes]
 
 
-def test_result_grid_marks_right_and_wrong(case):
+def test_result_grid_marks_relevant_results(case):
     images, _, protocol, ranking = case
     shown = titles(grids.result_grid(images, protocol, ranking, [0, 5], k=3))
     assert shown[0].startswith("query") and "birds" in shown[0]
@@ -49,7 +49,7 @@ def test_result_grid_leaves_padding_empty(case):
     assert len([title for title in shown if title]) == 1 + 11
 
 
-def test_distance_histogram_says_how_well_classes_part(case):
+def test_distance_histogram_reports_the_separation(case):
     _, vectors, protocol, _ = case
     figure = curves.distance_histogram({"made up": vectors}, protocol)
     share = float(figure.axes[0].get_title().split("farther in ")[1].split("%")[0])
@@ -57,7 +57,7 @@ def test_distance_histogram_says_how_well_classes_part(case):
     assert 70 < share < 95
 
 
-def test_confusion_map_leaves_out_classes_that_nobody_asked_for(case):
+def test_confusion_map_leaves_out_classes_without_a_query(case):
     images, _, protocol, ranking = case
     counts = metrics.confusion(ranking, protocol)
     assert counts[0, 0] == 5 and counts[0, 2] == 1
@@ -174,11 +174,11 @@ def test_error_curves_name_the_equal_error_and_draw_the_threshold():
     assert left.lines[-1].get_xdata()[0] == 0.55
 
 
-def test_similar_places_lie_over_their_own_images():
-    """The brightest place of both maps is the same bright; what speaks against is as dark as nothing."""
+def test_similarity_grid_shows_each_map_over_its_image():
+    """Both maps share one scale; negative values are as dark as 0."""
     first, second = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 9, np.uint8)
-    places = np.array([[0.5, 0.0], [0.0, -0.5]]), np.array([[0.25, 0.0], [0.0, 0.0]])
-    cells = heatmaps.similar_places([(first, second, *places, "a pair")]).axes
+    maps = np.array([[0.5, 0.0], [0.0, -0.5]]), np.array([[0.25, 0.0], [0.0, 0.0]])
+    cells = heatmaps.similarity_grid([(first, second, *maps, "a pair")]).axes
     assert titles(cells[0].figure)[0] == "" and cells[0].get_title(loc="left") == "a pair"
     shown = [[image.get_array() for image in cell.images] for cell in cells]
     assert [len(images) for images in shown] == [1, 1, 2, 2]
@@ -225,7 +225,7 @@ def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks
     assert (best.get_xdata()[0], best.get_ydata()[0]) == (0, 0.9)
 
 
-def test_a_quantity_that_no_training_has_leaves_an_empty_panel():
+def test_a_quantity_without_values_leaves_an_empty_panel():
     figure = learning.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"])
     assert not figure.axes[0].lines and not figure.legends
 
@@ -258,24 +258,24 @@ def test_filters_and_activations_one_cell_each():
     maps = np.dstack([np.full((4, 4), 7.0), np.arange(16.0).reshape(4, 4), np.zeros((4, 4))])
     drawn = [cell for cell in learning.activations(maps, most=2).axes if cell.images]
     assert len(drawn) == 2
-    # A channel that is the same everywhere stays dark.
+    # A constant channel stays dark.
     assert (drawn[0].images[0].get_array() == 0).all()
     assert drawn[1].images[0].get_array()[3, 3] == 1
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 3), (3, 3, 1, 8), (3, 3, 4, 8)])
-def test_filters_refuse_what_is_no_filter_over_images(shape):
+def test_filters_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(h, w, 3, n\), got shape"):
         learning.filters(np.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4, 8)])
-def test_activations_refuse_what_is_not_of_one_image(shape):
+def test_activations_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(h, w, channels\), got shape"):
         learning.activations(np.zeros(shape))
 
 
-def test_score_bars_show_what_the_table_says(case):
+def test_score_bars_show_the_scores_of_the_table(case):
     _, _, protocol, ranking = case
     scores = {"one": metrics.evaluate(ranking, protocol), "again": metrics.evaluate(ranking, protocol)}
     panel = curves.score_bars(scores, "top-1").axes[0]
@@ -285,7 +285,7 @@ def test_score_bars_show_what_the_table_says(case):
 
 
 def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
-    """Keypoints at these places, without descriptors."""
+    """Keypoints at these points, with empty descriptors."""
     n = len(points)
     sizes, angles = (np.full(n, one, np.float32) for one in (sizes, angles))
     blank = np.zeros((n, 128), np.float32)
@@ -293,7 +293,7 @@ def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
 
 
 def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
-    # The second looks downwards: angles run clockwise.
+    # The second points down: angles run clockwise.
     three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
     image = np.zeros((40, 60, 3), np.uint8)
     figure = matches.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
@@ -304,7 +304,7 @@ def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
     assert circles.get_widths().tolist() == circles.get_heights().tolist() == [8, 6]
     assert np.allclose(directions.get_segments(), [[(10, 20), (14, 20)], [(30, 15), (30, 18)]])
     assert not len(none.collections[0].get_offsets()) and not none.collections[1].get_segments()
-    assert some.get_ylim()[0] > some.get_ylim()[1], "y runs downwards, as in the image"
+    assert some.get_ylim()[0] > some.get_ylim()[1], "y points down, as in the image"
 
 
 def drawn_matches(homography):
@@ -316,14 +316,14 @@ def drawn_matches(homography):
     return panel
 
 
-def test_match_lines_tell_agreeing_ones_from_others():
+def test_match_lines_distinguish_inliers():
     panel = drawn_matches(Homography(np.diag([0.5, 0.5, 1]), np.array([True, False, True])))
-    assert panel.get_title() == "3 matches, 2 agree with one homography"
+    assert panel.get_title() == "3 matches, 2 inliers of one homography"
     assert panel.images[0].get_array().shape == (50, 60 + 12 + 30, 3)
-    wrong, right = panel.collections
-    assert np.array_equal(wrong.get_segments(), [[(5, 6), (79, 8)]])
-    assert np.array_equal(right.get_segments(), [[(1, 2), (81, 10)], [(3, 4), (81, 10)]])
-    assert right.get_colors()[0].tolist() != wrong.get_colors()[0].tolist()
+    outliers, inliers = panel.collections
+    assert np.array_equal(outliers.get_segments(), [[(5, 6), (79, 8)]])
+    assert np.array_equal(inliers.get_segments(), [[(1, 2), (81, 10)], [(3, 4), (81, 10)]])
+    assert inliers.get_colors()[0].tolist() != outliers.get_colors()[0].tolist()
     (outline,) = panel.lines
     # The query at half its size, in the upper left of the other image.
     assert outline.get_xydata().tolist() == [[72, 0], [102, 0], [102, 20], [72, 20], [72, 0]]
@@ -332,8 +332,8 @@ def test_match_lines_tell_agreeing_ones_from_others():
 @pytest.mark.parametrize("homography", [None, Homography(None, np.zeros(3, bool))])
 def test_match_lines_without_a_homography_have_no_outline(homography):
     panel = drawn_matches(homography)
-    wrong, right = (len(lines.get_segments()) for lines in panel.collections)
-    assert (wrong, right) == ((0, 3) if homography is None else (3, 0))
+    counts = tuple(len(lines.get_segments()) for lines in panel.collections)
+    assert counts == ((0, 3) if homography is None else (3, 0))
     assert not panel.lines and panel.get_title().startswith("3 matches")
 
 

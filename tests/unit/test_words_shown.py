@@ -1,4 +1,4 @@
-"""Drawings of hand-made features: what they are drawn from is right."""
+"""Figures of hand-crafted features show the right data."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def bars(vertical):
 
 
 @pytest.mark.parametrize("vertical", [True, False])
-def test_lines_run_along_the_edges(vertical):
+def test_lines_are_parallel_to_the_edges(vertical):
     figure = words.hog_lines([bars(vertical)], Hog())
     drawn = figure.axes[1].collections[0]
     ends, strengths = np.array(drawn.get_segments()), drawn.get_alpha()
@@ -29,34 +29,34 @@ def test_lines_run_along_the_edges(vertical):
     assert ((along[:, 1] > 2 * along[:, 0]) == vertical).all()
 
 
-def test_a_cell_keeps_its_place():
-    """An edge in one corner only: that corner's cells are drawn, no others."""
+def test_a_cell_keeps_its_position():
+    """An edge in one corner: only the cells of that corner are drawn."""
     image = np.zeros((128, 128, 3), np.uint8)
     image[100:116, 8:40] = 255
     hog = Hog()
-    strength = words.directions(hog.compute(image[None])[0], 8, hog.DIRECTIONS).sum(axis=2)
+    strength = words.cell_histograms(hog.compute(image[None])[0], 8, hog.DIRECTIONS).sum(axis=2)
     rows, columns = np.nonzero(strength > 1e-6)
     assert rows.min() >= 5 and columns.max() <= 3 and len(rows)
     assert strength.shape == (8, 8)
 
 
-def test_directions_are_means_over_blocks():
+def test_cell_histograms_are_means_over_blocks():
     cells, count = 4, 9
     vector = np.arange((cells - 1) ** 2 * 4 * count, dtype=float)
-    found = words.directions(vector, cells, count)
+    found = words.cell_histograms(vector, cells, count)
     blocks = vector.reshape(cells - 1, cells - 1, 2, 2, count)
-    # The corner is in one block only, its neighbor below in two: blocks and cells run column by column.
+    # The corner is in one block, its lower neighbor in two. Blocks and cells run column by column.
     assert np.array_equal(found[0, 0], blocks[0, 0, 0, 0])
     assert np.allclose(found[1, 0], (blocks[0, 0, 0, 1] + blocks[0, 1, 0, 0]) / 2)
 
 
-def test_word_grid_has_a_line_a_word():
+def test_word_grid_has_one_line_per_word():
     every = samples.with_distractors()
     images = every.subset(range(0, 40, 4))
     learned = learn(images, 10, KeypointConfig(limit=60, size=128), dim=16, progress=False)
     figure = words.word_grid(images, learned, [2, 7], count=5)
     assert len(figure.axes) == 10
-    assert [figure.axes[place].get_ylabel() for place in (0, 5)] == ["word 2", "word 7"]
+    assert [figure.axes[i].get_ylabel() for i in (0, 5)] == ["word 2", "word 7"]
     assert figure.axes[0].images[0].get_array().shape == (48, 48)
 
 

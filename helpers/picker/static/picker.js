@@ -1,14 +1,14 @@
-// The query picker's page. It shows the state that Python sends as JSON, and sends back what a person does; it
-// decides nothing. Elements are made once and changed in place, so that the focus stays where it was.
+// The query picker's page. It shows the state that Python sends as JSON and sends user actions back; it makes no
+// decisions. Elements are created once and changed in place, which keeps the focus.
 
 const SIGNS = new Map([[true, "○"], [false, "✗"]]);
-const VERDICTS = new Map([[true, "right"], [false, "wrong"]]);
-// A websocket of a notebook server takes messages of 10 MB.
-const LARGEST = 6e6;
-const SHRUNK = 2048;
-// Arrow keys run through a list of choices: what is passed over is not worth a search.
+const RELEVANCE = new Map([[true, "relevant"], [false, "not relevant"]]);
+// Bytes of an upload; the websocket of a notebook server accepts messages of 10 MB. Larger images are shrunk.
+const MAX_UPLOAD = 6e6;
+const SHRUNK_SIDE = 2048;
+// Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
-const KEPT = 500;
+const MAX_URLS = 500;
 
 let instances = 0;
 
@@ -23,7 +23,7 @@ function make(tag, given = {}, ...children) {
   return element;
 }
 
-// Changes nothing where nothing changes: a live region would be read out again.
+// Setting the same text again would make a screen reader repeat a live region.
 function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -36,15 +36,15 @@ function isDark(element) {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-// ---- images: asked for by their keys, kept as long as there is room --------------------------------------------
+// ---- images: requested by their keys, with a bounded cache ------------------------------------------------------
 
 class Images {
   constructor(send, root) {
     this.send = send;
     this.root = root;
     this.urls = new Map();
-    this.asked = new Set();
-    this.wanted = new Set();
+    this.requested = new Set();
+    this.queued = new Set();
   }
 
   put(image, key) {
@@ -53,24 +53,24 @@ class Images {
     if (this.urls.has(key)) image.src = this.urls.get(key);
     else {
       image.removeAttribute("src");
-      this.ask(key);
+      this.request(key);
     }
   }
 
-  ask(key) {
-    if (this.asked.has(key)) return;
-    if (!this.wanted.size) {
+  request(key) {
+    if (this.requested.has(key)) return;
+    if (!this.queued.size) {
       queueMicrotask(() => {
-        this.send({ images: [...this.wanted] });
-        this.wanted.clear();
+        this.send({ images: [...this.queued] });
+        this.queued.clear();
       });
     }
-    this.asked.add(key);
-    this.wanted.add(key);
+    this.requested.add(key);
+    this.queued.add(key);
   }
 
-  arrived(key, content) {
-    this.asked.delete(key);
+  received(key, content) {
+    this.requested.delete(key);
     const images = [...this.root.querySelectorAll("img")].filter((image) => image.dataset.key === key);
     for (const image of images) image.classList.toggle("missing", !content);
     if (!content) return;
@@ -78,13 +78,13 @@ class Images {
     if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
     this.urls.set(key, url);
     for (const image of images) image.src = url;
-    this.forget();
+    this.evict();
   }
 
-  forget() {
-    if (this.urls.size <= KEPT) return;
+  evict() {
+    if (this.urls.size <= MAX_URLS) return;
     const shown = new Set([...this.root.querySelectorAll("img")].map((image) => image.dataset.key));
-    for (const key of [...this.urls.keys()].slice(0, this.urls.size - KEPT)) {
+    for (const key of [...this.urls.keys()].slice(0, this.urls.size - MAX_URLS)) {
       if (shown.has(key)) continue;
       URL.revokeObjectURL(this.urls.get(key));
       this.urls.delete(key);
@@ -96,7 +96,7 @@ class Images {
   }
 }
 
-// ---- one line on hover and focus; Escape puts it away -------------------------------------------------------------
+// ---- one line on hover and focus; Escape hides it ------------------------------------------------------------------
 
 class Tip {
   constructor(root, id) {
@@ -133,7 +133,7 @@ class Tip {
     this.box.style.top = `${at.bottom - around.top + 2}px`;
   }
 
-  // The owner may stand for something else now.
+  // The owner may show another image now.
   refresh() {
     if (this.owner) this.show(this.owner);
   }
@@ -169,13 +169,13 @@ class Page {
     this.tip = new Tip(this.root, this.id("tip"));
     this.root.prepend(
       this.statusLine(),
-      make("div", { class: "top" }, this.queryPart(), this.pickPart()),
+      make("div", { class: "top" }, this.queryPart(), this.chooserPart()),
       this.settingsPart(),
-      this.answersPart(),
+      this.resultsPart(),
       this.whyPart(),
     );
-    this.takeFiles();
-    // In a notebook of JupyterLab, Enter in a field does not submit its form by itself.
+    this.acceptFiles();
+    // In JupyterLab, Enter in a field does not submit its form.
     this.root.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !event.target.matches("form input:not([type=checkbox])")) return;
       event.preventDefault();
@@ -183,8 +183,8 @@ class Page {
     });
     element.append(this.root);
     this.followTheme();
-    // JupyterLab takes letters, arrows and Enter for commands of its own, unless the very element that has the focus says
-    // no. It listens at the document; with Ctrl (to save, to run) keys stay commands.
+    // JupyterLab uses letters, arrows and Enter as commands unless the focused element has this attribute. It listens at
+    // the document. Commands with Ctrl (save, run) still work.
     this.onKey = (event) => {
       if (!this.root.contains(event.target)) return;
       event.target.toggleAttribute("data-lm-suppress-shortcuts", !event.ctrlKey && !event.metaKey);
@@ -213,11 +213,12 @@ class Page {
   do(action, given = {}, content = undefined) {
     this.local = null;
     this.sent += 1;
-    this.model.send({ do: action, with: given, from: this.name, number: this.sent }, undefined, content ? [content] : []);
+    const message = { action, arguments: given, view: this.name, number: this.sent };
+    this.model.send(message, undefined, content ? [content] : []);
     this.updateStatus();
   }
 
-  // Whether Python has not yet said that it did what was sent: it may be at work on a cell.
+  // Whether Python has not yet finished an action: the kernel may be running a cell.
   get waiting() {
     return (this.state.done[this.name] ?? 0) < this.sent;
   }
@@ -231,13 +232,13 @@ class Page {
   }
 
   received(message, buffers) {
-    if ("image" in message) this.images.arrived(message.image, message.there ? buffers[0] : null);
+    if ("image" in message) this.images.received(message.image, message.found ? buffers[0] : null);
     if ("file" in message) {
       const type = message.kind === "csv" ? "text/csv" : "image/png";
       const url = URL.createObjectURL(new Blob([buffers[0]], { type }));
-      // Of several views of one picker, the one that asked.
-      if (this.keeping) make("a", { href: url, download: message.file }).click();
-      this.keeping = false;
+      // All views of the picker receive the file; the one that requested it saves it.
+      if (this.exporting) make("a", { href: url, download: message.file }).click();
+      this.exporting = false;
       setTimeout(() => URL.revokeObjectURL(url), 10_000);
     }
   }
@@ -246,7 +247,7 @@ class Page {
     const set = () => this.root.setAttribute("data-theme", isDark(this.root.parentElement) ? "dark" : "light");
     this.watching = new MutationObserver(set);
     this.watching.observe(document.body, { attributes: true });
-    // Only once it is in the page, the colors around it are known.
+    // The background color is known once the element is in the page.
     requestAnimationFrame(set);
     setTimeout(set, 500);
   }
@@ -260,7 +261,7 @@ class Page {
     return make("div", { class: "field" }, make("label", { for: control.id }, label), control);
   }
 
-  // ---- what is going on ----
+  // ---- status ----
 
   statusLine() {
     this.spinner = make("span", { class: "spinner", "aria-hidden": "true" });
@@ -270,20 +271,20 @@ class Page {
   }
 
   updateStatus() {
-    const { message, searching, doing, columns, query } = this.state;
-    const busy = searching || doing !== "" || this.waiting;
+    const { message, searching, progress, columns, query } = this.state;
+    const busy = searching || progress !== "" || this.waiting;
     this.root.classList.toggle("busy", busy);
     const error = this.local ?? (message?.kind === "error" ? message.text : "");
-    const right = columns.map(({ answers }) => {
-      const known = answers.filter((answer) => answer.verdict !== null);
-      return known.length ? `${known.filter((answer) => answer.verdict).length} of ${known.length} right` : "";
+    const relevant = columns.map(({ results }) => {
+      const known = results.filter((result) => result.relevant !== null);
+      return known.length ? `${known.filter((result) => result.relevant).length} of ${known.length} relevant` : "";
     });
     const found = columns.length
-      ? `${columns[0].answers.length} answers to ${query.name}${right[0] && `, ${right.join(" and ")}`}.`
-      : query === null ? "Choose an image: it becomes the query." : "";
+      ? `${columns[0].results.length} results for ${query.name}${relevant[0] && `, ${relevant.join(" and ")}`}.`
+      : query === null ? "Choose an image as the query." : "";
     const note = message?.kind === "note" ? `${message.text} ` : "";
     setText(this.alert, error);
-    setText(this.status, searching || doing ? doing || "Searching …" : error ? "" : note + found);
+    setText(this.status, searching || progress ? progress || "Searching …" : error ? "" : note + found);
   }
 
   // ---- the query ----
@@ -296,7 +297,7 @@ class Page {
     this.queryName = make("p", { class: "name" });
     this.backButton = this.button("← Back", () => this.do("back"));
     this.forwardButton = this.button("Forward →", () => this.do("forward"));
-    this.place = make("span", { class: "dim" });
+    this.position = make("span", { class: "dim" });
     this.cropInputs = ["Left", "Top", "Width", "Height"].map((name) =>
       make("input", { type: "number", min: "0", max: "100", step: "1", name: name.toLowerCase(), value: "0" }));
     const apply = (event) => {
@@ -309,11 +310,11 @@ class Page {
       make("div", { class: "line" }, make("button", { type: "submit" }, "Crop"),
         this.wholeButton = this.button("Whole image", () => this.do("uncrop"))));
     this.drawCrop();
-    return make("div", { class: "ask" },
+    return make("div", { class: "query-part" },
       make("h3", {}, "Query"), this.empty, this.frame, this.queryName,
-      make("div", { class: "line" }, this.backButton, this.forwardButton, this.place),
+      make("div", { class: "line" }, this.backButton, this.forwardButton, this.position),
       this.cropDetails = make("details", {},
-        make("summary", {}, "Crop: drag on the image, or by numbers"), this.cropForm));
+        make("summary", {}, "Crop: drag on the image, or enter numbers"), this.cropForm));
   }
 
   drawCrop() {
@@ -338,7 +339,7 @@ class Page {
       if (!start) return;
       const crop = box(at(event));
       start = null;
-      // A click is no crop.
+      // A click is not a crop.
       if (crop.width < 0.02 || crop.height < 0.02) this.showRectangle(this.state.query?.crop);
       else this.do("crop", crop);
     });
@@ -371,17 +372,17 @@ class Page {
     this.wholeButton.setAttribute("aria-disabled", !query?.crop);
     this.backButton.setAttribute("aria-disabled", history.position < 1);
     this.forwardButton.setAttribute("aria-disabled", history.position + 1 >= history.length);
-    setText(this.place, history.length ? `${history.position + 1} of ${history.length}` : "");
+    setText(this.position, history.length ? `${history.position + 1} of ${history.length}` : "");
   }
 
   // ---- the images to choose from ----
 
-  pickPart() {
+  chooserPart() {
     this.classes = make("select", { onchange: () => this.do("filter", { class_name: this.classes.value || null }) });
     this.row = make("input", { type: "number", min: "0", step: "1", class: "short" });
     this.path = make("input", { type: "text", placeholder: "image.jpg", spellcheck: false });
-    this.file = make("input", { type: "file", accept: "image/*", class: "unseen", onchange: () => {
-      if (this.file.files.length) this.take(this.file.files[0]);
+    this.file = make("input", { type: "file", accept: "image/*", class: "visually-hidden", onchange: () => {
+      if (this.file.files.length) this.sendFile(this.file.files[0]);
       this.file.value = "";
     } });
     this.file.id = this.id("file");
@@ -389,14 +390,14 @@ class Page {
       event.preventDefault();
       action();
     } }, ...children);
-    this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Images; arrow keys move",
-      onkeydown: (event) => this.walk(event) });
+    this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Images; move with the arrow keys",
+      onkeydown: (event) => this.moveFocus(event) });
     this.pageText = make("span", { class: "dim" });
     this.previousButton = this.button("← Previous", () => this.do("previous_page"), { "aria-label": "Previous page" });
     this.nextButton = this.button("Next →", () => this.do("next_page"), { "aria-label": "Next page" });
-    return make("div", { class: "pick" },
-      make("h3", {}, "Pick an image"),
-      make("div", { class: "line ways" },
+    return make("div", { class: "chooser" },
+      make("h3", {}, "Choose an image"),
+      make("div", { class: "line sources" },
         this.field("Class", this.classes),
         this.button("Random", () => this.do("random")),
         form(() => this.row.value !== "" && this.do("choose", { row: this.row.valueAsNumber }),
@@ -410,7 +411,7 @@ class Page {
       make("div", { class: "line" }, this.previousButton, this.nextButton, this.pageText));
   }
 
-  updatePick() {
+  updateChooser() {
     const { page, query, set } = this.state;
     this.fill(this.classes, ["", ...page.class_names], (name) => ({ "": "all", "–": "no class" })[name] ?? name);
     this.classes.value = page.class_name ?? "";
@@ -418,9 +419,9 @@ class Page {
     this.row.placeholder = `0–${set.size - 1}`;
     const buttons = this.thumbnails.children;
     while (buttons.length > page.thumbnails.length) buttons[buttons.length - 1].remove();
-    page.thumbnails.forEach((thumbnail, place) => {
-      if (!buttons[place]) this.thumbnails.append(this.thumbnail());
-      const button = buttons[place];
+    page.thumbnails.forEach((thumbnail, index) => {
+      if (!buttons[index]) this.thumbnails.append(this.thumbnail());
+      const button = buttons[index];
       const name = thumbnail.class_name === "–" ? "no class" : thumbnail.class_name;
       button.dataset.row = thumbnail.row;
       button.dataset.tip = `${name} · ${thumbnail.key} · number ${thumbnail.row}`;
@@ -429,7 +430,7 @@ class Page {
       this.images.put(button.firstChild, thumbnail.image);
     });
     const tabbable = Math.min(this.tabbable ?? 0, buttons.length - 1);
-    [...buttons].forEach((button, place) => { button.tabIndex = place === tabbable ? 0 : -1; });
+    [...buttons].forEach((button, index) => { button.tabIndex = index === tabbable ? 0 : -1; });
     this.previousButton.setAttribute("aria-disabled", page.number < 1);
     this.nextButton.setAttribute("aria-disabled", page.number + 1 >= page.count);
     setText(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} images`);
@@ -443,85 +444,85 @@ class Page {
     return button;
   }
 
-  setTabbable(place) {
-    this.tabbable = place;
-    [...this.thumbnails.children].forEach((button, at) => { button.tabIndex = at === place ? 0 : -1; });
+  setTabbable(position) {
+    this.tabbable = position;
+    [...this.thumbnails.children].forEach((button, index) => { button.tabIndex = index === position ? 0 : -1; });
   }
 
-  walk(event) {
+  moveFocus(event) {
     const buttons = [...this.thumbnails.children];
-    const now = buttons.indexOf(event.target);
+    const current = buttons.indexOf(event.target);
     const across = buttons.filter((button) => button.offsetTop === buttons[0].offsetTop).length;
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across,
-      Home: -now, End: buttons.length - 1 - now };
-    if (now < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+      Home: -current, End: buttons.length - 1 - current };
+    if (current < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "PageDown" || event.key === "PageUp") {
       this.do(event.key === "PageDown" ? "next_page" : "previous_page");
     } else if (event.key in steps) {
-      const next = buttons[now + steps[event.key]];
+      const next = buttons[current + steps[event.key]];
       if (next) {
-        this.setTabbable(now + steps[event.key]);
+        this.setTabbable(current + steps[event.key]);
         next.focus();
       }
     } else return;
     event.preventDefault();
   }
 
-  // ---- images from elsewhere ----
+  // ---- uploads ----
 
-  takeFiles() {
+  acceptFiles() {
     const over = (event) => {
       event.preventDefault();
       event.stopPropagation();
       this.root.classList.toggle("over", event.type !== "dragleave" || this.root.contains(event.relatedTarget));
     };
     for (const kind of ["dragenter", "dragover", "dragleave"]) this.root.addEventListener(kind, over);
-    const taken = (event, data) => {
+    const accept = (event, data) => {
       const file = [...(data?.files ?? [])].find(({ type }) => type.startsWith("image/")) ?? data?.files?.[0];
       if (file) {
         event.preventDefault();
         event.stopPropagation();
-        this.take(file, event.type === "paste");
+        this.sendFile(file, event.type === "paste");
       }
       return Boolean(file);
     };
     this.root.addEventListener("drop", (event) => {
       this.root.classList.remove("over");
-      if (!taken(event, event.dataTransfer)) {
+      if (!accept(event, event.dataTransfer)) {
         event.preventDefault();
         event.stopPropagation();
-        this.complain("That was no file. Save the image first, then drop its file here.");
+        this.showError("Only files can be dropped here. Save the image first, then drop its file.");
       }
     });
-    this.root.addEventListener("paste", (event) => taken(event, event.clipboardData));
+    this.root.addEventListener("paste", (event) => accept(event, event.clipboardData));
   }
 
   async pasteFromClipboard() {
     try {
       for (const item of await navigator.clipboard.read()) {
         const type = item.types.find((name) => name.startsWith("image/"));
-        if (type) return this.take(await item.getType(type), true);
+        if (type) return this.sendFile(await item.getType(type), true);
       }
-      return this.complain("There is no image in the clipboard.");
+      return this.showError("There is no image in the clipboard.");
     } catch {
-      return this.complain("The browser does not let a button read the clipboard: press Ctrl+V (⌘V) here instead.");
+      return this.showError("The browser blocks access to the clipboard. Press Ctrl+V (⌘V) here instead.");
     }
   }
 
-  async take(file, pasted = false) {
+  async sendFile(file, pasted = false) {
     let content = file;
-    if (file.size > LARGEST) {
+    if (file.size > MAX_UPLOAD) {
       try {
         content = await shrunk(file);
       } catch {
-        return this.complain(`${file.name ?? "This image"} is too large to be sent, and the browser can't make it smaller.`);
+        return this.showError(`${file.name ?? "This image"} is too large, and the browser cannot shrink it.`);
       }
     }
     const bytes = await content.arrayBuffer();
     return pasted ? this.do("paste", {}, bytes) : this.do("upload", { name: file.name ?? "upload" }, bytes);
   }
 
-  complain(text) {
+  showError(text) {
     this.local = text;
     this.updateStatus();
   }
@@ -534,7 +535,7 @@ class Page {
         this.do(action, { [part]: select.value })) });
       return [part, select];
     });
-    const labels = { extractor: "FeatureExtractor", index: "Index", reranker: "Re-ranking" };
+    const labels = { extractor: "Extractor", index: "Index", reranker: "Re-ranking" };
     this.firstSelects = methods("use");
     this.secondSelects = methods("compare");
     const setK = () => {
@@ -549,7 +550,7 @@ class Page {
       ...this.secondSelects.map(([part, select]) => this.field(labels[part], select)));
     return make("form", { class: "settings", noValidate: true, onsubmit: (event) => {
       event.preventDefault();
-      // What was typed and not yet sent goes first.
+      // Send a value of k that was just typed before the search.
       clearTimeout(this.timers.get("k"));
       this.timers.delete("k");
       if (this.k.value !== "" && this.k.valueAsNumber !== this.state.k) setK();
@@ -569,13 +570,13 @@ class Page {
     for (const [selects, chosen, action] of [[this.firstSelects, method, "use"], [this.secondSelects, other, "compare"]]) {
       for (const [part, select] of selects) {
         this.fill(select, lists[part]);
-        // What can't follow the index is there to be read, and not to be chosen.
+        // Re-rankers that do not work with the index are shown but disabled.
         const possible = this.state.possible[action === "use" ? 0 : 1];
         if (part === "reranker" && possible) for (const option of select.options) option.disabled = !possible.includes(option.value);
         if (chosen && !this.timers.has(`${action} ${part}`)) select.value = chosen[part];
       }
     }
-    // Not while a person is typing.
+    // Not while the user is typing.
     if (this.shownK !== k && !this.timers.has("k")) this.k.value = this.shownK = k;
     this.k.max = limit;
     this.comparing.checked = other !== null;
@@ -587,28 +588,28 @@ class Page {
     select.replaceChildren(...values.map((value) => make("option", { value }, text(value))));
   }
 
-  // ---- the answers ----
+  // ---- the results ----
 
-  answersPart() {
+  resultsPart() {
     this.columns = make("div", { class: "columns" });
     this.markText = make("span", { class: "dim gap" });
     this.again = this.button("Search again with marks", () => this.do("search_again"));
     this.forgetMarks = this.button("Forget marks", () => this.do("forget_marks"));
-    const keep = (kind, column = 0) => () => {
-      this.keeping = true;
-      this.model.send({ keep: kind, column });
+    const exportFile = (kind, column = 0) => () => {
+      this.exporting = true;
+      this.model.send({ export: kind, column });
     };
-    this.secondTable = this.button("Second ranking as CSV", keep("csv", 1));
+    this.secondTable = this.button("Second ranking as CSV", exportFile("csv", 1));
     this.after = make("div", { class: "line after" }, this.again, this.forgetMarks, this.markText,
-      this.button("Ranking as CSV", keep("csv")), this.secondTable,
-      this.button("Grid as PNG", keep("png")));
-    return make("div", { class: "answers" }, this.columns, this.after);
+      this.button("Ranking as CSV", exportFile("csv")), this.secondTable,
+      this.button("Grid as PNG", exportFile("png")));
+    return make("div", { class: "results" }, this.columns, this.after);
   }
 
-  updateAnswers() {
-    const { columns, marks, searching, heeded, unheeded } = this.state;
+  updateResults() {
+    const { columns, marks, searching, applied, pending } = this.state;
     this.columns.setAttribute("aria-busy", searching);
-    // While it is searched, the former answers stay, gray and out of reach; made inert, they would lose the focus.
+    // During a search the old results stay, gray and not clickable. `inert` would take the focus away.
     if (!searching) {
       while (this.columns.children.length > columns.length) this.columns.lastChild.remove();
       columns.forEach((column, number) => {
@@ -622,10 +623,10 @@ class Page {
     const values = Object.values(marks);
     const good = values.filter(Boolean).length;
     setText(this.markText, values.length
-      ? `${good} good, ${values.length - good} bad${unheeded ? ", not yet heeded" : ""}`
-      : heeded ? "marks were taken back, but still count" : "Mark answers as good or bad, then search again.");
-    this.again.setAttribute("aria-disabled", !unheeded);
-    this.forgetMarks.setAttribute("aria-disabled", !values.length && !heeded);
+      ? `${good} good, ${values.length - good} bad${pending ? ", not applied yet" : ""}`
+      : applied ? "marks removed, but still applied" : "Mark results as good or bad, then search again.");
+    this.again.setAttribute("aria-disabled", !pending);
+    this.forgetMarks.setAttribute("aria-disabled", !values.length && !applied);
   }
 
   column(number) {
@@ -636,15 +637,15 @@ class Page {
     return column;
   }
 
-  updateColumn(column, { method, answers, note, seconds }, marks) {
+  updateColumn(column, { method, results, note, seconds }, marks) {
     const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
     setText(column.heading, `${method.extractor} · ${method.index}${reranker}`);
     setText(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${note && ` · ${note}`}`);
     const cards = column.list.children;
-    while (cards.length > answers.length) cards[cards.length - 1].remove();
-    answers.forEach((answer, place) => {
-      if (!cards[place]) column.list.append(this.card(column.number));
-      this.updateCard(cards[place], answer, marks[answer.id]);
+    while (cards.length > results.length) cards[cards.length - 1].remove();
+    results.forEach((result, index) => {
+      if (!cards[index]) column.list.append(this.card(column.number));
+      this.updateCard(cards[index], result, marks[result.id]);
     });
   }
 
@@ -652,43 +653,43 @@ class Page {
     const card = make("li", { class: "card" });
     const image = make("img", { alt: "", draggable: "false" });
     const ready = (action) => () => this.state.searching || action();
-    const mark = (good) => ready(() => this.do("mark", { id: card.answer.id, good: card.mark === good ? null : good }));
+    const mark = (good) => ready(() => this.do("mark", { id: card.result.id, good: card.mark === good ? null : good }));
     const parts = {
       image,
-      open: this.button(image, ready(() => this.do("follow", { id: card.answer.id })), { class: "image" }),
+      open: this.button(image, ready(() => this.do("follow", { id: card.result.id })), { class: "image" }),
       sign: make("span", { class: "sign" }),
       score: make("span"),
       name: make("span", { class: "class" }),
       good: this.button("good", mark(true)),
       bad: this.button("bad", mark(false)),
       why: this.button("why", ready(() => {
-        this.asking = [column, card.answer.id];
-        this.do("why", { id: card.answer.id, column });
+        this.explaining = [column, card.result.id];
+        this.do("why", { id: card.result.id, column });
       })),
     };
     card.append(parts.open, make("div", { class: "line caption" }, parts.sign, parts.score), parts.name,
-      make("div", { class: "line acts" }, parts.good, parts.bad, parts.why));
+      make("div", { class: "line actions" }, parts.good, parts.bad, parts.why));
     return Object.assign(card, { parts });
   }
 
-  updateCard(card, answer, mark) {
+  updateCard(card, result, mark) {
     const { parts } = card;
-    Object.assign(card, { answer, mark });
-    const name = answer.class_name === "–" ? "no class" : answer.class_name;
-    const verdict = VERDICTS.get(answer.verdict);
-    card.className = `card ${verdict ?? "unknown"}`;
-    setText(parts.sign, SIGNS.get(answer.verdict) ?? "");
-    setText(parts.score, `${answer.rank} · ${answer.score.toFixed(3)}`);
+    Object.assign(card, { result, mark });
+    const name = result.class_name === "–" ? "no class" : result.class_name;
+    const relevance = RELEVANCE.get(result.relevant);
+    card.className = `card ${relevance?.replace(" ", "-") ?? ""}`;
+    setText(parts.sign, SIGNS.get(result.relevant) ?? "");
+    setText(parts.score, `${result.rank} · ${result.score.toFixed(3)}`);
     setText(parts.name, name);
-    parts.open.dataset.tip = `${name} · score ${answer.score.toPrecision(6)} · ${answer.key}`;
+    parts.open.dataset.tip = `${name} · score ${result.score.toPrecision(6)} · ${result.key}`;
     parts.open.setAttribute("aria-label",
-      `Search with rank ${answer.rank}: ${name}, score ${answer.score.toFixed(3)}${verdict ? `, ${verdict}` : ""}, ${answer.key}`);
+      `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}, ${result.key}`);
     for (const [button, good] of [[parts.good, true], [parts.bad, false]]) {
       button.setAttribute("aria-pressed", mark === good);
-      button.setAttribute("aria-label", `${good ? "good" : "bad"} answer, rank ${answer.rank}`);
+      button.setAttribute("aria-label", `${good ? "good" : "bad"} result, rank ${result.rank}`);
     }
-    parts.why.setAttribute("aria-label", `why is rank ${answer.rank} similar`);
-    this.images.put(parts.image, answer.image);
+    parts.why.setAttribute("aria-label", `why is rank ${result.rank} similar`);
+    this.images.put(parts.image, result.image);
   }
 
   // ---- why ----
@@ -696,14 +697,14 @@ class Page {
   whyPart() {
     this.whyHeading = make("h3", { tabindex: "-1" });
     this.whyText = make("p", { class: "dim" });
-    this.whyImages = ["query", "answer"].map(() => make("img", { draggable: "false" }));
+    this.whyImages = ["query", "result"].map(() => make("img", { draggable: "false" }));
     this.why = make("div", { class: "why", role: "region", "aria-label": "Why similar", hidden: true,
       onkeydown: (event) => event.key === "Escape" && this.closeWhy() },
     this.whyHeading, this.whyText,
-    make("div", { class: "line" }, ...this.whyImages.map((image, place) =>
-      make("figure", {}, image, make("figcaption", {}, place ? "answer" : "query")))),
+    make("div", { class: "line" }, ...this.whyImages.map((image, index) =>
+      make("figure", {}, image, make("figcaption", {}, index ? "result" : "query")))),
     make("div", { class: "line" }, make("span", { class: "scale", "aria-hidden": "true" }),
-      make("span", { class: "dim" }, "dark: adds nothing, bright: adds most")),
+      make("span", { class: "dim" }, "dark: contributes nothing, bright: contributes most")),
     this.button("Close", () => this.closeWhy()));
     return this.why;
   }
@@ -712,7 +713,7 @@ class Page {
     const { column, id } = this.state.explained;
     this.do("close_why");
     const cards = [...(this.columns.children[column]?.list.children ?? [])];
-    cards.find((card) => card.answer.id === id)?.parts.why.focus();
+    cards.find((card) => card.result.id === id)?.parts.why.focus();
   }
 
   updateWhy() {
@@ -720,13 +721,13 @@ class Page {
     this.why.hidden = explained === null;
     if (!explained) return;
     setText(this.whyHeading, `Why similar: ${explained.key}`);
-    setText(this.whyText, `Similarity ${explained.similarity.toFixed(3)}. Shown is ${explained.shows} (${explained.method}).`);
-    explained.images.forEach((key, place) => {
-      this.images.put(this.whyImages[place], key);
-      this.whyImages[place].alt = place ? `${explained.key} under its map` : "The query under its map";
+    setText(this.whyText, `Similarity ${explained.similarity.toFixed(3)}. The maps show ${explained.shows} (${explained.method}).`);
+    explained.images.forEach((key, index) => {
+      this.images.put(this.whyImages[index], key);
+      this.whyImages[index].alt = index ? `${explained.key} with its map` : "The query with its map";
     });
-    if (this.asking?.[0] === explained.column && this.asking[1] === explained.id) {
-      this.asking = null;
+    if (this.explaining?.[0] === explained.column && this.explaining[1] === explained.id) {
+      this.explaining = null;
       this.whyHeading.focus({ preventScroll: true });
       this.why.scrollIntoView({ block: "nearest" });
     }
@@ -735,23 +736,23 @@ class Page {
   update() {
     this.state = JSON.parse(this.model.get("state"));
     this.updateQuery();
-    this.updatePick();
+    this.updateChooser();
     this.updateSettings();
-    this.updateAnswers();
+    this.updateResults();
     this.updateWhy();
     this.updateStatus();
     this.tip.refresh();
   }
 }
 
-// At most SHRUNK pixels long, upright, as a JPEG.
+// An upright JPEG with sides of at most SHRUNK_SIDE pixels.
 async function shrunk(file) {
   const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, SHRUNK / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, SHRUNK_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)),
     height: Math.max(1, Math.round(bitmap.height * scale)) });
   const drawing = canvas.getContext("2d");
-  // As Python does: transparency lies on white.
+  // White behind transparency, as Python does.
   drawing.fillStyle = "white";
   drawing.fillRect(0, 0, canvas.width, canvas.height);
   drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);

@@ -1,0 +1,101 @@
+"""The query picker's history: its queries with their marks, and the uploads that they need."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+#: Queries that are kept.
+MAX_STEPS = 50
+#: Uploads that are kept: their number and their bytes. The oldest are removed first.
+MAX_UPLOADS, MAX_UPLOAD_BYTES = 30, 64 * 2**20
+
+
+class Crop(NamedTuple):
+    """A part of an image, as fractions of its width and height: 0 … 1 from the upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of uint8 (height, width, 3), at least one pixel."""
+
+        def span(start: float, length: float, side: int) -> slice:
+            first = min(int(start * side), side - 1)
+            return slice(first, max(first + 1, round((start + length) * side)))
+
+        return pixels[span(self.top, self.height, pixels.shape[0]), span(self.left, self.width, pixels.shape[1])]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query image: one of the set (``row``), another file (``path``) or an upload (its SHA-256)."""
+
+    name: str
+    row: int | None = None
+    path: Path | None = None
+    upload: str | None = None
+    crop: Crop | None = None
+
+    @property
+    def image(self) -> str:
+        """A key for the whole image, the same for all crops of it."""
+        return f"row-{self.row}" if self.row is not None else f"file-{self.path or self.upload}"
+
+
+@dataclass
+class Step:
+    """One entry of the history: a query, its marks (id → good), and the marks that its results use."""
+
+    query: Query
+    marks: dict[int, bool] = field(default_factory=dict)
+    applied: dict[int, bool] = field(default_factory=dict)
+
+
+class History:
+    """The queries in their order, and the content of uploaded images.
+
+    Attributes
+    ----------
+    steps, position : the entries and the index of the current one; -1 while there is none.
+    uploads : SHA-256 → bytes of a file.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.position = -1
+        self.uploads: dict[str, bytes] = {}
+
+    @property
+    def step(self) -> Step | None:
+        """The current entry."""
+        return self.steps[self.position] if self.steps else None
+
+    def add(self, query: Query) -> None:
+        """Put a query behind the current one and remove all later ones; the current query again changes nothing."""
+        if self.step is None or query != self.step.query:
+            self.steps = [*self.steps[: self.position + 1], Step(query)][-MAX_STEPS:]
+            self.position = len(self.steps) - 1
+        self._remove_uploads()
+
+    def add_upload(self, name: str, content: bytes) -> None:
+        """Put an uploaded image behind the current query."""
+        digest = hashlib.sha256(content).hexdigest()
+        # An image that is uploaded again becomes the newest.
+        self.uploads[digest] = self.uploads.pop(digest, content)
+        self.add(Query(name, upload=digest))
+
+    def _remove_uploads(self) -> None:
+        """Remove uploads without a query, and the oldest ones beyond the limits together with their queries."""
+        current = self.steps[self.position]
+        used = {step.query.upload for step in self.steps}
+        self.uploads = {digest: content for digest, content in self.uploads.items() if digest in used}
+        while len(self.uploads) > MAX_UPLOADS or sum(map(len, self.uploads.values())) > MAX_UPLOAD_BYTES:
+            oldest = next(digest for digest in self.uploads if digest != current.query.upload)
+            del self.uploads[oldest]
+            self.steps = [step for step in self.steps if step.query.upload != oldest]
+            self.position = next(row for row, step in enumerate(self.steps) if step is current)
