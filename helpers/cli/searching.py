@@ -56,7 +56,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     )
     formats = common.add_formats(search)
     formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
-    search.add_argument("--grid", metavar="FILE", help="save a picture of queries and results (.png, .jpg, .pdf …)")
+    search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
