@@ -221,7 +221,7 @@ def _add(options: argparse.Namespace) -> int:
         old_paths = set(map(locations.table_of(live.engine).path, live.engine.index.ids))
         new = [row for row, path in enumerate(images.paths) if path not in old_paths]
         if len(new) < len(images):
-            log(f"note: {len(images) - len(new):,} of {pluralize(len(images), 'image')} were already in the engine")
+            log(f"note: {pluralize(len(images) - len(new), 'image')} skipped: already in the engine")
         ids = live.add(images.subset(new)).tolist() if new else []
         total = len(live.engine)
         _wait_for_compaction(live)
@@ -279,7 +279,7 @@ def _wait_for_compaction(live: "LiveEngine") -> None:
         log(f"note: the index could not be compacted: {error}")
         return
     if changes:
-        log(f"note: {pluralize(changes, 'change')} of the log were written into the index")
+        log(f"note: {pluralize(changes, 'change')} written from the log into the index")
 
 
 def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":

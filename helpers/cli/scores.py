@@ -182,7 +182,7 @@ def _with_groups(images: "ImageSet", vectors: "np.ndarray") -> "ImageSet":
     found = audit(images, l2_normalize(vectors))
     if not len(found):
         return images
-    log(f"note: {pluralize(len(found), 'pair')} of copies are ignored (lookalike audit lists them)")
+    log(f"note: {pluralize(len(found), 'pair')} of copies found and ignored (lookalike audit lists them)")
     return replace(images, groups=found.groups())
 
 
@@ -226,7 +226,7 @@ def _score(protocol: "Protocol", vectors: "np.ndarray", backend: str) -> "Scores
 
     whole = len(protocol.queries) * len(protocol.gallery) <= _PAIRS
     if not whole:
-        log(f"note: the gallery is large: only {_DEPTH} results per query are ranked, and mAP is left out")
+        log(f"note: the gallery is large, so only {_DEPTH} results per query are ranked, and mAP is not computed")
     ranking = runner.run(protocol, vectors, common.open_index(backend), None if whole else _DEPTH)
     return metrics.evaluate(ranking, protocol)
 

@@ -409,7 +409,7 @@ def test_added_images_are_found_and_added_once(engine, run):
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 of 3 images were already in the engine\n")
+    assert (code, err) == (OK, "note: 1 image skipped: already in the engine\n")
     assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
