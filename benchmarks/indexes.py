@@ -355,7 +355,7 @@ def compare_indexes(data: Data, found: dict[str, dict]) -> None:
             _ratio("times as fast as exact:cosine, one query", rows["exact"], row, targets[0])
         annoy = {spec: at for spec, sweep in trees.items() if (at := milliseconds_at(sweep, row["recall"])) is not None}
         if annoy:
-            best = min(annoy, key=annoy.get)
+            best = min(annoy, key=lambda spec: annoy[spec])
             _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, targets[1])
         elif trees:
             print("  Annoy does not reach that recall")

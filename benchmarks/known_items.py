@@ -89,7 +89,7 @@ def main() -> None:
             times[name].append(time.perf_counter() - start)
             correct[name].append(result == row)
     for name in methods:
-        low, high = wilson_interval(np.mean(correct[name]), options.queries)
+        low, high = wilson_interval(float(np.mean(correct[name])), options.queries)
         print(
             f"  {name}: {1000 * np.median(times[name]):.1f} ms per query, "
             f"recall@1 {np.mean(correct[name]):.3f} [{low:.3f}, {high:.3f}]"
