@@ -60,7 +60,7 @@ def compare(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, LOOKALIKE_CACHE=cache):
         spent = [timed(space, queries) for _ in range(2)]
     print(f"{synthetic}, {options.backend}; {len(queries)} queries; {conditions(photos)}")
-    print(f"  {'':16} {'first':>9} {'most':>9} {'again':>9} {'most':>9}   times none")
+    print(f"  {'':16} {'first':>9} {'max':>9} {'again':>9} {'max':>9}   times none")
     for name in NAMES:
         first, again = (round[name] for round in spent)
         print(
