@@ -1,12 +1,12 @@
-"""A saved engine that changes: what additions, removals and compaction cost, and what a kill loses.
+"""The cost of additions, removals and compaction in a saved engine, and the data lost when a writer is killed.
 
-    python -m benchmarks.engine add           one image into 1,000, 20,000 and 200,000
-    python -m benchmarks.engine latency       searches while another process adds 20 images a second
-    python -m benchmarks.engine removal       searches after a tenth of the vectors was removed
-    python -m benchmarks.engine compaction    50 kills (SIGKILL) of two processes that write and compact
+    python -m benchmarks.engine add           add one image to 1,000, 20,000 and 200,000
+    python -m benchmarks.engine latency       search while another process adds 20 images per second
+    python -m benchmarks.engine removal       search after a tenth of the vectors was removed
+    python -m benchmarks.engine compaction    kill (SIGKILL) processes that write and compact, 50 times
 
-Vectors are random, and no image is read: what is measured is everything but the feature extractor. An addition is
-measured with its fsync, so that the disk matters.
+Vectors are random, and no image is read, so the feature extractor is not measured. The time of an addition includes its
+fsync and depends on the disk.
 """
 
 import argparse
@@ -25,18 +25,18 @@ import numpy as np
 from helpers import paths
 from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
-from helpers.search.persist import compaction as protocol
+from helpers.search.persist import compaction as compacting
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.snapshot import manifest_of
 
 K = 10
 
 
-class Known:
-    """A feature extractor whose vectors are known: random ones."""
+class RandomExtractor:
+    """A stand-in for a feature extractor that returns random vectors."""
 
     def __init__(self, dim: int):
-        self.name, self.dim, self.fingerprint = "known", dim, f"known-{dim}"
+        self.name, self.dim, self.fingerprint = "random", dim, f"random-{dim}"
 
     def extract(self, images: ImageSet, **_) -> np.ndarray:
         """float32 (n, dim)."""
@@ -53,7 +53,7 @@ def make_engine(folder: Path, count: int, dim: int, index: str = "exact:cosine")
     files = tuple(Path(f"/gallery/class-{i % 100:02}/image-{i:06}.jpg") for i in range(count))
     names = tuple(f"class-{i:02}" for i in range(100))
     images = ImageSet("synthetic", files, np.arange(count) % 100, names, root=Path("/gallery"))
-    return Engine(Known(dim), index).fit(images).save(folder)
+    return Engine(RandomExtractor(dim), index).fit(images).save(folder)
 
 
 def main() -> None:
@@ -65,22 +65,22 @@ def main() -> None:
 
 
 def register(parts: argparse._SubParsersAction) -> None:
-    """Add the parts of this benchmark to a parser's."""
-    part = parts.add_parser("add", help="one image into galleries of several sizes")
+    """Add the parts of this benchmark to a parser."""
+    part = parts.add_parser("add", help="add one image to galleries of several sizes")
     part.add_argument("--counts", type=int, nargs="+", default=[1000, 20_000, 200_000])
     part.add_argument("--times", type=int, default=200)
     part.set_defaults(run=add)
-    part = parts.add_parser("latency", help="searches while another process adds")
+    part = parts.add_parser("latency", help="search while another process adds")
     part.add_argument("--count", type=int, default=20_000)
     part.add_argument("--seconds", type=float, default=20)
-    part.add_argument("--rate", type=float, default=20, help="images a second")
+    part.add_argument("--rate", type=float, default=20, help="images per second")
     part.set_defaults(run=latency)
-    part = parts.add_parser("removal", help="searches after a tenth was removed")
+    part = parts.add_parser("removal", help="search after a tenth of the vectors was removed")
     part.add_argument("--count", type=int, default=100_000)
-    part.add_argument("--indexes", nargs="+", default=["exact:cosine", "faiss:hnsw", "usearch:cosine"])
+    part.add_argument("--backends", nargs="+", default=["exact:cosine", "faiss:hnsw", "usearch:cosine"])
     part.add_argument("--times", type=int, default=300)
     part.set_defaults(run=removal)
-    part = parts.add_parser("compaction", help="kills of two processes that write and compact")
+    part = parts.add_parser("compaction", help="kill processes that write and compact")
     part.add_argument("--kills", type=int, default=50)
     part.add_argument("--seed", type=int, default=0)
     part.set_defaults(run=compaction)
@@ -89,16 +89,16 @@ def register(parts: argparse._SubParsersAction) -> None:
             each.add_argument("--dim", type=int, default=8 if each.get_default("run") is compaction else 256)
 
 
-# ---- what is measured --------------------------------------------------------------------------------------------
+# ---- measurements ------------------------------------------------------------------------------------------------
 
 
 def add(options: argparse.Namespace) -> None:
     """Print the time of one addition for each size."""
     medians, vectors = {}, random_vectors(options.times, options.dim, seed=1)
     for count in options.counts:
-        with tempfile.TemporaryDirectory() as place:
-            folder = make_engine(Path(place) / "engine", count, options.dim)
-            with LiveEngine.open(folder, Known(options.dim)) as live:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = make_engine(Path(temporary) / "engine", count, options.dim)
+            with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
                 spent = [
                     timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
                     for row in range(options.times)
@@ -107,14 +107,14 @@ def add(options: argparse.Namespace) -> None:
         print(f"{count:>9,}: median {1000 * medians[count]:.2f} ms, p95 {1000 * np.quantile(spent, 0.95):.2f} ms")
     ratio = max(medians.values()) / min(medians.values())
     print(f"{verdict(max(medians.values()) < 0.01)} every median is below 10 ms")
-    print(f"{verdict(ratio < 2)} the slowest median is {ratio:.2f} times the fastest (wanted: below 2)")
+    print(f"{verdict(ratio < 2)} the slowest median is {ratio:.2f} times the fastest (target: below 2)")
 
 
 def latency(options: argparse.Namespace) -> None:
-    """Print the 99th percentile of searches without and with another process that adds."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = make_engine(Path(place) / "engine", options.count, options.dim)
-        with LiveEngine.open(folder, Known(options.dim)) as live:
+    """Print the 99th percentile of search times, with and without another process that adds images."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_engine(Path(temporary) / "engine", options.count, options.dim)
+        with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
             searches(live, 2, options.dim)
             idle = searches(live, options.seconds, options.dim)
             adder = start_child(ADDING, folder, options.dim, options.rate)
@@ -130,21 +130,21 @@ def latency(options: argparse.Namespace) -> None:
     for name, spent in (("idle", idle), ("busy", busy)):
         print(
             f"{name}: {len(spent):,} searches, median {1000 * np.median(spent):.2f} ms, "
-            f"p99 {1000 * np.quantile(spent, 0.99):.2f} ms, most {1000 * max(spent):.2f} ms"
+            f"p99 {1000 * np.quantile(spent, 0.99):.2f} ms, max {1000 * max(spent):.2f} ms"
         )
     ratio = np.quantile(busy, 0.99) / np.quantile(idle, 0.99)
-    print(f"{added / options.seconds:.1f} images a second were added, of {options.count:,}")
-    print(f"{verdict(ratio < 3)} p99 is {ratio:.2f} times the idle one (wanted: below 3)")
+    print(f"{added / options.seconds:.1f} images per second were added to {options.count:,}")
+    print(f"{verdict(ratio < 3)} p99 is {ratio:.2f} times the idle one (target: below 3)")
 
 
 def removal(options: argparse.Namespace) -> None:
-    """Print how long a search takes before and after a tenth of the vectors was removed."""
+    """Print the time of a search before and after a tenth of the vectors was removed."""
     queries = random_vectors(options.times, options.dim, seed=2)
-    for spec in options.indexes:
-        with tempfile.TemporaryDirectory() as place:
-            folder = make_engine(Path(place) / "engine", options.count, options.dim, spec)
+    for spec in options.backends:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = make_engine(Path(temporary) / "engine", options.count, options.dim, spec)
             # A tenth is just not enough for compaction.
-            with LiveEngine.open(folder, Known(options.dim)) as live:
+            with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
                 whole = live.engine
                 gone = np.random.default_rng(3).choice(options.count, options.count // 10, replace=False)
                 removing = timed(live.remove, gone)
@@ -152,14 +152,14 @@ def removal(options: argparse.Namespace) -> None:
         ratio = after / before
         print(
             f"{verdict(ratio <= 1.3)} {spec}: {1000 * before:.3f} ms before, {1000 * after:.3f} ms after "
-            f"{len(gone):,} of {options.count:,} were removed in {removing:.2f} s: {ratio:.2f} times (wanted: 1.3)"
+            f"{len(removed):,} of {options.count:,} were removed in {removing:.2f} s: {ratio:.2f} times (target: 1.3)"
         )
 
 
 def compaction(options: argparse.Namespace) -> None:
-    """Print what two writers lost that were killed again and again."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = make_engine(Path(place) / "engine", 500, options.dim, "exact:euclidean")
+    """Print the changes that were lost when writers were killed repeatedly."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_engine(Path(temporary) / "engine", 500, options.dim, "exact:euclidean")
         start = time.perf_counter()
         outcome = kill_writers(folder, options.kills, options.seed, options.dim)
     print(
@@ -167,10 +167,7 @@ def compaction(options: argparse.Namespace) -> None:
         f"{outcome.removed:,} removals were acknowledged, {outcome.compacted:,} changes were compacted in "
         f"{outcome.compactions} compactions"
     )
-    print(
-        f"{verdict(not outcome.problems)} nothing that was acknowledged is lost, and no id was given twice "
-        + "; ".join(outcome.problems[:5])
-    )
+    print(f"{verdict(not outcome.problems)} no acknowledged change was lost or repeated {outcome.problems[:5]}")
 
 
 def timed(call, *arguments) -> float:
@@ -181,7 +178,7 @@ def timed(call, *arguments) -> float:
 
 
 def searches(live: LiveEngine, seconds: float, dim: int) -> list[float]:
-    """Seconds of each search, one after the other, for so long."""
+    """Search for the given time, and return the seconds of each search."""
     queries, spent, end = random_vectors(256, dim, seed=4), [], time.perf_counter() + seconds
 
     def search():
@@ -194,7 +191,7 @@ def searches(live: LiveEngine, seconds: float, dim: int) -> list[float]:
 
 
 def alternating(engines: list[Engine], queries: np.ndarray) -> list[float]:
-    """Median seconds of a search with each engine; they take turns, so that a busy moment is no matter of one."""
+    """Median seconds of a search with each engine; the engines take turns, so that a busy moment affects all."""
     spent = [[timed(engine.query_vector, query, K) for engine in engines] for query in queries]
     # The first searches load and prepare.
     return np.median(spent[5:], axis=0).tolist()
@@ -204,17 +201,17 @@ def verdict(kept: bool) -> str:
     return "yes:" if kept else "NO: "
 
 
-# ---- writers that are killed -------------------------------------------------------------------------------------
+# ---- killed writers ----------------------------------------------------------------------------------------------
 
 ADDING = """
 import sys, time
-from benchmarks.engine import Known, LiveEngine, random_vectors
+from benchmarks.engine import LiveEngine, RandomExtractor, random_vectors
 folder, dim, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 vectors = random_vectors(1000, dim, seed=5)
-with LiveEngine.open(folder, Known(dim)) as live:
+with LiveEngine.open(folder, RandomExtractor(dim)) as live:
     start, number = time.perf_counter(), 0
     while True:
-        live.add_described([f"/new/{number}.jpg"], vectors[number % 1000][None], ["new"])
+        live.add_extracted([f"/new/{number}.jpg"], vectors[number % 1000][None], ["new"])
         number += 1
         print(number, flush=True)
         time.sleep(max(0, start + number / rate - time.perf_counter()))
@@ -228,24 +225,24 @@ write_until_killed(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 
 
 def start_child(script: str, *arguments) -> subprocess.Popen:
-    """A Python process that prints lines."""
+    """Start a Python process whose output can be read."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, cwd=paths.ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
 
 
 def write_until_killed(folder: str, dim: int, seed: int) -> None:
-    """Add and remove, compact all the time, and print what is acknowledged as lines of JSON."""
-    protocol.LEAST_CHANGES, protocol.SHARE = 20, 0
+    """Add, remove and compact in a loop, and print each acknowledged change as a line of JSON."""
+    compacting.LEAST_CHANGES, compacting.SHARE = 20, 0
     rng, own = np.random.default_rng(seed), []
-    with LiveEngine.open(folder, Known(dim)) as live:
+    with LiveEngine.open(folder, RandomExtractor(dim)) as live:
         while True:
             if len(own) > 10 and rng.random() < 0.3:
-                gone = [own.pop(int(rng.integers(len(own)))) for _ in range(2)]
-                print(json.dumps({"removing": gone}), flush=True)
-                live.remove(gone)
-                print(json.dumps({"removed": gone}), flush=True)
+                ids = [own.pop(int(rng.integers(len(own)))) for _ in range(2)]
+                print(json.dumps({"removing": ids}), flush=True)
+                live.remove(ids)
+                print(json.dumps({"removed": ids}), flush=True)
             else:
-                # The vector says which addition it is of.
+                # The first number of a vector identifies its addition.
                 marks = rng.random((int(rng.integers(1, 4)), dim), np.float32)
                 ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
                 print(json.dumps({"added": ids, "marks": marks[:, 0].tolist()}), flush=True)
@@ -254,10 +251,13 @@ def write_until_killed(folder: str, dim: int, seed: int) -> None:
 
 @dataclass
 class Outcome:
-    """What was acknowledged, and what is wrong with it."""
+    """The acknowledged changes and the problems found.
+
+    doubtful : ids whose removal was started, and may or may not have been completed.
+    """
 
     marks: dict[int, float] = field(default_factory=dict)
-    gone: set[int] = field(default_factory=set)
+    removed_ids: set[int] = field(default_factory=set)
     doubtful: set[int] = field(default_factory=set)
     compacted: int = 0
     compactions: int = 0
@@ -269,41 +269,41 @@ class Outcome:
 
     @property
     def removed(self) -> int:
-        return len(self.gone)
+        return len(self.removed_ids)
 
     def take(self, line: str) -> None:
-        """One line of a writer."""
-        told = json.loads(line)
-        self.doubtful |= set(told.get("removing", ()))
-        self.gone |= set(told.get("removed", ()))
-        for id, mark in zip(told.get("added", ()), told.get("marks", ()), strict=True):
+        """Record one line of a writer."""
+        record = json.loads(line)
+        self.doubtful |= set(record.get("removing", ()))
+        self.removed_ids |= set(record.get("removed", ()))
+        for id, mark in zip(record.get("added", ()), record.get("marks", ()), strict=True):
             if id in self.marks:
-                self.problems.append(f"id {id} was given twice")
+                self.problems.append(f"id {id} was assigned twice")
             self.marks[id] = mark
 
     def compare(self, engine: Engine) -> None:
-        """With what an engine holds that keeps vectors as they are."""
-        held = set(engine.index.ids.tolist())
-        lost = self.marks.keys() - held - self.doubtful
-        back = self.gone & held
+        """Compare with an engine whose index stores vectors exactly."""
+        indexed = set(engine.index.ids.tolist())
+        lost = self.marks.keys() - indexed - self.doubtful
+        restored = self.removed_ids & indexed
         self.problems += [f"{len(lost)} additions are lost: {sorted(lost)[:5]}"] if lost else []
-        self.problems += [f"{len(back)} removals are lost: {sorted(back)[:5]}"] if back else []
-        there = sorted(self.marks.keys() & held)
-        if there:
-            kept = engine.index.vectors(there)[:, 0]
-            wrong = np.flatnonzero(kept != np.float32([self.marks[id] for id in there]))
-            self.problems += [f"ids {[there[i] for i in wrong[:5]]} have another vector"] if len(wrong) else []
+        self.problems += [f"{len(restored)} removals are lost: {sorted(restored)[:5]}"] if restored else []
+        found = sorted(self.marks.keys() & indexed)
+        if found:
+            marks = engine.index.vectors(found)[:, 0]
+            wrong = np.flatnonzero(marks != np.float32([self.marks[id] for id in found]))
+            self.problems += [f"ids {[found[i] for i in wrong[:5]]} have another vector"] if len(wrong) else []
 
 
 def kill_writers(folder: Path, kills: int, seed: int, dim: int) -> Outcome:
-    """Kill one of two writers at a random moment, start another in its place, and so on; then look what is there."""
+    """Repeatedly kill one of two writers at a random moment and start another; then check the engine."""
     rng, outcome, started, files = np.random.default_rng(seed), Outcome(), 0, set()
     writers: list[subprocess.Popen] = []
     for _ in range(kills):
         while len(writers) < 2:
             started += 1
             writers.append(start_child(WRITING, folder, dim, seed * 1000 + started))
-            # Until it writes.
+            # Wait for the first line, which shows that the writer is running.
             outcome.take(writers[-1].stdout.readline())
         time.sleep(float(rng.uniform(0, 0.3)))
         files.add(manifest_of(folder).index_file)
@@ -311,17 +311,16 @@ def kill_writers(folder: Path, kills: int, seed: int, dim: int) -> Outcome:
     for writer in writers:
         end(writer, outcome)
     outcome.compactions, outcome.compacted = len(files) - 1, manifest_of(folder).log_position
-    for each in (1, 2):
-        outcome.compare(Engine.load(folder, Known(dim)))
-        if each == 1:
-            protocol.compact(folder)
+    outcome.compare(Engine.load(folder, RandomExtractor(dim)))
+    compacting.compact(folder)
+    outcome.compare(Engine.load(folder, RandomExtractor(dim)))
     return outcome
 
 
 def end(writer: subprocess.Popen, outcome: Outcome) -> None:
-    """Kill a writer, and read what it acknowledged."""
+    """Kill a writer and record the changes that it acknowledged."""
     writer.send_signal(signal.SIGKILL)
-    # The last line may be cut.
+    # The last line may be incomplete.
     for line in writer.stdout.read().split("\n")[:-1]:
         outcome.take(line)
     writer.wait()

@@ -1,29 +1,30 @@
-"""Indexes at scale: recall, time and memory of each, on real vectors and on many more that are grown from them.
+"""Recall, time and memory of the indexes at scale, on real and on synthetic vectors.
 
     python -m benchmarks.indexes --real          all real vectors, about ten thousand
-    python -m benchmarks.indexes                 one million of 256 numbers; --count 100000 for fewer
-    python -m benchmarks.indexes --exact         exact:cosine against FAISS's flat index, 100 thousand of 2048 numbers
-    python -m benchmarks.indexes --published     Manhattan Annoy with 30 trees on 4096 numbers, beside graphs
-    python -m benchmarks.indexes --recipe        how grown vectors compare with as many real ones
+    python -m benchmarks.indexes                 one million vectors of 256 numbers; --count 100000 for fewer
+    python -m benchmarks.indexes --exact         exact:cosine and FAISS's flat index, 100,000 vectors of 2048 numbers
+    python -m benchmarks.indexes --published     Annoy with Manhattan distance, 30 trees and 4096 numbers, and graphs
+    python -m benchmarks.indexes --recipe        synthetic vectors compared with as many real ones
     python -m benchmarks.indexes --only hnsw annoy-30
-    python -m benchmarks.indexes --table FILE    also writes all that was measured, one line an index at one effort
+    python -m benchmarks.indexes --table FILE    also write all measurements, one row per index and effort
 
-Real vectors are ResNet50's of all images of all data sets, each content once; 256 numbers are their principal axes,
-learned without the queries. Queries are real images that are kept out of everything else. Grown vectors come from
-`helpers.search.synthetic`; whatever was measured with them says so.
+Real vectors are ResNet50's vectors of all images of all data sets, without duplicates. 256 numbers are the coordinates
+on their principal axes, which are learned without the queries. The queries are real images that are used for nothing
+else. `helpers.search.synthetic` generates the synthetic vectors; the output marks what was measured with them.
 
-Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
-libraries and the given vectors, which are mapped from a file; then it is measured at rising efforts until it finds
-0.99, or three more efforts find next to nothing more; then saved, and opened memory-mapped by another process. A file
-that was just written is still in the system's memory, so opening is measured without a slow disk. One query is asked a
-call, with as many threads as the library takes by itself. What was measured is kept in the cache's
-``benchmarks/indexes``: a run that was broken off goes on there, and says what is from before; ``--again`` does all
-anew.
+Each index is built in its own process. The peak memory of this process (VmHWM) after building includes Python, the
+libraries and the vectors, which are mapped from a file. The index is then measured at increasing efforts, until it
+reaches a recall of 0.99 or three more efforts improve the recall by less than 0.001. It is saved, and another process
+opens it memory-mapped. The system still has the new file in memory, so the time to open it does not include a slow
+disk. Each call searches for one query, with the default number of threads of the library.
 
-The published system keeps a million vectors of 4096 numbers. They take 16 GB, and Annoy's file as much again, so here
-there are 200 thousand by default: `--count` takes more where memory and disk (three times the vectors) allow it. Its
-numbers are ResNet50's 2048 turned into 4096 dimensions by a random rotation, which leaves all angles and Euclidean
-distances as they are.
+Measurements are kept in the folder ``benchmarks/indexes`` of the cache. An interrupted run continues there, and prints
+when the earlier results were measured; ``--again`` repeats all of them.
+
+The published system keeps a million vectors of 4096 numbers. They take 16 GB, and Annoy's file takes as much again, so
+the default here is 200,000 vectors; ``--count`` sets a larger number, if memory and disk suffice (three times the
+vectors). Its vectors are ResNet50's 2048 numbers, rotated into 4096 dimensions by a random rotation, which preserves
+all angles and Euclidean distances.
 """
 
 import argparse
@@ -50,9 +51,10 @@ from helpers.search.synthetic import BLOCK, SyntheticVectors, synthesize
 from helpers.search.tuning import Candidate
 
 K = 10
+#: An index needs the recall `ENOUGH`; higher efforts are measured up to the recall `PLENTY`.
 ENOUGH, PLENTY = 0.95, 0.99
 SEED = 0
-#: Counts by default.
+#: Default numbers of vectors.
 MILLION, FOR_EXACT, FOR_PUBLISHED = 1_000_000, 100_000, 200_000
 
 _WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -78,9 +80,9 @@ INDEXES = {
     "annoy-manhattan": Candidate("annoy:manhattan?trees=30", _ANNOY),
     "hnsw": Candidate("faiss:hnsw?m=32", _GRAPH),
 }
-#: Those that no wish is about.
+#: Indexes without targets.
 REFERENCES = ("exact", "sklearn", "flat", "pq", "annoy-10", "annoy-30", "annoy-100", "annoy-manhattan")
-#: The published system, as it comes, and what finds the same kind of images.
+#: The published system with its default settings, and graphs that find the same images.
 PUBLISHED = {
     "published": Candidate("annoy:manhattan?trees=30"),
     "usearch-f16": Candidate("usearch:cosine?dtype=f16", _USEARCH),
@@ -92,7 +94,7 @@ PUBLISHED = {
 class Data:
     """Vectors and queries on disk.
 
-    folder : holds ``vectors.npy``, ``queries.npy``, ``truth-*.npz`` and results. label : what they are, in words.
+    folder : contains ``vectors.npy``, ``queries.npy``, ``truth-*.npz`` and results. label : a description.
     """
 
     folder: Path
@@ -100,7 +102,7 @@ class Data:
 
     @property
     def vectors(self) -> np.ndarray:
-        """float32 (n, dim), mapped."""
+        """float32 (n, dim), memory-mapped."""
         return np.load(self.folder / "vectors.npy", mmap_mode="r")
 
     @property
@@ -109,10 +111,10 @@ class Data:
         return np.load(self.folder / "queries.npy")
 
     def truth(self, metric: str) -> Ranking:
-        """Found once by exact search."""
+        """The nearest neighbors by exact search, which are saved."""
         path = self.folder / f"truth-{metric}.npz"
         if not path.exists():
-            say(f"exact search by {metric} for {len(self.queries)} queries …")
+            log(f"exact search by {metric} for {len(self.queries)} queries …")
             found = exact_truth(self.vectors, self.queries, K, metric, cache=False)
             part = path.with_name(f".{path.name}.part.npz")
             np.savez(part, ids=found.ids, scores=found.scores)
@@ -123,51 +125,51 @@ class Data:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--real", action="store_true", help="all real vectors, none grown")
-    what.add_argument("--exact", action="store_true", help="exact:cosine against FAISS's flat index")
-    what.add_argument("--published", action="store_true", help="the published system beside ours")
-    what.add_argument("--recipe", action="store_true", help="grown vectors against real ones")
-    parser.add_argument("--count", type=int, help="grown vectors; without it, what is said above")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*INDEXES, *PUBLISHED])}")
-    parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write what was measured there, as CSV")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--real", action="store_true", help="only real vectors")
+    mode.add_argument("--exact", action="store_true", help="compare exact:cosine with FAISS's flat index")
+    mode.add_argument("--published", action="store_true", help="compare the published system with graphs")
+    mode.add_argument("--recipe", action="store_true", help="compare synthetic vectors with real ones")
+    parser.add_argument("--count", type=int, help="number of synthetic vectors")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"choose from {', '.join([*INDEXES, *PUBLISHED])}")
+    parser.add_argument("--again", action="store_true", help="repeat earlier measurements")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write all measurements as CSV")
     parser.add_argument("--child", choices=("build", "open"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    candidates = PUBLISHED if asked.published else INDEXES
-    if asked.child:
-        task = {"build": build_one, "open": open_one}[asked.child]
-        print(json.dumps(task(candidates[asked.only[0]], asked.folder)))
+    options = parser.parse_args()
+    candidates = PUBLISHED if options.published else INDEXES
+    if options.child:
+        task = {"build": build_one, "open": open_one}[options.child]
+        print(json.dumps(task(candidates[options.only[0]], options.folder)))
         return
-    unknown = set(asked.only or ()) - set(candidates)
+    unknown = set(options.only or ()) - set(candidates)
     if unknown:
-        parser.error(f"no index is called {unknown.pop()}; there are: {', '.join(candidates)}")
-    if asked.table and (asked.exact or asked.recipe):
-        parser.error("--exact and --recipe print all they measure: leave --table out")
-    if asked.count is not None and (asked.real or asked.recipe):
-        parser.error("--real and --recipe take the real vectors that there are: leave --count out")
-    chosen = {name: candidates[name] for name in asked.only or candidates}
+        parser.error(f"unknown index {unknown.pop()}; choose from {', '.join(candidates)}")
+    if options.table and (options.exact or options.recipe):
+        parser.error("--table does not work with --exact and --recipe")
+    if options.count is not None and (options.real or options.recipe):
+        parser.error("--count does not work with --real and --recipe")
+    chosen = {name: candidates[name] for name in options.only or candidates}
     start = time.perf_counter()
-    if asked.recipe:
+    if options.recipe:
         compare_recipe()
-    elif asked.exact:
-        compare_exact(make_data(asked.count or FOR_EXACT, 2048))
-    elif asked.published:
-        data = make_data(asked.count or FOR_PUBLISHED, 4096, queries=100)
-        found = results(data, chosen, asked.again, "--published")
+    elif options.exact:
+        compare_exact(make_data(options.count or FOR_EXACT, 2048))
+    elif options.published:
+        data = make_data(options.count or FOR_PUBLISHED, 4096, queries=100)
+        found = results(data, chosen, options.again, "--published")
         compare_published(data, found)
     else:
-        data = make_data(None if asked.real else asked.count or MILLION, 256)
-        found = results(data, chosen, asked.again)
+        data = make_data(None if options.real else options.count or MILLION, 256)
+        found = results(data, chosen, options.again)
         compare_indexes(data, found)
-    if asked.table:
-        table(data, found).round(6).to_csv(asked.table, index=False)
+    if options.table:
+        table(data, found).round(6).to_csv(options.table, index=False)
     print(f"took {(time.perf_counter() - start) / 60:.1f} min")
 
 
-def say(text: str) -> None:
-    """Progress, beside what is printed."""
+def log(text: str) -> None:
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -175,9 +177,9 @@ def say(text: str) -> None:
 
 
 def real_vectors() -> np.ndarray:
-    """float32 (n, 2048) of length one: ResNet50's of all images of all data sets, equal ones once, in a fixed order.
+    """float32 (n, 2048): ResNet50's unit vectors of all images of all data sets, without duplicates, in fixed order.
 
-    Without a mirror, those of the sample: too few to say much.
+    Without a mirror, only the sample is used, which is too small for conclusions.
     """
     from helpers.features.registry import open_extractor
     from helpers.images import caltech101, cifar10, imagenet, lfw, samples
@@ -194,9 +196,9 @@ def real_vectors() -> np.ndarray:
 
 
 def of_dim(vectors: np.ndarray, queries: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both with ``dim`` numbers: by principal axes of the vectors where that is fewer, by a rotation where it is more.
+    """Change the dimension of both: to fewer numbers by PCA of the vectors, to more by a random rotation.
 
-    Axes are taken as they are, without whitening, so that distances stay what they are but for what is left out.
+    PCA is used without whitening, so distances change only by the axes that are dropped.
     """
     from helpers.features import projection
 
@@ -211,27 +213,27 @@ def of_dim(vectors: np.ndarray, queries: np.ndarray, dim: int) -> tuple[np.ndarr
 
 
 def make_data(count: int | None, dim: int, queries: int = 500) -> Data:
-    """Vectors on disk: ``count`` grown ones, or all real ones where it is None; made once."""
+    """Write ``count`` synthetic vectors to disk, or all real ones if it is None, unless they exist."""
     real = real_vectors()
     held_out = min(queries, len(real) // 5)
-    asked, rest = real[:held_out], real[held_out:]
+    query_vectors, rest = real[:held_out], real[held_out:]
     digest = hashlib.blake2b(f"{count} {dim} {held_out} {synthesize.__kwdefaults__} {synthesize.__defaults__}".encode())
     digest.update(np.ascontiguousarray(real).data)
     many = "real" if count is None else count
     folder = paths.cache_dir() / "benchmarks" / "indexes" / f"{many}x{dim}-{digest.hexdigest()[:12]}"
     about = folder / "label.txt"
     if not about.exists():
-        say(f"making {many} vectors of {dim} numbers in {folder} …")
+        log(f"making {many} vectors of {dim} numbers in {folder} …")
         folder.mkdir(parents=True, exist_ok=True)
-        rest, asked = of_dim(rest, asked, dim)
+        rest, query_vectors = of_dim(rest, query_vectors, dim)
         synthetic = None if count is None else synthesize(rest, count, SEED)
-        np.save(folder / "queries.npy", asked)
+        np.save(folder / "queries.npy", query_vectors)
         _write(folder / "vectors.npy", rest if synthetic is None else synthetic)
-        # Written last: it stands for all being there.
+        # This file is written last: it shows that the folder is complete.
         about.write_text(
             f"{len(rest):,} REAL vectors of {dim} numbers" if synthetic is None else str(synthetic), encoding="utf-8"
         )
-    return Data(folder, f"{about.read_text(encoding='utf-8')}, {held_out} real queries that are not among them")
+    return Data(folder, f"{about.read_text(encoding='utf-8')}, {held_out} other real queries")
 
 
 def _write(path: Path, vectors: np.ndarray | SyntheticVectors) -> None:
@@ -240,33 +242,34 @@ def _write(path: Path, vectors: np.ndarray | SyntheticVectors) -> None:
         return
     room = shutil.disk_usage(path.parent).free
     if room < 4.5 * vectors.count * vectors.dim:
-        raise SystemExit(f"{path.parent} has {room / 1e9:.1f} GB free, too few: give --count a smaller number")
+        raise SystemExit(f"{path.parent} has {room / 1e9:.1f} GB free, which is not enough: choose a smaller --count")
     file = np.lib.format.open_memmap(path, "w+", np.float32, (vectors.count, vectors.dim))
     for number, block in enumerate(vectors):
         file[number * BLOCK : number * BLOCK + len(block)] = block
         if number % 25 == 24:
-            say(f"  {(number + 1) * BLOCK:,} of {vectors.count:,} grown")
+            log(f"  {(number + 1) * BLOCK:,} of {vectors.count:,} synthetic vectors")
     file.flush()
 
 
-# ---- one index, in a process of its own --------------------------------------------------------------------------
+# ---- one index, in its own process -------------------------------------------------------------------------------
 
 
 def build_one(candidate: Candidate, folder: Path) -> dict:
+    """Build, measure and save an index."""
     data = Data(folder, "")
     vectors, queries = data.vectors, data.queries
     before = peak_memory()
     index, seconds = build(candidate.spec, vectors)
     peak = peak_memory()
-    say(f"  built in {seconds:.1f} s")
+    log(f"  built in {seconds:.1f} s")
     rows, truth = [], data.truth(index.metric)
     for effort in candidate.efforts:
         measured = measure(index.tune(**effort), queries, truth, K)
         rows.append(measured.row())
-        say(f"  {measured.spec}: recall@{K} {measured.recall:.4f}, {measured.milliseconds:.3f} ms")
+        log(f"  {measured.spec}: recall@{K} {measured.recall:.4f}, {measured.milliseconds:.3f} ms")
         if measured.recall >= PLENTY or (len(rows) > 3 and rows[-1]["recall"] - rows[-4]["recall"] < 0.001):
             break
-    # It is opened at the effort that suffices.
+    # Save the index with the smallest sufficient effort.
     index.tune(**candidate.efforts[sufficient(pd.DataFrame(rows), ENOUGH).name])
     start = time.perf_counter()
     index.save(saved_at(folder, candidate))
@@ -281,14 +284,15 @@ def build_one(candidate: Candidate, folder: Path) -> dict:
 
 
 def open_one(candidate: Candidate, folder: Path) -> dict:
+    """Open a saved index and search for one query."""
     query = Data(folder, "").queries[:1]
-    # A backend is imported when it is first asked for, which is no part of opening a file.
+    # This imports the backend, which must not count as time to open the file.
     open_index(candidate.spec)
     start = time.perf_counter()
     index = load_index(saved_at(folder, candidate), mmap=True)
     opened = time.perf_counter() - start
     index.search(query, K)
-    return {"open_seconds": opened, "first_answer_seconds": time.perf_counter() - start, "open_peak": peak_memory()}
+    return {"open_seconds": opened, "first_result_seconds": time.perf_counter() - start, "open_peak": peak_memory()}
 
 
 def saved_at(folder: Path, candidate: Candidate) -> Path:
@@ -301,23 +305,23 @@ def _file_name(candidate: Candidate) -> str:
 
 
 def results(data: Data, candidates: dict[str, Candidate], again: bool, *flags: str) -> dict[str, dict]:
-    """What was measured of each, from the file where that was done before."""
+    """The measurements of each index, from its file if it was measured before."""
     found = {}
     for name, candidate in candidates.items():
         path = data.folder / f"{_file_name(candidate)}.json"
         if path.exists() and not again:
             found[name] = json.loads(path.read_text(encoding="utf-8"))
-            say(f"{name}: measured {found[name]['when']}")
+            log(f"{name}: measured {found[name]['when']}")
             continue
-        say(f"{name}: {candidate.spec} …")
+        log(f"{name}: {candidate.spec} …")
         data.truth(open_index(candidate.spec).metric)
         arguments = (*flags, "--only", name, "--folder", str(data.folder))
         try:
             result = child("benchmarks.indexes", "--child", "build", *arguments)
             result |= child("benchmarks.indexes", "--child", "open", *arguments)
         except subprocess.CalledProcessError as error:
-            # The others are still worth measuring; another run tries this one again.
-            print(f"{name}: FAILED with status {error.returncode}, what it said stands above")
+            # Continue with the other indexes; the next run repeats this one.
+            print(f"{name}: FAILED with status {error.returncode}; see the messages above")
             continue
         finally:
             saved_at(data.folder, candidate).unlink(missing_ok=True)
@@ -327,10 +331,11 @@ def results(data: Data, candidates: dict[str, Candidate], again: bool, *flags: s
     return found
 
 
-# ---- what is compared --------------------------------------------------------------------------------------------
+# ---- comparisons -------------------------------------------------------------------------------------------------
 
 
 def compare_indexes(data: Data, found: dict[str, dict]) -> None:
+    """Print all measurements, and whether each index reaches its targets."""
     if not found:
         return
     show(data, found)
@@ -343,66 +348,68 @@ def compare_indexes(data: Data, found: dict[str, dict]) -> None:
     for name, row in rows.items():
         if name in REFERENCES:
             continue
-        print(f"{name}: {_kept(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (wished {ENOUGH} or more)")
-        # What is wished is wished of a million: among few vectors there is little to save.
-        wished = (20, 5) if row["count"] >= MILLION else (None, None)
+        print(f"{name}: {_verdict(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (target: {ENOUGH} or more)")
+        # The targets for speed apply to a million vectors only: an index gains little on few vectors.
+        targets = (20, 5) if row["count"] >= MILLION else (None, None)
         if "exact" in rows:
-            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, wished[0])
+            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, targets[0])
         annoy = {spec: at for spec, sweep in trees.items() if (at := milliseconds_at(sweep, row["recall"])) is not None}
         if annoy:
-            best = min(annoy, key=annoy.get)
-            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, wished[1])
+            best = min(annoy, key=lambda spec: annoy[spec])
+            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, targets[1])
         elif trees:
-            print("  no forest of Annoy has that recall")
+            print("  Annoy does not reach that recall")
         peak, opened = found[name]["peak"], found[name]["open_seconds"]
         if peak is not None:
-            print(f"  {_kept(peak <= 6e9)} built in {peak / 1e9:.2f} GB (wished 6 or less)")
-        print(f"  {_kept(opened < 2)} opened memory-mapped in {opened:.3f} s (wished below 2)")
+            print(f"  {_verdict(peak <= 6e9)} built in {peak / 1e9:.2f} GB (target: 6 or less)")
+        print(f"  {_verdict(opened < 2)} opened memory-mapped in {opened:.3f} s (target: below 2)")
 
 
 def compare_published(data: Data, found: dict[str, dict]) -> None:
+    """Print the measurements of the published system and of the graphs."""
     if found:
         show(data, found)
     if "published" not in found:
         return
-    theirs = found["published"]
+    published = found["published"]
+    first = published["rows"][0]
     print(
-        f"The published system has a million vectors, 0.2 to 1.5 s a query after a start of 23 s; these are "
-        f"{theirs['rows'][0]['count']:,}. Its recall is of the nearest by Manhattan distance, that of the others by "
-        "cosine."
+        "The published system has a million vectors and takes 0.2 to 1.5 s per query after a start of 23 s. Here it "
+        f"has {first['count']:,}. Its recall refers to Manhattan distance, the recall of the others to cosine."
     )
     for name, result in found.items():
         if name != "published":
             row = sufficient(pd.DataFrame(result["rows"]), ENOUGH)
-            print(f"{name}: recall@{K} {row['recall']:.3f} against {theirs['rows'][0]['recall']:.3f}")
-            _ratio("times as fast, one query", theirs["rows"][0], row)
-            print(f"  {theirs['open_seconds'] / result['open_seconds']:.1f} times as quick to open")
+            print(f"{name}: recall@{K} {row['recall']:.3f} (published: {first['recall']:.3f})")
+            _ratio("times as fast, one query", first, row)
+            print(f"  {published['open_seconds'] / result['open_seconds']:.1f} times as fast to open")
 
 
 def compare_exact(data: Data, rounds: int = 5) -> None:
-    """In one process and by turns, so that what else the computer does meets both.
+    """Compare exact:cosine and faiss:flat in one process, in turn, so that other load affects both.
 
-    Not query by query: the threads of one library wait a while for more work, and are in the way of the other's.
+    They do not take turns after each query, because the threads of a library stay busy for a while after a call and
+    slow down the other library.
     """
     indexes = [open_index(spec).add(data.vectors) for spec in ("exact:cosine", "faiss:flat")]
     queries = data.queries
     print(f"{data.label}; {conditions()}")
-    for what, asked in (
+    for label, batches in (
         ("one query", [queries[row : row + 1] for row in range(min(20, len(queries)))]),
         ("a batch of 100", [queries[:100]] * 3),
     ):
         spent: list[list[float]] = [[], []]
         for _ in range(rounds):
             for index, times in zip(indexes, spent, strict=True):
-                index.search(asked[0], K)
-                times += [_milliseconds(index, query) for query in asked]
-        (ours, theirs), (our_least, their_least) = map(np.median, spent), map(min, spent)
+                index.search(batches[0], K)
+                times += [_milliseconds(index, query) for query in batches]
+        (ours, theirs), (our_min, their_min) = map(np.median, spent), map(min, spent)
         print(
-            f"  {what}: exact:cosine {ours:.2f} ms, faiss:flat {theirs:.2f} ms (medians), "
-            f"least {our_least:.2f} and {their_least:.2f}"
+            f"  {label}: exact:cosine {ours:.2f} ms, faiss:flat {theirs:.2f} ms (medians), "
+            f"minima {our_min:.2f} and {their_min:.2f}"
         )
-        ratio, by_least = ours / theirs, our_least / their_least
-        print(f"  {_kept(ratio <= 1.3)} {ratio:.2f} times as long (wished 1.3 or less); by the least {by_least:.2f}")
+        ratio, of_minima = ours / theirs, our_min / their_min
+        print(f"  {_verdict(ratio <= 1.3)} {ratio:.2f} times as long (target: 1.3 or less); minima: {of_minima:.2f}")
 
 
 def _milliseconds(index, queries: np.ndarray) -> float:
@@ -412,6 +419,7 @@ def _milliseconds(index, queries: np.ndarray) -> float:
 
 
 def show(data: Data, found: dict[str, dict]) -> None:
+    """Print one row per index, at the smallest sufficient effort."""
     print(f"{data.label}; {conditions()}")
     lines = []
     for name, result in found.items():
@@ -437,7 +445,7 @@ def show(data: Data, found: dict[str, dict]) -> None:
 
 
 def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
-    """One line an index at one effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
+    """One row per index and effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
     kind = "REAL" if "REAL" in data.label else "SYNTHETIC"
     lines = []
     for name, result in found.items():
@@ -448,29 +456,29 @@ def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
 
 
 def conditions() -> str:
-    return f"{os.cpu_count()} cores, up to {threads()} threads a query, load {load()}"
+    return f"{os.cpu_count()} cores, up to {threads()} threads per query, load {load()}"
 
 
 def load() -> str:
-    """How busy the computer is, with this and with other things."""
+    """The load of the computer, including this process."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def _ratio(what: str, slow: Mapping, quick: Mapping, wished: float | None = None) -> None:
-    ratio = slow["milliseconds"] / quick["milliseconds"]
-    kept = f"{_kept(ratio >= wished)} " if wished else ""
-    print(f"  {kept}{ratio:.1f} {what}" + (f" (wished {wished} or more)" if wished else ""))
+def _ratio(label: str, slow: Mapping, fast: Mapping, target: float | None = None) -> None:
+    ratio = slow["milliseconds"] / fast["milliseconds"]
+    verdict = f"{_verdict(ratio >= target)} " if target else ""
+    print(f"  {verdict}{ratio:.1f} {label}" + (f" (target: {target} or more)" if target else ""))
 
 
-def _kept(kept: bool) -> str:
-    return "kept:" if kept else "MISSED:"
+def _verdict(reached: bool) -> str:
+    return "reached:" if reached else "MISSED:"
 
 
-# ---- the recipe --------------------------------------------------------------------------------------------------
+# ---- recipe ------------------------------------------------------------------------------------------------------
 
 
 def compare_recipe() -> None:
-    """Real vectors, and as many that are grown from a part of them, as the same real queries see them."""
+    """Compare real vectors with as many synthetic ones made from a part of them, for the same real queries."""
     real = real_vectors()
     held_out = min(500, len(real) // 5)
     rest, queries = of_dim(real[held_out:], real[:held_out], 256)
@@ -500,8 +508,10 @@ def compare_recipe() -> None:
 
 
 def intrinsic_dimension(distances: np.ndarray) -> float:
-    """Median over queries of the local dimension by distances (q, k), rising: Levina & Bickel 2004, "Maximum likelihood
-    estimation of intrinsic dimension"."""
+    """The median local dimension over queries, from increasing distances (q, k).
+
+    Source: Levina & Bickel 2004, "Maximum likelihood estimation of intrinsic dimension".
+    """
     return float(np.median(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)))
 
 

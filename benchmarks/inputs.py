@@ -1,4 +1,4 @@
-"""The images that benchmarks run on."""
+"""The images of the benchmarks."""
 
 import os
 
@@ -10,17 +10,17 @@ from helpers.images.imageset import ImageSet
 
 
 def real_images(count: int) -> ImageSet:
-    """``count`` photographs of Imagenette from a mirror; without one, or where it has fewer, with repetitions.
+    """``count`` photographs of Imagenette, repeated if there are fewer.
 
-    Without a mirror they are those of the sample, which are smaller and on white.
+    Without a mirror, the photographs of the sample, which are smaller and have a white background.
     """
     images = samples.with_distractors() if paths.mirror_dir() is None else imagenet.imagenette()
     return images.subset(np.linspace(0, max(count, len(images)) - 1, count).astype(int) % len(images))
 
 
 def conditions(images: ImageSet) -> str:
-    """What was measured on, in words; how busy the computer is with other things belongs to it."""
+    """A description of the images and the computer, including its load."""
     different = len(set(images.paths))
-    repeated = "" if different == len(images) else f" ({different} different ones, repeated)"
+    repeated = "" if different == len(images) else f" ({different} distinct images, repeated)"
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{len(images)} images of {images.name}{repeated}, {os.cpu_count()} cores{load}"

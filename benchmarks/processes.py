@@ -1,4 +1,4 @@
-"""Measuring in fresh processes: what one has loaded or allocated is no matter to the next."""
+"""Measure in new processes, so that imports and memory of one measurement do not affect the next."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from helpers import paths
 
 
 def child(module: str, *arguments: str, variables: dict[str, str] | None = None) -> dict:
-    """What a fresh process that runs a module prints as JSON in its last line; what it says of errors is passed on.
+    """Run a module in a new process and return the last line that it prints, from JSON.
 
     Raises
     ------
-    CalledProcessError : it failed.
+    CalledProcessError : the process failed.
     """
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=paths.ROOT,
         env=os.environ | (variables or {}),
@@ -24,11 +24,11 @@ def child(module: str, *arguments: str, variables: dict[str, str] | None = None)
         text=True,
         check=True,
     ).stdout
-    return json.loads(said.splitlines()[-1])
+    return json.loads(output.splitlines()[-1])
 
 
 def peak_memory() -> int | None:
-    """Of this process so far, in bytes; None where the system does not tell."""
+    """The peak memory of this process in bytes, or None if the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None

@@ -1,13 +1,14 @@
-"""Re-rankers over a large gallery: how long one query takes.
+"""The time of one query for each re-ranker, on a large gallery.
 
     python -m benchmarks.rerank
-    python -m benchmarks.rerank --count 20000 --index faiss:hnsw
+    python -m benchmarks.rerank --count 20000 --backend faiss:hnsw
 
-Times each re-ranker of the registry on the same queries, one query a call, with the query's vector known,
-against the plain search. The vectors are synthetic: they are grown from ResNet50's vectors of real photographs
-(`helpers.search.synthetic`). A gallery image that geometry compares is one of these photographs. Each query is asked
-twice. Only for geometry do the rounds differ: the first one reads up to fifty photographs and extracts their
-keypoints, the second one finds them in a cache, which is a temporary folder here. Both extract the keypoints of the
+All re-rankers and the plain search run on the same queries, one query per call. The time does not include the
+extraction of the query's vector. The vectors are synthetic: they are generated from ResNet50's vectors of real
+photographs (`helpers.search.synthetic`). For geometry, each gallery image is one of these photographs.
+
+Each query runs twice. The rounds only differ for geometry: the first round reads up to fifty photographs and extracts
+their keypoints, and the second finds the keypoints in a temporary cache. Both rounds extract the keypoints of the
 query.
 """
 
@@ -35,19 +36,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="gallery vectors; default: %(default)s")
     parser.add_argument("--photos", type=int, default=1000, help="real images behind the vectors; default: %(default)s")
     parser.add_argument("--queries", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--index", default="exact:cosine", help="default: %(default)s")
-    options = parser.parse_args()
-    compare(options)
+    parser.add_argument("--backend", default="exact:cosine", help="default: %(default)s")
+    compare(parser.parse_args())
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Print one line a re-ranker."""
+    """Print one line per re-ranker."""
     photos = real_images(options.photos + options.queries)
     vectors = open_extractor("resnet50").extract(photos)
-    asked = np.linspace(0, len(photos) - 1, options.queries).astype(int)
-    gallery = np.setdiff1d(np.arange(len(photos)), asked)
+    query_rows = np.linspace(0, len(photos) - 1, options.queries).astype(int)
+    gallery = np.setdiff1d(np.arange(len(photos)), query_rows)
     synthetic = synthesize(vectors[gallery], options.count)
-    index = open_index(options.index)
+    index = open_index(options.backend)
     for block in synthetic:
         index.add(block)
     space = SearchSpace(
@@ -56,11 +56,11 @@ def compare(options: argparse.Namespace) -> None:
         index.vectors,
         lambda ids: photos.subset(gallery[ids % len(gallery)]),
     )
-    queries = [(vectors[row], read_image(photos.paths[row])) for row in asked]
+    queries = [(vectors[row], read_image(photos.paths[row])) for row in query_rows]
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, LOOKALIKE_CACHE=cache):
         spent = [timed(space, queries) for _ in range(2)]
-    print(f"{synthetic}, {options.index}; {len(queries)} queries; {conditions(photos)}")
-    print(f"  {'':16} {'first':>9} {'most':>9} {'again':>9} {'most':>9}   times none")
+    print(f"{synthetic}, {options.backend}; {len(queries)} queries; {conditions(photos)}")
+    print(f"  {'':16} {'first':>9} {'max':>9} {'again':>9} {'max':>9}   times none")
     for name in NAMES:
         first, again = (round[name] for round in spent)
         print(
@@ -70,8 +70,8 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def timed(space: SearchSpace, queries: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
-    """Name → seconds of each query; the names take turns, so that a busy moment is no matter of one of them."""
-    rerank(space, *queries[0][:1], K, "k-reciprocal")  # loads what is imported at the first call
+    """Name → seconds of each query. The re-rankers take turns, so that other load affects all of them."""
+    rerank(space, *queries[0][:1], K, "k-reciprocal")  # the first call imports modules
     spent: dict[str, list[float]] = {name: [] for name in NAMES}
     for vector, image in queries:
         for name in NAMES:

@@ -1,17 +1,17 @@
-"""How long each command of `lookalike` takes on a small engine, against an empty Python program.
+"""The time of each `lookalike` command on a small engine, relative to an empty Python program.
 
     python -m benchmarks.startup
     python -m benchmarks.startup --times 11 --images 300
-    python -m benchmarks.startup --imports "search new-0.jpg -e resnet50.index"
+    python -m benchmarks.startup --imports "search new-0.jpg -e resnet50.engine"
 
-The last line lists the slowest imports of one command instead.
+The last line lists the slowest imports of a command instead.
 
-Every command runs in a fresh process, several rounds of all commands one after the other. Printed are the median time
-from start to exit with its range, the median processor time (user and system, of all threads), and the ratio of the
-median to that of ``python -c pass``. The engines hold photographs of the sample and are made in a temporary folder,
-as is the cache of vectors. Each round searches for, adds and removes other files.
+Each command runs in a new process, in several rounds of all commands. The output shows the median time from start to
+exit with its range, the median processor time (user and system, all threads), and the ratio of the median to that of
+``python -c pass``. The engines contain photographs of the sample. They are in a temporary folder, like the cache of
+vectors. Each round searches for, adds and removes other files.
 
-- search, resnet50: the image is new, so the network is loaded and computes its vector
+- search, resnet50: the image is new, so the network is loaded and extracts its vector
 - search again, resnet50: the vector is in the cache, so no network is loaded
 - remove, compact: on the engine of resnet50, each after a change
 """
@@ -39,29 +39,29 @@ FEATURES = ("hsv-histogram", "resnet50")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=5, help="rounds of all commands; default: %(default)s")
-    parser.add_argument("--images", type=int, default=100, help="in each engine; default: %(default)s")
+    parser.add_argument("--images", type=int, default=100, help="images in each engine; default: %(default)s")
     parser.add_argument("--imports", metavar="COMMAND", help="list the slowest imports of one command instead")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     images = samples.photos()
-    images = images.subset(range(min(asked.images, len(images) - 1)))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    images = images.subset(range(min(options.images, len(images) - 1)))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / "photos").mkdir()
         for row, path in enumerate(images.paths):
             shutil.copy(path, folder / "photos" / f"{row:04}{path.suffix}")
         environment = os.environ | {"LOOKALIKE_CACHE": str(own_cache(folder)), "PYTHONPATH": str(paths.ROOT)}
         for features in FEATURES:
-            call(["index", "photos", "-d", features, "-o", f"{features}.index"], folder, environment)
-        if asked.imports:
+            call(["index", "photos", "-x", features, "-o", f"{features}.engine"], folder, environment)
+        if options.imports:
             new_image(folder, 0)
-            list_imports(shlex.split(asked.imports), folder, environment)
+            list_imports(shlex.split(options.imports), folder, environment)
         else:
-            print(f"{len(FEATURES)} engines: {conditions(images)}; {asked.times} rounds")
-            measure(asked.times, folder, environment)
+            print(f"{len(FEATURES)} engines: {conditions(images)}; {options.times} rounds")
+            measure(options.times, folder, environment)
 
 
 def own_cache(folder: Path) -> Path:
-    """A cache without vectors, with the weights and compiled networks of the usual one."""
+    """A cache without vectors, with the weights and compiled networks of the default cache."""
     cache = folder / "cache"
     cache.mkdir()
     for name in ("weights", "compiled"):
@@ -72,40 +72,40 @@ def own_cache(folder: Path) -> Path:
 
 
 def new_image(folder: Path, number: int) -> None:
-    """Write a photograph that no engine and no cache knows: bytes behind a JPEG's end change the file's hash only."""
+    """Write a new photograph: bytes behind the end of a JPEG change the hash of the file, but no pixel."""
     (folder / f"new-{number}.jpg").write_bytes(samples.photos().paths[-1].read_bytes() + number.to_bytes(4, "big"))
 
 
 def commands(number: int) -> Iterator[tuple[str, list[str]]]:
-    """What is measured, in order: what a line calls it, and the arguments. ``number`` is that of the round."""
+    """The label and the arguments of each command in a round."""
     new = f"new-{number}.jpg"
     yield "--help", ["--help"]
     yield "extractors", ["extractors"]
-    yield "indexes", ["indexes"]
+    yield "backends", ["backends"]
     for features in FEATURES:
-        yield f"search, {features}", ["search", new, "-e", f"{features}.index"]
-    yield "search again, resnet50", ["search", new, "-e", "resnet50.index"]
-    yield "add, hsv-histogram", ["add", "hsv-histogram.index", new]
-    yield "remove, resnet50", ["remove", "resnet50.index", str(number)]
-    yield "compact, resnet50", ["compact", "resnet50.index"]
+        yield f"search, {features}", ["search", new, "-e", f"{features}.engine"]
+    yield "search again, resnet50", ["search", new, "-e", "resnet50.engine"]
+    yield "add, hsv-histogram", ["add", "hsv-histogram.engine", new]
+    yield "remove, resnet50", ["remove", "resnet50.engine", str(number)]
+    yield "compact, resnet50", ["compact", "resnet50.engine"]
 
 
-def measure(times: int, folder: Path, environment: dict[str, str]) -> None:
-    """Print one line a command. The round before the first is not counted: it reads the files from the disk."""
+def measure(rounds: int, folder: Path, environment: dict[str, str]) -> None:
+    """Print one line per command. A first round, which reads the files from disk, is not counted."""
     spent: dict[str, list[tuple[float, float]]] = {}
-    for number in range(times + 1):
+    for number in range(rounds + 1):
         new_image(folder, number)
         for name, arguments in commands(number):
-            found = call(arguments, folder, environment)
+            seconds = call(arguments, folder, environment)
             if number:
-                spent.setdefault(name, []).append(found)
-        found = call(None, folder, environment)
+                spent.setdefault(name, []).append(seconds)
+        seconds = call(None, folder, environment)
         if number:
-            spent.setdefault(EMPTY, []).append(found)
+            spent.setdefault(EMPTY, []).append(seconds)
     empty = median(seconds for seconds, _ in spent[EMPTY])
-    print(f"  {'':24} {'median':>8} {'least':>8} {'most':>8} {'processor':>10}   times {EMPTY}")
-    for name, found in spent.items():
-        seconds, processor = zip(*found, strict=True)
+    print(f"  {'':24} {'median':>8} {'min':>8} {'max':>8} {'processor':>10}   times {EMPTY}")
+    for name, times in spent.items():
+        seconds, processor = zip(*times, strict=True)
         print(
             f"  {name:24} {median(seconds):6.2f} s {min(seconds):6.2f} s {max(seconds):6.2f} s "
             f"{median(processor):8.2f} s   {median(seconds) / empty:.1f}"
@@ -113,11 +113,11 @@ def measure(times: int, folder: Path, environment: dict[str, str]) -> None:
 
 
 def call(arguments: list[str] | None, folder: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Run a command (None: an empty program): seconds from start to exit, and seconds of the processor.
+    """Run a command, or an empty program for None, and return its wall time and processor time in seconds.
 
     Raises
     ------
-    RuntimeError : it failed; the message is what it said.
+    RuntimeError : it failed; the message contains its standard error.
     """
     program = ["-c", "pass"] if arguments is None else ["-m", "helpers.cli", *arguments]
     before, start = os.times(), time.perf_counter()
@@ -130,7 +130,7 @@ def call(arguments: list[str] | None, folder: Path, environment: dict[str, str])
 
 
 def list_imports(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-    """Print the 25 slowest imports of a command, with what each imports in turn, in milliseconds."""
+    """Print the 25 slowest imports of a command in milliseconds, including the imports that each one triggers."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "helpers.cli", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True,

@@ -1,1 +1,1 @@
-"""The command line: `lookalike` and its commands, one module for each family."""
+"""The command line: `lookalike` and its commands."""

@@ -1,4 +1,7 @@
-"""What all commands share: exit codes, remarks, output formats, and errors in one sentence. Imports nothing heavy."""
+"""Functions that all commands share: exit codes, messages, output formats, shared options and error reports.
+
+This module imports nothing heavy.
+"""
 
 import argparse
 import csv
@@ -8,22 +11,35 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, MISTAKE, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+if TYPE_CHECKING:
+    from helpers.features.extractor import FeatureExtractor
+    from helpers.search.index import Index
+
+    #: The type that ``add_subparsers`` returns.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK, NEGATIVE, USAGE, BAD_INPUT, UNAVAILABLE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
 EXIT_CODES = """\
-    0  done
-    1  done, and it found problems (audit), or nothing (search, leaderboard); a notebook failed
+    0  success
+    1  the command ran, but audit found problems, search or leaderboard found nothing, or a notebook failed
     2  wrong arguments
     3  bad input: a file is missing, unreadable or damaged, or would be overwritten
-    4  something can't be had: weights, a package, a server
-   70  a mistake of this program; --debug shows where
-  130  stopped by Ctrl-C; the same command goes on from there
+    4  not available: weights, a package or a server
+   70  internal error; --debug shows the traceback
+  130  stopped by Ctrl-C; run the same command again to continue
 """
+
+DEFAULT_EXTRACTOR, DEFAULT_BACKEND = "resnet50", "exact:cosine"
+
+#: The message after Ctrl-C of commands that extract features.
+VECTORS_KEPT = "stopped; extracted vectors are kept: run the same command again to continue"
 
 
 class CommandError(Exception):
-    """What a command refuses to do, with its exit code; the message names what is wrong and the remedy."""
+    """An error with an exit code. The message names the problem and the remedy."""
 
     def __init__(self, message: str, code: int = BAD_INPUT):
         super().__init__(message)
@@ -31,9 +47,9 @@ class CommandError(Exception):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Paragraphs are wrapped to the terminal's width; a paragraph with an indented line stays as it is."""
+    """Wrap paragraphs to the width of the terminal, except those that contain an indented line."""
 
-    def _fill_text(self, text, width, indent):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = (
             part if "\n " in part or part.startswith(" ") else textwrap.fill(part, width)
             for part in text.strip().split("\n\n")
@@ -42,7 +58,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def add_command(
-    commands,
+    commands: "Commands",
     name: str,
     run: Callable[[argparse.Namespace], int],
     summary: str,
@@ -50,10 +66,10 @@ def add_command(
     text: str = "",
     interrupted: str = "stopped",
 ) -> argparse.ArgumentParser:
-    """A command of ``commands`` (what ``add_subparsers`` gives), to which its options are to be added.
+    """Add a command without options.
 
-    summary : one sentence, for the list of commands too. text : what else there is to say.
-    examples : one a line, without indent. interrupted : what is said after Ctrl-C.
+    summary : one sentence, also shown in the list of commands. text : the rest of the description.
+    examples : one per line, not indented. interrupted : the message after Ctrl-C.
     """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     parser = commands.add_parser(
@@ -64,25 +80,31 @@ def add_command(
         formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=run, interrupted=interrupted)
-    parser.add_argument("--debug", action="store_true", help="after an error, show where it happened")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def add_formats(parser: argparse.ArgumentParser, json_help: str, csv_help: str) -> argparse._MutuallyExclusiveGroup:
-    """The options --json and --csv, of which one may be given."""
+def add_formats(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add the options --json and --csv, which exclude each other."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--json", action="store_true", help=json_help)
-    group.add_argument("--csv", action="store_true", help=csv_help)
+    group.add_argument("--json", action="store_true", help="print JSON")
+    group.add_argument("--csv", action="store_true", help="print CSV")
     return group
 
 
-def add_extractor(parser: argparse.ArgumentParser, text: str, **settings) -> None:
-    """The option --extractor."""
-    parser.add_argument("-d", "--extractor", metavar="NAME", help=text, **settings)
+def add_extractor(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option --extractor."""
+    parser.add_argument("-x", "--extractor", metavar="NAME", default=DEFAULT_EXTRACTOR, help=text)
+
+
+def add_backend(parser: argparse.ArgumentParser, text: str = "") -> None:
+    """Add the option --backend."""
+    text = f"the index that finds the nearest vectors; default: %(default)s{text}"
+    parser.add_argument("-b", "--backend", metavar="NAME", default=DEFAULT_BACKEND, help=text)
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """An argparse type: an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
@@ -90,73 +112,71 @@ def positive(text: str) -> int:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """In words: "1 image", "1,000 images", "2 classes", "3 queries"."""
+    """A number with its noun: "1 image", "1,000 images", "2 classes", "3 queries"."""
     if number == 1:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {plural}"
 
 
-def shown(text: object) -> str:
-    """A name on one line: line breaks and other control characters are written as escapes."""
+def printable(text: object) -> str:
+    """The text on one line: line breaks and other control characters are escaped."""
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text))
 
 
 def log(text: str) -> None:
-    """To the person, not into the results."""
+    """Print a message on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def log_warnings() -> Callable[..., None]:
-    """What Python is to call to show a warning: each is said once, without its place in the code."""
-    said = set()
+    """A replacement for ``warnings.showwarning`` that logs each message once, without its position in the code."""
+    logged: set[str] = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
         if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
-            if str(message) not in said:
+            if str(message) not in logged:
                 log(f"note: {message}")
-            # A service runs for long.
-            if len(said) < 1000:
-                said.add(str(message))
+            # The limit bounds the memory of a service that runs for months.
+            if len(logged) < 1000:
+                logged.add(str(message))
 
     return show
 
 
 def print_json(value: object) -> None:
-    """As JSON, readable; letters beyond ASCII are escaped where the output can't take them."""
+    """Print indented JSON; escape non-ASCII letters if standard output is not UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not utf8, indent=1))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """As CSV with a header; None is empty."""
+    """Print CSV with a header; None becomes an empty cell."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(columns)
     table.writerows(rows)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """As text in columns; the last one is not filled up."""
-    lines = [list(columns), *([shown(cell) for cell in row] for row in rows)]
+    """Print aligned columns of text."""
+    lines = [list(columns), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def explained(error: Exception) -> tuple[int, str]:
-    """The exit code of an error and what is said about it."""
+def explain_error(error: Exception) -> tuple[int, str]:
+    """The exit code and the message for an error."""
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, CommandError):
         return error.code, message
     if isinstance(error, _unavailable()):
         return UNAVAILABLE, message
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return BAD_INPUT, f"{shown(error.filename)}: {error.strerror}"
+        return BAD_INPUT, f"{printable(error.filename)}: {error.strerror}"
     if isinstance(error, OSError | ValueError | KeyError):
         return BAD_INPUT, message
-    return MISTAKE, (
-        f"{type(error).__name__}: {message}. That should not have happened; the same command with --debug shows where."
-    )
+    return INTERNAL_ERROR, f"internal error: {type(error).__name__}: {message}. Use --debug to see the traceback."
 
 
 def _unavailable() -> tuple[type[Exception], ...]:
@@ -166,39 +186,32 @@ def _unavailable() -> tuple[type[Exception], ...]:
     from helpers.search.backends.remote import ServerRefused, ServerUnavailable
     from helpers.search.index import UnsupportedByIndex
 
-    return (
-        WeightsUnavailable,
-        DownloadError,
-        UnsupportedByIndex,
-        ServerUnavailable,
-        ServerRefused,
-        NotInCheckout,
-        ImportError,
-    )
+    missing = (WeightsUnavailable, DownloadError, NotInCheckout, ImportError)
+    return *missing, UnsupportedByIndex, ServerUnavailable, ServerRefused
 
 
-def open_extractor(name: str):
-    """An extractor by its name.
+def open_extractor(name: str) -> "FeatureExtractor":
+    """Open an extractor by its name.
 
     Raises
     ------
-    CommandError : there is none; the message lists some.
-    WeightsUnavailable : its weights can't be had.
+    CommandError : the name is unknown.
+    WeightsUnavailable : the weights are not available.
     """
     from helpers.features.registry import open_extractor
 
     try:
         return open_extractor(name)
     except KeyError as error:
-        raise CommandError(f"no extractor is called {name!r}: `lookalike extractors` lists them all", USAGE) from error
+        raise CommandError(f"unknown extractor {name!r}: `lookalike extractors` lists them all", USAGE) from error
 
 
-def open_index(spec: str):
-    """An empty index by its name.
+def open_index(spec: str) -> "Index":
+    """Open an empty index by the name of its backend.
 
     Raises
     ------
-    CommandError : there is none; the message lists those there are.
+    CommandError : the name is unknown.
     ImportError : its package is not installed.
     """
     from helpers.search import index
@@ -206,11 +219,11 @@ def open_index(spec: str):
     try:
         return index.open_index(spec)
     except ValueError as error:
-        raise CommandError(f"{error}. `lookalike indexes` lists them all", USAGE) from error
+        raise CommandError(f"{error}. `lookalike backends` lists them all", USAGE) from error
 
 
 def quiet_libraries() -> None:
-    """Nothing of what libraries have to say about processors and graphs is of interest here."""
+    """Silence the start-up log of TensorFlow and the warnings of matplotlib."""
     from helpers import paths
 
     paths.quiet_tensorflow()

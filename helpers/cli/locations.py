@@ -1,55 +1,54 @@
-"""Where things are: the engine that is meant, images that were named, folders that are divided into sides."""
+"""Find what a command line names: engines, images, galleries and the sides of a split."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import USAGE, CommandError, shown
+from helpers.cli.common import USAGE, CommandError, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.images.imageset import ImageSet
     from helpers.search.engine import Engine
+    from helpers.search.gallery import GalleryTable
 
-#: The engine that is made, and asked, where none is named.
-DEFAULT = "my.index"
+#: The engine that commands make and use if none is named.
+DEFAULT = "my.engine"
+DEFAULT_HELP = f"default: {DEFAULT}, or else the only engine in the current folder"
 
-#: Folders that are called so are sides of a split, not classes.
-SIDES = frozenset(
-    ("train", "training", "test", "testing", "val", "valid", "validation", "query", "queries", "gallery", "probe")
-)
-#: Those of them whose images answer; the others ask.
-ANSWERING = frozenset(("train", "training", "gallery"))
+#: Folders with these names hold the gallery of a split, and those with these names its queries; neither are classes.
+GALLERY_SIDES = frozenset(("train", "training", "gallery"))
+QUERY_SIDES = frozenset(("test", "testing", "val", "valid", "validation", "query", "queries", "probe"))
 
-#: Of indexes below this size all is read and its checksum compared; larger ones are left on the disk and mapped.
+#: Indexes below this number of bytes are read and checked in full; larger ones are memory-mapped.
 _READ_WHOLE = 2**28
 
 
 def is_engine(folder: Path) -> bool:
-    """Whether a folder holds a saved engine, be it of an older format."""
+    """Whether a folder holds a saved engine, of any format version."""
     from helpers.search.persist import snapshot
 
     return snapshot.is_engine(folder)
 
 
-def full(file: Path) -> Path:
-    """A file's path as galleries of folders have it: its folder is resolved; the file itself may be a link."""
+def absolute(file: Path) -> Path:
+    """The path of a file as galleries store it: with its folder resolved, but not the file if it is a link."""
     return file.parent.resolve() / file.name
 
 
 def engine_folder(given: str | None) -> Path:
-    """The engine that was named, or else ``my.index``, or else the only one in the current folder.
+    """The given engine, or else ``my.engine``, or else the only engine in the current folder.
 
     Raises
     ------
-    CommandError : there is none, or several.
+    CommandError : there is no engine, or several.
     """
     if given is not None:
         folder = Path(given)
         if not is_engine(folder):
             raise CommandError(
-                f"{shown(folder)} {'holds no engine' if folder.exists() else 'does not exist'}. "
+                f"{printable(folder)} {'holds no engine' if folder.exists() else 'does not exist'}. "
                 "Make one: lookalike index FOLDER"
             )
         return folder
@@ -59,26 +58,26 @@ def engine_folder(given: str | None) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise CommandError(f"there are several engines here, say which: {', '.join(map(str, found))}", USAGE)
+        raise CommandError(f"there are several engines here, name one: {', '.join(map(str, found))}", USAGE)
     raise CommandError(
-        f"there is no engine here. Make one: lookalike index FOLDER (into {DEFAULT}), or say where it is"
+        f"there is no engine here. Make one with lookalike index FOLDER (in {DEFAULT}), or name one elsewhere"
     )
 
 
 def root_folder(given: str) -> Path:
-    """Where the images of an engine are now.
+    """The folder where the images of an engine are now.
 
     Raises
     ------
-    CommandError : there is no such folder.
+    CommandError : it is not a folder.
     """
     if not Path(given).is_dir():
-        raise CommandError(f"{shown(given)} is no folder. Give the one that the images are in now.")
+        raise CommandError(f"{printable(given)} is not a folder. Name the folder that holds the images now.")
     return Path(given)
 
 
 def load_engine(folder: Path, root: str | None = None) -> "Engine":
-    """The engine of a folder, for questions.
+    """Load an engine to search it.
 
     Raises
     ------
@@ -86,17 +85,22 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     """
     from helpers.search.engine import Engine
 
-    root = None if root is None else root_folder(root)
     size = sum(file.stat().st_size for file in folder.glob("vectors-*.index"))
-    return Engine.load(folder, root=root, mmap=size > _READ_WHOLE)
+    return Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+
+
+def table_of(engine: "Engine") -> "GalleryTable":
+    """The gallery of an engine that was fitted or loaded."""
+    assert engine.table is not None
+    return engine.table
 
 
 def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
-    """Files and folders as one set in the order given, and whether all of them are files; no image has a class.
+    """Files and folders as one set without classes, in the given order, and whether all names are files.
 
     Raises
     ------
-    CommandError : one is not there, or is a folder without images.
+    CommandError : one does not exist, is an engine, or is a folder without images.
     """
     import numpy as np
 
@@ -108,73 +112,72 @@ def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
         if path.is_dir():
             if is_engine(path):
                 raise CommandError(
-                    f"{shown(path)} is an engine, not an image: name it by -e (lookalike search IMAGE -e {path})",
+                    f"{printable(path)} is an engine, not an image: pass it with -e (lookalike search IMAGE -e {path})",
                     USAGE,
                 )
             found = image_files(path)
             if not found:
-                raise CommandError(f"{shown(path)} holds no image")
+                raise CommandError(f"{printable(path)} holds no image")
             files += found
             only_files = False
         elif path.exists():
             files.append(path)
         else:
-            raise CommandError(f"{shown(path)} does not exist")
+            raise CommandError(f"{printable(path)} does not exist")
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 
-def gallery_from(place: str, without: Path | None = None) -> "ImageSet":
-    """A folder whose sub-folders are classes, or a CSV table with the columns ``path`` and ``label``.
+def read_gallery(source: str, without: Path | None = None) -> "ImageSet":
+    """The images of a folder whose subfolders are classes, or of a CSV table with the columns ``path`` and ``label``.
 
-    without : a folder whose images are left out, such as an engine that lies among them.
+    without : a folder whose images are left out, such as an engine inside the gallery's folder.
 
     Raises
     ------
-    EmptyImageSet, FileNotFoundError, ValueError : there is no image, no such place, or the table is wrong.
+    EmptyImageSet, FileNotFoundError, ValueError : there is no image, the source does not exist, or the table is wrong.
     """
     from helpers.images import imageset
 
-    path = Path(place)
+    path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
         return imageset.from_csv(path)
     images = imageset.from_folder(path)
     if without is None:
         return images
-    inside = [file.is_relative_to(without.resolve()) for file in images.paths]
-    if not any(inside):
-        return images
-    kept = [row for row, left_out in enumerate(inside) if not left_out]
-    if not kept:
-        raise CommandError(f"{shown(path)} holds no image but those of the engine {shown(without)}")
-    return with_used_classes(images.subset(kept))
+    left_out = without.resolve()
+    rows = [row for row, file in enumerate(images.paths) if not file.is_relative_to(left_out)]
+    if not rows:
+        raise CommandError(f"{printable(path)} holds no images except those of the engine {printable(without)}")
+    return images if len(rows) == len(images) else _without_empty_classes(images.subset(rows))
 
 
-def with_used_classes(images: "ImageSet") -> "ImageSet":
-    """The set without the classes that no image is of."""
+def _without_empty_classes(images: "ImageSet") -> "ImageSet":
     from dataclasses import replace
 
     import numpy as np
 
     used = np.flatnonzero(images.counts)
-    number = np.full(len(images.class_names) + 1, -1)
-    number[used] = np.arange(len(used))
+    new_labels = np.full(len(images.class_names) + 1, -1)  # the last entry is for label -1
+    new_labels[used] = np.arange(len(used))
     names = tuple(images.class_names[label] for label in used)
-    return replace(images, labels=number[images.labels], class_names=names)
+    return replace(images, labels=new_labels[images.labels], class_names=names)
 
 
 def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:
-    """A folder's set; where its sub-folders are sides (``train``, ``test`` …), classes are the folders below these.
+    """Split a folder with subfolders such as ``train`` and ``test``, below which the subfolders are classes.
 
     Returns
     -------
-    The set, with classes by what lies below the sides, and the side of each image, str (n,), or None.
+    The set with the classes below the sides, and the side of each image, str (n,). If the subfolders are classes:
+    the set as it is, and None.
     """
     from dataclasses import replace
 
     import numpy as np
 
     names = {name.lower() for name in images.class_names}
-    if len(names) < 2 or not names <= SIDES or (images.labels < 0).any() or images.root is None:
+    sided = len(names) > 1 and names <= GALLERY_SIDES | QUERY_SIDES
+    if not sided or (images.labels < 0).any() or images.root is None:
         return images, None
     parts = [key.split("/") for key in images.keys]
     classes = sorted({part[1] for part in parts if len(part) > 2})

@@ -1,14 +1,14 @@
 """`lookalike`: search engines for images from the command line.
 
-Results go to the standard output and remarks to the standard error output, so that ``lookalike search a.jpg --json |
-jq`` is given nothing but JSON. Progress bars are shown on a terminal only. What failed is said in a sentence that names
-the file and the remedy; ``--debug`` shows where it failed. The exit codes are in `helpers.cli.common`.
+Results are printed on standard output, messages on standard error, so ``lookalike search a.jpg --json | jq`` reads JSON
+only. Progress bars appear on a terminal only. An error message names the file and the remedy; ``--debug`` shows the
+traceback. `helpers.cli.common` defines the exit codes.
 
-The parser is made from the commands' own modules, which import what they compute with when they run: ``--help`` waits
-for no network.
+The modules of the commands import what they compute with only when a command runs, so that ``--help`` is fast.
 """
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from helpers.cli import audits, common, course, engines, listings, scores, searching, serving
 
 #: In the order of ``lookalike --help``.
-FAMILIES = (engines, searching, scores, audits, listings, serving, course)
+COMMAND_MODULES = (engines, searching, scores, audits, listings, serving, course)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for (``sys.argv`` by default); the exit code."""
+    """Run a command line (by default ``sys.argv``) and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # A file name may hold bytes that are no text, and a terminal may lack a letter: no reason to fail.
-        stream.reconfigure(errors="backslashreplace")
+        # File names may contain bytes that are not text, and a terminal may lack a letter.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parser().parse_args(arguments)
     except SystemExit as stop:
@@ -32,44 +33,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = common.log_warnings()
-            # Each is to come here, also where one like it was shown before.
+            # Python would suppress a warning that was shown before.
             warnings.simplefilter("always", UserWarning)
             code = options.run(options)
-            # Here, where a reader that went away is still expected.
+            # Flush here, where a closed pipe is still handled.
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         common.log(options.interrupted)
         return common.INTERRUPTED
     except BrokenPipeError:
-        # `lookalike … | head` has seen enough. What is left in the buffer must not be tried again at the end.
+        # The reader of the pipe has ended, as in `lookalike … | head`. Python must not write the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return common.OK
     except Exception as error:
         if options.debug:
             raise
-        code, message = common.explained(error)
+        code, message = common.explain_error(error)
         common.log(f"lookalike {options.command}: {message}")
         return code
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """The parser with all commands and their options."""
     top = argparse.ArgumentParser(
         prog="lookalike",
-        description="Finds images that look like an image: makes search engines of folders, asks, scores and serves "
-        "them.",
-        epilog=f"{_START}\nexit codes:\n{common.EXIT_CODES}\n`lookalike COMMAND --help` shows a command's examples.",
+        description="Find images that look like an image: build, query, evaluate and serve image search engines.",
+        epilog=f"{_START}\nexit codes:\n{common.EXIT_CODES}\n`lookalike COMMAND --help` shows examples.",
         formatter_class=common.HelpFormatter,
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    for family in FAMILIES:
-        family.register(commands)
+    for module in COMMAND_MODULES:
+        module.register(commands)
     return top
 
 
 _START = """examples:
-  lookalike index photos              make a search engine of a folder, in my.index
-  lookalike search holiday.jpg        what looks like this image
-  lookalike serve                     the same as a web page
+  lookalike index photos              make a search engine of a folder, in my.engine
+  lookalike search holiday.jpg        find the images that look like this one
+  lookalike serve                     open the same search as a web page
 """

@@ -1,31 +1,14 @@
-"""`lookalike evaluate` and `leaderboard`: how good the answers are."""
+"""`lookalike evaluate` and `leaderboard`: retrieval scores."""
 
 import argparse
+import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers import paths
-from helpers.cli import locations
-from helpers.cli.common import (
-    FOUND,
-    OK,
-    USAGE,
-    CommandError,
-    add_command,
-    add_extractor,
-    add_formats,
-    log,
-    open_extractor,
-    open_index,
-    pluralize,
-    positive,
-    print_csv,
-    print_json,
-    print_table,
-    quiet_libraries,
-    shown,
-)
+from helpers.cli import common, locations
+from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,21 +19,26 @@ if TYPE_CHECKING:
     from helpers.features.extractor import FeatureExtractor
     from helpers.images.imageset import ImageSet
 
-#: Metrics that the tables show; JSON and CSV hold all.
+#: Metrics that the tables show; JSON and CSV contain all of them.
 SHOWN = ("top-1", "top-5", "top-10", "mAP")
 SCORE_COLUMNS = (
-    "protocol", "extractor", "index", "queries", "gallery", "metric", "value", "low", "high", "chance", "ceiling",
+    "protocol", "extractor", "backend", "queries", "gallery", "metric", "value", "low", "high", "chance", "ceiling",
 )  # fmt: skip
 
-#: Rankings of the whole gallery, which mAP needs, are made up to so many pairs of query and image: 1.6 GB.
+#: mAP needs rankings of the whole gallery. Up to this number of query-image pairs, they fit in 1.6 GB.
 _PAIRS = 100_000_000
-#: Answers a query beyond that.
+#: Results per query beyond that.
 _DEPTH = 100
 
 
-def register(commands) -> None:
-    """Add this family's commands to a parser's."""
-    evaluate = add_command(
+def register(commands: "common.Commands") -> None:
+    """Add the commands of this module to a parser."""
+    _register_evaluate(commands)
+    _register_leaderboard(commands)
+
+
+def _register_evaluate(commands: "common.Commands") -> None:
+    evaluate = common.add_command(
         commands,
         "evaluate",
         _evaluate,
@@ -63,65 +51,68 @@ lookalike evaluate my-protocol.json --images photos
 lookalike evaluate photos --save my-protocol.json
 """,
         """
-Of a folder whose sub-folders are classes, each image asks and all others answer; an answer is right if it is of the
-same class. Where the sub-folders are called train and test (or val, query, gallery), with classes below, test asks and
-train answers. Copies of an image (see lookalike audit) are not counted as answers to it; --keep-copies counts them.
+In a folder whose subfolders are classes, each image is a query and all other images are its gallery; images of the
+same class are relevant. If the subfolders are named train and test (or gallery and query, val, probe) and contain the
+classes, the images in test are the queries and those in train are the gallery. Copies of the query (see lookalike
+audit) are ignored, unless you pass --keep-copies.
 
-Or give a protocol: the name of one that ships with the project, or a file that --save wrote, with --images.
+Instead of a folder, you can name a protocol that ships with the project, or a file written by --save; the latter needs
+--images.
 
-Beside each score: its 95 % interval by bootstrap over queries, what a random order gives, and the most that can be
-reached. Several extractors are compared on the same queries. JSON and CSV hold all metrics.
+Each score has a 95 % interval (bootstrap over queries), the score of a random order (chance) and the highest possible
+score (ceiling). Several extractors are compared on the same queries. JSON and CSV contain all metrics.
 """,
-        "stopped; the vectors that were computed are kept, and the same command goes on from there",
+        common.VECTORS_KEPT,
     )
     evaluate.add_argument("target", metavar="FOLDER|PROTOCOL")
-    add_extractor(evaluate, "what to measure; may be given several times; default: resnet50", action="append")
-    evaluate.add_argument(
-        "-i", "--index", metavar="NAME", default="exact:cosine", help="what finds the nearest; default: %(default)s"
-    )
-    evaluate.add_argument("--images", metavar="FOLDER", help="where the images of a protocol's file are")
-    evaluate.add_argument("--keep-copies", action="store_true", help="let copies of an image answer for each other")
-    evaluate.add_argument("--save", metavar="FILE", help="write the protocol, to measure the same again later (.json)")
-    add_formats(evaluate, "print JSON", "print CSV")
+    text = f"the feature extractor; can be repeated; default: {common.DEFAULT_EXTRACTOR}"
+    evaluate.add_argument("-x", "--extractor", metavar="NAME", action="append", help=text)
+    common.add_backend(evaluate)
+    evaluate.add_argument("--images", metavar="FOLDER", help="the images of a saved protocol")
+    evaluate.add_argument("--keep-copies", action="store_true", help="count copies of the query as results")
+    evaluate.add_argument("--save", metavar="FILE", help="write the protocol, to repeat the measurement later (.json)")
+    common.add_formats(evaluate)
 
-    board = add_command(
+
+def _register_leaderboard(commands: "common.Commands") -> None:
+    board = common.add_command(
         commands,
         "leaderboard",
         _leaderboard,
-        "Show what the notebooks measured: methods by data set, with intervals and costs.",
+        "Show the results of the notebooks: methods by data set, with intervals.",
         """
 lookalike leaderboard
 lookalike leaderboard --protocol 'sample-*' --extractor 'resnet50*'
 lookalike leaderboard --profile full --dataset lfw --best 3
 lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 """,
-        "Filters may hold * and ?. The table is figures/leaderboard.csv; the metrics are defined in "
-        "helpers/evaluation/metrics.py.",
+        "Filters can contain the wildcards * and ?. The results are read from figures/leaderboard.csv, which calls the "
+        "backend index. helpers/evaluation/metrics.py defines the metrics.",
     )
-    for name in ("dataset", "protocol", "profile", "extractor", "index"):
-        board.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}")
-    board.add_argument(
-        "--metric", action="append", metavar="NAME", help=f"may be given several times; default: {', '.join(SHOWN)}"
-    )
-    board.add_argument(
-        "--best", type=positive, metavar="N", help="only the best N of each protocol, by the last metric"
-    )
-    add_formats(board, "print JSON", "print CSV")
+    for name in ("dataset", "protocol", "profile", "extractor", "backend"):
+        board.add_argument(f"--{name}", metavar="NAME", help=f"show only this {name}")
+    text = f"can be repeated; default: {', '.join(SHOWN)}"
+    board.add_argument("--metric", action="append", metavar="NAME", help=text)
+    text = "show only the best N of each protocol, by the last metric"
+    board.add_argument("--best", type=common.positive, metavar="N", help=text)
+    common.add_formats(board)
 
 
 # ---- evaluate --------------------------------------------------------------------------------------
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     if options.save and Path(options.save).suffix.lower() != ".json":
-        raise CommandError(f"--save writes JSON: {shown(options.save)} must end in .json", USAGE)
-    protocol = None if Path(options.target).is_dir() else _protocol(options.target)
-    open_index(options.index)
-    # Last, for it may take a download.
-    extractors = [open_extractor(name) for name in dict.fromkeys(options.extractor or ["resnet50"])]
+        raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
+    protocol = None if Path(options.target).is_dir() else _open_protocol(options.target)
+    common.open_index(options.backend)
+    # Extractors are opened after all checks, because this may download weights.
+    extractors = [
+        common.open_extractor(name) for name in dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
+    ]
     if protocol is None:
-        protocol, vectors = _folder_task(options, extractors)
+        protocol, vectors = _folder_protocol(Path(options.target), options.keep_copies, extractors)
     else:
         protocol, images = protocol.bind(_images_of(protocol, options.images))
         vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
@@ -129,21 +120,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         from helpers.evaluation import protocol_files
 
         protocol_files.save(protocol, options.save)
-        log(f"protocol written: {shown(options.save)}")
-    results = {}
-    for extractor in extractors:
-        results[extractor.name] = _scored(protocol, vectors[extractor.name], options.index)
-    _print_scores(protocol, results, options)
+        log(f"protocol saved: {printable(options.save)}")
+    scores = {name: _score(protocol, each, options.backend) for name, each in vectors.items()}
+    _print_scores(protocol, scores, options)
     return OK
 
 
-def _protocol(target: str) -> "Protocol":
-    """A protocol by its file or its name.
-
-    Raises
-    ------
-    CommandError : there is none.
-    """
+def _open_protocol(target: str) -> "Protocol":
+    """A protocol by its file or name; CommandError if there is none."""
     from helpers.evaluation import protocol_files
 
     if Path(target).suffix.lower() == ".json":
@@ -151,46 +135,45 @@ def _protocol(target: str) -> "Protocol":
     if target in protocol_files.frozen_names():
         return protocol_files.frozen(target)
     raise CommandError(
-        f"{shown(target)} is no folder, no protocol's file (.json) and no protocol; "
-        f"there are: {', '.join(protocol_files.frozen_names())}"
+        f"{printable(target)} is neither a folder nor a protocol file (.json) nor one of the protocols "
+        f"{', '.join(protocol_files.frozen_names())}"
     )
 
 
-def _folder_task(
-    options: argparse.Namespace, extractors: list["FeatureExtractor"]
+def _folder_protocol(
+    folder: Path, keep_copies: bool, extractors: list["FeatureExtractor"]
 ) -> tuple["Protocol", dict[str, "np.ndarray"]]:
-    """The protocol of a folder, and extractor → float32 (n, dim) of its images, those that can be read."""
+    """The protocol of a folder, and the vectors of its readable images by extractor, float32 (n, dim)."""
     import numpy as np
 
     from helpers.evaluation import builders
 
-    images, sides = locations.split_by_folder(locations.gallery_from(options.target))
+    images, sides = locations.split_by_folder(locations.read_gallery(str(folder)))
     vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
     if unreadable.any():
-        # The extractors have named them.
+        # The extractors have listed these images in a warning.
         images = images.subset(~unreadable)
         vectors = {name: each[~unreadable] for name, each in vectors.items()}
         sides = None if sides is None else sides[~unreadable]
-    if not options.keep_copies:
+    if not keep_copies:
         images = _with_groups(images, next(iter(vectors.values())))
-    name = Path(options.target).resolve().name
+    name = folder.resolve().name
     if sides is None:
-        protocol = builders.leave_one_out(images, f"{name}-leave-one-out")
-    else:
-        results = np.isin(np.char.lower(sides), list(locations.ANSWERING))
-        if results.all() or not results.any():
-            raise CommandError(
-                f"{shown(options.target)} is divided into {', '.join(sorted(set(sides)))}, but one of them has to be "
-                "called train or gallery, and one test, val or query"
-            )
-        asking = "-".join(sorted(set(sides[~results])))
-        protocol = builders.query_gallery(images, ~results, results, f"{name}-{asking}-asks")
+        return builders.leave_one_out(images, f"{name}-leave-one-out"), vectors
+    in_gallery = np.isin(np.char.lower(sides), list(locations.GALLERY_SIDES))
+    if in_gallery.all() or not in_gallery.any():
+        raise CommandError(
+            f"{printable(folder)} is split into {', '.join(sorted(set(sides)))}, but it needs a subfolder named train "
+            "or gallery, and one named test, val or query"
+        )
+    query_sides, gallery_sides = ("-".join(sorted(set(sides[rows]))) for rows in (~in_gallery, in_gallery))
+    protocol = builders.query_gallery(images, ~in_gallery, in_gallery, f"{name}-{query_sides}-{gallery_sides}")
     return protocol, vectors
 
 
-def _with_groups(images: "ImageSet", vectors) -> "ImageSet":
-    """The set with copies of one image as groups, after a remark on how many there are."""
+def _with_groups(images: "ImageSet", vectors: "np.ndarray") -> "ImageSet":
+    """The set with copies of one image as groups; a message counts them."""
     from dataclasses import replace
 
     from helpers.images.duplicates import audit
@@ -199,17 +182,14 @@ def _with_groups(images: "ImageSet", vectors) -> "ImageSet":
     found = audit(images, l2_normalize(vectors))
     if not len(found):
         return images
-    log(
-        f"note: {pluralize(len(found), 'pair')} of copies; they are not counted as answers to each other "
-        "(lookalike audit shows them)"
-    )
+    log(f"note: {pluralize(len(found), 'pair')} of copies found and ignored (lookalike audit lists them)")
     return replace(images, groups=found.groups())
 
 
 def _images_of(protocol: "Protocol", folder: str | None) -> "ImageSet":
-    """The data set that a protocol was made on, or the folder that was given in its place."""
+    """The images of the given folder, or else the data set of the protocol."""
     if folder is not None:
-        images = locations.gallery_from(folder)
+        images = locations.read_gallery(folder)
         return locations.split_by_folder(images)[0] if set(protocol.keys) <= set(images.keys) else images
     from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
 
@@ -224,14 +204,13 @@ def _images_of(protocol: "Protocol", folder: str | None) -> "ImageSet":
     }
     if protocol.dataset not in loaders:
         raise CommandError(
-            f"the protocol {protocol.name!r} was made on the images {protocol.dataset!r}: pass --images",
-            USAGE,
+            f"the protocol {protocol.name!r} needs the images {protocol.dataset!r}: pass --images", USAGE
         )
     return loaders[protocol.dataset]()
 
 
 def _whole_sample() -> "ImageSet":
-    """Photographs, distractors and drawings: the protocols take what they know."""
+    """Photographs, distractors and drawings; `Protocol.bind` selects those of a protocol."""
     import numpy as np
 
     from helpers.images import samples
@@ -242,64 +221,70 @@ def _whole_sample() -> "ImageSet":
     return ImageSet("sample", photos.paths + drawings.paths, labels, photos.class_names, root=photos.root)
 
 
-def _scored(protocol: "Protocol", vectors, index: str) -> "Scores":
+def _score(protocol: "Protocol", vectors: "np.ndarray", backend: str) -> "Scores":
     from helpers.evaluation import metrics, runner
 
     whole = len(protocol.queries) * len(protocol.gallery) <= _PAIRS
     if not whole:
-        log(f"note: so many images are ranked to {_DEPTH} answers a query only, without mAP")
-    ranking = runner.run(protocol, vectors, open_index(index), None if whole else _DEPTH)
+        log(f"note: the gallery is large, so only {_DEPTH} results per query are ranked, and mAP is not computed")
+    ranking = runner.run(protocol, vectors, common.open_index(backend), None if whole else _DEPTH)
     return metrics.evaluate(ranking, protocol)
 
 
-def _print_scores(protocol: "Protocol", results: dict[str, "Scores"], options: argparse.Namespace) -> None:
-    tables = {name: scores.table() for name, scores in results.items()}
-    about = {"protocol": protocol.name, "queries": 0, "gallery": len(protocol.gallery)}
+def _print_scores(protocol: "Protocol", scores: dict[str, "Scores"], options: argparse.Namespace) -> None:
+    tables = {name: each.table() for name, each in scores.items()}
     if options.json:
-        print_json(
+        common.print_json(
             [
-                about
-                | {"extractor": name, "index": options.index, "queries": results[name].n_queries}
-                | {"metrics": table.to_dict("records")}
+                {
+                    "protocol": protocol.name,
+                    "queries": scores[name].n_queries,
+                    "gallery": len(protocol.gallery),
+                    "extractor": name,
+                    "backend": options.backend,
+                    "metrics": table.to_dict("records"),
+                }
                 for name, table in tables.items()
             ]
         )
     elif options.csv:
         rows = (
-            [protocol.name, name, options.index, results[name].n_queries, len(protocol.gallery), *row]
+            [protocol.name, name, options.backend, scores[name].n_queries, len(protocol.gallery), *row]
             for name, table in tables.items()
             for row in table.itertuples(index=False)
         )
-        print_csv(SCORE_COLUMNS, rows)
+        common.print_csv(SCORE_COLUMNS, rows)
     else:
-        _print_comparison(protocol, results, tables, options.index)
+        _print_comparison(protocol, scores, tables, options.backend)
 
 
-def _print_comparison(protocol: "Protocol", results: dict[str, "Scores"], tables: dict, index: str) -> None:
+def _print_comparison(
+    protocol: "Protocol", scores: dict[str, "Scores"], tables: dict[str, "pd.DataFrame"], backend: str
+) -> None:
     from helpers.evaluation.intervals import paired_difference
 
-    first = next(iter(results.values()))
-    distractors = f" ({protocol.n_distractors:,} of no class that is asked for)" if protocol.n_distractors else ""
+    first_name, *other_names = scores
+    first = scores[first_name]
+    distractors = f", {pluralize(protocol.n_distractors, 'distractor')} among them" if protocol.n_distractors else ""
     print(
-        f"{shown(protocol.name)}: {pluralize(first.n_queries, 'query')}, gallery of "
-        f"{pluralize(len(protocol.gallery), 'image')}{distractors}; {index}"
+        f"{printable(protocol.name)}: {pluralize(first.n_queries, 'query')}, gallery of "
+        f"{pluralize(len(protocol.gallery), 'image')}{distractors}; {backend}"
     )
     metrics = [metric for metric in SHOWN if metric in first.metrics]
     lines = []
     for name, table in tables.items():
         rows = table.set_index("metric")
         lines.append([name, *(_with_interval(rows.loc[metric]) for metric in metrics)])
-    rows = next(iter(tables.values())).set_index("metric")
+    rows = tables[first_name].set_index("metric")
     for bound in ("chance", "ceiling"):
         lines.append([bound, *(f"{rows.loc[metric, bound]:.3f}" for metric in metrics)])
-    print_table(["", *metrics], lines)
-    names = list(results)
-    for other in names[1:]:
+    common.print_table(["", *metrics], lines)
+    for name in other_names:
         differences = [
-            f"{metric} {paired_difference(results[other].values[metric], first.values[metric])}"
+            f"{metric} {paired_difference(scores[name].values[metric], first.values[metric])}"
             for metric in (metrics[0], metrics[-1])
         ]
-        print(f"{other} minus {names[0]}: {'; '.join(differences)}")
+        print(f"{name} minus {first_name}: {'; '.join(differences)}")
     print("in brackets: 95 % intervals by bootstrap over queries")
 
 
@@ -315,45 +300,42 @@ def _leaderboard(options: argparse.Namespace) -> int:
 
     if not paths.figures_dir().joinpath("leaderboard.csv").is_file():
         paths.checkout("The measured results")
-    board = leaderboard.load()
-    chosen = {name: getattr(options, name) for name in ("dataset", "protocol", "profile", "extractor", "index")}
-    for column, pattern in chosen.items():
-        if pattern is not None:
+    board = leaderboard.load().rename(columns={"index": "backend"})
+    for column in ("dataset", "protocol", "profile", "extractor", "backend"):
+        if (pattern := getattr(options, column)) is not None:
             board = board[[fnmatchcase(value, pattern) for value in board[column]]]
     metrics = options.metric or list(SHOWN)
     known = set(board["metric"])
     board = board[board["metric"].isin(metrics)]
     if board.empty:
         if known:
-            log(f"no such metric here; there are: {', '.join(sorted(known))}")
+            log(f"unknown metric; choose from: {', '.join(sorted(known))}")
         else:
-            log("the leaderboard has no such rows: see lookalike leaderboard, without filters")
-        return FOUND
-    board = _ordered(board, metrics, options.best)
+            log("the leaderboard has no such rows; lookalike leaderboard without filters shows all")
+        return NEGATIVE
+    board = _sorted_board(board, metrics, options.best)
     if options.json:
-        # By way of pandas' own JSON, where a missing number is null.
-        import json
-
-        print_json(json.loads(board.to_json(orient="records")))
+        # pandas writes a missing number as null.
+        common.print_json(json.loads(board.to_json(orient="records")))
     elif options.csv:
-        missing = board.astype(object).where(board.notna(), None)
-        print_csv(list(board.columns), missing.itertuples(index=False, name=None))
+        missing_as_none = board.astype(object).where(board.notna(), None)
+        common.print_csv(list(board.columns), missing_as_none.itertuples(index=False, name=None))
     else:
         _print_board(board, metrics)
     return OK
 
 
-_METHOD = ["extractor", "weights", "dim", "index"]
-_ALIKE = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
+_METHOD = ["extractor", "weights", "dim", "backend"]
+_TASK = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
 
 
-def _ordered(board: "pd.DataFrame", metrics: list[str], best: int | None) -> "pd.DataFrame":
-    """Sample profile first, then by protocol; methods of a protocol from good to bad by the last metric."""
+def _sorted_board(board: "pd.DataFrame", metrics: list[str], best: int | None) -> "pd.DataFrame":
+    """The sample profile first, then by protocol; the methods of a protocol from best to worst by the last metric."""
     import pandas as pd
 
     parts = []
-    groups = sorted(board.groupby(_ALIKE), key=lambda group: (group[0][0] != "sample", *map(str, group[0][1:])))
-    for _, rows in groups:
+    tasks = sorted(board.groupby(_TASK), key=lambda group: (group[0][0] != "sample", *map(str, group[0][1:])))
+    for _, rows in tasks:
         methods = [part for _, part in rows.groupby(_METHOD)]
         methods.sort(key=lambda part: -part.set_index("metric")["value"].get(metrics[-1], -1.0))
         parts += methods[:best]
@@ -361,14 +343,14 @@ def _ordered(board: "pd.DataFrame", metrics: list[str], best: int | None) -> "pd
 
 
 def _print_board(board: "pd.DataFrame", metrics: list[str]) -> None:
-    for number, ((profile, _, protocol, n_queries, n_gallery, _), rows) in enumerate(board.groupby(_ALIKE, sort=False)):
-        print(f"{chr(10) if number else ''}{protocol} ({profile}): {n_queries:,} ask, {n_gallery:,} answer")
+    for number, ((profile, _, protocol, n_queries, n_gallery, _), rows) in enumerate(board.groupby(_TASK, sort=False)):
+        print(f"{chr(10) if number else ''}{protocol} ({profile}): {n_queries:,} queries, gallery of {n_gallery:,}")
         lines = []
-        for (extractor, _, dim, index), part in rows.groupby(_METHOD, sort=False):
+        for (extractor, _, dim, backend), part in rows.groupby(_METHOD, sort=False):
             table = part.set_index("metric")
             scores = [_with_interval(table.loc[metric]) if metric in table.index else "" for metric in metrics]
-            lines.append([extractor, str(dim), index, *scores])
+            lines.append([extractor, str(dim), backend, *scores])
         for bound in ("chance", "ceiling"):
             by_metric = rows.groupby("metric")[bound].first()
             lines.append([bound, "", "", *(f"{by_metric[m]:.3f}" if m in by_metric else "" for m in metrics)])
-        print_table(["extractor", "dim", "index", *metrics], lines)
+        common.print_table(["extractor", "dim", "backend", *metrics], lines)

@@ -1,25 +1,11 @@
-"""`lookalike search`: which images look like these."""
+"""`lookalike search`: find similar images."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import locations
-from helpers.cli.common import (
-    FOUND,
-    OK,
-    USAGE,
-    CommandError,
-    add_command,
-    add_formats,
-    log,
-    pluralize,
-    positive,
-    print_csv,
-    print_json,
-    quiet_libraries,
-    shown,
-)
+from helpers.cli import common, locations
+from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
 if TYPE_CHECKING:
@@ -29,86 +15,84 @@ if TYPE_CHECKING:
     from helpers.search.engine import Engine, Results
     from helpers.search.ranking import Ranking
 
-COLUMNS = ("query", "rank", "id", "score", "key", "path", "class_name")
+RESULT_COLUMNS = ("rank", "id", "score", "key", "path", "class_name")
+COLUMNS = ("query", *RESULT_COLUMNS)
 
-#: Queries that one image of --grid can show.
+#: The largest number of queries in the image of --grid.
 _GRID_ROWS = 40
 
 
-def register(commands) -> None:
-    """Add this family's command to a parser's."""
-    search = add_command(
+def register(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
+    search = common.add_command(
         commands,
         "search",
         _search,
         "Find the images that look most like an image, or like each image of a folder.",
         """
 lookalike search holiday.jpg
-lookalike search holiday.jpg -e photos.index -k 20
+lookalike search holiday.jpg -e photos.engine -k 20
 lookalike search queries/ --json
 lookalike search one.jpg two.png --csv -k 3
-lookalike search holiday.jpg --grid answers.png
+lookalike search holiday.jpg --grid results.png
 lookalike search holiday.jpg --rerank k-reciprocal
 """,
         f"""
-The engine is the one that -e names, or else {locations.DEFAULT}, or else the only one in the current folder. An image
-that is in the engine itself is its own first answer. Scores are cosines or negated distances: higher is nearer.
+If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
+higher is more similar. Query images that cannot be read are listed on standard error.
 
---json prints a list of {{"query", "answers": [{{"rank", "id", "score", "key", "path", "class_name"}}]}}; the key is the
-path below the folder that was indexed, the class name null where there is none. --csv prints the columns
-{",".join(COLUMNS)}. Queries that can't be read are named on the standard error output.
+--json prints a list of {{"query", "results": [{{{", ".join(f'"{column}"' for column in RESULT_COLUMNS)}}}]}}. The key
+is the path relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
+{", ".join(COLUMNS)}.
 
-Re-ranking (--rerank) puts the best results into another order. All but none and geometry need an index of cosines:
+Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
 """
         + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
     )
     search.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
-    search.add_argument("-e", "--engine", metavar="ENGINE", help=f"default: {locations.DEFAULT}")
-    search.add_argument("-k", type=positive, default=10, metavar="K", help="answers an image; default: %(default)s")
-    formats = add_formats(search, "print JSON", "print CSV")
-    formats.add_argument("--paths", action="store_true", help="print the answers' paths alone, one a line")
-    search.add_argument("--grid", metavar="FILE", help="write queries and answers as an image too (.png, .jpg, .pdf)")
+    search.add_argument("-e", "--engine", metavar="ENGINE", help=locations.DEFAULT_HELP)
+    search.add_argument(
+        "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
+    )
+    formats = common.add_formats(search)
+    formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
+    search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
-    search.add_argument("--root", metavar="FOLDER", help="where the engine's images are now, if they were moved")
+    search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
 
 def _search(options: argparse.Namespace) -> int:
-    quiet_libraries()
+    common.quiet_libraries()
     if options.grid and Path(options.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
-        raise CommandError(f"{shown(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
-    asked, only_files = locations.images_named(options.images)
+        raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
+    queries, only_files = locations.images_named(options.images)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
     if not len(engine):
-        log(f"{shown(folder)} is empty: there is nothing to find")
-        return FOUND
+        log(f"{printable(folder)} holds no images")
+        return NEGATIVE
     if options.k > len(engine):
         log(
-            f"note: {pluralize(options.k, 'result')} were asked for, the engine holds {pluralize(len(engine), 'image')}"
+            f"note: {pluralize(options.k, 'result')} were requested, "
+            f"but the engine holds {pluralize(len(engine), 'image')}"
         )
-    # An image that was named has to be readable; of a folder, what is not is named in a warning.
-    readable, results = answered(engine, asked, min(options.k, len(engine)), options.rerank, strict=only_files)
-    queries = [str(asked.paths[row]) for row in readable]
-    found = list(zip(queries, results, strict=True))
+    # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
+    rows, results = _search_images(engine, queries, min(options.k, len(engine)), options.rerank, strict=only_files)
+    found = [(str(queries.paths[row]), one) for row, one in zip(rows, results, strict=True)]
     if options.grid:
         _write_grid(Path(options.grid), found)
     _print(found, engine, options)
     if not found:
         raise CommandError("none of these images can be read")
-    return OK if any(len(result) for result in results) else FOUND
+    return OK if any(len(result) for result in results) else NEGATIVE
 
 
-def answered(
-    engine: "Engine", asked: "ImageSet", k: int, rerank: str = "none", strict: bool = False
+def _search_images(
+    engine: "Engine", queries: "ImageSet", k: int, rerank: str, strict: bool
 ) -> tuple["np.ndarray", list["Results"]]:
-    """Rows of the images that can be read, int64 (m,), and the answers to each of them.
+    """The rows of the queries that can be read, int64 (m,), and the results of each of them.
 
-    rerank : the name of a re-ranker. strict : whether one that can't be read is an error.
-
-    Raises
-    ------
-    UnreadableImage : one can't be read, and ``strict`` is set.
-    CommandError : the re-ranker can't follow an index of this metric.
+    strict : raise `UnreadableImage` if a query cannot be read.
     """
     import numpy as np
 
@@ -118,20 +102,20 @@ def answered(
         reranker(rerank).check(engine.index.metric, has_image=True)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from error
-    vectors = engine.extractor.extract(asked, strict=strict)
+    vectors = engine.extractor.extract(queries, strict=strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
     if rerank == "none":
         ranking = engine.index.search(vectors[rows], k)
     else:
-        ranking = _reranked(rerank, engine, asked.subset(rows), vectors[rows], k)
+        ranking = _reranked(rerank, engine, queries.subset(rows), vectors[rows], k)
     results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(rows))]
     short = sum(len(result) < k for result in results)
     if short:
         log(
-            f"note: {pluralize(short, 'query')} got fewer than {k} answers: {engine.index.spec} "
-            "does not reach all images. An index with a wider search does, such as exact:cosine"
+            f"note: {pluralize(short, 'query')} got fewer than {k} results, because {engine.index.spec} does not reach "
+            "all images. A more thorough index such as exact:cosine does"
         )
     return rows, results
 
@@ -151,42 +135,47 @@ def _write_grid(path: Path, found: list[tuple[str, "Results"]]) -> None:
     if not found:
         return
     if len(found) > _GRID_ROWS:
-        log(f"note: {shown(path)} shows the first {_GRID_ROWS} of {len(found):,} queries")
+        log(f"note: {printable(path)} shows the first {_GRID_ROWS} of {len(found):,} queries")
     try:
         figure = grids.query_grids([(read_image(query), results) for query, results in found[:_GRID_ROWS]])
     except UnreadableImage as error:
-        raise CommandError(f"{error} Were the images moved? Say where they are: --root FOLDER") from error
+        raise CommandError(f"{error} If the images were moved, name their folder: --root FOLDER") from error
     figure.savefig(path, dpi=100)
 
 
 def _print(found: list[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace) -> None:
-    records = [(query, [_record(engine, result) for result in results]) for query, results in found]
+    keys = locations.table_of(engine).images.keys
+    records = [
+        (
+            query,
+            [
+                {
+                    "rank": result.rank,
+                    "id": result.id,
+                    "score": round(result.score, 6),
+                    "key": keys[result.id],
+                    "path": str(result.path),
+                    "class_name": result.class_name if result.label >= 0 else None,
+                }
+                for result in results
+            ],
+        )
+        for query, results in found
+    ]
     if options.json:
-        print_json([{"query": query, "results": results} for query, results in records])
+        common.print_json([{"query": query, "results": results} for query, results in records])
     elif options.csv:
-        rows = ([query, *result.values()] for query, results in records for result in results)
-        print_csv(COLUMNS, rows)
+        common.print_csv(COLUMNS, ([query, *result.values()] for query, results in records for result in results))
     elif options.paths:
         for _, results in records:
             for result in results:
-                print(shown(result["path"]))
+                print(printable(result["path"]))
     else:
         for number, (query, results) in enumerate(records):
             if len(records) > 1:
-                print(f"{chr(10) if number else ''}{shown(query)}")
+                print(f"{chr(10) if number else ''}{printable(query)}")
             for result in results:
                 print(
-                    f"{result['rank']:4}  {result['score']:8.4f}  {shown(result['class_name'] or '–'):<20}  "
-                    f"{shown(result['path'])}"
+                    f"{result['rank']:4}  {result['score']:8.4f}  {printable(result['class_name'] or '–'):<20}  "
+                    f"{printable(result['path'])}"
                 )
-
-
-def _record(engine: "Engine", result) -> dict:
-    return {
-        "rank": result.rank,
-        "id": result.id,
-        "score": round(result.score, 6),
-        "key": engine.gallery.keys[result.id],
-        "path": str(result.path),
-        "class_name": result.class_name if result.label >= 0 else None,
-    }

@@ -1,55 +1,43 @@
-"""`lookalike serve`: an engine as a web page and service."""
+"""`lookalike serve`: an engine as a web page and an HTTP service."""
 
 import argparse
 import socket
 
-from helpers.cli import locations
-from helpers.cli.common import (
-    OK,
-    UNAVAILABLE,
-    USAGE,
-    CommandError,
-    add_command,
-    positive,
-    quiet_libraries,
-    shown,
-)
+from helpers.cli import common, locations
+from helpers.cli.common import OK, UNAVAILABLE, USAGE, CommandError, printable
 
 
-def register(commands) -> None:
-    """Add this family's command to a parser's."""
-    serve = add_command(
+def register(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
+    serve = common.add_command(
         commands,
         "serve",
         _serve,
-        "Serve an engine: a page for people, and an interface for programs.",
+        "Serve an engine as a web page and an HTTP interface.",
         """
 lookalike serve
-lookalike serve photos.index --port 8080
-lookalike serve photos.index --workers 2
-LOOKALIKE_API_KEY=secret lookalike serve photos.index --host 0.0.0.0 --allow-host images.example.org
+lookalike serve photos.engine --port 8080
+lookalike serve photos.engine --workers 2
+LOOKALIKE_API_KEY=secret lookalike serve photos.engine --host 0.0.0.0 --allow-host images.example.org
 """,
-        f"""
-Without ENGINE it is {locations.DEFAULT}, or else the only one in the current folder. Only this computer can reach the
-page unless --host says otherwise. Then images can be added and removed by those alone who have the key that stands in
-LOOKALIKE_API_KEY, or by nobody, if there is none. What programs can ask is described at /docs. Ctrl-C ends it.
+        """
+By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
+environment variable LOOKALIKE_API_KEY can add and remove images. If the variable is not set, no client can. /docs
+documents the HTTP interface. Press Ctrl-C to stop the service.
+
+Put a reverse proxy in front of a service that other computers can reach: TLS and slow clients are its job.
 """,
     )
-    serve.add_argument("engine", metavar="ENGINE", nargs="?")
+    serve.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, metavar="N", help="default: %(default)s")
-    serve.add_argument("--workers", type=positive, default=1, metavar="N", help="processes; default: %(default)s")
-    serve.add_argument("--root", metavar="FOLDER", help="where the engine's images are now, if they were moved")
     serve.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a name that the service is called by, such as behind a proxy; may be given several times",
+        "--workers", type=common.positive, default=1, metavar="N", help="number of processes; default: %(default)s"
     )
-    serve.add_argument(
-        "--log-level", choices=("warning", "info", "debug"), default="info", help="how much is logged; default: info"
-    )
+    serve.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
+    text = "a host name that clients use, for example that of a proxy; can be repeated"
+    serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=text)
+    serve.add_argument("--log-level", choices=("warning", "info", "debug"), default="info", help="default: %(default)s")
 
 
 def _port(text: str) -> int:
@@ -60,13 +48,13 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    # First, so that a missing package is reported before anything else is asked for.
+    # Import this first: it reports a missing package before the arguments are checked.
     from helpers.service import server
 
-    quiet_libraries()
+    common.quiet_libraries()
     folder = locations.engine_folder(options.engine)
     root = None if options.root is None else locations.root_folder(options.root)
-    _check_free(options.host, options.port)
+    _check_port(options.host, options.port)
     try:
         server.run(
             folder,
@@ -80,30 +68,28 @@ def _serve(options: argparse.Namespace) -> int:
     except SystemExit as stop:
         if stop.code:
             raise CommandError(
-                f"the service at {options.host}, port {options.port}, did not start; the reason stands above",
+                f"the service at {options.host}, port {options.port}, did not start; see the messages above",
                 UNAVAILABLE,
             ) from stop
     return OK
 
 
-def _check_free(host: str, port: int) -> None:
-    """Before a network is loaded.
-
-    Raises
-    ------
-    CommandError : nobody can listen there.
-    """
+def _check_port(host: str, port: int) -> None:
+    """CommandError if the port is in use, or if the host is not an address of this computer."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise CommandError(f"--host {shown(host)} is no address of this computer: {error.strerror}", USAGE) from error
+        raise CommandError(
+            f"--host {printable(host)} is not an address of this computer: {error.strerror}", USAGE
+        ) from error
     with socket.socket(family, kind, protocol) as test:
-        # As the server does: what a closed connection still holds is no obstacle.
+        # The server sets this option too: connections that were closed recently do not block the port.
         test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             test.bind(address)
         except OSError as error:
             raise CommandError(
-                f"port {port} at {shown(host)} can't be had: {error.strerror}. Choose another: --port {port + 1}",
+                f"port {port} at {printable(host)} is not available: {error.strerror}. Choose another port: "
+                f"--port {port + 1}",
                 UNAVAILABLE,
             ) from error

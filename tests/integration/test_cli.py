@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses, its exit codes, and what is left after Ctrl-C."""
+"""The command line: output, errors, exit codes and Ctrl-C."""
 
 import csv
 import inspect
@@ -28,15 +28,15 @@ from helpers.cli import main as cli
 from helpers.cli import searching
 from helpers.cli.common import (
     BAD_INPUT,
-    FOUND,
+    INTERNAL_ERROR,
     INTERRUPTED,
-    MISTAKE,
+    NEGATIVE,
     OK,
     UNAVAILABLE,
     USAGE,
-    explained,
+    explain_error,
     pluralize,
-    shown,
+    printable,
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import registry as extractors
@@ -53,19 +53,19 @@ from helpers.service import server
 from helpers.service.settings import Settings
 
 COMMANDS = (
-    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "indexes", "serve",
-    "notebook",
+    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "backends",
+    "serve", "notebook",
 )  # fmt: skip
-#: With an interrupt that works even if whoever started the tests ignores it.
+#: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
     "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from helpers import cli\nsys.exit(cli.main())"
+    "from helpers.cli.main import main\nsys.exit(main())"
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """One for all these tests, or each would describe the same images."""
+    """One cache for all tests, so that features are extracted once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -86,22 +86,22 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Run a command line in this process: (exit code, standard output, standard error output)."""
+    """Run a command line in this process: (exit code, standard output, standard error)."""
 
-    def ask(*arguments):
+    def run_command(*arguments):
         capsys.readouterr()
         code = cli.main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        out, err = capsys.readouterr()
+        return code, out, err
 
-    return ask
+    return run_command
 
 
 @pytest.fixture
 def engine(here, run):
-    """``my.index`` of the photos, by colors."""
-    assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
-    return here / "my.index"
+    """``my.engine`` of the photos, with color histograms."""
+    assert run("index", "photos", "-x", "hsv-histogram")[0] == OK
+    return here / "my.engine"
 
 
 def images(folder="photos"):
@@ -109,16 +109,16 @@ def images(folder="photos"):
 
 
 def found(run, *arguments):
-    """The answers to one query, as JSON."""
+    """The results of one query, from JSON."""
     code, out, _ = run("search", *arguments, "--json")
     assert code == OK
     return json.loads(out)[0]["results"]
 
 
-def in_a_process(*arguments, folder, **how):
+def start_process(*arguments, folder, **options):
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=folder, env=environment, text=True, **how
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=folder, env=environment, text=True, **options
     )
 
 
@@ -130,7 +130,7 @@ def command_parsers():
 
 
 def examples(text):
-    """Command lines in a help text or in README, without what is set before them and explained behind them."""
+    """The command lines in a help text or in README, without variables before and comments behind them."""
     lines = [line.strip() for line in text.splitlines()]
     lines = [re.split(r"\s{2,}|\s+#", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
     return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
@@ -139,33 +139,33 @@ def examples(text):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_shows_examples_that_parse(name):
     parser = command_parsers()[name]
-    shown_lines = examples(parser.epilog)
-    assert "examples:" in parser.format_help() and shown_lines
-    for line in shown_lines:
+    lines = examples(parser.epilog)
+    assert "examples:" in parser.format_help() and lines
+    for line in lines:
         assert line[0] == name
         assert cli.parser().parse_args(line).command == name
 
 
-def test_no_command_is_left_out_of_these_tests():
+def test_these_tests_cover_all_commands():
     assert set(command_parsers()) == set(COMMANDS)
 
 
-def test_the_examples_of_the_whole_and_of_readme_parse():
-    whole = examples(cli.parser().epilog)
-    told = examples((paths.ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {line[0] for line in whole} == {"index", "search", "serve"}
-    assert {line[0] for line in told} >= {"index", "search", "evaluate", "audit", "add", "remove", "serve"}
-    for line in whole + told:
+def test_the_examples_of_the_main_help_and_of_readme_parse():
+    main = examples(cli.parser().epilog)
+    readme = examples((paths.ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {line[0] for line in main} == {"index", "search", "serve"}
+    assert {line[0] for line in readme} >= {"index", "search", "evaluate", "audit", "add", "remove", "serve"}
+    for line in main + readme:
         cli.parser().parse_args(line)
 
 
-def test_help_waits_for_nothing():
+def test_help_imports_nothing_heavy():
     script = (
-        "import sys\nfrom helpers import cli\ncode = cli.main(['search', '--help'])\n"
+        "import sys\nfrom helpers.cli.main import main\ncode = main(['search', '--help'])\n"
         "print(code, sorted({'numpy', 'pandas', 'PIL', 'tensorflow', 'matplotlib', 'fastapi'} & set(sys.modules)))"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=paths.ROOT, check=True)
-    assert told.stdout.splitlines()[-1] == "0 []"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=paths.ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 @pytest.mark.parametrize("line", [[], ["nonsense"], ["search"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
@@ -177,80 +177,80 @@ def test_wrong_arguments_are_a_usage_error(run, line):
 # ---- index -----------------------------------------------------------------------------------------
 
 
-def test_index_says_what_it_made_and_what_is_next(here, run):
-    code, out, err = run("index", "photos", "-d", "hsv-histogram", "--index", "faiss:hnsw", "-o", "the fast.index")
-    assert (code, err) == (OK, "next: lookalike search IMAGE -e 'the fast.index'\n")
-    assert out.startswith("the fast.index: 18 images of 3 classes; hsv-histogram, faiss:hnsw; ")
-    assert len(Engine.load("the fast.index")) == 18
-    # A second time nothing is computed, and the engine of the same folder is replaced.
+def test_index_prints_a_summary_and_the_next_command(here, run):
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "--backend", "faiss:hnsw", "-o", "the fast.engine")
+    assert (code, err) == (OK, "next: lookalike search IMAGE -e 'the fast.engine'\n")
+    assert out.startswith("the fast.engine: 18 images in 3 classes; hsv-histogram, faiss:hnsw; ")
+    assert len(Engine.load("the fast.engine")) == 18
+    # The second run takes the features from the cache and replaces the engine of the same folder.
     Path(images()[0]).unlink()
-    code, out, _ = run("index", "photos", "-d", "hsv-histogram", "-o", "the fast.index")
+    code, out, _ = run("index", "photos", "-x", "hsv-histogram", "-o", "the fast.engine")
     assert (code, out) == (
         OK,
-        "the fast.index: 17 images of 3 classes; hsv-histogram, exact:cosine; 0 described now, 17 known before; "
-        "the engine before was replaced\n",
+        "the fast.engine: 17 images in 3 classes; hsv-histogram, exact:cosine; 0 extracted, 17 from the cache; "
+        "the previous engine was replaced\n",
     )
 
 
 def test_index_takes_a_table(here, run):
     chosen = images()[:3]
     Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in chosen))
-    assert run("index", "table.csv", "-d", "hsv-histogram")[0] == OK
-    assert Engine.load("my.index").gallery.paths == tuple(path.resolve() for path in chosen)
+    assert run("index", "table.csv", "-x", "hsv-histogram")[0] == OK
+    assert Engine.load("my.engine").gallery.paths == tuple(path.resolve() for path in chosen)
 
 
-def test_images_that_an_engine_keeps_are_not_indexed_with_the_folder_that_it_lies_in(here, run):
-    target = Path("photos") / "my.index"
-    assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
+def test_images_inside_an_engine_are_not_indexed_with_the_folder_that_contains_it(here, run):
+    target = Path("photos") / "my.engine"
+    assert run("index", "photos", "-x", "hsv-histogram", "-o", target)[0] == OK
     (target / "images").mkdir()
     shutil.copy(images()[0], target / "images" / "1.jpg")
-    assert run("index", "photos", "-d", "hsv-histogram", "-o", target)[0] == OK
+    assert run("index", "photos", "-x", "hsv-histogram", "-o", target)[0] == OK
     gallery = Engine.load(target).gallery
     assert len(gallery) == 18 and gallery.class_names == ("birds", "fruit", "vehicles")
 
 
-def test_unreadable_images_are_named_or_with_strict_refused(here, run):
+def test_unreadable_images_are_listed_or_an_error_with_strict(here, run):
     Path("photos/fruit/broken.jpg").write_bytes(b"\xff\xd8\xff no more")
-    code, out, err = run("index", "photos", "-d", "hsv-histogram")
+    code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert code == OK and "18 images" in out and err.count("broken.jpg") == 1
-    code, out, err = run("index", "photos", "-d", "hsv-histogram", "-o", "strict.index", "--strict")
-    assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err and not Path("strict.index").exists()
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "strict.engine", "--strict")
+    assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err and not Path("strict.engine").exists()
 
 
-def test_index_overwrites_nothing_that_is_no_engine(here, run):
+def test_index_never_overwrites_a_folder_that_is_not_an_engine(here, run):
     Path("notes").mkdir()
     Path("notes/thoughts.txt").write_text("mine")
     for force in ([], ["--force"]):
-        code, _, err = run("index", "photos", "-d", "hsv-histogram", "-o", "notes", *force)
-        assert code == BAD_INPUT and "notes is there and is no engine" in err
+        code, _, err = run("index", "photos", "-x", "hsv-histogram", "-o", "notes", *force)
+        assert code == BAD_INPUT and "notes exists and is not an engine" in err
     assert [path.name for path in Path("notes").iterdir()] == ["thoughts.txt"]
 
 
-def test_an_engine_of_other_images_is_replaced_with_force_only(engine, run):
+def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
     shutil.copytree("photos/birds", "other/birds")
     before = snapshot.manifest_of(engine)
-    code, _, err = run("index", "other", "-d", "hsv-histogram")
+    code, _, err = run("index", "other", "-x", "hsv-histogram")
     assert code == BAD_INPUT and "18 images that would be lost" in err and "--force" in err
     assert snapshot.manifest_of(engine) == before
-    code, out, _ = run("index", "other", "-d", "hsv-histogram", "--force")
-    assert code == OK and "6 images of 1 class;" in out and "replaced" in out
-    # What was added by hand would be lost too.
+    code, out, _ = run("index", "other", "-x", "hsv-histogram", "--force")
+    assert code == OK and "6 images in 1 class;" in out and "replaced" in out
+    # Images that were added later would be lost too.
     assert run("add", engine, images()[8])[0] == OK
-    assert run("index", "other", "-d", "hsv-histogram")[0] == BAD_INPUT
+    assert run("index", "other", "-x", "hsv-histogram")[0] == BAD_INPUT
 
 
-def test_what_does_not_exist_is_named_with_what_helps(here, run):
-    for line, code, said in (
+def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
+    for line, code, message in (
         (["index", "nowhere"], BAD_INPUT, "nowhere does not exist"),
-        (["index", "photos", "-d", "resnet51"], USAGE, "lookalike extractors"),
-        (["index", "photos", "-i", "faiss:nonsense"], USAGE, "lookalike indexes"),
+        (["index", "photos", "-x", "resnet51"], USAGE, "lookalike extractors"),
+        (["index", "photos", "-b", "faiss:nonsense"], USAGE, "lookalike backends"),
         (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
         (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
         (["remove", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
         (["evaluate", "nowhere"], BAD_INPUT, "sample-distractors"),
     ):
-        got, out, err = run(*line)
-        assert (got, out, said in err) == (code, "", True), (line, err)
+        result, out, err = run(*line)
+        assert (result, out, message in err) == (code, "", True), (line, err)
     Path("empty").mkdir()
     assert run("index", "empty")[0] == BAD_INPUT
 
@@ -258,25 +258,25 @@ def test_what_does_not_exist_is_named_with_what_helps(here, run):
 # ---- search ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_an_interrupt_while_it_is_written_leaves_the_old_engine_or_none(here, run, monkeypatch, there):
-    if there:
-        run("index", "photos", "-d", "hsv-histogram")
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_interrupt_while_saving_leaves_the_old_engine_or_none(here, run, monkeypatch, existed):
+    if existed:
+        run("index", "photos", "-x", "hsv-histogram")
         before = run("search", "photos", "--json")[1]
         shutil.copy(samples.with_distractors().paths[300], "photos/birds/new.jpg")
 
-    def stopped(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "replace_snapshot", stopped)
-        code, out, err = run("index", "photos", "-d", "hsv-histogram")
-    assert (code, out) == (INTERRUPTED, "") and "goes on from there" in err
-    assert Path("my.index").exists() == there
-    if there:
+        patch.setattr(snapshot, "replace_snapshot", interrupt)
+        code, out, err = run("index", "photos", "-x", "hsv-histogram")
+    assert (code, out) == (INTERRUPTED, "") and "run the same command again" in err
+    assert Path("my.engine").exists() == existed
+    if existed:
         shutil.move("photos/birds/new.jpg", "new.jpg")
         assert run("search", "photos", "--json")[1] == before
-    assert run("index", "photos", "-d", "hsv-histogram")[0] == OK
+    assert run("index", "photos", "-x", "hsv-histogram")[0] == OK
 
 
 def test_an_image_of_the_engine_is_its_own_first_result(engine, run):
@@ -287,37 +287,37 @@ def test_an_image_of_the_engine_is_its_own_first_result(engine, run):
     assert re.fullmatch(rf"   1    1\.0000  fruit +{re.escape(str(query.resolve()))}", lines[0])
 
 
-def test_json_csv_and_paths_say_the_same_as_the_engine(engine, run):
+def test_json_csv_and_paths_equal_the_results_of_the_engine(engine, run):
     query = images()[7]
     expected = Engine.load(engine).query(query, k=4)
     code, out, _ = run("search", query, "-k", "4", "--json")
-    (asked,) = json.loads(out)
-    assert code == OK and list(asked) == ["query", "results"] and asked["query"] == str(query)
-    assert [list(result) for result in asked["results"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
-    assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in asked["results"]] == [
+    (record,) = json.loads(out)
+    assert code == OK and list(record) == ["query", "results"] and record["query"] == str(query)
+    assert [list(result) for result in record["results"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
+    assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in record["results"]] == [
         (a.rank, a.id, str(a.path), a.class_name) for a in expected
     ]
-    assert [a["score"] for a in asked["results"]] == pytest.approx([a.score for a in expected], abs=1e-5)
-    assert asked["results"][0]["key"] == query.relative_to("photos").as_posix()
+    assert [a["score"] for a in record["results"]] == pytest.approx([a.score for a in expected], abs=1e-5)
+    assert record["results"][0]["key"] == query.relative_to("photos").as_posix()
     rows = list(csv.DictReader(io.StringIO(run("search", query, "-k", "4", "--csv")[1])))
     assert tuple(rows[0]) == searching.COLUMNS
-    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in asked["results"]] == rows
-    assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in asked["results"]]
+    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in record["results"]] == rows
+    assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in record["results"]]
 
 
-def test_a_folder_is_answered_image_by_image(engine, run):
-    asked = images("photos/birds")
+def test_each_image_of_a_folder_is_a_query(engine, run):
+    queries = images("photos/birds")
     Path("photos/birds/broken.jpg").write_bytes(b"no image")
     code, out, err = run("search", "photos/birds", images()[-1], "-k", "2", "--json")
     results = json.loads(out)
     assert code == OK and "1 of 8 images could not be read" in err
-    assert [each["query"] for each in results] == [*map(str, asked), str(images()[-1])]
+    assert [each["query"] for each in results] == [*map(str, queries), str(images()[-1])]
     assert all(each["results"][0]["path"] == str(Path(each["query"]).resolve()) for each in results)
     plain = run("search", "photos/birds", "-k", "2")[1].split("\n\n")
-    assert [block.splitlines()[0] for block in plain] == list(map(str, asked))
+    assert [block.splitlines()[0] for block in plain] == list(map(str, queries))
 
 
-def test_a_query_that_was_named_has_to_be_readable(engine, run):
+def test_a_named_query_that_cannot_be_read_is_an_error(engine, run):
     Path("broken.jpg").write_bytes(b"no image")
     code, out, err = run("search", images()[0], "broken.jpg", "--json")
     assert (code, out) == (BAD_INPUT, "") and err.startswith("lookalike search: broken.jpg is not an image")
@@ -327,21 +327,21 @@ def test_a_query_that_was_named_has_to_be_readable(engine, run):
     assert "does not exist" in run("search", "nowhere.jpg")[2]
 
 
-def test_more_results_than_images_are_all_of_them_and_a_note(engine, run):
+def test_k_beyond_the_number_of_images_returns_all_with_a_note(engine, run):
     code, out, err = run("search", images()[0], "-k", "1000000000")
     assert code == OK and len(out.splitlines()) == 18
-    assert err == "note: 1,000,000,000 answers were asked for, the engine holds 18 images\n"
+    assert err == "note: 1,000,000,000 results were requested, but the engine holds 18 images\n"
 
 
-def test_which_engine_is_meant(engine, run):
+def test_the_only_engine_of_the_folder_is_the_default(engine, run):
     query = images()[0]
-    engine.rename("birds.index")
+    engine.rename("birds.engine")
     assert run("search", query)[0] == OK
-    shutil.copytree("birds.index", "more.index")
+    shutil.copytree("birds.engine", "more.engine")
     code, _, err = run("search", query)
-    assert code == USAGE and "birds.index, more.index" in err
-    assert run("search", query, "-e", "more.index")[0] == OK
-    assert "name it by -e" in run("search", "more.index", query)[2]
+    assert code == USAGE and "birds.engine, more.engine" in err
+    assert run("search", query, "-e", "more.engine")[0] == OK
+    assert "pass it with -e" in run("search", "more.engine", query)[2]
 
 
 def test_a_damaged_engine_is_named(engine, run):
@@ -349,15 +349,15 @@ def test_a_damaged_engine_is_named(engine, run):
     vectors.write_bytes(vectors.read_bytes()[:-100])
     code, out, err = run("search", images()[0])
     assert (code, out) == (BAD_INPUT, "") and vectors.name in err and "Traceback" not in err
-    code, _, err = run("index", "photos", "-d", "hsv-histogram")
+    code, _, err = run("index", "photos", "-x", "hsv-histogram")
     assert code == BAD_INPUT and "--force" in err
-    assert run("index", "photos", "-d", "hsv-histogram", "--force")[0] == OK
+    assert run("index", "photos", "-x", "hsv-histogram", "--force")[0] == OK
 
 
 def test_the_grid_shows_queries_and_results(engine, run):
     query = images()[7]
     assert run("search", query, "-k", "12", "--grid", "one.png")[0] == OK
-    # 130 dots an image: the query and ten answers, two lines.
+    # 130 pixels per image: the query and ten results, in two rows.
     assert Image.open("one.png").size == (1430, 338)
     colors = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colors, axis=0)) > 1000
@@ -375,21 +375,21 @@ def test_images_that_were_moved_are_found_below_root(engine, run):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reranked_results_are_of_the_engine(engine, run, name):
+def test_reranked_results_are_the_images_of_the_engine(engine, run, name):
     query = images()[7]
     results = found(run, query, "--rerank", name, "-k", "18")
     assert results[0]["path"] == str(query.resolve())
     assert sorted(result["id"] for result in results) == list(range(18))
     assert [a["score"] for a in results] == sorted((a["score"] for a in results), reverse=True)
-    # A folder gives each of its images the order that it gets alone.
-    told = json.loads(run("search", "photos/birds", "--rerank", name, "-k", "18", "--json")[1])
-    assert {each["query"]: each["results"] for each in told} == {
+    # The results of an image do not depend on the other queries of a folder.
+    together = json.loads(run("search", "photos/birds", "--rerank", name, "-k", "18", "--json")[1])
+    assert {each["query"]: each["results"] for each in together} == {
         str(path): found(run, path, "--rerank", name, "-k", "18") for path in images("photos/birds")
     }
 
 
-def test_reranking_by_geometry_finds_the_very_image_first(engine, run):
-    # In gray, colors say nothing any more.
+def test_reranking_by_geometry_finds_the_same_image_first(engine, run):
+    # Color histograms cannot find a gray image.
     whole = Image.open(images("photos/vehicles")[0])
     ImageOps.grayscale(whole.resize((whole.width * 3 // 4, whole.height * 3 // 4))).save("gray.png")
     plain = [result["path"] for result in found(run, "gray.png", "-k", "18")]
@@ -400,52 +400,52 @@ def test_reranking_by_geometry_finds_the_very_image_first(engine, run):
 # ---- add, remove, compact --------------------------------------------------------------------------
 
 
-def test_what_is_added_is_found_and_nothing_twice(engine, run):
+def test_added_images_are_found_and_added_once(engine, run):
     images = samples.with_distractors()
     shutil.copy(images.paths[300], "one.jpg")
     Path("new/owls").mkdir(parents=True)
     shutil.copy(images.paths[301], "new/owls/two.jpg")
     shutil.copy(images.paths[302], "new/three.jpg")
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
-    assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in all\n")
+    assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 image of 3 in the engine already\n")
-    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in all\n"
+    assert (code, err) == (OK, "note: 1 image skipped: already in the engine\n")
+    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
         assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
-    # In the engine's own folder a key is relative, elsewhere the path in full.
+    # The key is relative inside the engine's root, and the full path elsewhere.
     assert found(run, "one.jpg")[0]["key"] == Path("one.jpg").resolve().as_posix()
 
 
-def test_nothing_that_can_be_read_is_nothing_added(engine, run):
+def test_adding_unreadable_images_is_an_error(engine, run):
     Path("broken.jpg").write_bytes(b"no image")
     code, out, err = run("add", engine, "broken.jpg")
     assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err
     assert run("add", engine, "nowhere.jpg")[0] == BAD_INPUT
 
 
-@pytest.mark.parametrize("how", ["id", "key", "path", "folder"])
-def test_what_is_removed_is_not_found(engine, run, how):
+@pytest.mark.parametrize("kind", ["id", "key", "path", "folder"])
+def test_removed_images_are_not_found(engine, run, kind):
     query = images("photos/fruit")[2]
     id = found(run, query)[0]["id"]
-    named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[how]
+    named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[kind]
     code, out, _ = run("remove", engine, named)
-    left = 12 if how == "folder" else 17
-    assert code == OK and out.endswith(f"removed, {left} in all\n")
+    left = 12 if kind == "folder" else 17
+    assert code == OK and out.endswith(f"removed, {left} in total\n")
     assert id not in [result["id"] for result in found(run, query, "-k", "18")]
-    # It is not there any more; nor is anything else removed with it.
+    # Removing it again is an error, and the other image is kept.
     code, _, err = run("remove", engine, images()[0], named)
     assert code == BAD_INPUT and "nothing was removed" in err
     assert len(found(run, query, "-k", "18")) == left
 
 
-def test_compact_keeps_what_was_changed(engine, run):
+def test_compact_keeps_the_changes(engine, run):
     shutil.copy(samples.with_distractors().paths[300], "one.jpg")
     run("add", engine, "one.jpg")
     run("remove", engine, 0, 1)
     before = run("search", "photos", "one.jpg", "--json")[1]
-    assert run("compact")[1] == "my.index: 3 changes written into the index, 17 images in all\n"
+    assert run("compact")[1] == "my.engine: 3 changes written into the index, 17 images in total\n"
     assert run("compact", engine)[1].startswith(f"{engine}: 0 changes")
     assert run("search", "photos", "one.jpg", "--json")[1] == before
 
@@ -453,7 +453,7 @@ def test_compact_keeps_what_was_changed(engine, run):
 def test_an_engine_without_images_finds_nothing(engine, run):
     assert run("remove", engine, "photos")[0] == OK
     code, out, err = run("search", images()[0], "--json")
-    assert code == FOUND and "nothing to find" in err and out == ""
+    assert code == NEGATIVE and "holds no images" in err and out == ""
 
 
 # ---- evaluate --------------------------------------------------------------------------------------
@@ -464,30 +464,30 @@ def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     protocol = builders.leave_one_out(images, "photos-leave-one-out")
     vectors = extractors.open_extractor("hsv-histogram").extract(images)
     scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
-    code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
+    code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     (result,) = json.loads(out)
     assert (code, err) == (OK, "")
-    assert (result["protocol"], result["extractor"], result["index"]) == (
+    assert (result["protocol"], result["extractor"], result["backend"]) == (
         protocol.name,
         "hsv-histogram",
         "exact:cosine",
     )
     assert (result["queries"], result["gallery"]) == (18, 18)
     assert result["metrics"] == scores.table().to_dict("records")
-    rows = list(csv.DictReader(io.StringIO(run("evaluate", "photos", "-d", "hsv-histogram", "--csv")[1])))
+    rows = list(csv.DictReader(io.StringIO(run("evaluate", "photos", "-x", "hsv-histogram", "--csv")[1])))
     assert [float(row["value"]) for row in rows] == scores.table()["value"].tolist()
 
 
 def test_several_extractors_are_compared_on_the_same_queries(here, run):
-    code, out, _ = run("evaluate", "photos", "-d", "hsv-histogram", "-d", "pixels")
+    code, out, _ = run("evaluate", "photos", "-x", "hsv-histogram", "-x", "pixels")
     lines = out.splitlines()
-    assert code == OK and lines[0].startswith("photos-leave-one-out: 18 images ask, 18 answer; exact:cosine")
+    assert code == OK and lines[0].startswith("photos-leave-one-out: 18 queries, gallery of 18 images; exact:cosine")
     assert [line.split()[0] for line in lines[1:6]] == ["top-1", "hsv-histogram", "pixels", "chance", "ceiling"]
     assert re.match(r"pixels minus hsv-histogram: top-1 [+-]\d\.\d+ \[.*\], p = \d", lines[6])
 
 
 def test_a_frozen_protocol_gives_the_leaderboards_number(run):
-    code, out, _ = run("evaluate", "sample-leave-one-out", "-d", "hsv-histogram", "--json")
+    code, out, _ = run("evaluate", "sample-leave-one-out", "-x", "hsv-histogram", "--json")
     board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
     row = board.query(
         "protocol == 'sample-leave-one-out' and extractor == 'hsv-histogram' and index == 'exact:cosine' and "
@@ -497,54 +497,54 @@ def test_a_frozen_protocol_gives_the_leaderboards_number(run):
     assert code == OK and score["value"] == pytest.approx(row["value"].item(), abs=1e-4)
 
 
-def test_copies_are_not_counted_unless_they_are_kept(here, run):
+def test_copies_are_ignored_unless_they_are_kept(here, run):
     shutil.copy(images("photos/birds")[0], "photos/birds/zz copy.jpg")
-    code, out, err = run("evaluate", "photos", "-d", "hsv-histogram", "--json")
-    kept = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--keep-copies")
+    code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
+    kept = run("evaluate", "photos", "-x", "hsv-histogram", "--json", "--keep-copies")
     assert code == OK and "1 pair of copies" in err and kept[2] == ""
-    honest, flattering = (
+    ignored, counted = (
         next(each["value"] for each in json.loads(text)[0]["metrics"] if each["metric"] == "mAP")
         for text in (out, kept[1])
     )
-    assert honest < flattering
+    assert ignored < counted
 
 
-def test_a_protocol_that_was_saved_measures_the_same_again(here, run):
-    first = run("evaluate", "photos", "-d", "hsv-histogram", "--json", "--save", "rules.json")
+def test_a_saved_protocol_gives_the_same_scores(here, run):
+    first = run("evaluate", "photos", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
     Path("photos").rename("moved")
-    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--json", "--images", "moved")[1] == first[1]
-    assert run("evaluate", "rules.json", "-d", "hsv-histogram")[0] == USAGE
+    assert run("evaluate", "protocol.json", "-x", "hsv-histogram", "--json", "--images", "moved")[1] == first[1]
+    assert run("evaluate", "protocol.json", "-x", "hsv-histogram")[0] == USAGE
     images("moved")[0].unlink()
-    code, _, err = run("evaluate", "rules.json", "-d", "hsv-histogram", "--images", "moved")
+    code, _, err = run("evaluate", "protocol.json", "-x", "hsv-histogram", "--images", "moved")
     assert code == BAD_INPUT and "lacks 1 of the protocol's 18 images" in err
-    Path("rules.json").write_text("{")
-    assert run("evaluate", "rules.json")[0] == BAD_INPUT
+    Path("protocol.json").write_text("{")
+    assert run("evaluate", "protocol.json")[0] == BAD_INPUT
 
 
-def divide(folder="split"):
-    """Of each class two images into test, the others into train."""
-    for place, path in enumerate(images()):
-        target = Path(folder) / ("test" if place % 3 == 0 else "train") / path.parent.name / path.name
+def split_images(folder="split"):
+    """Copy two images of each class to test and the others to train."""
+    for number, path in enumerate(images()):
+        target = Path(folder) / ("test" if number % 3 == 0 else "train") / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     return Path(folder)
 
 
-def test_where_folders_are_called_train_and_test_one_asks_the_other(here, run):
-    divide()
-    code, out, _ = run("evaluate", "split", "-d", "hsv-histogram", "--json", "--save", "rules.json")
+def test_folders_named_train_and_test_are_gallery_and_queries(here, run):
+    split_images()
+    code, out, _ = run("evaluate", "split", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
     (result,) = json.loads(out)
-    assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-asks", 6, 12)
-    protocol = protocol_files.load("rules.json")
+    assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-train", 6, 12)
+    protocol = protocol_files.load("protocol.json")
     assert protocol.class_names == ("birds", "fruit", "vehicles")
     assert {protocol.keys[i].split("/")[0] for i in protocol.queries} == {"test"}
-    assert run("evaluate", "rules.json", "-d", "hsv-histogram", "--images", "split", "--json")[1] == out
+    assert run("evaluate", "protocol.json", "-x", "hsv-histogram", "--images", "split", "--json")[1] == out
     Path("split/test").rename("split/gallery")
-    assert run("evaluate", "split", "-d", "hsv-histogram")[0] == BAD_INPUT
+    assert run("evaluate", "split", "-x", "hsv-histogram")[0] == BAD_INPUT
 
 
-def test_without_classes_there_is_nothing_to_score(here, run):
-    code, _, err = run("evaluate", "photos/birds", "-d", "hsv-histogram")
+def test_evaluate_needs_classes(here, run):
+    code, _, err = run("evaluate", "photos/birds", "-x", "hsv-histogram")
     assert code == BAD_INPUT and "no class has two images" in err
 
 
@@ -569,21 +569,21 @@ def test_the_leaderboard_is_filtered(run):
     assert [row["value"] for row in best] == [drawings["value"].max()]
 
 
-def test_the_leaderboard_in_words(run):
+def test_the_leaderboard_as_a_table(run):
     code, out, _ = run(
-        "leaderboard", "--protocol", "sample-distractors", "--extractor", "resnet50", "--index", "exact:*"
+        "leaderboard", "--protocol", "sample-distractors", "--extractor", "resnet50", "--backend", "exact:*"
     )
     lines = out.splitlines()
-    assert code == OK and lines[0] == "sample-distractors (sample): 246 ask, 419 answer"
-    assert lines[1].split() == ["extractor", "dim", "index", "top-1", "top-5", "top-10", "mAP"]
+    assert code == OK and lines[0] == "sample-distractors (sample): 246 queries, gallery of 419"
+    assert lines[1].split() == ["extractor", "dim", "backend", "top-1", "top-5", "top-10", "mAP"]
     assert "0.637 [0.601, 0.670]" in out and lines[-1].startswith("ceiling")
 
 
-def test_no_such_row_is_nothing_found(run, tmp_path, monkeypatch):
-    assert run("leaderboard", "--dataset", "nowhere")[:2] == (FOUND, "")
+def test_filters_without_matches_find_nothing(run, tmp_path, monkeypatch):
+    assert run("leaderboard", "--dataset", "nowhere")[:2] == (NEGATIVE, "")
     assert "top-1" in run("leaderboard", "--metric", "top-2")[2]
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    assert run("leaderboard")[0] == FOUND
+    assert run("leaderboard")[0] == NEGATIVE
     (tmp_path / "leaderboard.csv").write_text("a,b\n1,2\n")
     assert run("leaderboard")[0] == BAD_INPUT
 
@@ -592,7 +592,7 @@ def test_no_such_row_is_nothing_found(run, tmp_path, monkeypatch):
 
 
 class Report(HTMLParser):
-    """What is in a report: images, texts by tag, and whether anything is fetched or run."""
+    """The images, tags, attributes and headings of a report."""
 
     def __init__(self, text):
         super().__init__()
@@ -615,9 +615,9 @@ class Report(HTMLParser):
 
 
 def test_a_folder_without_duplicates_is_clean(here, run):
-    code, out, err = run("audit", "photos", "-d", "hsv-histogram", "-o", "report.html")
+    code, out, err = run("audit", "photos", "-x", "hsv-histogram", "-o", "report.html")
     assert (code, out) == (OK, "")
-    assert err == "0 pairs of the same image among 18 images; report: report.html\n"
+    assert err == "0 pairs of identical images among 18 images; report: report.html\n"
     assert "None." in Path("report.html").read_text(encoding="utf-8")
 
 
@@ -625,16 +625,16 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     birds = images("photos/birds")
     shutil.copy(birds[0], 'photos/fruit/<b>&"quoted"\n.jpg')
     ImageOps.mirror(Image.open(birds[1]).convert("RGB")).save("photos/birds/mirrored.png")
-    code, out, err = run("audit", "photos", "-d", "none", "--json", "-o", "report.html")
+    code, out, err = run("audit", "photos", "-x", "none", "--json", "-o", "report.html")
     pairs = json.loads(out)
-    assert code == FOUND and err.startswith("2 pairs of the same image among 20 images")
+    assert code == NEGATIVE and err.startswith("2 pairs of identical images among 20 images")
     assert [(pair["how"], pair["leak"], pair["same_class"]) for pair in pairs] == [
         ("bytes", False, False), ("mirror", False, True),
     ]  # fmt: skip
     assert [pair["first"] for pair in pairs] == [f"birds/{birds[0].name}", f"birds/{birds[1].name}"]
-    plain = run("audit", "photos", "-d", "none")[1].splitlines()
-    assert len(plain) == 2 and plain[0].endswith("CLASSES DIFFER") and "\\n" in plain[0]
-    rows = list(csv.DictReader(io.StringIO(run("audit", "photos", "-d", "none", "--csv")[1])))
+    plain = run("audit", "photos", "-x", "none")[1].splitlines()
+    assert len(plain) == 2 and plain[0].endswith("DIFFERENT CLASSES") and "\\n" in plain[0]
+    rows = list(csv.DictReader(io.StringIO(run("audit", "photos", "-x", "none", "--csv")[1])))
     assert rows[0]["second"] == 'fruit/<b>&"quoted"\n.jpg' and rows[0]["same_class"] == "false"
     text = Path("report.html").read_text(encoding="utf-8")
     report = Report(text)
@@ -650,26 +650,26 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
 
 
 def test_leaks_between_two_folders(here, run):
-    split = divide()
-    code, _, err = run("audit", split / "train", split / "test", "-d", "none")
+    split = split_images()
+    code, _, err = run("audit", split / "train", split / "test", "-x", "none")
     assert code == OK and "0 leaks between train and test" in err
-    asked = images(split / "test")
-    shutil.copy(asked[0], split / "train" / "birds" / "leak.jpg")
-    # Twice on one side is no leak, and does not count here.
-    shutil.copy(asked[1], split / "test" / "birds" / "again.jpg")
-    code, out, err = run("audit", split / "train", split / "test", "-d", "none", "-o", "report.html")
+    queries = images(split / "test")
+    shutil.copy(queries[0], split / "train" / "birds" / "leak.jpg")
+    # A duplicate on one side is not a leak.
+    shutil.copy(queries[1], split / "test" / "birds" / "again.jpg")
+    code, out, err = run("audit", split / "train", split / "test", "-x", "none", "-o", "report.html")
     lines = out.splitlines()
-    assert code == FOUND and "2 pairs" in err and "1 leak between train and test" in err
+    assert code == NEGATIVE and "2 pairs" in err and "1 leak between train and test" in err
     assert lines[0].endswith("LEAK") and "train/birds/leak.jpg" in lines[0] and "LEAK" not in lines[1]
     report = Report(Path("report.html").read_text(encoding="utf-8"))
     assert [text for text in report.headings if not text[:1].isdigit()] == [
         "Audit of train and test", "Leaks", "Duplicates within one side",
     ]  # fmt: skip
-    code, out, _ = run("audit", split, "-d", "none")
-    assert code == FOUND and [line.endswith("LEAK") for line in out.splitlines()] == [True, False]
+    code, out, _ = run("audit", split, "-x", "none")
+    assert code == NEGATIVE and [line.endswith("LEAK") for line in out.splitlines()] == [True, False]
     (split / "train" / "birds" / "leak.jpg").unlink()
-    assert run("audit", split, "-d", "none")[0] == OK
-    assert run("audit", split, split / "test", "-d", "none")[0] == USAGE
+    assert run("audit", split, "-x", "none")[0] == OK
+    assert run("audit", split, split / "test", "-x", "none")[0] == USAGE
     assert run("audit", split, "-o", "report.txt")[0] == USAGE
 
 
@@ -680,16 +680,16 @@ def test_every_extractor_is_listed(run):
     code, out, _ = run("extractors", "--json")
     entries = json.loads(out)
     assert code == OK and sorted(entry["name"] for entry in entries) == extractors.names()
-    assert entries[0]["name"] == "resnet50" and all(len(entry["sentence"]) > 10 for entry in entries)
+    assert entries[0]["name"] == "resnet50" and all(len(entry["description"]) > 10 for entry in entries)
     by_name = {entry["name"]: entry for entry in entries}
     assert by_name["hsv-histogram"]["available"] and by_name["hsv-histogram"]["remedy"] is None
     # The cache of these tests is empty.
-    assert "internet" in by_name["vgg16-gem"]["remedy"]
+    assert "downloaded" in by_name["vgg16-gem"]["remedy"]
     assert "vgg16" in run("extractors")[1]
 
 
-def test_every_index_is_listed_and_opens(run, monkeypatch):
-    names = [entry["name"] for entry in json.loads(run("indexes", "--json")[1])]
+def test_every_backend_is_listed_and_opens(run, monkeypatch):
+    names = [entry["name"] for entry in json.loads(run("backends", "--json")[1])]
     assert {name.partition(":")[0] for name in names} == set(BACKENDS)
     from helpers.search.backends.faiss_backend import KINDS
 
@@ -698,7 +698,7 @@ def test_every_index_is_listed_and_opens(run, monkeypatch):
         if not name.startswith(("milvus", "elasticsearch", "annoy")):
             assert not len(open_index(name))
     monkeypatch.setitem(sys.modules, "annoy", None)
-    code, out, _ = run("indexes")
+    code, out, _ = run("backends")
     assert code == OK and re.search(r"^annoy:cosine .*\[not here\]$", out, re.M)
     assert "[not here]: An annoy: index needs annoy, which is not installed: pip install 'lookalike[annoy]'" in out
 
@@ -707,33 +707,33 @@ def test_every_index_is_listed_and_opens(run, monkeypatch):
 
 
 def test_a_notebook_is_opened_or_run(run, monkeypatch):
-    called = []
-    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
+    commands = []
+    monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
     assert run("notebook", "9")[0] == OK
-    assert called == [[sys.executable, "-m", "jupyterlab", str(notebooks.select("09")[0])]]
+    assert commands == [[sys.executable, "-m", "jupyterlab", str(notebooks.select("09")[0])]]
     monkeypatch.setattr(
         notebooks, "run", lambda path, profile, *_, **__: notebooks.Outcome(path.stem, False, 1.0, profile)
     )
     code, out, _ = run("notebook", "00", "--run")
-    assert code == FOUND and "00_start_here" in out and "FAILED" in out
+    assert code == NEGATIVE and "00_start_here" in out and "FAILED" in out
     code, _, err = run("notebook", "77")
     assert code == USAGE and "00, 01" in err
     assert run("notebook", "00,01")[0] == USAGE
 
 
-def test_serve_hands_its_options_to_the_service(engine, run, monkeypatch):
+def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
     started, signature = [], inspect.signature(server.run)
 
-    def start(*given, **named):
-        told = signature.bind(*given, **named).arguments
-        started.append((told["workers"], Settings(told["engine_folder"], **told["settings"])))
+    def start(*positional, **named):
+        arguments = signature.bind(*positional, **named).arguments
+        started.append((arguments["workers"], Settings(arguments["engine_folder"], **arguments["settings"])))
 
     monkeypatch.setattr(server, "run", start)
     port = free_port()
     line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example"]
     assert run(*line, "--root", "photos")[0] == OK
     ((workers, settings),) = started
-    assert workers == 2 and (settings.folder, settings.root) == (Path("my.index"), Path("photos"))
+    assert workers == 2 and (settings.folder, settings.root) == (Path("my.engine"), Path("photos"))
     assert (settings.host, settings.port, settings.hosts) == ("127.0.0.1", port, ("a.example",))
     assert run("serve", "--port", "99999")[0] == USAGE
     assert run("serve", "nowhere")[0] == BAD_INPUT
@@ -747,75 +747,78 @@ def free_port():
         return one.getsockname()[1]
 
 
-def test_a_port_that_is_taken_is_said_before_anything_is_loaded(engine, run):
+def test_a_port_in_use_is_an_error_before_anything_is_loaded(engine, run):
     import socket
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         code, _, err = run("serve", "--port", taken.getsockname()[1])
-    assert code == UNAVAILABLE and "can't be had" in err and "--port" in err
+    assert code == UNAVAILABLE and "is not available" in err and "--port" in err
 
 
-def test_a_service_that_does_not_start_is_no_success(engine, run, monkeypatch):
-    def stops(*_, **__):
+def test_a_service_that_does_not_start_is_an_error(engine, run, monkeypatch):
+    def stop(*_, **__):
         raise SystemExit(3)
 
-    monkeypatch.setattr(server, "run", stops)
+    monkeypatch.setattr(server, "run", stop)
     assert run("serve", "--port", free_port())[0] == UNAVAILABLE
 
 
-# ---- errors, names, words --------------------------------------------------------------------------
+# ---- errors and names --------------------------------------------------------------------------
 
 
-def test_what_can_not_be_had_has_a_code_of_its_own(here, run, monkeypatch):
-    def away(name):
-        raise weights.WeightsUnavailable(f"The weights of {name} can't be had. Remedy: internet")
+def test_missing_weights_have_their_own_exit_code(here, run, monkeypatch):
+    def missing(name):
+        raise weights.WeightsUnavailable(f"The weights of {name} are not available. Remedy: internet")
 
-    monkeypatch.setattr(weights, "origin", away)
-    code, out, err = run("index", "photos", "-d", "vgg16")
+    monkeypatch.setattr(weights, "origin", missing)
+    code, out, err = run("index", "photos", "-x", "vgg16")
     assert (code, out) == (UNAVAILABLE, "")
-    assert err == "lookalike index: The weights of vgg16 can't be had. Remedy: internet\n"
-    assert not Path("my.index").exists()
+    assert err == "lookalike index: The weights of vgg16 are not available. Remedy: internet\n"
+    assert not Path("my.engine").exists()
 
 
-def test_a_mistake_is_called_one_and_debug_shows_it(here, run, monkeypatch):
-    def wrong(*_, **__):
-        raise TypeError("not so")
+def test_an_internal_error_is_reported_and_debug_shows_it(here, run, monkeypatch):
+    def broken(*_, **__):
+        raise TypeError("broken")
 
-    monkeypatch.setattr(leaderboard, "load", wrong)
+    monkeypatch.setattr(leaderboard, "load", broken)
     code, _, err = run("leaderboard")
-    assert code == MISTAKE and "TypeError: not so" in err and "--debug" in err and "Traceback" not in err
+    assert code == INTERNAL_ERROR and "TypeError: broken" in err and "--debug" in err and "Traceback" not in err
     with pytest.raises(TypeError):
         run("leaderboard", "--debug")
 
 
-def test_errors_of_the_system_name_the_file():
-    assert explained(PermissionError(13, "Permission denied", "a/b.csv")) == (BAD_INPUT, "a/b.csv: Permission denied")
-    assert explained(KeyError("no such id")) == (BAD_INPUT, "no such id")
+def test_system_errors_name_the_file():
+    assert explain_error(PermissionError(13, "Permission denied", "a/b.csv")) == (
+        BAD_INPUT,
+        "a/b.csv: Permission denied",
+    )
+    assert explain_error(KeyError("no such id")) == (BAD_INPUT, "no such id")
     for error in (ImportError("x is not installed"), ServerUnavailable("x:9 did not serve"), UnsupportedByIndex("x")):
-        assert explained(error)[0] == UNAVAILABLE
+        assert explain_error(error)[0] == UNAVAILABLE
 
 
-def test_words():
+def test_pluralize_and_printable():
     assert [pluralize(1, "class"), pluralize(2, "class"), pluralize(1000, "query")] == [
         "1 class",
         "2 classes",
         "1,000 queries",
     ]
-    # The narrow space of a screenshot's name is part of the name.
-    assert shown("a\nb\x1b[31m ü 中\u202fPM") == "a\\nb\\x1b[31m ü 中\u202fPM"
+    # Names of screenshots contain a narrow space, which is kept.
+    assert printable("a\nb\x1b[31m ü 中\u202fPM") == "a\\nb\\x1b[31m ü 中\u202fPM"
 
 
-def test_strange_names_are_names_like_others(here, run):
+def test_unusual_file_names(here, run):
     names = ["a b.jpg", 'it\'s "quoted".jpg', "new\nline.jpg", "ünï 中 😀.jpg", "$5 $x.jpg", "-k.jpg", "#1.jpg"]
     names.append(os.fsdecode(b"latin \xe9.jpg"))
     Path("odd").mkdir()
     for name, path in zip(names, images(), strict=False):
         shutil.copy(path, Path("odd") / name)
-    assert run("index", "odd", "-d", "hsv-histogram")[0] == OK
+    assert run("index", "odd", "-x", "hsv-histogram")[0] == OK
     code, out, _ = run("search", "odd", "-k", "2", "--json", "--grid", "grid.png")
-    # A line a query, 130 dots an image.
+    # One row per query, 130 pixels per image.
     assert Image.open("grid.png").size == (390, 8 * 169)
     assert code == OK and sorted(each["query"] for each in json.loads(out)) == sorted(f"odd/{name}" for name in names)
     assert {each["results"][0]["key"] for each in json.loads(out)} == set(names)
@@ -824,8 +827,8 @@ def test_strange_names_are_names_like_others(here, run):
     lines = run("search", "odd", "-k", "1", "--paths")[1].splitlines()
     assert len(lines) == len(names)
     for name in names:
-        assert run("remove", "my.index", "--", Path("odd") / name)[0] == OK
-        assert run("add", "my.index", "--", Path("odd") / name)[0] == OK
+        assert run("remove", "my.engine", "--", Path("odd") / name)[0] == OK
+        assert run("add", "my.engine", "--", Path("odd") / name)[0] == OK
     assert run("compact")[0] == OK
     assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == set(names)
 
@@ -833,11 +836,11 @@ def test_strange_names_are_names_like_others(here, run):
 # ---- processes -------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
-    # More than a pipe takes: 18 times 18 lines of over 200 bytes.
+def test_a_closed_pipe_is_not_an_error(engine, here):
+    # More than the buffer of a pipe holds: 18 times 18 lines of over 200 bytes.
     deep = here / ("d" * 200)
     (here / "photos").rename(deep)
-    process = in_a_process(
+    process = start_process(
         "search",
         deep,
         "-k",
@@ -855,13 +858,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(engine, here):
     process.stderr.close()
 
 
-def test_ctrl_c_keeps_what_was_extracted_and_the_same_command_goes_on(tmp_path, own_cache, run, monkeypatch):
+def test_ctrl_c_keeps_extracted_vectors_and_the_same_command_continues(tmp_path, own_cache, run, monkeypatch):
     noise = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(noise, "JPEG", quality=90)
     (tmp_path / "photos").mkdir()
     for number in range(96):
-        # What stands behind a JPEG's end makes it another file, and changes no pixel.
+        # Bytes behind the end of a JPEG change the file, but no pixel.
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(noise.getvalue() + b"%d" % number)
 
     def extracted():
@@ -871,40 +874,40 @@ def test_ctrl_c_keeps_what_was_extracted_and_the_same_command_goes_on(tmp_path, 
                     return store.execute("select count(*) from vectors").fetchone()[0]
         return 0
 
-    command = ("index", "photos", "-d", "hsv-histogram")
-    process = in_a_process(*command, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = ("index", "photos", "-x", "hsv-histogram")
+    process = start_process(*command, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stop = time.monotonic() + 60
     while not extracted() and time.monotonic() < stop:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (INTERRUPTED, "")
-    assert err == "stopped; the vectors that were computed are kept, and the same command goes on from there\n"
+    assert err == "stopped; extracted vectors are kept: run the same command again to continue\n"
     kept = extracted()
-    assert 0 < kept < 96 and not (tmp_path / "my.index").exists()
-    # Again, on a terminal: a bar there, the result alone in the pipe.
+    assert 0 < kept < 96 and not (tmp_path / "my.engine").exists()
+    # Again on a terminal: it shows the progress bar, and standard output has the result only.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(1) as pool, os.fdopen(theirs, "w") as terminal:
-        seen = pool.submit(read_all, ours)
+        shown = pool.submit(read_all, ours)
         monkeypatch.setattr(sys, "stderr", terminal)
         code, out, _ = run(*command)
         terminal.close()
     assert (code, out) == (
         OK,
-        f"my.index: 96 images; hsv-histogram, exact:cosine; {96 - kept} described now, {kept} known before\n",
+        f"my.engine: 96 images; hsv-histogram, exact:cosine; {96 - kept} extracted, {kept} from the cache\n",
     )
-    assert f"{96 - kept}/{96 - kept}" in seen.result() and "image/s" in seen.result()
+    assert f"{96 - kept}/{96 - kept}" in shown.result() and "image/s" in shown.result()
 
 
 def read_all(descriptor):
-    """What a terminal was given; its other end is closed."""
+    """Everything written to a terminal, until its other end is closed."""
     parts = []
     try:
         while part := os.read(descriptor, 65536):
             parts.append(part)
     except OSError:
-        pass  # how Linux says that there is no other end any more
+        pass  # Linux raises this error when the other end is closed
     os.close(descriptor)
     return b"".join(parts).decode()

@@ -1,4 +1,4 @@
-"""What a fresh process loads for a command, and that threads are limited in libraries that are loaded late."""
+"""The packages that a command imports, and limits on the threads of libraries that are imported late."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from helpers import paths
 from helpers.images import samples
 from helpers.search.engine import Engine
 
-#: Prints, as JSON, which large packages are loaded after each step.
-LOADED = """
+#: Print, as JSON, the large packages that are imported after each step.
+IMPORTED = """
 import json, sys
 from contextlib import redirect_stdout
 
@@ -28,7 +28,7 @@ cli.parser()
 note("parser")
 engine, image = sys.argv[1:]
 with redirect_stdout(sys.stderr):
-    for line in (["extractors"], ["indexes"], ["remove", engine, "0"], ["compact", engine],
+    for line in (["extractors"], ["backends"], ["remove", engine, "0"], ["compact", engine],
                  ["search", image, "-e", engine]):
         assert cli.main(line) == 0, line
         note(line[0])
@@ -53,8 +53,8 @@ print(json.dumps([first, between, second]))
 """
 
 
-def in_a_fresh_process(code, *arguments, **variables):
-    """What it prints, from JSON."""
+def run_in_new_process(code, *arguments, **variables):
+    """Run code in a new process and return what it prints, from JSON."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(paths.ROOT)} | variables,
@@ -66,18 +66,18 @@ def in_a_fresh_process(code, *arguments, **variables):
     return json.loads(done.stdout)
 
 
-def test_commands_load_only_what_they_use(own_cache, tmp_path):
+def test_commands_import_only_what_they_use(own_cache, tmp_path):
     photos = samples.photos().subset(range(0, 60, 10))
-    folder = Engine("hsv-histogram").fit(photos).save(tmp_path / "my.index")
-    # An image that was not described before, so that the search computes.
-    steps = in_a_fresh_process(LOADED, folder, samples.photos().paths[61], LOOKALIKE_CACHE=str(own_cache))
-    assert steps.pop("search") == ["cv2"], "a color histogram is computed by OpenCV"
-    assert steps == {step: [] for step in ("parser", "extractors", "indexes", "remove", "compact")}
+    folder = Engine("hsv-histogram").fit(photos).save(tmp_path / "my.engine")
+    # The features of this image are not in the cache, so the search extracts them.
+    steps = run_in_new_process(IMPORTED, folder, samples.photos().paths[61], LOOKALIKE_CACHE=str(own_cache))
+    assert steps.pop("search") == ["cv2"], "OpenCV computes the color histogram"
+    assert steps == {step: [] for step in ("parser", "extractors", "backends", "remove", "compact")}
     assert len(Engine.load(folder)) == 5
 
 
-def test_one_thread_limits_libraries_that_are_loaded_later():
-    first, between, second = in_a_fresh_process(LIMITED, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+def test_one_thread_limits_libraries_that_are_imported_later():
+    first, between, second = run_in_new_process(LIMITED, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
     assert set(first.values()) == {1}
-    assert between["openmp"] == 2, "scikit-learn brings OpenMP"
+    assert between["openmp"] == 2, "scikit-learn imports OpenMP"
     assert set(second.values()) == {1} and "openmp" in second

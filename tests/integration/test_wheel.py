@@ -1,4 +1,4 @@
-"""The wheel: built, installed into an environment of its own, and used outside the checkout without the sample."""
+"""The wheel: build it, install it into a new environment, and use it outside the checkout."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from helpers import extras, paths
 from helpers.cli.common import OK, UNAVAILABLE
 from helpers.images import synthetic
 
-#: Everything that the build reads. The build leaves files behind, so it runs in a copy.
+#: The inputs of the build, which runs in a copy because it creates files.
 SOURCES = ("helpers", "data", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built by the setuptools of this environment, without a network."""
+    """The wheel, built by the setuptools of this environment without a network."""
     folder = tmp_path_factory.mktemp("build")
     for name in SOURCES:
         source = paths.ROOT / name
@@ -40,13 +40,13 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(wheel, tmp_path_factory):
-    """Run a program of the environment that the wheel is installed in, outside the checkout, with an empty HOME.
+    """Run a program of an environment with the wheel, outside the checkout and with an empty HOME.
 
-    That environment sees the packages of this one, so that nothing is downloaded; those of the extras are hidden. The
-    checkout is not among them: Python does not process the .pth files of a folder that a .pth file adds.
+    The environment uses the packages of this one, except those of the extras, so that nothing is downloaded. It does
+    not see the checkout, because Python ignores .pth files in a folder that a .pth file adds.
     """
     folder = tmp_path_factory.mktemp("outside")
-    # Seconds, most of them for pip, which an environment made by uv does not have.
+    # This takes seconds, mostly to install pip, which environments made by uv lack.
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
@@ -68,7 +68,7 @@ def run(wheel, tmp_path_factory):
     return start
 
 
-def test_its_files(wheel):
+def test_files_of_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         info = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -77,7 +77,7 @@ def test_its_files(wheel):
     modules = {path.relative_to(paths.ROOT).as_posix() for path in (paths.ROOT / "helpers").rglob("*.py")}
     pages = {
         path.relative_to(paths.ROOT).as_posix()
-        for folder in ("app/page", "show/static")
+        for folder in ("service/page", "picker/static")
         for path in (paths.ROOT / "helpers" / folder).iterdir()
     }
     assert len(pages) > 10 and modules | pages <= names
@@ -88,7 +88,7 @@ def test_its_files(wheel):
         for path in (paths.data_dir() / folder).iterdir()
     }
     assert data == expected
-    # The images of the sample are GPL-2.
+    # The images of the sample are GPL-2 and must not ship in the wheel.
     assert not [name for name in names if name.endswith((".jpg", ".png"))]
     assert metadata["License-Expression"] == "MIT" and info.replace("METADATA", "licenses/LICENSE") in names
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -105,14 +105,14 @@ def test_index_and_search_outside_the_checkout(run):
     assert run.folder / "venv" in library.parents and run.folder / "home" in cache.parents
     indexed = run("lookalike", "index", "photos", "--extractor", "hsv-histogram")
     assert (indexed.returncode, indexed.stdout.splitlines()[0]) == (
-        OK, "my.index: 10 images; hsv-histogram, exact:cosine; 10 described now, 0 known before"
+        OK, "my.engine: 10 images; hsv-histogram, exact:cosine; 10 extracted, 0 from the cache"
     ), indexed.stderr  # fmt: skip
     found = run("lookalike", "search", "photos/3.png", "-k", "10", "--json")
     assert found.returncode == OK, found.stderr
     results = json.loads(found.stdout)[0]["results"]
     assert Path(results[0]["path"]).name == "3.png" and results[0]["score"] == pytest.approx(1, abs=1e-6)
     assert len({result["path"] for result in results}) == 10
-    assert any((run.folder / "home").rglob("*.sqlite")), "the vectors are in the cache of the user"
+    assert any((run.folder / "home").rglob("*.sqlite")), "the vectors are in the user's cache"
 
 
 def test_a_missing_extra_is_named(run):
@@ -121,8 +121,8 @@ def test_a_missing_extra_is_named(run):
     assert "pip install 'lookalike[serve]'" in served.stderr
 
 
-def test_the_data_are_found(run):
-    """A projection, a vocabulary, a protocol and the classes of ImageNet, as the library reads them."""
+def test_the_data_files_are_found(run):
+    """The library reads a projection, a vocabulary, a protocol and the classes of ImageNet."""
     code = (
         "from helpers.features.projection import Projection\n"
         "from helpers.features import vocabulary\n"
@@ -139,7 +139,7 @@ def test_the_data_are_found(run):
 
 
 def test_a_compiled_network_is_trusted_without_the_sample(run):
-    # The import of TensorFlow takes most of the time: 4 s.
+    # Takes 4 seconds, mostly to import TensorFlow.
     code = (
         "import keras\n"
         "from helpers.networks.compiled import KerasNetwork, fastest\n"

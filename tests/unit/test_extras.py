@@ -48,9 +48,9 @@ def test_a_module_that_no_extra_has_is_a_mistake():
         ("serve", "serve"),
         ("notebook 00 --run", "notebooks"),
         ("index . --extractor dlib-face", "faces"),
-        ("index . --index annoy:cosine", "annoy"),
-        ("index . --index milvus:x.db", "milvus"),
-        ("index . --index elasticsearch://127.0.0.1:9/x", "elasticsearch"),
+        ("index . --backend annoy:cosine", "annoy"),
+        ("index . --backend milvus:x.db", "milvus"),
+        ("index . --backend elasticsearch://127.0.0.1:9/x", "elasticsearch"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(arguments, extra, monkeypatch, capsys, tmp_path):
