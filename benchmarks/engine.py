@@ -146,8 +146,8 @@ def removal(options: argparse.Namespace) -> None:
             # A tenth is just not enough for compaction.
             with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
                 whole = live.engine
-                gone = np.random.default_rng(3).choice(options.count, options.count // 10, replace=False)
-                removing = timed(live.remove, gone)
+                removed = np.random.default_rng(3).choice(options.count, options.count // 10, replace=False)
+                removing = timed(live.remove, removed)
                 before, after = alternating([whole, live.engine], queries)
         ratio = after / before
         print(

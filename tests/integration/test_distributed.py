@@ -235,7 +235,7 @@ import sys
 from test_distributed import Logging
 from helpers.features import distributed
 from helpers.images import samples
-distributed.describe(Logging(sys.argv[1], pause=1.5), samples.photos().subset(range(40)), workers=2)
+distributed.extract(Logging(sys.argv[1], pause=1.5), samples.photos().subset(range(40)), workers=2)
 """
 
 

@@ -23,11 +23,11 @@ SCRIPT = """
 import sys
 from helpers.features.registry import open_extractor
 from helpers.images.imageset import from_folder
-seer = open_extractor("resnet50")
-vectors = seer.describe(from_folder(sys.argv[1]), progress=False)
+extractor = open_extractor("resnet50")
+vectors = extractor.extract(from_folder(sys.argv[1]), progress=False)
 with open("/proc/self/status") as status:
     peak = [line for line in status if line.startswith("VmHWM")][0]
-print(vectors.shape[0], "described,", seer.computed, "computed,", peak)
+print(vectors.shape[0], "extracted,", extractor.computed, "computed,", peak)
 """
 
 
@@ -59,7 +59,7 @@ def test_a_thousand_images_killed_half_way(thousand, resnet50, cache_with_weight
         stored = len(kept)
     said = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     extracted, computed, peak = map(
-        int, re.search(r"(\d+) described, (\d+) computed, VmHWM:\s+(\d+) kB", said).groups()
+        int, re.search(r"(\d+) extracted, (\d+) computed, VmHWM:\s+(\d+) kB", said).groups()
     )
     assert extracted == 1000
     assert computed == 1000 - stored
