@@ -33,7 +33,7 @@ from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service import request_extraction, server
 from helpers.service.application import create_app
-from helpers.service.request_extraction import shrunk
+from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
 from helpers.service.security import HEADERS
 from helpers.service.settings import Settings
@@ -209,7 +209,7 @@ def test_scrolling_on_by_the_vector_gives_every_image_once_in_order(client, engi
         )
         found += [each["id"] for each in told["results"]]
     assert found == [each.id for each in engine.query(gallery.paths[2], k=len(gallery))]
-    assert told["note"] == "There are 50 images to find."
+    assert told["note"] == "The gallery has 50 images."
 
 
 def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
@@ -243,7 +243,7 @@ def test_an_approximate_index_gives_all_of_a_class_too(gallery, tmp_path):
         ("A" * 7, "base64"),
         ("!!!!", "base64"),
         (to_text(np.zeros(5)), "must have 128 numbers"),
-        (to_text(np.full(128, np.nan)), "no number"),
+        (to_text(np.full(128, np.nan)), "NaN"),
     ],
 )
 def test_a_vector_that_can_not_be(client, vector, says):
@@ -258,7 +258,7 @@ def test_an_empty_index_gives_no_results(engine, folder, gallery):
     with serving(folder) as client:
         result = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
         assert ids(result) == []
-        assert result.json()["note"] == "There are 0 images to find."
+        assert result.json()["note"] == "The gallery has 0 images."
         assert client.get("/api/info").json()["images"] == 0
         assert client.get("/api/search/id/3").status_code == 404
 
@@ -484,7 +484,7 @@ def test_changes_are_off_where_others_come_and_no_key_is_set(folder, gallery, se
         result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()))
         assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
         assert client.delete("/api/images/1").status_code == 403
-        assert len(client.app.state.service.library) == 50
+        assert len(client.app.state.service.gallery_search) == 50
 
 
 @pytest.mark.parametrize(
@@ -869,11 +869,11 @@ def test_what_is_resized_early_has_the_same_vector(gallery, rule):
     images = [read_image(path) for path in gallery.paths[:6]]
     by = ColorHistogram()
     by.resize_rule = rule
-    early = [shrunk(image, by) for image in images]
+    early = [reduced(image, by) for image in images]
     np.testing.assert_array_equal(by.extract_arrays(early), by.extract_arrays(images))
     assert all(each.shape == (128, 128, 3) for each in early) == (rule != "crop")
     both = open_extractor("hog+hsv-histogram")
-    early = [shrunk(image, both) for image in images]
+    early = [reduced(image, both) for image in images]
     np.testing.assert_array_equal(both.extract_arrays(early), both.extract_arrays(images))
 
 

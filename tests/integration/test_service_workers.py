@@ -116,7 +116,7 @@ def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monk
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     monkeypatch.setattr(service, "_command", [sys.executable, "-c", parent])
-    monkeypatch.setattr(service, "_ready", lambda: "ready" in service.said())
+    monkeypatch.setattr(service, "_ready", lambda: "ready" in service.output())
     for _ in range(3):
         service.start()
         service.kill()
