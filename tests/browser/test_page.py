@@ -104,7 +104,7 @@ def test_start_shows_images_of_the_gallery_in_an_order_by_chance(
     _scroll_to_the_end(page)
     total = _get(service, "api/info")["images"]
     assert sorted(_ids(page)) == list(range(total)), "each image once"
-    expect(page.locator("#end")).to_have_text("That is all.")
+    expect(page.locator("#end")).to_have_text("No more images.")
 
 
 def test_upload_finds_the_image_and_back_goes_where_it_was(
@@ -115,10 +115,10 @@ def test_upload_finds_the_image_and_back_goes_where_it_was(
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
     chooser.value.set_files(image)
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
     expect(page.locator(".file-name").first).to_have_text(image.name)
     expect(page.locator(".score").first).to_have_text("1.000")
-    assert "1 is no difference" in page.locator(".score").first.get_attribute("title")
+    assert "1 means no difference" in page.locator(".score").first.get_attribute("title")
     assert page.locator("#query-image").evaluate("image => image.naturalWidth") == Image.open(image).width
     check_accessibility(page)
     _shoot(page, screenshots, "results")
@@ -140,28 +140,28 @@ def test_upload_finds_the_image_and_back_goes_where_it_was(
     number = int(chosen.get_attribute("data-id"))
     chosen.locator(".tile").click()
     expect(page).to_have_url(f"{service}#id={number}")
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
     assert number not in _ids(page), "it does not find itself"
     assert page.evaluate("scrollY") == 0
     found = _ids(page)
     assert found[:PAGE] == [result["id"] for result in _get(service, f"api/search/id/{number}?k={PAGE}")["results"]]
 
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
     assert _ids(page)[: len(shown)] == shown
     assert abs(page.evaluate("scrollY") - scroll) <= 2
     page.go_forward()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
     assert _ids(page)[:PAGE] == found[:PAGE]
     page.reload()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
     expect(page.locator(".card")).not_to_have_count(0)
 
 
 def test_upload_that_a_reload_lost_is_said_to_be_lost(open_service, outside):
     page = open_service()
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     page.reload()
     expect(page.locator("#error-text")).to_contain_text("Choose it again")
     expect(page.locator(".card")).not_to_have_count(0)
@@ -172,10 +172,10 @@ def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_result(open_ser
     image = next((gallery / "fruit").iterdir())
     data = _data_transfer(page, image)
     page.dispatch_event("body", "dragenter", {"dataTransfer": data})
-    expect(page.locator("#veil")).to_be_visible()
+    expect(page.locator("#drop-overlay")).to_be_visible()
     page.dispatch_event("#grid", "dragover", {"dataTransfer": data})
     page.dispatch_event("#grid", "drop", {"dataTransfer": data})
-    expect(page.locator("#veil")).to_be_hidden()
+    expect(page.locator("#drop-overlay")).to_be_hidden()
     expect(page.locator(".file-name").first).to_have_text(image.name)
 
     second = page.locator(".card").nth(1)
@@ -190,11 +190,11 @@ def test_paste_searches_with_an_image_and_explains_what_it_cannot_take(open_serv
     page.evaluate(_PASTE, _data_transfer(page, image))
     expect(page.locator(".file-name").first).to_have_text(image.name)
     page.evaluate(_PASTE, _text_transfer(page, "a"))
-    expect(page.locator("#error-text")).to_have_text("That is neither an image nor an address of one.")
+    expect(page.locator("#error-text")).to_have_text("The pasted or dropped data contains no image.")
     page.click("#error-close")
     expect(page.locator("#error")).to_be_hidden()
     page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
-    expect(page.locator("#error-text")).to_contain_text("fetches no images from the web")
+    expect(page.locator("#error-text")).to_contain_text("does not download images")
 
 
 def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_accessibility, screenshots):
@@ -205,7 +205,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     Image.fromarray(np.hstack(halves)).save(both)
     page = open_service()
     page.set_input_files("#file", both)
-    expect(page.locator("#found-title")).to_contain_text("both.png")
+    expect(page.locator("#results-title")).to_contain_text("both.png")
     expect(page.locator("#stage")).to_have_attribute("style", re.compile("ratio: 2"))
 
     stage = page.locator("#stage").bounding_box()
@@ -221,7 +221,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     assert [float(sent[name]) for name in ("left", "top", "width", "height")] == pytest.approx(
         [0.5, 0, 0.5, 1], abs=0.02
     )
-    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like a part of both.png")
     expect(page.locator(".file-name").first).to_have_text(other.name)
     check_accessibility(page)
     _shoot(page, screenshots, "crop")
@@ -252,17 +252,17 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     assert _box(page) == pytest.approx([0.5, 0, 0.25, 0.5], abs=0.02)
 
     page.click("#crop-reset")
-    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like both.png")
     expect(page.locator("#crop")).to_be_hidden()
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like a part of both.png")
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like both.png")
 
 
 def test_crop_of_a_gallery_image_is_a_link(open_service, service):
     page = open_service("#id=3&crop=0.1,0.1,0.5,0.5")
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     assert _box(page) == pytest.approx([0.1, 0.1, 0.5, 0.5], abs=0.01)
     assert 3 not in _ids(page)
 
@@ -272,10 +272,10 @@ def test_class_filter_asks_without_another_upload(open_service, service, outside
     counts = {each["name"]: each["count"] for each in _get(service, "api/info")["classes"]}
     assert f"birds ({counts['birds']})" in page.locator("#class option").all_text_contents()
     page.select_option("#class", "birds")
-    expect(page.locator("#found-title")).to_have_text("All of the class birds")
+    expect(page.locator("#results-title")).to_have_text("All images of class birds")
     assert set(page.locator(".class-name").all_text_contents()) == {"birds"}
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
     expect(page.locator("#class")).to_have_value("")
     everything = _ids(page)
 
@@ -296,7 +296,7 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     expect(page.locator("#skip")).to_be_focused()
     expect(page.locator("#skip")).to_be_in_viewport()
     page.keyboard.press("Enter")
-    expect(page.locator(".look").first).to_be_focused()
+    expect(page.locator(".card-link").first).to_be_focused()
     ids = _ids(page)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
@@ -315,7 +315,7 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     assert _focused(page) == ids[1 + columns], "the focus is where it was"
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{service}#id={ids[1 + columns]}")
-    expect(page.locator("#found-title")).to_be_focused()
+    expect(page.locator("#results-title")).to_be_focused()
     page.keyboard.press("ArrowDown")
     results = _ids(page)
     assert _focused(page) == results[0]
@@ -325,7 +325,7 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     page.keyboard.press("Home")
     assert _focused(page) == results[0]
     page.keyboard.press("Tab")
-    expect(page.locator(".large").first).to_be_focused()
+    expect(page.locator(".enlarge").first).to_be_focused()
     page.keyboard.press("Tab")
     assert _focused(page) is None, "Tab leaves the images, however many there are"
 
@@ -333,15 +333,15 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     expect(page.locator("#crop")).to_be_focused()
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Enter")
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     page.keyboard.press("Escape")
-    expect(page.locator("#found-title")).not_to_contain_text("a part of")
+    expect(page.locator("#results-title")).not_to_contain_text("a part of")
     page.keyboard.press("/")
     expect(page.locator("#choose")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(outside)
-    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
 
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
@@ -353,17 +353,17 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     # Alt and an arrow belong to the browser's window, which there is none of here.
     for title in ("Images that look like", "a part of", "Images that look like", "Or start from one of these"):
         page.go_back()
-        expect(page.locator("#found-title")).to_contain_text(title)
-    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
+        expect(page.locator("#results-title")).to_contain_text(title)
+    expect(page.locator("#results-title")).to_have_text("Or start from one of these")
     assert _focused(page) == ids[1 + columns], "back is back to the image that was chosen"
 
 
 def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility, screenshots):
     page = open_service("#id=7")
     page.locator(".card").nth(2).hover()
-    page.locator(".large").nth(2).click()
-    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
-    expect(page.locator("#viewer-facts")).to_contain_text("answer 3")
+    page.locator(".enlarge").nth(2).click()
+    expect(page.locator("#viewer-image:not(.loading)")).to_be_visible()
+    expect(page.locator("#viewer-facts")).to_contain_text("rank 3")
     check_accessibility(page)
     _shoot(page, screenshots, "viewer")
     page.keyboard.press("Escape")
@@ -371,7 +371,7 @@ def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility
     check_accessibility(page)
     _shoot(page, screenshots, "help")
     page.click("#help-close")
-    page.click("#open-adding")
+    page.click("#open-add")
     check_accessibility(page)
     _shoot(page, screenshots, "adding")
 
@@ -380,13 +380,13 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     before = _get(service, "api/info")["images"]
     page = open_service()
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     expect(page.locator(".score", has_text="1.000")).to_have_count(0)
-    page.click("#open-adding")
-    expect(page.locator("#adding-current")).to_contain_text("zebra.jpg")
-    page.fill("#adding-class", "striped")
-    page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
+    page.click("#open-add")
+    expect(page.locator("#add-current")).to_contain_text("zebra.jpg")
+    page.fill("#add-class", "striped")
+    page.click("#add-submit")
+    expect(page.locator("#add-done")).to_contain_text("1 image was added.")
     assert _get(service, "api/info")["images"] == before + 1
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
@@ -398,7 +398,7 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     expect(page.locator("#class")).to_contain_text("striped (1)")
     number = _ids(page)[0]
     page.locator(".card").first.hover()
-    page.locator(".large").first.click()
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     page.click("#viewer-keep")
     page.click("#viewer-remove")
@@ -411,21 +411,21 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
 
 def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, outside):
     page = open_page(guarded, allowed=[REFUSED + " 401"])
-    page.click("#open-adding")
-    page.set_input_files("#adding-files", outside)
-    page.fill("#adding [name=key]", "another key")
-    page.click("#adding-submit")
-    expect(page.locator("#adding-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
-    page.fill("#adding [name=key]", KEY)
-    page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
+    page.click("#open-add")
+    page.set_input_files("#add-files", outside)
+    page.fill("#add-dialog [name=key]", "another key")
+    page.click("#add-submit")
+    expect(page.locator("#add-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
+    page.fill("#add-dialog [name=key]", KEY)
+    page.click("#add-submit")
+    expect(page.locator("#add-done")).to_contain_text("1 image was added.")
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
     added = int(re.search(r"id=(\d+)", page.url)[1])
     page.set_input_files("#file", outside)
     expect(page.locator(f'.card:first-child[data-id="{added}"]')).to_be_visible()
     page.locator(".card").first.hover()
-    page.locator(".large").first.click()
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     expect(page.locator("#viewer [name=key]")).to_have_value(KEY)
     page.click("#viewer-confirm [type=submit]")
@@ -466,10 +466,10 @@ def test_names_are_text_and_never_markup(open_service):
     expect(page.locator(".class-name").first).to_have_text(HOSTILE)
     expect(page.locator(".file-name").first).to_have_text(f"{HOSTILE}.jpg")
     page.locator(".card").hover()
-    page.locator(".large").click()
+    page.locator(".enlarge").click()
     expect(page.locator("#viewer-title")).to_have_text(f"{HOSTILE}.jpg")
     page.click("#viewer-search")
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {HOSTILE}.jpg")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {HOSTILE}.jpg")
     page.goto(page.url.split("#")[0] + "#id=1&class=" + HOSTILE)
     expect(page.locator("#summary")).to_contain_text(f"class {HOSTILE} only")
     assert page.locator("img[onerror]").count() == 0
@@ -483,7 +483,7 @@ def test_a_busy_service_is_waited_for_and_says_so(open_service):
     page.locator(".tile").first.click()
     expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
     expect(page.locator("#progress")).to_be_visible()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     expect(page.locator("#hint")).to_be_empty()
 
 
@@ -495,7 +495,7 @@ def test_a_service_out_of_reach_can_be_tried_again(open_service):
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
     page.context.set_offline(False)
     page.click("#error-again")
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     expect(page.locator("#error")).to_be_hidden()
 
 
@@ -512,7 +512,7 @@ def test_a_start_that_failed_can_be_tried_again(open_page, service):
 def test_a_link_to_an_image_that_is_gone_leads_to_the_start(open_service):
     page = open_service("#id=123456", allowed=[REFUSED + " 404"])
     expect(page.locator("#error-text")).to_contain_text("123456")
-    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
+    expect(page.locator("#results-title")).to_have_text("Or start from one of these")
 
 
 def test_phone(open_service, outside, check_accessibility, screenshots):
@@ -524,7 +524,7 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     with page.expect_file_chooser() as chooser:
         page.tap("#camera")
     chooser.value.set_files(outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     _fits(page)
     check_accessibility(page)
     _shoot(page, screenshots, "phone-answers")
@@ -533,7 +533,7 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     box = page.locator("#crop").bounding_box()
     start = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     _swipe(page, start, (start[0] - box["width"] / 10, start[1]))
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     _fits(page)
     check_accessibility(page)
     _shoot(page, screenshots, "phone-crop")
@@ -543,13 +543,13 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     _swipe(page, (card["x"] + 20, card["y"] + 60), (card["x"] + 20, card["y"] - 240))
     page.wait_for_function("before => scrollY > before + 50", arg=before)
     _wait_until_still(page)
-    page.locator(".large").nth(2).tap()
-    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
+    page.locator(".enlarge").nth(2).tap()
+    expect(page.locator("#viewer-image:not(.loading)")).to_be_visible()
     _fits(page)
     check_accessibility(page)
     _shoot(page, screenshots, "phone-viewer")
     page.tap("#viewer-search")
-    expect(page.locator("#found-title")).not_to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).not_to_contain_text("zebra.jpg")
 
 
 def test_dark(open_service, check_accessibility, screenshots):
@@ -558,13 +558,13 @@ def test_dark(open_service, check_accessibility, screenshots):
     check_accessibility(page)
     _shoot(page, screenshots, "dark-start")
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     check_accessibility(page)
     _shoot(page, screenshots, "dark-answers")
     page.locator(".card").first.hover()
-    assert page.locator(".look").first.evaluate("look => getComputedStyle(look).transform") == "none", "motion reduced"
-    page.locator(".large").first.click()
+    assert page.locator(".card-link").first.evaluate("link => getComputedStyle(link).transform") == "none", "motion reduced"
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     check_accessibility(page)
 
@@ -578,11 +578,11 @@ def test_text_of_twice_the_size_and_the_narrowest_screen_need_no_sideways_scroll
     page.evaluate("percent => { document.documentElement.style.fontSize = `${percent}%` }", percent)
     _fits(page)
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     _fits(page)
     _shoot(page, screenshots, f"text-{width}-{percent}")
-    for dialog in ("open-adding", "open-help"):
+    for dialog in ("open-add", "open-help"):
         page.click(f"#{dialog}")
         _fits(page)
         page.keyboard.press("Escape")
