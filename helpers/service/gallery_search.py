@@ -152,8 +152,7 @@ class GallerySearch:
         return self._entry(_table(self._engine_with(id)), id)
 
     def path(self, id: int) -> Path:
-        """The file of an image. Symbolic links are resolved, and only files in the gallery's folder or among the
-        uploads are allowed.
+        """The file of an image, with links resolved: always within the gallery's folder or the folder of uploads.
 
         Raises
         ------

@@ -16,8 +16,8 @@ import requests
 
 from helpers import paths
 
-#: How long processes may take to exit.
-_EXIT_SECONDS = 20
+#: How long the service may take to start, and its processes to exit.
+_START_SECONDS, _EXIT_SECONDS = 180, 20
 
 
 class ServiceNotReady(RuntimeError):
@@ -32,8 +32,6 @@ class ServiceProcess:
     folder : of an engine.
     workers : processes that share it.
     key : required for changes; with None, every client on this computer can change the index.
-    options : further command-line options, such as ``("--allow-host", "images.example")``.
-    timeout : seconds until the service has to be ready.
 
     Attributes
     ----------
@@ -44,20 +42,13 @@ class ServiceProcess:
     ServiceNotReady : the process ended, or was not ready in time.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        workers: int = 1,
-        key: str | None = None,
-        options: tuple[str, ...] = (),
-        timeout: float = 180.0,
-    ):
-        self.folder, self._count, self._timeout = Path(folder), workers, timeout
+    def __init__(self, folder: str | Path, workers: int = 1, key: str | None = None):
+        self.folder, self._count = Path(folder), workers
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [
             sys.executable, "-m", "helpers.cli", "serve", str(self.folder.absolute()), "--port", str(port),
-            "--workers", str(workers), "--log-level", "warning", *options,
+            "--workers", str(workers), "--log-level", "warning",
         ]  # fmt: skip
         self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}
         self._process: subprocess.Popen | None = None
@@ -77,7 +68,7 @@ class ServiceProcess:
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + _START_SECONDS
         try:
             while not self._ready():
                 if self._process.poll() is not None or time.monotonic() > deadline:

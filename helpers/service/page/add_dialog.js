@@ -67,7 +67,6 @@ export class AddDialog {
     this.#showFiles();
     const search = document.createElement("button");
     search.type = "button";
-    search.className = "secondary";
     search.textContent = "Search with it";
     search.addEventListener("click", () => {
       this.dialog.close();
