@@ -1,16 +1,16 @@
-"""The service under load: 32 clients that upload photographs all the time, against the extractor by itself.
+"""The service under load: 32 clients that upload photographs without a pause, compared with the extractor alone.
 
     python -m benchmarks.service
     python -m benchmarks.service --seconds 10 --gallery 200
 
-ResNet50 over 1,400 images, served by ``lookalike serve`` in a process of its own, warm; the clients are one more
-process, which speaks HTTP over plain sockets so as to take little of the processor. Printed are
+ResNet50 over 1,400 images, served by a warm ``lookalike serve`` in one process. The clients run in another process and
+use HTTP over plain sockets, which needs little processor time. The benchmark prints
 
-- the extractor's own rate on the same images, measured in the same run, before and after the load: from files, as
-  ``extract`` does it (decoding overlaps with computing), and decoded, then by ``extract_arrays``
-- the service's throughput, over the extractor's better rate
-- how long searches took by upload, and by id: under the same load, and with nothing else going on
-- every answer that was neither 200 nor 429
+- the extractor's rate on the same images in the same run, before and after the load: from files with ``extract``
+  (decoding overlaps with computing), and decoded first, then with ``extract_arrays``
+- the throughput of the service, divided by the better rate of the extractor
+- the duration of searches by upload, and by id: under this load, and without it
+- all responses other than 200 and 429
 """
 
 import argparse
@@ -47,44 +47,44 @@ _SERVER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--extractor", default="resnet50")
-    parser.add_argument("--gallery", type=int, default=1400, help="images that are searched")
+    parser.add_argument("--gallery", type=int, default=1400, help="images in the gallery")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--own", type=int, default=320, help="images on which the extractor's own rate is measured")
+    parser.add_argument("--extracted", type=int, default=320, help="images for the extractor's rate")
     parser.add_argument("--load", nargs=3, metavar=("HOST", "PORT", "FILES"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.load:
-        host, port, files = asked.load
-        print(json.dumps(asyncio.run(load(host, int(port), Path(files).read_text().splitlines(), asked))))
+    options = parser.parse_args()
+    if options.load:
+        host, port, files = options.load
+        print(json.dumps(asyncio.run(load(host, int(port), Path(files).read_text().splitlines(), options))))
         return
-    images = real_images(asked.gallery)
-    print(f"{asked.extractor}: {conditions(images)}")
-    by = open_extractor(asked.extractor)
+    images = real_images(options.gallery)
+    print(f"{options.extractor}: {conditions(images)}")
+    extractor = open_extractor(options.extractor)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder) / "own.index"
-        Engine(by).fit(images).save(folder)
-        sent = images.subset(np.linspace(0, len(images) - 1, min(asked.own, len(images))).astype(int))
-        before = own_rates(by, sent)
+        Engine(extractor).fit(images).save(folder)
+        sent = images.subset(np.linspace(0, len(images) - 1, min(options.extracted, len(images))).astype(int))
+        before = extractor_rates(extractor, sent)
         with served(folder) as port:
-            found = clients(port, sent, asked)
+            results = clients(port, sent, options)
             alone = by_id_alone(port, len(images))
-        after = own_rates(by, sent)
-    report(asked, before, after, found, alone)
+        after = extractor_rates(extractor, sent)
+    report(options, before, after, results, alone)
 
 
-def own_rates(by: FeatureExtractor, images: ImageSet) -> tuple[float, float]:
-    """Images a second by ``extract`` from files, and by ``extract_arrays`` after decoding."""
+def extractor_rates(extractor: FeatureExtractor, images: ImageSet) -> tuple[float, float]:
+    """Images per second with ``extract`` from files, and with ``extract_arrays`` after decoding."""
     start = time.perf_counter()
-    by.extract(images, cache=False, progress=False)
+    extractor.extract(images, cache=False, progress=False)
     middle = time.perf_counter()
-    for first in range(0, len(images), by.batch_size):
-        by.extract_arrays([read_image(path) for path in images.paths[first : first + by.batch_size]])
+    for first in range(0, len(images), extractor.batch_size):
+        extractor.extract_arrays([read_image(path) for path in images.paths[first : first + extractor.batch_size]])
     return len(images) / (middle - start), len(images) / (time.perf_counter() - middle)
 
 
 @contextmanager
 def served(folder: Path):
-    """The port of a service that is warm."""
+    """The port of a warm service."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-c", _SERVER, str(folder), str(port)], cwd=paths.ROOT)
@@ -92,7 +92,7 @@ def served(folder: Path):
         end = time.monotonic() + 120
         while asyncio.run(once(port, "GET /ready")) != 200:
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the service did not start; what it said stands above")
+                raise RuntimeError("the service did not start; see its output above")
             time.sleep(0.2)
         yield port
     finally:
@@ -100,33 +100,35 @@ def served(folder: Path):
         process.wait(30)
 
 
-def clients(port: int, images: ImageSet, asked: argparse.Namespace) -> dict:
-    """What the clients' process found."""
+def clients(port: int, images: ImageSet, options: argparse.Namespace) -> dict:
+    """The results of the process of the clients."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as files:
         files.write("\n".join(map(str, images.paths)))
         files.flush()
         return child(
             "benchmarks.service", "--load", "127.0.0.1", str(port), files.name,
-            "--clients", str(asked.clients), "--seconds", str(asked.seconds), "--gallery", str(asked.gallery),
+            "--clients", str(options.clients), "--seconds", str(options.seconds), "--gallery", str(options.gallery),
         )  # fmt: skip
 
 
-async def load(host: str, port: int, files: list[str], asked: argparse.Namespace) -> dict:
-    """Uploads by many clients, and searches by id by one more, for so many seconds."""
+async def load(host: str, port: int, files: list[str], options: argparse.Namespace) -> dict:
+    """Uploads by many clients, and searches by id by another one."""
     bodies = [multipart(Path(file).read_bytes()) for file in files]
     head = f"POST /api/search?k=20 HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     uploads = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
-    by_id = [f"GET /api/search/id/{id}?k=20 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for id in range(asked.gallery)]
-    statuses, uploading, identifying = Counter(), [], []
+    by_id = [f"GET /api/search/id/{id}?k=20 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for id in range(options.gallery)]
+    statuses: Counter[int] = Counter()
+    upload_times: list[float] = []
+    id_times: list[float] = []
     start = time.perf_counter()
-    # What the first second holds is getting going, and counts nowhere.
-    begin, end = start + 1, start + 1 + asked.seconds
+    # The first second is a warm-up.
+    begin, end = start + 1, start + 1 + options.seconds
 
     async def client(requests: list[bytes], times: list[float], pause: float) -> None:
-        chance = random.Random(id(times) + len(asyncio.all_tasks()))
+        rng = random.Random(id(times) + len(asyncio.all_tasks()))
         reader, writer = await asyncio.open_connection(host, port)
         while (now := time.perf_counter()) < end:
-            status = await exchange(reader, writer, chance.choice(requests))
+            status = await exchange(reader, writer, rng.choice(requests))
             done = time.perf_counter()
             if begin <= done <= end:
                 statuses[status] += 1
@@ -135,9 +137,9 @@ async def load(host: str, port: int, files: list[str], asked: argparse.Namespace
             await asyncio.sleep(1 if status == 429 else pause)
         writer.close()
 
-    jobs = [client(uploads, uploading, 0) for _ in range(asked.clients)]
-    await asyncio.gather(*jobs, client(by_id, identifying, 0.1))
-    return {"statuses": statuses, "uploads": uploading, "by_id": identifying, "seconds": asked.seconds}
+    jobs = [client(uploads, upload_times, 0) for _ in range(options.clients)]
+    await asyncio.gather(*jobs, client(by_id, id_times, 0.1))
+    return {"statuses": statuses, "uploads": upload_times, "by_id": id_times, "seconds": options.seconds}
 
 
 def multipart(content: bytes) -> bytes:
@@ -147,7 +149,7 @@ def multipart(content: bytes) -> bytes:
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
-    """Send one request over a connection that stays; the answer's status."""
+    """Send one request over an open connection and return the status."""
     writer.write(request)
     await writer.drain()
     head = await reader.readuntil(b"\r\n\r\n")
@@ -157,7 +159,7 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, r
 
 
 async def once(port: int, request: str) -> int | None:
-    """The status of one request, or None where nobody listens."""
+    """The status of one request, or None if no server listens."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         status = await exchange(reader, writer, f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
@@ -168,39 +170,39 @@ async def once(port: int, request: str) -> int | None:
 
 
 def by_id_alone(port: int, count: int) -> list[float]:
-    """Seconds of searches by id, one after the other."""
+    """Seconds of searches by id, one after another."""
 
-    async def ask() -> list[float]:
-        times, chance = [], random.Random(0)
+    async def search() -> list[float]:
+        times, rng = [], random.Random(0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(500):
             start = time.perf_counter()
-            request = f"GET /api/search/id/{chance.randrange(count)}?k=20 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            request = f"GET /api/search/id/{rng.randrange(count)}?k=20 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
             assert await exchange(reader, writer, request.encode()) == 200
             times.append(time.perf_counter() - start)
         writer.close()
         return times
 
-    return asyncio.run(ask())
+    return asyncio.run(search())
 
 
-def report(asked, before, after, found, alone) -> None:
-    """All in words."""
+def report(options, before, after, results, alone) -> None:
+    """Print the results."""
     files, arrays = (max(pair) for pair in zip(before, after, strict=True))
-    rate = len(found["uploads"]) / found["seconds"]
-    for name, pair in (("from files", (before[0], after[0])), ("decoded, then described", (before[1], after[1]))):
+    rate = len(results["uploads"]) / results["seconds"]
+    for name, pair in (("from files", (before[0], after[0])), ("decoded, then extracted", (before[1], after[1]))):
         print(f"  the extractor, {name:24} {pair[0]:6.1f} images/s before the load, {pair[1]:6.1f} after")
-    print(f"  the service, {asked.clients} clients for {asked.seconds:g} s   {rate:6.1f} images/s")
-    print(f"  that is {rate / files:.0%} of the extractor's rate from files, {rate / arrays:.0%} of the other")
+    print(f"  the service, {options.clients} clients for {options.seconds:g} s   {rate:6.1f} images/s")
+    print(f"  that is {rate / files:.0%} of the extractor's rate from files, {rate / arrays:.0%} without decoding")
     for name, times in (
-        ("by upload", found["uploads"]),
-        ("by id, meanwhile", found["by_id"]),
-        ("by id, nothing else", alone),
+        ("by upload", results["uploads"]),
+        ("by id, under load", results["by_id"]),
+        ("by id, no load", alone),
     ):
         p50, p99 = 1000 * median(times), 1000 * float(np.percentile(times, 99))
         print(f"  {name:20} p50 {p50:7.1f} ms   p99 {p99:7.1f} ms   ({len(times)} searches)")
-    failed = {status: count for status, count in found["statuses"].items() if status not in ("200", "429")}
-    print(f"  sent away with 429: {found['statuses'].get('429', 0)}; other errors: {failed or 'none'}")
+    failed = {status: count for status, count in results["statuses"].items() if status not in ("200", "429")}
+    print(f"  status 429: {results['statuses'].get('429', 0)}; other errors: {failed or 'none'}")
     if hasattr(os, "getloadavg"):
         print(f"  load average afterwards: {os.getloadavg()[0]:.1f}")
 

@@ -1,6 +1,6 @@
-"""The same engine behind HTTP and a web page."""
+"""Image search over HTTP: a web page and an interface for programs."""
 
 from helpers import extras
 
-# Here and not in each module: nearly all of them import FastAPI or what comes with it.
+# Checked once here, because nearly every module of the package imports FastAPI or one of its dependencies.
 extras.require("serve")

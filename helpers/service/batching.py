@@ -1,8 +1,8 @@
-"""Batching: requests that come one by one are described together.
+"""Batching: features of images that arrive in separate requests are extracted together.
 
-A network describes sixteen images in less time than sixteen times one, and two requests that compute at once are in
-each other's way. So all images go through one queue of bounded length, and one thread takes from it as many as are
-there, up to a batch; while it computes, other threads decode what comes next.
+A network processes a batch of 16 images in less time than 16 single images, and two batches that are computed at once
+slow each other down. Therefore all images go through one bounded queue. One thread takes up to a batch of them at a
+time; while it computes, other threads decode the next images.
 """
 
 import asyncio
@@ -10,24 +10,27 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
-from helpers.service.errors import TooManyRequests
+from helpers.service.errors import too_many_requests
+
+T = TypeVar("T")
 
 
 class Batcher:
-    """Describes images of many requests in batches; for one event loop.
+    """Extracts the features of images of many requests in batches. It belongs to one event loop.
+
+    Images whose request was canceled are skipped.
 
     Parameters
     ----------
-    describe : images → float32 (b, dim), called in a thread of its own, never twice at a time.
-    size : images in a batch.
-    queue : images that may wait; with one more `TooManyRequests` is raised.
-    seconds : how long a batch that is not full waits for more.
-    noticed : called with the size of every batch.
-
-    An image whose request was cancelled meanwhile is left out.
+    extract : images → float32 (b, dim); called in a thread of its own, one batch at a time.
+    size : images per batch.
+    queue : number of admitted requests.
+    seconds : how long an incomplete batch waits for more images.
+    on_batch : called with the size of each batch.
     """
 
     def __init__(
@@ -36,29 +39,29 @@ class Batcher:
         size: int,
         queue: int,
         seconds: float,
-        noticed: Callable[[int], object] = lambda size: None,
+        on_batch: Callable[[int], object],
     ):
-        self._extract, self._size, self._most, self._seconds, self._noticed = extract, size, queue, seconds, noticed
-        self._thread = ThreadPoolExecutor(1, "describe")
+        self._extract, self._size, self._limit, self._seconds, self._on_batch = extract, size, queue, seconds, on_batch
+        self._thread = ThreadPoolExecutor(1, "extract")
         self._waiting: deque[tuple[np.ndarray, asyncio.Future]] = deque()
         self._admitted = 0
         self._filled = asyncio.Event()
         self._task: asyncio.Task | None = None
 
     def __len__(self) -> int:
-        """Requests that are let in and not described yet."""
+        """Requests that are admitted and not finished."""
         return self._admitted
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """A place in the queue, taken before an image is decoded.
+    def admit(self) -> Iterator[None]:
+        """Reserve a position in the queue, before the image is decoded.
 
         Raises
         ------
-        Busy : none is left.
+        ApiError : 429, the queue is full.
         """
-        if self._admitted >= self._most:
-            raise TooManyRequests
+        if self._admitted >= self._limit:
+            raise too_many_requests()
         self._admitted += 1
         try:
             yield
@@ -66,7 +69,7 @@ class Batcher:
             self._admitted -= 1
 
     async def __call__(self, image: np.ndarray) -> np.ndarray:
-        """float32 (dim,) of uint8 (height, width, 3); what the extractor raises for it is raised here."""
+        """float32 (dim,) of uint8 (height, width, 3). An error of the extractor is raised here."""
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._run(), name="batches")
@@ -75,12 +78,12 @@ class Batcher:
         self._filled.set()
         return await future
 
-    async def in_thread(self, work: Callable[[], object]):
-        """Something else that the describing thread has to do between batches, such as getting ready."""
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Call a function in the thread that extracts, between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Stop; whoever still waits is cancelled."""
+        """Stop, and cancel waiting requests."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -94,7 +97,7 @@ class Batcher:
             await self._filled.wait()
             if len(self._waiting) < self._size:
                 await asyncio.sleep(self._seconds)
-            batch = []
+            batch: list[tuple[np.ndarray, asyncio.Future]] = []
             while self._waiting and len(batch) < self._size:
                 image, future = self._waiting.popleft()
                 if not future.done():
@@ -103,53 +106,53 @@ class Batcher:
                 self._filled.clear()
             if not batch:
                 continue
-            self._noticed(len(batch))
+            self._on_batch(len(batch))
             try:
-                found = await self._extracted([image for image, _ in batch])
+                results = await self._extract_batch([image for image, _ in batch])
             except asyncio.CancelledError:
                 for _, future in batch:
                     future.cancel()
                 raise
-            for (_, future), vector in zip(batch, found, strict=True):
+            for (_, future), result in zip(batch, results, strict=True):
                 if future.done():
                     continue
-                if isinstance(vector, Exception):
-                    future.set_exception(vector)
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(vector)
+                    future.set_result(result)
 
-    async def _extracted(self, images: list[np.ndarray]) -> list[np.ndarray | Exception]:
-        """One vector each; where a batch fails each by itself, so that one image fails nobody else's request."""
+    async def _extract_batch(self, images: list[np.ndarray]) -> list[np.ndarray | Exception]:
+        """One vector or error per image. If a batch fails, each image is tried alone, so that only bad ones fail."""
         try:
             vectors = await self.in_thread(lambda: self._extract(images))
             if len(vectors) != len(images):
-                raise ValueError(f"{len(images)} images were described by {len(vectors)} vectors")
+                raise ValueError(f"the extractor returned {len(vectors)} vectors for {len(images)} images")
             return list(vectors)
         except Exception as error:
             if len(images) == 1:
                 return [error]
-            return [(await self._extracted([image]))[0] for image in images]
+            return [(await self._extract_batch([image]))[0] for image in images]
 
 
 class PixelBudget:
-    """How many pixels may be in memory at a time, decoded or being decoded; who comes first is served first.
+    """Limits the pixels of all images that are in memory or being decoded; first come, first served.
 
-    most : an image that has more is let in when it is the only one.
+    limit : a larger image has to wait until it is the only one.
     """
 
-    def __init__(self, most: int):
-        self._most, self._used = most, 0
-        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
+    def __init__(self, limit: int):
+        self._limit, self._used = limit, 0
+        self._turn, self._released = asyncio.Lock(), asyncio.Event()
 
-    async def take(self, pixels: int) -> None:
-        """Wait until there is room for so many more."""
+    async def acquire(self, pixels: int) -> None:
+        """Wait until this many pixels fit."""
         async with self._turn:
-            while self._used and self._used + pixels > self._most:
-                self._freed.clear()
-                await self._freed.wait()
+            while self._used and self._used + pixels > self._limit:
+                self._released.clear()
+                await self._released.wait()
             self._used += pixels
 
-    def give(self, pixels: int) -> None:
-        """So many of those taken are free again."""
+    def release(self, pixels: int) -> None:
+        """Free some of the acquired pixels."""
         self._used -= pixels
-        self._freed.set()
+        self._released.set()

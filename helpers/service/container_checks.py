@@ -1,9 +1,9 @@
 """Limits on the structure of an uploaded image file, checked before it is decoded.
 
-A decoder spends far more time and memory on chunks, comments and directory entries than they have bytes: Pillow runs
-Python code for each chunk, copies all earlier comments to append one, and makes an object of each number of a TIFF
-directory. A file of 20 MB can take ten seconds and a gigabyte this way. The header bounds the pixels, these checks
-bound everything else.
+A small chunk, comment or directory entry can cost a decoder far more time and memory than its bytes suggest: Pillow
+runs Python code for each chunk, copies all earlier comments to append one, and creates an object for each number in a
+TIFF directory. A file of 20 MB can take ten seconds and a gigabyte this way. The limit of pixels does not help against
+such files.
 """
 
 import struct
@@ -17,11 +17,11 @@ _JPEG_SCANS = 64
 _JPEG_SEGMENTS = 2000
 #: Exif segments of a JPEG, of up to 64 kB each.
 _EXIF_SEGMENTS = 8
-#: Chunks of a PNG or WebP. Chunks of pixels usually have at least 8 kB.
+#: Chunks of a PNG or WebP. Pixel chunks usually have at least 8 kB.
 _CHUNKS = 20_000
-#: Bytes of a chunk of a PNG or WebP that holds no pixels.
+#: Bytes of a metadata chunk of a PNG or WebP.
 _METADATA_BYTES = 2**21
-#: Blocks of a GIF, of up to 255 bytes each, and those of them that hold no pixels.
+#: Blocks of a GIF, of up to 255 bytes each: all of them, and those without pixels.
 _GIF_BLOCKS, _GIF_COMMENT_BLOCKS = 400_000, 4096
 #: Values of one entry of a TIFF directory.
 _TIFF_VALUES = 100_000
@@ -30,13 +30,13 @@ _PIXEL_CHUNKS = {b"IDAT", b"fdAT", b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
 
 
 def check_structure(content: bytes, kind: str) -> None:
-    """Refuse a file whose structure would cost a decoder too much.
+    """Reject a file whose structure would cost a decoder too much.
 
     kind : one of `helpers.service.content.FORMATS`.
 
     Raises
     ------
-    Refused : 400, the file has too many parts, or its directory is damaged; 415, a run-length encoded BMP.
+    ApiError : 400, the file has too many parts, or its directory is damaged; 415, a run-length encoded BMP.
     """
     {"JPEG": _jpeg, "PNG": _chunks, "WEBP": _chunks, "GIF": _gif, "BMP": _bmp, "TIFF": _tiff}[kind](content, kind)
 
@@ -73,7 +73,7 @@ def _chunks_of(content: bytes, start: int, header: str, overhead: int) -> Iterat
         first, second = struct.unpack_from(header, content, start)
         name, length = (second, first) if isinstance(second, bytes) else (first, second)
         yield name, length
-        # Chunks of a WebP begin at even places.
+        # Chunks of a WebP begin at even offsets.
         start += overhead + length + (length % 2 if overhead == 8 else 0)
 
 
@@ -100,19 +100,19 @@ def _tiff(content: bytes, kind: str) -> None:
 def _gif(content: bytes, kind: str) -> None:
     blocks = comments = 0
     try:
-        place = 13 + _palette_bytes(content[10])
-        while content[place] in (0x2C, 0x21):
-            pixels = content[place] == 0x2C
-            place += 11 + _palette_bytes(content[place + 9]) if pixels else 2
-            while content[place]:
-                place += content[place] + 1
+        position = 13 + _palette_bytes(content[10])
+        while content[position] in (0x2C, 0x21):
+            pixels = content[position] == 0x2C
+            position += 11 + _palette_bytes(content[position + 9]) if pixels else 2
+            while content[position]:
+                position += content[position] + 1
                 blocks += 1
                 comments += not pixels
                 if blocks > _GIF_BLOCKS or comments > _GIF_COMMENT_BLOCKS:
                     raise _too_many(kind, "blocks")
-            place += 1
+            position += 1
     except IndexError:
-        return  # cut short: the decoder reports it
+        return  # the file is incomplete: the decoder reports it
 
 
 def _palette_bytes(flags: int) -> int:
@@ -120,4 +120,4 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _too_many(kind: str, what: str) -> ApiError:
-    return ApiError(400, f"The {kind} file has too many {what} to be decoded safely. Save the image again.")
+    return ApiError(400, f"The {kind} file has too many {what} to be decoded safely. Export the image again.")

@@ -1,4 +1,4 @@
-"""Watching: work that ends when nobody waits for it any more."""
+"""Disconnects: work stops when its client closes the connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,27 +12,27 @@ T = TypeVar("T")
 
 
 async def while_connected(request: Request, work: Coroutine[object, object, T]) -> T:
-    """What ``work`` gives; it is cancelled as soon as the client hangs up.
+    """The result of ``work``, which is canceled as soon as the client disconnects.
 
-    request : its body has been read.
+    request : its body must have been read.
 
     Raises
     ------
-    Refused : 499, which nobody gets to see.
+    ApiError : 499, the client disconnected; only the metrics show this status.
     """
     task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_hung_up(request))
+    watch = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ApiError(499, "The client has gone.")
+        raise ApiError(499, "The client disconnected.")
     finally:
         for each in (task, watch):
             each.cancel()
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _hung_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

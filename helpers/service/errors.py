@@ -1,7 +1,8 @@
-"""Errors as clients get them: a status, a sentence for a person, and never a stack trace."""
+"""Errors as clients receive them: a status code and a sentence, never a stack trace."""
 
 import logging
 import secrets
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,102 +12,100 @@ from starlette.exceptions import HTTPException
 
 log = logging.getLogger("lookalike.service")
 
-#: Seconds after which a client that was sent away may come back.
+#: ``Retry-After`` of 429 and 503, in seconds.
 RETRY_AFTER = 1
 
 
 class ApiError(HTTPException):
-    """A request that is answered by a status and a reason."""
-
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None):
-        super().__init__(status, detail, headers)
+    """An error response: ``ApiError(status, detail, headers=None)``."""
 
 
-class TooManyRequests(ApiError):
-    """Too much to do already; the answer says when to come back."""
-
-    def __init__(self, detail: str = "Too many requests wait already. Try again in a moment."):
-        super().__init__(429, detail, {"Retry-After": str(RETRY_AFTER)})
-
-
-class RequestTimedOut(ApiError):
-    """It took too long, or is not possible yet."""
-
-    def __init__(self, detail: str):
-        super().__init__(503, detail, {"Retry-After": str(RETRY_AFTER)})
+def too_many_requests() -> ApiError:
+    """429: a queue is full."""
+    return ApiError(
+        429, "Too many requests are waiting. Try again in a moment.", headers={"Retry-After": str(RETRY_AFTER)}
+    )
 
 
-class Mistake(BaseModel):
+def unavailable(detail: str) -> ApiError:
+    """503: the service is not ready yet, or the request took too long."""
+    return ApiError(503, detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+class ValidationProblem(BaseModel):
     """What is wrong with one part of a request."""
 
-    loc: list[str | int] = Field(description="where in the request")
-    msg: str = Field(description="what is wrong, for a person")
-    type: str = Field(description="what is wrong, for a program")
+    loc: list[str | int] = Field(description="Position in the request.")
+    msg: str = Field(description="The problem, for people.")
+    type: str = Field(description="The problem, for programs.")
 
 
 class Problem(BaseModel):
-    """Why a request was not answered."""
+    """The reason for an error."""
 
-    detail: str = Field(description="for a person")
-
-
-class Invalid(BaseModel):
-    """What does not fit the description of this interface."""
-
-    detail: str | list[Mistake] = Field(description="for a person, or for each part of the request that is wrong")
+    detail: str = Field(description="A sentence for people.")
 
 
-_WORDS = {
-    400: "not a request or an image that can be read",
-    401: "the key is missing or wrong",
-    403: "not allowed here",
-    404: "not there",
-    405: "not this way",
-    408: "the request came in too slowly",
-    411: "the length of the body is missing",
-    413: "the body is too large",
-    415: "not an image by its content, or not one that is taken",
-    422: "a parameter is missing or can't be",
-    429: "too many requests wait already",
-    500: "an error of the service itself; its log has the number that the answer names",
-    503: "not ready yet, or too slow at the moment",
+class InvalidRequest(BaseModel):
+    """A request that does not match this description."""
+
+    detail: str | list[ValidationProblem] = Field(description="A sentence, or one entry for each invalid part.")
+
+
+_DESCRIPTIONS = {
+    400: "The request or the image cannot be read.",
+    401: "The key is missing or wrong.",
+    403: "The request is not allowed.",
+    404: "Not found.",
+    408: "The request arrived too slowly.",
+    413: "The body is too large.",
+    415: "The file is not an image, or its format is not supported.",
+    422: "A parameter is missing or invalid.",
+    429: "Too many requests are waiting.",
+    500: "Internal error. The response contains a number that identifies the error in the log of the service.",
+    503: "The service is not ready, or took too long.",
 }
-_WAITING = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
+_RETRY_AFTER_HEADER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+
+#: Any route can return these.
+_COMMON = (400, 403, 408, 413, 429, 500, 503)
 
 
-def declared(*statuses: int) -> dict[int, dict]:
-    """The errors of a route, for its description."""
-    results: dict[int, dict] = {}
-    # Whatever was asked for: another site's page, a request that breaks off, an error of our own.
-    for status in sorted({*statuses, 400, 403, 408, 413, 429, 500, 503}):
-        results[status] = {"model": Invalid if status == 422 else Problem, "description": _WORDS[status]}
+def error_responses(*statuses: int) -> dict[int | str, dict]:
+    """The OpenAPI description of a route's errors: ``statuses`` and those that all routes share."""
+    responses: dict[int | str, dict] = {}
+    for status in sorted({*statuses, *_COMMON}):
+        responses[status] = {
+            "model": InvalidRequest if status == 422 else Problem,
+            "description": _DESCRIPTIONS[status],
+        }
         if status in (429, 503):
-            results[status]["headers"] = _WAITING
-    return results
+            responses[status]["headers"] = _RETRY_AFTER_HEADER
+    return responses
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as a response."""
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response to an error."""
     return JSONResponse({"detail": detail}, status, headers)
 
 
-def unexpected(error: BaseException) -> JSONResponse:
-    """The answer to an error that nobody foresaw: its number is in the log, beside what happened."""
+def internal_error(error: BaseException) -> JSONResponse:
+    """Log an unexpected exception under a random number, and return a response that contains only the number."""
     number = secrets.token_hex(6)
     log.error("error %s", number, exc_info=error)
-    return problem(500, f"The service failed. Its log says why, under number {number}.")
+    return problem(500, f"The service failed. Its log describes the error under number {number}.")
 
 
 def install(app: FastAPI) -> None:
-    """Answer what FastAPI raises in our way."""
+    """Make FastAPI return its own errors in the same form."""
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        # Without what was sent: it may be large, and may hold what JSON can't.
+    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the input: it may be large, and may not be valid JSON.
         parts = [
             {"loc": [each if isinstance(each, int) else str(each) for each in part["loc"]]}
             | {name: str(part[name]) for name in ("msg", "type")}

@@ -1,4 +1,4 @@
-"""Library: a live engine as the service needs it: answers page by page, by class, and images by id."""
+"""Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
 import os
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.images.imageset import NO_CLASS
+from helpers.features.extractor import FeatureExtractor
+from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
@@ -20,8 +21,25 @@ from helpers.service.settings import MAX_DEPTH
 
 
 @dataclass(frozen=True)
+class SearchOptions:
+    """Which results of a query are returned, and in what order.
+
+    Parameters
+    ----------
+    k, offset : the number of results, and the number of better results to skip.
+    class_name : only results of this class.
+    reranker : a name of `helpers.search.rerank.RERANKERS`.
+    """
+
+    k: int
+    offset: int = 0
+    class_name: str | None = None
+    reranker: str = "none"
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One image of the gallery; ``class_name`` is None where it has none."""
+    """One image of the gallery. ``class_name`` is None if it has no class."""
 
     id: int
     key: str
@@ -30,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer."""
+    """One result."""
 
     rank: int
     score: float
@@ -39,7 +57,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the answers to a query: whether there are more behind them, and in words why there are so few."""
+    """Some results of a query.
+
+    more : whether further results follow. note : why there are fewer results than requested, or "".
+    """
 
     hits: list[Hit]
     more: bool
@@ -47,34 +68,30 @@ class Page:
 
 
 class GallerySearch:
-    """What is searched and changed; every method may be called by many threads at once.
-
-    Before each call, what other processes changed is taken in.
-    """
+    """A live engine for many threads. Each call first applies the changes of other processes."""
 
     def __init__(self, live: LiveEngine):
         self._live = live
-        #: Of how many images of which snapshot, and the folder that holds them.
-        self._listed: tuple[str, int, Path | None] = ("", 0, None)
+        #: Snapshot, number of images and common parent folder of the listed files; see `_root`.
+        self._parent: tuple[str, int, Path | None] = ("", 0, None)
         self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
 
     @property
     def folder(self) -> Path:
-        """The engine's, absolute."""
+        """The absolute path of the engine's folder."""
         return self._live.folder.absolute()
 
     @property
-    def extractor(self):
+    def extractor(self) -> FeatureExtractor:
         return self._live.engine.extractor
 
     def __len__(self) -> int:
         return len(self._live.engine)
 
-    def about(self) -> dict:
-        """The gallery in a few words: name, images, extractor, index, and classes with their counts."""
+    def summary(self) -> dict:
+        """Name, number of images, extractor, index, and classes with their counts."""
         engine = self._current()
-        ids = engine.index.ids
-        table = engine.table
+        table, ids = _table(engine), engine.index.ids
         labels = table.labels[ids]
         counts = np.bincount(labels[labels != NO_CLASS], minlength=len(table.class_names))
         classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
@@ -86,214 +103,217 @@ class GallerySearch:
             "classes": sorted(classes),
         }
 
-    def search(
-        self,
-        vector: np.ndarray,
-        k: int,
-        offset: int = 0,
-        class_name: str | None = None,
-        reranker: str = "none",
-        image: np.ndarray | None = None,
-    ) -> Page:
-        """The answers from ``offset`` on that are nearest to float32 (dim,), of one class if that is given.
+    def search(self, vector: np.ndarray, options: SearchOptions, image: np.ndarray | None = None) -> Page:
+        """The results nearest to float32 (dim,).
 
-        reranker : a name of the registry. image : uint8 (height, width, 3), the query; some re-rankers need it.
+        image : uint8 (height, width, 3), the query; required by some re-rankers.
 
         Raises
         ------
-        Refused : 404, there is no such class; 422, the vector is of another length, or the re-ranker can't follow.
+        ApiError : 404, the class does not exist; 422, wrong length of the vector, or the re-ranker is not applicable.
         """
-        return self._page(self._current(), vector, k, offset, class_name, None, reranker, image)
+        return self._search(self._current(), vector, options, None, image)
 
-    def search_id(
-        self, id: int, k: int, offset: int = 0, class_name: str | None = None, reranker: str = "none"
-    ) -> tuple[Page, np.ndarray]:
-        """The answers nearest to an image of the gallery, itself left out; and its vector.
+    def search_id(self, id: int, options: SearchOptions) -> tuple[Page, np.ndarray]:
+        """The results nearest to an image of the gallery, without the image itself; and its vector.
 
         Raises
         ------
-        Refused : 404, there is no such image or class; 422, the re-ranker can't follow.
+        ApiError : 404, the image or class does not exist; 422, the re-ranker is not applicable.
         """
         engine = self._current()
         try:
-            vector = engine.index.vectors([id])[0]
+            vector = engine.index.vectors(np.array([id]))[0]
         except KeyError as error:
             raise _no_image(id) from error
-        image = self._pixels(id) if RERANKERS[reranker].needs_image else None
-        return self._page(engine, vector, k, offset, class_name, id, reranker, image), vector
+        image = self._pixels(id) if RERANKERS[options.reranker].needs_image else None
+        return self._search(engine, vector, options, id, image), vector
 
     def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
-        """Some images in the order of their ids, and how many there are.
+        """Some images in the order of their ids, and the number of all.
 
         Raises
         ------
-        Refused : 404, there is no such class.
+        ApiError : 404, the class does not exist.
         """
         engine = self._current()
-        ids = engine.index.ids
+        table, ids = _table(engine), engine.index.ids
         if class_name is not None:
-            ids = ids[engine.table.labels[ids] == _label(engine.table, class_name)]
-        return [self._entry(engine.table, int(i)) for i in ids[offset : offset + limit]], len(ids)
+            ids = ids[table.labels[ids] == _label(table, class_name)]
+        return [self._entry(table, int(id)) for id in ids[offset : offset + limit]], len(ids)
 
     def entry(self, id: int) -> Entry:
-        """
+        """One image.
+
         Raises
         ------
-        Refused : 404, there is no such image.
+        ApiError : 404, it does not exist.
         """
-        return self._entry(self._with(id).table, id)
+        return self._entry(_table(self._engine_with(id)), id)
 
     def path(self, id: int) -> Path:
-        """The file of an image; links are followed, and it lies below the gallery's folder or among the uploads.
+        """The file of an image, with links resolved: always within the gallery's folder or the folder of uploads.
 
         Raises
         ------
-        Refused : 404, there is no such image, its file is gone, or lies elsewhere.
+        ApiError : 404, the image does not exist, or its file is missing or outside these folders.
         """
-        engine = self._with(id)
-        path = engine.table.path(id)
-        gone = ApiError(404, f"The file of image {id} is not there any more.")
+        engine = self._engine_with(id)
+        path = _table(engine).path(id)
+        missing = ApiError(404, f"The file of image {id} no longer exists.")
         if ".." in path.parts:
-            raise gone
+            raise missing
         try:
             real = path.resolve(strict=True)
             folders = [(self.folder / uploads.FOLDER).resolve(), self._root(engine)]
-        except (OSError, RuntimeError) as error:  # a loop of links
-            raise gone from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+            raise missing from error
         if not any(real.is_relative_to(folder) for folder in folders) or not real.is_file():
-            raise gone
+            raise missing
         return real
 
     def add(self, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None) -> Entry:
-        """Put an image in for good: when this returns, neither a kill nor a power cut loses it.
+        """Add an image. When this returns, the change survives a kill or a power failure.
 
-        content, suffix : as `uploads.reencode` gives them. vector : float32 (dim,), of the image as it was uploaded.
+        content, suffix : from `uploads.reencode`. vector : float32 (dim,), of the image as it was uploaded.
 
         Raises
         ------
-        OSError : it can't be written; nothing was added.
+        OSError : the image cannot be written; nothing was added.
         """
-        path = uploads.keep(self.folder, content, suffix)
+        path = uploads.store(self.folder, content, suffix)
         try:
             (id,) = self._live.add_extracted([path], vector[None], [class_name])
         except (OSError, ValueError):
-            # Then nothing was added. After anything else it may have been, and a file too many is the lesser evil.
-            uploads.forget(self.folder, path)
+            # Nothing was added. After any other error, the image may have been added and needs its file.
+            uploads.delete(self.folder, path)
             raise
-        return self._entry(self._live.engine.table, int(id))
+        return self._entry(_table(self._live.engine), int(id))
 
     def remove(self, id: int) -> None:
-        """Take an image out for good, and delete its file if it was added over HTTP.
+        """Remove an image, and delete its file if it was added over HTTP.
 
         Raises
         ------
-        Refused : 404, there is no such image.
+        ApiError : 404, the image does not exist.
         """
-        path = self._with(id).table.path(id)
+        path = _table(self._engine_with(id)).path(id)
         try:
             self._live.remove([id])
         except KeyError as error:
             raise _no_image(id) from error
-        uploads.forget(self.folder, path)
+        uploads.delete(self.folder, path)
 
     def _current(self) -> Engine:
         self._live.refresh()
         return self._live.engine
 
-    def _with(self, id: int) -> Engine:
-        """The engine, if a search can find the image."""
+    def _engine_with(self, id: int) -> Engine:
+        """The current engine, if the image is in its index."""
         engine = self._current()
         if not engine.index.contains(np.array([id]))[0]:
             raise _no_image(id)
         return engine
 
     def _root(self, engine: Engine) -> Path:
-        """The folder that the gallery's files must not lead out of."""
-        table = engine.table
+        """The folder that contains the gallery's files."""
+        table = _table(engine)
         if table.root is not None:
             return table.root.resolve(strict=True)
-        # Listed file by file: what holds all that was listed. Remembered, as it takes a look at each.
-        snapshot_id, known, root = self._listed
-        if snapshot_id != engine.saved.snapshot_id:
-            known, root = 0, None
+        # The gallery is a list of files: the common parent of all, except uploads. It is kept between calls.
+        current = engine.saved.snapshot_id if engine.saved else ""
+        snapshot_id, known, parent = self._parent
+        if snapshot_id != current:
+            known, parent = 0, None
         if known < len(table):
-            own = self.folder.absolute()
-            parents = {Path(path).parent for path in table.paths[known:]}
-            listed = [str(parent) for parent in parents if not parent.is_relative_to(own)]
+            folders = {table.path(id).parent for id in range(known, len(table))}
+            listed = [str(folder) for folder in folders if not folder.is_relative_to(self.folder)]
             if listed:
-                root = Path(os.path.commonpath(listed + ([] if root is None else [root])))
-            self._listed = engine.saved.snapshot_id, len(table), root
-        return (root or self.folder.absolute() / uploads.FOLDER).resolve(strict=True)
+                parent = Path(os.path.commonpath(listed + ([] if parent is None else [parent])))
+            self._parent = current, len(table), parent
+        return (parent or self.folder / uploads.FOLDER).resolve(strict=True)
 
     def _pixels(self, id: int) -> np.ndarray:
         try:
             return read_image(self.path(id))
         except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} can't be read any more.") from error
+            raise ApiError(404, f"The file of image {id} cannot be read.") from error
 
     def _entry(self, table: GalleryTable, id: int) -> Entry:
-        path = str(table.path(id))
-        # Where it lies on this computer is nobody's business.
-        key = table.path(id).name
+        path = table.path(id)
+        # Clients must not learn in which folder of this computer a file lies.
+        key, full = path.name, str(path)
         for folder in (self.folder, table.root):
-            # As text, because a page of answers is made of many: an engine's paths are absolute.
-            if folder is not None and path.startswith(start := f"{folder}{os.sep}"):
-                key = path[len(start) :].replace(os.sep, "/")
+            # Strings are compared because they are faster than paths. An engine's paths are absolute.
+            if folder is not None and full.startswith(start := f"{folder}{os.sep}"):
+                key = full[len(start) :].replace(os.sep, "/")
                 break
         return Entry(id, key, table.class_name(id))
 
     def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
-        """All ids of a class, prepared once for an engine."""
-        of, classes = self._classes
-        if of is not engine:
+        """All ids of a class, computed once per engine."""
+        cached_engine, classes = self._classes
+        if cached_engine is not engine:
             self._classes = engine, (classes := {})
         if class_name not in classes:
-            classes[class_name] = IdSet(np.flatnonzero(engine.table.labels == _label(engine.table, class_name)))
+            table = _table(engine)
+            classes[class_name] = IdSet(np.flatnonzero(table.labels == _label(table, class_name)))
         return classes[class_name]
 
-    def _page(
-        self,
-        engine: Engine,
-        vector: np.ndarray,
-        k: int,
-        offset: int,
-        class_name: str | None,
-        itself: int | None,
-        reranker: str,
-        image: np.ndarray | None,
+    def _search(
+        self, engine: Engine, vector: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
     ) -> Page:
-        index = engine.index
+        """own_id : the query's id if it is in the gallery."""
+        index, table, class_name = engine.index, _table(engine), options.class_name
         try:
-            RERANKERS[reranker].check(index.metric, image is not None)
+            RERANKERS[options.reranker].check(index.metric, image is not None)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         if index.dim is not None and vector.shape != (index.dim,):
             raise ApiError(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
-        depth = min(offset + k, MAX_DEPTH)
         allowed = None if class_name is None else self._ids_of_class(engine, class_name)
-        excluded = None if itself is None else IdSet([itself])
+        excluded = None if own_id is None else IdSet([own_id])
         candidates = index.count(allowed=allowed, excluded=excluded)
-
-        def search(vector: np.ndarray, k: int) -> Ranking:
-            found = index.search(vector[None], k, allowed=allowed, excluded=excluded)
-            return found.head(int((found.ids[0] != PAD).sum()))
-
-        space = SearchSpace(index.metric, search, index.vectors, lambda ids: engine.gallery.subset(ids))
-        ranking = rerank(space, vector, max(1, min(depth, candidates)), reranker, image)
-        found, scores = ranking.ids[0][ranking.ids[0] != PAD], ranking.scores[0]
+        depth = min(options.offset + options.k, MAX_DEPTH)
+        found = scores = np.empty(0)
+        if candidates:
+            space = SearchSpace(
+                index.metric,
+                lambda query, k: _unpadded(index.search(query[None], k, allowed=allowed, excluded=excluded)),
+                index.vectors,
+                lambda ids: _images(table, ids),
+            )
+            ranking = _unpadded(rerank(space, vector, min(depth, candidates), options.reranker, image))
+            found, scores = ranking.ids[0], ranking.scores[0]
         hits = [
-            Hit(rank, float(scores[rank - 1]), self._entry(engine.table, int(found[rank - 1])))
-            for rank in range(offset + 1, min(depth, len(found)) + 1)
+            Hit(rank, float(scores[rank - 1]), self._entry(table, int(found[rank - 1])))
+            for rank in range(options.offset + 1, min(depth, len(found)) + 1)
         ]
-        full = len(hits) == k
-        more = full and depth < min(candidates, MAX_DEPTH)
-        return Page(hits, more, "" if full else _note(len(found), candidates, class_name, index.spec))
+        if len(hits) == options.k:
+            return Page(hits, depth < min(candidates, MAX_DEPTH), "")
+        return Page(hits, False, _note(len(found), candidates, class_name, index.spec))
+
+
+def _table(engine: Engine) -> GalleryTable:
+    assert engine.table is not None, "a saved engine is fitted"
+    return engine.table
+
+
+def _images(table: GalleryTable, ids: np.ndarray) -> ImageSet:
+    """The images of some ids. Unlike ``table.images``, this does not read all rows."""
+    paths = tuple(table.path(int(id)) for id in ids)
+    return ImageSet(table.name, paths, table.labels[ids], table.class_names, root=table.root)
+
+
+def _unpadded(ranking: Ranking) -> Ranking:
+    """A ranking of one query without its padding."""
+    return ranking.head(int((ranking.ids[0] != PAD).sum()))
 
 
 def _label(table: GalleryTable, class_name: str) -> int:
     label = table.class_label(class_name)
     if label is None:
-        raise ApiError(404, "There is no such class in the gallery.")
+        raise ApiError(404, "The gallery has no such class.")
     return label
 
 
@@ -301,10 +321,10 @@ def _no_image(id: int) -> ApiError:
     return ApiError(404, f"There is no image {id} in the index.")
 
 
-def _note(found: int, there: int, class_name: str | None, spec: str) -> str:
-    which = "" if class_name is None else f" of class {class_name}"
-    if found < min(there, MAX_DEPTH):
-        return f"{spec} found {found} of {there} images{which}: an approximate search does not reach all of them."
-    if found < there:
-        return f"The first {found} of {there} images{which} can be reached."
-    return f"There are {there} images{which} to find."
+def _note(found: int, candidates: int, class_name: str | None, spec: str) -> str:
+    of_class = "" if class_name is None else f" of class {class_name}"
+    if found < min(candidates, MAX_DEPTH):
+        return f"{spec} found {found} of {candidates} images{of_class}: an approximate search does not find all images."
+    if found < candidates:
+        return f"Only the first {found} of {candidates} images{of_class} are available."
+    return f"The gallery has {candidates} image{'' if candidates == 1 else 's'}{of_class}."

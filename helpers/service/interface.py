@@ -1,20 +1,20 @@
-"""Interface: the OpenAPI description as a plain page, which needs no script and nothing from elsewhere."""
+"""The OpenAPI description as a plain HTML page without scripts."""
 
 from html import escape
 
 
 def as_page(openapi: dict) -> str:
-    """One table of all routes."""
+    """An HTML table of all routes."""
     info = openapi["info"]
     rows = []
     for path, operations in openapi["paths"].items():
         for method, operation in operations.items():
-            takes = [f"{each['name']} ({each['in']})" for each in operation.get("parameters", ())]
-            takes += [f"body: {kind}" for kind in operation.get("requestBody", {}).get("content", ())]
+            parameters = [f"{each['name']} ({each['in']})" for each in operation.get("parameters", ())]
+            parameters += [f"body: {kind}" for kind in operation.get("requestBody", {}).get("content", ())]
             cells = (
                 f"<code>{method.upper()} {escape(path)}</code>",
                 escape(operation.get("description", operation.get("summary", ""))),
-                escape(", ".join(takes)),
+                escape(", ".join(parameters)),
                 escape(", ".join(operation["responses"])),
             )
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -25,8 +25,8 @@ def as_page(openapi: dict) -> str:
         '<link rel="icon" href="/static/icon.svg" type="image/svg+xml"></head><body><main>'
         f"<h1>{escape(info['title'])}: HTTP interface</h1>"
         + "".join(f"<p>{escape(part)}</p>" for part in info["description"].strip().split("\n\n"))
-        + '<p>For programs: <a href="/openapi.json">openapi.json</a></p>'
-        "<table><thead><tr><th>route</th><th>does</th><th>takes</th><th>answers</th></tr></thead><tbody>"
+        + '<p>The complete description in OpenAPI format: <a href="/openapi.json">openapi.json</a></p>'
+        "<table><thead><tr><th>Route</th><th>Description</th><th>Parameters</th><th>Responses</th></tr></thead><tbody>"
         + "".join(rows)
         + "</tbody></table></main></body></html>"
     )

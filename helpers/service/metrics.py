@@ -1,4 +1,4 @@
-"""Metrics for Prometheus; with several workers those of all of them, whichever is asked."""
+"""Metrics for Prometheus, summed over all workers."""
 
 import os
 from collections.abc import Callable
@@ -12,70 +12,67 @@ from helpers import paths
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """What one service counts.
+    """The metrics of one service.
 
-    With several workers prometheus_client keeps numbers in files of a folder that they share
-    (`helpers.paths.metrics_dir`), and a killed worker's requests stay counted.
+    Several workers keep their numbers in files of a shared folder (`helpers.paths.metrics_dir`), so that the counts of
+    a killed worker are not lost.
 
-    Parameters
-    ----------
-    images, queue : ask how many there are now.
+    images, queue : return the current numbers.
     """
 
     def __init__(self, images: Callable[[], int], queue: Callable[[], int]):
-        self._own = CollectorRegistry()
-        self._ask = images, queue
+        self._registry = registry = CollectorRegistry()
+        self._read_images, self._read_queue = images, queue
         self._folder = paths.metrics_dir()
         if self._folder is not None:
-            _bury_the_dead(self._folder)
-        own = {"registry": self._own}
+            _remove_dead_workers(self._folder)
         self.requests = Counter(
-            "lookalike_requests_total", "Requests, by route, method and status.", ["route", "method", "status"], **own
-        )
+            "lookalike_requests_total", "Requests by method, route and status.", ["route", "method", "status"],
+            registry=registry,
+        )  # fmt: skip
         self.seconds = Histogram(
-            "lookalike_request_seconds", "From a request's head to the end of its answer, by route.", ["route"],
-            buckets=_SECONDS, **own,
+            "lookalike_request_seconds", "Time from a request to the end of its response, by route.", ["route"],
+            buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.batches = Histogram(
-            "lookalike_batch_images", "Images that were described together.", buckets=_BATCHES, **own
+            "lookalike_batch_images", "Images per batch of the extractor.", buckets=_BATCH_SIZES, registry=registry
         )
         self._images = Gauge(
-            "lookalike_images", "Images that a search can find.", multiprocess_mode="mostrecent", **own
+            "lookalike_images", "Images in the index.", registry=registry, multiprocess_mode="mostrecent"
         )
         self._queue = Gauge(
-            "lookalike_queue", "Requests that wait to be described.", multiprocess_mode="livesum", **own
+            "lookalike_queue", "Requests waiting for the extractor.", registry=registry, multiprocess_mode="livesum"
         )
         self.workers = Gauge(
-            "lookalike_workers", "Workers that can describe at once.", multiprocess_mode="livesum", **own
+            "lookalike_workers", "Workers with a prepared extractor.", registry=registry, multiprocess_mode="livesum"
         )
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
-        images, queue = self._ask
-        self._images.set(images())
-        self._queue.set(queue())
+        """All metrics in Prometheus's text format."""
+        self._images.set(self._read_images())
+        self._queue.set(self._read_queue())
         if self._folder is None:
-            return generate_latest(self._own)
-        everyone = CollectorRegistry()
-        multiprocess.MultiProcessCollector(everyone, str(self._folder))
-        return generate_latest(everyone)
+            return generate_latest(self._registry)
+        all_workers = CollectorRegistry()
+        multiprocess.MultiProcessCollector(all_workers, str(self._folder))
+        return generate_latest(all_workers)
 
 
-def _bury_the_dead(folder: Path) -> None:
-    """Take what only counts of living workers from those that were killed."""
+def _remove_dead_workers(folder: Path) -> None:
+    """Remove killed workers from the gauges of living workers."""
     for file in folder.glob("gauge_live*_*.db"):
-        number = file.stem.rpartition("_")[2]
-        if number.isdigit() and not _alive(int(number)):
-            multiprocess.mark_process_dead(int(number), str(folder))
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            multiprocess.mark_process_dead(int(pid), str(folder))
 
 
-def _alive(number: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
-        os.kill(number, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

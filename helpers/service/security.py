@@ -1,7 +1,8 @@
-"""Guard: what every request passes before the application sees it, and every answer before the client does.
+"""Middleware that checks every request before it reaches the application, and adds security headers to every response.
 
-It looks at the head and counts the body while it streams in, so that nothing is held or computed for a request that
-will be refused: by name and origin (`helpers.service.access`), by size, by pace, and when too many are sent at once.
+The middleware reads the headers, and counts the body while it arrives. So no memory or computing time is spent on a
+request that is rejected for its host or origin (`helpers.service.access`), its size, its pace, or because there are too
+many requests.
 """
 
 import asyncio
@@ -11,17 +12,17 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helpers.service import access
-from helpers.service.errors import ApiError, TooManyRequests, problem, unexpected
+from helpers.service.errors import ApiError, internal_error, problem, too_many_requests
 from helpers.service.metrics import Metrics
 from helpers.service.settings import Settings
 
-#: Bytes of a body that is no upload: JSON takes much more room in memory than in a request.
-_MOST_JSON = 2 * 2**20
+#: Bytes of a JSON body. Parsed JSON takes much more memory than its text.
+_MAX_JSON = 2 * 2**20
 
-#: Bodies of the largest size that may be in memory at a time.
-_BODIES = 16
+#: All bodies in memory together, in multiples of the largest allowed body.
+_MAX_BODIES = 16
 
-#: On every answer. The page is made of its own files alone; nobody may frame it, or guess types.
+#: Sent with every response. The page loads only its own files, cannot be framed, and types are not guessed.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -36,7 +37,7 @@ HEADERS = {
 
 
 class SecurityMiddleware:
-    """An ASGI application around another one."""
+    """ASGI middleware; see above."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
         self.app, self._settings, self._metrics = app, settings, metrics
@@ -51,7 +52,7 @@ class SecurityMiddleware:
             return
         start, status = time.perf_counter(), 0
 
-        async def told(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -63,78 +64,78 @@ class SecurityMiddleware:
             await send(message)
 
         try:
-            await self._guarded(scope, receive, told)
-        except ApiError as refused:
+            await self._checked(scope, receive, send_secured)
+        except ApiError as error:
             if not status:
-                await problem(refused.status_code, refused.detail, refused.headers)(scope, receive, told)
+                await problem(error.status_code, error.detail, error.headers)(scope, receive, send_secured)
         except Exception as error:
-            result = unexpected(error)
-            # An answer that has begun can't be taken back: it breaks off.
+            response = internal_error(error)
+            # If the response has begun, only the connection can be closed.
             if status:
                 raise
-            await result(scope, receive, told)
+            await response(scope, receive, send_secured)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, _known_method(scope["method"]), str(status or 499)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = access.by_name(scope["headers"])
         access.check_host(headers, self._settings)
         if changes_the_index(scope["method"], scope["path"]):
             access.check_change(headers, self._settings)
         upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        most = self._settings.max_body if upload else min(_MOST_JSON, self._settings.max_body)
+        limit = self._settings.max_body if upload else min(_MAX_JSON, self._settings.max_body)
         length = headers.get("content-length", "0")
-        announced = int(length) if length.isdecimal() and "transfer-encoding" not in headers else most
-        if announced > most:
-            raise _too_large(most)
+        announced = int(length) if length.isdecimal() and "transfer-encoding" not in headers else limit
+        if announced > limit:
+            raise _too_large(limit)
         if not announced:
             await self.app(scope, receive, send)
             return
-        if self._bodies >= 2 * self._settings.queue or self._bytes + announced > _BODIES * self._settings.max_body:
-            raise TooManyRequests
+        if self._bodies >= 2 * self._settings.queue or self._bytes + announced > _MAX_BODIES * self._settings.max_body:
+            raise too_many_requests()
         self._bodies, self._bytes = self._bodies + 1, self._bytes + announced
         try:
-            await self.app(scope, self._measured(receive, most), send)
+            await self.app(scope, self._limited(receive, limit), send)
         finally:
             self._bodies, self._bytes = self._bodies - 1, self._bytes - announced
 
-    def _measured(self, receive: Receive, most: int) -> Receive:
-        """The same body, as long as it is neither too large nor too slow."""
+    def _limited(self, receive: Receive, limit: int) -> Receive:
+        """``receive`` with a limit on the size of the body and on the time that it takes to arrive."""
         deadline = time.monotonic() + self._settings.body_seconds
         size, complete = 0, False
 
-        async def measured() -> Message:
+        async def limited() -> Message:
             nonlocal size, complete
             if complete:
                 return await receive()
-            patience = min(self._settings.idle_seconds, deadline - time.monotonic())
+            seconds = min(self._settings.idle_seconds, deadline - time.monotonic())
             try:
-                async with asyncio.timeout(max(0, patience)):
+                async with asyncio.timeout(max(0, seconds)):
                     message = await receive()
             except TimeoutError as error:
-                raise ApiError(408, "The request came in too slowly.", {"Connection": "close"}) from error
+                raise ApiError(408, "The request arrived too slowly.", {"Connection": "close"}) from error
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
-                if size > most:
-                    raise _too_large(most)
+                if size > limit:
+                    raise _too_large(limit)
                 complete = not message.get("more_body", False)
             return message
 
-        return measured
+        return limited
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"The request is larger than the {most:,} bytes that are taken.")
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request is too large. The limit is {limit:,} bytes.")
 
 
 def changes_the_index(method: str, path: str) -> bool:
-    """Whether a request, if it is one at all, adds or removes something."""
+    """Whether a request adds or removes an image."""
     path = path.rstrip("/")
     return (method == "POST" and path == "/api/images") or (method == "DELETE" and path.startswith("/api/images/"))
 
 
 def _known_method(method: str) -> str:
-    """Anybody can make up methods, and each would be a line of the metrics."""
+    """The method, or "other": clients can invent methods, and each would be a line of the metrics."""
     return method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"

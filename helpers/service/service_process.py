@@ -1,4 +1,4 @@
-"""A service in processes beside this one, for notebooks, tests and benchmarks that are its clients."""
+"""A service in a separate process, for notebooks, tests and benchmarks."""
 
 import contextlib
 import os
@@ -9,59 +9,50 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import psutil
 import requests
 
 from helpers import paths
 
-#: For processes that were killed.
-_SECONDS_TO_END = 20
+#: How long the service may take to start, and its processes to exit.
+_START_SECONDS, _EXIT_SECONDS = 180, 20
 
 
 class ServiceNotReady(RuntimeError):
-    """A service that was started did not come up; the message ends with what it said."""
+    """A service did not start; the message contains the end of its output."""
 
 
 class ServiceProcess:
-    """`lookalike serve` in processes of its own, on a free port of this computer; ended with the ``with`` block.
+    """`lookalike serve` on a free port of this computer; a ``with`` block starts and stops it.
 
     Parameters
     ----------
     folder : of an engine.
     workers : processes that share it.
-    key : what changes ask for; None leaves them open to this computer.
-    options : further ones, as on the command line, such as ``("--allow-host", "images.example")``.
-    patience : seconds until it has to be ready.
+    key : required for changes; with None, every client on this computer can change the index.
 
     Attributes
     ----------
-    url : where it is, ``http://127.0.0.1:port``.
+    url : ``http://127.0.0.1:port``.
 
     Raises
     ------
-    ServiceNotReady : it ended, or is not ready in time.
+    ServiceNotReady : the process ended, or was not ready in time.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        workers: int = 1,
-        key: str | None = None,
-        options: tuple[str, ...] = (),
-        patience: float = 180.0,
-    ):
-        self.folder, self._count, self._patience = Path(folder), workers, patience
+    def __init__(self, folder: str | Path, workers: int = 1, key: str | None = None):
+        self.folder, self._count = Path(folder), workers
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [
             sys.executable, "-m", "helpers.cli", "serve", str(self.folder.absolute()), "--port", str(port),
-            "--workers", str(workers), "--log-level", "warning", *options,
+            "--workers", str(workers), "--log-level", "warning",
         ]  # fmt: skip
         self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}
         self._process: subprocess.Popen | None = None
-        self._log = None
+        self._log: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -70,26 +61,26 @@ class ServiceProcess:
         self.stop()
 
     def start(self) -> Self:
-        """Start it, or start it again after it was stopped or killed, and wait until it is ready."""
+        """Start or restart the service, and wait until it is ready."""
         if self._log is not None:
             self._log.close()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the process has ended)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + _START_SECONDS
         try:
             while not self._ready():
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise ServiceNotReady(f"the service of {self.folder} is not ready. It said: {self.said()}")
+                    raise ServiceNotReady(f"the service of {self.folder} is not ready. Its output: {self.output()}")
                 time.sleep(0.05)
         except BaseException:
             self.stop()
             raise
         return self
 
-    def said(self) -> str:
-        """The end of what it wrote to the terminal."""
+    def output(self) -> str:
+        """The end of its log."""
         if self._log is None or self._log.closed:
             return ""
         self._log.seek(0)
@@ -97,45 +88,45 @@ class ServiceProcess:
 
     @property
     def workers(self) -> list[int]:
-        """Ids of the processes that answer."""
+        """Ids of the processes that handle requests."""
         if self._process is None or self._process.poll() is not None:
             return []
         if self._count == 1:
             return [self._process.pid]
         children = psutil.Process(self._process.pid).children()
-        # Beside its workers, Python starts one process that only keeps count of shared memory.
+        # Another child process is the resource tracker of multiprocessing.
         return [child.pid for child in children if "spawn_main" in " ".join(_command_line(child))]
 
     def kill_worker(self) -> int:
-        """End one of the workers at once, as ``kill -9`` does; its id."""
-        victim = self.workers[0]
-        os.kill(victim, signal.SIGKILL)
-        return victim
+        """Kill one of the workers, as ``kill -9`` does, and return its id."""
+        worker = self.workers[0]
+        os.kill(worker, signal.SIGKILL)
+        return worker
 
     def kill(self) -> None:
-        """End all of its processes at once, as when the power fails; after it their port can be had again.
+        """Kill all processes, as a power failure does, and wait until their port is free.
 
         Raises
         ------
-        TimeoutError : one of them did not end.
+        TimeoutError : a process did not exit.
         """
         if self._process is not None and self._process.poll() is None:
-            family = psutil.Process(self._process.pid).children(recursive=True)
+            processes = psutil.Process(self._process.pid).children(recursive=True)
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            # A process gives its memory back before its port, which takes the longer the larger its network is.
-            deadline = time.monotonic() + _SECONDS_TO_END
-            while living := [each.pid for each in family if _lives(each)]:
+            # A process frees its memory before its port. With a large network that takes a while.
+            deadline = time.monotonic() + _EXIT_SECONDS
+            while alive := [each.pid for each in processes if _is_alive(each)]:
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"processes {living} of the service of {self.folder} did not end when killed")
+                    raise TimeoutError(f"processes {alive} of the service of {self.folder} did not exit when killed")
                 time.sleep(0.01)
 
     def stop(self) -> None:
-        """Ask it to end, and wait until it has; a process that doesn't is killed."""
+        """Terminate the service, or kill it if it does not exit."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(20)
+                self._process.wait(_EXIT_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
         if self._log is not None:
@@ -147,8 +138,8 @@ class ServiceProcess:
         return False
 
 
-def _lives(process: psutil.Process) -> bool:
-    """One that ended and that nobody has asked for its status is only a name."""
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie has exited."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Settings: everything that one service is told, and how its worker processes get to know it."""
+"""The settings of a service, and how its worker processes receive them."""
 
 import dataclasses
 import ipaddress
@@ -6,38 +6,38 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-#: Answers that one request may ask for.
+#: Results per request.
 MAX_K = 100
 
-#: Longest sides of thumbnails in pixels. With any side allowed, a client could fill the cache.
+#: Longest sides of thumbnails in pixels. If any side were allowed, a client could fill the cache.
 THUMBNAIL_SIDES = (64, 128, 256, 512)
 
-#: Answers that can be reached by asking further and further.
+#: Results of a query on all pages together.
 MAX_DEPTH = 10_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a service searches, where it listens, and how much it takes on.
+    """What a service searches, where it listens, and its limits.
 
     Parameters
     ----------
     folder : of an engine, see `helpers.search.persist.live.LiveEngine`.
-    root : where the gallery's images are now, if they were moved.
+    root : the current folder of the gallery's images, if they were moved.
     host, port : where it listens.
-    hosts : names that it is called by, as in ``Host`` headers, such as behind a proxy; beside this computer's own it
-        then answers to no others.
-    api_key : what changes of the index ask for; not part of `to_json`, which others may read.
+    hosts : host names, such as those of a proxy. If given, the service accepts requests only for these names and those
+        of this computer.
+    api_key : required for changes of the index; not part of `to_json`, because other users may read that.
     max_body : bytes of a request.
     max_pixels : of an image.
-    queue : requests that wait to be described; one more is sent away with 429.
-    batch : images that are described at a time.
-    batch_seconds : how long a batch that is not full waits for more.
-    request_seconds : how long an image may wait to be described.
-    body_seconds, idle_seconds : how long a body may take to come in, and may stand still meanwhile.
-    decoders : threads that decode.
+    queue : requests that wait for feature extraction. Further ones get status 429.
+    batch : images whose features are extracted together.
+    batch_seconds : how long an incomplete batch waits for more images.
+    request_seconds : time limit for feature extraction.
+    body_seconds, idle_seconds : time limits for a whole body, and for a pause while it arrives.
+    decoders : threads that decode images.
 
     Raises
     ------
@@ -71,32 +71,27 @@ class Settings:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this computer itself can reach it."""
+        """Whether only this computer can reach the service."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host.lower() == "localhost"
 
     @property
-    def changes(self) -> str:
-        """Who may change the index: ``open`` to this computer, ``key`` for who has it, ``off`` for nobody."""
+    def changes(self) -> Literal["open", "key", "off"]:
+        """Who may change the index: this computer (open), clients with the key (key), or no one (off)."""
         if self.api_key:
             return "key"
-        # Another name means that something stands between: then whoever reaches that reaches this.
+        # A host name suggests a proxy, through which others can reach the service.
         return "open" if self.on_loopback and not self.hosts else "off"
 
     def to_json(self) -> str:
-        """Everything but the key."""
+        """All settings except the key."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["api_key"]
         return json.dumps(values | {"folder": str(self.folder), "root": self.root and str(self.root)})
 
     @classmethod
     def from_json(cls, text: str, api_key: str | None = None) -> Self:
-        """The reverse of `to_json`.
-
-        Raises
-        ------
-        ValueError, TypeError : it is not what `to_json` writes.
-        """
+        """The reverse of `to_json`."""
         return cls(**json.loads(text), api_key=api_key)

@@ -1,4 +1,4 @@
-"""Uploads: from the bytes that a client sent to pixels, and to a file that stays."""
+"""Uploaded images: decoding, re-encoding and storage."""
 
 import contextlib
 import hashlib
@@ -15,13 +15,13 @@ from helpers.images.reading import UnreadableImage, read_image
 from helpers.service.content import ImageInfo
 from helpers.service.errors import ApiError
 
-#: The folder of an engine in which images lie that were added over HTTP.
+#: The folder of an engine that contains the images that were added over HTTP.
 FOLDER = "images"
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, in fractions of its width and height when it stands upright."""
+    """A part of an upright image, in fractions of its width and height."""
 
     left: float
     top: float
@@ -29,7 +29,7 @@ class Crop:
     height: float
 
     def of(self, pixels: np.ndarray) -> np.ndarray:
-        """That part of uint8 (height, width, 3), one pixel at least; a copy, so that the rest can be forgotten."""
+        """This part of uint8 (height, width, 3), at least one pixel; a copy, so that the rest can be freed."""
         rows, columns = pixels.shape[:2]
         top, left = min(int(self.top * rows), rows - 1), min(int(self.left * columns), columns - 1)
         bottom = max(top + 1, round((self.top + self.height) * rows))
@@ -38,28 +38,28 @@ class Crop:
 
 
 def decode(content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndarray:
-    """uint8 (height, width, 3) of what `inspect` let pass.
+    """uint8 (height, width, 3) of a file that `inspect` accepted.
 
     Raises
     ------
-    Refused : 400, it is damaged further on.
+    ApiError : 400, the pixels are damaged.
     """
     try:
         pixels = read_image(content, max_pixels=info.pixels, formats=[info.format])
     except UnreadableImage as error:
-        raise ApiError(400, f"The {info.format} file is damaged or cut off: it can't be decoded.") from error
+        raise ApiError(400, f"The {info.format} file is damaged or incomplete and cannot be decoded.") from error
     return pixels if crop is None else crop.of(pixels)
 
 
 def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
-    """A fresh file of the decoded, upright pixels, and its suffix.
+    """A new file that contains only the decoded, upright pixels, and its suffix.
 
     A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
-    average; every other format becomes a PNG with exactly the same pixels. Everything else in the file is dropped.
+    average. Every other format becomes a PNG with exactly the same pixels.
 
     Raises
     ------
-    Refused : see `decode`.
+    ApiError : see `decode`.
     """
     image, written = Image.fromarray(decode(content, info)), io.BytesIO()
     if info.format == "JPEG":
@@ -70,14 +70,15 @@ def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
     return written.getvalue(), ".png"
 
 
-def keep(folder: Path, content: bytes, suffix: str) -> Path:
-    """Write what `reencode` made into an engine's folder; when this returns, it is on the disk.
+def store(folder: Path, content: bytes, suffix: str) -> Path:
+    """Write a file from `reencode` into an engine's folder, and flush it to disk.
 
-    Its name is made of its content and of chance: nobody chooses it, and no two additions share a file.
+    Its name consists of a hash of the content and a random part: no client can choose it, and no two images share a
+    file.
 
     Raises
     ------
-    OSError : it can't be written, such as for a full disk; nothing is left of it.
+    OSError : the file cannot be written, for example because the disk is full. No partial file remains.
     """
     digest = hashlib.sha256(content).hexdigest()[:24]
     images = folder / FOLDER
@@ -95,19 +96,19 @@ def keep(folder: Path, content: bytes, suffix: str) -> Path:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    # A rename is on the disk when its folder is.
+    # The folder records the new name.
     _flush(images)
     return path
 
 
-def forget(folder: Path, path: Path) -> None:
-    """Delete the file of an image that was removed, if it came by `keep`; other people's files stay."""
+def delete(folder: Path, path: Path) -> None:
+    """Delete the file of a removed image if `store` wrote it; the user's own files stay."""
     if path.parent.absolute() == (folder / FOLDER).absolute():
         path.unlink(missing_ok=True)
 
 
 def _flush(folder: Path) -> None:
-    if os.name == "nt":  # which can't open a folder
+    if os.name == "nt":  # Windows cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

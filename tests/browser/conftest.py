@@ -1,4 +1,4 @@
-"""A real browser for these tests: Debian's Chromium, or any other that is there; none is downloaded."""
+"""Fixtures for tests in a real browser: an installed Chromium or Chrome; none is downloaded."""
 
 import json
 import shutil
@@ -8,9 +8,9 @@ import pytest
 
 from helpers import paths
 
-#: What Chromium may be called; Debian's first.
+#: Names of the browser's program.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: No sandbox: containers have no user namespaces. The rest keeps the browser's own errands away from the network.
+#: No sandbox: containers have no user namespaces. The other arguments keep the browser off the network.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -22,19 +22,19 @@ ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 #: WCAG 2.1, levels A and AA.
-PROTOCOL = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
+WCAG_TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """The browser, started once; without one these tests are skipped aloud."""
+    """The browser, started once. Without one, the tests are skipped with a message."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
         pytest.skip(f"NOT TESTED in a browser: {error}; ./run_all.sh installs Playwright")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip(f"NOT TESTED in a browser: none of {', '.join(BROWSERS)} is there; apt-get install chromium")
+        pytest.skip(f"NOT TESTED in a browser: none of {', '.join(BROWSERS)} is installed; apt-get install chromium")
     with sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
@@ -45,7 +45,7 @@ def browser():
 
 
 class Console(list):
-    """What the pages of a test complained of, as text; ``allowed`` are parts of complaints that the test provokes."""
+    """Errors of the pages of a test, as text. ``allowed`` lists parts of expected errors."""
 
     def __init__(self):
         super().__init__()
@@ -58,17 +58,17 @@ class Console(list):
 
 @pytest.fixture
 def console():
-    """Console errors, uncaught exceptions and requests to other machines, of all pages that `open_page` opened."""
+    """Console errors, uncaught exceptions and requests to other hosts, of all pages of `open_page`."""
     return Console()
 
 
 @pytest.fixture
 def open_page(browser, console):
-    """``open_page(url=None, allowed=(), **context)`` → a page in a fresh profile; see `console` for what it collects.
+    """``open_page(url=None, allowed=(), **context)`` → a page in a fresh profile; `console` collects its errors.
 
     ``context`` goes to Playwright's new_context: ``viewport={"width": 390, "height": 844}``, ``color_scheme="dark"``,
-    ``has_touch=True``. Complaints that hold one of ``allowed`` are what the test provokes, such as the line that a
-    browser writes for each answer of status 400. After the test there may be no other.
+    ``has_touch=True``. Errors that contain one of ``allowed`` are expected, such as the message of the browser for
+    each response with status 400. Any other error fails the test.
     """
     contexts = []
 
@@ -79,7 +79,7 @@ def open_page(browser, console):
         context.set_default_timeout(20_000)
         console.allowed += allowed
         page = context.new_page()
-        page.on("console", lambda line: line.type == "error" and console.append(f"{line.text} ({_place(line)})"))
+        page.on("console", lambda line: line.type == "error" and console.append(f"{line.text} ({_source(line)})"))
         page.on("pageerror", lambda error: console.append(f"uncaught: {error}"))
         page.on("request", lambda request: _is_outside(request.url) and console.append(f"outside: {request.url}"))
         if url is not None:
@@ -94,42 +94,41 @@ def open_page(browser, console):
 
 @pytest.fixture(scope="session")
 def check_accessibility():
-    """``check_accessibility(page, within=None, known=())``: axe-core finds nothing against WCAG 2.1 A or AA.
+    """``check_accessibility(page, within=None, known=())``: axe-core finds no violation of WCAG 2.1 A or AA.
 
-    within : a CSS selector, to look at a part of the page only. known : ids of rules to leave out, with a reason
-    beside the call.
+    within : a CSS selector of the part to check. known : ids of rules to skip; give the reason at the call.
     """
     from axe_playwright_python.sync_playwright import Axe
 
     def check(page, within: str | None = None, known=()):
         options = {
-            "runOnly": {"type": "tag", "values": list(PROTOCOL)},
+            "runOnly": {"type": "tag", "values": list(WCAG_TAGS)},
             "rules": {rule: {"enabled": False} for rule in known},
         }
-        found = Axe().run(page, context=within, options=options).response
-        # Where it takes everything for hidden, it finds no fault with anything.
-        seen = [node for rule in found["passes"] + found["violations"] if rule["id"] == "color-contrast"
+        results = Axe().run(page, context=within, options=options).response
+        # If axe-core considers all text hidden, it finds no violations.
+        checked = [node for rule in results["passes"] + results["violations"] if rule["id"] == "color-contrast"
                 for node in rule["nodes"] if "hidden" not in str(node["any"])]  # fmt: skip
-        assert seen, f"axe-core saw no text in {within or page.url}"
-        told = [
+        assert checked, f"axe-core found no visible text in {within or page.url}"
+        violations = [
             f"{violation['id']} ({violation['impact']}): {violation['help']}\n"
             + "\n".join(f"    {json.dumps(node['target'])} {node['failureSummary']}" for node in violation["nodes"])
-            for violation in found["violations"]
+            for violation in results["violations"]
         ]
-        assert not told, "\n".join(told)
+        assert not violations, "\n".join(violations)
 
     return check
 
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """The folder for images of pages, ``build/browser``; a person looks at them."""
+    """The folder for screenshots, ``build/browser``; people look at them."""
     folder = paths.ROOT / "build" / "browser"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _place(line) -> str:
+def _source(line) -> str:
     return f"{line.location.get('url', '')}:{line.location.get('lineNumber', '')}"
 
 

@@ -1,4 +1,4 @@
-"""The service's page in a real browser, against the real service over images of the sample."""
+"""The page of the service in a real browser, with a real service over images of the sample."""
 
 import json
 import re
@@ -18,19 +18,19 @@ from helpers.service.service_process import ServiceProcess
 playwright_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED in a browser: Playwright is missing")
 expect = playwright_api.expect
 
-#: A class and a file that would run, were they ever taken for HTML.
+#: Name of a class and a file that would run as a script if it were inserted as HTML.
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLASSES = ("birds", "flowers", "fruit", "instruments")
 KEY = "a key for this test"
 PAGE = 24
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-#: Chromium itself writes a line for each answer that is an error; a test that provokes one expects it.
-REFUSED = "the server responded with a status of"
+#: Chromium logs each error response. Tests that cause one expect it.
+ERROR_RESPONSE = "the server responded with a status of"
 
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory) -> Path:
-    """A folder with four classes of the sample, and one that is named to do harm."""
+    """A folder with four classes of the sample, and one with a hostile name."""
     folder = tmp_path_factory.mktemp("gallery")
     photos = samples.photos()
     for name in CLASSES:
@@ -48,7 +48,7 @@ def outside() -> Path:
 
 @pytest.fixture(scope="module")
 def start(gallery, tmp_path_factory):
-    """``start(key=None)`` → the address of a service of its own over the gallery."""
+    """``start(key=None)`` → the URL of a new service over the gallery."""
     started = []
 
     def start_(key: str | None = None) -> str:
@@ -64,13 +64,13 @@ def start(gallery, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(start) -> str:
-    """A service that takes changes, shared by the tests, which leave it as they found it."""
+    """A service that accepts changes, shared by the tests. They undo their changes."""
     return start()
 
 
 @pytest.fixture(scope="module")
-def guarded(start) -> str:
-    """A service that takes changes by key."""
+def service_with_key(start) -> str:
+    """A service that accepts changes with a key."""
     return start(key=KEY)
 
 
@@ -80,7 +80,7 @@ def open_service(open_page, service):
 
     def open_(path: str = "", **options):
         page = open_page(service + path, **options)
-        # From the start, because Playwright's listening may come into force after a key that is pressed right then.
+        # Registered early: Playwright may start to listen only after the first key press.
         page.on("filechooser", lambda chooser: None)
         expect(page.locator(".card").first).to_be_visible()
         return page
@@ -88,9 +88,7 @@ def open_service(open_page, service):
     return open_
 
 
-def test_start_shows_images_of_the_gallery_in_an_order_by_chance(
-    open_service, service, check_accessibility, screenshots
-):
+def test_start_shows_images_of_the_gallery_in_random_order(open_service, service, check_accessibility, screenshots):
     page = open_service()
     expect(page).to_have_title("Lookalike")
     expect(page.locator("#about")).to_contain_text("hsv-histogram · exact:cosine")
@@ -104,10 +102,10 @@ def test_start_shows_images_of_the_gallery_in_an_order_by_chance(
     _scroll_to_the_end(page)
     total = _get(service, "api/info")["images"]
     assert sorted(_ids(page)) == list(range(total)), "each image once"
-    expect(page.locator("#end")).to_have_text("That is all.")
+    expect(page.locator("#end")).to_have_text("No more images.")
 
 
-def test_upload_finds_the_image_and_back_goes_where_it_was(
+def test_upload_finds_the_image_and_back_restores_the_position(
     open_service, service, gallery, check_accessibility, screenshots
 ):
     page = open_service()
@@ -115,10 +113,10 @@ def test_upload_finds_the_image_and_back_goes_where_it_was(
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
     chooser.value.set_files(image)
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
     expect(page.locator(".file-name").first).to_have_text(image.name)
     expect(page.locator(".score").first).to_have_text("1.000")
-    assert "1 is no difference" in page.locator(".score").first.get_attribute("title")
+    assert "1 means no difference" in page.locator(".score").first.get_attribute("title")
     assert page.locator("#query-image").evaluate("image => image.naturalWidth") == Image.open(image).width
     check_accessibility(page)
     _shoot(page, screenshots, "results")
@@ -140,42 +138,42 @@ def test_upload_finds_the_image_and_back_goes_where_it_was(
     number = int(chosen.get_attribute("data-id"))
     chosen.locator(".tile").click()
     expect(page).to_have_url(f"{service}#id={number}")
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
-    assert number not in _ids(page), "it does not find itself"
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
+    assert number not in _ids(page), "the query is not a result"
     assert page.evaluate("scrollY") == 0
     found = _ids(page)
     assert found[:PAGE] == [result["id"] for result in _get(service, f"api/search/id/{number}?k={PAGE}")["results"]]
 
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {image.name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
     assert _ids(page)[: len(shown)] == shown
     assert abs(page.evaluate("scrollY") - scroll) <= 2
     page.go_forward()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
     assert _ids(page)[:PAGE] == found[:PAGE]
     page.reload()
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {name}")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {name}")
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_upload_that_a_reload_lost_is_said_to_be_lost(open_service, outside):
+def test_reload_reports_a_lost_upload(open_service, outside):
     page = open_service()
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     page.reload()
     expect(page.locator("#error-text")).to_contain_text("Choose it again")
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_result(open_service, gallery, service):
+def test_drop_of_a_file_anywhere_and_of_a_result(open_service, gallery, service):
     page = open_service()
     image = next((gallery / "fruit").iterdir())
     data = _data_transfer(page, image)
     page.dispatch_event("body", "dragenter", {"dataTransfer": data})
-    expect(page.locator("#veil")).to_be_visible()
+    expect(page.locator("#drop-overlay")).to_be_visible()
     page.dispatch_event("#grid", "dragover", {"dataTransfer": data})
     page.dispatch_event("#grid", "drop", {"dataTransfer": data})
-    expect(page.locator("#veil")).to_be_hidden()
+    expect(page.locator("#drop-overlay")).to_be_hidden()
     expect(page.locator(".file-name").first).to_have_text(image.name)
 
     second = page.locator(".card").nth(1)
@@ -184,44 +182,44 @@ def test_drop_searches_with_a_file_wherever_it_falls_and_with_an_result(open_ser
     expect(page).to_have_url(f"{service}#id={number}")
 
 
-def test_paste_searches_with_an_image_and_explains_what_it_cannot_take(open_service, gallery):
+def test_paste_of_an_image_of_text_and_of_a_url(open_service, gallery):
     page = open_service()
     image = next((gallery / "flowers").iterdir())
     page.evaluate(_PASTE, _data_transfer(page, image))
     expect(page.locator(".file-name").first).to_have_text(image.name)
     page.evaluate(_PASTE, _text_transfer(page, "a"))
-    expect(page.locator("#error-text")).to_have_text("That is neither an image nor an address of one.")
+    expect(page.locator("#error-text")).to_have_text("The pasted or dropped data contains no image.")
     page.click("#error-close")
     expect(page.locator("#error")).to_be_hidden()
     page.evaluate(_PASTE, _text_transfer(page, "https://example.org/a.jpg"))
-    expect(page.locator("#error-text")).to_contain_text("fetches no images from the web")
+    expect(page.locator("#error-text")).to_contain_text("does not download images")
 
 
 def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_accessibility, screenshots):
-    # Left half a bird, right half an instrument, so that the part decides.
+    # The left half is a bird, the right half an instrument.
     bird, other = (sorted((gallery / name).iterdir())[0] for name in ("birds", "instruments"))
     halves = [np.asarray(Image.open(path).convert("RGB").resize((200, 200))) for path in (bird, other)]
     both = tmp_path / "both.png"
     Image.fromarray(np.hstack(halves)).save(both)
     page = open_service()
     page.set_input_files("#file", both)
-    expect(page.locator("#found-title")).to_contain_text("both.png")
+    expect(page.locator("#results-title")).to_contain_text("both.png")
     expect(page.locator("#stage")).to_have_attribute("style", re.compile("ratio: 2"))
 
     stage = page.locator("#stage").bounding_box()
-    at = [
+    corners = [
         (stage["x"] + x * stage["width"], stage["y"] + y * stage["height"]) for x, y in ((0.5, 0.001), (0.999, 0.999))
     ]
-    page.mouse.move(*at[0])
+    page.mouse.move(*corners[0])
     page.mouse.down()
-    page.mouse.move(*at[1], steps=6)
-    with page.expect_request(re.compile("/api/search")) as asked:
+    page.mouse.move(*corners[1], steps=6)
+    with page.expect_request(re.compile("/api/search")) as request_info:
         page.mouse.up()
-    sent = dict(re.findall(r"(left|top|width|height)=([\d.]+)", asked.value.url))
+    sent = dict(re.findall(r"(left|top|width|height)=([\d.]+)", request_info.value.url))
     assert [float(sent[name]) for name in ("left", "top", "width", "height")] == pytest.approx(
         [0.5, 0, 0.5, 1], abs=0.02
     )
-    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like a part of both.png")
     expect(page.locator(".file-name").first).to_have_text(other.name)
     check_accessibility(page)
     _shoot(page, screenshots, "crop")
@@ -243,7 +241,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     expect(page.locator(".file-name").first).to_have_text(other.name)
     assert _box(page) == pytest.approx([0.5, 0, 0.5, 1], abs=0.02)
 
-    # The corner at the lower right, upwards and to the left.
+    # Drag the lower right corner up and to the left.
     page.locator(".handle.se").hover()
     page.mouse.down()
     page.mouse.move(stage["x"] + 0.75 * stage["width"], stage["y"] + 0.5 * stage["height"], steps=4)
@@ -252,30 +250,30 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     assert _box(page) == pytest.approx([0.5, 0, 0.25, 0.5], abs=0.02)
 
     page.click("#crop-reset")
-    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like both.png")
     expect(page.locator("#crop")).to_be_hidden()
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Images that look like a part of both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like a part of both.png")
     page.go_back()
-    expect(page.locator("#found-title")).to_have_text("Images that look like both.png")
+    expect(page.locator("#results-title")).to_have_text("Images that look like both.png")
 
 
 def test_crop_of_a_gallery_image_is_a_link(open_service, service):
     page = open_service("#id=3&crop=0.1,0.1,0.5,0.5")
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     assert _box(page) == pytest.approx([0.1, 0.1, 0.5, 0.5], abs=0.01)
     assert 3 not in _ids(page)
 
 
-def test_class_filter_asks_without_another_upload(open_service, service, outside):
+def test_class_filter_needs_no_second_upload(open_service, service, outside):
     page = open_service()
     counts = {each["name"]: each["count"] for each in _get(service, "api/info")["classes"]}
     assert f"birds ({counts['birds']})" in page.locator("#class option").all_text_contents()
     page.select_option("#class", "birds")
-    expect(page.locator("#found-title")).to_have_text("All of the class birds")
+    expect(page.locator("#results-title")).to_have_text("All images of class birds")
     assert set(page.locator(".class-name").all_text_contents()) == {"birds"}
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
     expect(page.locator("#class")).to_have_value("")
     everything = _ids(page)
 
@@ -290,20 +288,20 @@ def test_class_filter_asks_without_another_upload(open_service, service, outside
     assert _ids(page)[:PAGE] == everything[:PAGE]
 
 
-def test_keys_alone_do_for_everything(open_service, service, outside):
+def test_keyboard_reaches_everything(open_service, service, outside):
     page = open_service()
     page.keyboard.press("Tab")
     expect(page.locator("#skip")).to_be_focused()
     expect(page.locator("#skip")).to_be_in_viewport()
     page.keyboard.press("Enter")
-    expect(page.locator(".look").first).to_be_focused()
+    expect(page.locator(".card-link").first).to_be_focused()
     ids = _ids(page)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     columns = page.evaluate("getComputedStyle(document.getElementById('grid')).gridTemplateColumns.split(' ').length")
     assert _focused(page) == ids[1 + columns]
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
-    assert outline == "3px", "the focus can be seen"
+    assert outline == "3px", "the focus is visible"
 
     page.keyboard.press("Space")
     expect(page.locator("#viewer")).to_be_visible()
@@ -312,10 +310,10 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     expect(page.locator("#viewer-image")).to_have_attribute("src", f"/api/images/{ids[2 + columns]}/file")
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
-    assert _focused(page) == ids[1 + columns], "the focus is where it was"
+    assert _focused(page) == ids[1 + columns], "the focus is restored"
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{service}#id={ids[1 + columns]}")
-    expect(page.locator("#found-title")).to_be_focused()
+    expect(page.locator("#results-title")).to_be_focused()
     page.keyboard.press("ArrowDown")
     results = _ids(page)
     assert _focused(page) == results[0]
@@ -325,23 +323,23 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     page.keyboard.press("Home")
     assert _focused(page) == results[0]
     page.keyboard.press("Tab")
-    expect(page.locator(".large").first).to_be_focused()
+    expect(page.locator(".enlarge").first).to_be_focused()
     page.keyboard.press("Tab")
-    assert _focused(page) is None, "Tab leaves the images, however many there are"
+    assert _focused(page) is None, "one Tab leaves the images"
 
     page.keyboard.press("c")
     expect(page.locator("#crop")).to_be_focused()
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Enter")
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     page.keyboard.press("Escape")
-    expect(page.locator("#found-title")).not_to_contain_text("a part of")
+    expect(page.locator("#results-title")).not_to_contain_text("a part of")
     page.keyboard.press("/")
     expect(page.locator("#choose")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(outside)
-    expect(page.locator("#found-title")).to_have_text("Images that look like zebra.jpg")
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
 
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
@@ -350,20 +348,20 @@ def test_keys_alone_do_for_everything(open_service, service, outside):
     page.keyboard.press("Escape")
     page.keyboard.press("c")
     expect(page.locator("#crop")).to_be_hidden()
-    # Alt and an arrow belong to the browser's window, which there is none of here.
+    # A headless browser does not handle Alt and an arrow key.
     for title in ("Images that look like", "a part of", "Images that look like", "Or start from one of these"):
         page.go_back()
-        expect(page.locator("#found-title")).to_contain_text(title)
-    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
-    assert _focused(page) == ids[1 + columns], "back is back to the image that was chosen"
+        expect(page.locator("#results-title")).to_contain_text(title)
+    expect(page.locator("#results-title")).to_have_text("Or start from one of these")
+    assert _focused(page) == ids[1 + columns], "back restores the focus"
 
 
 def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility, screenshots):
     page = open_service("#id=7")
     page.locator(".card").nth(2).hover()
-    page.locator(".large").nth(2).click()
-    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
-    expect(page.locator("#viewer-facts")).to_contain_text("answer 3")
+    page.locator(".enlarge").nth(2).click()
+    expect(page.locator("#viewer-image:not(.loading)")).to_be_visible()
+    expect(page.locator("#viewer-facts")).to_contain_text("rank 3")
     check_accessibility(page)
     _shoot(page, screenshots, "viewer")
     page.keyboard.press("Escape")
@@ -371,7 +369,7 @@ def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility
     check_accessibility(page)
     _shoot(page, screenshots, "help")
     page.click("#help-close")
-    page.click("#open-adding")
+    page.click("#open-add")
     check_accessibility(page)
     _shoot(page, screenshots, "adding")
 
@@ -380,13 +378,13 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     before = _get(service, "api/info")["images"]
     page = open_service()
     page.set_input_files("#file", outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     expect(page.locator(".score", has_text="1.000")).to_have_count(0)
-    page.click("#open-adding")
-    expect(page.locator("#adding-current")).to_contain_text("zebra.jpg")
-    page.fill("#adding-class", "striped")
-    page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
+    page.click("#open-add")
+    expect(page.locator("#add-current")).to_contain_text("zebra.jpg")
+    page.fill("#add-class", "striped")
+    page.click("#add-submit")
+    expect(page.locator("#add-done")).to_contain_text("1 image was added.")
     assert _get(service, "api/info")["images"] == before + 1
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
@@ -398,7 +396,7 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     expect(page.locator("#class")).to_contain_text("striped (1)")
     number = _ids(page)[0]
     page.locator(".card").first.hover()
-    page.locator(".large").first.click()
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     page.click("#viewer-keep")
     page.click("#viewer-remove")
@@ -409,23 +407,23 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     assert _get(service, "api/info")["images"] == before
 
 
-def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, outside):
-    page = open_page(guarded, allowed=[REFUSED + " 401"])
-    page.click("#open-adding")
-    page.set_input_files("#adding-files", outside)
-    page.fill("#adding [name=key]", "another key")
-    page.click("#adding-submit")
-    expect(page.locator("#adding-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
-    page.fill("#adding [name=key]", KEY)
-    page.click("#adding-submit")
-    expect(page.locator("#adding-done")).to_contain_text("1 image was added.")
+def test_changes_need_the_key_and_do_not_store_it(service_with_key, open_page, outside):
+    page = open_page(service_with_key, allowed=[ERROR_RESPONSE + " 401"])
+    page.click("#open-add")
+    page.set_input_files("#add-files", outside)
+    page.fill("#add-dialog [name=key]", "another key")
+    page.click("#add-submit")
+    expect(page.locator("#add-error")).to_have_text("zebra.jpg: The key is missing or wrong.")
+    page.fill("#add-dialog [name=key]", KEY)
+    page.click("#add-submit")
+    expect(page.locator("#add-done")).to_contain_text("1 image was added.")
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
     added = int(re.search(r"id=(\d+)", page.url)[1])
     page.set_input_files("#file", outside)
     expect(page.locator(f'.card:first-child[data-id="{added}"]')).to_be_visible()
     page.locator(".card").first.hover()
-    page.locator(".large").first.click()
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     expect(page.locator("#viewer [name=key]")).to_have_value(KEY)
     page.click("#viewer-confirm [type=submit]")
@@ -434,18 +432,18 @@ def test_changes_ask_for_the_key_and_keep_it_to_themselves(guarded, open_page, o
     assert KEY not in stored + page.url
 
 
-def test_hostile_uploads_are_refused_in_words_and_change_nothing(open_service, gallery, tmp_path, service):
-    page = open_service(allowed=[REFUSED])
+def test_hostile_uploads_show_an_error_and_change_nothing(open_service, gallery, tmp_path, service):
+    page = open_service(allowed=[ERROR_RESPONSE])
     page.set_input_files("#file", next((gallery / "birds").iterdir()))
     expect(page.locator(".score").first).to_have_text("1.000")
-    shown, address = _ids(page), page.url
+    shown, url = _ids(page), page.url
     whole = next((gallery / "birds").iterdir()).read_bytes()
     files = {
         "script.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-        "words.jpg": b"no image at all",
+        "text.jpg": b"no image at all",
         "half.jpg": whole[: len(whole) // 3],
         f"{HOSTILE}.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
-        "nothing.png": b"",
+        "empty.png": b"",
         "large.png": bytes(_get(service, "api/info")["limits"]["body_bytes"] + 1),
     }
     for name, content in files.items():
@@ -453,41 +451,41 @@ def test_hostile_uploads_are_refused_in_words_and_change_nothing(open_service, g
         path.write_bytes(content)
         page.set_input_files("#file", path)
         expect(page.locator("#error")).to_be_visible()
-        said = page.locator("#error-text").text_content()
-        assert len(said) > 15 and "Traceback" not in said, said
+        message = page.locator("#error-text").text_content()
+        assert len(message) > 15 and "Traceback" not in message, message
         page.click("#error-close")
-    assert (_ids(page), page.url) == (shown, address)
+    assert (_ids(page), page.url) == (shown, url)
 
 
-def test_names_are_text_and_never_markup(open_service):
+def test_names_are_text_and_not_markup(open_service):
     page = open_service()
     page.on("dialog", lambda dialog: pytest.fail(f"a name ran as a script: {dialog.message}"))
     page.select_option("#class", HOSTILE)
     expect(page.locator(".class-name").first).to_have_text(HOSTILE)
     expect(page.locator(".file-name").first).to_have_text(f"{HOSTILE}.jpg")
     page.locator(".card").hover()
-    page.locator(".large").click()
+    page.locator(".enlarge").click()
     expect(page.locator("#viewer-title")).to_have_text(f"{HOSTILE}.jpg")
     page.click("#viewer-search")
-    expect(page.locator("#found-title")).to_have_text(f"Images that look like {HOSTILE}.jpg")
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {HOSTILE}.jpg")
     page.goto(page.url.split("#")[0] + "#id=1&class=" + HOSTILE)
     expect(page.locator("#summary")).to_contain_text(f"class {HOSTILE} only")
     assert page.locator("img[onerror]").count() == 0
 
 
-def test_a_busy_service_is_waited_for_and_says_so(open_service):
-    page = open_service(allowed=[REFUSED + " 429"])
+def test_a_busy_service_is_tried_again_with_a_message(open_service):
+    page = open_service(allowed=[ERROR_RESPONSE + " 429"])
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": json.dumps({"detail": "Too many requests."})}
-    # A queue is not full at will: the first answer is put in its place, the next is the service's own.
+    # The first response is a fake, the next one is real.
     page.route("**/api/search/**", lambda route: route.fulfill(**busy), times=1)
     page.locator(".tile").first.click()
     expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
     expect(page.locator("#progress")).to_be_visible()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     expect(page.locator("#hint")).to_be_empty()
 
 
-def test_a_service_out_of_reach_can_be_tried_again(open_service):
+def test_an_unreachable_service_can_be_tried_again(open_service):
     page = open_service(allowed=["net::ERR_INTERNET_DISCONNECTED"])
     page.wait_for_load_state("networkidle")
     page.context.set_offline(True)
@@ -495,7 +493,7 @@ def test_a_service_out_of_reach_can_be_tried_again(open_service):
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
     page.context.set_offline(False)
     page.click("#error-again")
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     expect(page.locator("#error")).to_be_hidden()
 
 
@@ -509,10 +507,10 @@ def test_a_start_that_failed_can_be_tried_again(open_page, service):
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_a_link_to_an_image_that_is_gone_leads_to_the_start(open_service):
-    page = open_service("#id=123456", allowed=[REFUSED + " 404"])
+def test_a_link_to_a_missing_image_leads_to_the_start(open_service):
+    page = open_service("#id=123456", allowed=[ERROR_RESPONSE + " 404"])
     expect(page.locator("#error-text")).to_contain_text("123456")
-    expect(page.locator("#found-title")).to_have_text("Or start from one of these")
+    expect(page.locator("#results-title")).to_have_text("Or start from one of these")
 
 
 def test_phone(open_service, outside, check_accessibility, screenshots):
@@ -524,16 +522,16 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     with page.expect_file_chooser() as chooser:
         page.tap("#camera")
     chooser.value.set_files(outside)
-    expect(page.locator("#found-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
     _fits(page)
     check_accessibility(page)
-    _shoot(page, screenshots, "phone-answers")
+    _shoot(page, screenshots, "phone-results")
 
     page.tap("#crop-open")
     box = page.locator("#crop").bounding_box()
     start = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     _swipe(page, start, (start[0] - box["width"] / 10, start[1]))
-    expect(page.locator("#found-title")).to_contain_text("a part of")
+    expect(page.locator("#results-title")).to_contain_text("a part of")
     _fits(page)
     check_accessibility(page)
     _shoot(page, screenshots, "phone-crop")
@@ -543,13 +541,13 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     _swipe(page, (card["x"] + 20, card["y"] + 60), (card["x"] + 20, card["y"] - 240))
     page.wait_for_function("before => scrollY > before + 50", arg=before)
     _wait_until_still(page)
-    page.locator(".large").nth(2).tap()
-    expect(page.locator("#viewer-image:not(.coming)")).to_be_visible()
+    page.locator(".enlarge").nth(2).tap()
+    expect(page.locator("#viewer-image:not(.loading)")).to_be_visible()
     _fits(page)
     check_accessibility(page)
     _shoot(page, screenshots, "phone-viewer")
     page.tap("#viewer-search")
-    expect(page.locator("#found-title")).not_to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).not_to_contain_text("zebra.jpg")
 
 
 def test_dark(open_service, check_accessibility, screenshots):
@@ -558,31 +556,31 @@ def test_dark(open_service, check_accessibility, screenshots):
     check_accessibility(page)
     _shoot(page, screenshots, "dark-start")
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     check_accessibility(page)
-    _shoot(page, screenshots, "dark-answers")
+    _shoot(page, screenshots, "dark-results")
     page.locator(".card").first.hover()
-    assert page.locator(".look").first.evaluate("look => getComputedStyle(look).transform") == "none", "motion reduced"
-    page.locator(".large").first.click()
+    assert page.locator(".card-link").first.evaluate("link => getComputedStyle(link).transform") == "none", (
+        "motion reduced"
+    )
+    page.locator(".enlarge").first.click()
     page.click("#viewer-remove")
     check_accessibility(page)
 
 
 @pytest.mark.parametrize(("width", "percent"), [(1280, 200), (640, 200), (320, 100)])
-def test_text_of_twice_the_size_and_the_narrowest_screen_need_no_sideways_scroll(
-    open_service, width, percent, screenshots
-):
+def test_large_text_and_narrow_screens_need_no_horizontal_scrolling(open_service, width, percent, screenshots):
     page = open_service(viewport={"width": width, "height": 800})
-    # As a browser's own setting of the text's size does.
+    # Like the text size in the settings of a browser.
     page.evaluate("percent => { document.documentElement.style.fontSize = `${percent}%` }", percent)
     _fits(page)
     page.locator(".tile").first.click()
-    expect(page.locator("#found-title")).to_contain_text("Images that look like")
+    expect(page.locator("#results-title")).to_contain_text("Images that look like")
     page.keyboard.press("c")
     _fits(page)
     _shoot(page, screenshots, f"text-{width}-{percent}")
-    for dialog in ("open-adding", "open-help"):
+    for dialog in ("open-add", "open-help"):
         page.click(f"#{dialog}")
         _fits(page)
         page.keyboard.press("Escape")
@@ -606,7 +604,7 @@ def _focused(page) -> int | None:
 
 
 def _requests(page) -> list[str]:
-    """What the page asks for from now on."""
+    """URLs of all further requests of the page."""
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     return sent
@@ -618,11 +616,11 @@ def _scroll_to_the_end(page) -> None:
         if page.locator("#end").is_visible():
             return
         page.wait_for_timeout(50)
-    pytest.fail("there is no end of images")
+    pytest.fail("the list of images does not end")
 
 
 def _data_transfer(page, image: Path):
-    """What a person's drag or clipboard holds: the file of an image."""
+    """The data of a drag or of the clipboard with an image file."""
     return page.evaluate_handle(
         """([name, bytes]) => {
             const data = new DataTransfer();
@@ -640,7 +638,7 @@ def _text_transfer(page, text: str):
 
 
 def _box(page) -> list[float]:
-    """left, top, width and height of the crop box, as it is seen, in fractions of the image."""
+    """left, top, width and height of the crop box on the screen, in fractions of the image."""
     return page.evaluate(
         """() => {
             const [box, stage] = ["crop", "stage"].map((id) => document.getElementById(id).getBoundingClientRect());
@@ -651,7 +649,7 @@ def _box(page) -> list[float]:
 
 
 def _swipe(page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """A finger's way over the screen, as the browser gets it from a real one."""
+    """Touch events of a swipe."""
     session = page.context.new_cdp_session(page)
     steps = [(start[0] + (end[0] - start[0]) * t / 8, start[1] + (end[1] - start[1]) * t / 8) for t in range(9)]
     for number, (x, y) in enumerate(steps):
@@ -661,7 +659,7 @@ def _swipe(page, start: tuple[float, float], end: tuple[float, float]) -> None:
 
 
 def _wait_until_still(page) -> None:
-    """A tap must not fall into the scrolling that a swipe leaves behind."""
+    """Wait until the scrolling after a swipe has ended, because a tap would only stop it."""
     before = None
     while (now := page.evaluate("scrollY")) != before:
         before = now
@@ -669,7 +667,7 @@ def _wait_until_still(page) -> None:
 
 
 def _fits(page) -> None:
-    """Nothing sticks out at the side."""
+    """Nothing extends beyond the right edge."""
     wide = page.evaluate(
         """() => [...document.querySelectorAll("body *")].filter((each) => {
             const {right, width} = each.getBoundingClientRect();
@@ -677,8 +675,8 @@ def _fits(page) -> None:
         }).map((each) => each.outerHTML.slice(0, 100))"""
     )
     assert not wide, wide
-    scroll, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert scroll <= seen, f"{scroll} pixels wide in {seen}"
+    content, visible = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert content <= visible, f"{content} pixels wide in {visible}"
 
 
 def _shoot(page, folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The service against its own OpenAPI description: thousands of requests made up from it, right ones and wrong ones."""
+"""The service against its OpenAPI description: thousands of generated requests, valid and invalid."""
 
 from collections import Counter
 
@@ -13,9 +13,9 @@ from helpers.service.schemas import to_text
 from helpers.service.settings import Settings
 
 KEY = "the key of the test"
-#: Of each operation that takes anything and of each kind: right, right and of something that is there, and wrong.
+#: Per operation with parameters and per kind: valid, valid with existing images, and invalid.
 CASES = 75
-WANTED = 2000
+MIN_REQUESTS = 2000
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def engine():
 
 @pytest.fixture(scope="module")
 def schema(engine, tmp_path_factory):
-    # Seconds that whoever leaves this out need not wait for.
+    # The import takes seconds.
     import schemathesis
     from schemathesis.config import PositiveDataAcceptanceConfig
 
@@ -36,7 +36,7 @@ def schema(engine, tmp_path_factory):
         app = create_app(Settings(folder=folder, api_key=KEY, hosts=("testserver",)))
         config = schemathesis.Config()
         checks = config.projects.default.checks
-        # A text fits the description of a file and is no image, four fractions that of a crop that leads out of it.
+        # A valid file may be no image, and a crop of valid fractions may extend beyond the image.
         checks.positive_data_acceptance = PositiveDataAcceptanceConfig(
             expected_statuses=["2xx", "304", "400", "403", "404", "415", "422"]
         )
@@ -45,38 +45,38 @@ def schema(engine, tmp_path_factory):
         schemathesis.python.asgi.shutdown_lifespans()
 
 
-def test_what_is_extracted_is_what_happens(schema, engine):
+def test_the_service_matches_its_description(schema, engine):
     from schemathesis import GenerationMode
 
     images = [path.read_bytes() for path in engine.gallery.paths[:20]]
     vectors = [to_text(vector) for vector in engine.index.vectors(range(20))]
     statuses, sent = Counter(), Counter()
 
-    def real(case, chance):
-        """Something that is there, more often than chance would hit it."""
+    def existing(case, number):
+        """A request for an existing image, which random values rarely hit."""
         if isinstance(case.path_parameters.get("id"), int):
             case.path_parameters["id"] %= 80
         if isinstance(case.body, dict) and "image" in case.body:
-            case.body["image"] = images[chance % 20]
+            case.body["image"] = images[number % 20]
         if isinstance(case.body, dict) and "vector" in case.body:
-            case.body["vector"] = vectors[chance % 20]
+            case.body["vector"] = vectors[number % 20]
         return case
 
-    def ask(case):
+    def send(case):
         result = case.call_and_validate(headers={"X-API-Key": KEY})
         statuses[result.status_code] += 1
         sent[f"{case.method} {case.operation.path}"] += 1
 
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
-        takes = bool(list(operation.iter_parameters()) or operation.body)
-        kinds = [right]
-        if takes:
-            wrong = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
-            kinds += [st.builds(real, right, st.integers(0, 99)), wrong]
-        pace = settings(
-            max_examples=CASES if takes else 5,
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        has_input = bool(list(operation.iter_parameters()) or operation.body)
+        kinds = [valid]
+        if has_input:
+            invalid = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+            kinds += [st.builds(existing, valid, st.integers(0, 99)), invalid]
+        run_settings = settings(
+            max_examples=CASES if has_input else 5,
             deadline=None,
             database=None,
             derandomize=True,
@@ -84,10 +84,10 @@ def test_what_is_extracted_is_what_happens(schema, engine):
             suppress_health_check=list(HealthCheck),
         )
         for cases in kinds:
-            pace(given(case=cases)(ask))()
+            run_settings(given(case=cases)(send))()
     print(f"{sum(sent.values())} cases: {dict(sorted(statuses.items()))}, {dict(sent)}")
-    assert sum(sent.values()) >= WANTED
+    assert sum(sent.values()) >= MIN_REQUESTS
     assert not [status for status in statuses if status >= 500]
-    # Each kind was reached, so that the checks had something to say about it.
+    # Each kind of response occurred.
     assert {200, 201, 204, 400, 401, 404, 415, 422} <= set(statuses)
     assert len(sent) == 13

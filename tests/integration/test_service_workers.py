@@ -1,4 +1,4 @@
-"""Several workers of one service: what one adds all find, and what was acknowledged outlives a kill."""
+"""Several workers of one service: all find what one adds, and no acknowledged change is lost."""
 
 import contextlib
 import io
@@ -26,14 +26,14 @@ from helpers.service.service_process import ServiceProcess
 
 pytestmark = [
     pytest.mark.skipif(
-        not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells a process's children in /proc"
+        not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux lists the children of a process in /proc"
     ),
 ]
 
 
 @contextlib.contextmanager
 def serving(folder, workers):
-    """Address and process of ``lookalike serve``, once every worker answers."""
+    """URL and process of ``lookalike serve``, once every worker is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     script = (
@@ -41,10 +41,10 @@ def serving(folder, workers):
         f"if __name__ == '__main__': run({str(folder)!r}, port={port}, workers={workers}, log_level='warning')"
     )
     variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # A file: a pipe that nobody reads fills up, and then the server waits.
+    # A file, because a full pipe would block the server.
     log = folder.with_suffix(f".{workers}.log")
-    with log.open("wb") as said:
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=said)
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=output)
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until(lambda: ready(process, address) == workers, 90)
@@ -55,15 +55,15 @@ def serving(folder, workers):
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def wait_until(true, seconds=30):
+def wait_until(condition, seconds=30):
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came about"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.1)
 
 
 def children(process):
-    """Worker processes; multiprocessing's own helper is none."""
+    """Worker processes, without the resource tracker of multiprocessing."""
     found = []
     for line in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         with contextlib.suppress(OSError):
@@ -73,11 +73,11 @@ def children(process):
 
 
 def ready(process, address):
-    """How many workers can be asked."""
-    assert process.poll() is None, "it ended"
+    """Number of ready workers."""
+    assert process.poll() is None, "the server ended"
     with contextlib.suppress(httpx.TransportError):
-        told = httpx.get(f"{address}/metrics", timeout=2).text
-        found = re.search(r"^lookalike_workers (\S+)$", told, re.M)
+        metrics = httpx.get(f"{address}/metrics", timeout=2).text
+        found = re.search(r"^lookalike_workers (\S+)$", metrics, re.M)
         return float(found[1]) if found else 0
     return 0
 
@@ -96,15 +96,15 @@ def send(address, content, route="/api/images", **parameters):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """An engine folder, the address of two workers that serve it, and their parent."""
+    """An engine folder, the URL of two workers that serve it, and their parent process."""
     folder = tmp_path_factory.mktemp("served") / "own.index"
     Engine("hsv-histogram").fit(samples.photos().subset(range(40))).save(folder)
     with serving(folder, 2) as (address, process):
         yield folder, address, process
 
 
-def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monkeypatch):
-    """A worker of a gigabyte listens, as a worker does; it gives its memory back first, and then its port."""
+def test_after_a_kill_the_port_is_free_even_with_large_workers(tmp_path, monkeypatch):
+    """A listening process of a gigabyte frees its memory before its port."""
     service = ServiceProcess(tmp_path, workers=2)
     port = int(service.url.rsplit(":")[-1])
     worker = (
@@ -116,7 +116,7 @@ def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monk
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     monkeypatch.setattr(service, "_command", [sys.executable, "-c", parent])
-    monkeypatch.setattr(service, "_ready", lambda: "ready" in service.said())
+    monkeypatch.setattr(service, "_ready", lambda: "ready" in service.output())
     for _ in range(3):
         service.start()
         service.kill()
@@ -124,28 +124,28 @@ def test_after_a_kill_the_port_is_free_however_large_a_worker_was(tmp_path, monk
     service.stop()
 
 
-def test_additions_of_one_worker_are_found_by_the_other_at_once(served):
+def test_one_worker_finds_additions_of_another_at_once(served):
     _, address, process = served
     assert len(children(process)) == 2
     for number in range(10):
         id = send(address, image(-1 - number)).json()["id"]
-        # A new connection each time: either worker may answer.
+        # A new connection each time, so that both workers get requests.
         for _ in range(4):
             result = send(address, image(-1 - number), "/api/search", k=1)
             assert result.json()["results"][0]["id"] == id
         if number % 2:
             assert httpx.delete(f"{address}/api/images/{id}").status_code == 204
             assert {httpx.get(f"{address}/api/images/{id}").status_code for _ in range(4)} == {404}
-    assert counted(address, "POST", "/api/search", 200) == 40, "by both workers together"
+    assert counted(address, "POST", "/api/search", 200) == 40, "sum over both workers"
 
 
 def counted(address, method, route, status):
-    told = httpx.get(f"{address}/metrics").text
+    metrics = httpx.get(f"{address}/metrics").text
     name = f'lookalike_requests_total{{method="{method}",route="{route}",status="{status}"}}'
-    return float(re.search(rf"^{re.escape(name)} (\S+)$", told, re.M)[1])
+    return float(re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.M)[1])
 
 
-def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
+def test_a_killed_worker_loses_no_acknowledged_image(served):
     folder, address, process = served
     added, lock, stop, numbers = {}, threading.Lock(), threading.Event(), iter(range(10**6))
     counted_before = counted(address, "POST", "/api/images", 201)
@@ -154,7 +154,7 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
         while not stop.is_set():
             with lock:
                 number = next(numbers)
-            # What was being sent to a worker that is killed is not acknowledged, and may be there or not.
+            # A request to a worker that is killed is not acknowledged. Its image may be there or not.
             with contextlib.suppress(httpx.TransportError):
                 result = send(address, image(number), class_name=f"class {number % 3}")
                 assert result.status_code == 201, result.text
@@ -171,12 +171,12 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
     adders = [threading.Thread(target=keep_adding) for _ in range(4)]
     for adder in adders:
         adder.start()
-    for victim in first:
+    for worker in first:
         before = len(added)
         wait_until(lambda before=before: len(added) >= before + 20)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
     before = len(added)
-    # By those who take the place of the killed.
+    # By the new workers.
     wait_until(lambda: len(added) >= before + 20, 60)
     wait_until(lambda: len(set(children(process)) - set(first)) == 2 and ready(process, address) == 2, 60)
     stop.set()
@@ -186,9 +186,9 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged(served):
     assert len(set(added.values())) == len(added) >= 60
     everything = list(added.items())
     check(address, everything[::4])
-    # A worker may be killed between an answer and its count, at most once for each that adds.
+    # A worker may be killed between a response and its count, at most once per thread.
     total = counted(address, "POST", "/api/images", 201) - counted_before
-    assert abs(total - len(added)) <= 2 * len(adders), "of all workers, the killed ones included"
+    assert abs(total - len(added)) <= 2 * len(adders), "sum over all workers, including the killed ones"
     process.terminate()
     process.wait(30)
     with LiveEngine.open(folder) as live:

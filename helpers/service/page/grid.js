@@ -1,14 +1,14 @@
-// The images in rows: one card each, walked by arrow keys, all texts put in as text.
+// The grid of images: one card per image, arrow keys move between cards. Names are inserted as text, never as HTML.
 
 export class Grid {
-  /** actions: href(item) → address of the search with it; search(item); open(item). */
+  /** actions: href(item) → URL of the search with it; search(item); open(item). */
   constructor(list, template, actions) {
     this.list = list;
     this.template = template;
     this.actions = actions;
     this.items = [];
     list.addEventListener("click", (event) => this.#clicked(event));
-    list.addEventListener("keydown", (event) => this.#pressed(event));
+    list.addEventListener("keydown", (event) => this.#keyPressed(event));
     list.addEventListener("focusin", (event) => this.#makeCurrent(event.target.closest(".card")));
   }
 
@@ -37,18 +37,18 @@ export class Grid {
 
   focus(id) {
     const card = this.cards.find((each) => each.dataset.id === String(id)) ?? this.list.firstElementChild;
-    card?.querySelector(".look").focus();
+    card?.querySelector(".card-link").focus();
   }
 
   #card(item) {
     const card = this.template.content.firstElementChild.cloneNode(true);
     card.dataset.id = item.id;
-    const look = card.querySelector(".look");
-    look.href = this.actions.href(item);
-    look.tabIndex = -1;
-    look.title = item.key;
+    const link = card.querySelector(".card-link");
+    link.href = this.actions.href(item);
+    link.tabIndex = -1;
+    link.title = item.key;
     const image = card.querySelector("img");
-    image.addEventListener("error", () => card.classList.add("gone"), { once: true });
+    image.addEventListener("error", () => card.classList.add("missing"), { once: true });
     image.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
     image.src = thumbnail(item, 256);
     card.querySelector(".class-name").textContent = item.class_name ?? "no class";
@@ -58,19 +58,19 @@ export class Grid {
     if (item.score === undefined) score.remove();
     else {
       score.textContent = item.score.toFixed(3);
-      score.title = item.scoreWords;
+      score.title = item.scoreText;
     }
-    const large = card.querySelector(".large");
-    large.tabIndex = -1;
-    large.setAttribute("aria-label", `Show large: ${nameOf(item)}`);
+    const enlarge = card.querySelector(".enlarge");
+    enlarge.tabIndex = -1;
+    enlarge.setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
     return card;
   }
 
-  // One card at a time is in the tab order, so that Tab leaves the grid however many images it holds.
+  // Only one card is in the tab order, so that one Tab leaves the grid.
   #makeCurrent(card) {
     if (!card) return;
     for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;
-    for (const control of card.querySelectorAll(".look, .large")) control.tabIndex = 0;
+    for (const control of card.querySelectorAll(".card-link, .enlarge")) control.tabIndex = 0;
   }
 
   #item(card) {
@@ -80,30 +80,30 @@ export class Grid {
   #clicked(event) {
     const card = event.target.closest(".card");
     if (!card || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
-    if (event.target.closest(".large")) this.actions.open(this.#item(card));
-    else if (event.target.closest(".look")) {
+    if (event.target.closest(".enlarge")) this.actions.open(this.#item(card));
+    else if (event.target.closest(".card-link")) {
       event.preventDefault();
       this.actions.search(this.#item(card));
     }
   }
 
-  #pressed(event) {
+  #keyPressed(event) {
     const card = event.target.closest(".card");
     if (!card || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
-    if (event.key === " " && event.target.matches(".look")) {
+    if (event.key === " " && event.target.matches(".card-link")) {
       event.preventDefault();
       this.actions.open(this.#item(card));
       return;
     }
     const cards = this.cards;
-    const at = cards.indexOf(card);
+    const position = cards.indexOf(card);
     const columns = this.#columns(cards);
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-    let to = event.key === "Home" ? 0 : event.key === "End" ? cards.length - 1 : at + (moves[event.key] ?? 0);
+    let to = event.key === "Home" ? 0 : event.key === "End" ? cards.length - 1 : position + (moves[event.key] ?? 0);
     if (!(event.key in moves) && event.key !== "Home" && event.key !== "End") return;
     event.preventDefault();
     if (to >= cards.length && event.key === "ArrowDown") to = cards.length - 1;
-    cards[to]?.querySelector(".look").focus();
+    cards[to]?.querySelector(".card-link").focus();
   }
 
   #columns(cards) {
@@ -117,7 +117,7 @@ export function nameOf(item) {
 }
 
 export function thumbnail(item, side) {
-  const address = new URL(item.thumbnail, location.origin);
-  address.searchParams.set("side", side);
-  return address.pathname + address.search;
+  const url = new URL(item.thumbnail, location.origin);
+  url.searchParams.set("side", side);
+  return url.pathname + url.search;
 }

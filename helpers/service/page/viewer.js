@@ -1,29 +1,29 @@
-// One image large, with what can be done with it.
+// The dialog that shows one image enlarged, with its actions.
 
 import { nameOf } from "./grid.js";
 
-const part = (name) => document.getElementById(`viewer-${name}`);
+const element = (name) => document.getElementById(`viewer-${name}`);
 
 export class Viewer {
-  /** neighbor(item, step) → promise of the item beside it, or null; search(item); remove(item, key) → promise. */
+  /** neighbor(item, step) → promise of an adjacent item, or null; search(item); remove(item, key) → promise. */
   constructor({ neighbor, search, remove }) {
     this.dialog = document.getElementById("viewer");
     this.actions = { neighbor, search, remove };
     this.changes = "off";
     this.item = null;
-    part("close").addEventListener("click", () => this.dialog.close());
-    part("previous").addEventListener("click", () => this.#step(-1));
-    part("next").addEventListener("click", () => this.#step(1));
-    part("search").addEventListener("click", () => {
+    element("close").addEventListener("click", () => this.dialog.close());
+    element("previous").addEventListener("click", () => this.#step(-1));
+    element("next").addEventListener("click", () => this.#step(1));
+    element("search").addEventListener("click", () => {
       const { item } = this;
       this.dialog.close();
       search(item);
     });
-    part("remove").addEventListener("click", () => this.#confirm(true));
-    part("keep").addEventListener("click", () => this.#confirm(false));
-    part("confirm").addEventListener("submit", (event) => this.#remove(event));
-    part("image").addEventListener("load", () => part("image").classList.remove("coming"));
-    part("image").addEventListener("error", () => this.#fail("This image’s file is no longer there."));
+    element("remove").addEventListener("click", () => this.#confirm(true));
+    element("keep").addEventListener("click", () => this.#confirm(false));
+    element("confirm").addEventListener("submit", (event) => this.#remove(event));
+    element("image").addEventListener("load", () => element("image").classList.remove("loading"));
+    element("image").addEventListener("error", () => this.#fail("The file of this image is missing."));
     this.dialog.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!step || event.target.matches("input") || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -32,29 +32,29 @@ export class Viewer {
     });
   }
 
-  /** changes: "open", "key" or "off"; key: the one given before, or "". */
+  /** changes: "open", "key" or "off"; key: entered earlier, or "". */
   open(item, changes, key) {
     this.changes = changes;
     this.key = key;
     this.#show(item);
     if (!this.dialog.open) this.dialog.showModal();
-    part("search").focus();
+    element("search").focus();
   }
 
   #show(item) {
     this.item = item;
     this.#fail("");
     this.#confirm(false);
-    part("title").textContent = nameOf(item);
-    const image = part("image");
-    image.classList.add("coming");
+    element("title").textContent = nameOf(item);
+    const image = element("image");
+    image.classList.add("loading");
     image.src = `/api/images/${item.id}/file`;
     image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
     const facts = [item.class_name ?? "no class"];
-    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `result ${item.rank}`);
+    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
     facts.push(item.key);
-    part("facts").textContent = facts.join(" · ");
-    part("remove").hidden = this.changes === "off";
+    element("facts").textContent = facts.join(" · ");
+    element("remove").hidden = this.changes === "off";
   }
 
   async #step(step) {
@@ -62,17 +62,17 @@ export class Viewer {
     if (item && this.dialog.open) this.#show(item);
   }
 
-  #confirm(asked) {
-    const form = part("confirm");
-    const had = !form.hidden;
-    form.hidden = !asked;
-    part("remove").hidden = asked || this.changes === "off";
+  #confirm(open) {
+    const form = element("confirm");
+    const wasOpen = !form.hidden;
+    form.hidden = !open;
+    element("remove").hidden = open || this.changes === "off";
     const field = form.querySelector(".key");
     field.hidden = this.changes !== "key";
     form.elements.key.disabled = field.hidden;
     form.elements.key.value = this.key ?? "";
-    if (asked) (field.hidden || this.key ? form.querySelector("[type=submit]") : form.elements.key).focus();
-    else if (had) (part("remove").hidden ? part("search") : part("remove")).focus();
+    if (open) (field.hidden || this.key ? form.querySelector("[type=submit]") : form.elements.key).focus();
+    else if (wasOpen) (element("remove").hidden ? element("search") : element("remove")).focus();
   }
 
   async #remove(event) {
@@ -91,8 +91,8 @@ export class Viewer {
   }
 
   #fail(text) {
-    part("error").textContent = text;
-    part("error").hidden = !text;
-    if (text) part("image").classList.remove("coming");
+    element("error").textContent = text;
+    element("error").hidden = !text;
+    if (text) element("image").classList.remove("loading");
   }
 }

@@ -1,14 +1,14 @@
-// The crop box: a rectangle on an image, by mouse, finger or keys. All numbers are fractions of the image.
+// The crop box: a rectangle on an image, moved by mouse, touch or keyboard. All numbers are fractions of the image.
 
-const LEAST = 0.05;
+const MIN_SIZE = 0.05;
 const STEP = 0.02;
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export const WHOLE = Object.freeze({ left: 0, top: 0, width: 1, height: 1 });
 
-export class Crop {
-  /** onChange(rectangle) at each step; onDone(rectangle) when a person let go of it, or pressed Enter. */
+export class CropBox {
+  /** onChange(rectangle) during a change; onDone(rectangle) when the pointer is released or Enter is pressed. */
   constructor(stage, box, { onChange, onDone }) {
     Object.assign(this, { stage, box, onChange, onDone });
     this.rectangle = { ...WHOLE };
@@ -19,10 +19,10 @@ export class Crop {
       handle.dataset.handle = name;
       box.append(handle);
     }
-    stage.addEventListener("pointerdown", (event) => this.#grab(event));
-    // The browser would else drag the image away as a file.
+    stage.addEventListener("pointerdown", (event) => this.#startDrag(event));
+    // Otherwise the browser drags the image as a file.
     stage.addEventListener("dragstart", (event) => event.preventDefault());
-    box.addEventListener("keydown", (event) => this.#pressed(event));
+    box.addEventListener("keydown", (event) => this.#keyPressed(event));
   }
 
   get visible() {
@@ -40,7 +40,7 @@ export class Crop {
   }
 
   set(rectangle) {
-    this.rectangle = inside(rectangle);
+    this.rectangle = normalized(rectangle);
     const { left, top, width, height } = this.rectangle;
     Object.assign(this.box.style, {
       left: `${left * 100}%`,
@@ -51,23 +51,23 @@ export class Crop {
     this.onChange(this.rectangle);
   }
 
-  #grab(event) {
+  #startDrag(event) {
     const onBox = event.target.closest(".crop");
-    // A finger that is not on the box scrolls the page; a mouse draws a new box.
+    // Outside the box, touch scrolls the page, and the mouse draws a new box.
     if (!this.enabled || event.button !== 0 || (!onBox && event.pointerType !== "mouse")) return;
     event.preventDefault();
     const frame = this.stage.getBoundingClientRect();
-    const at = (each) => [
+    const position = (each) => [
       clamp((each.clientX - frame.left) / frame.width, 0, 1),
       clamp((each.clientY - frame.top) / frame.height, 0, 1),
     ];
-    const [startX, startY] = at(event);
+    const [startX, startY] = position(event);
     const before = { ...this.rectangle };
-    const seen = this.visible;
+    const wasVisible = this.visible;
     const handle = event.target.dataset.handle ?? (onBox ? "move" : "new");
     let moved = false;
     const move = (each) => {
-      const [x, y] = at(each);
+      const [x, y] = position(each);
       if (!moved && Math.hypot((x - startX) * frame.width, (y - startY) * frame.height) < 4) return;
       moved = true;
       this.show(dragged(handle, before, x, y, startX, startY));
@@ -78,7 +78,7 @@ export class Crop {
       this.stage.removeEventListener("pointercancel", end);
       if (!moved) return;
       if (each.type === "pointerup") this.onDone(this.rectangle);
-      else if (seen) this.set(before);
+      else if (wasVisible) this.set(before);
       else this.hide();
     };
     this.stage.setPointerCapture(event.pointerId);
@@ -88,7 +88,7 @@ export class Crop {
     if (onBox) this.box.focus({ preventScroll: true });
   }
 
-  #pressed(event) {
+  #keyPressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter") {
       event.preventDefault();
@@ -98,11 +98,11 @@ export class Crop {
     const arrow = ARROWS[event.key];
     if (!arrow) return;
     event.preventDefault();
-    const [dx, dy] = arrow.map((way) => way * STEP);
+    const [dx, dy] = arrow.map((direction) => direction * STEP);
     const { left, top, width, height } = this.rectangle;
     this.set(
       event.shiftKey
-        ? { left, top, width: clamp(width + dx, LEAST, 1 - left), height: clamp(height + dy, LEAST, 1 - top) }
+        ? { left, top, width: clamp(width + dx, MIN_SIZE, 1 - left), height: clamp(height + dy, MIN_SIZE, 1 - top) }
         : { left: clamp(left + dx, 0, 1 - width), top: clamp(top + dy, 0, 1 - height), width, height },
     );
   }
@@ -118,10 +118,10 @@ function dragged(handle, before, x, y, startX, startY) {
   }
   if (handle === "new") return between(startX, startY, x, y);
   let [left, top, right, bottom] = [before.left, before.top, before.left + before.width, before.top + before.height];
-  if (handle.includes("w")) left = Math.min(x, right - LEAST);
-  if (handle.includes("e")) right = Math.max(x, left + LEAST);
-  if (handle.includes("n")) top = Math.min(y, bottom - LEAST);
-  if (handle.includes("s")) bottom = Math.max(y, top + LEAST);
+  if (handle.includes("w")) left = Math.min(x, right - MIN_SIZE);
+  if (handle.includes("e")) right = Math.max(x, left + MIN_SIZE);
+  if (handle.includes("n")) top = Math.min(y, bottom - MIN_SIZE);
+  if (handle.includes("s")) bottom = Math.max(y, top + MIN_SIZE);
   return between(left, top, right, bottom);
 }
 
@@ -129,16 +129,16 @@ function between(x1, y1, x2, y2) {
   return { left: Math.min(x1, x2), top: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) };
 }
 
-// At least a twentieth of the image each way, never beyond it, and no digits that nobody meant.
-function inside(rectangle) {
-  const width = clamp(rectangle.width, LEAST, 1);
-  const height = clamp(rectangle.height, LEAST, 1);
+// At least MIN_SIZE wide and high, within the image, and rounded.
+function normalized(rectangle) {
+  const width = clamp(rectangle.width, MIN_SIZE, 1);
+  const height = clamp(rectangle.height, MIN_SIZE, 1);
   const left = round(clamp(rectangle.left, 0, 1 - width));
   const top = round(clamp(rectangle.top, 0, 1 - height));
-  return { left, top, width: upTo(width, 1 - left), height: upTo(height, 1 - top) };
+  return { left, top, width: roundWithin(width, 1 - left), height: roundWithin(height, 1 - top) };
 }
 
-// Rounded down where rounding would lead over the edge.
-const upTo = (value, most) => (round(value) > most ? Math.floor(most * 1e4) / 1e4 : round(value));
-const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
+// Rounded down if rounding would cross the edge.
+const roundWithin = (value, max) => (round(value) > max ? Math.floor(max * 1e4) / 1e4 : round(value));
+const clamp = (value, min, max) => Math.min(Math.max(value, min), max);
 const round = (value) => Math.round(value * 1e4) / 1e4;

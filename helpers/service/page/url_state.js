@@ -1,7 +1,7 @@
-// What the page shows, as the part of its address behind "#": so that back, forward, bookmarks and links work.
+// The state of the page in its URL fragment, so that back, forward, bookmarks and links work.
 
 /**
- * A view: what was asked with, which part of it, and which class the results must have.
+ * A view: the query, its crop, and the class of the results.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
  * crop: null or {left, top, width, height}, fractions of the upright image; className: "" for all.
  */
@@ -9,8 +9,8 @@ export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   const kind = ["id", "upload"].find((name) => fields.get(name));
   const query = kind ? { kind, value: fields.get(kind) } : null;
-  const usable = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
-  return { query: usable, crop: usable && parseCrop(fields.get("crop")), className: fields.get("class") ?? "" };
+  const valid = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
+  return { query: valid, crop: valid && parseCrop(fields.get("crop")), className: fields.get("class") ?? "" };
 }
 
 export function format({ query, crop, className }) {
@@ -22,9 +22,9 @@ export function format({ query, crop, className }) {
   return text && `#${text}`;
 }
 
-export const sameQuery = (one, other) => one?.kind === other?.kind && one?.value === other?.value;
+export const sameQuery = (a, b) => a?.kind === b?.kind && a?.value === b?.value;
 
-export const sameCrop = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+export const sameCrop = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 function parseCrop(text) {
   const numbers = (text ?? "").split(",").map(Number);

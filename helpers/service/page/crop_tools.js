@@ -1,0 +1,93 @@
+// The controls of the crop box: the button that opens it, exact numbers, and a reset.
+
+import { CropBox } from "./crop_box.js";
+
+// The first box.
+const INITIAL = { left: 0.15, top: 0.15, width: 0.7, height: 0.7 };
+const NUMBERS = ["left", "top", "width", "height"];
+
+const element = (name) => document.getElementById(`crop-${name}`);
+
+export class CropTools {
+  /** search(rectangle, or null for the whole image); announce(text) to screen readers. */
+  constructor({ search, announce }) {
+    this.search = search;
+    this.announce = announce;
+    this.searched = null;
+    this.box = document.getElementById("crop");
+    this.crop = new CropBox(document.getElementById("stage"), this.box, {
+      onChange: (rectangle) => this.#showNumbers(rectangle),
+      onDone: (rectangle) => this.#done(rectangle),
+    });
+    element("open").addEventListener("click", () => this.#toggle());
+    element("reset").addEventListener("click", () => this.#reset());
+    this.box.addEventListener("keydown", (event) => event.key === "Escape" && this.#reset());
+    element("form").addEventListener("input", (event) => this.#readNumbers(event.target));
+    element("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#done(this.crop.rectangle);
+    });
+  }
+
+  /** Show the crop of the query: a rectangle, or null for the whole image. */
+  show(searched) {
+    this.searched = searched;
+    if (searched) this.crop.show(searched);
+    else this.crop.hide();
+    this.#setOpen(this.#isOpen && searched !== null);
+  }
+
+  /** Whether the query image is visible. */
+  set enabled(enabled) {
+    this.crop.enabled = enabled;
+    element("row").hidden = !enabled;
+  }
+
+  get #isOpen() {
+    return element("open").getAttribute("aria-expanded") === "true";
+  }
+
+  #setOpen(open) {
+    element("open").setAttribute("aria-expanded", String(open));
+    element("tools").hidden = !open;
+    element("reset").hidden = !this.crop.visible;
+    document.getElementById("query").classList.toggle("cropping", open);
+  }
+
+  #toggle() {
+    const open = !this.#isOpen;
+    if (open && !this.crop.visible) this.crop.show(INITIAL);
+    if (!open && !this.searched) this.crop.hide();
+    this.#setOpen(open);
+    if (open) this.box.focus();
+  }
+
+  #reset() {
+    const wasSearched = this.searched !== null;
+    this.show(null);
+    element("open").focus();
+    if (wasSearched) this.search(null);
+  }
+
+  #done(rectangle) {
+    this.#setOpen(true);
+    this.search(rectangle);
+  }
+
+  #showNumbers(rectangle) {
+    const fields = element("form").elements;
+    const percents = NUMBERS.map((name) => [name, Math.round(rectangle[name] * 100)]);
+    for (const [name, percent] of percents) {
+      if (document.activeElement !== fields[name]) fields[name].value = percent;
+    }
+    clearTimeout(this.timer);
+    if (document.activeElement !== this.box) return;
+    this.timer = setTimeout(() => this.announce(percents.map((each) => `${each.join(" ")} %`).join(", ")), 400);
+  }
+
+  #readNumbers(field) {
+    if (!field.checkValidity()) return;
+    const [left, top, width, height] = NUMBERS.map((name) => Number(element("form").elements[name].value) / 100);
+    this.crop.set({ left, top, width: Math.min(width, 1 - left), height: Math.min(height, 1 - top) });
+  }
+}

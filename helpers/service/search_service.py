@@ -1,0 +1,112 @@
+"""The operations of the service: searches, additions and removals, in threads with bounded queues."""
+
+import contextlib
+import logging
+import time
+
+import numpy as np
+from fastapi import Request
+
+from helpers.images import thumbnails
+from helpers.images.reading import UnreadableImage
+from helpers.search.persist.live import LiveEngine
+from helpers.search.rerank import RERANKERS
+from helpers.service import uploads
+from helpers.service.content import ImageInfo
+from helpers.service.disconnects import while_connected
+from helpers.service.errors import ApiError, unavailable
+from helpers.service.gallery_search import Entry, GallerySearch, SearchOptions
+from helpers.service.metrics import Metrics
+from helpers.service.request_extraction import RequestExtraction
+from helpers.service.schemas import SearchOut
+from helpers.service.settings import THUMBNAIL_SIDES, Settings
+from helpers.service.thread_pool import BoundedThreadPool
+from helpers.service.uploads import Crop
+
+log = logging.getLogger("lookalike.service")
+
+
+class SearchService:
+    """One engine folder, with the threads and queues that search and change it.
+
+    Parameters and exceptions: see `helpers.service.application.create_app`.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self._live = LiveEngine.open(settings.folder, root=settings.root)
+        self.gallery_search = GallerySearch(self._live)
+        self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
+        self._extraction = RequestExtraction(self.gallery_search.extractor, settings, self.metrics.batches.observe)
+        # Separate pools, so that many requests of one kind do not delay the others.
+        self.searches = BoundedThreadPool("search", 4, 8 * settings.queue)
+        self.images = BoundedThreadPool("image", 2, 8 * settings.queue)
+        self.changes = BoundedThreadPool("change", 1, settings.queue)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the extractor has been prepared."""
+        return self._extraction.ready
+
+    async def prepare(self) -> None:
+        """Prepare the extractor. An error is logged, and searches by upload then return 503."""
+        try:
+            await self._extraction.prepare()
+            self.metrics.workers.set(1)
+        except Exception:
+            log.exception("the feature extractor %s does not work", self.gallery_search.extractor.name)
+
+    async def close(self) -> None:
+        """Stop all threads and close the engine."""
+        await self._extraction.close()
+        for pool in (self.searches, self.images, self.changes):
+            pool.close()
+        self._live.close()
+
+    async def extract(self, request: Request, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
+        """`RequestExtraction.vector`, canceled when the client disconnects."""
+        if self._extraction.failure:
+            raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
+        return await while_connected(request, self._extraction.vector(content, crop))
+
+    async def search(self, request: Request, content: bytes, crop: Crop | None, options: SearchOptions) -> SearchOut:
+        """Search by an uploaded image."""
+        start = time.perf_counter()
+        vector, info = await self.extract(request, content, crop)
+        image = None
+        if RERANKERS[options.reranker].needs_image:
+            image = await while_connected(request, self._extraction.image(content, info, crop))
+        page = await self.searches(self.gallery_search.search, vector, options, image)
+        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+
+    async def search_vector(self, vector: np.ndarray, options: SearchOptions) -> SearchOut:
+        """Search by a vector."""
+        start = time.perf_counter()
+        page = await self.searches(self.gallery_search.search, vector, options)
+        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+
+    async def search_id(self, id: int, options: SearchOptions) -> SearchOut:
+        """Search by an image of the gallery."""
+        start = time.perf_counter()
+        page, vector = await self.searches(self.gallery_search.search_id, id, options)
+        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+
+    async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:
+        """Add an image. A disconnect cancels this only until the features are extracted."""
+        vector, info = await self.extract(request, content)
+        # The service stores and sends only files that it encoded itself.
+        content, suffix = await self.images(uploads.reencode, content, info)
+        return await self.changes(self.gallery_search.add, content, suffix, vector, class_name)
+
+    async def remove(self, id: int) -> None:
+        """Remove an image and its thumbnails."""
+        await self.changes(self._remove, id)
+
+    def _remove(self, id: int) -> None:
+        tags = []
+        # Tags depend on the file, so they are computed before it is deleted. A missing file has none.
+        with contextlib.suppress(ApiError, UnreadableImage):
+            path = self.gallery_search.path(id)
+            tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
+        self.gallery_search.remove(id)
+        thumbnails.forget(tags)
