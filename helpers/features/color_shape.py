@@ -27,7 +27,8 @@ class Pixels(_ByOpenCV):
         self.name = "pixels"
         self.size = size
         self.dim = size * size
-        self.settings = {"color": "gray"}
+        # Spelled as in the files of vectors that exist: another spelling would change the fingerprint.
+        self.settings = {"colour": "grey"}
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, size²)."""

@@ -62,7 +62,8 @@ class FeatureExtractor(ABC):
             "settings": self.settings,
             "size": self.size,
             "resize": self.resize_rule,
-            "normalize": self.normalize,
+            # Spelled as in the files of vectors that exist: another key would change every fingerprint.
+            "normalise": self.normalize,
             "dim": self.dim,
         }
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()

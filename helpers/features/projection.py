@@ -16,7 +16,7 @@ import numpy as np
 from helpers.files import write_atomically
 from helpers.vectors import l2_normalize
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ProjectionFileError(ValueError):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sklearn.decomposition import PCA
     from threadpoolctl import ThreadpoolController
 
-FORMAT = 1
+FORMAT = 2
 
 #: Times that the clustering sees the sample at most; after that the words hardly move.
 EPOCHS = 20
@@ -202,7 +202,7 @@ class Vocabulary:
         """Write one npz file, without pickle; an interrupted save leaves what was there."""
         about = {
             "format": FORMAT,
-            "look": asdict(self.config),
+            "config": asdict(self.config),
             "spread": self.spread,
             "learned_from": self.learned_from,
         }
@@ -231,7 +231,7 @@ class Vocabulary:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
                 numbers = {name: stored[name] for name in ARRAYS}
             return cls(
-                KeypointConfig(**about["look"]), **numbers, spread=about["spread"], learned_from=about["learned_from"]
+                KeypointConfig(**about["config"]), **numbers, spread=about["spread"], learned_from=about["learned_from"]
             )
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
@@ -285,7 +285,7 @@ def learn(
         drawn = draw(images, config, sample, seed, progress)
     key = {
         "drawn": results.fingerprint(drawn), "images": [content.hex() for content in content_hashes(images.paths)],
-        "words": words, "look": asdict(config), "dim": dim, "seed": seed, **_clustering(),
+        "words": words, "config": asdict(config), "dim": dim, "seed": seed, **_clustering(),
     }  # fmt: skip
 
     def compute() -> dict[str, np.ndarray]:
