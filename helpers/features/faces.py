@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import FeatureExtractor, count_without
+from helpers.features.extractor import FeatureExtractor, describe_zeros
 from helpers.networks.weights import WeightsUnavailable
 
 #: What the two files must be: another model would give other vectors under the same name.
@@ -229,7 +229,7 @@ class FaceExtractor(FeatureExtractor):
         ------
         NoFace : there are some, and the extractor was opened with ``no_face="raise"``.
         """
-        text = count_without(vectors, names, "no face was found")
+        text = describe_zeros(vectors, names, "no face was found")
         if not text:
             return
         if self.no_face == "raise":

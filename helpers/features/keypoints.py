@@ -218,7 +218,7 @@ class KeypointStore(BlobStore):
     VectorStoreError : the file is damaged, or the disk is full.
     """
 
-    _what = "keypoints"
+    _content = "keypoints"
 
     def __init__(self, kind: str, limit: int, pixels: dict, folder: Path | None = None):
         kind_of(kind)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.extractor import FeatureExtractor, count_without
+from helpers.features.extractor import FeatureExtractor, describe_zeros
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
@@ -196,7 +196,7 @@ class VisualWords(FeatureExtractor):
             reading.warn_unreadable(unread, len(files))
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        if text := count_without(vectors, names, "no keypoints were found"):
+        if text := describe_zeros(vectors, names, "no keypoints were found"):
             warnings.warn(f"{text}; their vectors are zero, like nothing's", NoKeypointsWarning, stacklevel=3)
 
 

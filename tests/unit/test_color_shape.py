@@ -73,7 +73,7 @@ def test_bad_settings_are_named():
         ColorHistogram(space="cmyk")
     with pytest.raises(ValueError, match="gray has 1 channels, got 3"):
         ColorHistogram((2, 2, 2), space="gray")
-    with pytest.raises(ValueError, match="cells of 24 pixels must fill 128"):
+    with pytest.raises(ValueError, match="cell must divide size at least twice, got cell=24 and size=128"):
         Hog(cell=24)
 
 

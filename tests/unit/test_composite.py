@@ -193,11 +193,11 @@ def test_what_results_tell_of_the_weights(resnet50):
 @pytest.mark.parametrize(
     ("settings", "error", "told"),
     [
-        ({"mirror": False}, ValueError, "no view beside"),
-        ({"recipe": "classic"}, ValueError, "belong together"),
-        ({"copies": 2}, ValueError, "belong together"),
-        ({"recipe": "classic", "copies": -1}, ValueError, "belong together"),
-        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two images"),
+        ({"mirror": False}, ValueError, "only one view"),
+        ({"recipe": "classic"}, ValueError, "give recipe and copies"),
+        ({"copies": 2}, ValueError, "give recipe and copies"),
+        ({"recipe": "classic", "copies": -1}, ValueError, "give recipe and copies"),
+        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup mixes two images"),
         ({"recipe": "blur", "copies": 1}, KeyError, "there are: classic"),
         ({"recipe": "classic", "copies": 1, "seed": -1}, ValueError, "negative"),
     ],

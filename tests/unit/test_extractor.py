@@ -139,7 +139,7 @@ def test_the_batch_size_changes_nothing(own_cache, photos, make):
 def test_an_extractor_that_gives_another_shape_is_stopped(own_cache, photos):
     wrong = Pixels()
     wrong.dim = 7
-    with pytest.raises(ValueError, match=r"pixels gave vectors of shape .*expected \(32, 7\)"):
+    with pytest.raises(ValueError, match=r"pixels returned vectors of shape .*expected \(32, 7\)"):
         wrong.extract(photos)
 
 

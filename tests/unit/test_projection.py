@@ -119,7 +119,7 @@ def test_the_one_that_comes_with_the_project(resnet50):
     assert np.allclose(by.projection.axes.T @ by.projection.axes, np.eye(256), atol=2e-3)
     found = by.extract(samples.photos().subset([0, 100]), progress=False)
     assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    with pytest.raises(KeyError, match="no projection comes for 'pixels'; there are: resnet50-gem"):
+    with pytest.raises(KeyError, match="there is no projection for 'pixels', only for: resnet50-gem"):
         with_shipped_projection(open_extractor("pixels"), 64)
     with pytest.raises(ValueError, match="between 1 and 512"):
         with_shipped_projection(by.of, 513)
