@@ -1,12 +1,11 @@
-"""Keypoints: places that are found again when the image is turned, scaled or cropped; described, matched, verified.
+"""Keypoints: detection and description, matching, and verification by geometry.
 
-Floating descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance,
-binary ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by the number of
-differing bits.
+Float descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance, binary
+ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by Hamming distance.
 
-SURF (Bay et al. 2008) is not here. Unlike SIFT's, its patent (US 8,165,401) has not run out, so OpenCV's wheels leave
-it out; and the one in mahotas does not survive a turn: in an image turned by 90 degrees, fewer than half of its
-keypoints have themselves as their nearest, against about nine of ten of the kinds here.
+SURF (Bay et al. 2008) is missing: its patent (US 8,165,401), unlike SIFT's, has not expired, so OpenCV's wheels omit
+it. The one in mahotas is not rotation-invariant: after a turn by 90 degrees, fewer than half of the keypoints have
+themselves as their nearest neighbor, against about nine of ten for the kinds here.
 """
 
 import hashlib
@@ -34,23 +33,16 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
-    make : (OpenCV, limit) → its detector.
-    width : numbers of a descriptor. dtype : float32, or uint8 for packed bits.
+    create : (cv2, limit) → detector.
+    width : length of a descriptor. dtype : float32, or uint8 for packed bits.
     """
 
-    make: Callable
+    create: Callable
     width: int
     dtype: type
 
-    @property
-    def norm(self) -> int:
-        """OpenCV's name for the distance."""
-        import cv2
 
-        return cv2.NORM_HAMMING if self.dtype is np.uint8 else cv2.NORM_L2
-
-
-#: Before the cap each finds what it finds; only ORB spreads a number over its pyramid, so it is told.
+#: Only ORB needs the limit: it distributes that many keypoints over its pyramid.
 KINDS = {
     "sift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
     "rootsift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
@@ -60,32 +52,32 @@ KINDS = {
 }
 
 
-#: So many pairs agree on some homography by accident: four always do. Whoever counts, counts from five.
-ACCIDENT = 4
+#: Any four pairs agree on some homography, so only inliers beyond these are evidence.
+CHANCE_INLIERS = 4
 
-#: In pixels: no detector's patch fits into less, and some crash over it.
+#: In pixels. Smaller images have no room for any detector's patch, and some detectors crash.
 LEAST_SIDE = 16
 
 
-class Placed(NamedTuple):
-    """Where keypoints lie: points float32 (n, 2), sizes and angles float32 (n,), as in `Keypoints`."""
+class KeypointGeometry(NamedTuple):
+    """Points float32 (n, 2), sizes and angles float32 (n,) of keypoints, as in `Keypoints`."""
 
     points: np.ndarray
     sizes: np.ndarray
     angles: np.ndarray
 
-    def at(self, rows: np.ndarray) -> "Placed":
-        """Those of some rows."""
-        return Placed(*(column[rows] for column in self))
+    def subset(self, rows: np.ndarray) -> "KeypointGeometry":
+        """The given rows."""
+        return KeypointGeometry(*(column[rows] for column in self))
 
     @classmethod
-    def joined(cls, parts: Sequence["Placed"]) -> "Placed":
-        """One after the other."""
+    def concatenate(cls, parts: Sequence["KeypointGeometry"]) -> "KeypointGeometry":
+        """All parts, one after the other."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     @classmethod
-    def none(cls) -> "Placed":
-        """Of no keypoints."""
+    def empty(cls) -> "KeypointGeometry":
+        """The geometry of no keypoints."""
         return cls(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty(0, np.float32))
 
 
@@ -97,9 +89,9 @@ class Keypoints:
     ----------
     kind : see `KINDS`.
     points : float32 (n, 2), x and y in pixels from the upper left.
-    sizes : float32 (n,), the diameter of what was looked at, in pixels.
+    sizes : float32 (n,), diameters of the described regions in pixels.
     angles : float32 (n,), degrees clockwise from the x axis.
-    responses : float32 (n,), how strong; comparable within a kind.
+    responses : float32 (n,), strengths; comparable within a kind.
     descriptors : (n, width), float32 or packed bits as uint8.
     shape : (height, width) of the image in pixels.
     """
@@ -116,18 +108,18 @@ class Keypoints:
         return len(self.points)
 
     @property
-    def placed(self) -> Placed:
-        """Without the descriptors."""
-        return Placed(self.points, self.sizes, self.angles)
+    def geometry(self) -> KeypointGeometry:
+        """Points, sizes and angles."""
+        return KeypointGeometry(self.points, self.sizes, self.angles)
 
-    def kept(self, rows: np.ndarray) -> "Keypoints":
-        """Some of them: bool (n,), or their numbers."""
-        columns = (self.points, self.sizes, self.angles, self.responses, self.descriptors)
-        return Keypoints(self.kind, *(column[rows] for column in columns), self.shape)
+    def subset(self, rows: np.ndarray) -> "Keypoints":
+        """Some of the keypoints, by a mask bool (n,) or by row numbers."""
+        names = ("points", "sizes", "angles", "responses", "descriptors")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 class Matches(NamedTuple):
-    """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery image; distances float32 (m,)."""
+    """Pairs int64 (m, 2) of rows in the query and in the gallery image, and descriptor distances float32 (m,)."""
 
     pairs: np.ndarray
     distances: np.ndarray
@@ -136,13 +128,14 @@ class Matches(NamedTuple):
         return len(self.pairs)
 
 
-class Homography(NamedTuple):
-    """How one image lies in another.
+@dataclass(frozen=True, eq=False)
+class Homography:
+    """The plane-to-plane transformation between two images.
 
     Attributes
     ----------
-    matrix : float64 (3, 3), query → gallery pixels; None where there is no believable one.
-    inliers : bool (m,), which matches agree with it.
+    matrix : float64 (3, 3), query → gallery pixels; None if no plausible one was found.
+    inliers : bool (m,), the matches that agree with it.
     """
 
     matrix: np.ndarray | None
@@ -150,26 +143,26 @@ class Homography(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Matches that agree."""
+        """Number of inliers."""
         return int(self.inliers.sum())
 
 
 def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
-    """The ``limit`` strongest keypoints of an image; a flat or tiny one has none, and that is no error.
+    """Extract the strongest keypoints of an image; a flat or tiny image has none.
 
     Parameters
     ----------
     image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
-    limit : at most so many, by response. An image of leaves has 50,000, which say no more.
+    limit : maximum number, by response. An image of leaves has 50,000, which do not improve the result.
 
     Raises
     ------
-    ValueError : no such kind, no such image, or a limit below 1.
+    ValueError : there is no such kind, the image has another shape or type, or the limit is below 1.
     """
     import cv2
 
-    kind_of(kind)
+    create, width, dtype = kind_of(kind)
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
     image = np.asarray(image)
@@ -178,40 +171,39 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
             f"an image must be uint8 (height, width, 3) RGB or (height, width), got {image.dtype} {image.shape}"
         )
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found, descriptors = [], np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    points, descriptors = [], np.empty((0, width), dtype)
     if min(gray.shape) >= LEAST_SIDE:
-        detector = KINDS[kind].make(cv2, limit)
-        # Describing costs more than finding, so the cap comes between.
+        detector = create(cv2, limit)
+        # Description costs more than detection, so the limit is applied between them.
         strongest = sorted(detector.detect(gray, None), key=_strongest_first)[:limit]
-        extracted, numbers = detector.compute(gray, strongest) if strongest else ((), None)
-        # ORB hands them back by size, and some detectors leave out what is too near to the border.
-        order = sorted(range(len(extracted)), key=lambda place: _strongest_first(extracted[place]))
+        described, rows = detector.compute(gray, strongest) if strongest else ((), None)
+        # ORB sorts them by size, and some detectors drop keypoints near the border.
+        order = sorted(range(len(described)), key=lambda row: _strongest_first(described[row]))
         if order:
-            found, descriptors = [extracted[place] for place in order], numbers[order]
+            points, descriptors = [described[row] for row in order], rows[order]
     if kind == "rootsift":
         descriptors = root(descriptors)
     return Keypoints(
         kind,
-        np.array([point.pt for point in found], np.float32).reshape(-1, 2),
-        np.array([point.size for point in found], np.float32),
-        np.array([point.angle for point in found], np.float32),
-        np.array([point.response for point in found], np.float32),
+        np.array([point.pt for point in points], np.float32).reshape(-1, 2),
+        np.array([point.size for point in points], np.float32),
+        np.array([point.angle for point in points], np.float32),
+        np.array([point.response for point in points], np.float32),
         descriptors,
         gray.shape,
     )
 
 
 class KeypointStore(BlobStore):
-    """Keypoints on disk by content, one SQLite file for each way of finding them; use it as a context manager.
+    """Keypoints on disk by content, as a context manager; one SQLite file for each combination of settings.
 
-    SIFT and RootSIFT share a file: RootSIFT is computed from what SIFT gives when it is read.
+    SIFT and RootSIFT share a file: RootSIFT is computed from SIFT when it is read.
 
     Parameters
     ----------
     kind, limit : see `extract`.
-    pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``. Part of the file's name, so
-        keypoints of other settings are never returned.
-    folder : where the file lives; the cache's ``keypoints`` by default.
+    pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``.
+    folder : of the file; by default ``keypoints`` in the cache.
 
     Raises
     ------
@@ -221,53 +213,51 @@ class KeypointStore(BlobStore):
     _content = "keypoints"
 
     def __init__(self, kind: str, limit: int, pixels: dict, folder: Path | None = None):
-        kind_of(kind)
-        self.kind = kind
         import cv2
 
-        self._base = "sift" if kind == "rootsift" else kind
+        kind_of(kind)
+        self.kind, self.extracted_kind = kind, extracted_kind(kind)
         key = {
-            "format": 1, "kind": self._base, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
+            "format": 1, "kind": self.extracted_kind, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
             "least side": LEAST_SIDE,
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        super().__init__((folder or paths.cache_dir() / "keypoints") / f"{self._base}-{digest}.sqlite")
-
-    @property
-    def extracted_kind(self) -> str:
-        """The kind to extract and `put`: SIFT for RootSIFT."""
-        return self._base
+        super().__init__((folder or paths.cache_dir() / "keypoints") / f"{self.extracted_kind}-{digest}.sqlite")
 
     def get(self, images: Iterable[bytes]) -> dict[bytes, Keypoints]:
         """Content hash → keypoints of the store's kind, for those that are stored."""
-        return {image: self.as_kind(_unpacked(self._base, blob)) for image, blob in self._get(images)}
+        return {image: as_kind(_unpacked(self.extracted_kind, blob), self.kind) for image, blob in self._get(images)}
 
     def put(self, images: Sequence[bytes], found: Sequence[Keypoints]) -> None:
-        """Store keypoints of `extracted_kind`, all or none; those that are already stored stay.
+        """Store keypoints of kind ``extracted_kind``, all or none; existing entries stay unchanged.
 
         Raises
         ------
-        ValueError : keypoints of another kind, or not as many as hashes.
-        VectorStoreError : the disk is full, or the file can't be written any more.
+        ValueError : keypoints of another kind, or not one for each hash.
+        VectorStoreError : the disk is full, or the file is no longer writable.
         """
         for one in found:
-            if one.kind != self._base:
-                raise ValueError(f"the store holds {self._base} keypoints, got {one.kind}")
+            if one.kind != self.extracted_kind:
+                raise ValueError(f"the store holds {self.extracted_kind} keypoints, got {one.kind}")
         self._put([(image, _packed(one)) for image, one in zip(images, found, strict=True)])
 
-    def as_kind(self, found: Keypoints) -> Keypoints:
-        """Keypoints of `extracted_kind` as the store's kind."""
-        if found.kind == self.kind:
-            return found
-        return replace(found, kind=self.kind, descriptors=root(found.descriptors))
+
+def extracted_kind(kind: str) -> str:
+    """The kind that is extracted and stored for a kind: SIFT for RootSIFT, else the kind itself."""
+    return "sift" if kind == "rootsift" else kind
 
 
-#: Number of keypoints, height, width, and whether real descriptors are stored as bytes.
+def as_kind(found: Keypoints, kind: str) -> Keypoints:
+    """Convert keypoints of `extracted_kind` to the kind."""
+    return found if found.kind == kind else replace(found, kind=kind, descriptors=root(found.descriptors))
+
+
+#: Number of keypoints, height, width, and whether float descriptors are stored as bytes.
 _HEADER = struct.Struct("<3I?")
 
 
 def _packed(found: Keypoints) -> bytes:
-    """`Keypoints` as bytes. SIFT's descriptors are whole numbers from 0 to 255, which take a quarter as uint8."""
+    """Serialize keypoints. SIFT's descriptors are integers from 0 to 255, stored as uint8."""
     descriptors = found.descriptors
     small = descriptors.dtype == np.float32 and np.array_equal(descriptors.astype(np.uint8), descriptors)
     columns = [found.points, found.sizes, found.angles, found.responses]
@@ -281,7 +271,7 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
     numbers = np.frombuffer(blob, "<f4", 5 * count, _HEADER.size).astype(np.float32)
     points, sizes, angles, responses = np.split(numbers, [2 * count, 3 * count, 4 * count])
     dtype = KINDS[kind].dtype
-    kept = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
+    kept: np.ndarray = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
     descriptors = kept.astype(dtype).reshape(count, KINDS[kind].width)
     return Keypoints(kind, points.reshape(count, 2), sizes, angles, responses, descriptors, (height, width))
 
@@ -294,21 +284,21 @@ def extract_each(
     then: Callable[[Keypoints], Any] | None = None,
     cache: bool = False,
 ) -> list:
-    """`extract` of several images, on all cores; the result does not depend on their number.
+    """`extract` of several images in parallel threads; the result does not depend on their number.
 
     Parameters
     ----------
-    workers : threads; by default one a core. OpenCV does not hold Python's lock while it works.
-    then : what is made of the keypoints of each, in the same thread; without it, they themselves.
-    cache : keep the keypoints on disk by the pixels, and read those that are there.
+    workers : number of threads; by default one per core. OpenCV releases Python's lock.
+    then : function of the keypoints of one image, called in the same thread; its results are returned.
+    cache : store the keypoints on disk by the pixels, and read those that are stored.
     """
     if cache:
-        found = _extract_kept(list(images), kind, limit, workers)
+        found = _extract_cached(list(images), kind, limit, workers)
         return found if then is None else [then(one) for one in found]
 
     from joblib import cpu_count
 
-    def one(image):
+    def one(image: np.ndarray) -> Any:
         found = extract(image, kind, limit)
         return found if then is None else then(found)
 
@@ -316,7 +306,7 @@ def extract_each(
         return list(pool.map(one, images))
 
 
-def _extract_kept(images: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
+def _extract_cached(images: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
     hashes = [pixels_hash(np.asarray(image)) for image in images]
     with KeypointStore(kind, limit, {"source": "array"}) as store:
         found = store.get(hashes)
@@ -324,8 +314,12 @@ def _extract_kept(images: Sequence[np.ndarray], kind: str, limit: int, workers: 
         if missing:
             new = extract_each(missing.values(), store.extracted_kind, limit, workers)
             store.put(list(missing), new)
-            found |= {h: store.as_kind(one) for h, one in zip(missing, new, strict=True)}
+            found |= {h: as_kind(one, kind) for h, one in zip(missing, new, strict=True)}
     return [found[h] for h in hashes]
+
+
+#: Number of images whose keypoints are stored in one transaction.
+_BATCH = 32
 
 
 def extract_set(
@@ -336,32 +330,34 @@ def extract_set(
     progress: bool = True,
     cache: bool = True,
 ) -> list[Keypoints]:
-    """`extract` of every image of a set, in its order, on all cores.
+    """`extract` of every image of a set, in order, on all cores.
 
-    Keypoints are kept on disk by the files' content, batch by batch: a second call extracts nothing, and a call that
-    was killed continues. An image that can't be read has no keypoints, after one `UnreadableImageWarning` that
-    counts and names them all.
+    Keypoints are stored on disk by the files' content, batch by batch, so a call after an interruption continues
+    there. An image that cannot be read has no keypoints; one `UnreadableImageWarning` lists these images.
 
     Parameters
     ----------
-    longest : in pixels: images with a longer side are made smaller.
-    cache : False reads and writes no file of keypoints.
+    longest : in pixels; images with a longer side are shrunk.
+    cache : whether keypoints are stored and read.
     """
     from joblib import cpu_count
 
     failures: list[UnreadableImage] = []
+
+    def one(row: int) -> Keypoints | None:
+        try:
+            image = read_image(images.paths[row])
+        except UnreadableImage as error:
+            failures.append(error)
+            return None
+        return extract(shrink(image, longest) if longest else image, extracted_kind(kind), limit)
+
     with ExitStack() as stack:
         store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
-        hashes = content_hashes(images.paths) if cache else []
-        kept = store.get(hashes) if cache else {}
-        found = [kept.get(h) for h in hashes] if cache else [None] * len(images)
-        missing = [row for row, one in enumerate(found) if one is None]
-        extracted_kind = store.extracted_kind if cache else kind
-
-        def find(row: int) -> Keypoints | None:
-            image = _image(images.paths[row], longest, failures)
-            return None if image is None else extract(image, extracted_kind, limit)
-
+        hashes = content_hashes(images.paths) if store else []
+        known = store.get(hashes) if store else {}
+        found = {row: known[h] for row, h in enumerate(hashes) if h in known}
+        missing = [row for row in range(len(images)) if row not in found]
         pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
         bar = stack.enter_context(
             tqdm(
@@ -369,36 +365,22 @@ def extract_set(
                 disable=None if progress and missing else True,
             )
         )  # fmt: skip
-        # A batch at a time, so that a call that is killed loses one batch only.
-        for start in range(0, len(missing), _KEPT_TOGETHER):
-            rows = missing[start : start + _KEPT_TOGETHER]
-            new = {row: one for row, one in zip(rows, pool.map(find, rows), strict=True) if one is not None}
-            if cache:
+        for start in range(0, len(missing), _BATCH):
+            rows = missing[start : start + _BATCH]
+            new = {row: points for row, points in zip(rows, pool.map(one, rows), strict=True) if points is not None}
+            if store:
                 store.put([hashes[row] for row in new], list(new.values()))
-                new = {row: store.as_kind(one) for row, one in new.items()}
-            for row in rows:
-                found[row] = new[row] if row in new else extract(np.zeros((1, 1), np.uint8), kind, limit)
+            found |= {row: as_kind(points, kind) for row, points in new.items()}
             bar.update(len(rows))
     warn_unreadable(sorted(failures, key=str), len(images))
-    return found
-
-
-#: Images whose keypoints are stored in one transaction.
-_KEPT_TOGETHER = 32
-
-
-def _image(path: Path, longest: int | None, failures: list[UnreadableImage]) -> np.ndarray | None:
-    """The pixels of a file, made smaller where they must be; None, and the error in ``failures``, if unreadable."""
-    try:
-        image = read_image(path)
-    except UnreadableImage as error:
-        failures.append(error)
-        return None
-    return shrink(image, longest) if longest else image
+    nothing = np.empty(0, np.float32)
+    descriptors = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    unreadable = Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))
+    return [found.get(row, unreadable) for row in range(len(images))]
 
 
 def shrink(image: np.ndarray, longest: int) -> np.ndarray:
-    """An image (height, width, …) whose longer side has at most ``longest`` pixels; a smaller one stays as it is."""
+    """Resize an image (height, width, …) so that its longer side has at most ``longest`` pixels."""
     side = max(image.shape[:2])
     if side <= longest:
         return image
@@ -407,9 +389,9 @@ def shrink(image: np.ndarray, longest: int) -> np.ndarray:
 
 
 def root(descriptors: np.ndarray) -> np.ndarray:
-    """SIFT → RootSIFT, float (n, 128) → float32: sums brought to one, then the square root.
+    """SIFT → RootSIFT, float (n, 128) → float32: divide by the sum, then take the square root.
 
-    Euclidean distance then compares histograms as Hellinger's distance does, which large bins do not rule.
+    The Euclidean distance of the results is the Hellinger distance, which large bins do not dominate.
     """
     descriptors = np.asarray(descriptors, np.float32)
     total = descriptors.sum(axis=1, keepdims=True)
@@ -417,13 +399,13 @@ def root(descriptors: np.ndarray) -> np.ndarray:
 
 
 def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
-    """Each query keypoint with its nearest one in the gallery image, where that is no accident; nearest first.
+    """Match query keypoints to their nearest neighbors in the gallery image, sorted by distance.
 
     Parameters
     ----------
-    ratio : Lowe's test: the nearest must be nearer than so much of the second nearest. Needs two keypoints in the
-        gallery image: a single one passes nothing. None leaves it out.
-    mutual : the cross check: each must be the other's nearest.
+    ratio : Lowe's ratio test: upper bound of the distance to the nearest over the second nearest neighbor. If the
+        gallery image has one keypoint only, nothing passes. None omits the test.
+    mutual : cross check: both must be each other's nearest neighbor.
 
     Raises
     ------
@@ -437,7 +419,7 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         raise ValueError(f"the ratio must lie in (0, 1], got {ratio}")
     if not len(query) or not len(gallery):
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    matcher = cv2.BFMatcher(KINDS[query.kind].norm)
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING if query.descriptors.dtype == np.uint8 else cv2.NORM_L2)
     kept = []
     for nearest in matcher.knnMatch(query.descriptors, gallery.descriptors, k=1 if ratio is None else 2):
         if ratio is None or (len(nearest) == 2 and nearest[0].distance < ratio * nearest[1].distance):
@@ -460,41 +442,44 @@ def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: f
 def fit_homography(
     points: np.ndarray, others: np.ndarray, shape: tuple[int, int], within: float = 5.0, tries: int = 2000
 ) -> Homography:
-    """The plane-to-plane map on which most pairs agree (RANSAC: Fischler & Bolles 1981), the same at every call.
+    """Fit a homography to pairs of points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
 
-    `ACCIDENT` pairs always agree. Believed is only what a camera could do, see `believable`.
+    `CHANCE_INLIERS` pairs always agree. A homography that is not plausible (see `is_plausible`) is rejected.
 
     Parameters
     ----------
-    points, others : float (m, 2), pair by pair. shape : (height, width) of the first image.
-    within : pixels in the other image up to which a pair agrees.
-    tries : draws of four pairs at most; where half of the pairs are right, 300 miss them once in 10⁸ times.
+    points, others : float (m, 2), corresponding points.
+    shape : (height, width) of the first image.
+    within : maximum error of an inlier, in pixels of the second image.
+    tries : maximum number of samples. If half of the pairs are right, 300 fail once in 10⁸ times.
     """
     import cv2
 
-    nobody = Homography(None, np.zeros(len(points), bool))
+    failed = Homography(None, np.zeros(len(points), bool))
     if len(points) < 4:
-        return nobody
+        return failed
     cv2.setRNGSeed(0)
     matrix, agree = cv2.findHomography(points, others, cv2.RANSAC, within, maxIters=tries, confidence=0.999)
-    if matrix is None or not believable(matrix, shape):
-        return nobody
+    if matrix is None or not is_plausible(matrix, shape):
+        return failed
     return Homography(matrix, agree.ravel().astype(bool))
 
 
-def agreeing(
-    here: Placed, there: Placed, pixels: float = 10.0, part: float = 0.2, degrees: float = 30.0, octaves: float = 0.75
-) -> np.ndarray:
-    """Which pairs agree on one turn, scale and shift, the most that do: bool (m,). A lower bar than `fit_homography`.
+def similarity_inliers(
+    here: KeypointGeometry, there: KeypointGeometry, pixels: float = 10.0, part: float = 0.2, degrees: float = 30.0,
+    octaves: float = 0.75,
+) -> np.ndarray:  # fmt: skip
+    """The largest set of pairs that agree on one rotation, scale and translation: bool (m,).
 
-    Each pair proposes the similarity by which its own angle and size changed (Philbin et al. 2007); no chance is in it.
+    Each pair proposes the similarity transformation given by the change of its angle and size (Philbin et al. 2007);
+    there is no random sampling. The test is weaker than `fit_homography`.
 
     Parameters
     ----------
-    here, there : pair by pair (m each), as they lie in the two images.
-    pixels, part : another pair agrees if it ends up no further off than so many pixels of the second image plus this
-        part of its distance from the proposer, as angles and sizes are not exact,
-    degrees, octaves : and if its own turn and scale differ by no more than this.
+    here, there : geometry of m corresponding keypoints in the two images.
+    pixels, part : maximum error of a pair, in pixels of the second image: ``pixels`` plus this part of its distance
+        from the proposing pair, because angles and sizes are inexact.
+    degrees, octaves : maximum difference of rotation and scale from the proposing pair.
     """
     if not len(here.points):
         return np.zeros(0, bool)
@@ -503,9 +488,9 @@ def agreeing(
     turned = np.abs(turn[None, :] - turn[:, None])
     agree = np.minimum(turned, 360 - turned) <= degrees
     agree &= np.abs(scale[None, :] - scale[:, None]) <= octaves
-    # Few pairs are left for what takes longest. As complex numbers, a turn and a scale are one product.
+    # The slowest step only gets the pairs that are left. With complex numbers, rotation and scale are one product.
     proposer, other = np.nonzero(agree)
-    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
+    p, q = (side.points.astype(np.float64) @ (1, 1j) for side in (here, there))
     moved = np.exp2(scale) * np.exp(1j * np.radians(turn))
     apart = q[other] - q[proposer]
     off = np.abs(moved[proposer] * (p[other] - p[proposer]) - apart)
@@ -513,10 +498,10 @@ def agreeing(
     return agree[agree.sum(axis=1).argmax()]
 
 
-def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether a homography does to an image of this (height, width) what a camera could.
+def is_plausible(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether a camera could transform an image of this (height, width) by the homography.
 
-    Its corners stay a convex quadrilateral that is not mirrored and at most ten times larger or smaller a side.
+    The corners must stay a convex quadrilateral that is not mirrored, with 0.01 to 100 times the area.
     """
     height, width = shape
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
@@ -532,17 +517,12 @@ def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
 
 
 def kind_of(name: str) -> Kind:
-    """The kind called so.
-
-    Raises
-    ------
-    ValueError : there is none; the message names those that there are.
-    """
+    """The kind of a name, or a ValueError that lists all names."""
     if name not in KINDS:
         raise ValueError(f"there are no {name!r} keypoints; known: {', '.join(KINDS)}")
     return KINDS[name]
 
 
 def _strongest_first(point) -> tuple:
-    # Equal responses in a fixed order: which ones the cap keeps must not depend on the detector's threads.
+    # Ties in a fixed order, so that the selection does not depend on the detector's threads.
     return -point.response, point.pt, point.angle

@@ -33,7 +33,7 @@ def numbers():
     """A hash of the keypoints of each kind and of every encoding of some photographs."""
     images = samples.photos().subset(range(0, 120, 24))
     found = [keypoints.extract_set(images, kind, 100, progress=False, cache=False) for kind in keypoints.KINDS]
-    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
+    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.geometry)]
     arrays += [VisualWords(encoding).extract(images, cache=False, progress=False) for encoding in ENCODINGS]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 

@@ -162,5 +162,5 @@ def test_unreadable_images_are_told_once(own_cache, tmp_path):
 
 def test_fusion_needs_parts_and_weights():
     for parts, weights in (([Pixels()], None), ([Pixels(), Hog()], (1,)), ([Pixels(), Hog()], (1, 0))):
-        with pytest.raises(ValueError, match="two extractors or more and one positive weight each"):
+        with pytest.raises(ValueError, match="two or more extractors and one positive weight each"):
             Concatenated(parts, weights)

@@ -204,7 +204,7 @@ def test_a_full_disk_is_named_with_the_bytes_needed(own_cache, photos):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     part = file.with_suffix(".part")
-    assert str(part) in str(error.value) and f"{13 * ROW:,} bytes are needed" in str(error.value)
+    assert str(part) in str(error.value) and f"needs {13 * ROW:,} bytes" in str(error.value)
     assert "LOOKALIKE_CACHE" in str(error.value) and isinstance(error.value.__cause__, OSError)
     assert 4 * ROW <= part.stat().st_size < 13 * ROW and not file.exists()
     assert np.allclose(compute(photos, small()), fresh, rtol=2e-3, atol=1e-3), "with room again, it goes on"
@@ -308,7 +308,7 @@ def test_maps_are_no_vectors_to_cache(own_cache):
     split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
     assert vectors(split.places, maps, normalize=False).shape == (2, 4, 4, 8)
-    with pytest.raises(ValueError, match="gives maps .*only vectors"):
+    with pytest.raises(ValueError, match="returns maps .*only vectors"):
         vectors(split.places, maps, normalize=False, cache=True)
     assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 

@@ -72,7 +72,7 @@ def test_a_file_with_new_content_is_extracted_again(photos, tmp_path):
 
 
 def test_an_interrupted_call_continues(photos, monkeypatch):
-    monkeypatch.setattr(keypoints, "_KEPT_TOGETHER", 1)
+    monkeypatch.setattr(keypoints, "_BATCH", 1)
     whole, seen = extract, []
 
     def interrupted(image, *settings):

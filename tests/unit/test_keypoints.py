@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.features import keypoints
-from helpers.features.keypoints import KINDS, Keypoints, believable, extract, homography, match
+from helpers.features.keypoints import KINDS, Keypoints, extract, homography, is_plausible, match
 from helpers.images import reading, samples
 
 
@@ -201,7 +201,7 @@ def test_points_on_one_place_or_line_do_not_crash():
     ],
 )
 def test_what_a_camera_could_do(matrix, possible):
-    assert believable(matrix.astype(float), (80, 100)) is possible
+    assert is_plausible(matrix.astype(float), (80, 100)) is possible
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_bad_input_is_named(call, says):
 
 def test_some_of_them_are_kept(photo):
     found = extract(photo)
-    some = found.kept(found.points[:, 0] < 100)
+    some = found.subset(found.points[:, 0] < 100)
     assert 0 < len(some) < len(found) and some.shape == found.shape and (some.points[:, 0] < 100).all()
     assert len(homography(some, found, match(some, found)).inliers) > 4
-    assert np.array_equal(found.kept(np.array([2, 5])).descriptors, found.descriptors[[2, 5]])
+    assert np.array_equal(found.subset(np.array([2, 5])).descriptors, found.descriptors[[2, 5]])

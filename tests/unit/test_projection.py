@@ -103,7 +103,7 @@ def test_a_projected_extractor(own_cache):
     assert Projected(of, learned.head(8, 0)).name == "hsv-histogram-pca8"
     assert len({each.fingerprint, of.fingerprint, Projected(of, learned.head(7)).fingerprint}) == 3
     assert each.origin["projection learned from"] == "other photographs"
-    with pytest.raises(ValueError, match="the projection takes"):
+    with pytest.raises(ValueError, match="the projection expects"):
         Projected(open_extractor("gray-histogram"), learned)
 
 
@@ -145,5 +145,5 @@ def test_fewer_bytes_turn_a_vector_by_little(vectors):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="does not fit into float16"):
         compression.to_float16(np.array([[1e5]]))
-    with pytest.raises(ValueError, match="row 1 holds NaN"):
+    with pytest.raises(ValueError, match="row 1 contains NaN"):
         compression.to_int8(np.array([[1.0], [np.nan]]))

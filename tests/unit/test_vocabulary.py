@@ -122,7 +122,7 @@ def test_nearest_words_against_a_slow_loop(images, learned):
 
 def test_too_little_to_learn_from(images):
     few = images.subset(range(1))
-    with pytest.raises(ValueError, match="can't make 500 words: give more images"):
+    with pytest.raises(ValueError, match="too few for 500 words: give more images"):
         learn(few, 500, KeypointConfig(limit=30, size=128), dim=4, progress=False)
     with pytest.raises(ValueError, match="too few for 64 axes"):
         learn(few, 2, KeypointConfig(limit=30, size=128), progress=False)
