@@ -171,7 +171,8 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
             f"an image must be uint8 (height, width, 3) RGB or (height, width), got {image.dtype} {image.shape}"
         )
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    points, descriptors = [], np.empty((0, width), dtype)
+    points: list = []
+    descriptors: np.ndarray = np.empty((0, width), dtype)
     if min(gray.shape) >= LEAST_SIDE:
         detector = create(cv2, limit)
         # Description costs more than detection, so the limit is applied between them.
@@ -179,7 +180,7 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
         described, rows = detector.compute(gray, strongest) if strongest else ((), None)
         # ORB sorts them by size, and some detectors drop keypoints near the border.
         order = sorted(range(len(described)), key=lambda row: _strongest_first(described[row]))
-        if order:
+        if rows is not None:
             points, descriptors = [described[row] for row in order], rows[order]
     if kind == "rootsift":
         descriptors = root(descriptors)
@@ -272,7 +273,7 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
     points, sizes, angles, responses = np.split(numbers, [2 * count, 3 * count, 4 * count])
     dtype = KINDS[kind].dtype
     kept: np.ndarray = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
-    descriptors = kept.astype(dtype).reshape(count, KINDS[kind].width)
+    descriptors: np.ndarray = kept.astype(dtype).reshape(count, KINDS[kind].width)
     return Keypoints(kind, points.reshape(count, 2), sizes, angles, responses, descriptors, (height, width))
 
 
@@ -354,8 +355,8 @@ def extract_set(
 
     with ExitStack() as stack:
         store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
-        hashes = content_hashes(images.paths) if store else []
-        known = store.get(hashes) if store else {}
+        hashes = content_hashes(images.paths) if store is not None else []
+        known = store.get(hashes) if store is not None else {}
         found = {row: known[h] for row, h in enumerate(hashes) if h in known}
         missing = [row for row in range(len(images)) if row not in found]
         pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
@@ -368,13 +369,13 @@ def extract_set(
         for start in range(0, len(missing), _BATCH):
             rows = missing[start : start + _BATCH]
             new = {row: points for row, points in zip(rows, pool.map(one, rows), strict=True) if points is not None}
-            if store:
+            if store is not None:
                 store.put([hashes[row] for row in new], list(new.values()))
             found |= {row: as_kind(points, kind) for row, points in new.items()}
             bar.update(len(rows))
     warn_unreadable(sorted(failures, key=str), len(images))
     nothing = np.empty(0, np.float32)
-    descriptors = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    descriptors: np.ndarray = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
     unreadable = Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))
     return [found.get(row, unreadable) for row in range(len(images))]
 

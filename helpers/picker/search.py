@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.explain import Why, why
+from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images.imageset import NO_CLASS, ImageSet
@@ -158,7 +158,7 @@ class Finder:
         results = tuple((int(row), float(score)) for row, score in zip(rows, scores, strict=True))
         return Found(results, self._note(engine, k, len(results), never, nothing))
 
-    def why(self, method: Method, pixels: np.ndarray, row: int) -> Why:
+    def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """What makes an image of the set similar to a query, uint8 (height, width, 3), in the eyes of a method.
 
         Raises
@@ -167,7 +167,7 @@ class Finder:
         """
         with _told():
             engine = self._engine(method)
-            return why(engine.extractor, pixels, read_image(self.images.paths[row]), engine.index.metric)
+            return explain(engine.extractor, pixels, read_image(self.images.paths[row]), engine.index.metric)
 
     def rerankers_for(self, method: Method) -> tuple[str, ...]:
         """The re-rankers that can follow a method's index; all of them as long as the index is not open."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.explain import Why
+from helpers.features.explain import Explanation
 from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
@@ -124,7 +124,7 @@ class Explained:
 
     id: int
     column: int
-    why: Why
+    why: Explanation
     number: int
 
 

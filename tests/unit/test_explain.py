@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from helpers.features import explain
+from helpers.features import explain as module
 from helpers.features.deep import NetworkExtractor
-from helpers.features.explain import METHODS, PLACES, why
+from helpers.features.explain import MAX_CELLS, METHODS, explain
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
 from helpers.visualization.heatmaps import overlaid
@@ -53,7 +53,7 @@ def collages(photos):
 @pytest.mark.parametrize("pooling", [None, "max", "gem"])
 def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, pooling):
     opened = resnet50 if pooling is None else open_extractor(f"resnet50-{pooling}")
-    found = why(opened, photos[0], photos[1])
+    found = explain(opened, photos[0], photos[1])
     assert found.method == "shares" and found.borders == (0, 0)
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
     for places in (found.query_map, found.result_map):
@@ -63,26 +63,26 @@ def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, poolin
         assert places.max() > 1.5 * places.mean()
 
 
-@pytest.mark.parametrize("pooling", explain._PARTS)
+@pytest.mark.parametrize("pooling", module._SHARES)
 def test_parts_of_a_map_sum_to_what_pooling_gives(pooling):
     from helpers.features.pooling import POOLINGS
 
     # Whole numbers repeat, and channel 3 is silent.
     fmap = np.random.default_rng(0).integers(0, 4, (5, 8, 16)).astype(np.float32)
     fmap[:, :, 3] = 0
-    parts = explain._PARTS[pooling](fmap.astype(np.float64))
+    parts = module._SHARES[pooling](fmap.astype(np.float64))
     assert parts.shape == fmap.shape
     assert np.allclose(parts.sum(axis=(0, 1)), POOLINGS[pooling](fmap[None])[0], atol=1e-5)
 
 
 def test_the_maximum_is_where_it_is_and_shared_by_those_that_have_it():
     fmap = np.array([[[3.0, 1.0], [0.0, 1.0]], [[3.0, 0.0], [2.0, 0.0]]])
-    assert explain._maximum_parts(fmap).tolist() == [[[1.5, 0.5], [0.0, 0.5]], [[1.5, 0.0], [0.0, 0.0]]]
+    assert module._maximum_shares(fmap).tolist() == [[[1.5, 0.5], [0.0, 0.5]], [[1.5, 0.0], [0.0, 0.0]]]
 
 
 def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
     asked = collages(photos[:4])
-    lefts = [(share_of_left(why(resnet50, query, both).result_map), left) for query, both, left in asked]
+    lefts = [(share_of_left(explain(resnet50, query, both).result_map), left) for query, both, left in asked]
     # 0.5 would be blind; measured 0.55 to 0.79.
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
@@ -93,7 +93,7 @@ def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
     """Of a tall image in a square, borders have their share, and what was cut away has none."""
     tall = reading.resize(photos[1], (240, 106))
     opened = NetworkExtractor("resnet50", resize=rule)
-    found = why(opened, tall, photos[2])
+    found = explain(opened, tall, photos[2])
     assert found.query_map.shape == shape
     assert found.similarity == pytest.approx(cosine(opened, tall, photos[2]), abs=1e-5)
     if rule == "pad":
@@ -117,7 +117,7 @@ def test_places_are_where_resizing_puts_them(rule, shape):
     size = 224
     seen = reading.resize(image, size, rule)
     red = (seen[:, :, 0] > 127) & (seen[:, :, 1] < 127)
-    for axis, (start, end) in enumerate(explain._spans(shape, size, rule)):
+    for axis, (start, end) in enumerate(module._spans(shape, size, rule)):
         there = np.flatnonzero(red.any(axis=1 - axis))
         expected = [size * (start + (end - start) * edge / shape[axis]) for edge in field[axis]]
         assert there[0] == pytest.approx(max(0, expected[0]), abs=1.5)
@@ -126,11 +126,11 @@ def test_places_are_where_resizing_puts_them(rule, shape):
 
 def test_laid_over_an_image_no_amount_is_lost():
     places = np.random.default_rng(0).normal(size=(7, 7))
-    assert np.allclose(explain._over_image(places, (90, 300), 224, "squash"), places)
-    cropped = explain._over_image(places, (224, 448), 224, "crop")
+    assert np.allclose(module._over_image(places, (90, 300), 224, "squash"), places)
+    cropped = module._over_image(places, (224, 448), 224, "crop")
     assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(places.sum())
     # Padded to a third: the image lies in the rows from 2⅓ to 4⅔.
-    padded = explain._over_image(places, (75, 225), 225, "pad")
+    padded = module._over_image(places, (75, 225), 225, "pad")
     assert padded.shape == (2, 7)
     assert padded.sum() == pytest.approx(places[3:4].sum() + (places[2] + places[4]).sum() * 2 / 3)
 
@@ -149,7 +149,7 @@ def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
 
 def test_occlusion_by_hand(histogram, photos):
     query, result = photos[0], reading.resize(photos[1], (140, 70))
-    found = why(histogram, query, result, places=32)
+    found = explain(histogram, query, result, cells=32)
     before = cosine(histogram, query, result)
     assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
     # Twice as high as wide: 8 × 4 places of 17.5 pixels, patches of twice that side.
@@ -165,7 +165,9 @@ def test_occlusion_by_hand(histogram, photos):
 
 
 def test_occlusion_of_a_collage_finds_the_half_that_was_asked_for(histogram, photos):
-    lefts = [(share_of_left(why(histogram, query, both).result_map), left) for query, both, left in collages(photos)]
+    lefts = [
+        (share_of_left(explain(histogram, query, both).result_map), left) for query, both, left in collages(photos)
+    ]
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.65
 
@@ -177,7 +179,7 @@ def test_in_a_long_image_it_is_the_right_third(histogram, wide, third):
     query = np.full((90, 90, 3), (200, 30, 30), np.uint8)
     strip = [np.full((90, 90, 3), (30, 60, 200), np.uint8)] * 3
     strip[third] = query
-    found = why(histogram, query, np.concatenate(strip, axis=1 if wide else 0), places=27)
+    found = explain(histogram, query, np.concatenate(strip, axis=1 if wide else 0), cells=27)
     assert found.result_map.shape == ((3, 9) if wide else (9, 3))
     along = found.result_map.sum(axis=0 if wide else 1)
     assert np.argmax(along) // 3 == third
@@ -187,7 +189,7 @@ def test_in_a_long_image_it_is_the_right_third(histogram, wide, third):
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 def test_distances_fall_where_it_matters_too(histogram, photos, metric):
     query, both, left = next(collages(photos))
-    found = why(histogram, query, both, metric)
+    found = explain(histogram, query, both, metric)
     one, other = histogram.extract_arrays([query, both]).astype(np.float64)
     distance = np.abs(one - other).sum() if metric == "manhattan" else np.linalg.norm(one - other)
     assert found.method == "occlusion" and found.similarity == pytest.approx(-distance)
@@ -199,10 +201,10 @@ def test_passes_are_bounded_however_large_or_long_an_image_is(photos):
     monitored = opened.extract_arrays
     opened.extract_arrays = lambda images: extracted.extend(images) or monitored(images)
     large, ribbon = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
-    found = why(opened, large, ribbon)
-    assert found.query_map.size <= PLACES and found.query_map.shape == (6, 8)
-    assert found.result_map.shape[0] == 1 and found.result_map.size <= PLACES
-    assert len(extracted) <= 2 * PLACES + 4
+    found = explain(opened, large, ribbon)
+    assert found.query_map.size <= MAX_CELLS and found.query_map.shape == (6, 8)
+    assert found.result_map.shape[0] == 1 and found.result_map.size <= MAX_CELLS
+    assert len(extracted) <= 2 * MAX_CELLS + 4
     # What is covered many times is small, but the similarity is that of the images as they are.
     assert max(max(image.shape) for image in extracted[4:]) <= 640
     assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
@@ -214,7 +216,7 @@ def test_a_face_that_is_covered_is_nobodys_and_no_warning():
     opened = open_extractor("dlib-face", size=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = why(opened, one, other, places=4)
+        found = explain(opened, one, other, cells=4)
     assert found.similarity > 0.9
     # A patch of twice a place's side over one of 2 × 2 leaves no face: all of the similarity is gone.
     assert found.query_map.max() == pytest.approx(found.similarity, abs=1e-6)
@@ -222,20 +224,20 @@ def test_a_face_that_is_covered_is_nobodys_and_no_warning():
 
 def test_one_color_says_the_same_everywhere(histogram):
     plain = np.full((50, 50, 3), 255, np.uint8)
-    found = why(histogram, plain, plain, places=9)
+    found = explain(histogram, plain, plain, cells=9)
     assert found.similarity == pytest.approx(1) and found.query_map.shape == (3, 3)
     assert np.allclose(found.query_map, found.result_map) and (found.query_map > 0).all()
 
 
 def test_bad_input_is_named(histogram, photos):
-    with pytest.raises(ValueError, match="no metric 'hamming'; there are: cosine, euclidean, manhattan"):
-        why(histogram, photos[0], photos[1], "hamming")
+    with pytest.raises(ValueError, match="no metric 'hamming'; known: cosine, euclidean, manhattan"):
+        explain(histogram, photos[0], photos[1], "hamming")
     for places in (0, 2.5, True):
-        with pytest.raises(ValueError, match="places must be a whole number"):
-            why(histogram, photos[0], photos[1], places=places)
+        with pytest.raises(ValueError, match="cells must be an integer"):
+            explain(histogram, photos[0], photos[1], cells=places)
     for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
         with pytest.raises(ValueError, match="an image must be uint8"):
-            why(histogram, photos[0], bad)
+            explain(histogram, photos[0], bad)
     assert set(METHODS) == {"shares", "occlusion"} and all(METHODS.values())
 
 

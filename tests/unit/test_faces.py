@@ -198,7 +198,7 @@ def test_many_without_a_face_are_counted_and_some_are_named(by):
 def test_later_looks_find_what_the_first_one_misses(people):
     image = read_image(people.paths[0])
     small = canvas((image, 60, 60, 50), shape=(160, 160))
-    assert faces.find_faces(small, looks=faces.LOOKS[:1]) == []
+    assert faces.find_faces(small, passes=faces.PASSES[:1]) == []
     (found,) = faces.find_faces(small)
     # In pixels of the image as it was given, not of the enlarged one.
     assert 60 < found.center[0] < 110 and 60 < found.center[1] < 121
