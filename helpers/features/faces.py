@@ -296,10 +296,7 @@ def _detector():
 def dlib_models() -> tuple:
     """dlib's predictor of five landmarks and its face network, loaded once."""
     files, dlib = model_files(), _dlib()
-    return (
-        dlib.shape_predictor(str(files[LANDMARKS_FILE])),
-        dlib.face_recognition_model_v1(str(files[NETWORK_FILE])),
-    )
+    return (dlib.shape_predictor(str(files[LANDMARKS_FILE])), dlib.face_recognition_model_v1(str(files[NETWORK_FILE])))
 
 
 #: Name → factory, for `helpers.features.registry`.

@@ -430,8 +430,7 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         kept = [(q, g, distance) for q, g, distance in kept if back[g] == q]
     kept.sort(key=lambda pair: (pair[2], pair[0]))
     return Matches(
-        np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2),
-        np.array([pair[2] for pair in kept], np.float32),
+        np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2), np.array([pair[2] for pair in kept], np.float32)
     )
 
 

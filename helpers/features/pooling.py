@@ -99,9 +99,4 @@ def squares(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[in
 
 
 #: Poolings that give one value per channel, by name.
-POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "average": average,
-    "max": maximum,
-    "gem": gem,
-    "rmac": rmac,
-}
+POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"average": average, "max": maximum, "gem": gem, "rmac": rmac}

@@ -98,11 +98,7 @@ class KeypointConfig:
         reading.warn_unreadable(failures, len(images))
 
     def in_batches(
-        self,
-        files: Sequence[Path],
-        failures: list[reading.UnreadableImage],
-        batch_size: int = 32,
-        strict: bool = False,
+        self, files: Sequence[Path], failures: list[reading.UnreadableImage], batch_size: int = 32, strict: bool = False
     ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
         """Yield batches of files in order: rows, keypoints, and the number of images that were not in the store.
 
