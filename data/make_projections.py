@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from helpers import paths
-from helpers.evaluation import builders, metrics, protocol, protocol_files, runner
+from helpers.evaluation import builders, metrics, protocol_files, runner
+from helpers.evaluation.protocol import Protocol
 from helpers.features import projection
 from helpers.features.registry import open_extractor
 from helpers.images import imagenet
@@ -35,9 +36,8 @@ def main() -> None:
     leave_one_out = builders.leave_one_out(train, "imagenette-train-leave-one-out")
     for pooling in POOLINGS:
         extractor = open_extractor(f"resnet50-{pooling}")
-        learned = projection.learn(
-            extractor.extract(imagenet.one_per_class()), max(DIMS), "imagenet-one-per-class", WHITENING
-        )
+        training = extractor.extract(imagenet.one_per_class())
+        learned = projection.learn(training, max(DIMS), "imagenet-one-per-class", WHITENING)
         vectors = extractor.extract(train)
         print(f"{pooling}, dimension {vectors.shape[1]}: mAP {score(vectors, leave_one_out):.4f}")
         for dim in DIMS:
@@ -48,7 +48,7 @@ def main() -> None:
             print(f"  {path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def score(vectors: np.ndarray, protocol: protocol.Protocol) -> float:
+def score(vectors: np.ndarray, protocol: Protocol) -> float:
     return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol).mean("mAP")
 
 
