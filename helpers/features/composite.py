@@ -251,8 +251,8 @@ class Projected(Wrapper):
 
     Parameters
     ----------
-    of, projection : the extractor, and a projection of vectors of its dimension.
-    name : by default that of ``of``, "-pcaw" ("-pca" without whitening) and the dimension.
+    of, projection : the extractor, and a projection of vectors of its dimension. The name gets "-pcaw" ("-pca" without
+        whitening) and the dimension.
 
     Raises
     ------
@@ -261,12 +261,12 @@ class Projected(Wrapper):
 
     normalize = True
 
-    def __init__(self, of: FeatureExtractor, projection: Projection, name: str | None = None):
+    def __init__(self, of: FeatureExtractor, projection: Projection):
         if of.dim != len(projection.mean):
             raise ValueError(f"{of.name} has dimension {of.dim}, the projection expects {len(projection.mean)}")
         super().__init__(of)
         self.projection = projection
-        self.name = name or f"{of.name}-{'pcaw' if projection.whitening else 'pca'}{projection.dim}"
+        self.name = f"{of.name}-{'pcaw' if projection.whitening else 'pca'}{projection.dim}"
 
     dim = property(lambda self: self.projection.dim)
 

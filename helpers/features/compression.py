@@ -19,8 +19,8 @@ def to_float16(vectors: np.ndarray) -> np.ndarray:
 def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantize float (n, d) to codes int8 (n, d) and scales float32 (n,).
 
-    The 255 steps span ± the largest absolute value of each vector. `from_int8` restores each value to within half a
-    scale. The scales do not change the cosine of two vectors.
+    The 255 steps span ± the largest absolute value of each vector, so code times scale is exact to half a scale. The
+    scales do not change the cosine of two vectors.
 
     Raises
     ------
@@ -31,8 +31,3 @@ def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"row {np.flatnonzero(~np.isfinite(largest))[0]} contains NaN or infinity: remove such rows")
     scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return np.rint(vectors / scales[:, None]).astype(np.int8), scales
-
-
-def from_int8(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Restore float32 (n, d) from codes int8 (n, d) and scales float32 (n,)."""
-    return codes.astype(np.float32) * scales[:, None]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.features.deep import NetworkExtractor
-from helpers.features.extractor import FeatureExtractor
+from helpers.features.extractor import FeatureExtractor, check_rgb
 from helpers.features.keypoints import shrink
 from helpers.features.pooling import GEM_EXPONENT
 from helpers.features.similarity_maps import similarity_maps
@@ -85,7 +85,7 @@ def explain(
         raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")
     if isinstance(cells, bool) or not isinstance(cells, int | np.integer) or cells < 1:
         raise ValueError(f"cells must be an integer of at least 1, got {cells!r}")
-    images = [_checked(query_pixels), _checked(result_pixels)]
+    images = [check_rgb(query_pixels), check_rgb(result_pixels)]
     if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _SHARES:
         return _by_shares(extractor, _SHARES[extractor.pools], images)
     return _by_occlusion(extractor, images, metric, cells)
@@ -250,10 +250,3 @@ _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "euclidean": lambda vectors, other: -np.linalg.norm(vectors - other, axis=1),
     "manhattan": lambda vectors, other: -np.abs(vectors - other).sum(axis=1),
 }
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    return image

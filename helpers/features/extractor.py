@@ -199,32 +199,36 @@ class FeatureExtractor(ABC):
         self, images: ImageSet, compute: Callable[[Sequence[int]], Iterator[tuple[list[int], np.ndarray]]],
         failures: list[reading.UnreadableImage],
     ) -> np.ndarray:  # fmt: skip
-        """Compute the vectors that the store lacks by ``compute(rows)``, and read all of them from it."""
+        """Read the vectors from the store, after ``compute(rows)`` returned the missing ones."""
         hashes = content_hashes(images.paths)
         with store.VectorStore(self.fingerprint, self.dim) as kept:
-            known = kept.known(hashes)
-            # Identical images share a vector, so only the first of each content is computed.
-            first: dict[bytes, int] = {}
-            copies = [row for row, h in enumerate(hashes) if h not in known and first.setdefault(h, row) != row]
-            for rows, part in compute(sorted(first.values())):
-                kept.put([hashes[row] for row in rows], part)
-            if failures and copies:
-                # Copies of an unreadable image fail again, so that the warning lists them too.
-                known = kept.known(hashes)
-                for rows, part in compute([row for row in copies if hashes[row] not in known]):
-                    kept.put([hashes[row] for row in rows], part)
-            return kept.get(hashes)
+            vectors = kept.complete(hashes, compute)
+        if failures:
+            # Copies of an unreadable image were skipped; reading them lists them in the warning, too.
+            unreadable = np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist()
+            first = {hashes[row]: row for row in reversed(unreadable)}
+            for rows, part in compute([row for row in unreadable if first[hashes[row]] != row]):
+                vectors[rows] = part
+        return vectors
 
     def _cached_arrays(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Compute the vectors of preprocessed images that the store lacks, and read all of them from it."""
-        hashes = [store.pixels_hash(image) for image in images]
-        with store.VectorStore(self.fingerprint, self.dim) as kept:
-            known = kept.known(hashes)
-            missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in known}
-            if missing:
+        """Read the vectors of preprocessed images from the store, after computing the missing ones."""
+
+        def compute(rows: list[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            if rows:
                 self.prepare()
-                kept.put(list(missing), self.embed(np.stack(list(missing.values()))))
-            return kept.get(hashes)
+                yield rows, self.embed(np.stack([images[row] for row in rows]))
+
+        with store.VectorStore(self.fingerprint, self.dim) as kept:
+            return kept.complete([store.pixels_hash(image) for image in images], compute)
+
+
+def check_rgb(image: np.ndarray) -> np.ndarray:
+    """The image as a C-contiguous array, or a ValueError if it is not uint8 (height, width, 3)."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
 
 
 def describe_zeros(vectors: np.ndarray, names: Sequence[str], what: str) -> str:

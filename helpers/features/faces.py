@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import FeatureExtractor, describe_zeros
+from helpers.features.extractor import FeatureExtractor, check_rgb, describe_zeros
 from helpers.networks.weights import WeightsUnavailable
 
 #: Checksums of the two files, because another model would change the vectors.
@@ -46,10 +46,6 @@ PASSES = ((0, 0.0), (1, -0.25))
 
 #: Rules for an image with several faces, see `choose`.
 SEVERAL = ("central", "largest")
-
-
-class NoFace(ValueError):
-    """No face was found in some images, and the extractor requires one; the message lists them."""
 
 
 class NoFaceWarning(UserWarning):
@@ -98,7 +94,7 @@ def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) 
     ValueError : the image has another shape or type.
     WeightsUnavailable : dlib or its models are missing or damaged.
     """
-    image = _checked(image)
+    image = check_rgb(image)
     landmarks = dlib_models()[0]
     for doublings, least in passes:
         # The detector is not thread-safe.
@@ -141,7 +137,7 @@ def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central"
 
 def align(image: np.ndarray, face: Face) -> np.ndarray:
     """Rotate and crop a face to the network's input: uint8 (150, 150, 3), black outside the image."""
-    image, dlib = _checked(image), _dlib()
+    image, dlib = check_rgb(image), _dlib()
     points = dlib.points([dlib.point(int(x), int(y)) for x, y in face.landmarks])
     return dlib.get_face_chip(image, dlib.full_object_detection(dlib.rectangle(*face.box), points), CHIP, MARGIN)
 
@@ -163,7 +159,6 @@ class FaceExtractor(FeatureExtractor):
         finds faces from a sixth of it, in about a seventh less time. On LFW and AT&T, whose faces are large, the
         results differ in an image or two.
     several : rule for several faces, see `choose`.
-    no_face : ``zero`` for a zero vector, or ``raise`` for a `NoFace` error.
     normalize : whether to normalize the vectors. dlib's documentation compares raw ones by Euclidean distance, with a
         threshold of 0.6. LFW's top-1 is 0.997 either way.
     batch_size : images per step, shared among the cores, at least four each; changes memory, not the vectors.
@@ -178,26 +173,12 @@ class FaceExtractor(FeatureExtractor):
     weights = "dlib-faces"
     resize_rule = "pad"
 
-    def __init__(
-        self,
-        size: int = 500,
-        several: str = "central",
-        no_face: str = "zero",
-        normalize: bool = True,
-        batch_size: int = 16,
-    ):
+    def __init__(self, size: int = 500, several: str = "central", normalize: bool = True, batch_size: int = 16):
         if several not in SEVERAL:
             raise ValueError(f"several must be one of {', '.join(SEVERAL)}; got {several!r}")
-        if no_face not in ("zero", "raise"):
-            raise ValueError(f"no_face must be zero or raise; got {no_face!r}")
         _dlib()
         model_files()
-        self.size = size
-        self.several = several
-        self.no_face = no_face
-        self.normalize = normalize
-        self.batch_size = batch_size
-        # no_face is no setting, because the stored vectors are the same.
+        self.size, self.several, self.normalize, self.batch_size = size, several, normalize, batch_size
         passes = [list(one) for one in PASSES]  # "looks" as in existing fingerprints
         self.settings = {"several": several, "looks": passes, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
 
@@ -220,8 +201,6 @@ class FaceExtractor(FeatureExtractor):
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         if text := describe_zeros(vectors, names, "no face was found"):
-            if self.no_face == "raise":
-                raise NoFace(f"{text}. Remove them, use larger images of frontal faces, or set no_face='zero'")
             warnings.warn(f"{text}; their vectors are zero", NoFaceWarning, stacklevel=3)
 
 
@@ -234,13 +213,6 @@ def _extracted(pixels: np.ndarray, several: str) -> np.ndarray:
     if chips:
         vectors[rows] = np.array(dlib_models()[1].compute_face_descriptor(chips), dtype=np.float32)
     return vectors
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image)
 
 
 # ---- dlib and its models ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -184,26 +185,22 @@ def vectors(
     VectorStoreError : the vectors cannot be stored or read.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
+    compute = partial(_through_tail, tail, maps, batch_size)
     if not cache:
-        for start, part in _through_tail(tail, maps, np.arange(len(maps)), batch_size):
-            found[start : start + len(part)] = part
+        for rows, part in compute(range(len(maps))):
+            found[rows] = part
     elif found.ndim != 2:
         raise ValueError(f"{tail.name} returns maps {found.shape}; only vectors (n, dim) can be cached")
-    elif len(maps):
-        keys = [pixels_hash(one) for one in maps]
+    else:
         with VectorStore(f"tail-{fingerprints.of_model(tail)[:16]}", found.shape[1]) as kept:
-            known = kept.known(keys)
-            first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
-            missing = np.array(sorted(first.values()), np.int64)
-            for start, part in _through_tail(tail, maps, missing, batch_size):
-                kept.put([keys[row] for row in missing[start : start + len(part)]], part)
-            found = kept.get(keys)
+            found = kept.complete([pixels_hash(one) for one in maps], compute)
     return l2_normalize(found) if normalize else found
 
 
 def _through_tail(
-    tail: "keras.Model", maps: np.ndarray, rows: np.ndarray, batch_size: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (position of the first row, output) of each batch."""
+    tail: "keras.Model", maps: np.ndarray, batch_size: int, rows: Sequence[int]
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """Yield (rows, output) of each batch."""
     for start in range(0, len(rows), batch_size):
-        yield start, tail.predict_on_batch(np.asarray(maps[rows[start : start + batch_size]], np.float32))
+        part = rows[start : start + batch_size]
+        yield part, tail.predict_on_batch(np.asarray(maps[part], np.float32))

@@ -11,9 +11,8 @@ themselves as their nearest neighbor, against about nine of ten for the kinds he
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,7 +203,6 @@ class KeypointStore(BlobStore):
     ----------
     kind, limit : see `extract`.
     pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``.
-    folder : of the file; by default ``keypoints`` in the cache.
 
     Raises
     ------
@@ -213,7 +211,7 @@ class KeypointStore(BlobStore):
 
     _content = "keypoints"
 
-    def __init__(self, kind: str, limit: int, pixels: dict, folder: Path | None = None):
+    def __init__(self, kind: str, limit: int, pixels: dict):
         import cv2
 
         kind_of(kind)
@@ -223,7 +221,7 @@ class KeypointStore(BlobStore):
             "least side": LEAST_SIDE,
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        super().__init__((folder or paths.cache_dir() / "keypoints") / f"{self.extracted_kind}-{digest}.sqlite")
+        super().__init__(paths.cache_dir() / "keypoints" / f"{self.extracted_kind}-{digest}.sqlite")
 
     def get(self, images: Iterable[bytes]) -> dict[bytes, Keypoints]:
         """Content hash → keypoints of the store's kind, for those that are stored."""
@@ -281,20 +279,18 @@ def extract_each(
     images: Iterable[np.ndarray],
     kind: str = "sift",
     limit: int = 500,
-    workers: int | None = None,
     then: Callable[[Keypoints], Any] | None = None,
     cache: bool = False,
 ) -> list:
-    """`extract` of several images in parallel threads; the result does not depend on their number.
+    """`extract` of several images, on all cores.
 
     Parameters
     ----------
-    workers : number of threads; by default one per core. OpenCV releases Python's lock.
     then : function of the keypoints of one image, called in the same thread; its results are returned.
     cache : store the keypoints on disk by the pixels, and read those that are stored.
     """
     if cache:
-        found = _extract_cached(list(images), kind, limit, workers)
+        found = _extract_cached(list(images), kind, limit)
         return found if then is None else [then(one) for one in found]
 
     from joblib import cpu_count
@@ -303,17 +299,17 @@ def extract_each(
         found = extract(image, kind, limit)
         return found if then is None else then(found)
 
-    with ThreadPoolExecutor(workers or cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return list(pool.map(one, images))
 
 
-def _extract_cached(images: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
+def _extract_cached(images: Sequence[np.ndarray], kind: str, limit: int) -> list[Keypoints]:
     hashes = [pixels_hash(np.asarray(image)) for image in images]
     with KeypointStore(kind, limit, {"source": "array"}) as store:
         found = store.get(hashes)
         missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in found}
         if missing:
-            new = extract_each(missing.values(), store.extracted_kind, limit, workers)
+            new = extract_each(missing.values(), store.extracted_kind, limit)
             store.put(list(missing), new)
             found |= {h: as_kind(one, kind) for h, one in zip(missing, new, strict=True)}
     return [found[h] for h in hashes]
@@ -324,60 +320,83 @@ _BATCH = 32
 
 
 def extract_set(
-    images: ImageSet,
-    kind: str = "sift",
-    limit: int = 500,
-    longest: int | None = None,
-    progress: bool = True,
-    cache: bool = True,
+    images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
 ) -> list[Keypoints]:
-    """`extract` of every image of a set, in order, on all cores.
+    """`extract` of every image of a set, in order, by `extract_files`.
 
-    Keypoints are stored on disk by the files' content, batch by batch, so a call after an interruption continues
-    there. An image that cannot be read has no keypoints; one `UnreadableImageWarning` lists these images.
+    An image that cannot be read has no keypoints; one `UnreadableImageWarning` lists these images.
+
+    longest : in pixels; images with a longer side are shrunk.
+    """
+    nothing = np.empty(0, np.float32)
+    descriptors: np.ndarray = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    found = [Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))] * len(images)
+    failures: list[UnreadableImage] = []
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return shrink(image, longest) if longest else image
+
+    batches = extract_files(images.paths, kind, limit, {"longest": longest}, prepare, failures, batch_size=_BATCH)
+    title = f"{kind} · {images.name}"
+    with tqdm(total=len(images), desc=title, unit="image", disable=None if progress else True) as bar:
+        for rows, new, _ in batches:
+            for row, one in zip(rows, new, strict=True):
+                found[row] = one
+            bar.update(len(rows))
+    warn_unreadable(failures, len(images))
+    return found
+
+
+def extract_files(
+    files: Sequence[Path], kind: str, limit: int, prepared: dict, prepare: Callable[[np.ndarray], np.ndarray],
+    failures: list[UnreadableImage], *, batch_size: int, strict: bool = False,
+) -> Iterator[tuple[list[int], list[Keypoints], int]]:  # fmt: skip
+    """Extract the keypoints of files in batches, on all cores, and store them by the files' content.
+
+    Each batch is stored before it is returned, so a call after an interruption continues there.
 
     Parameters
     ----------
-    longest : in pixels; images with a longer side are shrunk.
-    cache : whether keypoints are stored and read.
+    prepare, prepared : function of the pixels before extraction, and its settings for `KeypointStore`.
+    failures : collects the errors of files that cannot be read; these are skipped.
+
+    Yields
+    ------
+    rows : positions of the batch in ``files``.
+    found : their keypoints.
+    count : number of images that were not in the store.
+
+    Raises
+    ------
+    UnreadableImage : ``strict`` is set, and a file cannot be read.
     """
     from joblib import cpu_count
 
-    failures: list[UnreadableImage] = []
-
-    def one(row: int) -> Keypoints | None:
+    def extracted(row: int) -> Keypoints | UnreadableImage:
         try:
-            image = read_image(images.paths[row])
+            return extract(prepare(read_image(files[row])), store.extracted_kind, limit)
         except UnreadableImage as error:
-            failures.append(error)
-            return None
-        return extract(shrink(image, longest) if longest else image, extracted_kind(kind), limit)
+            return error
 
-    with ExitStack() as stack:
-        store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
-        hashes = content_hashes(images.paths) if store is not None else []
-        known = store.get(hashes) if store is not None else {}
-        found = {row: known[h] for row, h in enumerate(hashes) if h in known}
-        missing = [row for row in range(len(images)) if row not in found]
-        pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
-        bar = stack.enter_context(
-            tqdm(
-                total=len(missing), desc=f"{kind} · {images.name}", unit="image",
-                disable=None if progress and missing else True,
-            )
-        )  # fmt: skip
-        for start in range(0, len(missing), _BATCH):
-            rows = missing[start : start + _BATCH]
-            new = {row: points for row, points in zip(rows, pool.map(one, rows), strict=True) if points is not None}
-            if store is not None:
-                store.put([hashes[row] for row in new], list(new.values()))
-            found |= {row: as_kind(points, kind) for row, points in new.items()}
-            bar.update(len(rows))
-    warn_unreadable(sorted(failures, key=str), len(images))
-    nothing = np.empty(0, np.float32)
-    descriptors: np.ndarray = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
-    unreadable = Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))
-    return [found.get(row, unreadable) for row in range(len(images))]
+    hashes = content_hashes(files)
+    with KeypointStore(kind, limit, prepared) as store, ThreadPoolExecutor(cpu_count()) as pool:
+        for start in range(0, len(files), batch_size):
+            rows = range(start, min(start + batch_size, len(files)))
+            known = store.get(hashes[row] for row in rows)
+            missing = [row for row in rows if hashes[row] not in known]
+            new: dict[bytes, Keypoints] = {}
+            for row, one in zip(missing, pool.map(extracted, missing), strict=True):
+                if isinstance(one, UnreadableImage):
+                    if strict:
+                        raise one
+                    failures.append(one)
+                else:
+                    new[hashes[row]] = one
+            store.put(list(new), list(new.values()))
+            known |= {image: as_kind(one, kind) for image, one in new.items()}
+            readable = [row for row in rows if hashes[row] in known]
+            if readable:
+                yield readable, [known[hashes[row]] for row in readable], sum(hashes[row] in new for row in missing)
 
 
 def shrink(image: np.ndarray, longest: int) -> np.ndarray:
@@ -465,36 +484,30 @@ def fit_homography(
     return Homography(matrix, agree.ravel().astype(bool))
 
 
-def similarity_inliers(
-    here: KeypointGeometry, there: KeypointGeometry, pixels: float = 10.0, part: float = 0.2, degrees: float = 30.0,
-    octaves: float = 0.75,
-) -> np.ndarray:  # fmt: skip
+def similarity_inliers(here: KeypointGeometry, there: KeypointGeometry) -> np.ndarray:
     """The largest set of pairs that agree on one rotation, scale and translation: bool (m,).
 
     Each pair proposes the similarity transformation given by the change of its angle and size (Philbin et al. 2007);
-    there is no random sampling. The test is weaker than `fit_homography`.
+    there is no random sampling. The test is weaker than `fit_homography`. Because angles and sizes are inexact, the
+    rotation may differ by 30 degrees, the scale by 0.75 octaves, and the position in the second image by 10 pixels plus
+    a fifth of the distance from the proposing pair.
 
-    Parameters
-    ----------
     here, there : geometry of m corresponding keypoints in the two images.
-    pixels, part : maximum error of a pair, in pixels of the second image: ``pixels`` plus this part of its distance
-        from the proposing pair, because angles and sizes are inexact.
-    degrees, octaves : maximum difference of rotation and scale from the proposing pair.
     """
     if not len(here.points):
         return np.zeros(0, bool)
     turn = (there.angles.astype(np.float64) - here.angles) % 360
     scale = np.log2(np.maximum(there.sizes, 1e-6) / np.maximum(here.sizes, 1e-6)).astype(np.float64)
     turned = np.abs(turn[None, :] - turn[:, None])
-    agree = np.minimum(turned, 360 - turned) <= degrees
-    agree &= np.abs(scale[None, :] - scale[:, None]) <= octaves
+    agree = np.minimum(turned, 360 - turned) <= 30
+    agree &= np.abs(scale[None, :] - scale[:, None]) <= 0.75
     # The slowest step only gets the pairs that are left. With complex numbers, rotation and scale are one product.
     proposer, other = np.nonzero(agree)
     p, q = (side.points.astype(np.float64) @ (1, 1j) for side in (here, there))
     moved = np.exp2(scale) * np.exp(1j * np.radians(turn))
     apart = q[other] - q[proposer]
     off = np.abs(moved[proposer] * (p[other] - p[proposer]) - apart)
-    agree[proposer, other] = off <= pixels + part * np.abs(apart)
+    agree[proposer, other] = off <= 10 + 0.2 * np.abs(apart)
     return agree[agree.sum(axis=1).argmax()]
 
 

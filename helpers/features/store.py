@@ -7,7 +7,7 @@ disk loses nothing that was stored, and two processes may write at the same time
 import hashlib
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -183,3 +183,16 @@ class VectorStore(BlobStore):
         if vectors.shape != (len(images), self.dim):
             raise ValueError(f"expected vectors of shape {(len(images), self.dim)}, got {vectors.shape}")
         self._put((image, vector.tobytes()) for image, vector in zip(images, vectors, strict=True))
+
+    def complete(
+        self, images: Sequence[bytes], compute: Callable[[list[int]], Iterable[tuple[Sequence[int], np.ndarray]]]
+    ) -> np.ndarray:
+        """Read float32 (n, dim) like `get`, after computing and storing the missing vectors.
+
+        compute : row numbers → (rows, vectors) of each batch. Identical images are computed once.
+        """
+        known = self.known(images)
+        missing = {image: row for row, image in reversed(list(enumerate(images))) if image not in known}
+        for rows, vectors in compute(sorted(missing.values())):
+            self.put([images[row] for row in rows], vectors)
+        return self.get(images)

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import RLock
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from helpers import paths
 from helpers.features import results
 from helpers.features.file_hashes import content_hashes
-from helpers.features.keypoints import Keypoints, KeypointStore, as_kind, extract_each, kind_of
+from helpers.features.keypoints import Keypoints, extract_files, kind_of
 from helpers.files import write_atomically
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -84,10 +84,7 @@ class KeypointConfig:
             raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; use sift or rootsift")
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
-        """Yield the keypoints of each readable image, in order, with two batches of images in memory.
-
-        They are stored on disk by the files' content, so a second pass over the images extracts nothing.
-        """
+        """Yield the keypoints of each readable image, in order. A second pass reads them from disk."""
         failures: list[reading.UnreadableImage] = []
         with tqdm(
             total=len(images), desc=f"{self.kind} · {images.name}", unit="image", disable=None if progress else True
@@ -100,36 +97,12 @@ class KeypointConfig:
     def in_batches(
         self, files: Sequence[Path], failures: list[reading.UnreadableImage], batch_size: int = 32, strict: bool = False
     ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
-        """Yield batches of files in order: rows, keypoints, and the number of images that were not in the store.
-
-        Each batch is stored on disk before it is returned, so a call after an interruption continues there.
-
-        Parameters
-        ----------
-        failures : collects the errors of files that cannot be read; these are skipped.
-
-        Raises
-        ------
-        UnreadableImage : ``strict`` is set, and a file cannot be read.
-        """
-        hashes = content_hashes(files)
-        with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
-            for start in range(0, len(files), batch_size):
-                rows = range(start, min(start + batch_size, len(files)))
-                kept = store.get([hashes[row] for row in rows])
-                found = {row: kept[hashes[row]] for row in rows if hashes[row] in kept}
-                missing = [row for row in rows if row not in found]
-                pixels = reading.batches(
-                    [files[row] for row in missing], self.size, self.rule, batch_size, strict, failures=failures
-                )
-                for positions, part in pixels:
-                    new = extract_each(part, store.extracted_kind, self.limit)
-                    extracted = [missing[position] for position in positions]
-                    store.put([hashes[row] for row in extracted], new)
-                    found |= {row: as_kind(one, self.kind) for row, one in zip(extracted, new, strict=True)}
-                if found:
-                    readable = sorted(found)
-                    yield readable, [found[row] for row in readable], len(set(missing) & set(readable))
+        """`helpers.features.keypoints.extract_files` with these settings."""
+        prepared = {"size": self.size, "rule": self.rule}
+        prepare = partial(reading.resize, size=self.size, rule=self.rule)
+        yield from extract_files(
+            files, self.kind, self.limit, prepared, prepare, failures, batch_size=batch_size, strict=strict
+        )
 
 
 @dataclass(frozen=True, eq=False)

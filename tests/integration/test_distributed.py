@@ -140,7 +140,7 @@ def test_nested_extractors_are_found_by_their_path(own_cache, photos):
 
     changed = distributed._distributed(whole, run)
     assert np.array_equal(changed.extract(few), whole.extract(few, cache=False))
-    assert [path for path, _ in calls] == [("parts", 0, "of"), ("parts", 0, "views", 1), ("parts", 1)]
+    assert [path for path, _ in calls] == [("parts", 0, "views", 0), ("parts", 0, "views", 1), ("parts", 1)]
     assert [part for _, part in calls] == [whole.parts[0].of, whole.parts[0].views[1], whole.parts[1]]
     assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), "the original is unchanged"
 

