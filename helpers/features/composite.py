@@ -59,12 +59,9 @@ class _View(Wrapper):
 class TestTimeAugmentation(Wrapper):
     """The mean of an extractor's vectors over several views of each image: itself, its mirror image, augmented copies.
 
-    A network's vectors of an image and its mirror image differ slightly; their mean is the same for both. Extraction
-    takes one pass per view, a search costs the same as before. Krizhevsky, Sutskever & Hinton 2012 averaged class
-    scores over crops and mirror images, Parkhi, Vedaldi & Zisserman 2015 vectors of faces. Measure whether it helps.
-
-    The views are made after resizing. Each has its own vectors in the store; those of the image itself are shared with
-    the wrapped extractor.
+    Krizhevsky, Sutskever & Hinton 2012 averaged class scores, Parkhi, Vedaldi & Zisserman 2015 vectors of faces.
+    Extraction takes one pass per view; a search costs the same as before. Measure whether it helps. The views are made
+    after resizing. Each has its own vectors in the store; the wrapped extractor shares those of the image itself.
 
     >>> both = TestTimeAugmentation(open_extractor("resnet50"))                 # "resnet50+mirror"
     >>> more = TestTimeAugmentation(open_extractor("resnet50"), recipe="classic", copies=3)
@@ -119,10 +116,7 @@ class TestTimeAugmentation(Wrapper):
         """The wrapped extractor's origin, if any, and the number of views."""
         return {**getattr(self.of, "origin", {}), "views": len(self.views)}
 
-    @property
-    def images_per_second(self) -> float | None:
-        """Rate from file to averaged vector; None until the rate of each view is known."""
-        return _combined_rate(self.views)
+    images_per_second = property(lambda self: _combined_rate(self.views))
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim): the mean of the vectors of all views."""
@@ -216,10 +210,7 @@ class Concatenated(FeatureExtractor):
         lambda self: {"parts": [part.fingerprint for part in self.parts], "shares": self.shares.round(6).tolist()}
     )
 
-    @property
-    def images_per_second(self) -> float | None:
-        """Rate from file to concatenated vector; None until the rate of each part is known."""
-        return _combined_rate(self.parts)
+    images_per_second = property(lambda self: _combined_rate(self.parts))
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, height, width, 3) of any size → float32 (b, dim)."""
@@ -232,7 +223,6 @@ class Concatenated(FeatureExtractor):
         return self._concatenated(list(_extract_by_each(self.parts, images, cache, strict, progress)))
 
     def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
-        """See `FeatureExtractor.extract_arrays`."""
         return self._concatenated([part.extract_arrays(images, cache=cache) for part in self.parts])
 
     def _concatenated(self, vectors: list[np.ndarray]) -> np.ndarray:
@@ -285,27 +275,14 @@ class Projected(Wrapper):
     def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
-        """See `FeatureExtractor.extract`."""
         return self.projection(self.of.extract(images, cache=cache, strict=strict, progress=progress))
 
     def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
-        """See `FeatureExtractor.extract_arrays`."""
         return self.projection(self.of.extract_arrays(images, cache=cache))
 
 
 def with_shipped_projection(of: FeatureExtractor, dim: int, whitening: float | None = None) -> Projected:
-    """An extractor with its shipped projection.
-
-    Parameters
-    ----------
-    dim : of the projected vectors.
-    whitening : from 0 (none) to 1 (full); by default the value chosen by data/make_projections.py.
-
-    Raises
-    ------
-    KeyError : there is no projection for this extractor; the message lists those that have one.
-    ValueError : the projection has fewer axes.
-    """
+    """An extractor with its shipped projection (a KeyError if there is none), see `Projection.head`."""
     folder = paths.data_dir() / "projections"
     path = folder / f"{of.name}.npz"
     if not path.is_file():

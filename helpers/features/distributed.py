@@ -42,14 +42,10 @@ OBJECT_STORE = 200_000_000
 LONGEST_FOLDER = 103 - len("/ray-01234567/session_2000-01-01_00-00-00_000000_0123456/sockets/plasma_store")
 
 #: Environment of the workers, each with one CPU.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "LOKY_MAX_CPU_COUNT": "1",
-}
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "TF_NUM_INTRAOP_THREADS",
+     "TF_NUM_INTEROP_THREADS", "LOKY_MAX_CPU_COUNT"), "1",
+)  # fmt: skip
 
 
 class WorkersDied(RuntimeError):
@@ -57,15 +53,9 @@ class WorkersDied(RuntimeError):
 
 
 def extract(
-    extractor: str | FeatureExtractor,
-    images: ImageSet,
-    *,
-    workers: int = 2,
-    address: str | None = None,
-    settings: dict | None = None,
-    strict: bool = False,
-    progress: bool = True,
-) -> np.ndarray:
+    extractor: str | FeatureExtractor, images: ImageSet, *, workers: int = 2, address: str | None = None,
+    settings: dict | None = None, strict: bool = False, progress: bool = True,
+) -> np.ndarray:  # fmt: skip
     """Extract the vectors of a set of images by several worker processes: float32 (n, dim).
 
     The result and the store are those of ``extractor.extract(images)``. Ray is started only if vectors are missing.
@@ -112,10 +102,7 @@ def extract(
 def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
     """Start or connect to Ray for several calls of `extract`, and stop or disconnect afterwards.
 
-    Parameters
-    ----------
     workers : number of CPUs of a cluster on this computer, which may exceed the real number.
-    address : see `extract`.
     """
     with extras.importing("ray"):
         import ray
@@ -170,21 +157,13 @@ class _Run:
     """One call of `extract`, which replaces `FeatureExtractor.iter_batches` and starts Ray for the first batch."""
 
     def __init__(self, factory: Callable[[], FeatureExtractor], workers: int, address: str | None, stack: ExitStack):
-        self._factory = factory
-        self._workers = workers
-        self._address = address
-        self._stack = stack
-        self._connected = False
+        self._factory, self._workers, self._address = factory, workers, address
+        self._stack, self._connected = stack, False
 
     def __call__(
-        self,
-        extractor: FeatureExtractor,
-        path: tuple[str | int, ...],
-        files: Sequence[Path],
-        *,
-        strict: bool,
+        self, extractor: FeatureExtractor, path: tuple[str | int, ...], files: Sequence[Path], *, strict: bool,
         failures: list[reading.UnreadableImage],
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
         """See `FeatureExtractor.iter_batches`; batches are in the order in which they are completed."""
         factory = self._pickled(extractor.name)
         if not self._connected:
@@ -294,8 +273,7 @@ class _Worker:
 
     def __init__(self, factory: bytes, path: tuple[str | int, ...], fingerprint: str, attempts, max_attempts: int):
         self._source = factory, path, fingerprint
-        self._attempts = attempts
-        self._max_attempts = max_attempts
+        self._attempts, self._max_attempts = attempts, max_attempts
         self._extractor: FeatureExtractor | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:

@@ -60,12 +60,9 @@ class Explanation:
 
 
 def explain(
-    extractor: FeatureExtractor,
-    query_pixels: np.ndarray,
-    result_pixels: np.ndarray,
-    metric: str = "cosine",
+    extractor: FeatureExtractor, query_pixels: np.ndarray, result_pixels: np.ndarray, metric: str = "cosine",
     cells: int = MAX_CELLS,
-) -> Explanation:
+) -> Explanation:  # fmt: skip
     """Explain the similarity of a query and a result.
 
     The method is shares for the cosine of a network's average, maximum or generalized mean, else occlusion.
@@ -78,8 +75,7 @@ def explain(
 
     Raises
     ------
-    ValueError : there is no such metric, an image has another shape or type, ``cells`` is below 1, or a network's
-        feature map is zero everywhere.
+    ValueError : an argument is invalid, or a network's feature map is zero everywhere.
     """
     if metric not in _SCORES:
         raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")

@@ -81,12 +81,7 @@ class FeatureExtractor(ABC):
         return reading.resize(image, self.size, self.resize_rule)
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
-        """Preprocessed uint8 (b, size, size, 3) → float32 (b, dim), normalized. Call `prepare` once before.
-
-        Raises
-        ------
-        ValueError : `compute` returned another shape.
-        """
+        """Preprocessed uint8 (b, size, size, 3) → float32 (b, dim), normalized. Call `prepare` once before."""
         return self._checked(self.compute(batch), len(batch))
 
     def iter_batches(

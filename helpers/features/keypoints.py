@@ -28,13 +28,7 @@ from helpers.images.reading import UnreadableImage, read_image, resize, warn_unr
 
 
 class Kind(NamedTuple):
-    """A detector with its descriptor.
-
-    Attributes
-    ----------
-    create : (cv2, limit) → detector.
-    width : length of a descriptor. dtype : float32, or uint8 for packed bits.
-    """
+    """``create(cv2, limit)`` → detector; length and dtype of its descriptors: float32, or uint8 for packed bits."""
 
     create: Callable
     width: int
@@ -66,17 +60,14 @@ class KeypointGeometry(NamedTuple):
     angles: np.ndarray
 
     def subset(self, rows: np.ndarray) -> "KeypointGeometry":
-        """The given rows."""
         return KeypointGeometry(*(column[rows] for column in self))
 
     @classmethod
     def concatenate(cls, parts: Sequence["KeypointGeometry"]) -> "KeypointGeometry":
-        """All parts, one after the other."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     @classmethod
     def empty(cls) -> "KeypointGeometry":
-        """The geometry of no keypoints."""
         return cls(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty(0, np.float32))
 
 
@@ -108,7 +99,6 @@ class Keypoints:
 
     @property
     def geometry(self) -> KeypointGeometry:
-        """Points, sizes and angles."""
         return KeypointGeometry(self.points, self.sizes, self.angles)
 
     def subset(self, rows: np.ndarray) -> "Keypoints":
@@ -129,20 +119,13 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Homography:
-    """The plane-to-plane transformation between two images.
-
-    Attributes
-    ----------
-    matrix : float64 (3, 3), query → gallery pixels; None if no plausible one was found.
-    inliers : bool (m,), the matches that agree with it.
-    """
+    """``matrix`` float64 (3, 3), query → gallery pixels, or None; ``inliers`` bool (m,), the matches that agree."""
 
     matrix: np.ndarray | None
     inliers: np.ndarray
 
     @property
     def count(self) -> int:
-        """Number of inliers."""
         return int(self.inliers.sum())
 
 
@@ -199,14 +182,7 @@ class KeypointStore(BlobStore):
 
     SIFT and RootSIFT share a file: RootSIFT is computed from SIFT when it is read.
 
-    Parameters
-    ----------
-    kind, limit : see `extract`.
     pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``.
-
-    Raises
-    ------
-    VectorStoreError : the file is damaged, or the disk is full.
     """
 
     _content = "keypoints"
@@ -228,13 +204,7 @@ class KeypointStore(BlobStore):
         return {image: as_kind(_unpacked(self.extracted_kind, blob), self.kind) for image, blob in self._get(images)}
 
     def put(self, images: Sequence[bytes], found: Sequence[Keypoints]) -> None:
-        """Store keypoints of kind ``extracted_kind``, all or none; existing entries stay unchanged.
-
-        Raises
-        ------
-        ValueError : keypoints of another kind, or not one for each hash.
-        VectorStoreError : the disk is full, or the file is no longer writable.
-        """
+        """Store keypoints of kind ``extracted_kind``, all or none; existing entries stay unchanged."""
         for one in found:
             if one.kind != self.extracted_kind:
                 raise ValueError(f"the store holds {self.extracted_kind} keypoints, got {one.kind}")
@@ -276,16 +246,11 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
 
 
 def extract_each(
-    images: Iterable[np.ndarray],
-    kind: str = "sift",
-    limit: int = 500,
-    then: Callable[[Keypoints], Any] | None = None,
-    cache: bool = False,
-) -> list:
+    images: Iterable[np.ndarray], kind: str = "sift", limit: int = 500,
+    then: Callable[[Keypoints], Any] | None = None, cache: bool = False,
+) -> list:  # fmt: skip
     """`extract` of several images, on all cores.
 
-    Parameters
-    ----------
     then : function of the keypoints of one image, called in the same thread; its results are returned.
     cache : store the keypoints on disk by the pixels, and read those that are stored.
     """
@@ -353,22 +318,11 @@ def extract_files(
 ) -> Iterator[tuple[list[int], list[Keypoints], int]]:  # fmt: skip
     """Extract the keypoints of files in batches, on all cores, and store them by the files' content.
 
-    Each batch is stored before it is returned, so a call after an interruption continues there.
+    Each batch is stored before it is returned, so a call after an interruption continues there. Yields rows of
+    ``files``, their keypoints, and the number of images that were not in the store.
 
-    Parameters
-    ----------
     prepare, prepared : function of the pixels before extraction, and its settings for `KeypointStore`.
-    failures : collects the errors of files that cannot be read; these are skipped.
-
-    Yields
-    ------
-    rows : positions of the batch in ``files``.
-    found : their keypoints.
-    count : number of images that were not in the store.
-
-    Raises
-    ------
-    UnreadableImage : ``strict`` is set, and a file cannot be read.
+    failures : collects the errors of files that cannot be read; with ``strict``, the first one is raised.
     """
     from joblib import cpu_count
 
@@ -448,9 +402,8 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         back = {one.queryIdx: one.trainIdx for one in matcher.match(gallery.descriptors, query.descriptors)}
         kept = [(q, g, distance) for q, g, distance in kept if back[g] == q]
     kept.sort(key=lambda pair: (pair[2], pair[0]))
-    return Matches(
-        np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2), np.array([pair[2] for pair in kept], np.float32)
-    )
+    pairs = np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2)
+    return Matches(pairs, np.array([pair[2] for pair in kept], np.float32))
 
 
 def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: float = 5.0) -> Homography:
@@ -461,9 +414,7 @@ def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: f
 def fit_homography(
     points: np.ndarray, others: np.ndarray, shape: tuple[int, int], within: float = 5.0, tries: int = 2000
 ) -> Homography:
-    """Fit a homography to pairs of points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
-
-    `CHANCE_INLIERS` pairs always agree. A homography that is not plausible (see `is_plausible`) is rejected.
+    """Fit a plausible homography (see `is_plausible`) to points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
 
     Parameters
     ----------

@@ -35,11 +35,7 @@ def maximum(maps: np.ndarray) -> np.ndarray:
 def gem(maps: np.ndarray, exponent: float = GEM_EXPONENT) -> np.ndarray:
     """(n, h, w, channels) → (n, channels): the generalized mean (Radenović, Tolias & Chum 2019).
 
-    exponent : 1 is the average; larger ones approach the maximum. Negative activations count as zero.
-
-    Raises
-    ------
-    ValueError : the exponent is not positive.
+    exponent : positive; 1 is the average, larger ones approach the maximum. Negative activations count as zero.
     """
     if not exponent > 0:
         raise ValueError(f"the exponent must be positive, got {exponent}")
@@ -69,10 +65,6 @@ def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:
 
     Tolias, Sicre & Jégou 2016, without their whitening of each region: squares of width 2 · min(h, w) / (l + 1) at
     levels l = 1 …, spread evenly, l of them along the shorter side.
-
-    Raises
-    ------
-    ValueError : ``levels`` is below 1.
     """
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")

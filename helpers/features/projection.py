@@ -47,23 +47,13 @@ class Projection:
         return self.axes.shape[1]
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Project float (n, d) to float32 (n, dim), normalized; rows of NaN stay NaN.
-
-        Raises
-        ------
-        ValueError : the vectors have another dimension than the training vectors.
-        """
+        """Project float (n, d) to float32 (n, dim), normalized; rows of NaN stay NaN."""
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}")
         return l2_normalize((vectors - self.mean) @ (self.axes / self.deviations**self.whitening)).astype(np.float32)
 
     def head(self, dim: int, whitening: float | None = None) -> "Projection":
-        """The same projection with the first ``dim`` axes only, optionally with another ``whitening``.
-
-        Raises
-        ------
-        ValueError : there are fewer axes, or ``whitening`` is not between 0 and 1.
-        """
+        """The same projection with the first ``dim`` axes only, optionally with another ``whitening``."""
         if not 1 <= dim <= self.dim:
             raise ValueError(f"dim must be between 1 and {self.dim}, got {dim}")
         whitening = _checked(self.whitening if whitening is None else whitening)
@@ -85,13 +75,7 @@ class Projection:
 
     @classmethod
     def load(cls, path: str | Path) -> "Projection":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : there is no such file.
-        ProjectionFileError : it is not a projection of this version.
-        """
+        """Read a file that `save` wrote; a `ProjectionFileError` if it is another one."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))

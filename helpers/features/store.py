@@ -173,12 +173,7 @@ class VectorStore(BlobStore):
         return vectors
 
     def put(self, images: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Store float32 (n, dim), all or none; existing vectors stay unchanged.
-
-        Raises
-        ------
-        VectorStoreError : the disk is full, or the file is no longer writable.
-        """
+        """Store float32 (n, dim), all or none; existing vectors stay unchanged."""
         vectors = np.ascontiguousarray(vectors, dtype="<f4")
         if vectors.shape != (len(images), self.dim):
             raise ValueError(f"expected vectors of shape {(len(images), self.dim)}, got {vectors.shape}")

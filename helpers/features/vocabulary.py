@@ -50,7 +50,7 @@ _THREAD_LIMIT = RLock()
 
 
 class VocabularyUnavailable(FileNotFoundError):
-    """There is no vocabulary at the path; the message says how to learn one."""
+    """There is no such vocabulary; the message says how to learn one."""
 
 
 class VocabularyFileError(ValueError):
@@ -68,10 +68,6 @@ class KeypointConfig:
     size : side in pixels to which images are resized. SIFT finds almost nothing at 32 × 32, so small images are
         enlarged.
     rule : see `helpers.images.reading.resize`.
-
-    Raises
-    ------
-    ValueError : binary descriptors, which have no mean and so no words.
     """
 
     kind: str = "rootsift"
@@ -158,7 +154,7 @@ class Vocabulary:
         return (np.asarray(descriptors, np.float32) - self.mean) @ self.axes.T
 
     def nearest(self, projected: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest words of each descriptor: int64 (n, count), and squared distances float32, ascending."""
+        """The nearest words of each: int64 (n, count), and squared distances float32, ascending."""
         count = min(count, len(self))
         squared = (projected**2).sum(axis=1)[:, None] + (self.words**2).sum(axis=1) - 2 * projected @ self.words.T
         near = np.argpartition(squared, count - 1, axis=1)[:, :count]
@@ -205,12 +201,7 @@ class Vocabulary:
 
 
 def shipped(words: int) -> Vocabulary:
-    """A shipped vocabulary, learned from Imagenette's training images by data/make_vocabularies.py.
-
-    Raises
-    ------
-    VocabularyUnavailable : there is none with this number of words; the message lists the existing ones.
-    """
+    """A shipped vocabulary, learned from Imagenette's training images by data/make_vocabularies.py."""
     path = paths.data_dir() / "vocabularies" / f"rootsift-{words}.npz"
     if not path.is_file():
         sizes = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
@@ -222,15 +213,9 @@ def shipped(words: int) -> Vocabulary:
 
 
 def learn(
-    images: ImageSet,
-    words: int,
-    config: KeypointConfig | None = None,
-    dim: int = 64,
-    sample: int = 100_000,
-    seed: int = 0,
-    progress: bool = True,
-    drawn: np.ndarray | None = None,
-) -> Vocabulary:
+    images: ImageSet, words: int, config: KeypointConfig | None = None, dim: int = 64, sample: int = 100_000,
+    seed: int = 0, progress: bool = True, drawn: np.ndarray | None = None,
+) -> Vocabulary:  # fmt: skip
     """Learn a vocabulary. The images must not be queries later, or the scores are too high.
 
     Two passes over the images draw the sample of descriptors and count the images with each word. The result is
@@ -302,30 +287,26 @@ def compare_sizes(
     ------
     ValueError : fewer descriptors than words.
     """
+    import pandas as pd
+
     sizes = [int(size) for size in sizes]
     key = {
         "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": judged, "seed": seed,
         **_clustering(),
     }  # fmt: skip
-    index = results.cached(
-        "vocabulary-sizes", key, lambda: {"index": np.array(_davies_bouldin(descriptors, sizes, dim, judged, seed))}
-    )["index"]
-    import pandas as pd
 
-    table = pd.DataFrame({"words": sizes, "davies_bouldin": index})
-    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+    def compute() -> dict[str, np.ndarray]:
+        from sklearn.metrics import davies_bouldin_score
 
+        shuffled = descriptors[np.random.default_rng(seed).permutation(len(descriptors))]
+        count = min(judged, len(shuffled) // 5)
+        pca = _axes(shuffled[count:], dim, seed)
+        train, held_out = (pca.transform(part) for part in (shuffled[count:], shuffled[:count]))
+        labels = [_clustered(train, size, seed).predict(held_out) for size in sizes]
+        return {"index": np.array([davies_bouldin_score(held_out, each) for each in labels])}
 
-def _davies_bouldin(descriptors: np.ndarray, sizes: Sequence[int], dim: int, judged: int, seed: int) -> list[float]:
-    """The index of each size, see `compare_sizes`."""
-    from sklearn.metrics import davies_bouldin_score
-
-    rng = np.random.default_rng(seed)
-    descriptors = descriptors[rng.permutation(len(descriptors))]
-    count = min(judged, len(descriptors) // 5)
-    pca = _axes(descriptors[count:], dim, seed)
-    train, held_out = (pca.transform(part) for part in (descriptors[count:], descriptors[:count]))
-    return [davies_bouldin_score(held_out, _clustered(train, size, seed).predict(held_out)) for size in sizes]
+    index = results.cached("vocabulary-sizes", key, compute)["index"]
+    return pd.DataFrame({"words": sizes, "davies_bouldin": index, "chosen": np.arange(len(sizes)) == np.argmin(index)})
 
 
 def _clustering() -> dict:
