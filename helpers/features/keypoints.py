@@ -294,7 +294,7 @@ def extract_set(
     longest : in pixels; images with a longer side are shrunk.
     """
     nothing = np.empty(0, np.float32)
-    descriptors: np.ndarray = np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    descriptors: np.ndarray = np.empty((0, kind_of(kind).width), KINDS[kind].dtype)
     found = [Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))] * len(images)
     failures: list[UnreadableImage] = []
 

@@ -56,11 +56,11 @@ def test_every_pixel_is_counted_once(pixels, space):
 
 def test_gray_ignores_color_and_the_others_do_not():
     red, green = plain(255, 0, 0), plain(0, 130, 0)  # equally light
-    alike = {
+    cosines = {
         space: ColorHistogram(space=space).compute(red) @ ColorHistogram(space=space).compute(green).T
         for space in COLOR_SPACES
     }
-    assert alike.pop("gray") > 0 and not any(alike.values())
+    assert cosines.pop("gray") > 0 and not any(cosines.values())
 
 
 def test_the_fingerprint_does_not_change():
@@ -68,7 +68,7 @@ def test_the_fingerprint_does_not_change():
     assert open_extractor("hsv-histogram").fingerprint == "hsv-histogram-c9bd90737482"
 
 
-def test_bad_settings_are_reconcatenated():
+def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="space must be one of gray, rgb, hsv, lab"):
         ColorHistogram(space="cmyk")
     with pytest.raises(ValueError, match="gray has 1 channels, got 3"):
@@ -103,9 +103,9 @@ def test_hog_against_scikit_image(pixels):
     assert ours.shape == theirs.shape
     ours, theirs = ours.reshape(len(pixels), -1), theirs.reshape(len(pixels), -1)
     unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (ours, theirs)]
-    alike = unit[0] @ unit[1].T
-    assert np.diag(alike).min() > 0.85
-    assert (alike.argmax(axis=1) == np.arange(len(pixels))).all()
+    cosines = unit[0] @ unit[1].T
+    assert np.diag(cosines).min() > 0.85
+    assert (cosines.argmax(axis=1) == np.arange(len(pixels))).all()
     off = ~np.eye(len(pixels), dtype=bool)
     assert np.corrcoef((unit[0] @ unit[0].T)[off], (unit[1] @ unit[1].T)[off])[0, 1] > 0.95
 

@@ -32,10 +32,10 @@ def cosine(name_or_extractor, first, second):
     return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
 
 
-def share_of_left(places):
+def share_of_left(shares):
     """Share of the positive contributions in the left half of a map."""
-    positive = np.maximum(places, 0)
-    half = np.clip(places.shape[1] / 2 - np.arange(places.shape[1]), 0, 1)
+    positive = np.maximum(shares, 0)
+    half = np.clip(shares.shape[1] / 2 - np.arange(shares.shape[1]), 0, 1)
     return float((positive @ half).sum() / positive.sum())
 
 
@@ -56,11 +56,11 @@ def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, poolin
     found = explain(opened, photos[0], photos[1])
     assert found.method == "shares" and found.borders == (0, 0)
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
-    for places in (found.query_map, found.result_map):
-        assert places.dtype == np.float32 and places.shape == (7, 7)
-        assert places.sum() == pytest.approx(found.similarity, abs=1e-4)
+    for shares in (found.query_map, found.result_map):
+        assert shares.dtype == np.float32 and shares.shape == (7, 7)
+        assert shares.sum() == pytest.approx(found.similarity, abs=1e-4)
         # Not uniform.
-        assert places.max() > 1.5 * places.mean()
+        assert shares.max() > 1.5 * shares.mean()
 
 
 @pytest.mark.parametrize("pooling", module._SHARES)
@@ -125,14 +125,14 @@ def test_locations_agree_with_resizing(rule, shape):
 
 
 def test_sums_are_preserved_over_the_image():
-    places = np.random.default_rng(0).normal(size=(7, 7))
-    assert np.allclose(module._over_image(places, (90, 300), 224, "squash"), places)
-    cropped = module._over_image(places, (224, 448), 224, "crop")
-    assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(places.sum())
+    shares = np.random.default_rng(0).normal(size=(7, 7))
+    assert np.allclose(module._over_image(shares, (90, 300), 224, "squash"), shares)
+    cropped = module._over_image(shares, (224, 448), 224, "crop")
+    assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(shares.sum())
     # Padded to a third: the image is in the rows from 2⅓ to 4⅔.
-    padded = module._over_image(places, (75, 225), 225, "pad")
+    padded = module._over_image(shares, (75, 225), 225, "pad")
     assert padded.shape == (2, 7)
-    assert padded.sum() == pytest.approx(places[3:4].sum() + (places[2] + places[4]).sum() * 2 / 3)
+    assert padded.sum() == pytest.approx(shares[3:4].sum() + (shares[2] + shares[4]).sum() * 2 / 3)
 
 
 def test_layers_without_a_map(monkeypatch):
@@ -154,14 +154,14 @@ def test_occlusion_by_hand(histogram, photos):
     assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
     # Twice as high as wide: 8 × 4 cells of 17.5 pixels, patches of twice that side.
     assert found.result_map.shape == (8, 4)
-    for place, rows, columns in (
+    for cell, rows, columns in (
         ((0, 0), (0, 26), (0, 26)),
         ((3, 2), (44, 79), (26, 61)),
         ((7, 3), (114, 140), (44, 70)),
     ):
         covered = result.copy()
         covered[rows[0] : rows[1], columns[0] : columns[1]] = 127
-        assert found.result_map[place] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), place
+        assert found.result_map[cell] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), cell
 
 
 def test_occlusion_finds_the_half_of_a_collage_that_shows_the_query(histogram, photos):
@@ -246,25 +246,25 @@ def test_bad_input_is_refused(histogram, photos):
 
 def test_the_overlay_is_bright_where_the_map_is(photos):
     image = np.full((60, 120, 3), 128, np.uint8)
-    places = np.zeros((2, 4), np.float32)
-    places[0, 3], places[1, 0] = 0.5, -3
-    shown = overlaid(image, places)
+    shares = np.zeros((2, 4), np.float32)
+    shares[0, 3], shares[1, 0] = 0.5, -3
+    shown = overlaid(image, shares)
     assert shown.shape == image.shape and shown.dtype == np.uint8
     light = shown.mean(axis=2)
     assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
     # Zero and negative contributions are equally dark.
     assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
-    assert overlaid(image, places, highest=1).mean() < shown.mean()
+    assert overlaid(image, shares, highest=1).mean() < shown.mean()
     assert np.array_equal(overlaid(photos[0], np.ones((7, 7)), strength=0), photos[0])
     assert np.array_equal(overlaid(image, np.zeros((2, 4))), overlaid(image, np.full((2, 4), -1)))
 
 
 def test_bad_images_and_maps_are_refused(photos):
-    for image, places, strength, what in (
+    for image, shares, strength, what in (
         (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "an image must be"),
         (photos[0], np.ones(4), 0.5, "a map must be"),
         (photos[0], np.full((2, 2), np.nan), 0.5, "a map must be"),
         (photos[0], np.ones((2, 2)), 1.5, "strength"),
     ):
         with pytest.raises(ValueError, match=what):
-            overlaid(image, places, strength=strength)
+            overlaid(image, shares, strength=strength)

@@ -135,7 +135,7 @@ def test_vectors_do_not_depend_on_the_batch_size(own_cache, photos, make):
     assert np.allclose(small.extract(photos, cache=False), large.extract(photos, cache=False), atol=1e-6)
 
 
-def test_vectors_of_another_shape_are_reconcatenated(own_cache, photos):
+def test_vectors_of_another_shape_are_refused(own_cache, photos):
     wrong = Pixels()
     wrong.dim = 7
     with pytest.raises(ValueError, match=r"pixels returned vectors of shape .*expected \(32, 7\)"):

@@ -66,11 +66,11 @@ def turned(image, degrees):
 def test_nearest_neighbors_are_the_same_person(people, vectors):
     assert vectors.shape == (21, 128) and vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(21), abs=1e-5)
-    alike = vectors @ vectors.T
+    cosines = vectors @ vectors.T
     same = people.labels[:, None] == people.labels[None]
-    np.fill_diagonal(alike, -1)
-    assert (people.labels[alike.argmax(axis=1)] == people.labels).all()
-    assert alike[same & (alike > -1)].mean() > alike[~same].mean() + 0.05
+    np.fill_diagonal(cosines, -1)
+    assert (people.labels[cosines.argmax(axis=1)] == people.labels).all()
+    assert cosines[same & (cosines > -1)].mean() > cosines[~same].mean() + 0.05
 
 
 @pytest.mark.slow
