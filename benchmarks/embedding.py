@@ -1,20 +1,20 @@
-"""From images to vectors by ResNet50: the compiled network against what people do with Keras.
+"""Extraction by ResNet50: the compiled network against common ways to use Keras.
 
     python -m benchmarks.embedding
     python -m benchmarks.embedding --images 100 --times 1
-    python -m benchmarks.embedding --precisions          what bfloat16 and float16 save, and cost in retrieval score
+    python -m benchmarks.embedding --precisions          speed and mAP of bfloat16 and float16
 
-Four ways, one after the other in one process, several rounds of all four; the ratios are those of the medians.
+Four methods run one after the other in one process, for several rounds; ratios are those of the medians.
 
-- predict one at a time: Keras's ``model.predict`` for each image, as most search systems on the web do
-- Keras, batches of 32: one traced graph, pixels ready in memory
+- predict one at a time: Keras's ``model.predict`` for each image, as in most search systems on the web
+- Keras, batches of 32: one traced graph, pixels in memory
 - compiled: the same pixels through `helpers.networks.compiled`
-- end to end: ``open_extractor("resnet50").extract``, from files to vectors: reading, decoding and resizing included
+- end to end: ``open_extractor("resnet50").extract`` from files to vectors, including reading, decoding and resizing
 
-"Of the compiled rate" is what reading files costs beside computing. The vectors of all ways are compared.
+The share "of the compiled rate" shows the cost of reading files. The vectors of all methods are compared.
 
-Precisions are those that this processor can compute in, by real images that come with the course; the difference in
-mAP is that of the same queries, with its paired 95 % interval.
+Precisions are those that this processor supports, on real images that come with the course. The difference in mAP has
+a paired 95 % interval over the same queries.
 """
 
 import argparse
@@ -39,29 +39,29 @@ BATCH = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--times", type=int, default=3, help="rounds of all four ways")
-    parser.add_argument("--singles", type=int, default=100, help="images for predict one at a time, the slowest way")
+    parser.add_argument("--times", type=int, default=3, help="rounds of all four methods")
+    parser.add_argument("--singles", type=int, default=100, help="images for predict one at a time, the slowest method")
     parser.add_argument("--precisions", action="store_true", help="compare precisions instead")
-    asked = parser.parse_args()
-    if asked.precisions:
-        compare_precisions(asked.times)
+    options = parser.parse_args()
+    if options.precisions:
+        compare_precisions(options.times)
     else:
-        compare_ways(asked)
+        compare_methods(options)
 
 
-def compare_ways(asked: argparse.Namespace) -> None:
-    images = real_images(asked.images)
+def compare_methods(options: argparse.Namespace) -> None:
+    images = real_images(options.images)
     print(f"{NETWORK}: {conditions(images)}")
-    by = open_extractor(NETWORK, engine="openvino")
-    by.prepare()
-    assert isinstance(by.network, CompiledNetwork)
-    pixels = np.concatenate([part for _, part in reading.batches(images, by.size)])
+    extractor = open_extractor(NETWORK, engine="openvino")
+    extractor.prepare()
+    assert isinstance(extractor.network, CompiledNetwork)
+    pixels = np.concatenate([part for _, part in reading.batches(images, extractor.size)])
     model, prepare = zoo.embedder(NETWORK), zoo.preprocessing(NETWORK)
-    keras = KerasNetwork(model, prepare, by.size)
+    keras = KerasNetwork(model, prepare, extractor.size)
     starts = range(0, len(pixels), BATCH)
 
     def one_at_a_time():
-        some = pixels[: asked.singles]
+        some = pixels[: options.singles]
         return [model.predict(prepare(each[None].astype(np.float32)), verbose=0)[0] for each in some]
 
     def in_batches():
@@ -69,25 +69,25 @@ def compare_ways(asked: argparse.Namespace) -> None:
 
     def compiled():
         batches = ((np.arange(start, start + BATCH), pixels[start : start + BATCH]) for start in starts)
-        return np.concatenate([output for _, output in by.network.stream(batches)])
+        return np.concatenate([output for _, output in extractor.network.stream(batches)])
 
     def end_to_end():
-        return by.extract(images, cache=False, progress=False)
+        return extractor.extract(images, cache=False, progress=False)
 
-    ways = {
+    methods = {
         "predict one at a time": one_at_a_time,
         f"Keras, batches of {BATCH}": in_batches,
         "compiled": compiled,
         "end to end from files": end_to_end,
     }
-    # What is done once, such as tracing, is not part of any rate.
+    # Tracing and other one-time work is part of no rate.
     model.predict(prepare(pixels[:1].astype(np.float32)), verbose=0)
     keras(pixels[:BATCH])
-    rates, vectors = {name: [] for name in ways}, {}
-    for _ in range(asked.times):
-        for name, way in ways.items():
+    rates, vectors = {name: [] for name in methods}, {}
+    for _ in range(options.times):
+        for name, method in methods.items():
             start = time.perf_counter()
-            vectors[name] = l2_normalize(np.asarray(way()))
+            vectors[name] = l2_normalize(np.asarray(method()))
             rates[name].append(len(vectors[name]) / (time.perf_counter() - start))
     rate = {name: median(found) for name, found in rates.items()}
     for name, found in rates.items():
@@ -98,7 +98,7 @@ def compare_ways(asked: argparse.Namespace) -> None:
     print(f"  batches, and {whole / own:.0%} of the compiled rate")
     reference = vectors[f"Keras, batches of {BATCH}"]
     for name, found in vectors.items():
-        print(f"  {name:24} vectors off by at most {np.abs(found - reference[: len(found)]).max():.1e}")
+        print(f"  {name:24} maximum difference of vectors {np.abs(found - reference[: len(found)]).max():.1e}")
 
 
 def compare_precisions(times: int) -> None:
@@ -107,16 +107,16 @@ def compare_precisions(times: int) -> None:
         print(f"{NETWORK}: {conditions(images)}; protocol {protocol}")
         for precision in PRECISIONS:
             try:
-                by = open_extractor(NETWORK, engine="openvino", precision=precision)
+                extractor = open_extractor(NETWORK, engine="openvino", precision=precision)
             except PrecisionUnavailable as error:
                 print(f"  {precision}: {error}")
                 continue
-            by.prepare()
-            by.extract(images.subset(range(BATCH)), cache=False, progress=False)
+            extractor.prepare()
+            extractor.extract(images.subset(range(BATCH)), cache=False, progress=False)
             spent = []
             for _ in range(times):
                 start = time.perf_counter()
-                vectors[precision] = by.extract(images, cache=False, progress=False)
+                vectors[precision] = extractor.extract(images, cache=False, progress=False)
                 spent.append(time.perf_counter() - start)
             rates[precision] = len(images) / median(spent)
         compared = compare_extractors(vectors, protocol_files.frozen(protocol), "float32")

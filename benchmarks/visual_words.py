@@ -1,15 +1,15 @@
-"""Visual words: describing on all cores against one, and the memory that learning a vocabulary takes.
+"""Visual words: extraction on all cores against one, and the memory of learning a vocabulary.
 
     python -m benchmarks.visual_words
     python -m benchmarks.visual_words --images 200 --times 1 --learn 100
 
-Speed: `open_extractor("sift-vlad").extract(images, cache=False)`, from file to vector, in a fresh process that may use
-all cores, against a fresh process that is held to one core, with one thread for OpenCV, for NumPy and for our own. Both
-in turn, several times; the ratio is that of the medians. Both must give the same vectors. "Cores used" is processor
-time over time: far below 1 for the process on one core, other work was in the way, and the ratio says little.
+Speed: `open_extractor("sift-vlad").extract(images, cache=False)`, from file to vector, in a fresh process on all cores
+and in a fresh process on one core, with one thread for OpenCV, NumPy and this project. Both run several times in turn;
+the ratio is that of the medians. Both must give the same vectors. "Cores used" is processor time over time: if it is
+far below 1 for the process on one core, other processes interfered, and the ratio means little.
 
-Memory: the peak of a fresh process that learns 64 words from n, 2n and 4n images. What is learned from is a sample of
-fixed size, which is full from n on, so the three should be alike.
+Memory: the peak of a fresh process that learns 64 words from n, 2n and 4n images. The sample of descriptors has a fixed
+size, which n images fill, so the three peaks should be about equal.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks import processes
 from benchmarks.inputs import conditions, real_images
 from benchmarks.processes import peak_memory
 
-#: Descriptors to learn from: fewer than any of the sets of images has.
+#: Number of descriptors to learn from; every set of images has more.
 SAMPLE = 10_000
 
 ONE_THREAD = dict.fromkeys(
@@ -33,17 +33,17 @@ ONE_THREAD = dict.fromkeys(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="to describe")
-    parser.add_argument("--times", type=int, default=3, help="each is measured so often")
+    parser.add_argument("--images", type=int, default=1000, help="to extract from")
+    parser.add_argument("--times", type=int, default=3, help="number of measurements of each")
     parser.add_argument("--learn", type=int, default=250, help="n of the n, 2n and 4n images to learn from; 0: none")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        print(json.dumps(CHILDREN[asked.child](asked.images)))
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(CHILDREN[options.child](options.images)))
         return
-    compare_speed(asked.images, asked.times)
-    if asked.learn:
-        compare_memory(asked.learn)
+    compare_speed(options.images, options.times)
+    if options.learn:
+        compare_memory(options.learn)
 
 
 def compare_speed(images: int, times: int) -> None:
@@ -63,7 +63,7 @@ def compare_memory(n: int) -> None:
     print(f"learning 64 words: {conditions(real_images(4 * n))}")
     peaks = [child("learn", count)["peak"] for count in (n, 2 * n, 4 * n)]
     if None in peaks:
-        print("  the peak of memory is not known on this system")
+        print("  the peak memory is not available on this system")
         return
     for count, peak in zip((n, 2 * n, 4 * n), peaks, strict=True):
         print(f"  {count:>5} images: peak {peak / 1e6:.0f} MB")
@@ -71,16 +71,16 @@ def compare_memory(n: int) -> None:
 
 
 def child(task: str, images: int, variables: dict[str, str] | None = None) -> dict:
-    """What a fresh process measures."""
+    """Measurements of a fresh process."""
     return processes.child("benchmarks.visual_words", "--child", task, "--images", str(images), variables=variables)
 
 
-def extract(images: int) -> dict:
+def extract(count: int) -> dict:
     from helpers.features.registry import open_extractor
 
-    images, words = real_images(images), open_extractor("sift-vlad")
-    # The first batch also loads what is loaded once.
-    words.extract(images.subset(range(min(8, images))), cache=False, progress=False)
+    images, words = real_images(count), open_extractor("sift-vlad")
+    # The first batch includes one-time work.
+    words.extract(images.subset(range(min(8, count))), cache=False, progress=False)
     start, used = time.perf_counter(), time.process_time()
     vectors = words.extract(images, cache=False, progress=False)
     seconds = time.perf_counter() - start
@@ -91,19 +91,19 @@ def extract(images: int) -> dict:
     }
 
 
-def extract_on_one_core(images: int) -> dict:
+def extract_on_one_core(count: int) -> dict:
     import cv2
 
     cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    return extract(images)
+    return extract(count)
 
 
-def learn(images: int) -> dict:
+def learn(count: int) -> dict:
     from helpers.features import vocabulary
 
-    vocabulary.learn(real_images(images), 64, sample=SAMPLE, progress=False)
+    vocabulary.learn(real_images(count), 64, sample=SAMPLE, progress=False)
     return {"peak": peak_memory()}
 
 

@@ -1,10 +1,9 @@
-"""Learn the vocabularies of visual words that come with the project: writes ``data/vocabularies/*.npz``.
+"""Learn the shipped vocabularies of visual words: writes ``data/vocabularies/*.npz``.
 
     python data/make_vocabularies.py
 
-Needs Imagenette (cache, mirror or internet). They are learned from its training images, which under no frozen protocol
-ask; on the two cores of a laptop that takes some minutes. The written files are what counts; this script says how they
-came about and is not part of a normal run.
+Needs Imagenette (cache, mirror or internet), whose training images are queries under no frozen protocol. On two cores
+it takes some minutes. The script documents the origin of the committed files and is not part of a normal run.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Hand-made features: raw pixels, histograms of gray and color, and of gradients. They need no training."""
+"""Hand-crafted features: raw pixels, color histograms and histograms of oriented gradients."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,25 +9,23 @@ from helpers.features.extractor import FeatureExtractor
 
 
 class _ByOpenCV(FeatureExtractor):
-    """What all of these share."""
-
     def prepare(self) -> None:
-        """Import OpenCV, so that it is not part of the rate."""
+        """Import OpenCV, so that the rate excludes it."""
         import cv2  # noqa: F401
 
 
 class Pixels(_ByOpenCV):
-    """The image itself, tiny and gray: what an extractor must beat to have understood anything.
+    """A tiny gray image as a vector, the simplest baseline ("tiny images": Torralba, Fergus & Freeman 2008).
 
-    The mean is taken away and the length brought to one, so that light does not count (the "tiny images"
-    of Torralba, Fergus & Freeman 2008).
+    Subtracting the mean and normalizing the length removes brightness and contrast.
     """
 
     def __init__(self, size: int = 16):
         self.name = "pixels"
         self.size = size
         self.dim = size * size
-        self.settings = {"color": "gray"}
+        # British, as in existing files of vectors: another spelling would change the fingerprint.
+        self.settings = {"colour": "grey"}
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, size²)."""
@@ -36,14 +34,14 @@ class Pixels(_ByOpenCV):
 
 
 class ColorSpace(NamedTuple):
-    """A color space: OpenCV's name of the conversion from RGB (None for RGB), ends of the channels, usual bins."""
+    """OpenCV's name of the conversion from RGB (None for RGB), upper ends of the channels, default bins."""
 
     conversion: str | None
     ends: tuple[int, ...]
     bins: tuple[int, ...]
 
 
-#: OpenCV's 8-bit hue is in steps of two degrees, so it ends at 180; Lab is scaled to 0 … 255.
+#: OpenCV's 8-bit hue has steps of two degrees and ends at 180; Lab is scaled to 0 … 255.
 COLOR_SPACES = {
     "gray": ColorSpace("COLOR_RGB2GRAY", (256,), (64,)),
     "rgb": ColorSpace(None, (256, 256, 256), (5, 5, 5)),
@@ -53,14 +51,14 @@ COLOR_SPACES = {
 
 
 class ColorHistogram(_ByOpenCV):
-    """A joint histogram of a color's channels (Swain & Ballard 1991), square-rooted.
+    """Square root of a joint histogram of the color channels (Swain & Ballard 1991).
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
 
     Parameters
     ----------
-    bins : of each channel.
-    size : side in pixels of the square to which images are brought.
+    bins : number of bins of each channel.
+    size : side in pixels of the square to which images are resized.
     space : see `COLOR_SPACES`.
     """
 
@@ -74,7 +72,7 @@ class ColorHistogram(_ByOpenCV):
         if len(self.bins) != len(self.space.ends):
             raise ValueError(f"{space} has {len(self.space.ends)} channels, got {len(self.bins)} numbers of bins")
         self.dim = int(np.prod(self.bins))
-        # The name tells the space.
+        # The name contains the space.
         self.settings = {"bins": list(self.bins), "root": True}
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
@@ -97,14 +95,14 @@ class ColorHistogram(_ByOpenCV):
 
 
 class Hog(_ByOpenCV):
-    """Histograms of oriented gradients (Dalal & Triggs 2005): where edges run, and which way.
+    """Histograms of oriented gradients (Dalal & Triggs 2005): positions and directions of edges.
 
-    Each cell has a histogram of 9 directions, not told from their opposites; 2 × 2 cells are a block, brought to length
-    one, cut at 0.2 and brought to length one again, so that light and contrast count little.
+    Each cell has a histogram of 9 unsigned directions. Blocks of 2 × 2 cells are normalized, clipped at 0.2 and
+    normalized again, which reduces the effect of brightness and contrast.
 
     Parameters
     ----------
-    size : side in pixels of the square to which images are brought.
+    size : side in pixels of the square to which images are resized.
     cell : side of a cell in pixels; must divide ``size``.
     """
 
@@ -114,7 +112,7 @@ class Hog(_ByOpenCV):
         import cv2
 
         if cell < 1 or size % cell or size < 2 * cell:
-            raise ValueError(f"cells of {cell} pixels must fill {size} pixels, at least two of them")
+            raise ValueError(f"cell must divide size at least twice, got cell={cell} and size={size}")
         self.name = "hog"
         self.size = size
         side = (size, size)
@@ -124,7 +122,7 @@ class Hog(_ByOpenCV):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
-        return np.stack([self._hog.compute(image).ravel() for image in _gray(pixels)])
+        return np.stack([np.ravel(self._hog.compute(image)) for image in _gray(pixels)])
 
 
 def _gray(pixels: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""A network as an extractor: one of the zoo, or any Keras model of one's own."""
+"""Neural networks as extractors: pretrained ones of the zoo, and any Keras model."""
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,64 +19,69 @@ if TYPE_CHECKING:
 
 
 class _DeepExtractor(FeatureExtractor):
-    """What both kinds share: preprocessing and network as one graph, compiled for this computer."""
+    """Base class: preprocessing and network as one graph, compiled for this computer."""
 
     engine: str = "auto"
     precision: str = "float32"
 
-    #: What computes, once `prepare` was called.
+    #: The network, built by the first `prepare`; not needed while all vectors are in the store.
     network: KerasNetwork | CompiledNetwork | None = None
 
     def prepare(self) -> None:
-        """It waits for the first image that has to be computed: when all vectors are in the store, none is built."""
+        """Build the network, unless it is built."""
+        self._built()
+
+    def _built(self) -> KerasNetwork | CompiledNetwork:
         if self.network is None:
             self.network = self._compiled()
+        return self.network
 
     @abstractmethod
     def _compiled(self) -> KerasNetwork | CompiledNetwork: ...
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
-        if self.network is None:
-            self.prepare()
-        return self._pooled(self.network(pixels))
+        return self._pooled(self._built()(pixels))
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
-        """What the network gives (b, …) → (b, dim)."""
+        """The network's output (b, …) → (b, dim)."""
         return output
 
-    def _embed_each(self, batches):
-        for rows, output in self.network.stream(batches):
+    def _embed_batches(
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows, output in self._built().stream(batches):
             yield rows, self._checked(self._pooled(output), len(rows))
 
     @property
     def _arithmetic(self) -> dict:
-        """Vectors of another precision are other vectors, to be kept apart; those of either engine are the same."""
+        """Setting for a precision other than float32. The engine is no setting: both give the same vectors."""
         return {} if self.precision == "float32" else {"precision": self.precision}
 
 
 class NetworkExtractor(_DeepExtractor):
-    """The embedding layer of a network of the zoo, trained on ImageNet, or another layer's map, pooled.
+    """A network of the zoo, trained on ImageNet: its embedding layer, or the pooled feature map of a stage.
 
     Parameters
     ----------
     network : a name in `helpers.networks.specs.ZOO`.
-    pooling : how a map becomes a vector, a name in `helpers.features.pooling.POOLINGS`. None: the embedding layer.
-    stage : which map, 1 to 4, see `specs.Network.stages`; with a pooling alone, the last.
+    pooling : a name in `helpers.features.pooling.POOLINGS`; None for the embedding layer.
+    stage : number of the feature map, see `specs.Network.stages`; needs a pooling. The last one by default.
     size : side of the input in pixels; the network's own by default.
     resize : see `helpers.images.reading.resize`.
-    batch_size : images that are read ahead and stored at a time; changes speed and memory, not the vectors.
-    engine, precision : see `helpers.networks.compiled.fastest`; by default what is fastest here, in float32.
+    batch_size : images that are read and stored at a time; changes speed and memory, not the vectors.
+    engine, precision : see `helpers.networks.compiled.fastest`; by default the fastest engine, in float32.
 
     Raises
     ------
-    WeightsUnavailable : the trained weights can't be had.
-    ValueError, PrecisionUnavailable : there is no such pooling, a layer without one, or the engine can't compute so.
+    WeightsUnavailable : the trained weights are not available.
+    ValueError : there is no such pooling or stage, or a stage without a pooling.
+    PrecisionUnavailable : the engine does not support the precision.
     """
 
     weights = "imagenet"
 
-    #: What computes the embedding layer's map, once `maps` was called.
+    #: Network that computes the embedding layer's map, built by the first `maps`.
     _mapper: KerasNetwork | CompiledNetwork | None = None
 
     def __init__(
@@ -86,9 +91,9 @@ class NetworkExtractor(_DeepExtractor):
         compiled.check_precision(precision)
         row = self._row = specs.network(network)
         if pooling not in (None, *POOLINGS):
-            raise ValueError(f"no pooling is called {pooling!r}; there are: {', '.join(POOLINGS)}")
+            raise ValueError(f"no pooling is called {pooling!r}; known: {', '.join(POOLINGS)}")
         if stage is not None and (pooling is None or not 1 <= stage <= len(row.stages)):
-            raise ValueError(f"a stage is 1 to {len(row.stages)} and wants a pooling; got {stage} and {pooling}")
+            raise ValueError(f"stage must be 1 to {len(row.stages)} and needs a pooling; got {stage} and {pooling}")
         self.name, self.dim, layer = row.name, row.dim, row.embedding
         if pooling is not None:
             number = stage or len(row.stages)
@@ -104,119 +109,116 @@ class NetworkExtractor(_DeepExtractor):
         if pooling is not None:
             self.settings["pooling"] = pooling
 
-    def _compiled(self):
+    def _compiled(self) -> KerasNetwork | CompiledNetwork:
         layers = [self._layer] if self._pooling else []
         return zoo_network(self._row.name, layers, self.size, self.engine, self.precision)
 
-    def _pooled(self, output):
+    def _pooled(self, output: np.ndarray) -> np.ndarray:
         return POOLINGS[self._pooling](output) if self._pooling else output
 
     @property
     def pools(self) -> str | None:
-        """How places become the vector, a name in `POOLINGS`; None where a layer without any gives it (VGG's fc1)."""
+        """Name in `POOLINGS` of the pooling that gives the vector; None for an unpooled layer (VGG's fc1)."""
         return self._pooling or ("average" if self._layer == "avg_pool" else None)
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3) → float32 (b, h, w, channels): what is pooled to the vector, see ``pools``.
+        """uint8 (b, size, size, 3) → float32 (b, h, w, channels): the feature map before the pooling ``pools``.
 
-        The embedding layer's own map takes a network of its own, which is built at the first call.
+        For the embedding layer, the first call builds a second network.
 
         Raises
         ------
-        ValueError : the vector is not pooled from places.
+        ValueError : the vector is not pooled from a map.
         """
         if self.pools is None:
             raise ValueError(f"{self.name}: the layer {self._layer} is not pooled from a map; open it with a pooling")
         if self._pooling:
-            self.prepare()
-            return self.network(pixels)
+            return self._built()(pixels)
         if self._mapper is None:
             self._mapper = zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision)
         return self._mapper(pixels)
 
 
 class ModelExtractor(_DeepExtractor):
-    """A Keras model of one's own, such as one that was trained a moment ago.
+    """Any Keras model, such as one that you have just trained.
+
+    Vectors are stored by a hash of the model (`fingerprints.of_model`) that is computed at each call, so further
+    training never returns old vectors. The compiled network is not stored on disk.
 
     Parameters
     ----------
-    name : what tables call it.
-    model : (b, size, size, 3) → (b, dim), square input; `prepare` comes before it.
+    name : shown in tables.
+    model : (b, size, size, 3) → (b, dim), square input.
     weights : what its weights were learned from, in a few words for the leaderboard.
-    prepare : pixels 0 … 255 → the model's own input, e.g. ``zoo.preprocessing("resnet50")``; none where the model does
-        that itself.
-    resize, batch_size, engine, precision : as for `NetworkExtractor`. The compiled form is not kept on disk, where that
-        of every stage of a training would pile up.
-
-    Vectors are kept by a hash of the model (`fingerprints.of_model`) as it is when they are asked for: after further
-    training nothing old is served, even by an extractor that was made before.
+    prepare : pixels 0 … 255 → the model's input, e.g. ``zoo.preprocessing("resnet50")``; None if the model does that
+        itself.
+    resize, batch_size, engine, precision : see `NetworkExtractor`.
 
     Raises
     ------
-    ValueError : the model's input or output has another shape, or none yet.
+    ValueError : the model is not built, or its input or output has another shape.
     """
 
     #: Hash of the model that `network` computes.
-    _of: str | None = None
+    _built_from: str | None = None
 
     def __init__(
         self, name: str, model: "keras.Model", weights: str, prepare: Callable | None = None, resize: str = "squash",
         batch_size: int = 32, engine: str = "auto", precision: str = "float32",
     ):  # fmt: skip
         compiled.check_precision(precision)
-        # A model that was never built has no such attributes.
-        taken = [tuple(value.shape) for value in getattr(model, "inputs", None) or ()]
-        given = [tuple(value.shape) for value in getattr(model, "outputs", None) or ()]
-        if len(taken) != 1 or len(taken[0]) != 4 or None in taken[0][1:] or taken[0][1:] != (taken[0][1],) * 2 + (3,):
-            raise ValueError(f"{name}: the model must take (b, size, size, 3) with one fixed size, it takes {taken}")
-        if len(given) != 1 or len(given[0]) != 2 or given[0][1] is None:
-            raise ValueError(f"{name}: the model must give vectors (b, dim), it gives {given}")
+        # A model that is not built has no such attributes.
+        inputs = [tuple(value.shape) for value in getattr(model, "inputs", None) or ()]
+        outputs = [tuple(value.shape) for value in getattr(model, "outputs", None) or ()]
+        size = inputs[0][1] if len(inputs) == 1 and len(inputs[0]) == 4 else None
+        if size is None or inputs[0][1:] != (size, size, 3):
+            raise ValueError(f"{name}: the model must take (b, size, size, 3) with one fixed size, it takes {inputs}")
+        if len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][1] is None:
+            raise ValueError(f"{name}: the model must give vectors (b, dim), it gives {outputs}")
         self.name, self.weights = name, weights
-        self.size, self.dim = taken[0][1], given[0][1]
+        self.size, self.dim = size, outputs[0][1]
         self.resize_rule, self.batch_size = resize, batch_size
         self.engine, self.precision = engine, precision
-        self._given = model, prepare or (lambda pixels: pixels)
+        self._model, self._prepare = model, prepare or (lambda pixels: pixels)
         self._prepared = self._effect() if prepare else None
 
     @property
     def origin(self) -> dict[str, str]:
         """What the weights were learned from, and a hash of the model as it is now."""
-        return {"source": self.weights, "sha256": fingerprints.of_model(self._given[0])}
+        return {"source": self.weights, "sha256": fingerprints.of_model(self._model)}
 
-    @property
-    def settings(self) -> dict:
-        """Taken anew each time: the model may have been trained further."""
-        return {"model": self.origin["sha256"], "prepare": self._prepared, **self._arithmetic}
+    # A property, because the model may be trained further.
+    settings = property(lambda self: {"model": self.origin["sha256"], "prepare": self._prepared, **self._arithmetic})
 
     def prepare(self) -> None:
-        """As for every network, and again after further training."""
+        """Build the network; build it again after further training."""
         now = self.origin["sha256"]
-        if self._of != now:
-            self.network, self._of = None, now
+        if self._built_from != now:
+            self.network, self._built_from = None, now
         super().prepare()
 
-    def _compiled(self):
-        reference = partial(KerasNetwork, *self._given, self.size)
+    def _compiled(self) -> KerasNetwork | CompiledNetwork:
+        reference = partial(KerasNetwork, self._model, self._prepare, self.size)
         return compiled.fastest(reference, self.name, engine=self.engine, precision=self.precision)
 
     def _effect(self) -> str:
-        """What the preprocessing does to an image of noise: its name would say less, and not each has one."""
+        """Hash of a preprocessed noise image, which identifies the preprocessing."""
         import tensorflow as tf
 
         noise = np.random.default_rng(0).integers(0, 256, (1, self.size, self.size, 3))
-        prepared = self._given[1](tf.constant(noise, tf.float32))
-        return hashlib.sha256(np.ascontiguousarray(prepared)).hexdigest()
+        prepared = self._prepare(tf.constant(noise, tf.float32))
+        return hashlib.sha256(np.ascontiguousarray(prepared).data).hexdigest()
 
 
 def zoo_network(
     name: str, layers: Sequence[str], size: int, engine: str = "auto", precision: str = "float32"
 ) -> KerasNetwork | CompiledNetwork:
-    """A network of the zoo, preprocessing included: pixels to the maps of some layers, or (none) to its embedding.
+    """A network of the zoo with its preprocessing: pixels → maps of the given layers, or the embedding without any.
 
-    engine, precision, and errors: see `helpers.networks.compiled.fastest`.
+    For engine, precision and errors see `helpers.networks.compiled.fastest`.
     """
     row = specs.network(name)
-    # Keras's version stands for how it builds the network and prepares images for it.
+    # The version of Keras covers its architecture and preprocessing.
     key = {
         "layers": list(layers) or [row.embedding], "size": size, "weights": weights.origin(name)["sha256"],
         "keras": version("keras"),

@@ -1,12 +1,11 @@
-"""Images described by many processes or computers with Ray Data; the vectors are those of `FeatureExtractor.extract`.
+"""Feature extraction by several processes or computers with Ray Data, equal to `FeatureExtractor.extract`.
 
-Workers read images and compute vectors, a batch at a time. This process alone writes them to the vector store, each
-batch when it arrives: SQLite is not safe on the file systems that computers share, and what one process has written no
-worker can lose. So a worker that is killed costs the batches it was given, which Ray gives out again, and when this
-process is killed, the next call computes only the rest.
+Workers read images and compute vectors in batches. Only the calling process writes to the vector store, because SQLite
+is not safe on shared file systems. If a worker is killed, Ray repeats its batch; if the calling process is killed, the
+next call computes only what is missing.
 
-Every worker must see the images under the same paths: on several computers they lie on a shared file system, and
-this package and the networks' weights are installed on each.
+Every worker must see the images under the same paths. With several computers, use a shared file system, and install
+this package and the networks' weights on each of them.
 
 https://docs.ray.io/en/latest/data/data.html
 """
@@ -20,7 +19,7 @@ import signal
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,91 +32,77 @@ from helpers.features.registry import open_extractor
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
 
-#: How often a batch is given out again after its worker died.
+#: Number of times that a batch is repeated after its worker died.
 RETRIES = 3
 
-#: Bytes for what is on its way between processes; batches wait while it is full. Ray's least is 75 MB.
+#: Bytes of Ray's shared memory; batches wait while it is full. The minimum is 75 MB.
 OBJECT_STORE = 200_000_000
 
-#: A session's sockets lie this deep below Ray's folder, and the path of a socket is at most 103 bytes on macOS.
+#: Maximum length of a local cluster's folder: below it are sockets, whose paths have at most 103 bytes on macOS.
 LONGEST_FOLDER = 103 - len("/ray-01234567/session_2000-01-01_00-00-00_000000_0123456/sockets/plasma_store")
 
-#: One worker is one CPU.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "LOKY_MAX_CPU_COUNT": "1",
-}
+#: Environment of the workers, each with one CPU.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "TF_NUM_INTRAOP_THREADS",
+     "TF_NUM_INTEROP_THREADS", "LOKY_MAX_CPU_COUNT"), "1",
+)  # fmt: skip
 
 
 class WorkersDied(RuntimeError):
-    """Workers died again and again over the same images; the message says how much is stored."""
+    """Workers died repeatedly in the same batch; the message says how much is stored."""
 
 
 def extract(
-    extractor: str | FeatureExtractor,
-    images: ImageSet,
-    *,
-    workers: int = 2,
-    address: str | None = None,
-    settings: dict | None = None,
-    strict: bool = False,
-    progress: bool = True,
-) -> np.ndarray:
-    """float32 (n, dim): what ``extractor.extract(images)`` gives, computed by several worker processes.
+    extractor: str | FeatureExtractor, images: ImageSet, *, workers: int = 2, address: str | None = None,
+    settings: dict | None = None, strict: bool = False, progress: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """Extract the vectors of a set of images by several worker processes: float32 (n, dim).
 
-    The store is the same too: what is there is not computed, and when nothing is missing, Ray isn't started. Copies of
-    one content are computed once. ``extractor.images_per_second`` stays what it was: it is the rate of one process.
+    The result and the store are those of ``extractor.extract(images)``. Ray is started only if vectors are missing.
+    ``extractor.images_per_second`` does not change: it is the rate of one process.
 
-    >>> vectors = describe("resnet50", images, workers=4)
-    >>> vectors = describe("resnet50", images, workers=40, address="auto")
+    >>> vectors = extract("resnet50", images, workers=4)
+    >>> vectors = extract("resnet50", images, workers=40, address="auto")
 
     Parameters
     ----------
-    extractor : a name that `helpers.features.registry.open_extractor` opens, such as "hog+hsv-histogram"; every worker
-        opens it by itself. Or any extractor that can be pickled; it is sent to the workers.
-    workers : processes, each with one CPU.
-    address : of a running Ray cluster, such as ``"auto"`` or ``"192.168.0.1:6379"``. Without one, Ray is started on
-        this computer and stopped again. Where this process is connected to Ray already, that connection is used as it
-        is, its limits of threads included; see `cluster`.
-    settings : of the extractor, where a name is given.
-    strict, progress : as for `FeatureExtractor.extract`.
+    extractor : a name for `helpers.features.registry.open_extractor`, which every worker opens, or an extractor, which
+        is pickled and sent to the workers.
+    workers : number of processes, each with one CPU.
+    address : of a running Ray cluster, such as ``"auto"`` or ``"192.168.0.1:6379"``. By default, the existing
+        connection of this process is used unchanged, or else Ray is started on this computer; see `cluster`.
+    settings : of the extractor, if a name is given.
+    strict, progress : see `FeatureExtractor.extract`.
 
     Raises
     ------
-    UnreadableImage : an image can't be read, and ``strict`` is set.
-    WorkersDied : a batch was given out ``1 + RETRIES`` times, and each time its worker died.
-    RuntimeError : a worker opens another extractor by that name, or can't read what this process can.
-    TypeError : the extractor can't be pickled, or settings were given with one that is open already.
-    ConnectionError : there is no cluster at that address.
+    UnreadableImage : ``strict`` is set, and an image cannot be read.
+    WorkersDied : the workers died in each of the ``1 + RETRIES`` attempts at a batch.
+    RuntimeError : a worker opens an extractor with another fingerprint, or cannot read an image that this process can.
+    TypeError : the extractor cannot be pickled, or settings were given with an extractor.
+    ConnectionError : there is no cluster at the address.
 
-    What an extractor raises in a worker is raised here.
+    Errors of the extractor in a worker are raised in this process.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if isinstance(extractor, str):
-        opened = open_extractor(extractor, **(settings or {}))
-        recipe = partial(open_extractor, extractor, **(settings or {}))
+        factory = partial(open_extractor, extractor, **(settings or {}))
+        opened = factory()
     elif settings is not None:
-        raise TypeError(f"settings go with a name; {extractor.name} is open already")
+        raise TypeError(f"settings need the name of an extractor; {extractor.name} is already open")
     else:
-        opened, recipe = extractor, partial(copy.copy, extractor)
+        opened, factory = extractor, partial(copy.copy, extractor)
     with ExitStack() as stack:
-        run = _Run(recipe, workers, address, stack)
-        return _spread(opened, run).extract(images, strict=strict, progress=progress)
+        run = _Run(factory, workers, address, stack)
+        return _distributed(opened, run).extract(images, strict=strict, progress=progress)
 
 
 @contextmanager
 def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
-    """Ray, for several calls of `extract` one after the other; started, or connected to, and left again.
+    """Start or connect to Ray for several calls of `extract`, and stop or disconnect afterwards.
 
-    Parameters
-    ----------
-    workers : CPUs of the cluster that is started on this computer, whatever it has.
-    address : see `extract`.
+    workers : number of CPUs of a cluster on this computer, which may exceed the real number.
     """
     with extras.importing("ray"):
         import ray
@@ -126,22 +111,17 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    how = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": ONE_THREAD}}
-    # Ray takes SIGTERM for itself, so that a cluster goes down with its driver; afterwards it is given back.
+    # Ray replaces the handler of SIGTERM, so that a cluster stops with its driver; it is restored afterwards.
     handler = signal.getsignal(signal.SIGTERM)
     folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_folder())
+    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": ONE_THREAD})
     try:
         if address:
-            ray.init(address, **how)
+            start(address)
         else:
-            # Ray itself turns its usage statistics off in a cluster that a program starts.
-            ray.init(
-                "local",
-                num_cpus=workers,
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                _temp_dir=folder,
-                **how,
+            # Ray disables its usage statistics in local clusters.
+            start(
+                "local", num_cpus=workers, object_store_memory=OBJECT_STORE, include_dashboard=False, _temp_dir=folder
             )
         yield
     finally:
@@ -153,215 +133,208 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
 
 
 def _folder() -> str:
-    """Where a local cluster keeps its sockets and logs: the temporary folder, unless sockets can't have such paths."""
+    """Parent folder of a local cluster's sockets and logs: the temporary folder, unless its path is too long."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"
 
 
-def _spread(extractor: FeatureExtractor, run: "_Run", way: tuple[str | int, ...] = ()) -> FeatureExtractor:
-    """A copy that computes by ``run``; so do the extractors that it is made of, found by ``way`` from the first one."""
-    spread = copy.copy(extractor)
-    spread.iter_batches = partial(run, extractor, way)
+def _distributed(extractor: FeatureExtractor, run: "_Run", path: tuple[str | int, ...] = ()) -> FeatureExtractor:
+    """A copy whose ``iter_batches`` is ``run``, also in the extractors inside it.
+
+    path : attributes and positions that lead to the extractor from the outermost one.
+    """
+    changed = copy.copy(extractor)
+    vars(changed)["iter_batches"] = partial(run, extractor, path)
     for name, value in vars(extractor).items():
         if isinstance(value, FeatureExtractor):
-            setattr(spread, name, _spread(value, run, (*way, name)))
+            setattr(changed, name, _distributed(value, run, (*path, name)))
         elif isinstance(value, list) and value and isinstance(value[0], FeatureExtractor):
-            setattr(spread, name, [_spread(part, run, (*way, name, i)) for i, part in enumerate(value)])
-    return spread
+            setattr(changed, name, [_distributed(part, run, (*path, name, i)) for i, part in enumerate(value)])
+    return changed
 
 
 class _Run:
-    """One call of `extract`, in place of `FeatureExtractor.iter_batches`. It starts Ray for the first missing image."""
+    """One call of `extract`, which replaces `FeatureExtractor.iter_batches` and starts Ray for the first batch."""
 
-    def __init__(self, recipe, workers: int, address: str | None, stack: ExitStack):
-        self._recipe = recipe
-        self._workers = workers
-        self._address = address
-        self._stack = stack
-        self._connected = False
+    def __init__(self, factory: Callable[[], FeatureExtractor], workers: int, address: str | None, stack: ExitStack):
+        self._factory, self._workers, self._address = factory, workers, address
+        self._stack, self._connected = stack, False
 
     def __call__(
-        self,
-        extractor: FeatureExtractor,
-        way: tuple[str | int, ...],
-        files: Sequence[Path],
-        *,
-        strict: bool,
-        failures: list,
-    ):
-        """See `FeatureExtractor.iter_batches`; batches come in the order in which they are finished."""
-        recipe = self._sent(extractor.name)
+        self, extractor: FeatureExtractor, path: tuple[str | int, ...], files: Sequence[Path], *, strict: bool,
+        failures: list[reading.UnreadableImage],
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        """See `FeatureExtractor.iter_batches`; batches are in the order in which they are completed."""
+        factory = self._pickled(extractor.name)
         if not self._connected:
             self._stack.enter_context(cluster(self._workers, self._address))
             self._connected = True
-        unread: dict[int, reading.UnreadableImage] = {}
+        import ray.exceptions
+
+        unreadable: dict[int, reading.UnreadableImage] = {}
         done = 0
-        with closing(self._results(extractor, recipe, way, files)) as results:
+        with closing(self._results(extractor, factory, path, files)) as results:
             while True:
                 try:
                     rows, vectors, problems, error = next(results)
                 except StopIteration:
                     break
-                except _ray_error() as lost:
-                    raise self._given_up(f"Ray gave up ({str(lost).splitlines()[0]})", done, files) from lost
+                except ray.exceptions.RayError as lost:
+                    raise self._workers_died(f"Ray stopped ({str(lost).splitlines()[0]})", done, files) from lost
                 if len(rows):
                     yield rows, vectors
                 done += len(rows)
                 for row, problem in problems.items():
-                    self._check_missing(files[row], problem)
+                    self._check_unreadable(files[row], problem)
                     if strict:
                         raise problem
-                unread |= problems
+                unreadable |= problems
                 if isinstance(error, WorkersDied):
-                    raise self._given_up(str(error), done, files)
+                    raise self._workers_died(str(error), done, files)
                 if error is not None:
                     raise error
-        failures += [unread[row] for row in sorted(unread)]
+        failures += [unreadable[row] for row in sorted(unreadable)]
 
-    def _sent(self, name: str) -> bytes:
-        """The recipe, pickled."""
+    def _pickled(self, name: str) -> bytes:
         from ray import cloudpickle
 
         try:
-            return cloudpickle.dumps(self._recipe)
+            return cloudpickle.dumps(self._factory)
         except Exception as error:
             raise TypeError(
                 f"{name} can't be sent to other processes ({error}). Give its name and settings, or an extractor that "
                 "has not computed anything yet."
             ) from error
 
-    def _results(self, extractor: FeatureExtractor, recipe: bytes, way: tuple[str | int, ...], files: Sequence[Path]):
-        """What `_Worker` answers, batch by batch."""
+    def _results(
+        self, extractor: FeatureExtractor, factory: bytes, path: tuple[str | int, ...], files: Sequence[Path]
+    ) -> Generator[tuple]:
+        """Yield the results of `_Worker`, batch by batch."""
         import ray.data
 
-        # A block is a task, and what a task gives is passed on when it ends.
+        # One block per batch: Ray passes results on when their block is done.
         blocks = -(-len(files) // extractor.batch_size)
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
-        # Ray restarts a worker that died, and gives out its batches again, without end.
+        # Ray repeats the batches of a dead worker without limit, so attempts are counted here.
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-        with _quiet("ray.data"), ray.data.DataContext.current(context):
-            results = ray.data.from_items(
-                # As bytes: a file's name need not be text.
+        with _silent("ray.data"), ray.data.DataContext.current(context):
+            batches = ray.data.from_items(
+                # As bytes, because a file's name may not be valid text.
                 [{"row": row, "file": os.fsencode(file)} for row, file in enumerate(files)],
                 override_num_blocks=blocks,
             ).map_batches(
                 _Worker,
-                fn_constructor_args=(recipe, way, extractor.fingerprint, attempts, 1 + RETRIES),
+                fn_constructor_args=(factory, path, extractor.fingerprint, attempts, 1 + RETRIES),
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(size=min(self._workers, blocks)),
                 num_cpus=1,
             )
-            # Looking ahead would hold back a batch that is finished until the next one is.
-            for result in results.iter_batches(batch_size=None, prefetch_batches=0):
-                yield from map(pickle.loads, result["answer"])
+            # Prefetching would hold back a completed batch until the next one.
+            for batch in batches.iter_batches(batch_size=None, prefetch_batches=0):
+                yield from map(pickle.loads, batch["result"])
 
     @staticmethod
-    def _given_up(reason: str, done: int, files: Sequence[Path]) -> WorkersDied:
+    def _workers_died(reason: str, done: int, files: Sequence[Path]) -> WorkersDied:
         return WorkersDied(
-            f"{reason}. {done} of the {len(files)} images that were missing have been computed and are stored; a new "
-            "call computes only the rest."
+            f"{reason}. {done} of the {len(files)} missing images have been computed and are stored; a new call "
+            "computes only the rest."
         )
 
     @staticmethod
-    def _check_missing(file: Path, problem: reading.UnreadableImage) -> None:
-        """What a worker can't read this process can't read either, or they don't see the same files."""
+    def _check_unreadable(file: Path, problem: reading.UnreadableImage) -> None:
+        """Raise a RuntimeError if this process can read the file: then workers do not see the same files."""
         try:
             reading.read_image(file)
         except reading.UnreadableImage:
             return
         raise RuntimeError(
-            f"a worker could not read what this process can: {problem} Every worker must see the images under the "
-            "same paths; with several computers, put them on a shared file system."
+            f"a worker could not read an image that this process can: {problem} Every worker must see the images under "
+            "the same paths; with several computers, put them on a shared file system."
         )
 
 
 class _Attempts:
-    """Lives in a process of its own and outlives the workers: how often each batch was begun, by its first row."""
+    """Counts the attempts at each batch, by its first row, in a process of its own that outlives the workers."""
 
-    def __init__(self):
-        self._begun = Counter()
+    def __init__(self) -> None:
+        self._count: Counter[int] = Counter()
 
     def begin(self, row: int) -> int:
-        self._begun[row] += 1
-        return self._begun[row]
+        self._count[row] += 1
+        return self._count[row]
 
 
 class _Worker:
-    """Lives in a process of its own, opens the extractor once, and answers one batch after the other.
+    """Process that opens the extractor once and computes one batch after the other.
 
-    Errors are part of the answer: Ray would wrap them, and take an error while opening for a death to be retried.
+    Errors are part of the result: Ray would wrap them, and would retry after an error in the constructor.
     """
 
-    def __init__(self, recipe: bytes, way: tuple[str | int, ...], fingerprint: str, attempts, most: int):
-        self._told = recipe, way, fingerprint
-        self._attempts = attempts
-        self._most = most
-        self._extractor = None
+    def __init__(self, factory: bytes, path: tuple[str | int, ...], fingerprint: str, attempts, max_attempts: int):
+        self._source = factory, path, fingerprint
+        self._attempts, self._max_attempts = attempts, max_attempts
+        self._extractor: FeatureExtractor | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
         """Columns ``row`` and ``file`` → one pickled (rows, vectors, problems by row, error)."""
-        rows, vectors, problems, error = batch["row"][:0], None, {}, None
+        result: tuple
         try:
-            rows, vectors, problems = self._computed(batch["row"], [os.fsdecode(file) for file in batch["file"]])
-        except Exception as raised:
-            error = _portable(raised)
-        return {"answer": [pickle.dumps((rows, vectors, problems, error))]}
+            result = *self._compute(batch["row"], [os.fsdecode(file) for file in batch["file"]]), None
+        except Exception as error:
+            result = batch["row"][:0], None, {}, _portable(error)
+        return {"result": [pickle.dumps(result)]}
 
-    def _computed(self, rows: np.ndarray, files: list[str]):
+    def _compute(
+        self, rows: np.ndarray, files: list[str]
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, reading.UnreadableImage]]:
         import ray
 
-        if ray.get(self._attempts.begin.remote(int(rows[0]))) > self._most:
+        if ray.get(self._attempts.begin.remote(int(rows[0]))) > self._max_attempts:
             raise WorkersDied(
-                f"workers died {self._most} times over one batch, {files[0]} … {files[-1]}: one of these images "
-                "kills them, or memory is short and fewer workers are needed"
+                f"workers died {self._max_attempts} times in one batch, {files[0]} … {files[-1]}: one of these images "
+                "crashes them, or memory is short and fewer workers are needed"
             )
-        if self._extractor is None:
-            self._extractor = self._open()
-        extractor, failures, good = self._extractor, [], np.array([], np.int64)
-        vectors = np.empty((0, extractor.dim), np.float32)
-        # All files are one batch, or none where not one of them can be read.
+        extractor = self._extractor = self._extractor or self._open()
+        failures: list[reading.UnreadableImage] = []
+        readable, vectors = np.array([], np.int64), np.empty((0, extractor.dim), np.float32)
+        # At most one batch, and none if no file is readable.
         size, rule = extractor.size, extractor.resize_rule
-        for good, pixels in reading.batches(files, size, rule, len(files), workers=1, failures=failures):  # noqa: B007
-            vectors = extractor.embed(pixels)
-        # Those left out are in order.
-        return rows[good], vectors, dict(zip(np.delete(rows, good).tolist(), failures, strict=True))
+        paths = [Path(file) for file in files]
+        for part, pixels in reading.batches(paths, size, rule, len(files), workers=1, failures=failures):
+            readable, vectors = part, extractor.embed(pixels)
+        # The failures are in the order of the files.
+        return rows[readable], vectors, dict(zip(np.delete(rows, readable).tolist(), failures, strict=True))
 
     def _open(self) -> FeatureExtractor:
-        recipe, way, fingerprint = self._told
+        factory, path, fingerprint = self._source
         with _one_cpu():
-            extractor = pickle.loads(recipe)()
-            for step in way:
+            extractor = pickle.loads(factory)()
+            for step in path:
                 extractor = getattr(extractor, step) if isinstance(step, str) else extractor[step]
             if extractor.fingerprint != fingerprint:
                 raise RuntimeError(
-                    f"a worker opened {extractor.fingerprint} where {fingerprint} was asked for: install the same "
-                    "version of this package and the same weights on every computer."
+                    f"a worker opened {extractor.fingerprint} instead of {fingerprint}: install the same version of "
+                    "this package and the same weights on every computer."
                 )
             extractor.prepare()
         return extractor
 
 
 def _portable(error: Exception) -> Exception:
-    """The error if it survives being pickled, or its text; with where in the worker it was raised."""
+    """The error, or its text if it cannot be pickled, with the worker's traceback as a note."""
     where = "".join(traceback.format_exception(error))
     try:
         error = pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"It was raised in a worker:\n{where}")
+    error.add_note(f"Raised in a worker:\n{where}")
     return error
 
 
-def _ray_error() -> type[Exception]:
-    import ray.exceptions
-
-    return ray.exceptions.RayError
-
-
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Its logger says nothing; what goes wrong is raised."""
+def _silent(name: str) -> Iterator[None]:
+    """Silence a logger; errors are raised anyway."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -373,7 +346,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 @contextmanager
 def _one_cpu() -> Iterator[None]:
-    """Libraries that count the CPUs when they start, as OpenVINO does, count one; the threads may run on any later."""
+    """Show one CPU to libraries that count them at the start, such as OpenVINO; later, threads may run on any CPU."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

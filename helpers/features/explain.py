@@ -1,14 +1,13 @@
-"""Why two images count as similar: a map over each that says how much every place of it adds.
+"""Explanations of the similarity of two images: a map over each of how much every location contributes.
 
-Two ways, and whichever is exact is taken:
+There are two methods; the exact one is used where it is available:
 
-- **shares**: where a network's vector is pooled from a map, the cosine is a sum over places, and each place has its
-  term (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class).
-  It takes one pass an image.
-- **occlusion**: a gray patch is slid over the image, and the similarity is computed again; where it falls most, the
-  place mattered most (Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", ECCV). It asks a
-  extractor nothing but vectors, so it serves all of them, and takes a pass a place. Gray is a color, too: where the
-  other image is gray, covering a place with it may bring the two nearer.
+- **shares**: if a network's vector is pooled from a feature map, the cosine is a sum over the locations of the map
+  (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class). This
+  takes one pass per image.
+- **occlusion**: a gray patch slides over the image, and the decrease of the similarity is measured (Zeiler & Fergus
+  2014, "Visualizing and understanding convolutional networks", ECCV). This works with every extractor and takes one
+  pass per cell. If the other image has gray parts, the patch may increase the similarity.
 """
 
 import warnings
@@ -18,38 +17,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.features.deep import NetworkExtractor
-from helpers.features.extractor import FeatureExtractor
+from helpers.features.extractor import FeatureExtractor, check_rgb
+from helpers.features.keypoints import shrink
 from helpers.features.pooling import GEM_EXPONENT
 from helpers.features.similarity_maps import similarity_maps
 from helpers.images.reading import LONGEST, resize
 
-#: Method → what its maps show, for a person.
+#: Method → description of its maps, for display.
 METHODS = {
-    "shares": "each place's part of the similarity; all parts together are the similarity",
-    "occlusion": "how far the similarity falls when a gray patch covers the place",
+    "shares": "each location's share of the similarity; the shares sum to the similarity",
+    "occlusion": "how much the similarity decreases when a gray patch covers the location",
 }
 
-#: Places an image is cut into for occlusion, at most; each takes a pass through the extractor.
-PLACES = 49
-#: A patch's side in places: neighbors overlap, so that a thing on a border between two is covered once.
+#: Maximum number of cells of an image for occlusion; each takes a pass through the extractor.
+MAX_CELLS = 49
+#: Side of a patch in cells. Patches overlap, so that one of them covers an object on the border of two cells.
 _PATCH = 2
 _GRAY = 127
-#: Longest side in pixels of what patches are put on: extractors look at less, and it is copied for each patch.
+#: Longest side in pixels of occluded images, which are copied for each patch. Extractors use fewer pixels.
 _SIDE = 640
 
 
 @dataclass(frozen=True, eq=False)
-class Why:
+class Explanation:
     """What makes two images similar.
 
     Attributes
     ----------
-    query_map, answer_map : float32 (h, w): the upright image cut into h × w equal places, and what each adds to the
-        similarity; below zero where it speaks against. The two may have different shapes.
-    similarity : of the two images, as an index of that metric scores it: higher is better.
+    query_map, result_map : float32 (h, w): contribution of each of h × w equal parts of the upright image; negative
+        where it reduces the similarity. The two may have different shapes.
+    similarity : score of the two images in an index of the metric; higher is better.
     method : a name in `METHODS`.
-    borders : what the white borders around query and answer add, which lie in no place of the images. It is 0 but
-        for shares of an extractor that pads images; map and border together make the similarity there.
+    borders : contributions of the white borders around query and result, which are outside of the maps. Not 0 only for
+        shares of an extractor that pads images; there, map and border sum to the similarity.
     """
 
     query_map: np.ndarray
@@ -59,102 +59,100 @@ class Why:
     borders: tuple[float, float] = (0.0, 0.0)
 
 
-def why(
-    extractor: FeatureExtractor,
-    query_pixels: np.ndarray,
-    result_pixels: np.ndarray,
-    metric: str = "cosine",
-    places: int = PLACES,
-) -> Why:
-    """What makes an answer similar to a query in the eyes of an extractor.
+def explain(
+    extractor: FeatureExtractor, query_pixels: np.ndarray, result_pixels: np.ndarray, metric: str = "cosine",
+    cells: int = MAX_CELLS,
+) -> Explanation:  # fmt: skip
+    """Explain the similarity of a query and a result.
 
-    Shares for the cosine of a network's average, maximum or generalized mean, occlusion for everything else.
+    The method is shares for the cosine of a network's average, maximum or generalized mean, else occlusion.
 
     Parameters
     ----------
-    query_pixels, answer_pixels : uint8 (height, width, 3) RGB, upright, of any size.
+    query_pixels, result_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
-    places : into which occlusion cuts an image, at most; it describes about 2 · places images.
+    cells : maximum number of cells per image for occlusion, which extracts about 2 · cells vectors.
 
     Raises
     ------
-    ValueError : no such metric, no such image, ``places`` below 1, or a network answers nowhere in an image.
+    ValueError : an argument is invalid, or a network's feature map is zero everywhere.
     """
     if metric not in _SCORES:
-        raise ValueError(f"there is no metric {metric!r}; there are: {', '.join(_SCORES)}")
-    if isinstance(places, bool) or not isinstance(places, int | np.integer) or places < 1:
-        raise ValueError(f"places must be a whole number of at least 1, got {places!r}")
-    images = [_checked(query_pixels), _checked(result_pixels)]
-    if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _PARTS:
-        return _by_shares(extractor, images)
-    return _by_occlusion(extractor, images, metric, places)
+        raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")
+    if isinstance(cells, bool) or not isinstance(cells, int | np.integer) or cells < 1:
+        raise ValueError(f"cells must be an integer of at least 1, got {cells!r}")
+    images = [check_rgb(query_pixels), check_rgb(result_pixels)]
+    if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _SHARES:
+        return _by_shares(extractor, _SHARES[extractor.pools], images)
+    return _by_occlusion(extractor, images, metric, cells)
 
 
 # ---- shares -------------------------------------------------------------------------------------------
 
 
-def _by_shares(extractor: NetworkExtractor, images: list[np.ndarray]) -> Why:
+def _by_shares(
+    extractor: NetworkExtractor, shares_of: Callable[[np.ndarray], np.ndarray], images: list[np.ndarray]
+) -> Explanation:
     inputs = np.stack([resize(image, extractor.size, extractor.resize_rule) for image in images])
-    parts = [_PARTS[extractor.pools](fmap) for fmap in extractor.maps(inputs).astype(np.float64)]
-    # Of maps whose mean is the pooled vector, whatever the pooling, that function gives each place its term.
-    found = similarity_maps(*(part * (part.shape[0] * part.shape[1]) for part in parts))
+    query, result = (shares_of(fmap) for fmap in extractor.maps(inputs).astype(np.float64))
+    # The means of these maps are the pooled vectors, whatever the pooling.
+    found = similarity_maps(query * query[..., 0].size, result * result[..., 0].size)
     similarity = float(found[0].sum())
-    laid = [
-        _over_image(places, image.shape[:2], extractor.size, extractor.resize_rule)
-        for places, image in zip(found, images, strict=True)
-    ]
-    # All of an image that is not padded lies in its places: what is left there is rounding.
-    padded = extractor.resize_rule == "pad"
-    borders = tuple(similarity - float(one.sum()) if padded else 0.0 for one in laid)
-    return Why(*(one.astype(np.float32) for one in laid), similarity, "shares", borders)
+    query_map, result_map = (
+        _over_image(one, image.shape[:2], extractor.size, extractor.resize_rule)
+        for one, image in zip(found, images, strict=True)
+    )
+    borders = (0.0, 0.0)
+    if extractor.resize_rule == "pad":
+        borders = similarity - float(query_map.sum()), similarity - float(result_map.sum())
+    return Explanation(query_map.astype(np.float32), result_map.astype(np.float32), similarity, "shares", borders)
 
 
-def _average_parts(fmap: np.ndarray) -> np.ndarray:
+def _average_shares(fmap: np.ndarray) -> np.ndarray:
     return fmap / (fmap.shape[0] * fmap.shape[1])
 
 
-def _maximum_parts(fmap: np.ndarray) -> np.ndarray:
-    """A channel's maximum is all of the place that has it; several places that have it share it."""
+def _maximum_shares(fmap: np.ndarray) -> np.ndarray:
+    """The location of a channel's maximum gets all of it; several such locations get equal shares."""
     strongest = fmap.max(axis=(0, 1), keepdims=True)
-    there = fmap == strongest
-    return there * strongest / there.sum(axis=(0, 1), keepdims=True)
+    is_maximum = fmap == strongest
+    return is_maximum * strongest / is_maximum.sum(axis=(0, 1), keepdims=True)
 
 
-def _gem_parts(fmap: np.ndarray) -> np.ndarray:
-    """The generalized mean, shared out as the powers that it is the mean of."""
-    results = np.maximum(fmap, 0)
-    strongest = results.max(axis=(0, 1), keepdims=True)
-    # As in `pooling.gem`: by the strongest answer, so that no power overflows or vanishes.
-    powers = (results / np.where(strongest > 0, strongest, 1)) ** GEM_EXPONENT
+def _gem_shares(fmap: np.ndarray) -> np.ndarray:
+    """The generalized mean, shared in proportion to the powers."""
+    activations = np.maximum(fmap, 0)
+    strongest = activations.max(axis=(0, 1), keepdims=True)
+    # As in `pooling.gem`, dividing by the maximum prevents overflow and underflow.
+    powers = (activations / np.where(strongest > 0, strongest, 1)) ** GEM_EXPONENT
     pooled = powers.mean(axis=(0, 1), keepdims=True) ** (1 / GEM_EXPONENT) * strongest
     total = powers.sum(axis=(0, 1), keepdims=True)
     return powers * pooled / np.where(total > 0, total, 1)
 
 
-#: Pooling → what each place has in the pooled vector: float64 (h, w, channels), which sums over places to that vector.
-_PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "average": _average_parts,
-    "max": _maximum_parts,
-    "gem": _gem_parts,
+#: Pooling → each location's share of the pooled vector: float64 (h, w, channels), which sum to that vector.
+_SHARES: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    "average": _average_shares,
+    "max": _maximum_shares,
+    "gem": _gem_shares,
 }
 
 
-def _over_image(places: np.ndarray, shape: tuple[int, int], size: int, rule: str) -> np.ndarray:
+def _over_image(shares: np.ndarray, shape: tuple[int, ...], size: int, rule: str) -> np.ndarray:
     """A map over an extractor's square input (h, w) → a map over the upright image of this (height, width).
 
-    Each place's amount goes to the places of the image that it covers, by area, so that sums stay what they were.
-    What was cropped away has nothing; what lies on a white border is left out.
+    Shares are distributed by area, which preserves sums. Cropped parts get 0; shares of white borders are dropped.
     """
     rows, columns = (
-        _overlaps(count, *span) for count, span in zip(places.shape, _spans(shape, size, rule), strict=True)
+        _overlaps(count, *span) for count, span in zip(shares.shape, _spans(shape, size, rule), strict=True)
     )
-    return rows @ places @ columns.T
+    return rows @ shares @ columns.T
 
 
-def _spans(shape: tuple[int, int], size: int, rule: str) -> list[tuple[float, float]]:
-    """Where an image's height and width begin and end in the square that `resize` makes of it, as parts of its side.
+def _spans(shape: tuple[int, ...], size: int, rule: str) -> list[tuple[float, float]]:
+    """Start and end of an image's height and width in the square of `resize`, relative to its side.
 
-    Below 0 or beyond 1 is what was cropped away.
+    Values below 0 or above 1 are cropped.
     """
     if rule == "squash":
         return [(0.0, 1.0), (0.0, 1.0)]
@@ -163,7 +161,7 @@ def _spans(shape: tuple[int, int], size: int, rule: str) -> list[tuple[float, fl
         sides = [max(1, round(side * scale)) for side in shape]
         starts = [round((size - side) / 2) for side in sides]
         return [(start / size, (start + side) / size) for start, side in zip(starts, sides, strict=True)]
-    # What is left of a ribbon that is cut to its middle, and where that begins.
+    # `resize` first cuts very long images to their middle.
     limit = LONGEST * min(shape) + 1
     kept = [min(side, limit) for side in shape]
     scale = max(size / side for side in kept) * 256 / 224
@@ -177,9 +175,9 @@ def _spans(shape: tuple[int, int], size: int, rule: str) -> list[tuple[float, fl
 
 
 def _overlaps(count: int, start: float, end: float) -> np.ndarray:
-    """float64 (m, count): how much of each of ``count`` places along 0 … 1 lies in each of m places along start … end.
+    """float64 (m, count): the part of each of ``count`` cells along 0 … 1 in each of m cells along start … end.
 
-    m is chosen so that both kinds of places are about equally long.
+    m makes both kinds of cells about equally long.
     """
     edges = np.linspace(start, end, max(1, round(count * (end - start))) + 1)
     own = np.linspace(0, 1, count + 1)
@@ -190,21 +188,21 @@ def _overlaps(count: int, start: float, end: float) -> np.ndarray:
 # ---- occlusion ----------------------------------------------------------------------------------------
 
 
-def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric: str, places: int) -> Why:
+def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric: str, cells: int) -> Explanation:
     score = _SCORES[metric]
     vectors = _vectors(extractor, images)
     similarity = float(score(vectors[:1], vectors[1])[0])
-    small = [_shrunk(image) for image in images]
+    small = [shrink(image, _SIDE) for image in images]
     if any(one is not image for one, image in zip(small, images, strict=True)):
-        # A patch is judged against the image that it was put on.
+        # Occluded images are compared with the shrunk image.
         vectors = _vectors(extractor, small)
     before = score(vectors[:1], vectors[1])[0]
     maps = []
     for image, other in zip(small, vectors[::-1], strict=True):
-        rows, columns = _grid(image.shape[:2], places)
+        rows, columns = _grid(image.shape, cells)
         corners = [(row, column) for row in range(rows) for column in range(columns)]
         after = np.empty(len(corners))
-        # Some patches may hide the only face or all keypoints: that is an answer, not worth a warning.
+        # A patch may hide the only face or all keypoints, which needs no warning.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             for start in range(0, len(corners), extractor.batch_size):
@@ -212,29 +210,22 @@ def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric:
                 covered = [_covered(image, row / rows, column / columns, 1 / rows, 1 / columns) for row, column in part]
                 after[start : start + len(part)] = score(_vectors(extractor, covered), other)
         maps.append((before - after).reshape(rows, columns).astype(np.float32))
-    return Why(*maps, similarity, "occlusion")
+    return Explanation(maps[0], maps[1], similarity, "occlusion")
 
 
 def _vectors(extractor: FeatureExtractor, images: list[np.ndarray]) -> np.ndarray:
     return extractor.extract_arrays(images).astype(np.float64)
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    longest = max(image.shape[:2])
-    if longest <= _SIDE:
-        return image
-    return resize(image, tuple(max(1, round(side * _SIDE / longest)) for side in image.shape[:2]))
-
-
-def _grid(shape: tuple[int, int], places: int) -> tuple[int, int]:
-    """Rows and columns, together at most ``places``, that make places about square."""
-    height, width = shape
-    rows = min(max(1, round((places * height / width) ** 0.5)), places, height)
-    return rows, min(max(1, places // rows), width)
+def _grid(shape: tuple[int, ...], cells: int) -> tuple[int, int]:
+    """Rows and columns of at most ``cells`` approximately square cells."""
+    height, width = shape[:2]
+    rows = min(max(1, round((cells * height / width) ** 0.5)), cells, height)
+    return rows, min(max(1, cells // rows), width)
 
 
 def _covered(image: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:
-    """A copy with a gray patch about the middle of a place; place and sides are parts of the image's."""
+    """A copy with a gray patch around a cell, which is given relative to the image's sides."""
     covered = image.copy()
     spans = []
     for start, side, pixels in ((top, height, image.shape[0]), (left, width, image.shape[1])):
@@ -249,16 +240,9 @@ def _cosine(vectors: np.ndarray, other: np.ndarray) -> np.ndarray:
     return vectors @ other / np.where(lengths > 0, lengths, 1)
 
 
-#: Metric → score of vectors (n, dim) and one (dim,), float64 (n,), as indexes score.
+#: Metric → score of vectors (n, dim) and one (dim,), float64 (n,), as in an index.
 _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cosine": _cosine,
     "euclidean": lambda vectors, other: -np.linalg.norm(vectors - other, axis=1),
     "manhattan": lambda vectors, other: -np.abs(vectors - other).sum(axis=1),
 }
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    return image

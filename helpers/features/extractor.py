@@ -1,9 +1,9 @@
-"""The contract of feature extractors: whatever turns images into vectors."""
+"""The interface of all feature extractors: images in, feature vectors out."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -19,19 +19,19 @@ from helpers.vectors import l2_normalize
 
 
 class FeatureExtractor(ABC):
-    """Turns images into feature vectors: a color histogram and ResNet152 are used in the same way.
+    """Base class of everything that turns images into feature vectors, from color histograms to ResNet152.
 
-    A subclass sets the attributes and writes `compute`. Wrappers use the public methods: `preprocess` and `embed` for
-    single images and batches, `iter_batches` for files, and `extract` and `extract_arrays`, which cache.
+    A subclass sets the attributes and implements `compute`. Wrappers use the public methods: `preprocess` and `embed`
+    for single images and batches, `iter_batches` for files, and `extract` and `extract_arrays`, which cache.
 
     Attributes
     ----------
     name : shown in tables, e.g. ``"resnet50"``.
     dim : length of a vector.
-    settings : everything that changes the vectors, as plain JSON; goes into the fingerprint.
+    settings : everything that changes the vectors, as plain JSON; part of the fingerprint.
     weights : what the model was trained on, e.g. ``"imagenet"``, or ``"none"``.
-    size, resize_rule : how images are brought to one shape, see `helpers.images.reading.resize`.
-    batch_size : images that are read and computed at a time.
+    size, resize_rule : how images are resized, see `helpers.images.reading.resize`.
+    batch_size : number of images that are read and computed at a time.
     normalize : whether vectors are divided by their Euclidean length.
     """
 
@@ -44,7 +44,7 @@ class FeatureExtractor(ABC):
     batch_size: int = 32
     normalize: bool = True
 
-    #: Seconds and images of everything computed (not read from the store) so far.
+    #: Seconds spent and images computed so far; vectors that were read from the store do not count.
     seconds: float = 0.0
     computed: int = 0
 
@@ -53,16 +53,17 @@ class FeatureExtractor(ABC):
         """uint8 (b, size, size, 3) → floating (b, dim), not yet normalized."""
 
     def prepare(self) -> None:  # noqa: B027 (most extractors have nothing to prepare)
-        """Do what is needed once before the first image, such as building a network; not part of the rate."""
+        """Do what is needed once before the first image, such as building a network. The rate excludes this time."""
 
     @property
     def fingerprint(self) -> str:
-        """The name and a hash of all settings: vectors with equal fingerprints can be compared."""
+        """The name and a hash of all settings. Vectors with equal fingerprints can be compared."""
         everything = {
             "settings": self.settings,
             "size": self.size,
             "resize": self.resize_rule,
-            "normalize": self.normalize,
+            # British, as in existing files of vectors: another key would change every fingerprint.
+            "normalise": self.normalize,
             "dim": self.dim,
         }
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
@@ -70,7 +71,7 @@ class FeatureExtractor(ABC):
 
     @property
     def images_per_second(self) -> float | None:
-        """From file to vector, over everything computed so far; None until 100 images were computed."""
+        """Rate from file to vector, over all images computed so far; None until there are 100."""
         return self.computed / self.seconds if self.computed >= 100 else None
 
     # ---- without a cache ------------------------------------------------------------------------------
@@ -80,36 +81,31 @@ class FeatureExtractor(ABC):
         return reading.resize(image, self.size, self.resize_rule)
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3), preprocessed → float32 (b, dim), normalized. Call `prepare` once before.
-
-        Raises
-        ------
-        ValueError : `compute` returned another shape.
-        """
+        """Preprocessed uint8 (b, size, size, 3) → float32 (b, dim), normalized. Call `prepare` once before."""
         return self._checked(self.compute(batch), len(batch))
 
     def iter_batches(
         self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Compute the vectors of files batch by batch; the time from file to vector is measured.
-
-        Yields
-        ------
-        rows : int64 (b,), positions in ``files``; files that can't be read are left out.
-        vectors : float32 (b, dim).
+        """Compute the vectors of files batch by batch, without the store.
 
         Parameters
         ----------
-        failures : collects the errors of files that can't be read; without it, one warning lists them at the end.
+        failures : collects the errors of files that cannot be read. Without it, one warning lists them at the end.
+
+        Yields
+        ------
+        rows : int64 (b,), positions in ``files``. Files that cannot be read are skipped.
+        vectors : float32 (b, dim).
 
         Raises
         ------
-        UnreadableImage : a file can't be read, and ``strict`` is set.
+        UnreadableImage : ``strict`` is set, and a file cannot be read.
         """
         self.prepare()
         start = perf_counter()
         batches = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, failures=failures)
-        for rows, vectors in self._embed_each(batches):
+        for rows, vectors in self._embed_batches(batches):
             self._count(len(rows), perf_counter() - start)
             yield rows, vectors
             start = perf_counter()
@@ -119,16 +115,15 @@ class FeatureExtractor(ABC):
     def extract(
         self, images: ImageSet, *, cache: bool = True, strict: bool = False, progress: bool = True
     ) -> np.ndarray:
-        """float32 (n, dim): row *i* is the vector of image *i*.
+        """Extract the vectors of a set of images: float32 (n, dim), row *i* from image *i*.
 
-        Vectors are kept on disk by the content of the images, batch by batch. So a call that was killed continues where
-        it stopped, and a second call computes nothing and reads only files that have changed (see `content_hashes`). An
-        image that can't be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` counts and
-        names them all.
+        Each batch is stored on disk by the content of its images. A call after an interruption continues there, and a
+        second call computes nothing and reads only files that have changed (see `content_hashes`). An image that
+        cannot be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` lists these images.
 
         Raises
         ------
-        UnreadableImage : an image can't be read, and ``strict`` is set.
+        UnreadableImage : ``strict`` is set, and an image cannot be read.
         """
         failures: list[reading.UnreadableImage] = []
         compute = partial(self._with_progress, images, strict=strict, progress=progress, failures=failures)
@@ -143,10 +138,10 @@ class FeatureExtractor(ABC):
         return vectors
 
     def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
-        """float32 (m, dim) of images that are already uint8 (height, width, 3) RGB.
+        """Extract the vectors of images given as uint8 (height, width, 3) RGB: float32 (m, dim).
 
-        cache : keep the vectors by the content of the resized images, as `extract` keeps those of files. Use it for
-            images that are made again in the same way, such as augmented copies with a fixed seed.
+        cache : store the vectors by the content of the resized images. Use it for images that are generated again
+            identically, such as augmented copies with a fixed seed.
         """
         vectors = np.full((len(images), self.dim), np.nan, np.float32)
         if not cache:
@@ -159,18 +154,20 @@ class FeatureExtractor(ABC):
 
     # ---- for subclasses -------------------------------------------------------------------------------
 
-    def _embed_each(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, pixels) → (rows, vectors), in order; a subclass may compute several batches at a time."""
+    def _embed_batches(
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows, pixels) → (rows, vectors), in order. A subclass may compute several batches at a time."""
         for rows, pixels in batches:
             yield rows, self.embed(pixels)
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:  # noqa: B027
-        """Report what the caller has to know about finished vectors, such as that some are zero and why."""
+        """Warn about extracted vectors that need attention, such as zero vectors."""
 
     def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
         vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.shape != (count, self.dim):
-            raise ValueError(f"{self.name} gave vectors of shape {vectors.shape}, expected {(count, self.dim)}")
+            raise ValueError(f"{self.name} returned vectors of shape {vectors.shape}, expected {(count, self.dim)}")
         return l2_normalize(vectors) if self.normalize else vectors
 
     def _count(self, images: int, seconds: float) -> None:
@@ -179,8 +176,11 @@ class FeatureExtractor(ABC):
 
     # ---- details --------------------------------------------------------------------------------------
 
-    def _with_progress(self, images: ImageSet, rows: Sequence[int], *, strict: bool, progress: bool, failures: list):
-        """(rows, vectors) of some rows of a set, computed, with a progress bar."""
+    def _with_progress(
+        self, images: ImageSet, rows: Sequence[int], *, strict: bool, progress: bool,
+        failures: list[reading.UnreadableImage],
+    ) -> Iterator[tuple[list[int], np.ndarray]]:  # fmt: skip
+        """Compute some rows of a set with a progress bar: (rows, vectors) of each batch."""
         if not len(rows):
             return
         files = [images.paths[row] for row in rows]
@@ -190,39 +190,46 @@ class FeatureExtractor(ABC):
                 bar.update(len(part))
                 yield [rows[row] for row in part], vectors
 
-    def _cached(self, images: ImageSet, compute, failures: list) -> np.ndarray:
-        """From the store, after ``compute(rows)`` gave what is missing there."""
+    def _cached(
+        self, images: ImageSet, compute: Callable[[Sequence[int]], Iterator[tuple[list[int], np.ndarray]]],
+        failures: list[reading.UnreadableImage],
+    ) -> np.ndarray:  # fmt: skip
+        """Read the vectors from the store, after ``compute(rows)`` returned the missing ones."""
         hashes = content_hashes(images.paths)
         with store.VectorStore(self.fingerprint, self.dim) as kept:
-            known = kept.known(hashes)
-            # One image of each content: copies share a vector.
-            first: dict[bytes, int] = {}
-            copies = [row for row, h in enumerate(hashes) if h not in known and first.setdefault(h, row) != row]
-            for rows, part in compute(sorted(first.values())):
-                kept.put([hashes[row] for row in rows], part)
-            if failures and copies:
-                # Copies of an image that can't be read can't be read either; trying them counts and names them.
-                known = kept.known(hashes)
-                for rows, part in compute([row for row in copies if hashes[row] not in known]):
-                    kept.put([hashes[row] for row in rows], part)
-            return kept.get(hashes)
+            vectors = kept.complete(hashes, compute)
+        if failures:
+            # Copies of an unreadable image were skipped; reading them lists them in the warning, too.
+            unreadable = np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist()
+            first = {hashes[row]: row for row in reversed(unreadable)}
+            for rows, part in compute([row for row in unreadable if first[hashes[row]] != row]):
+                vectors[rows] = part
+        return vectors
 
     def _cached_arrays(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """From the store, after the vectors of preprocessed images that are missing there were computed."""
-        hashes = [store.pixels_hash(image) for image in images]
-        with store.VectorStore(self.fingerprint, self.dim) as kept:
-            known = kept.known(hashes)
-            missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in known}
-            if missing:
+        """Read the vectors of preprocessed images from the store, after computing the missing ones."""
+
+        def compute(rows: list[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            if rows:
                 self.prepare()
-                kept.put(list(missing), self.embed(np.stack(list(missing.values()))))
-            return kept.get(hashes)
+                yield rows, self.embed(np.stack([images[row] for row in rows]))
+
+        with store.VectorStore(self.fingerprint, self.dim) as kept:
+            return kept.complete([store.pixels_hash(image) for image in images], compute)
 
 
-def count_without(vectors: np.ndarray, names: Sequence[str], what: str) -> str:
-    """How many vectors (n, d) are all zeros, and of which images, in words; empty if there are none.
+def check_rgb(image: np.ndarray) -> np.ndarray:
+    """The image as a C-contiguous array, or a ValueError if it is not uint8 (height, width, 3)."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
 
-    what : such as "no face was found".
+
+def describe_zeros(vectors: np.ndarray, names: Sequence[str], what: str) -> str:
+    """Text that counts the zero vectors of (n, d) and names up to ten of their images; empty without any.
+
+    what : starts the text, such as "no face was found".
     """
     rows = np.flatnonzero(~np.asarray(vectors).any(axis=1))
     if not len(rows):

@@ -1,15 +1,14 @@
-"""Faces: found, turned upright by five landmarks, and described by a network that was trained to tell people apart.
+"""Face detection, alignment and embedding with dlib (D. King, Dlib-ml: a machine learning toolkit, JMLR 2009).
 
-A network trained on ImageNet tells things apart; whose face it sees is what it has learned to overlook. Here the parts
-of dlib (D. King, Dlib-ml: a machine learning toolkit, JMLR 2009) do what each is for:
+Networks trained on ImageNet distinguish objects, not people. dlib has three parts:
 
-1. a detector of frontal faces: a scanning window over histograms of gradients (Dalal & Triggs 2005; King 2015),
-2. landmarks by regression trees (Kazemi & Sullivan 2014): the four corners of the eyes and the base of the nose,
-3. a residual network of 29 layers that maps an aligned face to 128 numbers. It was trained on 3 million images of
-   7,485 people to bring those of one person within 0.6 of each other; its maker kept LFW's people out.
+1. a detector of frontal faces: a sliding window over histograms of gradients (Dalal & Triggs 2005; King 2015),
+2. five landmarks by regression trees (Kazemi & Sullivan 2014): the corners of the eyes and the base of the nose,
+3. a residual network of 29 layers that maps an aligned face to 128 values, trained on 3 million images of 7,485 people
+   so that images of one person are within a distance of 0.6. Its training set excludes LFW's people.
 
-Weights and sources: https://github.com/davisking/dlib-models, public domain (CC0). The package that carries them also
-has a model of 68 landmarks, whose data are not free for every use; it is not used here.
+Weights and sources: https://github.com/davisking/dlib-models, public domain (CC0). The package with these weights also
+contains a model of 68 landmarks, whose license is restricted; it is not used.
 """
 
 import hashlib
@@ -24,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import FeatureExtractor, count_without
+from helpers.features.extractor import FeatureExtractor, check_rgb, describe_zeros
 from helpers.networks.weights import WeightsUnavailable
 
-#: What the two files must be: another model would give other vectors under the same name.
+#: Checksums of the two files, because another model would change the vectors.
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 NETWORK_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 SHA256 = {
@@ -36,25 +35,21 @@ SHA256 = {
 }
 
 DIM = 128
-#: Side of an aligned face in pixels, and the margin around it as a part of the face: what the network was trained on.
+#: Side of an aligned face in pixels, and the margin relative to the face, as in the network's training.
 CHIP, MARGIN = 150, 0.25
 
-#: The detector's looks in turn, until one finds a face: (times the image is doubled, least score). The first finds
-#: faces of about 80 pixels and more, the second those of half that, and doubtful ones. Measured at 500 pixels a side:
-#: of LFW's 1,943 images the first misses 12, the second finds 10 of these, each time the person whose image it is;
-#: among 105 images of things the first sees a face in none, the second in 3, one of them a duck's.
-LOOKS = ((0, 0.0), (1, -0.25))
+#: Passes of the detector, until one finds a face: (number of times the image is doubled, minimum score). The first
+#: finds faces of about 80 pixels and more, the second also smaller (40 pixels) and less certain ones. At 500 pixels a
+#: side, the first misses 12 of LFW's 1,943 images, and the second finds the right person in 10 of these. In 105 images
+#: of objects, the first finds no face, the second 3, one of them a duck's.
+PASSES = ((0, 0.0), (1, -0.25))
 
-#: Which of several faces an image is of. See `choose`.
+#: Rules for an image with several faces, see `choose`.
 SEVERAL = ("central", "largest")
 
 
-class NoFace(ValueError):
-    """There is no face to be found in an image that must have one; the message names it."""
-
-
 class NoFaceWarning(UserWarning):
-    """Some images have no face that could be found; the message counts and names them."""
+    """No face was found in some images; the message lists them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +58,10 @@ class Face:
 
     Parameters
     ----------
-    box : (left, top, right, bottom); may reach beyond the image.
-    landmarks : int64 (5, 2), x and y: of the eye further right in the image the outer and the inner corner, of the
-        other eye the same, the base of the nose.
-    score : how sure the detector is; 0 is its usual bar, 1 and more is clear.
+    box : (left, top, right, bottom); may exceed the image.
+    landmarks : int64 (5, 2), x and y: outer and inner corner of the right-hand eye in the image, the same of the other
+        eye, base of the nose.
+    score : confidence of the detector; its usual threshold is 0, and 1 or more is certain.
     """
 
     box: tuple[int, int, int, int]
@@ -75,61 +70,48 @@ class Face:
 
     @property
     def center(self) -> tuple[float, float]:
-        """(x, y) of the middle of the box."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
     @property
     def area(self) -> int:
-        """Of the box, in square pixels."""
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 
 
-def find_faces(image: np.ndarray, looks: Sequence[tuple[int, float]] = LOOKS) -> list[Face]:
-    """The frontal faces in an image, surest first; an empty list if there is none.
+def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) -> list[Face]:
+    """Find frontal faces, sorted by decreasing score.
 
     Parameters
     ----------
     image : uint8 (height, width, 3) RGB, upright; heads may be tilted by about 30 degrees.
-    looks : see `LOOKS`; what the first fruitful one finds is returned.
+    passes : see `PASSES`; the result of the first one that finds a face is returned.
 
     Raises
     ------
-    ValueError : it is no such array.
     WeightsUnavailable : dlib or its models are missing or damaged.
     """
-    image = _checked(image)
+    image = check_rgb(image)
     landmarks = dlib_models()[0]
-    for doublings, least in looks:
-        # One detector holds the image it scans, so threads take turns.
-        with _SCANNING:
+    for doublings, least in passes:
+        # The detector is not thread-safe.
+        with _DETECTOR_LOCK:
             boxes, scores, _ = _detector().run(image, doublings, least)
         if len(boxes):
             shapes = [landmarks(image, box) for box in boxes]
-            faces = [
-                Face(
-                    (box.left(), box.top(), box.right(), box.bottom()),
-                    np.array([(point.x, point.y) for point in shape.parts()], dtype=np.int64),
-                    float(score),
-                )
-                for box, shape, score in zip(boxes, shapes, scores, strict=True)
-            ]
+            points = [np.array([(point.x, point.y) for point in shape.parts()], np.int64) for shape in shapes]
+            corners = [(box.left(), box.top(), box.right(), box.bottom()) for box in boxes]
+            faces = map(Face, corners, points, map(float, scores))
             return sorted(faces, key=lambda face: (-face.score, face.box))
     return []
 
 
 def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central") -> Face:
-    """The face that an image of this shape (height, width) is of.
+    """Choose the main face of an image of this shape (height, width).
 
-    several :
-        ``central`` — the one nearest to the middle of the image. LFW is cut that way: there top-1 is 0.997, against
-        0.992 by the largest and 0.987 by the surest face;
-        ``largest`` — whoever stands in front.
-
-    Raises
-    ------
-    ValueError : no face, or no such rule.
+    several : ``central``, the face nearest to the center of the image, or ``largest``. On LFW, whose images are
+        centered on the person, top-1 is 0.997 with the central, 0.992 with the largest and 0.987 with the most
+        certain face.
     """
     if several not in SEVERAL:
         raise ValueError(f"several must be one of {', '.join(SEVERAL)}; got {several!r}")
@@ -142,35 +124,32 @@ def choose(faces: Sequence[Face], shape: Sequence[int], several: str = "central"
 
 
 def align(image: np.ndarray, face: Face) -> np.ndarray:
-    """uint8 (150, 150, 3): the face upright, its landmarks where the network expects them; black beyond the image."""
-    image, dlib = _checked(image), _dlib()
+    """Rotate and crop a face to the network's input: uint8 (150, 150, 3), black outside the image."""
+    image, dlib = check_rgb(image), _dlib()
     points = dlib.points([dlib.point(int(x), int(y)) for x, y in face.landmarks])
     return dlib.get_face_chip(image, dlib.full_object_detection(dlib.rectangle(*face.box), points), CHIP, MARGIN)
 
 
 def without_face(vectors: np.ndarray) -> np.ndarray:
-    """bool (n,): which vectors (n, 128) are those of images in which no face was found."""
-    return ~np.asarray(vectors).any(axis=1)
+    """Which vectors (n, 128) are of images without a face: bool (n,)."""
+    return np.logical_not(np.asarray(vectors).any(axis=1))
 
 
 class FaceExtractor(FeatureExtractor):
-    """dlib's face network on the face that an image is of.
+    """dlib's embedding of the main face of an image.
 
-    An image without a face gets the vector of zeros, which is like nobody: its cosine with every vector is 0, also
-    with that of another such image. So it counts as not recognized instead of being left out, and
-    `without_face` tells it apart later; each call of ``extract`` counts and names such images in one
-    `NoFaceWarning`.
+    An image without a face gets a zero vector, whose cosine with every vector is 0, so it counts as not recognized. One
+    `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later.
 
     Parameters
     ----------
-    size : side in pixels of the square in which faces are looked for; the image is padded, as a squashed face is
-        another face. 500 finds faces from a twelfth of the side, 250 from a sixth in about a seventh less time. On LFW
-        and AT&T, where faces are large, both find the same but for an image or two.
-    several : which of several faces it is, see `choose`.
-    no_face : ``zero``, or ``raise`` `NoFace`.
-    normalize : by default vectors have length one. Without, they are as dlib's documentation compares them: by
-        Euclidean distance, below 0.6 for one person. LFW's top-1 by that is 0.997 either way.
-    batch_size : images a step, shared among the cores, four or more to each; changes memory, not the vectors.
+    size : side in pixels of the square to which the image is padded. 500 finds faces from a twelfth of the side; 250
+        finds faces from a sixth of it, in about a seventh less time. On LFW and AT&T, whose faces are large, the
+        results differ in an image or two.
+    several : rule for several faces, see `choose`.
+    normalize : whether to normalize the vectors. dlib's documentation compares raw ones by Euclidean distance, with a
+        threshold of 0.6. LFW's top-1 is 0.997 either way.
+    batch_size : images per step, shared among the cores, at least four each; changes memory, not the vectors.
 
     Raises
     ------
@@ -182,28 +161,14 @@ class FaceExtractor(FeatureExtractor):
     weights = "dlib-faces"
     resize_rule = "pad"
 
-    def __init__(
-        self,
-        size: int = 500,
-        several: str = "central",
-        no_face: str = "zero",
-        normalize: bool = True,
-        batch_size: int = 16,
-    ):
+    def __init__(self, size: int = 500, several: str = "central", normalize: bool = True, batch_size: int = 16):
         if several not in SEVERAL:
             raise ValueError(f"several must be one of {', '.join(SEVERAL)}; got {several!r}")
-        if no_face not in ("zero", "raise"):
-            raise ValueError(f"no_face must be zero or raise; got {no_face!r}")
         _dlib()
         model_files()
-        self.size = size
-        self.several = several
-        self.no_face = no_face
-        self.normalize = normalize
-        self.batch_size = batch_size
-        # What happens without a face is no part of it: the vector that is kept is the same.
-        looks = [list(look) for look in LOOKS]
-        self.settings = {"several": several, "looks": looks, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
+        self.size, self.several, self.normalize, self.batch_size = size, several, normalize, batch_size
+        passes = [list(one) for one in PASSES]  # "looks" as in existing fingerprints
+        self.settings = {"several": several, "looks": passes, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
 
     def prepare(self) -> None:
         import joblib  # noqa: F401
@@ -214,27 +179,17 @@ class FaceExtractor(FeatureExtractor):
         """uint8 (b, size, size, 3) → float32 (b, 128); zeros where there is no face. Uses all cores."""
         from joblib import Parallel, cpu_count, delayed
 
-        # dlib works on one core and holds Python's lock meanwhile, so threads would wait: processes share the work.
+        # dlib uses one core and holds Python's lock, so processes share the work.
         parts = np.array_split(pixels, max(1, min(cpu_count(), len(pixels) // 4)))
         if len(parts) == 1:
             return _extracted(pixels, self.several)
-        share = delayed(_extracted)
-        # Arrays are sent as they are: a copy on disk would outlive a process that is killed.
-        return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(share(part, self.several) for part in parts))
+        # max_nbytes=None: joblib would else copy arrays to disk, where they stay if a process is killed.
+        jobs = (delayed(_extracted)(part, self.several) for part in parts)
+        return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(jobs))
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        """Images without a face are counted and named.
-
-        Raises
-        ------
-        NoFace : there are some, and the extractor was opened with ``no_face="raise"``.
-        """
-        text = count_without(vectors, names, "no face was found")
-        if not text:
-            return
-        if self.no_face == "raise":
-            raise NoFace(f"{text}. Leave them out, give larger images of frontal faces, or open no_face='zero'")
-        warnings.warn(f"{text}; their vectors are zero, like nobody's", NoFaceWarning, stacklevel=3)
+        if text := describe_zeros(vectors, names, "no face was found"):
+            warnings.warn(f"{text}; their vectors are zero", NoFaceWarning, stacklevel=3)
 
 
 def _extracted(pixels: np.ndarray, several: str) -> np.ndarray:
@@ -248,16 +203,9 @@ def _extracted(pixels: np.ndarray, several: str) -> np.ndarray:
     return vectors
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image)
-
-
 # ---- dlib and its models ------------------------------------------------------------------------------
 
-_SCANNING = threading.Lock()
+_DETECTOR_LOCK = threading.Lock()
 
 
 def _dlib():
@@ -268,11 +216,7 @@ def _dlib():
 
 
 def _require(module: str) -> None:
-    """
-    Raises
-    ------
-    WeightsUnavailable : it is not installed. Without it the network can't be used, whose file it reads or contains.
-    """
+    """Raise `WeightsUnavailable` if a module is not installed."""
     try:
         extras.require("faces", module)
     except extras.MissingExtra as error:
@@ -281,18 +225,13 @@ def _require(module: str) -> None:
 
 @cache
 def model_files() -> dict[str, Path]:
-    """Where the two model files are, their checksums verified once.
-
-    The package is found but not imported: its own code needs ``pkg_resources``, which newer setuptools has no more.
-
-    Raises
-    ------
-    WeightsUnavailable : the package or a file is missing, or a file is not the one that this project knows.
-    """
+    """Paths of the two model files, whose checksums are verified once; `WeightsUnavailable` if one is wrong."""
     remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
     _require("face_recognition_models")
+    # Not imported: the package needs pkg_resources, which newer versions of setuptools lack.
     package = find_spec("face_recognition_models")
-    folder = Path(next(iter(package.submodule_search_locations))) / "models"
+    assert package is not None and package.submodule_search_locations
+    folder = Path(package.submodule_search_locations[0]) / "models"
     for name, expected in SHA256.items():
         try:
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -310,12 +249,9 @@ def _detector():
 
 @cache
 def dlib_models() -> tuple:
-    """dlib's predictor of five landmarks and its face network, read once."""
+    """dlib's predictor of five landmarks and its face network, loaded once."""
     files, dlib = model_files(), _dlib()
-    return (
-        dlib.shape_predictor(str(files[LANDMARKS_FILE])),
-        dlib.face_recognition_model_v1(str(files[NETWORK_FILE])),
-    )
+    return (dlib.shape_predictor(str(files[LANDMARKS_FILE])), dlib.face_recognition_model_v1(str(files[NETWORK_FILE])))
 
 
 #: Name → factory, for `helpers.features.registry`.

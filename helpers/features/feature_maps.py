@@ -1,9 +1,11 @@
-"""Feature maps of frozen blocks, computed once and kept on disk: an epoch of fine-tuning then costs its last block."""
+"""Feature maps of frozen blocks, computed once and stored, so that fine-tuning only runs the blocks after them."""
 
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -26,38 +28,39 @@ from helpers.vectors import l2_normalize
 if TYPE_CHECKING:
     import keras
 
-#: Trunk → (its fingerprint, what computes it). Converting a trunk takes seconds, and several sets need the same one.
-_ready: "WeakKeyDictionary[keras.Model, tuple[str, KerasNetwork | CompiledNetwork]]" = WeakKeyDictionary()
+#: Key of the images' content in the JSON files, and so in their names. Another word would orphan existing files.
+_IMAGES = "pictures"
+
+#: Trunk → (its fingerprint, compiled network). Compiling takes seconds, and several sets use the same trunk.
+_ready: "WeakKeyDictionary[keras.Model, tuple[str, CompiledNetwork]]" = WeakKeyDictionary()
 
 
 class FeatureMapError(OSError):
-    """The maps can't be kept or read: the disk is full, a value does not fit into float16, or the file is damaged."""
+    """Maps cannot be stored or read: the disk is full, a value does not fit into float16, or the file is damaged."""
 
 
 def feature_maps(
     images: ImageSet, split: SplitNetwork, resize: str = "squash", batch_size: int = 16, progress: bool = True
 ) -> np.ndarray:
-    """float16 (n, h, w, channels), memory-mapped and read-only: row *i* is what the trunk makes of image *i*.
+    """Compute the trunk's feature maps: float16 (n, h, w, channels), memory-mapped and read-only.
 
-    Kept under ``maps/`` in the cache by the images' content, the trunk (its weights and size) and the resize rule. A
-    call that was killed goes on where it was, and an image that was in an earlier set is not computed again: its map
-    is copied. ResNet50 at 224 × 224 takes 401 kB an image.
-
-    float16 keeps 11 bits; the vectors that the tail makes of such maps differ by less than 1e-3 in cosine distance,
-    which a test holds.
+    The maps are stored under ``maps/`` in the cache by the images' content, the trunk (weights and size) and the resize
+    rule. A call after an interruption continues there, and maps of images in earlier sets are copied. ResNet50 at
+    224 × 224 takes 401 kB per image. With float16 (11 bits), the tail's vectors differ by less than 1e-3 in cosine
+    distance.
 
     Raises
     ------
-    UnreadableImage : an image can't be read; `reading.readable` drops those.
+    UnreadableImage : an image cannot be read; `reading.readable` drops such images.
     FeatureMapError : the disk is full, a value does not fit into float16, or the file has another length.
     """
     shape = (len(images), *split.trunk.outputs[0].shape[1:])
     if not len(images):
-        return np.empty(shape, np.float16)  # an empty file can't be mapped
+        return np.empty(shape, np.float16)  # an empty file cannot be mapped
     key = {
-        # The zoo's name stands for the preprocessing.
+        # The network's name covers the preprocessing.
         "network": split.name, "trunk": fingerprints.of_model(split.trunk), "resize": resize,
-        "images": [content.hex() for content in content_hashes(images.paths)],
+        _IMAGES: [content.hex() for content in content_hashes(images.paths)],
     }  # fmt: skip
     path = _file(images.name, key)
     needed = 2 * int(np.prod(shape))
@@ -70,12 +73,12 @@ def feature_maps(
                     _compute(images, split, key, batch_size, progress, part, shape)
                     write_text(path.with_suffix(".json"), json.dumps(key))
                     part.replace(path)
+        except FeatureMapError:
+            raise
         except OSError as error:
-            if isinstance(error, FeatureMapError):
-                raise
             raise FeatureMapError(
-                f"{part} can't be written ({error}): {needed:,} bytes are needed there. Free some space, or let "
-                "LOOKALIKE_CACHE point to another disk, and run again: what was computed is kept."
+                f"{part} can't be written ({error}): it needs {needed:,} bytes. Free some space, or set "
+                "LOOKALIKE_CACHE to a folder on another disk, and run again: what was computed is kept."
             ) from error
     if path.stat().st_size != needed:
         raise FeatureMapError(
@@ -91,12 +94,20 @@ def _file(name: str, key: dict) -> Path:
     return paths.cache_dir() / "maps" / f"{key['network']}-{name}-{digest}.f16"
 
 
-def _compute(images, split: SplitNetwork, key: dict, batch_size, progress, part: Path, shape) -> None:
-    # Written in order, so the length of the file says how many images are done; a torn one is done again.
+def _compute(
+    images: ImageSet,
+    split: SplitNetwork,
+    key: dict,
+    batch_size: int,
+    progress: bool,
+    part: Path,
+    shape: tuple[int, ...],
+) -> None:
+    # Maps are written in order, so the file's length gives the number of images done. A partial map is computed again.
     image_bytes = 2 * int(np.prod(shape[1:]))
     done = part.stat().st_size // image_bytes if part.is_file() else 0
     known = _known(part.parent, key, shape[1:])
-    new = [row for row in range(done, len(images)) if key["images"][row] not in known]
+    new = [row for row in range(done, len(images)) if key[_IMAGES][row] not in known]
     computed = _through_trunk([images.paths[row] for row in new], split, key, batch_size)
     bar = tqdm(
         total=len(images), initial=done, desc=f"{split.name} trunk · {images.name}", unit="image",
@@ -105,35 +116,35 @@ def _compute(images, split: SplitNetwork, key: dict, batch_size, progress, part:
     with part.open("r+b" if part.is_file() else "wb") as file, bar:
         file.truncate(done * image_bytes)
         file.seek(0, os.SEEK_END)
-        for image in key["images"][done:]:
-            file.write(np.ascontiguousarray(known[image] if image in known else next(computed)))
+        for image in key[_IMAGES][done:]:
+            file.write((known[image] if image in known else next(computed)).tobytes())
             file.flush()
             bar.update()
 
 
-def _known(folder: Path, key: dict, shape) -> dict[str, np.ndarray]:
-    """Content of an image → its map in the file of another set, made by the same trunk."""
-    known = {}
-    for extracted in folder.glob(f"{key['network']}-*.json"):
+def _known(folder: Path, key: dict, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Content hash of an image → its map in the file of another set from the same trunk."""
+    known: dict[str, np.ndarray] = {}
+    for description in folder.glob(f"{key['network']}-*.json"):
         try:
-            other = json.loads(extracted.read_text())
+            other = json.loads(description.read_text())
         except ValueError:
-            continue  # damaged: what it saves is time alone
-        kept, whole = extracted.with_suffix(".f16"), (len(other["images"]), *shape)
+            continue  # damaged; its maps are computed again
+        path, whole = description.with_suffix(".f16"), (len(other[_IMAGES]), *shape)
         if (
             all(other[name] == key[name] for name in ("network", "trunk", "resize"))
-            and kept.is_file()
-            and kept.stat().st_size == 2 * int(np.prod(whole))
+            and path.is_file()
+            and path.stat().st_size == 2 * int(np.prod(whole))
         ):
-            known |= zip(other["images"], np.memmap(kept, np.float16, mode="r", shape=whole), strict=True)
+            known.update(zip(other[_IMAGES], np.memmap(path, np.float16, mode="r", shape=whole), strict=True))
     return known
 
 
-def _through_trunk(paths, split: SplitNetwork, key: dict, batch_size):
-    """One map an image, in order."""
+def _through_trunk(paths: Sequence[Path], split: SplitNetwork, key: dict, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the map of each image, in order."""
     trunk = _network(split, key["trunk"])
     for rows, maps in trunk.stream(reading.batches(paths, split.size, key["resize"], batch_size, strict=True)):
-        with np.errstate(over="ignore"):  # said below, with the image's name
+        with np.errstate(over="ignore"):  # reported below, with the image's name
             maps = maps.astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
             if not np.isfinite(one).all():
@@ -145,53 +156,51 @@ def _through_trunk(paths, split: SplitNetwork, key: dict, batch_size):
 
 
 def _network(split: SplitNetwork, fingerprint: str) -> KerasNetwork | CompiledNetwork:
-    """What computes the trunk. It is converted again only if the trunk's weights have changed."""
-    known, network = _ready.get(split.trunk, (None, None))
-    if known != fingerprint:
-        # A weak key works only if the value does not refer to it: KerasNetwork does, so it is not kept.
-        prepare = zoo.preprocessing(split.name)
-        network = compiled.fastest(lambda: KerasNetwork(split.trunk, prepare, split.size), f"{split.name}-trunk")
-        if isinstance(network, CompiledNetwork):
-            _ready[split.trunk] = fingerprint, network
+    """The trunk, compiled again only after its weights have changed."""
+    if split.trunk in _ready and _ready[split.trunk][0] == fingerprint:
+        return _ready[split.trunk][1]
+    prepare = zoo.preprocessing(split.name)
+    network = compiled.fastest(lambda: KerasNetwork(split.trunk, prepare, split.size), f"{split.name}-trunk")
+    # KerasNetwork refers to the trunk, so the weak key would never expire.
+    if isinstance(network, CompiledNetwork):
+        _ready[split.trunk] = fingerprint, network
     return network
 
 
 def vectors(
     tail: "keras.Model", maps: np.ndarray, batch_size: int = 64, normalize: bool = True, cache: bool = False
 ) -> np.ndarray:
-    """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
+    """Output of a network's tail, or of any model, for feature maps or vectors (n, …): float32 (n, dim).
 
-    normalize : bring each vector to Euclidean length one, as extractors do; see `transfer.warmed_up` for when not to.
-        Of a model that gives maps, such as `SplitNetwork.places`, it has to be False.
-    cache : keep the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the model
-        (its layers and weights). Use it for a model that will be used again, not for every epoch of a training.
+    Parameters
+    ----------
+    normalize : divide each vector by its Euclidean length, as extractors do; see `transfer.warmed_up` for when not to.
+        Must be False for a model that returns maps, such as `SplitNetwork.places`.
+    cache : store the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the
+        model. Use it for a model that will be used again, not in every epoch of a training.
 
     Raises
     ------
-    ValueError : ``cache`` is set, and the model gives maps.
+    ValueError : ``cache`` is set, and the model returns maps.
     VectorStoreError : the vectors cannot be stored or read.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
+    compute = partial(_through_tail, tail, maps, batch_size)
     if not cache:
-        for start, part in _through_tail(tail, maps, np.arange(len(maps)), batch_size):
-            found[start : start + len(part)] = part
+        for rows, part in compute(range(len(maps))):
+            found[rows] = part
     elif found.ndim != 2:
-        raise ValueError(f"{tail.name} gives maps {found.shape}; only vectors (n, dim) can be cached")
-    elif len(maps):
-        keys = [pixels_hash(one) for one in maps]
+        raise ValueError(f"{tail.name} returns maps {found.shape}; only vectors (n, dim) can be cached")
+    else:
         with VectorStore(f"tail-{fingerprints.of_model(tail)[:16]}", found.shape[1]) as kept:
-            known = kept.known(keys)
-            first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
-            missing = np.array(sorted(first.values()), np.int64)
-            for start, part in _through_tail(tail, maps, missing, batch_size):
-                kept.put([keys[row] for row in missing[start : start + len(part)]], part)
-            found = kept.get(keys)
-    if normalize:
-        found = l2_normalize(found)
-    return found
+            found = kept.complete([pixels_hash(one) for one in maps], compute)
+    return l2_normalize(found) if normalize else found
 
 
-def _through_tail(tail: "keras.Model", maps: np.ndarray, rows: np.ndarray, batch_size: int):
-    """(place of the first row, what the model gives), batch by batch."""
+def _through_tail(
+    tail: "keras.Model", maps: np.ndarray, batch_size: int, rows: Sequence[int]
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """Yield (rows, output) of each batch."""
     for start in range(0, len(rows), batch_size):
-        yield start, tail.predict_on_batch(np.asarray(maps[rows[start : start + batch_size]], np.float32))
+        part = rows[start : start + batch_size]
+        yield part, tail.predict_on_batch(np.asarray(maps[part], np.float32))

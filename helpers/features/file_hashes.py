@@ -1,4 +1,4 @@
-"""Content hashes of files, remembered in the cache, so that a file that has not changed is not read again."""
+"""Content hashes of files, cached so that unchanged files are not read again."""
 
 import os
 import time
@@ -11,19 +11,19 @@ from helpers import paths
 from helpers.features.store import BlobStore, VectorStoreError
 from helpers.files import content_hash
 
-#: A file is remembered once it has not changed for so long. Time stamps are coarse (two seconds on FAT), so a younger
-#: file may change again and keep its time stamp. Git and make have the same problem.
+#: The hash of a file is stored only after the file has not changed for this time. Time stamps are coarse (two seconds
+#: on FAT), so a younger file may change again and keep its time stamp. Git and make have the same problem.
 SETTLED_NS = 2_000_000_000
 
-#: Files whose hashes are stored in one transaction.
+#: Number of files whose hashes are stored in one transaction.
 _BATCH = 1000
 
 
 class _HashStore(BlobStore):
-    """One SQLite file for all extractors: path, size, times and inode of a file, hashed → its content hash."""
+    """One SQLite file for all extractors: hash of a file's path, size, times and inode → its content hash."""
 
-    _what = "content hashes of files"
-    # Who asks for hashes opens a store in the same cache next, and that store warns.
+    _content = "content hashes of files"
+    # Callers then open another store in the same cache, which warns.
     _warns = False
 
     def __init__(self):
@@ -33,21 +33,21 @@ class _HashStore(BlobStore):
         return dict(self._get(keys))
 
     def put(self, hashes: dict[bytes, bytes]) -> None:
-        # Only time is lost without them, so a full disk is no reason to stop.
+        # A full disk is no reason to stop: without stored hashes, files are only read again.
         with suppress(VectorStoreError):
             self._put(hashes.items())
 
 
 def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
-    """`helpers.files.content_hash` of each file; a file that has not changed since an earlier call is not read.
+    """`helpers.files.content_hash` of each file, without reading files that are unchanged since an earlier call.
 
-    A file counts as unchanged when its absolute path, size, inode, modification time and status change time are the
-    same. On Windows the last one is the time of creation: there a change that keeps the size and sets the modification
-    time back (`os.utime`) is not noticed, as with make and rsync.
+    A file is unchanged if its absolute path, size, inode, modification time and status change time are the same. On
+    Windows the last one is the creation time: there, a change that keeps the size and resets the modification time
+    (`os.utime`) goes unnoticed, as with make and rsync.
 
     Raises
     ------
-    VectorStoreError : the file of the remembered hashes is damaged.
+    VectorStoreError : the file of the stored hashes is damaged.
     """
     files, found = list(files), []
     with _HashStore() as store:
@@ -56,9 +56,9 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
             now = time.time_ns()
             keys = [_key(file, now) for file in part]
             known = store.get(key for key in keys if key)
-            hashes = [known.get(key) or content_hash(file) for key, file in zip(keys, part, strict=True)]
+            hashes = [known.get(key or b"") or content_hash(file) for key, file in zip(keys, part, strict=True)]
             found += hashes
-            # Not if the file was changed while it was read.
+            # A file that changed while it was read is not stored.
             store.put(
                 {
                     key: content
@@ -70,7 +70,7 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
 
 
 def _key(file: str | Path, now: int) -> bytes | None:
-    """What stands for a file in its present state; None if it can't be told from a later state, or is missing."""
+    """Key of a file in its present state; None if the file is missing or changed too recently."""
     path = Path(file)
     try:
         state = path.stat()

@@ -1,20 +1,18 @@
-"""Keypoints: places that are found again when the image is turned, scaled or cropped; described, matched, verified.
+"""Keypoints: detection and description, matching, and verification by geometry.
 
-Floating descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance,
-binary ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by the number of
-differing bits.
+Float descriptors (SIFT: Lowe 2004; RootSIFT: Arandjelović & Zisserman 2012) are compared by Euclidean distance, binary
+ones (ORB: Rublee et al. 2011; BRISK: Leutenegger et al. 2011; AKAZE: Alcantarilla et al. 2013) by Hamming distance.
 
-SURF (Bay et al. 2008) is not here. Unlike SIFT's, its patent (US 8,165,401) has not run out, so OpenCV's wheels leave
-it out; and the one in mahotas does not survive a turn: in an image turned by 90 degrees, fewer than half of its
-keypoints have themselves as their nearest, against about nine of ten of the kinds here.
+SURF (Bay et al. 2008) is missing: its patent (US 8,165,401), unlike SIFT's, has not expired, so OpenCV's wheels omit
+it. The one in mahotas is not rotation-invariant: after a turn by 90 degrees, fewer than half of the keypoints have
+themselves as their nearest neighbor, against about nine of ten for the kinds here.
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,27 +28,14 @@ from helpers.images.reading import UnreadableImage, read_image, resize, warn_unr
 
 
 class Kind(NamedTuple):
-    """A detector with its descriptor.
+    """``create(cv2, limit)`` → detector; length and dtype of its descriptors: float32, or uint8 for packed bits."""
 
-    Attributes
-    ----------
-    make : (OpenCV, limit) → its detector.
-    width : numbers of a descriptor. dtype : float32, or uint8 for packed bits.
-    """
-
-    make: Callable
+    create: Callable
     width: int
     dtype: type
 
-    @property
-    def norm(self) -> int:
-        """OpenCV's name for the distance."""
-        import cv2
 
-        return cv2.NORM_HAMMING if self.dtype is np.uint8 else cv2.NORM_L2
-
-
-#: Before the cap each finds what it finds; only ORB spreads a number over its pyramid, so it is told.
+#: Only ORB needs the limit: it distributes that many keypoints over its pyramid.
 KINDS = {
     "sift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
     "rootsift": Kind(lambda cv2, limit: cv2.SIFT_create(), 128, np.float32),
@@ -60,32 +45,29 @@ KINDS = {
 }
 
 
-#: So many pairs agree on some homography by accident: four always do. Whoever counts, counts from five.
-ACCIDENT = 4
+#: Any four pairs agree on some homography, so only inliers beyond these are evidence.
+CHANCE_INLIERS = 4
 
-#: In pixels: no detector's patch fits into less, and some crash over it.
+#: In pixels. Smaller images have no room for any detector's patch, and some detectors crash.
 LEAST_SIDE = 16
 
 
-class Placed(NamedTuple):
-    """Where keypoints lie: points float32 (n, 2), sizes and angles float32 (n,), as in `Keypoints`."""
+class KeypointGeometry(NamedTuple):
+    """Points float32 (n, 2), sizes and angles float32 (n,) of keypoints, as in `Keypoints`."""
 
     points: np.ndarray
     sizes: np.ndarray
     angles: np.ndarray
 
-    def at(self, rows: np.ndarray) -> "Placed":
-        """Those of some rows."""
-        return Placed(*(column[rows] for column in self))
+    def subset(self, rows: np.ndarray) -> "KeypointGeometry":
+        return KeypointGeometry(*(column[rows] for column in self))
 
     @classmethod
-    def joined(cls, parts: Sequence["Placed"]) -> "Placed":
-        """One after the other."""
+    def concatenate(cls, parts: Sequence["KeypointGeometry"]) -> "KeypointGeometry":
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     @classmethod
-    def none(cls) -> "Placed":
-        """Of no keypoints."""
+    def empty(cls) -> "KeypointGeometry":
         return cls(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty(0, np.float32))
 
 
@@ -97,9 +79,9 @@ class Keypoints:
     ----------
     kind : see `KINDS`.
     points : float32 (n, 2), x and y in pixels from the upper left.
-    sizes : float32 (n,), the diameter of what was looked at, in pixels.
+    sizes : float32 (n,), diameters of the described regions in pixels.
     angles : float32 (n,), degrees clockwise from the x axis.
-    responses : float32 (n,), how strong; comparable within a kind.
+    responses : float32 (n,), strengths; comparable within a kind.
     descriptors : (n, width), float32 or packed bits as uint8.
     shape : (height, width) of the image in pixels.
     """
@@ -116,18 +98,17 @@ class Keypoints:
         return len(self.points)
 
     @property
-    def placed(self) -> Placed:
-        """Without the descriptors."""
-        return Placed(self.points, self.sizes, self.angles)
+    def geometry(self) -> KeypointGeometry:
+        return KeypointGeometry(self.points, self.sizes, self.angles)
 
-    def kept(self, rows: np.ndarray) -> "Keypoints":
-        """Some of them: bool (n,), or their numbers."""
-        columns = (self.points, self.sizes, self.angles, self.responses, self.descriptors)
-        return Keypoints(self.kind, *(column[rows] for column in columns), self.shape)
+    def subset(self, rows: np.ndarray) -> "Keypoints":
+        """Some of the keypoints, by a mask bool (n,) or by row numbers."""
+        names = ("points", "sizes", "angles", "responses", "descriptors")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 class Matches(NamedTuple):
-    """Pairs of keypoints: pairs int64 (m, 2), of the query and of the gallery image; distances float32 (m,)."""
+    """Pairs int64 (m, 2) of rows in the query and in the gallery image, and descriptor distances float32 (m,)."""
 
     pairs: np.ndarray
     distances: np.ndarray
@@ -136,40 +117,34 @@ class Matches(NamedTuple):
         return len(self.pairs)
 
 
-class Homography(NamedTuple):
-    """How one image lies in another.
-
-    Attributes
-    ----------
-    matrix : float64 (3, 3), query → gallery pixels; None where there is no believable one.
-    inliers : bool (m,), which matches agree with it.
-    """
+@dataclass(frozen=True, eq=False)
+class Homography:
+    """``matrix`` float64 (3, 3), query → gallery pixels, or None; ``inliers`` bool (m,), the matches that agree."""
 
     matrix: np.ndarray | None
     inliers: np.ndarray
 
     @property
     def count(self) -> int:
-        """Matches that agree."""
         return int(self.inliers.sum())
 
 
 def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
-    """The ``limit`` strongest keypoints of an image; a flat or tiny one has none, and that is no error.
+    """Extract the strongest keypoints of an image; a flat or tiny image has none.
 
     Parameters
     ----------
     image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
-    limit : at most so many, by response. An image of leaves has 50,000, which say no more.
+    limit : maximum number, by response. An image of leaves has 50,000, which do not improve the result.
 
     Raises
     ------
-    ValueError : no such kind, no such image, or a limit below 1.
+    ValueError : there is no such kind, the image has another shape or type, or the limit is below 1.
     """
     import cv2
 
-    kind_of(kind)
+    create, width, dtype = kind_of(kind)
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
     image = np.asarray(image)
@@ -178,96 +153,80 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
             f"an image must be uint8 (height, width, 3) RGB or (height, width), got {image.dtype} {image.shape}"
         )
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found, descriptors = [], np.empty((0, KINDS[kind].width), KINDS[kind].dtype)
+    points: list = []
+    descriptors: np.ndarray = np.empty((0, width), dtype)
     if min(gray.shape) >= LEAST_SIDE:
-        detector = KINDS[kind].make(cv2, limit)
-        # Describing costs more than finding, so the cap comes between.
+        detector = create(cv2, limit)
+        # Description costs more than detection, so the limit is applied between them.
         strongest = sorted(detector.detect(gray, None), key=_strongest_first)[:limit]
-        extracted, numbers = detector.compute(gray, strongest) if strongest else ((), None)
-        # ORB hands them back by size, and some detectors leave out what is too near to the border.
-        order = sorted(range(len(extracted)), key=lambda place: _strongest_first(extracted[place]))
-        if order:
-            found, descriptors = [extracted[place] for place in order], numbers[order]
+        described, rows = detector.compute(gray, strongest) if strongest else ((), None)
+        # ORB sorts them by size, and some detectors drop keypoints near the border.
+        order = sorted(range(len(described)), key=lambda row: _strongest_first(described[row]))
+        if rows is not None:
+            points, descriptors = [described[row] for row in order], rows[order]
     if kind == "rootsift":
         descriptors = root(descriptors)
     return Keypoints(
         kind,
-        np.array([point.pt for point in found], np.float32).reshape(-1, 2),
-        np.array([point.size for point in found], np.float32),
-        np.array([point.angle for point in found], np.float32),
-        np.array([point.response for point in found], np.float32),
+        np.array([point.pt for point in points], np.float32).reshape(-1, 2),
+        np.array([point.size for point in points], np.float32),
+        np.array([point.angle for point in points], np.float32),
+        np.array([point.response for point in points], np.float32),
         descriptors,
         gray.shape,
     )
 
 
 class KeypointStore(BlobStore):
-    """Keypoints on disk by content, one SQLite file for each way of finding them; use it as a context manager.
+    """Keypoints on disk by content, as a context manager; one SQLite file for each combination of settings.
 
-    SIFT and RootSIFT share a file: RootSIFT is computed from what SIFT gives when it is read.
+    SIFT and RootSIFT share a file: RootSIFT is computed from SIFT when it is read.
 
-    Parameters
-    ----------
-    kind, limit : see `extract`.
-    pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``. Part of the file's name, so
-        keypoints of other settings are never returned.
-    folder : where the file lives; the cache's ``keypoints`` by default.
-
-    Raises
-    ------
-    VectorStoreError : the file is damaged, or the disk is full.
+    pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``.
     """
 
-    _what = "keypoints"
+    _content = "keypoints"
 
-    def __init__(self, kind: str, limit: int, pixels: dict, folder: Path | None = None):
-        kind_of(kind)
-        self.kind = kind
+    def __init__(self, kind: str, limit: int, pixels: dict):
         import cv2
 
-        self._base = "sift" if kind == "rootsift" else kind
+        kind_of(kind)
+        self.kind, self.extracted_kind = kind, extracted_kind(kind)
         key = {
-            "format": 1, "kind": self._base, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
+            "format": 1, "kind": self.extracted_kind, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
             "least side": LEAST_SIDE,
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        super().__init__((folder or paths.cache_dir() / "keypoints") / f"{self._base}-{digest}.sqlite")
-
-    @property
-    def extracted_kind(self) -> str:
-        """The kind to extract and `put`: SIFT for RootSIFT."""
-        return self._base
+        super().__init__(paths.cache_dir() / "keypoints" / f"{self.extracted_kind}-{digest}.sqlite")
 
     def get(self, images: Iterable[bytes]) -> dict[bytes, Keypoints]:
         """Content hash → keypoints of the store's kind, for those that are stored."""
-        return {image: self.as_kind(_unpacked(self._base, blob)) for image, blob in self._get(images)}
+        return {image: as_kind(_unpacked(self.extracted_kind, blob), self.kind) for image, blob in self._get(images)}
 
     def put(self, images: Sequence[bytes], found: Sequence[Keypoints]) -> None:
-        """Store keypoints of `extracted_kind`, all or none; those that are already stored stay.
-
-        Raises
-        ------
-        ValueError : keypoints of another kind, or not as many as hashes.
-        VectorStoreError : the disk is full, or the file can't be written any more.
-        """
+        """Store keypoints of kind ``extracted_kind``, all or none; existing entries stay unchanged."""
         for one in found:
-            if one.kind != self._base:
-                raise ValueError(f"the store holds {self._base} keypoints, got {one.kind}")
+            if one.kind != self.extracted_kind:
+                raise ValueError(f"the store holds {self.extracted_kind} keypoints, got {one.kind}")
         self._put([(image, _packed(one)) for image, one in zip(images, found, strict=True)])
 
-    def as_kind(self, found: Keypoints) -> Keypoints:
-        """Keypoints of `extracted_kind` as the store's kind."""
-        if found.kind == self.kind:
-            return found
-        return replace(found, kind=self.kind, descriptors=root(found.descriptors))
+
+def extracted_kind(kind: str) -> str:
+    """The kind that is extracted and stored for a kind: SIFT for RootSIFT, else the kind itself."""
+    return "sift" if kind == "rootsift" else kind
 
 
-#: Number of keypoints, height, width, and whether real descriptors are stored as bytes.
+def as_kind(found: Keypoints, kind: str) -> Keypoints:
+    """Convert keypoints of `extracted_kind` to the kind."""
+    return found if found.kind == kind else replace(found, kind=kind, descriptors=root(found.descriptors))
+
+
+#: Number of keypoints, height, width, and whether float descriptors are stored as bytes.
 _HEADER = struct.Struct("<3I?")
 
 
 def _packed(found: Keypoints) -> bytes:
-    """`Keypoints` as bytes. SIFT's descriptors are whole numbers from 0 to 255, which take a quarter as uint8."""
+    """Serialize keypoints. SIFT's descriptors are integers from 0 to 255, stored as uint8."""
     descriptors = found.descriptors
     small = descriptors.dtype == np.float32 and np.array_equal(descriptors.astype(np.uint8), descriptors)
     columns = [found.points, found.sizes, found.angles, found.responses]
@@ -281,124 +240,121 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
     numbers = np.frombuffer(blob, "<f4", 5 * count, _HEADER.size).astype(np.float32)
     points, sizes, angles, responses = np.split(numbers, [2 * count, 3 * count, 4 * count])
     dtype = KINDS[kind].dtype
-    kept = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
-    descriptors = kept.astype(dtype).reshape(count, KINDS[kind].width)
+    kept: np.ndarray = np.frombuffer(blob, np.uint8 if small else dtype, offset=_HEADER.size + 20 * count)
+    descriptors: np.ndarray = kept.astype(dtype).reshape(count, KINDS[kind].width)
     return Keypoints(kind, points.reshape(count, 2), sizes, angles, responses, descriptors, (height, width))
 
 
 def extract_each(
-    images: Iterable[np.ndarray],
-    kind: str = "sift",
-    limit: int = 500,
-    workers: int | None = None,
-    then: Callable[[Keypoints], Any] | None = None,
-    cache: bool = False,
-) -> list:
-    """`extract` of several images, on all cores; the result does not depend on their number.
+    images: Iterable[np.ndarray], kind: str = "sift", limit: int = 500,
+    then: Callable[[Keypoints], Any] | None = None, cache: bool = False,
+) -> list:  # fmt: skip
+    """`extract` of several images, on all cores.
 
-    Parameters
-    ----------
-    workers : threads; by default one a core. OpenCV does not hold Python's lock while it works.
-    then : what is made of the keypoints of each, in the same thread; without it, they themselves.
-    cache : keep the keypoints on disk by the pixels, and read those that are there.
+    then : function of the keypoints of one image, called in the same thread; its results are returned.
+    cache : store the keypoints on disk by the pixels, and read those that are stored.
     """
     if cache:
-        found = _extract_kept(list(images), kind, limit, workers)
+        found = _extract_cached(list(images), kind, limit)
         return found if then is None else [then(one) for one in found]
 
     from joblib import cpu_count
 
-    def one(image):
+    def one(image: np.ndarray) -> Any:
         found = extract(image, kind, limit)
         return found if then is None else then(found)
 
-    with ThreadPoolExecutor(workers or cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return list(pool.map(one, images))
 
 
-def _extract_kept(images: Sequence[np.ndarray], kind: str, limit: int, workers: int | None) -> list[Keypoints]:
+def _extract_cached(images: Sequence[np.ndarray], kind: str, limit: int) -> list[Keypoints]:
     hashes = [pixels_hash(np.asarray(image)) for image in images]
     with KeypointStore(kind, limit, {"source": "array"}) as store:
         found = store.get(hashes)
         missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in found}
         if missing:
-            new = extract_each(missing.values(), store.extracted_kind, limit, workers)
+            new = extract_each(missing.values(), store.extracted_kind, limit)
             store.put(list(missing), new)
-            found |= {h: store.as_kind(one) for h, one in zip(missing, new, strict=True)}
+            found |= {h: as_kind(one, kind) for h, one in zip(missing, new, strict=True)}
     return [found[h] for h in hashes]
 
 
+#: Number of images whose keypoints are stored in one transaction.
+_BATCH = 32
+
+
 def extract_set(
-    images: ImageSet,
-    kind: str = "sift",
-    limit: int = 500,
-    longest: int | None = None,
-    progress: bool = True,
-    cache: bool = True,
+    images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
 ) -> list[Keypoints]:
-    """`extract` of every image of a set, in its order, on all cores.
+    """`extract` of every image of a set, in order, by `extract_files`.
 
-    Keypoints are kept on disk by the files' content, batch by batch: a second call extracts nothing, and a call that
-    was killed continues. An image that can't be read has no keypoints, after one `UnreadableImageWarning` that
-    counts and names them all.
+    An image that cannot be read has no keypoints; one `UnreadableImageWarning` lists these images.
 
-    Parameters
-    ----------
-    longest : in pixels: images with a longer side are made smaller.
-    cache : False reads and writes no file of keypoints.
+    longest : in pixels; images with a longer side are shrunk.
     """
-    from joblib import cpu_count
-
+    nothing = np.empty(0, np.float32)
+    descriptors: np.ndarray = np.empty((0, kind_of(kind).width), KINDS[kind].dtype)
+    found = [Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))] * len(images)
     failures: list[UnreadableImage] = []
-    with ExitStack() as stack:
-        store = stack.enter_context(KeypointStore(kind, limit, {"longest": longest})) if cache else None
-        hashes = content_hashes(images.paths) if cache else []
-        kept = store.get(hashes) if cache else {}
-        found = [kept.get(h) for h in hashes] if cache else [None] * len(images)
-        missing = [row for row, one in enumerate(found) if one is None]
-        extracted_kind = store.extracted_kind if cache else kind
 
-        def find(row: int) -> Keypoints | None:
-            image = _image(images.paths[row], longest, failures)
-            return None if image is None else extract(image, extracted_kind, limit)
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return shrink(image, longest) if longest else image
 
-        pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
-        bar = stack.enter_context(
-            tqdm(
-                total=len(missing), desc=f"{kind} · {images.name}", unit="image",
-                disable=None if progress and missing else True,
-            )
-        )  # fmt: skip
-        # A batch at a time, so that a call that is killed loses one batch only.
-        for start in range(0, len(missing), _KEPT_TOGETHER):
-            rows = missing[start : start + _KEPT_TOGETHER]
-            new = {row: one for row, one in zip(rows, pool.map(find, rows), strict=True) if one is not None}
-            if cache:
-                store.put([hashes[row] for row in new], list(new.values()))
-                new = {row: store.as_kind(one) for row, one in new.items()}
-            for row in rows:
-                found[row] = new[row] if row in new else extract(np.zeros((1, 1), np.uint8), kind, limit)
+    batches = extract_files(images.paths, kind, limit, {"longest": longest}, prepare, failures, batch_size=_BATCH)
+    title = f"{kind} · {images.name}"
+    with tqdm(total=len(images), desc=title, unit="image", disable=None if progress else True) as bar:
+        for rows, new, _ in batches:
+            for row, one in zip(rows, new, strict=True):
+                found[row] = one
             bar.update(len(rows))
-    warn_unreadable(sorted(failures, key=str), len(images))
+    warn_unreadable(failures, len(images))
     return found
 
 
-#: Images whose keypoints are stored in one transaction.
-_KEPT_TOGETHER = 32
+def extract_files(
+    files: Sequence[Path], kind: str, limit: int, prepared: dict, prepare: Callable[[np.ndarray], np.ndarray],
+    failures: list[UnreadableImage], *, batch_size: int, strict: bool = False,
+) -> Iterator[tuple[list[int], list[Keypoints], int]]:  # fmt: skip
+    """Extract the keypoints of files in batches, on all cores, and store them by the files' content.
 
+    Each batch is stored before it is returned, so a call after an interruption continues there. Yields rows of
+    ``files``, their keypoints, and the number of images that were not in the store.
 
-def _image(path: Path, longest: int | None, failures: list[UnreadableImage]) -> np.ndarray | None:
-    """The pixels of a file, made smaller where they must be; None, and the error in ``failures``, if unreadable."""
-    try:
-        image = read_image(path)
-    except UnreadableImage as error:
-        failures.append(error)
-        return None
-    return shrink(image, longest) if longest else image
+    prepare, prepared : function of the pixels before extraction, and its settings for `KeypointStore`.
+    failures : collects the errors of files that cannot be read; with ``strict``, the first one is raised.
+    """
+    from joblib import cpu_count
+
+    def extracted(row: int) -> Keypoints | UnreadableImage:
+        try:
+            return extract(prepare(read_image(files[row])), store.extracted_kind, limit)
+        except UnreadableImage as error:
+            return error
+
+    hashes = content_hashes(files)
+    with KeypointStore(kind, limit, prepared) as store, ThreadPoolExecutor(cpu_count()) as pool:
+        for start in range(0, len(files), batch_size):
+            rows = range(start, min(start + batch_size, len(files)))
+            known = store.get(hashes[row] for row in rows)
+            missing = [row for row in rows if hashes[row] not in known]
+            new: dict[bytes, Keypoints] = {}
+            for row, one in zip(missing, pool.map(extracted, missing), strict=True):
+                if isinstance(one, UnreadableImage):
+                    if strict:
+                        raise one
+                    failures.append(one)
+                else:
+                    new[hashes[row]] = one
+            store.put(list(new), list(new.values()))
+            known |= {image: as_kind(one, kind) for image, one in new.items()}
+            readable = [row for row in rows if hashes[row] in known]
+            if readable:
+                yield readable, [known[hashes[row]] for row in readable], sum(hashes[row] in new for row in missing)
 
 
 def shrink(image: np.ndarray, longest: int) -> np.ndarray:
-    """An image (height, width, …) whose longer side has at most ``longest`` pixels; a smaller one stays as it is."""
+    """Resize an image (height, width, …) so that its longer side has at most ``longest`` pixels."""
     side = max(image.shape[:2])
     if side <= longest:
         return image
@@ -407,9 +363,9 @@ def shrink(image: np.ndarray, longest: int) -> np.ndarray:
 
 
 def root(descriptors: np.ndarray) -> np.ndarray:
-    """SIFT → RootSIFT, float (n, 128) → float32: sums brought to one, then the square root.
+    """SIFT → RootSIFT, float (n, 128) → float32: divide by the sum, then take the square root.
 
-    Euclidean distance then compares histograms as Hellinger's distance does, which large bins do not rule.
+    The Euclidean distance of the results is the Hellinger distance, which large bins do not dominate.
     """
     descriptors = np.asarray(descriptors, np.float32)
     total = descriptors.sum(axis=1, keepdims=True)
@@ -417,13 +373,13 @@ def root(descriptors: np.ndarray) -> np.ndarray:
 
 
 def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
-    """Each query keypoint with its nearest one in the gallery image, where that is no accident; nearest first.
+    """Match query keypoints to their nearest neighbors in the gallery image, sorted by distance.
 
     Parameters
     ----------
-    ratio : Lowe's test: the nearest must be nearer than so much of the second nearest. Needs two keypoints in the
-        gallery image: a single one passes nothing. None leaves it out.
-    mutual : the cross check: each must be the other's nearest.
+    ratio : Lowe's ratio test: upper bound of the distance to the nearest over the second nearest neighbor. If the
+        gallery image has one keypoint only, nothing passes. None omits the test.
+    mutual : cross check: both must be each other's nearest neighbor.
 
     Raises
     ------
@@ -437,7 +393,7 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         raise ValueError(f"the ratio must lie in (0, 1], got {ratio}")
     if not len(query) or not len(gallery):
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    matcher = cv2.BFMatcher(KINDS[query.kind].norm)
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING if query.descriptors.dtype == np.uint8 else cv2.NORM_L2)
     kept = []
     for nearest in matcher.knnMatch(query.descriptors, gallery.descriptors, k=1 if ratio is None else 2):
         if ratio is None or (len(nearest) == 2 and nearest[0].distance < ratio * nearest[1].distance):
@@ -446,10 +402,8 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         back = {one.queryIdx: one.trainIdx for one in matcher.match(gallery.descriptors, query.descriptors)}
         kept = [(q, g, distance) for q, g, distance in kept if back[g] == q]
     kept.sort(key=lambda pair: (pair[2], pair[0]))
-    return Matches(
-        np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2),
-        np.array([pair[2] for pair in kept], np.float32),
-    )
+    pairs = np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2)
+    return Matches(pairs, np.array([pair[2] for pair in kept], np.float32))
 
 
 def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: float = 5.0) -> Homography:
@@ -460,63 +414,58 @@ def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: f
 def fit_homography(
     points: np.ndarray, others: np.ndarray, shape: tuple[int, int], within: float = 5.0, tries: int = 2000
 ) -> Homography:
-    """The plane-to-plane map on which most pairs agree (RANSAC: Fischler & Bolles 1981), the same at every call.
-
-    `ACCIDENT` pairs always agree. Believed is only what a camera could do, see `believable`.
+    """Fit a plausible homography (see `is_plausible`) to points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
 
     Parameters
     ----------
-    points, others : float (m, 2), pair by pair. shape : (height, width) of the first image.
-    within : pixels in the other image up to which a pair agrees.
-    tries : draws of four pairs at most; where half of the pairs are right, 300 miss them once in 10⁸ times.
+    points, others : float (m, 2), corresponding points.
+    shape : (height, width) of the first image.
+    within : maximum error of an inlier, in pixels of the second image.
+    tries : maximum number of samples. If half of the pairs are right, 300 fail once in 10⁸ times.
     """
     import cv2
 
-    nobody = Homography(None, np.zeros(len(points), bool))
+    failed = Homography(None, np.zeros(len(points), bool))
     if len(points) < 4:
-        return nobody
+        return failed
     cv2.setRNGSeed(0)
     matrix, agree = cv2.findHomography(points, others, cv2.RANSAC, within, maxIters=tries, confidence=0.999)
-    if matrix is None or not believable(matrix, shape):
-        return nobody
+    if matrix is None or not is_plausible(matrix, shape):
+        return failed
     return Homography(matrix, agree.ravel().astype(bool))
 
 
-def agreeing(
-    here: Placed, there: Placed, pixels: float = 10.0, part: float = 0.2, degrees: float = 30.0, octaves: float = 0.75
-) -> np.ndarray:
-    """Which pairs agree on one turn, scale and shift, the most that do: bool (m,). A lower bar than `fit_homography`.
+def similarity_inliers(here: KeypointGeometry, there: KeypointGeometry) -> np.ndarray:
+    """The largest set of pairs that agree on one rotation, scale and translation: bool (m,).
 
-    Each pair proposes the similarity by which its own angle and size changed (Philbin et al. 2007); no chance is in it.
+    Each pair proposes the similarity transformation given by the change of its angle and size (Philbin et al. 2007);
+    there is no random sampling. The test is weaker than `fit_homography`. Because angles and sizes are inexact, the
+    rotation may differ by 30 degrees, the scale by 0.75 octaves, and the position in the second image by 10 pixels plus
+    a fifth of the distance from the proposing pair.
 
-    Parameters
-    ----------
-    here, there : pair by pair (m each), as they lie in the two images.
-    pixels, part : another pair agrees if it ends up no further off than so many pixels of the second image plus this
-        part of its distance from the proposer, as angles and sizes are not exact,
-    degrees, octaves : and if its own turn and scale differ by no more than this.
+    here, there : geometry of m corresponding keypoints in the two images.
     """
     if not len(here.points):
         return np.zeros(0, bool)
     turn = (there.angles.astype(np.float64) - here.angles) % 360
     scale = np.log2(np.maximum(there.sizes, 1e-6) / np.maximum(here.sizes, 1e-6)).astype(np.float64)
     turned = np.abs(turn[None, :] - turn[:, None])
-    agree = np.minimum(turned, 360 - turned) <= degrees
-    agree &= np.abs(scale[None, :] - scale[:, None]) <= octaves
-    # Few pairs are left for what takes longest. As complex numbers, a turn and a scale are one product.
+    agree = np.minimum(turned, 360 - turned) <= 30
+    agree &= np.abs(scale[None, :] - scale[:, None]) <= 0.75
+    # The slowest step only gets the pairs that are left. With complex numbers, rotation and scale are one product.
     proposer, other = np.nonzero(agree)
-    p, q = (placed.points.astype(np.float64) @ (1, 1j) for placed in (here, there))
+    p, q = (side.points.astype(np.float64) @ (1, 1j) for side in (here, there))
     moved = np.exp2(scale) * np.exp(1j * np.radians(turn))
     apart = q[other] - q[proposer]
     off = np.abs(moved[proposer] * (p[other] - p[proposer]) - apart)
-    agree[proposer, other] = off <= pixels + part * np.abs(apart)
+    agree[proposer, other] = off <= 10 + 0.2 * np.abs(apart)
     return agree[agree.sum(axis=1).argmax()]
 
 
-def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether a homography does to an image of this (height, width) what a camera could.
+def is_plausible(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether a camera could transform an image of this (height, width) by the homography.
 
-    Its corners stay a convex quadrilateral that is not mirrored and at most ten times larger or smaller a side.
+    The corners must stay a convex quadrilateral that is not mirrored, with 0.01 to 100 times the area.
     """
     height, width = shape
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
@@ -532,17 +481,12 @@ def believable(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
 
 
 def kind_of(name: str) -> Kind:
-    """The kind called so.
-
-    Raises
-    ------
-    ValueError : there is none; the message names those that there are.
-    """
+    """The kind of a name, or a ValueError that lists all names."""
     if name not in KINDS:
         raise ValueError(f"there are no {name!r} keypoints; known: {', '.join(KINDS)}")
     return KINDS[name]
 
 
 def _strongest_first(point) -> tuple:
-    # Equal responses in a fixed order: which ones the cap keeps must not depend on the detector's threads.
+    # Ties in a fixed order, so that the selection does not depend on the detector's threads.
     return -point.response, point.pt, point.angle

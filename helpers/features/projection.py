@@ -1,14 +1,14 @@
-"""Principal axes and whitening: fewer numbers a vector, and none that counts for more because it varies more.
+"""Projection onto principal axes (PCA) with whitening: shorter vectors whose components vary equally.
 
-Jégou & Chum 2012, https://doi.org/10.1007/978-3-642-33709-3_55: subtract the mean, turn to the principal axes, divide
-by the standard deviation along each, and bring to length one. What varies together is counted once then, and what
-nearly all images share (the mean) not at all.
+Jégou & Chum 2012, https://doi.org/10.1007/978-3-642-33709-3_55: subtract the mean, rotate to the principal axes, divide
+by the standard deviation along each axis, and normalize. Correlated features then count once, and the part that
+nearly all images share (the mean) does not count.
 """
 
 import hashlib
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +16,24 @@ import numpy as np
 from helpers.files import write_atomically
 from helpers.vectors import l2_normalize
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ProjectionFileError(ValueError):
-    """A file holds no projection, or one of another version; the message names it."""
+    """The file is not a projection of this version; the message names it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What was learned from training vectors; calling it projects others.
+    """A learned projection; call it to project vectors.
 
     Attributes
     ----------
     mean : float32 (d,).
-    axes : float32 (d, dim), orthonormal columns, the one with the largest variance first.
+    axes : float32 (d, dim), orthonormal columns by decreasing variance.
     deviations : float32 (dim,): standard deviation of the training vectors along each axis.
-    whitening : 0 leaves the variances, 1 makes them all alike, 0.5 is half way.
-    learned_from : what images, in a few words.
+    whitening : from 0 (variances unchanged) to 1 (all variances equal).
+    learned_from : the training images, in a few words.
     """
 
     mean: np.ndarray
@@ -47,57 +47,42 @@ class Projection:
         return self.axes.shape[1]
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """float (n, d) → float32 (n, dim) of length one; the row of an image without a vector (NaN) stays so.
-
-        Raises
-        ------
-        ValueError : the vectors have another length than those it was learned from.
-        """
+        """Project float (n, d) to float32 (n, dim), normalized; rows of NaN stay NaN."""
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
-            raise ValueError(
-                f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}: another extractor?"
-            )
+            raise ValueError(f"the projection takes vectors (n, {len(self.mean)}), got {vectors.shape}")
         return l2_normalize((vectors - self.mean) @ (self.axes / self.deviations**self.whitening)).astype(np.float32)
 
     def head(self, dim: int, whitening: float | None = None) -> "Projection":
-        """The first ``dim`` axes, and another ``whitening`` where one is given: nothing has to be learned again.
-
-        Raises
-        ------
-        ValueError : there are fewer axes, or ``whitening`` is not between 0 and 1.
-        """
+        """The same projection with the first ``dim`` axes only, optionally with another ``whitening``."""
         if not 1 <= dim <= self.dim:
             raise ValueError(f"dim must be between 1 and {self.dim}, got {dim}")
         whitening = _checked(self.whitening if whitening is None else whitening)
-        return Projection(self.mean, self.axes[:, :dim], self.deviations[:dim], whitening, self.learned_from)
+        return replace(self, axes=self.axes[:, :dim], deviations=self.deviations[:dim], whitening=whitening)
 
     @property
     def digest(self) -> str:
-        """Stands for all its numbers."""
+        """Hash of all values."""
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.mean, self.axes, self.deviations))
         return hashlib.sha256(b"".join([*parts, repr(float(self.whitening)).encode()])).hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write it as npz; axes in float16, which moves a projected vector by less than 1e-3 of its length."""
+        """Write an npz file. The axes are float16, which changes a projected vector by less than 1e-3 of its length."""
         about = {"format": FORMAT, "whitening": self.whitening, "learned_from": self.learned_from}
         arrays = {"mean": self.mean, "axes": self.axes.astype(np.float16), "deviations": self.deviations}
-        return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
+        arrays["about"] = np.array(json.dumps(about))
+        # mypy takes the arrays for numpy's allow_pickle.
+        return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> "Projection":
-        """
-        Raises
-        ------
-        FileNotFoundError : there is no such file.
-        ProjectionFileError : it holds no projection, or one of another version.
-        """
+        """Read a file that `save` wrote; a `ProjectionFileError` if it is another one."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
                 if about["format"] != FORMAT:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
-                arrays = [stored[name].astype(np.float32) for name in ("mean", "axes", "deviations")]
-            return cls(*arrays, _checked(about["whitening"]), about["learned_from"])
+                arrays = {name: stored[name].astype(np.float32) for name in ("mean", "axes", "deviations")}
+            return cls(**arrays, whitening=_checked(about["whitening"]), learned_from=about["learned_from"])
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -105,27 +90,27 @@ class Projection:
 
 
 def learn(vectors: np.ndarray, dim: int, learned_from: str, whitening: float = 1.0) -> Projection:
-    """The principal axes of some vectors; their images must not be asked with later, or the score knows its answers.
+    """Learn the principal axes of vectors. Their images must not be queries later, or the scores are too high.
 
     Parameters
     ----------
-    vectors : float (n, d), no NaN. dim : axes to keep. learned_from : what images, in a few words.
-    whitening : see `Projection`.
+    vectors : float (n, d), without NaN.
+    dim : number of axes, at most d and n - 1.
+    learned_from, whitening : see `Projection`.
 
     Raises
     ------
-    ValueError : ``dim`` is more than there are numbers a vector, or than vectors less one (their mean takes one);
-        a number is NaN; ``whitening`` is not between 0 and 1.
+    ValueError : ``dim`` or ``whitening`` is out of range, or a vector contains NaN.
     """
     from sklearn.decomposition import PCA
 
     most = min(len(vectors) - 1, vectors.shape[1])
     if not 1 <= dim <= most:
-        raise ValueError(f"dim must be between 1 and {most} for {vectors.shape} vectors to learn from, got {dim}")
+        raise ValueError(f"dim must be between 1 and {most} for training vectors {vectors.shape}, got {dim}")
     if np.isnan(vectors).any():
-        raise ValueError("an image to learn from has no vector (NaN): leave it out")
+        raise ValueError("a training vector contains NaN: remove it")
     found = PCA(dim, svd_solver="full").fit(vectors.astype(np.float64))
-    # An axis along which nothing varies says nothing; dividing by next to nothing would make it the loudest.
+    # Dividing by a deviation near zero would amplify an axis without information.
     deviations = np.maximum(np.sqrt(found.explained_variance_), 1e-6)
     mean, axes = found.mean_.astype(np.float32), found.components_.T.astype(np.float32)
     return Projection(mean, axes, deviations.astype(np.float32), _checked(whitening), learned_from)

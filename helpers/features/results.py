@@ -1,4 +1,4 @@
-"""Results of long computations on disk, by everything that decides them: clusterings, tuned classifiers."""
+"""Results of long computations, such as clusterings and tuned classifiers, cached on disk."""
 
 import hashlib
 import json
@@ -14,38 +14,37 @@ from helpers.files import write_atomically
 
 
 class ResultsWarning(UserWarning):
-    """A result could not be kept, or a kept one is damaged and is computed again; the message names the file."""
+    """A result cannot be written, or a stored one is damaged; the message names the file."""
 
 
 def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays that ``compute`` returns, computed once and then read from one file.
+    """Compute arrays once, then read them from one file, which is written atomically.
 
     Parameters
     ----------
-    name : begins the file's name, under ``results/`` in the cache.
-    key : everything that decides the result, as plain JSON; `fingerprint` stands for an array. Include the versions of
-        the libraries that compute.
-    compute : called without arguments where there is no such file. Arrays of objects are refused.
-
-    A file is written as a whole or not at all, so an interrupted call leaves nothing behind.
+    name : first part of the file's name, under ``results/`` in the cache.
+    key : everything that determines the result, as plain JSON, including library versions. Use `fingerprint` for
+        arrays.
+    compute : called without arguments if there is no such file. Arrays of objects raise a TypeError.
     """
     digest = hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
     path = paths.cache_dir() / "results" / f"{name}-{digest}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as kept:
-                return dict(kept)
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{path} is damaged ({error}) and is computed again.", ResultsWarning, stacklevel=3)
     found = {each: np.asarray(array) for each, array in compute().items()}
     if objects := [each for each, array in found.items() if array.dtype.hasobject]:
         raise TypeError(f"arrays of objects can't be kept: {', '.join(objects)}")
     try:
-        write_atomically(path, lambda file: np.savez(file, **found))
+        # mypy takes the arrays for numpy's allow_pickle.
+        write_atomically(path, lambda file: np.savez(file, **found))  # type: ignore[arg-type]
     except OSError as error:
         warnings.warn(
             f"{path} can't be written ({error}): the result is not kept. "
-            "Set LOOKALIKE_CACHE to a folder that can be written and has space.",
+            "Set LOOKALIKE_CACHE to a writable folder with free space.",
             ResultsWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""Where two images look alike to a network: the cosine of two pooled vectors, taken apart place by place.
+"""Similarity maps: what each location of two images contributes to the cosine of their pooled vectors.
 
-With global average pooling a vector is the mean of the feature map's columns, so the dot product of two vectors is a
-sum over places, exactly, without gradients: what each place of one image adds when it meets the whole other image
+With global average pooling, a vector is the mean of the feature map over all locations. The dot product of two vectors
+is therefore an exact sum over locations, without gradients: each location of one image against the whole other image
 (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class).
 """
 
@@ -9,29 +9,26 @@ import numpy as np
 
 
 def similarity_maps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each place adds to the cosine of two average-pooled images.
+    """Decompose the cosine of two average-pooled images.
 
     Parameters
     ----------
-    first, second : float (h, w, channels), the maps that global average pooling gets (`zoo`'s ``features`` layer).
+    first, second : float (h, w, channels), the input of global average pooling (`zoo`'s ``features`` layer).
 
     Returns
     -------
-    Two float64 (h, w): each sums to the cosine of the two pooled vectors. Places below zero speak against.
+    Two float64 (h, w). Each sums to the cosine of the two pooled vectors; negative values reduce it.
 
     Raises
     ------
-    ValueError : the channels differ, or a map is zero everywhere, so that it has no direction.
+    ValueError : the numbers of channels differ, or a map is zero everywhere.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.ndim != 3 or second.ndim != 3 or first.shape[2] != second.shape[2]:
-        raise ValueError(f"two maps (h, w, channels) of one network are needed, got {first.shape} and {second.shape}")
+        raise ValueError(f"expected two maps (h, w, channels) of one network, got {first.shape} and {second.shape}")
     pooled = [fmap.mean(axis=(0, 1)) for fmap in (first, second)]
     lengths = [np.linalg.norm(vector) for vector in pooled]
     if not all(lengths):
-        raise ValueError("a feature map that is zero everywhere has no direction and is similar to nothing")
+        raise ValueError("a feature map is zero everywhere, so its cosine is undefined")
     scale = lengths[0] * lengths[1]
-    return tuple(
-        fmap @ other / (scale * fmap.shape[0] * fmap.shape[1])
-        for fmap, other in zip((first, second), pooled[::-1], strict=True)
-    )
+    return first @ pooled[1] / (scale * first[..., 0].size), second @ pooled[0] / (scale * second[..., 0].size)

@@ -1,13 +1,13 @@
-"""Vectors on disk, keyed by an image's content and an extractor's settings.
+"""Feature vectors on disk, keyed by an image's content and an extractor's settings.
 
-One SQLite file an extractor: every batch is a transaction, so a killed run loses at most the batch that it
-was computing, a full disk loses nothing that was stored, and two processes may write at the same time.
+Each extractor has one SQLite file. Every batch is a transaction: an interrupted run loses at most one batch, a full
+disk loses nothing that was stored, and two processes may write at the same time.
 """
 
 import hashlib
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,34 +20,33 @@ _CHUNK = 900
 
 
 class VectorStoreError(OSError):
-    """Vectors can't be stored or read; the message names the file and the remedy."""
+    """Vectors cannot be stored or read; the message names the file and the remedy."""
 
 
 def pixels_hash(pixels: np.ndarray) -> bytes:
-    """16 bytes that stand for the shape, type and values of an array; never those of a file's content."""
+    """16-byte hash of an array's shape, dtype and values; it never equals the hash of a file's content."""
     digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16, person=b"pixels")
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
 class BlobStore:
-    """One SQLite file of bytes by content hash, what `VectorStore` and the store of keypoints have in common.
+    """One SQLite file of bytes by content hash: the base of `VectorStore` and of the store of keypoints.
+
+    If the folder is not writable, a warning says so, and everything is kept in memory for this run.
 
     Parameters
     ----------
-    path : of the file; its folder is made.
-
-    A folder that can't be written to is no reason to compute nothing: everything is then kept in memory for this one
-    run, after a warning that says so.
+    path : of the file; its folder is created.
 
     Raises
     ------
-    VectorStoreError : the file is damaged (then also when it is read), or the disk is full.
+    VectorStoreError : the file is damaged (also raised when it is read), or the disk is full.
     """
 
-    #: What error messages call the content.
-    _what = "vectors"
-    #: Whether a folder that can't be written is worth a warning.
+    #: Name of the content in messages.
+    _content = "vectors"
+    #: Whether to warn about a folder that is not writable.
     _warns = True
 
     def __init__(self, path: Path):
@@ -58,20 +57,18 @@ class BlobStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self._prepare(sqlite3.connect(self.path, timeout=120))
-        except VectorStoreError:
-            raise
-        except sqlite3.DatabaseError as error:
-            if not isinstance(error, sqlite3.OperationalError):
+        except (OSError, sqlite3.DatabaseError) as error:
+            if isinstance(error, VectorStoreError):
+                raise
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
                 raise self._damaged(error) from error
-            reason = error
-        except OSError as error:
-            reason = error
-        if "full" in str(reason):
-            raise self._failed(reason) from reason
+            if "full" in str(error):
+                raise self._failed(error) from error
+            reason = str(error)
         if self._warns:
             warnings.warn(
-                f"{self.path} can't be written ({reason}): {self._what} are computed but not kept. "
-                "Set LOOKALIKE_CACHE to a folder that can be written.",
+                f"{self.path} can't be written ({reason}): {self._content} are computed but not kept. "
+                "Set LOOKALIKE_CACHE to a writable folder.",
                 stacklevel=5,
             )
         return self._prepare(sqlite3.connect(":memory:"))
@@ -79,12 +76,12 @@ class BlobStore:
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
         with database:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (image BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-            # Files of earlier versions have the same content under another column name.
+            # Files of earlier versions use another column name.
             key = database.execute("SELECT name FROM pragma_table_info('vectors') WHERE cid = 0").fetchone()[0]
             if key != "image":
                 database.execute(f'ALTER TABLE vectors RENAME COLUMN "{key}" TO image')
-        # A table that is there already needs no writing, and a lock can be had on a read-only file: only a write that
-        # is taken back tells before hours of work.
+        # Fail now if the file is read-only, not after hours of work. Neither the existing table nor a lock shows it; a
+        # write that is rolled back does.
         database.execute("INSERT OR IGNORE INTO vectors VALUES (x'', x'')")
         database.rollback()
         return database
@@ -99,15 +96,15 @@ class BlobStore:
         return self._database.execute("SELECT count(*) FROM vectors").fetchone()[0]
 
     def known(self, images: Iterable[bytes]) -> set[bytes]:
-        """Those of the content hashes whose vectors are stored."""
+        """Return those content hashes that are stored."""
         return {image for image, _ in self._select("image, 0", images)}
 
     def _get(self, images: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """(content hash, bytes) of those that are stored, in no order."""
+        """Yield (content hash, bytes) of the stored ones, in no order."""
         return self._select("image, vector", images)
 
     def _put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Store (content hash, bytes), all or none; what is already there stays."""
+        """Store (content hash, bytes), all or none; existing entries stay unchanged."""
         try:
             with self._database:
                 self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
@@ -118,19 +115,19 @@ class BlobStore:
 
     def _damaged(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
-            f"{self.path} is damaged ({error}). Delete it; its {self._what} will be computed again."
+            f"{self.path} is damaged ({error}). Delete it; its {self._content} will be computed again."
         )
 
     def _failed(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
             f"{self.path} can't be written: {error}. What was stored before is kept. "
-            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again: it goes on from there."
+            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again to continue."
         )
 
-    def _select(self, columns: str, images: Iterable[bytes]):
-        images = list(dict.fromkeys(images))
-        for start in range(0, len(images), _CHUNK):
-            part = images[start : start + _CHUNK]
+    def _select(self, columns: str, images: Iterable[bytes]) -> Iterator[tuple]:
+        unique = list(dict.fromkeys(images))
+        for start in range(0, len(unique), _CHUNK):
+            part = unique[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
             try:
                 yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE image IN ({marks})", part)
@@ -139,17 +136,17 @@ class BlobStore:
 
 
 class VectorStore(BlobStore):
-    """The vectors of one extractor; use it as a context manager.
+    """The vectors of one extractor, as a context manager.
 
     Parameters
     ----------
     fingerprint : `FeatureExtractor.fingerprint`; names the file.
     dim : length of a vector.
-    folder : where the file lives; the cache's ``vectors`` by default.
+    folder : of the file; by default ``vectors`` in the cache.
 
     Raises
     ------
-    VectorStoreError : the file is damaged (then also when vectors are read), or holds vectors of another length, or
+    VectorStoreError : the file is damaged (also raised when vectors are read) or holds vectors of another length, or
         the disk is full.
     """
 
@@ -166,7 +163,7 @@ class VectorStore(BlobStore):
         return database
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:
-        """float32 (n, dim) in the order asked for; a row of NaN for an image that is not stored."""
+        """Read float32 (n, dim), in the given order; a missing image gets a row of NaN."""
         vectors = np.full((len(images), self.dim), np.nan, np.float32)
         rows: dict[bytes, list[int]] = {}
         for row, image in enumerate(images):
@@ -176,13 +173,21 @@ class VectorStore(BlobStore):
         return vectors
 
     def put(self, images: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Store float32 (n, dim), all or none; a vector that is already there stays.
-
-        Raises
-        ------
-        VectorStoreError : the disk is full, or the file can't be written any more.
-        """
+        """Store float32 (n, dim), all or none; existing vectors stay unchanged."""
         vectors = np.ascontiguousarray(vectors, dtype="<f4")
         if vectors.shape != (len(images), self.dim):
             raise ValueError(f"expected vectors of shape {(len(images), self.dim)}, got {vectors.shape}")
         self._put((image, vector.tobytes()) for image, vector in zip(images, vectors, strict=True))
+
+    def complete(
+        self, images: Sequence[bytes], compute: Callable[[list[int]], Iterable[tuple[Sequence[int], np.ndarray]]]
+    ) -> np.ndarray:
+        """Read float32 (n, dim) like `get`, after computing and storing the missing vectors.
+
+        compute : row numbers → (rows, vectors) of each batch. Identical images are computed once.
+        """
+        known = self.known(images)
+        missing = {image: row for row, image in reversed(list(enumerate(images))) if image not in known}
+        for rows, vectors in compute(sorted(missing.values())):
+            self.put([images[row] for row in rows], vectors)
+        return self.get(images)

@@ -1,4 +1,4 @@
-"""Visual words as vectors: an image is told by which typical descriptors its keypoints are like.
+"""Visual words: encodings of an image's descriptors by a vocabulary of typical descriptors.
 
 Bag of words with tf-idf: Sivic & Zisserman 2003. Soft assignment: Philbin et al. 2008. VLAD: Jégou et al. 2010, with
 the signed root of Jégou & Chum 2012 and the normalization word by word of Arandjelović & Zisserman 2013. Fisher vector:
@@ -6,7 +6,7 @@ Perronnin, Sánchez & Mensink 2010.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,22 +15,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.extractor import FeatureExtractor, count_without
+from helpers.features.extractor import FeatureExtractor, describe_zeros
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
 from helpers.vectors import l2_normalize
 
-#: Words that a descriptor is spread over by soft assignment (Philbin et al. 2008 found 3 to be best).
+#: Number of words for soft assignment; Philbin et al. 2008 found 3 to be best.
 SOFT_WORDS = 3
 
 
 class NoKeypointsWarning(UserWarning):
-    """Some images have no keypoints; the message counts and names them."""
+    """Some images have no keypoints; the message lists them."""
 
 
 def word_counts(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """float32 (k,): how often each word occurs, a descriptor being its nearest word.
+    """Count the descriptors whose nearest word is each word: float32 (k,).
 
     descriptors : float (n, width), as `helpers.features.keypoints.extract` gives them.
     """
@@ -39,16 +39,16 @@ def word_counts(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """float32 (k,): `word_counts` as a share of all, times how much each word says (tf · idf); zeros of nothing."""
+    """tf-idf, float32 (k,): the share of each word among the descriptors, times its idf; zeros without descriptors."""
     return word_counts(descriptors, vocabulary) / max(1, len(descriptors)) * vocabulary.idf
 
 
 def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOFT_WORDS) -> np.ndarray:
-    """`bag_of_words`, each descriptor spread over its ``count`` nearest words by exp(-d² / 2σ²), σ² the usual d²."""
+    """`bag_of_words` with soft assignment to the ``count`` nearest words, weighted by exp(-d² / 2σ²)."""
     if not len(descriptors):
         return np.zeros(len(vocabulary), np.float32)
     words, squared = vocabulary.nearest(vocabulary.project(descriptors), count)
-    # Less the nearest's own: the shares are the same, and none underflows to nothing.
+    # Subtracting the smallest distance leaves the shares unchanged and prevents underflow.
     weights = np.exp((squared[:, :1] - squared) / (2 * vocabulary.spread))
     weights /= weights.sum(axis=1, keepdims=True)
     share = np.bincount(words.ravel(), weights.ravel(), minlength=len(vocabulary)) / len(words)
@@ -56,10 +56,10 @@ def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOF
 
 
 def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_word: bool = True) -> np.ndarray:
-    """float32 (k · dim,): for each word, the sum of how its descriptors differ from it; zeros of nothing.
+    """float32 (k · dim,): for each word, the sum of its descriptors' differences from it; zeros without descriptors.
 
-    root : the signed root of each number, so that one thing many times over does not drown the rest.
-    by_word : each word's part brought to length one, for the same reason.
+    root : take the signed square root of each value, so that repeated structures do not dominate.
+    by_word : normalize the part of each word, for the same reason.
     """
     projected = vocabulary.project(descriptors)
     sums = np.zeros_like(vocabulary.words)
@@ -74,12 +74,12 @@ def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_
 
 
 def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -> np.ndarray:
-    """float32 (2 · k · dim,): how the words, as Gaussians, would have to move and widen to fit; zeros of nothing.
+    """Fisher vector, float32 (2 · k · dim,); zeros without descriptors.
 
-    The gradient of the descriptors' mean log-likelihood by each Gaussian's mean, then by its standard deviation, in
-    units that make them alike (the diagonal of Fisher's information).
+    The gradient of the descriptors' mean log-likelihood with respect to the mean, then the standard deviation of each
+    word's Gaussian, scaled by the diagonal of the Fisher information.
 
-    root : as in `vlad`.
+    root : see `vlad`.
     """
     from scipy.special import softmax
 
@@ -87,26 +87,22 @@ def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -
     if not len(projected):
         return np.zeros(2 * vocabulary.words.size, np.float32)
     means, variances, shares = vocabulary.words, vocabulary.variances, vocabulary.shares[:, None]
-    # The squares multiplied out, as n × k × dim numbers need not be held at once.
-    far = projected**2 @ (1 / variances).T - 2 * projected @ (means / variances).T + (means**2 / variances).sum(axis=1)
-    belongs = softmax(np.log(shares.T) - (far + np.log(variances).sum(axis=1)) / 2, axis=1)
+    # Expanded squares avoid an array of n × k × dim.
+    distances = (
+        projected**2 @ (1 / variances).T - 2 * projected @ (means / variances).T + (means**2 / variances).sum(axis=1)
+    )
+    belongs = softmax(np.log(shares.T) - (distances + np.log(variances).sum(axis=1)) / 2, axis=1)
     count, first, second = belongs.sum(axis=0)[:, None], belongs.T @ projected, belongs.T @ projected**2
-    moved = (first - count * means) / np.sqrt(variances)
-    widened = (second - 2 * means * first + count * (means**2 - variances)) / (variances * np.sqrt(2))
-    gradient = np.concatenate([moved, widened]) / np.sqrt(np.concatenate([shares, shares])) / len(projected)
+    by_mean = (first - count * means) / np.sqrt(variances)
+    by_deviation = (second - 2 * means * first + count * (means**2 - variances)) / (variances * np.sqrt(2))
+    gradient = np.concatenate([by_mean, by_deviation]) / np.sqrt(np.concatenate([shares, shares])) / len(projected)
     if root:
         gradient = np.sign(gradient) * np.sqrt(np.abs(gradient))
     return gradient.ravel().astype(np.float32)
 
 
 class Encoding(NamedTuple):
-    """How keypoints become one vector.
-
-    Attributes
-    ----------
-    encode : (descriptors, vocabulary) → float32 (dim,).
-    words : of the vocabulary that is taken where none is given.
-    """
+    """An encoding of descriptors, ``encode(descriptors, vocabulary)`` → float32 (dim,), and its default vocabulary."""
 
     encode: Callable[[np.ndarray, Vocabulary], np.ndarray]
     words: int
@@ -121,22 +117,21 @@ ENCODINGS = {
 
 
 class VisualWords(FeatureExtractor):
-    """The visual words of an image.
+    """The encoded visual words of an image.
 
-    An image without keypoints gets the vector of zeros, which is like nothing: its cosine with every vector is 0. Each
-    call of ``extract`` counts and names such images in one `NoKeypointsWarning`.
+    An image without keypoints gets a zero vector, whose cosine with every vector is 0. One `NoKeypointsWarning` per
+    call of ``extract`` lists these images.
 
     Parameters
     ----------
-    encoding : see `ENCODINGS`.
-    vocabulary : one, or the file of one; by default that which comes with the project for this encoding. It must not be
-        learned from images that ask.
-    batch_size : images a step, shared among the cores; changes memory, not the vectors.
+    encoding : a name in `ENCODINGS`.
+    vocabulary : a vocabulary or its file; by default a shipped one. Its training images must not be queries.
+    batch_size : images per step, shared among the cores; changes memory, not the vectors.
 
     Raises
     ------
-    VocabularyUnavailable : the vocabulary is not there; the message says how to learn one.
-    VocabularyFileError : the file is damaged.
+    VocabularyUnavailable : there is no such vocabulary; the message says how to learn one.
+    VocabularyFileError : the file is not a vocabulary of this version.
     """
 
     def __init__(self, encoding: str = "vlad", vocabulary: Vocabulary | str | Path | None = None, batch_size: int = 32):
@@ -159,7 +154,7 @@ class VisualWords(FeatureExtractor):
             self.settings["words a descriptor"] = SOFT_WORDS
 
     def prepare(self) -> None:
-        """Import what finds keypoints, so that it is not part of the rate."""
+        """Import the libraries, so that the rate excludes it."""
         import cv2  # noqa: F401
         import joblib  # noqa: F401
         import threadpoolctl  # noqa: F401
@@ -168,16 +163,18 @@ class VisualWords(FeatureExtractor):
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
         config, encode = self.vocabulary.config, ENCODINGS[self.encoding].encode
         with one_thread():
-            # Encoded where they are found: else one core encodes while the others wait.
+            # Encoded in the same threads; otherwise one core would encode while the others wait.
             found = extract_each(
                 pixels, config.kind, config.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
             )
         return np.stack(found)
 
-    def iter_batches(self, files, *, strict=False, failures=None):
-        """See `FeatureExtractor.iter_batches`. All encodings share the keypoints that are kept on disk.
+    def iter_batches(
+        self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `FeatureExtractor.iter_batches`. All encodings share the stored keypoints.
 
-        Only batches whose keypoints were all extracted now count for ``images_per_second``.
+        Only batches without stored keypoints count for ``images_per_second``.
         """
         from joblib import cpu_count
 
@@ -187,17 +184,17 @@ class VisualWords(FeatureExtractor):
             for rows, found, extracted in self.vocabulary.config.in_batches(files, unread, self.batch_size, strict):
                 with one_thread():
                     vectors = list(pool.map(lambda one: encode(one.descriptors, self.vocabulary), found))
-                vectors = self._checked(np.stack(vectors), len(rows))
+                batch = self._checked(np.stack(vectors), len(rows))
                 if extracted == len(rows):
                     self._count(len(rows), perf_counter() - start)
-                yield np.array(rows), vectors
+                yield np.array(rows), batch
                 start = perf_counter()
         if failures is None:
             reading.warn_unreadable(unread, len(files))
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        if text := count_without(vectors, names, "no keypoints were found"):
-            warnings.warn(f"{text}; their vectors are zero, like nothing's", NoKeypointsWarning, stacklevel=3)
+        if text := describe_zeros(vectors, names, "no keypoints were found"):
+            warnings.warn(f"{text}; their vectors are zero", NoKeypointsWarning, stacklevel=3)
 
 
 #: Name → factory, for `helpers.features.registry`.

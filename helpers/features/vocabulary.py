@@ -1,8 +1,8 @@
-"""Vocabularies of visual words: typical descriptors, learned once by k-means from images that never ask.
+"""Vocabularies of visual words: typical descriptors, learned by k-means from images that are no queries.
 
-The descriptors are first turned and cut by principal components (Jégou & Chum 2012), then told apart by mini-batch
-k-means (Sculley 2010). What is learned from is a sample of fixed size, drawn while the images stream by, so memory
-does not grow with their number.
+Descriptors are projected onto their principal components (Jégou & Chum 2012) and clustered by mini-batch k-means
+(Sculley 2010). A random sample of fixed size is drawn while the images stream, so memory does not grow with their
+number.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import RLock
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from helpers import paths
 from helpers.features import results
 from helpers.features.file_hashes import content_hashes
-from helpers.features.keypoints import Keypoints, KeypointStore, extract_each, kind_of
+from helpers.features.keypoints import Keypoints, extract_files, kind_of
 from helpers.files import write_atomically
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -35,44 +35,39 @@ if TYPE_CHECKING:
     from sklearn.decomposition import PCA
     from threadpoolctl import ThreadpoolController
 
-FORMAT = 1
+FORMAT = 2
 
-#: Times that the clustering sees the sample at most; after that the words hardly move.
+#: Maximum number of passes of the clustering over the sample; after that the words hardly change.
 EPOCHS = 20
 
-#: What a vocabulary's file holds, beside how it was learned.
+#: Attributes that a vocabulary's file stores as arrays.
 ARRAYS = ("mean", "axes", "words", "idf", "shares", "variances")
 
-#: A word of a few equal descriptors has no scatter; a Gaussian must have some.
+#: Lower bound of variances, for words of a few equal descriptors.
 LEAST_VARIANCE = 1e-4
 
-
-_ALONE = RLock()
+_THREAD_LIMIT = RLock()
 
 
 class VocabularyUnavailable(FileNotFoundError):
-    """No vocabulary lies where one is needed; the message says how to learn one."""
+    """There is no such vocabulary; the message says how to learn one."""
 
 
 class VocabularyFileError(ValueError):
-    """A file that should hold a vocabulary and does not; the message names it."""
+    """The file is not a vocabulary of this version; the message names it."""
 
 
 @dataclass(frozen=True)
 class KeypointConfig:
-    """How the keypoints of an image are found before they become visual words.
+    """How keypoints are extracted from an image for visual words.
 
     Parameters
     ----------
-    kind : of the keypoints, see `helpers.features.keypoints.KINDS`; with descriptors of real numbers.
-    limit : at most so many keypoints an image, the strongest.
-    size : side in pixels to which images are brought. A small one is enlarged, bilinearly: SIFT needs some pixels
-        around a keypoint, and finds nearly nothing at 32 × 32.
-    rule : how, see `helpers.images.reading.resize`.
-
-    Raises
-    ------
-    ValueError : keypoints whose descriptors are bits: they have no mean, and so no words.
+    kind : a name in `helpers.features.keypoints.KINDS`, with float descriptors.
+    limit : maximum number of keypoints per image, the strongest.
+    size : side in pixels to which images are resized. SIFT finds almost nothing at 32 × 32, so small images are
+        enlarged.
+    rule : see `helpers.images.reading.resize`.
     """
 
     kind: str = "rootsift"
@@ -82,13 +77,10 @@ class KeypointConfig:
 
     def __post_init__(self):
         if kind_of(self.kind).dtype is not np.float32:
-            raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; take sift or rootsift")
+            raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; use sift or rootsift")
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
-        """Those of each image that can be read, in order; two batches of images are in memory at a time.
-
-        They are kept on disk by the files' content, so a second pass over the images extracts nothing.
-        """
+        """Yield the keypoints of each readable image, in order. A second pass reads them from disk."""
         failures: list[reading.UnreadableImage] = []
         with tqdm(
             total=len(images), desc=f"{self.kind} · {images.name}", unit="image", disable=None if progress else True
@@ -99,57 +91,30 @@ class KeypointConfig:
         reading.warn_unreadable(failures, len(images))
 
     def in_batches(
-        self,
-        files: Sequence[Path],
-        failures: list[reading.UnreadableImage],
-        batch_size: int = 32,
-        strict: bool = False,
+        self, files: Sequence[Path], failures: list[reading.UnreadableImage], batch_size: int = 32, strict: bool = False
     ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
-        """Keypoints of files in order, in batches: rows, keypoints, and how many of them were extracted now.
-
-        Each batch is kept on disk before it is given, so a call that was killed continues.
-
-        Parameters
-        ----------
-        failures : gets the errors of files that can't be read; those are left out.
-
-        Raises
-        ------
-        UnreadableImage : a file can't be read, and ``strict`` is set.
-        """
-        hashes = content_hashes(files)
-        with KeypointStore(self.kind, self.limit, {"size": self.size, "rule": self.rule}) as store:
-            for start in range(0, len(files), batch_size):
-                rows = range(start, min(start + batch_size, len(files)))
-                kept = store.get([hashes[row] for row in rows])
-                found = {row: kept[hashes[row]] for row in rows if hashes[row] in kept}
-                missing = [row for row in rows if row not in found]
-                pixels = reading.batches(
-                    [files[row] for row in missing], self.size, self.rule, batch_size, strict, failures=failures
-                )
-                for places, part in pixels:
-                    new = extract_each(part, store.extracted_kind, self.limit)
-                    store.put([hashes[missing[place]] for place in places], new)
-                    found |= {missing[place]: store.as_kind(one) for place, one in zip(places, new, strict=True)}
-                if found:
-                    there = sorted(found)
-                    yield there, [found[row] for row in there], len(set(missing) & set(there))
+        """`helpers.features.keypoints.extract_files` with these settings."""
+        prepared = {"size": self.size, "rule": self.rule}
+        prepare = partial(reading.resize, size=self.size, rule=self.rule)
+        yield from extract_files(
+            files, self.kind, self.limit, prepared, prepare, failures, batch_size=batch_size, strict=strict
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Visual words and what is needed to find a descriptor's.
+    """Visual words, and the projection of descriptors to them.
 
     Parameters
     ----------
-    config : how keypoints were found, and must be found again.
-    mean, axes : float32 (width,) and (dim, width): a descriptor less the mean, on the axes, is what words are made of.
+    config : how keypoints are extracted.
+    mean, axes : float32 (width,) and (dim, width): words are centers of ``(descriptor - mean) @ axes.T``.
     words : float32 (k, dim).
-    idf : float32 (k,): ln of the share of images that have the word, negated; 0 for a word that all have.
-    shares, variances : float32 (k,) and (k, dim): each word as a Gaussian, for Fisher vectors: how many of the
-        descriptors are its own, and how far they scatter along each axis.
-    spread : the median squared distance of a descriptor from its word: what soft assignment takes for near.
-    learned_from : the name of the set of images, for tables.
+    idf : float32 (k,): inverse document frequency, ln(images / images with the word).
+    shares, variances : float32 (k,) and (k, dim): share of the descriptors and variance along each axis of each
+        word, for Fisher vectors.
+    spread : median squared distance of a descriptor from its word, for soft assignment.
+    learned_from : name of the training images, for tables.
     """
 
     config: KeypointConfig
@@ -180,48 +145,46 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """A hash of all numbers: extractors with equal ones give vectors that can be compared."""
+        """Hash of all values."""
         numbers = (*(getattr(self, name) for name in ARRAYS), np.float64(self.spread))
         return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in numbers)).hexdigest()
 
     def project(self, descriptors: np.ndarray) -> np.ndarray:
-        """float (n, width) → float32 (n, dim), in the space of the words."""
+        """float (n, width) → float32 (n, dim), the space of the words."""
         return (np.asarray(descriptors, np.float32) - self.mean) @ self.axes.T
 
     def nearest(self, projected: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The ``count`` nearest words of each: int64 (n, count), nearest first, and squared distances float32."""
+        """The nearest words of each: int64 (n, count), and squared distances float32, ascending."""
         count = min(count, len(self))
         squared = (projected**2).sum(axis=1)[:, None] + (self.words**2).sum(axis=1) - 2 * projected @ self.words.T
         near = np.argpartition(squared, count - 1, axis=1)[:, :count]
         distances = np.take_along_axis(squared, near, axis=1)
-        # Equal distances by the number of the word, so that the order is one.
+        # Ties are broken by the number of the word.
         order = np.lexsort((near, distances), axis=1)
         return np.take_along_axis(near, order, axis=1), np.maximum(np.take_along_axis(distances, order, axis=1), 0)
 
     def save(self, path: str | Path) -> Path:
-        """Write one npz file, without pickle; an interrupted save leaves what was there."""
+        """Write one npz file atomically."""
         about = {
-            "format": FORMAT,
-            "look": asdict(self.config),
-            "spread": self.spread,
-            "learned_from": self.learned_from,
-        }
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        return write_atomically(path, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
+            "format": FORMAT, "config": asdict(self.config), "spread": self.spread, "learned_from": self.learned_from,
+        }  # fmt: skip
+        arrays = {"about": np.array(json.dumps(about))} | {name: getattr(self, name) for name in ARRAYS}
+        # mypy takes the arrays for numpy's allow_pickle.
+        return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
-        VocabularyUnavailable : nothing is there.
-        VocabularyFileError : it is damaged, or of another version.
+        VocabularyUnavailable : there is no such file.
+        VocabularyFileError : it is not a vocabulary of this version.
         """
         path = Path(path)
         if not path.is_file():
             raise VocabularyUnavailable(
-                f"no vocabulary is at {path}. Learn one from images that never ask, with "
+                f"there is no vocabulary at {path}. Learn one from images that are no queries: "
                 f"helpers.features.vocabulary.learn(images, words=…).save({str(path)!r})"
             )
         try:
@@ -231,50 +194,38 @@ class Vocabulary:
                     raise ValueError(f"it has format {about['format']!r}, this version reads {FORMAT}")
                 numbers = {name: stored[name] for name in ARRAYS}
             return cls(
-                KeypointConfig(**about["look"]), **numbers, spread=about["spread"], learned_from=about["learned_from"]
+                KeypointConfig(**about["config"]), **numbers, spread=about["spread"], learned_from=about["learned_from"]
             )
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise VocabularyFileError(f"{path} is not a vocabulary ({error}). Learn and save it again.") from error
 
 
 def shipped(words: int) -> Vocabulary:
-    """A vocabulary that comes with the project, learned from Imagenette's train by data/make_vocabularies.py.
-
-    Raises
-    ------
-    VocabularyUnavailable : there is none of so many words; the message names those that there are.
-    """
+    """A shipped vocabulary, learned from Imagenette's training images by data/make_vocabularies.py."""
     path = paths.data_dir() / "vocabularies" / f"rootsift-{words}.npz"
     if not path.is_file():
-        there = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
+        sizes = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
         raise VocabularyUnavailable(
-            f"no vocabulary of {words} words comes with the project, only of {', '.join(map(str, there)) or 'none'}. "
-            "Learn one from images that never ask: helpers.features.vocabulary.learn(images, words=…)"
+            f"there is no vocabulary of {words} words, only of {', '.join(map(str, sizes)) or 'none'}. "
+            "Learn one from images that are no queries: helpers.features.vocabulary.learn(images, words=…)"
         )
     return Vocabulary.load(path)
 
 
 def learn(
-    images: ImageSet,
-    words: int,
-    config: KeypointConfig | None = None,
-    dim: int = 64,
-    sample: int = 100_000,
-    seed: int = 0,
-    progress: bool = True,
-    drawn: np.ndarray | None = None,
-) -> Vocabulary:
-    """A vocabulary of some images; they must not be asked with later, or the score knows its answers.
+    images: ImageSet, words: int, config: KeypointConfig | None = None, dim: int = 64, sample: int = 100_000,
+    seed: int = 0, progress: bool = True, drawn: np.ndarray | None = None,
+) -> Vocabulary:  # fmt: skip
+    """Learn a vocabulary. The images must not be queries later, or the scores are too high.
 
-    The images stream by twice: once to draw the descriptors that are clustered, once to count in how many images
-    each word occurs. The vocabulary is kept on disk: a second call with the same descriptors, images and settings
-    learns nothing.
+    Two passes over the images draw the sample of descriptors and count the images with each word. The result is
+    cached on disk by the descriptors, images and settings.
 
     Parameters
     ----------
-    words : how many. dim : numbers of a projected descriptor.
-    sample : descriptors to learn from, each as likely as any other.
-    drawn : what `draw` drew from these images in this way before, so that it is not drawn again for each size.
+    words, dim : number of words, and dimension of a projected descriptor.
+    sample : number of descriptors to cluster.
+    drawn : the result of `draw` for these images and settings, to share it among several vocabularies.
 
     Raises
     ------
@@ -285,7 +236,7 @@ def learn(
         drawn = draw(images, config, sample, seed, progress)
     key = {
         "drawn": results.fingerprint(drawn), "images": [content.hex() for content in content_hashes(images.paths)],
-        "words": words, "look": asdict(config), "dim": dim, "seed": seed, **_clustering(),
+        "words": words, "config": asdict(config), "dim": dim, "seed": seed, **_clustering(),
     }  # fmt: skip
 
     def compute() -> dict[str, np.ndarray]:
@@ -300,32 +251,33 @@ def learn(
 def draw(
     images: ImageSet, config: KeypointConfig | None = None, count: int = 100_000, seed: int = 0, progress: bool = True
 ) -> np.ndarray:
-    """float32 (at most ``count``, width): descriptors, each as likely as any other (a reservoir: Vitter 1985)."""
+    """Draw a uniform sample of descriptors: float32 (at most ``count``, width), by a reservoir (Vitter 1985)."""
     config = config or KeypointConfig()
     rng = np.random.default_rng(seed)
-    kept, seen = np.empty((count, kind_of(config.kind).width), np.float32), 0
+    kept, total = np.empty((count, kind_of(config.kind).width), np.float32), 0
     for found in config.keypoints(images, progress):
         new = found.descriptors
-        # The i-th of all takes the place of a random one with probability count / i.
-        first = max(0, min(len(new), count - seen))
-        kept[seen : seen + first] = new[:first]
-        places = rng.integers(0, np.arange(seen + first + 1, seen + len(new) + 1))
-        for place, descriptor in zip(places, new[first:], strict=True):
-            if place < count:
-                kept[place] = descriptor
-        seen += len(new)
-    return kept[: min(seen, count)].copy()
+        # The i-th descriptor replaces a random one with probability count / i.
+        first = max(0, min(len(new), count - total))
+        kept[total : total + first] = new[:first]
+        slots = rng.integers(0, np.arange(total + first + 1, total + len(new) + 1))
+        for slot, descriptor in zip(slots, new[first:], strict=True):
+            if slot < count:
+                kept[slot] = descriptor
+        total += len(new)
+    return kept[: min(total, count)].copy()
 
 
 def compare_sizes(
     descriptors: np.ndarray, sizes: Sequence[int], dim: int = 64, judged: int = 20_000, seed: int = 0
 ) -> "pd.DataFrame":
-    """How well vocabularies of several sizes tell descriptors apart, by the index of Davies & Bouldin (1979).
+    """Compare vocabularies of several sizes by the index of Davies & Bouldin (1979).
 
     Parameters
     ----------
-    descriptors : float32 (n, width), see `draw`; a fifth is held back from the clustering, and of it at most ``judged``
-        are judged by: a cluster is good if new descriptors fall close to its middle and far from others'.
+    descriptors : float32 (n, width), see `draw`.
+    judged : number of descriptors, at most a fifth, that are held out from the clustering. The index is computed on
+        them.
 
     Returns
     -------
@@ -335,42 +287,36 @@ def compare_sizes(
     ------
     ValueError : fewer descriptors than words.
     """
+    import pandas as pd
+
     sizes = [int(size) for size in sizes]
     key = {
         "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": judged, "seed": seed,
         **_clustering(),
     }  # fmt: skip
-    index = results.cached(
-        "vocabulary-sizes", key, lambda: {"index": _davies_bouldin(descriptors, sizes, dim, judged, seed)}
-    )["index"]
-    import pandas as pd
 
-    table = pd.DataFrame({"words": sizes, "davies_bouldin": index})
-    return table.assign(chosen=np.arange(len(table)) == int(np.argmin(index)))
+    def compute() -> dict[str, np.ndarray]:
+        from sklearn.metrics import davies_bouldin_score
 
+        shuffled = descriptors[np.random.default_rng(seed).permutation(len(descriptors))]
+        count = min(judged, len(shuffled) // 5)
+        pca = _axes(shuffled[count:], dim, seed)
+        train, held_out = (pca.transform(part) for part in (shuffled[count:], shuffled[:count]))
+        labels = [_clustered(train, size, seed).predict(held_out) for size in sizes]
+        return {"index": np.array([davies_bouldin_score(held_out, each) for each in labels])}
 
-def _davies_bouldin(descriptors: np.ndarray, sizes: Sequence[int], dim: int, judged: int, seed: int) -> list[float]:
-    """See `compare_sizes`: one index a size."""
-    from sklearn.metrics import davies_bouldin_score
-
-    rng = np.random.default_rng(seed)
-    descriptors = descriptors[rng.permutation(len(descriptors))]
-    held_back = min(judged, len(descriptors) // 5)
-    project = _axes(descriptors[held_back:], dim, seed)
-    learned, new = (project.transform(part) for part in (descriptors[held_back:], descriptors[:held_back]))
-    index = []
-    for size in sizes:
-        assigned = _clustered(learned, size, seed).predict(new)
-        index.append(davies_bouldin_score(new, assigned))
-    return index
+    index = results.cached("vocabulary-sizes", key, compute)["index"]
+    return pd.DataFrame({"words": sizes, "davies_bouldin": index, "chosen": np.arange(len(sizes)) == np.argmin(index)})
 
 
 def _clustering() -> dict:
-    """What `_clustered` depends on beside its arguments, for the keys of kept results."""
+    """What `_clustered` depends on besides its arguments, for the keys of cached results."""
     return {"scikit-learn": version("scikit-learn"), "epochs": EPOCHS, "least variance": LEAST_VARIANCE}
 
 
-def _learn(drawn, images, words, config, dim, seed, progress) -> Vocabulary:
+def _learn(
+    drawn: np.ndarray, images: ImageSet, words: int, config: KeypointConfig, dim: int, seed: int, progress: bool
+) -> Vocabulary:
     pca = _axes(drawn, dim, seed)
     projected = pca.transform(drawn).astype(np.float32)
     clusters = _clustered(projected, words, seed)
@@ -383,33 +329,33 @@ def _learn(drawn, images, words, config, dim, seed, progress) -> Vocabulary:
     variances = np.maximum(variances / np.maximum(counts, 1)[:, None], LEAST_VARIANCE)
     vocabulary = Vocabulary(
         config, mean, axes, centers, np.zeros(words, np.float32),
-        # A word that lost all its descriptors in the end counts as if it had one.
+        # A word without descriptors counts as if it had one.
         (np.maximum(counts, 1) / np.maximum(counts, 1).sum()).astype(np.float32), variances.astype(np.float32),
         float(np.median(squared.sum(axis=1))), images.name,
     )  # fmt: skip
-    occurs, images = np.zeros(words), 0
+    occurs, count = np.zeros(words), 0
     for found in config.keypoints(images, progress):
         occurs[np.unique(vocabulary.nearest(vocabulary.project(found.descriptors))[0])] += 1
-        images += 1
-    # A word that no whole image has, as its descriptors moved over in the end, counts as if one had it.
-    return replace(vocabulary, idf=np.log(images / np.maximum(occurs, 1)).astype(np.float32))
+        count += 1
+    # A word that occurs in no image counts as if it occurred in one.
+    return replace(vocabulary, idf=np.log(count / np.maximum(occurs, 1)).astype(np.float32))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, the libraries that multiply matrices and cluster use one thread each.
+    """Limit BLAS and OpenMP to one thread each.
 
-    Theirs wait for work by spinning, which takes the cores from those that look for keypoints and, on a machine that
-    does something else as well, makes clustering many times slower; and the last bits depend on how many there are.
+    Their threads busy-wait, which takes cores from the detection of keypoints and makes clustering many times slower
+    on a busy machine. Also, the last bits of results depend on the number of threads.
     """
-    # The limit holds for the whole process, so only one at a time may set it and take it back.
-    with _ALONE, _libraries(len(sys.modules)).limit(limits=1):
+    # The limit is global, so only one thread at a time may set and restore it.
+    with _THREAD_LIMIT, _libraries(len(sys.modules)).limit(limits=1):
         yield
 
 
 @lru_cache(maxsize=1)
 def _libraries(modules: int) -> "ThreadpoolController":
-    """The libraries of this process. The search takes milliseconds and is repeated after an import: it may load one."""
+    """The libraries of this process; searched again (milliseconds) after an import, which may load another one."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -419,7 +365,7 @@ def _axes(descriptors: np.ndarray, dim: int, seed: int) -> "PCA":
     from sklearn.decomposition import PCA
 
     if len(descriptors) < dim:
-        raise ValueError(f"{len(descriptors)} descriptors are too few for {dim} axes: give more images, or a lower dim")
+        raise ValueError(f"{len(descriptors)} descriptors are too few for {dim} axes: give more images or a lower dim")
     return PCA(dim, svd_solver="full", random_state=seed).fit(descriptors)
 
 
@@ -427,6 +373,6 @@ def _clustered(projected: np.ndarray, words: int, seed: int) -> "MiniBatchKMeans
     from sklearn.cluster import MiniBatchKMeans
 
     if len(projected) < words:
-        raise ValueError(f"{len(projected)} descriptors can't make {words} words: give more images, or fewer words")
+        raise ValueError(f"{len(projected)} descriptors are too few for {words} words: give more images or fewer words")
     with one_thread():
         return MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=EPOCHS, random_state=seed).fit(projected)

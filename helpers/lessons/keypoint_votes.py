@@ -11,7 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from helpers.features.keypoints import ACCIDENT, Keypoints, Placed, agreeing, fit_homography, kind_of
+from helpers.features.keypoints import (
+    CHANCE_INLIERS,
+    KeypointGeometry,
+    Keypoints,
+    fit_homography,
+    kind_of,
+    similarity_inliers,
+)
 from helpers.search.ranking import PAD, Ranking, rank
 
 
@@ -35,7 +42,7 @@ class VoteIndex:
         else:
             self._index = faiss.IndexHNSWFlat(self.width, links)
         self._index.hnsw.efSearch = breadth
-        self._placed = Placed.none()
+        self._geometry = KeypointGeometry.empty()
         self._owners = np.empty(0, np.int64)
         self.ids = np.empty(0, np.int64)
 
@@ -68,7 +75,7 @@ class VoteIndex:
         counts = [len(one) for one in images]
         if sum(counts):
             self._index.add(np.concatenate([one.descriptors for one in images]))
-        self._placed = Placed.joined([self._placed, *(one.placed for one in images)])
+        self._geometry = KeypointGeometry.concatenate([self._geometry, *(one.geometry for one in images)])
         self._owners = np.concatenate([self._owners, np.repeat(np.arange(len(self), len(self) + len(ids)), counts)])
         self.ids = np.concatenate([self.ids, ids])
         return self
@@ -125,21 +132,21 @@ class VoteIndex:
         candidates = []
         for image in np.argsort(-votes, kind="stable")[:verify]:
             ours, place = np.nonzero((owners == image) & (weights > 0))
-            if len(ours) > ACCIDENT:
+            if len(ours) > CHANCE_INLIERS:
                 candidates.append((image, ours, place))
         # Those that can gain most come first: then most others can't reach the first k any more and need no geometry.
         candidates.sort(key=lambda candidate: -len(candidate[1]))
         for image, ours, place in candidates:
             needed = np.partition(scores, -k)[-k] if k < len(self) else -np.inf
-            if scores[image] + len(ours) - ACCIDENT < needed:
+            if scores[image] + len(ours) - CHANCE_INLIERS < needed:
                 continue
-            here, there = query.placed.at(ours), self._placed.at(rows[ours, place])
-            agree = agreeing(here, there)
+            here, there = query.geometry.subset(ours), self._geometry.subset(rows[ours, place])
+            agree = similarity_inliers(here, there)
             count = int(agree.sum())
-            if count > ACCIDENT and scores[image] + count - ACCIDENT >= needed:
+            if count > CHANCE_INLIERS and scores[image] + count - CHANCE_INLIERS >= needed:
                 # Most of these are right, or none, so a few draws tell.
                 found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
-                scores[image] += max(0, found.count - ACCIDENT)
+                scores[image] += max(0, found.count - CHANCE_INLIERS)
         return scores
 
     def _check(self, images: Sequence[Keypoints]) -> None:

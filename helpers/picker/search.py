@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.explain import Why, why
+from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images.imageset import NO_CLASS, ImageSet
@@ -144,7 +144,7 @@ class Searcher:
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
         return Found(tuple(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty))
 
-    def why(self, method: Method, pixels: np.ndarray, row: int) -> Why:
+    def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """Explain why an image of the set is similar to a query, uint8 (height, width, 3).
 
         Raises
@@ -153,7 +153,7 @@ class Searcher:
         """
         with _search_errors():
             engine = self._engine(method)
-            return why(engine.extractor, pixels, read_image(self.images.paths[row]), engine.index.metric)
+            return explain(engine.extractor, pixels, read_image(self.images.paths[row]), engine.index.metric)
 
     def rerankers_for(self, method: Method) -> tuple[str, ...]:
         """The re-rankers that work with a method's index; all of them until the index is built."""

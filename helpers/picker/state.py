@@ -20,7 +20,7 @@ from typing import Concatenate, NamedTuple, ParamSpec
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
-from helpers.features.explain import Why
+from helpers.features.explain import Explanation
 from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
@@ -67,12 +67,12 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class ShownExplanation:
     """Why a result is similar to the query: its id and column, the maps, and a number that grows with each one."""
 
     id: int
     column: int
-    why: Why
+    why: Explanation
     number: int
 
 
@@ -168,7 +168,7 @@ class Picker:
         # One search at a time, so that a network is loaded once.
         self._searching = RLock()
         self._searched: tuple[_Request, tuple[Column, ...]] | None = None
-        self._explained: tuple[_Request, Explanation] | None = None
+        self._explained: tuple[_Request, ShownExplanation] | None = None
         self._explanations = 0
         self.k = 1
         self.set_k(k)
@@ -211,7 +211,7 @@ class Picker:
         return () if self.needs_search or self._searched is None else self._searched[1]
 
     @property
-    def explained(self) -> Explanation | None:
+    def explained(self) -> ShownExplanation | None:
         """The last result of `why`, until the search results change."""
         if self._explained is None or not self.columns or self._explained[0] != self._request:
             return None
@@ -495,7 +495,7 @@ class Picker:
                 self.progress = ""
             with self.lock:
                 self._explanations += 1
-                self._explained = request, Explanation(id, column, why, self._explanations)
+                self._explained = request, ShownExplanation(id, column, why, self._explanations)
                 self.message = None
         self._notify()
         return self

@@ -21,7 +21,7 @@ def keypoint_grid(image: np.ndarray, found: Mapping[str, Keypoints], shown: int 
     figure = Figure(figsize=(width, height), layout="constrained")
     for panel, (title, keypoints) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         _image(panel, image)
-        points, sizes, angles = (column[:shown] for column in keypoints.placed)
+        points, sizes, angles = (column[:shown] for column in keypoints.geometry)
         circles = EllipseCollection(
             sizes, sizes, np.zeros(len(sizes)), units="xy", offsets=points, offset_transform=panel.transData,
             facecolors="none", edgecolors=_colors(len(points)), linewidths=1.3,

@@ -1,4 +1,4 @@
-"""Describing by several processes: the same vectors, nothing lost and nothing computed twice whoever is killed."""
+"""Extraction by several processes: the same vectors; a killed process loses nothing that was stored."""
 
 import os
 import shutil
@@ -29,10 +29,10 @@ HERE = Path(__file__).parent
 
 
 class Logging(Pixels):
-    """Pixels that write into a folder which images they compute, by which process; slowly, so that one can kill it.
+    """Pixels that log each computed image in a file per process, optionally slowly, so that a test can kill one.
 
-    kills : an image's content that kills whoever computes it, with SIGKILL as the system does when memory is short.
-    raises : the class and the arguments of what computing raises.
+    kills : content of an image that kills its process by SIGKILL, as the system does when memory is short.
+    raises : class and arguments of the error that `compute` raises.
     """
 
     batch_size = 4
@@ -54,7 +54,7 @@ class Logging(Pixels):
 
 
 class Unportable(Exception):
-    """Can't be unpickled: it is made from two things and remembers one."""
+    """Cannot be unpickled, because its constructor takes two arguments and it keeps one."""
 
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
@@ -62,7 +62,7 @@ class Unportable(Exception):
 
 @pytest.fixture(scope="module")
 def ray_cluster():
-    """One for all tests of this file: starting Ray takes longer than most of them. Workers find this file."""
+    """One cluster for all tests, because starting Ray takes long. Its workers can import this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(paths.ROOT), str(HERE)]))
         with distributed.cluster(workers=2):
@@ -76,7 +76,7 @@ def photos():
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """Whoever needs Ray fails."""
+    """Starting Ray fails."""
 
     def refuse(*_):
         raise AssertionError("Ray was started")
@@ -92,21 +92,21 @@ def log(tmp_path):
 
 
 def logged(folder):
-    """How often each image was computed."""
+    """Image → number of times that it was computed."""
     return Counter(line for file in folder.iterdir() for line in file.read_text().splitlines())
 
 
 def wait_for(condition, seconds=60):
-    """What the condition gives once it is true of something."""
+    """The condition's first true value."""
     until = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < until, "it never came true"
+        assert time.monotonic() < until, "timeout"
         time.sleep(0.02)
     return found
 
 
-def stored(made, images):
-    with VectorStore(made.fingerprint, made.dim) as kept:
+def stored(extractor, images):
+    with VectorStore(extractor.fingerprint, extractor.dim) as kept:
         return kept.known(content_hash(path) for path in images.paths)
 
 
@@ -118,60 +118,58 @@ def test_a_second_call_starts_nothing(no_ray, own_cache, photos):
 
 
 def test_vectors_are_those_of_the_plain_extractor(ray_cluster, own_cache, photos, monkeypatch):
-    """Of two extractors as one; OpenCV's HOG can't be pickled, but every worker opens its own by the name."""
-    how = {"weights": [1, 2]}
-    vectors = distributed.extract("hog+hsv-histogram", photos, workers=2, settings=how, progress=False)
-    plain = open_extractor("hog+hsv-histogram", **how)
+    """Concatenated; OpenCV's HOG cannot be pickled, but every worker opens its own by the name."""
+    settings = {"weights": [1, 2]}
+    vectors = distributed.extract("hog+hsv-histogram", photos, workers=2, settings=settings, progress=False)
+    plain = open_extractor("hog+hsv-histogram", **settings)
     assert vectors.dtype == np.float32 and np.array_equal(vectors, plain.extract(photos, cache=False))
     for part in plain.parts:
         monkeypatch.setattr(part, "compute", None)
-    assert np.array_equal(plain.extract(photos), vectors), "the plain extractor finds all in the store"
+    assert np.array_equal(plain.extract(photos), vectors), "all are in the store"
 
 
-def test_every_extractor_inside_another_is_found_by_its_way(own_cache, photos):
-    """Without Ray: each part computes by the same function, which is told how to get from the whole to the part."""
+def test_nested_extractors_are_found_by_their_path(own_cache, photos):
+    """Without Ray: all parts call the same function with their path from the outermost extractor."""
     few = photos.subset(range(3))
     whole = Concatenated([TestTimeAugmentation(Pixels()), ColorHistogram()])
-    asked = []
+    calls = []
 
-    def run(part, way, files, **how):
-        asked.append((way, part))
-        yield from part.iter_batches(files, **how)
+    def run(part, path, files, **settings):
+        calls.append((path, part))
+        yield from part.iter_batches(files, **settings)
 
-    spread = distributed._spread(whole, run)
-    assert np.array_equal(spread.extract(few), whole.extract(few, cache=False))
-    assert [way for way, _ in asked] == [("parts", 0, "of"), ("parts", 0, "views", 1), ("parts", 1)]
-    assert [part for _, part in asked] == [whole.parts[0].of, whole.parts[0].views[1], whole.parts[1]]
-    assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), (
-        "what was given stays as it was"
-    )
+    changed = distributed._distributed(whole, run)
+    assert np.array_equal(changed.extract(few), whole.extract(few, cache=False))
+    assert [path for path, _ in calls] == [("parts", 0, "views", 0), ("parts", 0, "views", 1), ("parts", 1)]
+    assert [part for _, part in calls] == [whole.parts[0].of, whole.parts[0].views[1], whole.parts[1]]
+    assert whole.parts[0].of.computed == 6 and "iter_batches" not in vars(whole.parts[1]), "the original is unchanged"
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_only_the_batches_it_had(ray_cluster, own_cache, log, photos, monkeypatch):
-    """Both workers work and copies are computed once; one is killed in the middle, and its successor goes on."""
-    made, killed, before = Logging(log, pause=0.5), [], []
+def test_only_the_batches_of_a_killed_worker_are_repeated(ray_cluster, own_cache, log, photos, monkeypatch):
+    """Identical images are computed once; one of two workers is killed, and another one replaces it."""
+    extractor, killed, before = Logging(log, pause=0.5), [], []
     original = VectorStore.put
 
     def put(self, images, vectors):
         original(self, images, vectors)
         workers = [int(file.name) for file in log.iterdir()]
-        if len(workers) == 2 and not killed and len(stored(made, photos)) >= 12:
-            before.extend(stored(made, photos))
+        if len(workers) == 2 and not killed and len(stored(extractor, photos)) >= 12:
+            before.extend(stored(extractor, photos))
             killed.append(workers[0])
             os.kill(workers[0], signal.SIGKILL)
 
     monkeypatch.setattr(VectorStore, "put", put)
     twice = concatenate("twice", [photos, photos])
-    vectors = distributed.extract(made, twice, workers=2, progress=False)
+    vectors = distributed.extract(extractor, twice, workers=2, progress=False)
     assert len(killed) == 1 and len(before) < 40
     assert np.array_equal(vectors, Pixels().extract(twice, cache=False))
     times = logged(log)
     assert len(times) == 40 and not (log / str(os.getpid())).exists()
     content = {content_hash(path): pixels_of(path) for path in photos.paths}
-    assert {times[content[image]] for image in before} == {1}, "what was stored was computed again"
-    # It had batches that were finished but not yet fetched, one that it was at, and some that waited.
-    assert sum(times.values()) <= 40 + 2 * made.batch_size
+    assert {times[content[image]] for image in before} == {1}, "stored vectors were computed again"
+    # Batches that were completed but not fetched, in progress, or waiting.
+    assert sum(times.values()) <= 40 + 2 * extractor.batch_size
 
 
 def pixels_of(path):
@@ -179,52 +177,52 @@ def pixels_of(path):
 
 
 @pytest.mark.slow
-def test_an_image_that_kills_every_worker_ends_in_an_error(ray_cluster, own_cache, log, photos, monkeypatch):
+def test_an_image_that_kills_every_worker_raises(ray_cluster, own_cache, log, photos, monkeypatch):
     monkeypatch.setattr(distributed, "RETRIES", 1)
     few = photos.subset(range(12))
-    made = Logging(log, kills=bytes.fromhex(pixels_of(few.paths[5])))
-    with pytest.raises(distributed.WorkersDied, match=r"died 2 times over one batch, (\S+) … (\S+):") as caught:
-        distributed.extract(made, few, workers=1, progress=False)
-    known = len(stored(made, few))
+    extractor = Logging(log, kills=bytes.fromhex(pixels_of(few.paths[5])))
+    with pytest.raises(distributed.WorkersDied, match=r"died 2 times in one batch, (\S+) … (\S+):") as caught:
+        distributed.extract(extractor, few, workers=1, progress=False)
+    known = len(stored(extractor, few))
     assert known in (0, 4, 8)
-    assert f"{known} of the 12 images that were missing have been computed" in str(caught.value)
+    assert f"{known} of the 12 missing images have been computed" in str(caught.value)
     assert str(few.paths[4]) in str(caught.value) and str(few.paths[7]) in str(caught.value)
 
 
-def test_unreadable_images_are_counted_and_named_once(ray_cluster, own_cache, photos, tmp_path):
-    # Two whole batches of them; the last one is not even there.
-    for name in ("a", "b", "c", "gone"):
+def test_one_warning_lists_unreadable_images(ray_cluster, own_cache, photos, tmp_path):
+    # Two whole batches; the last file is missing.
+    for name in ("a", "b", "c", "missing"):
         (tmp_path / f"{name}.jpg").write_bytes(name.encode())
     images = concatenate("some broken", [photos.subset(range(2)), from_folder(tmp_path)])
-    (tmp_path / "gone.jpg").unlink()
-    made = Pixels()
-    made.batch_size = 2
+    (tmp_path / "missing.jpg").unlink()
+    extractor = Pixels()
+    extractor.batch_size = 2
     with pytest.warns(UnreadableImageWarning) as caught:
-        vectors = distributed.extract(made, images, workers=1, progress=False)
+        vectors = distributed.extract(extractor, images, workers=1, progress=False)
     with pytest.warns(UnreadableImageWarning) as plain:
         expected = Pixels().extract(images, cache=False)
     assert len(caught) == 1 and str(caught[0].message) == str(plain[0].message)
     assert np.array_equal(vectors, expected, equal_nan=True) and np.isnan(vectors[2:]).all()
-    with pytest.raises(UnreadableImage, match=r"(a|b|c|gone)\.jpg"):
-        distributed.extract(made, images, workers=1, strict=True, progress=False)
+    with pytest.raises(UnreadableImage, match=r"(a|b|c|missing)\.jpg"):
+        distributed.extract(extractor, images, workers=1, strict=True, progress=False)
 
 
-def test_a_file_that_only_a_worker_cannot_read_is_no_unreadable_image(photos, tmp_path):
-    """As when the images lie on one computer only."""
+def test_a_file_that_only_a_worker_cannot_read(photos, tmp_path):
+    """As when the images are on one computer only."""
     file = shutil.copy(photos.paths[0], tmp_path / "here.jpg")
     problem = UnreadableImage(f"{file} does not exist.")
     with pytest.raises(RuntimeError, match=r"here\.jpg does not exist.*shared file system"):
-        distributed._Run._check_missing(file, problem)
+        distributed._Run._check_unreadable(file, problem)
 
 
-def test_what_an_extractor_raises_reaches_the_caller(ray_cluster, own_cache, log, photos):
-    made = Logging(log, raises=(Unportable, ["one", "two"]))
+def test_errors_of_an_extractor_are_raised_in_the_caller(ray_cluster, own_cache, log, photos):
+    extractor = Logging(log, raises=(Unportable, ["one", "two"]))
     with pytest.raises(RuntimeError, match="^Unportable: one and two") as caught:
-        distributed.extract(made, photos, workers=1, progress=False)
+        distributed.extract(extractor, photos, workers=1, progress=False)
     assert "in compute" in caught.value.__notes__[0]
 
 
-def test_an_error_keeps_its_kind():
+def test_an_error_keeps_its_class():
     error = distributed._portable(ArithmeticError("seven"))
     assert type(error) is ArithmeticError and error.args == ("seven",)
     assert "ArithmeticError: seven" in error.__notes__[0]
@@ -240,8 +238,8 @@ distributed.extract(Logging(sys.argv[1], pause=1.5), samples.photos().subset(ran
 
 
 @pytest.mark.slow
-def test_when_the_driver_is_killed_the_next_call_computes_the_rest(ray_cluster, own_cache, log, photos, request):
-    """Its workers go with it at once. Ray's two agents look for a GCS that is gone for a minute or two longer."""
+def test_after_the_driver_is_killed_the_next_call_continues(ray_cluster, own_cache, log, photos, request):
+    """Its workers stop at once; Ray's two agents wait for the GCS for a minute or two longer."""
     temporary = tempfile.mkdtemp(prefix="t-")
     request.addfinalizer(lambda: shutil.rmtree(temporary))
     driver = subprocess.Popen(
@@ -252,17 +250,17 @@ def test_when_the_driver_is_killed_the_next_call_computes_the_rest(ray_cluster, 
         start_new_session=True,
     )
     request.addfinalizer(lambda: [os.kill(pid, signal.SIGKILL) for pid in session(driver.pid)])
-    made = Logging(log)
-    wait_for(lambda: driver.poll() is not None or len(stored(made, photos)) >= 12, 120)
+    extractor = Logging(log)
+    wait_for(lambda: driver.poll() is not None or len(stored(extractor, photos)) >= 12, 120)
     workers = {int(file.name) for file in log.iterdir()}
     assert workers <= session(driver.pid)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     wait_for(lambda: not workers & session(driver.pid))
-    kept = stored(made, photos)
+    kept = stored(extractor, photos)
     assert 12 <= len(kept) < 40
     before = logged(log)
-    vectors = distributed.extract(made, photos, workers=2, progress=False)
+    vectors = distributed.extract(extractor, photos, workers=2, progress=False)
     assert np.array_equal(vectors, Pixels().extract(photos, cache=False))
     assert sum((logged(log) - before).values()) == 40 - len(kept)
 
@@ -281,29 +279,34 @@ def session(leader):
 
 
 @pytest.mark.parametrize(
-    "made, how, error, text",
+    "extractor, settings, error, text",
     [
         ("hog", {"workers": 0}, ValueError, "workers must be at least 1, got 0"),
-        (Pixels(), {"settings": {"size": 8}}, TypeError, "settings go with a name; pixels is open already"),
+        (
+            Pixels(),
+            {"settings": {"size": 8}},
+            TypeError,
+            "settings need the name of an extractor; pixels is already open",
+        ),
         ("alexnet", {}, KeyError, "no extractor is called 'alexnet'"),
-        ("hog", {"settings": {"cell": 5}}, ValueError, "cells of 5 pixels"),
+        ("hog", {"settings": {"cell": 5}}, ValueError, "cell must divide size"),
     ],
 )
-def test_bad_input_is_told_before_ray_is_started(no_ray, own_cache, photos, made, how, error, text):
+def test_bad_input_is_refused_before_ray_starts(no_ray, own_cache, photos, extractor, settings, error, text):
     with pytest.raises(error, match=text):
-        distributed.extract(made, photos, **how)
+        distributed.extract(extractor, photos, **settings)
 
 
-def test_an_extractor_that_cannot_be_sent_is_named(no_ray, own_cache, photos):
-    made = Pixels()
-    made.graph = threading.Lock()  # as little to be pickled as a network that is built
+def test_an_extractor_that_cannot_be_pickled(no_ray, own_cache, photos):
+    extractor = Pixels()
+    extractor.graph = threading.Lock()  # cannot be pickled, like a built network
     with pytest.raises(TypeError, match=r"pixels can't be sent to other processes \(cannot pickle '_thread.lock'"):
-        distributed.extract(made, photos, progress=False)
+        distributed.extract(extractor, photos, progress=False)
 
 
 @pytest.mark.slow
 def test_resnet50(ray_cluster, own_cache, resnet50, photos):
     few = photos.subset(range(8))
-    # First, so that the workers find the network compiled.
+    # First, so that the workers find the compiled network.
     plain = resnet50.extract(few, cache=False, progress=False)
     assert np.allclose(distributed.extract("resnet50", few, workers=2, progress=False), plain, atol=1e-5)

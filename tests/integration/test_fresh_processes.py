@@ -32,8 +32,8 @@ print(numbers())
 def numbers():
     """A hash of the keypoints of each kind and of every encoding of some photographs."""
     images = samples.photos().subset(range(0, 120, 24))
-    found = [keypoints.extract_set(images, kind, 100, progress=False, cache=False) for kind in keypoints.KINDS]
-    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.placed)]
+    found = [keypoints.extract_set(images, kind, 100, progress=False) for kind in keypoints.KINDS]
+    arrays = [array for kind in found for one in kind for array in (one.descriptors, *one.geometry)]
     arrays += [VisualWords(encoding).extract(images, cache=False, progress=False) for encoding in ENCODINGS]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
@@ -41,12 +41,12 @@ def numbers():
 def test_another_process_with_one_thread_gives_the_same_numbers(own_cache, tmp_path):
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(variables, "1") | {"LOOKALIKE_CACHE": str(tmp_path / "other")}
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
     cv2.setNumThreads(3)
     try:
-        assert said.strip() == numbers()
+        assert done.strip() == numbers()
     finally:
         cv2.setNumThreads(-1)
 
@@ -64,8 +64,8 @@ def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
         "assert sys.modules['openvino_telemetry'] is None, 'nothing is reported to anybody'"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True)
-    assert (said.returncode, said.stdout) == (0, "(1, 5)\n"), said.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(1, 5)\n"), done.stderr
 
 
 def test_another_process_gives_the_same_face_vector():
@@ -77,10 +77,10 @@ def test_another_process_gives_the_same_face_vector():
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=paths.ROOT, timeout=120
     )
-    assert said.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
+    assert done.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
 
 
 def test_faiss_works_after_usearch():

@@ -1,4 +1,4 @@
-"""The face extractor's numbers, measured again: LFW (on the mirror) and AT&T under the frozen protocols."""
+"""Scores of the face extractor under the frozen protocols: LFW (from the mirror) and AT&T."""
 
 import warnings
 
@@ -25,7 +25,7 @@ def cosine():
     return open_index("exact:cosine")
 
 
-def seen(name, images):
+def extracted(name, images):
     protocol, images = protocol_files.frozen(name).bind(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faces.NoFaceWarning)  # counted below
@@ -34,7 +34,7 @@ def seen(name, images):
 
 @pytest.fixture(scope="module")
 def on_lfw():
-    return seen("lfw-leave-one-out", lfw.load())
+    return extracted("lfw-leave-one-out", lfw.load())
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def on_lfw():
     [("att-faces-one-per-person", 360, 0.994, 0.997), ("att-faces-leave-one-out", 400, 1.0, 0.999)],
 )
 def test_att_faces(name, queries, top_1, mean_ap):
-    protocol, _, vectors = seen(name, att_faces.load())
+    protocol, _, vectors = extracted(name, att_faces.load())
     assert not faces.without_face(vectors).any()
     measured = metrics.evaluate(runner.run(protocol, vectors, cosine()), protocol)
     assert measured.n_queries == queries
@@ -56,7 +56,7 @@ def test_lfw_with_singletons_as_distractors(on_lfw):
     assert faces.without_face(vectors).sum() == 2
     measured = metrics.evaluate(runner.run(protocol, vectors, cosine()), protocol)
     assert measured.n_queries == 1443
-    # Above all 0.99 and 0.97, which a face extractor must reach; images without a face are failures in it.
+    # Required are 0.99 and 0.97; images without a face count as failures.
     assert measured.mean("top-1") == pytest.approx(0.9965, abs=0.003)
     assert measured.mean("mAP") == pytest.approx(0.984, abs=0.005)
 
@@ -81,12 +81,12 @@ def test_lfw_same_or_different(on_lfw):
 
 @needs_mirror
 def test_lfw_open_set(on_lfw):
-    """Ten splits of the people; one image of each known person in the gallery, 250 unknown people a half."""
+    """Ten splits of the people; one image of each known person in the gallery, 250 unknown people in each half."""
     _, images, vectors = on_lfw
     results = [open_set.calibrate_and_test(images, vectors, cosine, 0.01, seed=seed) for seed in range(10)]
     assert np.mean([result.closed_set for result in results]) == pytest.approx(0.9925, abs=0.004)
     assert np.mean([result.detected for result in results]) == pytest.approx(0.877, abs=0.03)
     assert np.mean([result.false_alarms for result in results]) == pytest.approx(0.016, abs=0.008)
-    # Five images of each person instead of one: the threshold costs less.
+    # Five images of each person instead of one.
     more = [open_set.calibrate_and_test(images, vectors, cosine, 0.01, per_person=5, seed=s) for s in range(10)]
     assert np.mean([result.detected for result in more]) == pytest.approx(0.968, abs=0.02)

@@ -1,4 +1,4 @@
-"""What notebook 06 recommends, on parts of real data sets: GeM, whitened axes and re-ranking against the average."""
+"""The recommendation of notebook 06 on parts of real data sets: GeM, whitened axes and re-ranking."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])
 def vectors(request, resnet50):
-    """Images of every class; a third of them asks, the others answer."""
+    """Images of every class; a third of them are queries, the others the gallery."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()
     images = images.subset(np.arange(0, len(images), 4 if request.param == "Imagenette" else 3))
     protocol = builders.disjoint_split(images, f"{request.param}-disjoint")
@@ -44,7 +44,7 @@ def test_whitened_gem_and_re_ranking_beat_the_average(vectors):
     assert gain.difference > 0.03 and gain.low > 0 and gain.p_value < 0.01
 
 
-def test_256_axes_and_eight_bits_lose_next_to_nothing(vectors):
+def test_256_axes_and_int8_lose_little(vectors):
     protocol, _, gem = vectors
     short = open_extractor("resnet50-gem-pcaw256", whitening=0).projection(gem)
     versions = {"2048": gem, "256": short, "256, int8": compression.to_int8(short)[0]}

@@ -1,6 +1,6 @@
-"""What is claimed of keypoints, on a thousand changed copies; and that the vocabularies can be made again.
+"""Recall of keypoint search on a thousand changed copies, and the vocabularies, learned again.
 
-Notebook 07's full profile asks with all 8,550.
+Notebook 07's full profile uses all 8,550 copies.
 """
 
 import numpy as np
@@ -29,22 +29,22 @@ TURNS = [Change("rotation", degrees) for degrees in CHANGES["rotation"].strength
 SMALL = [Change("crop", 0.5), Change("scale", 0.25)]
 
 
-def asked(images):
-    """(row, change, copy): each original turned by four or five of 23 angles, cut to a quarter, and shrunk."""
+def queries(images):
+    """(row, change, copy): each original rotated by four or five of 23 angles, cropped to a quarter, and shrunk."""
     for number, change in enumerate(TURNS):
         rows = [row for row in range(len(images)) if (row + number) % 5 == 0]
-        for place, _, copy in known_items.queries([images[row] for row in rows], [], [change]):
-            yield rows[place], change, copy
+        for position, _, copy in known_items.queries([images[row] for row in rows], [], [change]):
+            yield rows[position], change, copy
     yield from known_items.queries(images, [], SMALL)
 
 
 @pytest.mark.ci
-def test_votes_find_turned_cut_and_shrunk_copies(capsys):
+def test_votes_find_rotated_cropped_and_shrunk_copies(capsys):
     images = imagenet.imagenette()
     images = images.subset(np.linspace(0, len(images) - 1, ORIGINALS).astype(int))
     images = [reading.read_image(path) for path in images.paths]
     index = VoteIndex().add(extract_each(images), range(ORIGINALS))
-    originals, changes, copies = zip(*asked(images), strict=True)
+    originals, changes, copies = zip(*queries(images), strict=True)
     assert len(copies) >= 950 and len(set(originals)) == ORIGINALS
     found = extract_each(copies, then=lambda query: index.search([query], 1))
     ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
@@ -55,15 +55,15 @@ def test_votes_find_turned_cut_and_shrunk_copies(capsys):
     assert by_kind.loc["rotation", "recall@1"] >= 0.97
     assert by_kind.loc["crop", "recall@1"] >= 0.93
     assert by_kind.loc["scale", "recall@1"] >= 0.93
-    # Nor is any single angle a hard one.
+    # For every angle.
     assert by_strength[by_strength["kind"] == "rotation"]["recall@1"].min() >= 0.92
 
 
 def test_the_vocabulary_can_be_learned_again():
-    """As data/make_vocabularies.py does; another processor may round otherwise, and words have lengths up to one."""
+    """As in data/make_vocabularies.py, with a tolerance for the rounding of other processors."""
     protocol, images = protocol_files.frozen("imagenette-val-train").bind(imagenet.imagenette())
     train = images.subset(protocol.gallery)
-    # Only the inverse frequencies need the images once more; one of them has to do, for the time's sake.
+    # One image is enough, because the idf is not compared.
     again, kept = learn(train.subset([0]), 64, drawn=draw(train, progress=False), progress=False), shipped(64)
     assert again.config == kept.config
     for name in ("mean", "words", "shares", "variances"):

@@ -1,4 +1,4 @@
-"""Histograms and HOG by hand and against scikit-image; extractors fused into one."""
+"""Histograms and HOG by hand and against scikit-image; concatenated extractors."""
 
 import cv2
 import numpy as np
@@ -49,31 +49,31 @@ def test_every_pixel_is_counted_once(pixels, space):
     found = ColorHistogram(space=space).compute(pixels)
     assert found.dtype == np.float32 and found.shape == (len(pixels), ColorHistogram(space=space).dim)
     assert np.allclose((found**2).sum(axis=1), 128 * 128, atol=0.5)
-    # The brightest and most colorful pixels lie within the last bins.
+    # The last bins include the brightest and most saturated pixels.
     for color in ((255, 255, 255), (0, 0, 0), (255, 0, 255), (0, 255, 0)):
         assert (ColorHistogram(space=space).compute(plain(*color)) ** 2).sum() == pytest.approx(128 * 128)
 
 
-def test_gray_does_not_see_color_and_the_others_do():
+def test_gray_ignores_color_and_the_others_do_not():
     red, green = plain(255, 0, 0), plain(0, 130, 0)  # equally light
-    alike = {
+    cosines = {
         space: ColorHistogram(space=space).compute(red) @ ColorHistogram(space=space).compute(green).T
         for space in COLOR_SPACES
     }
-    assert alike.pop("gray") > 0 and not any(alike.values())
+    assert cosines.pop("gray") > 0 and not any(cosines.values())
 
 
-def test_vectors_of_before_are_vectors_of_now():
-    """The store keeps vectors by this name: what it stands for must not change unsaid."""
+def test_the_fingerprint_does_not_change():
+    """Existing files of vectors have this name."""
     assert open_extractor("hsv-histogram").fingerprint == "hsv-histogram-c9bd90737482"
 
 
-def test_bad_settings_are_named():
+def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="space must be one of gray, rgb, hsv, lab"):
         ColorHistogram(space="cmyk")
     with pytest.raises(ValueError, match="gray has 1 channels, got 3"):
         ColorHistogram((2, 2, 2), space="gray")
-    with pytest.raises(ValueError, match="cells of 24 pixels must fill 128"):
+    with pytest.raises(ValueError, match="cell must divide size at least twice, got cell=24 and size=128"):
         Hog(cell=24)
 
 
@@ -81,7 +81,7 @@ def test_bad_settings_are_named():
 
 
 def stripes(degrees, size=128):
-    """Waves that run in a direction, counted clockwise from the x axis as y runs downwards."""
+    """A sine wave in a direction, in degrees clockwise from the x axis."""
     y, x = np.mgrid[:size, :size]
     along = x * np.cos(np.radians(degrees)) + y * np.sin(np.radians(degrees))
     return np.repeat((127.5 + 127 * np.sin(along / 3)).astype(np.uint8)[:, :, None], 3, axis=2)[None]
@@ -94,18 +94,18 @@ def test_each_direction_falls_into_its_bin(bin_):
 
 
 def test_hog_against_scikit_image(pixels):
-    """Theirs neither shares a gradient among directions and cells nor weighs by the distance: alike, not equal."""
+    """Similar, not equal: scikit-image neither interpolates between bins and cells nor weighs by distance."""
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels]
-    how = {"orientations": 9, "pixels_per_cell": (16, 16), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
-    theirs = np.stack([skimage_hog(image, feature_vector=False, **how) for image in gray])
-    # OpenCV counts blocks and their cells column by column.
+    settings = {"orientations": 9, "pixels_per_cell": (16, 16), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
+    theirs = np.stack([skimage_hog(image, feature_vector=False, **settings) for image in gray])
+    # OpenCV orders blocks and their cells by columns.
     ours = Hog().compute(pixels).reshape(-1, 7, 7, 2, 2, 9).transpose(0, 2, 1, 4, 3, 5)
     assert ours.shape == theirs.shape
     ours, theirs = ours.reshape(len(pixels), -1), theirs.reshape(len(pixels), -1)
     unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (ours, theirs)]
-    alike = unit[0] @ unit[1].T
-    assert np.diag(alike).min() > 0.85
-    assert (alike.argmax(axis=1) == np.arange(len(pixels))).all()
+    cosines = unit[0] @ unit[1].T
+    assert np.diag(cosines).min() > 0.85
+    assert (cosines.argmax(axis=1) == np.arange(len(pixels))).all()
     off = ~np.eye(len(pixels), dtype=bool)
     assert np.corrcoef((unit[0] @ unit[0].T)[off], (unit[1] @ unit[1].T)[off])[0, 1] > 0.95
 
@@ -115,13 +115,13 @@ def test_hog_of_a_flat_image_is_zero(own_cache):
     assert vectors.shape == (1, 1764) and not vectors.any()
 
 
-def test_light_does_not_count(pixels):
+def test_hog_ignores_brightness(pixels):
     darker = (pixels * 0.6).astype(np.uint8)
     one, other = (Hog().compute(part) for part in (pixels, darker))
     assert np.abs(one - other).mean() < 0.02
 
 
-# ---- fusion ---------------------------------------------------------------------------------------------
+# ---- concatenation ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -129,14 +129,14 @@ def photos():
     return samples.photos().subset(range(0, 60, 3))
 
 
-def test_the_cosine_of_fused_vectors_is_the_weighted_mean(own_cache, photos):
+def test_the_cosine_of_concatenated_vectors_is_the_weighted_mean(own_cache, photos):
     parts = [Pixels(), ColorHistogram(space="hsv")]
-    fused = Concatenated(parts, (1, 3)).extract(photos)
+    concatenated = Concatenated(parts, (1, 3)).extract(photos)
     one, other = (part.extract(photos) for part in parts)
-    assert np.allclose(fused @ fused.T, (one @ one.T + 3 * other @ other.T) / 4, atol=1e-5)
+    assert np.allclose(concatenated @ concatenated.T, (one @ one.T + 3 * other @ other.T) / 4, atol=1e-5)
 
 
-def test_opened_by_name(own_cache, photos):
+def test_open_by_name(own_cache, photos):
     engine = Engine("hog+hsv-histogram").fit(photos)
     assert engine.extractor.dim == 1764 + 128 and engine.extractor.name == "hog+hsv-histogram"
     assert engine.query(photos.paths[4], k=1)[0].id == 4
@@ -146,21 +146,21 @@ def test_opened_by_name(own_cache, photos):
         open_extractor("hog+smell")
 
 
-def test_arrays_and_files_alike(own_cache, photos):
-    fused = open_extractor("pixels+hog")
+def test_arrays_and_files_give_the_same_vectors(own_cache, photos):
+    concatenated = open_extractor("pixels+hog")
     arrays = [reading.read_image(path) for path in photos.paths]
-    assert np.allclose(fused.extract_arrays(arrays), fused.extract(photos), atol=1e-6)
+    assert np.allclose(concatenated.extract_arrays(arrays), concatenated.extract(photos), atol=1e-6)
 
 
-def test_unreadable_images_are_told_once(own_cache, tmp_path):
+def test_one_warning_lists_unreadable_images(own_cache, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (30, 30), (200, 30, 30)).save(tmp_path / "whole.png")
-    with pytest.warns(UnreadableImageWarning, match="1 of 2") as told:
+    with pytest.warns(UnreadableImageWarning, match="1 of 2") as caught:
         vectors = open_extractor("pixels+rgb-histogram").extract(from_folder(tmp_path))
-    assert len(told) == 1 and np.isnan(vectors[0]).all() and np.isfinite(vectors[1]).all()
+    assert len(caught) == 1 and np.isnan(vectors[0]).all() and np.isfinite(vectors[1]).all()
 
 
-def test_fusion_needs_parts_and_weights():
+def test_concatenation_needs_parts_and_weights():
     for parts, weights in (([Pixels()], None), ([Pixels(), Hog()], (1,)), ([Pixels(), Hog()], (1, 0))):
-        with pytest.raises(ValueError, match="two extractors or more and one positive weight each"):
+        with pytest.raises(ValueError, match="two or more extractors and one positive weight each"):
             Concatenated(parts, weights)

@@ -1,4 +1,4 @@
-"""Views: the mean over an image and its changed selves, kept apart in the store, independent of the batch."""
+"""Test-time augmentation: the mean over views, stored separately and independent of the batch."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read
 
 
 class Counting(Pixels):
-    """Pixels that count what they compute."""
+    """Pixels that count the computed images."""
 
-    seen = 0
+    count = 0
 
     def compute(self, pixels):
-        self.seen += len(pixels)
+        self.count += len(pixels)
         return super().compute(pixels)
 
 
@@ -30,7 +30,7 @@ def read(images, size, rule="squash"):
 
 
 def mean_one_by_one(extractor, groups_of_views):
-    """float32 (n, dim): every view of every image described alone, added, brought to length one."""
+    """float32 (n, dim): the vectors of all views of each image, added and normalized."""
     rows = []
     for views in groups_of_views:
         total = np.zeros(extractor.dim)
@@ -40,20 +40,20 @@ def mean_one_by_one(extractor, groups_of_views):
     return np.array(rows, dtype=np.float32)
 
 
-def test_mirror_is_the_mean_of_two_whichever_way_it_is_asked(own_cache, photos):
-    wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16)])
+def test_mirror_is_the_mean_of_two(own_cache, photos):
+    expected = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16)])
     both = TestTimeAugmentation(Pixels())
     assert both.name == "pixels+mirror" and both.dim == 256
-    ways = [both.extract(photos, cache=False)]
-    assert not list(own_cache.rglob("*.sqlite")), "vectors were kept that nobody wanted kept"
-    ways += [both.extract(photos), both.extract(photos)]
-    ways.append(both.extract_arrays([read_image(path) for path in photos.paths]))
-    for vectors in ways:
-        assert vectors.dtype == np.float32 and np.allclose(vectors, wanted, atol=1e-6)
-    assert np.abs(wanted - Pixels().extract(photos)).max() > 0.1, "the mirror image changed nothing"
+    found = [both.extract(photos, cache=False)]
+    assert not list(own_cache.rglob("*.sqlite")), "vectors were stored without cache"
+    found += [both.extract(photos), both.extract(photos)]
+    found.append(both.extract_arrays([read_image(path) for path in photos.paths]))
+    for vectors in found:
+        assert vectors.dtype == np.float32 and np.allclose(vectors, expected, atol=1e-6)
+    assert np.abs(expected - Pixels().extract(photos)).max() > 0.1, "the mirror image changed nothing"
 
 
-def test_an_image_and_its_mirror_image_have_one_vector(photos):
+def test_an_image_and_its_mirror_image_have_the_same_vector(photos):
     pixels = read(photos, 16)
     mirrored = [np.ascontiguousarray(p[:, ::-1]) for p in pixels]
     assert np.allclose(
@@ -68,21 +68,21 @@ def test_an_image_and_its_mirror_image_have_one_vector(photos):
 def test_copies_are_those_of_the_recipe(own_cache, photos, mirror):
     from helpers.images.augmentation import Augmentation, copies
 
-    wanted, photos = [], photos.subset(range(5))
+    expected, photos = [], photos.subset(range(5))
     for image in read(photos, 16):
         views = [image, image[:, ::-1].copy()] if mirror else [image]
-        # Copy i is what epoch i of a layer of this seed makes of an image that is alone.
+        # Copy i is the output of epoch i of a layer with this seed for a single image.
         views += [copies(image[None], Augmentation("classic", seed=3, epoch=i))[0, 0] for i in range(2)]
-        wanted.append(views)
+        expected.append(views)
     many = TestTimeAugmentation(Pixels(), mirror=mirror, recipe="classic", copies=2, seed=3)
     assert many.name == ("pixels+mirror+2-classic" if mirror else "pixels+2-classic")
-    slow = mean_one_by_one(Pixels(), wanted)
+    slow = mean_one_by_one(Pixels(), expected)
     assert np.allclose(many.extract(photos), slow, atol=1e-6)
     assert np.allclose(many.extract_arrays(read(photos, 16)), slow, atol=1e-6)
 
 
-def test_company_changes_nothing(own_cache, photos):
-    """The draws must not depend on the batch, or a run that was killed and resumed would give other vectors."""
+def test_copies_do_not_depend_on_the_batch(own_cache, photos):
+    """Otherwise, vectors would change after an interruption."""
     settings = {"recipe": "classic", "copies": 2}
     together = TestTimeAugmentation(Pixels(), **settings).extract(photos, cache=False)
     small = Pixels()
@@ -92,21 +92,21 @@ def test_company_changes_nothing(own_cache, photos):
     assert TestTimeAugmentation(small, **settings).fingerprint == TestTimeAugmentation(Pixels(), **settings).fingerprint
 
 
-def test_the_store_keeps_views_apart_and_shares_the_image_itself(own_cache, photos):
+def test_views_have_their_own_vectors_in_the_store(own_cache, photos):
     counting = Counting()
     plain = counting.extract(photos)
     mean = TestTimeAugmentation(counting).extract(photos)
-    assert counting.seen == 2 * len(photos), "the image itself was described again, or the mirror image never"
+    assert counting.count == 2 * len(photos), "one pass for the image, one for its mirror image"
     again = Counting()
     assert np.array_equal(TestTimeAugmentation(again).extract(photos), mean) and np.array_equal(
         again.extract(photos), plain
     )
-    assert again.seen == 0
+    assert again.count == 0
     assert not np.allclose(plain, mean, atol=0.05)
 
 
-def test_whatever_changes_the_vectors_changes_the_fingerprint():
-    made = [
+def test_settings_change_the_fingerprint():
+    extractors = [
         Pixels(),
         TestTimeAugmentation(Pixels()),
         TestTimeAugmentation(Pixels(8)),
@@ -118,33 +118,33 @@ def test_whatever_changes_the_vectors_changes_the_fingerprint():
         TestTimeAugmentation(Pixels(), recipe="classic", copies=1, seed=1),
         TestTimeAugmentation(Pixels(), recipe="color-jitter", copies=1),
     ]
-    every = [view.fingerprint for views in made[1:] for view in views.views[1:]]
-    assert len({extractor.fingerprint for extractor in made}) == len(made)
-    # Mirror images by four extractors, copies of Pixels() by four draws; some stand in several.
+    every = [view.fingerprint for views in extractors[1:] for view in views.views[1:]]
+    assert len({extractor.fingerprint for extractor in extractors}) == len(extractors)
+    # Four extractors of mirror images, four different copies of Pixels(); some occur several times.
     assert len(set(every)) == 4 + 4
-    assert TestTimeAugmentation(Pixels(), recipe="classic", copies=1).fingerprint == made[5].fingerprint
+    assert TestTimeAugmentation(Pixels(), recipe="classic", copies=1).fingerprint == extractors[5].fingerprint
 
 
 def test_an_extractor_that_is_changed_after_it_was_wrapped(own_cache, photos):
-    """As a network that is trained further: nothing old may be served."""
+    """Like a network that is trained further: old vectors must not be returned."""
     inner = Pixels()
     both = TestTimeAugmentation(inner)
     before, name = both.extract(photos), both.fingerprint
     inner.resize_rule = "crop"
     assert both.fingerprint != name
-    wanted = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16, "crop")])
-    assert np.allclose(both.extract(photos), wanted, atol=1e-6)
+    expected = mean_one_by_one(Pixels(), [(p, p[:, ::-1].copy()) for p in read(photos, 16, "crop")])
+    assert np.allclose(both.extract(photos), expected, atol=1e-6)
     assert not np.allclose(both.extract(photos), before, atol=0.05)
 
 
-def test_lengths_stay_where_they_are_not_brought_to_one(photos):
-    loud = Pixels()
-    loud.normalize = False
+def test_without_normalization_lengths_are_kept(photos):
+    raw = Pixels()
+    raw.normalize = False
     pixels = read(photos, 16)
-    alone = [loud.extract_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
-    vectors = TestTimeAugmentation(loud).extract_arrays(pixels)
+    alone = [raw.extract_arrays(side) for side in (pixels, [p[:, ::-1].copy() for p in pixels])]
+    vectors = TestTimeAugmentation(raw).extract_arrays(pixels)
     assert np.allclose(vectors, (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-3)
-    assert np.allclose(TestTimeAugmentation(loud).extract(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
+    assert np.allclose(TestTimeAugmentation(raw).extract(photos, cache=False), vectors, rtol=1e-5, atol=1e-3)
     assert np.linalg.norm(vectors, axis=1).min() > 10
 
 
@@ -166,11 +166,11 @@ def test_broken_images_are_nan_after_one_warning(own_cache, photos, tmp_path):
         TestTimeAugmentation(Pixels()).extract(images, strict=True)
 
 
-def test_each_view_takes_its_time():
+def test_the_rate_includes_all_views():
     both = TestTimeAugmentation(Pixels())
     assert both.images_per_second is None
     both.of.computed, both.of.seconds = 200, 10
-    assert both.images_per_second is None, "the mirror image's rate is not known yet"
+    assert both.images_per_second is None, "the mirror image's rate is unknown"
     both.views[1].computed, both.views[1].seconds = 100, 10
     # 1/20 s for the image and 1/10 s for its mirror image.
     assert both.images_per_second == pytest.approx(1 / 0.15)
@@ -183,7 +183,7 @@ def test_the_rate_is_measured_on_every_view(own_cache):
     assert both.images_per_second == pytest.approx(1 / sum(1 / rate for rate in rates))
 
 
-def test_what_results_tell_of_the_weights(resnet50):
+def test_origin_of_the_weights(resnet50):
     both = TestTimeAugmentation(resnet50)
     assert (both.name, both.weights, both.dim, both.size) == ("resnet50+mirror", "imagenet", 2048, 224)
     assert both.origin == {**resnet50.origin, "views": 2}
@@ -191,17 +191,17 @@ def test_what_results_tell_of_the_weights(resnet50):
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "told"),
+    ("settings", "error", "message"),
     [
-        ({"mirror": False}, ValueError, "no view beside"),
-        ({"recipe": "classic"}, ValueError, "belong together"),
-        ({"copies": 2}, ValueError, "belong together"),
-        ({"recipe": "classic", "copies": -1}, ValueError, "belong together"),
-        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup shows two images"),
+        ({"mirror": False}, ValueError, "only one view"),
+        ({"recipe": "classic"}, ValueError, "give recipe and copies"),
+        ({"copies": 2}, ValueError, "give recipe and copies"),
+        ({"recipe": "classic", "copies": -1}, ValueError, "give recipe and copies"),
+        ({"recipe": "mixup", "copies": 1}, ValueError, "mixup mixes two images"),
         ({"recipe": "blur", "copies": 1}, KeyError, "there are: classic"),
         ({"recipe": "classic", "copies": 1, "seed": -1}, ValueError, "negative"),
     ],
 )
-def test_bad_input_is_named(settings, error, told):
-    with pytest.raises(error, match=told):
+def test_bad_input_is_refused(settings, error, message):
+    with pytest.raises(error, match=message):
         TestTimeAugmentation(Pixels(), **settings)

@@ -1,13 +1,13 @@
-"""Why two images are similar: exact shares of real networks, occlusion by hand, and where places lie in an image."""
+"""Explanations of similarity: exact shares of real networks, occlusion by hand, and locations in the image."""
 
 import warnings
 
 import numpy as np
 import pytest
 
-from helpers.features import explain
+from helpers.features import explain as module
 from helpers.features.deep import NetworkExtractor
-from helpers.features.explain import METHODS, PLACES, why
+from helpers.features.explain import MAX_CELLS, METHODS, explain
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
 from helpers.visualization.heatmaps import overlay
@@ -32,15 +32,15 @@ def cosine(name_or_extractor, first, second):
     return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
 
 
-def share_of_left(places):
-    """How much of what speaks for the answer lies in the left half of its map."""
-    speaks = np.maximum(places, 0)
-    half = np.clip(places.shape[1] / 2 - np.arange(places.shape[1]), 0, 1)
-    return float((speaks @ half).sum() / speaks.sum())
+def share_of_left(shares):
+    """Share of the positive contributions in the left half of a map."""
+    positive = np.maximum(shares, 0)
+    half = np.clip(shares.shape[1] / 2 - np.arange(shares.shape[1]), 0, 1)
+    return float((positive @ half).sum() / positive.sum())
 
 
 def collages(photos):
-    """(query, a collage that holds it on one side and another photograph on the other, is it on the left)."""
+    """(query, collage of it and another photograph, whether it is on the left)."""
     for one, other in zip(photos, photos[1:] + photos[:1], strict=True):
         halves = [reading.resize(image, SIDE) for image in (one, other)]
         yield one, np.concatenate(halves, axis=1), True
@@ -53,47 +53,47 @@ def collages(photos):
 @pytest.mark.parametrize("pooling", [None, "max", "gem"])
 def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, pooling):
     opened = resnet50 if pooling is None else open_extractor(f"resnet50-{pooling}")
-    found = why(opened, photos[0], photos[1])
+    found = explain(opened, photos[0], photos[1])
     assert found.method == "shares" and found.borders == (0, 0)
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
-    for places in (found.query_map, found.result_map):
-        assert places.dtype == np.float32 and places.shape == (7, 7)
-        assert places.sum() == pytest.approx(found.similarity, abs=1e-4)
-        # They are not simply spread evenly.
-        assert places.max() > 1.5 * places.mean()
+    for shares in (found.query_map, found.result_map):
+        assert shares.dtype == np.float32 and shares.shape == (7, 7)
+        assert shares.sum() == pytest.approx(found.similarity, abs=1e-4)
+        # Not uniform.
+        assert shares.max() > 1.5 * shares.mean()
 
 
-@pytest.mark.parametrize("pooling", explain._PARTS)
-def test_parts_of_a_map_sum_to_what_pooling_gives(pooling):
+@pytest.mark.parametrize("pooling", module._SHARES)
+def test_shares_of_a_map_sum_to_the_pooled_vector(pooling):
     from helpers.features.pooling import POOLINGS
 
-    # Whole numbers repeat, and channel 3 is silent.
+    # With ties, and with an inactive channel.
     fmap = np.random.default_rng(0).integers(0, 4, (5, 8, 16)).astype(np.float32)
     fmap[:, :, 3] = 0
-    parts = explain._PARTS[pooling](fmap.astype(np.float64))
+    parts = module._SHARES[pooling](fmap.astype(np.float64))
     assert parts.shape == fmap.shape
     assert np.allclose(parts.sum(axis=(0, 1)), POOLINGS[pooling](fmap[None])[0], atol=1e-5)
 
 
-def test_the_maximum_is_where_it_is_and_shared_by_those_that_have_it():
+def test_the_maximum_is_shared_among_ties():
     fmap = np.array([[[3.0, 1.0], [0.0, 1.0]], [[3.0, 0.0], [2.0, 0.0]]])
-    assert explain._maximum_parts(fmap).tolist() == [[[1.5, 0.5], [0.0, 0.5]], [[1.5, 0.0], [0.0, 0.0]]]
+    assert module._maximum_shares(fmap).tolist() == [[[1.5, 0.5], [0.0, 0.5]], [[1.5, 0.0], [0.0, 0.0]]]
 
 
-def test_of_a_collage_the_half_that_was_asked_for_counts_most(resnet50, photos):
-    asked = collages(photos[:4])
-    lefts = [(share_of_left(why(resnet50, query, both).result_map), left) for query, both, left in asked]
-    # 0.5 would be blind; measured 0.55 to 0.79.
+def test_the_half_of_a_collage_that_shows_the_query_counts_most(resnet50, photos):
+    every = collages(photos[:4])
+    lefts = [(share_of_left(explain(resnet50, query, both).result_map), left) for query, both, left in every]
+    # Chance is 0.5; measured 0.55 to 0.79.
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.6
 
 
 @pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
-def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
-    """Of a tall image in a square, borders have their share, and what was cut away has none."""
+def test_shares_with_padding_and_cropping(resnet50, photos, rule, shape):
+    """Of a tall image in a square, borders have a share, and cropped parts have none."""
     tall = reading.resize(photos[1], (240, 106))
     opened = NetworkExtractor("resnet50", resize=rule)
-    found = why(opened, tall, photos[2])
+    found = explain(opened, tall, photos[2])
     assert found.query_map.shape == shape
     assert found.similarity == pytest.approx(cosine(opened, tall, photos[2]), abs=1e-5)
     if rule == "pad":
@@ -107,36 +107,36 @@ def test_shares_of_what_is_padded_or_cropped(resnet50, photos, rule, shape):
 
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
 @pytest.mark.parametrize("shape", [(200, 200), (120, 300), (331, 97), (40, 1500)])
-def test_places_are_where_resizing_puts_them(rule, shape):
-    """A red field in the middle of an image is looked for where it was said to be."""
-    # Cropped, a ribbon keeps little of its length; padded, few pixels of its width.
+def test_locations_agree_with_resizing(rule, shape):
+    """A red field in the middle of an image is at the expected location."""
+    # A very long image keeps little of its length if cropped, few pixels of its width if padded.
     parts = [(0.3, 0.7) if side == min(shape) else (0.47, 0.54) for side in shape]
     field = [(round(start * side), round(end * side)) for (start, end), side in zip(parts, shape, strict=True)]
     image = np.zeros((*shape, 3), np.uint8)
     image[field[0][0] : field[0][1], field[1][0] : field[1][1], 0] = 255
     size = 224
-    seen = reading.resize(image, size, rule)
-    red = (seen[:, :, 0] > 127) & (seen[:, :, 1] < 127)
-    for axis, (start, end) in enumerate(explain._spans(shape, size, rule)):
-        there = np.flatnonzero(red.any(axis=1 - axis))
+    resized = reading.resize(image, size, rule)
+    red = (resized[:, :, 0] > 127) & (resized[:, :, 1] < 127)
+    for axis, (start, end) in enumerate(module._spans(shape, size, rule)):
+        found = np.flatnonzero(red.any(axis=1 - axis))
         expected = [size * (start + (end - start) * edge / shape[axis]) for edge in field[axis]]
-        assert there[0] == pytest.approx(max(0, expected[0]), abs=1.5)
-        assert there[-1] + 1 == pytest.approx(min(size, expected[1]), abs=1.5)
+        assert found[0] == pytest.approx(max(0, expected[0]), abs=1.5)
+        assert found[-1] + 1 == pytest.approx(min(size, expected[1]), abs=1.5)
 
 
-def test_laid_over_an_image_no_amount_is_lost():
-    places = np.random.default_rng(0).normal(size=(7, 7))
-    assert np.allclose(explain._over_image(places, (90, 300), 224, "squash"), places)
-    cropped = explain._over_image(places, (224, 448), 224, "crop")
-    assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(places.sum())
-    # Padded to a third: the image lies in the rows from 2⅓ to 4⅔.
-    padded = explain._over_image(places, (75, 225), 225, "pad")
+def test_sums_are_preserved_over_the_image():
+    shares = np.random.default_rng(0).normal(size=(7, 7))
+    assert np.allclose(module._over_image(shares, (90, 300), 224, "squash"), shares)
+    cropped = module._over_image(shares, (224, 448), 224, "crop")
+    assert cropped.shape == (8, 16) and cropped.sum() == pytest.approx(shares.sum())
+    # Padded to a third: the image is in the rows from 2⅓ to 4⅔.
+    padded = module._over_image(shares, (75, 225), 225, "pad")
     assert padded.shape == (2, 7)
-    assert padded.sum() == pytest.approx(places[3:4].sum() + (places[2] + places[4]).sum() * 2 / 3)
+    assert padded.sum() == pytest.approx(shares[3:4].sum() + (shares[2] + shares[4]).sum() * 2 / 3)
 
 
-def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
-    """VGG's fc1 has no places; its pooled maps have."""
+def test_layers_without_a_map(monkeypatch):
+    """VGG's fc1 has no locations; its pooled maps have."""
     monkeypatch.setattr("helpers.networks.weights.origin", lambda name: {"source": "", "sha256": "0"})
     assert open_extractor("vgg16").pools is None and open_extractor("vgg16-max").pools == "max"
     assert open_extractor("efficientnetv2l").pools == "average" and open_extractor("resnet50-rmac").pools == "rmac"
@@ -149,35 +149,37 @@ def test_a_layer_without_places_is_asked_by_occlusion(monkeypatch):
 
 def test_occlusion_by_hand(histogram, photos):
     query, result = photos[0], reading.resize(photos[1], (140, 70))
-    found = why(histogram, query, result, places=32)
+    found = explain(histogram, query, result, cells=32)
     before = cosine(histogram, query, result)
     assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
-    # Twice as high as wide: 8 × 4 places of 17.5 pixels, patches of twice that side.
+    # Twice as high as wide: 8 × 4 cells of 17.5 pixels, patches of twice that side.
     assert found.result_map.shape == (8, 4)
-    for place, rows, columns in (
+    for cell, rows, columns in (
         ((0, 0), (0, 26), (0, 26)),
         ((3, 2), (44, 79), (26, 61)),
         ((7, 3), (114, 140), (44, 70)),
     ):
         covered = result.copy()
         covered[rows[0] : rows[1], columns[0] : columns[1]] = 127
-        assert found.result_map[place] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), place
+        assert found.result_map[cell] == pytest.approx(before - cosine(histogram, query, covered), abs=1e-3), cell
 
 
-def test_occlusion_of_a_collage_finds_the_half_that_was_asked_for(histogram, photos):
-    lefts = [(share_of_left(why(histogram, query, both).result_map), left) for query, both, left in collages(photos)]
+def test_occlusion_finds_the_half_of_a_collage_that_shows_the_query(histogram, photos):
+    lefts = [
+        (share_of_left(explain(histogram, query, both).result_map), left) for query, both, left in collages(photos)
+    ]
     assert all((share > 0.5) == left for share, left in lefts), lefts
     assert np.mean([share if left else 1 - share for share, left in lefts]) > 0.65
 
 
 @pytest.mark.parametrize("third", [0, 1, 2])
 @pytest.mark.parametrize("wide", [True, False])
-def test_in_a_long_image_it_is_the_right_third(histogram, wide, third):
-    """The extractor squashes; the map lies over the image as it is, in places that are about square."""
+def test_occlusion_finds_the_third_of_a_long_image(histogram, wide, third):
+    """The extractor squashes; the map has the proportions of the image, in approximately square cells."""
     query = np.full((90, 90, 3), (200, 30, 30), np.uint8)
     strip = [np.full((90, 90, 3), (30, 60, 200), np.uint8)] * 3
     strip[third] = query
-    found = why(histogram, query, np.concatenate(strip, axis=1 if wide else 0), places=27)
+    found = explain(histogram, query, np.concatenate(strip, axis=1 if wide else 0), cells=27)
     assert found.result_map.shape == ((3, 9) if wide else (9, 3))
     along = found.result_map.sum(axis=0 if wide else 1)
     assert np.argmax(along) // 3 == third
@@ -185,57 +187,57 @@ def test_in_a_long_image_it_is_the_right_third(histogram, wide, third):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
-def test_distances_fall_where_it_matters_too(histogram, photos, metric):
+def test_occlusion_with_distances(histogram, photos, metric):
     query, both, left = next(collages(photos))
-    found = why(histogram, query, both, metric)
+    found = explain(histogram, query, both, metric)
     one, other = histogram.extract_arrays([query, both]).astype(np.float64)
     distance = np.abs(one - other).sum() if metric == "manhattan" else np.linalg.norm(one - other)
     assert found.method == "occlusion" and found.similarity == pytest.approx(-distance)
     assert (share_of_left(found.result_map) > 0.5) == left
 
 
-def test_passes_are_bounded_however_large_or_long_an_image_is(photos):
+def test_the_number_of_passes_is_bounded(photos):
     opened, extracted = open_extractor("pixels"), []
     monitored = opened.extract_arrays
     opened.extract_arrays = lambda images: extracted.extend(images) or monitored(images)
-    large, ribbon = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
-    found = why(opened, large, ribbon)
-    assert found.query_map.size <= PLACES and found.query_map.shape == (6, 8)
-    assert found.result_map.shape[0] == 1 and found.result_map.size <= PLACES
-    assert len(extracted) <= 2 * PLACES + 4
-    # What is covered many times is small, but the similarity is that of the images as they are.
+    large, strip = reading.resize(photos[0], (1500, 2000)), reading.resize(photos[1], (3, 900))
+    found = explain(opened, large, strip)
+    assert found.query_map.size <= MAX_CELLS and found.query_map.shape == (6, 8)
+    assert found.result_map.shape[0] == 1 and found.result_map.size <= MAX_CELLS
+    assert len(extracted) <= 2 * MAX_CELLS + 4
+    # Occluded images are small, but the similarity is that of the original images.
     assert max(max(image.shape) for image in extracted[4:]) <= 640
-    assert found.similarity == pytest.approx(cosine("pixels", large, ribbon), abs=1e-6)
+    assert found.similarity == pytest.approx(cosine("pixels", large, strip), abs=1e-6)
 
 
-def test_a_face_that_is_covered_is_nobodys_and_no_warning():
+def test_a_covered_face_gives_no_warning():
     faces = att_faces.load()
     one, other = (reading.read_image(path) for path in faces.paths[:2])
     opened = open_extractor("dlib-face", size=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = why(opened, one, other, places=4)
+        found = explain(opened, one, other, cells=4)
     assert found.similarity > 0.9
-    # A patch of twice a place's side over one of 2 × 2 leaves no face: all of the similarity is gone.
+    # With 2 × 2 cells, a patch covers the whole face, and the similarity drops to 0.
     assert found.query_map.max() == pytest.approx(found.similarity, abs=1e-6)
 
 
-def test_one_color_says_the_same_everywhere(histogram):
+def test_plain_images(histogram):
     plain = np.full((50, 50, 3), 255, np.uint8)
-    found = why(histogram, plain, plain, places=9)
+    found = explain(histogram, plain, plain, cells=9)
     assert found.similarity == pytest.approx(1) and found.query_map.shape == (3, 3)
     assert np.allclose(found.query_map, found.result_map) and (found.query_map > 0).all()
 
 
-def test_bad_input_is_named(histogram, photos):
-    with pytest.raises(ValueError, match="no metric 'hamming'; there are: cosine, euclidean, manhattan"):
-        why(histogram, photos[0], photos[1], "hamming")
-    for places in (0, 2.5, True):
-        with pytest.raises(ValueError, match="places must be a whole number"):
-            why(histogram, photos[0], photos[1], places=places)
+def test_bad_input_is_refused(histogram, photos):
+    with pytest.raises(ValueError, match="no metric 'hamming'; known: cosine, euclidean, manhattan"):
+        explain(histogram, photos[0], photos[1], "hamming")
+    for cells in (0, 2.5, True):
+        with pytest.raises(ValueError, match="cells must be an integer"):
+            explain(histogram, photos[0], photos[1], cells=cells)
     for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
         with pytest.raises(ValueError, match="an image must be uint8"):
-            why(histogram, photos[0], bad)
+            explain(histogram, photos[0], bad)
     assert set(METHODS) == {"shares", "occlusion"} and all(METHODS.values())
 
 
@@ -244,25 +246,25 @@ def test_bad_input_is_named(histogram, photos):
 
 def test_the_overlay_is_bright_where_the_map_is(photos):
     image = np.full((60, 120, 3), 128, np.uint8)
-    places = np.zeros((2, 4), np.float32)
-    places[0, 3], places[1, 0] = 0.5, -3
-    shown = overlay(image, places)
+    shares = np.zeros((2, 4), np.float32)
+    shares[0, 3], shares[1, 0] = 0.5, -3
+    shown = overlay(image, shares)
     assert shown.shape == image.shape and shown.dtype == np.uint8
     light = shown.mean(axis=2)
     assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
-    # Nothing and "against" are equally dark.
+    # Zero and negative contributions are equally dark.
     assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
-    assert overlay(image, places, highest=1).mean() < shown.mean()
+    assert overlay(image, shares, highest=1).mean() < shown.mean()
     assert np.array_equal(overlay(photos[0], np.ones((7, 7)), strength=0), photos[0])
     assert np.array_equal(overlay(image, np.zeros((2, 4))), overlay(image, np.full((2, 4), -1)))
 
 
-def test_what_is_no_image_or_map_is_refused(photos):
-    for image, places, strength, what in (
+def test_bad_images_and_maps_are_refused(photos):
+    for image, shares, strength, what in (
         (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "an image must be"),
         (photos[0], np.ones(4), 0.5, "a heatmap must be"),
         (photos[0], np.full((2, 2), np.nan), 0.5, "a heatmap must be"),
         (photos[0], np.ones((2, 2)), 1.5, "strength"),
     ):
         with pytest.raises(ValueError, match=what):
-            overlay(image, places, strength=strength)
+            overlay(image, shares, strength=strength)

@@ -1,4 +1,4 @@
-"""Extractors, their registry and the store below: cached by content and settings, resumable, safe for two processes."""
+"""Extractors, their registry and the store: caching by content and settings, interruptions, unreadable files."""
 
 import ast
 import graphlib
@@ -21,15 +21,15 @@ FEATURES = paths.ROOT / "helpers" / "features"
 
 
 class Counting(Pixels):
-    """Pixels that count what they compute, and stop after ``limit`` images as a killed run would."""
+    """Pixels that count the computed images and are interrupted after ``limit`` images."""
 
     def __init__(self, limit=10_000, **settings):
         super().__init__(**settings)
-        self.seen, self.limit, self.batch_size = 0, limit, 8
+        self.count, self.limit, self.batch_size = 0, limit, 8
 
     def compute(self, pixels):
-        self.seen += len(pixels)
-        if self.seen > self.limit:
+        self.count += len(pixels)
+        if self.count > self.limit:
             raise KeyboardInterrupt
         return super().compute(pixels)
 
@@ -39,24 +39,24 @@ def photos():
     return samples.photos().subset(range(40))
 
 
-def test_the_second_time_nothing_is_computed(own_cache, photos):
+def test_a_second_call_computes_nothing(own_cache, photos):
     first = Counting()
     vectors = first.extract(photos)
     second = Counting()
     assert np.array_equal(second.extract(photos), vectors)
-    assert (first.seen, second.seen) == (40, 0)
+    assert (first.count, second.count) == (40, 0)
 
 
-def test_a_copy_under_another_name_is_known(own_cache, photos, tmp_path):
+def test_a_copy_under_another_name_is_in_the_store(own_cache, photos, tmp_path):
     Counting().extract(photos)
     shutil.copy(photos.paths[3], tmp_path / "renamed.jpg")
     again = Counting()
     both = concatenate("both", [from_folder(tmp_path), photos])
     vectors = again.extract(both)
-    assert again.seen == 0 and np.array_equal(vectors[0], vectors[4])
+    assert again.count == 0 and np.array_equal(vectors[0], vectors[4])
 
 
-def test_another_setting_is_another_fingerprint(own_cache, photos):
+def test_settings_change_the_fingerprint(own_cache, photos):
     assert Pixels().fingerprint == Pixels().fingerprint
     changed = Pixels()
     changed.resize_rule = "crop"
@@ -64,21 +64,20 @@ def test_another_setting_is_another_fingerprint(own_cache, photos):
     assert len(prints) == 4
     Counting().extract(photos)
     other = Counting(size=8)
-    assert other.extract(photos).shape == (40, 64) and other.seen == 40
+    assert other.extract(photos).shape == (40, 64) and other.count == 40
 
 
-def test_a_killed_run_goes_on_where_it_was(own_cache, photos):
+def test_an_interrupted_call_continues(own_cache, photos):
     with pytest.raises(KeyboardInterrupt):
         Counting(limit=20).extract(photos)
     again = Counting()
     vectors = again.extract(photos)
-    assert again.seen == 24, "two batches of eight were stored before the stop"
+    assert again.count == 24, "two batches of eight were stored before the stop"
     assert np.array_equal(vectors, Pixels().extract(photos, cache=False))
 
 
 @pytest.mark.parametrize("make", [Pixels, ColorHistogram])
-def test_all_ways_to_the_same_vectors(own_cache, photos, make):
-
+def test_files_arrays_and_cache_give_the_same_vectors(own_cache, photos, make):
     cached = make().extract(photos)
     assert cached.dtype == np.float32 and cached.shape == (40, make().dim)
     assert np.allclose(np.linalg.norm(cached, axis=1), 1, atol=1e-5)
@@ -93,7 +92,7 @@ def test_broken_images_are_nan_after_one_warning(own_cache, photos, tmp_path):
         vectors = Pixels().extract(images)
     assert len(caught) == 1
     assert np.isnan(vectors[40]).all() and np.isfinite(vectors[:40]).all()
-    # It is not remembered as broken: mended, it is read.
+    # The failure is not stored: once repaired, the file is read.
     (tmp_path / "broken.jpg").write_bytes(photos.paths[0].read_bytes())
     assert np.array_equal(Pixels().extract(images)[40], vectors[0])
     (tmp_path / "broken.jpg").write_bytes(b"oh again")
@@ -102,8 +101,8 @@ def test_broken_images_are_nan_after_one_warning(own_cache, photos, tmp_path):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_copies_of_a_broken_image_are_counted_and_named_too(own_cache, photos, tmp_path, cache):
-    """Three empty files have equal content, but all three are missing from the result."""
+def test_copies_of_a_broken_image_are_listed_too(own_cache, photos, tmp_path, cache):
+    """Three empty files have equal content; the warning lists all of them."""
     for name in ("one.jpg", "two.jpg", "three.jpg"):
         (tmp_path / name).write_bytes(b"")
     images = concatenate("some empty", [photos, from_folder(tmp_path)])
@@ -119,27 +118,27 @@ def test_copies_are_computed_once(own_cache, photos):
     twice = concatenate("twice", [photos, photos])
     counting = Counting()
     vectors = counting.extract(twice)
-    assert counting.seen == 40 and np.array_equal(vectors[:40], vectors[40:])
+    assert counting.count == 40 and np.array_equal(vectors[:40], vectors[40:])
 
 
-def test_missing_files_are_named_one_by_one(own_cache, tmp_path):
-    images = ImageSet("gone", (tmp_path / "a.jpg", tmp_path / "b.jpg"), [-1, -1], ())
+def test_missing_files_are_listed(own_cache, tmp_path):
+    images = ImageSet("missing", (tmp_path / "a.jpg", tmp_path / "b.jpg"), [-1, -1], ())
     with pytest.warns(UnreadableImageWarning, match=r"2 of 2(.|\n)*a\.jpg does not exist(.|\n)*b\.jpg"):
         assert np.isnan(Pixels().extract(images)).all()
 
 
 @pytest.mark.parametrize("make", [Pixels, ColorHistogram])
-def test_the_batch_size_changes_nothing(own_cache, photos, make):
+def test_vectors_do_not_depend_on_the_batch_size(own_cache, photos, make):
     small, large = make(), make()
     small.batch_size, large.batch_size = 3, 64
     assert small.fingerprint == large.fingerprint
     assert np.allclose(small.extract(photos, cache=False), large.extract(photos, cache=False), atol=1e-6)
 
 
-def test_an_extractor_that_gives_another_shape_is_stopped(own_cache, photos):
+def test_vectors_of_another_shape_are_refused(own_cache, photos):
     wrong = Pixels()
     wrong.dim = 7
-    with pytest.raises(ValueError, match=r"pixels gave vectors of shape .*expected \(32, 7\)"):
+    with pytest.raises(ValueError, match=r"pixels returned vectors of shape .*expected \(32, 7\)"):
         wrong.extract(photos)
 
 
@@ -149,14 +148,14 @@ def test_a_flat_image_has_a_defined_vector(own_cache):
     assert np.isfinite(ColorHistogram().extract_arrays([np.zeros((5, 5, 3), np.uint8)])).all()
 
 
-def test_no_images_at_all(own_cache):
+def test_an_empty_set(own_cache):
     empty = ImageSet("empty", (), np.array([], np.int64), ())
     assert Pixels().extract(empty).shape == (0, 256)
     assert Pixels().extract_arrays([]).shape == (0, 256)
 
 
 def test_known_histogram():
-    """An image that is red on the left and blue on the right has two bins, each the root of a half."""
+    """A half red, half blue image fills two bins, each with the square root of 0.5."""
     image = np.zeros((10, 10, 3), np.uint8)
     image[:, :5], image[:, 5:] = (255, 0, 0), (0, 0, 255)
     extractor = ColorHistogram()
@@ -179,7 +178,7 @@ def test_preprocess_follows_the_resize_rule(photos, rule):
 
 
 @pytest.mark.parametrize("make", [Pixels, ColorHistogram, lambda: Concatenated([Pixels(), ColorHistogram()])])
-def test_embed_gives_what_extraction_gives(own_cache, photos, make):
+def test_embed_equals_extraction(own_cache, photos, make):
     extractor = make()
     images = [resize(read_image(path), extractor.size) for path in photos.paths]
     batch = np.stack([extractor.preprocess(image) for image in images])
@@ -210,44 +209,44 @@ def test_iter_batches_gives_rows_and_vectors_in_order(own_cache, photos, tmp_pat
 
 
 def test_a_wrapper_needs_the_public_methods_only(own_cache, photos):
-    """It is written as another project would write it, and hides all the rest."""
+    """The wrapper has no access to anything else of the wrapped extractor."""
 
     class Shifted(FeatureExtractor):
         name, settings, weights, normalize = "shifted", {}, "none", False
 
         def __init__(self, of):
-            self.embed_inside, self.prepare, self.preprocess = of.embed, of.prepare, of.preprocess
+            self.embed_wrapped, self.prepare, self.preprocess = of.embed, of.prepare, of.preprocess
             self.dim, self.size = of.dim, of.size
 
         def compute(self, pixels):
-            return self.embed_inside(pixels) + 1
+            return self.embed_wrapped(pixels) + 1
 
-    wanted = Pixels().extract(photos) + 1
-    assert np.array_equal(Shifted(Pixels()).extract(photos), wanted)
-    assert np.array_equal(Shifted(Pixels()).extract(photos, cache=False), wanted)
+    expected = Pixels().extract(photos) + 1
+    assert np.array_equal(Shifted(Pixels()).extract(photos), expected)
+    assert np.array_equal(Shifted(Pixels()).extract(photos, cache=False), expected)
 
 
 def test_a_second_call_reads_no_file(own_cache, photos, tmp_path, monkeypatch):
-    wanted = Pixels().extract(photos)
+    expected = Pixels().extract(photos)
     later = time.time_ns() + 10**11
     monkeypatch.setattr(file_hashes.time, "time_ns", lambda: later)
     Pixels().extract(photos)
     read = []
     monkeypatch.setattr(file_hashes, "content_hash", read.append)
-    assert np.array_equal(Pixels().extract(photos), wanted) and read == []
+    assert np.array_equal(Pixels().extract(photos), expected) and read == []
 
 
 # ---- the registry ---------------------------------------------------------------------------------------
 
 
-def test_the_registry_knows_its_names():
+def test_names_of_the_registry():
     assert {"pixels", "hsv-histogram", "resnet50", "resnet152", "vgg16", "efficientnetv2l"} <= set(registry.names())
     with pytest.raises(KeyError, match="no extractor is called 'alexnet'.*resnet50"):
         registry.open_extractor("alexnet")
 
 
 def test_every_extractor_opens_under_its_name(resnet50):
-    """Names are spelled in any case; sizes and settings reach the extractor."""
+    """Names are case-insensitive; settings are passed to the extractor."""
     for name in ("pixels", "Lab-Histogram", "resnet50-gem", "sift-vlad", "resnet50-gem-pcaw16"):
         assert registry.open_extractor(name).name == name.lower()
     assert registry.open_extractor("pixels", size=8).dim == 64
@@ -261,7 +260,7 @@ def test_the_registry_lists_every_module_and_projection():
 
 
 def test_modules_of_features_import_each_other_in_one_direction():
-    """Also inside functions: two files that import each other are one."""
+    """Also inside functions."""
     needs = {
         path.stem: {
             name.name if node.module == "helpers.features" else node.module.rpartition(".")[2]
@@ -294,7 +293,7 @@ def test_resnet50(resnet50, photos):
 # ---- the store ------------------------------------------------------------------------------------------
 
 
-def test_vectors_come_back_in_the_order_asked_for(own_cache):
+def test_vectors_are_read_in_the_given_order(own_cache):
     vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
     with store.VectorStore("d", 4) as kept:
         kept.put([b"a", b"b", b"c"], vectors)
@@ -305,36 +304,36 @@ def test_vectors_come_back_in_the_order_asked_for(own_cache):
         store.VectorStore("d", 5)
 
 
-def test_arrays_are_kept_where_that_is_asked_for(own_cache, photos):
+def test_arrays_are_cached_on_request(own_cache, photos):
     arrays = [read_image(path) for path in photos.paths[:20]]
-    wanted = Counting().extract_arrays(arrays)
+    expected = Counting().extract_arrays(arrays)
     again = Counting()
-    assert np.array_equal(again.extract_arrays(arrays), wanted) and again.seen == 20, "not without cache"
-    # Stopped in the second batch of eight: the first one is kept.
+    assert np.array_equal(again.extract_arrays(arrays), expected) and again.count == 20, "not cached"
+    # Interrupted in the second batch of eight: the first one is stored.
     with pytest.raises(KeyboardInterrupt):
         Counting(limit=10).extract_arrays(arrays, cache=True)
     rest = Counting()
-    assert np.array_equal(rest.extract_arrays(arrays, cache=True), wanted) and rest.seen == 12
+    assert np.array_equal(rest.extract_arrays(arrays, cache=True), expected) and rest.count == 12
     last = Counting()
     backwards = [*arrays[::-1], arrays[3]]
-    assert np.array_equal(last.extract_arrays(backwards, cache=True)[:20], wanted[::-1]) and last.seen == 0
-    # Other pixels, another setting and the file of the same image are something else.
+    assert np.array_equal(last.extract_arrays(backwards, cache=True)[:20], expected[::-1]) and last.count == 0
+    # Other pixels, other settings and the file of the same image have other keys.
     arrays[0] = 255 - arrays[0]
     changed = last.extract_arrays(arrays, cache=True)
-    assert last.seen == 1 and not np.allclose(changed[0], wanted[0], atol=1e-3)
-    assert np.array_equal(changed[1:], wanted[1:])
+    assert last.count == 1 and not np.allclose(changed[0], expected[0], atol=1e-3)
+    assert np.array_equal(changed[1:], expected[1:])
     last.extract(photos.subset([1]))
-    assert last.seen == 2
+    assert last.count == 2
     other = Counting(size=8)
     assert np.array_equal(other.extract_arrays(arrays, cache=True), Counting(size=8).extract_arrays(arrays))
-    assert other.seen == 20
+    assert other.count == 20
     assert Counting().extract_arrays([], cache=True).shape == (0, last.dim)
 
 
-def test_arrays_of_extractors_around_others_are_kept_by_those(own_cache, photos):
+def test_concatenated_arrays_are_cached_by_the_parts(own_cache, photos):
     arrays = [read_image(path) for path in photos.paths[:5]]
-    inside = Counting()
-    fused = Concatenated([inside, ColorHistogram()])
-    kept = fused.extract_arrays(arrays, cache=True)
-    assert np.allclose(fused.extract_arrays(arrays, cache=True), kept, atol=1e-6) and inside.seen == 5
-    assert np.allclose(fused.extract_arrays(arrays), kept, atol=1e-6) and inside.seen == 10
+    part = Counting()
+    concatenated = Concatenated([part, ColorHistogram()])
+    kept = concatenated.extract_arrays(arrays, cache=True)
+    assert np.allclose(concatenated.extract_arrays(arrays, cache=True), kept, atol=1e-6) and part.count == 5
+    assert np.allclose(concatenated.extract_arrays(arrays), kept, atol=1e-6) and part.count == 10

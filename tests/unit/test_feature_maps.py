@@ -1,4 +1,4 @@
-"""Feature maps on disk: what they cost in precision, when they are computed again, and what may go wrong."""
+"""Feature maps on disk: precision, reuse, interruptions and errors."""
 
 import shutil
 
@@ -18,7 +18,7 @@ ROW = 4 * 4 * 8 * 2  # bytes of one image's map in the small network
 
 
 def small():
-    """A network of two layers, cut between them; ResNet's preprocessing comes before it."""
+    """A network of two layers, split between them, after ResNet's preprocessing."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3))
     middle = keras.layers.Conv2D(8, 4, strides=4, activation="relu", name="frozen")(pixels)
@@ -47,21 +47,21 @@ def compute(images, split, **settings):
 
 @pytest.fixture(scope="module")
 def real(resnet50):
-    """ResNet50 with ImageNet's weights, and the vectors that it gives without any detour; before the cache is moved."""
+    """ResNet50 with ImageNet's weights, images, and their vectors, computed before the cache is moved."""
     images = samples.with_distractors().subset([0, 60, 120, 200, 300, -1])
     return transfer.split_network("resnet50"), images, resnet50.extract(images, progress=False)
 
 
 @pytest.mark.slow
-def test_float16_costs_no_precision_that_matters(real, own_cache):
-    split, images, wanted = real
+def test_precision_of_float16(real, own_cache):
+    split, images, expected = real
     maps = compute(images, split)
     assert maps.dtype == np.float16 and maps.shape == (6, 14, 14, 1024)
     assert files()[0].stat().st_size == 6 * 401_408, "401 kB an image"
     found = vectors(split.tail, maps)
-    assert np.abs(1 - (found * wanted).sum(axis=1)).max() < 1e-3
-    # What a ranking is made of; measured: 1e-5.
-    assert np.abs(found @ found.T - wanted @ wanted.T).max() < 1e-4
+    assert np.abs(1 - (found * expected).sum(axis=1)).max() < 1e-3
+    # The scores of a ranking; measured: 1e-5.
+    assert np.abs(found @ found.T - expected @ expected.T).max() < 1e-4
     assert np.linalg.norm(found, axis=1) == pytest.approx([1] * 6, abs=1e-5)
 
 
@@ -73,10 +73,10 @@ def test_row_i_is_image_i(own_cache, photos):
     assert len(files()) == 2
 
 
-# ---- kept and gone on with ------------------------------------------------------------------------------
+# ---- reuse and interruptions ------------------------------------------------------------------------------
 
 
-def test_the_second_time_nothing_is_computed(own_cache, photos):
+def test_a_second_call_computes_nothing(own_cache, photos):
     maps = compute(photos, small())
     assert isinstance(maps, np.memmap) and maps.shape == (13, 4, 4, 8)
     with pytest.raises(ValueError, match="read-only"):
@@ -84,14 +84,14 @@ def test_the_second_time_nothing_is_computed(own_cache, photos):
     (file,) = files()
     marked = bytes(ROW) + file.read_bytes()[ROW:]
     file.write_bytes(marked)
-    assert compute(photos, small()).tobytes() == marked, "read, not made again"
+    assert compute(photos, small()).tobytes() == marked, "not computed again"
     assert not files(".part")
 
 
-def test_a_killed_call_goes_on_where_it_was(own_cache, photos):
+def test_an_interrupted_call_continues(own_cache, photos):
     fresh = np.array(compute(photos, small()))
     (file,) = files()
-    # Killed in the sixth image; the first one is marked, to see that it is not made again.
+    # Interrupted in the sixth image; the first one is marked, to check that it is not computed again.
     mark = np.full((4, 4, 8), 7, np.float16)
     file.with_suffix(".part").write_bytes(mark.tobytes() + fresh[1:5].tobytes() + fresh[5].tobytes()[: ROW // 3])
     file.unlink()
@@ -107,7 +107,7 @@ def test_an_image_of_an_earlier_set_is_not_computed_again(own_cache, photos):
     marked = np.full((4, 4, 8), 7, np.float16)
     file.write_bytes(marked.tobytes() + file.read_bytes()[ROW:])
     mixed = compute(photos.subset([5, 6, 0, 1]), small())
-    assert np.array_equal(mixed[1], first[2]) and (mixed[2] == 7).all(), "copied, to the right places"
+    assert np.array_equal(mixed[1], first[2]) and (mixed[2] == 7).all(), "copied to the right rows"
     alone = [compute(photos.subset([row]), small())[0] for row in (5, 1)]
     assert np.array_equal(mixed[0], alone[0]) and np.array_equal(mixed[3], alone[1])
     # Not from another resize rule, another trunk, or a damaged file.
@@ -120,24 +120,24 @@ def test_an_image_of_an_earlier_set_is_not_computed_again(own_cache, photos):
     assert not (compute(photos.subset([0, 1, 2]), small()) == 7).any()
 
 
-def test_a_file_whose_images_nobody_wrote_down_is_still_read(own_cache, photos):
+def test_a_damaged_or_missing_description(own_cache, photos):
     maps = np.array(compute(photos, small()))
-    (extracted,) = files(".json")
-    extracted.write_text(extracted.read_text()[:-3])
+    (description,) = files(".json")
+    description.write_text(description.read_text()[:-3])
     again = compute(photos.subset([0]), small())[0]
     assert np.allclose(again, maps[0], rtol=2e-3, atol=1e-3), "computed again"
-    extracted.unlink()
+    description.unlink()
     assert np.array_equal(compute(photos, small()), maps)
 
 
-def test_killed_before_the_last_step(own_cache, photos):
+def test_interrupted_before_the_last_step(own_cache, photos):
     fresh = np.array(compute(photos, small()))
     (file,) = files()
     file.rename(file.with_suffix(".part"))
     assert np.array_equal(compute(photos, small()), fresh)
 
 
-def test_what_changes_the_maps_is_another_file(own_cache, photos, tmp_path):
+def test_changed_images_and_settings_have_other_files(own_cache, photos, tmp_path):
     for number, path in enumerate(photos.paths):
         shutil.copy(path, tmp_path / f"{number:02}{path.suffix}")
     images = from_folder(tmp_path)
@@ -157,28 +157,28 @@ def test_what_changes_the_maps_is_another_file(own_cache, photos, tmp_path):
     assert len(files()) == 4 and not np.allclose(trained, changed, atol=1)
 
 
-def test_what_the_tail_learns_changes_nothing(own_cache, photos):
+def test_the_tail_does_not_change_the_maps(own_cache, photos):
     split = small()
     compute(photos, split)
     split.tail.get_layer("learns").kernel.assign_add(np.ones((128, 6), np.float32))
     compute(photos, split)
     assert len(files()) == 1
-    # A name is for people: commas and slashes don't get in the way.
+    # Commas and slashes in names are allowed.
     assert compute(photos.subset(range(13), "a/b, the rest"), split).shape == (13, 4, 4, 8)
     assert len(files()) == 2 and files()[0].name.startswith("resnet50-a-b-")
 
 
-def test_no_images_at_all(own_cache):
+def test_an_empty_set(own_cache):
     empty = ImageSet("empty", (), np.array([], np.int64), ())
     assert compute(empty, small()).shape == (0, 4, 4, 8)
     assert vectors(small().tail, compute(empty, small())).shape == (0, 6)
 
 
-# ---- what may go wrong ----------------------------------------------------------------------------------
+# ---- errors -----------------------------------------------------------------------------------------------
 
 
-def test_a_value_that_float16_does_not_hold(own_cache, tmp_path):
-    """Of a black and a white image, the white one is too much; what was done before it is kept."""
+def test_a_value_beyond_float16(own_cache, tmp_path):
+    """Only the white image has too large values; the map of the black one is kept."""
     for name, color in (("1-black.png", "black"), ("2-white.png", "white")):
         Image.new("RGB", (20, 20), color).save(tmp_path / name)
     bright = small()
@@ -190,8 +190,8 @@ def test_a_value_that_float16_does_not_hold(own_cache, tmp_path):
         compute(from_folder(tmp_path), bright, batch_size=2)
 
 
-def test_a_full_disk_is_named_with_the_bytes_needed(own_cache, photos):
-    """A limit on the size of files fails a write in the middle, as a full disk does."""
+def test_a_full_disk(own_cache, photos):
+    """A limit on the size of files interrupts writing, as a full disk does."""
     resource = pytest.importorskip("resource", reason="NOT TESTED: this system can't limit the size of files")
     fresh = np.array(compute(photos, small()))
     (file,) = files()
@@ -204,13 +204,13 @@ def test_a_full_disk_is_named_with_the_bytes_needed(own_cache, photos):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     part = file.with_suffix(".part")
-    assert str(part) in str(error.value) and f"{13 * ROW:,} bytes are needed" in str(error.value)
+    assert str(part) in str(error.value) and f"needs {13 * ROW:,} bytes" in str(error.value)
     assert "LOOKALIKE_CACHE" in str(error.value) and isinstance(error.value.__cause__, OSError)
     assert 4 * ROW <= part.stat().st_size < 13 * ROW and not file.exists()
-    assert np.allclose(compute(photos, small()), fresh, rtol=2e-3, atol=1e-3), "with room again, it goes on"
+    assert np.allclose(compute(photos, small()), fresh, rtol=2e-3, atol=1e-3), "continues with free space"
 
 
-def test_a_place_that_can_not_be_written_is_named(tmp_path, monkeypatch, photos):
+def test_a_folder_that_is_not_writable(tmp_path, monkeypatch, photos):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "file"))
     with pytest.raises(FeatureMapError, match=r"file/maps/.*\.part can't be written"):
@@ -222,9 +222,9 @@ def test_an_unreadable_image_is_named(own_cache, photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"oh")
     with pytest.raises(UnreadableImage, match=r"broken\.jpg"):
         compute(from_folder(tmp_path), small())
-    gone = ImageSet("gone", (tmp_path / "a.jpg", tmp_path / "gone.jpg"), [-1, -1], ())
-    with pytest.raises(UnreadableImage, match=r"gone\.jpg does not exist"):
-        compute(gone, small())
+    missing = ImageSet("missing", (tmp_path / "a.jpg", tmp_path / "missing.jpg"), [-1, -1], ())
+    with pytest.raises(UnreadableImage, match=r"missing\.jpg does not exist"):
+        compute(missing, small())
     assert not files()
 
 
@@ -255,24 +255,24 @@ def kept():
     return sorted((paths.cache_dir() / "vectors").glob("tail-*.sqlite"))
 
 
-def test_cached_vectors_are_those_that_the_tail_gives(own_cache, monkeypatch):
+def test_cached_vectors_equal_computed_ones(own_cache, monkeypatch):
     tail = small().tail
     maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
     maps[5] = maps[1]
-    wanted = vectors(tail, maps, normalize=False)
-    assert not kept(), "only where it is asked for"
-    seen = []
-    monkeypatch.setattr(tail, "predict_on_batch", lambda part: seen.append(len(part)) or tail(part).numpy())
-    assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalize=False, cache=True), wanted[:4], atol=1e-6)
-    assert seen == [3, 1]
+    expected = vectors(tail, maps, normalize=False)
+    assert not kept(), "stored without cache"
+    batches = []
+    monkeypatch.setattr(tail, "predict_on_batch", lambda part: batches.append(len(part)) or tail(part).numpy())
+    assert np.allclose(vectors(tail, maps[:4], batch_size=3, normalize=False, cache=True), expected[:4], atol=1e-6)
+    assert batches == [3, 1]
     # Rows that are stored are not computed again, in any subset; equal maps are computed once.
-    assert np.allclose(vectors(tail, maps[::-1], normalize=False, cache=True), wanted[::-1], atol=1e-6)
-    assert seen == [3, 1, 2]
+    assert np.allclose(vectors(tail, maps[::-1], normalize=False, cache=True), expected[::-1], atol=1e-6)
+    assert batches == [3, 1, 2]
     assert np.allclose(vectors(tail, maps, cache=True), vectors(small().tail, maps), atol=1e-6)
-    assert seen == [3, 1, 2] and len(kept()) == 1, "lengths are not part of what is kept"
+    assert batches == [3, 1, 2] and len(kept()) == 1, "raw vectors are stored"
 
 
-def test_what_changes_the_vectors_is_kept_apart(own_cache):
+def test_changed_models_and_maps_have_other_keys(own_cache):
     tail = small().tail
     maps = np.random.default_rng(0).normal(size=(5, 4, 4, 8)).astype(np.float16)
     before = vectors(tail, maps, cache=True)
@@ -286,14 +286,14 @@ def test_what_changes_the_vectors_is_kept_apart(own_cache):
     assert np.allclose(vectors(tail, wider, cache=True), vectors(tail, wider), atol=1e-6)
 
 
-def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeypatch):
+def test_an_interrupted_call_keeps_complete_batches(own_cache, monkeypatch):
     tail = small().tail
     maps = np.random.default_rng(0).normal(size=(7, 4, 4, 8)).astype(np.float16)
-    real, seen = tail.predict_on_batch, []
+    real, batches = tail.predict_on_batch, []
 
     def fails_in_the_third(part):
-        seen.append(len(part))
-        if len(seen) == 3:
+        batches.append(len(part))
+        if len(batches) == 3:
             raise KeyboardInterrupt
         return real(part)
 
@@ -301,14 +301,14 @@ def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeyp
     with pytest.raises(KeyboardInterrupt):
         vectors(tail, maps, batch_size=2, cache=True)
     assert np.allclose(vectors(tail, maps, batch_size=2, cache=True), vectors(small().tail, maps), atol=1e-6)
-    assert seen == [2, 2, 2, 2, 1]
+    assert batches == [2, 2, 2, 2, 1]
 
 
-def test_maps_are_no_vectors_to_cache(own_cache):
+def test_maps_cannot_be_cached_as_vectors(own_cache):
     split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
     assert vectors(split.places, maps, normalize=False).shape == (2, 4, 4, 8)
-    with pytest.raises(ValueError, match="gives maps .*only vectors"):
+    with pytest.raises(ValueError, match="returns maps .*only vectors"):
         vectors(split.places, maps, normalize=False, cache=True)
     assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 

@@ -1,4 +1,4 @@
-"""Remembered content hashes: unchanged files are not read, changed ones are."""
+"""Cached content hashes: changed files are read again, others are not."""
 
 import os
 import sqlite3
@@ -17,11 +17,11 @@ LATER = 10 * file_hashes.SETTLED_NS
 
 @pytest.fixture
 def files(tmp_path):
-    made = [tmp_path / "images" / f"{number}.jpg" for number in range(5)]
-    made[0].parent.mkdir()
-    for number, file in enumerate(made):
+    files = [tmp_path / "images" / f"{number}.jpg" for number in range(5)]
+    files[0].parent.mkdir()
+    for number, file in enumerate(files):
         file.write_bytes(b"image %d" % number)
-    return made
+    return files
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def read(monkeypatch):
 
 @pytest.fixture
 def later(monkeypatch):
-    """The clock shows a time at which files that were just written have not changed for long."""
+    """Set the clock forward, so that new files count as unchanged for long."""
     now = time.time_ns
     monkeypatch.setattr(file_hashes.time, "time_ns", lambda: now() + LATER)
 
@@ -67,7 +67,7 @@ def test_a_changed_file_is_read_again(own_cache, files, read, later, change):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no time of the last status change")
-def test_a_modification_time_that_was_set_back_hides_no_change(own_cache, files, read, later):
+def test_a_change_is_noticed_despite_its_modification_time(own_cache, files, read, later):
     state = files[0].stat()
     before = content_hashes(files)
     files[0].write_bytes(b"IMAGE 0")
@@ -76,7 +76,7 @@ def test_a_modification_time_that_was_set_back_hides_no_change(own_cache, files,
     assert content_hashes(files)[0] == content_hash(files[0]) != before[0]
 
 
-def test_a_file_that_has_just_changed_is_not_remembered(own_cache, files, read, monkeypatch):
+def test_the_hash_of_a_new_file_is_not_stored(own_cache, files, read, monkeypatch):
     """It may change again within the resolution of its time stamps."""
     changed = files[0].stat().st_ctime_ns
     for since, reads in ((file_hashes.SETTLED_NS - 1, 1), (file_hashes.SETTLED_NS, 1), (file_hashes.SETTLED_NS, 0)):
@@ -86,7 +86,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(own_cache, files, read, 
         assert len(read) == reads
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_remembered(own_cache, files, later, monkeypatch):
+def test_the_hash_of_a_file_that_changes_while_it_is_read_is_not_stored(own_cache, files, later, monkeypatch):
     def changing(file):
         found = content_hash(file)
         if file == files[1]:
@@ -99,12 +99,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(own_cache, files
     assert content_hashes(files)[1] == content_hash(files[1]) != old[1]
 
 
-def test_missing_files_and_folders_are_never_remembered(own_cache, files, tmp_path, later):
-    asked = [files[0], tmp_path / "gone.jpg", tmp_path]
-    first = content_hashes(asked)
-    assert first == [content_hash(path) for path in asked]
-    (tmp_path / "gone.jpg").write_bytes(b"here now")
-    assert content_hashes(asked)[1] == content_hash(tmp_path / "gone.jpg")
+def test_missing_files_and_folders_are_not_stored(own_cache, files, tmp_path, later):
+    listed = [files[0], tmp_path / "missing.jpg", tmp_path]
+    first = content_hashes(listed)
+    assert first == [content_hash(path) for path in listed]
+    (tmp_path / "missing.jpg").write_bytes(b"here now")
+    assert content_hashes(listed)[1] == content_hash(tmp_path / "missing.jpg")
     rows = sqlite3.connect(own_cache / "file-hashes.sqlite").execute("SELECT count(*) FROM vectors").fetchone()
     assert rows == (2,)
 
@@ -121,10 +121,10 @@ def test_more_files_than_one_step(own_cache, tmp_path, read, later, monkeypatch)
 def test_without_a_folder_to_write_to_files_are_read_each_time(own_cache, files, read, later, recwarn):
     own_cache.write_text("a file where the folder should be")
     assert content_hashes(files) == content_hashes(files) == [content_hash(file) for file in files]
-    assert len(read) == 10 and not recwarn.list, "whoever asks opens a store there, and that warns"
+    assert len(read) == 10 and not recwarn.list, "the vector store warns instead"
 
 
-def test_a_damaged_memory_is_named(own_cache, files):
+def test_a_damaged_file_is_named(own_cache, files):
     own_cache.mkdir()
     (own_cache / "file-hashes.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(VectorStoreError, match=r"file-hashes\.sqlite is damaged(.|\n)*Delete it"):

@@ -1,4 +1,4 @@
-"""Keypoints on disk: equal to those extracted anew, of the right settings, and continued after an interruption."""
+"""Keypoints on disk: equal to extracted ones, for each combination of settings, and after interruptions."""
 
 import cv2
 import numpy as np
@@ -31,11 +31,11 @@ def equal(one, other):
 
 
 def refuse(*_):
-    raise AssertionError("extracted, though the keypoints are on disk")
+    raise AssertionError("extracted although the keypoints are on disk")
 
 
 @pytest.mark.parametrize("kind", keypoints.KINDS)
-def test_what_is_read_equals_what_is_extracted(photos, kind, monkeypatch):
+def test_stored_keypoints_equal_extracted_ones(photos, kind, monkeypatch):
     alone = [extract(read_image(path), kind, 100) for path in photos.paths]
     assert all(map(equal, extract_set(photos, kind, 100, progress=False), alone))
     monkeypatch.setattr(keypoints, "extract", refuse)
@@ -52,11 +52,13 @@ def test_sift_and_rootsift_share_a_file(photos, own_cache, monkeypatch):
     assert len(list((own_cache / "keypoints").glob("*.sqlite"))) == 1
 
 
-def test_other_settings_are_other_keypoints(photos):
+def test_settings_have_their_own_keypoints(photos):
     extract_set(photos, "orb", 100, progress=False)
     for settings in ({"limit": 50}, {"longest": 64}):
         found = extract_set(photos, "orb", **({"limit": 100} | settings), progress=False)
-        fresh = extract_set(photos, "orb", **({"limit": 100} | settings), progress=False, cache=False)
+        pixels = [read_image(path) for path in photos.paths]
+        longest = settings.get("longest", 10_000)
+        fresh = [extract(keypoints.shrink(image, longest), "orb", settings.get("limit", 100)) for image in pixels]
         assert all(map(equal, found, fresh)), settings
     assert 0 < max(len(one) for one in extract_set(photos, "orb", 20, progress=False)) <= 20
 
@@ -72,23 +74,23 @@ def test_a_file_with_new_content_is_extracted_again(photos, tmp_path):
 
 
 def test_an_interrupted_call_continues(photos, monkeypatch):
-    monkeypatch.setattr(keypoints, "_KEPT_TOGETHER", 1)
-    whole, seen = extract, []
+    monkeypatch.setattr(keypoints, "_BATCH", 1)
+    original, done = extract, []
 
     def interrupted(image, *settings):
-        if len(seen) == 2:
+        if len(done) == 2:
             raise KeyboardInterrupt
-        seen.append(image)
-        return whole(image, *settings)
+        done.append(image)
+        return original(image, *settings)
 
     monkeypatch.setattr(keypoints, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract_set(photos, progress=False)
     done = []
-    monkeypatch.setattr(keypoints, "extract", lambda *given: done.append(given) or whole(*given))
+    monkeypatch.setattr(keypoints, "extract", lambda *given: done.append(given) or original(*given))
     found = extract_set(photos, progress=False)
     assert len(done) == len(photos) - 2
-    assert all(map(equal, found, [whole(read_image(path)) for path in photos.paths]))
+    assert all(map(equal, found, [original(read_image(path)) for path in photos.paths]))
 
 
 def test_unreadable_images_are_never_stored(photos, tmp_path, own_cache):
@@ -103,12 +105,7 @@ def test_unreadable_images_are_never_stored(photos, tmp_path, own_cache):
         assert [len(one) > 0 for one in found] == [False, True]
 
 
-def test_no_file_without_cache(photos, own_cache):
-    extract_set(photos, progress=False, cache=False)
-    assert not (own_cache / "keypoints").exists()
-
-
-def test_arrays_are_kept_by_their_pixels(photos, monkeypatch):
+def test_arrays_are_stored_by_their_pixels(photos, monkeypatch):
     images = [read_image(path) for path in photos.paths]
     alone = extract_each(images, "rootsift")
     first = extract_each([*images, images[0]], "rootsift", cache=True, then=lambda one: one)
@@ -120,7 +117,7 @@ def test_arrays_are_kept_by_their_pixels(photos, monkeypatch):
     assert all(map(equal, extract_each(images[::-1], "rootsift", cache=True), alone[::-1]))
 
 
-def test_hashes_tell_shape_type_and_values_apart():
+def test_hashes_depend_on_shape_type_and_values():
     one = np.arange(12, dtype=np.uint8)
     others = [one.reshape(3, 4), one.reshape(4, 3), one.view(np.int8), one[::-1], one]
     assert len({pixels_hash(each) for each in others}) == 5
@@ -142,7 +139,7 @@ def test_a_damaged_file_is_named(photos, own_cache):
 
 
 def test_encodings_share_the_keypoints(photos, monkeypatch):
-    """Vectors are those that are computed from pixels, and SIFT runs once for all encodings."""
+    """SIFT runs once for all encodings, and vectors equal those of arrays."""
     config = VisualWords("bow").vocabulary.config
     expected = {
         name: VisualWords(name).extract_arrays([read_image(p) for p in photos.paths]) for name in ("bow", "vlad")
@@ -157,7 +154,7 @@ def test_encodings_share_the_keypoints(photos, monkeypatch):
         list(other.keypoints(photos, progress=False))
 
 
-def test_only_batches_that_were_extracted_count_for_the_rate(photos):
+def test_stored_keypoints_do_not_count_for_the_rate(photos):
     fresh = VisualWords("bow")
     fresh.extract(photos, progress=False)
     assert fresh.computed == len(photos) and fresh.seconds > 0

@@ -1,4 +1,4 @@
-"""A Keras model of one's own as an extractor: refused, or described with the weights that it has now."""
+"""A Keras model as an extractor: vectors, fingerprints after further training, and bad shapes."""
 
 import json
 
@@ -34,11 +34,11 @@ def photos():
 
 def by_hand(model, images, prepare=lambda pixels: pixels):
     pixels = np.stack([resize(read_image(path), model.inputs[0].shape[1]) for path in images.paths])
-    given = model.predict(prepare(pixels.astype(np.float32)), verbose=0)
-    return given / np.linalg.norm(given, axis=1, keepdims=True)
+    output = model.predict(prepare(pixels.astype(np.float32)), verbose=0)
+    return output / np.linalg.norm(output, axis=1, keepdims=True)
 
 
-def test_the_vectors_are_the_models(own_cache, photos):
+def test_vectors_equal_the_output_of_the_model(own_cache, photos):
     model = a_model()
     mine = an_extractor(model)
     assert (mine.name, mine.size, mine.dim, mine.weights) == ("mine", 16, 5, "scratch on the sample")
@@ -48,13 +48,13 @@ def test_the_vectors_are_the_models(own_cache, photos):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inceptionresnetv2", "efficientnetv2l"])
-def test_preprocessing_comes_first(own_cache, photos, name):
+def test_preprocessing(own_cache, photos, name):
     model, prepare = a_model(), zoo.preprocessing(name)
     mine = an_extractor(model, prepare=prepare)
     assert np.allclose(mine.extract(photos, progress=False), by_hand(model, photos, prepare), atol=1e-5)
 
 
-def test_the_resize_rule_is_used(own_cache, tmp_path):
+def test_the_resize_rule(own_cache, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8)).save(tmp_path / "wide.png")
     images, model = from_folder(tmp_path), a_model()
     squashed, padded = (an_extractor(model, resize=rule).extract(images, progress=False) for rule in ("squash", "pad"))
@@ -70,8 +70,8 @@ def train(model, seed=0):
     model.fit(random.uniform(0, 255, (4, 16, 16, 3)), random.normal(size=(4, 5)), verbose=0)
 
 
-def test_after_training_nothing_old_is_served(own_cache, photos):
-    """Neither by a new extractor nor by the one that was made before."""
+def test_training_changes_fingerprint_and_vectors(own_cache, photos):
+    """Of new extractors and of existing ones."""
     model = a_model()
     first = an_extractor(model)
     name, old = first.fingerprint, first.extract(photos, progress=False)
@@ -82,19 +82,19 @@ def test_after_training_nothing_old_is_served(own_cache, photos):
         assert np.allclose(found, by_hand(model, photos), atol=1e-5) and not np.allclose(found, old, atol=1e-4)
 
 
-def test_the_same_model_again_is_known(own_cache, photos):
-    """Built anew, with layers of other names: as in the next run of a notebook."""
+def test_an_equal_model_shares_the_vectors(own_cache, photos):
+    """Its layers have other names, as in the next run of a notebook."""
     first, second = an_extractor(a_model()), an_extractor(a_model())
     old = first.extract(photos, progress=False)
     assert second.fingerprint == first.fingerprint
     assert np.array_equal(second.extract(photos, progress=False), old) and second.computed == 0
 
 
-def test_what_changes_vectors_changes_the_fingerprint():
+def test_settings_change_the_fingerprint():
     model = a_model()
     relu = keras.Sequential([keras.Input((16, 16, 3)), *model.layers[:2], keras.layers.Dense(5, activation="relu")])
     relu.set_weights(model.get_weights())
-    made = [
+    extractors = [
         an_extractor(model),
         an_extractor(relu),
         an_extractor(a_model(seed=1)),
@@ -104,12 +104,12 @@ def test_what_changes_vectors_changes_the_fingerprint():
         an_extractor(model, prepare=lambda pixels: pixels / 255),
         an_extractor(model, prepare=lambda pixels: pixels / 128),
     ]
-    assert len({mine.fingerprint for mine in made}) == len(made)
+    assert len({mine.fingerprint for mine in extractors}) == len(extractors)
     same = [an_extractor(model, batch_size=3), an_extractor(model, prepare=zoo.preprocessing("vgg16"))]
-    assert [mine.fingerprint for mine in same] == [made[0].fingerprint, made[4].fingerprint]
+    assert [mine.fingerprint for mine in same] == [extractors[0].fingerprint, extractors[4].fingerprint]
 
 
-def test_a_lesson_writes_down_whose_weights_these_are(own_cache, photos, tmp_path, monkeypatch, capsys):
+def test_a_lesson_records_the_weights(own_cache, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path / "figures"))
     model = a_model()
     mine = an_extractor(model)
@@ -122,7 +122,7 @@ def test_a_lesson_writes_down_whose_weights_these_are(own_cache, photos, tmp_pat
     assert len(written["sha256"]) == 64 and written["sha256"] == mine.origin["sha256"]
 
 
-# ---- what can't be described ----------------------------------------------------------------------------
+# ---- bad shapes, all images ------------------------------------------------------------------------------
 
 
 def test_other_shapes_are_refused():

@@ -42,11 +42,11 @@ def test_names_and_settings_of_pooled_extractors(resnet50):
     assert (
         len({open_extractor("resnet50", pooling=name).fingerprint for name in POOLINGS} | {resnet50.fingerprint}) == 5
     )
-    with pytest.raises(ValueError, match="no pooling is called 'median'; there are: average, max, gem, rmac"):
+    with pytest.raises(ValueError, match="no pooling is called 'median'; known: average, max, gem, rmac"):
         open_extractor("resnet50", pooling="median")
-    with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
+    with pytest.raises(ValueError, match="1 to 4 and needs a pooling"):
         open_extractor("resnet50", stage=2)
-    with pytest.raises(ValueError, match="1 to 4 and wants a pooling"):
+    with pytest.raises(ValueError, match="1 to 4 and needs a pooling"):
         open_extractor("resnet50", stage=5, pooling="gem")
 
 

@@ -1,4 +1,4 @@
-"""Pooling of feature maps: worked by hand, bounded by each other, blind to where things are."""
+"""Pooling of feature maps: by hand, bounds, and invariance to the location."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_squares_lie_inside_and_cover_the_map(shape, levels):
     for top, left, side in squares:
         assert side >= 1 and top >= 0 and left >= 0 and top + side <= shape[0] and left + side <= shape[1]
         covered[top : top + side, left : left + side] = True
-    # Eight squares that overlap are the most along one side; of a strip they can't cover all.
+    # At most eight squares along one side; they cannot cover a long strip.
     assert covered.all() or max(shape) > 8 * min(shape)
 
 
@@ -49,11 +49,11 @@ def test_the_generalized_mean_lies_between_average_and_maximum(maps):
     slack = 1e-4 * top + 1e-6
     assert (found >= mean - slack).all() and (found <= top + slack).all()
     assert np.allclose(pooling.gem(maps, 1), mean, rtol=1e-4, atol=1e-4)
-    assert (pooling.gem(maps, 6) >= found - slack).all(), "it grows with the exponent"
+    assert (pooling.gem(maps, 6) >= found - slack).all(), "increases with the exponent"
 
 
 @pytest.mark.parametrize("name", ["average", "max", "gem"])
-def test_where_things_are_does_not_matter(name):
+def test_the_location_does_not_matter(name):
     maps = np.random.default_rng(0).uniform(0, 5, (3, 4, 4, 8)).astype(np.float32)
     assert np.allclose(pooling.POOLINGS[name](maps), pooling.POOLINGS[name](maps[:, ::-1, ::-1]), rtol=1e-5)
     assert not np.allclose(pooling.flatten(maps), pooling.flatten(maps[:, ::-1, ::-1]))

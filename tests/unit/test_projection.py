@@ -1,4 +1,4 @@
-"""Principal axes and whitening: worked by hand, scikit-learn as referee, kept on disk, and as an extractor."""
+"""Principal axes and whitening: by hand, against scikit-learn, on disk, and as an extractor."""
 
 import numpy as np
 import pytest
@@ -19,25 +19,25 @@ def vectors():
 
 
 def test_by_hand():
-    """Points on a cross: the long arm is the first axis."""
+    """Points on a cross, whose long arm is the first axis."""
     learned = projection.learn(np.array([[6.0, 2], [-2, 2], [2, 3], [2, 1]]), 2, "a cross")
     assert learned.mean.tolist() == [2, 2] and np.abs(learned.axes) == pytest.approx(np.eye(2))
     assert learned.deviations == pytest.approx(np.sqrt([32 / 3, 2 / 3]))
-    # Whitened, a step along either arm counts alike: both arms' ends are as far out.
+    # After whitening, the ends of both arms have the same distance from the center.
     assert np.abs(learned(np.array([[6.0, 3]]))) == pytest.approx(np.sqrt([[0.5, 0.5]]))
     assert np.abs(learned.head(2, 0)(np.array([[6.0, 3]]))) == pytest.approx(np.array([[4, 1]]) / 17**0.5)
 
 
 @pytest.mark.parametrize("whiten", [False, True])
-def test_scikit_learn_projects_alike(vectors, whiten):
+def test_against_scikit_learn(vectors, whiten):
     found = projection.learn(vectors, 5, "noise", float(whiten))(vectors)
-    wanted = l2_normalize(PCA(5, whiten=whiten, svd_solver="full").fit_transform(vectors.astype(np.float64)))
-    signs = np.sign((found * wanted).sum(axis=0))
-    assert np.allclose(found, wanted * signs, atol=1e-4)
+    expected = l2_normalize(PCA(5, whiten=whiten, svd_solver="full").fit_transform(vectors.astype(np.float64)))
+    signs = np.sign((found * expected).sum(axis=0))
+    assert np.allclose(found, expected * signs, atol=1e-4)
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(200), abs=1e-5)
 
 
-def test_fewer_axes_are_the_first_ones(vectors):
+def test_head_keeps_the_first_axes(vectors):
     learned = projection.learn(vectors, 8, "noise", 0.5)
     again = projection.learn(vectors, 3, "noise", 1.0)
     assert np.allclose(learned.head(3, 1.0)(vectors), again(vectors), atol=1e-5)
@@ -45,13 +45,13 @@ def test_fewer_axes_are_the_first_ones(vectors):
     assert learned.head(3).digest != learned.digest != learned.head(8, 1).digest
 
 
-def test_an_image_without_a_vector_stays_without(vectors):
-    asked = vectors[:3].copy()
-    asked[1] = np.nan
-    assert np.isnan(projection.learn(vectors, 4, "noise")(asked)).all(axis=1).tolist() == [False, True, False]
+def test_rows_of_nan_stay_nan(vectors):
+    queries = vectors[:3].copy()
+    queries[1] = np.nan
+    assert np.isnan(projection.learn(vectors, 4, "noise")(queries)).all(axis=1).tolist() == [False, True, False]
 
 
-def test_what_can_not_be_learned_is_refused(vectors):
+def test_bad_input_is_refused(vectors):
     for count, dim in ((200, 13), (5, 5), (200, 0)):
         with pytest.raises(ValueError, match="dim must be between 1 and"):
             projection.learn(vectors[:count], dim, "noise")
@@ -65,7 +65,7 @@ def test_what_can_not_be_learned_is_refused(vectors):
         projection.learn(vectors, 3, "noise").head(4)
 
 
-def test_an_axis_along_which_nothing_varies_is_not_the_loudest():
+def test_an_axis_without_variance():
     flat = np.zeros((50, 3))
     flat[:, 0] = np.linspace(-1, 1, 50)
     assert np.isfinite(projection.learn(flat, 3, "a line")(flat)).all()
@@ -80,7 +80,7 @@ def test_saved_and_loaded(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no npz", "cut"])
-def test_a_file_that_is_none_is_named(content, tmp_path, vectors):
+def test_a_damaged_file_is_named(content, tmp_path, vectors):
     path = projection.learn(vectors, 6, "noise").save(tmp_path / "noise.npz")
     path.write_bytes(path.read_bytes()[:-200] if content == "cut" else content)
     with pytest.raises(projection.ProjectionFileError, match="noise.npz is not a projection"):
@@ -103,7 +103,7 @@ def test_a_projected_extractor(own_cache):
     assert Projected(of, learned.head(8, 0)).name == "hsv-histogram-pca8"
     assert len({each.fingerprint, of.fingerprint, Projected(of, learned.head(7)).fingerprint}) == 3
     assert each.origin["projection learned from"] == "other photographs"
-    with pytest.raises(ValueError, match="the projection takes"):
+    with pytest.raises(ValueError, match="the projection expects"):
         Projected(open_extractor("gray-histogram"), learned)
 
 
@@ -113,37 +113,36 @@ def read(path):
     return read_image(path)
 
 
-def test_the_one_that_comes_with_the_project(resnet50):
-    by = open_extractor("resnet50-gem-pcaw256")
-    assert (by.name, by.dim, by.projection.learned_from) == ("resnet50-gem-pcaw256", 256, "imagenet-one-per-class")
-    assert np.allclose(by.projection.axes.T @ by.projection.axes, np.eye(256), atol=2e-3)
-    found = by.extract(samples.photos().subset([0, 100]), progress=False)
+def test_the_shipped_projection(resnet50):
+    extractor = open_extractor("resnet50-gem-pcaw256")
+    assert (extractor.name, extractor.dim) == ("resnet50-gem-pcaw256", 256)
+    assert extractor.projection.learned_from == "imagenet-one-per-class"
+    assert np.allclose(extractor.projection.axes.T @ extractor.projection.axes, np.eye(256), atol=2e-3)
+    found = extractor.extract(samples.photos().subset([0, 100]), progress=False)
     assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    with pytest.raises(KeyError, match="no projection comes for 'pixels'; there are: resnet50-gem"):
+    with pytest.raises(KeyError, match="there is no projection for 'pixels', only for: resnet50-gem"):
         with_shipped_projection(open_extractor("pixels"), 64)
     with pytest.raises(ValueError, match="between 1 and 512"):
-        with_shipped_projection(by.of, 513)
+        with_shipped_projection(extractor.of, 513)
 
 
-# ---- fewer bytes ----------------------------------------------------------------------------------------
+# ---- compression ----------------------------------------------------------------------------------------
 
 
 def test_eight_bits_by_hand():
     codes, scales = compression.to_int8(np.array([[1.27, -0.5, 0.0], [0, 0, 0]]))
     assert codes.tolist() == [[127, -50, 0], [0, 0, 0]] and codes.dtype == np.int8
     assert scales == pytest.approx([0.01, 1])
-    assert compression.from_int8(codes, scales)[0] == pytest.approx([1.27, -0.5, 0], abs=1e-6)
 
 
-def test_fewer_bytes_turn_a_vector_by_little(vectors):
-    for compressed, turned in ((compression.from_int8(*compression.to_int8(vectors)), 1e-4),
-                               (compression.to_float16(vectors).astype(np.float32), 1e-6)):  # fmt: skip
-        cosine = (l2_normalize(vectors) * l2_normalize(compressed)).sum(axis=1)
-        assert (1 - cosine).max() < turned
+def test_compression_changes_the_direction_little(vectors):
+    for compressed, bound in ((compression.to_int8(vectors)[0], 1e-4), (compression.to_float16(vectors), 1e-6)):
+        cosine = (l2_normalize(vectors) * l2_normalize(compressed.astype(np.float32))).sum(axis=1)
+        assert (1 - cosine).max() < bound
 
 
-def test_what_does_not_fit_is_refused():
+def test_values_out_of_range_are_refused():
     with pytest.raises(ValueError, match="does not fit into float16"):
         compression.to_float16(np.array([[1e5]]))
-    with pytest.raises(ValueError, match="row 1 holds NaN"):
+    with pytest.raises(ValueError, match="row 1 contains NaN"):
         compression.to_int8(np.array([[1.0], [np.nan]]))

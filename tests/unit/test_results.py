@@ -1,4 +1,4 @@
-"""Results on disk: right after a changed setting, after an interruption, and with a damaged file."""
+"""Cached results: after changed settings, interruptions and damage."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from helpers.lessons import classifiers
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def test_computed_once_for_each_key():
+def test_each_key_is_computed_once():
     calls = []
 
     def compute():
@@ -27,7 +27,7 @@ def test_computed_once_for_each_key():
     assert results.cached("other", {"a": 1}, compute)["numbers"].tolist() == [3, 4, 5]
 
 
-def test_an_interrupted_computation_leaves_nothing(own_cache, monkeypatch):
+def test_an_interrupted_computation_stores_nothing(own_cache, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_computed_again(own_cache):
     assert results.cached("test", {}, lambda: {"a": 3})["a"] == 2
 
 
-def test_without_a_folder_the_result_comes_all_the_same(own_cache):
+def test_without_a_writable_folder(own_cache):
     own_cache.write_text("a file where the folder should be")
     with pytest.warns(results.ResultsWarning, match="can't be written"):
         assert results.cached("test", {}, lambda: {"a": 2})["a"] == 2
@@ -66,11 +66,11 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
     labels = np.repeat(np.arange(3), 20)
     vectors = rng.normal(size=(60, 4)) + labels[:, None]
     train, test = np.arange(0, 60, 2), np.arange(1, 60, 2)
-    searches, whole = [], classifiers.GridSearchCV.fit
+    searches, original = [], classifiers.GridSearchCV.fit
 
     def counted(self, *given):
         searches.append(self)
-        return whole(self, *given)
+        return original(self, *given)
 
     monkeypatch.setattr(classifiers.GridSearchCV, "fit", counted)
 
@@ -82,10 +82,10 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
     assert first.table.equals(again.table)
     one, other = first.fitted["v", "k nearest"], again.fitted["v", "k nearest"]
     assert one.settings == other.settings and np.array_equal(one.test, other.test) and other.test.dtype == np.int64
-    moved = labels.copy()
-    moved[[0, 30]] = moved[[30, 0]]
+    swapped = labels.copy()
+    swapped[[0, 30]] = swapped[[30, 0]]
     for changed in (
-        {"vectors": vectors * 1.5}, {"labels": moved}, {"train": train[2:]}, {"seed": 1}, {"name": "naive Bayes"},
+        {"vectors": vectors * 1.5}, {"labels": swapped}, {"train": train[2:]}, {"seed": 1}, {"name": "naive Bayes"},
     ):  # fmt: skip
         before = len(searches)
         study(**changed)
@@ -95,11 +95,11 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
 def test_vocabularies_are_learned_again_for_other_settings(monkeypatch):
     images = samples.photos().subset(range(0, 240, 40))
     config = vocabulary.KeypointConfig(limit=60)
-    learned, whole = [], vocabulary._clustered
+    learned, original = [], vocabulary._clustered
 
     def counted(*given):
         learned.append(given)
-        return whole(*given)
+        return original(*given)
 
     monkeypatch.setattr(vocabulary, "_clustered", counted)
     drawn = vocabulary.draw(images, config, progress=False)

@@ -1,4 +1,4 @@
-"""Similarity taken apart: the parts sum to the cosine, by hand and on real images."""
+"""Similarity maps sum to the cosine."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from helpers.features.similarity_maps import similarity_maps
 
 
 def test_by_hand():
-    # Pooled: (1, 0) and (1/2, 1/2); cosine = 1/√2. Of the second, only the first place points along (1, 0).
+    # Pooled: (1, 0) and (1/2, 1/2); cosine = 1/√2. In the second, only the first location has the direction (1, 0).
     first = np.array([[[2.0, 0.0], [0.0, 0.0]]])
     second = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     one, other = similarity_maps(first, second)
@@ -15,7 +15,7 @@ def test_by_hand():
     assert other == pytest.approx(np.array([[1], [0]]) / np.sqrt(2))
 
 
-def test_the_places_sum_to_the_cosine_whatever_the_shapes():
+def test_maps_of_different_shapes_sum_to_the_cosine():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(7, 7, 64)), rng.normal(size=(5, 9, 64))
     a, b = first.mean((0, 1)), second.mean((0, 1))
@@ -26,7 +26,7 @@ def test_the_places_sum_to_the_cosine_whatever_the_shapes():
     assert similarity_maps(first * 3, second)[0] == pytest.approx(one)
 
 
-def test_what_is_no_pair_of_maps_is_refused():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="two maps"):
         similarity_maps(np.ones((7, 7, 3)), np.ones((7, 7, 4)))
     with pytest.raises(ValueError, match="zero everywhere"):

@@ -1,4 +1,4 @@
-"""The store of vectors: order, and files that are damaged, foreign or out of reach."""
+"""The store of vectors: order, damaged files, and folders that are not writable."""
 
 import os
 import sqlite3
@@ -16,25 +16,25 @@ def keys(n, start=0):
 
 @pytest.fixture
 def filled(own_cache):
-    """The file of a store of 500 vectors of 256 numbers: some 120 pages."""
+    """The file of a store of 500 vectors of dimension 256: about 120 pages."""
     with VectorStore("d", 256) as kept:
         kept.put(keys(500), np.ones((500, 256), np.float32))
         return kept.path
 
 
-def test_a_vector_that_is_there_stays(own_cache):
+def test_existing_vectors_stay(own_cache):
     with VectorStore("d", 2) as kept:
         kept.put([b"a"], [[1, 2]])
         kept.put([b"a", b"b"], [[9, 9], [3, 4]])
         assert kept.get([b"a", b"b"]).tolist() == [[1, 2], [3, 4]] and len(kept) == 2
 
 
-def test_more_images_than_one_statement_may_name(own_cache):
+def test_more_images_than_variables_in_a_statement(own_cache):
     with VectorStore("d", 1) as kept:
         kept.put(keys(2500), np.arange(2500)[:, None])
-        asked = keys(2500)[::-1]
-        assert kept.get(asked)[:, 0].tolist() == list(range(2499, -1, -1))
-        assert kept.known([*asked, b"unknown"]) == set(asked)
+        rows = keys(2500)[::-1]
+        assert kept.get(rows)[:, 0].tolist() == list(range(2499, -1, -1))
+        assert kept.known([*rows, b"unknown"]) == set(rows)
         assert kept.get([]).shape == (0, 1) and kept.known([]) == set()
 
 
@@ -45,7 +45,7 @@ def test_extractors_do_not_share_a_file(own_cache):
 
 
 @pytest.mark.parametrize("vectors", [np.ones((2, 3)), np.ones((1, 2)), np.ones(2)])
-def test_vectors_of_another_shape_are_refused_whole(own_cache, vectors):
+def test_vectors_of_another_shape_are_refused(own_cache, vectors):
     with VectorStore("d", 2) as kept:
         with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
             kept.put([b"a", b"b"], vectors)
@@ -53,7 +53,7 @@ def test_vectors_of_another_shape_are_refused_whole(own_cache, vectors):
 
 
 def test_all_of_a_batch_or_nothing(own_cache):
-    """The second image of the batch can't be stored, so neither is the first."""
+    """The second image of the batch cannot be stored, so the first is not stored either."""
     with VectorStore("d", 2) as kept:
         with pytest.raises(VectorStoreError):
             kept.put([b"a", object()], np.ones((2, 2)))
@@ -75,7 +75,7 @@ def test_a_file_cut_in_half(filled):
         kept.get(keys(500))
 
 
-def test_after_deleting_a_damaged_file_it_goes_on(filled):
+def test_after_deleting_a_damaged_file(filled):
     filled.write_bytes(b"oh" * 5000)
     with pytest.raises(VectorStoreError):
         VectorStore("d", 256)
@@ -84,8 +84,8 @@ def test_after_deleting_a_damaged_file_it_goes_on(filled):
         assert len(kept) == 0
 
 
-def test_a_folder_below_a_file_is_no_place_to_write(tmp_path):
-    """Not even root can write there; one warning, and the vectors are kept for this run."""
+def test_a_folder_that_cannot_be_created(tmp_path):
+    """Below a file, where not even root can write: one warning, and the vectors are kept in memory."""
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match=r"can't be written(.|\n)*LOOKALIKE_CACHE") as caught:
         store = VectorStore("d", 2, folder=tmp_path / "file" / "vectors")
@@ -95,7 +95,7 @@ def test_a_folder_below_a_file_is_no_place_to_write(tmp_path):
     assert len(caught) == 1
 
 
-def test_a_file_that_is_read_only_is_found_before_the_work(filled, monkeypatch):
+def test_a_read_only_file_is_noticed_when_it_is_opened(filled, monkeypatch):
     connect = sqlite3.connect
 
     def read_only(name, **options):

@@ -1,4 +1,4 @@
-"""Visual words: each encoding against a slow loop, and the extractors in an engine."""
+"""Visual words: encodings by hand and against slow loops, and the extractors in an engine."""
 
 import warnings
 from dataclasses import replace
@@ -77,7 +77,7 @@ def at(*points):
 
 
 def test_bag_of_words_by_hand():
-    # Two are nearest to the first word, one to the second: shares 2/3 and 1/3, times what each says, 1 and 2.
+    # Two are nearest to the first word, one to the second: shares 2/3 and 1/3, times the idf, 1 and 2.
     assert np.allclose(bag_of_words(at((0, 1), (1, 0), (3, 3)), by_hand()), (2 / 3, 2 / 3))
 
 
@@ -85,7 +85,7 @@ def test_soft_assignment_by_hand():
     # On the line between both words, 1 from the first and 3 from the second: weights e^-1 and e^-9.
     share = np.exp(-1) / (np.exp(-1) + np.exp(-9))
     assert np.allclose(soft_words(at((1, 0)), by_hand(), 2), (share, 2 * (1 - share)), atol=1e-6)
-    # Far from everything the shares still add up to one.
+    # Far from all words, the shares still sum to one.
     assert np.allclose(soft_words(at((1e4, 0)), by_hand(), 2), (0, 2))
 
 
@@ -98,8 +98,8 @@ def test_vlad_by_hand():
 
 
 def test_fisher_vector_by_hand():
-    # All but on the first word: one standard deviation (1 and 2) beyond its mean on either axis. The gradient by the
-    # mean is 1 on both, that by the deviation (1 - 1) / √2, both over the root of the word's share.
+    # All belong to the first word, one standard deviation (1 and 2) from its mean on each axis. The gradient with
+    # respect to the mean is 1, to the deviation (1 - 1) / √2, both divided by the root of the word's share.
     found = fisher(at((-1, 2), (-1, 2)), by_hand(), root=False)
     assert np.allclose(found[:2], np.array((-1, 1)) / np.sqrt(0.75), atol=1e-3)
     assert np.allclose(found[4:6], 0, atol=1e-3)
@@ -107,7 +107,7 @@ def test_fisher_vector_by_hand():
 
 
 def test_fisher_vector_is_the_gradient_of_the_likelihood(descriptors, learned):
-    """Against differences of scikit-learn's log-likelihood of the same mixture, in Fisher's units."""
+    """Against numerical derivatives of scikit-learn's log-likelihood of the same mixture."""
     projected = learned.project(descriptors).astype(np.float64)
 
     def likelihood(means, deviations):
@@ -156,7 +156,7 @@ def test_against_a_slow_loop(descriptors, learned):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_keypoints_no_words(learned, encoding):
+def test_no_keypoints_give_zeros(learned, encoding):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = ENCODINGS[encoding].encode(np.empty((0, 128), np.float32), learned)
@@ -168,13 +168,13 @@ def test_no_keypoints_no_words(learned, encoding):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 class TestExtractors:
-    def test_opened_by_name_in_an_engine(self, own_cache, photos, encoding):
+    def test_in_an_engine(self, own_cache, photos, encoding):
         engine = Engine(f"sift-{encoding}").fit(photos)
         result = engine.query(photos.paths[7], k=3)[0]
         assert result.id == 7 and result.score == pytest.approx(1, abs=1e-4)
         assert engine.extractor.weights.startswith("imagenette")
 
-    def test_the_same_again_one_by_one_and_on_one_core(self, own_cache, photos, learned, encoding, monkeypatch):
+    def test_vectors_do_not_depend_on_batches_and_cores(self, own_cache, photos, learned, encoding, monkeypatch):
         found = VisualWords(encoding, learned).extract(photos, cache=False)
         assert np.array_equal(VisualWords(encoding, learned).extract(photos, cache=False), found)
         assert np.array_equal(VisualWords(encoding, learned, batch_size=1).extract(photos, cache=False), found)
@@ -182,23 +182,23 @@ class TestExtractors:
         assert np.array_equal(VisualWords(encoding, learned).extract(photos, cache=False), found)
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
-    def test_a_flat_image_has_the_vector_of_zeros_and_is_named(self, own_cache, flat, learned, encoding):
+    def test_a_flat_image_has_a_zero_vector_and_a_warning(self, own_cache, flat, learned, encoding):
         words = VisualWords(encoding, learned)
-        for _ in range(2):  # computed, then kept
+        for _ in range(2):  # computed, then stored
             with pytest.warns(NoKeypointsWarning, match=r"in 2 of 2 images: flat\.png, tiny\.png"):
                 assert not words.extract(flat).any()
         with pytest.warns(NoKeypointsWarning, match="in 1 of 1 images: image 0"):
             assert not words.extract_arrays([np.zeros((50, 50, 3), np.uint8)]).any()
 
 
-def test_a_flat_image_can_be_searched_and_asked_with(own_cache, photos, flat, learned):
+def test_a_flat_image_as_query(own_cache, photos, flat, learned):
     engine = Engine(VisualWords("vlad", learned)).fit(photos)
     with pytest.warns(NoKeypointsWarning):
         results = engine.query(flat.paths[0], k=5)
     assert len(results) == 5 and all(result.score == 0 for result in results)
 
 
-def test_another_vocabulary_is_another_fingerprint(learned):
+def test_the_vocabulary_changes_the_fingerprint(learned):
     other = replace(learned, idf=learned.idf + 1)
     assert VisualWords("bow", learned).fingerprint != VisualWords("bow", other).fingerprint
     assert VisualWords("bow", learned).fingerprint != VisualWords("soft", learned).fingerprint
@@ -214,7 +214,7 @@ def test_saved_with_its_vocabulary(own_cache, photos, learned, tmp_path):
         Engine.load(tmp_path / "engine")
 
 
-def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
+def test_a_missing_vocabulary(tmp_path):
     with pytest.raises(VocabularyUnavailable, match="learn"):
         open_extractor("sift-bow", vocabulary=tmp_path / "none.npz")
     with pytest.raises(ValueError, match="encoding must be one of bow, soft, vlad, fisher"):
@@ -222,7 +222,7 @@ def test_without_its_vocabulary_it_says_what_to_do(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_image_of_very_many_keypoints_is_capped(learned):
+def test_the_limit_of_keypoints(learned):
     leaves = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (1150, 1150)), (0, 0), 1)
     leaves = np.clip(128 + 60 * leaves / leaves.std(), 0, 255).astype(np.uint8)
     every = keypoints.extract(leaves, "sift", limit=10**6)

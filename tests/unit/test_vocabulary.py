@@ -1,4 +1,4 @@
-"""Vocabularies: drawn, clustered, judged, saved; against slow references and by hand."""
+"""Vocabularies: sampling, clustering, comparison and files, by hand and against slow references."""
 
 import numpy as np
 import pytest
@@ -47,36 +47,36 @@ def descriptors_of(path, config=CONFIG):
     ).descriptors
 
 
-# ---- drawing --------------------------------------------------------------------------------------------
+# ---- sampling -------------------------------------------------------------------------------------------
 
 
-def test_everything_is_drawn_where_there_is_room(images):
+def test_all_are_drawn_if_there_are_few(images):
     every = np.concatenate([descriptors_of(path) for path in images.paths])
     assert np.array_equal(draw(images, CONFIG, 10_000, progress=False), every)
 
 
-def test_each_descriptor_is_as_likely_as_any_other(images):
-    """Of n descriptors 50 are drawn, many times: the first and the last image's come up as often as their number."""
+def test_the_sample_is_uniform(images):
+    """Draw 50 descriptors many times and count those of each third."""
     sizes = [len(descriptors_of(path)) for path in images.paths]
     every = np.concatenate([descriptors_of(path) for path in images.paths])
-    places = {row.tobytes(): place for place, row in enumerate(every)}
+    rows = {descriptor.tobytes(): row for row, descriptor in enumerate(every)}
 
-    class Kept(KeypointConfig):
+    class Extracted(KeypointConfig):
         def keypoints(self, images, progress=True):
             return iter(found)
 
     found = [extract(reading.resize(reading.read_image(p), 128, "squash"), "rootsift", 60) for p in images.paths]
     counts = np.zeros(len(every))
     for seed in range(300):
-        drawn = draw(images, Kept(limit=60, size=128), 50, seed)
+        drawn = draw(images, Extracted(limit=60, size=128), 50, seed)
         assert len(drawn) == 50
-        counts[[places[row.tobytes()] for row in drawn]] += 1
+        counts[[rows[descriptor.tobytes()] for descriptor in drawn]] += 1
     thirds = np.array([part.sum() for part in np.array_split(counts, 3)])
     # Each third is drawn 5,000 times; one standard deviation is about 50.
     assert sum(sizes) == len(every) > 200 and np.abs(thirds / thirds.sum() - 1 / 3).max() < 0.02
 
 
-def test_broken_images_are_left_out_aloud(tmp_path):
+def test_broken_images_are_skipped_with_a_warning(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     Image.fromarray(reading.read_image(distractors().paths[0])).save(tmp_path / "whole.png")
     with pytest.warns(reading.UnreadableImageWarning, match="1 of 2"):
@@ -94,7 +94,7 @@ def test_words_are_means_on_principal_axes(images, learned):
     assert np.allclose(learned.words, clusters.fit(learned.project(drawn)).cluster_centers_, atol=1e-4)
 
 
-def test_idf_is_counted_image_by_image(images, learned):
+def test_idf_counts_images(images, learned):
     has = np.zeros((len(images), len(learned)), bool)
     for row, path in enumerate(images.paths):
         for descriptor in learned.project(descriptors_of(path)):
@@ -103,7 +103,7 @@ def test_idf_is_counted_image_by_image(images, learned):
     assert np.allclose(learned.idf, expected, atol=1e-6) and learned.idf.min() >= 0
 
 
-def test_the_same_again_and_another_with_another_seed(images, learned):
+def test_the_seed_determines_the_vocabulary(images, learned):
     again = learn(images, 20, CONFIG, dim=16, progress=False)
     assert again.digest == learned.digest
     assert learn(images, 20, CONFIG, dim=16, seed=1, progress=False).digest != learned.digest
@@ -120,20 +120,20 @@ def test_nearest_words_against_a_slow_loop(images, learned):
     assert learned.nearest(projected[:0])[0].shape == (0, 1)
 
 
-def test_too_little_to_learn_from(images):
+def test_too_few_descriptors(images):
     few = images.subset(range(1))
-    with pytest.raises(ValueError, match="can't make 500 words: give more images"):
+    with pytest.raises(ValueError, match="too few for 500 words: give more images"):
         learn(few, 500, KeypointConfig(limit=30, size=128), dim=4, progress=False)
     with pytest.raises(ValueError, match="too few for 64 axes"):
         learn(few, 2, KeypointConfig(limit=30, size=128), progress=False)
 
 
-def test_bits_have_no_words():
+def test_binary_descriptors_are_refused():
     with pytest.raises(ValueError, match="orb descriptors are bits"):
         KeypointConfig("orb")
 
 
-# ---- how many words -------------------------------------------------------------------------------------
+# ---- number of words ------------------------------------------------------------------------------------
 
 
 def slow_davies_bouldin(points, groups):
@@ -150,24 +150,24 @@ def slow_davies_bouldin(points, groups):
     return np.mean(worst)
 
 
-def test_the_choice_by_davies_and_bouldin_against_a_slow_reference(images):
+def test_davies_bouldin_against_a_slow_reference(images):
     drawn = draw(images, CONFIG, progress=False)
     table = compare_sizes(drawn, (5, 10, 20), dim=16)
     mixed = drawn[np.random.default_rng(0).permutation(len(drawn))]
-    new, old = mixed[: len(mixed) // 5], mixed[len(mixed) // 5 :]
-    pca = PCA(16, svd_solver="full").fit(old)
+    held_out, train = mixed[: len(mixed) // 5], mixed[len(mixed) // 5 :]
+    pca = PCA(16, svd_solver="full").fit(train)
     for words, found in zip(table["words"], table["davies_bouldin"], strict=True):
         clusters = MiniBatchKMeans(words, batch_size=4096, n_init=3, max_iter=vocabulary.EPOCHS, random_state=0)
-        groups = clusters.fit(pca.transform(old)).predict(pca.transform(new))
-        assert found == pytest.approx(slow_davies_bouldin(pca.transform(new), groups), abs=1e-4)
+        groups = clusters.fit(pca.transform(train)).predict(pca.transform(held_out))
+        assert found == pytest.approx(slow_davies_bouldin(pca.transform(held_out), groups), abs=1e-4)
     assert table["chosen"].sum() == 1 and table.loc[table["chosen"], "davies_bouldin"].item() == table.iloc[:, 1].min()
 
 
-def test_clusters_that_are_there_are_found():
-    """Six heaps far from each other: six words tell them apart best."""
+def test_separate_clusters_are_found():
+    """Six separate clusters: six words are best."""
     rng = np.random.default_rng(0)
-    heaps = rng.normal(0, 10, (6, 128))
-    points = np.concatenate([heap + rng.normal(0, 0.1, (300, 128)) for heap in heaps]).astype(np.float32)
+    centers = rng.normal(0, 10, (6, 128))
+    points = np.concatenate([center + rng.normal(0, 0.1, (300, 128)) for center in centers]).astype(np.float32)
     table = compare_sizes(points, (3, 6, 12), dim=8)
     assert table.loc[table["chosen"], "words"].item() == 6
 
@@ -175,13 +175,13 @@ def test_clusters_that_are_there_are_found():
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_comes_back(learned, tmp_path):
-    back = Vocabulary.load(learned.save(tmp_path / "new folder" / "words.npz"))
-    assert back.digest == learned.digest and back.config == CONFIG and back.learned_from == learned.learned_from
+def test_save_and_load(learned, tmp_path):
+    loaded = Vocabulary.load(learned.save(tmp_path / "new folder" / "words.npz"))
+    assert loaded.digest == learned.digest and loaded.config == CONFIG and loaded.learned_from == learned.learned_from
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["words.npz"]
 
 
-def test_a_vocabulary_that_is_not_there_says_what_to_do(tmp_path):
+def test_a_missing_vocabulary(tmp_path):
     with pytest.raises(VocabularyUnavailable, match=r"words\.npz.*vocabulary\.learn\(images"):
         Vocabulary.load(tmp_path / "words.npz")
     with pytest.raises(VocabularyUnavailable, match="of 77 words.*only of 64, 1000.*learn"):

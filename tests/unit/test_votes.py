@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.features.keypoints import KINDS, Placed, agreeing, extract
+from helpers.features.keypoints import KINDS, KeypointGeometry, extract, similarity_inliers
 from helpers.images import known_items, reading, samples
 from helpers.images.known_items import Change
 from helpers.lessons.keypoint_votes import VoteIndex
@@ -142,9 +142,9 @@ def test_bad_input_is_named(photos, call, says):
 # ---- pairs that agree -----------------------------------------------------------------------------------
 
 
-def placed(n, seed=0):
+def random_geometry(n, seed=0):
     rng = np.random.default_rng(seed)
-    return Placed(
+    return KeypointGeometry(
         rng.uniform(0, 200, (n, 2)).astype(np.float32),
         rng.uniform(3, 20, n).astype(np.float32),
         rng.uniform(0, 360, n).astype(np.float32),
@@ -154,26 +154,30 @@ def placed(n, seed=0):
 @pytest.mark.parametrize("degrees", [0, 30, 90, 200])
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
 def test_pairs_that_were_turned_and_scaled_together_agree(degrees, scale):
-    here = placed(30)
+    here = random_geometry(30)
     turn = np.radians(degrees)
     # y runs downwards, so this turns clockwise, as angles are counted.
     matrix = scale * np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
-    there = Placed(here.points @ matrix.T + (40, -7), here.sizes * scale, (here.angles + degrees) % 360)
-    assert agreeing(here, there).all()
-    mixed = Placed(*(np.concatenate([column, other]) for column, other in zip(there, placed(30, 1), strict=True)))
-    agree = agreeing(Placed.joined([here, placed(30, 2)]), mixed)
+    there = KeypointGeometry(here.points @ matrix.T + (40, -7), here.sizes * scale, (here.angles + degrees) % 360)
+    assert similarity_inliers(here, there).all()
+    mixed = KeypointGeometry(
+        *(np.concatenate([column, other]) for column, other in zip(there, random_geometry(30, 1), strict=True))
+    )
+    agree = similarity_inliers(KeypointGeometry.concatenate([here, random_geometry(30, 2)]), mixed)
     assert agree[:30].all() and agree.sum() <= 33
 
 
 def test_accidents_do_not_agree():
-    counts = [agreeing(placed(20, seed), placed(20, seed + 1000)).sum() for seed in range(50)]
+    counts = [
+        similarity_inliers(random_geometry(20, seed), random_geometry(20, seed + 1000)).sum() for seed in range(50)
+    ]
     assert np.mean(np.array(counts) > 4) <= 0.1
-    assert agreeing(Placed.none(), Placed.none()).shape == (0,)
+    assert similarity_inliers(KeypointGeometry.empty(), KeypointGeometry.empty()).shape == (0,)
 
 
 def test_a_wrong_turn_scale_or_place_counts_out():
-    here = placed(12)
+    here = random_geometry(12)
     turned = here._replace(angles=np.where(np.arange(12) < 5, here.angles + 90, here.angles))
     larger = here._replace(sizes=np.where(np.arange(12) < 5, 3 * here.sizes, here.sizes))
     moved = here._replace(points=np.where(np.arange(12)[:, None] < 5, 400 - here.points, here.points))
-    assert [agreeing(here, there).sum() for there in (here, turned, larger, moved)] == [12, 7, 7, 7]
+    assert [similarity_inliers(here, there).sum() for there in (here, turned, larger, moved)] == [12, 7, 7, 7]

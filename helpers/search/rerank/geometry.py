@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from helpers.features.keypoints import ACCIDENT, Keypoints, agreeing, fit_homography, match
+from helpers.features.keypoints import CHANCE_INLIERS, Keypoints, fit_homography, match, similarity_inliers
 from helpers.search.ranking import PAD, Ranking
 
 
@@ -66,15 +66,15 @@ def _keypoints(gallery: Mapping[int, Keypoints] | Sequence[Keypoints], id: int) 
 
 
 def _agreeing(query: Keypoints, other: Keypoints | None, ratio: float) -> int:
-    """Pairs that agree on a homography beyond `ACCIDENT`."""
+    """Pairs that agree on a homography beyond `CHANCE_INLIERS`."""
     if other is None:
         return 0
     pairs = match(query, other, ratio, mutual=False).pairs
-    if len(pairs) <= ACCIDENT:
+    if len(pairs) <= CHANCE_INLIERS:
         return 0
-    here, there = query.placed.at(pairs[:, 0]), other.placed.at(pairs[:, 1])
-    agree = agreeing(here, there)
-    if agree.sum() <= ACCIDENT:
+    here, there = query.geometry.subset(pairs[:, 0]), other.geometry.subset(pairs[:, 1])
+    agree = similarity_inliers(here, there)
+    if agree.sum() <= CHANCE_INLIERS:
         return 0
     found = fit_homography(here.points[agree], there.points[agree], query.shape, tries=300)
-    return max(0, found.count - ACCIDENT)
+    return max(0, found.count - CHANCE_INLIERS)
