@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation import builders, extractor_comparison
+from helpers.evaluation import builders
 from helpers.features import deep
 from helpers.features.pooling import POOLINGS
 from helpers.features.registry import open_extractor
 from helpers.images import samples
-from helpers.lessons import multi_stage
-from helpers.visualization.features import bytes_curves, stage_grid
+from helpers.lessons import extractor_comparison, multi_stage
+from helpers.lessons.feature_figures import bytes_curves, stage_grid
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
-from helpers.evaluation.reranker_comparison import compare_rerankers, first_search
 from helpers.images.imageset import ImageSet
+from helpers.lessons.reranker_comparison import compare_rerankers, first_search
 from helpers.search.ranking import Ranking, rank
 from helpers.search.rerank.expansion import average_query_expansion
 
