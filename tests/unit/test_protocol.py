@@ -409,7 +409,7 @@ def test_run_agrees_with_the_slow_way(k, chunk, monkeypatch):
     assert [row[row >= 0].tolist() for row in ranking.ids] == by_hand(toy, vectors, k)
 
 
-def test_run_refuses_vectors_that_are_not_the_protocols():
+def test_run_refuses_invalid_vectors():
     toy = leave_one_out(image_set([0, 0, 1, 1]), "toy")
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(ValueError, match=r"vectors must have shape \(4, d\).*got \(3, 4\)"):
@@ -417,7 +417,9 @@ def test_run_refuses_vectors_that_are_not_the_protocols():
     for bad in (np.nan, np.inf):
         broken = vectors.copy()
         broken[2, 1] = bad
-        with pytest.raises(ValueError, match=r"1 of 4 vectors hold NaN or infinity, the first is row 2 \(0002.jpg\)"):
+        with pytest.raises(
+            ValueError, match=r"1 of 4 vectors contain NaN or infinity, the first is row 2 \(0002.jpg\)"
+        ):
             run(toy, broken, open_index("exact:cosine"))
     with pytest.raises(ValueError, match="must be empty, it holds 4"):
         run(toy, vectors, open_index("exact:cosine").add(vectors))
