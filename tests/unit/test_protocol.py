@@ -287,7 +287,7 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
         (lambda content: content.update(gallery=["3-1"]), "runs backwards"),
         (lambda content: content.update(queries=[9]), "queries must hold ids"),
         (lambda content: content.update(images=[["a", 0, 1]]), "each image must be a list of 2"),
-        (lambda content: content.update(images=3), "no valid protocol"),
+        (lambda content: content.update(images=3), "not a valid protocol"),
     ],
 )
 def test_a_file_with_other_content_is_named(tmp_path, change, message):
@@ -302,7 +302,7 @@ def test_a_file_with_other_content_is_named(tmp_path, change, message):
 
 def test_a_binary_file_and_no_file(tmp_path):
     (tmp_path / "image.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ProtocolFileError, match="not readable as JSON"):
+    with pytest.raises(ProtocolFileError, match="not valid JSON"):
         protocol_files.load(tmp_path / "image.json")
     with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist"):
         protocol_files.load(tmp_path / "nothing.json")
