@@ -250,7 +250,7 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
 def _values(
     hits: np.ndarray, relevant: np.ndarray, ks: Sequence[int], map_ks: Sequence[int], complete: bool
 ) -> dict[str, np.ndarray]:
-    values = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
+    values: dict[str, np.ndarray] = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
     values |= {f"precision@{k}": hits[:, :k].sum(axis=1) / k for k in ks}
     values |= {f"recall@{k}": hits[:, :k].sum(axis=1) / relevant for k in ks}
     if complete:

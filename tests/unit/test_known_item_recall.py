@@ -79,7 +79,7 @@ def test_every_method_gets_the_same_queries():
         return found
 
     methods = {"right": search("right", [0, 1, 2]), "first": search("first", [0, 0, 0])}
-    answered = search_known_items(methods, originals, [], [SCALED, TURNED], progress=False)
+    results = search_known_items(methods, originals, [], [SCALED, TURNED], progress=False)
     assert [len(call) for call in searched["right"]] == [3, 3]
     assert all(
         np.array_equal(a, b)
@@ -87,9 +87,9 @@ def test_every_method_gets_the_same_queries():
         for a, b in zip(one, other, strict=True)
     )
     assert [image.shape for image in searched["right"][0]] == [(20, 30, 3)] * 3
-    assert answered.originals.tolist() == [0, 1, 2] * 2 and answered.changes == [SCALED] * 3 + [TURNED] * 3
-    assert answered.rankings["first"].ids.shape == (6, 1)
-    table = answered.table()
+    assert results.originals.tolist() == [0, 1, 2] * 2 and results.changes == [SCALED] * 3 + [TURNED] * 3
+    assert results.rankings["first"].ids.shape == (6, 1)
+    table = results.table()
     assert table.groupby("method")["recall@1"].mean().to_dict() == pytest.approx({"right": 1, "first": 1 / 3})
-    assert answered.by_kind()["first"]["queries"].tolist() == [3, 3]
+    assert results.by_kind()["first"]["queries"].tolist() == [3, 3]
     assert table["method"].tolist() == ["right"] * 2 + ["first"] * 2

@@ -107,7 +107,7 @@ def test_by_class_whole_classes_are_drawn(case):
 
 def test_a_method_that_loses_or_adds_results_is_refused(case):
     _, _, found = case
-    with pytest.raises(ValueError, match="cut on toy: other results"):
+    with pytest.raises(ValueError, match="cut on toy added or dropped"):
         compare_rerankers({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
 
     def swapped(f):
