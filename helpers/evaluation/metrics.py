@@ -251,8 +251,8 @@ def _values(
     hits: np.ndarray, relevant: np.ndarray, ks: Sequence[int], map_ks: Sequence[int], complete: bool
 ) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
-    values |= {f"precision@{k}": hits[:, :k].sum(axis=1) / k for k in ks}
-    values |= {f"recall@{k}": hits[:, :k].sum(axis=1) / relevant for k in ks}
+    values |= {f"precision@{k}": np.count_nonzero(hits[:, :k], axis=1) / k for k in ks}
+    values |= {f"recall@{k}": np.count_nonzero(hits[:, :k], axis=1) / relevant for k in ks}
     if complete:
         values["mAP"] = _precision_sum(hits) / relevant
     for k in map_ks:

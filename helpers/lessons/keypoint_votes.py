@@ -44,7 +44,7 @@ class VoteIndex:
         """About the memory of the index: descriptors, links and positions."""
         descriptor = self.width * (1 if self.binary else 4)
         # HNSW has twice the links in its lowest layer, int32 each.
-        links = 8 * self._index.hnsw.nb_neighbors(1)
+        links = 8 * self._index.hnsw.nb_neighbors(1)  # type: ignore[union-attr]  # missing in the stubs
         return len(self._owners) * (descriptor + links + 4 * 4 + 8)
 
     def add(self, images: Sequence[Keypoints], ids: Sequence[int]) -> "VoteIndex":

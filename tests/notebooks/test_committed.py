@@ -263,10 +263,10 @@ def test_a_graph_finds_a_million_vectors_as_the_text_says():
 
 def test_the_published_system_is_slower_than_a_graph():
     table = full_profile.table("13_indexes_at_scale_published")
-    published = table[table["index"] == "published"].iloc[0]
-    graph = measuring.sufficient(table[table["index"] == "hnsw-f16"])
-    assert published["count"] == graph["count"] == 200_000 and published["dim"] == graph["dim"] == 4096
-    assert published["recall"] < 0.8 and graph["recall"] >= 0.95
-    assert published["milliseconds"] > 4 * graph["milliseconds"]
-    assert published["open_seconds"] > 2 and graph["open_seconds"] < 0.5
-    assert graph["megabytes"] < 0.6 * published["megabytes"]
+    theirs = table[table["index"] == "published"].iloc[0]
+    ours = measuring.sufficient(table[table["index"] == "hnsw-f16"])
+    assert theirs["count"] == ours["count"] == 200_000 and theirs["dim"] == ours["dim"] == 4096
+    assert theirs["recall"] < 0.8 and ours["recall"] >= 0.95
+    assert theirs["milliseconds"] > 4 * ours["milliseconds"]
+    assert theirs["open_seconds"] > 2 and ours["open_seconds"] < 0.5
+    assert ours["megabytes"] < 0.6 * theirs["megabytes"]

@@ -190,15 +190,15 @@ def test_out_of_fold_predictions_do_not_use_the_image():
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(120, 8)), np.arange(120) % 4  # noise
     rows = np.arange(120)
-    seen = KNeighborsClassifier(1).fit(vectors, labels).predict(vectors)
-    assert (seen == labels).all()
-    unseen = out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels)
-    assert (unseen == labels).mean() < 0.45
+    fitted = KNeighborsClassifier(1).fit(vectors, labels).predict(vectors)
+    assert (fitted == labels).all()
+    predicted = out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels)
+    assert (predicted == labels).mean() < 0.45
     # Worked by hand, fold by fold.
-    for learned, asked in StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels):
-        model = KNeighborsClassifier(1).fit(vectors[learned], labels[learned])
-        assert unseen[asked].tolist() == model.predict(vectors[asked]).tolist()
-    assert out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels, seed=1).tolist() != unseen.tolist()
+    for fitted_rows, test_rows in StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels):
+        model = KNeighborsClassifier(1).fit(vectors[fitted_rows], labels[fitted_rows])
+        assert predicted[test_rows].tolist() == model.predict(vectors[test_rows]).tolist()
+    assert out_of_fold("k nearest", {"n_neighbors": 1}, vectors, labels, seed=1).tolist() != predicted.tolist()
 
 
 def test_out_of_fold_takes_the_settings_of_the_comparison():

@@ -142,11 +142,11 @@ def test_the_curve_of_a_run_agrees_with_its_measure():
     ranking = run(protocol, vectors, cosine(), k=3)
     curve = open_set.open_set_curve(ranking, protocol)
     threshold = curve.threshold_at(0.05)
-    said = open_set.identify(ranking, protocol.labels, threshold)
-    asked = protocol.labels[protocol.queries]
+    predicted = open_set.identify(ranking, protocol.labels, threshold)
+    labels = protocol.labels[protocol.queries]
     found = open_set.measure(ranking, protocol, threshold, 0.05)
-    assert found.detected == pytest.approx(np.mean(said[asked >= 0] == asked[asked >= 0]))
-    assert found.false_alarms == pytest.approx(np.mean(said[asked < 0] >= 0)) and found.false_alarms <= 0.05
+    assert found.detected == pytest.approx(np.mean(predicted[labels >= 0] == labels[labels >= 0]))
+    assert found.false_alarms == pytest.approx(np.mean(predicted[labels < 0] >= 0)) and found.false_alarms <= 0.05
 
 
 def test_too_few_unknown_people_for_so_low_a_rate():

@@ -1,4 +1,4 @@
-"""Principal axes and whitening: worked by hand, scikit-learn as referee, kept on disk, and as an extractor."""
+"""Principal axes and whitening: worked by hand, against scikit-learn, on disk, and as an extractor."""
 
 import numpy as np
 import pytest
@@ -47,9 +47,9 @@ def test_fewer_axes_are_the_first_ones(vectors):
 
 
 def test_an_image_without_a_vector_stays_without(vectors):
-    asked = vectors[:3].copy()
-    asked[1] = np.nan
-    assert np.isnan(projection.learn(vectors, 4, "noise")(asked)).all(axis=1).tolist() == [False, True, False]
+    queries = vectors[:3].copy()
+    queries[1] = np.nan
+    assert np.isnan(projection.learn(vectors, 4, "noise")(queries)).all(axis=1).tolist() == [False, True, False]
 
 
 def test_what_can_not_be_learned_is_refused(vectors):
@@ -81,7 +81,7 @@ def test_saved_and_loaded(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no npz", "cut"])
-def test_a_file_that_is_none_is_named(content, tmp_path, vectors):
+def test_an_invalid_file_is_named(content, tmp_path, vectors):
     path = projection.learn(vectors, 6, "noise").save(tmp_path / "noise.npz")
     path.write_bytes(path.read_bytes()[:-200] if content == "cut" else content)
     with pytest.raises(projection.ProjectionFileError, match="noise.npz is not a projection"):

@@ -64,12 +64,12 @@ def test_votes_against_a_slow_loop(photos, kind):
 def test_changed_copies_are_found(photos, frames, kind):
     gallery = [extract(image, kind) for image in photos]
     index = VoteIndex(kind).add(gallery, range(len(photos)))
-    asked = [row for row, one in enumerate(gallery) if len(one) >= 50][:5]
-    assert len(asked) >= 4
+    rows = [row for row, one in enumerate(gallery) if len(one) >= 50][:5]
+    assert len(rows) >= 4
     changes = [Change("rotation", 45), Change("scale", 0.7), Change("crop", 0.8), Change("jpeg", 25)]
-    queries = list(known_items.queries([photos[row] for row in asked], frames, changes))
+    queries = list(known_items.queries([photos[row] for row in rows], frames, changes))
     found = index.search([extract(image, kind) for _, _, image in queries], 1)
-    assert np.mean(found.ids[:, 0] == [asked[row] for row, _, _ in queries]) >= 0.95
+    assert np.mean(found.ids[:, 0] == [rows[row] for row, _, _ in queries]) >= 0.95
 
 
 def test_verified_images_come_first_with_their_pairs_as_score(photos):
