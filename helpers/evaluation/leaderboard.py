@@ -1,4 +1,4 @@
-"""The leaderboard: one table of method × data set × metric × cost, ``figures/leaderboard.csv``."""
+"""The leaderboard ``figures/leaderboard.csv``: scores and costs of each method under each protocol."""
 
 import csv
 from io import StringIO
@@ -21,7 +21,7 @@ COLUMNS = (
     "metric", "value", "low", "high", "chance", "ceiling", "extract_ips", "query_ms", "index_bytes",
 )  # fmt: skip
 
-#: What makes a row the same row: a rerun replaces it.
+#: The columns that identify a row. A new run replaces the row with the same values.
 KEY = ("dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "metric")
 
 _DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "extract_ips": 1, "query_ms": 3}
@@ -31,7 +31,7 @@ _SHOWN = ("top-1", "top-5", "top-10", "mAP")
 
 
 class LeaderboardError(ValueError):
-    """The table on disk is damaged; it was not touched."""
+    """The table on disk is damaged; it was not changed."""
 
 
 def record(
@@ -39,15 +39,14 @@ def record(
     extract_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
     path: str | Path | None = None,
 ) -> "pd.DataFrame":  # fmt: skip
-    """Write one method's scores, one row a metric; rows of an earlier run of the same method are replaced.
+    """Write the scores of a method, one row per metric. They replace the rows of an earlier run of this method.
 
     Parameters
     ----------
-    describe_ips : images a second from file to vector; one number for all protocols and indexes of a data set, the
-        last one measured. A cost that was not measured this time (None: all vectors came from the cache, say) keeps the
-        value of the earlier run.
-    query_ms : milliseconds a query. index_bytes : size of the index in memory.
-    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` beside it is made anew.
+    extract_ips : images per second from file to vector. All protocols and indexes of a data set share the last value
+        that was measured. A cost of None (not measured, because all vectors were in the cache) keeps its earlier value.
+    query_ms : milliseconds per query. index_bytes : size of the index in memory.
+    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` beside it is written again.
 
     Returns
     -------
@@ -55,8 +54,8 @@ def record(
 
     Raises
     ------
-    LeaderboardError : the table on disk is damaged; it is left as it is.
-    ValueError : a name is empty or has a line break, or the scores are not of this protocol's queries.
+    LeaderboardError : the table on disk is damaged; it is not changed.
+    ValueError : a name is empty or has a line break, or the scores belong to other queries.
     """
     path = _path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
@@ -64,7 +63,7 @@ def record(
         if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
             raise ValueError(f"{what} must be a name on one line, got {name!r}")
     if not np.array_equal(scores.rows, np.flatnonzero(protocol.answerable)):
-        raise ValueError(f"the scores are not of the queries of {protocol.name}: were they made by another protocol?")
+        raise ValueError(f"the scores do not belong to the queries of {protocol.name}, but to another protocol")
     rows = scores.table()
     method = names | {
         "dataset": protocol.dataset, "protocol": protocol.name, "dim": dim, "n_queries": scores.n_queries,
@@ -83,42 +82,41 @@ def record(
 
 
 def _merged(known: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The new rows with the costs that only an earlier run measured, and the table with them in it."""
+    """The new rows, with costs that only an earlier run measured, and the table with these rows."""
     import pandas as pd
 
     rows = rows.copy()
-    # Metrics that only the earlier run had belong to another ranking: they are removed too.
+    # All rows of the earlier run are removed, also of metrics that the new run does not have.
     method_key = [column for column in KEY if column != "metric"]
     same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
-    # Describing has one cost for all protocols and indexes of a data set: the last one that was measured.
     extractor_key = ["dataset", "profile", "extractor", "weights", "dim"]
-    akin = (known[extractor_key].astype(str) == rows.iloc[0][extractor_key].astype(str)).all(axis=1)
-    for cost, where in (("extract_ips", akin), ("query_ms", same), ("index_bytes", same)):
+    same_extractor = (known[extractor_key].astype(str) == rows.iloc[0][extractor_key].astype(str)).all(axis=1)
+    for cost, where in (("extract_ips", same_extractor), ("query_ms", same), ("index_bytes", same)):
         earlier = known.loc[where, cost].dropna()
         if rows[cost].isna().all() and len(earlier):
             rows[cost] = earlier.iloc[0]
-    known.loc[akin, "extract_ips"] = rows["extract_ips"].iloc[0]
+    known.loc[same_extractor, "extract_ips"] = rows["extract_ips"].iloc[0]
     board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
     return rows, board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
 
 def load(path: str | Path | None = None) -> "pd.DataFrame":
-    """The table; empty where there is none yet.
+    """Read the table; it is empty if there is no file.
 
     Raises
     ------
-    LeaderboardError : it has other columns, a row is cut short or stands twice, or a number is none.
+    LeaderboardError : the columns differ, a row is incomplete or repeated, or a number is invalid.
     """
     import pandas as pd
 
     path = _path(path)
     if not path.is_file():
         return _typed(pd.DataFrame(columns=list(COLUMNS)))
-    remedy = "Restore it (git checkout) or move it away; the notebooks write it anew."
+    remedy = "Restore it (git checkout) or move it away; the notebooks write a new one."
     try:
         text = path.read_text(encoding="utf-8")
         _check_shape(text)
-        # Names stay text: a method may be called "None", "NA" or "007". Only an empty number is missing.
+        # Names such as "None", "NA" or "007" stay text. Only an empty number is missing.
         numbers = {column: [""] for column in COLUMNS if column not in _TEXT}
         types = dict.fromkeys(_TEXT, str)
         board = _typed(pd.read_csv(StringIO(text), dtype=types, keep_default_na=False, na_values=numbers))
@@ -126,14 +124,14 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
             raise ValueError("a row has no value or no dim")
         twice = board.duplicated(list(KEY))
         if twice.any():
-            raise ValueError(f"line {int(twice.argmax()) + 2} repeats a row, as after a merge")
+            raise ValueError(f"line {int(twice.argmax()) + 2} repeats a row, perhaps after a merge")
         return board
     except ValueError as error:
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
 
 def write_markdown(csv: Path, md: Path) -> Path:
-    """Make leaderboard.md from leaderboard.csv: a table a protocol, methods as rows, the best in bold."""
+    """Write leaderboard.md from leaderboard.csv: one table per protocol, one row per method, the best in bold."""
     write_text(md, _markdown(load(csv)))
     return md
 
@@ -143,15 +141,15 @@ def _path(path: str | Path | None) -> Path:
 
 
 def _check_shape(text: str) -> None:
-    """Header and number of fields of each line; pandas would fill up what is missing and say nothing."""
+    """Check the header and the number of fields of each line; pandas would fill up missing fields."""
     lines = list(csv.reader(StringIO(text)))
     if not lines or tuple(lines[0]) != COLUMNS:
         raise ValueError(f"its columns are {', '.join(lines[0]) if lines else '(none)'}")
     for number, line in enumerate(lines, start=1):
         if len(line) != len(COLUMNS):
-            raise ValueError(f"line {number} has {len(line)} fields instead of {len(COLUMNS)}: cut short?")
+            raise ValueError(f"line {number} has {len(line)} fields instead of {len(COLUMNS)}: is it truncated?")
     if not text.endswith("\n"):
-        raise ValueError("the last line is cut short")
+        raise ValueError("the last line is truncated")
 
 
 def _typed(board: "pd.DataFrame") -> "pd.DataFrame":
@@ -177,12 +175,12 @@ def _csv(board: "pd.DataFrame") -> str:
 def _markdown(board: "pd.DataFrame") -> str:
     parts = [
         "# Leaderboard\n",
-        "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; don't edit. In brackets: 95 % intervals by "
+        "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; do not edit. In brackets: 95 % intervals by "
         "bootstrap over queries. Bold: the best of a column. Definitions: `helpers/evaluation/metrics.py`.\n",
     ]
-    # Scores of other numbers of queries or images don't compare: they get a table of their own.
-    alike = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
-    groups = sorted(_grouped(_rows(board), alike).items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
+    # Scores for other numbers of queries or images cannot be compared: they are in a separate table.
+    setting = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
+    groups = sorted(_grouped(_rows(board), setting).items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
     for (profile, dataset, protocol, n_queries, n_gallery, n_distractors), rows in groups:
         parts.append(f"## {dataset}: {protocol}\n")
         parts.append(
@@ -193,13 +191,13 @@ def _markdown(board: "pd.DataFrame") -> str:
 
 
 def _rows(board: "pd.DataFrame") -> list[dict]:
-    """The rows as dictionaries: every call of `record` makes all tables, which pandas takes ten times as long for."""
+    """The rows as dictionaries. `record` writes all tables each time, and pandas takes ten times as long."""
     columns = [board[name].tolist() for name in COLUMNS]
     return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _grouped(rows: list[dict], names: list[str]) -> dict[tuple, list[dict]]:
-    """Values of some columns → the rows that have them, in the order of the rows."""
+    """Values of some columns → the rows with these values."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -207,18 +205,14 @@ def _grouped(rows: list[dict], names: list[str]) -> dict[tuple, list[dict]]:
 
 
 def _table(rows: list[dict]) -> str:
-    there = {row["metric"] for row in rows}
-    metrics = [metric for metric in _SHOWN if metric in there]
+    metrics = [metric for metric in _SHOWN if metric in {row["metric"] for row in rows}]
     best = {metric: max(row["value"] for row in rows if row["metric"] == metric) for metric in metrics}
     groups = _grouped(rows, ["extractor", "weights", "dim", "index"])
     methods = [(key, {row["metric"]: row for row in group}, group[0]) for key, group in sorted(groups.items())]
 
-    def last_score(method) -> float:
-        _, by_metric, _ = method
-        return by_metric[metrics[-1]]["value"] if metrics and metrics[-1] in by_metric else -np.inf
-
-    # Best first; a method without that metric (a ranking too short for it) comes last.
-    methods.sort(key=lambda method: -last_score(method))
+    if metrics:
+        # The best of the last metric comes first, a method without that metric last.
+        methods.sort(key=lambda method: -method[1].get(metrics[-1], {"value": -np.inf})["value"])
     lines = [
         "| extractor | weights | dim | index | " + " | ".join(metrics) + " | images/s | ms/query |",
         "| --- | --- | --- | --- |" + " --- |" * (len(metrics) + 2),
@@ -227,7 +221,7 @@ def _table(rows: list[dict]) -> str:
         cells = [_cell(by_metric[metric], best[metric]) if metric in by_metric else "" for metric in metrics]
         measured = [first[cost] for cost in ("extract_ips", "query_ms")]
         costs = ["" if np.isnan(cost) else f"{cost:g}" for cost in measured]
-        # A bar would end the cell.
+        # An unescaped bar would end the cell.
         names = [str(name).replace("|", "\\|") for name in (extractor, weights, dim, index)]
         lines.append("| " + " | ".join(names + cells + costs) + " |")
     for bound in ("chance", "ceiling"):

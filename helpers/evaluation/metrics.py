@@ -1,27 +1,29 @@
-"""Metrics, defined once; each with what chance gives and the most that is reachable.
+"""Metrics, each with its chance level and ceiling.
 
-For a query with R relevant images among N candidates (the gallery after exclusions):
+For a query with R relevant images among N candidates (the gallery without the ignored images):
 
-- **top-k**: is any of the first k relevant (trec_eval's ``success_k``).
-- **precision@k**, **recall@k**: relevant ones among the first k, over k, over R.
-- **mAP**: mean over queries of the average precision AP: precision at each relevant rank, summed, over R (``map``).
-- **mAP@k**: the same cut at k, still over R (``map_cut_k``); **mAP@k normalized**: over min(R, k).
-- **nDCG@k**: discounted gain 1 / log2(rank + 1) over that of a perfect ranking (``ndcg_cut_k``; Järvelin &
+- **top-k**: 1 if any of the first k results is relevant, else 0 (trec_eval's ``success_k``).
+- **precision@k**, **recall@k**: the number of relevant images among the first k, divided by k and by R.
+- **mAP**: mean over queries of the average precision AP, the sum of the precision at each relevant rank, divided by R
+  (``map``).
+- **mAP@k**: the same cut at k, still divided by R (``map_cut_k``); **mAP@k normalized**: divided by min(R, k).
+- **nDCG@k**: sum of the gains 1 / log2(rank + 1), divided by that of a perfect ranking (``ndcg_cut_k``; Järvelin &
   Kekäläinen 2002).
 
 Sources: trec_eval (https://github.com/usnistgov/trec_eval); Manning, Raghavan & Schütze 2008, chapter 8.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.evaluation.intervals import bootstrap_intervals
+from helpers.evaluation.intervals import Interval, bootstrap_intervals
 from helpers.evaluation.protocol import Protocol, chunks
+from helpers.evaluation.runner import check_rows
 from helpers.images.imageset import NO_CLASS
 from helpers.search.ranking import PAD, Ranking
 
@@ -30,22 +32,22 @@ if TYPE_CHECKING:
 
 
 class LeakyRanking(ValueError):
-    """A ranking that answers with something that may not be counted, or is not in the gallery."""
+    """A ranking contains ignored images, or images that are not in the gallery."""
 
 
 class UnanswerableQueriesWarning(UserWarning):
-    """Some queries have no relevant image in the gallery; they are counted here and left out of all means."""
+    """Some queries have no relevant image in the gallery; they are left out of all means."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One value a query and metric, and its chance and ceiling; over the answerable queries only.
+    """The value of each metric for each query with a relevant image, with its chance level and ceiling.
 
     Parameters
     ----------
-    values, chances, ceilings : metric → float64 (a,), a = answerable queries, in the protocol's order.
-    rows : int64 (a,): which query rows of the protocol these are.
-    n_unanswerable : queries that were left out.
+    values, chances, ceilings : metric → float64 (a,), in the protocol's order.
+    rows : int64 (a,): the query rows of the protocol.
+    n_unanswerable : the number of queries without a relevant image, which are left out.
     """
 
     values: dict[str, np.ndarray]
@@ -56,29 +58,29 @@ class Scores:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names, in a fixed order."""
+        """The names of the metrics."""
         return tuple(self.values)
 
     @property
     def n_queries(self) -> int:
-        """Queries that the means are over."""
+        """The number of queries in the means."""
         return len(self.rows)
 
     def mean(self, metric: str) -> float:
-        """The score.
+        """The mean over queries.
 
         Raises
         ------
-        KeyError : it was not computed (a ranking too short for it, for example).
+        KeyError : the metric was not computed, for example because the ranking is too short.
         """
         return self._mean(self.values, metric)
 
     def mean_chance(self, metric: str) -> float:
-        """What a random order of the candidates gives on average."""
+        """The expected mean for a random order of the candidates."""
         return self._mean(self.chances, metric)
 
     def mean_ceiling(self, metric: str) -> float:
-        """What a perfect ranking gets."""
+        """The mean for a perfect ranking."""
         return self._mean(self.ceilings, metric)
 
     def _mean(self, columns: dict[str, np.ndarray], metric: str) -> float:
@@ -87,11 +89,11 @@ class Scores:
         return float(columns[metric].mean())
 
     @cached_property
-    def _intervals(self):
+    def _intervals(self) -> dict[str, Interval]:
         return bootstrap_intervals(self.values)
 
     def table(self) -> "pd.DataFrame":
-        """One row a metric: metric, value, low, high (95 % bootstrap over queries), chance, ceiling."""
+        """One row per metric: metric, value, low, high (95 % bootstrap over queries), chance, ceiling."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -107,25 +109,24 @@ def evaluate(
 
     Parameters
     ----------
-    ranking : row *j* answers ``protocol.queries[j]``; as `helpers.evaluation.runner.run` returns it.
+    ranking : row *j* has the results of ``protocol.queries[j]``, as `helpers.evaluation.runner.run` returns it.
     ks : for top-k, precision and recall. map_ks : for mAP@k (both kinds) and nDCG@k.
 
-    A metric that the ranking is too short for is left out: a k beyond its columns (while there are more candidates
-    than columns), and mAP unless every candidate is ranked.
+    If the ranking does not contain all candidates, mAP and each k above its number of columns are left out.
 
     Raises
     ------
-    LeakyRanking : it holds the query itself, a copy of it, or an id outside the gallery.
-    ValueError : not one row a query, a k below 1, or no query has a relevant image.
+    LeakyRanking : it contains the query itself, a copy of it, or an id outside the gallery.
+    ValueError : not one row per query, a k below 1, or no query has a relevant image.
     """
-    _check_rows(ranking, protocol)
+    check_rows(ranking, protocol)
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
     if any(k < 1 for k in ks + map_ks):
         raise ValueError(f"k must be at least 1, got {ks} and {map_ks}")
     rows = np.flatnonzero(protocol.answerable)
     n_unanswerable = len(protocol.queries) - len(rows)
     if not len(rows):
-        raise ValueError(f"{protocol.name}: no query has a relevant image in the gallery, there is nothing to score")
+        raise ValueError(f"{protocol.name}: no query has a relevant image in the gallery")
     if n_unanswerable:
         warnings.warn(
             f"{protocol.name}: {n_unanswerable} of {len(protocol.queries)} queries have no relevant image in the "
@@ -150,9 +151,9 @@ def average_precision(
 
     Parameters
     ----------
-    hits : bool (m,): is the answer at rank 1, 2, … relevant.
-    n_relevant : R, the relevant images in the whole gallery, found or not.
-    k : only the first k ranks count (AP@k); None is all.
+    hits : bool (m,): whether the result at rank 1, 2, … is relevant.
+    n_relevant : R, the number of relevant images in the whole gallery, found or not.
+    k : use only the first k ranks (AP@k); None is all.
     normalized : divide by min(R, k) instead of R.
 
     Raises
@@ -163,98 +164,95 @@ def average_precision(
     if n_relevant < 1 or hits.sum() > n_relevant:
         raise ValueError(f"R must be at least 1 and at least the number of hits ({hits.sum()}), got {n_relevant}")
     if normalized and k is None:
-        raise ValueError("AP without a cut needs no normalizing: give k")
-    divisor = min(n_relevant, k) if normalized else n_relevant
+        raise ValueError("only AP@k can be normalized: give k")
+    divisor = min(n_relevant, k) if normalized and k is not None else n_relevant
     return float(_precision_sum(hits[None])[0] / divisor)
 
 
 def average_precision_over_hits(hits: Sequence[bool] | np.ndarray) -> float:
-    """The WRONG average precision, over the hits found instead of over R; for the lesson that shows so.
+    """The WRONG average precision, divided by the hits found instead of by R; for the lesson that shows the error.
 
-    It never asks for what is missing: hits at ranks 1 and 4 of R = 5 give 0.75 instead of 0.30.
+    It ignores relevant images that were not found: hits at ranks 1 and 4 with R = 5 give 0.75 instead of 0.30.
     """
     hits = np.asarray(hits, dtype=bool)
     return float(_precision_sum(hits[None])[0] / hits.sum()) if hits.any() else 0.0
 
 
 def relevance_mask(ranking: Ranking, protocol: Protocol) -> np.ndarray:
-    """bool (q, k): which answers are relevant to their query; false where a row ends early.
+    """bool (q, k): which results are relevant to their query; padding is not.
 
     Raises
     ------
     LeakyRanking, ValueError : as in `evaluate`.
     """
-    _check_rows(ranking, protocol)
+    check_rows(ranking, protocol)
     return _hits(ranking, protocol, np.arange(len(ranking)))
 
 
 def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
-    """int64 (classes, classes + 1): class of the query × class of its first answer; the last column is "no class".
+    """int64 (classes, classes + 1): class of the query × class of its first result; the last column is "no class".
 
-    All queries of a class count, also those that have no right answer; queries without any answer don't.
+    Queries without a class and queries without a result are left out.
 
     Raises
     ------
-    LeakyRanking : a first answer may not be counted (the query itself, say), or is not in the gallery.
-    ValueError : not one row a query, or no column.
+    LeakyRanking : a first result is ignored for its query, or is not in the gallery.
+    ValueError : not one row per query, or no column.
     """
-    _check_rows(ranking, protocol)
+    check_rows(ranking, protocol)
     if not ranking.k:
-        raise ValueError(f"{protocol.name}: the ranking has no column, so there is no first answer")
+        raise ValueError(f"{protocol.name}: the ranking has no column, so there is no first result")
     best = ranking.head(1)
     for rows in chunks(len(best), len(protocol)):
         _hits(best, protocol, rows)
     classes = len(protocol.class_names)
-    asked = protocol.labels[protocol.queries]
+    labels = protocol.labels[protocol.queries]
     first = ranking.ids[:, 0]
-    counted = (asked != NO_CLASS) & (first != PAD)
-    answered = protocol.labels[first[counted]]
-    cells = asked[counted] * (classes + 1) + np.where(answered == NO_CLASS, classes, answered)
+    used = (labels != NO_CLASS) & (first != PAD)
+    found = protocol.labels[first[used]]
+    cells = labels[used] * (classes + 1) + np.where(found == NO_CLASS, classes, found)
     return np.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 def per_class(scores: Scores, protocol: Protocol, metric: str) -> "pd.DataFrame":
-    """One row a class that asked: class, queries, mean; in the order of the class names."""
+    """One row per class with a query: class, queries, mean; in the order of the class names."""
     import pandas as pd
 
-    asked = protocol.labels[protocol.queries[scores.rows]]
-    table = pd.DataFrame({"class": asked, "value": scores.values[metric]}).groupby("class")["value"]
+    labels = protocol.labels[protocol.queries[scores.rows]]
+    table = pd.DataFrame({"class": labels, "value": scores.values[metric]}).groupby("class")["value"]
     summary = table.agg(queries="size", mean="mean").reset_index()
     summary["class"] = [protocol.class_names[label] for label in summary["class"]]
     return summary
-
-
-def _check_rows(ranking: Ranking, protocol: Protocol) -> None:
-    if len(ranking) != len(protocol.queries):
-        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
 
 
 # ---- values -------------------------------------------------------------------------------------------
 
 
 def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
-    """bool (r, k): which answers are relevant."""
+    """bool (r, k): which results are relevant."""
     ids = ranking.ids[rows]
-    answered = ids != PAD
+    results = ids != PAD
     if (ids >= len(protocol)).any():
         raise LeakyRanking(f"{protocol.name}: id {ids.max()} is unknown; ids end at {len(protocol) - 1}")
-    outside = answered & ~protocol.in_gallery[ids]
+    outside = results & ~protocol.in_gallery[ids]
     leaked = protocol.ignored_mask(rows, ids)
-    for bad, why in ((outside, "which is not in the gallery"), (leaked, "which may never be counted for it")):
+    for bad, why in ((outside, "which is not in the gallery"), (leaked, "which is ignored for it")):
         if bad.any():
-            row, place = np.argwhere(bad)[0]
-            query, result = protocol.keys[protocol.queries[rows[row]]], protocol.keys[ids[row, place]]
+            row, rank = np.argwhere(bad)[0]
+            query, result = protocol.keys[protocol.queries[rows[row]]], protocol.keys[ids[row, rank]]
             raise LeakyRanking(
-                f"{protocol.name}: query {query!r} is answered by {result!r} at rank {place + 1}, {why}. "
-                "Rankings made by runner.run hold no such answers."
+                f"{protocol.name}: query {query!r} has the result {result!r} at rank {rank + 1}, {why}. "
+                "Rankings of runner.run contain no such results."
             )
-    return answered & (protocol.labels[ids] == protocol.labels[protocol.queries[rows]][:, None])
+    return results & (protocol.labels[ids] == protocol.labels[protocol.queries[rows]][:, None])
 
 
-def _values(hits: np.ndarray, relevant: np.ndarray, ks, map_ks, complete: bool) -> dict[str, np.ndarray]:
-    values = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
-    values |= {f"precision@{k}": hits[:, :k].sum(axis=1) / k for k in ks}
-    values |= {f"recall@{k}": hits[:, :k].sum(axis=1) / relevant for k in ks}
+def _values(
+    hits: np.ndarray, relevant: np.ndarray, ks: Sequence[int], map_ks: Sequence[int], complete: bool
+) -> dict[str, np.ndarray]:
+    values: dict[str, np.ndarray] = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
+    values |= {f"precision@{k}": np.count_nonzero(hits[:, :k], axis=1) / k for k in ks}
+    values |= {f"recall@{k}": np.count_nonzero(hits[:, :k], axis=1) / relevant for k in ks}
     if complete:
         values["mAP"] = _precision_sum(hits) / relevant
     for k in map_ks:
@@ -283,8 +281,8 @@ def _ideal(relevant: np.ndarray, k: int) -> np.ndarray:
 # ---- chance and ceiling -------------------------------------------------------------------------------
 
 
-def _bounds(relevant: np.ndarray, candidates: np.ndarray, metrics) -> tuple[dict, dict]:
-    """Metric → (q,), by chance and at most. Computed once for each pair (R, N) that occurs."""
+def _bounds(relevant: np.ndarray, candidates: np.ndarray, metrics: Iterable[str]) -> tuple[dict, dict]:
+    """Metric → chance level (q,), and metric → ceiling (q,). Computed once for each pair (R, N)."""
     pairs, which = np.unique(np.stack([relevant, candidates]), axis=1, return_inverse=True)
     which = which.ravel()
     chances, ceilings = {}, {}
@@ -295,7 +293,7 @@ def _bounds(relevant: np.ndarray, candidates: np.ndarray, metrics) -> tuple[dict
 
 
 def _chance_and_ceiling(metric: str, r: int, n: int) -> tuple[float, float]:
-    """For R = r relevant among N = n candidates in uniformly random order, and in perfect order."""
+    """The expected value for r relevant among n candidates in random order, and the value in perfect order."""
     name, _, cut = metric.partition("@") if "@" in metric else metric.partition("-")
     k = int(cut.removesuffix(" normalized")) if cut else n
     if name == "top":
@@ -311,7 +309,7 @@ def _chance_and_ceiling(metric: str, r: int, n: int) -> tuple[float, float]:
 
 
 def _none_of_first(r: int, n: int, k: int) -> float:
-    """Probability that none of the first k is relevant: C(n-r, k) / C(n, k), by logarithms against overflow."""
+    """Probability that none of the first k is relevant: C(n-r, k) / C(n, k). Logarithms avoid an overflow."""
     from scipy.special import gammaln
 
     if k > n - r:
@@ -322,8 +320,8 @@ def _none_of_first(r: int, n: int, k: int) -> float:
 def _expected_precision_sum(r: int, n: int, k: int) -> float:
     """Expected sum of the precision at each hit among the first k of a random order.
 
-    Rank i is relevant with probability r/n; given that, each of the i - 1 before it is with (r-1)/(n-1), so the
-    precision there is on average (1 + (i-1)(r-1)/(n-1)) / i.
+    Rank i is relevant with probability r/n; given that, each of the i - 1 ranks before it is relevant with
+    probability (r-1)/(n-1), so the expected precision is (1 + (i-1)(r-1)/(n-1)) / i.
     """
     ranks = np.arange(1, k + 1)
     others = (ranks - 1) * ((r - 1) / (n - 1) if n > 1 else 0.0)

@@ -1,15 +1,17 @@
 """The evaluation protocol: which images are queries, gallery, relevant and ignored.
 
-Every score is measured under one. Relevance is decided here and nowhere else: a gallery image is relevant to a query
-when both have the same class and the image is not ignored. Ignored are the query itself, the images of its group
-(copies of one original) and the images that the protocol lists for the query (duplicates).
+A gallery image is relevant to a query if both have the same class and the image is not ignored. The ignored images are
+the query itself, the images of its group (copies of one original) and those that the protocol lists for the query
+(duplicates).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.search.index.filters import IdsPerQuery
@@ -36,16 +38,14 @@ class Protocol:
     keys : the images' keys (``ImageSet.keys``), each once.
     labels : int64 (n,): an index into ``class_names``, or -1 for an image without a class, relevant to no query.
     class_names : the names of the classes, each once.
-    queries : int64 (q,): ids, each once. A query of label -1 is allowed; it has no relevant image, and metrics report
-        it.
+    queries : int64 (q,): ids, each once. A query with the label -1 has no relevant image; metrics report it.
     gallery : int64 (g,): ids, each once.
     groups : int64 (n,) or None: images that share a group (>= 0) with the query are ignored.
-    excluded : query id → ids that are ignored for it. This does not hold in the other direction: list both if both are
-        queries.
+    excluded : query id → ids that are ignored for it. List both directions if both images are queries.
 
     Raises
     ------
-    ValueError : a value breaks one of these rules; the message names it.
+    ValueError : a value is invalid; the message names it.
     """
 
     name: str
@@ -79,28 +79,26 @@ class Protocol:
 
     def _check_keys(self) -> None:
         if not self.keys:
-            raise ValueError(f"{self.name}: there is no image in it")
+            raise ValueError(f"{self.name}: there are no images")
         bad = next((key for key in self.keys if not isinstance(key, str) or not key), None)
         if bad is not None:
             raise ValueError(f"{self.name}: keys must be non-empty strings, got {bad!r}")
         _no_repeats(self.keys, f"{self.name}: keys")
         _no_repeats(self.class_names, f"{self.name}: class_names")
 
-    def _per_image(self, values, what: str) -> np.ndarray:
+    def _per_image(self, values: ArrayLike, what: str) -> np.ndarray:
         array = _integers(values, f"{self.name}: {what}")
         if array.shape != (len(self.keys),):
             raise ValueError(f"{self.name}: {what} must have shape ({len(self.keys)},), got {array.shape}")
-        array.setflags(write=False)
-        return array
+        return _frozen(array)
 
-    def _ids(self, values, what: str) -> np.ndarray:
+    def _ids(self, values: ArrayLike, what: str) -> np.ndarray:
         array = _integers(values, f"{self.name}: {what}")
         if array.ndim != 1 or not len(array):
             raise ValueError(f"{self.name}: {what} must be a list of at least one id, got shape {array.shape}")
         self._check_range(array, what)
         _no_repeats(array.tolist(), f"{self.name}: {what}")
-        array.setflags(write=False)
-        return array
+        return _frozen(array)
 
     def _check_range(self, ids: np.ndarray, what: str) -> None:
         outside = ids[(ids < 0) | (ids >= len(self.keys))]
@@ -111,10 +109,10 @@ class Protocol:
             )
 
     def _exclusions(self, excluded: Mapping) -> dict[int, tuple[int, ...]]:
-        asking = set(self.queries.tolist())
-        checked = {}
+        queries = set(self.queries.tolist())
+        checked: dict[int, tuple[int, ...]] = {}
         for query in sorted(excluded):
-            if query not in asking:
+            if query not in queries:
                 raise ValueError(f"{self.name}: excluded lists {query!r}, which is not the id of a query")
             ids = np.unique(_integers(excluded[query], f"{self.name}: excluded[{query}]"))
             self._check_range(ids, f"excluded[{query}]")
@@ -123,7 +121,7 @@ class Protocol:
         return checked
 
     def __len__(self) -> int:
-        """The number of images: the rows that an array of feature vectors must have."""
+        """The number of images, and so of the rows of an array of feature vectors."""
         return len(self.keys)
 
     def __repr__(self) -> str:
@@ -136,23 +134,22 @@ class Protocol:
 
     def ignored(self, row: int) -> np.ndarray:
         """int64 ids, ascending: the gallery images that are ignored for query ``row``."""
-        row = self._row(row)
+        self._check_row(row)
         starts, ids = self._ignored
         return ids[starts[row] : starts[row + 1]]
 
     def relevant(self, row: int) -> np.ndarray:
         """int64 ids, ascending: the gallery images that are relevant to query ``row``."""
-        row = self._row(row)
+        self._check_row(row)
         label = self.labels[self.queries[row]]
         if label == NO_CLASS:
             return np.empty(0, dtype=np.int64)
         same = np.sort(self.gallery[self.labels[self.gallery] == label])
         return np.setdiff1d(same, self.ignored(row), assume_unique=True)
 
-    def _row(self, row: int) -> int:
+    def _check_row(self, row: int) -> None:
         if not 0 <= row < len(self.queries):
             raise IndexError(f"{self.name}: query rows are 0 … {len(self.queries) - 1}, got {row}")
-        return int(row)
 
     @cached_property
     def ignored_ids(self) -> IdsPerQuery:
@@ -162,13 +159,8 @@ class Protocol:
     @cached_property
     def _ignored(self) -> tuple[np.ndarray, np.ndarray]:
         """(starts, ids): ``ids[starts[j]:starts[j + 1]]`` are ignored for query row j."""
-        pairs = [
-            (np.arange(len(self.queries)), self.queries),
-            self._group_pairs(),
-            self._excluded_pairs(),
-        ]
-        rows = np.concatenate([rows for rows, _ in pairs])
-        ids = np.concatenate([ids for _, ids in pairs])
+        pairs = [(np.arange(len(self.queries)), self.queries), self._group_pairs(), self._excluded_pairs()]
+        rows, ids = (np.concatenate(column) for column in zip(*pairs, strict=True))
         kept = self.in_gallery[ids]
         codes = np.unique(rows[kept] * len(self) + ids[kept])
         rows, ids = np.divmod(codes, len(self))
@@ -180,9 +172,9 @@ class Protocol:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         members = self.gallery[self.groups[self.gallery] >= 0]
         members = members[np.argsort(self.groups[members], kind="stable")]
-        wanted = self.groups[self.queries]
-        first = np.searchsorted(self.groups[members], wanted, side="left")
-        count = np.searchsorted(self.groups[members], wanted, side="right") - first
+        groups = self.groups[self.queries]
+        first = np.searchsorted(self.groups[members], groups, side="left")
+        count = np.searchsorted(self.groups[members], groups, side="right") - first
         # Each query has a run of members: its first position, plus 0, 1, … within the run.
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return np.repeat(np.arange(len(self.queries)), count), members[np.repeat(first, count) + within]
@@ -196,10 +188,7 @@ class Protocol:
     @cached_property
     def in_gallery(self) -> np.ndarray:
         """bool (n,): whether each image is in the gallery."""
-        mask = np.zeros(len(self), dtype=bool)
-        mask[self.gallery] = True
-        mask.setflags(write=False)
-        return mask
+        return _frozen(np.isin(np.arange(len(self)), self.gallery))
 
     @cached_property
     def n_ignored(self) -> np.ndarray:
@@ -218,8 +207,8 @@ class Protocol:
         in_class = np.bincount(self.labels[self.gallery] + 1, minlength=len(self.class_names) + 1)
         starts, ids = self._ignored
         rows = np.repeat(np.arange(len(self.queries)), np.diff(starts))
-        lost = np.bincount(rows, weights=self.labels[ids] == labels[rows], minlength=len(self.queries))
-        return _frozen(np.where(labels == NO_CLASS, 0, in_class[labels + 1] - lost.astype(np.int64)))
+        ignored = np.bincount(rows, weights=self.labels[ids] == labels[rows], minlength=len(self.queries))
+        return _frozen(np.where(labels == NO_CLASS, 0, in_class[labels + 1] - ignored.astype(np.int64)))
 
     @cached_property
     def answerable(self) -> np.ndarray:
@@ -228,33 +217,32 @@ class Protocol:
 
     @cached_property
     def n_distractors(self) -> int:
-        """The number of gallery images that are relevant to no query: of no class, or of one without a query."""
+        """The number of gallery images without a class, or of a class without a query."""
         classes = np.unique(self.labels[self.queries])
         return int((~np.isin(self.labels[self.gallery], classes[classes != NO_CLASS])).sum())
 
     def ignored_mask(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """bool (r, k): which of the results ``ids`` (r, k) are ignored for the query rows ``rows`` (r,).
 
-        Hand it a chunk of rows where there are many; padding is never True.
+        Padding is not ignored. The memory grows with r × k: pass the rows in `chunks`.
         """
         return self.ignored_ids.take(np.asarray(rows)).contains(ids)
 
     def check_disjoint(self) -> None:
-        """Refuse a protocol with a query, or an image that is ignored for one, in the gallery.
+        """Check that no query, and no image that is ignored for a query, is in the gallery.
 
-        Methods that compare gallery images with each other (database augmentation, k-reciprocal re-ranking, diffusion)
-        let every gallery image influence the rankings of all queries. A query in the gallery, or a copy of it, would
-        influence its own ranking, also when it is dropped from that ranking afterwards.
+        Database augmentation, k-reciprocal re-ranking and diffusion compare gallery images with each other. A query in
+        the gallery, or a copy of it, would influence its own ranking, even if it is dropped from that ranking later.
 
         Raises
         ------
-        ValueError : there is one; the message has the number of such queries.
+        ValueError : queries or copies of them are in the gallery; the message has the number of such queries.
         """
         inside = int((self.n_ignored > 0).sum())
         if inside:
             raise ValueError(
-                f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, are in the gallery, where "
-                "they would influence their own rankings. Make a protocol with disjoint queries and gallery "
+                f"{self.name}: {inside} of {len(self.queries)} queries, or copies of them, are in the gallery and "
+                "would influence their own rankings. Make a protocol with disjoint queries and gallery "
                 "(disjoint_split, query_gallery)."
             )
 
@@ -263,26 +251,25 @@ class Protocol:
     def bind(self, images: ImageSet) -> tuple["Protocol", ImageSet]:
         """Find the protocol's images in ``images``: row i of the returned set is id i.
 
-        Other images are left out, so a protocol that was made from a part of a data set also works with the whole. The
-        returned set has the protocol's classes and groups: a person who has a single image in the protocol stays a
-        distractor even if the data set has more images of this person.
+        Other images are dropped, so a protocol of a part of a data set also works with the whole. The returned set has
+        the protocol's classes and groups: an image without a class in the protocol stays a distractor even if the data
+        set has its class.
 
         Raises
         ------
         ProtocolMismatch : images are missing or listed twice, or their classes differ.
         """
         row_of: dict[str, int] = {}
-        wanted = set(self.keys)
+        keys = set(self.keys)
         for row, key in enumerate(images.keys):
-            if key in wanted and row_of.setdefault(key, row) != row:
-                raise ProtocolMismatch(f"{self.name}: {images.name!r} holds {key!r} twice; list each image once.")
+            if key in keys and row_of.setdefault(key, row) != row:
+                raise ProtocolMismatch(f"{self.name}: {images.name!r} contains {key!r} twice; list each image once.")
         missing = [key for key in self.keys if key not in row_of]
         if missing:
             raise ProtocolMismatch(
                 f"{self.name}: {images.name!r} ({len(images)} images) lacks {len(missing)} of the protocol's "
-                f"{len(self)} images: {_some(missing)}. Load the data set {self.dataset!r} that the protocol was "
-                "made on, whole and not a sample of it, or make a new protocol from the images you have "
-                "(leave_one_out, query_gallery)."
+                f"{len(self)} images: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Load the whole data "
+                f"set {self.dataset!r}, or make a new protocol from your images (leave_one_out, query_gallery)."
             )
         found = images.subset([row_of[key] for key in self.keys])
         self._check_classes(found)
@@ -293,28 +280,28 @@ class Protocol:
         ours = [None if label == NO_CLASS else self.class_names[label] for label in self.labels]
         theirs = [None if label == NO_CLASS else found.class_names[label] for label in found.labels]
         used = set(ours) - {None}
-        # An image without a class here may have one there, unless that class is one of the protocol's.
+        # An image without a class in the protocol may have one in the set, but not a class of the protocol.
         differs = [
-            f"{key!r} is {mine or 'of no class'!s} in the protocol, {other or 'of no class'!s} in the images"
+            f"{key!r} is {mine or 'of no class'} in the protocol, {other or 'of no class'} in the images"
             for key, mine, other in zip(self.keys, ours, theirs, strict=True)
             if mine != other and (mine is not None or other in used)
         ]
         if differs:
             raise ProtocolMismatch(
-                f"{self.name}: the classes of {len(differs)} of {len(self)} images disagree with {found.name!r}: "
-                f"{differs[0]}. Load {self.dataset!r} as the protocol's maker did (same classes, same least "
-                "number of images a class), or make a new protocol from the images you have."
+                f"{self.name}: the classes of {len(differs)} of {len(self)} images differ from {found.name!r}: "
+                f"{differs[0]}. Load {self.dataset!r} with the protocol's settings (classes, minimum number of images "
+                "per class), or make a new protocol from your images."
             )
 
 
 def chunks(n: int, width: int) -> Iterator[np.ndarray]:
-    """int64 row numbers 0 … n - 1 in pieces of at most ``CHUNK`` entries when each row is ``width`` wide."""
+    """Yield the rows 0 … n - 1 in pieces, int64, of at most `CHUNK` entries if each row has ``width``."""
     step = max(1, CHUNK // max(1, width))
     for start in range(0, n, step):
         yield np.arange(start, min(n, start + step))
 
 
-def _integers(values, what: str) -> np.ndarray:
+def _integers(values: ArrayLike, what: str) -> np.ndarray:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{what} must be integers, got {array.dtype}")
@@ -327,12 +314,6 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 def _no_repeats(values: Sequence, what: str) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{what} must be unique, {value!r} stands twice")
-        seen.add(value)
-
-
-def _some(values: Sequence[str], n: int = 3) -> str:
-    return ", ".join(values[:n]) + (", …" if len(values) > n else "")
+    if len(set(values)) < len(values):
+        repeated = next(value for value, count in Counter(values).items() if count > 1)
+        raise ValueError(f"{what} must be unique, {repeated!r} occurs more than once")

@@ -9,23 +9,22 @@ from helpers import paths
 from helpers.evaluation.protocol import Protocol
 from helpers.files import write_text
 
-#: The layout of the JSON files; a reader refuses any other.
+#: The layout of the JSON files. Files of another format are refused.
 FORMAT = 2
 
 
 class ProtocolFileError(ValueError):
-    """A file holds no valid protocol."""
+    """A file does not contain a valid protocol."""
 
 
 def save(protocol: Protocol, path: str | Path) -> Path:
-    """Write a protocol as JSON, one image a line, as a whole or not at all."""
+    """Write a protocol as JSON, one image per line. The write is atomic."""
     return write_text(path, _json(protocol))
 
 
 def _json(protocol: Protocol) -> str:
-    images = zip(protocol.keys, protocol.labels.tolist(), strict=True)
-    if protocol.groups is not None:
-        images = zip(protocol.keys, protocol.labels.tolist(), protocol.groups.tolist(), strict=True)
+    groups = [] if protocol.groups is None else [protocol.groups.tolist()]
+    images = zip(protocol.keys, protocol.labels.tolist(), *groups, strict=True)
     parts = {
         "format": str(FORMAT),
         "name": json.dumps(protocol.name),
@@ -42,12 +41,12 @@ def _json(protocol: Protocol) -> str:
 
 
 def load(path: str | Path) -> Protocol:
-    """Read what `save` wrote.
+    """Read a file that `save` wrote.
 
     Raises
     ------
-    FileNotFoundError : there is no such file.
-    ProtocolFileError : it is not JSON (cut short?), of another format, or holds no valid protocol.
+    FileNotFoundError : the file does not exist.
+    ProtocolFileError : the file is not JSON (truncated, perhaps), has another format, or no valid protocol.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,20 +55,20 @@ def load(path: str | Path) -> Protocol:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # covers broken JSON and broken UTF-8
-        raise ProtocolFileError(f"{path} is not readable as JSON, perhaps cut short: {error}. {remedy}") from error
+        raise ProtocolFileError(f"{path} is not valid JSON, perhaps truncated: {error}. {remedy}") from error
     if not isinstance(content, dict) or "format" not in content:
-        raise ProtocolFileError(f"{path} is JSON but not a protocol: it has no 'format'. {remedy}")
+        raise ProtocolFileError(f"{path} is not a protocol: it has no 'format'. {remedy}")
     if content["format"] != FORMAT:
         raise ProtocolFileError(
             f"{path} has format {content['format']!r}; this version reads format {FORMAT}. "
-            "Use the version of the project that wrote it, or write the protocol again with protocol_files.save."
+            "Read it with the version that wrote it, or write the protocol again with protocol_files.save."
         )
     try:
         return _from_json(content)
     except KeyError as error:
-        raise ProtocolFileError(f"{path} is not a whole protocol: {error} is missing. {remedy}") from error
+        raise ProtocolFileError(f"{path} is not a complete protocol: {error} is missing. {remedy}") from error
     except (TypeError, ValueError) as error:
-        raise ProtocolFileError(f"{path} holds no valid protocol: {error}. {remedy}") from error
+        raise ProtocolFileError(f"{path} is not a valid protocol: {error}. {remedy}") from error
 
 
 def _from_json(content: dict) -> Protocol:
@@ -82,39 +81,39 @@ def _from_json(content: dict) -> Protocol:
         dataset=content["dataset"],
         description=content["description"],
         keys=columns[0],
-        labels=columns[1],
+        labels=np.asarray(columns[1]),
         class_names=content["class_names"],
         queries=_from_ranges(content["queries"]),
         gallery=_from_ranges(content["gallery"]),
-        groups=columns[2] if content["grouped"] else None,
+        groups=np.asarray(columns[2]) if content["grouped"] else None,
         excluded={int(query): tuple(ids) for query, ids in content["excluded"].items()},
     )
 
 
 def frozen_names() -> tuple[str, ...]:
-    """The names of the protocols that are part of the project."""
+    """The names of the protocols in ``data/protocols``."""
     folder = paths.protocols_dir()
     return tuple(sorted(file.stem for file in folder.glob("*.json"))) if folder.is_dir() else ()
 
 
 def frozen(name: str) -> Protocol:
-    """A protocol that is part of the project, by its name.
+    """Load a protocol of ``data/protocols`` by its name.
 
     Raises
     ------
-    FileNotFoundError : there is none of that name; the message lists those there are.
-    ProtocolFileError : its file is damaged.
+    FileNotFoundError : the name is unknown; the message lists the known ones.
+    ProtocolFileError : the file is damaged.
     """
     if name not in frozen_names():
         raise FileNotFoundError(
             f"there is no frozen protocol {name!r} in {paths.protocols_dir()}; "
-            f"there are: {', '.join(frozen_names()) or '(none)'}"
+            f"available: {', '.join(frozen_names()) or '(none)'}"
         )
     return load(paths.protocols_dir() / f"{name}.json")
 
 
 def _ranges(ids: np.ndarray) -> list[int | str]:
-    """[0, 1, 2, 3, 7] -> ["0-3", 7], in the order given."""
+    """[0, 1, 2, 3, 7] → ["0-3", 7], in the same order."""
     items: list[int | str] = []
     for part in np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1):
         first, last = int(part[0]), int(part[-1])
@@ -134,7 +133,7 @@ def _from_ranges(items: list[int | str]) -> np.ndarray:
 
 
 def _wrapped(items: list, per_line: int = 16) -> list[str]:
-    """JSON items, ``per_line`` to a string."""
+    """JSON items, ``per_line`` in each string."""
     return [", ".join(json.dumps(item) for item in items[i : i + per_line]) for i in range(0, len(items), per_line)]
 
 

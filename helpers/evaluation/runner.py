@@ -1,6 +1,6 @@
-"""Runs a protocol: searches the gallery for all queries and drops the ignored images from the rankings."""
+"""Runs a protocol: searches the gallery for all queries, without the ignored images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,91 +14,94 @@ if TYPE_CHECKING:
 
 
 def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None = None) -> Ranking:
-    """Put the gallery into ``index``, ask all queries, drop what never counts and keep the best ``k``.
+    """Add the gallery to ``index`` and search it for all queries, without the ignored images.
 
     Parameters
     ----------
-    vectors : float32 (n, d): row i describes image i of the protocol (see ``Protocol.bind``).
-    index : empty; it holds the gallery afterwards.
-    k : answers a query; None is the whole gallery, which mAP needs. That takes 12 to 16 bytes for each
-        pair of query and gallery image; ``run_in_chunks`` does without.
+    vectors : float32 (n, d): row i is the feature vector of image i of the protocol (see `Protocol.bind`).
+    index : an empty index.
+    k : number of results per query; None is the whole gallery, which mAP needs. That takes 12 to 16 bytes for each
+        pair of a query and a gallery image.
 
     Returns
     -------
-    Ranking (q, k), -1 where a query has fewer than ``k`` candidates; row j answers ``queries[j]``.
+    Ranking (q, k), -1 where a query has fewer than ``k`` candidates; row j has the results of ``queries[j]``.
 
     Raises
     ------
     ValueError : vectors of the wrong shape or with NaN or infinity; an index that is not empty; k < 1.
     """
-    width = int(protocol.n_candidates.max()) if k is None else k
-    ids = np.full((len(protocol.queries), width), PAD, dtype=np.int64)
-    scores = None
-    for rows, part in run_in_chunks(protocol, vectors, index, k):
-        if scores is None:
-            scores = np.full(ids.shape, -np.inf, dtype=part.scores.dtype)
-        ids[rows] = part.ids
-        scores[rows] = part.scores
-    return Ranking(ids, scores)
-
-
-def run_in_chunks(
-    protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None = None
-) -> Iterator[tuple[np.ndarray, Ranking]]:
-    """``run``, a few queries at a time: yields (query rows, their Ranking) and holds no more than that."""
     vectors = _checked_vectors(protocol, vectors)
     if k is not None and k < 1:
         raise ValueError(f"k must be at least 1 or None, got {k}")
-    if hasattr(index, "__len__") and len(index):
+    if len(index):
         raise ValueError(f"the index must be empty, it holds {len(index)} vectors; open a new one")
     width = int(protocol.n_candidates.max()) if k is None else k
     index.add(vectors[protocol.gallery], protocol.gallery)
-    for rows in chunks(len(protocol.queries), max(width, len(protocol))):
-        yield rows, index.search(vectors[protocol.queries[rows]], width, excluded=protocol.ignored_ids.take(rows))
+    parts = (
+        (rows, index.search(vectors[protocol.queries[rows]], width, excluded=protocol.ignored_ids.take(rows)))
+        for rows in chunks(len(protocol.queries), max(width, len(protocol)))
+    )
+    return _joined(parts, (len(protocol.queries), width))
 
 
 def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ranking:
-    """Drop what never counts from each row, close the gaps, and keep the best ``k`` (None: as wide as it was).
+    """Drop the ignored images from each row, close the gaps, and keep the best ``k`` (None: the ranking's width).
 
-    Rows that come out shorter than ``k`` end in -1, so search for ``k + protocol.n_ignored.max()``
-    answers first.
+    Shorter rows end in -1. To get ``k`` results, search for ``k + protocol.n_ignored.max()`` first.
 
     Raises
     ------
-    ValueError : not one row a query, or an id that the protocol does not know.
+    ValueError : not one row per query, or an id outside the protocol.
+    """
+    check_rows(ranking, protocol)
+    if ranking.ids.size and ranking.ids.max() >= len(protocol):
+        raise ValueError(f"{protocol.name}: id {ranking.ids.max()} in the ranking, but ids end at {len(protocol) - 1}")
+    width = ranking.k if k is None else k
+
+    def part(rows: np.ndarray) -> Ranking:
+        ids, scores = ranking.ids[rows], ranking.scores[rows]
+        ids, kept = keep(ids, scores, (ids != PAD) & ~protocol.ignored_mask(rows, ids), width)
+        return Ranking(ids, kept.astype(scores.dtype))
+
+    parts = ((rows, part(rows)) for rows in chunks(len(ranking), max(ranking.k, len(protocol))))
+    return _joined(parts, (len(ranking), width))
+
+
+def check_rows(ranking: Ranking, protocol: Protocol) -> None:
+    """Check that a ranking has one row per query.
+
+    Raises
+    ------
+    ValueError : it has another number of rows.
     """
     if len(ranking) != len(protocol.queries):
         raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
-    width = ranking.k if k is None else k
-    ids = np.full((len(ranking), width), PAD, dtype=np.int64)
-    scores = np.full(ids.shape, -np.inf, dtype=ranking.scores.dtype)
-    for rows in chunks(len(ranking), max(ranking.k, len(protocol))):
-        part = _excluding(Ranking(ranking.ids[rows], ranking.scores[rows]), protocol, rows, width)
+
+
+def _joined(parts: Iterable[tuple[np.ndarray, Ranking]], shape: tuple[int, int]) -> Ranking:
+    """One ranking from (rows, their ranking); in memory there is one part beside the whole."""
+    ids, scores = np.empty(shape, np.int64), np.empty(0)
+    for rows, part in parts:
+        if not len(scores):
+            scores = np.empty(shape, part.scores.dtype)
         ids[rows], scores[rows] = part.ids, part.scores
     return Ranking(ids, scores)
-
-
-def _excluding(ranking: Ranking, protocol: Protocol, rows: np.ndarray, width: int) -> Ranking:
-    if ranking.ids.size and ranking.ids.max() >= len(protocol):
-        raise ValueError(f"{protocol.name}: id {ranking.ids.max()} in the ranking, but ids end at {len(protocol) - 1}")
-    kept = (ranking.ids != PAD) & ~protocol.ignored_mask(rows, ranking.ids)
-    ids, scores = keep(ranking.ids, ranking.scores, kept, width)
-    return Ranking(ids, scores.astype(ranking.scores.dtype))
 
 
 def _checked_vectors(protocol: Protocol, vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(protocol):
         raise ValueError(
-            f"{protocol.name}: vectors must have shape ({len(protocol)}, d), one row an image of the protocol, "
-            f"got {vectors.shape}. Describe the images that Protocol.bind returns."
+            f"{protocol.name}: vectors must have shape ({len(protocol)}, d), one row per image of the protocol, "
+            f"got {vectors.shape}. Extract the features of the images that Protocol.bind returns."
         )
     vectors = vectors.astype(np.float32, copy=False)
     finite = np.concatenate([np.isfinite(vectors[rows]).all(axis=1) for rows in chunks(*vectors.shape)])
     if not finite.all():
         first = int(np.flatnonzero(~finite)[0])
         raise ValueError(
-            f"{protocol.name}: {int((~finite).sum())} of {len(vectors)} vectors hold NaN or infinity, the first is "
-            f"row {first} ({protocol.keys[first]}). Look at that image and at the extractor's preprocessing."
+            f"{protocol.name}: {int((~finite).sum())} of {len(vectors)} vectors contain NaN or infinity, the first is "
+            f"row {first} ({protocol.keys[first]}). Check that image and the extractor's preprocessing."
         )
     return vectors

@@ -1,9 +1,9 @@
-"""Rankings and protocols as TREC files, for whoever trusts `trec_eval` more than us.
+"""Reads and writes rankings and protocols as TREC files, to check the scores with `trec_eval`.
 
 Run file: ``query Q0 document rank score tag``; qrels file: ``query 0 document relevance``
-(https://github.com/usnistgov/trec_eval). Image keys become names by percent-encoding, since a name may not hold a
-space. trec_eval ignores the rank column, sorts by score and breaks ties by name from Z to A; so that it sees our order,
-which breaks ties by id, the score column holds k, k - 1, … 1 and the similarity itself is not in the file.
+(https://github.com/usnistgov/trec_eval). Image keys are percent-encoded, because a name must not contain a space.
+trec_eval ignores the rank column, sorts by score and breaks ties by name from Z to A. A Ranking breaks ties by id. To
+keep its order, the score column has the numbers k, k - 1, … 1 instead of the similarities.
 """
 
 import math
@@ -13,57 +13,53 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
+from helpers.evaluation.runner import check_rows
 from helpers.files import write_text
 from helpers.search.ranking import PAD, Ranking
 
 
 class TrecFileError(ValueError):
-    """A line that is not of the format, or names an image that the protocol does not know."""
+    """A line has a wrong format, or names an image that is not in the protocol."""
 
 
 def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str = "lookalike") -> Path:
-    """Write a ranking whose row *j* answers ``protocol.queries[j]``; tag names the method.
+    """Write a ranking whose row *j* has the results of ``protocol.queries[j]``; tag names the method.
 
     Raises
     ------
-    ValueError : not one row a query.
+    ValueError : not one row per query.
     """
-    if len(ranking) != len(protocol.queries):
-        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
+    check_rows(ranking, protocol)
     names = _names(protocol)
     tag = quote(tag)
     lines = [
-        f"{names[query]} Q0 {names[result]} {place + 1} {ranking.k - place} {tag}\n"
+        f"{names[query]} Q0 {names[result]} {column + 1} {ranking.k - column} {tag}\n"
         for query, row in zip(protocol.queries, ranking.ids, strict=True)
-        for place, result in enumerate(row[row != PAD])
+        for column, result in enumerate(row[row != PAD])
     ]
-    path = Path(path)
-    write_text(path, "".join(lines))
-    return path
+    return write_text(path, "".join(lines))
 
 
 def write_qrels(protocol: Protocol, path: str | Path) -> Path:
-    """Write who is relevant to whom; queries without a relevant image are left out, as in our own means."""
+    """Write the relevant images of each query; queries without a relevant image are left out."""
     names = _names(protocol)
     lines = [
         f"{names[query]} 0 {names[result]} 1\n"
         for row, query in enumerate(protocol.queries)
         for result in protocol.relevant(row)
     ]
-    path = Path(path)
-    write_text(path, "".join(lines))
-    return path
+    return write_text(path, "".join(lines))
 
 
 def read_run(path: str | Path, protocol: Protocol) -> Ranking:
-    """A run file as Ranking, row *j* for ``protocol.queries[j]``; a query that it does not name gets padding.
+    """Read a run file as Ranking, row *j* for ``protocol.queries[j]``; a query without a line has padding only.
 
-    Sorted as trec_eval does: by score from high to low, equal ones by name from Z to A; the returned scores are
-    places counted from behind, since ties in a Ranking go by id.
+    The order is trec_eval's: by decreasing score, equal scores by name from Z to A. The returned scores are the numbers
+    k, k - 1, … 1.
 
     Raises
     ------
-    TrecFileError : a line is malformed (a score of NaN, too), names an unknown image, or repeats one.
+    TrecFileError : a line is malformed, has a score of NaN, names an unknown image, or repeats one.
     """
     ids = {name: i for i, name in enumerate(_names(protocol))}
     row_of = {int(query): row for row, query in enumerate(protocol.queries)}
@@ -74,24 +70,24 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
             if name not in ids:
                 raise TrecFileError(f"{path}, line {number}: {protocol.name} has no image {unquote(name)!r}")
         if ids[query] not in row_of:
-            raise TrecFileError(f"{path}, line {number}: {unquote(query)!r} is no query of {protocol.name}")
+            raise TrecFileError(f"{path}, line {number}: {unquote(query)!r} is not a query of {protocol.name}")
         found[row_of[ids[query]]].append((score, result, ids[result]))
     width = max(map(len, found), default=0)
     rows = np.full((len(found), width), PAD, dtype=np.int64)
     for row, results in enumerate(found):
-        order = [i for _, _, i in sorted(sorted(results, key=lambda a: a[1], reverse=True), key=lambda a: -a[0])]
+        order = [i for _, _, i in sorted(results, reverse=True)]
         if len(set(order)) != len(order):
-            raise TrecFileError(f"{path}: query {protocol.keys[protocol.queries[row]]!r} has an answer twice")
+            raise TrecFileError(f"{path}: query {protocol.keys[protocol.queries[row]]!r} has a result twice")
         rows[row, : len(order)] = order
     return Ranking(rows, np.broadcast_to(np.arange(width, 0, -1, dtype=np.float64), rows.shape))
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """A qrels file: query's key → image's key → relevance.
+    """Read a qrels file: query's key → image's key → relevance.
 
     Raises
     ------
-    TrecFileError : a line is malformed, or judges a pair twice.
+    TrecFileError : a line is malformed, or a pair occurs twice.
     """
     judged: dict[str, dict[str, int]] = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -104,7 +100,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             ) from error
         of_query = judged.setdefault(unquote(query), {})
         if unquote(result) in of_query:
-            raise TrecFileError(f"{path}, line {number}: {unquote(result)!r} is judged twice for {unquote(query)!r}")
+            raise TrecFileError(f"{path}, line {number}: {unquote(result)!r} occurs twice for {unquote(query)!r}")
         of_query[unquote(result)] = value
     return judged
 
@@ -117,7 +113,6 @@ def _run_line(line: str, where: str) -> tuple[str, str, float]:
     except ValueError as error:
         raise TrecFileError(f"{where}: expected 'query Q0 document rank score tag', got {line!r}") from error
     if math.isnan(score):
-        # NaN is neither above nor below anything: a sort with it in has no meaning.
         raise TrecFileError(f"{where}: the score is NaN in {line!r}")
     return query, result, score
 

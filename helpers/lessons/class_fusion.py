@@ -1,4 +1,4 @@
-"""Vectors fused with the class that a classifier predicts: what that does to a search is a lesson, not a method."""
+"""Concatenates feature vectors with the class that a classifier predicts, to show what this does to a search."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from helpers.vectors import l2_normalize
 
 
 def with_prediction(vectors: np.ndarray, predicted: np.ndarray, classes: int, weight: float = 1.0) -> np.ndarray:
-    """float32 (n, d + classes): each vector, brought to length one, then ``weight`` at the place of its class.
+    """float32 (n, d + classes): each vector, normalized, and its predicted class as a one-hot vector times ``weight``.
 
-    The cosine of two of them is (c + weight²) / (1 + weight²) where the predictions agree and c / (1 + weight²) where
-    they don't, c the cosine of the vectors alone. With a weight of 1 or more, whoever was given the query's class comes
-    before everyone else (as long as no c is negative): the search has become the classifier.
+    For vectors with the cosine c, the cosine is (c + weight²) / (1 + weight²) if the predictions agree, and
+    c / (1 + weight²) if not. With a weight of 1 or more and no negative c, all images with the query's predicted class
+    come before all others: the search has become the classifier.
 
     Parameters
     ----------
@@ -18,13 +18,13 @@ def with_prediction(vectors: np.ndarray, predicted: np.ndarray, classes: int, we
 
     Raises
     ------
-    ValueError : not one class a vector, a class out of range, or a negative weight.
+    ValueError : not one class per vector, a class out of range, or a negative weight.
     """
     vectors, predicted = np.asarray(vectors), np.asarray(predicted)
     if vectors.ndim != 2 or predicted.shape != vectors.shape[:1]:
-        raise ValueError(f"one class a vector is needed, got shapes {vectors.shape} and {predicted.shape}")
+        raise ValueError(f"one class per vector is needed, got shapes {vectors.shape} and {predicted.shape}")
     if not np.issubdtype(predicted.dtype, np.integer) or not ((predicted >= 0) & (predicted < classes)).all():
-        raise ValueError(f"classes must be whole numbers 0 … {classes - 1}")
+        raise ValueError(f"classes must be integers 0 … {classes - 1}")
     if weight < 0:
         raise ValueError(f"weight must not be negative, got {weight}")
     of_class = weight * np.eye(classes)[predicted]

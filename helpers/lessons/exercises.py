@@ -1,15 +1,13 @@
-"""Self-checks of the exercises at the end of each notebook."""
+"""Checks of the exercises at the end of each notebook."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def check(exercise: str, answer: Any, right: Callable[[Any], bool], hint: str) -> bool | None:
-    """Say whether an answer is right; an answer of None counts as not given yet.
+    """Print whether an answer is right, and return it; None for an answer of None, which means "not answered yet".
 
-    Returns
-    -------
-    True, False, or None where there is no answer yet. It never raises: a wrong answer is no error.
+    An answer that raises an error in ``right`` is wrong.
     """
     if answer is None:
         print(f"{exercise}: not answered yet")

@@ -1,8 +1,6 @@
-"""Tables that a full-profile run measured and that are committed in ``figures/``, shown in the notebooks.
+"""Shows results of the full profile, which are committed in ``figures/``, in the notebooks.
 
-A notebook shows them next to what it has just measured, so that every number of the full profile that the text is
-about can be seen. They are read from the project's own ``figures`` folder: ``LOOKALIKE_FIGURES`` moves only what a run
-writes.
+They are read from the project's ``figures`` folder. ``LOOKALIKE_FIGURES`` changes only where a run writes.
 """
 
 from collections.abc import Iterable
@@ -22,21 +20,21 @@ PROFILE = "full"
 
 
 def table(name: str) -> pd.DataFrame:
-    """Read ``figures/<name>_full.csv``, the table that a lesson wrote in its last full-profile run.
+    """Read ``figures/<name>_full.csv``, which a lesson wrote in its last full-profile run.
 
     Raises
     ------
-    FileNotFoundError : there is no such table; the message lists those that exist.
+    FileNotFoundError : the file does not exist; the message lists the existing ones.
     """
     path = FIGURES / _file(name)
     if not path.is_file():
         known = sorted(each.name.removesuffix("_full.csv") for each in FIGURES.glob("*_full.csv"))
-        raise FileNotFoundError(f"no table {path.name} in figures/; the committed ones are: {', '.join(known)}")
+        raise FileNotFoundError(f"no table {path.name} in figures/; available: {', '.join(known)}")
     return pd.read_csv(path)
 
 
 def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
-    """Format rows of the table ``name`` as Markdown, under a line that names its file; missing values are dashes."""
+    """Format rows of the table ``name`` as Markdown, with a caption that names its file. Missing values are dashes."""
     return _captioned(rows.astype(object).where(rows.notna(), "–"), f"from `figures/{_file(name)}`", digits)
 
 
@@ -46,37 +44,37 @@ def scores(
     metrics: Iterable[str] = ("top-1", "mAP"),
     indexes: Iterable[str] = ("exact:cosine",),
 ) -> Markdown:
-    """Format full-profile scores of the leaderboard as Markdown: one row a method, then chance and ceiling.
+    """Format full-profile scores of the leaderboard as Markdown: one row per method, then chance and ceiling.
 
     Parameters
     ----------
     protocol : name of a frozen protocol, e.g. ``"imagenette-val-train"``.
     extractors : names of the extractors, in the order of the rows.
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
-    indexes : the indexes that searched. With more than one, a column names the index of each row.
+    indexes : specs of the indexes. With more than one, a column has the index of each row.
 
     Raises
     ------
-    ValueError : an extractor has no score by any of the indexes, or not exactly one by an index.
+    ValueError : an extractor has no score with any of the indexes, or not one per metric with an index.
     """
     extractors, metrics, indexes = list(extractors), list(metrics), list(indexes)
     board = leaderboard.load(FIGURES / LEADERBOARD)
     board = board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & board["metric"].isin(metrics)]
     lines = []
     for extractor in extractors:
-        found = board[(board["extractor"] == extractor) & board["index"].isin(indexes)]
-        if found.empty:
+        rows = board[(board["extractor"] == extractor) & board["index"].isin(indexes)]
+        if rows.empty:
             raise ValueError(
-                f"the leaderboard has no full-profile row of {extractor!r} under {protocol!r} by {indexes}"
+                f"the leaderboard has no full-profile row of {extractor!r} under {protocol!r} with {indexes}"
             )
         for index in indexes:
-            each = found[found["index"] == index]
+            each = rows[rows["index"] == index]
             if each.empty:
                 continue
             if sorted(each["metric"]) != sorted(metrics):
-                method = f"{extractor!r} under {protocol!r} by {index!r}"
-                wanted, there = ", ".join(metrics), ", ".join(each["metric"])
-                raise ValueError(f"expected one row a metric ({wanted}) of {method}, got {there}")
+                method = f"{extractor!r} under {protocol!r} with {index!r}"
+                expected, found = ", ".join(metrics), ", ".join(each["metric"])
+                raise ValueError(f"expected one row per metric ({expected}) of {method}, got {found}")
             each = each.set_index("metric")
             lines.append([extractor, index, *(_interval(each.loc[metric]) for metric in metrics)])
     first = board[board["extractor"] == extractors[0]].drop_duplicates("metric").set_index("metric")

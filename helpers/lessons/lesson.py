@@ -1,4 +1,4 @@
-"""What every notebook does at its edges: print what it runs on, hold text against numbers, write its results."""
+"""The bookkeeping of every notebook: its task, its figures, expected numbers, and the results file."""
 
 import json
 import platform
@@ -26,7 +26,7 @@ with extras.importing("notebooks", "IPython"):
     from IPython.display import Image as DisplayedImage
     from IPython.display import display
 
-#: The metrics that go into a results file.
+#: The metrics in a results file.
 HEADLINES = ("top-1", "top-3", "top-5", "top-10", "mAP", "mAP@10")
 
 
@@ -35,9 +35,8 @@ class Lesson:
 
     Parameters
     ----------
-    name : the notebook's file name without its ending, e.g. ``"02_objects"``.
-    profile : ``sample`` or ``full``; goes into the results.
-    seed : the notebook's seed; goes into the results.
+    name : the notebook's file name without the suffix, e.g. ``"02_objects"``.
+    profile : ``sample`` or ``full``. seed : the notebook's seed. Both are written to the results file.
     """
 
     def __init__(self, name: str, profile: str, seed: int):
@@ -49,10 +48,9 @@ class Lesson:
         self._figures: list[str] = []
 
     def task(self, max_queries: int | None = None) -> tuple[Protocol, ImageSet]:
-        """The profile's task for lessons that are about search, not about data: a protocol and its images.
+        """The profile's default task, a protocol and its images: sample-distractors or imagenette-val-train.
 
-        sample: each photograph asks, the others and the distractors answer; full: Imagenette's val asks, train answers.
-        max_queries : about so many of the queries, evenly spread, under another name.
+        max_queries : use about this number of queries, at regular intervals; the protocol then has another name.
         """
         if self.profile == "sample":
             protocol, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
@@ -66,7 +64,7 @@ class Lesson:
     def show(self, figure: Figure, name: str, dpi: int = 80, save: bool = True) -> None:
         """Show a figure; with ``save`` also write it to ``figures/<notebook>_<name>.png``.
 
-        Figures of the full profile are not written: the images in them may not be passed on.
+        Figures of the full profile are not written, because the licenses do not allow copies of their images.
         """
         image = _png(figure, dpi)
         path = paths.figures_dir() / f"{self.name}_{name}.png"
@@ -77,14 +75,14 @@ class Lesson:
         display(DisplayedImage(image))
 
     def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
-        """Print an expected number beside the measured one, and fail where they differ by more than ``tolerance``.
+        """Print an expected number beside the measured one, and check that they differ by at most ``tolerance``.
 
-        when : whether the expectation is about this run at all (its data, its weights, its size); if not, the
-            measured number is printed alone.
+        when : whether the expectation applies to this run (its data, weights and size). If not, only the measured
+            number is printed.
 
         Raises
         ------
-        AssertionError : the numbers disagree: the text beside them is not true for this run.
+        AssertionError : the difference is larger, so the notebook's text is wrong for this run.
         """
         if not when:
             print(f"{what}: {measured:.3f} (no expectation for this data or these settings)")
@@ -99,7 +97,7 @@ class Lesson:
         self, scores: Scores, protocol: Protocol, extractor: FeatureExtractor, index: str = "exact:cosine",
         query_ms: float | None = None,
     ) -> None:  # fmt: skip
-        """Put one method's scores into the leaderboard, under this run's profile."""
+        """Write the scores of a method to the leaderboard, with this run's profile."""
         leaderboard.record(
             scores, protocol, profile=self.profile, extractor=extractor.name, weights=extractor.weights,
             dim=extractor.dim, index=index, extract_ips=extractor.images_per_second, query_ms=query_ms,
@@ -109,7 +107,7 @@ class Lesson:
     def finish(self, headline: str, data: dict, extractor: FeatureExtractor, scores: dict[str, Scores]) -> Path:
         """Write ``figures/results/<notebook>.json``: the headline, data, weights, metrics, seconds and seed.
 
-        extractor : the one that the notebook is about; scores : what was measured, by a name each.
+        extractor : the notebook's main extractor. scores : name → scores.
         """
         path = paths.results_dir() / f"{self.name}.json"
         content = {
@@ -136,23 +134,23 @@ class Lesson:
 
 
 def open_with_fallback(name: str, fallback: str | None) -> FeatureExtractor:
-    """The extractor that a notebook asks for, or its ``fallback`` after a box that can't be overlooked.
+    """Open an extractor; if its weights are not available, show a warning box and open the ``fallback``.
 
     Raises
     ------
-    WeightsUnavailable : the trained weights can't be had and ``fallback`` is None.
+    WeightsUnavailable : the trained weights are not available, and ``fallback`` is None.
     """
     try:
         return open_extractor(name)
     except WeightsUnavailable as error:
         if fallback is None:
             raise
-        display(box(f"{error}\n\nThis run uses {fallback} instead; expect other numbers than in the text.", "caution"))
+        display(box(f"{error}\n\nThis run uses {fallback}; its numbers differ from those in the text.", "caution"))
         return open_extractor(fallback)
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
-    """The figure in 256 colors: a third of the bytes, and a notebook has to stay below one megabyte."""
+    """The figure as a PNG with 256 colors, a third of the bytes: it keeps the notebooks small."""
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""What this machine has, beside what the course needs."""
+"""Compares this machine with the requirements of the course."""
 
 import os
 import platform
@@ -6,13 +6,14 @@ import re
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pandas as pd
 
 from helpers import paths
 from helpers.networks import specs, weights
 
-#: The packages that the course itself imports or starts.
+#: Packages that the course imports or starts; alternatives are separated by a bar.
 PACKAGES = (
     "numpy", "tensorflow-cpu|tensorflow", "keras", "opencv-contrib-python-headless", "scikit-learn", "pillow",
     "matplotlib", "jupyterlab", "ipywidgets", "papermill",
@@ -20,7 +21,7 @@ PACKAGES = (
 
 
 def check() -> pd.DataFrame:
-    """One row a requirement: what it is, what was found, what is wanted, whether that is fine."""
+    """One row per requirement: its name, what was found, what is required, whether it is fulfilled."""
     free = shutil.disk_usage(_existing(paths.cache_dir())).free / 1e9
     rows = [
         ("Python", platform.python_version(), "3.11 to 3.13", (3, 11) <= sys.version_info[:2] <= (3, 13)),
@@ -28,11 +29,11 @@ def check() -> pd.DataFrame:
         ("free disk for the cache", f"{free:.0f} GB", "2 GB or more", free >= 2),
         *(_package(names, _locked()) for names in PACKAGES),
     ]
-    return pd.DataFrame(rows, columns=["what", "found", "wanted", "fine"])
+    return pd.DataFrame(rows, columns=["what", "found", "required", "fine"])
 
 
 def networks() -> pd.DataFrame:
-    """One row a network of the zoo: vector length, input size, whether its weights are in the cache, the paper."""
+    """One row per network of the zoo: dimension, input size, whether its weights are in the cache, the paper."""
     return pd.DataFrame(
         [(row.name, row.dim, row.size, weights.available(row.name), row.source) for row in specs.ZOO.values()],
         columns=["network", "dim", "input", "weights in cache", "source"],
@@ -45,19 +46,20 @@ def _package(names: str, locked: dict[str, str]) -> tuple[str, str, str, bool]:
             found = version(name)
         except PackageNotFoundError:
             continue
-        wanted = locked.get(name, found)
-        return name, found, wanted, found.split(".")[:2] == wanted.split(".")[:2]
+        required = locked.get(name, found)
+        return name, found, required, found.split(".")[:2] == required.split(".")[:2]
     return names, "not installed", locked.get(names.split("|")[0], "any"), False
 
 
 def _locked() -> dict[str, str]:
-    """Package → version in the lock; where the lock has several (for several Pythons), the one that is installed.
+    """Package → version in the lock. If it has several, for several Pythons, the installed one is preferred.
 
-    Empty for an installed package, which has no lock: any version that it accepts is fine.
+    Empty outside a checkout, where there is no lock.
     """
     if not paths.IN_CHECKOUT:
         return {}
     locked: dict[str, str] = {}
+    installed: str | None
     for name, number in re.findall(r"^([\w.-]+)==(\S+)", (paths.ROOT / "requirements.txt").read_text(), re.MULTILINE):
         try:
             installed = version(name)
@@ -68,5 +70,5 @@ def _locked() -> dict[str, str]:
     return locked
 
 
-def _existing(folder):
+def _existing(folder: Path) -> Path:
     return folder if folder.exists() else _existing(folder.parent)

@@ -1,4 +1,4 @@
-"""Every stage of a network and every pooling at once: one pass over the images instead of one for each."""
+"""Extracts the features of all stages and poolings of a network in one pass over the images."""
 
 import struct
 from collections.abc import Sequence
@@ -28,19 +28,18 @@ def stage_vectors(
     progress: bool = True,
     keep_last: bool = False,
 ) -> dict[tuple[int, str], np.ndarray]:
-    """(stage, pooling) → float32 (n, channels of the stage): what the extractor of that stage and pooling gives.
+    """(stage, pooling) → float32 (n, channels of the stage), equal to the features of ``extractor(network, stage, …)``.
 
-    They are kept where ``extractor(network, stage=…, pooling=…)`` keeps its own, batch by batch: what either has
-    computed, the other finds, and a call that was killed goes on where it was. The maps themselves are not kept; those
-    of ResNet50's first stage alone take 3.2 MB an image.
+    The vectors are cached batch by batch in the stores of these extractors, so a call that was interrupted continues.
+    The maps are not cached: those of ResNet50's first stage alone take 3.2 MB per image.
 
-    batch_size : maps of so many images are in memory at a time, 6.1 MB each for ResNet50.
-    keep_last : also keep the last stage's maps, for `last_maps`, from the same pass.
+    batch_size : number of images whose maps are in memory, 6.1 MB per image for ResNet50.
+    keep_last : also cache the maps of the last stage, for `last_maps`.
 
     Raises
     ------
-    UnreadableImage : an image can't be read; `reading.readable` drops those.
-    WeightsUnavailable : the network's trained weights can't be had.
+    UnreadableImage : an image cannot be read; `reading.readable` drops those.
+    WeightsUnavailable : the network's trained weights are not available.
     """
     row = specs.network(network)
     extractors = {
@@ -53,9 +52,10 @@ def stage_vectors(
         stores = {
             key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in extractors.items()
         }
-        lasts = opened.enter_context(_map_store(network, size, resize)) if keep_last else None
-        kept = [*stores.values(), *([lasts] if lasts is not None else [])]
-        known = set.intersection(*(store.known(hashes) for store in kept))
+        map_store = opened.enter_context(_map_store(network, size, resize)) if keep_last else None
+        known = set.intersection(*(store.known(hashes) for store in stores.values()))
+        if map_store is not None:
+            known &= map_store.known(hashes)
         missing = {h: path for h, path in zip(hashes, images.paths, strict=True) if h not in known}
         if missing:
             side = next(iter(extractors.values())).size
@@ -69,8 +69,8 @@ def stage_vectors(
                 for rows, maps in computes.stream(batches):
                     for (stage, pooling), store in stores.items():
                         store.put([contents[row] for row in rows], l2_normalize(POOLINGS[pooling](maps[stage - 1])))
-                    if lasts is not None:
-                        lasts.put([contents[row] for row in rows], maps[-1])
+                    if map_store is not None:
+                        map_store.put([contents[row] for row in rows], maps[-1])
                     bar.update(len(rows))
         return {key: store.get(hashes) for key, store in stores.items()}
 
@@ -80,7 +80,7 @@ _SHAPE = struct.Struct("<3I")
 
 
 class _MapStore(BlobStore):
-    """Feature maps of one layer on disk, in float16, by the images' content."""
+    """Feature maps of one layer on disk, in float16, with the content hashes of the images as keys."""
 
     _what = "maps"
 
@@ -88,7 +88,7 @@ class _MapStore(BlobStore):
         super().__init__(paths.cache_dir() / "maps" / f"{fingerprint}.sqlite")
 
     def put(self, images: Sequence[bytes], maps: np.ndarray) -> None:
-        """Store float (n, h, w, channels), all or none.
+        """Store float (n, h, w, channels), in one transaction.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class _MapStore(BlobStore):
         self._put((p, shape + one.astype("<f2").tobytes()) for p, one in zip(images, maps, strict=True))
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:
-        """float32 (n, h, w, channels) of stored images, at least one, in the order asked for.
+        """float32 (n, h, w, channels) of stored images, at least one, in the given order.
 
         Raises
         ------
@@ -109,19 +109,19 @@ class _MapStore(BlobStore):
         rows: dict[bytes, list[int]] = {}
         for row, image in enumerate(images):
             rows.setdefault(image, []).append(row)
-        maps = None
+        maps = np.empty(0, np.float32)
         for image, blob in self._get(list(rows)):
             one = np.frombuffer(blob, "<f2", offset=_SHAPE.size).reshape(_SHAPE.unpack_from(blob))
-            if maps is None:
+            if not len(maps):
                 maps = np.empty((len(images), *one.shape), np.float32)
             maps[rows.pop(image)] = one
         if rows:
-            raise KeyError(f"{self.path} holds no map of {len(rows)} images")
+            raise KeyError(f"{self.path} has no map of {len(rows)} images")
         return maps
 
 
 def _map_store(network: str, size: int | None, resize: str) -> _MapStore:
-    # Its fingerprint has the weights, the layer, the size and the resize rule; the pooling only names it.
+    # The fingerprint depends on weights, layer, size and resize rule. Any pooling would do.
     return _MapStore(NetworkExtractor(network, size=size, resize=resize, pooling="average").fingerprint)
 
 
@@ -130,14 +130,13 @@ def last_maps(
 ) -> np.ndarray:
     """float32 (n, h, w, channels): the last stage's map of each image, 401 kB each for ResNet50.
 
-    They are kept on disk in float16 by the images' content; what is missing is computed as by `stage_vectors`, with
-    the vectors of all stages.
+    The maps are cached on disk in float16. Missing ones are computed by `stage_vectors`.
 
     Raises
     ------
     ValueError : the set is empty.
-    UnreadableImage : an image can't be read.
-    WeightsUnavailable : the network's trained weights can't be had.
+    UnreadableImage : an image cannot be read.
+    WeightsUnavailable : the network's trained weights are not available.
     """
     if not len(images):
         raise ValueError("the set has no images")

@@ -1,13 +1,14 @@
-"""Open-set search: some who are looked for are not in the gallery, and the right answer is "unknown".
+"""Open-set search: some queries show people who are not in the gallery, and the right result is "unknown".
 
-Search always finds somebody. Only a threshold can say "nobody", and it makes two errors:
+A search always has results. A threshold on their scores rejects unknown people. Two rates describe it:
 
-- **detection and identification rate** (DIR): searches for people of the gallery (mates) whose person is among the
-  first ``rank`` answers *and* scores at least the threshold. What is missing is ISO's false negative identification.
-- **false alarm rate**: searches for others that get an answer at or above the threshold all the same.
+- **detection and identification rate** (DIR): the share of queries of people in the gallery (mates) for which that
+  person is among the first ``rank`` results *and* scores at least the threshold. 1 - DIR is ISO's false negative
+  identification rate.
+- **false alarm rate**: the share of queries of other people with a result at or above the threshold.
 
-The threshold is chosen on some people and tested on others, or it would know the test. A false alarm is the more
-likely the larger the gallery, so both halves must have galleries of about the size that the threshold is used with.
+The threshold is chosen on some people and tested on others. False alarms increase with the size of the gallery, so both
+galleries must be about as large as that of the application.
 
 Sources: P. J. Phillips, P. Grother, R. Micheals, Evaluation methods in face recognition, Handbook of Face Recognition,
 2nd edition, 2011, chapter 21; ISO/IEC 19795-1:2021 (FPIR and FNIR).
@@ -21,61 +22,59 @@ import numpy as np
 from helpers.evaluation.builders import query_gallery
 from helpers.evaluation.intervals import Interval, bootstrap_interval
 from helpers.evaluation.protocol import Protocol
-from helpers.evaluation.runner import run
+from helpers.evaluation.runner import check_rows, run
 from helpers.evaluation.verification import ErrorCurve, error_curve
 from helpers.images.imageset import NO_CLASS, ImageSet
+from helpers.search.index import Index
 from helpers.search.ranking import PAD, Ranking
 
 
-def enrolled(images: ImageSet, name: str, per_person: int = 1, seed: int = 0) -> Protocol:
-    """Of each class some images are the gallery; the others ask, and so do all images of no class, the unknown.
+def open_set_protocol(images: ImageSet, name: str, per_person: int = 1, seed: int = 0) -> Protocol:
+    """Some images of each class are the gallery. All others are queries, with those without a class as the unknown.
 
-    per_person : images of each person in the gallery, drawn by ``seed``.
+    per_person : number of images of each person in the gallery, drawn with ``seed``.
 
     Raises
     ------
-    ValueError : a class has no image left to ask, or there is no unknown.
+    ValueError : a class has no image left for a query, or there is no image without a class.
     """
     rng = np.random.default_rng(seed)
     few = [images.class_names[label] for label in np.flatnonzero((images.counts > 0) & (images.counts <= per_person))]
     if per_person < 1 or few or not images.counts.any():
         raise ValueError(
-            f"{images.name}: {per_person} images of each class (at least 1) go into the gallery and one must be left "
-            f"to ask; too few has {few[0] if few else 'every class'}"
+            f"{images.name}: each class needs {per_person} images (at least 1) for the gallery and one more for a "
+            f"query; {few[0] if few else 'every class'} has too few"
         )
     if (images.labels != NO_CLASS).all():
-        raise ValueError(f"{images.name}: no image is of no class, so nobody unknown asks")
+        raise ValueError(f"{images.name}: every image has a class, so there is no query of an unknown person")
     members = [np.flatnonzero(images.labels == label) for label in np.flatnonzero(images.counts)]
     gallery = np.concatenate([rng.permutation(rows)[:per_person] for rows in members])
-    asks = np.ones(len(images), dtype=bool)
-    asks[gallery] = False
-    return query_gallery(
-        images,
-        np.flatnonzero(asks),
-        np.sort(gallery),
-        name,
-        description=f"Open set: {per_person} a person answer (drawn with seed {seed}); the others and all unknown ask.",
+    is_query = np.ones(len(images), dtype=bool)
+    is_query[gallery] = False
+    text = (
+        f"Open set: the gallery has {per_person} images of each person (drawn with seed {seed}). All other images, and "
+        "those of unknown people, are queries."
     )
+    return query_gallery(images, is_query, np.sort(gallery), name, description=text)
 
 
 def search_scores(ranking: Ranking, protocol: Protocol, rank: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """What thresholds work on, float64: (scores of the mates (a,), scores of the false alarms (b,)).
+    """The scores that are compared with a threshold, float64: (those of mates (a,), those of unknown people (b,)).
 
-    For a query with a relevant image, the score of its best right answer among the first ``rank``, or -inf if none
-    is right; for a query without, the score of its first answer.
+    For a query with a relevant image it is the score of the best relevant one among the first ``rank`` results, or -inf
+    if there is none; for a query without, the score of the first result.
 
     Raises
     ------
-    ValueError : not one row a query, or the ranking has fewer than ``rank`` columns.
+    ValueError : not one row per query, or the ranking has fewer than ``rank`` columns.
     """
-    if len(ranking) != len(protocol.queries):
-        raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
+    check_rows(ranking, protocol)
     if not 1 <= rank <= ranking.k:
         raise ValueError(f"rank must lie between 1 and {ranking.k}, the ranking's width; got {rank}")
     ids, scores = ranking.ids[:, :rank], ranking.scores[:, :rank].astype(np.float64)
-    right = (ids != PAD) & (protocol.labels[ids] == protocol.labels[protocol.queries][:, None])
+    relevant = (ids != PAD) & (protocol.labels[ids] == protocol.labels[protocol.queries][:, None])
     mates = protocol.answerable
-    best = np.where(right, scores, -np.inf).max(axis=1)
+    best = np.where(relevant, scores, -np.inf).max(axis=1)
     return best[mates], np.where(ids[:, 0] != PAD, scores[:, 0], -np.inf)[~mates]
 
 
@@ -84,16 +83,18 @@ def open_set_curve(ranking: Ranking, protocol: Protocol, rank: int = 1) -> Error
 
     Raises
     ------
-    ValueError : see ``search_scores``; or all queries, or none, have a mate in the gallery.
+    ValueError : see `search_scores`; or all queries, or none, have a mate in the gallery.
     """
     mates, others = search_scores(ranking, protocol, rank)
     if not len(mates) or not len(others):
-        raise ValueError(f"{protocol.name}: {len(mates)} queries have a mate and {len(others)} have none; both must be")
+        raise ValueError(
+            f"{protocol.name}: {len(mates)} queries have a mate and {len(others)} have none; both are needed"
+        )
     return error_curve(mates, others)
 
 
 def identify(ranking: Ranking, labels: np.ndarray, threshold: float) -> np.ndarray:
-    """int64 (q,): the class of each query's first answer, or -1, "unknown", where it scores below the threshold.
+    """int64 (q,): the class of each query's first result, or -1, "unknown", if it scores below the threshold.
 
     labels : int64 (n,): the class of each id.
     """
@@ -103,19 +104,19 @@ def identify(ranking: Ranking, labels: np.ndarray, threshold: float) -> np.ndarr
 
 @dataclass(frozen=True)
 class OpenSetResult:
-    """A threshold that was chosen on some people, and how it does on others.
+    """A threshold that was chosen on some people, measured on others.
 
     Parameters
     ----------
-    threshold, wanted : the threshold, and the false alarm rate that it was chosen for.
+    threshold, target : the threshold, and the false alarm rate that it was chosen for.
     detected, detected_interval : DIR; people are drawn for the interval.
-    false_alarms, false_alarms_interval : the rate that came out.
-    closed_set : DIR without any threshold: the top-k accuracy for that rank.
-    n_people, n_mates, n_unknown : people in the gallery, and searches of both kinds.
+    false_alarms, false_alarms_interval : the measured false alarm rate.
+    closed_set : DIR without a threshold, which is the top-k accuracy for that rank.
+    n_people, n_mates, n_unknown : the numbers of people in the gallery and of queries of both kinds.
     """
 
     threshold: float
-    wanted: float
+    target: float
     detected: float
     detected_interval: Interval
     false_alarms: float
@@ -126,15 +127,15 @@ class OpenSetResult:
     n_unknown: int
 
 
-def measure(ranking: Ranking, protocol: Protocol, threshold: float, wanted: float, rank: int = 1) -> OpenSetResult:
-    """How a threshold that was chosen elsewhere, for ``wanted`` false alarms, does here."""
+def measure(ranking: Ranking, protocol: Protocol, threshold: float, target: float, rank: int = 1) -> OpenSetResult:
+    """Measure a threshold that was chosen on other people for the false alarm rate ``target``."""
     mates, others = search_scores(ranking, protocol, rank)
     curve = open_set_curve(ranking, protocol, rank)
     false_alarms, missed = curve.at(threshold)
     people = protocol.labels[protocol.queries[protocol.answerable]]
     return OpenSetResult(
         threshold=threshold,
-        wanted=wanted,
+        target=target,
         detected=1 - missed,
         detected_interval=bootstrap_interval(mates >= threshold, clusters=people),
         false_alarms=false_alarms,
@@ -146,10 +147,10 @@ def measure(ranking: Ranking, protocol: Protocol, threshold: float, wanted: floa
     )
 
 
-def halves(labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (a,), (b,) of two halves with no person in both: half of the classes, and of the images of no class.
+def split_by_person(labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (a,), (b,) of two halves without a common person: half of the classes and of the images without a class.
 
-    Each image of no class is taken as a person of its own, which is true of LFW's.
+    Each image without a class counts as a separate person, as in LFW.
     """
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
@@ -163,7 +164,7 @@ def halves(labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def calibrate_and_test(
     images: ImageSet,
     vectors: np.ndarray,
-    open_index: Callable,
+    open_index: Callable[[], Index],
     false_alarms: float = 0.01,
     per_person: int = 1,
     rank: int = 1,
@@ -173,21 +174,21 @@ def calibrate_and_test(
 
     Parameters
     ----------
-    images : known people as classes, unknown ones as images of no class.
-    vectors : float32 (n, d): row i describes image i.
-    open_index : called without arguments for a new, empty index, as in ``lambda: open_index("exact:cosine")``.
-    per_person : images of each known person in the gallery.
+    images : known people as classes, unknown ones as images without a class.
+    vectors : float32 (n, d): row i is the feature vector of image i.
+    open_index : returns a new, empty index, as ``lambda: open_index("exact:cosine")``.
+    per_person : number of images of each known person in the gallery.
 
     Raises
     ------
-    ValueError : see ``enrolled``; vectors of another shape; too few unknown people for so low a rate.
+    ValueError : see `open_set_protocol`; vectors of another shape; too few unknown people for so low a rate.
     """
     vectors = np.asarray(vectors)
     if len(vectors) != len(images):
         raise ValueError(f"{images.name}: {len(images)} images, but {len(vectors)} vectors")
-    ran = []
-    for rows, part in zip(halves(images.labels, seed), ("calibration", "test"), strict=True):
-        protocol = enrolled(images.subset(rows), f"{images.name}-open-set-{part}", per_person, seed)
-        ran.append((run(protocol, vectors[rows], open_index(), k=rank), protocol))
-    threshold = open_set_curve(*ran[0], rank).threshold_at(false_alarms)
-    return measure(*ran[1], threshold, false_alarms, rank)
+    searches = []
+    for rows, part in zip(split_by_person(images.labels, seed), ("calibration", "test"), strict=True):
+        protocol = open_set_protocol(images.subset(rows), f"{images.name}-open-set-{part}", per_person, seed)
+        searches.append((run(protocol, vectors[rows], open_index(), k=rank), protocol))
+    threshold = open_set_curve(*searches[0], rank).threshold_at(false_alarms)
+    return measure(*searches[1], threshold, false_alarms, rank)

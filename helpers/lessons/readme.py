@@ -1,6 +1,6 @@
-"""README's tables, made from figures/: ``python -m helpers.lessons.readme`` writes them, a test holds them.
+"""Writes the tables of README.md from ``figures/``: ``python -m helpers.lessons.readme``. A test compares them.
 
-A table stands between ``<!-- results -->``, ``<!-- known items -->``, ``<!-- indexes -->`` or ``<!-- notebooks -->``
+Each table is between ``<!-- results -->``, ``<!-- known items -->``, ``<!-- indexes -->`` or ``<!-- notebooks -->``
 and ``<!-- end -->``.
 """
 
@@ -21,15 +21,15 @@ with extras.importing("notebooks", "nbformat"):
 
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"
-#: Extractors with a column of their own in the results table: what everything else is compared with.
+#: Baseline extractors, which have a column in the results table.
 EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
 
 
 def results(csv: Path) -> str:
-    """One line a protocol: top-1 of the extractors that everything is compared with, mAP of the last of them and of the
-    best extractor, with 95 % intervals, chance and ceiling. A dash stands for what was not measured.
+    """One row per protocol: top-1 of `EXTRACTORS`, mAP of the last of them and of the best extractor.
 
-    Only the exact cosine index: the extractors are compared, not the indexes.
+    Scores have 95 % intervals, chance and ceiling; a dash means "not measured". Only searches with the exact cosine
+    index are used.
     """
     board = leaderboard.load(csv)
     board = board[board["index"] == "exact:cosine"]
@@ -50,7 +50,7 @@ def results(csv: Path) -> str:
 
 
 def known_items(csv: Path) -> str:
-    """One line a change, over all its strengths: recall@1 of each method, with Wilson's 95 % interval by originals."""
+    """One row per change, over all its strengths: recall@1 of each method, with Wilson's 95 % interval by originals."""
     table = pd.read_csv(csv)
     methods = list(dict.fromkeys(table["method"]))
     lines = ["| change | strengths | queries | " + " | ".join(methods) + " |", "|" + " --- |" * (3 + len(methods))]
@@ -60,7 +60,7 @@ def known_items(csv: Path) -> str:
         cells = [kind, f"{strengths[0]:g} … {strengths[-1]:g}", str(own["queries"].sum())]
         for method in methods:
             one = rows[rows["method"] == method]
-            # Every original is asked for once a strength, so the mean over strengths is the mean over queries.
+            # Each original has one query per strength, so the mean over strengths is the mean over queries.
             low, high = wilson_interval(one["recall@1"].mean(), int(one["queries"].iloc[0]))
             cells.append(f"{one['recall@1'].mean():.3f} [{low:.3f}, {high:.3f}]")
         lines.append("| " + " | ".join(cells) + " |")
@@ -68,8 +68,10 @@ def known_items(csv: Path) -> str:
 
 
 def indexes(csv: Path) -> str:
-    """One line an index: at each gallery the least effort that finds 0.95, or the most it finds; recall@10 with a 95 %
-    interval over queries, milliseconds of one query, and for the last gallery what memory and building take.
+    """One row per index: for each gallery, the setting of least effort with a recall@10 of 0.95, or of the best recall.
+
+    Recall has a 95 % interval over queries; the time is that of one query. Memory and build time are those of the last
+    gallery.
     """
     table = pd.read_csv(csv)
     galleries = list(dict.fromkeys(table["gallery"]))
@@ -87,19 +89,19 @@ def indexes(csv: Path) -> str:
     return "\n".join(lines)
 
 
-def _interval(table, name: str) -> str:
+def _interval(table: pd.DataFrame, name: str) -> str:
     if name not in table.index:
         return "–"
     row = table.loc[name]
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _bounds(row) -> str:
+def _bounds(row: pd.Series) -> str:
     return f"*{row['chance']:.3f} … {row['ceiling']:.3f}*"
 
 
 def notebooks(folder: Path, results_folder: Path) -> str:
-    """One line a notebook: a link, its minutes in the last clean run, what one learns, its headline result."""
+    """One row per notebook: a link, the minutes and the headline of the last run, and its topic."""
     lines = ["| notebook | minutes | what you learn | headline of the last run |", "| --- | --- | --- | --- |"]
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
@@ -114,7 +116,7 @@ def notebooks(folder: Path, results_folder: Path) -> str:
 
 
 def refreshed(text: str) -> str:
-    """README's text with its tables made anew."""
+    """README's text with new tables."""
     tables = {
         "results": results(FIGURES / "leaderboard.csv"),
         "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
@@ -122,12 +124,10 @@ def refreshed(text: str) -> str:
         "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
     }
     for name, table in tables.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(
-            pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.DOTALL
-        )
-        if count != 1:
-            raise ValueError(f"README.md must hold <!-- {name} --> … <!-- end --> once, found {count}")
+        parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise ValueError(f"README.md must contain <!-- {name} --> … <!-- end --> once, found {len(parts) - 1}")
+        text = f"{table}\n".join(parts)
     return text
 
 

@@ -1,7 +1,7 @@
-"""Run the notebooks headless: ``python -m helpers.lessons.runner``, which is what ``run_all.sh`` calls.
+"""Runs the notebooks headless: ``python -m helpers.lessons.runner``, which ``run_all.sh`` calls.
 
-Each notebook runs in a process of its own through papermill, with a time-out a cell and one for the whole; a run
-that hangs is ended and tried once more, a run that fails is not.
+Papermill runs each notebook in a separate process, with a time-out for each cell and one for the notebook. A run that
+hangs is killed and repeated once; a run that fails is not repeated.
 """
 
 import argparse
@@ -22,18 +22,17 @@ from helpers.files import write_text
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
-#: Tests run a notebook cell by cell with its default parameters if its last saved run took less than this; they run the
-#: others with small parameters.
+#: Tests run a notebook with its default parameters if its last saved run took less than this, else with small ones.
 QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
-#: What tells the numerical libraries how many threads to use.
+#: Environment variables with the number of threads of the numerical libraries.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the run of one notebook ended."""
+    """The result of running one notebook."""
 
     notebook: str
     ok: bool
@@ -42,13 +41,13 @@ class Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; the exit status is 1 if any notebook failed, 2 for wrong arguments."""
+    """Run the command line; the exit status is 1 if a notebook failed, 2 for wrong arguments."""
     options = _parser().parse_args(arguments)
     notebooks = select(options.only)
     if not notebooks:
-        print(f"no notebook matches --only {options.only}; there are: {', '.join(map(_number, select(None)))}")
+        print(f"no notebook matches --only {options.only}; available: {', '.join(map(_number, select(None)))}")
         return 2
-    # Images of the full profile may not be passed on: of such a run only the leaderboard is ever kept.
+    # Licenses do not allow copies of the full profile's images: such a run saves its leaderboard rows only.
     keep_all = options.save and options.profile == "sample"
     figures = paths.figures_dir() if keep_all else BUILD / "figures"
     if not keep_all:
@@ -78,19 +77,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def select(only: str | None) -> list[Path]:
-    """The numbered notebooks, or those whose numbers ``only`` lists (``"00,10"``)."""
+    """The numbered notebooks, or those with the numbers in ``only`` (``"00,10"``); none if a number is unknown."""
     notebooks = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if re.match(r"\d\d_", path.name))
     if only is None:
         return notebooks
-    wanted = {number.strip().zfill(2) for number in only.split(",") if number.strip()}
-    unknown = wanted - set(map(_number, notebooks))
-    if unknown:
+    numbers = {number.strip().zfill(2) for number in only.split(",") if number.strip()}
+    if numbers - set(map(_number, notebooks)):
         return []
-    return [path for path in notebooks if _number(path) in wanted]
+    return [path for path in notebooks if _number(path) in numbers]
 
 
 def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
-    """Every notebook, and whether its last saved run took less than `QUICK_SECONDS`; True where there was no run."""
+    """Every notebook → whether its last saved run took less than `QUICK_SECONDS`; True without a saved run."""
 
     def seconds(notebook: Path) -> float:
         file = results / f"{notebook.stem}.json"
@@ -100,7 +98,7 @@ def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool
 
 
 def lesson_of(path: Path) -> Path:
-    """The notebook that a notebook of solutions belongs to; any other notebook is its own."""
+    """The lesson of a notebook of solutions; another notebook is returned itself."""
     if path.parent.name != "solutions":
         return path
     return path.parent.parent / path.name.replace("_solutions.ipynb", ".ipynb")
@@ -114,9 +112,9 @@ def run(
     output: Path | None = None,
     threads: int | None = None,
 ) -> Outcome:
-    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is tried once more.
+    """Execute one notebook into ``build/notebooks`` (or ``output``); a run that hangs is repeated once.
 
-    threads : for each numerical library of the notebook; None leaves the choice to the libraries.
+    threads : number of threads of each numerical library; None is the libraries' default.
     """
     output = output or BUILD / "notebooks" / notebook.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +136,7 @@ def run(
     output.with_suffix(".log").write_text(log, encoding="utf-8")
     if code == 0 and result.is_file():
         return Outcome(notebook.stem, True, seconds, json.loads(result.read_text(encoding="utf-8"))["headline"])
-    reason = "it wrote no results file" if code == 0 else _last_line(log) if code is not None else "it did not end"
+    reason = "no results file" if code == 0 else _last_line(log) if code is not None else "time-out"
     return Outcome(notebook.stem, False, seconds, f"{reason} (log: {output.with_suffix('.log')})")
 
 
@@ -150,7 +148,7 @@ def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """The table at the end: notebook, seconds, headline result, ok or failed."""
+    """The final table: notebook, seconds, state and headline of each run."""
     width = max(len(outcome.notebook) for outcome in outcomes)
     lines = [f"{'notebook':<{width}}  seconds  state   headline", "-" * (width + 60)]
     lines += [
@@ -161,7 +159,7 @@ def summary(outcomes: list[Outcome]) -> str:
 
 
 def _bounded(command: list[str], environment: dict, seconds: int) -> tuple[int | None, str]:
-    """Exit status (None: it had to be ended) and output; the kernel, a child of the child, is ended with it."""
+    """Run a command; return its exit status (None: it was killed) and output. Its children are killed with it."""
     process = subprocess.Popen(
         command,
         env=environment,
@@ -175,14 +173,14 @@ def _bounded(command: list[str], environment: dict, seconds: int) -> tuple[int |
         log, _ = process.communicate(timeout=seconds)
         return process.returncode, log
     except subprocess.TimeoutExpired:
-        _end(process)
-        return None, process.communicate()[0] + f"\nnot finished after {seconds} s: ended"
-    except BaseException:  # Ctrl-C must not leave a kernel behind
-        _end(process)
+        _kill(process)
+        return None, process.communicate()[0] + f"\nnot finished after {seconds} s: killed"
+    except BaseException:  # Ctrl-C must not leave a kernel running
+        _kill(process)
         raise
 
 
-def _end(process: subprocess.Popen) -> None:
+def _kill(process: subprocess.Popen) -> None:
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -191,7 +189,7 @@ def _end(process: subprocess.Popen) -> None:
 
 def _last_line(log: str) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.splitlines()]
-    return next((line for line in reversed(lines) if line), "it said nothing")
+    return next((line for line in reversed(lines) if line), "no output")
 
 
 def _number(notebook: Path) -> str:
@@ -199,7 +197,7 @@ def _number(notebook: Path) -> str:
 
 
 def _copy_leaderboard(source: Path, target: Path) -> None:
-    """A run that is not kept shows its rows beside the committed ones, and the other way round."""
+    """Copy the leaderboard, so that a run that is not saved adds its rows to the committed ones."""
     target.mkdir(parents=True, exist_ok=True)
     for name in ("leaderboard.csv", "leaderboard.md"):
         if (source / name).is_file():
@@ -207,7 +205,7 @@ def _copy_leaderboard(source: Path, target: Path) -> None:
 
 
 def _save_solutions(notebook: Path) -> None:
-    """Run the notebook's solutions and replace the committed ones by the executed copy."""
+    """Run the notebook's solutions, and replace the committed ones by the executed copy."""
     solutions = notebook.parent / "solutions" / f"{notebook.stem}_solutions.ipynb"
     output = BUILD / "notebooks" / solutions.name
     code, log = _bounded(_papermill(solutions, output, "sample"), dict(os.environ), WHOLE_SECONDS["sample"])
@@ -217,7 +215,7 @@ def _save_solutions(notebook: Path) -> None:
 
 
 def _save(notebook: Path, executed_copy: Path) -> None:
-    """Replace the committed notebook by its executed copy, without what differs from run to run or is papermill's."""
+    """Replace the committed notebook by its executed copy, without papermill's metadata and volatile output."""
     with extras.importing("notebooks", "nbformat"):
         import nbformat
 
@@ -243,33 +241,33 @@ def _save(notebook: Path, executed_copy: Path) -> None:
                 if "execution_count" in output:
                     output["execution_count"] = count
                 for texts in (output, output.get("data", {})):
-                    texts |= {key: _anywhere(text) for key, text in texts.items() if isinstance(text, str)}
+                    texts |= {key: _without_folders(text) for key, text in texts.items() if isinstance(text, str)}
     write_text(notebook, nbformat.writes(executed).rstrip("\n") + "\n")
 
 
 def _progress_bar(output: dict) -> bool:
-    """Whether an output is a bar: its widget is gone from a saved notebook, what is left says 0 % for ever."""
+    """Whether an output is a progress bar; without its widget, the text of a saved notebook would always show 0 %."""
     data = output.get("data", {})
     return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
 def _keep_image(output: dict) -> None:
-    """Of a widget that brought an image along keep the image: nobody who reads the notebook has the widget."""
+    """Remove a widget that also has a static image: a saved notebook cannot show the widget."""
     if "image/png" in output.get("data", {}):
         output["data"].pop("application/vnd.jupyter.widget-view+json", None)
 
 
-def _anywhere(text: str) -> str:
-    """The text without the folders of whoever ran it: an error message names them, a saved notebook must not."""
+def _without_folders(text: str) -> str:
+    """The text with relative paths: error messages contain absolute ones, which a saved notebook must not."""
     for folder, name in ((paths.cache_dir(), "data/cache"), (paths.ROOT, ".")):
         text = text.replace(str(folder), name)
     return text
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run_all.sh", description="Run the course's notebooks from top to bottom.")
+    parser = argparse.ArgumentParser(prog="run_all.sh", description="Run the notebooks of the course.")
     parser.add_argument(
-        "--profile", choices=sorted(CELL_SECONDS), default="sample", help="which data (default: sample)"
+        "--profile", choices=sorted(CELL_SECONDS), default="sample", help="the data to use (default: sample)"
     )
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument(
@@ -277,12 +275,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=min(2, os.cpu_count() or 1),
         metavar="N",
-        help="notebooks at the same time; they share the cores (default: 2, or 1 on one core)",
+        help="number of notebooks in parallel; they share the cores (default: 2, or 1 on one core)",
     )
     parser.add_argument(
         "--save",
         action="store_true",
-        help="refresh the committed notebooks and figures; of the full profile, its rows of the leaderboard alone",
+        help="replace the committed notebooks and figures; with the full profile, only its rows of the leaderboard",
     )
     return parser
 

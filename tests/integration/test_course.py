@@ -1,4 +1,4 @@
-"""The runner: which notebooks, the summary, time-outs."""
+"""The notebook runner: selection, summary, time-outs, saved notebooks."""
 
 import json
 import sys
@@ -42,27 +42,27 @@ def test_summary_names_every_notebook_its_seconds_and_state():
     assert "01_b" in lines[3] and "FAILED" in lines[3] and "no such file" in lines[3]
 
 
-def test_a_process_that_hangs_is_ended_with_its_children():
+def test_a_process_that_hangs_is_killed_with_its_children():
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     code, log = runner._bounded([sys.executable, "-c", script], {}, seconds=1)
     assert code is None
     assert "not finished after 1 s" in log
 
 
-def test_the_reason_is_the_last_line_that_says_something():
+def test_the_reason_is_the_last_line_with_text():
     assert runner._last_line("Traceback\n\x1b[31mValueError: no\x1b[0m\n\n") == "ValueError: no"
-    assert runner._last_line("") == "it said nothing"
+    assert runner._last_line("") == "no output"
 
 
-def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatch):
+def test_a_saved_notebook_contains_no_absolute_path(tmp_path, monkeypatch):
     import nbformat
 
     from helpers import paths
 
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
-    said = f"copy it into {tmp_path / 'cache'}/weights, see {paths.ROOT}/README.md"
-    output = nbformat.v4.new_output("display_data", data={"text/html": said, "text/plain": ["kept as it is"]})
-    printed = nbformat.v4.new_output("stream", name="stdout", text=said)
+    message = f"copy it into {tmp_path / 'cache'}/weights, see {paths.ROOT}/README.md"
+    output = nbformat.v4.new_output("display_data", data={"text/html": message, "text/plain": ["kept as it is"]})
+    printed = nbformat.v4.new_output("stream", name="stdout", text=message)
     cell = nbformat.v4.new_code_cell("1", outputs=[output, printed])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
     runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
@@ -70,7 +70,7 @@ def test_a_saved_notebook_names_no_folder_of_whoever_ran_it(tmp_path, monkeypatc
     assert saved[0].data["text/html"] == saved[1].text == "copy it into data/cache/weights, see ./README.md"
 
 
-def test_a_saved_notebook_has_no_bar_that_stands_at_nothing_for_ever(tmp_path):
+def test_a_saved_notebook_has_no_progress_bar(tmp_path):
     import nbformat
 
     def widget(text):

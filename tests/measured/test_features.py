@@ -5,13 +5,13 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import builders, metrics
-from helpers.evaluation.extractor_comparison import compare_extractors
 from helpers.evaluation.intervals import paired_difference
-from helpers.evaluation.reranker_comparison import first_search
-from helpers.features import compression
 from helpers.features.registry import open_extractor
 from helpers.images import caltech101, imagenet
+from helpers.lessons import compression
+from helpers.lessons.extractor_comparison import compare_extractors
 from helpers.lessons.multi_stage import stage_vectors
+from helpers.lessons.reranker_comparison import first_search
 from helpers.search.rerank.reciprocal import k_reciprocal
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""The committed notebooks are one clean run of the sample profile each, small, and tell of their results."""
+"""The committed notebooks: each is one clean run of the sample profile, small, with its results file."""
 
 import json
 import re
@@ -16,14 +16,14 @@ from helpers.search import measuring
 FIGURES = paths.ROOT / "figures"
 NOTEBOOKS = runner.select(None)
 SOLUTIONS = sorted((runner.NOTEBOOKS / "solutions").glob("*.ipynb"))
-#: Home folders and absolute paths of whoever ran it; hosts of package registries.
+#: Home folders and absolute paths.
 PRIVATE = re.compile(r"/(?:home|root|Users|work|tmp|private|mnt)/\w|[A-Z]:\\\\Users")
 
 
-#: A score as the notebooks' text quotes it, and numbers of three or more decimals in outputs.
+#: A score in the text of a notebook, and numbers of three or more decimals in outputs.
 SCORE = re.compile(r"(?<![\d.])\d\.\d{3}(?!\d)")
 LONG_DECIMAL = re.compile(r"(?<![\d.])\d+\.\d{3,}")
-#: Numbers of three decimals that are not measured: bounds that the code states.
+#: Numbers of three decimals that are not measured: bounds in the code.
 BOUNDS = {"09_knn_search": {"0.999"}}
 
 
@@ -40,7 +40,7 @@ def test_there_are_notebooks():
 
 
 def unprinted(notebook):
-    """Scores (three decimals) that a notebook's text quotes and that none of its outputs shows, even rounded."""
+    """Scores (three decimals) in a notebook's text that none of its outputs contains, even rounded."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     shown = [output.get("text", "") for output in outputs]
     shown += [text for output in outputs for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
@@ -64,7 +64,7 @@ class TestEveryNotebook:
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
         assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
 
-    def test_is_small_and_tells_nothing_of_the_machine(self, path):
+    def test_is_small_and_contains_no_path_of_the_machine(self, path):
         assert path.stat().st_size < 1_000_000
         text = path.read_text(encoding="utf-8")
         images_removed = re.sub(r'"image/png": "[^"]*"', "", text)
@@ -80,7 +80,7 @@ class TestEveryLesson:
         assert "PROFILE" in names and "SEED" in names
         assert all(name.isupper() for name in names)
 
-    def test_has_the_shape_of_a_lesson(self, path):
+    def test_has_the_parts_of_a_lesson(self, path):
         cells = read(path).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         assert 30 <= len(cells) <= 70
@@ -100,16 +100,16 @@ class TestEveryLesson:
 
     def test_keeps_its_expected_numbers(self, path):
         result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
-        assert result["checks"], "no number of the text is held by a check"
+        assert result["checks"], "no number of the text is checked"
         for check in result["checks"]:
             assert abs(check["measured"] - check["expected"]) <= check["tolerance"], check
-            # The number that the check holds is the one that a reader finds in the text or in the code.
+            # The expected number is also in the text or in the code.
             assert f"{check['expected']:g}" in path.read_text(encoding="utf-8")
 
     def test_prints_every_score_that_its_text_quotes(self, path):
         assert unprinted(read(path)) - BOUNDS.get(path.stem, set()) == set()
 
-    def test_its_figures_are_there(self, path):
+    def test_its_figures_exist(self, path):
         result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
         assert result["figures"]
         for name in result["figures"]:
@@ -117,8 +117,8 @@ class TestEveryLesson:
 
 
 def test_no_two_notebooks_share_their_code():
-    """Copy-paste between notebooks: no run of five code lines stands in two of them, imports and parameters aside."""
-    seen = {}
+    """No five consecutive lines of code occur in two notebooks, except imports and parameters."""
+    notebook_of = {}
     for path in NOTEBOOKS:
         for cell in code_cells(read(path)):
             if "parameters" in cell.metadata.get("tags", []) or cell.source.lstrip().startswith(("import", "from")):
@@ -128,10 +128,12 @@ def test_no_two_notebooks_share_their_code():
             ]
             for start in range(len(lines) - 4):
                 run = "\n".join(lines[start : start + 5])
-                assert seen.setdefault(run, path.stem) == path.stem, f"{path.stem} repeats {seen[run]}:\n{run}"
+                assert notebook_of.setdefault(run, path.stem) == path.stem, (
+                    f"{path.stem} repeats {notebook_of[run]}:\n{run}"
+                )
 
 
-def test_a_score_that_no_cell_prints_is_noticed():
+def test_a_score_that_no_cell_prints_is_found():
     cells = [
         nbformat.v4.new_markdown_cell("From 0.637 to 0.701; 0.8375 and 10.637 are no scores."),
         nbformat.v4.new_code_cell(
@@ -141,8 +143,8 @@ def test_a_score_that_no_cell_prints_is_noticed():
     assert unprinted(nbformat.v4.new_notebook(cells=cells)) == {"0.701"}
 
 
-def test_keypoints_find_what_they_are_said_to_find():
-    """On the full profile's known items; tests/measured asks with a part of them anew."""
+def test_keypoints_find_known_items_as_the_text_says():
+    """On the full profile's known items; tests/measured searches for a part of them again."""
     table = full_profile.table("07_sift_and_orb_known_items")
     sift = table[table["method"] == "sift votes"].set_index(["kind", "strength"])
     assert sift["queries"].min() >= 150 and sift["queries"].sum() >= 3000
@@ -155,11 +157,11 @@ def test_keypoints_find_what_they_are_said_to_find():
         assert mean[kind, "resnet50"] < 0.75
 
 
-def test_keypoints_lose_on_classes_and_find_people():
-    """The full profile's leaderboard: SIFT against ResNet50 on things and on LFW's people."""
+def test_keypoints_are_worse_on_objects_and_better_on_people():
+    """The full profile's leaderboard: SIFT and ResNet50 on objects and on LFW's people."""
     top1 = full_scores("top-1")
-    things, people = top1["imagenette-val-train"], top1["lfw-leave-one-out"]
-    assert things["gray-histogram"] < things["orb"] < things["sift"] < 0.4 < 0.9 < things["resnet50"]
+    objects, people = top1["imagenette-val-train"], top1["lfw-leave-one-out"]
+    assert objects["gray-histogram"] < objects["orb"] < objects["sift"] < 0.4 < 0.9 < objects["resnet50"]
     assert 1.8 * people["resnet50"] < people["sift"] < people["dlib-face"]
 
 
@@ -183,7 +185,7 @@ def test_classifiers_depend_on_the_preparation_as_the_text_says():
 
 
 def test_visual_words_rank_as_the_text_says():
-    """The full profile's leaderboard on Imagenette: the upper half of the ladder is true step by step."""
+    """The full profile's leaderboard on Imagenette."""
     mean_ap = full_scores("mAP")["imagenette-val-train"]
     steps = ["hog", "sift-bow", "sift-vlad", "sift-fisher", "cnn-corrected", "resnet50"]
     assert mean_ap[steps].is_monotonic_increasing
@@ -214,12 +216,12 @@ def test_features_differ_as_the_text_says():
     half, whole = (score.xs(f"gem, 256 axes, whitened by {w}", level=1) for w in ("0.5", "1"))
     assert half.index[whole > half].tolist() == ["faces (LFW)"]
     assert all(score[name, "plain axes, 256"] < score[name, "gem, 2048"] for name in faces)
-    # Objects keep 99 hundredths with 256 axes, and all six data sets nearly everything with eight bits.
+    # Objects lose less than 0.01 with 256 axes, and all six data sets almost nothing with eight bits.
     assert all(lost[name, "plain axes, 256"] < 0.01 for name in ("photographs", "Imagenette", "Caltech-101"))
     assert len(lost.xs("int8", level=1)) == 6 and lost.xs("int8", level=1).abs().max() < 0.001
 
 
-def test_reciprocal_neighbors_gain_most_on_things():
+def test_reciprocal_neighbors_gain_most_on_objects():
     sample = pd.read_csv(FIGURES / "12_re_ranking_comparison.csv")
     full = full_profile.table("12_re_ranking_comparison")
     for table, tasks in ((sample, ("photos", "distractors")), (full, ("Imagenette", "Caltech-101", "CIFAR-10"))):

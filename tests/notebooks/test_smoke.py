@@ -1,4 +1,4 @@
-"""Slow notebooks run to their end by papermill with small parameters; nbval runs the quick ones as they are."""
+"""Runs slow notebooks with small parameters through papermill; nbval runs the quick ones with their defaults."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from helpers.lessons import runner
 
-#: Parameters that make a slow notebook quick; one without an entry runs with its defaults.
+#: Parameters that make a slow notebook quick. A notebook without an entry runs with its defaults.
 SMOKE = {
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
     "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8},
@@ -36,7 +36,7 @@ def test_it_runs(notebook, tmp_path, profile):
     assert outcome.ok, (tmp_path / notebook.with_suffix(".log").name).read_text()[-3000:]
     result = json.loads((tmp_path / "figures" / "results" / f"{notebook.stem}.json").read_text())
     assert result["headline"] == outcome.headline
-    assert result["metrics"], "a notebook that measured nothing"
+    assert result["metrics"], "the notebook measured nothing"
 
 
 def test_a_failing_cell_fails_the_run(tmp_path):

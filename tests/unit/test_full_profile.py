@@ -1,4 +1,4 @@
-"""Committed tables of full-profile runs, as notebooks show them."""
+"""Results of the full profile in the notebooks."""
 
 import pandas as pd
 import pytest
@@ -48,7 +48,7 @@ def test_a_missing_table_names_those_that_exist(figures):
         full_profile.table("08_words")
 
 
-def test_rows_are_shown_under_the_name_of_their_file():
+def test_rows_are_shown_with_the_name_of_their_file():
     rows = pd.DataFrame({"method": ["one", "two"], "queries": [400, 1000], "mAP": [0.12345, float("nan")]})
     assert full_profile.show(rows, "06_grid").data.splitlines() == [
         "Full profile, from `figures/06_grid_full.csv`:",
@@ -61,7 +61,7 @@ def test_rows_are_shown_under_the_name_of_their_file():
     assert "0.12 |" in full_profile.show(rows, "06_grid", digits=2).data
 
 
-def test_scores_are_those_of_the_full_profile_in_the_order_asked(figures):
+def test_scores_are_those_of_the_full_profile_in_the_given_order(figures):
     write(
         figures,
         row("pixels", "mAP", 0.2),
@@ -95,7 +95,7 @@ def test_scores_that_are_missing_or_ambiguous_are_refused(figures):
     write(figures, trained, trained | {"weights": "other"}, row("pixels", "mAP", 0.2))
     with pytest.raises(ValueError, match="no full-profile row of 'words' under 'val-train'"):
         full_profile.scores("val-train", ["pixels", "words"], ["mAP"])
-    with pytest.raises(ValueError, match=r"expected one row a metric \(mAP\) of 'network'"):
+    with pytest.raises(ValueError, match=r"expected one row per metric \(mAP\) of 'network'"):
         full_profile.scores("val-train", ["network"], ["mAP"])
-    with pytest.raises(ValueError, match=r"expected one row a metric \(mAP, top-1\) of 'pixels'"):
+    with pytest.raises(ValueError, match=r"expected one row per metric \(mAP, top-1\) of 'pixels'"):
         full_profile.scores("val-train", ["pixels"], ["mAP", "top-1"])

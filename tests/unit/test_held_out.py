@@ -1,4 +1,4 @@
-"""What may be learned from: never what asks, nor a copy of it."""
+"""Training images under a protocol: neither queries nor copies of queries."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ def image_set(classes=6, each=4, distractors=3, groups=None) -> ImageSet:
     return ImageSet("toy", tuple(Path(f"{i:03}.jpg") for i in range(len(labels))), labels, names, groups)
 
 
-def test_held_out_images_ask_and_never_teach():
+def test_held_out_images_are_queries_and_not_for_training():
     images = image_set()
     protocol = held_out(images, "toy-held-out")
     assert len(protocol.queries) == 12 and len(protocol.gallery) == 15 and protocol.n_distractors == 3
@@ -27,13 +27,13 @@ def test_held_out_images_ask_and_never_teach():
     assert part.class_names == images.class_names
 
 
-def test_the_seed_says_who_asks():
+def test_the_seed_selects_the_queries():
     images = image_set()
     assert np.array_equal(held_out(images, "a", seed=1).queries, held_out(images, "b", seed=1).queries)
     assert not np.array_equal(held_out(images, "a", seed=1).queries, held_out(images, "b", seed=2).queries)
 
 
-def test_unseen_classes_share_no_class_with_what_teaches():
+def test_unseen_classes_share_no_class_with_the_training_images():
     images = image_set()
     protocol = unseen_classes(images, "toy-unseen", seed=3)
     kept = np.sort(np.random.default_rng(3).permutation(6)[3:])
@@ -46,18 +46,18 @@ def test_unseen_classes_share_no_class_with_what_teaches():
         assert part.class_name(row) == images.class_name(images.keys.index(key))
 
 
-def test_a_copy_of_what_asks_does_not_teach():
+def test_a_copy_of_a_query_is_not_for_training():
     images = image_set(classes=3, each=4, distractors=0)
     protocol = held_out(images, "toy-held-out")
-    asking, teaching = protocol.queries[0], protocol.gallery[0]
+    query, copy = protocol.queries[0], protocol.gallery[0]
     groups = np.full(len(images), -1)
-    groups[[asking, teaching]] = 7
+    groups[[query, copy]] = 7
     twins = replace(images, groups=groups)
-    assert images.keys[teaching] in learnable(protocol, images).keys
-    assert images.keys[teaching] not in learnable(protocol, twins).keys
+    assert images.keys[copy] in learnable(protocol, images).keys
+    assert images.keys[copy] not in learnable(protocol, twins).keys
     # The frozen protocol may know of the copies where the loader's set does not.
-    known = leave_one_out(twins, "toy", queries=[int(asking)])
-    assert images.keys[teaching] not in learnable(known, images).keys
+    known = leave_one_out(twins, "toy", queries=[int(query)])
+    assert images.keys[copy] not in learnable(known, images).keys
 
 
 def test_groups_stay_on_one_side():
@@ -67,7 +67,7 @@ def test_groups_stay_on_one_side():
     assert not set(groups[protocol.queries]) & set(groups[protocol.gallery])
 
 
-def test_nothing_left_to_learn_from_is_said():
+def test_no_image_left_for_training_is_refused():
     images = image_set()
-    with pytest.raises(ValueError, match="every image asks"):
+    with pytest.raises(ValueError, match="every image is a query"):
         learnable(leave_one_out(images, "toy-leave-one-out"), images)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from helpers.visualization import indexes
+from helpers.lessons import index_figures
 from helpers.visualization.curves import COLORS
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
@@ -20,7 +20,7 @@ def drawn(panel, color):
 
 def test_visited_cells_are_colored_and_counted():
     parts = {"two": (np.array([5, 5, 7, 7]), [5]), "one each": (np.arange(4), [3, 1])}
-    first, second = indexes.cells(POINTS, QUERY, [0, 1], parts).axes
+    first, second = index_figures.cells(POINTS, QUERY, [0, 1], parts).axes
     assert first.get_title() == "two: 2 of 4 compared, 2 of 2 neighbors found"
     assert second.get_title() == "one each: 2 of 4 compared, 1 of 2 neighbors found"
     assert drawn(first, COLORS[0]) == [(0, 0), (1, 0)] and drawn(first, "0.8") == [(2, 0), (3, 0)]
@@ -30,7 +30,7 @@ def test_visited_cells_are_colored_and_counted():
 
 def test_the_query_and_its_results_are_marked_in_every_panel():
     parts = {name: (np.zeros(4, int), [0]) for name in "ab"}
-    for panel in indexes.cells(POINTS, QUERY, [0, 1], parts).axes:
+    for panel in index_figures.cells(POINTS, QUERY, [0, 1], parts).axes:
         circles = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
         assert [line.get_xydata().tolist() for line in circles] == [[[0, 0], [1, 0]]]
         (star,) = [line for line in panel.lines if line.get_marker() == "*"]
@@ -39,7 +39,7 @@ def test_the_query_and_its_results_are_marked_in_every_panel():
 
 def test_a_graph_search_is_drawn_in_its_order_and_each_link_once():
     links = [[1], [0, 2], [1], [2]]
-    (panel,) = indexes.graph_search(POINTS, links, [3, 1, 0], QUERY, [0]).axes
+    (panel,) = index_figures.graph_search(POINTS, links, [3, 1, 0], QUERY, [0]).axes
     assert drawn(panel, COLORS[1]) == [(3, 0), (1, 0), (0, 0)]
     assert [text.get_text() for text in panel.texts] == ["0", "1", "2"]
     gray = [line.get_xydata().tolist() for line in panel.lines if to_hex(line.get_color()) == to_hex("0.8")]
@@ -58,7 +58,7 @@ def table():
 
 
 def test_trade_offs_have_one_panel_per_gallery_and_one_line_per_index(table):
-    figure = indexes.trade_offs(table)
+    figure = index_figures.trade_offs(table)
     assert [panel.get_title() for panel in figure.axes] == ["1,000", "2,000"]
     flat, codes = figure.axes[0].lines
     assert [flat.get_ydata().tolist(), codes.get_ydata().tolist()] == [[0.5], [0.1, 0.2]]
@@ -76,14 +76,14 @@ def test_trade_offs_have_one_panel_per_gallery_and_one_line_per_index(table):
 
 def test_heavy_vectors_in_a_small_gallery_do_not_shrink_other_markers(table):
     heavy = table.assign(bytes=table["bytes"].where(table.index > 0, 10**9))
-    flat, codes = indexes.trade_offs(heavy).axes[1].lines
-    usual = indexes.trade_offs(table).axes[1].lines
+    flat, codes = index_figures.trade_offs(heavy).axes[1].lines
+    usual = index_figures.trade_offs(table).axes[1].lines
     assert [flat.get_markersize(), codes.get_markersize()] == [line.get_markersize() for line in usual]
-    assert indexes.trade_offs(heavy).axes[0].lines[0].get_markersize() == 12
+    assert index_figures.trade_offs(heavy).axes[0].lines[0].get_markersize() == 12
 
 
 def test_markers_grow_with_bytes_per_vector(table):
-    figure = indexes.trade_offs(table)
+    figure = index_figures.trade_offs(table)
     flat, codes = figure.axes[0].lines
     areas = [(line.get_markersize() - 3) ** 2 for line in (flat, codes)]
     assert areas[0] == pytest.approx(4 * areas[1])

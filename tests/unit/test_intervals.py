@@ -1,4 +1,4 @@
-"""Bootstrap intervals and the paired comparison."""
+"""Bootstrap intervals and the paired test."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ def test_agrees_with_the_normal_approximation():
     assert high == pytest.approx(values.mean() + 0.0877, abs=0.008)
 
 
-def test_covers_the_truth_about_as_often_as_it_says():
+def test_coverage_is_about_the_level():
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
         low, high = bootstrap_interval(rng.random(60) < 0.7, resamples=300, seed=seed)
         covered += low <= 0.7 <= high
-    # 95 % of 200 is 190; the percentile interval of 60 yes-or-no values is known to be a little short.
+    # 95 % of 200 is 190; the percentile interval of 60 binary values is known to be a little too narrow.
     assert 176 <= covered <= 199
 
 
@@ -32,7 +32,7 @@ def test_a_higher_level_is_wider_and_more_queries_are_narrower():
     assert np.subtract(*bootstrap_interval(values[:40])[::-1]) > 2 * width[0.95]
 
 
-def test_the_seed_decides_and_nothing_else(monkeypatch):
+def test_the_result_depends_on_the_seed_only(monkeypatch):
     values = np.random.default_rng(2).random(50)
     first = bootstrap_interval(values, seed=3)
     assert bootstrap_interval(values, seed=3) == first
@@ -41,7 +41,7 @@ def test_the_seed_decides_and_nothing_else(monkeypatch):
     assert bootstrap_interval(values, seed=3) == pytest.approx(first, abs=1e-12)
 
 
-def test_several_metrics_get_what_each_would_get_alone():
+def test_several_metrics_have_the_same_intervals_as_each_alone():
     rng = np.random.default_rng(3)
     columns = {"a": rng.random(30), "b": rng.random(30)}
     together = bootstrap_intervals(columns)
@@ -49,8 +49,8 @@ def test_several_metrics_get_what_each_would_get_alone():
         assert together[name] == pytest.approx(bootstrap_interval(values), abs=1e-12)
 
 
-def test_clusters_widen_the_interval_where_queries_repeat_each_other():
-    # 10 classes, 20 equal queries each: 200 values, but only 10 that say anything new.
+def test_clusters_widen_the_interval_of_dependent_queries():
+    # 10 classes, 20 equal queries each: 200 values, but only 10 independent ones.
     per_class = np.random.default_rng(4).random(10)
     values, classes = np.repeat(per_class, 20), np.repeat(np.arange(10), 20)
     clustered = bootstrap_interval(values, clusters=classes)
@@ -58,14 +58,14 @@ def test_clusters_widen_the_interval_where_queries_repeat_each_other():
     assert clustered == pytest.approx(bootstrap_interval(per_class), abs=1e-12)
 
 
-def test_clusters_of_different_sizes_weigh_by_their_queries():
+def test_clusters_are_weighted_by_their_size():
     # Drawn twice with replacement from {three 0s} and {one 1}: means 0 (1/4), 1/4 (1/2), 1 (1/4).
     low, high = bootstrap_interval([0, 0, 0, 1.0], level=0.4, clusters=["a", "a", "a", "b"])
     assert (low, high) == (pytest.approx(0.25), pytest.approx(0.25))
     assert bootstrap_interval([0, 0, 0, 1.0], clusters=["a", "a", "a", "b"]) == (0, 1)
 
 
-def test_one_query_or_one_cluster_says_nothing():
+def test_one_query_or_one_cluster_has_no_interval():
     assert np.isnan(bootstrap_interval([0.5])).all()
     assert np.isnan(bootstrap_interval([0.5, 0.6, 0.7], clusters=[1, 1, 1])).all()
     single = paired_difference([0.5], [0.25])
@@ -73,14 +73,14 @@ def test_one_query_or_one_cluster_says_nothing():
     assert np.isnan([single.low, single.high, single.p_value]).all()
 
 
-def test_equal_values_everywhere_have_no_width():
+def test_equal_values_have_no_width():
     assert bootstrap_interval(np.ones(20)) == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"values": []}, "one value a query"),
+        ({"values": []}, "one value per query"),
         ({"values": np.ones((2, 2))}, r"shape \(q,\)"),
         ({"values": [0.1, np.nan]}, "NaN or infinity, first at query 1"),
         ({"values": [np.inf, 0.1]}, "NaN or infinity, first at query 0"),
@@ -90,7 +90,7 @@ def test_equal_values_everywhere_have_no_width():
         ({"values": [0.1, 0.2], "clusters": [1]}, r"clusters must have shape \(2,\)"),
     ],
 )
-def test_what_is_wrong_is_named(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(**arguments)
 
@@ -102,8 +102,8 @@ def test_columns_of_different_queries_are_refused():
         paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
 
 
-def test_pairing_sees_what_two_intervals_hide():
-    # Queries differ widely; b is worse by 0.02 on each, give or take.
+def test_pairing_finds_a_difference_although_the_intervals_overlap():
+    # Queries differ widely; b is worse by about 0.02 on each.
     rng = np.random.default_rng(5)
     a = rng.random(100)
     b = a - 0.02 + rng.normal(0, 0.01, 100)
@@ -125,14 +125,14 @@ def test_no_difference_has_a_p_value_of_one():
 
 @pytest.mark.parametrize("differences", [[1, 0, 1, 1, -3, 1], [-3, -3, 3, -1, 3, -1], [0, 2, 1, 0, -2]])
 def test_rounding_does_not_decide_the_p_value(differences):
-    # In whole numbers all sums are exact; in tenths, draws exactly as far out as the mean would be missed.
+    # Sums of integers are exact. Those of tenths are rounded, and some draws equal to the mean would be missed.
     zeros = np.zeros(len(differences))
     exact = paired_difference(differences, zeros, resamples=1000).p_value
     assert paired_difference(np.array(differences) / 10, zeros, resamples=1000).p_value == exact
 
 
 def test_the_p_value_worked_by_hand():
-    # Of three queries one differs. A draw holds it 0, 1, 2 or 3 times (8, 12, 6, 1 of 27): all but once is as far out.
+    # One of three queries differs. A draw contains it 0, 1, 2 or 3 times (8, 12, 6, 1 of 27): all but 1 is as extreme.
     result = paired_difference([1, 0, 0], [0, 0, 0], resamples=4000)
     assert result.p_value == pytest.approx(15 / 27, abs=0.03)
 
@@ -144,7 +144,7 @@ def test_a_constant_difference_is_certain():
     assert result.p_value == pytest.approx(1 / 2001)
 
 
-def test_without_a_difference_small_p_values_are_as_rare_as_they_say():
+def test_without_a_difference_p_values_are_uniform():
     rng = np.random.default_rng(7)
     small = sum(
         paired_difference(rng.random(50), rng.random(50), resamples=200, seed=seed).p_value <= 0.1
@@ -162,7 +162,7 @@ def test_the_p_value_agrees_with_the_t_test():
     assert paired_difference(a, b, resamples=5000).p_value == pytest.approx(ttest_rel(a, b).pvalue, abs=0.03)
 
 
-def test_a_paired_result_in_words():
+def test_a_paired_result_as_text():
     assert str(intervals.PairedResult(0.0171, 0.004, 0.0329, 0.024)) == "+0.017 [+0.004, +0.033], p = 0.0240"
 
 
@@ -175,7 +175,7 @@ class TestWilson:
         expected = binomtest(right, n).proportion_ci(level, method="wilson")
         assert intervals.wilson_interval(right / n, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
-    def test_none_and_all_right_are_not_certain(self):
+    def test_shares_of_0_and_1_have_a_width(self):
         # By hand: z² / (n + z²) with z = 1.96 is 3.84 / 23.84.
         low, high = intervals.wilson_interval(0, 20)
         assert (low, high) == pytest.approx((0, 0.1611), abs=1e-4) and low >= 0
@@ -196,18 +196,18 @@ class TestHolm:
         # Sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; none falls below the one before.
         assert intervals.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
 
-    def test_stays_a_probability_and_one_test_stays_itself(self):
+    def test_is_at_most_1_and_does_not_change_a_single_test(self):
         assert intervals.holm([0.5, 0.9, 0.6]).tolist() == [1, 1, 1]
         assert intervals.holm([0.03]).tolist() == [0.03]
         assert len(intervals.holm([])) == 0
 
     @pytest.mark.parametrize("values", [[0.1, 1.2], [-0.1], [np.nan], [[0.1]]])
-    def test_what_is_no_probability_is_refused(self, values):
+    def test_values_outside_0_and_1_are_refused(self, values):
         with pytest.raises(ValueError, match="between 0 and 1"):
             intervals.holm(values)
 
-    def test_luck_alone_is_rarely_called_significant(self):
-        """2,000 families of 21 tests without any difference: at most 5 % of them have a finding."""
+    def test_false_positives_are_rare(self):
+        """2,000 families of 21 tests without any difference: at most 5 % of them have a significant one."""
         p_values = np.random.default_rng(0).uniform(size=(2000, 21))
         found = np.array([(intervals.holm(family) < 0.05).any() for family in p_values])
         assert (p_values < 0.05).any(axis=1).mean() > 0.6 and found.mean() < 0.065

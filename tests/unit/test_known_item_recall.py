@@ -10,17 +10,17 @@ from helpers.search.ranking import PAD, Ranking
 
 SCALED, SMALL, TURNED = Change("scale", 0.5), Change("scale", 0.25), Change("rotation", 90)
 
-#: First answer, right answer, change: scale 0.5 is right 2 times of 3, scale 0.25 once of 3, the turn once of 2.
-ASKED = [
+#: First result, original, change: scale 0.5 is found 2 times of 3, scale 0.25 once of 3, the rotation once of 2.
+RESULTS = [
     (7, 7, SCALED), (8, 8, SCALED), (7, 9, SCALED),
     (7, 7, SMALL), (PAD, 8, SMALL), (8, 9, SMALL),
     (8, 7, TURNED), (8, 8, TURNED),
 ]  # fmt: skip
 
 
-def asked(lines):
+def results_of(lines):
     first, originals, changes = zip(*lines, strict=True)
-    # What comes second counts for nothing, even where it is right.
+    # The second result does not count, even if it is the original.
     second = [PAD if one == PAD else 9 for one in first]
     ids = np.column_stack([first, second])
     scores = np.where(ids == PAD, -np.inf, [2.0, 1.0])
@@ -28,17 +28,17 @@ def asked(lines):
 
 
 def test_by_strength_by_hand():
-    table = recall_by_strength(*asked(ASKED))
+    table = recall_by_strength(*results_of(RESULTS))
     assert list(table.columns) == ["kind", "strength", "queries", "recall@1", "low", "high"]
     assert table[["kind", "strength"]].to_numpy().tolist() == [["scale", 0.5], ["scale", 0.25], ["rotation", 90]]
     assert table["queries"].tolist() == [3, 3, 2]
     assert table["recall@1"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 2])
-    # Each original asks once a strength: as many originals as queries.
+    # Each original has one query per strength: as many originals as queries.
     assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(wilson_interval(2 / 3, 3))
 
 
 def test_by_kind_counts_each_original_once():
-    table = recall_by_kind(*asked(ASKED))
+    table = recall_by_kind(*results_of(RESULTS))
     assert list(table.columns) == ["kind", "queries", "recall@1", "low", "high"]
     assert table["kind"].tolist() == ["scale", "rotation"] and table["queries"].tolist() == [6, 2]
     assert table["recall@1"].tolist() == pytest.approx([3 / 6, 1 / 2])
@@ -47,45 +47,49 @@ def test_by_kind_counts_each_original_once():
     assert table.loc[1, ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.5, 2))
 
 
-def test_asked_again_the_interval_stays_as_wide():
-    once, thrice = recall_by_strength(*asked(ASKED)), recall_by_strength(*asked(3 * ASKED))
+def test_repeated_queries_do_not_change_the_interval():
+    once, thrice = recall_by_strength(*results_of(RESULTS)), recall_by_strength(*results_of(3 * RESULTS))
     assert thrice["queries"].tolist() == [9, 9, 6]
     assert np.allclose(thrice[["recall@1", "low", "high"]], once[["recall@1", "low", "high"]])
 
 
 @pytest.mark.parametrize("recall", [recall_by_strength, recall_by_kind])
 def test_bad_input_is_named(recall):
-    ranking, originals, changes = asked(ASKED)
+    ranking, originals, changes = results_of(RESULTS)
     for bad in ((originals[1:], changes), (originals, changes[1:])):
-        with pytest.raises(ValueError, match="one original and one change a query, and at least one: got 8 rows"):
+        with pytest.raises(
+            ValueError, match="one original and one change per query are needed, at least one: got 8 rows"
+        ):
             recall(ranking, *bad)
     with pytest.raises(ValueError, match="got 0 rows, 0 originals and 0 changes"):
         recall(Ranking(np.empty((0, 1), np.int64), np.empty((0, 1))), [], [])
 
 
-def test_every_method_gets_the_same_queries_and_nothing_is_kept():
-    """Searches that remember what they were asked: the same images, change by change, and their own answers."""
+def test_every_method_gets_the_same_queries():
+    """The searches get the same images, one change at a time, and each keeps its own results."""
     originals = [np.full((40, 60, 3), 40 * number, np.uint8) for number in range(3)]
-    seen = {"right": [], "first": []}
+    searched = {"right": [], "first": []}
 
     def search(name, results):
         def found(images):
-            seen[name].append([image.copy() for image in images])
+            searched[name].append([image.copy() for image in images])
             ids = np.array(results)[:, None] + np.array([[0, 10]])
             return Ranking(ids, np.tile([1.0, 0.5], (len(images), 1)))
 
         return found
 
     methods = {"right": search("right", [0, 1, 2]), "first": search("first", [0, 0, 0])}
-    answered = search_known_items(methods, originals, [], [SCALED, TURNED], progress=False)
-    assert [len(call) for call in seen["right"]] == [3, 3]
+    results = search_known_items(methods, originals, [], [SCALED, TURNED], progress=False)
+    assert [len(call) for call in searched["right"]] == [3, 3]
     assert all(
-        np.array_equal(a, b) for one, other in zip(*seen.values(), strict=True) for a, b in zip(one, other, strict=True)
+        np.array_equal(a, b)
+        for one, other in zip(*searched.values(), strict=True)
+        for a, b in zip(one, other, strict=True)
     )
-    assert [image.shape for image in seen["right"][0]] == [(20, 30, 3)] * 3
-    assert answered.originals.tolist() == [0, 1, 2] * 2 and answered.changes == [SCALED] * 3 + [TURNED] * 3
-    assert answered.rankings["first"].ids.shape == (6, 1)
-    table = answered.table()
+    assert [image.shape for image in searched["right"][0]] == [(20, 30, 3)] * 3
+    assert results.originals.tolist() == [0, 1, 2] * 2 and results.changes == [SCALED] * 3 + [TURNED] * 3
+    assert results.rankings["first"].ids.shape == (6, 1)
+    table = results.table()
     assert table.groupby("method")["recall@1"].mean().to_dict() == pytest.approx({"right": 1, "first": 1 / 3})
-    assert answered.by_kind()["first"]["queries"].tolist() == [3, 3]
+    assert results.by_kind()["first"]["queries"].tolist() == [3, 3]
     assert table["method"].tolist() == ["right"] * 2 + ["first"] * 2

@@ -1,4 +1,4 @@
-"""The leaderboard: rows are replaced and never doubled, damage is noticed, two writers lose nothing."""
+"""The leaderboard: rows are replaced, not repeated; damage is detected; two writers lose no row."""
 
 from pathlib import Path
 
@@ -47,13 +47,13 @@ def write(table, extractor="resnet50", seed=0, k=None, protocol=TOY, **changes):
 # ---- rows ------------------------------------------------------------------------------------------
 
 
-def test_one_row_a_metric_with_the_agreed_columns(table):
+def test_one_row_per_metric_with_all_columns(table):
     rows = write(table, extract_ips=13.06, query_ms=0.12345, index_bytes=98304)
     measured = scores()
     header = (
         "dataset,protocol,profile,extractor,weights,dim,index,n_queries,n_gallery,n_distractors,metric,value,low,high"
     )
-    assert table.read_text().splitlines()[0] == header + ",chance,ceiling,describe_ips,query_ms,index_bytes"
+    assert table.read_text().splitlines()[0] == header + ",chance,ceiling,extract_ips,query_ms,index_bytes"
     assert ",".join(COLUMNS) == table.read_text().splitlines()[0]
     board = load(table).set_index("metric")
     assert set(board.index) == set(rows["metric"]) == set(measured.metrics)
@@ -78,7 +78,7 @@ def test_a_rerun_replaces_its_rows_and_changes_no_byte(table):
     assert len(load(table)) == 2 * len(scores().metrics)
 
 
-def test_the_order_of_recording_leaves_no_trace(tmp_path):
+def test_the_order_of_recording_does_not_matter(tmp_path):
     for name, order in (("a.csv", (0, 1, 2)), ("b.csv", (2, 0, 1))):
         for i in order:
             write(tmp_path / name, f"method{i}", seed=i)
@@ -89,7 +89,7 @@ def test_the_order_of_recording_leaves_no_trace(tmp_path):
     "change",
     [{"profile": "full"}, {"weights": "none"}, {"dim": 256}, {"index": "exact:euclidean"}, {"extractor": "vgg"}],
 )
-def test_what_differs_in_a_key_stands_beside(table, change):
+def test_another_key_is_another_row(table, change):
     write(table)
     write(table, **change)
     assert len(load(table)) == 2 * len(scores().metrics)
@@ -112,7 +112,7 @@ def test_a_cost_not_measured_this_time_keeps_its_value(table):
     assert load(table)["index_bytes"].isna().all()
 
 
-def test_describing_costs_the_same_under_every_protocol_and_index_of_a_data_set(table):
+def test_extraction_cost_is_shared_by_protocols_and_indexes_of_a_data_set(table):
     other = leave_one_out(images(), "toy-other")
     write(table, extract_ips=0.2, query_ms=0.5)
     rows = write(table, protocol=other, index="exact:euclidean")
@@ -127,7 +127,7 @@ def test_describing_costs_the_same_under_every_protocol_and_index_of_a_data_set(
     assert board.loc[board["profile"] == "full", "extract_ips"].isna().all()
 
 
-def test_one_query_has_no_interval_and_still_a_row(table):
+def test_one_query_has_a_row_without_an_interval(table):
     write(table, protocol=query_gallery(images(), [0], [3, 4, 6], "one"))
     board = load(table)
     assert board["low"].isna().all()
@@ -135,7 +135,7 @@ def test_one_query_has_no_interval_and_still_a_row(table):
 
 
 @pytest.mark.parametrize("change", [{"weights": ""}, {"weights": None}, {"index": " "}, {"extractor": "two\nlines"}])
-def test_a_name_must_be_a_name(table, change):
+def test_an_invalid_name_is_refused(table, change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} must be a name on one line"):
         write(table, **change)
     assert not table.exists()
@@ -143,7 +143,7 @@ def test_a_name_must_be_a_name(table, change):
 
 def test_scores_of_another_protocol_are_refused(table):
     other = query_gallery(images(), [0, 1], [3, 4, 6, 7], "other")
-    with pytest.raises(ValueError, match="not of the queries of other"):
+    with pytest.raises(ValueError, match="do not belong to the queries of other"):
         record(scores(), other, profile="sample", extractor="x", weights="none", dim=4, index="i", path=table)
     assert not table.exists()
 
@@ -157,7 +157,7 @@ def test_the_default_is_the_figures_folder(table):
     assert load(str(table)).equals(load())
 
 
-def test_nothing_lies_beside_the_table_afterwards(table):
+def test_no_other_file_is_left(table):
     table = table.parent / "out" / table.name
     write(table)
     assert sorted(file.name for file in table.parent.iterdir()) == ["leaderboard.csv", "leaderboard.md"]
@@ -166,7 +166,7 @@ def test_nothing_lies_beside_the_table_afterwards(table):
 # ---- damage ----------------------------------------------------------------------------------------
 
 
-def test_no_table_is_an_empty_one(table):
+def test_a_missing_table_is_empty(table):
     assert len(load(table)) == 0
     assert tuple(load(table).columns) == COLUMNS
 
@@ -177,8 +177,8 @@ def test_no_table_is_an_empty_one(table):
         (lambda text: "", "its columns are"),
         (lambda text: "a,b\n1,2\n", "its columns are a, b"),
         (lambda text: text.replace("chance,", "", 1), "its columns are"),
-        (lambda text: text[:-25], "cut short"),
-        (lambda text: text[:-1], "cut short"),  # perhaps in the middle of its last number
+        (lambda text: text[:-25], "truncated"),
+        (lambda text: text[:-1], "truncated"),  # perhaps in the middle of its last number
         (lambda text: text + "<<<<<<< HEAD\n", "has 1 fields instead of 19"),
         (lambda text: text.rstrip("\n") + ",more\n", "has 20 fields instead of 19"),
         (lambda text: text + text.splitlines()[-1] + "\n", "repeats a row"),
@@ -186,7 +186,7 @@ def test_no_table_is_an_empty_one(table):
         (lambda text: text.replace(",2048,", ",,", 1), "no value or no dim"),
     ],
 )
-def test_a_damaged_table_is_named_and_never_overwritten(table, damage, message):
+def test_a_damaged_table_is_named_and_not_overwritten(table, damage, message):
     write(table)
     damaged = damage(table.read_text())
     assert damaged != table.read_text()
@@ -208,10 +208,10 @@ def test_a_binary_file_is_damage_too(table):
 # ---- two writers -----------------------------------------------------------------------------------
 
 
-# ---- in words --------------------------------------------------------------------------------------
+# ---- Markdown --------------------------------------------------------------------------------------
 
 
-def test_the_table_in_words(table):
+def test_the_markdown_table(table):
     for name, seed in (("one", 0), ("two", 1)):
         write(table, name, seed, extract_ips=13.04, query_ms=0.5)
     text = table.with_suffix(".md").read_text()
@@ -245,7 +245,7 @@ def test_a_method_without_map_comes_last_and_has_an_empty_cell(table):
     assert cells[1].split(" | ")[7] == ""
 
 
-def test_other_images_are_another_table(table):
+def test_other_images_have_another_table(table):
     write(table, "now")
     write(table, "before", protocol=leave_one_out(images(15), TOY.name))
     text = table.with_suffix(".md").read_text()

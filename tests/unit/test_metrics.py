@@ -1,4 +1,4 @@
-"""Metrics: worked by hand, judged by trec_eval, and against chance by simulation."""
+"""Metrics: worked by hand, compared with trec_eval, and chance levels by simulation."""
 
 import warnings
 from pathlib import Path
@@ -49,12 +49,12 @@ def random_case(seed: int, tied: bool) -> tuple[Ranking, Protocol]:
     """40 images, 25 queries, groups and exclusions; scores with many ties or none."""
     rng = np.random.default_rng(seed)
     labels, groups = rng.integers(-1, 4, 40), rng.integers(-1, 12, 40)
-    asking, answering = rng.permutation(40)[:25], np.sort(rng.permutation(40)[:30])
+    queries, gallery = rng.permutation(40)[:25], np.sort(rng.permutation(40)[:30])
     toy = query_gallery(
-        images(labels, groups), asking, answering, "toy", excluded={int(asking[0]): tuple(answering[:3].tolist())}
+        images(labels, groups), queries, gallery, "toy", excluded={int(queries[0]): tuple(gallery[:3].tolist())}
     )
     scores = rng.integers(0, 4, (25, 30)).astype(float) if tied else rng.random((25, 30))
-    return excluding(rank(answering, scores), toy), toy
+    return excluding(rank(gallery, scores), toy), toy
 
 
 def quietly(ranking, toy, **arguments):
@@ -63,7 +63,7 @@ def quietly(ranking, toy, **arguments):
         return evaluate(ranking, toy, **arguments)
 
 
-# ---- known answers ---------------------------------------------------------------------------------
+# ---- worked by hand --------------------------------------------------------------------------------
 
 
 def test_every_metric_worked_by_hand():
@@ -105,7 +105,7 @@ def test_average_precision_by_its_names():
     assert average_precision_over_hits([False, False]) == 0
 
 
-def test_the_wrong_average_precision_can_rise_when_a_hit_is_lost():
+def test_the_wrong_average_precision_can_rise_if_a_hit_is_lost():
     fewer, more = [True, False, False, False], [True, False, False, True]
     assert average_precision_over_hits(fewer) > average_precision_over_hits(more)
     assert average_precision(fewer, 5) < average_precision(more, 5)
@@ -118,7 +118,7 @@ def test_undefined_average_precision_is_refused(arguments):
 
 
 def test_cifar_caps_map_at_100_at_two_per_cent():
-    # 5000 of 50,000 are relevant and the first 100 answers are all right: 100 / 5000.
+    # 5000 of 50,000 are relevant and the first 100 results are all relevant: 100 / 5000.
     ranking, toy = one_query(np.ones(100), n_candidates=50_000, n_relevant=5000)
     scores = evaluate(ranking, toy, ks=(1,), map_ks=(100,))
     assert scores.mean("mAP@100") == scores.mean_ceiling("mAP@100") == pytest.approx(0.02)
@@ -127,7 +127,7 @@ def test_cifar_caps_map_at_100_at_two_per_cent():
     assert scores.mean_chance("mAP@100 normalized") == pytest.approx(0.0146669, abs=1e-7)
 
 
-# ---- the referee -----------------------------------------------------------------------------------
+# ---- trec_eval -------------------------------------------------------------------------------------
 
 OURS_TO_TREC = {"mAP": "map", "mAP@10": "map_cut_10", "mAP@5": "map_cut_5", "nDCG@10": "ndcg_cut_10"} | {
     f"{ours}{k}": f"{trec}_{k}"
@@ -141,7 +141,7 @@ OURS_TO_TREC = {"mAP": "map", "mAP@10": "map_cut_10", "mAP@5": "map_cut_5", "nDC
 def test_trec_eval_agrees(seed, tied):
     ranking, toy = random_case(seed, tied)
     scores = quietly(ranking, toy, ks=(1, 3, 5, 10, 20), map_ks=(5, 10))
-    # Only the order is handed over: trec_eval would break ties its own way.
+    # Ranks instead of scores: trec_eval breaks ties in another way.
     run = {
         str(row): {str(result): float(-place) for place, result in enumerate(ids[ids >= 0])}
         for row, ids in enumerate(ranking.ids)
@@ -161,23 +161,23 @@ def test_trec_eval_agrees(seed, tied):
 
 
 @pytest.mark.parametrize(("n", "r"), [(1, 1), (5, 1), (12, 4), (12, 12), (30, 25), (40, 2)])
-def test_chance_is_what_random_orders_give(n, r):
+def test_chance_is_the_mean_of_random_orders(n, r):
     rng = np.random.default_rng(n * 100 + r)
     draws = 4000
-    # One protocol of many queries that all have R = r of N = n, each with an order of its own.
+    # One protocol of many queries with R = r and N = n, each with its own order.
     labels = np.concatenate([np.zeros(draws, dtype=np.int64), np.arange(n) >= r])
     toy = query_gallery(images(labels), np.arange(draws), np.arange(draws, draws + n), "toy")
     ids = rng.permuted(np.tile(np.arange(draws, draws + n), (draws, 1)), axis=1)
     scores = evaluate(Ranking(ids, np.tile(-np.arange(n, dtype=float), (draws, 1))), toy)
     assert len(scores.metrics) == 16
     for name in scores.metrics:
-        # 1 / draws: an event too rare to have been drawn leaves no spread to judge by.
+        # 1 / draws: an event that was not drawn has no standard deviation.
         tolerance = 4.5 * scores.values[name].std() / np.sqrt(draws) + 1 / draws
         assert scores.mean(name) == pytest.approx(scores.mean_chance(name), abs=tolerance), name
 
 
 def test_chance_worked_by_hand():
-    # Two candidates, one right: rank 1 or rank 2, so AP is 1 or 1/2.
+    # Two candidates, one relevant: rank 1 or rank 2, so AP is 1 or 1/2.
     scores = evaluate(*one_query([True, False]))
     assert scores.mean_chance("mAP") == pytest.approx(0.75)
     assert scores.mean_chance("top-1") == pytest.approx(0.5)
@@ -187,7 +187,7 @@ def test_chance_worked_by_hand():
 
 
 def test_chance_does_not_overflow_in_a_large_gallery():
-    # 20,000! is far beyond any float; with so many, draws without replacement are nearly independent.
+    # 20,000! exceeds any float; with so many images, draws without replacement are nearly independent.
     ranking, toy = one_query(np.ones(10), n_candidates=20_000, n_relevant=10_000)
     scores = evaluate(ranking, toy)
     assert scores.mean_chance("top-10") == pytest.approx(1 - 0.5**10, abs=1e-5)
@@ -237,7 +237,7 @@ def test_the_order_of_the_gallery_does_not_matter():
         np.testing.assert_array_equal(a.values[name], b.values[name])
 
 
-def test_pieces_give_what_the_whole_gives(monkeypatch):
+def test_chunks_do_not_change_the_scores(monkeypatch):
     ranking, toy = random_case(1, tied=False)
     whole = quietly(ranking, toy)
     monkeypatch.setattr(protocol_module, "CHUNK", 1)  # one query at a time
@@ -246,10 +246,10 @@ def test_pieces_give_what_the_whole_gives(monkeypatch):
         np.testing.assert_array_equal(whole.values[name], pieces.values[name])
 
 
-# ---- what is not written, and what is refused ------------------------------------------------------
+# ---- undefined metrics and invalid rankings --------------------------------------------------------
 
 
-def test_an_undefined_metric_is_not_written():
+def test_an_undefined_metric_is_left_out():
     ranking, toy = one_query([True] + [False] * 29)
     assert "mAP" in evaluate(ranking, toy).metrics
     short = evaluate(ranking.head(7), toy)
@@ -259,7 +259,7 @@ def test_an_undefined_metric_is_not_written():
         short.mean("mAP")
 
 
-def test_map_is_not_written_while_any_query_has_more_candidates_than_the_ranking_columns():
+def test_map_is_left_out_if_a_query_has_more_candidates_than_columns():
     toy = leave_one_out(images([0, 0, 0, 0], groups=[1, 1, -1, -1]), "toy")  # 2, 2, 3 and 3 candidates
     ids = np.array([[2, 3, -1], [2, 3, -1], [0, 1, 3], [0, 1, 2]])
     ranking = Ranking(ids, np.tile([3.0, 2, 1], (4, 1)))
@@ -268,20 +268,20 @@ def test_map_is_not_written_while_any_query_has_more_candidates_than_the_ranking
 
 
 def test_relevant_images_that_an_index_did_not_find_count_as_missed():
-    # An approximate index gives up early: one hit of R = 3 at rank 1, then padding.
+    # An approximate index stops early: one hit of R = 3 at rank 1, then padding.
     toy = query_gallery(images([0, 0, 0, 0, -1]), [0], [1, 2, 3, 4], "toy")
     scores = evaluate(Ranking([[1, 4, -1, -1]], [[2.0, 1, 0, 0]]), toy)
     assert scores.mean("mAP") == scores.mean("mAP@10") == pytest.approx(1 / 3)
     assert scores.mean("recall@10") == pytest.approx(1 / 3)
 
 
-def test_a_ranking_as_deep_as_the_candidates_is_whole_though_k_is_larger():
+def test_a_ranking_of_all_candidates_is_complete_even_if_k_is_larger():
     scores = evaluate(*one_query([False, True]), ks=(1, 10))
     assert scores.mean("precision@10") == pytest.approx(0.1)
     assert scores.mean("mAP") == pytest.approx(0.5)
 
 
-def test_unanswerable_queries_are_counted_aloud_and_left_out():
+def test_queries_without_a_relevant_image_are_left_out_with_a_warning():
     # 0 and 1 are cats; 2 is alone in its class; 3 has none.
     toy = leave_one_out(images([0, 0, 1, -1]), "toy", queries=[0, 2, 3, 1])
     ranking = Ranking([[1, 2, 3], [0, 1, 3], [0, 1, 2], [2, 0, 3]], [[3.0, 2, 1]] * 4)
@@ -295,7 +295,7 @@ def test_unanswerable_queries_are_counted_aloud_and_left_out():
     assert scores.mean("top-1") == 0.5
 
 
-def test_all_answerable_is_silent():
+def test_no_warning_if_all_queries_have_a_relevant_image():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(*one_query([True]))
@@ -310,10 +310,10 @@ def test_nothing_to_score_is_an_error():
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (0, "'0000.jpg' is answered by '0000.jpg' at rank 2, which may never be counted"),  # the query itself
-        (1, "'0000.jpg' is answered by '0001.jpg' at rank 2, which may never be counted"),  # its copy
-        (2, "'0000.jpg' is answered by '0002.jpg' at rank 2, which may never be counted"),  # excluded for it
-        (4, "'0000.jpg' is answered by '0004.jpg' at rank 2, which is not in the gallery"),
+        (0, "'0000.jpg' has the result '0000.jpg' at rank 2, which is ignored"),  # the query itself
+        (1, "'0000.jpg' has the result '0001.jpg' at rank 2, which is ignored"),  # its copy
+        (2, "'0000.jpg' has the result '0002.jpg' at rank 2, which is ignored"),  # excluded for it
+        (4, "'0000.jpg' has the result '0004.jpg' at rank 2, which is not in the gallery"),
         (9, "id 9 is unknown; ids end at 5"),
     ],
 )
@@ -351,7 +351,7 @@ def test_the_table_holds_value_chance_ceiling_and_interval():
 
 
 def test_confusion_counts_first_results():
-    # 0 1: cats, 2 3: dogs, 4: of no class. First answers: dog, cat, dog, of no class.
+    # 0 1: cats, 2 3: dogs, 4: of no class. First results: dog, cat, dog, of no class.
     toy = query_gallery(images([0, 0, 1, 1, -1]), [0, 1, 2, 3], np.arange(5), "toy")
     ranking = Ranking([[2, 1], [0, 2], [3, 0], [4, 0]], [[2.0, 1.0]] * 4)
     counts = confusion(ranking, toy)
@@ -363,7 +363,7 @@ def test_confusion_counts_first_results():
 
 def test_confusion_of_a_leaking_ranking_is_refused():
     toy = leave_one_out(images([0, 0]), "toy")
-    with pytest.raises(LeakyRanking, match="never be counted"):
+    with pytest.raises(LeakyRanking, match="which is ignored"):
         confusion(Ranking([[0], [1]], [[1.0], [1.0]]), toy)
 
 
@@ -373,7 +373,7 @@ def test_confusion_leaves_out_queries_without_any_result():
 
 
 def test_per_class_means():
-    # Cats: first answer right, wrong; dogs: right, right. The alone one of class 2 is not asked.
+    # Cats: first result right, wrong; dogs: right, right. The only image of class 2 is no query.
     toy = leave_one_out(images([0, 0, 1, 1, 2]), "toy")
     ranking = Ranking([[1], [2], [3], [2]], [[1.0]] * 4)
     table = per_class(evaluate(ranking, toy, ks=(1,), map_ks=()), toy, "top-1")

@@ -1,16 +1,16 @@
-"""All stages and poolings in one pass: what each extractor gives, shared with it on disk; versions compared."""
+"""All stages and poolings in one pass are equal to those of each extractor, and share its cache; comparisons."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation import builders, extractor_comparison
+from helpers.evaluation import builders
 from helpers.features import deep
 from helpers.features.pooling import POOLINGS
 from helpers.features.registry import open_extractor
 from helpers.images import samples
-from helpers.lessons import multi_stage
-from helpers.visualization.features import bytes_curves, stage_grid
+from helpers.lessons import extractor_comparison, multi_stage
+from helpers.lessons.feature_figures import bytes_curves, stage_grid
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def test_every_stage_and_pooling_is_that_of_its_extractor(resnet50, photos, monk
     found = multi_stage.stage_vectors(photos, progress=False)
     assert sorted(found) == sorted((stage, name) for stage in (1, 2, 3, 4) for name in POOLINGS)
     assert [found[stage, "gem"].shape for stage in (1, 2, 3, 4)] == [(10, dim) for dim in (256, 512, 1024, 2048)]
-    # Computed by itself, not read from the store.
+    # Computed, not read from the store.
     for stage, name in ((3, "rmac"),):
         alone = open_extractor("resnet50", pooling=name, stage=stage).extract(photos, cache=False, progress=False)
         assert np.allclose(found[stage, name], alone, atol=1e-5)
     # The last stage's average is the embedding layer itself.
     assert np.allclose(found[4, "average"], resnet50.extract(photos, progress=False), atol=1e-5)
-    # Kept where the extractors look, in any order and number; nothing is computed for it.
+    # Read from the store of the extractors, in any order and number; nothing is computed.
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is in the store"))
     few = photos.subset([7, 3, 3])
     assert np.array_equal(open_extractor("resnet50-gem").extract(few, progress=False), found[4, "gem"][[7, 3, 3]])
@@ -81,7 +81,7 @@ def test_figures_show_every_number():
     assert panel.lines[0].get_xdata().tolist() == [64, 1024] and panel.lines[2].get_ydata()[0] == 0.05
 
 
-def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weights, monkeypatch):
+def test_last_maps_are_stored_by_the_pass_over_the_stages(photos, cache_with_weights, monkeypatch):
     few = photos.subset([7, 3, 3])
     found = multi_stage.stage_vectors(few, progress=False, keep_last=True)
     monkeypatch.setattr(deep.compiled, "fastest", lambda *_: pytest.fail("it is on disk"))
@@ -91,7 +91,7 @@ def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weigh
         pooled = POOLINGS[name](maps)
         pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         assert np.allclose(pooled, found[4, name], atol=1e-4), name
-    # Vectors that are there say nothing of maps of another size or image.
+    # Stored vectors do not imply stored maps of another size or image.
     for images, settings in ((photos.subset([1]), {}), (few, {"size": 192}), (few, {"resize": "pad"})):
         with pytest.raises(pytest.fail.Exception, match="on disk"):
             multi_stage.last_maps(images, progress=False, **settings)
@@ -99,7 +99,7 @@ def test_last_maps_are_kept_by_the_pass_over_the_stages(photos, cache_with_weigh
         multi_stage.last_maps(photos.subset([]), progress=False)
 
 
-def test_maps_are_computed_where_only_the_vectors_are_kept(photos, cache_with_weights):
+def test_maps_are_computed_if_only_the_vectors_are_stored(photos, cache_with_weights):
     few = photos.subset([0, 1])
     first = multi_stage.stage_vectors(few, progress=False)
     maps = multi_stage.last_maps(few, progress=False)

@@ -1,4 +1,4 @@
-"""Open-set search: detection and identification, false alarms, and a threshold for people not seen before."""
+"""Open-set search: detection and identification, false alarms, and a threshold for other people."""
 
 from pathlib import Path
 
@@ -24,30 +24,30 @@ def cosine():
 
 
 @pytest.fixture
-def answered():
-    """Gallery 0 (a), 1 (b). Asking: 2 (a), 3 (a), 4 (b), 5 and 6 (nobody), 7 (c, who is not in the gallery)."""
+def search():
+    """Gallery 0 (a), 1 (b). Queries: 2 (a), 3 (a), 4 (b), 5 and 6 (no class), 7 (c, not in the gallery)."""
     protocol = query_gallery(images([0, 1, 0, 0, 1, -1, -1, 2]), range(2, 8), [0, 1], "p")
     ids = [[0, 1], [1, 0], [1, 0], [0, 1], [1, -1], [0, 1]]
     scores = [[0.9, 0.1], [0.8, 0.7], [0.6, 0.5], [0.65, 0.2], [0.3, -np.inf], [0.4, 0.1]]
     return Ranking(np.array(ids), np.array(scores)), protocol
 
 
-def test_worked_by_hand(answered):
-    mates, others = open_set.search_scores(*answered)
-    assert mates.tolist() == [0.9, -np.inf, 0.6]  # the second found somebody else first
+def test_worked_by_hand(search):
+    mates, others = open_set.search_scores(*search)
+    assert mates.tolist() == [0.9, -np.inf, 0.6]  # the first result of the second query is wrong
     assert others.tolist() == [0.65, 0.3, 0.4]
-    curve = open_set.open_set_curve(*answered)
-    # At 0.5: two of three are detected and identified, one of three unknown raises an alarm.
+    curve = open_set.open_set_curve(*search)
+    # At 0.5: two of three are detected and identified, one of three unknown people causes a false alarm.
     assert curve.at(0.5) == pytest.approx((1 / 3, 1 / 3))
     assert curve.at(0.66) == pytest.approx((0, 2 / 3))
     assert curve.threshold_at(1 / 3) == 0.6
-    by_rank_2 = open_set.search_scores(*answered, rank=2)
+    by_rank_2 = open_set.search_scores(*search, rank=2)
     assert by_rank_2[0].tolist() == [0.9, 0.7, 0.6] and by_rank_2[1].tolist() == others.tolist()
 
 
-def test_measure_by_hand(answered):
-    found = open_set.measure(*answered, threshold=0.62, wanted=0.2)
-    assert (found.threshold, found.wanted) == (0.62, 0.2)
+def test_measure_by_hand(search):
+    found = open_set.measure(*search, threshold=0.62, target=0.2)
+    assert (found.threshold, found.target) == (0.62, 0.2)
     assert (found.detected, found.false_alarms) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found.closed_set == pytest.approx(2 / 3)
     assert (found.n_people, found.n_mates, found.n_unknown) == (2, 3, 3)
@@ -55,16 +55,16 @@ def test_measure_by_hand(answered):
     assert found.false_alarms_interval.low == 0 and found.false_alarms_interval.high == 1
 
 
-def test_unknown_is_an_result(answered):
-    ranking, protocol = answered
+def test_unknown_is_a_result(search):
+    ranking, protocol = search
     assert open_set.identify(ranking, protocol.labels, 0.6).tolist() == [0, 1, 1, 0, -1, -1]
     assert open_set.identify(ranking, protocol.labels, np.inf).tolist() == [-1] * 6
     nothing = Ranking(np.array([[-1]]), np.array([[-np.inf]]))
     assert open_set.identify(nothing, protocol.labels, -np.inf).tolist() == [-1]
 
 
-def test_what_can_not_be_measured(answered):
-    ranking, protocol = answered
+def test_invalid_arguments_are_refused(search):
+    ranking, protocol = search
     with pytest.raises(ValueError, match="rank must lie between 1 and 2"):
         open_set.search_scores(ranking, protocol, rank=3)
     with pytest.raises(ValueError, match="6 queries, but the ranking has 1 rows"):
@@ -74,30 +74,30 @@ def test_what_can_not_be_measured(answered):
         open_set.open_set_curve(Ranking(ranking.ids[:1], ranking.scores[:1]), closed)
 
 
-def test_enrolled():
+def test_the_protocol():
     labels = np.array([0] * 4 + [1] * 3 + [-1] * 5)
-    protocol = open_set.enrolled(images(labels), "p", per_person=2, seed=0)
+    protocol = open_set.open_set_protocol(images(labels), "p", per_person=2, seed=0)
     assert np.bincount(labels[protocol.gallery]).tolist() == [2, 2]
     assert sorted([*protocol.gallery, *protocol.queries]) == list(range(12))
     assert protocol.answerable.sum() == 3 and (~protocol.answerable).sum() == 5
-    galleries = {tuple(open_set.enrolled(images(labels), "p", 2, seed).gallery) for seed in range(8)}
+    galleries = {tuple(open_set.open_set_protocol(images(labels), "p", 2, seed).gallery) for seed in range(8)}
     assert len(galleries) > 1
-    with pytest.raises(ValueError, match="too few has person 1"):
-        open_set.enrolled(images(labels), "p", per_person=3)
+    with pytest.raises(ValueError, match="person 1 has too few"):
+        open_set.open_set_protocol(images(labels), "p", per_person=3)
     with pytest.raises(ValueError, match="at least 1"):
-        open_set.enrolled(images(labels), "p", per_person=0)
-    with pytest.raises(ValueError, match="nobody unknown asks"):
-        open_set.enrolled(images(labels[:7]), "p")
+        open_set.open_set_protocol(images(labels), "p", per_person=0)
+    with pytest.raises(ValueError, match="no query of an unknown person"):
+        open_set.open_set_protocol(images(labels[:7]), "p")
 
 
-def test_halves_share_nobody():
+def test_halves_have_no_common_person():
     labels = np.repeat(np.arange(10), 4).tolist() + [-1] * 21
-    a, b = open_set.halves(labels)
+    a, b = open_set.split_by_person(labels)
     assert sorted([*a, *b]) == list(range(61))
     known = [set(np.asarray(labels)[rows]) - {-1} for rows in (a, b)]
     assert known[0].isdisjoint(known[1]) and len(known[0]) == len(known[1]) == 5
     assert ((a >= 40).sum(), (b >= 40).sum()) == (10, 11)
-    assert not np.array_equal(a, open_set.halves(labels, seed=1)[0])
+    assert not np.array_equal(a, open_set.split_by_person(labels, seed=1)[0])
 
 
 def gathering(spread, people=20, each=5, unknown=100, dim=32, seed=0):
@@ -110,7 +110,7 @@ def gathering(spread, people=20, each=5, unknown=100, dim=32, seed=0):
 
 
 @pytest.mark.parametrize("name", ["exact:cosine", "exact:euclidean"])
-def test_clear_clusters_are_found_and_strangers_are_not(name):
+def test_clear_clusters_are_found_and_unknown_people_are_not(name):
     images, vectors = gathering(0.15, unknown=400)
     found = open_set.calibrate_and_test(images, vectors, lambda: open_index(name), false_alarms=0.02)
     assert found.detected == found.closed_set == 1 and found.detected_interval == (1, 1)
@@ -127,26 +127,26 @@ def test_a_threshold_costs_detections():
     assert strict.detected_interval.low <= strict.detected <= strict.detected_interval.high
 
 
-def test_the_threshold_does_not_know_the_test():
+def test_the_threshold_does_not_depend_on_the_test_people():
     images, vectors = gathering(0.8)
     first = open_set.calibrate_and_test(images, vectors, cosine, 0.1)
     changed = vectors.copy()
-    changed[open_set.halves(images.labels)[1]] = 1
+    changed[open_set.split_by_person(images.labels)[1]] = 1
     second = open_set.calibrate_and_test(images, changed, cosine, 0.1)
     assert second.threshold == first.threshold and second.false_alarms == 1 > first.false_alarms
 
 
 def test_the_curve_of_a_run_agrees_with_its_measure():
     images, vectors = gathering(0.8)
-    protocol = open_set.enrolled(images, "p")
+    protocol = open_set.open_set_protocol(images, "p")
     ranking = run(protocol, vectors, cosine(), k=3)
     curve = open_set.open_set_curve(ranking, protocol)
     threshold = curve.threshold_at(0.05)
-    said = open_set.identify(ranking, protocol.labels, threshold)
-    asked = protocol.labels[protocol.queries]
+    predicted = open_set.identify(ranking, protocol.labels, threshold)
+    labels = protocol.labels[protocol.queries]
     found = open_set.measure(ranking, protocol, threshold, 0.05)
-    assert found.detected == pytest.approx(np.mean(said[asked >= 0] == asked[asked >= 0]))
-    assert found.false_alarms == pytest.approx(np.mean(said[asked < 0] >= 0)) and found.false_alarms <= 0.05
+    assert found.detected == pytest.approx(np.mean(predicted[labels >= 0] == labels[labels >= 0]))
+    assert found.false_alarms == pytest.approx(np.mean(predicted[labels < 0] >= 0)) and found.false_alarms <= 0.05
 
 
 def test_too_few_unknown_people_for_so_low_a_rate():

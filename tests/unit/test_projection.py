@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from helpers.features import compression, projection
+from helpers.features import projection
 from helpers.features.composite import Projected, with_shipped_projection
 from helpers.features.projection import Projection
 from helpers.features.registry import open_extractor
 from helpers.images import samples
+from helpers.lessons import compression
 from helpers.vectors import l2_normalize
 
 

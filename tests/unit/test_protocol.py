@@ -1,4 +1,4 @@
-"""Who asks, who answers, who is right, who is never counted; and the files that say so."""
+"""Protocols: queries, gallery, relevant and ignored images, and their files."""
 
 import json
 import tracemalloc
@@ -78,7 +78,7 @@ def test_relevance_worked_by_hand():
     assert toy.relevant(3).tolist() == [0, 1, 2]
     assert toy.n_relevant.tolist() == [2, 2, 2, 3, 1, 1]
     assert toy.n_candidates.tolist() == [5, 6, 6, 7, 7, 7]
-    assert toy.n_distractors == 2  # 6, and 7 whose class nobody asks for
+    assert toy.n_distractors == 2  # 6, and 7, whose class has no query
     assert toy.answerable.all()
 
 
@@ -94,26 +94,26 @@ def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_are_unanswera
 def test_relevance_is_its_definition(drawn):
     everyone = range(len(drawn))
     for row, query in enumerate(drawn.queries.tolist()):
-        never = {query} | set(drawn.excluded.get(query, ()))
+        ignored = {query} | set(drawn.excluded.get(query, ()))
         if drawn.groups is not None and drawn.groups[query] >= 0:
-            never |= {i for i in everyone if drawn.groups[i] == drawn.groups[query]}
+            ignored |= {i for i in everyone if drawn.groups[i] == drawn.groups[query]}
         gallery = set(drawn.gallery.tolist())
         same = {i for i in gallery if drawn.labels[i] == drawn.labels[query] >= 0}
-        assert drawn.ignored(row).tolist() == sorted(never & gallery)
-        assert drawn.relevant(row).tolist() == sorted(same - never)
-        assert drawn.n_relevant[row] == len(same - never)
-        assert drawn.n_candidates[row] == len(gallery - never)
+        assert drawn.ignored(row).tolist() == sorted(ignored & gallery)
+        assert drawn.relevant(row).tolist() == sorted(same - ignored)
+        assert drawn.n_relevant[row] == len(same - ignored)
+        assert drawn.n_candidates[row] == len(gallery - ignored)
         ids = np.array([[-1, *everyone]])
-        expected = [False] + [i in never & gallery for i in everyone]
+        expected = [False] + [i in ignored & gallery for i in everyone]
         assert drawn.ignored_mask(np.array([row]), ids)[0].tolist() == expected
-    asked = {int(label) for label in drawn.labels[drawn.queries] if label >= 0}
-    assert drawn.n_distractors == sum(int(drawn.labels[i]) not in asked for i in drawn.gallery)
+    classes = {int(label) for label in drawn.labels[drawn.queries] if label >= 0}
+    assert drawn.n_distractors == sum(int(drawn.labels[i]) not in classes for i in drawn.gallery)
 
 
-def test_a_protocol_whose_queries_are_apart_passes():
-    query_gallery(image_set([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "apart").check_disjoint()
-    # Copies of each other may both answer, and both ask; only one that asks and one that answers may not.
-    query_gallery(image_set([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "apart").check_disjoint()
+def test_a_protocol_with_disjoint_queries_and_gallery_passes():
+    query_gallery(image_set([0, 0, 0, 1, 1, -1]), [0, 3], [1, 2, 4, 5], "disjoint").check_disjoint()
+    # Copies of each other may both be queries, or both gallery images, but not one of each.
+    query_gallery(image_set([0] * 5, groups=[4, 4, 7, 7, -1]), [0, 1], [2, 3, 4], "disjoint").check_disjoint()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_protocol_whose_queries_are_apart_passes():
     ],
     ids=["leave one out", "the query itself", "a copy of it", "a sibling"],
 )
-def test_a_query_that_helps_to_rank_its_own_results_is_refused(mixed, count):
+def test_queries_in_the_gallery_are_not_disjoint(mixed, count):
     with pytest.raises(ValueError, match=rf"toy: {count} of {len(mixed.queries)} queries.*disjoint"):
         mixed.check_disjoint()
 
@@ -154,7 +154,7 @@ def test_rows_outside_are_refused():
         ({"queries": []}, "queries must be a list of at least one id"),
         ({"queries": [0, 4]}, "queries must hold ids 0 … 3 .* got 4"),
         ({"queries": [0, -1]}, "queries must hold ids 0 … 3 .* got -1"),
-        ({"queries": [1, 1]}, "queries must be unique, 1 stands twice"),
+        ({"queries": [1, 1]}, "queries must be unique, 1 occurs"),
         ({"queries": [True, False]}, "queries must be integers, got bool"),
         ({"gallery": [0, 9]}, "gallery must hold ids"),
         ({"gallery": [2, 2]}, "gallery must be unique, 2"),
@@ -189,7 +189,7 @@ def test_ten_thousand_times_ten_thousand_needs_no_square_matrix():
 # ---- constructors ----------------------------------------------------------------------------------
 
 
-def test_leave_one_out_asks_where_a_class_has_two():
+def test_leave_one_out_queries_have_a_class_of_two_images():
     toy = leave_one_out(image_set([0, 1, 1, -1]), "toy")
     assert toy.queries.tolist() == [1, 2]
     assert toy.gallery.tolist() == [0, 1, 2, 3]
@@ -209,7 +209,7 @@ def test_query_gallery_takes_rows_or_masks():
         query_gallery(images, np.array([True]), [1], "toy")
 
 
-def test_exclusions_of_images_that_do_not_ask_are_dropped():
+def test_exclusions_of_images_that_are_no_queries_are_dropped():
     toy = query_gallery(image_set([0, 0, 0]), [0], [1, 2], "toy", excluded={0: [1], 1: [0]})
     assert toy.excluded == {0: (1,)}
     assert toy.relevant(0).tolist() == [2]
@@ -223,7 +223,7 @@ def test_one_per_class_gallery_is_drawn_by_the_seed():
     assert (toy.n_relevant == 1).all()
     assert one_per_class_gallery(images, "toy", seed=1).gallery.tolist() == toy.gallery.tolist()
     assert one_per_class_gallery(images, "toy", seed=2).gallery.tolist() != toy.gallery.tolist()
-    with pytest.raises(ValueError, match="nobody is left to ask"):
+    with pytest.raises(ValueError, match="there is no query"):
         one_per_class_gallery(image_set([0, 1]), "toy")
 
 
@@ -281,13 +281,13 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(format=2), "has format 2; this version reads format 1"),
+        (lambda content: content.update(format=1), "has format 1; this version reads format 2"),
         (lambda content: content.pop("format"), "no 'format'"),
         (lambda content: content.pop("gallery"), "'gallery' is missing"),
         (lambda content: content.update(gallery=["3-1"]), "runs backwards"),
         (lambda content: content.update(queries=[9]), "queries must hold ids"),
         (lambda content: content.update(images=[["a", 0, 1]]), "each image must be a list of 2"),
-        (lambda content: content.update(images=3), "no valid protocol"),
+        (lambda content: content.update(images=3), "not a valid protocol"),
     ],
 )
 def test_a_file_with_other_content_is_named(tmp_path, change, message):
@@ -302,7 +302,7 @@ def test_a_file_with_other_content_is_named(tmp_path, change, message):
 
 def test_a_binary_file_and_no_file(tmp_path):
     (tmp_path / "image.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ProtocolFileError, match="not readable as JSON"):
+    with pytest.raises(ProtocolFileError, match="not valid JSON"):
         protocol_files.load(tmp_path / "image.json")
     with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist"):
         protocol_files.load(tmp_path / "nothing.json")
@@ -356,7 +356,7 @@ def test_bind_compares_classes_by_name_not_by_number():
         toy.bind(image_set([0, 0, 1, -1], class_names=("cat", "dog")))
 
 
-def test_bind_a_distractor_stays_one_unless_somebody_asks_for_its_class():
+def test_bind_a_distractor_stays_one_unless_its_class_has_queries():
     toy = leave_one_out(image_set([0, 0, -1], class_names=("cat",)), "toy")
     _, found = toy.bind(image_set([0, 0, 1], class_names=("cat", "eel")))
     assert found.labels.tolist() == [0, 0, -1]
@@ -369,7 +369,7 @@ def test_bind_counts_and_names_what_is_missing():
     toy = leave_one_out(full, "toy")
     with pytest.raises(ProtocolMismatch, match=r"lacks 4 of the protocol's 6 .*0001\.jpg, 0002\.jpg, 0003\.jpg, …"):
         toy.bind(full.subset([0, 5]))
-    with pytest.raises(ProtocolMismatch, match=r"holds '0002\.jpg' twice"):
+    with pytest.raises(ProtocolMismatch, match=r"contains '0002\.jpg' twice"):
         toy.bind(full.subset([0, 1, 2, 2, 3, 4, 5]))
 
 
@@ -384,7 +384,7 @@ def test_bind_hands_over_the_groups_of_the_protocol():
 
 
 def by_hand(toy: Protocol, vectors: np.ndarray, k: int | None) -> list[list[int]]:
-    """The slow way: sort all candidates of each query by falling cosine, then by id."""
+    """The slow way: sort all candidates of each query by decreasing cosine, then by id."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     results = []
     for row, query in enumerate(toy.queries):
@@ -401,15 +401,15 @@ def test_run_agrees_with_the_slow_way(k, chunk, monkeypatch):
     rng = np.random.default_rng(0)
     labels = rng.integers(-1, 3, 24)
     groups = rng.integers(-1, 6, 24)
-    asking, answering = rng.permutation(24)[:15], rng.permutation(24)[:20]
-    toy = query_gallery(image_set(labels, groups), asking, answering, "toy", excluded={int(asking[0]): answering[:4]})
+    queries, gallery = rng.permutation(24)[:15], rng.permutation(24)[:20]
+    toy = query_gallery(image_set(labels, groups), queries, gallery, "toy", excluded={int(queries[0]): gallery[:4]})
     vectors = rng.normal(size=(24, 5)).astype(np.float32)
     ranking = run(toy, vectors, open_index("exact:cosine"), k)
     assert ranking.k == (toy.n_candidates.max() if k is None else k)
     assert [row[row >= 0].tolist() for row in ranking.ids] == by_hand(toy, vectors, k)
 
 
-def test_run_refuses_vectors_that_are_not_the_protocols():
+def test_run_refuses_invalid_vectors():
     toy = leave_one_out(image_set([0, 0, 1, 1]), "toy")
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(ValueError, match=r"vectors must have shape \(4, d\).*got \(3, 4\)"):
@@ -417,7 +417,9 @@ def test_run_refuses_vectors_that_are_not_the_protocols():
     for bad in (np.nan, np.inf):
         broken = vectors.copy()
         broken[2, 1] = bad
-        with pytest.raises(ValueError, match=r"1 of 4 vectors hold NaN or infinity, the first is row 2 \(0002.jpg\)"):
+        with pytest.raises(
+            ValueError, match=r"1 of 4 vectors contain NaN or infinity, the first is row 2 \(0002.jpg\)"
+        ):
             run(toy, broken, open_index("exact:cosine"))
     with pytest.raises(ValueError, match="must be empty, it holds 4"):
         run(toy, vectors, open_index("exact:cosine").add(vectors))
@@ -439,27 +441,27 @@ def test_excluding_closes_the_gaps_and_pads():
         excluding(Ranking([[9], [1]], [[1.0], [1.0]]), toy)
 
 
-# ---- queries that are apart ------------------------------------------------------------------------
+# ---- disjoint split --------------------------------------------------------------------------------
 
 
-def test_one_image_in_three_of_each_class_asks():
+def test_one_image_in_three_of_each_class_is_a_query():
     toy = disjoint_split(image_set([0, 1, 0, 0, 1, -1, 0, 2]), "toy")
     assert toy.queries.tolist() == [0, 1, 6, 7]
     assert toy.gallery.tolist() == [2, 3, 4, 5]
     assert toy.n_relevant.tolist() == [2, 1, 2, 0]
-    assert "one image in 3" in toy.description
+    assert "One in 3 images" in toy.description
     assert disjoint_split(image_set([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
 
 
-def test_who_has_a_copy_does_not_ask():
+def test_an_image_with_a_copy_is_no_query():
     toy = disjoint_split(image_set([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
-    # 0 and 2 are copies of each other; 3 is alone in its group. 1, 3, 4, 5 may ask, and every second does.
+    # 0 and 2 are copies of each other; 3 is alone in its group. Every second one of 1, 3, 4, 5 is a query.
     assert toy.queries.tolist() == [1, 4]
     toy.check_disjoint()
 
 
-def test_nobody_to_ask_or_nobody_to_result_is_refused():
+def test_a_split_without_queries_or_gallery_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         disjoint_split(image_set([0, 0]), "toy", every=1)
-    with pytest.raises(ValueError, match="nobody can ask"):
+    with pytest.raises(ValueError, match="there is no query"):
         disjoint_split(image_set([0, 0, -1], groups=[3, 3, -1]), "toy")

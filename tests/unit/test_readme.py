@@ -1,4 +1,4 @@
-"""README's tables are those of figures/, and what it names is there."""
+"""README's tables are those of figures/, and its links exist."""
 
 import re
 
@@ -12,14 +12,14 @@ def test_tables_are_made_from_the_figures():
     assert readme.refreshed(TEXT) == TEXT, "run: python -m helpers.lessons.readme"
 
 
-def test_a_changed_number_is_noticed():
+def test_a_changed_number_is_found():
     digit = re.search(r"<!-- results -->.*?(0\.\d\d\d)", TEXT, re.DOTALL)[1]
     forged = TEXT.replace(digit, "0.999", 1)
     assert forged != TEXT
     assert readme.refreshed(forged) == TEXT
 
 
-def test_indexes_stand_at_the_least_effort_that_suffices(tmp_path):
+def test_indexes_are_shown_at_the_least_sufficient_effort(tmp_path):
     columns = "gallery,index,spec,recall,recall_error,milliseconds,bytes,count,build_seconds"
     rows = [
         "10 REAL,flat,faiss:flat,1,0,0.5,400,10,0",
@@ -37,14 +37,14 @@ def test_indexes_stand_at_the_least_effort_that_suffices(tmp_path):
     ]
 
 
-def test_the_leaderboard_in_words_is_made_from_the_table(tmp_path):
+def test_the_markdown_leaderboard_is_made_from_the_table(tmp_path):
     from helpers.evaluation import leaderboard
 
     leaderboard.write_markdown(readme.FIGURES / "leaderboard.csv", tmp_path / "leaderboard.md")
     assert (tmp_path / "leaderboard.md").read_text() == (readme.FIGURES / "leaderboard.md").read_text()
 
 
-def test_links_lead_somewhere():
+def test_links_exist():
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXT) + re.findall(r'src="(?!https?://)([^"]+)"', TEXT)
     assert len(links) > 5
     assert [link for link in links if not (paths.ROOT / link).exists()] == []

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.evaluation import builders, metrics
 from helpers.evaluation.intervals import paired_difference
-from helpers.evaluation.reranker_comparison import compare_rerankers, first_search
 from helpers.images.imageset import ImageSet
+from helpers.lessons.reranker_comparison import compare_rerankers, first_search
 from helpers.search.ranking import Ranking, rank
 from helpers.search.rerank.expansion import average_query_expansion
 
@@ -23,15 +23,15 @@ def image_set(labels):
 
 @pytest.fixture(scope="module")
 def case():
-    """Two classes, a third asks; vectors by chance, so that no order is right from the start."""
+    """Two classes, a third of the images are queries. The vectors are random, so no order is perfect."""
     images = image_set([0] * 18 + [1] * 18)
     vectors = np.random.default_rng(3).normal(size=(36, 4)).astype(np.float32)
     protocol = builders.disjoint_split(images, "toy")
     return protocol, vectors, first_search(protocol, vectors)
 
 
-def turned_round(found):
-    """The worst possible friend: the last answer first."""
+def reversed_order(found):
+    """The last result first."""
     return rank(found.ranking.ids, -found.ranking.scores)
 
 
@@ -39,7 +39,7 @@ def perfect(found):
     return rank(found.ranking.ids, metrics.relevance_mask(found.ranking, found.protocol).astype(float))
 
 
-def test_a_first_search_asks_the_queries_and_the_gallery_itself(case):
+def test_a_first_search_has_the_results_of_queries_and_gallery_images(case):
     protocol, vectors, found = case
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit[protocol.queries] @ unit[protocol.gallery].T
@@ -57,20 +57,20 @@ def test_queries_in_the_gallery_are_refused(case):
         first_search(builders.leave_one_out(image_set([0] * 18 + [1] * 18), "all"), vectors)
 
 
-def test_gains_are_after_less_before_query_by_query(case):
+def test_gains_are_differences_per_query(case):
     _, _, found = case
     comparison = compare_rerankers(
-        {"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "turned": turned_round}
+        {"toy": found}, {"perfect": perfect, "same": lambda f: f.ranking, "reversed": reversed_order}
     )
     before = metrics.evaluate(found.ranking, found.protocol).values["mAP"]
     assert np.allclose(comparison.gains("toy", "perfect"), 1 - before)
     assert not comparison.gains("toy", "same").any()
-    worst = metrics.evaluate(turned_round(found), found.protocol).values["mAP"]
-    assert np.allclose(comparison.gains("toy", "turned"), worst - before)
+    worst = metrics.evaluate(reversed_order(found), found.protocol).values["mAP"]
+    assert np.allclose(comparison.gains("toy", "reversed"), worst - before)
     assert all(spent >= 0 for spent in comparison.milliseconds.values())
 
 
-def test_the_table_holds_paired_intervals_and_holms_p(case):
+def test_the_table_has_paired_intervals_and_holms_p(case):
     protocol, vectors, found = case
     other = first_search(protocol, vectors[:, :2])
     methods = {
@@ -96,18 +96,18 @@ def test_the_table_holds_paired_intervals_and_holms_p(case):
 
 def test_by_class_whole_classes_are_drawn(case):
     _, _, found = case
-    comparison = compare_rerankers({"toy": found}, {"turned": turned_round})
+    comparison = compare_rerankers({"toy": found}, {"reversed": reversed_order})
     row = comparison.table(by_class=True, seed=1).iloc[0]
-    gains = comparison.gains("toy", "turned")
+    gains = comparison.gains("toy", "reversed")
     labels = found.protocol.labels[found.protocol.queries]
-    # Of two classes there are three kinds of draws: both, or one of them twice.
+    # Two classes have three kinds of draws: both, or one of them twice.
     means = [gains[labels == label].mean() for label in (0, 1)]
     assert row["low"] == pytest.approx(min(means)) and row["high"] == pytest.approx(max(means))
 
 
-def test_a_method_that_loses_or_adds_results_is_refused(case):
+def test_a_method_that_drops_or_adds_results_is_refused(case):
     _, _, found = case
-    with pytest.raises(ValueError, match="cut on toy: other results"):
+    with pytest.raises(ValueError, match="cut on toy added or dropped"):
         compare_rerankers({"toy": found}, {"cut": lambda f: f.ranking.head(5)})
 
     def swapped(f):

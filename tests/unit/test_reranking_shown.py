@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from helpers.images import samples
-from helpers.visualization import reranking
+from helpers.lessons import reranking_figures
 from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 
@@ -21,11 +21,11 @@ def table():
 
 
 def test_gains_are_green_losses_red_and_undecided_gray(table):
-    first, second = reranking.gain_intervals(table).axes
+    first, second = reranking_figures.gain_intervals(table).axes
     words = {text.get_text(): to_hex(text.get_color()) for panel in (first, second) for text in panel.texts}
     assert words == {
         "+0.100 · 0.4 ms": POSITIVE,
-        "+0.000 · 2.0 ms": reranking.UNDECIDED,
+        "+0.000 · 2.0 ms": reranking_figures.UNDECIDED,
         "-0.100 · 0.5 ms": NEGATIVE,
     }
     assert first.get_title() == "photos: 0.600 before" and second.get_title() == "faces: 0.900 before"
@@ -33,7 +33,7 @@ def test_gains_are_green_losses_red_and_undecided_gray(table):
 
 
 def test_texts_are_next_to_the_intervals_and_inside_the_panel(table):
-    figure = reranking.gain_intervals(table)
+    figure = reranking_figures.gain_intervals(table)
     figure.draw_without_rendering()
     for panel in figure.axes:
         frame = panel.get_window_extent()
@@ -45,7 +45,7 @@ def test_texts_are_next_to_the_intervals_and_inside_the_panel(table):
 
 def test_a_method_without_a_row_leaves_its_line_empty(table):
     swapped = table.assign(method=["up", "nothing", "nothing"])
-    panel = reranking.gain_intervals(swapped).axes[1]
+    panel = reranking_figures.gain_intervals(swapped).axes[1]
     assert [text.get_position()[1] for text in panel.texts] == [1]
 
 
@@ -55,7 +55,7 @@ def test_the_query_always_has_a_black_frame():
         np.flatnonzero(images.labels == images.labels[0])[1],
         np.flatnonzero(images.labels != images.labels[0])[0],
     )
-    figure = reranking.neighbor_rows(images, 0, [(0, [same, other], ["⇄", "→"]), (same, [0], ["the query"])])
+    figure = reranking_figures.neighbor_rows(images, 0, [(0, [same, other], ["⇄", "→"]), (same, [0], ["the query"])])
     framed = [(cell.get_title(), to_hex(cell.spines["left"].get_edgecolor())) for cell in figure.axes if cell.axison]
     assert framed == [
         ("query", "#000000"), ("⇄", POSITIVE), ("→", NEGATIVE), ("its nearest →", POSITIVE), ("the query", "#000000"),
@@ -64,7 +64,7 @@ def test_the_query_always_has_a_black_frame():
 
 def test_strips_split_the_queries_by_their_first_result():
     values, relevant = np.array([0.1, 0.3, -0.2]), np.array([True, True, False])
-    (panel,) = reranking.gain_strips({"photos": (values, relevant)}).axes
+    (panel,) = reranking_figures.gain_strips({"photos": (values, relevant)}).axes
     assert [label.get_text() for label in panel.get_xticklabels()] == [
         "first result relevant\n2 queries", "first result not relevant\n1 queries",
     ]  # fmt: skip
@@ -75,7 +75,7 @@ def test_strips_split_the_queries_by_their_first_result():
 
 
 def test_strips_of_a_task_with_relevant_first_results_only():
-    (panel,) = reranking.gain_strips({"photos": (np.ones(2), np.ones(2, bool))}).axes
+    (panel,) = reranking_figures.gain_strips({"photos": (np.ones(2), np.ones(2, bool))}).axes
     assert "0 queries" in panel.get_xticklabels()[1].get_text()
 
 
@@ -86,7 +86,7 @@ def test_gain_over_share_has_one_point_per_row():
         ("m", "faces", "b", 0.9, 0.1, 0.0, 0.2),
         ("n", "faces", "b", 0.9, 0, 0, 0),
     ]
-    first, second = reranking.gain_over_share(pd.DataFrame(lines, columns=columns), "share").axes
+    first, second = reranking_figures.gain_over_share(pd.DataFrame(lines, columns=columns), "share").axes
     drawn = [[c[0].get_xydata()[0].tolist() for c in panel.containers] for panel in (first, second)]
     assert drawn == [[[0.2, -0.1], [0.9, 0.1]], [[0.9, 0.0]]]
     assert len({c[0].get_color() for c in first.containers}) == len({c[0].get_marker() for c in first.containers}) == 2
@@ -95,7 +95,7 @@ def test_gain_over_share_has_one_point_per_row():
 def test_a_sweep_is_sorted_by_value():
     columns = ["method", "parameter", "value", "task", "gain", "low", "high"]
     lines = [("m", "k", 10, "photos", 0.2, 0.1, 0.3), ("m", "k", 2, "photos", 0.1, 0.0, 0.2)]
-    (panel,) = reranking.gain_sweep(pd.DataFrame(lines, columns=columns)).axes
+    (panel,) = reranking_figures.gain_sweep(pd.DataFrame(lines, columns=columns)).axes
     assert panel.lines[0].get_xydata().tolist() == [[2, 0.1], [10, 0.2]]
     assert (panel.get_title(), panel.get_xlabel()) == ("m", "k")
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["2", "10"]

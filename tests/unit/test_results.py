@@ -74,10 +74,10 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
 
     monkeypatch.setattr(classifiers.GridSearchCV, "fit", counted)
 
-    def study(vectors=vectors, labels=labels, train=train, seed=0, name="k nearest"):
-        return classifiers.study({"v": vectors}, labels, train, test, [name], seed=seed)
+    def compare(vectors=vectors, labels=labels, train=train, seed=0, name="k nearest"):
+        return classifiers.compare_classifiers({"v": vectors}, labels, train, test, [name], seed=seed)
 
-    first, again = study(), study()
+    first, again = compare(), compare()
     assert len(searches) == 1
     assert first.table.equals(again.table)
     one, other = first.fitted["v", "k nearest"], again.fitted["v", "k nearest"]
@@ -88,7 +88,7 @@ def test_classifiers_are_tuned_again_for_other_vectors_labels_rows_and_seeds(mon
         {"vectors": vectors * 1.5}, {"labels": swapped}, {"train": train[2:]}, {"seed": 1}, {"name": "naive Bayes"},
     ):  # fmt: skip
         before = len(searches)
-        study(**changed)
+        compare(**changed)
         assert len(searches) == before + 1, changed
 
 

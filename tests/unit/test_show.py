@@ -12,10 +12,10 @@ from helpers.features import faces
 from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.images import samples
-from helpers.lessons import exercises, lesson
+from helpers.lessons import exercises, lesson, match_figures, training_figures
 from helpers.networks.training import Training
 from helpers.search.index import open_index
-from helpers.visualization import curves, grids, heatmaps, learning, matches, tables
+from helpers.visualization import curves, grids, heatmaps, tables
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def training(best_epoch, **columns):
 def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks():
     both = training(2, loss=[3.0, 2.0, 1.0], val_loss=[3.5, 2.5, 2.75], accuracy=[0.1, 0.2, 0.3])
     with_start = training(0, loss=[np.nan, 5.0, 4.0, 4.5], score=[0.9, 0.6, 0.7, 0.8])
-    figure = learning.training_curves({"a": both, "b": with_start}, ["loss", "accuracy", "score"])
+    figure = training_figures.training_curves({"a": both, "b": with_start}, ["loss", "accuracy", "score"])
     loss, accuracy, score = figure.axes
     curves_of = {(line.get_label(), line.get_linestyle()): line for line in loss.lines if line.get_marker() == "None"}
     assert list(curves_of) == [("a", "-"), ("a", "--"), ("b", "-")]
@@ -226,19 +226,19 @@ def test_training_curves_mark_the_best_epoch_and_leave_out_what_a_training_lacks
 
 
 def test_a_quantity_without_values_leaves_an_empty_panel():
-    figure = learning.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"])
+    figure = training_figures.training_curves({"a": training(1, loss=[1.0, 2.0, 3.0])}, ["score"])
     assert not figure.axes[0].lines and not figure.legends
 
 
 def test_more_trainings_than_colors_are_all_drawn():
     many = {str(number): training(1, loss=[1.0, 2.0, 3.0]) for number in range(20)}
-    figure = learning.training_curves(many, ["loss"])
+    figure = training_figures.training_curves(many, ["loss"])
     assert {line.get_label() for line in figure.axes[0].lines if line.get_marker() == "None"} == set(many)
 
 
 def test_gains_show_the_interval_and_every_seed():
     differences = {"SupCon": (0.05, 0.03, 0.07), "contrastive": (-0.01, -0.04, 0.02)}
-    figure = learning.gains(differences, {"SupCon": [0.04, 0.06], "contrastive": [-0.01]}, "mAP gained")
+    figure = training_figures.gains(differences, {"SupCon": [0.04, 0.06], "contrastive": [-0.01]}, "mAP gained")
     (panel,) = figure.axes
     assert panel.get_xlabel() == "mAP gained"
     # From top to bottom in the given order.
@@ -251,12 +251,12 @@ def test_gains_show_the_interval_and_every_seed():
 
 def test_filters_and_activations_one_cell_each():
     kernels = np.random.default_rng(0).normal(size=(3, 3, 3, 5))
-    drawn = [cell for cell in learning.filters(kernels, columns=4).axes if cell.images]
+    drawn = [cell for cell in training_figures.filters(kernels, columns=4).axes if cell.images]
     assert len(drawn) == 5
     first = drawn[0].images[0].get_array()
     assert first.shape == (3, 3, 3) and (first.min(), first.max()) == (0, 1)
     maps = np.dstack([np.full((4, 4), 7.0), np.arange(16.0).reshape(4, 4), np.zeros((4, 4))])
-    drawn = [cell for cell in learning.activations(maps, most=2).axes if cell.images]
+    drawn = [cell for cell in training_figures.activations(maps, most=2).axes if cell.images]
     assert len(drawn) == 2
     # A constant channel stays dark.
     assert (drawn[0].images[0].get_array() == 0).all()
@@ -266,13 +266,13 @@ def test_filters_and_activations_one_cell_each():
 @pytest.mark.parametrize("shape", [(3, 3, 3), (3, 3, 1, 8), (3, 3, 4, 8)])
 def test_filters_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(h, w, 3, n\), got shape"):
-        learning.filters(np.zeros(shape))
+        training_figures.filters(np.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4, 8)])
 def test_activations_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(h, w, channels\), got shape"):
-        learning.activations(np.zeros(shape))
+        training_figures.activations(np.zeros(shape))
 
 
 def test_score_bars_show_the_scores_of_the_table(case):
@@ -296,7 +296,7 @@ def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
     # The second points down: angles run clockwise.
     three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
     image = np.zeros((40, 60, 3), np.uint8)
-    figure = matches.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
+    figure = match_figures.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
     assert titles(figure) == ["some: 2 of 3", "none: 0 of 0"]
     some, none = figure.axes
     circles, directions = some.collections
@@ -312,7 +312,7 @@ def drawn_matches(homography):
     query, gallery = found([(1, 2), (3, 4), (5, 6)]), found([(7, 8), (9, 10)], shape=(50, 30))
     pairs = Matches(np.array([[0, 1], [2, 0], [1, 1]]), np.zeros(3, np.float32))
     images = np.zeros((40, 60, 3), np.uint8), np.zeros((50, 30, 3), np.uint8)
-    (panel,) = matches.match_lines(*images, query, gallery, pairs, homography).axes
+    (panel,) = match_figures.match_lines(*images, query, gallery, pairs, homography).axes
     return panel
 
 

@@ -1,4 +1,4 @@
-"""TREC files: trec_eval must see our order, ties included."""
+"""TREC files: trec_eval must use the order of the ranking, also for ties."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from helpers.evaluation.trec import TrecFileError, read_qrels, read_run, write_q
 from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
-#: Keys that a run file can't hold as they are: spaces, a percent sign, letters beyond ASCII, a no-break space.
+#: Keys that must be encoded in a run file: spaces, a percent sign, letters beyond ASCII, a no-break space.
 ODD = ("two words.jpg", "100%.jpg", "100%25.jpg", "Zoë/été.jpg", "no\u00a0break.jpg", "tab\there.jpg", "line\u2028end")
 
 
@@ -26,7 +26,7 @@ def protocol(n: int = 24, classes: int = 3, keys=ODD):
 
 
 def results(toy, seed: int, values: int) -> Ranking:
-    """Rankings of all candidates, with scores out of so many different ones."""
+    """Rankings of all candidates, with the given number of different scores."""
     rng = np.random.default_rng(seed)
     rows = [np.setdiff1d(toy.gallery, [query]) for query in toy.queries]
     return rank(np.stack(rows), rng.integers(0, values, (len(rows), len(rows[0]))).astype(float))
@@ -34,13 +34,13 @@ def results(toy, seed: int, values: int) -> Ranking:
 
 @pytest.mark.parametrize("values", [1, 3, 10**6])
 @pytest.mark.parametrize("seed", range(3))
-def test_trec_eval_gives_our_numbers_on_our_files(tmp_path, seed, values):
+def test_trec_eval_computes_the_same_scores_from_the_files(tmp_path, seed, values):
     toy = protocol()
     ranking = results(toy, seed, values)
     scores = evaluate(ranking, toy)
     write_run(ranking, toy, tmp_path / "run.txt", tag="a method")
     write_qrels(toy, tmp_path / "qrels.txt")
-    # Read by the referee's own parser.
+    # Read with trec_eval's own parser.
     with (tmp_path / "run.txt").open() as file:
         run = pytrec_eval.parse_run(file)
     with (tmp_path / "qrels.txt").open() as file:
@@ -65,8 +65,8 @@ def test_trec_eval_gives_our_numbers_on_our_files(tmp_path, seed, values):
         np.testing.assert_allclose(scores.values[ours], expected, atol=1e-6, err_msg=ours)
 
 
-def test_similarities_themselves_would_be_ordered_otherwise():
-    # Why the score column counts places: trec_eval breaks ties from Z to A, and keeps scores as float32.
+def test_similarities_in_the_score_column_would_change_the_order():
+    # trec_eval breaks ties from Z to A, and stores scores as float32.
     qrels = {"q": {"a": 1}}
     judge = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"})
     assert judge.evaluate({"q": {"a": 1.0, "b": 1.0}})["q"]["recip_rank"] == 0.5
@@ -76,7 +76,7 @@ def test_similarities_themselves_would_be_ordered_otherwise():
 
 def test_a_run_file_has_the_standard_columns(tmp_path):
     toy = protocol(4, 2, keys=("a b.jpg",))
-    # 0 and 2 are of one class, 1 alone, 3 of none: 0 and 2 ask.
+    # 0 and 2 have one class, 1 is alone, 3 has none: 0 and 2 are queries.
     path = write_run(
         Ranking([[2, 1, 3], [1, -1, -1]], [[3.0, 2, 1], [3.0, 0, 0]]), toy, tmp_path / "run.txt", "SIFT + VLAD"
     )
@@ -88,7 +88,7 @@ def test_a_run_file_has_the_standard_columns(tmp_path):
     )
 
 
-def test_qrels_hold_what_is_relevant_and_nothing_else(tmp_path):
+def test_qrels_contain_the_relevant_images_only(tmp_path):
     toy = protocol()
     judged = read_qrels(write_qrels(toy, tmp_path / "qrels.txt"))
     assert judged == {
@@ -97,21 +97,21 @@ def test_qrels_hold_what_is_relevant_and_nothing_else(tmp_path):
     assert set(ODD) <= set(judged)
 
 
-def test_queries_without_a_right_result_are_not_in_the_qrels(tmp_path):
+def test_queries_without_a_relevant_image_are_not_in_the_qrels(tmp_path):
     images = ImageSet("toy", (Path("a"), Path("b"), Path("c")), np.array([0, 0, 1]), ("x", "y"))
     toy = leave_one_out(images, "toy", queries=[0, 2])
     assert read_qrels(write_qrels(toy, tmp_path / "qrels.txt")) == {"a": {"b": 1}}
 
 
 @pytest.mark.parametrize("values", [1, 3, 10**6])
-def test_a_run_read_back_is_the_same_order(tmp_path, values):
+def test_a_run_that_is_read_again_has_the_same_order(tmp_path, values):
     toy = protocol()
     ranking = results(toy, 0, values)
     again = read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy)
     np.testing.assert_array_equal(again.ids, ranking.ids)
 
 
-def test_rows_of_different_length_come_back_padded(tmp_path):
+def test_rows_of_different_length_are_padded(tmp_path):
     toy = protocol(4, 2, keys=())
     ranking = Ranking([[2, 1], [-1, -1]], [[2.0, 1], [0.0, 0]])
     assert read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy).ids.tolist() == [[2, 1], [-1, -1]]
@@ -120,7 +120,7 @@ def test_rows_of_different_length_come_back_padded(tmp_path):
 def test_a_foreign_run_is_sorted_as_trec_eval_sorts(tmp_path):
     toy = protocol(6, 2, keys=())
     path = tmp_path / "run.txt"
-    # The rank column lies; 001 and 003 tie, and go from Z to A.
+    # The rank column is wrong; 001 and 003 tie, and are sorted from Z to A.
     path.write_text("000.jpg Q0 001.jpg 1 0.5 x\n000.jpg Q0 002.jpg 2 0.9 x\n000.jpg Q0 003.jpg 3 0.5 x\n")
     assert read_run(path, toy).ids[0].tolist() == [2, 3, 1]
 
@@ -135,9 +135,9 @@ GOOD = "000.jpg Q0 001.jpg 1 0.5 x\n"
         (GOOD + "000.jpg Q0 002.jpg 2 high x\n", "line 2: expected"),
         (GOOD + "000.jpg Q0 002.jpg 2 nan x\n", "line 2: the score is NaN"),
         ("000.jpg Q0 no%20such 1 1 x\n", "line 1: toy has no image 'no such'"),
-        ("nobody Q0 000.jpg 1 1 x\n", "line 1: toy has no image 'nobody'"),
-        ("005.jpg Q0 000.jpg 1 1 x\n", "line 1: '005.jpg' is no query of toy"),  # of no class: does not ask
-        (GOOD + GOOD, "query '000.jpg' has an answer twice"),
+        ("unknown Q0 000.jpg 1 1 x\n", "line 1: toy has no image 'unknown'"),
+        ("005.jpg Q0 000.jpg 1 1 x\n", "line 1: '005.jpg' is not a query of toy"),  # without a class
+        (GOOD + GOOD, "query '000.jpg' has a result twice"),
     ],
 )
 def test_a_broken_run_file_is_named_with_its_line(tmp_path, text, message):
@@ -152,7 +152,7 @@ def test_a_broken_run_file_is_named_with_its_line(tmp_path, text, message):
     [
         ("a 0 b\n", "line 1: expected 'query 0 document relevance'"),
         ("a 0 b 1\na 0 c yes\n", "line 2: expected"),
-        ("a 0 b 1\na 0 b 0\n", "line 2: 'b' is judged twice for 'a'"),
+        ("a 0 b 1\na 0 b 0\n", "line 2: 'b' occurs twice for 'a'"),
     ],
 )
 def test_a_broken_qrels_file_is_named_with_its_line(tmp_path, text, message):

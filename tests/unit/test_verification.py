@@ -11,7 +11,7 @@ from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.verification import (
     Pairs,
     accuracy_across_people,
-    deal,
+    assign_folds,
     error_curve,
     error_intervals,
     pairs,
@@ -36,7 +36,7 @@ def listed(found):
 
 
 def test_all_pairs_worked_by_hand():
-    # Two of a, two of b, two of nobody known. 0 and 2 are copies; for 1, image 3 is excluded.
+    # Two of a, two of b, two without a class. 0 and 2 are copies; for 1, image 3 is excluded.
     protocol = leave_one_out(image_set([0, 0, 1, 1, -1, -1], groups=[7, -1, 7, -1, -1, -1]), "p", excluded={1: (3,)})
     found = pairs(protocol)
     assert listed(found) == {(0, 1), (2, 3), (0, 3), (1, 2)} | {(i, j) for i in range(4) for j in (4, 5)}
@@ -47,11 +47,11 @@ def test_all_pairs_worked_by_hand():
     }
 
 
-def test_copies_in_one_class_are_no_pair_and_outsiders_neither():
+def test_copies_and_images_outside_the_protocol_are_not_paired():
     images = image_set([0, 0, 0, 1, 1], groups=[3, 3, -1, -1, -1])
     assert listed(pairs(leave_one_out(images, "p"))) >= {(0, 2), (1, 2), (3, 4)}
     assert (0, 1) not in listed(pairs(leave_one_out(images, "p")))
-    # Image 4 neither asks nor answers.
+    # Image 4 is neither a query nor in the gallery.
     assert listed(pairs(query_gallery(images, [0, 3], [1, 2], "p"))) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
 
 
@@ -59,7 +59,7 @@ def test_a_sample_is_drawn_from_all_without_repeats():
     protocol = leave_one_out(image_set(np.repeat(np.arange(20), 5).tolist() + [-1] * 30), "p")
     everything = pairs(protocol)
     assert everything.same.sum() == 20 * 10 and (~everything.same).sum() == 190 * 25 + 100 * 30
-    for different in (100, 7000):  # drawn, and picked out of all
+    for different in (100, 7000):  # drawn, and selected from the list of all
         some = pairs(protocol, same=50, different=different, seed=1)
         assert (some.same.sum(), (~some.same).sum()) == (50, different)
         assert len(listed(some)) == 50 + different and listed(some) <= listed(everything)
@@ -80,12 +80,12 @@ def test_every_pair_is_as_likely_to_be_drawn():
 
 def test_too_many_or_too_few_pairs(monkeypatch):
     protocol = leave_one_out(image_set([0, 0, 1, 1]), "p")
-    with pytest.raises(ValueError, match="there are 4 pairs of different people, 5 can't be drawn"):
+    with pytest.raises(ValueError, match="there are 4 pairs of different people, cannot draw 5"):
         pairs(protocol, different=5)
-    with pytest.raises(ValueError, match="there are 2 pairs of the same person, 0 can't"):
+    with pytest.raises(ValueError, match="there are 2 pairs of the same person, cannot draw 0"):
         pairs(protocol, same=0)
     monkeypatch.setattr(verification, "MOST_PAIRS", 5)
-    with pytest.raises(ValueError, match="6 pairs are too many to list; say how many"):
+    with pytest.raises(ValueError, match="6 pairs are too many to list; draw a sample"):
         pairs(protocol)
     assert len(pairs(protocol, different=1)) == 3
 
@@ -106,7 +106,7 @@ def test_similarities_by_hand(monkeypatch):
     with pytest.raises(ValueError, match=r"shape \(4, d\)"):
         similarities(vectors[:3], among)
     vectors[3] = np.nan
-    with pytest.raises(ValueError, match="1 vectors hold NaN or infinity, the first is that of image 3"):
+    with pytest.raises(ValueError, match="1 vectors contain NaN or infinity, the first is that of image 3"):
         similarities(vectors, among)
 
 
@@ -157,11 +157,11 @@ def test_scikit_learn_agrees(seed):
     [
         ([], [1], "scores_same must be a list of at least one"),
         ([1], [[1]], "scores_different must be"),
-        ([np.nan], [1], "scores_same holds NaN"),
-        ([1], [np.inf], "scores_different holds NaN or infinity"),
+        ([np.nan], [1], "scores_same contains NaN"),
+        ([1], [np.inf], "scores_different contains NaN or infinity"),
     ],
 )
-def test_scores_that_make_no_curve(same, different, message):
+def test_invalid_scores_are_refused(same, different, message):
     with pytest.raises(ValueError, match=message):
         error_curve(same, different)
 
@@ -176,7 +176,7 @@ def test_a_rate_that_can_not_be_measured(rate):
 
 
 def crowd(people, each, spread, seed=0):
-    """Pairs and scores of people some of whom look like each other: a score has a part that belongs to the two."""
+    """Pairs and scores of people, some of whom look alike: one part of a score depends on the two people."""
     rng = np.random.default_rng(seed)
     among = pairs(leave_one_out(image_set(np.repeat(np.arange(people), each)), "p"))
     looks = rng.normal(0, spread, people)
@@ -184,7 +184,7 @@ def crowd(people, each, spread, seed=0):
     return among, scores + rng.normal(0, 1, len(among))
 
 
-def test_intervals_agree_with_drawing_people_literally():
+def test_intervals_agree_with_a_slow_bootstrap_over_people():
     among, scores = crowd(5, 3, 1.0)
     found = error_intervals(among, scores, 1.5, resamples=40, seed=3)
     rng, rows = np.random.default_rng(3), []
@@ -196,12 +196,12 @@ def test_intervals_agree_with_drawing_people_literally():
         curve = error_curve(bag[True], bag[False])
         rows.append((*curve.at(1.5), curve.equal_error().rate))
     low, high = np.quantile(rows, [0.025, 0.975], axis=0)
-    # Where two thresholds are as near, the first may differ between the two by a rounding.
+    # If two thresholds are equally near, rounding may select either.
     assert [*found.false_accept, *found.false_reject] == pytest.approx([low[0], high[0], low[1], high[1]])
     assert tuple(found.equal_error) == pytest.approx((low[2], high[2]), abs=0.02)
 
 
-def test_people_who_differ_widen_the_interval():
+def test_differences_between_people_widen_the_interval():
     among, scores = crowd(20, 5, 1.0)
     curve = error_curve(scores[among.same], scores[~among.same])
     rate, threshold = curve.equal_error()
@@ -209,7 +209,7 @@ def test_people_who_differ_widen_the_interval():
     for interval, value in zip((found.false_accept, found.false_reject, found.equal_error),
                                (*curve.at(threshold), rate), strict=True):  # fmt: skip
         assert interval.low < value < interval.high
-    # As if pairs were independent of each other: far too sure.
+    # Independent pairs would give a far too narrow interval.
     naive = 1.96 * np.sqrt(rate * (1 - rate) / (~among.same).sum())
     assert found.false_accept.high - found.false_accept.low > 3 * 2 * naive
     assert error_intervals(among, scores, threshold) == found
@@ -218,7 +218,7 @@ def test_people_who_differ_widen_the_interval():
     assert wide.high - wide.low > found.false_accept.high - found.false_accept.low
 
 
-def test_no_error_has_no_width_and_two_people_say_nothing():
+def test_no_error_has_no_width_and_two_people_have_no_interval():
     among, _ = crowd(6, 3, 0)
     found = error_intervals(among, among.same.astype(float), 0.5)
     assert (found.false_accept, found.false_reject, found.equal_error) == ((0, 0),) * 3
@@ -226,9 +226,9 @@ def test_no_error_has_no_width_and_two_people_say_nothing():
     assert np.isnan(error_intervals(among, scores, 1.5).false_accept).all()
 
 
-def test_intervals_refuse_what_is_wrong():
+def test_intervals_refuse_invalid_arguments():
     among, scores = crowd(4, 3, 0)
-    with pytest.raises(ValueError, match="one a pair"):
+    with pytest.raises(ValueError, match="one per pair"):
         error_intervals(among, scores[1:], 0.5)
     with pytest.raises(ValueError, match="no NaN"):
         error_intervals(among, np.full(len(among), np.nan), 0.5)
@@ -242,14 +242,14 @@ def test_intervals_refuse_what_is_wrong():
 # ---- other people -------------------------------------------------------------------------------------------
 
 
-def test_folds_keep_a_person_together_and_share_those_who_have_pairs():
+def test_folds_keep_a_person_together_and_divide_people_with_pairs():
     among = pairs(leave_one_out(image_set(np.repeat(np.arange(12), 3).tolist() + [-1] * 20), "p"))
-    fold = deal(among, 4)
+    fold = assign_folds(among, 4)
     assert all(len(set(fold[among.people == person])) == 1 for person in range(12))
     assert np.bincount(fold[:36]).tolist() == [9] * 4 and np.bincount(fold[36:]).tolist() == [5] * 4
-    assert not np.array_equal(fold, deal(among, 4, seed=1))
+    assert not np.array_equal(fold, assign_folds(among, 4, seed=1))
     with pytest.raises(ValueError, match="at least 2 folds"):
-        deal(among, 1)
+        assign_folds(among, 1)
 
 
 def test_accuracy_of_clear_and_of_random_scores():
@@ -259,7 +259,7 @@ def test_accuracy_of_clear_and_of_random_scores():
     assert (clear.mean, clear.standard_error) == (1, 0)
     chance = accuracy_across_people(among, np.random.default_rng(0).random(len(among)), folds=5)
     assert chance.mean == pytest.approx(0.5, abs=0.06) and chance.standard_error > 0
-    # "Different" to everything is half right, though most pairs are of different people.
+    # Rejecting every pair has an accuracy of 0.5, although most pairs are of different people.
     flat = accuracy_across_people(among, np.zeros(len(among)), folds=5)
     assert flat.mean == 0.5
 
@@ -267,8 +267,8 @@ def test_accuracy_of_clear_and_of_random_scores():
 def test_the_threshold_comes_from_other_people():
     among, _ = crowd(12, 4, 0)
     scores = among.same.astype(float)
-    inside = (deal(among, 4)[among.first] == 2) & (deal(among, 4)[among.second] == 2)
-    # The people of one fold look like each other: a threshold that knew of them, 0.85, would be always right.
+    inside = (assign_folds(among, 4)[among.first] == 2) & (assign_folds(among, 4)[among.second] == 2)
+    # The people of one fold look alike: the threshold 0.85, chosen with them, would make no error.
     scores[inside & ~among.same] = 0.7
     found = accuracy_across_people(among, scores, folds=4)
     assert found.thresholds == pytest.approx([0.85, 0.85, 0.5, 0.85])
@@ -277,7 +277,7 @@ def test_the_threshold_comes_from_other_people():
 
 def test_too_many_folds():
     among, scores = crowd(4, 3, 0)
-    with pytest.raises(ValueError, match="take fewer folds"):
+    with pytest.raises(ValueError, match="use fewer folds"):
         accuracy_across_people(among, scores, folds=4)
-    with pytest.raises(ValueError, match="one a pair"):
+    with pytest.raises(ValueError, match="one per pair"):
         accuracy_across_people(among, scores[1:])

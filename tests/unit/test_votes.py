@@ -64,12 +64,12 @@ def test_votes_against_a_slow_loop(photos, kind):
 def test_changed_copies_are_found(photos, frames, kind):
     gallery = [extract(image, kind) for image in photos]
     index = VoteIndex(kind).add(gallery, range(len(photos)))
-    asked = [row for row, one in enumerate(gallery) if len(one) >= 50][:5]
-    assert len(asked) >= 4
+    rows = [row for row, one in enumerate(gallery) if len(one) >= 50][:5]
+    assert len(rows) >= 4
     changes = [Change("rotation", 45), Change("scale", 0.7), Change("crop", 0.8), Change("jpeg", 25)]
-    queries = list(known_items.queries([photos[row] for row in asked], frames, changes))
+    queries = list(known_items.queries([photos[row] for row in rows], frames, changes))
     found = index.search([extract(image, kind) for _, _, image in queries], 1)
-    assert np.mean(found.ids[:, 0] == [asked[row] for row, _, _ in queries]) >= 0.95
+    assert np.mean(found.ids[:, 0] == [rows[row] for row, _, _ in queries]) >= 0.95
 
 
 def test_verified_images_come_first_with_their_pairs_as_score(photos):
@@ -117,13 +117,13 @@ def test_added_in_parts_is_as_added_at_once(photos):
 
 
 @pytest.mark.parametrize(
-    "call, says",
+    "call, message",
     [
         (lambda index, one: index.add([one], [0, 1]), "there are 1 images, but the ids have shape"),
         (lambda index, one: index.add([one], [-1]), "must not be negative"),
-        (lambda index, one: index.add([one, one], [4, 4]), "each stands for one image"),
-        (lambda index, one: index.add([one], [9]), "each stands for one image"),
-        (lambda index, one: index.add([nothing("orb")], [1]), "image 0 has orb keypoints, the index holds sift"),
+        (lambda index, one: index.add([one, one], [4, 4]), "each must occur once"),
+        (lambda index, one: index.add([one], [9]), "each must occur once"),
+        (lambda index, one: index.add([nothing("orb")], [1]), "image 0 has orb keypoints, the index has sift"),
         (lambda index, one: index.search([nothing("orb")], 1), "image 0 has orb keypoints"),
         (lambda index, one: index.search([one], 0), "must be at least 1"),
         (lambda index, one: index.search([one], 1, neighbors=0), "must be at least 1"),
@@ -131,10 +131,10 @@ def test_added_in_parts_is_as_added_at_once(photos):
         (lambda index, one: VoteIndex("surf"), "no 'surf' keypoints"),
     ],
 )
-def test_bad_input_is_named(photos, call, says):
+def test_bad_input_is_named(photos, call, message):
     one = extract(photos[0], limit=20)
     index = VoteIndex().add([one], [9])
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         call(index, one)
     assert len(index) == 1
 

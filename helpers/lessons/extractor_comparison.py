@@ -22,13 +22,12 @@ COLUMNS = (
 def compare_extractors(
     versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, resamples: int = 2000, seed: int = 0
 ) -> "pd.DataFrame":
-    """Score each version of the vectors and compare it with the ``reference`` on the same queries.
+    """Score each version of the vectors, and compare it with the ``reference`` on the same queries.
 
     Parameters
     ----------
-    versions : name → vectors (n, d), row *i* for id *i* of the protocol; float32, or float16, which is searched as
-        float32. The search is by cosine.
-    reference : the version that the others are compared with.
+    versions : name → float32 or float16 (n, d), row *i* for id *i* of the protocol. The search is by cosine.
+    reference : the name of the version that the others are compared with.
 
     Returns
     -------
@@ -37,12 +36,12 @@ def compare_extractors(
 
     Raises
     ------
-    KeyError : no version is called like the reference.
+    KeyError : no version has the name ``reference``.
     """
     import pandas as pd
 
     if reference not in versions:
-        raise KeyError(f"no version is called {reference!r}; there are: {', '.join(versions)}")
+        raise KeyError(f"no version is called {reference!r}; available: {', '.join(versions)}")
     scores = {}
     for name, vectors in versions.items():
         ranking = runner.run(protocol, np.asarray(vectors, np.float32), open_index("exact:cosine"))
@@ -50,13 +49,13 @@ def compare_extractors(
     base, rows = scores[reference].values["mAP"], []
     for name, score in scores.items():
         vectors, values = versions[name], score.values["mAP"]
-        against = paired_difference(values, base, resamples=resamples, seed=seed)
+        gain = paired_difference(values, base, resamples=resamples, seed=seed)
         interval = bootstrap_interval(values, resamples=resamples, seed=seed)
         rows.append(
             (
                 name, vectors.shape[1], vectors.shape[1] * vectors.dtype.itemsize, score.mean("mAP"), *interval,
-                score.mean("top-1"), against.difference, against.low, against.high,
-                np.nan if name == reference else against.p_value, score.mean_chance("mAP"), score.mean_ceiling("mAP"),
+                score.mean("top-1"), gain.difference, gain.low, gain.high,
+                np.nan if name == reference else gain.p_value, score.mean_chance("mAP"), score.mean_ceiling("mAP"),
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))

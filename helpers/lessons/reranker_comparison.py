@@ -1,4 +1,4 @@
-"""Compares re-ranking methods on the results of the same first search: what each gains, and what it costs."""
+"""Compares the gain and the time of re-ranking methods on the results of the same first search."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FirstSearch:
-    """The results of a search, with the data that re-ranking methods need.
+    """The results of a search, and the data that re-ranking methods need.
 
     Attributes
     ----------
-    rules : a protocol whose queries are not in the gallery.
+    protocol : a protocol whose queries are disjoint from the gallery.
     ranking : the whole gallery for each query; scores are cosines.
     neighbors : the nearest gallery images of each gallery image, itself included; row *i* for row *i* of ``gallery``.
     queries, gallery : float32 (q, d) and (n, d), the feature vectors.
@@ -65,16 +65,16 @@ def first_search(protocol: Protocol, vectors: np.ndarray, columns: int = 61) -> 
 
 @dataclass(frozen=True, eq=False)
 class RerankerComparison:
-    """What `compare_rerankers` measured.
+    """The result of `compare_rerankers`.
 
     Attributes
     ----------
-    rules : task → its protocol. before : task → scores of the first search.
+    protocols : task → its protocol. before : task → scores of the first search.
     after : (task, method) → scores after re-ranking.
-    milliseconds : (task, method) → time per query. What is computed once for the whole gallery is included.
+    milliseconds : (task, method) → time per query. It includes the computations for the whole gallery.
     """
 
-    protocol: dict[str, Protocol]
+    protocols: dict[str, Protocol]
     before: dict[str, Scores]
     after: dict[tuple[str, str], Scores]
     milliseconds: dict[tuple[str, str], float]
@@ -96,7 +96,7 @@ class RerankerComparison:
 
         lines = []
         for (task, method), scores in self.after.items():
-            protocol, before = self.protocol[task], self.before[task]
+            protocol, before = self.protocols[task], self.before[task]
             classes = protocol.labels[protocol.queries[before.rows]] if by_class else None
             test = paired_difference(scores.values[metric], before.values[metric], seed=seed, clusters=classes)
             lines.append(
@@ -109,13 +109,13 @@ class RerankerComparison:
 
 
 def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Method]) -> RerankerComparison:
-    """Re-rank the results of each task by each method, and score them before and after.
+    """Re-rank the results of each task with each method, and score them before and after.
 
     Raises
     ------
     ValueError : a method added or dropped results; re-ranking may only change their order.
     """
-    # Methods import these at their first call, which must not be part of their time.
+    # Methods import these in their first call. The import must not count as their time.
     import joblib  # noqa: F401
     import scipy.sparse  # noqa: F401
 
@@ -127,9 +127,7 @@ def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Me
             ordered = method(found)
             spent = time.perf_counter() - start
             if not np.array_equal(np.sort(ordered.ids, axis=1), np.sort(found.ranking.ids, axis=1)):
-                raise ValueError(
-                    f"{name} on {task}: other results than were found; re-ranking may only change their order"
-                )
+                raise ValueError(f"{name} on {task} added or dropped results; re-ranking may only change their order")
             after[task, name] = evaluate(ordered, found.protocol)
             milliseconds[task, name] = 1000 * spent / len(found.ranking)
     return RerankerComparison({task: found.protocol for task, found in tasks.items()}, before, after, milliseconds)
