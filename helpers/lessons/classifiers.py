@@ -93,15 +93,9 @@ class ClassifierComparison(NamedTuple):
 
 
 def compare_classifiers(
-    vectors: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    names: Sequence[str] | None = None,
-    folds: int = FOLDS,
-    seed: int = 0,
-    jobs: int = 1,
-) -> ClassifierComparison:
+    vectors: Mapping[str, np.ndarray], labels: np.ndarray, train: np.ndarray, test: np.ndarray,
+    names: Sequence[str] | None = None, folds: int = FOLDS, seed: int = 0, jobs: int = 1,
+) -> ClassifierComparison:  # fmt: skip
     """Fit and test every classifier on every kind of vectors.
 
     Parameters

@@ -146,5 +146,5 @@ def test_fewer_bytes_turn_a_vector_by_little(vectors):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="does not fit into float16"):
         compression.to_float16(np.array([[1e5]]))
-    with pytest.raises(ValueError, match="row 1 holds NaN"):
+    with pytest.raises(ValueError, match="row 1 contains NaN"):
         compression.to_int8(np.array([[1.0], [np.nan]]))
