@@ -18,7 +18,7 @@ _LATER = {
     "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),
     "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
     "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
-    "trec": ("TrecFileError", "read_qrels", "read_run", "write_qrels", "write_run"),
+    "trec": ("TrecFileError", "read_run", "write_qrels", "write_run"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 

@@ -180,7 +180,9 @@ def _markdown(board: "pd.DataFrame") -> str:
     ]
     # Scores for other numbers of queries or images cannot be compared: they are in a separate table.
     setting = ["profile", "dataset", "protocol", "n_queries", "n_gallery", "n_distractors"]
-    groups = sorted(_grouped(_rows(board), setting).items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
+    # Plain dictionaries, because `record` writes all tables each time, and pandas' groups take ten times as long.
+    rows_of = _grouped(board.to_dict("records"), setting)
+    groups = sorted(rows_of.items(), key=lambda g: (g[0][0] != "sample", *g[0][1:], g[0][0]))
     for (profile, dataset, protocol, n_queries, n_gallery, n_distractors), rows in groups:
         parts.append(f"## {dataset}: {protocol}\n")
         parts.append(
@@ -188,12 +190,6 @@ def _markdown(board: "pd.DataFrame") -> str:
         )
         parts.append(_table(rows))
     return "\n".join(parts)
-
-
-def _rows(board: "pd.DataFrame") -> list[dict]:
-    """The rows as dictionaries. `record` writes all tables each time, and pandas takes ten times as long."""
-    columns = [board[name].tolist() for name in COLUMNS]
-    return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _grouped(rows: list[dict], names: list[str]) -> dict[tuple, list[dict]]:
@@ -209,7 +205,6 @@ def _table(rows: list[dict]) -> str:
     best = {metric: max(row["value"] for row in rows if row["metric"] == metric) for metric in metrics}
     groups = _grouped(rows, ["extractor", "weights", "dim", "index"])
     methods = [(key, {row["metric"]: row for row in group}, group[0]) for key, group in sorted(groups.items())]
-
     if metrics:
         # The best of the last metric comes first, a method without that metric last.
         methods.sort(key=lambda method: -method[1].get(metrics[-1], {"value": -np.inf})["value"])
@@ -219,8 +214,7 @@ def _table(rows: list[dict]) -> str:
     ]
     for (extractor, weights, dim, index), by_metric, first in methods:
         cells = [_cell(by_metric[metric], best[metric]) if metric in by_metric else "" for metric in metrics]
-        measured = [first[cost] for cost in ("extract_ips", "query_ms")]
-        costs = ["" if np.isnan(cost) else f"{cost:g}" for cost in measured]
+        costs = ["" if np.isnan(first[cost]) else f"{first[cost]:g}" for cost in ("extract_ips", "query_ms")]
         # An unescaped bar would end the cell.
         names = [str(name).replace("|", "\\|") for name in (extractor, weights, dim, index)]
         lines.append("| " + " | ".join(names + cells + costs) + " |")

@@ -250,9 +250,10 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
 def _values(
     hits: np.ndarray, relevant: np.ndarray, ks: Sequence[int], map_ks: Sequence[int], complete: bool
 ) -> dict[str, np.ndarray]:
-    values: dict[str, np.ndarray] = {f"top-{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in ks}
-    values |= {f"precision@{k}": np.count_nonzero(hits[:, :k], axis=1) / k for k in ks}
-    values |= {f"recall@{k}": np.count_nonzero(hits[:, :k], axis=1) / relevant for k in ks}
+    counts = {k: np.count_nonzero(hits[:, :k], axis=1) for k in ks}
+    values: dict[str, np.ndarray] = {f"top-{k}": np.minimum(counts[k], 1.0) for k in ks}
+    values |= {f"precision@{k}": counts[k] / k for k in ks}
+    values |= {f"recall@{k}": counts[k] / relevant for k in ks}
     if complete:
         values["mAP"] = _precision_sum(hits) / relevant
     for k in map_ks:

@@ -35,7 +35,7 @@ def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None =
     if k is not None and k < 1:
         raise ValueError(f"k must be at least 1 or None, got {k}")
     if len(index):
-        raise ValueError(f"the index must be empty, it holds {len(index)} vectors; open a new one")
+        raise ValueError(f"the index must be empty, it has {len(index)} vectors; open a new one")
     width = int(protocol.n_candidates.max()) if k is None else k
     index.add(vectors[protocol.gallery], protocol.gallery)
     parts = (

@@ -82,29 +82,6 @@ def read_run(path: str | Path, protocol: Protocol) -> Ranking:
     return Ranking(rows, np.broadcast_to(np.arange(width, 0, -1, dtype=np.float64), rows.shape))
 
 
-def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Read a qrels file: query's key → image's key → relevance.
-
-    Raises
-    ------
-    TrecFileError : a line is malformed, or a pair occurs twice.
-    """
-    judged: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            query, _, result, relevance = line.split()
-            value = int(relevance)
-        except ValueError as error:
-            raise TrecFileError(
-                f"{path}, line {number}: expected 'query 0 document relevance', got {line!r}"
-            ) from error
-        of_query = judged.setdefault(unquote(query), {})
-        if unquote(result) in of_query:
-            raise TrecFileError(f"{path}, line {number}: {unquote(result)!r} occurs twice for {unquote(query)!r}")
-        of_query[unquote(result)] = value
-    return judged
-
-
 def _run_line(line: str, where: str) -> tuple[str, str, float]:
     """(query, document, score) of a line."""
     try:

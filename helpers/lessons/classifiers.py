@@ -59,11 +59,6 @@ class Classifier(NamedTuple):
         one = self.make(**self.fixed, **settings, **random)
         return make_pipeline(StandardScaler(), one) if self.scaled else one
 
-    @property
-    def prefix(self) -> str:
-        """The prefix of a setting's name in the pipeline."""
-        return f"{self.make.__name__.lower()}__" if self.scaled else ""
-
 
 CLASSIFIERS = {
     "naive Bayes": Classifier(GaussianNB, {}, {"var_smoothing": [1e-9, 1e-3, 1e-2, 1e-1, 1.0, 10.0]}),
@@ -98,15 +93,9 @@ class ClassifierComparison(NamedTuple):
 
 
 def compare_classifiers(
-    vectors: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    names: Sequence[str] | None = None,
-    folds: int = FOLDS,
-    seed: int = 0,
-    jobs: int = 1,
-) -> ClassifierComparison:
+    vectors: Mapping[str, np.ndarray], labels: np.ndarray, train: np.ndarray, test: np.ndarray,
+    names: Sequence[str] | None = None, folds: int = FOLDS, seed: int = 0, jobs: int = 1,
+) -> ClassifierComparison:  # fmt: skip
     """Fit and test every classifier on every kind of vectors.
 
     Parameters
@@ -268,7 +257,8 @@ def _known(name: str) -> Classifier:
 
 def _search(name: str, images: int, folds: int, seed: int, jobs: int) -> GridSearchCV:
     one = _known(name)
-    grid = {one.prefix + setting: values for setting, values in one.grid.items()}
+    prefix = f"{one.make.__name__.lower()}__" if one.scaled else ""
+    grid = {prefix + setting: values for setting, values in one.grid.items()}
     if "n_neighbors" in grid:
         # At most the number of images outside a fold.
         most = images - math.ceil(images / folds)

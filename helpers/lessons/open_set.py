@@ -93,15 +93,6 @@ def open_set_curve(ranking: Ranking, protocol: Protocol, rank: int = 1) -> Error
     return error_curve(mates, others)
 
 
-def identify(ranking: Ranking, labels: np.ndarray, threshold: float) -> np.ndarray:
-    """int64 (q,): the class of each query's first result, or -1, "unknown", if it scores below the threshold.
-
-    labels : int64 (n,): the class of each id.
-    """
-    first, score = ranking.ids[:, 0], ranking.scores[:, 0]
-    return np.where((first != PAD) & (score >= threshold), np.asarray(labels)[first], NO_CLASS)
-
-
 @dataclass(frozen=True)
 class OpenSetResult:
     """A threshold that was chosen on some people, measured on others.

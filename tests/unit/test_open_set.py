@@ -55,14 +55,6 @@ def test_measure_by_hand(search):
     assert found.false_alarms_interval.low == 0 and found.false_alarms_interval.high == 1
 
 
-def test_unknown_is_a_result(search):
-    ranking, protocol = search
-    assert open_set.identify(ranking, protocol.labels, 0.6).tolist() == [0, 1, 1, 0, -1, -1]
-    assert open_set.identify(ranking, protocol.labels, np.inf).tolist() == [-1] * 6
-    nothing = Ranking(np.array([[-1]]), np.array([[-np.inf]]))
-    assert open_set.identify(nothing, protocol.labels, -np.inf).tolist() == [-1]
-
-
 def test_invalid_arguments_are_refused(search):
     ranking, protocol = search
     with pytest.raises(ValueError, match="rank must lie between 1 and 2"):
@@ -142,7 +134,7 @@ def test_the_curve_of_a_run_agrees_with_its_measure():
     ranking = run(protocol, vectors, cosine(), k=3)
     curve = open_set.open_set_curve(ranking, protocol)
     threshold = curve.threshold_at(0.05)
-    predicted = open_set.identify(ranking, protocol.labels, threshold)
+    predicted = np.where(ranking.scores[:, 0] >= threshold, protocol.labels[ranking.ids[:, 0]], -1)
     labels = protocol.labels[protocol.queries]
     found = open_set.measure(ranking, protocol, threshold, 0.05)
     assert found.detected == pytest.approx(np.mean(predicted[labels >= 0] == labels[labels >= 0]))

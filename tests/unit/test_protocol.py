@@ -421,7 +421,7 @@ def test_run_refuses_invalid_vectors():
             ValueError, match=r"1 of 4 vectors contain NaN or infinity, the first is row 2 \(0002.jpg\)"
         ):
             run(toy, broken, open_index("exact:cosine"))
-    with pytest.raises(ValueError, match="must be empty, it holds 4"):
+    with pytest.raises(ValueError, match="must be empty, it has 4"):
         run(toy, vectors, open_index("exact:cosine").add(vectors))
     with pytest.raises(ValueError, match="k must be at least 1"):
         run(toy, vectors, open_index("exact:cosine"), k=0)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytrec_eval
 
 from helpers.evaluation.builders import leave_one_out
 from helpers.evaluation.metrics import evaluate
-from helpers.evaluation.trec import TrecFileError, read_qrels, read_run, write_qrels, write_run
+from helpers.evaluation.trec import TrecFileError, read_run, write_qrels, write_run
 from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
@@ -46,8 +47,8 @@ def test_trec_eval_computes_the_same_scores_from_the_files(tmp_path, seed, value
     with (tmp_path / "qrels.txt").open() as file:
         qrels = pytrec_eval.parse_qrel(file)
     measures = {"map", "map_cut.10", "ndcg_cut.10", "success.1,5", "P.3,10", "recall.3,10"}
-    judged = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
-    assert len(judged) == scores.n_queries == 23
+    expected = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    assert len(expected) == scores.n_queries == 23
     names = {
         "mAP": "map",
         "mAP@10": "map_cut_10",
@@ -60,9 +61,9 @@ def test_trec_eval_computes_the_same_scores_from_the_files(tmp_path, seed, value
         "recall@10": "recall_10",
     }
     order = [line.split()[0] for line in (tmp_path / "run.txt").read_text().splitlines()][:: ranking.k]
-    for ours, theirs in names.items():
-        expected = [judged[query][theirs] for query in order]
-        np.testing.assert_allclose(scores.values[ours], expected, atol=1e-6, err_msg=ours)
+    for metric, name in names.items():
+        values = [expected[query][name] for query in order]
+        np.testing.assert_allclose(scores.values[metric], values, atol=1e-6, err_msg=metric)
 
 
 def test_similarities_in_the_score_column_would_change_the_order():
@@ -88,13 +89,19 @@ def test_a_run_file_has_the_standard_columns(tmp_path):
     )
 
 
+def read_qrels(path):
+    with path.open() as file:
+        qrels = pytrec_eval.parse_qrel(file)
+    return {unquote(query): {unquote(key): value for key, value in of.items()} for query, of in qrels.items()}
+
+
 def test_qrels_contain_the_relevant_images_only(tmp_path):
     toy = protocol()
-    judged = read_qrels(write_qrels(toy, tmp_path / "qrels.txt"))
-    assert judged == {
+    qrels = read_qrels(write_qrels(toy, tmp_path / "qrels.txt"))
+    assert qrels == {
         toy.keys[query]: {toy.keys[result]: 1 for result in toy.relevant(row)} for row, query in enumerate(toy.queries)
     }
-    assert set(ODD) <= set(judged)
+    assert set(ODD) <= set(qrels)
 
 
 def test_queries_without_a_relevant_image_are_not_in_the_qrels(tmp_path):
@@ -145,21 +152,6 @@ def test_a_broken_run_file_is_named_with_its_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(TrecFileError, match=f"{re.escape(str(path))}.*{re.escape(message)}"):
         read_run(path, protocol(6, 2, keys=()))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a 0 b\n", "line 1: expected 'query 0 document relevance'"),
-        ("a 0 b 1\na 0 c yes\n", "line 2: expected"),
-        ("a 0 b 1\na 0 b 0\n", "line 2: 'b' occurs twice for 'a'"),
-    ],
-)
-def test_a_broken_qrels_file_is_named_with_its_line(tmp_path, text, message):
-    path = tmp_path / "qrels.txt"
-    path.write_text(text)
-    with pytest.raises(TrecFileError, match=f"{re.escape(str(path))}, {re.escape(message)}"):
-        read_qrels(path)
 
 
 def test_a_ranking_of_other_queries_is_not_written(tmp_path):

@@ -69,11 +69,11 @@ def test_a_sample_is_drawn_from_all_without_repeats():
 
 def test_every_pair_is_as_likely_to_be_drawn():
     protocol = leave_one_out(image_set(np.repeat(np.arange(6), 2)), "p")  # 60 pairs of different people
-    seen = np.zeros((12, 12), int)
+    drawn = np.zeros((12, 12), int)
     for seed in range(400):
         some = pairs(protocol, same=1, different=10, seed=seed)
-        seen[some.first[~some.same], some.second[~some.same]] += 1
-    counts = seen[seen > 0]
+        drawn[some.first[~some.same], some.second[~some.same]] += 1
+    counts = drawn[drawn > 0]
     assert len(counts) == 60 and counts.mean() == pytest.approx(400 * 10 / 60)
     assert counts.min() >= 35 and counts.max() <= 103  # 67 ± 4.5 standard deviations of 7.5
 
@@ -179,8 +179,8 @@ def crowd(people, each, spread, seed=0):
     """Pairs and scores of people, some of whom look alike: one part of a score depends on the two people."""
     rng = np.random.default_rng(seed)
     among = pairs(leave_one_out(image_set(np.repeat(np.arange(people), each)), "p"))
-    looks = rng.normal(0, spread, people)
-    scores = 3.0 * among.same + looks[among.people[among.first]] + looks[among.people[among.second]]
+    effects = rng.normal(0, spread, people)
+    scores = 3.0 * among.same + effects[among.people[among.first]] + effects[among.people[among.second]]
     return among, scores + rng.normal(0, 1, len(among))
 
 
