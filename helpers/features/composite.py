@@ -185,10 +185,6 @@ class Concatenated(FeatureExtractor):
     ----------
     parts : two or more extractors.
     weights : positive weight of each part; by default all are equal.
-
-    Raises
-    ------
-    ValueError : fewer than two parts, or not one positive weight for each.
     """
 
     def __init__(self, parts: Sequence[FeatureExtractor], weights: Sequence[float] | None = None):
@@ -243,10 +239,6 @@ class Projected(Wrapper):
     ----------
     of, projection : the extractor, and a projection of vectors of its dimension. The name gets "-pcaw" ("-pca" without
         whitening) and the dimension.
-
-    Raises
-    ------
-    ValueError : the projection expects vectors of another dimension.
     """
 
     normalize = True

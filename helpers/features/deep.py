@@ -124,11 +124,7 @@ class NetworkExtractor(_DeepExtractor):
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, h, w, channels): the feature map before the pooling ``pools``.
 
-        For the embedding layer, the first call builds a second network.
-
-        Raises
-        ------
-        ValueError : the vector is not pooled from a map.
+        For the embedding layer, the first call builds a second network. A layer without a map raises a ValueError.
         """
         if self.pools is None:
             raise ValueError(f"{self.name}: the layer {self._layer} is not pooled from a map; open it with a pooling")

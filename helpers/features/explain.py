@@ -72,10 +72,6 @@ def explain(
     query_pixels, result_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
     cells : maximum number of cells per image for occlusion, which extracts about 2 · cells vectors.
-
-    Raises
-    ------
-    ValueError : an argument is invalid, or a network's feature map is zero everywhere.
     """
     if metric not in _SCORES:
         raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")

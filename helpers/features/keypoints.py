@@ -137,10 +137,6 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
     image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
     limit : maximum number, by response. An image of leaves has 50,000, which do not improve the result.
-
-    Raises
-    ------
-    ValueError : there is no such kind, the image has another shape or type, or the limit is below 1.
     """
     import cv2
 
@@ -380,10 +376,6 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
     ratio : Lowe's ratio test: upper bound of the distance to the nearest over the second nearest neighbor. If the
         gallery image has one keypoint only, nothing passes. None omits the test.
     mutual : cross check: both must be each other's nearest neighbor.
-
-    Raises
-    ------
-    ValueError : keypoints of two kinds, or a ratio outside (0, 1].
     """
     import cv2
 

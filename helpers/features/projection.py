@@ -97,10 +97,6 @@ def learn(vectors: np.ndarray, dim: int, learned_from: str, whitening: float = 1
     vectors : float (n, d), without NaN.
     dim : number of axes, at most d and n - 1.
     learned_from, whitening : see `Projection`.
-
-    Raises
-    ------
-    ValueError : ``dim`` or ``whitening`` is out of range, or a vector contains NaN.
     """
     from sklearn.decomposition import PCA
 

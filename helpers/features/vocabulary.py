@@ -226,10 +226,6 @@ def learn(
     words, dim : number of words, and dimension of a projected descriptor.
     sample : number of descriptors to cluster.
     drawn : the result of `draw` for these images and settings, to share it among several vocabularies.
-
-    Raises
-    ------
-    ValueError : fewer descriptors than words, or than axes.
     """
     config = config or KeypointConfig()
     if drawn is None:
@@ -282,10 +278,6 @@ def compare_sizes(
     Returns
     -------
     Columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
-
-    Raises
-    ------
-    ValueError : fewer descriptors than words.
     """
     import pandas as pd
 

@@ -4,12 +4,7 @@ import numpy as np
 
 
 def to_float16(vectors: np.ndarray) -> np.ndarray:
-    """Convert float (n, d) to float16, with half the bytes of float32 and 11 bits of precision.
-
-    Raises
-    ------
-    ValueError : a value is outside float16's range of ±65504. Normalized vectors always fit.
-    """
+    """Convert float (n, d) to float16: half the bytes of float32, 11 bits of precision, values up to ±65504."""
     largest = np.abs(vectors).max(initial=0)
     if largest > np.finfo(np.float16).max:
         raise ValueError(f"a value of {largest:.3g} does not fit into float16 (±65504): normalize the vectors first")
@@ -20,11 +15,7 @@ def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantize float (n, d) to codes int8 (n, d) and scales float32 (n,).
 
     The 255 steps span ± the largest absolute value of each vector, so code times scale is exact to half a scale. The
-    scales do not change the cosine of two vectors.
-
-    Raises
-    ------
-    ValueError : a value is NaN or infinite.
+    scales do not change the cosine of two vectors. NaN and infinity are refused.
     """
     largest = np.abs(vectors).max(axis=1, initial=0)
     if not np.isfinite(largest).all():

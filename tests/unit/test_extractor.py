@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers import paths
+from helpers import features, paths
 from helpers.features import file_hashes, registry, store
 from helpers.features.color_shape import ColorHistogram, Pixels
 from helpers.features.composite import Concatenated
@@ -243,6 +243,12 @@ def test_names_of_the_registry():
     assert {"pixels", "hsv-histogram", "resnet50", "resnet152", "vgg16", "efficientnetv2l"} <= set(registry.names())
     with pytest.raises(KeyError, match="no extractor is called 'alexnet'.*resnet50"):
         registry.open_extractor("alexnet")
+
+
+def test_the_package_exports_public_names():
+    assert all(getattr(features, name).__name__ == name for name in features.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = features.nothing
 
 
 def test_every_extractor_opens_under_its_name(resnet50):
