@@ -69,7 +69,7 @@ FILES = ("README.md", "CONTRIBUTING.md", "pyproject.toml", "run_all.sh", "compos
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line) of a file; the sources of a notebook, with the number of the cell; the description of a protocol."""
+    """(number, line) of a file; a notebook gives its sources by number of the cell, a protocol its description."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         for number, cell in enumerate(json.loads(text)["cells"], 1):
