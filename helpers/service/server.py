@@ -59,7 +59,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     manifest_of(chosen.folder)
     together = Path(tempfile.mkdtemp(prefix="lookalike-metrics-"))
     try:
-        with paths.told_to_workers(chosen.to_json(), together):
+        with paths.worker_environment(chosen.to_json(), together):
             _run_workers(uvicorn.Config(f"{__name__}:from_environment", factory=True, workers=workers, **how))
     finally:
         shutil.rmtree(together, ignore_errors=True)
