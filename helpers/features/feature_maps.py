@@ -162,7 +162,7 @@ def vectors(
     """float32 (n, dim): what a network's tail, or any model, makes of feature maps or vectors (n, …), row by row.
 
     normalize : bring each vector to Euclidean length one, as extractors do; see `transfer.warmed_up` for when not to.
-        Of a model that gives maps, such as `SplitNetwork.places`, it has to be False.
+        Of a model that gives maps, such as `SplitNetwork.last_maps`, it has to be False.
     cache : keep the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the model
         (its layers and weights). Use it for a model that will be used again, not for every epoch of a training.
 

@@ -1,8 +1,6 @@
 """Image sets: where they come from, and how they are read."""
 
-from helpers.images.imageset import (
-    NO_CLASS, EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files,
-)  # fmt: skip
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, readable, resize
 
 __all__ = [

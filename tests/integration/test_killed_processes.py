@@ -18,8 +18,8 @@ from tests.unit.test_training import same, same_table, train_on_images
 
 
 def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(own_cache, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)  # the state is on disk after every epoch
-    code = "from tests.unit import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_images(kill=True)"
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)  # the state is on disk after every epoch
+    code = "from tests.unit import test_training as t; t.training.SAVE_EVERY = 0; t.train_on_images(kill=True)"
     child = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, timeout=300)
     assert child.returncode == -signal.SIGKILL, child.stderr
     resumed, ours = train_on_images(kill=False)

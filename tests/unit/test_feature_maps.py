@@ -307,9 +307,9 @@ def test_an_interrupted_call_keeps_the_batches_that_were_done(own_cache, monkeyp
 def test_maps_are_no_vectors_to_cache(own_cache):
     split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
-    assert vectors(split.places, maps, normalize=False).shape == (2, 4, 4, 8)
+    assert vectors(split.last_maps, maps, normalize=False).shape == (2, 4, 4, 8)
     with pytest.raises(ValueError, match="gives maps .*only vectors"):
-        vectors(split.places, maps, normalize=False, cache=True)
+        vectors(split.last_maps, maps, normalize=False, cache=True)
     assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 
 

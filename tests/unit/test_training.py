@@ -26,7 +26,7 @@ STEPS = 4
 @pytest.fixture(autouse=True)
 def cache(own_cache, monkeypatch):
     """A cache of its own, and a state on disk after every epoch."""
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
     return own_cache / "training"
 
 
@@ -209,10 +209,10 @@ def test_patience_and_plateau_count_on_after_an_interruption(cache, monkeypatch,
 def test_a_state_is_not_written_more_often_than_said(cache, monkeypatch):
     kept = []
     monkeypatch.setattr(callbacks.Backup, "_save", lambda run: kept.append(run.rows[-1]["epoch"]))
-    monkeypatch.setattr(training, "KEEP_EVERY", 1e6)
+    monkeypatch.setattr(training, "SAVE_EVERY", 1e6)
     fit(ready())
     assert kept == [4]
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
     fit(ready())
     assert kept == [4, 1, 2, 3, 4]
 
