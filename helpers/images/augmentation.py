@@ -125,7 +125,7 @@ class Equalize(layers.Layer):
     """Equalizes the histogram of each channel of each image, like ``cv2.equalizeHist``."""
 
     def call(self, images, training=False):
-        """float (b, h, w, 3) in 0 … 255 → the same, whole numbers."""
+        """float (b, h, w, 3) in 0 … 255 → the same, rounded to integers."""
         if not training:
             return images
         shape = ops.shape(images)
@@ -347,11 +347,7 @@ class Augmentation(layers.Layer):
 def copies(pixels: np.ndarray, layer: Augmentation, n: int = 5) -> np.ndarray:
     """uint8 (b, n, h, w, 3): n augmented copies of each image. Mixing recipes mix these images.
 
-    pixels : uint8 or float (b, h, w, 3) in 0 … 255.
-
-    Raises
-    ------
-    ValueError : pixels of another shape, not finite, or outside 0 … 255; or n below 1.
+    pixels : uint8 or float (b, h, w, 3) in 0 … 255; otherwise ValueError is raised.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")

@@ -152,9 +152,7 @@ class ImageSet:
 def image_files(folder: str | Path) -> list[Path]:
     """All images below a folder, sorted. Hidden files and folders are skipped.
 
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError : the folder does not exist, or is a file.
+    Raises FileNotFoundError if the folder does not exist, and NotADirectoryError if it is a file.
     """
     folder = Path(folder)
     if not folder.exists():

@@ -1,6 +1,6 @@
 """Known items: queries that are altered copies of gallery images, so that exactly one result is relevant.
 
-They measure a search for copies, crops and rotated scans, for which keypoints are made. Class labels cannot.
+They evaluate searches for copies, crops and rotated scans, which class labels cannot.
 """
 
 import zlib
@@ -18,16 +18,10 @@ class Change:
     strength: float
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, other: np.ndarray | None = None) -> np.ndarray:
-        """uint8 (h, w, 3) → uint8 (h', w', 3).
+        """uint8 (h, w, 3) → uint8 (h', w', 3). Raises ValueError for an unknown kind.
 
-        Parameters
-        ----------
         rng : decides the position of a crop, and the noise.
-        other : the image that a ``pasted`` crop is pasted into.
-
-        Raises
-        ------
-        ValueError : the kind is unknown, or ``pasted`` has no other image.
+        other : the image that a ``pasted`` crop is pasted into; required for that kind.
         """
         if self.kind not in CHANGES:
             raise ValueError(f"there is no change {self.kind!r}; known: {', '.join(CHANGES)}")

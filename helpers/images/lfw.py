@@ -10,17 +10,11 @@ from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_fil
 
 
 def load(min_images: int = 20, singletons: bool = True) -> ImageSet:
-    """People with ``min_images`` or more as classes, and people with one image as distractors; others are left out.
+    """People with ``min_images`` (at least 2) as classes, people with one image as distractors; others are left out.
 
-    Parameters
-    ----------
-    min_images : at least 2, one for the query and one for the gallery.
-    singletons : include the people with a single image.
+    Raises `DownloadError` if it is not available, and `EmptyImageSet` if no person has that many images.
 
-    Raises
-    ------
-    DownloadError : the data set is not available.
-    EmptyImageSet : no person has that many images.
+    singletons : include the distractors.
     """
     if min_images < 2:
         raise ValueError(f"min_images must be at least 2, got {min_images}")

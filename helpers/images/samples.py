@@ -12,10 +12,7 @@ from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_fil
 def photos() -> ImageSet:
     """The photographs of the ten classes, with keys ``photos/<class>/<name>.jpg``.
 
-    Raises
-    ------
-    EmptyImageSet : the sample is missing.
-    NotInCheckout : the library is installed without a checkout.
+    Raises `EmptyImageSet` if the sample is missing, and `NotInCheckout` if the library is installed without it.
     """
     return _load("sample", "photos")
 

@@ -8,7 +8,6 @@ history; and they write after every epoch, which takes longer than an epoch of a
 import json
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 from helpers.files import write_atomically
 
 if TYPE_CHECKING:
-    from helpers.images.augmentation import Augmentation
+    from helpers.networks.training import Task
 
 #: Relative tolerance for the score of the same untrained model in two calls.
 SCORE_TOLERANCE = 0.005
@@ -37,21 +36,12 @@ class TrainingStateError(OSError):
 class Epochs(keras.callbacks.Callback):
     """Seeds each epoch by its number, scores and checks the model after it, and adds a row to ``rows``.
 
-    It must be the first callback, because the others read the score from ``logs``. Parameters as for `training.fit`.
+    It must be the first callback, because the others read the score from ``logs``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        monitor: str,
-        seed: int,
-        score: Callable[[keras.Model], float] | None,
-        augmentation: "Augmentation | None",
-        rows: list[dict],
-    ):
+    def __init__(self, task: "Task", rows: list[dict]):
         super().__init__()
-        self.name, self.monitor, self.seed, self.score = name, monitor, seed, score
-        self.augmentation, self.rows, self.epoch = augmentation, rows, 0
+        self.task, self.rows, self.epoch = task, rows, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.rate = epoch, float(self.model.optimizer.learning_rate)
@@ -60,10 +50,10 @@ class Epochs(keras.callbacks.Callback):
         states = [part.state for part in parts if isinstance(part, keras.random.SeedGenerator)]
         states += [variable for variable in self.model.variables if variable.name == "seed_generator_state"]
         for number, state in enumerate(states):
-            seed = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)[0] >> 1
+            seed = np.random.SeedSequence((self.task.seed, epoch, number)).generate_state(1)[0] >> 1
             state.assign(np.array([seed, 0], dtype=np.uint32))
-        if self.augmentation is not None:
-            self.augmentation.start_epoch(epoch)
+        if self.task.augmentation is not None:
+            self.task.augmentation.start_epoch(epoch)
         self.start, self.seconds = perf_counter(), None
 
     def on_test_begin(self, logs=None):
@@ -73,25 +63,25 @@ class Epochs(keras.callbacks.Callback):
         seconds = self.seconds or perf_counter() - self.start
         self._check(logs["loss"], "loss")
         logs |= self.scored()
-        self._check(logs[self.monitor], self.monitor)
+        self._check(logs[self.task.monitor], self.task.monitor)
         for variable in self.model.weights:
             self._check(variable.numpy(), variable.path)
         self.rows.append({"epoch": epoch + 1} | logs | {"learning_rate": self.rate, "seconds": seconds})
 
     def scored(self) -> dict[str, float]:
         """The model's score as a column; empty without a score."""
-        if self.score is None:
+        if self.task.score is None:
             return {}
-        value = float(self.score(self.model))
+        value = float(self.task.score(self.model))
         if not np.isfinite(value):
-            raise ValueError(f"{self.name}: the score of a model must be a finite number, got {value}")
+            raise ValueError(f"{self.task.name}: the score of a model must be a finite number, got {value}")
         return {"score": value}
 
     def _check(self, values, what: str) -> None:
         if not np.isfinite(values).all():
             shown = values if np.ndim(values) == 0 else "not finite"
             raise TrainingDiverged(
-                f"{self.name}: {what} is {shown} in epoch {self.epoch + 1}; use a lower learning rate "
+                f"{self.task.name}: {what} is {shown} in epoch {self.epoch + 1}; use a lower learning rate "
                 f"(now {self.rate:g}), clip the gradient, or look for invalid images or labels"
             )
 

@@ -80,15 +80,11 @@ def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: f
     covariance normalization, WCCN). ``shrinkage`` times the mean variance is added to its diagonal, because a few
     hundred vectors do not vary in most directions of a 2048-dimensional space.
 
-    Parameters
-    ----------
+    Raises ValueError if no class has two different vectors.
+
     vectors : float (n, dim).
     labels : int (n,), the class of each.
     shrinkage : above 0.
-
-    Raises
-    ------
-    ValueError : no class has two different vectors, labels have another length, or the shrinkage is not positive.
     """
     vectors, labels = _vectors(vectors), np.asarray(labels)
     if labels.shape != (len(vectors),):

@@ -139,7 +139,7 @@ def fit(
     ValueError : the model is not compiled, arguments contradict each other, or a score is NaN or infinite.
     """
     options = (batch_size, seed, one_hot, augmentation, sampler, validation, score, plateau, patience)
-    return _Task(model, train, name, epochs, *options).run(progress)
+    return Task(model, train, name, epochs, *options).run(progress)
 
 
 def last_epoch(model: "keras.Model") -> float:
@@ -157,7 +157,7 @@ def forget(name: str) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class Task:
     """One call of `fit`."""
 
     model: "keras.Model"
@@ -206,7 +206,7 @@ class _Task:
         from helpers.networks.callbacks import Backup, Epochs, Report
 
         start, rows = perf_counter(), list[dict]()
-        epochs = Epochs(self.name, self.monitor, self.seed, self.score, self.augmentation, rows)
+        epochs = Epochs(self, rows)
         stopping = self.keras_callbacks()
         backup = Backup(path, self.name, rows, SAVE_EVERY, stopping)
         report = Report(backup)

@@ -43,10 +43,7 @@ def split_network(name: str, size: int | None = None, network: "keras.Model | No
     size : side of the input in pixels; the network's default if None.
     network : a model built by `zoo.embedder`, such as one that was fine-tuned, to use instead.
 
-    Raises
-    ------
-    WeightsUnavailable : no source has its weights.
-    ValueError : ``network`` does not match the name or size.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError if ``network`` has another name or size.
     """
     import keras
 

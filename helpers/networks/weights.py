@@ -42,10 +42,7 @@ class WeightsUnavailable(RuntimeError):
 def arrays(name: str) -> list[np.ndarray]:
     """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, including the classifier.
 
-    Raises
-    ------
-    WeightsUnavailable : no source has them.
-    KeyError : the network is unknown.
+    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
     """
     path = load(name)
     try:
@@ -58,10 +55,7 @@ def arrays(name: str) -> list[np.ndarray]:
 def load(name: str) -> Path:
     """The file of a network's weights (npz, float32), downloaded and converted on first use.
 
-    Raises
-    ------
-    WeightsUnavailable : no source has them.
-    KeyError : the network is unknown.
+    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
     """
     row = specs.network(name)
     path = _file(row.name)

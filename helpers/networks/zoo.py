@@ -24,10 +24,7 @@ def classifier(name: str) -> "keras.Model":
 def embedder(name: str, size: int | None = None) -> "keras.Model":
     """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
 
-    Raises
-    ------
-    WeightsUnavailable : no source has its weights.
-    ValueError : the network's embedding layer requires its default input size.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a size that its layers do not support.
     """
     import keras
 
@@ -47,10 +44,7 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
 def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":
     """The network with the ends of stages as outputs: float32 (b, s, s, 3), preprocessed → one feature map each.
 
-    Raises
-    ------
-    WeightsUnavailable : no source has its weights.
-    ValueError : a layer is not the end of a stage; the message lists those that are.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a layer that is not the end of a stage.
     """
     import keras
 

@@ -118,11 +118,11 @@ def test_seed_and_epoch_decide_the_random_numbers(name, photos):
     def epoch(layer):
         return np.stack([change(layer, photos, training=True) for _ in range(2)])
 
-    unbroken = Augmentation(name, seed=5)
+    uninterrupted = Augmentation(name, seed=5)
     run = {}
     for number in (0, 1, 3):
-        unbroken.start_epoch(number)
-        run[number] = epoch(unbroken)
+        uninterrupted.start_epoch(number)
+        run[number] = epoch(uninterrupted)
     assert (epoch(Augmentation(name, seed=5)) == run[0]).all()
     assert (epoch(Augmentation(name, seed=5, epoch=3)) == run[3]).all(), "resumed at epoch 3"
     assert (run[0] != run[1]).any() and (run[0][0] != run[0][1]).any()
@@ -142,9 +142,9 @@ def test_a_resumed_fit_gets_the_images_of_an_uninterrupted_one(photos):
         )  # fmt: skip
         return history.history["loss"]
 
-    unbroken = losses(0)
-    assert len(set(unbroken)) == 4
-    assert losses(2) == unbroken[2:]
+    uninterrupted = losses(0)
+    assert len(set(uninterrupted)) == 4
+    assert losses(2) == uninterrupted[2:]
 
 
 def test_in_a_data_pipeline(photos):

@@ -462,11 +462,11 @@ def test_a_diverged_network_gives_nan():
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])
-def test_margin_softmax_at_the_edges(kind):
+def test_margin_softmax_at_edge_cases(kind):
     cosines = np.array([[1, -1, 0], [-1, 1, 0], [-1, -1, -1], [1, 1, 1], [0, 0, 0]])
     value, gradient = value_and_gradient(MarginSoftmaxLoss(kind), np.zeros(5, int), cosines)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    assert (gradient[:, 0] <= 0).all() and gradient[1, 0] < 0  # a larger cosine never costs; at −1 there is a way out
+    assert (gradient[:, 0] <= 0).all() and gradient[1, 0] < 0  # a larger cosine lowers the loss, also at −1
     for wrong in (-1, 3):
         losses = MarginSoftmaxLoss(kind, reduction=None)(np.array([wrong, 0]), cosines[:2])
         assert np.isnan(losses).tolist() == [True, False]
@@ -476,7 +476,7 @@ def test_margin_softmax_at_the_edges(kind):
 
 
 def test_drawn_distances_are_about_equally_frequent():
-    """What the weights are for, on points that really lie evenly on a sphere in eight dimensions."""
+    """For points that are uniform on a sphere in eight dimensions."""
     z = unit(np.random.default_rng(0).normal(size=(60_000, 8)))
     distances = np.linalg.norm(z[1:] - z[0], axis=1).astype(np.float32)[None]
     logits = np.asarray(negative_logits(distances, np.ones_like(distances, bool), 8))
@@ -489,12 +489,12 @@ def test_drawn_distances_are_about_equally_frequent():
     assert len(near) > 2 and np.ptp(near) < 1e-5
 
 
-def test_draws_follow_the_logits_and_the_seed():
-    chances = np.zeros(100)
-    chances[[3, 50, 51, 99]] = [0.1, 0.2, 0.3, 0.4]
-    logits = np.tile(np.where(chances > 0, np.log(np.maximum(chances, 1e-30)), -1e9), (100, 1)).astype(np.float32)
+def test_draws_depend_on_the_logits_and_the_seed():
+    expected = np.zeros(100)
+    expected[[3, 50, 51, 99]] = [0.1, 0.2, 0.3, 0.4]
+    logits = np.tile(np.where(expected > 0, np.log(np.maximum(expected, 1e-30)), -1e9), (100, 1)).astype(np.float32)
     drawn = np.asarray(draw(logits, 3))
-    assert np.abs(np.bincount(drawn.ravel(), minlength=100) / 10_000 - chances).max() < 0.02  # four deviations
+    assert np.abs(np.bincount(drawn.ravel(), minlength=100) / 10_000 - expected).max() < 0.02  # four deviations
     assert (np.asarray(draw(logits, 3)) == drawn).all()
     assert (np.asarray(draw(logits, 4)) != drawn).any()
     generator = keras.random.SeedGenerator(3)
@@ -503,7 +503,7 @@ def test_draws_follow_the_logits_and_the_seed():
 
 # ---- in Keras ----------------------------------------------------------------------------------------
 
-#: Nothing at its default, so that a forgotten setting shows.
+#: No setting has its default, so a missing one is noticed.
 UNUSUAL = [
     ContrastiveLoss(0.7, name="a"),
     TripletLoss("distance", "soft", squared=True, seed=5, name="b"),
@@ -516,14 +516,14 @@ UNUSUAL = [
 ]
 
 
-@pytest.mark.parametrize("thing", UNUSUAL, ids=lambda thing: type(thing).__name__)
-def test_settings_survive_saving(thing):
-    def plain(thing):
-        return {key: value for key, value in vars(thing).items() if isinstance(value, (bool, int, float, str))}
+@pytest.mark.parametrize("original", UNUSUAL, ids=lambda original: type(original).__name__)
+def test_settings_are_saved(original):
+    def plain(instance):
+        return {key: value for key, value in vars(instance).items() if isinstance(value, (bool, int, float, str))}
 
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(thing))
-    assert type(copy) is type(thing) and copy is not thing
-    assert copy.name == thing.name and plain(copy) == plain(thing)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
+    assert type(copy) is type(original) and copy is not original
+    assert copy.name == original.name and plain(copy) == plain(original)
 
 
 def toy(n_identities=4, each=5, dim=6):
@@ -535,7 +535,7 @@ def toy(n_identities=4, each=5, dim=6):
 
 
 def test_fit_under_mixed_precision_and_after_loading(tmp_path):
-    """18 of 20 rows in batches of eight, so that the last batch is smaller; its shapes are not known beforehand."""
+    """18 rows in batches of eight: the last batch is smaller, so shapes are not known in advance."""
     x, labels = (part[:18] for part in toy())
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, dtype="mixed_float16")])
     metrics = [MeanDistance(), MeanDistance("positive"), ActiveTriplets()]
@@ -550,7 +550,7 @@ def test_fit_under_mixed_precision_and_after_loading(tmp_path):
 
 
 def test_compiled_with_xla():
-    """As ``fit`` compiles by itself: the same value and gradient as step by step, where chance has no choice."""
+    """The default of ``fit``: the same value and gradient as without XLA, for a single possible draw."""
     x, labels = toy()[0][:6], np.array([0, 0, 0, 0, 0, 1])
 
     @tf.function(jit_compile=True)
@@ -583,7 +583,7 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: TripletLoss("semi-hard"), "no mining is called 'semi-hard'; there are: all, hard, weighted, distance"),
         (lambda: TripletLoss(margin="sof"), "not \"soft\", must be a number of at least 0, got 'sof'"),
@@ -594,7 +594,7 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
         (lambda: MarginSoftmaxLoss(margin=28.6), "radians"),
         (lambda: MarginSoftmaxLoss(scale=0), "scale must be"),
         (lambda: CosineClassifier(1), "n_classes must be"),
-        (lambda: MeanDistance("positives"), "there are: all, positive, negative"),
+        (lambda: MeanDistance("positives"), "pairs must be all, positive or negative"),
         (lambda: SupConLoss()(np.eye(4), np.ones((4, 2))), r"\(b,\) or \(b, 1\), got \(4, 4\).* argmax"),
         (lambda: SupConLoss()(np.arange(3), np.ones((4, 2))), "3 labels for 4 rows"),
         (lambda: SupConLoss()(np.arange(4), np.ones(4)), r"y_pred must have shape \(b, dim\), got \(4,\)"),
@@ -602,8 +602,8 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
         (lambda: MeanDistance().update_state(TWO_PAIRS, FOUR, np.ones(4)), "mean_distance counts pairs"),
     ],
 )
-def test_bad_input(make, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_input(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
@@ -612,7 +612,7 @@ def test_bad_input(make, says):
 
 @pytest.fixture(scope="module")
 def faces():
-    """Raw pixels of 20 people to train on, and the score of any projection on the other 20."""
+    """Pixels of 20 people for training, and the score of a projection for 20 other people."""
     from helpers.evaluation.builders import leave_one_out
     from helpers.evaluation.metrics import evaluate
     from helpers.evaluation.runner import run
@@ -622,15 +622,14 @@ def faces():
 
     images = att_faces.load()
     vectors = open_extractor("pixels").extract(images, progress=False)
-    seen = images.labels < 20
-    unseen = images.subset(~seen)
-    protocol = leave_one_out(unseen, "unseen")
+    train = images.labels < 20
+    protocol = leave_one_out(images.subset(~train), "unseen")
 
     def score(project) -> float:
-        projected = np.ascontiguousarray(project(vectors[~seen]), dtype=np.float32)
+        projected = np.ascontiguousarray(project(vectors[~train]), dtype=np.float32)
         return evaluate(run(protocol, projected, open_index("exact:cosine")), protocol).mean("mAP")
 
-    return vectors[seen], images.labels[seen], score
+    return vectors[train], images.labels[train], score
 
 
 TRAINED = [
@@ -644,7 +643,7 @@ TRAINED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", TRAINED, ids=lambda loss: getattr(loss, "mining", getattr(loss, "kind", loss.name)))
-def test_training_on_faces_helps_with_people_never_seen(loss, faces):
+def test_training_on_faces_improves_the_score_for_other_people(loss, faces):
     x, labels, score = faces
     keras.utils.set_random_seed(0)
     embedder = keras.Sequential([keras.Input((x.shape[1],)), keras.layers.Dense(64, use_bias=False)])
