@@ -1,12 +1,12 @@
-"""Make ``data/sample/`` out of Debian's package ``tuxpaint-stamps-default`` (GPL-2).
+"""Create ``data/sample/`` from Debian's package ``tuxpaint-stamps-default`` (GPL-2).
 
     apt-get download tuxpaint-stamps-default
-    python data/make_sample.py tuxpaint-stamps-default_*.deb      # or a folder that it was unpacked to
+    python data/make_sample.py tuxpaint-stamps-default_*.deb      # or the folder that it was unpacked to
 
-What goes where is written in ``data/sample_selection.csv``, one stamp a line, chosen by eye: photographs of ten
-classes, drawings of the same things, distractors. Stamps that mirror another one were left out, as were those that
-belong to a class only half. Images come on white, their longest side at most 256 pixels, never enlarged. The same
-package and the same Pillow give the same bytes. ``LICENSE`` and ``ORIGINS.md`` are written by hand and stay.
+``data/sample_selection.csv`` lists the stamps, which were selected by hand: photographs of ten classes, drawings of the
+same classes, and distractors. Mirror images of other stamps and doubtful members of a class were left out. Images are
+put on white and reduced to at most 256 pixels. The same package and the same version of Pillow give the same bytes.
+``LICENSE`` and ``ORIGINS.md`` are written by hand and are not changed.
 """
 
 import csv
@@ -28,7 +28,7 @@ QUALITY = 88
 
 def main(package: Path) -> None:
     if not package.exists():
-        sys.exit(f"{package} does not exist. Give the package or the folder that it was unpacked to.")
+        sys.exit(f"{package} does not exist. Give the package, or the folder that it was unpacked to.")
     with tempfile.TemporaryDirectory() as folder:
         root = package
         if package.is_file():
@@ -38,13 +38,13 @@ def main(package: Path) -> None:
 
 
 def make(root: Path) -> None:
-    """Write images, captions and the list of origins from an unpacked package."""
+    """Write the images and the table of captions and origins from an unpacked package."""
     chosen = selection()
     missing = [row["stamp"] for row in chosen if not (root / STAMPS / row["stamp"]).is_file()]
-    # Before anything is deleted: a wrong folder must not cost the sample that is there.
+    # Checked before the old sample is deleted.
     if missing:
         sys.exit(
-            f"{len(missing)} of {len(chosen)} stamps are not below {root / STAMPS}, the first is {missing[0]}. "
+            f"{len(missing)} of {len(chosen)} stamps are not in {root / STAMPS}, the first is {missing[0]}. "
             "Is this tuxpaint-stamps-default 2022.06.04-1? Nothing was changed."
         )
     for kind in ("photos", "drawings", "distractors"):
@@ -64,7 +64,7 @@ def make(root: Path) -> None:
 
 
 def selection() -> list[dict[str, str]]:
-    """The chosen stamps: path below the stamps' folder, kind, class (empty for a distractor) and file name."""
+    """The selected stamps: path in the stamps' folder, kind, class (empty for a distractor) and file name."""
     with SELECTION.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -79,7 +79,7 @@ def on_white(stamp: Path) -> Image.Image:
 
 
 def caption(stamp: Path) -> str:
-    """The English description, which is the first line of the stamp's text; its name where there is none."""
+    """The first line of the stamp's English description, or its name if there is none."""
     text = stamp.with_suffix(".txt")
     if text.is_file():
         first = text.read_text(encoding="utf-8", errors="replace").splitlines()[:1]

@@ -1,1 +1,1 @@
-"""Content-based image retrieval: images → vectors → index → ranking → scores → what a person sees."""
+"""Content-based image retrieval: images → features → index → ranking → scores → visualization."""

@@ -1,6 +1,6 @@
-"""Packages that only a part of the library needs: which extra of pyproject.toml installs them.
+"""Optional packages, and the extra of pyproject.toml that installs each of them.
 
-A part that imports one does it in a block, so that a missing package gives one message with the remedy::
+Import them in a block. If a package is missing, the block raises `MissingExtra` with the remedy::
 
     with extras.importing("milvus"):
         import pymilvus
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 
 class MissingExtra(ImportError):
-    """A package of an extra is not installed; the message names what needs it, the package and the remedy."""
+    """A package of an extra is not installed; the message names the package and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Extra:
 
     Parameters
     ----------
-    user : what needs it; the subject of the message.
-    packages : module → distribution, of what the library imports or starts.
-    note : what else there is to know about installing it.
+    user : the part of the library that needs it; the subject of the message.
+    packages : module → distribution.
+    note : a hint about the installation.
     """
 
     user: str
@@ -59,7 +59,7 @@ EXTRAS = {
     "annoy": Extra(
         "An annoy: index",
         _named("annoy"),
-        "It is compiled during the installation, which needs a C++ compiler. Or use faiss:hnsw or usearch:cosine.",
+        "The installation needs a C++ compiler. Without one, use faiss:hnsw or usearch:cosine.",
     ),
     "milvus": Extra("A milvus: index", _named("pymilvus", grpc="grpcio", milvus_lite="milvus-lite")),
     "elasticsearch": Extra(
@@ -71,27 +71,23 @@ EXTRAS = {
 
 
 def missing(name: str, *modules: str) -> str:
-    """What to say about packages of an extra that are not installed; empty if all are installed.
+    """The message about packages of an extra that are not installed; empty if all are installed.
 
-    modules : those that are needed; all of the extra by default.
+    modules : the modules that are needed, by default all of the extra.
     """
     extra = EXTRAS[name]
     needed = {module: extra.packages[module] for module in modules or extra.packages}
-    absent = [package for module, package in needed.items() if not _installed(module)]
-    if not absent:
+    packages = [package for module, package in needed.items() if not _installed(module)]
+    if not packages:
         return ""
-    which = f"{', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
+    which = f"{', '.join(packages)}, which {'is' if len(packages) == 1 else 'are'} not installed"
     return f"{extra.user} needs {which}: pip install 'lookalike[{name}]'" + (f". {extra.note}" if extra.note else "")
 
 
 def require(name: str, *modules: str) -> None:
-    """Check that packages of an extra are installed, without importing them.
+    """Raise `MissingExtra` unless the packages of an extra are installed; nothing is imported.
 
-    modules : those that are needed; all of the extra by default.
-
-    Raises
-    ------
-    MissingExtra : one is not installed.
+    modules : the modules that are needed, by default all of the extra.
     """
     if text := missing(name, *modules):
         raise MissingExtra(text)
@@ -99,16 +95,11 @@ def require(name: str, *modules: str) -> None:
 
 @contextmanager
 def importing(name: str, *modules: str) -> Iterator[None]:
-    """`require`, as a block around imports.
-
-    Raises
-    ------
-    MissingExtra : a package is not installed.
-    """
+    """`require`, as a block around imports."""
     require(name, *modules)
     yield
 
 
 def _installed(module: str) -> bool:
-    # An imported module may have no spec, and `find_spec` raises an error then.
+    # `find_spec` raises an error for an imported module without a spec.
     return sys.modules[module] is not None if module in sys.modules else find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""Files: written as a whole or not at all, and recognized by their content."""
+"""Atomic writes and content hashes of files."""
 
 import hashlib
 import os
@@ -11,22 +11,21 @@ _UNREADABLE = b"no such file"
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object], durable: bool = True) -> Path:
-    """Write a file as a whole: at every moment it has the old content or the new one, never a part.
+    """Write a file atomically: it always has either the old content or the new one. Its folder is created.
 
     Parameters
     ----------
-    path : of the file; its folder is made.
     content : the bytes, or a function that writes them into an open binary file.
-    durable : wait until the content is on the disk, so that the file is also whole after a power cut. That takes
-        milliseconds, too much for thousands of small files that can be made again.
+    durable : flush to the disk, so that the file survives a power failure. This takes milliseconds, too long for
+        thousands of small files that can be created again.
 
     Raises
     ------
-    OSError : the disk is full, or the file can't be written. The old file stays as it was.
+    OSError : the disk is full, or the file cannot be written. The old file is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic only within one file system.
+    # In the same folder, because a rename is only atomic within one file system.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
@@ -43,14 +42,14 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file in UTF-8 with Unix line ends, see `write_atomically`."""
+    """`write_atomically` of a text in UTF-8 with Unix line ends."""
     return write_atomically(path, text.encode())
 
 
 def content_hash(path: str | Path) -> bytes:
-    """16 bytes that stand for a file's content.
+    """A hash of a file's content, 16 bytes.
 
-    A file that can't be read gets a longer value of its own, which depends on its path and is never stored.
+    A file that cannot be read gets a longer value that depends on its path. This value must not be stored.
     """
     try:
         with Path(path).open("rb") as file:

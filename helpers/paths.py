@@ -1,18 +1,16 @@
-"""Where everything lives, and the environment variables that move it.
+"""File locations and environment variables; no other module reads the environment.
 
-No other module reads the environment.
+==================  =================  ====================================================
+variable            default            meaning
+==================  =================  ====================================================
+LOOKALIKE_CACHE     see `cache_dir`    downloads, data sets, weights, vectors
+LOOKALIKE_MIRROR    none               a folder of archives with a manifest.json
+LOOKALIKE_FIGURES   see `figures_dir`  where notebooks write images and tables
+ELASTICSEARCH_URL   none               address of a server, for notebook 13 and tests
+LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike serve``
+==================  =================  ====================================================
 
-==================  ==============================  ==========================================
-variable            default                         meaning
-==================  ==============================  ==========================================
-LOOKALIKE_CACHE     see `cache_dir`                 downloads, data sets, weights, vectors
-LOOKALIKE_MIRROR    none                            a folder of archives with a manifest.json
-LOOKALIKE_FIGURES   see `figures_dir`               where notebooks write images and tables
-ELASTICSEARCH_URL   none                            where a server is, for notebook 13 and tests
-LOOKALIKE_API_KEY   none                            what changes over HTTP ask for, ``lookalike serve``
-==================  ==============================  ==========================================
-
-A service with several workers leaves them ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` by itself.
+A service with several workers sets ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` for them.
 """
 
 import contextlib
@@ -20,15 +18,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-#: The checkout; of an installed package, the folder that it is installed in.
+#: The root of the checkout, or the folder that the package is installed in.
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Whether the library runs from a checkout of the project, which has the notebooks, their figures and the sample.
+#: Whether the library runs from a checkout of the project, with notebooks, figures and the sample.
 IN_CHECKOUT = (ROOT / "pyproject.toml").is_file() and (ROOT / "data" / "protocols").is_dir()
 
 
 class NotInCheckout(FileNotFoundError):
-    """Something comes with a checkout of the project only, and the library is installed without one."""
+    """A file exists only in a checkout of the project, and the library is installed without one."""
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -37,13 +35,9 @@ def _folder(variable: str, default: Path) -> Path:
 
 
 def checkout(what: str) -> Path:
-    """The root folder of the checkout.
+    """The root folder of the checkout. Raises `NotInCheckout` if the library is installed without one.
 
     what : what is needed from it; the subject of the error message, in the plural.
-
-    Raises
-    ------
-    NotInCheckout : the library is installed without a checkout.
     """
     if not IN_CHECKOUT:
         raise NotInCheckout(
@@ -56,32 +50,28 @@ def checkout(what: str) -> Path:
 def data_dir() -> Path:
     """Files that ship with the library: projections, vocabularies, protocols, the table of ImageNet's classes.
 
-    In a checkout this is ``data``, which has the sample too. An installed package has a copy without the sample.
+    In a checkout this is ``data``, which also has the sample. An installed package has a copy without the sample.
     """
     return ROOT / "data" if IN_CHECKOUT else Path(__file__).resolve().parent / "_data"
 
 
 def cache_dir() -> Path:
-    """Files that can be made again: downloads, unpacked data sets, weights, vectors.
+    """Files that can be created again: downloads, unpacked data sets, weights, vectors.
 
     In a checkout this is ``data/cache``. For an installed package it is the user's cache folder, which is
     ``~/.cache/lookalike`` on Linux.
     """
-    return _folder("LOOKALIKE_CACHE", ROOT / "data" / "cache" if IN_CHECKOUT else _user_cache())
-
-
-def _user_cache() -> Path:
+    if IN_CHECKOUT:
+        return _folder("LOOKALIKE_CACHE", ROOT / "data" / "cache")
     from platformdirs import user_cache_path
 
-    return user_cache_path("lookalike", appauthor=False)
+    return _folder("LOOKALIKE_CACHE", user_cache_path("lookalike", appauthor=False))
 
 
 def mirror_dir() -> Path | None:
     """A folder of archives to use instead of the internet, or None (unset, empty or ``none``)."""
     value = os.environ.get("LOOKALIKE_MIRROR", "").strip()
-    if value.lower() in ("", "none"):
-        return None
-    return Path(value).expanduser().resolve()
+    return None if value.lower() in ("", "none") else Path(value).expanduser().resolve()
 
 
 def protocols_dir() -> Path:
@@ -98,16 +88,14 @@ def figures_dir() -> Path:
 
 
 def results_dir() -> Path:
-    """One JSON file a notebook: what it ran on and what it measured."""
+    """One JSON file per notebook, with its environment and its measurements."""
     return figures_dir() / "results"
 
 
 def elasticsearch_address() -> str | None:
     """``host:port`` of the Elasticsearch server to use, or None (unset or empty).
 
-    Raises
-    ------
-    ValueError : the variable holds anything but ``http://host:port``.
+    Raises ValueError if the variable is not of the form ``http://host:port``.
     """
     url = os.environ.get("ELASTICSEARCH_URL", "").strip().rstrip("/")
     if not url:
@@ -122,35 +110,33 @@ def elasticsearch_address() -> str | None:
 
 
 def api_key() -> str | None:
-    """What changes of a served index ask for, or None (unset or empty).
+    """The key that a service requires for changes, or None (unset or empty).
 
-    Raises
-    ------
-    ValueError : it can't be sent in a header.
+    Raises ValueError if the key has characters that an HTTP header cannot contain.
     """
     key = os.environ.get("LOOKALIKE_API_KEY", "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("LOOKALIKE_API_KEY must be of plain ASCII letters, digits and signs: a header takes no others")
+        raise ValueError("LOOKALIKE_API_KEY must consist of printable ASCII characters, because it is sent in a header")
     return key or None
 
 
 def serve_settings() -> str | None:
-    """What `told_to_workers` left for this process, or None."""
+    """The settings that `worker_environment` passed to this process, or None."""
     return os.environ.get("LOOKALIKE_SERVE") or None
 
 
 def metrics_dir() -> Path | None:
-    """Where the workers of a service keep what they count, or None where there is one process only."""
+    """The folder in which the workers of a service store their metrics, or None for a single process."""
     value = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     return Path(value) if value else None
 
 
 @contextlib.contextmanager
-def told_to_workers(settings: str, metrics: Path) -> Iterator[None]:
-    """Processes that are started meanwhile find the settings of a service, and a folder for what they count."""
-    told = {"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+def worker_environment(settings: str, metrics: Path) -> Iterator[None]:
+    """Pass a service's settings and the folder of its metrics to processes that start inside the block."""
+    variables = {"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -162,10 +148,7 @@ def told_to_workers(settings: str, metrics: Path) -> Iterator[None]:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a Python process that has to import this library.
-
-    An installed package is found without help, a checkout that is not installed is not.
-    """
+    """Environment variables for a Python process that imports this library, from a checkout as well."""
     environment = dict(os.environ)
     if IN_CHECKOUT:
         others = environment.get("PYTHONPATH")
@@ -174,5 +157,5 @@ def child_environment() -> dict[str, str]:
 
 
 def quiet_tensorflow() -> None:
-    """TensorFlow's remarks on the processor are no news to anybody; errors still show. Before its first import."""
+    """Silence TensorFlow's start-up log, but not its errors. Call it before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

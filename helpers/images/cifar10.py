@@ -1,11 +1,12 @@
 """CIFAR-10: 60,000 images of 32 × 32 in ten classes (Krizhevsky 2009), keys ``train/…`` and ``test/…``.
 
-Either the official Python archive, whose images are written out as PNG files once, or a folder
+It comes as the official Python archive, whose images are converted to PNG files once, or as a folder
 ``{train,test}/<class>/``.
 """
 
 import io
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,7 @@ from helpers.images.imageset import ImageSet, image_files
 
 
 def load() -> ImageSet:
-    """Both splits in one set.
-
-    Raises
-    ------
-    DownloadError : it is neither in the cache nor can it be fetched.
-    """
+    """Both splits in one set. Raises `DownloadError` if it is not available."""
     folder = download.fetch("cifar10")
     if (folder / "batches.meta").exists():
         folder = unpack_batches(folder)
@@ -33,7 +29,7 @@ def load() -> ImageSet:
 
 
 def unpack_batches(folder: Path) -> Path:
-    """The official archive's pickled batches as PNG files in ``<folder>-png``; done once, resumable."""
+    """Convert the official archive's pickled batches to PNG files in ``<folder>-png``, once; resumable."""
     target = folder.with_name(folder.name + "-png")
     complete = target / ".complete"
     if complete.exists():
@@ -42,20 +38,20 @@ def unpack_batches(folder: Path) -> Path:
     for split, batches in (("train", sorted(folder.glob("data_batch_*"))), ("test", [folder / "test_batch"])):
         start = 0
         for batch in map(_unpickle, batches):
-            # Each row: 1024 red, 1024 green, 1024 blue values, row by row.
+            # Each row has 1024 red, 1024 green and 1024 blue values.
             pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            for i, (image, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
+            for i, (array, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
                 path = target / split / class_names[label] / f"{i:05d}.png"
                 if not path.exists():
-                    image = Image.fromarray(image)
-                    write_atomically(path, lambda file, image=image: image.save(file, "PNG"), durable=False)
+                    save = partial(Image.fromarray(array).save, format="PNG")
+                    write_atomically(path, save, durable=False)
             start += len(pixels)
     complete.touch()
     return target
 
 
-class _NumbersOnly(pickle.Unpickler):
-    """CIFAR's batches are pickles of numpy arrays and plain containers; nothing else may be built from them."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads only NumPy arrays and plain containers, which is all that CIFAR's batches consist of."""
 
     ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"),
@@ -67,9 +63,9 @@ class _NumbersOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"a CIFAR batch may not contain {module}.{name}; the file was not read")
+            raise pickle.UnpicklingError(f"a CIFAR batch cannot contain {module}.{name}; the file was not read")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def _unpickle(path: Path) -> dict:
-    return _NumbersOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    return _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()

@@ -1,7 +1,7 @@
-"""Fetch a data set: the cache, then a mirror, then its official hosts; checked, resumable, unpacked safely.
+"""Data sets from a mirror, the cache or their official hosts. Checksums are verified, and downloads are resumable.
 
-A mirror's archives may be subsets of the official ones, so they are unpacked into a folder of their own
-(``datasets/<name>-mirror-<sum>``): switching a mirror on or off never mixes the two.
+A mirror's archive may be a subset of the official one. It is therefore unpacked into a separate folder,
+``datasets/<name>-mirror-<checksum>``.
 """
 
 import errno
@@ -28,24 +28,28 @@ if TYPE_CHECKING:
 
 #: Time-outs in seconds: for a connection, and for the next bytes of a response.
 CONNECT_SECONDS, READ_SECONDS = 3, 30
-#: Hosts that let a connection time out. This process does not ask them again, so that each costs one time-out.
-_silent_hosts: set[str] = set()
-_PIECE = 1 << 16
+#: Hosts whose connections timed out. This process does not try them again.
+_unreachable_hosts: set[str] = set()
+_CHUNK = 1 << 16
 
 
 class DownloadError(RuntimeError):
-    """A data set can't be had; the message lists what was tried and what helps."""
+    """A file or data set is not available; the message lists the sources that were tried and the remedies."""
 
 
 class UnsafeArchive(DownloadError):
-    """An archive that would write outside its folder; nothing of it was unpacked."""
+    """An archive would write outside its folder; nothing of it was unpacked."""
+
+
+class _WrongChecksum(DownloadError):
+    pass
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the internet: several addresses of the same content.
+    """A file on the internet, with several addresses.
 
-    checksum : ``"sha256:…"`` or ``"md5:…"``, as published by whoever hosts or packages the data set.
+    checksum : ``"sha256:…"`` or ``"md5:…"``, as published with the data set or by a library that downloads it.
     """
 
     filename: str
@@ -55,14 +59,14 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """The sources of a data set.
 
     Parameters
     ----------
-    name : what `fetch` calls it.
+    name : its name for `fetch`.
     mirror : its file in a mirror.
-    folders : what the unpacked archive's top folder may be called; that one is returned.
-    archives : official files, each of which holds the whole set; tried in turn.
+    folders : possible names of the unpacked archive's top folder.
+    archives : official files, each of which contains the whole set; they are tried in turn.
     """
 
     name: str
@@ -71,14 +75,14 @@ class Source:
     archives: tuple[Archive, ...] = ()
 
 
+_IMAGENETTE = "https://s3.amazonaws.com/fast-ai-imageclas/"
+
 SOURCES = {
     source.name: source
     for source in (
-        # The first home of LFW (vis-www.cs.umass.edu) no longer resolves; scikit-learn keeps a copy and its sum.
+        # LFW's first host (vis-www.cs.umass.edu) no longer resolves; scikit-learn has a copy and its checksum.
         Source(
-            "lfw",
-            "lfw-mini.tar",
-            ("lfw",),
+            "lfw", "lfw-mini.tar", ("lfw",),
             (
                 Archive(
                     "lfw.tgz",
@@ -87,110 +91,90 @@ SOURCES = {
                 ),
             ),
         ),
-        # Sums as torchvision pins them: datasets/imagenette.py, datasets/caltech.py, datasets/cifar.py.
+        # Checksums from torchvision: datasets/imagenette.py, datasets/caltech.py, datasets/cifar.py.
         Source(
-            "imagenette",
-            "imagenette-mini.tar",
-            ("imagenette2", "imagenette2-320", "imagenette2-160"),
-            (
-                Archive(
-                    "imagenette2-160.tgz",
-                    ("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz",),
-                    "md5:e793b78cc4c9e9a4ccc0c1155377a412",
-                ),
-                Archive(
-                    "imagenette2-320.tgz",
-                    ("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",),
-                    "md5:3df6f0d01a2c9592104656642f5e78a3",
-                ),
+            "imagenette", "imagenette-mini.tar", ("imagenette2", "imagenette2-320", "imagenette2-160"),
+            tuple(
+                Archive(file, (f"{_IMAGENETTE}{file}",), checksum)
+                for file, checksum in (
+                    ("imagenette2-160.tgz", "md5:e793b78cc4c9e9a4ccc0c1155377a412"),
+                    ("imagenette2-320.tgz", "md5:3df6f0d01a2c9592104656642f5e78a3"),
+                )
             ),
         ),
         Source(
-            "caltech101",
-            "caltech101-mini.tar",
-            ("101_ObjectCategories",),
+            "caltech101", "caltech101-mini.tar", ("101_ObjectCategories",),
             (
                 Archive(
-                    "caltech-101.zip",
-                    ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+                    "caltech-101.zip", ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
                     "md5:3138e1922a9193bfa496528edbbc45d0",
                 ),
             ),
         ),
         Source(
-            "cifar10",
-            "cifar10-mini.tar",
-            ("cifar10", "cifar-10-batches-py"),
+            "cifar10", "cifar10-mini.tar", ("cifar10", "cifar-10-batches-py"),
             (
                 Archive(
-                    "cifar-10-python.tar.gz",
-                    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+                    "cifar-10-python.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
                     "md5:c58f30108f718f92721af3b95e74349a",
                 ),
             ),
         ),
-        # One image of each ImageNet class exists as a mirror's archive only.
+        # Only a mirror has it.
         Source("imagenet-one-per-class", "imagenet-one-per-class.tar", ("imagenet-one-per-class",)),
     )
-}
+}  # fmt: skip
 
 
 def fetch(name: str) -> Path:
-    """The folder of a data set, unpacked; fetched on first use.
-
-    With a mirror that lists it, the mirror's archive is used; else what the cache holds; else the official hosts.
+    """The unpacked folder of a data set, fetched on first use: from a mirror that lists it, or from the internet.
 
     Raises
     ------
-    KeyError : there is no such data set; the message lists those there are.
-    DownloadError : no source gives it; the message lists what was tried and what helps.
+    KeyError : the name is unknown; the message lists the known ones.
+    DownloadError : no source has it; the message lists the sources that were tried and the remedies.
     """
     try:
         source = SOURCES[name]
     except KeyError:
         raise KeyError(f"no data set is called {name!r}; there are: {', '.join(SOURCES)}") from None
     tried: list[str] = []
-    for way in (_from_mirror, _from_internet):
+    for get in (_from_mirror, _from_internet):
         try:
-            return way(source)
+            return get(source)
         except UnsafeArchive:
             raise
         except DownloadError as error:
-            tried.append(str(error))
+            tried += str(error).splitlines()
     by_hand = ""
     if source.archives:
         files = " or ".join(archive.filename for archive in source.archives)
-        by_hand = f"\n  - get {files} in a browser and put it into {_downloads()},"
+        by_hand = f"\n  - download {files} in a browser and put it into {_downloads()},"
     raise DownloadError(
-        f"The data set {name} can't be had. Tried:\n"
-        + "\n".join(f"  - {line}" for reason in tried for line in reason.splitlines())
-        + f"\nWhat helps:{by_hand}\n  - point LOOKALIKE_MIRROR at a folder with {source.mirror} and a manifest.json, or"
+        f"The data set {name} is not available. Tried:\n"
+        + "\n".join(f"  - {line}" for line in tried)
+        + f"\nRemedies:{by_hand}\n  - set LOOKALIKE_MIRROR to a folder with {source.mirror} and a manifest.json, or"
         "\n  - use the sample profile, which needs no download."
     )
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> "requests.Response":
-    """The response to a GET request, whatever its status; its body is not read yet.
+    """The response to a GET request, of any status, before its body is read.
 
-    Raises
-    ------
-    DownloadError : the host can't be connected to within `CONNECT_SECONDS`, or sends no response.
+    Raises `DownloadError` if the host cannot be reached within `CONNECT_SECONDS`, or sends no response.
     """
     import requests
 
     host = urlsplit(url).netloc
-    if host in _silent_hosts:
-        raise DownloadError(f"{host} did not answer before; it is asked again after a restart")
+    if host in _unreachable_hosts:
+        raise DownloadError(f"{host} did not respond before; restart to try it again")
     try:
         return requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
     except requests.ConnectTimeout as error:
-        _silent_hosts.add(host)
-        raise DownloadError(f"{host} can't be reached: no connection in {CONNECT_SECONDS} seconds") from error
+        _unreachable_hosts.add(host)
+        raise DownloadError(f"{host} cannot be reached: no connection in {CONNECT_SECONDS} seconds") from error
     except requests.RequestException as error:
-        raise DownloadError(f"{host} can't be reached ({type(error).__name__})") from error
-
-
-# ---- the mirror ---------------------------------------------------------------------------------------
+        raise DownloadError(f"{host} cannot be reached ({type(error).__name__})") from error
 
 
 def _from_mirror(source: Source) -> Path:
@@ -199,36 +183,32 @@ def _from_mirror(source: Source) -> Path:
         raise DownloadError("mirror: LOOKALIKE_MIRROR is not set")
     manifest = mirror / "manifest.json"
     try:
-        entry = json.loads(manifest.read_text(encoding="utf-8"))[source.mirror]
-        wanted = f"sha256:{entry['sha256']}"
+        sha256 = str(json.loads(manifest.read_text(encoding="utf-8"))[source.mirror]["sha256"])
     except OSError as error:
-        raise DownloadError(f"mirror: {manifest} can't be read ({error.strerror or error})") from error
+        raise DownloadError(f"mirror: {manifest} cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError) as error:
-        raise DownloadError(f"mirror: {manifest} is no manifest ({error})") from error
+        raise DownloadError(f"mirror: {manifest} is not a manifest ({error})") from error
     except KeyError as error:
         raise DownloadError(f"mirror: {manifest} does not list {error}") from error
-    target = _datasets() / f"{source.name}-mirror-{entry['sha256'][:8]}"
-    with _one_at_a_time(target):
+    target = _datasets() / f"{source.name}-mirror-{sha256[:8]}"
+    with _locked(target):
         if not _complete(target):
             archive = mirror / source.mirror
             if not archive.is_file():
                 raise DownloadError(f"mirror: {archive} is missing")
-            _check(archive, wanted)
+            _check(archive, f"sha256:{sha256}")
             _unpack(archive, target)
     return _top(target, source)
-
-
-# ---- the internet -------------------------------------------------------------------------------------
 
 
 def _from_internet(source: Source) -> Path:
     target = _datasets() / source.name
     if not source.archives:
-        raise DownloadError("internet: there is no official archive of this set; it exists in a mirror only")
-    with _one_at_a_time(target):
+        raise DownloadError("internet: there is no official archive of this set; only a mirror can have it")
+    with _locked(target):
         if _complete(target):
             return _top(target, source)
-        tried = []
+        tried: list[str] = []
         for archive in source.archives:
             file = _downloads() / archive.filename
             if not file.is_file():
@@ -246,10 +226,10 @@ def _from_internet(source: Source) -> Path:
 
 
 def _download(archive: Archive, file: Path) -> list[str]:
-    """Try each address until the file is there and its sum is right; returns what failed."""
+    """Try each address until the file is complete and its checksum is right; returns the errors."""
     import urllib3
 
-    failures = []
+    failures: list[str] = []
     part = file.with_name(file.name + ".part")
     for url in archive.urls:
         try:
@@ -259,89 +239,80 @@ def _download(archive: Archive, file: Path) -> list[str]:
             return []
         except DownloadError as error:
             failures.append(f"{url}: {error}")
-            # A wrong sum is not mended by going on; a broken connection is.
-            if isinstance(error, _WrongSum):
+            # Resuming helps after a broken connection, but not if the content is wrong.
+            if isinstance(error, _WrongChecksum):
                 part.unlink(missing_ok=True)
         except urllib3.exceptions.HTTPError as error:
-            failures.append(f"{url}: {type(error).__name__}; run again to go on from {_size(part):,} bytes")
+            failures.append(f"{url}: {type(error).__name__}; run again to resume from {_size(part):,} bytes")
     return failures
 
 
 def _stream(url: str, part: Path) -> None:
-    """Get the rest of a file: what ``part`` holds is not transferred again."""
+    """Download a file, or the rest of it if ``part`` exists."""
     _make(part.parent)
-    have = _size(part)
-    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with open_url(url, headers) as result:
-        if result.status_code == 416:
-            # Nothing after what we have: it is whole, or it is something else; its sum will tell.
+    done = _size(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    with open_url(url, headers) as response:
+        if response.status_code == 416:
+            # There are no more bytes. The checksum shows whether the file is the right one.
             return
-        if result.status_code not in (200, 206):
-            raise DownloadError(f"HTTP status {result.status_code}")
-        if result.status_code == 200:
-            have = 0  # the server doesn't resume: from the start again
-        length = int(result.headers.get("Content-Length") or 0)
-        _need_space(part.parent, length)
-        total = have + length if length else None
-        bar = tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=part.name.removesuffix(".part"), disable=None
-        )
+        if response.status_code not in (200, 206):
+            raise DownloadError(f"HTTP status {response.status_code}")
+        if response.status_code == 200:
+            done = 0  # the server does not support resuming
+        length, free = int(response.headers.get("Content-Length") or 0), shutil.disk_usage(part.parent).free
+        if length > free:
+            raise DownloadError(
+                f"{part.parent} has {free:,} bytes free, {length:,} are needed. Free some space or set LOOKALIKE_CACHE."
+            )
+        total = done + length if length else None
+        name = part.name.removesuffix(".part")
+        bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name, disable=None)
         try:
-            with bar, part.open("ab" if have else "wb") as file:
-                # What has arrived, however little: of a connection that breaks, every byte is kept.
-                while piece := result.raw.read1(_PIECE):
-                    file.write(piece)
-                    bar.update(len(piece))
+            with bar, part.open("ab" if done else "wb") as file:
+                # `read1` returns what has arrived, so every byte is kept if the connection breaks.
+                while chunk := response.raw.read1(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
         except OSError as error:
-            raise _disk(error, part) from error
+            raise _disk_error(error, part) from error
         if total and _size(part) < total:
-            raise DownloadError(f"the connection ended after {_size(part):,} of {total:,} bytes; run again to go on")
-
-
-# ---- archives -----------------------------------------------------------------------------------------
-
-
-class _WrongSum(DownloadError):
-    pass
+            raise DownloadError(f"the connection ended after {_size(part):,} of {total:,} bytes; run again to resume")
 
 
 def _check(file: Path, checksum: str) -> None:
-    kind, _, wanted = checksum.partition(":")
+    kind, _, expected = checksum.partition(":")
     with file.open("rb") as content:
         found = hashlib.file_digest(content, kind).hexdigest()
-    if found != wanted:
-        raise _WrongSum(
-            f"{file} has the wrong checksum ({kind} {found[:12]}…, expected {wanted[:12]}…); it was not used"
+    if found != expected:
+        raise _WrongChecksum(
+            f"{file} has the wrong checksum ({kind} {found[:12]}…, expected {expected[:12]}…); it was not used"
         )
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """All of it or nothing: unpacked beside the target and moved there at the end."""
+    """Unpack atomically: into a temporary folder, which is then renamed."""
     _make(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         fresh = Path(folder) / "content"
         fresh.mkdir()
         try:
             _extract(archive, fresh)
-            # Caltech-101 comes as a zip that holds a tar; what lies inside is unpacked beside it.
+            # Caltech-101 is a zip that contains a tar.
             for inner in list(fresh.rglob("*.tar.gz")):
                 _extract(inner, inner.parent)
                 inner.unlink()
-        except (tarfile.FilterError, _Outside) as error:
-            raise UnsafeArchive(f"{archive} was refused: {error}. Nothing of it was unpacked.") from error
+        except (tarfile.FilterError, UnsafeArchive) as error:
+            raise UnsafeArchive(f"{archive} was rejected: {error}. Nothing of it was unpacked.") from error
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise DownloadError(f"{archive} is cut short or damaged ({error})") from error
+            raise DownloadError(f"{archive} is truncated or damaged ({error})") from error
         except OSError as error:
-            # gzip's own complaint about damage is an OSError without a number.
+            # gzip reports damage by an OSError without a number.
             if error.errno is None:
-                raise DownloadError(f"{archive} is cut short or damaged ({error})") from error
-            raise _disk(error, target) from error
+                raise DownloadError(f"{archive} is truncated or damaged ({error})") from error
+            raise _disk_error(error, target) from error
         (fresh / ".complete").touch()
         fresh.replace(target)
-
-
-class _Outside(Exception):
-    pass
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -349,30 +320,26 @@ def _extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             for name in content.namelist():
                 if not (folder / name).resolve().is_relative_to(folder.resolve()) or Path(name).is_absolute():
-                    raise _Outside(f"{name} lies outside the archive's folder")
+                    raise UnsafeArchive(f"{name} is outside the archive's folder")
             content.extractall(folder)
         return
-    with tarfile.open(archive) as content:
-        members = content.getmembers()
+    with tarfile.open(archive) as tar:
+        members = tar.getmembers()
         for member in members:
-            # The filter would cut a leading slash or follow a link inside; data sets have neither.
+            # The filter would remove a leading slash or follow an inner link. The data sets contain neither.
             if not (member.isfile() or member.isdir()):
-                raise _Outside(f"{member.name} is neither file nor folder")
+                raise UnsafeArchive(f"{member.name} is neither a file nor a folder")
             if Path(member.name).is_absolute() or ".." in Path(member.name).parts:
-                raise _Outside(f"{member.name} lies outside the archive's folder")
-        content.extractall(folder, members, filter="data")
+                raise UnsafeArchive(f"{member.name} is outside the archive's folder")
+        tar.extractall(folder, members, filter="data")
 
 
 def _top(target: Path, source: Source) -> Path:
     for folder in source.folders:
-        found = [target / folder, *sorted(target.glob(f"*/{folder}"))]
-        for path in found:
+        for path in (target / folder, *sorted(target.glob(f"*/{folder}"))):
             if path.is_dir():
                 return path
-    raise DownloadError(f"{target} holds none of the folders {', '.join(source.folders)}; delete it and fetch again")
-
-
-# ---- the cache ----------------------------------------------------------------------------------------
+    raise DownloadError(f"{target} has none of the folders {', '.join(source.folders)}; delete it and fetch it again")
 
 
 def _datasets() -> Path:
@@ -395,12 +362,12 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _disk(error, folder) from error
+        raise _disk_error(error, folder) from error
 
 
 @contextmanager
-def _one_at_a_time(target: Path) -> Iterator[None]:
-    """Two processes that want the same data set: one fetches, the other waits and finds it."""
+def _locked(target: Path) -> Iterator[None]:
+    """Only one process fetches a data set; others wait for it."""
     if _complete(target):
         yield
         return
@@ -413,24 +380,16 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
             f"another process has been fetching {target.name} for an hour; end it and try again"
         ) from error
     except OSError as error:
-        raise _disk(error, target) from error
+        raise _disk_error(error, target) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def _need_space(folder: Path, length: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if length > free:
-        raise DownloadError(
-            f"{folder} has {free:,} bytes free, {length:,} are needed. Free some space or set LOOKALIKE_CACHE."
-        )
-
-
-def _disk(error: OSError, where: Path) -> DownloadError:
+def _disk_error(error: OSError, path: Path) -> DownloadError:
     reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
     return DownloadError(
-        f"{where} can't be written: {reason}. Free some space, or set LOOKALIKE_CACHE to a folder that can be written; "
-        "what was fetched so far is kept."
+        f"{path} cannot be written: {reason}. Free some space, or set LOOKALIKE_CACHE to a writable folder; "
+        "the bytes downloaded so far are kept."
     )

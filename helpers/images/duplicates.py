@@ -1,39 +1,40 @@
-"""Leaks: the same image, a crop or a mirror image of it, or the same identity, where none should be.
+"""Duplicates in an image set: copies, crops and mirror images, which leak from one side of a split to the other.
 
-Three searches, from certain to clever, each confirmed on the pixels:
+`audit` runs three searches, and confirms the last two on the pixels:
 
-1. **bytes** — files with equal content;
-2. **hash** — nearly equal perceptual hashes (`cv2.img_hash.PHash`: Zauner 2010), plain or mirrored, whose small gray
-   versions correlate: re-encoded, resized or mirrored copies;
-3. **crop** — neighbors in an embedding for which SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) find a shift and
-   scale under which the pixels correlate: one is cut out of the other.
+1. **bytes**: files with equal content;
+2. **hash**, **mirror**: similar perceptual hashes (`cv2.img_hash.PHash`: Zauner 2010), plain or mirrored, and
+   correlated thumbnails. This finds re-encoded, resized and mirrored copies;
+3. **crop**: neighbors in an embedding that SIFT and RANSAC (Lowe 2004, Fischler & Bolles 1981) align so that their
+   pixels correlate.
 
-What none of them finds: a copy in other colors, a copy turned by more than a few degrees, a drawing made after a
-photograph.
+They do not find copies in other colors, copies rotated by more than a few degrees, or drawings of a photograph.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from helpers.images import reading
-from helpers.images.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import ImageSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Of 64 bits, how many may differ for two images to be looked at pixel by pixel.
+#: Thumbnails are compared if at most this many of the hashes' 64 bits differ.
 HASH_BITS = 10
-#: Correlation of two 32 × 32 gray versions from which on they are one image.
-SAME_LOOK = 0.98
-#: Correlation of the common part after alignment from which on one image is cut out of the other.
-SAME_CROP = 0.9
-#: Matches that have to agree on one shift and scale before the pixels are compared.
+#: Minimum correlation of two 32 × 32 gray thumbnails of the same image.
+MIN_THUMBNAIL_CORRELATION = 0.98
+#: Minimum correlation of an aligned crop.
+MIN_CROP_CORRELATION = 0.9
+#: Matches that must agree on one shift and scale before the pixels are compared.
 MIN_INLIERS = 12
-#: A crop's neighbors in an embedding: how many, and from which cosine on. Caltech-101's twins lie at 0.86 to 0.91.
+#: Neighbors in an embedding to compare, and their minimum cosine. Caltech-101's duplicates have 0.86 to 0.91.
 NEIGHBORS, MIN_COSINE = 3, 0.8
 
 _THUMB = 32
@@ -42,7 +43,7 @@ _SIDE = 320
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are one. ``first < second`` are rows of the set; ``how`` is bytes, hash, mirror or crop."""
+    """Two images of the same original: rows ``first < second``, found by bytes, hash, mirror or crop."""
 
     first: int
     second: int
@@ -52,7 +53,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found in one set; every pair is listed once, by the most certain search that found it."""
+    """The duplicates of one set. Every pair is listed once, for the first search that found it."""
 
     images: ImageSet
     pairs: tuple[Pair, ...]
@@ -61,15 +62,15 @@ class Audit:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def across(self, sides: Sequence) -> tuple[Pair, ...]:
-        """Pairs that have one image on each side, e.g. of a split; ``sides`` (n,) names each image's side."""
-        sides = np.asarray(sides)
-        return tuple(pair for pair in self.pairs if sides[pair.first] != sides[pair.second])
+    def across(self, sides: ArrayLike) -> tuple[Pair, ...]:
+        """Pairs with images on different sides of a split; ``sides`` (n,) has the side of each image."""
+        of = np.asarray(sides)
+        return tuple(pair for pair in self.pairs if of[pair.first] != of[pair.second])
 
     def groups(self) -> np.ndarray:
-        """int64 (n,): one number for all copies of one original, -1 for an image without copies.
+        """int64 (n,), for `ImageSet.groups`: one number for all copies of one original, -1 for images without copies.
 
-        Groups that the set already has are kept and merged. For `ImageSet.groups`.
+        Existing groups of the set are merged with the new ones.
         """
         links = [(pair.first, pair.second) for pair in self.pairs]
         if self.images.groups is not None:
@@ -79,7 +80,7 @@ class Audit:
         return _components(len(self.images), links)
 
     def table(self) -> "pd.DataFrame":
-        """One row a pair: both keys, how it was found, correlation, and whether the classes agree."""
+        """One row per pair: both keys, the search, the correlation, and whether the classes are equal."""
         import pandas as pd
 
         keys, labels = self.images.keys, self.images.labels
@@ -97,50 +98,34 @@ class Audit:
 
 
 def audit(images: ImageSet, vectors: np.ndarray | None = None, workers: int = 2) -> Audit:
-    """Search a set for images that are one.
+    """Search a set for duplicates. Images that cannot be read are skipped, and one warning lists them.
 
     Parameters
     ----------
     images : all sides of a split in one set.
-    vectors : float32 (n, dim) of an embedding, of length one; without them crops are not searched for.
-
-    Unreadable images are passed over with one counted warning.
+    vectors : float32 (n, dim), L2-normalized embeddings. Without them crops are not searched.
     """
     if vectors is not None and len(vectors) != len(images):
         raise ValueError(f"expected one vector for each of {len(images)} images, got {len(vectors)}")
-    if vectors is not None and np.isnan(vectors).any():
-        # An unreadable image's row: never anybody's neighbor.
-        vectors = np.nan_to_num(vectors)
-    hashes, thumbs, ok = _look(images, workers)
-    found: dict[tuple[int, int], Pair] = {}
-    for pair in (
-        *_same_bytes(images),
-        *_same_hash(hashes, thumbs, ok),
-        *(() if vectors is None else _crops(images, vectors, ok, workers)),
-    ):
-        found.setdefault((pair.first, pair.second), pair)
+    hashes, thumbs, ok = _hashes(images, workers)
+    found = [*_same_bytes(images), *_same_hash(hashes, thumbs, ok)]
+    if vectors is not None:
+        found += _crops(images, vectors, ok, workers)
+    pairs: dict[tuple[int, int], Pair] = {}
+    for pair in found:
+        pairs.setdefault((pair.first, pair.second), pair)
     searched = ("bytes", "hash", "mirror") + (() if vectors is None else ("crop",))
-    return Audit(images, tuple(found[key] for key in sorted(found)), searched)
+    return Audit(images, tuple(pairs[key] for key in sorted(pairs)), searched)
 
 
-def shared_classes(first: ImageSet, second: ImageSet) -> list[str]:
-    """Identities or classes that stand on both sides, which a class-disjoint split must not have."""
-
-    def used(images):
-        return {images.class_names[label] for label in np.unique(images.labels) if label != NO_CLASS}
-
-    return sorted(used(first) & used(second))
-
-
-def split_siblings(images: ImageSet, sides: Sequence) -> np.ndarray:
-    """int64: the groups (copies of one original, augmented siblings) that stand on more than one side of a split."""
+def split_siblings(images: ImageSet, sides: ArrayLike) -> np.ndarray:
+    """int64: the groups (copies of one original, augmented siblings) with images on several sides of a split."""
     if images.groups is None:
         return np.array([], dtype=np.int64)
-    sides = np.asarray(sides)
-    grouped = images.groups >= 0
-    return np.array(
-        [g for g in np.unique(images.groups[grouped]) if len(np.unique(sides[images.groups == g])) > 1], dtype=np.int64
-    )
+    # Each group once for each of its sides.
+    found = np.unique(np.stack([images.groups, np.unique(sides, return_inverse=True)[1]]), axis=1)[0]
+    groups, counts = np.unique(found[found >= 0], return_counts=True)
+    return groups[counts > 1]
 
 
 def _same_bytes(images: ImageSet) -> Iterable[Pair]:
@@ -149,24 +134,23 @@ def _same_bytes(images: ImageSet) -> Iterable[Pair]:
         if path.is_file():
             by_size.setdefault(path.stat().st_size, []).append(row)
     for rows in by_size.values():
-        seen: dict[bytes, list[int]] = {}
+        by_content: dict[bytes, list[int]] = {}
         for row in rows if len(rows) > 1 else ():
-            content = images.paths[row].read_bytes()
-            copies = seen.setdefault(content, [])
+            copies = by_content.setdefault(images.paths[row].read_bytes(), [])
             for first in copies:
                 yield Pair(first, row, "bytes", 1.0)
             copies.append(row)
 
 
-def _look(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes uint8 (n, 2, 8), plain and mirrored; small grays float32 (n, 1024) of length one; which were readable."""
+def _hashes(images: ImageSet, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes uint8 (n, 2, 8), plain and mirrored; thumbnails float32 (n, 1024), see `_centered`; readable bool (n,)."""
     import cv2
 
     hashes = np.zeros((len(images), 2, 8), np.uint8)
     thumbs = np.zeros((len(images), _THUMB * _THUMB), np.float32)
-    failures = []
+    failures: list[reading.UnreadableImage] = []
 
-    def load(row):
+    def load(row: int) -> bool:
         try:
             gray = cv2.cvtColor(reading.read_image(images.paths[row]), cv2.COLOR_RGB2GRAY)
         except reading.UnreadableImage as error:
@@ -192,7 +176,7 @@ def _same_hash(hashes: np.ndarray, thumbs: np.ndarray, ok: np.ndarray) -> Iterab
             near = later[np.bitwise_count(packed[first, side] ^ packed[later, 0]) <= HASH_BITS]
             correlation = thumbs[near] @ other[first]
             for row, value in zip(near, correlation, strict=True):
-                if value >= SAME_LOOK:
+                if value >= MIN_THUMBNAIL_CORRELATION:
                     yield Pair(int(first), int(row), how, round(float(value), 3))
 
 
@@ -200,23 +184,19 @@ def _crops(images: ImageSet, vectors: np.ndarray, ok: np.ndarray, workers: int) 
     import cv2
 
     candidates = sorted(_neighbors(vectors, ok))
-    sift = cv2.SIFT_create(nfeatures=500)
-    # One SIFT object can't serve two threads; detection is the small part, so it is done in turn.
-    needed = sorted({row for pair in candidates for row in pair})
-    gray = {row: _gray(images.paths[row]) for row in needed}
-    keypoints = {row: sift.detectAndCompute(gray[row], None) for row in needed}
+    sift = cv2.SIFT_create(nfeatures=500)  # type: ignore[attr-defined]  # missing in OpenCV's stubs
+    # SIFT objects are not thread-safe. Detection takes little time.
+    rows = sorted({row for pair in candidates for row in pair})
+    gray = {row: _gray(images.paths[row]) for row in rows}
+    keypoints = {row: sift.detectAndCompute(gray[row], None) for row in rows}
 
-    def compare(pair):
-        first, second = pair
-        # The smaller image may lie in the larger one or the other way round; the better direction counts.
-        return max(
-            _aligned_correlation(gray[a], keypoints[a], gray[b], keypoints[b])
-            for a, b in ((first, second), (second, first))
-        )
+    def compare(pair: tuple[int, int]) -> float:
+        # Either image may be the crop.
+        return max(_aligned_correlation(gray[a], keypoints[a], gray[b], keypoints[b]) for a, b in (pair, pair[::-1]))
 
     with ThreadPoolExecutor(workers) as pool:
         for (first, second), value in zip(candidates, pool.map(compare, candidates), strict=True):
-            if value >= SAME_CROP:
+            if value >= MIN_CROP_CORRELATION:
                 yield Pair(first, second, "crop", round(float(value), 3))
 
 
@@ -237,7 +217,7 @@ def _neighbors(vectors: np.ndarray, ok: np.ndarray, chunk: int = 1024) -> set[tu
     return pairs
 
 
-def _gray(path) -> np.ndarray:
+def _gray(path: Path) -> np.ndarray:
     import cv2
 
     gray = cv2.cvtColor(reading.read_image(path), cv2.COLOR_RGB2GRAY)
@@ -245,8 +225,8 @@ def _gray(path) -> np.ndarray:
     return cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
 
 
-def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole_points) -> float:
-    """Correlation of ``part`` with the place in ``whole`` that it matches; -1 where it matches none."""
+def _aligned_correlation(part: np.ndarray, part_points: tuple, whole: np.ndarray, whole_points: tuple) -> float:
+    """Correlation of ``part`` with the region of ``whole`` that it matches; -1 if there is none."""
     import cv2
 
     (points_a, vectors_a), (points_b, vectors_b) = part_points, whole_points
@@ -256,22 +236,22 @@ def _aligned_correlation(part: np.ndarray, part_points, whole: np.ndarray, whole
     good = [m for m, second in matches if m.distance < 0.75 * second.distance]
     if len(good) < MIN_INLIERS:
         return -1.0
-    source = np.float32([points_a[m.queryIdx].pt for m in good])
-    target = np.float32([points_b[m.trainIdx].pt for m in good])
+    source = np.array([points_a[m.queryIdx].pt for m in good], np.float32)
+    target = np.array([points_b[m.trainIdx].pt for m in good], np.float32)
     cv2.setRNGSeed(0)
     transform, inliers = cv2.estimateAffinePartial2D(target, source, method=cv2.RANSAC, ransacReprojThreshold=3)
     if transform is None or inliers.sum() < MIN_INLIERS:
         return -1.0
     shape = part.shape[::-1]
     aligned = cv2.warpAffine(whole, transform, shape, flags=cv2.INTER_AREA)
-    seen = cv2.warpAffine(np.full_like(whole, 255), transform, shape) == 255
-    if seen.mean() < 0.5:
+    overlap = cv2.warpAffine(np.full_like(whole, 255), transform, shape) == 255
+    if overlap.mean() < 0.5:
         return -1.0
-    return float(_centered(part[seen]) @ _centered(aligned[seen]))
+    return float(_centered(part[overlap]) @ _centered(aligned[overlap]))
 
 
 def _centered(values: np.ndarray) -> np.ndarray:
-    """Mean zero, length one, so that a product is a correlation; a flat image becomes zero."""
+    """Subtract the mean and scale to length one, so that a product is a correlation; a flat image becomes zero."""
     values = values.astype(np.float32)
     values -= values.mean()
     length = np.linalg.norm(values)

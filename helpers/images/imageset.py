@@ -1,4 +1,4 @@
-"""ImageSet: a named, ordered set of images on disk with one class each."""
+"""`ImageSet`: a named, ordered set of image files with one class each."""
 
 import csv
 import io
@@ -8,32 +8,33 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-#: What counts as an image when a folder is listed; the content decides when it is read.
+#: Files with these suffixes are listed as images. The format is detected from the content.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
 )
 
-#: The label of an image that belongs to no class: a distractor, relevant to nobody.
+#: The label of an image without a class: a distractor, relevant to no query.
 NO_CLASS = -1
 
 
 class EmptyImageSet(ValueError):
-    """A folder, a table or a selection that holds no image at all."""
+    """A folder, table or selection contains no images."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images and their classes; row *i* of any vector array made from it is image *i*.
+    """Images and their classes. Row *i* of every feature array of the set belongs to image *i*.
 
     Parameters
     ----------
-    name : what tables and protocols call it, e.g. ``"lfw"``.
-    paths : one file an image.
-    labels : int64 (n,): an index into ``class_names``, or -1 for an image of no class (a distractor).
-    class_names : what a person reads.
-    groups : int64 (n,), optional: images of one group are copies of one original (augmented
-        siblings, twins), so none of them may answer for another; -1 is in no group.
+    name : its name in tables and protocols, such as ``"lfw"``.
+    paths : one file per image.
+    labels : int64 (n,), indices into ``class_names``; -1 is an image without a class (a distractor).
+    class_names : names to display.
+    groups : int64 (n,), optional. Images of one group are copies of one original, so they are ignored as results of
+        each other; -1 is an image without a group.
     root : the folder that ``keys`` are relative to.
     """
 
@@ -56,7 +57,7 @@ class ImageSet:
         if self.groups is not None:
             object.__setattr__(self, "groups", self._ids(self.groups, "groups"))
 
-    def _ids(self, values, what: str) -> np.ndarray:
+    def _ids(self, values: ArrayLike, what: str) -> np.ndarray:
         array = np.array(values, dtype=np.int64)
         if array.shape != (len(self.paths),):
             raise ValueError(f"{self.name}: {what} must have shape ({len(self.paths)},), got {array.shape}")
@@ -68,33 +69,34 @@ class ImageSet:
 
     def __repr__(self) -> str:
         distractors = int((self.labels == NO_CLASS).sum())
-        return (
-            f"ImageSet({self.name!r}: {len(self)} images, {len(self.class_names)} classes"
-            + (f", {distractors} of no class" if distractors else "")
-            + ")"
-        )
+        more = f", {distractors} distractors" if distractors else ""
+        return f"ImageSet({self.name!r}: {len(self)} images, {len(self.class_names)} classes{more})"
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The same names on every machine: paths below ``root``, with forward slashes; others in full."""
+        """Names that are the same on every machine: paths relative to ``root``, with forward slashes.
+
+        Paths outside ``root`` are absolute.
+        """
         return tuple(self._key(path) for path in self.paths)
 
     def _key(self, path: Path) -> str:
-        inside = self.root is not None and path.is_relative_to(self.root)
-        return (path.relative_to(self.root) if inside else path).as_posix()
+        if self.root is not None and path.is_relative_to(self.root):
+            path = path.relative_to(self.root)
+        return path.as_posix()
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """int64 (classes,): images in each class."""
+        """int64 (classes,): the number of images of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def class_name(self, row: int) -> str:
-        """The class of image ``row`` in words; ``"–"`` where it has none."""
+        """The name of the class of image ``row``; ``"–"`` for a distractor."""
         label = self.labels[row]
         return "–" if label == NO_CLASS else self.class_names[label]
 
     def subset(self, rows: Sequence[int] | np.ndarray, name: str | None = None) -> "ImageSet":
-        """The images at ``rows`` (indices or a boolean mask), in that order; class names stay."""
+        """The images at ``rows`` (indices or a boolean mask), in that order. All class names are kept."""
         rows = np.asarray(rows)
         if rows.dtype == bool:
             if rows.shape != (len(self),):
@@ -110,14 +112,14 @@ class ImageSet:
         )
 
     def where(self, test: Callable[[str], bool], name: str | None = None) -> "ImageSet":
-        """The images whose key passes ``test``, e.g. ``lambda key: key.startswith("val/")``."""
+        """The images whose key passes ``test``, such as ``lambda key: key.startswith("val/")``."""
         return self.subset(np.array([test(key) for key in self.keys], dtype=bool), name)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
-        """Two parts, class by class; images of one group stay on one side.
+        """Split each class into two parts; images of one group stay together.
 
-        ``fraction`` of each class (at least one image where it has two) goes to the second part. A group with
-        images in several classes, such as twins, goes where the first of these classes puts it.
+        ``fraction`` of each class goes to the second part, at least one image of a class with two or more. A group
+        with images of several classes goes to the part that the first of these classes puts it in.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
@@ -128,18 +130,18 @@ class ImageSet:
         chosen, decided = np.array([], np.int64), np.array([], np.int64)
         for label in np.unique(self.labels):
             members = np.unique(units[self.labels == label])
-            wanted = round(fraction * len(members))
-            wanted = min(max(wanted, 1), len(members) - 1) if len(members) > 1 else 0
+            target = round(fraction * len(members))
+            target = min(max(target, 1), len(members) - 1) if len(members) > 1 else 0
             order = rng.permutation(members)
             free = order[~np.isin(order, decided)]
-            wanted -= int(np.isin(order, chosen).sum())
-            chosen = np.concatenate([chosen, free[: max(wanted, 0)]])
+            target -= int(np.isin(order, chosen).sum())
+            chosen = np.concatenate([chosen, free[: max(target, 0)]])
             decided = np.concatenate([decided, free])
         second = np.isin(units, chosen)
         return self.subset(~second), self.subset(second)
 
     def sample(self, per_class: int, seed: int = 0) -> "ImageSet":
-        """At most ``per_class`` images of each class, chosen by ``seed``, in the set's own order."""
+        """At most ``per_class`` random images of each class, in the order of the set."""
         if per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {per_class}")
         rng = np.random.default_rng(seed)
@@ -148,56 +150,59 @@ class ImageSet:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """All images below a folder, sorted; hidden files and folders are passed over.
+    """All images below a folder, sorted. Hidden files and folders are skipped.
 
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError : the folder is not there, or is a file.
+    Raises FileNotFoundError if the folder does not exist, and NotADirectoryError if it is a file.
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist. Give the folder that holds your images.")
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder that contains your images.")
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file. Give the folder that holds your images.")
+        raise NotADirectoryError(f"{folder} is a file. Give the folder that contains your images.")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def from_folder(folder: str | Path, name: str | None = None) -> ImageSet:
-    """One's own images: each sub-folder is a class; images beside them belong to no class.
+    """A set of your own images. Each subfolder is a class; images outside of subfolders have no class.
 
-    A folder without sub-folders gives a set with no classes: it can be searched, not scored.
+    Without subfolders the set has no classes: it can be searched, but not scored.
 
     Raises
     ------
-    EmptyImageSet : there is no image in it.
-    FileNotFoundError, NotADirectoryError : the folder is not there, or is a file.
+    EmptyImageSet : the folder contains no images.
+    FileNotFoundError, NotADirectoryError : the folder does not exist, or is a file.
     """
     folder = Path(folder).resolve()
     paths = image_files(folder)
     if not paths:
         raise EmptyImageSet(
-            f"{folder} holds no image. Expected files that end in {', '.join(sorted(SUFFIXES))}, "
-            "best in one sub-folder a class."
+            f"{folder} contains no images. Expected files that end in {', '.join(sorted(SUFFIXES))}, "
+            "preferably in one subfolder per class."
         )
     parents = [path.relative_to(folder).parts[:-1] for path in paths]
-    class_names = sorted({parts[0] for parts in parents if parts})
+    class_names, labels = _numbered([parts[0] if parts else "" for parts in parents])
+    return ImageSet(name or folder.name, tuple(paths), labels, class_names, root=folder)
+
+
+def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Sorted class names, and the label of each image; an empty name is no class."""
+    class_names = sorted(set(names) - {""})
     number = {class_name: i for i, class_name in enumerate(class_names)}
-    labels = [number[parts[0]] if parts else NO_CLASS for parts in parents]
-    return ImageSet(name or folder.name, tuple(paths), np.array(labels), tuple(class_names), root=folder)
+    return tuple(class_names), np.array([number.get(name, NO_CLASS) for name in names])
 
 
 def from_csv(table: str | Path, name: str | None = None, path: str = "path", label: str = "label") -> ImageSet:
-    """One's own images by a CSV file with a header: a column of paths and one of class names.
+    """A set of your own images, listed in a CSV file with a column of paths and one of class names.
 
-    Paths are relative to the table's folder; an empty class name means no class.
+    Paths are relative to the table's folder. An empty class name means no class.
 
     Raises
     ------
     EmptyImageSet : the table has no rows.
     ValueError : a column is missing, an image is listed twice, or the table is not UTF-8.
-    FileNotFoundError : the table or one of its images is not there.
+    FileNotFoundError : the table or one of its images does not exist.
     """
     table = Path(table).resolve()
     try:
@@ -214,7 +219,7 @@ def from_csv(table: str | Path, name: str | None = None, path: str = "path", lab
             )
         rows = [(table.parent / row[path].strip(), (row[label] or "").strip()) for row in reader]
     if not rows:
-        raise EmptyImageSet(f"{table} lists no image.")
+        raise EmptyImageSet(f"{table} lists no images.")
     rows.sort(key=lambda row: row[0].as_posix())
     paths = [row[0] for row in rows]
     for before, after in zip(paths, paths[1:], strict=False):
@@ -226,17 +231,13 @@ def from_csv(table: str | Path, name: str | None = None, path: str = "path", lab
             f"{len(absent)} of {len(paths)} images in {table} do not exist, the first is {absent[0]}. "
             "Paths are read relative to the table's folder."
         )
-    class_names = sorted({class_name for _, class_name in rows if class_name})
-    number = {class_name: i for i, class_name in enumerate(class_names)}
-    labels = [number.get(class_name, NO_CLASS) for _, class_name in rows]
-    inside = all(file.is_relative_to(table.parent) for file in paths)
-    return ImageSet(
-        name or table.stem, tuple(paths), np.array(labels), tuple(class_names), root=table.parent if inside else None
-    )
+    class_names, labels = _numbered([class_name for _, class_name in rows])
+    root = table.parent if all(file.is_relative_to(table.parent) for file in paths) else None
+    return ImageSet(name or table.stem, tuple(paths), labels, class_names, root=root)
 
 
 def concatenate(name: str, sets: Iterable[ImageSet]) -> ImageSet:
-    """Several sets one after the other; classes of the same name become one class, groups stay apart."""
+    """Several sets as one. Classes of the same name become one class; groups are not merged."""
     sets = list(sets)
     class_names = sorted({class_name for images in sets for class_name in images.class_names})
     number = {class_name: i for i, class_name in enumerate(class_names)}

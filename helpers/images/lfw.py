@@ -10,17 +10,11 @@ from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_fil
 
 
 def load(min_images: int = 20, singletons: bool = True) -> ImageSet:
-    """People with many images as classes, people with one as distractors; those in between are left out.
+    """People with ``min_images`` (at least 2) as classes, people with one image as distractors; others are left out.
 
-    Parameters
-    ----------
-    min_images : how many images make a person a class (at least 2: one asks, one answers).
-    singletons : whether the people with a single image come along, with no class.
+    Raises `DownloadError` if it is not available, and `EmptyImageSet` if no person has that many images.
 
-    Raises
-    ------
-    DownloadError : it is neither in the cache nor can it be fetched.
-    EmptyImageSet : nobody has so many images.
+    singletons : include the distractors.
     """
     if min_images < 2:
         raise ValueError(f"min_images must be at least 2, got {min_images}")
@@ -29,7 +23,7 @@ def load(min_images: int = 20, singletons: bool = True) -> ImageSet:
     people, which, counts = np.unique([path.parent.name for path in files], return_inverse=True, return_counts=True)
     many = np.flatnonzero(counts >= min_images)
     if not len(many):
-        raise EmptyImageSet(f"nobody in {folder} has {min_images} images; the most is {counts.max()}")
+        raise EmptyImageSet(f"no person in {folder} has {min_images} images; the most is {counts.max()}")
     number = np.full(len(people), NO_CLASS)
     number[many] = np.arange(len(many))
     kept = np.isin(which, many) | (singletons & (counts[which] == 1))

@@ -1,10 +1,10 @@
-"""From a file to pixels: decode, turn upright, bring every color mode to RGB, resize, batch."""
+"""Reading images: decode, rotate upright, convert to RGB, resize, and batch."""
 
 import io
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,18 @@ from PIL import Image
 
 from helpers.images.imageset import ImageSet
 
-#: Images of more pixels are refused before they are decoded: 100 megapixels are 300 MB of RGB.
+#: Larger images are rejected before they are decoded: 100 megapixels are 300 MB of RGB.
 MAX_PIXELS = 100_000_000
 
-#: How an image of any shape becomes a square. See `resize`.
+#: How images of any shape become square, see `resize`.
 RESIZE_RULES = ("squash", "crop", "pad")
 
 WHITE = (255, 255, 255)
 
-#: An image longer than this many times its width is cut to its middle before `resize` crops it.
+#: Longer images are cut to this aspect ratio before `resize` crops them.
 LONGEST = 16
 
-#: What Pillow raises for damaged content.
+#: Errors that Pillow raises for damaged content.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError, struct.error)
 
 _EXIF_ORIENTATION = 0x0112
@@ -39,36 +39,37 @@ _TURNS = {
 
 
 class UnreadableImage(ValueError):
-    """A file that is missing, broken, truncated, too large or no image; the message names it."""
+    """A file is missing, damaged, truncated, too large or not an image; the message names it."""
 
 
 class UnreadableImageWarning(UserWarning):
-    """Some images were skipped; the message counts and names them."""
+    """Some images were skipped; the message lists them."""
 
 
 def read_image(
     source: str | Path | bytes,
     max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] | None = None,
+    formats: list[str] | tuple[str, ...] | None = None,
     at_least: int | None = None,
 ) -> np.ndarray:
     """One image as uint8 (height, width, 3) RGB, upright, transparency on white.
 
-    Gray, palette, alpha, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame
-    is taken; the EXIF orientation is applied.
+    Gray, palette, alpha, CMYK and 16-bit images become 8-bit RGB. Of an animation the first frame is read. The EXIF
+    orientation is applied.
 
-    formats : Pillow's names of those that may be read; by default all.
-    at_least : where both sides may be as short as this, a JPEG is decoded at a half, a quarter or an eighth of its
-        size, which is much faster; not for vectors, which would differ a little.
+    Parameters
+    ----------
+    formats : Pillow's names of the formats to accept, by default all.
+    at_least : decode a JPEG at a half, a quarter or an eighth of its size while both sides stay this long. This is much
+        faster, but changes feature vectors a little.
 
     Raises
     ------
-    UnreadableImage : the file is missing, empty, truncated, not an image, or has more than
-        ``max_pixels`` pixels.
+    UnreadableImage : the file is missing, empty, truncated, not an image, or has more than ``max_pixels`` pixels.
     """
     label = "the image given as bytes" if isinstance(source, bytes) else str(source)
     try:
-        # Pillow warns at its own pixel limit (ours is checked below, as an error) and of each odd EXIF entry.
+        # Pillow warns about its own pixel limit (ours is checked below) and about each odd EXIF entry.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
@@ -76,7 +77,7 @@ def read_image(
                 if width * height > max_pixels:
                     raise UnreadableImage(
                         f"{label} has {width} × {height} pixels, more than {max_pixels:,}. "
-                        "Make it smaller first; such sizes are also how decompression bombs look."
+                        "Make it smaller first. Images of this size can be decompression bombs."
                     )
                 if at_least is not None:
                     image.draft(None, (at_least, at_least))
@@ -89,18 +90,15 @@ def read_image(
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(f"{label} is not an image that can be read.") from error
     except _DAMAGED as error:
-        raise UnreadableImage(f"{label} can't be decoded: {error}") from error
+        raise UnreadableImage(f"{label} cannot be decoded: {error}") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{label} was refused: {error}") from error
+        raise UnreadableImage(f"{label} was rejected: {error}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF entry says; a damaged EXIF block says nothing, and the image stays as it is.
-
-    `ImageOps.exif_transpose` does the same for a whole block, but fails where it can't write the block again.
-    """
+    """Apply the EXIF orientation. `ImageOps.exif_transpose` does the same, but fails for some damaged EXIF blocks."""
     try:
-        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     except _DAMAGED:
         return image
     return image if turn is None else image.transpose(turn)
@@ -116,9 +114,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(gray: np.ndarray, mode: str) -> np.ndarray:
-    """Gray of 16 bits, 32 bits or floating point to uint8.
+    """Convert gray of 16 bits, 32 bits or floating point to uint8.
 
-    Integers are read as 16 bit, floats as 0 … 1 or 0 … 255, whatever fits; what is brighter sets white itself.
+    The range is 16 bits for integers, and 0 … 1 or 0 … 255 for floats. If values exceed it, the maximum is white.
     """
     gray = np.nan_to_num(gray.astype(np.float64), posinf=0)
     brightest = gray.max(initial=0)
@@ -128,13 +126,13 @@ def _to_8_bit(gray: np.ndarray, mode: str) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
-    """An image as uint8 (height, width, 3) of the wanted size; bilinear with antialiasing (Pillow).
+    """Resize an image to uint8 (height, width, 3); bilinear with antialiasing (Pillow).
 
-    rule :
-        ``squash`` — both sides to the size, the shape is not kept (what the seed systems do);
-        ``crop`` — short side to 256/224 of the size, then the center (ImageNet's usual test);
-        ``pad`` — long side to the size, then white borders.
+    Parameters
+    ----------
     size : side of a square, or (height, width).
+    rule : ``squash`` resizes both sides and ignores the aspect ratio; ``crop`` resizes the short side to 256/224 of
+        the size and crops the center, as is usual for ImageNet; ``pad`` resizes the long side and adds white borders.
     """
     height, width = (size, size) if isinstance(size, int) else size
     image = Image.fromarray(pixels)
@@ -149,7 +147,7 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
         return np.asarray(image.crop((left, top, left + width, top + height)))
     if rule == "pad":
         scale = min(height / image.height, width / image.width)
-        # At least one pixel: of a very long image a line stays.
+        # At least one pixel, so that a very long image becomes a line.
         shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         padded = Image.new("RGB", (width, height), WHITE)
         corner = (round((width - shape[0]) / 2), round((height - shape[1]) / 2))
@@ -159,7 +157,7 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
 
 
 def _middle(image: Image.Image, longest: float) -> Image.Image:
-    """At most ``longest`` times as long as wide: enlarged as a whole, a ribbon would fill the memory."""
+    """Cut an image to an aspect ratio of at most ``longest``, because a long strip would be enlarged to a huge one."""
     limit = int(longest * min(image.size)) + 1
     if max(image.size) <= limit:
         return image
@@ -177,58 +175,57 @@ def batches(
     workers: int = 2,
     failures: list[UnreadableImage] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stream images in batches of one size; the next batch is decoded while this one is used.
+    """Stream images in batches of one size. The next batch is decoded while the current one is used.
+
+    Parameters
+    ----------
+    strict : raise `UnreadableImage` for the first image that cannot be read. By default such images are skipped, and
+        one `UnreadableImageWarning` lists them after the last batch.
+    failures : a list that collects the errors of skipped images, instead of the warning.
 
     Yields
     ------
-    rows : int64 (b,): which images these are.
+    rows : int64 (b,), positions of the images in ``sources``.
     pixels : uint8 (b, height, width, 3).
-
-    Unreadable images are left out: after the last batch one `UnreadableImageWarning` counts and names
-    them; with ``strict`` the first one raises `UnreadableImage`.
-    A list given as ``failures`` collects their errors instead, and nothing is warned of.
-    Never more than two batches are in memory.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    sources = sources.paths if isinstance(sources, ImageSet) else tuple(sources)
-    shape = (size, size) if isinstance(size, int) else tuple(size)
+    files = sources.paths if isinstance(sources, ImageSet) else tuple(sources)
+    skipped = [] if failures is None else failures
 
-    def load(source):
+    def load(source: str | Path | bytes) -> np.ndarray | UnreadableImage:
         try:
-            return resize(read_image(source), shape, rule)
+            return resize(read_image(source), size, rule)
         except UnreadableImage as error:
             return error
 
-    warn = failures is None
-    failures = [] if failures is None else failures
-    starts = range(0, len(sources), batch_size)
     with ThreadPoolExecutor(workers) as pool:
 
-        def submit(start):
-            return [pool.submit(load, source) for source in sources[start : start + batch_size]]
+        def submit(start: int) -> list[Future[np.ndarray | UnreadableImage]]:
+            return [pool.submit(load, source) for source in files[start : start + batch_size]]
 
         ahead = submit(0)
         try:
-            for start in starts:
+            for start in range(0, len(files), batch_size):
                 loaded = [future.result() for future in ahead]
                 ahead = submit(start + batch_size)
-                bad = [item for item in loaded if isinstance(item, UnreadableImage)]
-                if bad and strict:
-                    raise bad[0]
-                failures += bad
-                good = [i for i, item in enumerate(loaded) if not isinstance(item, UnreadableImage)]
-                if good:
-                    yield np.array(good, dtype=np.int64) + start, np.stack([loaded[i] for i in good])
+                errors = [item for item in loaded if isinstance(item, UnreadableImage)]
+                if errors and strict:
+                    raise errors[0]
+                skipped += errors
+                pixels = [item for item in loaded if isinstance(item, np.ndarray)]
+                if pixels:
+                    rows = [row for row, item in enumerate(loaded, start) if isinstance(item, np.ndarray)]
+                    yield np.array(rows, dtype=np.int64), np.stack(pixels)
         finally:
             for future in ahead:
                 future.cancel()
-    if warn:
-        warn_unreadable(failures, len(sources))
+    if failures is None:
+        warn_unreadable(skipped, len(files))
 
 
 def warn_unreadable(failures: Sequence[UnreadableImage], total: int) -> None:
-    """One warning for all images that were skipped, or none."""
+    """Issue one warning that lists the images that were skipped, if there are any."""
     if failures:
         named = "\n  ".join(str(failure) for failure in failures[:10])
         more = f"\n  … and {len(failures) - 10} more" if len(failures) > 10 else ""
@@ -240,14 +237,12 @@ def warn_unreadable(failures: Sequence[UnreadableImage], total: int) -> None:
 
 
 def readable(images: ImageSet, strict: bool = False, workers: int = 2) -> ImageSet:
-    """The set without the images that can't be read, after one warning that counts and names them.
+    """The set without the images that cannot be read, which one warning lists.
 
-    Raises
-    ------
-    UnreadableImage : there is one, and ``strict`` is set.
+    strict : raise `UnreadableImage` for the first of them instead.
     """
 
-    def problem(path):
+    def problem(path: Path) -> UnreadableImage | None:
         try:
             read_image(path)
         except UnreadableImage as error:

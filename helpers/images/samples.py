@@ -1,10 +1,7 @@
-"""The images that ship with the course: photographs of ten everyday classes, drawings of some, distractors.
+"""The sample that ships with the course: photographs of ten everyday classes, drawings of some, and distractors.
 
-Cut from Tux Paint's stamps (GPL-2) by ``data/make_sample.py``; origins and license lie beside them.
+``data/make_sample.py`` creates it from Tux Paint's stamps (GPL-2). The license and the origins are in its folder.
 """
-
-import csv
-from pathlib import Path
 
 import numpy as np
 
@@ -13,41 +10,27 @@ from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_fil
 
 
 def photos() -> ImageSet:
-    """The photographs of the ten classes; keys ``photos/<class>/<name>.jpg``.
+    """The photographs of the ten classes, with keys ``photos/<class>/<name>.jpg``.
 
-    Raises
-    ------
-    EmptyImageSet : the sample is missing.
-    NotInCheckout : the library is installed without a checkout.
+    Raises `EmptyImageSet` if the sample is missing, and `NotInCheckout` if the library is installed without it.
     """
     return _load("sample", "photos")
 
 
 def with_distractors() -> ImageSet:
-    """The photographs, then images of other things, which have no class."""
+    """The photographs, followed by the distractors."""
     return _load("sample", "photos", "distractors")
 
 
 def drawings() -> ImageSet:
-    """Drawings of things of some of the classes; the class names are those of the photographs."""
+    """Drawings of some of the classes; the class names are those of the photographs."""
     return _load("sample-drawings", "drawings")
 
 
-def captions() -> dict[str, str]:
-    """Key → one English line that says what is to be seen."""
-    with (_folder() / "captions.csv").open(newline="", encoding="utf-8") as file:
-        return {row["key"]: row["caption"] for row in csv.DictReader(file)}
-
-
-def _folder() -> Path:
+def _load(name: str, *kinds: str) -> ImageSet:
     folder = paths.checkout("The images of the sample") / "data" / "sample"
     if not (folder / "photos").is_dir():
-        raise EmptyImageSet(f"{folder} is missing. Restore it (git checkout) or make it: data/make_sample.py says how.")
-    return folder
-
-
-def _load(name: str, *kinds: str) -> ImageSet:
-    folder = _folder()
+        raise EmptyImageSet(f"{folder} is missing. Restore it with git checkout, or run data/make_sample.py.")
     class_names = sorted(path.name for path in (folder / "photos").iterdir() if path.is_dir())
     files = [path for kind in kinds for path in image_files(folder / kind)]
     labels = [

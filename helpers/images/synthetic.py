@@ -1,31 +1,24 @@
-"""Images made by a formula that have the statistics of photographs, for numeric checks that must not need any files.
+"""Synthetic images with the statistics of photographs, for numeric checks that need no files.
 
 Occluding disks whose radii follow a power law have edges and flat parts at all scales (the dead leaves model; Lee,
-Mumford & Huang 2001, Occlusion models for natural images); noise with a 1/f spectrum adds texture (Field 1987).
+Mumford & Huang 2001, Occlusion models for natural images). Noise with a 1/f spectrum adds texture (Field 1987).
 """
 
 import numpy as np
 
-#: Least and most of what differs from image to image: disks, and the standard deviation of the texture in gray levels.
-#: A few disks and little texture look like an object on a plain background.
+#: Ranges of what differs between images: the number of disks, and the standard deviation of the texture in gray levels.
+#: A few disks with little texture look like an object on a plain background.
 DISKS, TEXTURE = (4, 300), (1.0, 30.0)
-#: Radii of the disks over the image's side.
+#: Range of the disks' radii, relative to the image's side.
 RADII = (0.03, 0.5)
-#: Standard deviation of a color's channels around its gray level: photographs have few saturated colors.
+#: Standard deviation of a color's channels around its gray level. Photographs have few saturated colors.
 CHROMA = 25.0
-#: Texture of one channel over that of all together.
+#: Texture of single channels, relative to the texture that all channels share.
 COLOR_TEXTURE = 0.3
 
 
 def photograph_like(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Images that differ from each other and are the same in each run.
-
-    Returns uint8 (count, size, size, 3), RGB.
-
-    Raises
-    ------
-    ValueError : the size is less than 2.
-    """
+    """uint8 (count, size, size, 3): different images, the same for each seed. Raises ValueError if the size is 1."""
     if size < 2:
         raise ValueError(f"size must be at least 2, got {size}")
     return np.stack([_image(size, np.random.default_rng((seed, number))) for number in range(count)])
@@ -35,12 +28,12 @@ def _image(size: int, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
     pixels = np.broadcast_to(_color(rng), (size, size, 3)).copy()
     low, high = RADII
-    # Density 1 / r³, by its inverse distribution function; later disks cover earlier ones.
+    # Density 1 / r³, by its inverse distribution function. Later disks cover earlier ones.
     disks, texture = round(_log_uniform(DISKS, rng)), _log_uniform(TEXTURE, rng)
     radii = (high**-2 + rng.random(disks) * (low**-2 - high**-2)) ** -0.5
     for radius in radii:
         center, color = rng.random(2), _color(rng)
-        # A shade across the disk, as light from one side gives it.
+        # Shading across the disk, as by light from one side.
         slope = rng.normal(0, 40, 2)
         inside = (x - center[0]) ** 2 + (y - center[1]) ** 2 < radius**2
         shade = slope[0] * (x[inside] - center[0]) + slope[1] * (y[inside] - center[1])

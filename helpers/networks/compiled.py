@@ -1,13 +1,11 @@
-"""A network compiled for the processor: OpenVINO computes what Keras defines, and is trusted after a comparison.
+"""Keras networks compiled by OpenVINO for the CPU, and used after their output was compared with Keras's.
 
-The same graph is given to both, preprocessing included, so what is compiled takes an image's pixels. Images go
-through one by one, several at a time: on a processor that is as fast as batches, and the output for an image then
-does not depend on what was computed beside it.
+The compiled graph includes preprocessing, so its input are pixels. Images are computed one by one, several at a time.
+On a CPU this is as fast as batches, and the output for an image does not depend on other images.
 
-Where the two disagree, Keras computes. That happens to networks that nobody trained: with random weights the
-activations of EfficientNetV2L grow to 1e9, and a rounding error on the way becomes another vector (cosine 0.7). Keras
-disagrees with itself as much there, as soon as the images come in other batches; once its normalization layers know
-the activations, all agree. `tests/measured/test_compiled_networks.py` holds that.
+If the outputs differ, Keras computes. This happens with random weights: the activations of EfficientNetV2L grow to 1e9,
+and rounding errors change the vector (cosine 0.7). Keras's own output then differs as much between batches. After its
+normalization layers are adapted, all outputs agree (`tests/measured/test_compiled_networks.py`).
 """
 
 import hashlib
@@ -33,37 +31,43 @@ if TYPE_CHECKING:
     import keras
     import openvino
 
-#: What a network may be computed in → what OpenVINO calls it.
+#: Precision of the arithmetic → its name in OpenVINO.
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+#: Precision → the processor's capability in OpenVINO.
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
-#: How far the compiled output of an image may be from Keras's, over the length of Keras's.
+#: Maximum distance of the compiled output from Keras's, relative to the length of Keras's.
 TOLERANCE = 1e-4
 
-#: Synthetic images that both compute before the compiled form is trusted.
+#: Number of synthetic images for the comparison.
 COMPARED = 4
 
 FORMAT = 1
 
 
 class NotTrusted(RuntimeError):
-    """The compiled network's output is not Keras's; the message says how far it is off."""
+    """The compiled network's output differs from Keras's; the message has the difference."""
 
 
 class NotTrustedWarning(UserWarning):
-    """Keras computes because the compiled form was not trusted; the message says why."""
+    """Keras computes because the compiled network was not trusted; the message has the reason."""
 
 
 class PrecisionUnavailable(ValueError):
-    """This processor has no such arithmetic; the message lists what it has."""
+    """The processor does not support this precision; the message lists those that it supports."""
+
+
+#: float32 (b, …), or a tuple of them if a model has several outputs.
+Output = np.ndarray | tuple[np.ndarray, ...]
 
 
 class KerasNetwork:
-    """The reference, and what runs on a GPU: pixels to output by Keras, one graph for every batch size.
+    """A network that Keras computes: the reference for comparisons, and for GPUs.
 
     Parameters
     ----------
-    model : (b, size, size, 3) → (b, …), or several of them, which then come as a tuple.
-    prepare : pixels 0 … 255, float32 (b, size, size, 3) → the model's own input.
+    model : (b, size, size, 3) → one or several outputs (b, …).
+    prepare : float32 pixels (b, size, size, 3) in 0 … 255 → the model's input.
     size : side of an image.
     """
 
@@ -77,34 +81,25 @@ class KerasNetwork:
             return model(prepare(tf.cast(pixels, tf.float32)), training=False)
 
         self.graph = step.get_concrete_function()
-        # The graph alone does not keep the weights in memory.
+        # The graph does not keep the weights in memory.
         self._model = model
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3) → float32 (b, …), or a tuple of them."""
+    def __call__(self, pixels: np.ndarray) -> Output:
+        """uint8 (b, size, size, 3) → `Output`."""
         found = self.graph(pixels)
-        if not isinstance(found, list | tuple):
-            found = [found]
-        found = tuple(np.asarray(output, np.float32) for output in found)
-        return found if len(found) > 1 else found[0]
+        outputs = found if isinstance(found, list | tuple) else [found]
+        return _single([np.asarray(output, np.float32) for output in outputs])
 
-    def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, Output]]:
         """(rows, pixels) → (rows, output), batch by batch."""
         for rows, pixels in batches:
             yield rows, self(pixels)
 
 
 class CompiledNetwork:
-    """A network that OpenVINO computes, on all cores.
+    """A network that OpenVINO computes on all cores. Raises `PrecisionUnavailable`.
 
-    Parameters
-    ----------
-    graph : takes uint8 (1, size, size, 3).
-    precision : a key of `PRECISIONS`.
-
-    Raises
-    ------
-    PrecisionUnavailable : the processor can't compute so.
+    graph : its input is uint8 (1, size, size, 3).
     """
 
     engine = "openvino"
@@ -114,36 +109,32 @@ class CompiledNetwork:
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         self._compiled = _openvino().Core().compile_model(graph, "CPU", settings)
         self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
-        # As many again wait their turn, so that no core does while Python looks after what is done.
-        self._at_once = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        # Twice the number of parallel requests, so that no core waits for Python.
+        self._requests = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, size, size, 3) → float32 (b, …), or a tuple of them."""
+    def __call__(self, pixels: np.ndarray) -> Output:
+        """uint8 (b, size, size, 3) → `Output`."""
         return next(self.stream([(np.arange(len(pixels)), pixels)]))[1]
 
-    def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, pixels) → (rows, output), in order; the next batch is computed while this one is used."""
-        # Requests take turns. OpenVINO's own queue of requests calls back into Python from its threads, and when it is
-        # taken down it now and then waits for ever.
-        idle = [self._compiled.create_infer_request() for _ in range(self._at_once)]
+    def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, Output]]:
+        """(rows, pixels) → (rows, output), in order. The next batch is computed while the current one is used."""
+        # Not OpenVINO's AsyncInferQueue: it calls Python from its threads, and sometimes hangs when it is deleted.
+        idle = [self._compiled.create_infer_request() for _ in range(self._requests)]
         busy: deque[tuple] = deque()
-        waiting: deque[tuple] = deque()
+        pending: deque[tuple] = deque()
 
-        def finish_one():
+        def finish_one() -> None:
             request, row, outputs, _ = busy.popleft()
             request.wait()
             for number, output in enumerate(outputs):
                 output[row] = request.get_output_tensor(number).data[0]
             idle.append(request)
 
-        def given(rows, outputs):
-            return rows, outputs if len(outputs) > 1 else outputs[0]
-
         try:
             for rows, pixels in batches:
                 pixels = np.ascontiguousarray(pixels)
-                outputs = tuple(np.empty((len(pixels), *shape), np.float32) for shape in self._shapes)
-                waiting.append((rows, outputs))
+                outputs = [np.empty((len(pixels), *shape), np.float32) for shape in self._shapes]
+                pending.append((rows, outputs))
                 for row in range(len(pixels)):
                     if not idle:
                         finish_one()
@@ -151,17 +142,22 @@ class CompiledNetwork:
                     image = pixels[row : row + 1]
                     request.start_async({0: image}, share_inputs=True)
                     busy.append((request, row, outputs, image))
-                    # They finish in order: once one of this batch is the oldest, all before it are done.
-                    while waiting[0][1] is not busy[0][2]:
-                        yield given(*waiting.popleft())
+                    # Requests finish in order, so all batches before the oldest request's are complete.
+                    while pending[0][1] is not busy[0][2]:
+                        rows_done, complete = pending.popleft()
+                        yield rows_done, _single(complete)
             while busy:
                 finish_one()
-            while waiting:
-                yield given(*waiting.popleft())
+            for rows, outputs in pending:
+                yield rows, _single(outputs)
         finally:
-            # Left early, by an error or because no more is wanted: nothing may be computed on freed memory.
+            # After an error or an early end, requests must not compute on freed memory.
             for request, *_ in busy:
                 request.wait()
+
+
+def _single(outputs: list[np.ndarray]) -> Output:
+    return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
 
 def fastest(
@@ -171,23 +167,23 @@ def fastest(
     engine: str = "auto",
     precision: str = "float32",
 ) -> KerasNetwork | CompiledNetwork:
-    """What computes a network here: Keras where TensorFlow has a GPU, else the compiled form, once it is trusted.
+    """The fastest trusted form of a network: Keras if TensorFlow has a GPU, else OpenVINO.
 
     Parameters
     ----------
-    reference : makes the network in Keras; not called where a compiled form is on disk.
+    reference : creates the network in Keras. It is not called if the compiled network is cached.
     name : of the network, for messages and files.
-    key : plain JSON that stands for everything that changes the output. The compiled form is then kept under
-        ``compiled/`` in the cache, where the next run finds it and does not even import Keras.
-    engine : ``openvino`` or ``keras`` to insist on one; ``auto``.
-    precision : of the arithmetic, see `PRECISIONS`; the comparison with Keras is made in float32 all the same.
+    key : plain JSON of everything that changes the output. With a key the compiled network is cached on disk, and the
+        next run does not import Keras.
+    engine : ``auto``, ``openvino`` or ``keras``.
+    precision : of the arithmetic, see `PRECISIONS`. The comparison with Keras always uses float32.
 
     Raises
     ------
-    ValueError : there is no such engine, or Keras should compute in another precision than float32.
-    PrecisionUnavailable : the processor can't compute so.
-    NotTrusted : the compiled form failed, and Keras may not step in: OpenVINO or another precision was asked for. With
-        ``auto`` and float32 Keras computes then, after a `NotTrustedWarning`.
+    ValueError : the engine is unknown, or Keras does not support the precision.
+    PrecisionUnavailable : the processor does not support the precision.
+    NotTrusted : the compiled network's output differs from Keras's, or OpenVINO cannot compile it. With ``auto`` and
+        float32, a `NotTrustedWarning` is issued and Keras computes instead.
     """
     if engine not in ("auto", "openvino", "keras"):
         raise ValueError(f"engine must be auto, openvino or keras; got {engine!r}")
@@ -197,7 +193,7 @@ def fastest(
             raise ValueError(f"{name}: {precision} is computed by openvino, not by keras")
         return reference()
     try:
-        return CompiledNetwork(_graph(reference, name) if key is None else _kept(reference, name, key), precision)
+        return CompiledNetwork(_graph(reference, name) if key is None else _cached(reference, name, key), precision)
     except NotTrusted as error:
         if engine == "openvino" or precision != "float32":
             raise
@@ -206,25 +202,19 @@ def fastest(
 
 
 def check_precision(precision: str) -> None:
-    """
-    Raises
-    ------
-    ValueError : there is no such precision.
-    PrecisionUnavailable : the processor can't compute so.
-    """
+    """Raise ValueError for an unknown precision, and `PrecisionUnavailable` if the processor does not support it."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     if precision == "float32":
         return
-    there = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    wanted = {"bfloat16": "BF16", "float16": "FP16"}
-    if wanted[precision] not in there:
-        can = [name for name in PRECISIONS if name == "float32" or wanted[name] in there]
-        raise PrecisionUnavailable(f"this processor can't compute in {precision}; it can in {', '.join(can)}")
+    capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    supported = [name for name in PRECISIONS if name == "float32" or _CAPABILITIES[name] in capabilities]
+    if precision not in supported:
+        raise PrecisionUnavailable(f"this processor does not support {precision}; it supports {', '.join(supported)}")
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow can compute on a GPU; it is not imported to ask where there is no driver of one."""
+    """Whether TensorFlow can compute on a GPU. It is only imported if a driver is installed."""
     if shutil.which("nvidia-smi") is None and not Path("/proc/driver/nvidia").exists():
         return False
     import tensorflow as tf
@@ -232,49 +222,46 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def difference(network, reference, pixels: np.ndarray) -> np.ndarray:
-    """float64 (b,): how far the two outputs for each image are apart, over the length of the reference's."""
-    found, wanted = (_flat(each(pixels)) for each in (network, reference))
-    length = np.linalg.norm(wanted, axis=1)
-    return np.linalg.norm(found - wanted, axis=1) / np.where(length > 0, length, 1)
+def difference(
+    network: Callable[[np.ndarray], Output], reference: Callable[[np.ndarray], Output], pixels: np.ndarray
+) -> np.ndarray:
+    """float64 (b,): distance of the two outputs for each image, relative to the length of the reference's."""
+    found, expected = (_flat(compute(pixels)) for compute in (network, reference))
+    length = np.linalg.norm(expected, axis=1)
+    return np.linalg.norm(found - expected, axis=1) / np.where(length > 0, length, 1)
 
 
-def _flat(output: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+def _flat(output: Output) -> np.ndarray:
     """float64 (b, n): each image's whole output in one row."""
     parts = output if isinstance(output, tuple) else (output,)
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1, dtype=np.float64)
 
 
 def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":
-    """OpenVINO's form of Keras's graph, after it gave Keras's output for synthetic images.
-
-    Raises
-    ------
-    NotTrusted : it did not, or there are operations in it that OpenVINO does not know.
-    """
+    """Compile Keras's graph and compare the outputs. Raises `NotTrusted` if they differ, or if compiling fails."""
     keras = reference()
     size = keras.graph.structured_input_signature[0][0].shape[1]
     try:
-        # By name: of some networks OpenVINO would give what lies on loose ends, too.
+        # By name, because OpenVINO would add unconnected outputs of some networks.
         with _root_logger_unchanged():
             graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
         graph.reshape([1, size, size, 3])
         network = CompiledNetwork(graph)
-    except Exception as error:  # OpenVINO's errors have nothing else in common
-        raise NotTrusted(f"{name} can't be compiled by OpenVINO ({_in_short(error)}).") from error
-    # Not photographs from files: an installed package has none.
+    except Exception as error:  # OpenVINO's errors have no other common base
+        raise NotTrusted(f"{name} cannot be compiled by OpenVINO ({_reason(error)}).") from error
+    # Synthetic, because an installed package contains no photographs.
     off = difference(network, keras, synthetic.photograph_like(COMPARED, size))
     if not (off <= TOLERANCE).all():
         raise NotTrusted(
-            f"{name} as compiled by OpenVINO gives other output than Keras: off by {off.max():.1g} of its length, and "
-            f"{TOLERANCE:g} is allowed. A network with random weights does that; are these trained?"
+            f"The output of {name}, compiled by OpenVINO, differs from Keras's by {off.max():.1g} of its length; "
+            f"{TOLERANCE:g} is allowed. This happens with random weights: are these trained?"
         )
     return graph
 
 
 @contextmanager
 def _root_logger_unchanged() -> Iterator[None]:
-    """A conversion that fails sets Python's root logger to errors only, which would hide the warnings of all others."""
+    """A conversion that fails sets Python's root logger to errors only; this restores it."""
     root = logging.getLogger()
     level, filters = root.level, list(root.filters)
     try:
@@ -284,14 +271,14 @@ def _root_logger_unchanged() -> Iterator[None]:
         root.filters[:] = filters
 
 
-def _in_short(error: Exception) -> str:
-    """The line that says what is wrong; around it stand places in OpenVINO's source."""
+def _reason(error: Exception) -> str:
+    """The line of OpenVINO's message with the reason; the others are locations in its source."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "operation" in line.lower()), lines[-1] if lines else repr(error))
 
 
-def _kept(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openvino.Model":
-    """`_graph`, from the cache where it was made before."""
+def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openvino.Model":
+    """`_graph`, cached on disk."""
     openvino = _openvino()
     key = {**key, "name": name, "format": FORMAT, "openvino": openvino.__version__}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -301,7 +288,7 @@ def _kept(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openv
         lock = FileLock(folder.with_suffix(".lock"))
         lock.acquire()
     except OSError as error:
-        warnings.warn(f"{folder} can't be written ({error}): {name} is compiled, but not kept.", stacklevel=4)
+        warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
         return _graph(reference, name)
     try:
         if folder.is_dir():
@@ -314,7 +301,7 @@ def _kept(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openv
         try:
             _write(folder, graph, key)
         except (OSError, RuntimeError) as error:
-            warnings.warn(f"{folder} can't be written ({error}): {name} is compiled, but not kept.", stacklevel=4)
+            warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
         return graph
     finally:
         lock.release()
@@ -345,9 +332,8 @@ def _sum(path: Path) -> str:
 
 
 def _openvino():
-    """The package, without the part of it that reports its use over the network."""
-    # It does so at its import already; where that part can't be imported, it goes without.
-    sys.modules.setdefault("openvino_telemetry", None)
+    """The package, without its telemetry, which would report its import over the network."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
     import openvino
 
     return openvino

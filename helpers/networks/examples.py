@@ -1,12 +1,13 @@
-"""What a network learns from: images or arrays by row number, handed to Keras in shuffled batches."""
+"""Training examples: images or arrays, which Keras reads in batches of row numbers."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -14,40 +15,36 @@ from helpers.images.imageset import ImageSet
 if TYPE_CHECKING:
     import tensorflow as tf
 
-#: Up to this many bytes decoded images stay in memory after the first epoch.
+#: Decoded images up to this size in bytes stay in memory after the first epoch.
 KEEP_BYTES = 1 << 29
 
 
 class Examples:
-    """Inputs and labels by row number.
-
-    Made by `images` or `arrays`; whatever can load rows will do.
+    """Inputs and labels by row number, from `images`, `arrays` or another function that loads rows.
 
     Parameters
     ----------
-    load : int64 (b,) row numbers → inputs (b, …) of those rows, in their order.
+    load : int64 (b,) row numbers → inputs (b, …) of these rows.
     labels : int (n,), the class or identity of each row.
-    fingerprint : two sets of examples with equal fingerprints teach the same.
+    fingerprint : equal for equal examples.
 
     Raises
     ------
-    ValueError : there are no rows, labels that are no integers, or a label below 0: distractors teach no class, leave
-        them out.
+    ValueError : there are no rows, labels are not integers, or a label is below 0 (a distractor).
     """
 
-    def __init__(self, load: Callable[[np.ndarray], np.ndarray], labels: Sequence[int], fingerprint: str):
+    def __init__(self, load: Callable[[np.ndarray], np.ndarray], labels: ArrayLike, fingerprint: str):
         found = np.asarray(labels)
         if found.ndim != 1 or not len(found):
             raise ValueError(f"examples need labels (n,) of at least one row, got shape {found.shape}")
         if found.dtype.kind not in "iu":
-            raise ValueError(f"labels are integers, the number of each row's class; got {found.dtype}")
+            raise ValueError(f"labels must be integers, the class number of each row; got {found.dtype}")
         self.labels = found.astype(np.int64)
         if self.labels.min() < 0:
             raise ValueError(
                 f"{(self.labels < 0).sum()} examples have no class (label below 0): leave distractors out of training"
             )
-        self.load = load
-        self.fingerprint = fingerprint
+        self.load, self.fingerprint = load, fingerprint
         self._readers: dict[int | None, Callable] = {}
         self._failure: Exception | None = None
 
@@ -62,8 +59,10 @@ class Examples:
     ) -> "tf.data.Dataset":
         """Batches of (inputs, labels) in the order of ``rows``; two batches are loaded ahead.
 
-        rows : int64 (m,), or a function that is called for them at the beginning of each pass; m is always the same.
-        one_hot : number of classes for float32 (b, classes) labels, None for int64 (b,).
+        Parameters
+        ----------
+        rows : int64 (m,), or a function that returns them for each pass, always the same number.
+        one_hot : number of classes, for labels float32 (b, classes) instead of int64 (b,).
         """
         import tensorflow as tf
 
@@ -73,15 +72,15 @@ class Examples:
             order = order.apply(tf.data.experimental.assert_cardinality(-(-len(rows()) // batch_size)))
         else:
             order = tf.data.Dataset.from_tensor_slices(np.asarray(rows, dtype=np.int64)).batch(batch_size)
-        # There is nothing to tune, and whoever lets go of the batches waits for the tuner: up to an epoch's time again.
+        # There is nothing to tune, and the end of an iteration would wait for the tuner, up to the time of an epoch.
         options = tf.data.Options()
         options.autotune.enabled = False
         read = order.map(self._reader(one_hot), num_parallel_calls=2, deterministic=True)
         return read.prefetch(2).with_options(options)
 
     @contextmanager
-    def own_errors(self):
-        """Within it, what loading raises while batches are used comes out as it is; TensorFlow would wrap it."""
+    def original_errors(self) -> Iterator[None]:
+        """In this block an error of ``load`` is raised as it is; TensorFlow would wrap it."""
         self._failure = None
         try:
             yield
@@ -90,8 +89,8 @@ class Examples:
                 raise
             raise self._failure from error
 
-    def _reader(self, one_hot: int | None):
-        """int64 (b,) rows → (inputs, labels), as a graph; tracing it takes longer than a batch, so it is kept."""
+    def _reader(self, one_hot: int | None) -> Callable:
+        """int64 (b,) rows → (inputs, labels), as a graph. It is cached, because tracing takes longer than a batch."""
         import tensorflow as tf
 
         if one_hot not in self._readers:
@@ -116,50 +115,45 @@ class Examples:
 
 
 def images(images: ImageSet, size: int, rule: str = "squash") -> Examples:
-    """Examples of uint8 (size, size, 3) images, decoded on two threads; small sets are decoded only once.
+    """Examples of uint8 (size, size, 3) images, decoded by two threads; small sets are decoded once.
 
-    Raises
-    ------
-    UnreadableImage : when an image is loaded that can't be read (`reading.readable` drops those before).
+    Loading raises `UnreadableImage` for an image that cannot be read (`reading.readable` removes these).
     """
     shape = (len(images), size, size, 3)
-    kept = np.empty(shape, np.uint8) if np.prod(shape) <= KEEP_BYTES else None
-    here = np.zeros(len(images), bool)
+    cache = np.empty(shape, np.uint8) if np.prod(shape) <= KEEP_BYTES else None
+    cached = np.zeros(len(images), bool)
     pool = ThreadPoolExecutor(2)
 
-    def decoded(row):
+    def decode(row: int) -> np.ndarray:
         return reading.resize(reading.read_image(images.paths[row]), size, rule)
 
-    def load(rows):
-        if kept is None:
-            return np.stack(list(pool.map(decoded, rows)))
-        missing = np.unique(rows[~here[rows]])
-        for row, pixels in zip(missing, pool.map(decoded, missing), strict=True):
-            kept[row] = pixels
-            here[row] = True
-        return kept[rows]
+    def load(rows: np.ndarray) -> np.ndarray:
+        if cache is None:
+            return np.stack(list(pool.map(decode, rows)))
+        missing = np.unique(rows[~cached[rows]])
+        for row, pixels in zip(missing, pool.map(decode, missing), strict=True):
+            cache[row] = pixels
+            cached[row] = True
+        return cache[rows]
 
     digest = hashlib.sha256(f"{size} {rule} {images.labels.tolist()}".encode())
     for path in images.paths:
-        # A file that can't be opened is named when it is loaded.
+        # Loading reports missing files.
         digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
     return Examples(load, images.labels, digest.hexdigest())
 
 
-def arrays(inputs: np.ndarray, labels: Sequence[int]) -> Examples:
-    """Examples of arrays (n, …): pixels, vectors, or feature maps in a memory-mapped file, of which only the rows of a
-    batch are read into memory. float16 comes out as float32.
+def arrays(inputs: np.ndarray, labels: Sequence[int] | np.ndarray) -> Examples:
+    """Examples of arrays (n, …): pixels, vectors or feature maps. float16 becomes float32.
 
-    Raises
-    ------
-    ValueError : as many labels as rows are needed.
+    Of a memory-mapped file, only the rows of a batch are read. Raises ValueError unless there is one label per row.
     """
     if len(inputs) != len(labels):
         raise ValueError(f"there are {len(inputs)} inputs for {len(labels)} labels")
     inputs = np.asarray(inputs)
     digest = hashlib.sha256(f"{inputs.dtype} {inputs.shape} {np.asarray(labels).tolist()}".encode())
     for start in range(0, len(inputs), 256):
-        digest.update(np.ascontiguousarray(inputs[start : start + 256]))
-    # Not every processor computes with float16, and TensorFlow says so in the middle of a training.
-    given = np.float32 if inputs.dtype == np.float16 else inputs.dtype
-    return Examples(lambda rows: np.ascontiguousarray(inputs[rows], given), labels, digest.hexdigest())
+        digest.update(np.ascontiguousarray(inputs[start : start + 256]).data)
+    # Not every processor computes with float16, and TensorFlow prints a warning during training.
+    dtype = np.float32 if inputs.dtype == np.float16 else inputs.dtype
+    return Examples(lambda rows: np.ascontiguousarray(inputs[rows], dtype), labels, digest.hexdigest())

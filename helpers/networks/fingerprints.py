@@ -1,4 +1,4 @@
-"""Hashes of models and of trainings: they name files in the cache, so equal hashes must mean equal results."""
+"""Hashes of models and trainings, for names of cached files: equal hashes must mean equal results."""
 
 import hashlib
 import json
@@ -11,33 +11,36 @@ if TYPE_CHECKING:
 
     from helpers.networks.examples import Examples
 
-#: Part of every training's fingerprint. Raise it when the same call of `training.fit` would train differently.
+#: Part of every training's fingerprint. Raise it when `training.fit` changes its results.
 VERSION = 3
 
 
 def of_model(model: "keras.Model") -> str:
-    """A hash of a model's layers, their settings and connections, and of all its weights.
+    """A hash of a model's layers, their settings and connections, and all weights.
 
-    Names, which Keras numbers consecutively ("dense_3"), and what is frozen do not change it.
+    It does not depend on names, which Keras numbers consecutively ("dense_3"), or on which layers are frozen.
     """
     config = _nameless(model.get_config(), _numbers(model), skipped=("trainable",))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for value in model.weights:
-        digest.update(np.ascontiguousarray(value.numpy()))
+        digest.update(np.ascontiguousarray(value.numpy()).data)
     return digest.hexdigest()
 
 
 def of_training(model: "keras.Model", train: "Examples", settings: dict) -> str:
-    """A hash of everything that decides the result of a training: 16 hexadecimal digits.
+    """A hash of everything that determines the result of a training: 16 hexadecimal digits.
 
-    model : compiled, its optimizer built. settings : the other arguments of `training.fit`, as plain JSON.
+    Parameters
+    ----------
+    model : compiled, with a built optimizer.
+    settings : the other arguments of `training.fit`, as plain JSON.
     """
     import keras
 
     optimizers = [model.optimizer, getattr(model.optimizer, "inner_optimizer", model.optimizer)]
     numbers = _numbers(model, *optimizers)
     compiled = model.get_compile_config() | {"optimizer": keras.saving.serialize_keras_object(model.optimizer)}
-    # A loss without a get_config of its own still has settings.
+    # A loss without `get_config` also has settings.
     losses = [vars(loss) for loss in keras.tree.flatten(model.loss) if hasattr(loss, "__dict__")]
     own = [
         {key: value for key, value in loss.items() if isinstance(value, bool | int | float | str)} for loss in losses
@@ -50,19 +53,19 @@ def of_training(model: "keras.Model", train: "Examples", settings: dict) -> str:
         digest.update(f"{value.dtype} {value.shape} {variable.trainable}".encode() + value.data)
     for variable in model.optimizer.variables:
         value = np.ascontiguousarray(variable.numpy())
-        # Most are zero in a new optimizer, and hashing them takes longest.
+        # In a new optimizer most are zero, and hashing them takes longest.
         digest.update(value.data if value.any() else b"zeros")
     return digest.hexdigest()[:16]
 
 
 def _numbers(model, *others) -> dict[str, str]:
-    """The name of each part → its number in the order of the layers, which does not depend on the names."""
+    """The name of each part → its number in the order of the layers, which is independent of names."""
     parts = [part for layer in model._flatten_layers() for part in (layer, *getattr(layer, "operations", ()))]
     return {name: f"#{number}" for number, name in enumerate(dict.fromkeys(part.name for part in (*parts, *others)))}
 
 
 def _nameless(config, numbers: dict[str, str], skipped: tuple[str, ...] = ()):
-    """A config with numbers for names."""
+    """A config with numbers instead of names."""
     if isinstance(config, dict):
         return {key: _nameless(value, numbers, skipped) for key, value in config.items() if key not in skipped}
     if isinstance(config, list | tuple):

@@ -1,44 +1,43 @@
-"""Losses that shape the space itself: images of one identity near each other, all others further away.
+"""Metric learning losses: images of one identity move together, all others move apart.
 
-All work on a batch from `helpers.networks.samplers.PKSampler` inside ``model.compile`` and ``fit``. They take class
-numbers, (b,) or (b, 1), and raw embeddings (b, dim), which they bring to length one themselves, in float32; so every
-distance lies in 0 … 2. A zero vector has no direction and stays zero. A label below 0 is a distractor: nobody's
-positive, everybody's negative. Labels pass through float32, so they must stay below 2²⁴.
+Use them in ``model.compile`` with batches of `helpers.networks.samplers.PKSampler`. Labels are class numbers (b,) or
+(b, 1), below 2²⁴ because they are converted to float32. Embeddings (b, dim) are L2-normalized in float32, so distances
+are in 0 … 2; a zero vector stays zero. A distractor (label below 0) is a negative of all images.
 
-Collapse: a network that gives every image the same vector has made all distances 0. It is a resting point: a
-distance has no slope there (its gradient is set to 0), and each loss stands at a value that tells so:
+Collapse: a network that maps all images to the same vector makes all distances 0. Gradients are 0 there, and each loss
+has a typical value:
 
 =======================================  ===================================================
-loss                                     of a collapsed batch of b images
+loss                                     for a collapsed batch of b images
 =======================================  ===================================================
-`ContrastiveLoss`                        share of pairs that are negative × margin² / 2
-`TripletLoss`, every mining              the margin itself; ln 2 = 0.693 with the soft margin
+`ContrastiveLoss`                        proportion of negative pairs × margin² / 2
+`TripletLoss`, any mining                the margin; ln 2 = 0.693 with the soft margin
 `SupConLoss`                             ln(b − 1)
 =======================================  ===================================================
 
-A loss alone can't tell a collapse from hard work, so `MeanDistance` and `ActiveTriplets` are watched beside it: a
-mean distance that falls towards 0 is a collapse, a share of active triplets that falls towards 0 is success. Batch
-hard is the most prone: at the start, bringing everything together is the quickest way to nearer positives. A smaller
-learning rate, the soft margin, or batch all for the first epochs help.
+The loss alone does not distinguish a collapse from hard triplets, so `MeanDistance` and `ActiveTriplets` are used as
+metrics: a mean distance that falls to 0 is a collapse, a share of active triplets that falls to 0 is success. Batch
+hard mining collapses most easily, because at first the quickest way to near positives is to move all images together.
+A smaller learning rate, the soft margin, or batch all mining for the first epochs help.
 """
 
 import math
-from numbers import Real
 
 import keras
+import numpy as np
 from keras import ops
 
 MININGS = ("all", "hard", "weighted", "distance")
-#: Squares below this count as zero: the slope of the root, infinite there, is set to 0.
+#: Smaller squares count as zero. The gradient of their root, which is infinite at 0, is set to 0.
 TINY = 1e-12
-#: Further than any distance, and as a logit less likely than any: takes pairs out of a minimum or a softmax.
+#: More than any distance. It excludes pairs from a minimum, and its negative from a softmax.
 FAR = 1e9
-#: Wu et al. 2017: negatives nearer than this are drawn as if they were there, those beyond the other not at all.
+#: Wu et al. 2017: nearer negatives get the probability of this distance, and further ones are not drawn.
 NEAREST, FURTHEST = 0.5, 1.4
 
 
 class _PairLoss(keras.losses.Loss):
-    """A loss of the batch as a whole: `call` returns its scalar."""
+    """A loss of the whole batch: `call` returns a scalar."""
 
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")
@@ -53,15 +52,10 @@ class _PairLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class ContrastiveLoss(_PairLoss):
-    """Positive pairs are pulled together, negative pairs pushed apart until they are ``margin`` apart.
+    """Contrastive loss (Hadsell, Chopra & LeCun 2006, equation 4).
 
-    Half of d² for a positive pair, half of max(0, margin − d)² for a negative one (Hadsell, Chopra & LeCun 2006,
-    equation 4); the mean over all pairs of the batch. Without a positive pair only the push is left; a batch of one
-    image gives 0.
-
-    Raises
-    ------
-    ValueError : the margin is not a number above 0.
+    d² / 2 for a positive pair, max(0, margin − d)² / 2 for a negative one; the mean over all pairs of the batch, and 0
+    for a batch of one image. Raises ValueError if the margin is not above 0.
     """
 
     def __init__(self, margin: float = 1.0, name: str = "contrastive"):
@@ -73,7 +67,7 @@ class ContrastiveLoss(_PairLoss):
         positives, negatives = _pairs(y_true, y_pred)
         squares = _distances(y_pred, squared=True)
         push = ops.square(ops.relu(self.margin - _safe_sqrt(squares)))
-        # Every pair stands twice in the matrix, which leaves its mean as it is.
+        # Every pair is in the matrix twice, which does not change the mean.
         return _mean(0.5 * ops.where(positives, squares, push), ops.logical_or(positives, negatives))
 
     def get_config(self) -> dict:
@@ -82,26 +76,22 @@ class ContrastiveLoss(_PairLoss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class TripletLoss(_PairLoss):
-    """An image is nearer to those of its own identity than to all others, by a margin.
+    """Triplet loss: an image should be nearer to its own identity than to all others, by a margin.
 
-    Of a triplet of anchor, positive and negative: max(0, margin + d(a, p) − d(a, n)), or ln(1 + exp(d(a, p) −
-    d(a, n))) with ``margin="soft"``. The mining says which triplets count, and what the mean is over:
+    For an anchor, a positive and a negative: max(0, margin + d(a, p) − d(a, n)), or ln(1 + exp(d(a, p) − d(a, n)))
+    with ``margin="soft"``. The mining selects the triplets, and what the loss is averaged over:
 
-    - ``"all"``: every triplet of the batch; over the active ones, whose loss is above 0 (batch all, L_BA≠0 of
-      Hermans, Beyer & Leibe 2017). Memory grows with b³ (128 images: 8 MB an array).
-    - ``"hard"``: the furthest positive and the nearest negative of each anchor; over anchors (batch hard, the same).
-    - ``"weighted"``: means of the anchor's positives, weighted by softmax(d), and of its negatives, weighted by
-      softmax(−d); over anchors (Ristani & Tomasi 2018). Gradients pass through the weights too.
+    - ``"all"``: all triplets, averaged over the active ones, whose loss is above 0 (batch all, L_BA≠0 of Hermans,
+      Beyer & Leibe 2017). Memory grows with b³ (128 images: 8 MB per array).
+    - ``"hard"``: the furthest positive and the nearest negative of each anchor (batch hard, same paper).
+    - ``"weighted"``: for each anchor, mean distances of positives, weighted by softmax(d), and of negatives, weighted
+      by softmax(−d) (Ristani & Tomasi 2018). Gradients include those of the weights.
     - ``"distance"``: each positive pair with one negative, drawn so that all distances are about equally frequent
-      (Wu et al. 2017, see `negative_logits`); over positive pairs. Memory grows with b³. The draws are seeded, though
-      XLA draws others than plain TensorFlow does; the state of the generator is not saved with a model.
+      (Wu et al. 2017, see `negative_logits`). Memory grows with b³. The random numbers are seeded, but XLA's differ
+      from TensorFlow's, and the state of the generator is not saved with a model.
 
-    Anchors without a positive or without a negative don't count; a batch that has no triplet gives exactly 0, and so
-    do all its gradients. ``squared`` takes d² in place of d (Schroff et al. 2015).
-
-    Raises
-    ------
-    ValueError : no such mining, or the margin is neither "soft" nor a number of at least 0.
+    Anchors without a positive or a negative are ignored. Without triplets the loss and its gradients are exactly 0.
+    ``squared`` uses d² instead of d (Schroff et al. 2015). Raises ValueError for an unknown mining or a margin below 0.
     """
 
     def __init__(
@@ -154,15 +144,11 @@ class TripletLoss(_PairLoss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class SupConLoss(_PairLoss):
-    """Each positive is picked out of the whole batch by a softmax over cosines.
+    """Supervised contrastive loss: a softmax over cosines of the whole batch should select each positive.
 
-    −ln of the positive's share in Σ exp(cos / temperature) over all others, the mean over an anchor's positives, then
-    over the anchors that have one (Khosla et al. 2020, L_out, equation 2; there a sum over anchors). No positive pair:
-    exactly 0.
-
-    Raises
-    ------
-    ValueError : the temperature is not a number above 0.
+    −ln of the positive's share of Σ exp(cos / temperature), averaged over an anchor's positives, then over the anchors
+    with positives (Khosla et al. 2020, L_out, equation 2, which sums over anchors). Without positive pairs it is
+    exactly 0. Raises ValueError if the temperature is not above 0.
     """
 
     def __init__(self, temperature: float = 0.1, name: str = "supcon"):
@@ -175,9 +161,9 @@ class SupConLoss(_PairLoss):
         vectors = _unit(y_pred)
         logits = ops.matmul(vectors, ops.transpose(vectors)) / self.temperature
         others = ops.where(ops.logical_or(positives, negatives), logits, -FAR)
-        surprises = ops.logsumexp(others, axis=1, keepdims=True) - logits
+        losses = ops.logsumexp(others, axis=1, keepdims=True) - logits
         counts = ops.sum(ops.cast(positives, "float32"), axis=1)
-        means = ops.sum(ops.where(positives, surprises, 0.0), axis=1) / ops.maximum(counts, 1.0)
+        means = ops.sum(ops.where(positives, losses, 0.0), axis=1) / ops.maximum(counts, 1.0)
         return _mean(means, counts > 0)
 
     def get_config(self) -> dict:
@@ -186,20 +172,16 @@ class SupConLoss(_PairLoss):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class CosineClassifier(keras.layers.Layer):
-    """Cosines between an embedding and one learned direction a class: (b, dim) → float32 (b, n_classes).
+    """Cosines between an embedding and one learned direction per class: (b, dim) → float32 (b, n_classes).
 
-    The last layer for `MarginSoftmaxLoss`. It needs no labels; the trained embedder is the model cut before it. It
-    computes in float32 under mixed precision too, because a scale of 64 magnifies what float16 rounds away.
-
-    Raises
-    ------
-    ValueError : fewer than two classes.
+    The last layer for `MarginSoftmaxLoss`. It always computes in float32, because a scale of 64 magnifies the rounding
+    errors of float16. Raises ValueError for fewer than two classes.
     """
 
     def __init__(self, n_classes: int, dtype="float32", **options):
         super().__init__(dtype=dtype, **options)
         if n_classes != int(n_classes) or n_classes < 2:
-            raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+            raise ValueError(f"n_classes must be an integer of at least 2, got {n_classes!r}")
         self.n_classes = int(n_classes)
 
     def build(self, input_shape):
@@ -219,22 +201,21 @@ class CosineClassifier(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class MarginSoftmaxLoss(keras.losses.Loss):
-    """Cross entropy of scaled cosines, made harder for the true class: (labels, cosines (b, classes)) → (b,).
+    """Cross-entropy of scaled cosines with a margin for the true class: (labels, cosines (b, classes)) → (b,).
 
-    The cosine of the true class becomes cos(θ + margin) (``"arcface"``, Deng et al. 2019; margin 0.5) or
-    cos θ − margin (``"cosface"``, Wang et al. 2018; margin 0.35). Where θ + margin > π the cosine would rise again;
-    there ArcFace takes cos θ − margin · sin margin, which goes on falling (its authors' code). The margin exists in
-    the loss alone: at test time nobody knows the true class. A label outside 0 … classes − 1 gives NaN: there is no
-    class to be right about, and a graph can't raise.
+    The cosine of the true class becomes cos(θ + margin) (``"arcface"``, Deng et al. 2019; margin 0.5) or cos θ − margin
+    (``"cosface"``, Wang et al. 2018; margin 0.35). For θ + margin > π, where the cosine would rise again, ArcFace uses
+    cos θ − margin · sin margin, as in its authors' code. A label outside 0 … classes − 1 gives NaN, because a graph
+    cannot raise an error.
 
     Parameters
     ----------
-    margin : None takes the paper's; radians for ArcFace, below π/2.
-    scale : what the cosines are multiplied with before the softmax.
+    margin : by default the paper's; radians below π/2 for ArcFace.
+    scale : factor of the cosines before the softmax.
 
     Raises
     ------
-    ValueError : no such kind, a margin or a scale out of range, or cosines that are not (b, classes).
+    ValueError : an unknown kind, a margin or scale out of range, or cosines that are not (b, classes).
     """
 
     def __init__(
@@ -259,28 +240,25 @@ class MarginSoftmaxLoss(keras.losses.Loss):
         """Labels (b,) or (b, 1), cosines (b, classes) → float32 (b,)."""
         labels, cosines = _labels(y_true, y_pred), ops.cast(y_pred, "float32")
         truth = ops.equal(labels[:, None], ops.arange(cosines.shape[-1], dtype="float32"))
-        logits = self.scale * ops.where(truth, self._harder(cosines), cosines)
+        logits = self.scale * ops.where(truth, self._with_margin(cosines), cosines)
         losses = ops.logsumexp(logits, axis=1) - ops.sum(ops.where(truth, logits, 0.0), axis=1)
         return ops.where(ops.any(truth, axis=1), losses, float("nan"))
 
-    def _harder(self, cosines):
+    def _with_margin(self, cosines):
         if self.kind == "cosface":
             return cosines - self.margin
-        # The sum formula in place of arccos, whose slope is infinite at ±1. (1 − c)(1 + c) rounds less than 1 − c².
+        # The addition formula, because arccos has infinite gradients at ±1. (1 − c)(1 + c) rounds less than 1 − c².
         sines = _safe_sqrt((1.0 - cosines) * (1.0 + cosines))
-        turned = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
+        rotated = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
         beyond = cosines - self.margin * math.sin(self.margin)
-        return ops.where(cosines > -math.cos(self.margin), turned, beyond)
+        return ops.where(cosines > -math.cos(self.margin), rotated, beyond)
 
     def get_config(self) -> dict:
         return super().get_config() | {"kind": self.kind, "margin": self.margin, "scale": self.scale}
 
 
-# ---- watching for collapse ----------------------------------------------------------------------------
-
-
 class _BatchMean(keras.metrics.Mean):
-    """The mean over the batches that have such pairs; NaN while there was none."""
+    """The mean over the batches that have such pairs; NaN without any."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Labels (b,) or (b, 1), embeddings (b, dim)."""
@@ -297,23 +275,19 @@ class _BatchMean(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class MeanDistance(_BatchMean):
-    """The mean distance between two different images of a batch, 0 … 2; towards 0 the space collapses.
+    """The mean distance between two images of a batch, 0 … 2; it falls to 0 in a collapse.
 
-    pairs : ``"all"``, ``"positive"`` (one identity) or ``"negative"`` (two).
-
-    Raises
-    ------
-    ValueError : there are no such pairs.
+    pairs : ``"all"``, ``"positive"`` (one identity) or ``"negative"`` (two identities).
     """
 
     def __init__(self, pairs: str = "all", name: str | None = None):
         if pairs not in ("all", "positive", "negative"):
-            raise ValueError(f"no pairs are called {pairs!r}; there are: all, positive, negative")
+            raise ValueError(f"pairs must be all, positive or negative; got {pairs!r}")
         super().__init__(name=name or ("mean_distance" if pairs == "all" else f"{pairs}_distance"), dtype="float32")
         self.pairs = pairs
 
     def measure(self, y_true, y_pred):
-        """(mean, whether there are such pairs) of one batch."""
+        """Mean of one batch, and whether there are such pairs."""
         positives, negatives = _pairs(y_true, y_pred)
         either = ops.logical_or(positives, negatives)
         chosen = {"all": either, "positive": positives, "negative": negatives}[self.pairs]
@@ -325,14 +299,9 @@ class MeanDistance(_BatchMean):
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class ActiveTriplets(_BatchMean):
-    """The share of a batch's triplets that still have a loss: d(a, p) + margin > d(a, n). Memory grows with b³.
+    """The share of triplets with a loss: d(a, p) + margin > d(a, n). Memory grows with b³.
 
-    Falls towards 0 as training succeeds, and is 1 for a collapsed batch. For the soft margin give 0: the share of
-    triplets in the wrong order.
-
-    Raises
-    ------
-    ValueError : the margin is not a number of at least 0.
+    It falls to 0 in a successful training, and is 1 after a collapse. For the soft margin use 0.
     """
 
     def __init__(self, margin: float = 0.2, squared: bool = False, name: str = "active_triplets"):
@@ -340,7 +309,7 @@ class ActiveTriplets(_BatchMean):
         self.margin, self.squared = _number("margin", margin), bool(squared)
 
     def measure(self, y_true, y_pred):
-        """(share, whether there are triplets) of one batch."""
+        """Share of one batch, and whether there are triplets."""
         distances = _distances(y_pred, self.squared)
         triplets = _triplets(*_pairs(y_true, y_pred))
         active = _above(distances[:, :, None] - distances[:, None, :] + self.margin, 0.0)
@@ -350,40 +319,18 @@ class ActiveTriplets(_BatchMean):
         return super().get_config() | {"margin": self.margin, "squared": self.squared}
 
 
-def batch_statistics(labels, embeddings, margin: float = 0.2, squared: bool = False) -> dict[str, float]:
-    """What the metrics above say of one batch: name → value, NaN where it has no such pairs.
-
-    Parameters
-    ----------
-    labels : integers (b,) or (b, 1). embeddings : floating (b, dim).
-    margin, squared : of `ActiveTriplets`.
-
-    Raises
-    ------
-    ValueError : shapes that don't fit, or a margin below 0.
-    """
-    labels, embeddings = ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings, dtype="float32")
-    metrics = [*(MeanDistance(pairs) for pairs in ("all", "positive", "negative")), ActiveTriplets(margin, squared)]
-    measured = {metric.name: metric.measure(labels, embeddings) for metric in metrics}
-    return {name: float(value) if bool(exists) else math.nan for name, (value, exists) in measured.items()}
-
-
-# ---- distance-weighted sampling -----------------------------------------------------------------------
-
-
 def negative_logits(distances, negatives, dim: int):
-    """How likely each negative of each anchor is to be drawn: log weights, float32 (b, b).
+    """Log weights to draw negatives by distance, float32 (b, b) (Wu, Manmatha, Smola & Krähenbühl 2017).
 
-    The distance of random points of a sphere in n dimensions has the density q(d) ∝ d^(n−2) · (1 − d²/4)^((n−3)/2),
-    which crowds around √2, so that negatives drawn evenly teach little; here the weight is 1 / q(d). It is
-    held constant below 0.5, where it would pick noise alone, and is 0 from 1.4 on, where no loss is to be expected
-    (Wu, Manmatha, Smola & Krähenbühl 2017, distance weighted sampling, and their code). Where all negatives of an
-    anchor are that far, they are equally likely.
+    Distances of random points on a sphere in n dimensions have the density q(d) ∝ d^(n−2) · (1 − d²/4)^((n−3)/2), and
+    most are near √2. The weight is 1 / q(d), so that all distances are drawn. As in the authors' code it is constant
+    below 0.5, to avoid noise, and 0 above 1.4, where the loss is 0. If all negatives of an anchor are further, they are
+    equally likely.
 
     Parameters
     ----------
-    distances : float32 (b, b), not squared, of vectors of length one.
-    negatives : bool (b, b); everything else gets −1e9.
+    distances : float32 (b, b), not squared, of L2-normalized vectors.
+    negatives : bool (b, b); all others get −1e9.
     dim : n above.
     """
     near = ops.logical_and(negatives, distances < FURTHEST)
@@ -394,26 +341,23 @@ def negative_logits(distances, negatives, dim: int):
 
 
 def draw(logits, seed):
-    """b draws for each of b rows: logits (b, b) → int32 (b, b), entry (a, p) drawn from row a; the Gumbel-max trick.
+    """Draw b times from each row: logits (b, b) → int32 (b, b), by the Gumbel-max trick.
 
-    seed : an int, or a ``keras.random.SeedGenerator`` for other draws at every call.
+    seed : an int, or a ``keras.random.SeedGenerator`` for different draws at every call.
     """
     b = ops.shape(logits)[0]
     chances = ops.maximum(keras.random.uniform((b, b, b), seed=seed), 1e-30)
     return ops.argmax(logits[:, None, :] - ops.log(-ops.log(chances)), axis=2)
 
 
-# ---- shared by all ------------------------------------------------------------------------------------
-
-
 def _labels(y_true, y_pred):
-    """Labels as float32 (b,); shapes are checked as far as they are known."""
+    """Labels as float32 (b,), after a check of the known shapes."""
     if len(y_pred.shape) != 2:
         raise ValueError(f"y_pred must have shape (b, dim), got {tuple(y_pred.shape)}")
     if len(y_true.shape) > 2 or (len(y_true.shape) == 2 and y_true.shape[1] not in (1, None)):
         raise ValueError(
             f"labels must be class numbers of shape (b,) or (b, 1), got {tuple(y_true.shape)}; "
-            "of one-hot rows take argmax"
+            "use the argmax of one-hot labels"
         )
     if None not in (y_true.shape[0], y_pred.shape[0]) and y_true.shape[0] != y_pred.shape[0]:
         raise ValueError(f"there are {y_true.shape[0]} labels for {y_pred.shape[0]} rows of y_pred")
@@ -421,7 +365,7 @@ def _labels(y_true, y_pred):
 
 
 def _pairs(y_true, y_pred):
-    """(positives, negatives), both bool (b, b): pairs of two different images, of one identity and of two."""
+    """(positives, negatives), both bool (b, b): pairs of different images of one identity, and of two."""
     labels = _labels(y_true, y_pred)
     rows = ops.cumsum(ops.ones_like(labels))
     other = ops.not_equal(rows[:, None], rows[None, :])
@@ -435,16 +379,16 @@ def _triplets(positives, negatives):
 
 
 def _unit(vectors, axis: int = -1):
-    """float32 vectors of length one; a zero vector, and its gradient, is left as it is in place of divided by zero."""
+    """L2-normalized float32 vectors; a zero vector stays zero, with a finite gradient."""
     vectors = ops.cast(vectors, "float32")
     squares = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     return vectors * ops.rsqrt(ops.where(squares > TINY, squares, 1.0))
 
 
 def _distances(embeddings, squared: bool = False):
-    """Euclidean distances between the directions of all images, float32 (b, b), with finite gradients everywhere."""
+    """Euclidean distances of the normalized embeddings, float32 (b, b), with finite gradients."""
     vectors = _unit(embeddings)
-    # |a|² + |b|² − 2ab loses all digits of small distances; around their mean, a batch near collapse keeps them.
+    # |a|² + |b|² − 2ab loses the digits of small distances. Centering keeps them in a batch near collapse.
     vectors = vectors - ops.mean(vectors, axis=0, keepdims=True)
     squares = ops.sum(ops.square(vectors), axis=1)
     squares = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(vectors, ops.transpose(vectors))
@@ -452,36 +396,36 @@ def _distances(embeddings, squared: bool = False):
 
 
 def _safe_sqrt(squares):
-    """The root, but 0 with slope 0 where there is nothing to root; inside as well, or 0 · ∞ would make NaN."""
-    something = _above(squares, TINY)
-    return ops.where(something, ops.sqrt(ops.where(something, squares, 1.0)), 0.0)
+    """The square root; 0 with gradient 0 for tiny squares. The inner `where` avoids 0 · ∞ in the gradient."""
+    positive = _above(squares, TINY)
+    return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
 
 
 def _softmax(logits):
-    """Row by row; ``ops.softmax`` itself warns of a batch of one image."""
+    """Softmax of each row; ``ops.softmax`` warns about a batch of one image."""
     return ops.exp(logits - ops.logsumexp(logits, axis=1, keepdims=True))
 
 
 def _above(values, bound: float):
-    """values > bound, and true for NaN: a network that has diverged must show, not pass for 0."""
+    """values > bound, and true for NaN, so that a diverged network does not look like a loss of 0."""
     return ops.logical_not(values <= bound)
 
 
 def _mean(values, counted):
-    """The mean of the values that count; exactly 0, and so are its gradients, where none does."""
+    """The mean of the values that count; exactly 0, with gradient 0, if there are none."""
     number = ops.sum(ops.cast(counted, "float32"))
     return ops.sum(ops.where(counted, values, 0.0)) / ops.maximum(number, 1.0)
 
 
-def _number(what: str, value, above: float | None = None) -> float:
+def _number(what: str, value: object, above: float | None = None) -> float:
     """A finite number of at least 0, or above ``above``."""
-    good = isinstance(value, Real) and math.isfinite(value) and (value >= 0 if above is None else value > above)
-    if not good:
-        wanted = "of at least 0" if above is None else f"above {above}"
-        raise ValueError(f"{what} must be a number {wanted}, got {value!r}")
-    return float(value)
+    number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    if not math.isfinite(number) or number < 0 or (above is not None and number <= above):
+        bound = "of at least 0" if above is None else f"above {above}"
+        raise ValueError(f"{what} must be a number {bound}, got {value!r}")
+    return number
 
 
 def _no_weights(sample_weight, name: str) -> None:
     if sample_weight is not None:
-        raise ValueError(f"{name} counts pairs, not images: it takes no sample or class weights")
+        raise ValueError(f"{name} counts pairs, not images: it does not support sample or class weights")

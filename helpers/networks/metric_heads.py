@@ -1,8 +1,8 @@
-"""Linear heads for metric learning: where they begin, how they learn, and how they go back onto their network.
+"""Linear heads for metric learning: initialization, training, and attaching them to a network.
 
-With a few hundred images to learn from, a head that begins at random first has to find again what the network knew.
-Both starts here are closed formulas: `principal_axes` keeps the cosines as they are, `within_class_whitening` is
-already a learned metric, the best without gradient descent, so a referee as well as a start.
+With a few hundred images, a randomly initialized head would first have to relearn the network's features. The two
+initializations here have closed forms: `principal_axes` preserves cosines, and `within_class_whitening` is a learned
+metric already, and therefore also a baseline.
 """
 
 from collections import OrderedDict
@@ -18,10 +18,10 @@ from helpers.vectors import l2_normalize
 if TYPE_CHECKING:
     import keras
 
-#: Compiled models that `fit` may use again, the last used at the end. Keras traces the training step of each new model,
-#: which takes longer than training a head; seeds and rates need no new one.
+#: Compiled models for `fit`, least recently used first. Keras traces the training step of each new model, which takes
+#: longer than training a head. Seeds and learning rates need no new model.
 _compiled: "OrderedDict[tuple, tuple[keras.Model, keras.Model, tuple]]" = OrderedDict()
-_MOST_COMPILED = 8
+_MAX_COMPILED = 8
 
 
 class LinearMap(NamedTuple):
@@ -29,43 +29,40 @@ class LinearMap(NamedTuple):
 
     Attributes
     ----------
-    mean : float32 (dim,), of the images that it was computed from.
-    kernel : float32 (dim, out); the starts have a mean squared column length of 1, so that one learning rate suits all.
+    mean : float32 (dim,), of the training vectors.
+    kernel : float32 (dim, out). The initializations have a mean squared column length of 1, so that one learning rate
+        suits all.
     """
 
     mean: np.ndarray
     kernel: np.ndarray
 
     def centered(self, vectors: np.ndarray) -> np.ndarray:
-        """float (n, dim) → float32 (n, dim): less the mean, what `head` takes.
+        """float (n, dim) → float32 (n, dim): vectors minus the mean, the input of `head`.
 
-        All vectors of a network lie in one narrow cone. Without its axis the gradients are about what differs; with
-        it they are mostly about what all images share, and a collapse is near.
+        The vectors of a network lie in a narrow cone. Without centering, gradients are dominated by what all images
+        share, and training may collapse.
         """
         return np.asarray(vectors, np.float32) - self.mean
 
     def apply(self, vectors: np.ndarray, normalize: bool = True) -> np.ndarray:
-        """float (n, dim) → float32 (n, out), of length one unless told otherwise; a zero stays zero."""
+        """float (n, dim) → float32 (n, out), L2-normalized by default."""
         mapped = self.centered(vectors) @ self.kernel
         return l2_normalize(mapped) if normalize else mapped
 
     def first(self, out: int) -> "LinearMap":
-        """Its first ``out`` numbers; all of them where it gives fewer."""
+        """The map to its first ``out`` dimensions."""
         return LinearMap(self.mean, self.kernel[:, :out])
 
     def learned(self, head: "keras.Model") -> "LinearMap":
-        """What a `head` that began here has become."""
+        """The map with the kernel of a trained `head`."""
         return LinearMap(self.mean, head.get_layer("embedding").get_weights()[0])
 
 
 def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
-    """The ``out`` directions in which the vectors differ most, turned and not stretched: distances nearly stay.
+    """The first ``out`` principal components of vectors (n, dim): a rotation that nearly preserves distances.
 
-    vectors : float (n, dim).
-
-    Raises
-    ------
-    ValueError : n vectors around their mean have no more than n − 1 directions (nor more than dim).
+    Raises ValueError if ``out`` is more than n − 1 or dim.
     """
     vectors = _vectors(vectors)
     most = min(len(vectors) - 1, vectors.shape[1])
@@ -77,20 +74,17 @@ def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
 
 
 def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: float = 1.0) -> LinearMap:
-    """Shrinks the directions in which images of one class differ, until they differ equally in all.
+    """Whitens the within-class covariance: images of one class then vary equally in all directions.
 
-    The symmetric root of the inverse within-class covariance (Hatch, Kajarekar & Stolcke 2006: within-class covariance
-    normalization, WCCN), to which ``shrinkage`` times its mean variance was added along the diagonal: a few hundred
-    vectors leave most directions of a 2048-dimensional space unseen, and those would be stretched without end.
+    The kernel is the symmetric square root of the inverse covariance (Hatch, Kajarekar & Stolcke 2006: within-class
+    covariance normalization, WCCN). ``shrinkage`` times the mean variance is added to its diagonal, because a few
+    hundred vectors do not vary in most directions of a 2048-dimensional space.
 
-    Parameters
-    ----------
-    vectors : float (n, dim). labels : int (n,), the class of each.
+    Raises ValueError if no class has two different vectors.
+
+    vectors : float (n, dim).
+    labels : int (n,), the class of each.
     shrinkage : above 0.
-
-    Raises
-    ------
-    ValueError : no class has two different vectors, labels that don't fit, or no shrinkage.
     """
     vectors, labels = _vectors(vectors), np.asarray(labels)
     if labels.shape != (len(vectors),):
@@ -101,19 +95,19 @@ def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: f
     sums = np.zeros((len(classes), vectors.shape[1]))
     np.add.at(sums, numbers, vectors)
     within = vectors - (sums / counts[:, None])[numbers]
-    # The covariance is never made: its root follows from the singular values of what it is made of.
+    # The root is computed from singular values, without the covariance matrix.
     _, values, axes = np.linalg.svd(within, full_matrices=False)
     variances = values**2 / len(vectors)
     floor = shrinkage * variances.sum() / vectors.shape[1]
     if floor < 1e-12:
-        raise ValueError("within a class all vectors are equal: there is no spread to learn from")
+        raise ValueError("the vectors of each class are equal: there is no variance to learn from")
     stretch = 1 / np.sqrt(variances + floor) - 1 / np.sqrt(floor)
     root = (axes.T * stretch) @ axes + np.eye(vectors.shape[1]) / np.sqrt(floor)
     return _scaled(root, vectors.mean(axis=0))
 
 
 def head(start: LinearMap) -> "keras.Model":
-    """A model of one trainable linear layer that begins as ``start``: **centered** vectors (b, dim) → (b, out)."""
+    """A model with one linear layer, initialized by ``start``: **centered** vectors (b, dim) → (b, out)."""
     import keras
 
     vectors = keras.Input((start.kernel.shape[0],), name="centered_vectors")
@@ -139,20 +133,19 @@ def fit(
     score: Callable[[LinearMap], float] | None = None,
     metrics: Sequence["keras.metrics.Metric"] = (),
 ) -> tuple[LinearMap, training.Training]:
-    """Train a head on vectors, by Adam, in batches of identities × images; returns what became of it.
+    """Train a head on vectors by Adam with a `PKSampler`; returns the trained map and its history.
 
-    A margin softmax gets a classifier on top, whose directions begin as the mean of each class.
+    A margin softmax loss gets a classifier, whose directions are initialized by the mean of each class.
 
     Parameters
     ----------
-    vectors : float (n, dim). labels : int (n,).
-    identities, images : of a batch; all identities where there are fewer.
-    batches_per_epoch : by default as many as the images fill.
-    score : linear map → a number, higher is better; the best epoch is kept. Without it the last one is, as their
-        number was decided before.
-    metrics : watched in the history, e.g. `MeanDistance`.
+    vectors : float (n, dim).
+    labels : int (n,).
+    identities, images : of a batch, see `PKSampler`.
+    score : linear map → number, higher is better; the best epoch is kept. Without it the last epoch is kept.
+    metrics : for the history, such as `MeanDistance`.
 
-    Otherwise as `helpers.networks.training.fit`, which does the work: a training that was finished is only loaded.
+    Other parameters are those of `helpers.networks.training.fit`, which caches trainings.
     """
     import keras
 
@@ -162,7 +155,7 @@ def fit(
     classes, numbers = np.unique(labels, return_inverse=True)
     on_classes = len(classes) if isinstance(loss, MarginSoftmaxLoss) else None
     key = _key(start, on_classes, loss, metrics)
-    # Taken out while it is used, so that two threads never train the same model.
+    # Removed while it is used, so that two threads do not train the same model.
     model, learning, used = _compiled.pop(key, None) or _learner(start, on_classes, loss, metrics)
     try:
         model.get_layer("embedding").set_weights([start.kernel])
@@ -171,20 +164,20 @@ def fit(
             means = [mapped[numbers == number].mean(axis=0) for number in range(on_classes)]
             learning.layers[-1].set_weights([np.stack(means, axis=1)])
         learning.optimizer.learning_rate = rate
-        how = training.fit(
+        history = training.fit(
             learning, examples.arrays(start.centered(vectors), numbers), name=name, epochs=epochs, seed=seed,
             sampler=PKSampler(numbers, min(identities, len(classes)), images, seed, batches_per_epoch),
             score=training.last_epoch if score is None else lambda _: score(start.learned(model)), progress=False,
         )  # fmt: skip
-        return start.learned(model), how
+        return start.learned(model), history
     finally:
         _compiled[key] = model, learning, used
-        while len(_compiled) > _MOST_COMPILED:
+        while len(_compiled) > _MAX_COMPILED:
             _compiled.popitem(last=False)
 
 
 def _key(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """What a traced training step depends on. The loss counts by identity and by its settings: both may change."""
+    """Everything that a traced training step depends on, including the settings of the loss, which can be changed."""
     import keras
 
     plain = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
@@ -193,7 +186,7 @@ def _key(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", me
 
 
 def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """(head, the model that learns, what its key names by identity and therefore has to live as long)."""
+    """(head, model to train, objects whose ids are in the key and which must therefore stay alive)."""
     import keras
 
     from helpers.networks.losses import CosineClassifier
@@ -206,19 +199,15 @@ def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss"
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
-    """A network that ends in a linear map: images → vectors (b, out). It shares its weights with ``network``.
+    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights.
 
-    Between the two the vectors are brought to length one, as extractors hand them out.
-
-    Raises
-    ------
-    ValueError : the map takes vectors of another length.
+    Raises ValueError if the map takes vectors of another dimension.
     """
     import keras
 
-    given, (wanted, out) = network.outputs[0].shape[-1], last.kernel.shape
-    if given != wanted:
-        raise ValueError(f"{network.name} gives {given} numbers, the map takes {wanted}")
+    dim, (expected, out) = network.outputs[0].shape[-1], last.kernel.shape
+    if dim != expected:
+        raise ValueError(f"{network.name} returns vectors of {dim} dimensions, but the map takes {expected}")
     unit = keras.layers.UnitNormalization(name="unit")(network.outputs[0])
     layer = keras.layers.Dense(out, name="embedding")
     model = keras.Model(network.inputs, layer(unit), name=f"{network.name}_with_head")

@@ -1,87 +1,85 @@
-"""Batches of P identities with K images each: what a loss over pairs needs, and random batches rarely hold.
+"""Batches of P identities with K images each, for losses over pairs (Hermans, Beyer & Leibe 2017).
 
-Of 32 images drawn at random from 1000 people hardly two show the same person; without positives there is nothing
-to learn (the PK batches of Hermans, Beyer & Leibe 2017).
+Random batches rarely contain positive pairs: 32 random images of 1000 people hardly show the same person twice.
 """
 
-from collections.abc import Sequence
-from numbers import Integral
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class PKSampler:
-    """Rows of balanced batches: exactly ``p`` different identities with ``k`` images each.
+    """Row numbers of balanced batches: exactly ``p`` different identities with ``k`` images each.
 
-    Identities are drawn without replacement until all were there, then anew, so that within an epoch their counts
-    differ by at most one; the same holds for the images of one identity, as far as ``k`` allows. An identity with
-    fewer than ``k`` images repeats them as little as possible; one with a single image has no positive pair and
-    is never drawn. The batches depend on the seed and the epoch's number alone: a resumed training goes on with the
-    batches it would have had.
+    Within an epoch, all identities are drawn equally often, give or take one, and so are the images of one identity as
+    far as ``k`` allows. If an identity has fewer than ``k`` images, they are repeated as little as possible. An
+    identity with a single image has no positive pair and is not drawn. The batches depend on the seed and the number of
+    the epoch only, so a resumed training gets the same batches.
 
     Parameters
     ----------
-    labels : integers (n,), the identity of each image; below 0 is a distractor, never drawn.
-    p : identities in a batch, at least 2. k : images of each, at least 2.
+    labels : integers (n,), the identity of each image; distractors (below 0) are not drawn.
+    p : identities in a batch, at least 2.
+    k : images of each, at least 2.
     seed : at least 0.
-    batches_per_epoch : None takes as many as draw each eligible image, and each identity, about once.
-    groups : integers (n,), optional: images of one group (not below 0) are near copies. They count as one image,
-        of which each draw takes any one: copies side by side are a positive pair that teaches nothing.
-    replacement : draw the images of an identity that has fewer than ``k`` independently, repeats left to chance.
+    batches_per_epoch : by default enough to draw each image, and each identity, about once.
+    groups : integers (n,), optional. Images of one group (not below 0) are copies, which count as one image: a positive
+        pair of copies contains no information.
+    replacement : draw the images of an identity with fewer than ``k`` images independently.
 
     Attributes
     ----------
     identities : int64, the labels that are drawn, ascending.
-    left_out : int64, the labels that are not, because they have one image (or copies of one) only.
-    short : int64, the labels that are drawn with repeats, because they have fewer than ``k`` images.
-    n_distractors : images whose label is below 0.
+    left_out : int64, the labels with a single image (or copies of one).
+    short : int64, the labels with fewer than ``k`` images, which are repeated.
+    n_distractors : number of images with a label below 0.
 
     Raises
     ------
-    ValueError : no labels, p, k or batches_per_epoch too small, p larger than the number of identities that have two
-        images, labels or groups that are not (n,) integers, or a seed below 0.
+    ValueError : an argument is out of range, labels or groups are not integers (n,), or fewer than ``p`` identities
+        have two images.
     """
 
     def __init__(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: ArrayLike,
         p: int,
         k: int,
         seed: int = 0,
         batches_per_epoch: int | None = None,
         *,
-        groups: Sequence[int] | np.ndarray | None = None,
+        groups: ArrayLike | None = None,
         replacement: bool = False,
     ):
-        labels = _integers("labels", labels)
-        if not len(labels):
+        of = _integers("labels", labels)
+        if not len(of):
             raise ValueError("there are no labels: nothing to sample from")
-        self.p = _whole("p", p, 2, "one identity alone has no negatives")
-        self.k = _whole("k", k, 2, "one image of an identity has no positive")
-        self.seed = _whole("seed", seed, 0)
+        self.p = _integer("p", p, 2, "one identity has no negatives")
+        self.k = _integer("k", k, 2, "one image of an identity has no positive")
+        self.seed = _integer("seed", seed, 0)
         self.replacement = bool(replacement)
-        groups = np.full(len(labels), -1) if groups is None else _integers("groups", groups)
-        if groups.shape != labels.shape:
-            raise ValueError(f"there are {len(groups)} groups for {len(labels)} labels")
-        self.n_distractors = int((labels < 0).sum())
-        found = {int(labels[rows[0]]): _units(rows, groups) for rows in _by_identity(labels)}
+        group_of = np.full(len(of), -1) if groups is None else _integers("groups", groups)
+        if group_of.shape != of.shape:
+            raise ValueError(f"there are {len(group_of)} groups for {len(of)} labels")
+        self.n_distractors = int((of < 0).sum())
+        rows = np.argsort(of, kind="stable")[self.n_distractors :]
+        identities = np.split(rows, np.flatnonzero(np.diff(of[rows])) + 1) if len(rows) else []
+        found = {int(of[rows[0]]): _units(rows, group_of) for rows in identities}
         self._units = {label: units for label, units in found.items() if len(units) >= 2}
         self.identities = np.array(list(self._units), dtype=np.int64)
         self.left_out = np.array([label for label in found if label not in self._units], dtype=np.int64)
         self.short = np.array([label for label, units in self._units.items() if len(units) < self.k], dtype=np.int64)
         if self.p > len(self.identities):
             raise ValueError(
-                f"p = {p} different identities were asked for, but only {len(self.identities)} have two images "
-                f"or more ({len(self.left_out)} have one, {self.n_distractors} images are distractors): "
-                "take a smaller p"
+                f"p = {p} identities are needed, but only {len(self.identities)} have two images or more "
+                f"({len(self.left_out)} have one, {self.n_distractors} images are distractors): choose a smaller p"
             )
         if batches_per_epoch is None:
             images = sum(map(len, self._units.values()))
             batches_per_epoch = max(-(-images // (self.p * self.k)), -(-len(self.identities) // self.p))
-        self.batches_per_epoch = _whole("batches_per_epoch", batches_per_epoch, 1)
+        self.batches_per_epoch = _integer("batches_per_epoch", batches_per_epoch, 1)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self.batches_per_epoch
 
     def __repr__(self) -> str:
@@ -92,25 +90,20 @@ class PKSampler:
         )
 
     def epoch(self, number: int) -> np.ndarray:
-        """Row numbers, int64 (batches, p · k); the k images of an identity stand side by side.
-
-        Raises
-        ------
-        ValueError : the number is not a whole number of at least 0.
-        """
-        rng = np.random.default_rng([self.seed, _whole("the epoch's number", number, 0)])
+        """Row numbers of an epoch (from 0), int64 (batches, p · k); the k images of an identity are consecutive."""
+        rng = np.random.default_rng([self.seed, _integer("the number of an epoch", number, 0)])
         drawn = np.zeros(len(self.identities))
         drawn_units = {label: np.zeros(len(units)) for label, units in self._units.items()}
         batches = np.empty((self.batches_per_epoch, self.p, self.k), dtype=np.int64)
         for batch in batches:
             chosen = _rarest(drawn, self.p, rng)
             drawn[chosen] += 1
-            for place, label in zip(batch, self.identities[chosen].tolist(), strict=True):
-                place[:] = self._images(self._units[label], drawn_units[label], rng)
+            for rows, label in zip(batch, self.identities[chosen].tolist(), strict=True):
+                rows[:] = self._images(self._units[label], drawn_units[label], rng)
         return batches.reshape(len(batches), -1)
 
     def _images(self, units: list[np.ndarray], drawn: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """k rows of one identity; ``drawn``, how often each unit was drawn so far, is brought up to date."""
+        """k rows of one identity; updates ``drawn``, the number of times each unit was drawn."""
         if self.replacement and len(units) < self.k:
             chosen = rng.integers(len(units), size=self.k)
         else:
@@ -121,23 +114,17 @@ class PKSampler:
 
 
 def _rarest(drawn: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Some different positions, those drawn least often so far first; chance decides among equals."""
+    """The positions that were drawn least often, in random order among equals."""
     return np.argsort(drawn + rng.random(len(drawn)))[:number]
 
 
-def _by_identity(labels: np.ndarray) -> list[np.ndarray]:
-    """The rows of each identity, ascending; distractors left out."""
-    rows = np.argsort(labels, kind="stable")[(labels < 0).sum() :]
-    return np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1) if len(rows) else []
-
-
 def _units(rows: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """The rows of one identity, near copies together."""
+    """The rows of one identity: an array for each group of copies, and for each other image."""
     own = groups[rows]
     return [rows[own == group] for group in np.unique(own[own >= 0])] + [row[None] for row in rows[own < 0]]
 
 
-def _integers(what: str, values) -> np.ndarray:
+def _integers(what: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values)
     if array.size == 0:
         array = array.astype(np.int64)
@@ -146,8 +133,7 @@ def _integers(what: str, values) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _whole(what: str, value, least: int, why: str = "") -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        wanted = f"a whole number of at least {least}"
-        raise ValueError(f"{what} must be {wanted}, got {value!r}" + (f": {why}" if why else ""))
+def _integer(what: str, value: int, least: int, reason: str = "") -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} must be an integer of at least {least}, got {value!r}" + (reason and f": {reason}"))
     return int(value)

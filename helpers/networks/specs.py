@@ -1,8 +1,4 @@
-"""The table of pretrained networks: what each is called, where it is cut, and how Keras builds it.
-
-A row is a fact from the paper or from ``keras.applications``; trained weights come from `weights`, and `zoo` puts the
-two together.
-"""
+"""The table of pretrained networks: names, layers and input sizes. `zoo` builds them with trained weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,15 +14,13 @@ class Network:
 
     Parameters
     ----------
-    name : what the project calls it.
-    builder : name of the class of networks in ``keras.applications``.
-    module : the module of ``keras.applications`` whose ``preprocess_input`` this network was trained with.
+    builder : its function in ``keras.applications``.
+    module : the module of ``keras.applications`` with its ``preprocess_input``.
     size : side of the square input in pixels.
-    embedding : the layer whose output is the vector.
-    stages : the last layers of the network's four parts, from fine maps (h, w, channels) to coarse ones, and their
-        channels.
-    frozen_until : where the last block begins: fine-tuning freezes all layers up to and with this one.
-    dim : length of the vector.
+    embedding : the layer whose output is the embedding.
+    stages : last layer and number of channels of the network's four stages, from fine to coarse feature maps.
+    frozen_until : the last layer before the last block; fine-tuning freezes all layers up to this one.
+    dim : length of the embedding.
     source : the paper.
     """
 
@@ -42,12 +36,12 @@ class Network:
 
     @property
     def features(self) -> str:
-        """The last layer whose output is a map."""
+        """The last layer whose output is a feature map."""
         return self.stages[-1][0]
 
     @property
     def classifier_size(self) -> int:
-        """The input size that the published classifier was trained for."""
+        """The input size of the published classifier."""
         return 299 if self.name == "inceptionresnetv2" else self.size
 
 
@@ -90,12 +84,7 @@ ZOO = {
 
 
 def network(name: str) -> Network:
-    """One row of the table.
-
-    Raises
-    ------
-    KeyError : there is no such network; the message lists those that are.
-    """
+    """One row of the table. Raises KeyError for an unknown name; the message lists the known ones."""
     try:
         return ZOO[name.lower()]
     except KeyError:
@@ -103,10 +92,7 @@ def network(name: str) -> Network:
 
 
 def architecture(name: str, size: int | None = None, classifier: bool = True) -> "keras.Model":
-    """The network as Keras builds it, with RANDOM weights, which `weights` replaces.
-
-    size : side of the input; another one than the classifier's own needs ``classifier=False``.
-    """
+    """The network as Keras builds it, with RANDOM weights. Another size than the default needs ``classifier=False``."""
     import keras
 
     row = network(name)
@@ -117,7 +103,7 @@ def architecture(name: str, size: int | None = None, classifier: bool = True) ->
 
 
 def check_stages(row: Network, layers: Sequence[str]) -> None:
-    """Raise ValueError if a layer is not the end of one of the network's stages."""
+    """Raise ValueError if one of the layers is not the end of a stage."""
     known = [layer for layer, _ in row.stages]
     for layer in layers:
         if layer not in known:

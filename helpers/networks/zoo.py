@@ -1,4 +1,4 @@
-"""Builds the pretrained networks of the table `specs` with their trained weights."""
+"""The networks of the table `specs` with their trained weights."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 
 
 def classifier(name: str) -> "keras.Model":
-    """The whole trained network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes.
+    """The whole network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes.
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives its weights.
+    Raises `WeightsUnavailable` if no source has its weights.
     """
     model = specs.architecture(name)
     model.set_weights(weights.arrays(name))
@@ -24,19 +22,16 @@ def classifier(name: str) -> "keras.Model":
 
 
 def embedder(name: str, size: int | None = None) -> "keras.Model":
-    """The trained network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
+    """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
 
-    Raises
-    ------
-    WeightsUnavailable : no source gives its weights.
-    ValueError : this network's embedding needs its own input size.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a size that its layers do not support.
     """
     import keras
 
     row = specs.network(name)
     size = size or row.size
     if row.embedding == "avg_pool":
-        # Convolutions take any size; the classifier behind them, whose arrays come last, is left away.
+        # Convolutions take any size. The weights of the classifier come last.
         model = specs.architecture(name, size, classifier=False)
         model.set_weights(weights.arrays(name)[: len(model.get_weights())])
         return model
@@ -47,14 +42,9 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
 
 
 def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":
-    """The trained network up to the ends of some stages: float32 (b, s, s, 3), preprocessed → a map each.
+    """The network with the ends of stages as outputs: float32 (b, s, s, 3), preprocessed → one feature map each.
 
-    size : side of the input; the network's own by default.
-
-    Raises
-    ------
-    WeightsUnavailable : no source gives its weights.
-    ValueError : a layer is not the end of a stage; the message names those that are.
+    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a layer that is not the end of a stage.
     """
     import keras
 
@@ -63,7 +53,7 @@ def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.
     if row.embedding == "avg_pool":
         model = embedder(name, size)
     else:
-        # Maps don't need the layers behind them, which would tie the size.
+        # Without the dense layers, which would require the default size.
         model, whole = specs.architecture(name, size, classifier=False), classifier(name)
         for layer in model.layers:
             layer.set_weights(whole.get_layer(layer.name).get_weights() if layer.weights else [])
@@ -71,7 +61,7 @@ def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.
 
 
 def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What the network's training did to pixels: 0 … 255 RGB (b, h, w, 3) → the network's own input."""
+    """The network's preprocessing: RGB (b, h, w, 3) in 0 … 255 → its input."""
     import keras
 
     return getattr(keras.applications, specs.network(name).module).preprocess_input

@@ -59,7 +59,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     manifest_of(chosen.folder)
     metrics = Path(tempfile.mkdtemp(prefix="lookalike-metrics-"))
     try:
-        with paths.told_to_workers(chosen.to_json(), metrics):
+        with paths.worker_environment(chosen.to_json(), metrics):
             _run_workers(
                 uvicorn.Config(f"{__name__}:from_environment", factory=True, workers=workers, **uvicorn_options)
             )

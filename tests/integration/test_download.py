@@ -1,4 +1,4 @@
-"""Downloads from a real server on the loopback address: sums, resuming, several addresses, safe unpacking."""
+"""Downloads from a real server on the loopback address: checksums, resuming, several addresses, safe unpacking."""
 
 import contextlib
 import hashlib
@@ -36,7 +36,7 @@ SUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.files``; ``server.habits`` make it misbehave; ``server.sent`` counts bytes a request."""
+    """Serves ``server.files``. ``server.faults`` are simulated; ``server.sent`` has the bytes of each request."""
 
     def do_GET(self):
         server, content = self.server, self.server.files.get(self.path)
@@ -44,9 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = 0
-        asked = self.headers.get("Range")
-        if asked and "no ranges" not in server.habits:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        requested = self.headers.get("Range")
+        if requested and "no ranges" not in server.faults:
+            start = int(requested.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
                 self.send_error(416)
                 return
@@ -57,8 +57,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = content[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if "drop once" in server.habits:
-            server.habits.remove("drop once")
+        if "drop once" in server.faults:
+            server.faults.remove("drop once")
             body = body[: len(body) // 2]
             self.close_connection = True
         server.sent.append(len(body))
@@ -71,9 +71,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(own_cache, monkeypatch):
     monkeypatch.delenv("LOOKALIKE_MIRROR", raising=False)
-    monkeypatch.setattr(download, "_silent_hosts", set())
+    monkeypatch.setattr(download, "_unreachable_hosts", set())
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.habits, running.sent = {"/set.tgz": CONTENT}, set(), []
+        running.files, running.faults, running.sent = {"/set.tgz": CONTENT}, set(), []
         running.url = f"http://127.0.0.1:{running.server_port}"
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
@@ -82,7 +82,7 @@ def server(own_cache, monkeypatch):
 
 @pytest.fixture
 def source(server, monkeypatch):
-    """Make `fetch("set")` look at these addresses of an archive with this sum."""
+    """Make `fetch("set")` use these addresses of an archive with this checksum."""
 
     def put(*urls, checksum=SUM, filename="set.tgz"):
         archive = Archive(filename, tuple(urls or [f"{server.url}/set.tgz"]), checksum)
@@ -104,7 +104,7 @@ def test_fetched_checked_and_unpacked_once(server, source):
 
 
 def test_a_broken_connection_is_resumed(server, source, own_cache):
-    server.habits.add("drop once")
+    server.faults.add("drop once")
     with pytest.raises(DownloadError, match="run again"):
         fetch("set")
     half = (own_cache / "downloads" / "set.tgz.part").stat().st_size
@@ -113,41 +113,41 @@ def test_a_broken_connection_is_resumed(server, source, own_cache):
     assert server.sent == [half, len(CONTENT) - half]
 
 
-def test_a_server_that_can_not_resume_starts_again(server, source):
-    server.habits |= {"drop once", "no ranges"}
+def test_without_support_for_resuming_a_download_starts_again(server, source):
+    server.faults |= {"drop once", "no ranges"}
     with pytest.raises(DownloadError):
         fetch("set")
     assert names(fetch("set")) == sorted(IMAGES)
     assert server.sent[1] == len(CONTENT)
 
 
-def test_a_part_that_is_whole_is_used(server, source, own_cache):
+def test_a_complete_partial_file_is_used(server, source, own_cache):
     part = own_cache / "downloads" / "set.tgz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT)
     assert names(fetch("set")) == sorted(IMAGES) and server.sent == []
 
 
-def test_the_second_address_helps(server, source):
-    source(f"{server.url}/gone.tgz", f"{server.url}/set.tgz")
+def test_the_second_address_is_tried(server, source):
+    source(f"{server.url}/missing.tgz", f"{server.url}/set.tgz")
     assert names(fetch("set")) == sorted(IMAGES)
 
 
-def test_a_wrong_sum_is_never_unpacked(server, source, own_cache):
+def test_a_file_with_a_wrong_checksum_is_not_unpacked(server, source, own_cache):
     source(checksum="sha256:" + "0" * 64)
     with pytest.raises(DownloadError, match=r"wrong checksum(.|\n)*LOOKALIKE_MIRROR(.|\n)*sample profile"):
         fetch("set")
     assert not list(own_cache.rglob("*.jpg")) and not list(own_cache.rglob("*.part"))
 
 
-def test_a_file_put_there_by_hand_is_used_after_its_sum(server, source, own_cache):
-    source(f"{server.url}/gone.tgz")
+def test_a_file_copied_by_hand_is_checked_and_used(server, source, own_cache):
+    source(f"{server.url}/missing.tgz")
     by_hand = own_cache / "downloads" / "set.tgz"
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(b"something else")
     with pytest.raises(DownloadError, match="wrong checksum"):
         fetch("set")
-    assert by_hand.read_bytes() == b"something else", "what we did not make is not deleted"
+    assert by_hand.read_bytes() == b"something else", "a file of the user is not deleted"
     by_hand.write_bytes(CONTENT)
     assert names(fetch("set")) == sorted(IMAGES)
 
@@ -159,7 +159,7 @@ def write_mirror(folder, content, checksum=None):
     (folder / "manifest.json").write_text(json.dumps({"set-mini.tar": entry}))
 
 
-def test_the_mirror_comes_first_and_keeps_apart(server, source, tmp_path, monkeypatch):
+def test_the_mirror_comes_first_and_has_a_separate_folder(server, source, tmp_path, monkeypatch):
     write_mirror(tmp_path / "mirror", tar_of({"set/b/only.jpg": b"x"}, "w"))
     official = fetch("set")
     monkeypatch.setenv("LOOKALIKE_MIRROR", str(tmp_path / "mirror"))
@@ -169,15 +169,15 @@ def test_the_mirror_comes_first_and_keeps_apart(server, source, tmp_path, monkey
     assert fetch("set") == official
 
 
-def test_a_damaged_mirror_goes_on_to_the_internet(server, source, tmp_path, monkeypatch):
+def test_the_internet_is_used_after_a_damaged_mirror(server, source, tmp_path, monkeypatch):
     write_mirror(tmp_path / "mirror", b"damaged", checksum="0" * 64)
     monkeypatch.setenv("LOOKALIKE_MIRROR", str(tmp_path / "mirror"))
     assert names(fetch("set")) == sorted(IMAGES)
 
 
 @pytest.mark.parametrize("damage", ["missing folder", "no manifest", "not listed", "truncated"])
-def test_what_is_wrong_with_a_mirror_is_said(server, source, tmp_path, monkeypatch, damage):
-    source(f"{server.url}/gone.tgz")
+def test_errors_of_a_mirror_are_reported(server, source, tmp_path, monkeypatch, damage):
+    source(f"{server.url}/missing.tgz")
     mirror = tmp_path / "mirror"
     content = tar_of(IMAGES, "w")
     write_mirror(mirror, content[: len(content) // 2] if damage == "truncated" else content)
@@ -185,8 +185,8 @@ def test_what_is_wrong_with_a_mirror_is_said(server, source, tmp_path, monkeypat
         (mirror / "manifest.json").write_text("{")
     if damage == "not listed":
         (mirror / "manifest.json").write_text("{}")
-    monkeypatch.setenv("LOOKALIKE_MIRROR", str(mirror if damage != "missing folder" else tmp_path / "nowhere"))
-    with pytest.raises(DownloadError, match={"truncated": "cut short"}.get(damage, "manifest")):
+    monkeypatch.setenv("LOOKALIKE_MIRROR", str(mirror if damage != "missing folder" else tmp_path / "missing"))
+    with pytest.raises(DownloadError, match={"truncated": "truncated or damaged"}.get(damage, "manifest")):
         fetch("set")
 
 
@@ -200,7 +200,7 @@ def zip_of(members):
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "set/../../evil.jpg", "/evil.jpg"])
 @pytest.mark.parametrize("kind", [tar_of, zip_of])
-def test_archives_that_leave_their_folder_are_refused_whole(server, source, own_cache, name, kind):
+def test_archives_that_leave_their_folder_are_rejected(server, source, own_cache, name, kind):
     evil = kind({"set/a/good.jpg": b"x", name: b"y"})
     server.files["/evil"] = evil
     source(f"{server.url}/evil", checksum="sha256:" + hashlib.sha256(evil).hexdigest())
@@ -209,7 +209,7 @@ def test_archives_that_leave_their_folder_are_refused_whole(server, source, own_
     assert not list(own_cache.parent.rglob("evil.jpg")) and not list(own_cache.rglob("good.jpg"))
 
 
-def test_links_are_refused(server, source, own_cache):
+def test_links_are_rejected(server, source, own_cache):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         link = tarfile.TarInfo("set/a/link.jpg")
@@ -217,19 +217,19 @@ def test_links_are_refused(server, source, own_cache):
         archive.addfile(link)
     server.files["/evil"] = buffer.getvalue()
     source(f"{server.url}/evil", checksum="sha256:" + hashlib.sha256(buffer.getvalue()).hexdigest())
-    with pytest.raises(UnsafeArchive, match="neither file nor folder"):
+    with pytest.raises(UnsafeArchive, match="neither a file nor a folder"):
         fetch("set")
 
 
 def test_an_archive_in_an_archive(server, source):
-    """Caltech-101 comes as a zip with a tar in it."""
+    """Caltech-101 is a zip that contains a tar."""
     outer = zip_of({"caltech-101/inner.tar.gz": CONTENT})
     server.files["/outer"] = outer
     source(f"{server.url}/outer", checksum="md5:" + hashlib.md5(outer).hexdigest())
     assert len(names(fetch("set"))) == len(IMAGES)
 
 
-def test_a_full_disk_keeps_what_was_fetched(server, source, own_cache, monkeypatch):
+def test_too_little_disk_space_is_reported(server, source, own_cache, monkeypatch):
     class Full:
         free = 10
 
@@ -241,7 +241,7 @@ def test_a_full_disk_keeps_what_was_fetched(server, source, own_cache, monkeypat
 def test_a_cache_that_is_a_file(server, source, tmp_path, monkeypatch):
     (tmp_path / "occupied").write_text("")
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "occupied"))
-    with pytest.raises(DownloadError, match=r"can't be written(.|\n)*LOOKALIKE_CACHE"):
+    with pytest.raises(DownloadError, match=r"cannot be written(.|\n)*LOOKALIKE_CACHE"):
         fetch("set")
 
 
@@ -250,12 +250,12 @@ def test_an_unknown_name():
         fetch("mnist")
 
 
-def test_what_exists_in_a_mirror_only_says_so(server):
-    with pytest.raises(DownloadError, match="exists in a mirror only"):
+def test_a_data_set_that_only_a_mirror_has(server):
+    with pytest.raises(DownloadError, match="only a mirror can have it"):
         fetch("imagenet-one-per-class")
 
 
-def fetch_here(cache, url, checksum, results):
+def fetch_in_process(cache, url, checksum, results):
     os.environ["LOOKALIKE_CACHE"], os.environ["LOOKALIKE_MIRROR"] = cache, "none"
     archive = Archive("set.tgz", (url,), checksum)
     download.SOURCES["set"] = Source("set", "set-mini.tar", ("set",), (archive,))
@@ -266,7 +266,7 @@ def test_two_processes_fetch_once(server, source, own_cache):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     arguments = (str(own_cache), f"{server.url}/set.tgz", SUM, results)
-    both = [context.Process(target=fetch_here, args=arguments) for _ in range(2)]
+    both = [context.Process(target=fetch_in_process, args=arguments) for _ in range(2)]
     for process in both:
         process.start()
     assert [results.get(timeout=30) for _ in both] == [len(IMAGES)] * 2
@@ -275,12 +275,12 @@ def test_two_processes_fetch_once(server, source, own_cache):
     assert len(server.sent) == 1
 
 
-# ---- hosts that don't answer ----------------------------------------------------------------------------
+# ---- hosts that do not respond --------------------------------------------------------------------------
 
 
 @pytest.fixture
 def black_hole():
-    """The address of a socket whose queue of connections is full: the kernel drops further attempts."""
+    """The address of a socket whose connection queue is full: the kernel drops further attempts."""
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
@@ -293,32 +293,34 @@ def black_hole():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: other systems refuse where Linux drops")
-def test_a_host_that_never_results_costs_one_timeout(server, source, black_hole, monkeypatch):
+def test_a_host_that_does_not_respond_costs_one_timeout(server, source, black_hole, monkeypatch):
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.4)
     source(f"http://{black_hole}/a.tgz", f"http://{black_hole}/b.tgz", f"{server.url}/set.tgz")
     started = time.monotonic()
-    assert names(fetch("set")) == sorted(IMAGES), "the next source helps"
+    assert names(fetch("set")) == sorted(IMAGES), "the next address is used"
     assert 0.4 <= time.monotonic() - started < 0.8
     started = time.monotonic()
-    with pytest.raises(DownloadError, match="did not answer before"):
+    with pytest.raises(DownloadError, match="did not respond before"):
         download.open_url(f"http://{black_hole}/c.tgz")
     assert time.monotonic() - started < 0.2
 
 
-def test_every_source_tried_is_named(server, source, monkeypatch):
+def test_the_error_lists_all_sources(server, source, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         refusing = f"127.0.0.1:{closed.getsockname()[1]}"
-    source(f"http://{refusing}/set.tgz", "http://no-such-host.invalid/set.tgz", f"{server.url}/gone.tgz")
+    source(f"http://{refusing}/set.tgz", "http://no-such-host.invalid/set.tgz", f"{server.url}/missing.tgz")
     started = time.monotonic()
     with pytest.raises(DownloadError) as error:
         fetch("set")
     assert time.monotonic() - started < 3
     message = str(error.value)
-    for part in ("LOOKALIKE_MIRROR is not set", f"{refusing} can't be reached", "no-such-host.invalid can't be reached",
-                 "HTTP status 404", "get set.tgz in a browser"):  # fmt: skip
+    for part in (
+        "LOOKALIKE_MIRROR is not set", f"{refusing} cannot be reached", "no-such-host.invalid cannot be reached",
+        "HTTP status 404", "download set.tgz in a browser",
+    ):  # fmt: skip
         assert part in message
-    # Such failures take no time, so that the hosts are asked again: the network may be back.
-    assert download._silent_hosts == set()
+    # These failures take no time, so the hosts are tried again.
+    assert download._unreachable_hosts == set()
 
 
 def test_a_proxy_is_used(server, source, monkeypatch):
@@ -328,7 +330,7 @@ def test_a_proxy_is_used(server, source, monkeypatch):
     assert names(fetch("set")) == sorted(IMAGES)
 
 
-def test_every_official_archive_has_a_published_sum():
+def test_every_official_archive_has_a_checksum():
     for entry in download.SOURCES.values():
         for archive in entry.archives:
             kind, _, digest = archive.checksum.partition(":")

@@ -1,4 +1,4 @@
-"""Processes that are killed: nothing that was stored is lost, and what was interrupted can be resumed."""
+"""Killed processes: stored data is not lost, and interrupted work can be resumed."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ from tests.unit.test_approximate_indexes import ANNOY, clustered
 from tests.unit.test_training import same, same_table, train_on_images
 
 
-def test_a_killed_training_resumed_in_another_process_equals_an_unbroken_one(own_cache, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)  # the state is on disk after every epoch
-    code = "from tests.unit import test_training as t; t.training.KEEP_EVERY = 0; t.train_on_images(kill=True)"
+def test_a_training_that_was_killed_and_resumed_equals_an_uninterrupted_one(own_cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)  # save after every epoch
+    code = "from tests.unit import test_training as t; t.training.SAVE_EVERY = 0; t.train_on_images(kill=True)"
     child = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, timeout=300)
     assert child.returncode == -signal.SIGKILL, child.stderr
     resumed, ours = train_on_images(kill=False)
     assert resumed.computed == 2
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
-    unbroken, theirs = train_on_images(kill=False)
-    assert unbroken.computed == 5 and unbroken.best_epoch == resumed.best_epoch == 5
-    assert np.allclose(unbroken.table["learning_rate"], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
-    assert same_table(resumed, unbroken)
+    uninterrupted, theirs = train_on_images(kill=False)
+    assert uninterrupted.computed == 5 and uninterrupted.best_epoch == resumed.best_epoch == 5
+    assert np.allclose(uninterrupted.table["learning_rate"], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
+    assert same_table(resumed, uninterrupted)
     assert same(ours.get_weights(), theirs.get_weights())
 
 
@@ -45,10 +45,10 @@ def test_kill_9_loses_nothing_that_was_stored(own_cache):
         pass
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    said = max([20, *(int(line) for line in process.communicate()[0].split())])
+    last = max([20, *(int(line) for line in process.communicate()[0].split())])
     with store.VectorStore("killed", 2048) as kept:
-        found = kept.get([b"%d" % i for i in range(said + 1)])
-        assert np.array_equal(found[:, 5], np.arange(said + 1))
+        found = kept.get([b"%d" % i for i in range(last + 1)])
+        assert np.array_equal(found[:, 5], np.arange(last + 1))
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", *ANNOY[:1]])
@@ -82,6 +82,6 @@ index.save({str(path)!r})
         assert child.wait(20) == -signal.SIGKILL
     assert path.read_bytes() == before
     assert len(load_index(path)) == 300
-    # Half of the new file is left in the folder and does no harm.
+    # Half of the new file is left in the folder, which causes no error.
     assert len([*tmp_path.iterdir()]) == 2
     assert len(load_index(open_index(spec).add(clustered(350, 8)).save(path))) == 350

@@ -942,7 +942,7 @@ def test_settings_reach_workers_without_the_key(folder, monkeypatch):
     assert Settings.from_json(chosen.to_json(), "secret") == chosen
     assert json.loads(chosen.to_json())["queue"] == 7
     monkeypatch.setenv("LOOKALIKE_API_KEY", " secret ")
-    with paths.told_to_workers(chosen.to_json(), folder):
+    with paths.worker_environment(chosen.to_json(), folder):
         assert Settings.from_json(paths.serve_settings(), paths.api_key()) == chosen
         assert paths.metrics_dir() == folder
     assert paths.serve_settings() is None and paths.metrics_dir() is None

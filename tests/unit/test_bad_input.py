@@ -37,7 +37,7 @@ def engine(folder):
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(EmptyImageSet, match=f"{tmp_path.name} holds no image"):
+    with pytest.raises(EmptyImageSet, match=f"{tmp_path.name} contains no images"):
         from_folder(tmp_path)
 
 

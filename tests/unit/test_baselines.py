@@ -1,4 +1,4 @@
-"""The networks from scratch: their layers and parameters as described, where they are cut, and that they learn."""
+"""Networks to train from scratch: layers and parameters, embeddings, schedules and training."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def first_weights(model):
 
 
 class TestParameters:
-    def test_student_faces_sits_in_its_classifier(self):
+    def test_most_parameters_of_student_faces_are_in_its_classifier(self):
         model = baselines.student_faces(40)
         assert baselines.embedder(model).output_shape == (None, 107_648)
         assert model.get_layer("classifier").count_params() == 107_648 * 40 + 40
@@ -43,14 +43,14 @@ class TestParameters:
         # 224 → 75 → 38 → 38 → 19 → 19, pooled to 10.
         assert baselines.embedder(model).output_shape == (None, 10 * 10 * 32)
 
-    def test_the_dropout_is_moved_and_nothing_else(self):
-        published, moved = (baselines.student_objects(10, 64, where) for where in (True, False))
+    def test_only_the_dropout_is_moved(self):
+        published, moved = (baselines.student_objects(10, 64, after) for after in (True, False))
         assert [layer.name for layer in published.layers[-2:]] == ["classifier", published.layers[-1].name]
         assert isinstance(published.layers[-1], keras.layers.Dropout)
         assert isinstance(moved.layers[-2], keras.layers.Dropout) and moved.layers[-1].name == "classifier"
         np.testing.assert_array_equal(first_weights(published), first_weights(moved))
 
-    def test_the_corrected_one_does_not_grow_with_the_image(self):
+    def test_corrected_has_as_many_parameters_at_every_size(self):
         small, large = baselines.corrected(10, 32), baselines.corrected(10, 96)
         assert small.count_params() == large.count_params() < 300_000
         assert baselines.embedder(large).output_shape == (None, 128)
@@ -58,31 +58,31 @@ class TestParameters:
 
 @pytest.mark.parametrize("name", SMALL)
 class TestEveryNetwork:
-    def test_gives_probabilities(self, name, noise):
-        given = SMALL[name]()(noise)
-        assert given.shape == (4, 3)
-        np.testing.assert_allclose(np.sum(given, axis=1), 1, rtol=1e-5)
+    def test_the_output_are_probabilities(self, name, noise):
+        output = SMALL[name]()(noise)
+        assert output.shape == (4, 3)
+        np.testing.assert_allclose(np.sum(output, axis=1), 1, rtol=1e-5)
 
-    def test_the_seed_decides_the_first_weights(self, name):
+    def test_the_seed_decides_the_initial_weights(self, name):
         np.testing.assert_array_equal(first_weights(SMALL[name](1)), first_weights(SMALL[name](1)))
         assert not np.array_equal(first_weights(SMALL[name](1)), first_weights(SMALL[name](2)))
 
-    def test_what_is_cut_off_is_the_classifier(self, name, noise):
+    def test_the_embedder_is_the_model_without_its_classifier(self, name, noise):
         model = SMALL[name]()
         vectors = baselines.embedder(model)(noise)
         weights, bias = model.get_layer("classifier").get_weights()
         np.testing.assert_allclose(model(noise), keras.ops.softmax(vectors @ weights + bias), rtol=1e-4, atol=1e-6)
 
-    def test_becomes_an_extractor(self, name, noise):
+    def test_it_can_be_an_extractor(self, name, noise):
         embedder = baselines.embedder(SMALL[name]())
         extractor = ModelExtractor(name, embedder, "nothing yet")
         vectors = extractor.compute(noise.astype(np.uint8))
         assert vectors.shape == (4, extractor.dim)
-        # Off, as augmentation and dropout have to be, it gives the same again.
+        # Augmentation and dropout are inactive.
         np.testing.assert_array_equal(vectors, extractor.compute(noise.astype(np.uint8)))
 
 
-def test_the_corrected_one_augments_only_while_it_trains(noise):
+def test_corrected_augments_only_in_training(noise):
     model = SMALL["corrected"]()
     first = model.layers[0]
     np.testing.assert_array_equal(first(noise), noise)
@@ -91,8 +91,8 @@ def test_the_corrected_one_augments_only_while_it_trains(noise):
     assert not np.allclose(changed(noise, training=True), changed(noise))
 
 
-class TestDropoutBehindTheSoftmax:
-    """What the docstring and notebook 04 say of it: the right class dropped, among ten equal ones."""
+class TestDropoutAfterTheSoftmax:
+    """The true class dropped, among ten equal ones, see the docstring and notebook 04."""
 
     @pytest.fixture
     def dropped(self):
@@ -106,7 +106,7 @@ class TestDropoutBehindTheSoftmax:
 
         return run
 
-    def test_with_class_numbers_a_ninth_of_the_pull_is_left(self, dropped):
+    def test_with_class_numbers_the_gradient_is_a_ninth(self, dropped):
         keep = np.ones((1, 10), np.float32)
         loss = keras.losses.SparseCategoricalCrossentropy()
         kept, gradient = dropped(loss, np.array([3]), keep)
@@ -117,7 +117,7 @@ class TestDropoutBehindTheSoftmax:
         assert lost == pytest.approx(-np.log(1e-7), abs=0.2)
         assert gradient[3] == pytest.approx(-0.1, abs=1e-4)
 
-    def test_with_one_hot_labels_nothing_is_learned(self, dropped):
+    def test_with_one_hot_labels_the_gradient_is_zero(self, dropped):
         keep = np.ones((1, 10), np.float32)
         keep[0, 3] = 0
         lost, gradient = dropped(keras.losses.CategoricalCrossentropy(), np.eye(10)[[3]], keep)
@@ -131,7 +131,7 @@ class TestSchedule:
         rate = model.optimizer._learning_rate
         return [float(rate(step)) for step in range(schedule.epochs * steps_per_epoch + 1)]
 
-    def test_the_cosine_warms_up_and_ends_at_nothing(self):
+    def test_the_cosine_warms_up_and_ends_at_zero(self):
         rates = self.rates(Schedule(10, 8, rate=1e-2, cosine=True), 10)
         assert rates[0] == pytest.approx(1e-3)
         assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-2)
@@ -139,20 +139,20 @@ class TestSchedule:
         assert rates[-1] == pytest.approx(0, abs=1e-6)
         assert (np.diff(rates[10:]) < 0).all()
 
-    def test_one_step_is_enough_for_it(self):
+    def test_a_cosine_of_one_step(self):
         assert np.isfinite(self.rates(Schedule(1, 8, cosine=True), 1)).all()
 
     def test_cosine_or_plateau(self):
         with pytest.raises(ValueError, match="not both"):
             Schedule(10, 8, cosine=True, plateau=Plateau())
 
-    def test_what_is_smoothed_is_one_hot(self):
+    def test_smoothing_requires_one_hot_labels(self):
         with pytest.raises(ValueError, match="one_hot=True"):
             Schedule(10, 8, smoothing=0.1)
 
 
 class TestTrain:
-    """Three classes: bright on top, bright at the bottom, bright in the middle."""
+    """Three classes: bright at the top, in the middle and at the bottom."""
 
     @pytest.fixture
     def stripes(self):
@@ -172,32 +172,32 @@ class TestTrain:
             ("corrected", Schedule(10, 6, rate=1e-2, cosine=True, one_hot=True, smoothing=0.1)),
         ],
     )
-    def test_it_learns(self, own_cache, stripes, name, schedule):
+    def test_accuracy_and_cache(self, own_cache, stripes, name, schedule):
         model = SMALL[name]()
         trained = baselines.train(model, schedule, *stripes, name=name, progress=False)
         assert trained.monitor == "val_loss"
         assert trained.best["val_accuracy"] >= 0.9
         # The model has the weights of that epoch.
-        teaching, validation = stripes
+        validation = stripes[1]
         found = model.predict(validation.load(np.arange(12)), verbose=0).argmax(axis=1)
         assert (found == validation.labels).mean() == pytest.approx(trained.best["val_accuracy"])
         again = baselines.train(SMALL[name](), schedule, *stripes, name=name, progress=False)
         assert again.computed == 0 and again.best_epoch == trained.best_epoch
 
-    def test_the_schedule_is_kept(self, own_cache, stripes):
+    def test_plateau_and_patience_are_used(self, own_cache, stripes):
         schedule = Schedule(8, 36, rate=1e-12, plateau=Plateau(0.5, 1, 0.0), patience=2)
         trained = baselines.train(SMALL["student_faces"](), schedule, *stripes, name="still", progress=False)
-        assert len(trained.table) == 3, "at such a rate nothing gets better, so patience ends it after two more"
+        assert len(trained.table) == 3, "at this rate nothing improves, so patience ends the training after two more"
         assert trained.table["learning_rate"].to_numpy() == pytest.approx([1e-12, 1e-12, 5e-13], abs=1e-15)
 
 
-def test_the_table_names_each_network_with_its_schedule():
+def test_the_table_of_networks():
     built = {name: make(2, 40, seed=1).name for name, (make, _) in baselines.NETWORKS.items()}
     assert built == {name: name.replace("-", "_") for name in built}
     assert [schedule.epochs for _, schedule in baselines.NETWORKS.values()] == [10, 60, 60, 40]
 
 
-def test_bad_input_is_named():
+def test_invalid_input():
     with pytest.raises(ValueError, match="at least 22 pixels, got 20"):
         baselines.student_faces(3, 20)
     with pytest.raises(ValueError, match="two classes, got 1"):

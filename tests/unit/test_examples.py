@@ -1,4 +1,4 @@
-"""Examples: the right rows in the right order, decoded as everywhere else, and nothing that would teach nonsense."""
+"""Training examples: rows in the right order, decoding, fingerprints, and invalid labels."""
 
 import tracemalloc
 
@@ -38,13 +38,13 @@ def gathered(batches):
 
 
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
-def test_images_are_what_reading_makes_of_them(images, rule):
-    wanted = np.stack([reading.resize(reading.read_image(path), SIDE, rule) for path in images.paths])
+def test_images_are_read_and_resized(images, rule):
+    expected = np.stack([reading.resize(reading.read_image(path), SIDE, rule) for path in images.paths])
     found = examples.images(images, SIDE, rule).load(MIXED)
-    assert found.dtype == np.uint8 and (found == wanted[MIXED]).all()
+    assert found.dtype == np.uint8 and (found == expected[MIXED]).all()
 
 
-def test_batches_come_in_order_each_time(images):
+def test_batches_have_the_same_order_in_each_pass(images):
     train = examples.images(images, SIDE)
     batches = train.batches(MIXED, 3)
     assert len(batches) == 3
@@ -56,7 +56,7 @@ def test_batches_come_in_order_each_time(images):
     assert first[0][0].dtype == np.uint8 and first[0][1].dtype == np.int64
 
 
-def test_rows_of_a_function_are_drawn_anew_for_each_pass(images):
+def test_a_function_of_rows_is_called_for_each_pass(images):
     train, drawn = examples.images(images, SIDE), []
 
     def rows():
@@ -76,7 +76,7 @@ def test_one_hot_labels(images):
     train = examples.images(images, SIDE)
     labels = np.concatenate([labels for _, labels in gathered(train.batches(MIXED, 3, one_hot=9))])
     assert labels.dtype == np.float32 and (labels == np.eye(9)[MIXED]).all()
-    # Another number of classes, and none, are not mixed up with it.
+    # Other numbers of classes have readers of their own.
     assert gathered(train.batches(MIXED, 3, one_hot=8))[0][1].shape == (3, 8)
     assert gathered(train.batches(MIXED, 3))[0][1].shape == (3,)
 
@@ -95,7 +95,7 @@ def test_kept_images_equal_fresh_ones(own, monkeypatch):
     assert (fresh.load(rows) == first).all() and kept.fingerprint == fresh.fingerprint
     for path in own.paths:
         path.unlink()
-    # What was decoded once is in memory; what was not, or is never kept, is missed.
+    # Only decoded images of small sets are in memory.
     assert (kept.load(np.array([2, 1])) == first[[1, 0]]).all()
     for train, row in ((kept, 0), (fresh, 1)):
         with pytest.raises(UnreadableImage, match=f"{row}.png does not exist"):
@@ -105,14 +105,14 @@ def test_kept_images_equal_fresh_ones(own, monkeypatch):
 def test_an_unreadable_image_is_named_through_tensorflow(own):
     own.paths[2].write_bytes(own.paths[2].read_bytes()[:40])
     train = examples.images(own, 9)
-    with pytest.raises(UnreadableImage, match="2.png"), train.own_errors():
+    with pytest.raises(UnreadableImage, match="2.png"), train.original_errors():
         gathered(train.batches(np.arange(4), 2))
-    # Errors of somebody else stay what they are.
-    with pytest.raises(KeyError, match="other"), train.own_errors():
+    # Other errors are not changed.
+    with pytest.raises(KeyError, match="other"), train.original_errors():
         raise KeyError("other")
 
 
-def test_the_fingerprint_is_of_content(own):
+def test_the_fingerprint_depends_on_content(own):
     first = examples.images(own, 9).fingerprint
     assert examples.images(own, 9).fingerprint == first
     others = [
@@ -152,32 +152,32 @@ def test_a_memory_mapped_file_is_read_row_by_row(tmp_path):
         found = [
             (inputs[0, 0, 0].numpy(), labels.numpy()) for inputs, labels in train.batches(np.arange(512)[::-1], 16)
         ]
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < maps.nbytes / 2
+    assert peak < maps.nbytes / 2
     assert all((inputs == maps[labels[0], 0, 0]).all() for inputs, labels in found) and len(found) == 32
     assert {inputs.dtype for inputs, _ in found} == {np.dtype(np.float32)}
     assert train.fingerprint == examples.arrays(maps, np.arange(512)).fingerprint
 
 
 @pytest.mark.parametrize(
-    "make, says",
+    "make, message",
     [
         (lambda: examples.arrays(np.zeros((3, 2)), [0, 1]), "there are 3 inputs for 2 labels"),
         (lambda: examples.arrays(np.zeros((0, 2)), []), r"at least one row, got shape \(0,\)"),
         (lambda: examples.arrays(np.zeros((2, 2)), [[0], [1]]), r"at least one row, got shape \(2, 1\)"),
         (lambda: examples.arrays(np.zeros((3, 2)), [0, -1, -1]), "2 examples have no class .* leave distractors out"),
-        (lambda: examples.arrays(np.zeros((2, 2)), [0.5, 1.0]), "labels are integers.*float64"),
-        (lambda: examples.arrays(np.zeros((2, 2)), ["cat", "dog"]), "labels are integers"),
+        (lambda: examples.arrays(np.zeros((2, 2)), [0.5, 1.0]), "labels must be integers.*float64"),
+        (lambda: examples.arrays(np.zeros((2, 2)), ["cat", "dog"]), "labels must be integers"),
     ],
 )
-def test_refused(make, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_labels(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_distractors_are_refused(images):
+def test_distractors_are_an_error(images):
     mixed = ImageSet("mixed", images.paths, np.array([0, 1, -1, 2, 3, -1, 4, 5]), tuple("abcdef"))
     with pytest.raises(ValueError, match="2 examples have no class"):
         examples.images(mixed, SIDE)

@@ -1,4 +1,4 @@
-"""Optional packages: the message for a missing one, and where they may be imported."""
+"""Optional packages: the message about a missing one, and imports that must be checked."""
 
 import ast
 import sys
@@ -14,7 +14,7 @@ from helpers.cli.common import UNAVAILABLE
 OPTIONAL = {module: name for name, extra in extras.EXTRAS.items() for module in extra.packages}
 
 
-def test_nothing_is_said_about_what_is_installed():
+def test_no_message_about_installed_packages():
     assert extras.missing("serve") == ""
     extras.require("serve")
 
@@ -27,17 +27,17 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     )
     assert extras.missing("serve") == expected
     assert extras.missing("serve", "uvicorn") == ""
-    with pytest.raises(extras.MissingExtra) as told, extras.importing("serve"):
+    with pytest.raises(extras.MissingExtra) as error, extras.importing("serve"):
         raise AssertionError("the block is not entered")
-    assert str(told.value) == expected
+    assert str(error.value) == expected
 
 
-def test_a_module_without_a_spec_is_installed(monkeypatch):
+def test_a_module_without_a_spec_counts_as_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "annoy", type(sys)("annoy"))
     assert extras.missing("annoy") == ""
 
 
-def test_a_module_that_no_extra_has_is_a_mistake():
+def test_a_module_that_belongs_to_no_extra_is_an_error():
     with pytest.raises(KeyError):
         extras.missing("serve", "numpy")
 
@@ -57,7 +57,7 @@ def test_a_command_names_the_extra_that_it_needs(arguments, extra, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("image.png")
     for module in list(sys.modules):
-        # As in a fresh process.
+        # As in a new process.
         backend = module.startswith("helpers.search.backends.") and extra in module
         if backend or module.startswith("helpers.service"):
             monkeypatch.delitem(sys.modules, module)
@@ -78,7 +78,7 @@ def test_ray_is_named(monkeypatch):
 
 
 def unguarded(source: str) -> set[str]:
-    """Optional modules that a file imports although it checks for the extra nowhere."""
+    """Optional modules that a file imports without a check for their extra."""
     tree = ast.parse(source)
     checked = {
         node.args[0].value
@@ -98,16 +98,17 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_every_optional_import_is_checked_for():
+def test_every_optional_import_is_checked():
     # The package helpers.service checks for all of its modules.
-    app = Path("helpers", "service")
+    service = Path("helpers", "service")
     files = {
         path.relative_to(paths.ROOT): path.read_text(encoding="utf-8") for path in paths.ROOT.glob("helpers/**/*.py")
     }
-    assert unguarded(files[app / "__init__.py"]) == set() and 'extras.require("serve")' in files[app / "__init__.py"]
-    left = {path: unguarded(source) for path, source in files.items()}
+    package = files[service / "__init__.py"]
+    assert unguarded(package) == set() and 'extras.require("serve")' in package
     allowed = {module for module, extra in OPTIONAL.items() if extra == "serve"}
-    assert {path: found for path, found in left.items() if found - (allowed if app in path.parents else set())} == {}
+    left = {path: unguarded(source) - (allowed if service in path.parents else set()) for path, source in files.items()}
+    assert {path: found for path, found in left.items() if found} == {}
 
 
 def test_the_test_notices():

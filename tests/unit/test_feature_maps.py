@@ -307,9 +307,9 @@ def test_an_interrupted_call_keeps_complete_batches(own_cache, monkeypatch):
 def test_maps_cannot_be_cached_as_vectors(own_cache):
     split = small()
     maps = np.zeros((2, 4, 4, 8), np.float16)
-    assert vectors(split.places, maps, normalize=False).shape == (2, 4, 4, 8)
+    assert vectors(split.last_maps, maps, normalize=False).shape == (2, 4, 4, 8)
     with pytest.raises(ValueError, match="returns maps .*only vectors"):
-        vectors(split.places, maps, normalize=False, cache=True)
+        vectors(split.last_maps, maps, normalize=False, cache=True)
     assert vectors(split.tail, maps[:0], cache=True).shape == (0, 6)
 
 

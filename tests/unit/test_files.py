@@ -1,4 +1,4 @@
-"""Files: whole or not at all, and known by their content."""
+"""Atomic writes and content hashes."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_bytes_and_what_a_function_writes(tmp_path, durable):
+def test_bytes_and_a_function_that_writes_them(tmp_path, durable):
     target = tmp_path / "new" / "folder" / "a.bin"
     assert write_atomically(target, b"one", durable) == target and target.read_bytes() == b"one"
     write_atomically(str(target), lambda file: [file.write(part) for part in (b"two", b", ", b"three")], durable)
@@ -48,13 +48,13 @@ def test_a_failed_rename_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_a_folder_below_a_file_is_an_error(tmp_path):
+def test_a_file_in_place_of_a_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write_atomically(tmp_path / "file" / "a.bin", b"new")
 
 
-def test_readers_and_other_writers_see_whole_files_only(tmp_path):
+def test_readers_only_see_whole_files_while_others_write(tmp_path):
     target, contents = tmp_path / "a.bin", [bytes([letter]) * 200_000 for letter in b"abc"]
     write_atomically(target, contents[0])
 
@@ -65,10 +65,10 @@ def test_readers_and_other_writers_see_whole_files_only(tmp_path):
     writers = [threading.Thread(target=write, args=(content,)) for content in contents]
     for writer in writers:
         writer.start()
-    seen = [target.read_bytes()]
+    found = [target.read_bytes()]
     while any(writer.is_alive() for writer in writers):
-        seen.append(target.read_bytes())
-    assert set(seen) <= set(contents) and names(tmp_path) == ["a.bin"]
+        found.append(target.read_bytes())
+    assert set(found) <= set(contents) and names(tmp_path) == ["a.bin"]
 
 
 def test_text_is_utf_8_with_unix_line_ends(tmp_path):
@@ -83,8 +83,8 @@ def test_equal_content_has_an_equal_hash(tmp_path):
     assert a == b and len({a, c, empty}) == 3 and len(a) == 16
 
 
-def test_missing_files_are_not_copies_of_one_another(tmp_path):
-    hashes = {content_hash(tmp_path / "gone.jpg"), content_hash(tmp_path / "also gone.jpg"), content_hash(tmp_path)}
+def test_missing_files_have_different_hashes(tmp_path):
+    hashes = {content_hash(tmp_path / "a.jpg"), content_hash(tmp_path / "b.jpg"), content_hash(tmp_path)}
     assert len(hashes) == 3
-    # A name that is no UTF-8, as old archives have them.
+    # Some old archives have names that are not UTF-8.
     assert content_hash(Path(os.fsdecode(b"/nowhere/\xff.jpg"))) not in hashes

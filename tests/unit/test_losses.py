@@ -1,4 +1,4 @@
-"""Each loss, miner and metric against a slow loop written from its paper, by hand, at the edges, and in training."""
+"""Each loss, mining and metric compared with a slow loop from its paper, by hand, at edge cases, and in training."""
 
 import math
 
@@ -17,7 +17,6 @@ from helpers.networks.losses import (
     MeanDistance,
     SupConLoss,
     TripletLoss,
-    batch_statistics,
     draw,
     negative_logits,
 )
@@ -100,7 +99,7 @@ def slow_weighted(labels, x, margin, squared):
 
 
 def slow_weights(labels, x):
-    """Wu et al. 2017: row a holds the chances of its negatives."""
+    """Wu et al. 2017: row a has the probabilities of its negatives."""
     z, (b, n) = unit(x), np.shape(x)
     chances = np.zeros((b, b))
     for a in range(b):
@@ -154,12 +153,20 @@ PAIR_LOSSES = [
     *(TripletLoss(mining, margin) for mining in ("all", "hard", "weighted", "distance") for margin in (0.2, "soft")),
     SupConLoss(),
 ]
-#: Square roots of float32 roundings of 2 − 2 cos: what float64 loops may differ by.
+#: Tolerance to the float64 loops: the square root of the rounding error of 2 − 2 cos in float32.
 CLOSE = {"abs": 2e-4, "rel": 2e-4}
 
 
 def label_of(loss) -> str:
     return "-".join(str(part) for part in (loss.name, getattr(loss, "mining", ""), getattr(loss, "margin", "")))
+
+
+def batch_statistics(labels, embeddings) -> dict[str, float]:
+    """The metrics of one batch: name → value, NaN without such pairs."""
+    metrics = [*map(MeanDistance, ("all", "positive", "negative")), ActiveTriplets()]
+    tensors = tf.constant(labels), tf.constant(embeddings, tf.float32)
+    measured = {metric.name: metric.measure(*tensors) for metric in metrics}
+    return {name: float(value) if exists else math.nan for name, (value, exists) in measured.items()}
 
 
 def value_and_gradient(loss, labels, x):
@@ -172,7 +179,7 @@ def value_and_gradient(loss, labels, x):
 
 @st.composite
 def batches(draw_from):
-    """Labels (some of them distractors) and vectors of many lengths."""
+    """Labels (some of them distractors) and vectors of various lengths."""
     labels = draw_from(st.lists(st.integers(-1, 3), min_size=1, max_size=9))
     rng = np.random.default_rng(draw_from(st.integers(0, 10_000)))
     vectors = rng.normal(size=(len(labels), draw_from(st.integers(2, 6)))) * rng.uniform(0.1, 30, (len(labels), 1))
@@ -193,7 +200,7 @@ def test_contrastive(batch, margin):
 @FEW
 @given(batch=batches(), margin=MARGINS, squared=st.booleans())
 def test_triplets(mining, batch, margin, squared):
-    if margin != "soft":  # on the edge of being active, rounding decides
+    if margin != "soft":  # rounding decides whether triplets with a loss near 0 are active
         assume(all(abs(difference + margin) > 1e-4 for difference in slow_differences(*batch, squared)))
     expected = SLOW_TRIPLETS[mining](*batch, margin, squared)
     assert float(TripletLoss(mining, margin, squared)(*batch)) == pytest.approx(expected, **CLOSE)
@@ -201,7 +208,7 @@ def test_triplets(mining, batch, margin, squared):
 
 @FEW
 @given(batches(), MARGINS, st.booleans(), st.integers(0, 99))
-def test_triplets_with_drawn_negatives(batch, margin, squared, seed):
+def test_triplets_with_random_negatives(batch, margin, squared, seed):
     labels, vectors = batch
     distances = np.array([[distance(unit(vectors), i, j) for j in range(len(labels))] for i in range(len(labels))])
     negatives = np.array([[j in negatives_of(labels, a) for j in range(len(labels))] for a in range(len(labels))])
@@ -221,8 +228,8 @@ def test_triplets_with_drawn_negatives(batch, margin, squared, seed):
 
 
 @pytest.mark.parametrize("squared", [False, True])
-def test_negatives_are_drawn_by_the_distance_itself(squared):
-    """Also where the loss is of its square."""
+def test_negatives_are_drawn_by_distance(squared):
+    """Also if the loss uses squared distances."""
     rng = np.random.default_rng(4)
     labels, vectors = np.repeat(np.arange(4), 4), rng.normal(size=(16, 5))
     distances = np.linalg.norm(unit(vectors)[:, None] - unit(vectors)[None], axis=2).astype(np.float32)
@@ -252,8 +259,8 @@ def test_margin_softmax(kind, seed, margin, scale):
     assert float(loss) == pytest.approx(slow_margin_softmax(labels, cosines, kind, margin, scale), rel=1e-4, abs=1e-4)
 
 
-def test_gradients_are_those_of_the_loops():
-    """Central differences of the float64 loops against the tape."""
+def test_gradients_agree_with_the_loops():
+    """The tape compared with central differences of the float64 loops."""
     rng = np.random.default_rng(5)
     labels, x = np.array([0, 0, 0, 1, 1, 2, -1]), rng.normal(size=(7, 4))
     z = unit(x)
@@ -271,10 +278,10 @@ def test_gradients_are_those_of_the_loops():
     for loss, slow in cases:
         _, gradient = value_and_gradient(loss, labels, x)
         expected = np.zeros_like(x)
-        for at in np.ndindex(x.shape):
+        for index in np.ndindex(x.shape):
             step = np.zeros_like(x)
-            step[at] = 1e-5
-            expected[at] = (slow(x + step) - slow(x - step)) / 2e-5
+            step[index] = 1e-5
+            expected[index] = (slow(x + step) - slow(x - step)) / 2e-5
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(gradient, expected, atol=2e-5, err_msg=label_of(loss))
 
@@ -294,16 +301,16 @@ FOUR, TWO_PAIRS = on_circle(0, 60, 90, 180), np.array([0, 0, 1, 1])
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        # Positives 1²/2 and √2²/2; of the negatives only 1–2 is nearer than 1: 0.482362²/2.
+        # Positives 1²/2 and √2²/2; 1–2 is the only negative pair nearer than 1: 0.482362²/2.
         (ContrastiveLoss(1.0), (0.5 + 1 + 0.116337) / 6),
         # Anchors: 0 and 3 have none; 1: 1 − 0.517638 + 0.2; 2: √2 − 0.517638 + 0.2.
         (TripletLoss("hard"), (0 + 0.682362 + 1.096576 + 0) / 4),
         (TripletLoss("hard", squared=True), (0 + (1 - 0.267949 + 0.2) + (2 - 0.267949 + 0.2) + 0) / 4),
         # Active: (1, 0, 2), (2, 3, 0), (2, 3, 1), of eight triplets.
         (TripletLoss("all"), (0.682362 + 0.2 + 1.096576) / 3),
-        # Means of the negatives: 0.795643 for anchor 1, 0.777427 for anchor 2; the other two have no loss.
+        # Means of negatives: 0.795643 for anchor 1, 0.777427 for anchor 2; the other two have no loss.
         (TripletLoss("weighted"), (1 - 0.795643 + 0.2 + math.sqrt(2) - 0.777427 + 0.2) / 4),
-        # ln of the sums over three others, e.g. e^0.5 + e^0 + e^−1, less the positive's own exponent.
+        # ln of the sums over three others, such as e^0.5 + e^0 + e^−1, minus the exponent of the positive.
         (SupConLoss(1.0), (1.104130 - 0.5 + 1.533139 - 0.5 + 1.476465 - 0 + 0.680270 - 0) / 4),
     ],
     ids=lambda value: label_of(value) if isinstance(value, keras.losses.Loss) else "",
@@ -355,14 +362,14 @@ def test_arcface_and_cosface_by_hand():
     assert beyond == pytest.approx(math.log1p(math.exp(0.2 + 2.379426)), rel=1e-5)
 
 
-def test_arcface_never_rewards_a_larger_angle():
+def test_the_loss_of_arcface_increases_with_the_angle():
     angles = np.linspace(0, np.pi, 400)
     cosines = np.stack([np.cos(angles), np.zeros(400)], axis=1)
     losses = MarginSoftmaxLoss(scale=4, reduction=None)(np.zeros(400, int), cosines)
     assert (np.diff(losses) > 0).all()
 
 
-def test_classifier_gives_cosines_whatever_the_lengths():
+def test_the_classifier_returns_cosines_of_vectors_of_any_length():
     layer = CosineClassifier(3)
     vectors = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     cosines = layer(vectors * np.array([[1e-3], [1], [7], [100], [1e4]], np.float32)).numpy()
@@ -371,14 +378,14 @@ def test_classifier_gives_cosines_whatever_the_lengths():
     assert half.dtype == "float32"
 
 
-# ---- the edges ---------------------------------------------------------------------------------------
+# ---- edge cases --------------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(1)
 EDGES = {
     "one identity": (np.zeros(6, int), RNG.normal(size=(6, 8))),
     "identical images": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
     "identical images of one identity": (np.zeros(6, int), np.tile(RNG.normal(size=(1, 8)), (6, 1))),
-    "two places": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(2, 8)), (3, 1))),
+    "two vectors": (np.repeat([0, 1, 2], 2), np.tile(RNG.normal(size=(2, 8)), (3, 1))),
     "zero vectors": (np.repeat([0, 1, 2], 2), np.zeros((6, 8))),
     "one zero vector": (np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 8)) * (np.arange(6) != 2)[:, None]),
     "opposite": (np.repeat([0, 1], 2), np.outer([1, -1, 1, -1], RNG.normal(size=8))),
@@ -396,31 +403,31 @@ def test_values_and_gradients_stay_finite(edge):
     for loss in PAIR_LOSSES:
         value, gradient = value_and_gradient(loss, labels, x)
         assert np.isfinite(value) and np.isfinite(gradient).all(), label_of(loss)
-        # The unit sphere has no steep places but near the origin; what comes out can be trained on.
+        # Normalization has large gradients only near the origin.
         assert np.abs(gradient[np.linalg.norm(x, axis=1) > 0.1]).max(initial=0) < 100, label_of(loss)
 
 
 @pytest.mark.parametrize("edge", ["all different", "distractors alone", "one image"])
-def test_without_a_positive_pair_there_is_exactly_nothing(edge):
+def test_without_positive_pairs_loss_and_gradients_are_exactly_0(edge):
     for loss in PAIR_LOSSES[1:]:
         value, gradient = value_and_gradient(loss, *EDGES[edge])
         assert value == 0 and not gradient.any(), label_of(loss)
-    # The contrastive loss still pushes negatives apart, and has nothing to do where there is no pair at all.
+    # The contrastive loss still separates negatives, if there are pairs.
     value, gradient = value_and_gradient(ContrastiveLoss(2.0), *EDGES[edge])
     assert (value > 0 and gradient.any()) == (edge != "one image")
     found = batch_statistics(*EDGES[edge])
     assert math.isnan(found["positive_distance"]) and math.isnan(found["active_triplets"])
 
 
-def test_one_identity_has_no_triplet():
+def test_one_identity_has_no_triplets():
     for loss in PAIR_LOSSES[1:-1]:
         value, gradient = value_and_gradient(loss, *EDGES["one identity"])
         assert value == 0 and not gradient.any(), label_of(loss)
     assert math.isnan(batch_statistics(*EDGES["one identity"])["negative_distance"])
 
 
-def test_what_collapse_looks_like():
-    """All images at one place: the values that the module's table promises, and no gradient to leave by."""
+def test_a_collapsed_batch():
+    """All vectors are equal: the losses are those of the module's table, and gradients are 0."""
     labels, x = EDGES["identical images"]
     for loss in PAIR_LOSSES:
         value, gradient = value_and_gradient(loss, labels, x)
@@ -437,7 +444,7 @@ def test_what_collapse_looks_like():
     assert (found["mean_distance"], found["active_triplets"]) == (0, 1)
 
 
-def test_small_distances_near_collapse_keep_their_digits():
+def test_small_distances_near_a_collapse_are_accurate():
     rng = np.random.default_rng(3)
     x = (rng.normal(size=(1, 64)) + 1e-4 * rng.normal(size=(8, 64))).astype(np.float32)
     z = unit(x)
@@ -446,7 +453,7 @@ def test_small_distances_near_collapse_keep_their_digits():
     assert batch_statistics(np.repeat([0, 1], 4), x)["mean_distance"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_network_that_has_diverged_shows():
+def test_a_diverged_network_gives_nan():
     labels, x = np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 8))
     x[4, 1] = np.nan
     for loss in PAIR_LOSSES:
@@ -455,11 +462,11 @@ def test_a_network_that_has_diverged_shows():
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])
-def test_margin_softmax_at_the_edges(kind):
+def test_margin_softmax_at_edge_cases(kind):
     cosines = np.array([[1, -1, 0], [-1, 1, 0], [-1, -1, -1], [1, 1, 1], [0, 0, 0]])
     value, gradient = value_and_gradient(MarginSoftmaxLoss(kind), np.zeros(5, int), cosines)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    assert (gradient[:, 0] <= 0).all() and gradient[1, 0] < 0  # a larger cosine never costs; at −1 there is a way out
+    assert (gradient[:, 0] <= 0).all() and gradient[1, 0] < 0  # a larger cosine lowers the loss, also at −1
     for wrong in (-1, 3):
         losses = MarginSoftmaxLoss(kind, reduction=None)(np.array([wrong, 0]), cosines[:2])
         assert np.isnan(losses).tolist() == [True, False]
@@ -469,7 +476,7 @@ def test_margin_softmax_at_the_edges(kind):
 
 
 def test_drawn_distances_are_about_equally_frequent():
-    """What the weights are for, on points that really lie evenly on a sphere in eight dimensions."""
+    """For points that are uniform on a sphere in eight dimensions."""
     z = unit(np.random.default_rng(0).normal(size=(60_000, 8)))
     distances = np.linalg.norm(z[1:] - z[0], axis=1).astype(np.float32)[None]
     logits = np.asarray(negative_logits(distances, np.ones_like(distances, bool), 8))
@@ -482,12 +489,12 @@ def test_drawn_distances_are_about_equally_frequent():
     assert len(near) > 2 and np.ptp(near) < 1e-5
 
 
-def test_draws_follow_the_logits_and_the_seed():
-    chances = np.zeros(100)
-    chances[[3, 50, 51, 99]] = [0.1, 0.2, 0.3, 0.4]
-    logits = np.tile(np.where(chances > 0, np.log(np.maximum(chances, 1e-30)), -1e9), (100, 1)).astype(np.float32)
+def test_draws_depend_on_the_logits_and_the_seed():
+    expected = np.zeros(100)
+    expected[[3, 50, 51, 99]] = [0.1, 0.2, 0.3, 0.4]
+    logits = np.tile(np.where(expected > 0, np.log(np.maximum(expected, 1e-30)), -1e9), (100, 1)).astype(np.float32)
     drawn = np.asarray(draw(logits, 3))
-    assert np.abs(np.bincount(drawn.ravel(), minlength=100) / 10_000 - chances).max() < 0.02  # four deviations
+    assert np.abs(np.bincount(drawn.ravel(), minlength=100) / 10_000 - expected).max() < 0.02  # four deviations
     assert (np.asarray(draw(logits, 3)) == drawn).all()
     assert (np.asarray(draw(logits, 4)) != drawn).any()
     generator = keras.random.SeedGenerator(3)
@@ -496,7 +503,7 @@ def test_draws_follow_the_logits_and_the_seed():
 
 # ---- in Keras ----------------------------------------------------------------------------------------
 
-#: Nothing at its default, so that a forgotten setting shows.
+#: No setting has its default, so a missing one is noticed.
 UNUSUAL = [
     ContrastiveLoss(0.7, name="a"),
     TripletLoss("distance", "soft", squared=True, seed=5, name="b"),
@@ -509,14 +516,14 @@ UNUSUAL = [
 ]
 
 
-@pytest.mark.parametrize("thing", UNUSUAL, ids=lambda thing: type(thing).__name__)
-def test_settings_survive_saving(thing):
-    def plain(thing):
-        return {key: value for key, value in vars(thing).items() if isinstance(value, (bool, int, float, str))}
+@pytest.mark.parametrize("original", UNUSUAL, ids=lambda original: type(original).__name__)
+def test_settings_are_saved(original):
+    def plain(instance):
+        return {key: value for key, value in vars(instance).items() if isinstance(value, (bool, int, float, str))}
 
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(thing))
-    assert type(copy) is type(thing) and copy is not thing
-    assert copy.name == thing.name and plain(copy) == plain(thing)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
+    assert type(copy) is type(original) and copy is not original
+    assert copy.name == original.name and plain(copy) == plain(original)
 
 
 def toy(n_identities=4, each=5, dim=6):
@@ -528,7 +535,7 @@ def toy(n_identities=4, each=5, dim=6):
 
 
 def test_fit_under_mixed_precision_and_after_loading(tmp_path):
-    """18 of 20 rows in batches of eight, so that the last batch is smaller; its shapes are not known beforehand."""
+    """18 rows in batches of eight: the last batch is smaller, so shapes are not known in advance."""
     x, labels = (part[:18] for part in toy())
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, dtype="mixed_float16")])
     metrics = [MeanDistance(), MeanDistance("positive"), ActiveTriplets()]
@@ -543,7 +550,7 @@ def test_fit_under_mixed_precision_and_after_loading(tmp_path):
 
 
 def test_compiled_with_xla():
-    """As ``fit`` compiles by itself: the same value and gradient as step by step, where chance has no choice."""
+    """The default of ``fit``: the same value and gradient as without XLA, for a single possible draw."""
     x, labels = toy()[0][:6], np.array([0, 0, 0, 0, 0, 1])
 
     @tf.function(jit_compile=True)
@@ -576,7 +583,7 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: TripletLoss("semi-hard"), "no mining is called 'semi-hard'; there are: all, hard, weighted, distance"),
         (lambda: TripletLoss(margin="sof"), "not \"soft\", must be a number of at least 0, got 'sof'"),
@@ -587,7 +594,7 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
         (lambda: MarginSoftmaxLoss(margin=28.6), "radians"),
         (lambda: MarginSoftmaxLoss(scale=0), "scale must be"),
         (lambda: CosineClassifier(1), "n_classes must be"),
-        (lambda: MeanDistance("positives"), "there are: all, positive, negative"),
+        (lambda: MeanDistance("positives"), "pairs must be all, positive or negative"),
         (lambda: SupConLoss()(np.eye(4), np.ones((4, 2))), r"\(b,\) or \(b, 1\), got \(4, 4\).* argmax"),
         (lambda: SupConLoss()(np.arange(3), np.ones((4, 2))), "3 labels for 4 rows"),
         (lambda: SupConLoss()(np.arange(4), np.ones(4)), r"y_pred must have shape \(b, dim\), got \(4,\)"),
@@ -595,8 +602,8 @@ def test_metrics_are_means_over_the_batches_that_have_such_pairs():
         (lambda: MeanDistance().update_state(TWO_PAIRS, FOUR, np.ones(4)), "mean_distance counts pairs"),
     ],
 )
-def test_bad_input(make, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_input(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
@@ -605,7 +612,7 @@ def test_bad_input(make, says):
 
 @pytest.fixture(scope="module")
 def faces():
-    """Raw pixels of 20 people to train on, and the score of any projection on the other 20."""
+    """Pixels of 20 people for training, and the score of a projection for 20 other people."""
     from helpers.evaluation.builders import leave_one_out
     from helpers.evaluation.metrics import evaluate
     from helpers.evaluation.runner import run
@@ -615,15 +622,14 @@ def faces():
 
     images = att_faces.load()
     vectors = open_extractor("pixels").extract(images, progress=False)
-    seen = images.labels < 20
-    unseen = images.subset(~seen)
-    protocol = leave_one_out(unseen, "unseen")
+    train = images.labels < 20
+    protocol = leave_one_out(images.subset(~train), "unseen")
 
     def score(project) -> float:
-        projected = np.ascontiguousarray(project(vectors[~seen]), dtype=np.float32)
+        projected = np.ascontiguousarray(project(vectors[~train]), dtype=np.float32)
         return evaluate(run(protocol, projected, open_index("exact:cosine")), protocol).mean("mAP")
 
-    return vectors[seen], images.labels[seen], score
+    return vectors[train], images.labels[train], score
 
 
 TRAINED = [
@@ -637,7 +643,7 @@ TRAINED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", TRAINED, ids=lambda loss: getattr(loss, "mining", getattr(loss, "kind", loss.name)))
-def test_training_on_faces_helps_with_people_never_seen(loss, faces):
+def test_training_on_faces_improves_the_score_for_other_people(loss, faces):
     x, labels, score = faces
     keras.utils.set_random_seed(0)
     embedder = keras.Sequential([keras.Input((x.shape[1],)), keras.layers.Dense(64, use_bias=False)])

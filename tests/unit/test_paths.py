@@ -1,4 +1,4 @@
-"""Where things live: the defaults, and the environment variables that move them."""
+"""Locations of files: the defaults, and the environment variables that change them."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def nothing_set(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-def test_defaults_lie_in_the_project(nothing_set):
+def test_default_folders_are_in_the_project(nothing_set):
     assert (paths.ROOT / "helpers" / "paths.py").is_file()
     assert paths.cache_dir() == paths.ROOT / "data" / "cache"
     assert paths.figures_dir() == paths.ROOT / "figures"
@@ -36,7 +36,7 @@ def test_defaults_lie_in_the_project(nothing_set):
 def test_a_variable_moves_its_folder(variable, monkeypatch, tmp_path):
     monkeypatch.setenv(variable, str(tmp_path / "with a space"))
     assert MOVED[variable]() == tmp_path / "with a space"
-    assert not (tmp_path / "with a space").exists(), "asking where something lives makes nothing"
+    assert not (tmp_path / "with a space").exists(), "nothing is created"
 
 
 @pytest.mark.parametrize("variable", MOVED)
@@ -49,7 +49,7 @@ def test_home_and_relative_folders_become_absolute(variable, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("value", ["", "  "])
-def test_an_empty_variable_is_an_unset_one(nothing_set, monkeypatch, value):
+def test_an_empty_variable_counts_as_unset(nothing_set, monkeypatch, value):
     for variable in MOVED:
         monkeypatch.setenv(variable, value)
     assert paths.cache_dir() == paths.ROOT / "data" / "cache"
@@ -63,7 +63,7 @@ def test_no_mirror_by_name(monkeypatch, value):
     assert paths.mirror_dir() is None
 
 
-def test_what_ships_does_not_move(monkeypatch, tmp_path):
+def test_files_that_ship_do_not_move(monkeypatch, tmp_path):
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
     assert paths.data_dir() == paths.ROOT / "data"
     assert paths.protocols_dir() == paths.ROOT / "data" / "protocols"
@@ -71,7 +71,7 @@ def test_what_ships_does_not_move(monkeypatch, tmp_path):
 
 @pytest.fixture
 def installed(nothing_set, monkeypatch, tmp_path):
-    """As in an environment into which the package was installed."""
+    """An environment in which the package is installed."""
     monkeypatch.setattr(paths, "IN_CHECKOUT", False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -80,14 +80,14 @@ def installed(nothing_set, monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: other systems have other cache folders")
-def test_an_installed_package_keeps_nothing_in_its_own_folder(installed):
+def test_an_installed_package_writes_nothing_into_its_own_folder(installed):
     assert paths.cache_dir() == installed / "home" / ".cache" / "lookalike"
     assert paths.figures_dir() == installed / "figures"
     assert paths.data_dir() == Path(paths.__file__).parent / "_data"
     assert not (installed / "home").exists()
 
 
-def test_what_comes_with_the_checkout_only_is_named(installed, monkeypatch):
+def test_an_error_names_what_needs_the_checkout(installed, monkeypatch):
     with pytest.raises(paths.NotInCheckout, match="^The notebooks come with a checkout of the project"):
         paths.checkout("The notebooks")
     with pytest.raises(paths.NotInCheckout, match="images of the sample"):
@@ -99,7 +99,7 @@ def test_what_comes_with_the_checkout_only_is_named(installed, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "what"), [("notebook 00", "The notebooks"), ("leaderboard", "The measured results")]
 )
-def test_commands_say_that_they_need_the_checkout(installed, command, what, capsys):
+def test_commands_report_that_they_need_the_checkout(installed, command, what, capsys):
     assert cli.main(command.split()) == UNAVAILABLE
     err = capsys.readouterr().err
     assert err.startswith(f"lookalike {command.split()[0]}: {what} come with a checkout") and err.count("\n") == 1
@@ -114,7 +114,7 @@ def test_a_child_process_imports_the_same_library(monkeypatch):
     assert "PYTHONPATH" not in paths.child_environment()
 
 
-def test_tensorflows_messages_are_left_to_who_asks_for_them(monkeypatch):
+def test_a_log_level_of_tensorflow_that_is_set_is_kept(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     paths.quiet_tensorflow()
     assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
@@ -124,7 +124,7 @@ def test_tensorflows_messages_are_left_to_who_asks_for_them(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_no_elasticsearch_unless_told(value, monkeypatch):
+def test_no_elasticsearch_by_default(value, monkeypatch):
     monkeypatch.delenv("ELASTICSEARCH_URL", raising=False)
     if value is not None:
         monkeypatch.setenv("ELASTICSEARCH_URL", value)
@@ -132,20 +132,20 @@ def test_no_elasticsearch_unless_told(value, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["http://127.0.0.1:9200", " http://127.0.0.1:9200/ "])
-def test_elasticsearch_has_an_address(value, monkeypatch):
+def test_the_address_of_elasticsearch(value, monkeypatch):
     monkeypatch.setenv("ELASTICSEARCH_URL", value)
     assert paths.elasticsearch_address() == "127.0.0.1:9200"
 
 
 @pytest.mark.parametrize("value", ["127.0.0.1:9200", "https://host:9200", "http://", "http://host:9200/name"])
-def test_another_address_of_elasticsearch_is_refused_by_name(value, monkeypatch):
+def test_an_invalid_address_of_elasticsearch_is_rejected(value, monkeypatch):
     monkeypatch.setenv("ELASTICSEARCH_URL", value)
     with pytest.raises(ValueError, match="ELASTICSEARCH_URL must be like"):
         paths.elasticsearch_address()
 
 
-def test_a_password_in_the_address_is_refused_and_not_printed(monkeypatch):
+def test_a_password_in_the_address_is_rejected_and_not_printed(monkeypatch):
     monkeypatch.setenv("ELASTICSEARCH_URL", "http://elastic:secret@host:9200")
-    with pytest.raises(ValueError, match="host:9200") as told:
+    with pytest.raises(ValueError, match="host:9200") as error:
         paths.elasticsearch_address()
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(error.value)

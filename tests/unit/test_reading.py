@@ -1,4 +1,4 @@
-"""Reading: every kind of file becomes upright 8-bit RGB, or an error that names it; batches stream."""
+"""Reading: every kind of file becomes upright 8-bit RGB, or an error names it; batches are streamed."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def test_a_photograph_as_pillow_reads_it(photo):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(photo, orientation):
-    """The eight turns of the EXIF standard, each made by hand and undone by reading."""
+    """The eight orientations of the EXIF standard, each applied by hand and undone by reading."""
     lying = photo.transpose(1, 0, 2)
     turned = {
         1: photo, 2: photo[:, ::-1], 3: photo[::-1, ::-1], 4: photo[::-1],
@@ -64,17 +64,17 @@ def with_exif(image: Image.Image, block: bytes) -> bytes:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("block", [b"Exif\0\0no TIFF at all", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0"])
-def test_a_broken_exif_block_breaks_no_image(photo, block):
+def test_an_image_with_a_broken_exif_block_is_read(photo, block):
     assert np.array_equal(read_image(with_exif(Image.fromarray(photo), block)), photo)
 
 
 @given(st.lists(st.tuples(st.integers(6, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_exif_block_breaks_no_image(damage):
+def test_an_image_with_a_damaged_exif_block_is_read(damage):
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x011A] = 3, "an image", 72.0
     block = bytearray(exif.tobytes())
-    for place, value in damage:
-        block[6 + place % (len(block) - 6)] = value
+    for position, value in damage:
+        block[6 + position % (len(block) - 6)] = value
     image = np.full((4, 6, 3), 90, np.uint8)
     read = read_image(with_exif(Image.fromarray(image), bytes(block)))
     assert sorted(read.shape) == [3, 4, 6] and (read == 90).all()
@@ -88,7 +88,7 @@ def test_color_modes_become_rgb(photo, mode):
     assert np.abs(read.astype(int) - np.asarray(image.convert("RGB")).astype(int)).max() <= 1
 
 
-def test_transparency_lies_on_white():
+def test_transparency_becomes_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = 255, 0, 0, 255
     pixels[0, 1] = 255, 0, 0, 128
@@ -98,7 +98,7 @@ def test_transparency_lies_on_white():
     assert read[0, 1].tolist() == [255, 127, 127]
 
 
-def test_transparent_palette_lies_on_white():
+def test_a_transparent_palette_becomes_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([0, 0, 0, 10, 200, 30])
     image.putpixel((1, 0), 1)
@@ -113,7 +113,7 @@ def test_cmyk_jpeg(photo):
 
 
 def test_adobes_inverted_cmyk_as_opencv_reads_it():
-    """Photoshop stores CMYK in JPEG upside down (0 is full ink) and marks the file as Adobe's."""
+    """Photoshop stores inverted CMYK in JPEG (0 is full ink) and marks the file as Adobe's."""
     inks = np.zeros((16, 16, 4), np.uint8)
     inks[:8, :, 0], inks[8:, :, 3] = 255, 200
     stored = encoded(Image.fromarray(inks, "CMYK"), format="JPEG", quality=95)
@@ -133,14 +133,14 @@ def test_16_bit_color(kind):
 
 
 def test_16_bit_gray_is_not_stretched():
-    """A dark photograph of 16 bits has levels up to 4000 of 65535: it is dark, not a bright one of 12 bits."""
+    """A 16-bit photograph with levels up to 4000 of 65535 is dark; it is not a bright 12-bit photograph."""
     dark = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
     assert read_image(encoded(Image.fromarray(dark), format="PNG")).max() == 16
 
 
 @pytest.mark.parametrize("level, expected", [(65535, 255), (32768, 128), (257, 1), (0, 0)])
 def test_16_bit_gray_keeps_its_brightness(level, expected):
-    """A dark image must stay dark: the range is that of 16 bits, not that of the image."""
+    """A dark image must stay dark: the range is 16 bits, not that of the image."""
     image = Image.fromarray(np.full((3, 3), level, np.uint16))
     assert (read_image(encoded(image, format="PNG")) == expected).all()
 
@@ -187,39 +187,39 @@ def test_truncated_files_of_other_kinds(photo, options, share):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_damage_raises_nothing_else(kind):
-    """Whatever Pillow makes of damaged bytes: an image or `UnreadableImage`, never an error that ends a run."""
+def test_damaged_bytes_raise_no_other_error(kind):
+    """Damaged bytes give an image or `UnreadableImage`, whatever error Pillow raises."""
     whole = encoded(Image.fromarray(np.arange(600, dtype=np.uint8).reshape(10, 20, 3)), format=kind)
     rng = np.random.default_rng(0)
-    refused = 0
+    rejected = 0
     for _ in range(150):
         data = bytearray(whole)
-        for place in rng.integers(0, len(data), 4):
-            data[place] = rng.integers(0, 256)
+        for position in rng.integers(0, len(data), 4):
+            data[position] = rng.integers(0, 256)
         try:
             assert read_image(bytes(data)).dtype == np.uint8
         except UnreadableImage:
-            refused += 1
-    assert refused
+            rejected += 1
+    assert rejected
 
 
 @pytest.mark.parametrize("content", [b"", b"just a text", b"\xff\xd8\xff", b"%PDF-1.7"])
-def test_what_is_no_image(tmp_path, content):
+def test_files_that_are_not_images(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"x\.jpg is not an image|x\.jpg can't be decoded"):
+    with pytest.raises(UnreadableImage, match=r"x\.jpg is not an image|x\.jpg cannot be decoded"):
         read_image(tmp_path / "x.jpg")
 
 
-def test_what_is_no_file(tmp_path):
-    with pytest.raises(UnreadableImage, match=r"gone\.jpg does not exist"):
-        read_image(tmp_path / "gone.jpg")
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(UnreadableImage, match=r"missing\.jpg does not exist"):
+        read_image(tmp_path / "missing.jpg")
     with pytest.raises(UnreadableImage, match=tmp_path.name):
         read_image(tmp_path)
 
 
 @pytest.mark.parametrize("side", [60_000, 11_000])
-def test_decompression_bomb_is_refused_before_it_is_decoded(side):
-    """A PNG that says it has 60,000 × 60,000 pixels, in 70 bytes; the smaller one Pillow itself only warns of."""
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded(side):
+    """A PNG of 70 bytes that claims 60,000 × 60,000 pixels; about the smaller one Pillow itself only warns."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -237,13 +237,13 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
 
 @pytest.mark.parametrize("shape", [(50, 200), (200, 50), (1, 1), (3, 400), (224, 224)])
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
-def test_resize_gives_the_size(shape, rule):
+def test_resize_returns_the_size(shape, rule):
     pixels = np.full((*shape, 3), 200, np.uint8)
     assert resize(pixels, 64, rule).shape == (64, 64, 3)
     assert resize(pixels, (40, 30), rule).shape == (40, 30, 3)
 
 
-def test_resize_protocol_by_hand():
+def test_resize_rules_by_hand():
     """Left half black, right half white, twice as wide as high."""
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[:, 100:] = 255
@@ -257,8 +257,8 @@ def test_resize_protocol_by_hand():
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 400_000)])
 @pytest.mark.parametrize("rule", reading.RESIZE_RULES)
-def test_very_long_images_keep_something_and_cost_little(shape, rule):
-    """Padded, a black ribbon is a line on white and not nothing; cropped, it is not enlarged as a whole."""
+def test_very_long_images_stay_visible_and_are_fast(shape, rule):
+    """A padded black strip is a line on white; a cropped one is not enlarged as a whole."""
     started = time.perf_counter()
     square = resize(np.zeros((*shape, 3), np.uint8), 64, rule)
     assert time.perf_counter() - started < 1
@@ -267,11 +267,11 @@ def test_very_long_images_keep_something_and_cost_little(shape, rule):
 
 
 def test_a_long_image_is_cropped_in_its_middle():
-    """Red, a little blue in the middle, red: the crop of a ribbon shows the blue alone."""
-    ribbon = np.zeros((10, 2000, 3), np.uint8)
-    ribbon[..., 0] = 255
-    ribbon[:, 990:1010] = 0, 0, 255
-    assert (resize(ribbon, 32, "crop") == (0, 0, 255)).all()
+    """A red strip with a little blue in the middle: the crop shows only the blue."""
+    strip = np.zeros((10, 2000, 3), np.uint8)
+    strip[..., 0] = 255
+    strip[:, 990:1010] = 0, 0, 255
+    assert (resize(strip, 32, "crop") == (0, 0, 255)).all()
 
 
 def test_one_pixel_and_odd_sides():
@@ -283,25 +283,25 @@ def test_one_pixel_and_odd_sides():
     assert len(columns) == 16 and columns[0] in (7, 8) and (padded[:, 0] == 255).all()
 
 
-def test_an_unknown_rule_is_refused():
+def test_an_unknown_rule_is_an_error():
     with pytest.raises(ValueError, match="squash, crop, pad"):
         resize(np.zeros((2, 2, 3), np.uint8), 4, "stretch")
 
 
 def test_batches_keep_order_and_count(photo):
     images = samples.photos().subset(range(11))
-    seen = list(batches(images, 32, batch_size=4))
-    assert [len(rows) for rows, _ in seen] == [4, 4, 3]
-    assert np.concatenate([rows for rows, _ in seen]).tolist() == list(range(11))
-    assert np.array_equal(seen[2][1][2], resize(photo, 32))
+    found = list(batches(images, 32, batch_size=4))
+    assert [len(rows) for rows, _ in found] == [4, 4, 3]
+    assert np.concatenate([rows for rows, _ in found]).tolist() == list(range(11))
+    assert np.array_equal(found[2][1][2], resize(photo, 32))
 
 
 def test_broken_files_are_skipped_with_one_warning(tmp_path):
     files = list(samples.photos().paths[:6])
-    for place in (1, 4):
-        broken = tmp_path / f"broken {place}.jpg"
+    for row in (1, 4):
+        broken = tmp_path / f"broken {row}.jpg"
         broken.write_bytes(b"oh")
-        files[place] = broken
+        files[row] = broken
     with pytest.warns(UnreadableImageWarning) as caught:
         rows = np.concatenate([rows for rows, _ in batches(files, 16, batch_size=2)])
     assert rows.tolist() == [0, 2, 3, 5]
@@ -320,13 +320,13 @@ def test_many_broken_files_are_counted_and_ten_are_named(tmp_path):
     assert len(caught) == 1 and "broken 10" not in str(caught[0].message)
 
 
-def test_batches_of_nothing_and_of_no_size():
+def test_no_images_and_an_invalid_batch_size():
     assert list(batches([], 16)) == []
     with pytest.raises(ValueError, match="batch_size"):
         list(batches([], 16, batch_size=0))
 
 
-def test_batches_take_bytes_and_stop_when_asked():
+def test_batches_of_bytes_can_be_closed_early():
     data = samples.photos().paths[0].read_bytes()
     stream = batches([data] * 50, (20, 30), "pad", batch_size=3)
     rows, pixels = next(stream)
@@ -334,7 +334,7 @@ def test_batches_take_bytes_and_stop_when_asked():
     stream.close()
 
 
-def test_no_warning_where_nothing_is_wrong():
+def test_no_warning_about_readable_images():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(batches(samples.photos().subset(range(3)), 16))

@@ -1,4 +1,4 @@
-"""The P x K sampler: what is in a batch, how often, and that the same seed and epoch give the same batches."""
+"""The P x K sampler: the content of batches, frequencies, and reproducibility by seed and epoch."""
 
 import numpy as np
 import pytest
@@ -37,28 +37,28 @@ def test_every_count(sizes, p, k, seed, batches):
         assert sorted(np.bincount(labels[batch])[np.unique(labels[batch])]) == [k] * p
         assert (labels[batch].reshape(p, k) == labels[batch].reshape(p, k)[:, :1]).all()
         for identity in np.unique(labels[batch]):
-            often = np.bincount(batch[labels[batch] == identity], minlength=len(labels))[labels == identity]
-            assert often.max() - often.min() <= 1, "repeats as little as possible"
-            assert often.max() == -(-k // sizes[identity])
+            counts = np.bincount(batch[labels[batch] == identity], minlength=len(labels))[labels == identity]
+            assert counts.max() - counts.min() <= 1, "repeated as little as possible"
+            assert counts.max() == -(-k // sizes[identity])
     identities = np.bincount(labels[rows].ravel(), minlength=len(sizes))[eligible] // k
     assert identities.max() - identities.min() <= 1
-    for i in eligible:  # the images of one identity take turns from batch to batch too
-        often = np.bincount(rows.ravel(), minlength=len(labels))[labels == i]
-        assert often.max() - often.min() <= 1
+    for i in eligible:  # the images of one identity are drawn equally often across batches
+        counts = np.bincount(rows.ravel(), minlength=len(labels))[labels == i]
+        assert counts.max() - counts.min() <= 1
 
 
-def test_seed_and_epoch_alone_say_what_is_drawn():
+def test_batches_depend_only_on_seed_and_epoch():
     labels = labels_of([5] * 20)
     sampler = PKSampler(labels, 4, 3, seed=7)
     second = sampler.epoch(2)
     sampler.epoch(0)
-    np.testing.assert_array_equal(sampler.epoch(2), second)  # whatever was drawn in between
+    np.testing.assert_array_equal(sampler.epoch(2), second)  # independent of earlier calls
     np.testing.assert_array_equal(PKSampler(labels.tolist(), 4, 3, seed=7).epoch(2), second)  # a resumed training
     assert (sampler.epoch(1) != second).any()
     assert (PKSampler(labels, 4, 3, seed=8).epoch(2) != second).any()
 
 
-def test_over_many_epochs_everybody_and_every_image_is_drawn_alike():
+def test_over_many_epochs_identities_and_images_are_drawn_equally_often():
     labels = labels_of([2, 3, 5, 8, 4, 6, 2])
     sampler = PKSampler(labels, 2, 2, batches_per_epoch=2)
     rows = np.concatenate([sampler.epoch(e).ravel() for e in range(600)])
@@ -69,7 +69,7 @@ def test_over_many_epochs_everybody_and_every_image_is_drawn_alike():
     assert (np.abs(images - expected) < 5 * np.sqrt(expected)).all()
 
 
-def test_distractors_are_never_drawn_and_everything_is_counted():
+def test_distractors_are_not_drawn_and_numbers_are_reported():
     labels = np.array([-1, 0, 0, 1, -1, 2, 2, 2, 9, 9])
     sampler = PKSampler(labels, 3, 3)
     assert (sampler.n_distractors, sampler.left_out.tolist(), sampler.short.tolist()) == (2, [1], [0, 9])
@@ -78,20 +78,18 @@ def test_distractors_are_never_drawn_and_everything_is_counted():
     assert "2 repeat images, 1 with one image and 2 distractors are left out" in repr(sampler)
 
 
-def test_replacement_only_when_asked_for():
+@pytest.mark.parametrize(
+    ("replacement", "expected"),
+    # With replacement, one image is sometimes drawn four times.
+    [(False, {(2, True), (4, False)}), (True, {(1, True), (2, True), (4, False)})],
+)
+def test_replacement(replacement, expected):
     labels = labels_of([2] * 4 + [9] * 4)
-    batches = {
-        stated: PKSampler(labels, 8, 4, replacement=stated, batches_per_epoch=40).epoch(0).reshape(-1, 4)
-        for stated in (False, True)
-    }
-    different = {
-        stated: [(len(set(four)), labels[four[0]] < 4) for four in rows.tolist()] for stated, rows in batches.items()
-    }
-    assert set(different[False]) == {(2, True), (4, False)}
-    assert set(different[True]) == {(1, True), (2, True), (4, False)}  # all four times the same one: chance
+    rows = PKSampler(labels, 8, 4, replacement=replacement, batches_per_epoch=40).epoch(0).reshape(-1, 4)
+    assert {(len(set(four)), bool(labels[four[0]] < 4)) for four in rows.tolist()} == expected
 
 
-def test_near_copies_count_as_one_image():
+def test_copies_count_as_one_image():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
     groups = np.array([5, 5, 6, 6, -1, -1, -1, 7, 7, 7])
     with pytest.raises(ValueError, match="p = 3 .* only 2 have two images or more .1 have one"):
@@ -101,32 +99,32 @@ def test_near_copies_count_as_one_image():
     pairs = np.concatenate([sampler.epoch(e).reshape(-1, 2) for e in range(30)])
     own = groups[pairs[labels[pairs[:, 0]] == 0]]
     assert (own[:, 0] != own[:, 1]).all()
-    assert set(pairs.ravel().tolist()) == set(range(7))  # each copy has its turn
+    assert set(pairs.ravel().tolist()) == set(range(7))  # each copy is drawn
     assert PKSampler(labels, 2, 3, groups=groups).short.tolist() == [0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (([], 2, 2), "no labels"),
         (([-1, -1, -1], 2, 2), "only 0 have two images or more .0 have one, 3 images are distractors"),
         (([0, 0, 1, 1], 3, 2), "p = 3 .* only 2 have two images or more"),
         (([0, 0, 1, 1], 2, 1), "k must .* at least 2, got 1: .*no positive"),
         (([0, 0, 1, 1], 1, 2), "p must .* at least 2, got 1: .*no negatives"),
-        (([0, 0, 1, 1], 2, 2.5), "k must be a whole number"),
+        (([0, 0, 1, 1], 2, 2.5), "k must be an integer"),
         (([0, 0, 1, 1], 2, 2, -1), "seed must"),
         (([0, 0, 1, 1], 2, 2, 0, 0), "batches_per_epoch must"),
         (([[0, 0], [1, 1]], 2, 2), r"labels must be integers of shape \(n,\), got int64 of shape \(2, 2\)"),
         (([0.0, 0.0, 1.0, 1.0], 2, 2), "labels must be integers .* got float64"),
     ],
 )
-def test_bad_input(arguments, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
         PKSampler(*arguments)
 
 
-def test_bad_groups_and_epochs():
+def test_invalid_groups_and_epochs():
     with pytest.raises(ValueError, match="3 groups for 4 labels"):
         PKSampler([0, 0, 1, 1], 2, 2, groups=[0, 1, 2])
-    with pytest.raises(ValueError, match="the epoch's number"):
+    with pytest.raises(ValueError, match="the number of an epoch"):
         PKSampler([0, 0, 1, 1], 2, 2).epoch(-1)

@@ -1,4 +1,4 @@
-"""Images made by a formula: repeatable, different from each other, with the spectrum of photographs."""
+"""Synthetic images: repeatable, different from each other, with the spectrum of photographs."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ import pytest
 from helpers.images import synthetic
 
 
-def test_they_are_the_same_in_each_run_and_differ_from_each_other():
+def test_images_are_repeatable_and_differ_from_each_other():
     images = synthetic.photograph_like(4, 64)
     assert images.dtype == np.uint8 and images.shape == (4, 64, 64, 3)
     assert np.array_equal(images[:2], synthetic.photograph_like(2, 64))
     assert not np.array_equal(images, synthetic.photograph_like(4, 64, seed=1))
-    apart = [np.abs(a.astype(int) - b).mean() for i, a in enumerate(images) for b in images[:i]]
-    assert min(apart) > 10
+    differences = [np.abs(a.astype(int) - b).mean() for i, a in enumerate(images) for b in images[:i]]
+    assert min(differences) > 10
 
 
 @pytest.mark.parametrize("size", [2, 24, 225])
@@ -20,13 +20,13 @@ def test_even_odd_and_small_sizes(size):
     assert synthetic.photograph_like(2, size).shape == (2, size, size, 3)
 
 
-def test_one_pixel_is_refused():
+def test_one_pixel_is_an_error():
     with pytest.raises(ValueError, match="at least 2, got 1"):
         synthetic.photograph_like(2, 1)
 
 
 def test_the_spectrum_falls_like_that_of_photographs():
-    """Amplitude over frequency as a straight line in logarithms: a slope of about -1; white noise has 0."""
+    """The slope of log amplitude over log frequency is about -1; that of white noise is 0."""
     gray = synthetic.photograph_like(12, 128).mean(axis=-1)
     gray -= gray.mean(axis=(1, 2), keepdims=True)
     amplitude = np.abs(np.fft.fft2(gray)).mean(axis=0)
@@ -40,5 +40,5 @@ def test_colors_and_contrast_are_used():
     images = synthetic.photograph_like(8, 64)
     assert images.min() < 20 and images.max() > 235
     channels = images.astype(float)
-    # Of the photographs of the sample it is 30.
+    # For the photographs of the sample it is 30.
     assert 15 < np.abs(channels[..., 0] - channels[..., 2]).mean() < 40

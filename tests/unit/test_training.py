@@ -1,4 +1,4 @@
-"""Training: broken off and resumed, kept and loaded, the best by score, and what would go wrong without a word."""
+"""Training: interruption and resuming, the cache, the best epoch, fingerprints, batches, and errors."""
 
 import functools
 import json
@@ -25,13 +25,13 @@ STEPS = 4
 
 @pytest.fixture(autouse=True)
 def cache(own_cache, monkeypatch):
-    """A cache of its own, and a state on disk after every epoch."""
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)
+    """A new cache, and a save after every epoch."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
     return own_cache / "training"
 
 
 def vectors(seed=0):
-    """float32 (32, 6): four classes of eight, somewhat apart."""
+    """float32 (32, 6): four classes of eight, which overlap."""
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(4, 6))[LABELS] + rng.normal(size=(32, 6))).astype(np.float32)
 
@@ -41,7 +41,7 @@ def data(seed=0):
 
 
 def network(optimizer=None, loss="sparse_categorical_crossentropy", dropout=0.3, seed=0):
-    """6 numbers → 4 classes; the first weights depend on the seed alone."""
+    """6 numbers → 4 classes; the initial weights depend only on the seed."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     model = keras.Sequential(
@@ -58,19 +58,19 @@ def _built(dropout, number):
 
 
 def ready(dropout=0.3, number=0):
-    """`network`, built and traced once for all tests that take it; `fit` leaves its optimizer as it was."""
+    """`network`, built and traced once for all tests; `fit` resets its optimizer."""
     model, first = _built(dropout, number)
     model.set_weights(first)
     return model
 
 
 def scored(*curve, steps=STEPS):
-    """A score that takes these values, one an epoch, whatever the model has learned."""
+    """A score with these values, one per epoch, whatever the model."""
     return lambda model: curve[int(model.optimizer.iterations) // steps]
 
 
-def stopped_at(score, epoch, steps=STEPS):
-    """The score, which is interrupted at the end of an epoch."""
+def interrupted_at(score, epoch, steps=STEPS):
+    """A score that interrupts the training at the end of an epoch."""
 
     def interrupted(model):
         if int(model.optimizer.iterations) == epoch * steps:
@@ -94,10 +94,10 @@ def same_table(ours, theirs):
     return list(a) == list(b) and np.allclose(a, b, rtol=0, atol=1e-6, equal_nan=True)
 
 
-def broken(train, batch):
-    """The same examples, and a list; what is put into it is called in the middle of the epoch, at its batch'th batch.
+def with_hook(train, batch):
+    """The same examples, and a list; a function in the list is called when this batch of the epoch is loaded.
 
-    By then the first batches have been learned: at most four are on their way.
+    At most four batches are loaded ahead, so the first ones have been trained on.
     """
     todo, calls = [], []
 
@@ -111,14 +111,14 @@ def broken(train, batch):
     return examples.Examples(load, train.labels, train.fingerprint), todo
 
 
-# ---- broken off and resumed --------------------------------------------------------------------------
+# ---- interruption ------------------------------------------------------------------------------------
 
-#: Over the untrained model and five epochs: of the rate's two falls, two epochs each, the kill cuts the second in half.
+#: Scores of the untrained model and five epochs. The rate falls after epochs 2 and 4; the kill is between the two.
 CURVE = (0.1, 0.05, 0.04, 0.03, 0.02, 0.5)
 
 
 def train_on_images(kill: bool):
-    """Dropout, batch normalization, augmentation, Adam and a plateau; killed in the middle of epoch 4, or not."""
+    """Dropout, batch normalization, augmentation, Adam and a plateau, optionally killed in the middle of epoch 4."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)
     keras.utils.set_random_seed(3)
     layers = keras.layers
@@ -129,7 +129,7 @@ def train_on_images(kill: bool):
         ]
     )  # fmt: skip
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
-    train, todo = broken(examples.arrays(pixels, LABELS), batch=8)
+    train, todo = with_hook(examples.arrays(pixels, LABELS), batch=8)
     score = scored(*CURVE, steps=8)
 
     def score_then_kill(model):
@@ -147,16 +147,16 @@ def train_on_images(kill: bool):
 
 
 def mined(rate=0.01):
-    """A schedule of rates, dropout, and triplets that are drawn at random."""
+    """A schedule of the learning rate, dropout, and random triplets."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, 4 * STEPS)
     return network(keras.optimizers.Adam(schedule), TripletLoss("distance", 0.5))
 
 
 @pytest.mark.slow
-def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_path):
+def test_the_same_call_resumes_after_an_interruption(cache, monkeypatch, tmp_path):
     sampler = PKSampler(LABELS, p=4, k=2, seed=5, batches_per_epoch=STEPS)
     options = {"sampler": sampler, "score": scored(0.1, 0.5, 0.2, 0.3, 0.4)}
-    train, todo = broken(data(), batch=4)
+    train, todo = with_hook(data(), batch=4)
 
     def interrupt():
         raise KeyboardInterrupt
@@ -178,46 +178,47 @@ def test_the_same_call_goes_on_after_an_interruption(cache, monkeypatch, tmp_pat
     assert again.computed == 2
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
     other = mined()
-    unbroken = fit(other, **options)
-    assert unbroken.computed == 4 and unbroken.best_epoch == 1
-    assert same_table(again, unbroken)
+    uninterrupted = fit(other, **options)
+    assert uninterrupted.computed == 4 and uninterrupted.best_epoch == 1
+    assert same_table(again, uninterrupted)
     assert same(model.get_weights(), other.get_weights())
-    # The rate has fallen along its cosine: 4 epochs of the same number of steps.
-    assert np.allclose(unbroken.table["learning_rate"][1:], 0.005 * (1 + np.cos(np.pi * np.arange(4) / 4)), atol=1e-7)
+    # The rate follows its cosine over 4 epochs of the same number of steps.
+    expected = 0.005 * (1 + np.cos(np.pi * np.arange(4) / 4))
+    assert np.allclose(uninterrupted.table["learning_rate"][1:], expected, atol=1e-7)
 
 
-def test_patience_and_plateau_count_on_after_an_interruption(cache, monkeypatch, tmp_path):
-    # Not better than epoch 1: the rate falls after epochs 3, 5 and 7, and the training ends after epoch 6.
+def test_patience_and_plateau_continue_after_an_interruption(cache, monkeypatch, tmp_path):
+    # No epoch is better than epoch 1: the rate falls after epochs 3 and 5, and the training ends after epoch 6.
     curve = scored(0.1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.95)
     options = {"epochs": 8, "patience": 5, "plateau": training.Plateau(0.5, 2, 1e-5)}
-    unbroken = fit(ready(), score=curve, **options)
-    assert list(unbroken.table["epoch"]) == list(range(7)) and unbroken.best_epoch == 1
-    assert np.allclose(unbroken.table["learning_rate"][1:], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
+    uninterrupted = fit(ready(), score=curve, **options)
+    assert list(uninterrupted.table["epoch"]) == list(range(7)) and uninterrupted.best_epoch == 1
+    assert np.allclose(uninterrupted.table["learning_rate"][1:], [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
     model = ready()
     for epoch in (3, 5):
         with pytest.raises(KeyboardInterrupt):
-            fit(model, score=stopped_at(curve, epoch), **options)
+            fit(model, score=interrupted_at(curve, epoch), **options)
     resumed = fit(model, score=curve, **options)
     assert resumed.computed == 2 and resumed.best_epoch == 1
-    assert same_table(resumed, unbroken)
+    assert same_table(resumed, uninterrupted)
     once = ready(number=1)
     fit(once, epochs=1, name="once")
     assert same(model.get_weights(), once.get_weights())
 
 
-def test_a_state_is_not_written_more_often_than_said(cache, monkeypatch):
-    kept = []
-    monkeypatch.setattr(callbacks.Backup, "_save", lambda run: kept.append(run.rows[-1]["epoch"]))
-    monkeypatch.setattr(training, "KEEP_EVERY", 1e6)
+def test_saves_have_a_minimum_interval(cache, monkeypatch):
+    saved = []
+    monkeypatch.setattr(callbacks.Backup, "_save", lambda backup: saved.append(backup.rows[-1]["epoch"]))
+    monkeypatch.setattr(training, "SAVE_EVERY", 1e6)
     fit(ready())
-    assert kept == [4]
-    monkeypatch.setattr(training, "KEEP_EVERY", 0)
+    assert saved == [4]
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
     fit(ready())
-    assert kept == [4, 1, 2, 3, 4]
+    assert saved == [4, 1, 2, 3, 4]
 
 
-def test_two_at_once_compute_once():
+def test_two_simultaneous_calls_train_once():
     models = [ready(), ready(number=1)]
     ended = {}
 
@@ -233,10 +234,10 @@ def test_two_at_once_compute_once():
     assert same(models[0].get_weights(), models[1].get_weights(), 0)
 
 
-# ---- kept and loaded ---------------------------------------------------------------------------------
+# ---- the cache ---------------------------------------------------------------------------------------
 
 
-def test_a_finished_training_is_loaded_and_leaves_the_same_behind():
+def test_a_finished_training_is_loaded():
     calls = []
 
     def score(model):
@@ -247,7 +248,7 @@ def test_a_finished_training_is_loaded_and_leaves_the_same_behind():
     ended = fit(first, score=score)
     assert len(calls) == 5
     loaded = fit(second, score=score)
-    # The untrained model is scored again, to see that the score is the same; nothing else.
+    # The untrained model is scored again, to check that the score is the same.
     assert len(calls) == 6
     assert (ended.computed, loaded.computed) == (4, 0)
     assert ended.best_epoch == loaded.best_epoch == 2
@@ -255,19 +256,19 @@ def test_a_finished_training_is_loaded_and_leaves_the_same_behind():
     assert ended.table.equals(loaded.table)
     assert same(first.get_weights(), second.get_weights(), 0)
     assert not same(first.get_weights(), ready().get_weights())
-    # What comes next on either model is the same: their optimizers are as new.
+    # Both optimizers are reset.
     assert same(*[[np.asarray(v) for v in model.optimizer.variables] for model in (first, second)], 0)
     assert int(first.optimizer.iterations) == 0
 
 
-def test_another_score_is_noticed():
+def test_another_score_gives_a_warning():
     fit(ready(), score=scored(0.1, 0.2, 0.3, 0.4, 0.5))
     with pytest.warns(UserWarning, match="another score.*0.1000.*now 0.2000"):
         again = fit(ready(), score=scored(0.2, 0.5, 0.4, 0.3, 0.2))
     assert again.computed == 4 and again.best_epoch == 1
 
 
-def test_a_damaged_state_is_named(cache):
+def test_a_damaged_state_is_reported(cache):
     fit(ready(), epochs=1)
     (path,) = cache.glob("*.npz")
     content = path.read_bytes()
@@ -284,16 +285,16 @@ def test_a_damaged_state_is_named(cache):
     assert fit(ready(), epochs=1).computed == 1
 
 
-def test_a_state_that_cannot_be_written_says_what_to_do(cache, monkeypatch):
+def test_a_state_that_cannot_be_written_is_reported(cache, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(callbacks.TrainingStateError, match="can't be written.*LOOKALIKE_CACHE"):
+    with pytest.raises(callbacks.TrainingStateError, match="cannot be written.*LOOKALIKE_CACHE"):
         fit(ready(), epochs=1)
 
 
-def test_forget_deletes_its_own_only(cache):
+def test_forget_deletes_only_trainings_of_the_name(cache):
     for name in ("a", "a-b", "a[0]", "b"):
         fit(ready(), epochs=1, name=name)
     fit(ready(), epochs=1, name="a", seed=1)
@@ -302,11 +303,11 @@ def test_forget_deletes_its_own_only(cache):
     assert training.forget("a[0]") == 1 and training.forget("*") == 0
 
 
-# ---- what the fingerprint knows ----------------------------------------------------------------------
+# ---- the fingerprint ---------------------------------------------------------------------------------
 
 
-def wired(crossed: bool):
-    """The same layers and first weights, joined in two ways."""
+def connected(crossed: bool):
+    """The same layers and initial weights, connected in two ways."""
     keras.utils.set_random_seed(0)
     x = keras.Input((6,))
     one = keras.layers.Dense(6, "relu")(x)
@@ -324,14 +325,14 @@ def frozen():
     return model
 
 
-def watched():
+def with_metric():
     model = network()
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
 class Scaled(keras.losses.Loss):
-    """A loss that does not tell Keras its setting."""
+    """A loss without `get_config`."""
 
     def __init__(self, scale):
         super().__init__(name="scaled")
@@ -365,9 +366,9 @@ MODELS = {
     "own loss": lambda: network(loss=Scaled(1.0)),
     "own loss setting": lambda: network(loss=Scaled(2.0)),
     "frozen": frozen,
-    "metrics": watched,
-    "wiring": lambda: wired(False),
-    "other wiring": lambda: wired(True),
+    "metrics": with_metric,
+    "connections": lambda: connected(False),
+    "other connections": lambda: connected(True),
 }
 
 
@@ -377,21 +378,21 @@ def fingerprint(model, train=None):
     return fingerprints.of_training(model, train or data(), {})
 
 
-def test_each_model_has_a_fingerprint_of_its_own_however_often_it_is_built():
+def test_models_have_different_and_repeatable_fingerprints():
     found = {name: fingerprint(make()) for name, make in MODELS.items()}
     assert len(set(found.values())) == len(MODELS), found
-    # Keras has counted names up meanwhile: dense_40, adam_12.
-    for name in ("plain", "schedule", "mining", "own loss", "wiring"):
+    # Keras has increased the numbers in names: dense_40, adam_12.
+    for name in ("plain", "schedule", "mining", "own loss", "connections"):
         assert fingerprint(MODELS[name]()) == found[name], name
 
 
-def test_a_rate_that_was_set_later_is_the_rate():
+def test_a_rate_that_was_set_later_counts():
     model = adam(0.01)
     model.optimizer.learning_rate = 0.02
     assert fingerprint(model) == fingerprint(adam(0.02)) != fingerprint(adam(0.01))
 
 
-def test_steps_that_were_taken_count():
+def test_steps_of_the_optimizer_count():
     model = network()
     first = model.get_weights()
     model.train_on_batch(vectors(), LABELS)
@@ -408,7 +409,7 @@ def test_labels_and_content_count():
 
 
 @pytest.mark.slow
-def test_what_is_given_to_fit_counts(cache):
+def test_arguments_of_fit_count(cache):
     model = network(keras.optimizers.SGD(0.0))
     pixels = np.zeros((32, 4, 4, 3), np.uint8)
     keras.utils.set_random_seed(0)
@@ -425,26 +426,26 @@ def test_what_is_given_to_fit_counts(cache):
         {**once, "validation": data()}, {**once, "validation": data(1)},
         once | pk(), once | pk(seed=1), once | pk(p=2, k=4), once | pk(batches_per_epoch=2),
     ]  # fmt: skip
-    kept = []
+    files = []
     for options in variants:
-        # A rate of 0: the model stays what it is.
+        # A rate of 0 does not change the model.
         fit(model, **options)
-        kept.append(len(list(cache.glob("*.npz"))))
+        files.append(len(list(cache.glob("*.npz"))))
     once["train"] = examples.arrays(pixels, LABELS)
     layers = [Augmentation("classic"), Augmentation("classic", seed=1), Augmentation("color-jitter")]
     for layer in (None, *layers):
         fit(on_pixels, **once, augmentation=layer)
-        kept.append(len(list(cache.glob("*.npz"))))
-    assert kept == list(range(1, 18))
-    # Neither a layer that was used before nor a second one is another augmentation.
+        files.append(len(list(cache.glob("*.npz"))))
+    assert files == list(range(1, 18))
+    # The same layer, and another one with the same settings, have the same fingerprint.
     assert fit(on_pixels, **once, augmentation=layers[0]).computed == 0
     assert fit(on_pixels, **once, augmentation=Augmentation("classic")).computed == 0
 
 
-# ---- the best, the plateau, the end ------------------------------------------------------------------
+# ---- the best epoch, plateau and patience ------------------------------------------------------------
 
 
-def test_the_best_is_by_score_not_by_loss():
+def test_the_score_decides_the_best_epoch():
     model, short = ready(0.0), ready(0.0, number=1)
     ended = fit(model, score=scored(0.1, 0.9, 0.8, 0.7, 0.6), validation=data())
     assert (ended.table["loss"].diff()[2:] < 0).all() and (ended.table["val_loss"].diff()[1:] < 0).all()
@@ -462,19 +463,19 @@ def test_the_untrained_model_can_be_the_best():
     assert list(ended.table) == ["epoch", "loss", "val_loss", "score", "learning_rate", "seconds"]
     for column in ("loss", "seconds"):
         assert list(ended.table[column].isna()) == [True, False, False, False, False]
-    # ln 4 is chance among four classes.
+    # ln 4 is the chance level of four classes.
     assert ended.best["val_loss"] == pytest.approx(np.log(4), rel=0.5)
 
 
 @pytest.mark.parametrize("validation, monitor", [(None, "loss"), (data(1), "val_loss")])
-def test_without_a_score_a_loss_decides(validation, monitor):
+def test_without_a_score_the_loss_decides(validation, monitor):
     ended = fit(ready(0.0), validation=validation, epochs=6)
     assert ended.monitor == monitor and list(ended.table["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert ended.best_epoch == ended.table["epoch"][ended.table[monitor].idxmin()]
 
 
-def test_the_weights_of_the_best_validation_loss_come_back():
-    # Other labels than those learned: the validation loss rises while the loss falls.
+def test_the_weights_of_the_best_validation_loss_are_restored():
+    # Other labels than in training: the validation loss rises while the loss falls.
     validation = examples.arrays(vectors(), 3 - LABELS)
     model = network(keras.optimizers.Adam(0.05), dropout=0.0)
     ended = fit(model, validation=validation)
@@ -487,18 +488,18 @@ def test_the_weights_of_the_best_validation_loss_come_back():
 @pytest.mark.parametrize(
     "start, curve, plateau, rates",
     [
-        # Two epochs without a better value: after 3, then after 5; 6 is better, so counting begins anew: after 8.
+        # Two epochs without improvement: after 3, then after 5. 6 is better, so the next one is after 8.
         (0.08, (1, 2, 2, 2, 1, 2, 3, 3, 3, 3), (0.5, 2, 0.01), [0.08] * 3 + [0.04] * 2 + [0.02] * 3 + [0.01]),
-        # Never below the lowest, and a rate that is there already is not raised.
+        # Not below the lowest rate, and a lower rate is not raised.
         (0.08, (1, 0, 0, 0, 0), (0.5, 1, 0.03), [0.08, 0.04, 0.03, 0.03]),
         (0.01, (1, 0, 0, 0, 0), (0.5, 1, 0.03), [0.01] * 4),
     ],
 )
-def test_a_plateau_lowers_the_rate_when_it_should(start, curve, plateau, rates):
+def test_a_plateau_lowers_the_rate(start, curve, plateau, rates):
     model = adam(start)
     ended = fit(model, score=scored(*curve), epochs=len(curve) - 1, plateau=training.Plateau(*plateau))
     assert np.allclose(ended.table["learning_rate"][1:], rates)
-    # Afterwards the optimizer is as before, for whatever comes next.
+    # The optimizer is reset.
     assert float(model.optimizer.learning_rate) == pytest.approx(start)
 
 
@@ -508,7 +509,7 @@ def test_a_schedule_and_a_plateau_exclude_each_other():
 
 
 @pytest.mark.parametrize("arguments", [(0.0,), (1.0,), (0.5, 0), (0.5, 1, -1.0)])
-def test_a_plateau_that_makes_no_sense(arguments):
+def test_invalid_plateaus(arguments):
     with pytest.raises(ValueError, match="0 < factor < 1"):
         training.Plateau(*arguments)
 
@@ -522,15 +523,15 @@ def test_patience_ends_the_training():
 
 
 @pytest.mark.parametrize("batch_size, what", [(8, "loss is nan in epoch 3"), (32, "kernel is not finite in epoch 3")])
-def test_a_training_that_diverges_keeps_what_was_good(cache, batch_size, what):
-    # Of one batch an epoch the loss is still a number when the weights are none any more.
+def test_a_diverged_training_keeps_the_state_before(cache, batch_size, what):
+    # With one batch per epoch, the loss is finite when the weights are not.
     steps = 2 * 32 // batch_size
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([steps - 1], [1e-8, 3e38])
     model = network(keras.optimizers.SGD(schedule), dropout=0.0)
     train = examples.arrays(1000 * vectors(), LABELS)
     before = model.get_weights()
     for _ in range(2):
-        with pytest.raises(callbacks.TrainingDiverged, match=f"{what}; take a lower learning rate"):
+        with pytest.raises(callbacks.TrainingDiverged, match=f"{what}; use a lower learning rate"):
             fit(model, train, batch_size=batch_size)
         assert same(model.get_weights(), before, 0)
         (path,) = cache.glob("*.npz")
@@ -539,7 +540,7 @@ def test_a_training_that_diverges_keeps_what_was_good(cache, batch_size, what):
             assert all(np.isfinite(kept[key]).all() for key in kept.files)
 
 
-def test_a_score_that_is_no_number():
+def test_a_score_of_nan():
     with pytest.raises(ValueError, match="t: the score .* finite number, got nan"):
         fit(ready(), score=lambda model: float("nan"))
 
@@ -548,39 +549,39 @@ def test_a_score_that_is_no_number():
 
 
 def recorded(train):
-    """The same examples, and the list of row numbers asked for, in the order of loading."""
-    asked = []
+    """The same examples, and the list of row numbers that were loaded."""
+    loaded = []
 
     def load(rows):
-        asked.append(rows.tolist())
+        loaded.append(rows.tolist())
         return train.load(rows)
 
-    return examples.Examples(load, train.labels, train.fingerprint), asked
+    return examples.Examples(load, train.labels, train.fingerprint), loaded
 
 
-def test_an_epoch_is_a_permutation_and_each_epoch_another():
-    train, asked = recorded(data())
+def test_epochs_are_different_permutations():
+    train, loaded = recorded(data())
     fit(ready(), train, epochs=2, batch_size=8)
-    # The first row is asked for once, to learn the shape.
-    assert asked[0] == [0] and {len(rows) for rows in asked[1:]} == {8} and len(asked) == 1 + 8
-    first, second = (sorted(asked[start : start + 4]) for start in (1, 5))
+    # The first row is loaded once for its shape.
+    assert loaded[0] == [0] and {len(rows) for rows in loaded[1:]} == {8} and len(loaded) == 1 + 8
+    first, second = (sorted(loaded[start : start + 4]) for start in (1, 5))
     assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(32))
     assert first != second
-    # Mixed: no batch is one class alone.
+    # Classes are mixed.
     assert all(len(set(LABELS[rows])) > 1 for rows in first + second)
 
 
 def test_a_sampler_draws_the_batches():
-    train, asked = recorded(data())
+    train, loaded = recorded(data())
     sampler = PKSampler(LABELS, p=3, k=4, seed=2)
     fit(network(loss=SupConLoss()), train, epochs=2, sampler=sampler)
-    wanted = [sorted(sampler.epoch(epoch).tolist()) for epoch in range(2)]
+    expected = [sorted(sampler.epoch(epoch).tolist()) for epoch in range(2)]
     n = len(sampler)
-    assert len(asked) == 1 + 2 * n
-    assert [sorted(asked[1 : 1 + n]), sorted(asked[1 + n :])] == wanted
+    assert len(loaded) == 1 + 2 * n
+    assert [sorted(loaded[1 : 1 + n]), sorted(loaded[1 + n :])] == expected
 
 
-def test_the_seed_decides(monkeypatch, tmp_path):
+def test_results_depend_on_the_seed(monkeypatch, tmp_path):
     ended = []
     for number, seed in enumerate((0, 0, 1)):
         monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / str(number)))
@@ -616,23 +617,23 @@ def test_an_unreadable_image_is_named(tmp_path):
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     with pytest.raises(UnreadableImage, match="broken.png"):
         fit(model, examples.images(images, 8))
-    # In the middle of an epoch, too, where TensorFlow stands between.
-    late, todo = broken(examples.arrays(np.zeros((32, 8, 8, 3), np.uint8), LABELS % 2), batch=3)
+    # Also in the middle of an epoch, when TensorFlow loads images.
+    late, todo = with_hook(examples.arrays(np.zeros((32, 8, 8, 3), np.uint8), LABELS % 2), batch=3)
 
     def fail():
-        raise UnreadableImage("late.png can't be decoded")
+        raise UnreadableImage("late.png cannot be decoded")
 
     late.batches(np.arange(8), 8)
     todo.append(fail)
-    with pytest.raises(UnreadableImage, match=r"^late.png can't be decoded$"):
+    with pytest.raises(UnreadableImage, match=r"^late.png cannot be decoded$"):
         fit(model, late)
 
 
-# ---- what is refused ---------------------------------------------------------------------------------
+# ---- invalid arguments -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "options, says",
+    "options, message",
     [
         ({"epochs": 0}, "epochs, batch_size and patience must be at least 1"),
         ({"batch_size": 0}, "batch_size"),
@@ -641,12 +642,12 @@ def test_an_unreadable_image_is_named(tmp_path):
         ({"name": "a/b"}, "file's name"),
         ({"name": ""}, "file's name"),
         ({"sampler": PKSampler(np.arange(40) // 10, 4, 2)}, r"the sampler draws row \d+, but there are 32 examples"),
-        ({"sampler": PKSampler(LABELS[::-1].copy() // 2, 2, 8)}, "made for other labels"),
+        ({"sampler": PKSampler(LABELS[::-1].copy() // 2, 2, 8)}, "created for labels other than those"),
         ({"validation": examples.arrays(np.zeros((1, 6)), [4]), "one_hot": 4}, "validation has the label 4"),
     ],
 )
-def test_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
         fit(ready(), **options)
 
 
@@ -655,10 +656,10 @@ def test_a_model_that_was_not_compiled():
         fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]))
 
 
-# ---- what a person reads -----------------------------------------------------------------------------
+# ---- progress ----------------------------------------------------------------------------------------
 
 
-def test_few_readable_lines(capfd):
+def test_progress_is_few_lines(capfd):
     curve = scored(*range(18), 5, 5, 5)
     fit(ready(), epochs=20, name="tiny", progress=True, score=curve)
     shown = capfd.readouterr()
@@ -680,7 +681,7 @@ def test_few_readable_lines(capfd):
 
 
 @pytest.mark.parametrize(
-    "capabilities, wanted",
+    "capabilities, expected",
     [
         ([], ("float32", "CPU, float32")),
         ([(8, 0)], ("mixed_float16", "1 GPU, mixed_float16")),
@@ -690,8 +691,8 @@ def test_few_readable_lines(capfd):
         ([(0, 0)], ("float32", "1 GPU, float32")),
     ],
 )
-def test_mixed_precision_where_it_gains(capabilities, wanted):
-    assert training._accelerator(capabilities) == wanted
+def test_mixed_precision_needs_tensor_cores(capabilities, expected):
+    assert training._accelerator(capabilities) == expected
 
 
 @contextmanager
@@ -706,39 +707,39 @@ def policy(name):
 
 def test_the_accelerator_of_this_machine():
     with policy("mixed_float16"):
-        said = training.use_accelerator()
-        assert said.endswith(keras.mixed_precision.global_policy().name)
+        text = training.use_accelerator()
+        assert text.endswith(keras.mixed_precision.global_policy().name)
         if not tf.config.list_physical_devices("GPU"):
-            assert said == "CPU, float32"
+            assert text == "CPU, float32"
 
 
 def test_mixed_precision_trains_and_resumes(monkeypatch, tmp_path):
-    seen = []
+    dtypes = []
 
-    class Watched(keras.losses.Loss):
+    class Recorded(keras.losses.Loss):
         def call(self, y_true, y_pred):
-            seen.append(keras.backend.standardize_dtype(y_pred.dtype))
+            dtypes.append(keras.backend.standardize_dtype(y_pred.dtype))
             return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
 
     def fail():
-        raise OSError("the disk is gone")
+        raise OSError("disk failure")
 
     with policy("mixed_float16"):
-        unbroken, resumed = (network(loss=Watched(name="watched")) for _ in range(2))
-        assert type(unbroken.optimizer).__name__ == "LossScaleOptimizer"
-        ended = fit(unbroken, validation=data())
+        uninterrupted, resumed = (network(loss=Recorded(name="recorded")) for _ in range(2))
+        assert type(uninterrupted.optimizer).__name__ == "LossScaleOptimizer"
+        ended = fit(uninterrupted, validation=data())
         monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
-        # One row is loaded first, to learn the shape; then the last batch of the third epoch.
-        train, todo = broken(data(), 1 + 3 * STEPS)
+        # One row is loaded for its shape, then all batches up to the last one of the third epoch.
+        train, todo = with_hook(data(), 1 + 3 * STEPS)
         todo.append(fail)
-        with pytest.raises(OSError, match="the disk is gone"):
+        with pytest.raises(OSError, match="disk failure"):
             fit(resumed, train, validation=data())
         assert fit(resumed, train, validation=data()).computed == 2
-    assert set(seen) == {"float32"}
-    assert unbroken.layers[0].compute_dtype == "float16"
-    assert {str(value.dtype) for value in unbroken.get_weights()} == {"float32"}
+    assert set(dtypes) == {"float32"}
+    assert uninterrupted.layers[0].compute_dtype == "float16"
+    assert {str(value.dtype) for value in uninterrupted.get_weights()} == {"float32"}
     assert ended.table["val_loss"].iloc[-1] < ended.table["val_loss"].iloc[0]
-    assert same(unbroken.get_weights(), resumed.get_weights(), 1e-6)
+    assert same(uninterrupted.get_weights(), resumed.get_weights(), 1e-6)
 
 
 def test_feature_maps_on_disk_are_read_batch_by_batch(tmp_path):

@@ -1,7 +1,4 @@
-"""Transfer learning: cut, freeze, train and save, for each network of the zoo, with random weights and small images.
-
-That a network without weights is refused, with the file and the remedy in the text, is in test_weights.py.
-"""
+"""Transfer learning: split, freeze, train and save each network of the zoo, with random weights and small images."""
 
 import json
 from itertools import pairwise
@@ -14,10 +11,10 @@ from helpers.features.deep import NetworkExtractor
 from helpers.features.feature_maps import vectors
 from helpers.networks import fingerprints, specs, transfer, weights, zoo
 
-#: VGG16's fc1 needs its own size; 75 is the least that InceptionResNetV2 takes.
+#: VGG16's fc1 requires the default size; 75 is the minimum of InceptionResNetV2.
 SIZES = {"resnet50": 64, "resnet152": 64, "vgg16": 224, "inceptionresnetv2": 75, "efficientnetv2l": 64}
 
-#: Layers with weights: how many are frozen and trained, the first and the last one trained.
+#: Layers with weights: number of frozen and trainable ones, the first and the last trainable one.
 FREEZING = {
     "resnet50": (96, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 53 convolutions, 53 batch normalizations
     "resnet152": (300, 10, "conv5_block1_1_conv", "conv5_block3_3_conv"),  # 155 of each
@@ -26,7 +23,7 @@ FREEZING = {
     "efficientnetv2l": (520, 36, "block7a_expand_conv", "top_conv"),  # 7 blocks of 5, and top_conv
 }
 
-#: Of the networks whose layers all have names: how those of the last block begin.
+#: Beginnings of the names of the last block's layers, for networks that name all layers.
 LAST_BLOCK = {
     "resnet50": "conv5_",
     "resnet152": "conv5_",
@@ -36,7 +33,7 @@ LAST_BLOCK = {
 
 
 def untrained(name):
-    """A network up to its embedding, as the zoo cuts it, with random weights."""
+    """A network up to its embedding, as built by the zoo, but with random weights."""
     keras.backend.clear_session()  # InceptionResNetV2's layers are numbered from the first one of the session
     keras.utils.set_random_seed(0)
     row = specs.network(name)
@@ -46,13 +43,13 @@ def untrained(name):
     return keras.Model(model.inputs[0], model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
 
 
-#: One network stands for all; the others take a minute and a half.
+#: The other networks take a minute and a half.
 @pytest.fixture(
     scope="module",
     params=[name if name == "resnet50" else pytest.param(name, marks=pytest.mark.slow) for name in SIZES],
 )
 def cut(request):
-    """Each network in turn, built once, because that takes seconds, and cut."""
+    """Each network in turn, split; built once, because that takes seconds."""
     return transfer.split_network(request.param, network=untrained(request.param))
 
 
@@ -66,16 +63,16 @@ def noise(split, n=2):
 
 
 def noisy_maps(split, n=2):
-    """Feature maps that a tail might get; random weights make huge ones of images, or tiny ones."""
+    """Feature maps for a tail. Those of random weights would be huge or tiny."""
     return np.random.default_rng(1).uniform(0, 1, (n, *split.tail.inputs[0].shape[1:])).astype(np.float32)
 
 
-def alike(found, wanted):
-    return np.allclose(found, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
+def close(found, expected):
+    return np.allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
-def a_step(model, inputs, labels):
-    """One step of training; without a graph, which would take longer to make than to use."""
+def train_step(model, inputs, labels):
+    """One step of training, without a graph, because tracing would take longer."""
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
     assert np.isfinite(model.train_on_batch(inputs, np.asarray(labels)))
 
@@ -83,7 +80,7 @@ def a_step(model, inputs, labels):
 # ---- freezing -------------------------------------------------------------------------------------------
 
 
-def test_the_first_blocks_are_frozen_and_the_last_one_learns(cut):
+def test_the_first_blocks_are_frozen_and_the_last_one_is_trainable(cut):
     frozen, trained = transfer.freeze(cut.whole, specs.network(cut.name).frozen_until)
     assert (len(frozen), len(trained), trained[0], trained[-1]) == FREEZING[cut.name]
     if cut.name == "inceptionresnetv2":
@@ -104,33 +101,33 @@ def statistics(model):
     return [value.numpy() for layer in layers for value in layer.weights]
 
 
-def test_batch_normalization_never_learns(cut):
-    """Not even where a model is told that it is training: its mean, its variance and so its output stay."""
+def test_batch_normalization_is_not_trained(cut):
+    """Mean, variance and output stay the same with ``training=True``."""
     before = statistics(cut.whole)
     assert bool(before) == (cut.name != "vgg16")
     maps = noisy_maps(cut)
-    told = np.asarray(cut.tail(maps, training=True))
+    output = np.asarray(cut.tail(maps, training=True))
     assert all(map(np.array_equal, before, statistics(cut.whole)))
-    if cut.name != "efficientnetv2l":  # it leaves out whole blocks at random while it trains
-        assert alike(told, np.asarray(cut.tail(maps)))
+    if cut.name != "efficientnetv2l":  # it drops whole blocks at random in training
+        assert close(output, np.asarray(cut.tail(maps)))
 
 
 @only_resnet50
-def test_nor_does_it_in_the_frozen_blocks(cut):
-    before, seen = statistics(cut.whole), noise(cut)
-    assert alike(np.asarray(cut.whole(seen, training=True)), np.asarray(cut.whole(seen)))
+def test_batch_normalization_of_frozen_blocks_is_not_trained(cut):
+    before, inputs = statistics(cut.whole), noise(cut)
+    assert close(np.asarray(cut.whole(inputs, training=True)), np.asarray(cut.whole(inputs)))
     assert len(before) == 4 * 53 and all(map(np.array_equal, before, statistics(cut.whole)))
 
 
-def test_an_unknown_layer_is_refused():
-    model = transfer.with_head(transfer.projection(8, 4), 3)
-    with pytest.raises(ValueError, match=r"has no layer 'conv6'; the last ones are vectors, embedding, dropout.*class"):
+def test_an_unknown_layer_is_an_error():
+    model = transfer.head(8, 3)
+    with pytest.raises(ValueError, match=r"has no layer 'conv6'; the last ones are vectors, dropout.*, classifier"):
         transfer.freeze(model, "conv6")
     assert all(layer.trainable for layer in model.layers)
 
 
-def test_a_branch_beside_the_layer_is_not_frozen():
-    """What counts is what the layer depends on, not the order of the list."""
+def test_a_parallel_branch_is_not_frozen():
+    """Only layers that the last frozen one depends on are frozen, whatever their order."""
     inputs = keras.Input((4,))
     left = keras.layers.Dense(3, name="left")(inputs)
     below = keras.layers.BatchNormalization(name="below")(keras.layers.Dense(3, name="cut")(left))
@@ -139,37 +136,37 @@ def test_a_branch_beside_the_layer_is_not_frozen():
         right = keras.layers.Dense(3, name=name)(right)
     model = keras.Model(inputs, keras.layers.Add(name="sum")([below, right]))
     names = [layer.name for layer in model.layers]
-    assert names.index("right-1") < names.index("cut"), "else this test could not fail"
+    assert names.index("right-1") < names.index("cut"), "otherwise this test cannot fail"
     frozen, trained = transfer.freeze(model, "cut")
     assert (set(frozen), trained) == ({"left", "cut", "below"}, ["right-1", "right-2", "right-3"])
 
 
-# ---- cutting and training -------------------------------------------------------------------------------
+# ---- splitting and training -----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_what_the_tail_learns_the_whole_knows_and_the_trunk_does_not(cut):
-    seen = noise(cut)
-    maps = np.asarray(cut.trunk(seen))
+def test_training_the_tail_changes_the_whole_but_not_the_trunk(cut):
+    inputs = noise(cut)
+    maps = np.asarray(cut.trunk(inputs))
     before = np.asarray(cut.tail(maps))
     assert maps.ndim == 4 and before.shape == (2, specs.network(cut.name).dim) and before.std() > 0
 
     held = {value.path: value.numpy() for value in cut.whole.weights}
-    # Six, so that no block of EfficientNet is left out for all of them.
-    a_step(transfer.with_head(cut.tail, 3), noisy_maps(cut, 6), [0, 1, 2, 2, 1, 0])
+    # Six, so that no block of EfficientNet is dropped for all of them.
+    train_step(transfer.with_head(cut.tail, 3), noisy_maps(cut, 6), [0, 1, 2, 2, 1, 0])
     changed = {value.path for value in cut.whole.weights if not np.array_equal(held[value.path], value.numpy())}
     assert changed == {value.path for value in cut.tail.trainable_weights}
 
     after = np.asarray(cut.tail(maps))
     assert not np.allclose(after, before, rtol=1e-3)
-    assert alike(np.asarray(cut.whole(seen)), after), "trunk, then tail, is the whole"
+    assert close(np.asarray(cut.whole(inputs)), after), "trunk, then tail, is the whole"
 
 
-def test_the_zoo_names_real_layers_one_behind_the_other(cut):
-    """Where the last block begins, the last map with places, the vector; no branch leads around any of them."""
+def test_the_layers_of_the_table_follow_each_other(cut):
+    """The last frozen layer, the last feature map and the embedding; no branch bypasses any of them."""
     row = specs.network(cut.name)
     order = [cut.whole.get_layer(row.frozen_until), cut.whole.get_layer(row.features), cut.whole.layers[-1]]
-    # Without its classifier InceptionResNetV2's pooling has another name.
+    # Without its classifier, InceptionResNetV2's pooling has another name.
     assert order[2].name == row.embedding or (cut.name, type(order[2]).__name__) == (
         "inceptionresnetv2",
         "GlobalAveragePooling2D",
@@ -178,25 +175,24 @@ def test_the_zoo_names_real_layers_one_behind_the_other(cut):
     for above, below in pairwise(order):
         between = keras.Model(above.output, below.output)
         assert above not in between.layers and below in between.layers
-    assert order[1] is cut.places.layers[-1]
+    assert order[1] is cut.last_maps.layers[-1]
 
 
-def test_places_lead_to_the_vector(cut):
-    """The last map that still has places, from the frozen blocks' map on: pooled, it is the vector."""
+def test_the_embedding_is_pooled_from_the_last_feature_map(cut):
     maps = noisy_maps(cut)
-    places, vector = np.asarray(cut.places(maps)), np.asarray(cut.tail(maps))
-    assert places.ndim == 4
+    last, vector = np.asarray(cut.last_maps(maps)), np.asarray(cut.tail(maps))
+    assert last.ndim == 4
     if cut.name == "vgg16":
         kernel, bias = cut.whole.get_layer("fc1").get_weights()
-        pooled = np.maximum(places.reshape(2, -1) @ kernel + bias, 0)
+        pooled = np.maximum(last.reshape(2, -1) @ kernel + bias, 0)
     else:
-        pooled = places.mean(axis=(1, 2))
+        pooled = last.mean(axis=(1, 2))
     assert np.allclose(pooled, vector, rtol=1e-4, atol=1e-4 * np.abs(vector).max())
 
 
 @pytest.mark.slow
-def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
-    """In Keras's own format: layers that go by numbers and InceptionResNetV2's own kind of layer find their weights."""
+def test_a_tail_can_be_saved(cut, tmp_path):
+    """In Keras's format, with numbered layers and InceptionResNetV2's custom layers."""
     cut.tail.save(tmp_path / "tuned.keras")
     loaded = keras.models.load_model(tmp_path / "tuned.keras")
     (tmp_path / "tuned.keras").unlink()  # up to 420 MB
@@ -207,19 +203,19 @@ def test_a_saved_tail_is_the_same_in_a_new_one(cut, tmp_path):
 
 
 @only_resnet50
-def test_a_saved_network_is_cut_again(cut, tmp_path):
+def test_a_saved_network_can_be_split_again(cut, tmp_path):
     cut.whole.save(tmp_path / "tuned.keras")
     loaded = transfer.split_network("resnet50", network=keras.models.load_model(tmp_path / "tuned.keras"))
     (tmp_path / "tuned.keras").unlink()
     assert loaded.whole is not cut.whole
-    seen = noise(cut)
-    assert np.array_equal(loaded.tail(loaded.trunk(seen)), cut.whole(seen))
+    inputs = noise(cut)
+    assert np.array_equal(loaded.tail(loaded.trunk(inputs)), cut.whole(inputs))
     for part in ("whole", "trunk", "tail"):
         assert fingerprints.of_model(getattr(loaded, part)) == fingerprints.of_model(getattr(cut, part))
 
 
 @only_resnet50
-def test_weights_alone_are_saved_too(cut, tmp_path):
+def test_weights_can_be_saved(cut, tmp_path):
     maps = noisy_maps(cut)
     learned = np.asarray(cut.tail(maps))
     cut.tail.save_weights(tmp_path / "tuned.weights.h5")
@@ -230,21 +226,21 @@ def test_weights_alone_are_saved_too(cut, tmp_path):
     assert np.array_equal(cut.tail(maps), learned)
 
 
-# ---- networks that are given ----------------------------------------------------------------------------
+# ---- other networks -------------------------------------------------------------------------------------
 
 
 @only_resnet50
-def test_a_network_that_is_given_is_the_one_that_is_cut(cut):
+def test_an_existing_network_is_split(cut):
     again = transfer.split_network("ResNet50", 64, network=cut.whole)
     assert again.whole is cut.whole and (again.name, again.size) == ("resnet50", 64)
     assert again.tail.weights[0] is cut.tail.weights[0]
 
 
 @only_resnet50
-def test_another_network_is_refused(cut):
-    with pytest.raises(ValueError, match=r"vgg16 cut at fc1 gives vectors \(b, 4096\), resnet50.* gives .*2048"):
+def test_another_network_is_an_error(cut):
+    with pytest.raises(ValueError, match=r"vgg16 up to fc1 returns \(b, 4096\), but resnet50.* returns .*2048"):
         transfer.split_network("vgg16", network=cut.whole)
-    with pytest.raises(ValueError, match=r"gives vectors \(b, 2048\), .*classifier gives .*3\)"):
+    with pytest.raises(ValueError, match=r"returns \(b, 2048\), but .*classifier returns .*3\)"):
         transfer.split_network("resnet50", network=transfer.with_head(cut.whole, 3))
     with pytest.raises(ValueError, match="takes images of 64 pixels, not of 224"):
         transfer.split_network("resnet50", 224, network=cut.whole)
@@ -253,8 +249,8 @@ def test_another_network_is_refused(cut):
 
 
 @only_resnet152
-def test_weights_put_into_the_cache_are_the_ones_used(cut, own_cache):
-    """Of a network whose weights no source gives here: two files beside each other, as the error's remedy says."""
+def test_weights_copied_into_the_cache_are_used(cut, own_cache):
+    """The remedy of the error about missing weights: two files."""
     put = [array + np.float32(number / 1000) for number, array in enumerate(cut.whole.get_weights())]
     path = weights._file("resnet152")
     path.parent.mkdir(parents=True)
@@ -267,10 +263,10 @@ def test_weights_put_into_the_cache_are_the_ones_used(cut, own_cache):
     assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 155 + 4 * 155
 
 
-def test_an_extractor_says_whose_weights_it_has(own_cache):
+def test_an_extractor_names_the_origin_of_its_weights(own_cache):
     path = weights._file("resnet152")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"is read with the first image")
+    path.write_bytes(b"read with the first image")
     path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
     assert NetworkExtractor("resnet152").origin == {"source": "my own training", "sha256": "12ab"}
 
@@ -280,59 +276,51 @@ def test_an_extractor_says_whose_weights_it_has(own_cache):
 
 @only_resnet50
 @pytest.mark.parametrize("cosine", [False, True])
-def test_stage_two_begins_where_stage_one_ended(cut, cosine):
+def test_the_second_stage_starts_with_the_head_of_the_first(cut, cosine):
     maps = noisy_maps(cut, 6)
-    seen = vectors(cut.tail, maps, normalize=False)
+    inputs = vectors(cut.tail, maps, normalize=False)
     warm = transfer.head(2048, 3, seed=5, cosine=cosine)
     if cosine:
         warm.get_layer("classifier").set_weights([np.random.default_rng(0).normal(size=(2048, 3))])
     else:
-        a_step(warm, seen, [0, 1, 2, 0, 1, 2])
-    wanted = np.asarray(warm(seen))
+        train_step(warm, inputs, [0, 1, 2, 0, 1, 2])
+    expected = np.asarray(warm(inputs))
     model = transfer.warmed_up(cut.tail, warm)
-    assert model.outputs[0].shape == (None, 3) and np.ptp(wanted) > 0.01
-    assert np.allclose(model(maps), wanted, atol=1e-5)
-    assert not np.allclose(transfer.with_head(cut.tail, 3, cosine=cosine)(maps), wanted, atol=1e-3)
-    assert wanted.sum(axis=1) == pytest.approx([1] * 6) or cosine
-    # On length-one vectors cosines are the same, and a softmax is another.
-    assert np.allclose(warm(vectors(cut.tail, maps)), wanted, atol=1e-5) == cosine
+    assert model.outputs[0].shape == (None, 3) and np.ptp(expected) > 0.01
+    assert np.allclose(model(maps), expected, atol=1e-5)
+    assert not np.allclose(transfer.with_head(cut.tail, 3, cosine=cosine)(maps), expected, atol=1e-3)
+    assert expected.sum(axis=1) == pytest.approx([1] * 6) or cosine
+    # Normalization changes a softmax, but not cosines.
+    assert np.allclose(warm(vectors(cut.tail, maps)), expected, atol=1e-5) == cosine
 
 
-def test_a_head_on_vectors_is_the_head_on_a_network():
-    body = transfer.projection(8, 5, seed=3)
+def test_a_head_on_vectors_is_that_on_a_network():
+    inputs = keras.Input((8,))
+    body = keras.Model(inputs, keras.layers.Dense(5)(inputs))
     alone, on_top = transfer.head(5, 4, seed=7), transfer.with_head(body, 4, seed=7)
-    seen = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    assert np.array_equal(alone(body(seen)), on_top(seen)) and alone.outputs[0].shape == (None, 4)
-    assert (np.asarray(transfer.head(5, 4, cosine=True)(body(seen))) < 0).any(), "cosines are no probabilities"
+    noise = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    assert np.array_equal(alone(body(noise)), on_top(noise)) and alone.outputs[0].shape == (None, 4)
+    assert (np.asarray(transfer.head(5, 4, cosine=True)(body(noise))) < 0).any(), "cosines are not probabilities"
 
 
-def test_dropout_is_for_training_alone():
-    seen = np.ones((1, 400), np.float32)
+def test_dropout_is_only_active_in_training():
+    ones = np.ones((1, 400), np.float32)
     head = transfer.head(400, 2, dropout=0.5)
-    assert np.array_equal(head(seen), head(seen, training=False))
-    assert not np.array_equal(head(seen, training=True), head(seen))
-    projection = transfer.projection(400, 3, dropout=0.5)
-    assert not np.array_equal(projection(seen, training=True), projection(seen))
+    assert np.array_equal(head(ones), head(ones, training=False))
+    assert not np.array_equal(head(ones, training=True), head(ones))
 
 
-@pytest.mark.parametrize("make", [transfer.head, transfer.projection])
-def test_the_seed_decides(make):
+def test_the_seed_decides_the_initial_weights():
     def first(seed):
-        return make(6, 3, seed=seed).get_weights()[0]
+        return transfer.head(6, 3, seed=seed).get_weights()[0]
 
     assert np.array_equal(first(1), first(1)) and not np.array_equal(first(1), first(2))
-
-
-def test_a_projection_keeps_lengths_at_first():
-    """An orthogonal map; what it leaves out is all that changes a length."""
-    kernel = transfer.projection(16, 4).get_weights()[0]
-    assert kernel.shape == (16, 4) and np.allclose(kernel.T @ kernel, np.eye(4), atol=1e-5)
 
 
 # ---- the fingerprint ------------------------------------------------------------------------------------
 
 
-def a_model(activation="relu", strides=1, skip=False):
+def small_model(activation="relu", strides=1, skip=False):
     inputs = keras.Input((8, 8, 3))
     first = keras.layers.Conv2D(3, 3, padding="same", strides=strides)(inputs)
     x = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Activation(activation)(first))
@@ -342,14 +330,14 @@ def a_model(activation="relu", strides=1, skip=False):
     return model
 
 
-def test_the_fingerprint_is_of_what_changes_vectors():
-    model = a_model()
-    wanted = fingerprints.of_model(model)
-    assert fingerprints.of_model(a_model()) == wanted, "Keras counted the names up in between"
+def test_the_fingerprint_depends_on_what_changes_vectors():
+    model = small_model()
+    expected = fingerprints.of_model(model)
+    assert fingerprints.of_model(small_model()) == expected, "Keras has increased the numbers in names"
     model.layers[1].trainable = False
     model.compile("sgd", "mse")
-    assert fingerprints.of_model(model) == wanted
-    others = [a_model("tanh"), a_model(strides=2), a_model(skip=True)]
-    assert len({wanted, *map(fingerprints.of_model, others)}) == 4
+    assert fingerprints.of_model(model) == expected
+    others = [small_model("tanh"), small_model(strides=2), small_model(skip=True)]
+    assert len({expected, *map(fingerprints.of_model, others)}) == 4
     model.weights[0].assign_add(np.eye(3, dtype=np.float32)[:, :, None, None] * 1e-6)
-    assert fingerprints.of_model(model) != wanted
+    assert fingerprints.of_model(model) != expected

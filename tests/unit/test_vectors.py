@@ -1,4 +1,4 @@
-"""Normalization: worked by hand, properties, and the formula in other words as reference."""
+"""Normalization: an example by hand, properties, and scikit-learn as the reference implementation."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_lengths_are_one_or_zero_and_directions_stay(vectors):
 
 
 @given(MATRICES)
-def test_twice_is_once(vectors):
+def test_normalization_is_idempotent(vectors):
     once = l2_normalize(vectors, np.float64)
     assert np.allclose(l2_normalize(once, np.float64), once, atol=1e-6)
 
@@ -50,8 +50,8 @@ def test_extreme_numbers_need_float64():
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_do_not_depend_on_those_beside_them(order):
-    """Also where rows are normalized in several steps."""
+def test_rows_do_not_depend_on_other_rows(order):
+    """Also if rows are normalized in several chunks."""
     vectors = np.random.default_rng(0).normal(size=(9000, 33)).astype(np.float32)
     whole = l2_normalize(np.asarray(vectors, order=order))
     assert np.allclose(whole, vectors / np.sqrt((vectors.astype(float) ** 2).sum(axis=1))[:, None], atol=1e-7)
@@ -59,7 +59,7 @@ def test_rows_do_not_depend_on_those_beside_them(order):
     assert np.allclose(whole[some], l2_normalize(vectors[some]), atol=1e-7)
 
 
-def test_what_is_no_number_stays_in_its_row():
+def test_nan_stays_in_its_row():
     unit = l2_normalize(np.array([[np.nan, 1], [0, 5]], np.float32))
     assert np.isnan(unit[0, 0]) and unit[1].tolist() == [0, 1]
     assert l2_normalize(np.empty((0, 3), np.float32)).shape == (0, 3)
