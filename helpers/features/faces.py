@@ -93,10 +93,10 @@ def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) 
     """
     image = check_rgb(image)
     landmarks = dlib_models()[0]
-    for doublings, least in passes:
+    for doublings, min_score in passes:
         # The detector is not thread-safe.
         with _DETECTOR_LOCK:
-            boxes, scores, _ = _detector().run(image, doublings, least)
+            boxes, scores, _ = _detector().run(image, doublings, min_score)
         if len(boxes):
             shapes = [landmarks(image, box) for box in boxes]
             points = [np.array([(point.x, point.y) for point in shape.parts()], np.int64) for shape in shapes]

@@ -49,7 +49,7 @@ KINDS = {
 CHANCE_INLIERS = 4
 
 #: In pixels. Smaller images have no room for any detector's patch, and some detectors crash.
-LEAST_SIDE = 16
+MIN_SIDE = 16
 
 
 class KeypointGeometry(NamedTuple):
@@ -151,7 +151,7 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     points: list = []
     descriptors: np.ndarray = np.empty((0, width), dtype)
-    if min(gray.shape) >= LEAST_SIDE:
+    if min(gray.shape) >= MIN_SIDE:
         detector = create(cv2, limit)
         # Description costs more than detection, so the limit is applied between them.
         strongest = sorted(detector.detect(gray, None), key=_strongest_first)[:limit]
@@ -190,7 +190,7 @@ class KeypointStore(BlobStore):
         self.kind, self.extracted_kind = kind, extracted_kind(kind)
         key = {
             "format": 1, "kind": self.extracted_kind, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
-            "least side": LEAST_SIDE,
+            "least side": MIN_SIDE,
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         super().__init__(paths.cache_dir() / "keypoints" / f"{self.extracted_kind}-{digest}.sqlite")

@@ -44,7 +44,7 @@ EPOCHS = 20
 ARRAYS = ("mean", "axes", "words", "idf", "shares", "variances")
 
 #: Lower bound of variances, for words of a few equal descriptors.
-LEAST_VARIANCE = 1e-4
+MIN_VARIANCE = 1e-4
 
 _THREAD_LIMIT = RLock()
 
@@ -265,14 +265,14 @@ def draw(
 
 
 def compare_sizes(
-    descriptors: np.ndarray, sizes: Sequence[int], dim: int = 64, judged: int = 20_000, seed: int = 0
+    descriptors: np.ndarray, sizes: Sequence[int], dim: int = 64, held_out: int = 20_000, seed: int = 0
 ) -> "pd.DataFrame":
     """Compare vocabularies of several sizes by the index of Davies & Bouldin (1979).
 
     Parameters
     ----------
     descriptors : float32 (n, width), see `draw`.
-    judged : number of descriptors, at most a fifth, that are held out from the clustering. The index is computed on
+    held_out : number of descriptors, at most a fifth, that are held out from the clustering. The index is computed on
         them.
 
     Returns
@@ -283,7 +283,7 @@ def compare_sizes(
 
     sizes = [int(size) for size in sizes]
     key = {
-        "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": judged, "seed": seed,
+        "descriptors": results.fingerprint(descriptors), "sizes": sizes, "dim": dim, "judged": held_out, "seed": seed,
         **_clustering(),
     }  # fmt: skip
 
@@ -291,11 +291,11 @@ def compare_sizes(
         from sklearn.metrics import davies_bouldin_score
 
         shuffled = descriptors[np.random.default_rng(seed).permutation(len(descriptors))]
-        count = min(judged, len(shuffled) // 5)
+        count = min(held_out, len(shuffled) // 5)
         pca = _axes(shuffled[count:], dim, seed)
-        train, held_out = (pca.transform(part) for part in (shuffled[count:], shuffled[:count]))
-        labels = [_clustered(train, size, seed).predict(held_out) for size in sizes]
-        return {"index": np.array([davies_bouldin_score(held_out, each) for each in labels])}
+        train, test = (pca.transform(part) for part in (shuffled[count:], shuffled[:count]))
+        labels = [_clustered(train, size, seed).predict(test) for size in sizes]
+        return {"index": np.array([davies_bouldin_score(test, each) for each in labels])}
 
     index = results.cached("vocabulary-sizes", key, compute)["index"]
     return pd.DataFrame({"words": sizes, "davies_bouldin": index, "chosen": np.arange(len(sizes)) == np.argmin(index)})
@@ -303,7 +303,7 @@ def compare_sizes(
 
 def _clustering() -> dict:
     """What `_clustered` depends on besides its arguments, for the keys of cached results."""
-    return {"scikit-learn": version("scikit-learn"), "epochs": EPOCHS, "least variance": LEAST_VARIANCE}
+    return {"scikit-learn": version("scikit-learn"), "epochs": EPOCHS, "least variance": MIN_VARIANCE}
 
 
 def _learn(
@@ -318,7 +318,7 @@ def _learn(
     squared = (projected - centers[own]) ** 2
     counts = np.bincount(own, minlength=words)
     variances = np.stack([np.bincount(own, column, words) for column in squared.T], axis=1)
-    variances = np.maximum(variances / np.maximum(counts, 1)[:, None], LEAST_VARIANCE)
+    variances = np.maximum(variances / np.maximum(counts, 1)[:, None], MIN_VARIANCE)
     vocabulary = Vocabulary(
         config, mean, axes, centers, np.zeros(words, np.float32),
         # A word without descriptors counts as if it had one.
