@@ -41,7 +41,7 @@ class _DeepExtractor(FeatureExtractor):
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim)."""
-        return self._pooled(self._built()(pixels))
+        return self._pooled(np.asarray(self._built()(pixels)))
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
         """The network's output (b, …) → (b, dim)."""
@@ -51,7 +51,7 @@ class _DeepExtractor(FeatureExtractor):
         self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows, output in self._built().stream(batches):
-            yield rows, self._checked(self._pooled(output), len(rows))
+            yield rows, self._checked(self._pooled(np.asarray(output)), len(rows))
 
     @property
     def _arithmetic(self) -> dict:
@@ -129,10 +129,10 @@ class NetworkExtractor(_DeepExtractor):
         if self.pools is None:
             raise ValueError(f"{self.name}: the layer {self._layer} is not pooled from a map; open it with a pooling")
         if self._pooling:
-            return self._built()(pixels)
+            return np.asarray(self._built()(pixels))
         if self._mapper is None:
             self._mapper = zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision)
-        return self._mapper(pixels)
+        return np.asarray(self._mapper(pixels))
 
 
 class ModelExtractor(_DeepExtractor):

@@ -145,7 +145,7 @@ def _through_trunk(paths: Sequence[Path], split: SplitNetwork, key: dict, batch_
     trunk = _network(split, key["trunk"])
     for rows, maps in trunk.stream(reading.batches(paths, split.size, key["resize"], batch_size, strict=True)):
         with np.errstate(over="ignore"):  # reported below, with the image's name
-            maps = maps.astype(np.float16)
+            maps = np.asarray(maps).astype(np.float16)
         for row, one in zip(rows, maps, strict=True):
             if not np.isfinite(one).all():
                 raise FeatureMapError(

@@ -57,7 +57,7 @@ def test_no_sub_folders(folder):
     images = from_folder(folder)
     assert images.class_names == () and set(images.labels) == {-1}
     assert len(Engine(Pixels()).fit(images).query(images.paths[0], k=3)) == 3
-    with pytest.raises(ValueError, match="sub-folder a class"):
+    with pytest.raises(ValueError, match="sub-folder per class"):
         builders.leave_one_out(images, "none")
 
 

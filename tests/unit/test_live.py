@@ -525,7 +525,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
     """`mean-color` can't be opened by name, so a search is refused."""
     assert cli.main(["remove", str(folder), "0", "4"]) == 0
     assert cli.main(["compact", str(folder)]) == 0
-    assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in all\n")
+    assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in total\n")
     with pytest.raises(EngineFolderError, match="'mean-color', which is not one that can be opened by name"):
         Engine.load(folder)
     manifest = manifest_of(folder)
@@ -536,7 +536,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
 def test_a_command_says_that_it_compacted(folder, capsys, small_logs):
     assert cli.main(["remove", str(folder), "0", "1", "2", "4"]) == 0
     told = capsys.readouterr()
-    assert "4 images removed, 1 in all" in told.out
+    assert "4 images removed, 1 in total" in told.out
     assert "the log had become long; 4 changes were written into the index" in told.err
     assert manifest_of(folder).indexed == 1
 
@@ -548,7 +548,7 @@ def test_an_engine_of_the_old_format_is_refused_by_name(images, tmp_path, capsys
     for command in (["search", file, "-e"], ["compact"]):
         assert cli.main([*command, str(tmp_path / "old.index")]) != 0
         assert "old.index holds an engine of an older format" in capsys.readouterr().err
-    index = ["index", str(images), "-o", str(tmp_path / "old.index"), "-d", "hsv-histogram"]
+    index = ["index", str(images), "-o", str(tmp_path / "old.index"), "-x", "hsv-histogram"]
     assert cli.main(index) != 0
     assert "older format" in capsys.readouterr().err
     assert cli.main([*index, "--force"]) == 0
