@@ -149,7 +149,7 @@ def fetch(name: str) -> Path:
     by_hand = ""
     if source.archives:
         files = " or ".join(archive.filename for archive in source.archives)
-        by_hand = f"\n  - download {files} in a browser and put it into {_downloads()},"
+        by_hand = f"\n  - download {files} in a browser and put it into {paths.cache_dir() / 'downloads'},"
     raise DownloadError(
         f"The data set {name} is not available. Tried:\n"
         + "\n".join(f"  - {line}" for line in tried)
@@ -190,9 +190,9 @@ def _from_mirror(source: Source) -> Path:
         raise DownloadError(f"mirror: {manifest} is not a manifest ({error})") from error
     except KeyError as error:
         raise DownloadError(f"mirror: {manifest} does not list {error}") from error
-    target = _datasets() / f"{source.name}-mirror-{sha256[:8]}"
-    with _locked(target):
-        if not _complete(target):
+    target = paths.cache_dir() / "datasets" / f"{source.name}-mirror-{sha256[:8]}"
+    with _locked(target) as complete:
+        if not complete:
             archive = mirror / source.mirror
             if not archive.is_file():
                 raise DownloadError(f"mirror: {archive} is missing")
@@ -202,15 +202,15 @@ def _from_mirror(source: Source) -> Path:
 
 
 def _from_internet(source: Source) -> Path:
-    target = _datasets() / source.name
+    target = paths.cache_dir() / "datasets" / source.name
     if not source.archives:
         raise DownloadError("internet: there is no official archive of this set; only a mirror can have it")
-    with _locked(target):
-        if _complete(target):
+    with _locked(target) as complete:
+        if complete:
             return _top(target, source)
         tried: list[str] = []
         for archive in source.archives:
-            file = _downloads() / archive.filename
+            file = paths.cache_dir() / "downloads" / archive.filename
             if not file.is_file():
                 tried += _download(archive, file)
             if file.is_file():
@@ -342,18 +342,6 @@ def _top(target: Path, source: Source) -> Path:
     raise DownloadError(f"{target} has none of the folders {', '.join(source.folders)}; delete it and fetch it again")
 
 
-def _datasets() -> Path:
-    return paths.cache_dir() / "datasets"
-
-
-def _downloads() -> Path:
-    return paths.cache_dir() / "downloads"
-
-
-def _complete(target: Path) -> bool:
-    return (target / ".complete").is_file()
-
-
 def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
@@ -366,10 +354,11 @@ def _make(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Only one process fetches a data set; others wait for it."""
-    if _complete(target):
-        yield
+def _locked(target: Path) -> Iterator[bool]:
+    """Only one process fetches a data set; others wait for it. Yields whether it is complete."""
+    complete = target / ".complete"
+    if complete.is_file():
+        yield True
         return
     _make(target.parent)
     lock = FileLock(target.with_name(f".{target.name}.lock"))
@@ -382,7 +371,7 @@ def _locked(target: Path) -> Iterator[None]:
     except OSError as error:
         raise _disk_error(error, target) from error
     try:
-        yield
+        yield complete.is_file()
     finally:
         lock.release()
 

@@ -25,11 +25,6 @@ def classes() -> dict[str, str]:
         return {row["wnid"]: row["name"] for row in csv.DictReader(file)}
 
 
-def class_index(wnid: str) -> int:
-    """The index of a class in a classifier's 1000 outputs."""
-    return list(classes()).index(wnid)
-
-
 def load(folder: str | Path, name: str | None = None) -> ImageSet:
     """Any folder of wnid folders, with or without ``train``/``val`` above them, as one set.
 
@@ -68,6 +63,6 @@ def one_per_class() -> ImageSet:
     Only a mirror has it, there is no official archive. Raises `DownloadError` if it is not available.
     """
     folder = download.fetch("imagenet-one-per-class")
-    files = image_files(folder)
-    labels = np.array([class_index(path.name[:9]) for path in files])
-    return ImageSet("imagenet-one-per-class", tuple(files), labels, _readable(list(classes())), root=folder)
+    files, wnids = image_files(folder), list(classes())
+    labels = np.array([wnids.index(path.name[:9]) for path in files])
+    return ImageSet("imagenet-one-per-class", tuple(files), labels, _readable(wnids), root=folder)

@@ -24,8 +24,6 @@ class PKSampler:
     batches_per_epoch : by default enough to draw each image, and each identity, about once.
     groups : integers (n,), optional. Images of one group (not below 0) are copies, which count as one image: a positive
         pair of copies contains no information.
-    replacement : draw the images of an identity with fewer than ``k`` images independently.
-
     Attributes
     ----------
     identities : int64, the labels that are drawn, ascending.
@@ -48,7 +46,6 @@ class PKSampler:
         batches_per_epoch: int | None = None,
         *,
         groups: ArrayLike | None = None,
-        replacement: bool = False,
     ):
         of = _integers("labels", labels)
         if not len(of):
@@ -56,7 +53,6 @@ class PKSampler:
         self.p = _integer("p", p, 2, "one identity has no negatives")
         self.k = _integer("k", k, 2, "one image of an identity has no positive")
         self.seed = _integer("seed", seed, 0)
-        self.replacement = bool(replacement)
         group_of = np.full(len(of), -1) if groups is None else _integers("groups", groups)
         if group_of.shape != of.shape:
             raise ValueError(f"there are {len(group_of)} groups for {len(of)} labels")
@@ -104,11 +100,8 @@ class PKSampler:
 
     def _images(self, units: list[np.ndarray], drawn: np.ndarray, rng: np.random.Generator) -> list[int]:
         """k rows of one identity; updates ``drawn``, the number of times each unit was drawn."""
-        if self.replacement and len(units) < self.k:
-            chosen = rng.integers(len(units), size=self.k)
-        else:
-            rounds, rest = divmod(self.k, len(units))
-            chosen = np.concatenate([np.tile(np.arange(len(units)), rounds), _rarest(drawn, rest, rng)])
+        rounds, rest = divmod(self.k, len(units))
+        chosen = np.concatenate([np.tile(np.arange(len(units)), rounds), _rarest(drawn, rest, rng)])
         np.add.at(drawn, chosen, 1)
         return [int(rng.choice(units[unit])) for unit in chosen]
 

@@ -77,12 +77,12 @@ def upward(module: str, source: str) -> list[str]:
 
 
 def reads_environment(source: str) -> bool:
-    """Whether it asks for a variable; handing the whole environment on to a child process is no reading."""
+    """Whether it reads a variable. Passing the whole environment to a child process is allowed."""
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Subscript(value=asked) | ast.Compare(comparators=[asked]) if ast.unparse(asked) == "os.environ":
+            case ast.Subscript(value=target) | ast.Compare(comparators=[target]) if ast.unparse(target) == "os.environ":
                 return True
-            case ast.Call(func=asked) if ast.unparse(asked).startswith(("os.environ.", "os.getenv")):
+            case ast.Call(func=target) if ast.unparse(target).startswith(("os.environ.", "os.getenv")):
                 return True
             case ast.ImportFrom(module="os", names=names) if {"environ", "getenv"} & {name.name for name in names}:
                 return True

@@ -1,4 +1,4 @@
-"""What starts quickly: importing a module of the project loads no large library, unless the module is about it."""
+"""Fast start: importing a module loads no large library, unless the module is about this library."""
 
 import ast
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ MODULES = {
     for path in sorted(HELPERS.rglob("*.py"))
 }
 
-#: Packages that take a tenth of a second or more to import, or import one that does.
+#: Packages whose import takes a tenth of a second or more.
 LARGE = {
     "IPython", "anywidget", "cv2", "dlib", "elasticsearch", "faiss", "fastapi", "ipywidgets", "joblib", "keras",
     "matplotlib", "nbformat", "openvino", "pandas", "prometheus_client", "pydantic", "pymilvus", "ray", "requests",
     "scipy", "sklearn", "starlette", "tensorflow", "usearch", "uvicorn",
 }  # fmt: skip
 
-#: Modules that exist for such a package; they are imported where they are used. Packages stand for all their modules.
+#: Modules about such a package, which are imported where they are used. A package includes all of its modules.
 ABOUT_A_LIBRARY = {
     "helpers.service",  # the web service
     "helpers.lessons",  # what only notebooks use
@@ -43,7 +43,7 @@ def is_light(module: str) -> bool:
 
 
 def at_import(tree: ast.AST) -> Iterator[str]:
-    """Modules that are imported when the module itself is: not in functions, not for type checkers alone."""
+    """Modules that are imported together with the module: not in functions, not for type checkers."""
     for node in ast.iter_child_nodes(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
@@ -60,7 +60,7 @@ def at_import(tree: ast.AST) -> Iterator[str]:
 
 
 def problems(source: str) -> list[str]:
-    """Large packages, and modules of the project that are about one, which a source imports at once."""
+    """Large packages, and modules of the project about one, that a source imports at the top level."""
     return [
         name
         for name in at_import(ast.parse(source))

@@ -78,17 +78,6 @@ def test_distractors_are_not_drawn_and_numbers_are_reported():
     assert "2 repeat images, 1 with one image and 2 distractors are left out" in repr(sampler)
 
 
-@pytest.mark.parametrize(
-    ("replacement", "expected"),
-    # With replacement, one image is sometimes drawn four times.
-    [(False, {(2, True), (4, False)}), (True, {(1, True), (2, True), (4, False)})],
-)
-def test_replacement(replacement, expected):
-    labels = labels_of([2] * 4 + [9] * 4)
-    rows = PKSampler(labels, 8, 4, replacement=replacement, batches_per_epoch=40).epoch(0).reshape(-1, 4)
-    assert {(len(set(four)), bool(labels[four[0]] < 4)) for four in rows.tolist()} == expected
-
-
 def test_copies_count_as_one_image():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
     groups = np.array([5, 5, 6, 6, -1, -1, -1, 7, 7, 7])
