@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def profile(pytestconfig):
-    """The profile that was asked for; ``full`` needs the data sets."""
+    """The requested profile; ``full`` needs the data sets."""
     chosen = pytestconfig.getoption("--profile")
     if chosen == "full" and paths.mirror_dir() is None:
         pytest.skip("NOT TESTED: the full profile needs the data sets; set LOOKALIKE_MIRROR to their folder")
@@ -58,7 +58,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def fresh_cache(tmp_path_factory):
-    """A cache of the module's own: what an earlier run kept there must not answer for code that has changed since."""
+    """A cache of this module, so that results of an earlier run cannot hide a change of the code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -94,7 +94,7 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
             return
         except OSError:
             time.sleep(0.3)
-    raise AssertionError(f"JupyterLab did not answer within 90 s:\n{log.read_text()}")
+    raise AssertionError(f"JupyterLab did not respond within 90 s:\n{log.read_text()}")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def app(tmp_path_factory):
 
 
 def test_the_picker_of_notebook_16_is_an_app(app, open_page, check_accessibility, screenshots):
-    # Voilà's own template asks the internet for fonts and formulas; the picker doesn't.
+    # Voilà's own template requests fonts and formulas from the internet; the picker does not.
     page = open_page(
         allowed=("ERR_NAME_NOT_RESOLVED", "outside: https://cdn"), viewport={"width": 1200, "height": 1500}
     )

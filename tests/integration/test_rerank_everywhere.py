@@ -68,7 +68,7 @@ def shown(picker):
 def ask(folder, *requests):
     """The responses of a service to requests: (method, address, other arguments of httpx)."""
 
-    async def asked():
+    async def respond():
         app = create_app(Settings(folder=folder, hosts=("testserver",)))
         transport = httpx.ASGITransport(app)
         async with (
@@ -77,7 +77,7 @@ def ask(folder, *requests):
         ):
             return [await client.request(method, address, **more) for method, address, more in requests]
 
-    return asyncio.run(asked())
+    return asyncio.run(respond())
 
 
 def ids(response):

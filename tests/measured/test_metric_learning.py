@@ -22,13 +22,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def task():
-    """The frozen protocol, ResNet50's vectors of its images, and those of the people who may teach, with labels."""
+    """The frozen protocol, ResNet50's vectors of its images, and those of the people for training, with labels."""
     images = protocol_files.frozen("lfw-leave-one-out").bind(lfw.load())[1]
-    protocol, asked = protocol_files.frozen("lfw-unseen-people").bind(images)
+    protocol, queries = protocol_files.frozen("lfw-unseen-people").bind(images)
     learn = builders.learnable(protocol, images)
-    assert not {*learn.class_names} & {*asked.class_names}
+    assert not {*learn.class_names} & {*queries.class_names}
     extractor = open_extractor("resnet50")
-    return protocol, extractor.extract(asked, progress=False), extractor.extract(learn, progress=False), learn.labels
+    return protocol, extractor.extract(queries, progress=False), extractor.extract(learn, progress=False), learn.labels
 
 
 def searched(protocol, vectors):
@@ -73,7 +73,7 @@ def test_a_projection_head_beats_raw_vectors_in_a_quarter_of_their_numbers(task)
     assert beats(score, off_the_shelf, protocol)
 
 
-def test_a_head_that_goes_on_from_whitening_beats_every_referee(task):
+def test_a_head_that_starts_from_whitening_beats_every_baseline(task):
     protocol, raw, known, labels = task
     start = metric_heads.within_class_whitening(known, labels)
     score = searched(protocol, learned(start, known, labels, 1e-4).apply(raw))

@@ -21,7 +21,7 @@ from helpers.search.index import IndexFileError, load_index, open_index
 
 @pytest.fixture
 def folder(tmp_path, own_cache):
-    """Two classes of three sample photographs each, as somebody's own folder."""
+    """Two classes of three sample photographs each, as a folder of one's own."""
     photos = samples.photos()
     for label in (0, 2):
         for row in np.flatnonzero(photos.labels == label)[:3]:
@@ -62,15 +62,15 @@ def test_no_sub_folders(folder):
 
 
 def test_class_with_one_image(folder):
-    """It is a distractor: it does not ask, and asked by hand it is counted aloud and left out."""
+    """Its image is a distractor: no query by default, and as a query it is reported and left out of the mean."""
     for path in sorted((folder / "fish").iterdir())[1:]:
         path.unlink()
     images = from_folder(folder)
     assert builders.leave_one_out(images, "birds").n_distractors == 1
-    everybody = builders.leave_one_out(images, "all", queries=np.arange(len(images)))
-    ranking = runner.run(everybody, Pixels().extract(images), open_index("exact:cosine"))
+    all_queries = builders.leave_one_out(images, "all", queries=np.arange(len(images)))
+    ranking = runner.run(all_queries, Pixels().extract(images), open_index("exact:cosine"))
     with pytest.warns(metrics.UnanswerableQueriesWarning, match="1 of 4 queries"):
-        assert metrics.evaluate(ranking, everybody).n_queries == 3
+        assert metrics.evaluate(ranking, all_queries).n_queries == 3
 
 
 def test_duplicates(folder):

@@ -112,7 +112,7 @@ class Actions(RuleBasedStateMachine):
         with self.choosing():
             self.picker.random()
 
-    @rule(path=st.sampled_from([*SET.paths[:2], *SET.keys[2:4], "/nowhere/a.jpg", "", "\0", "~nobody/x", SET.root]))
+    @rule(path=st.sampled_from([*SET.paths[:2], *SET.keys[2:4], "/nowhere/a.jpg", "", "\0", "~unknown/x", SET.root]))
     def choose_path(self, path):
         with self.choosing():
             self.picker.choose_path(path)

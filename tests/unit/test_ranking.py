@@ -1,4 +1,4 @@
-"""Ranking: what it accepts, and how unsorted answers become one."""
+"""Ranking: the input that it accepts, and how unsorted results become one."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_it_is_what_was_given():
     assert ranking.scores.tolist() == [[0.9, 0.5], [0.1, -np.inf]]
 
 
-def test_it_is_a_copy_that_nobody_can_change():
+def test_it_is_a_read_only_copy():
     ids = np.array([[1, 2]])
     ranking = Ranking(ids, np.array([[1.0, 0.5]]))
     ids[0, 0] = 9
