@@ -10,7 +10,7 @@
 
 Real vectors are ResNet50's of all images of all data sets, each content once; 256 numbers are their principal axes,
 learned without the queries. Queries are real images that are kept out of everything else. Grown vectors come from
-`helpers.search.synthetic`; whatever was measured with them says so.
+`helpers.lessons.synthetic_vectors`; whatever was measured with them says so.
 
 Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
 libraries and the given vectors, which are mapped from a file; then it is measured at rising efforts until it finds
@@ -43,11 +43,11 @@ import pandas as pd
 
 from benchmarks.processes import child, peak_memory
 from helpers import paths
+from helpers.lessons.index_measurement import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
+from helpers.lessons.index_tuning import Candidate
+from helpers.lessons.synthetic_vectors import BLOCK, SyntheticVectors, synthesize
 from helpers.search.index import load_index, open_index
-from helpers.search.measuring import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
-from helpers.search.synthetic import BLOCK, SyntheticVectors, synthesize
-from helpers.search.tuning import Candidate
 
 K = 10
 ENOUGH, PLENTY = 0.95, 0.99

@@ -5,7 +5,7 @@
 
 Times each re-ranker of the registry on the same queries, one query a call, with the query's vector known,
 against the plain search. The vectors are synthetic: they are grown from ResNet50's vectors of real photographs
-(`helpers.search.synthetic`). A gallery image that geometry compares is one of these photographs. Each query is asked
+(`helpers.lessons.synthetic_vectors`). A gallery image that geometry compares is one of these photographs. Each query is asked
 twice. Only for geometry do the rounds differ: the first one reads up to fifty photographs and extracts their
 keypoints, the second one finds them in a cache, which is a temporary folder here. Both extract the keypoints of the
 query.
@@ -23,9 +23,9 @@ import numpy as np
 from benchmarks.inputs import conditions, real_images
 from helpers.features.registry import open_extractor
 from helpers.images.reading import read_image
+from helpers.lessons.synthetic_vectors import synthesize
 from helpers.search.index import open_index
 from helpers.search.rerank import NAMES, SearchSpace, rerank
-from helpers.search.synthetic import synthesize
 
 K = 10
 

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.search import tuning
-from helpers.search.index import open_index
-from helpers.search.measuring import Measured, build, estimated_bytes, exact_truth, measure, recalls, standard_error
-from helpers.search.tuning import (
+from helpers.lessons import index_tuning
+from helpers.lessons.index_measurement import (
+    Measured,
+    build,
+    estimated_bytes,
+    exact_truth,
+    measure,
+    recalls,
+    standard_error,
+)
+from helpers.lessons.index_tuning import (
     Candidate,
     Trial,
     Wishes,
@@ -22,6 +29,7 @@ from helpers.search.tuning import (
     measure_least,
     tune,
 )
+from helpers.search.index import open_index
 
 PROBES = tuple({"probes": lists} for lists in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
 WIDTHS = tuple({"search": width} for width in (4, 8, 16, 32, 64, 128, 256))
@@ -228,7 +236,7 @@ def test_wishes_that_cannot_be_are_said(vectors):
 
 def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
     built = []
-    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append(spec) or build(spec, given))
+    monkeypatch.setattr(index_tuning, "build", lambda spec, given: built.append(spec) or build(spec, given))
     compressed = Candidate("faiss:pq?refine=none&bytes=4")
     choice = tune(vectors, recall=0.1, megabytes=0.3, candidates=[EXACT, IVF, compressed], progress=False)
     assert built == [compressed.spec]
@@ -238,7 +246,7 @@ def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
 
 
 def test_if_nothing_fits_nothing_is_built_and_the_smallest_is_named(vectors, monkeypatch):
-    monkeypatch.setattr(tuning, "build", None)
+    monkeypatch.setattr(index_tuning, "build", None)
     choice = tune(vectors, megabytes=0.01, candidates=[HNSW, EXACT], progress=False)
     assert (choice.spec, choice.satisfied, choice.trial.measured) == ("exact:cosine", False, None)
     assert choice.missed == ("about 0.648 MB by estimate, wished 0.01",)
@@ -257,7 +265,7 @@ def test_two_choices_are_the_same_but_for_time(vectors):
 def test_held_out_queries_are_not_in_the_index_and_not_its_results(vectors):
     choice = tune(vectors, candidates=[EXACT], progress=False)
     assert choice.trial.measured.count == 4500
-    assert choice.trial.measured.queries == tuning.HELD_OUT
+    assert choice.trial.measured.queries == index_tuning.HELD_OUT
     # With the same vectors as queries that stay in, each would be its own answer, and the effort too small.
     inside = tune(vectors, vectors[:200], candidates=[EXACT], progress=False)
     assert inside.trial.measured.count == 5000
@@ -271,10 +279,12 @@ def test_given_queries_are_those_that_are_asked(vectors):
 
 
 def test_of_many_vectors_the_hopeless_are_discarded_over_a_sample(vectors, monkeypatch):
-    monkeypatch.setattr(tuning, "MANY", 4000)
-    monkeypatch.setattr(tuning, "SAMPLE", 1500)
+    monkeypatch.setattr(index_tuning, "MANY", 4000)
+    monkeypatch.setattr(index_tuning, "SAMPLE", 1500)
     built = []
-    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given))
+    monkeypatch.setattr(
+        index_tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given)
+    )
     hopeless = Candidate("faiss:pq?refine=none&bytes=2")
     choice = tune(vectors, candidates=[hopeless, IVF], progress=False)
     assert built == [(hopeless.spec, 1500), (IVF.spec, 1500), (IVF.spec, 4500)]

@@ -9,8 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers import extras
-from helpers.search.index import Index, check_k, open_index
-from helpers.search.measuring import (
+from helpers.lessons.index_measurement import (
     Measured,
     build,
     check_queries,
@@ -20,6 +19,7 @@ from helpers.search.measuring import (
     recalls,
     standard_error,
 )
+from helpers.search.index import Index, check_k, open_index
 from helpers.search.ranking import Ranking
 
 if TYPE_CHECKING:

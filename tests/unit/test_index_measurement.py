@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from helpers import paths
-from helpers.search import measuring
-from helpers.search.index import open_index
-from helpers.search.measuring import (
+from helpers.lessons import index_measurement
+from helpers.lessons.index_measurement import (
     Measured,
     build,
     estimated_bytes,
@@ -20,6 +19,7 @@ from helpers.search.measuring import (
     standard_error,
     table,
 )
+from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 
 
@@ -79,19 +79,19 @@ def test_the_standard_error_is_that_of_a_mean():
 
 def test_the_least_effort_that_suffices_or_else_the_one_that_finds_most():
     rows = pd.DataFrame({"recall": [0.5, 0.96, 0.99, 0.94]}, index=[3, 5, 7, 9])
-    assert measuring.sufficient(rows).name == 5
-    assert measuring.sufficient(rows, 0.99).name == 7
-    assert measuring.sufficient(rows, 1).name == 7
-    assert measuring.sufficient(rows.iloc[[0]]).name == 3
+    assert index_measurement.sufficient(rows).name == 5
+    assert index_measurement.sufficient(rows, 0.99).name == 7
+    assert index_measurement.sufficient(rows, 1).name == 7
+    assert index_measurement.sufficient(rows.iloc[[0]]).name == 3
 
 
 def test_time_at_a_recall_lies_between_those_of_the_efforts_around_it():
     rows = pd.DataFrame({"recall": [0.5, 0.9, 0.8, 1.0], "milliseconds": [1.0, 2.0, 3.0, 5.0]}, index=[4, 5, 6, 7])
-    assert measuring.milliseconds_at(rows, 0.7) == pytest.approx(1.5)
-    assert measuring.milliseconds_at(rows, 0.95) == pytest.approx(4)
+    assert index_measurement.milliseconds_at(rows, 0.7) == pytest.approx(1.5)
+    assert index_measurement.milliseconds_at(rows, 0.95) == pytest.approx(4)
     # The first effort is the least there is.
-    assert measuring.milliseconds_at(rows, 0.1) == 1
-    assert measuring.milliseconds_at(rows.iloc[:3], 0.95) is None
+    assert index_measurement.milliseconds_at(rows, 0.1) == 1
+    assert index_measurement.milliseconds_at(rows.iloc[:3], 0.95) is None
 
 
 def test_times_are_of_single_queries_and_of_a_batch():
@@ -108,16 +108,16 @@ def test_times_are_of_single_queries_and_of_a_batch():
 def test_some_queries_go_before_the_clock_runs():
     index = Slow(ranking(*[[0, 1]] * 60))
     measure(index, vectors_of(60), index.truth, 2)
-    assert index.calls[:2] == [measuring.WARM_UP, 60]
-    assert index.calls.count(1) == measuring.WARM_UP + 60
+    assert index.calls[:2] == [index_measurement.WARM_UP, 60]
+    assert index.calls.count(1) == index_measurement.WARM_UP + 60
 
 
 def test_many_queries_are_all_asked_in_a_batch_but_not_all_one_by_one():
-    count = measuring.SINGLES + 50
+    count = index_measurement.SINGLES + 50
     index = Slow(ranking(*[[0, 1]] * count))
     measure(index, vectors_of(count), index.truth, 2)
     assert count in index.calls
-    assert index.calls.count(1) == measuring.WARM_UP + measuring.SINGLES
+    assert index.calls.count(1) == index_measurement.WARM_UP + index_measurement.SINGLES
 
 
 def test_an_exact_index_finds_all_and_a_lame_one_less():
@@ -176,7 +176,7 @@ def test_a_table_has_a_line_for_each():
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
 def test_truth_is_what_brute_force_finds(metric, monkeypatch):
-    monkeypatch.setattr(measuring, "_STEP", 64)
+    monkeypatch.setattr(index_measurement, "_STEP", 64)
     vectors, queries = vectors_of(300), vectors_of(20, seed=1)
     # Equal vectors in different parts stand by rising id.
     vectors[299] = vectors[3]
@@ -208,7 +208,7 @@ def test_truth_is_found_once_and_kept_by_content(own_cache, monkeypatch):
     others += [exact_truth(changed, queries, 3), exact_truth(vectors, queries[::-1], 3)]
     assert len(list((paths.cache_dir() / "truth").iterdir())) == 5
     assert first.ids[0, 0] not in others[2].ids[0]
-    monkeypatch.setattr(measuring, "open_index", None)
+    monkeypatch.setattr(index_measurement, "open_index", None)
     again = exact_truth(vectors.copy(), queries, 3)
     assert np.array_equal(again.ids, first.ids)
     assert np.array_equal(again.scores, first.scores)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.search import synthetic
+from helpers.lessons import synthetic_vectors
+from helpers.lessons.synthetic_vectors import BLOCK, synthesize
 from helpers.search.index import open_index
-from helpers.search.synthetic import BLOCK, synthesize
 
 
 def clustered(n, dim=24, seed=0):
@@ -24,7 +24,7 @@ def everything(synthetic):
 
 @pytest.fixture
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(synthetic, "BLOCK", 64)
+    monkeypatch.setattr(synthetic_vectors, "BLOCK", 64)
 
 
 def test_it_gives_as_many_float32_vectors_of_length_one_as_were_asked_for():
