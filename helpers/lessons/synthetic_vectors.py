@@ -1,18 +1,17 @@
-"""Grown vectors: as many as a test of speed needs, made from a few real ones, and as hard to search as those.
+"""Synthetic vectors: any number of vectors, made from real ones, that are as hard to search as those.
 
-Random numbers won't do. In hundreds of dimensions all of them are equally far from a query, while vectors of images
-lie on something of far fewer dimensions, and how many these are decides how an index fares (Amsaleg et al. 2015,
-"Estimating local intrinsic dimensionality", https://doi.org/10.1145/2783258.2783405). So each new vector is put beside
-a real one, in directions in which that one's neighbors lie: a mix of both as in SMOTE (Chawla et al. 2002,
-https://doi.org/10.1613/jair.953), and noise along all of these directions, without which new vectors would lie on the
-few straight lines between old ones.
+Random vectors are not suitable. In hundreds of dimensions all of them are equally far from a query, while the vectors
+of images lie on a manifold of far fewer dimensions, whose number decides how an index performs (Amsaleg et al. 2015,
+"Estimating local intrinsic dimensionality", https://doi.org/10.1145/2783258.2783405). Therefore each new vector lies
+near a real one, in directions in which that one's neighbors lie: a mix of both as in SMOTE (Chawla et al. 2002,
+https://doi.org/10.1613/jair.953), and noise along all of these directions; without noise, new vectors would lie on the
+few lines between old ones.
 
-What grown vectors are good for: time, memory, and recall against exact search. What they are not: they depict nothing,
-so no precision or recall of *images* can be measured with them, and everything that prints a figure about them says
-that they are grown. `python -m benchmarks.indexes --recipe` compares them with real ones. Growing to many times the
-number fills in between the real vectors but finds no new kinds of images. A query that was kept out is then not as
-near to its first answers as it would be among as many real ones, compared with how far the next ones are: its search
-is the harder, not the easier one.
+Synthetic vectors serve to measure time, memory, and recall against exact search. They do not depict images, so they
+cannot measure a precision or recall of *images*, and everything that prints their results says that they are synthetic.
+`python -m benchmarks.indexes --recipe` compares them with real ones. New vectors fill the space between the real ones
+without new kinds of images. Therefore the first results of a held-out query are not as much closer than the next ones
+as they would be among as many real vectors: its search is harder, not easier.
 """
 
 from collections.abc import Iterator
@@ -30,13 +29,13 @@ BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class SyntheticVectors:
-    """Vectors that are made when they are asked for, block by block, the same ones every time; see `synthesize`.
+    """Vectors that are computed on demand, in blocks, always the same ones; see `synthesize`.
 
     Attributes
     ----------
-    real : float32 (n, dim) of length one, what they are grown from.
+    real : float32 (n, dim) of length one, the source.
     near : int64 (n, m): rows of the nearest others of each.
-    count : how many there are.
+    count : number of synthetic vectors.
     """
 
     real: np.ndarray
@@ -54,7 +53,7 @@ class SyntheticVectors:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are; all have `BLOCK` rows but the last."""
+        """Number of blocks; all but the last have `BLOCK` rows."""
         return -(-self.count // BLOCK)
 
     def __str__(self) -> str:
@@ -64,15 +63,10 @@ class SyntheticVectors:
         return map(self.block, range(self.blocks))
 
     def block(self, number: int) -> np.ndarray:
-        """float32 (b, dim) of length one: the rows from ``number`` · `BLOCK` on.
-
-        Raises
-        ------
-        IndexError : there is no such block.
-        """
+        """float32 (b, dim) of length one: the rows from ``number`` · `BLOCK` on; IndexError if there are none."""
         if not 0 <= number < self.blocks:
             raise IndexError(f"there is no block {number}: {self.count} vectors have {self.blocks}, from 0 on")
-        # All of a block is drawn, and then cut: so no row depends on how many there are.
+        # A whole block is drawn and then cut, so that no row depends on ``count``.
         random, rows = np.random.default_rng([self.seed, number]), min(BLOCK, self.count - number * BLOCK)
         width = self.near.shape[1]
         parents = random.integers(0, len(self.real), BLOCK)[:rows]
@@ -90,22 +84,23 @@ class SyntheticVectors:
 def synthesize(
     vectors: np.ndarray, count: int, seed: int = 0, neighbors: int = 10, noise: float = 0.7
 ) -> SyntheticVectors:
-    """``count`` new vectors around real ones: x = v + u·(p - v) + noise/√m · Σ gⱼ·(nⱼ - v), then brought to length one.
+    """``count`` new vectors near real ones: x = v + u·(p - v) + noise/√m · Σ gⱼ·(nⱼ - v), normalized to length one.
 
-    v is a real vector, drawn; n₁ … nₘ its nearest others by cosine; p one of these, drawn; u uniform from 0 to 1; gⱼ
-    standard normal. Row *i* depends on the vectors, ``seed`` and *i* alone: fewer are the beginning of more.
+    v is a random real vector; n₁ … nₘ are its nearest others by cosine; p is a random one of these; u is uniform from 0
+    to 1; gⱼ is standard normal. Row *i* depends only on the vectors, ``seed`` and *i*: a smaller ``count`` gives the
+    first rows of a larger one.
 
     Parameters
     ----------
-    vectors : float (n, dim), finite; what is to be asked later must not be among them. They are copied.
+    vectors : float (n, dim), finite, without later queries. They are copied.
     seed : not negative.
-    neighbors : m. noise : 0 leaves mixes of two. With the defaults, distances to the first, tenth and hundredth
-        neighbor come out as among as many real vectors of ResNet50, within a few per cent.
+    neighbors : m. noise : 0 for mixes of two vectors only. With the defaults, distances to the first, tenth and
+        hundredth neighbor agree with those among as many real vectors of ResNet50 within a few per cent.
 
     Raises
     ------
-    ValueError : ``count`` or ``neighbors`` is below 1, there are too few vectors for so many neighbors, ``noise`` or
-        ``seed`` is negative, or bad vectors.
+    ValueError : ``count`` or ``neighbors`` is below 1, too few vectors for so many neighbors, ``noise`` or ``seed`` is
+        negative, or bad vectors.
     """
     count, neighbors = check_count("count", count), check_count("neighbors", neighbors)
     if not noise >= 0:
@@ -114,7 +109,7 @@ def synthesize(
         raise ValueError(f"seed must not be negative, got {seed}")
     index = open_index("exact:cosine").add(vectors)
     if len(index) <= neighbors:
-        raise ValueError(f"{neighbors} neighbors need more than {neighbors} vectors to grow from, got {len(index)}")
+        raise ValueError(f"{neighbors} neighbors need more than {neighbors} vectors, got {len(index)}")
     vectors = l2_normalize(np.asarray(vectors, np.float32), np.float64)
     near, _ = Gallery(len(vectors)).others(index.search(vectors, neighbors + 1), neighbors)
     return SyntheticVectors(vectors, near, count, seed, float(noise))

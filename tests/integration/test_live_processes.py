@@ -104,7 +104,7 @@ from helpers.search.persist import saving
 from tests.unit.test_live import MeanColor
 
 engine = Engine.load(sys.argv[1], MeanColor())
-engine.saved = None
+engine._saved = None
 real, step = saving.snapshot.{function}, iter(range(10))
 def stop(*arguments):
     print("here", flush=True)

@@ -1,4 +1,4 @@
-"""Indexes by FAISS, USearch and Annoy: the contract, what each can't do, exact search as referee, and the file."""
+"""Indexes by FAISS, USearch and Annoy: the contract, what each cannot do, exact search as referee, and the file."""
 
 import re
 import threading
@@ -315,7 +315,7 @@ def test_what_can_not_be_removed_is_said_with_the_remedy(spec, trained):
     index = open_index(spec).add(clustered(400, 16))
     before = index.search(clustered(4, 16, 1), 10)
     library = "Annoy" if spec.startswith("annoy") else "FAISS"
-    with pytest.raises(UnsupportedByIndex, match=f"can't remove.*{library}.*clear the index"):
+    with pytest.raises(UnsupportedByIndex, match=f"cannot remove.*{library}.*clear the index"):
         index.remove([3])
     assert isinstance(UnsupportedByIndex(), NotImplementedError)
     assert len(index) == 400 and same(before, index.search(clustered(4, 16, 1), 10))
@@ -527,12 +527,12 @@ def test_search_time_options_change_at_once_and_are_saved(spec, worse, better, t
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("faiss:hnsw", {"m": 3}, "faiss:hnsw can't change 'm' once it is open; it can: search"),
+        ("faiss:hnsw", {"m": 3}, "faiss:hnsw cannot change 'm' once it is open; it can: search"),
         ("faiss:flat", {"probes": 3}, "it can: nothing"),
         ("exact:cosine", {"chunk": 3}, "it can: nothing"),
         ("faiss:opq", {"probes": 3, "depth": 0}, "depth must be a whole number of at least 1, got 0"),
         ("usearch:cosine", {"expansion_search": "many"}, "expansion_search must be a whole number"),
-        ("usearch:cosine", {"dtype": "f16"}, "can't change 'dtype'"),
+        ("usearch:cosine", {"dtype": "f16"}, "cannot change 'dtype'"),
     ],
 )
 def test_what_can_not_be_tuned_is_refused_and_changes_nothing(spec, options, message):

@@ -269,7 +269,7 @@ def test_ids_per_query_against_sets(sets, k, seed):
     assert own.contains(ids).tolist() == expected
     rows = np.random.default_rng(seed).integers(len(sets), size=3)
     assert own.take(rows).contains(ids[rows]).tolist() == [expected[row] for row in rows]
-    assert own.most == max(map(len, sets)) and len(own) == len(sets)
+    assert own.max_size == max(map(len, sets)) and len(own) == len(sets)
 
 
 def test_an_id_set_by_hand():
@@ -278,8 +278,8 @@ def test_an_id_set_by_hand():
     assert ids.contains(np.array([[3, 4], [-2, 10]])).tolist() == [[True, False], [True, False]]
     assert ids.bitmap.tolist() == [0b1000, 0b10] and not len(IdSet([-1]).bitmap)
     held = np.array([1, 3, 8, 9])
-    assert ids.places(held).tolist() == [1, 3] and ids.places(held) is ids.places(held)
-    assert ids.places(np.array([3])).tolist() == [0] and not len(IdSet([]).places(held))
+    assert ids.rows_in(held).tolist() == [1, 3] and ids.rows_in(held) is ids.rows_in(held)
+    assert ids.rows_in(np.array([3])).tolist() == [0] and not len(IdSet([]).rows_in(held))
     assert IdSet.of(ids) is ids and IdSet.of(None) is None
 
 
@@ -287,7 +287,7 @@ def test_a_selection_by_hand():
     held = np.array([1, 3, 8, 9])
     both = Selection(held, IdSet([1, 3, 7, 9]), IdSet([3, 8]))
     assert (both.count, both.rows.tolist(), both.mask.tolist()) == (2, [0, 3], [True, False, False, True])
-    assert both.passes(np.array([9, 3, 8, 7, -1])).tolist() == [True, False, False, True, False]
+    assert both.contains(np.array([9, 3, 8, 7, -1])).tolist() == [True, False, False, True, False]
     less = Selection(held, None, IdSet([3, 4]))
     assert (less.count, less.rows.tolist(), less.mask.tolist()) == (3, [0, 2, 3], [True, False, True, True])
 

@@ -73,7 +73,7 @@ def test_a_name_opens_an_index_and_the_index_knows_its_name(spec, kind, metric, 
         ("exact:hamming", "cosine, euclidean, manhattan"),
         ("exact", "cosine, euclidean, manhattan"),
         ("exact:cosine?chunks=3", "no option 'chunks'; it has: chunk"),
-        ("exact:cosine?chunk=many", "option chunk can't be 'many'"),
+        ("exact:cosine?chunk=many", "option chunk cannot be 'many'"),
         ("exact:cosine?chunk=0", "chunk must be at least 1"),
         ("exact:cosine?chunk", "name=value"),
         ("exact:cosine?chunk=1&chunk=2", "given twice"),
@@ -253,7 +253,7 @@ def test_vectors_that_are_none_are_refused_by_add_and_search(vectors, message):
         ([5, 5], "unique: id 5"),
         ([7, 1], "id 1 already in the index"),
         ([-3, 9], "must not be negative, got -3"),
-        ([9], "one a vector"),
+        ([9], "one per vector"),
         ([0.5, 9.5], "whole numbers"),
         ([[8, 9]], "shape"),
     ],
@@ -558,7 +558,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 def test_a_backend_that_is_gone_is_an_error_that_names_the_file(saved, monkeypatch):
     monkeypatch.delitem(BACKENDS, "exact")
-    with pytest.raises(IndexFileError, match="gallery.index.*no index is called 'exact'"):
+    with pytest.raises(IndexFileError, match="gallery.index.*there is no index 'exact'"):
         load_index(saved)
 
 
@@ -625,5 +625,5 @@ def test_a_save_that_is_interrupted_leaves_the_old_file(saved, monkeypatch):
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(IndexFileError, match="a.index can't be written"):
+    with pytest.raises(IndexFileError, match="a.index cannot be written"):
         open_index("exact:cosine").save(tmp_path / "file" / "a.index")

@@ -9,7 +9,6 @@ import pytest
 from helpers import paths
 from helpers.lessons import index_measurement
 from helpers.lessons.index_measurement import (
-    Measured,
     build,
     estimated_bytes,
     exact_truth,
@@ -17,7 +16,6 @@ from helpers.lessons.index_measurement import (
     recalls,
     save_and_open,
     standard_error,
-    table,
 )
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
@@ -132,9 +130,9 @@ def test_an_exact_index_finds_all_and_a_lame_one_less():
 @pytest.mark.parametrize(
     ("queries", "rows", "k", "message"),
     [
-        (vectors_of(3), 2, 2, "one row a query, and at least one: got 2 for 3"),
+        (vectors_of(3), 2, 2, "one row per query, and at least one: got 2 for 3"),
         (vectors_of(0), 0, 2, "got 0 for 0"),
-        (vectors_of(2), 2, 3, "recall of 3 answers needs 3 true ones, truth has 2: make it with k=3"),
+        (vectors_of(2), 2, 3, "recall of 3 results needs 3 true ones, truth has 2: make it with k=3"),
         (vectors_of(2), 2, 0, "k must be a whole number of at least 1"),
     ],
 )
@@ -159,16 +157,6 @@ def test_saving_and_opening_are_timed_and_the_file_stays(tmp_path):
     assert saved > 0
     assert opened > 0
     assert (tmp_path / "a.index").stat().st_size > index.nbytes
-
-
-def test_a_table_has_a_line_for_each():
-    row = Measured("exact:cosine", 9, 3, 10, 5, 0.9, 0.01, 1.5, 2.5, 100.0, 4_000_000, 2)
-    assert table([row, row]).iloc[1][["spec", "recall", "milliseconds", "megabytes"]].tolist() == [
-        "exact:cosine",
-        0.9,
-        1.5,
-        4.0,
-    ]
 
 
 # ---- truth -------------------------------------------------------------------------------------------------------
@@ -266,6 +254,6 @@ def test_usearch_takes_memory_in_ever_larger_pieces():
 
 
 def test_the_memory_of_a_server_is_not_guessed(tmp_path):
-    with pytest.raises(ValueError, match="can't be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
+    with pytest.raises(ValueError, match="cannot be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
         estimated_bytes(f"milvus:{tmp_path}/some.db", 1000, 32)
     assert not list(tmp_path.iterdir()), "asking makes no file"

@@ -286,7 +286,7 @@ def test_an_addition_that_can_not_be_written_changes_nothing(live, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(wal, "add", fail)
-        with pytest.raises(IndexFileError, match="engine.sqlite can't be used: disk I/O error"):
+        with pytest.raises(IndexFileError, match="engine.sqlite cannot be used: disk I/O error"):
             add(live, [0, 200, 0])
     assert (live.changes, len(live)) == (0, 5)
     assert add(live, [0, 200, 0]) == [5]
@@ -311,7 +311,7 @@ def test_damage_is_named(live, folder):
         LiveEngine.open(folder, MeanColor())
     with EngineFile(folder) as file, file.writing() as connection:
         connection.execute("update manifest set fingerprint = 'other'")
-    with pytest.raises(EngineFolderError, match="can't be compared"):
+    with pytest.raises(EngineFolderError, match="cannot be compared"):
         LiveEngine.open(folder, MeanColor())
     (folder / "engine.sqlite").unlink()
     with pytest.raises(EngineFolderError, match="holds no engine"):
@@ -522,7 +522,7 @@ def test_closing_cancels_a_compaction(live, folder, small_logs, monkeypatch):
 
 
 def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
-    """`mean-color` can't be opened by name, so a search is refused."""
+    """`mean-color` cannot be opened by name, so a search is refused."""
     assert cli.main(["remove", str(folder), "0", "4"]) == 0
     assert cli.main(["compact", str(folder)]) == 0
     assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in all\n")

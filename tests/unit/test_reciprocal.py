@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import reciprocal
-from helpers.search.rerank.reciprocal import k_reciprocal, k_reciprocal_descriptions
+from helpers.search.rerank.reciprocal import k_reciprocal, k_reciprocal_encodings
 
 
 def clusters(q=6, n=90, d=8, seed=0, spread=0.6):
@@ -80,7 +80,7 @@ def slow(query, gallery, k1, k2, weight):
 def test_descriptions_are_those_of_the_published_algorithm(k1, k2, seed):
     _, pool = clusters(0, 96, seed=seed)
     expected, told, *_ = published(distances(pool, pool), k1, k2)
-    found = k_reciprocal_descriptions(pool, ExactIndex().add(pool).search(pool, k1 + 1), k1, k2)
+    found = k_reciprocal_encodings(pool, ExactIndex().add(pool).search(pool, k1 + 1), k1, k2)
     assert np.allclose(found.toarray(), expected, atol=1e-5)
     assert np.allclose(found.sum(axis=1), 1)
     # The example tells the steps apart: sets are not all alike, and averaging changes them.
@@ -173,7 +173,7 @@ def test_little_or_nothing_to_work_with():
     # A gallery smaller than k1: all are neighbors of all.
     few = k_reciprocal(index.search(queries, 9), queries, gallery, neighbors)
     assert (few.ids[:, 5:] == PAD).all() and (np.sort(few.ids[:, :5], axis=1) == np.arange(5)).all()
-    full = k_reciprocal_descriptions(gallery, neighbors, 20, 1).toarray()
+    full = k_reciprocal_encodings(gallery, neighbors, 20, 1).toarray()
     assert (full > 0).all()
     # Rows without answers, nobody who asks, one image, nothing but copies.
     some = Ranking([[2] + [PAD] * 19, [PAD] * 20], [[1.0] + [0] * 19, [0] * 20])
@@ -214,7 +214,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="k1 must be a whole number of at least 1, got 0"):
         k_reciprocal(ranking, queries, gallery, neighbors, 0)
     with pytest.raises(ValueError, match="k2 must be a whole number of at least 1, got 0"):
-        k_reciprocal_descriptions(gallery, neighbors, 20, 0)
+        k_reciprocal_encodings(gallery, neighbors, 20, 0)
     with pytest.raises(ValueError, match="at most 21, got 22"):
         k_reciprocal(ranking, queries, gallery, neighbors, 20, 22)
     with pytest.raises(ValueError, match="k1 = 20 needs as many answers a query, the ranking has 10"):
