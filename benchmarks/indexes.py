@@ -1,15 +1,15 @@
-"""Indexes at scale: recall, time and memory of each, on real vectors and on many more that are grown from them.
+"""Indexes at scale: recall, time and memory of each, on real vectors and on many more synthetic ones.
 
     python -m benchmarks.indexes --real          all real vectors, about ten thousand
     python -m benchmarks.indexes                 one million of 256 numbers; --count 100000 for fewer
     python -m benchmarks.indexes --exact         exact:cosine against FAISS's flat index, 100 thousand of 2048 numbers
     python -m benchmarks.indexes --published     Manhattan Annoy with 30 trees on 4096 numbers, beside graphs
-    python -m benchmarks.indexes --recipe        how grown vectors compare with as many real ones
+    python -m benchmarks.indexes --recipe        how synthetic vectors compare with as many real ones
     python -m benchmarks.indexes --only hnsw annoy-30
     python -m benchmarks.indexes --table FILE    also writes all that was measured, one line an index at one effort
 
 Real vectors are ResNet50's of all images of all data sets, each content once; 256 numbers are their principal axes,
-learned without the queries. Queries are real images that are kept out of everything else. Grown vectors come from
+learned without the queries. Queries are real images that are kept out of everything else. Synthetic vectors come from
 `helpers.lessons.synthetic_vectors`; whatever was measured with them says so.
 
 Each index is built in a process of its own, whose peak of memory (VmHWM) right after building includes Python, the
@@ -124,11 +124,11 @@ class Data:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--real", action="store_true", help="all real vectors, none grown")
+    what.add_argument("--real", action="store_true", help="only the real vectors")
     what.add_argument("--exact", action="store_true", help="exact:cosine against FAISS's flat index")
     what.add_argument("--published", action="store_true", help="the published system beside ours")
-    what.add_argument("--recipe", action="store_true", help="grown vectors against real ones")
-    parser.add_argument("--count", type=int, help="grown vectors; without it, what is said above")
+    what.add_argument("--recipe", action="store_true", help="synthetic vectors against real ones")
+    parser.add_argument("--count", type=int, help="number of synthetic vectors; see above for the default")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*INDEXES, *PUBLISHED])}")
     parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write what was measured there, as CSV")
@@ -211,7 +211,7 @@ def of_dim(vectors: np.ndarray, queries: np.ndarray, dim: int) -> tuple[np.ndarr
 
 
 def make_data(count: int | None, dim: int, queries: int = 500) -> Data:
-    """Vectors on disk: ``count`` grown ones, or all real ones where it is None; made once."""
+    """Vectors on disk: ``count`` synthetic ones, or all real ones for None; made once."""
     real = real_vectors()
     held_out = min(queries, len(real) // 5)
     asked, rest = real[:held_out], real[held_out:]
@@ -245,7 +245,7 @@ def _write(path: Path, vectors: np.ndarray | SyntheticVectors) -> None:
     for number, block in enumerate(vectors):
         file[number * BLOCK : number * BLOCK + len(block)] = block
         if number % 25 == 24:
-            say(f"  {(number + 1) * BLOCK:,} of {vectors.count:,} grown")
+            say(f"  {(number + 1) * BLOCK:,} of {vectors.count:,} made")
     file.flush()
 
 
@@ -437,7 +437,7 @@ def show(data: Data, found: dict[str, dict]) -> None:
 
 
 def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
-    """One line an index at one effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
+    """One line an index at one effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measurement`."""
     kind = "REAL" if "REAL" in data.label else "SYNTHETIC"
     lines = []
     for name, result in found.items():
@@ -470,7 +470,7 @@ def _kept(kept: bool) -> str:
 
 
 def compare_recipe() -> None:
-    """Real vectors, and as many that are grown from a part of them, as the same real queries see them."""
+    """Real vectors against as many synthetic ones that are made from a part of them, for the same real queries."""
     real = real_vectors()
     held_out = min(500, len(real) // 5)
     rest, queries = of_dim(real[held_out:], real[:held_out], 256)

@@ -4,9 +4,9 @@
     python -m benchmarks.rerank --count 20000 --index faiss:hnsw
 
 Times each re-ranker of the registry on the same queries, one query a call, with the query's vector known,
-against the plain search. The vectors are synthetic: they are grown from ResNet50's vectors of real photographs
-(`helpers.lessons.synthetic_vectors`). A gallery image that geometry compares is one of these photographs. Each query is asked
-twice. Only for geometry do the rounds differ: the first one reads up to fifty photographs and extracts their
+against the plain search. The vectors are synthetic: they are made from ResNet50's vectors of real photographs
+(`helpers.lessons.synthetic_vectors`). A gallery image that geometry compares is one of these photographs. Each query
+runs twice. The rounds differ only for geometry: the first one reads up to fifty photographs and extracts their
 keypoints, the second one finds them in a cache, which is a temporary folder here. Both extract the keypoints of the
 query.
 """

@@ -214,7 +214,7 @@ def milliseconds_at(rows: "pd.DataFrame", recall: float) -> float | None:
 def estimated_bytes(spec: str, count: int, dim: int) -> int:
     """The future `Index.nbytes` of an index, to within a tenth, without building it.
 
-    For ``exact``, ``sklearn``, ``faiss``, ``usearch`` and ``annoy``, from the documentation and layout of the libraries.
+    For ``exact``, ``sklearn``, ``faiss``, ``usearch`` and ``annoy``, from the libraries' documentation and layout.
 
     Raises
     ------

@@ -207,7 +207,7 @@ def tune(
 
     Each candidate is built once, over all vectors but the queries. Bisection finds the least effort with sufficient
     recall, which is then measured. A candidate that by `estimated_bytes` exceeds ``megabytes`` is not built. For more
-    than `MANY` vectors, each is first built over `SAMPLE` of them, and discarded if it misses recall or time even there.
+    than `MANY` vectors, each is first built over `SAMPLE` of them, and discarded if it misses recall or time there.
 
     Recall depends only on the vectors and ``seed``, except for graphs that several processors build
     (`helpers.search.backends.usearch_backend`). Time varies between runs, so the choice between two similar indexes may

@@ -22,8 +22,8 @@ from helpers.lessons.index_tuning import (
     Trial,
     choose,
     default_candidates,
-    meets,
     measure_least,
+    meets,
     tune,
 )
 from helpers.search.index import open_index
@@ -69,7 +69,7 @@ def trial(spec="a", requirements=Requirements(), stage="all", **numbers):  # noq
     return Trial(spec, stage, requirements.missed(found), None, found, 1.0)
 
 
-# ---- requirements ------------------------------------------------------------------------------------------------------
+# ---- requirements ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_kept_is_not_missed():
