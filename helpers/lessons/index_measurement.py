@@ -91,9 +91,7 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
     ----------
     queries : float (q, dim), not in the index. truth : the results of exact search, see `exact_truth`.
 
-    Raises
-    ------
-    ValueError : no query, not one row of ``truth`` per query, or too few columns for ``k``.
+    Raises ValueError: no query, not one row of ``truth`` per query, or too few columns for ``k``.
     """
     check_queries(queries, truth, k)
     index.search(queries[:WARM_UP], k)
@@ -216,9 +214,7 @@ def estimated_bytes(spec: str, count: int, dim: int) -> int:
 
     For ``exact``, ``sklearn``, ``faiss``, ``usearch`` and ``annoy``, from the libraries' documentation and layout.
 
-    Raises
-    ------
-    ValueError : there is no such spec, or its memory is that of a server.
+    Raises ValueError: there is no such spec, or its memory is that of a server.
     """
     # Before opening, which would connect to a server or make a file.
     scheme = spec.partition(":")[0]

@@ -219,10 +219,8 @@ def tune(
         held out, see `HELD_OUT`. Queries from another source may be harder.
     recall, milliseconds, megabytes : see `Requirements`. candidates : by default, `default_candidates`.
 
-    Raises
-    ------
-    ValueError : an invalid requirement, no candidate, one with another metric or without an estimate, too few or bad
-        vectors.
+    Raises ValueError: an invalid requirement, no candidate, one with another metric or without an estimate, too few or
+    bad vectors.
     """
     requirements, k = Requirements(recall, milliseconds, megabytes), check_k(k)
     candidates = default_candidates(metric) if candidates is None else tuple(candidates)

@@ -97,10 +97,8 @@ def synthesize(
     neighbors : m. noise : 0 for mixes of two vectors only. With the defaults, distances to the first, tenth and
         hundredth neighbor agree with those among as many real vectors of ResNet50 within a few per cent.
 
-    Raises
-    ------
-    ValueError : ``count`` or ``neighbors`` is below 1, too few vectors for so many neighbors, ``noise`` or ``seed`` is
-        negative, or bad vectors.
+    Raises ValueError: ``count`` or ``neighbors`` is below 1, too few vectors for so many neighbors, ``noise`` or
+    ``seed`` is negative, or bad vectors.
     """
     count, neighbors = check_count("count", count), check_count("neighbors", neighbors)
     if not noise >= 0:

@@ -111,9 +111,7 @@ class Engine:
         Images that cannot be read are not indexed; the extractor's warning names them. An index in a server is cleared
         first, and stores file name, path and label with each vector.
 
-        Raises
-        ------
-        ValueError : the gallery has no readable image, or the extractor returned NaN or infinity.
+        Raises ValueError: the gallery has no readable image, or the extractor returned NaN or infinity.
         """
         if not len(gallery):
             raise ValueError(f"the gallery {gallery.name!r} is empty: there is nothing to search")
@@ -141,9 +139,7 @@ class Engine:
         get no id; the extractor's warning names them. A saved folder changes only with the next `save`; `LiveEngine`
         saves additions at once.
 
-        Raises
-        ------
-        ValueError : the extractor returned NaN or infinity.
+        Raises ValueError: the extractor returned NaN or infinity.
         """
         before = self.table
         rows, vectors = extract_readable(self.extractor, images)
@@ -167,9 +163,7 @@ class Engine:
 
         If the index cannot remove vectors, searches skip these, and the next `save` builds a new index.
 
-        Raises
-        ------
-        KeyError : an id is not in the index; nothing is removed.
+        Raises KeyError: an id is not in the index; nothing is removed.
         """
         self.table  # noqa: B018 (raises before fit)
         ids = np.asarray(list(ids), np.int64)
@@ -202,9 +196,7 @@ class Engine:
     def query_vector(self, vector: np.ndarray, k: int = 10, exclude: ImageReferences | None = None) -> Results:
         """`query` with a feature vector, float (dim,).
 
-        Raises
-        ------
-        ValueError : k < 1, a bad vector, or an excluded image is not in the gallery.
+        Raises ValueError: k < 1, a bad vector, or an excluded image is not in the gallery.
         """
         k, excluded = check_k(k), self._ids_of(exclude)
         found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=excluded)
@@ -227,9 +219,7 @@ class Engine:
     def results(self, ranking: Ranking) -> Results:
         """The images and classes of a ranking of one query (1, k).
 
-        Raises
-        ------
-        ValueError : the ranking has not one row, or has an id that is not in the gallery.
+        Raises ValueError: the ranking has not one row, or has an id that is not in the gallery.
         """
         # Read after the search, because an addition extends the table before the index.
         table = self.table
@@ -250,9 +240,7 @@ class Engine:
 
         Missing results are -1. The row of an image that cannot be read is all -1; the extractor's warning names it.
 
-        Raises
-        ------
-        ValueError : k < 1.
+        Raises ValueError: k < 1.
         """
         self.table  # noqa: B018 (raises before fit)
         k = check_k(k)
@@ -326,9 +314,7 @@ class Engine:
 
         The cost depends on the number of changes, not on the size of the gallery.
 
-        Raises
-        ------
-        EngineFolderError : the log does not continue this engine.
+        Raises EngineFolderError: the log does not continue this engine.
         """
         if not changes:
             return self

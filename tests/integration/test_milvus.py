@@ -91,7 +91,7 @@ def test_a_spec_opens_an_index_that_knows_its_spec(opened, tmp_path, monkeypatch
         ("milvus:a.db?index=annoy", "flat, hnsw, ivf, ivf_sq8"),
         ("milvus:a.db?nlist=4", "nlist is no option of index=flat"),
         ("milvus:a.db?index=ivf&nlist=0", "nlist must be a whole number of at least 1"),
-        ("milvus:a.db?shards=2", "of a server"),
+        ("milvus:a.db?shards=2", "for a server"),
         ("milvus:a.db?timeout=-1", "timeout must be"),
     ],
 )
@@ -316,8 +316,8 @@ def test_a_file_is_for_one_process_at_a_time_and_found_again_by_the_next(opened,
     refusal = child.stdout.readline()
     assert refusal.startswith("IndexFileError") and "gallery.db" in refusal and "another process" in refusal
     index.close()
-    said, complaints = child.communicate("closed\n", timeout=60)
-    assert (said, complaints) == ("[8, 9] 3 [[8, 9]] a\n", "")
+    output, complaints = child.communicate("closed\n", timeout=60)
+    assert (output, complaints) == ("[8, 9] 3 [[8, 9]] a\n", "")
     again = opened()
     assert again.add([[5, 5, 5]]).ids.tolist() == [8, 9, 10]
     assert capfd.readouterr() == ("", "")
@@ -347,13 +347,13 @@ def test_killed_while_adding_it_holds_whole_parts_and_takes_the_rest(opened, tmp
     sent += [int(line) for line in child.stdout.read().split()]
     child.stderr.close()
     assert child.wait() == -signal.SIGKILL and sent[-1] < 19_999
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         index = opened()
     vectors = random_vectors(20_000, 8)
     # Whatever was acknowledged is in: all parts but the one that was on its way.
     assert sent[-2] + 1 <= len(index) <= sent[-1] + 1 and len(index) % 50 == 0
-    assert all("gallery.db was not closed or is damaged" in str(each.message) for each in said)
+    assert all("gallery.db was not closed or is damaged" in str(each.message) for each in caught)
     assert np.array_equal(index.ids, np.arange(len(index)))
     some = index.ids[:: len(index) // 20]
     assert index.search(vectors[some], 1).ids[:, 0].tolist() == some.tolist()
@@ -462,17 +462,17 @@ def test_a_file_that_was_cut_short_is_an_error_or_a_warning_that_names_it(comple
         shutil.copytree(complete, copy)
         short = copy / file.relative_to(complete)
         short.write_bytes(short.read_bytes()[: short.stat().st_size // 2])
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 with closing(open_index(f"milvus:{copy}")) as index:
-                    outcomes[file.name] = len(index), [str(each.message) for each in said]
+                    outcomes[file.name] = len(index), [str(each.message) for each in caught]
             except OSError as error:
                 assert f"{copy.name} cannot be opened" in str(error)
                 outcomes[file.name] = str(error)
     for name, outcome in outcomes.items():
         if not isinstance(outcome, str) and outcome[0] != 300:
-            assert outcome[1] and "may have lost what came last" in outcome[1][0], name
+            assert outcome[1] and "may have lost its latest changes" in outcome[1][0], name
     # Milvus Lite goes back to the manifest before, from before the last flush.
     assert outcomes["manifest.json"][0] == 200 and "schema.json" in outcomes["schema.json"]
 
@@ -537,7 +537,7 @@ class Moody(MilvusServicer):
             time.sleep(1)
         result = do(request, context)
         if fault == "lost":
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the response was lost")
         return result
 
 

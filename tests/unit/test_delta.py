@@ -40,9 +40,9 @@ def test_it_results_like_an_index_that_was_changed_itself(metric, base, steps, k
             delta = delta.changed(new, np.arange(plain._next_id - len(new), plain._next_id))
             assert plain.ids[-1] > before
         elif len(plain):
-            gone = plain.ids[[number % len(plain)]]
-            plain.remove(gone)
-            delta = delta.changed(NOTHING, (), gone)
+            removed = plain.ids[[number % len(plain)]]
+            plain.remove(removed)
+            delta = delta.changed(NOTHING, (), removed)
         np.testing.assert_array_equal(delta.ids, plain.ids)
         assert len(delta) == len(plain)
     if not len(plain):

@@ -1,4 +1,4 @@
-"""The engine: from images to answers, and the folder it is kept in."""
+"""The engine: from images to results, and its saved folder."""
 
 import shutil
 import sqlite3
@@ -89,8 +89,8 @@ def test_results_are_images_with_rank_score_and_class(engine, gallery):
 
 def test_a_file_its_bytes_and_its_pixels_are_the_same_query(engine, gallery):
     path = gallery.paths[1]
-    asked = [path, str(path), path.read_bytes(), read_image(path)]
-    found = [engine.query(image, k=5) for image in asked]
+    images = [path, str(path), path.read_bytes(), read_image(path)]
+    found = [engine.query(image, k=5) for image in images]
     assert all(list(results) == list(found[0]) for results in found)
     assert (names(found[0])[0], found[0][0].score) == ("green", 0)
 
@@ -445,10 +445,10 @@ def test_a_missing_file_is_named(engine, tmp_path):
 def test_damage_is_noticed_in_each_file(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
     database, index = folder / "engine.sqlite", next(folder.glob("vectors-*.index"))
-    for file, place in ((index, -3), (database, 3), (database, database.read_bytes().index(b"cold/green.png"))):
+    for file, position in ((index, -3), (database, 3), (database, database.read_bytes().index(b"cold/green.png"))):
         content = file.read_bytes()
         broken = bytearray(content)
-        broken[place] ^= 1
+        broken[position] ^= 1
         file.write_bytes(broken)
         with pytest.raises(IndexFileError, match=f"{file.name}.*(damaged|cannot be used)"):
             Engine.load(folder, MeanColor())

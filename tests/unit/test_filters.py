@@ -210,27 +210,27 @@ def test_ties_stand_by_id(spec):
 
 
 def test_many_excluded_ids_are_not_all_asked_for(monkeypatch):
-    """A tenth of the gallery is excluded: a query asks for about a tenth more, and only the short ones for more."""
-    index, asked = open_index("usearch:cosine").add(VECTORS), []
+    """A tenth is excluded: a search fetches about a tenth more, and only queries with too few results fetch again."""
+    index, calls = open_index("usearch:cosine").add(VECTORS), []
     search = type(index)._search
     monkeypatch.setattr(
-        index, "_search", lambda queries, k: asked.append((len(queries), k)) or search(index, queries, k)
+        index, "_search", lambda queries, k: calls.append((len(queries), k)) or search(index, queries, k)
     )
     index.search(ASKED, K, excluded=np.arange(0, SIZE, 10))
-    assert asked == [(QUERIES, 18)]
+    assert calls == [(QUERIES, 18)]
     nearest = index.search(ASKED[:1], 200).ids[0]
-    del asked[:]
+    del calls[:]
     found = index.search(ASKED, K, excluded=nearest)
-    assert [count for count, _ in asked] == sorted([count for count, _ in asked], reverse=True) and asked[0][1] == 18
-    assert asked[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
-    del asked[:]
+    assert [count for count, _ in calls] == sorted([count for count, _ in calls], reverse=True) and calls[0][1] == 18
+    assert calls[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
+    del calls[:]
     index.search(ASKED, K, allowed=np.arange(50))
-    assert asked == [], "with fifty there is nothing to ask for, they are compared"
+    assert calls == [], "fifty are compared one by one"
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", "sklearn:cosine"])
 def test_what_is_nearest_may_be_excluded(spec):
-    """The thousand nearest to a query: asking for a few more than k does not get past them."""
+    """The thousand nearest to a query: a few more than k results do not reach beyond them."""
     index = filled(spec)
     nearest, _ = brute_force(ASKED[:1], 1000, "cosine")
     expected, _ = brute_force(ASKED[:1], K, "cosine", excluded=nearest[0])

@@ -154,10 +154,10 @@ def test_vectors_come_back_by_id(spec, tmp_path):
     vectors, ids = random_vectors(30, 5), np.random.default_rng(1).permutation(90)[:30]
     index = open_index(spec).add(vectors[:20], ids[:20]).add(vectors[20:], ids[20:])
     for each in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
-        kept, asked = each.vectors(ids[::-3]), vectors[::-3]
+        kept, expected = each.vectors(ids[::-3]), vectors[::-3]
         if each.metric == "cosine":
-            kept, asked = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (kept, asked))
-        np.testing.assert_allclose(kept, asked, atol=1e-6)
+            kept, expected = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (kept, expected))
+        np.testing.assert_allclose(kept, expected, atol=1e-6)
         assert kept.dtype == np.float32
         kept[:] = 0
         assert each.vectors(ids[:1]).any(), "it handed out its own memory"
@@ -285,10 +285,10 @@ def test_size_is_counted():
     seed=st.integers(0, 2**31),
 )
 def test_the_two_backends_and_the_definition_agree(metric, n, dim, queries, k, scale, seed):
-    gallery, asked = scale * random_vectors(n, dim, seed), scale * random_vectors(queries, dim, seed + 1)
-    ours = open_index(f"exact:{metric}?chunk=7").add(gallery).search(asked, k)
-    theirs = open_index(f"sklearn:{metric}").add(gallery).search(asked, k)
-    truth = by_definition(metric, asked, gallery)
+    gallery, probes = scale * random_vectors(n, dim, seed), scale * random_vectors(queries, dim, seed + 1)
+    ours = open_index(f"exact:{metric}?chunk=7").add(gallery).search(probes, k)
+    theirs = open_index(f"sklearn:{metric}").add(gallery).search(probes, k)
+    truth = by_definition(metric, probes, gallery)
     size = 1 if metric == "cosine" else np.abs(truth).max()
     found = min(k, n)
     for ranking in (ours, theirs):
@@ -346,7 +346,7 @@ def test_very_small_and_very_large_numbers(metric, scale):
     np.testing.assert_allclose(scaled.scores, usual.scores * (1 if metric == "cosine" else scale), rtol=1e-5)
 
 
-# ---- ties, and the same answer however the work is cut ------------------------------------------------------------
+# ---- ties, and the same results however the work is divided -------------------------------------------------------
 
 
 @every
@@ -364,7 +364,7 @@ def test_equal_vectors_stand_by_id(spec):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_ties_at_the_cut_that_are_not_the_nearest(metric):
-    """The tie is for places 3 to 12, and only two of the ten fit."""
+    """The tie is for ranks 3 to 12, and only two of the ten fit."""
     gallery = np.array([[1, 0.0]] * 2 + [[1, 1.0]] * 10 + [[-1, 3.0]] * 100)[::-1]
     for chunk in (1, 4, 7, 1000):
         ranking = open_index(f"exact:{metric}?chunk={chunk}").add(gallery).search([[1, 0]], 4)
@@ -440,7 +440,7 @@ def test_memory_does_not_grow_with_queries_times_gallery(metric, dim, limit):
     index.search(queries, 10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 1e5 < peak < limit  # NumPy tells tracemalloc what it takes
+    assert 1e5 < peak < limit  # NumPy reports its memory to tracemalloc
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -515,9 +515,9 @@ def test_a_file_cut_at_any_length_is_refused(saved):
 def test_any_flipped_byte_is_noticed(saved):
     content = saved.read_bytes()
     body = len(content) - len(content) % 64
-    for place in [*range(0, 600), *range(600, body, 31), len(content) - 1]:
+    for position in [*range(0, 600), *range(600, body, 31), len(content) - 1]:
         broken = bytearray(content)
-        broken[place] ^= 0x20
+        broken[position] ^= 0x20
         saved.write_bytes(broken)
         try:
             loaded = load_index(saved)
@@ -525,7 +525,7 @@ def test_any_flipped_byte_is_noticed(saved):
             assert "gallery.index" in str(error)
         else:
             # Only between the header and the arrays lies something that means nothing.
-            assert content[place] == 0 and same(loaded.search(np.eye(5), 20), reference(content, saved))
+            assert content[position] == 0 and same(loaded.search(np.eye(5), 20), reference(content, saved))
 
 
 def reference(content, path):

@@ -1,4 +1,4 @@
-"""Measuring an index: recall by hand, time by an index of known speed, truth by brute force, memory before building."""
+"""Measuring an index: recall by hand, time with an index of known speed, truth by brute force, estimated memory."""
 
 import time
 
@@ -31,7 +31,7 @@ def ranking(*rows):
 
 
 class Slow:
-    """Answers as it was told; a query of its own takes 2 ms, every tenth 12 ms, a batch 40 ms."""
+    """Returns the given results; a single query takes 2 ms, every tenth 12 ms, a batch 40 ms."""
 
     spec, dim, nbytes = "slow:cosine", 16, 3_500_000
 
@@ -256,4 +256,4 @@ def test_usearch_takes_memory_in_ever_larger_pieces():
 def test_the_memory_of_a_server_is_not_guessed(tmp_path):
     with pytest.raises(ValueError, match="cannot be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
         estimated_bytes(f"milvus:{tmp_path}/some.db", 1000, 32)
-    assert not list(tmp_path.iterdir()), "asking makes no file"
+    assert not list(tmp_path.iterdir()), "an estimate makes no file"

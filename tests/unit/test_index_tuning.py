@@ -127,9 +127,9 @@ def test_the_least_effort_by_bisection_is_that_of_a_sweep(candidate, recall, vec
     sweep = [recalls(index.tune(**effort).search(queries, 10), truth, 10) for effort in candidate.efforts]
     assert np.all(np.diff([found.mean() for found in sweep]) >= 0), "this test needs a sweep that rises"
     passing = [meets(found.mean(), standard_error(found), recall) for found in sweep]
-    wanted = candidate.efforts[passing.index(True)]
+    expected = candidate.efforts[passing.index(True)]
     found = measure_least(index, candidate.efforts, queries, truth, recall)
-    assert wanted.items() <= index.options.items()
+    assert expected.items() <= index.options.items()
     assert found.spec == index.spec
     assert found.recall == sweep[passing.index(True)].mean()
 
@@ -250,7 +250,7 @@ def test_held_out_queries_are_not_in_the_index_and_not_its_results(vectors):
     choice = tune(vectors, candidates=[EXACT], progress=False)
     assert choice.trial.measured.count == 4500
     assert choice.trial.measured.queries == index_tuning.HELD_OUT
-    # With the same vectors as queries that stay in, each would be its own answer, and the effort too small.
+    # If the queries stay in the index, each is its own result, and the effort too small.
     inside = tune(vectors, vectors[:200], candidates=[EXACT], progress=False)
     assert inside.trial.measured.count == 5000
 

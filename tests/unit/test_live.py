@@ -74,7 +74,7 @@ def nearest(engine, red, green=0, k=1):
 def wait_until(true, seconds=20):
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came about"
+        assert time.monotonic() < end, "the time is over"
         time.sleep(0.005)
 
 
@@ -223,7 +223,7 @@ def test_an_engine_that_missed_something_does_not_overwrite_it(live, folder, tmp
     live.compact()
     with pytest.raises(EngineFolderError, match="changed 1 times since"):
         stale.save(folder)
-    # An engine that contains all changes may be saved; who has the folder open follows.
+    # An engine that contains all changes may be saved; processes that have the folder open switch to it.
     known = Engine.load(folder, MeanColor())
     known.remove([0])
     known.save(folder)
@@ -450,7 +450,7 @@ def test_the_log_is_compacted_by_itself(live, folder, small_logs):
         add(live, [0, 220, 0])
         assert live.wait_for_compaction() == 4 and live.changes == 0
         assert manifest_of(folder).indexed == 7 and live.engine.index.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
-        # The other never saw the log.
+        # The other process has not read the log.
         assert other.refresh() and other.engine.index.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -526,7 +526,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
     assert cli.main(["remove", str(folder), "0", "4"]) == 0
     assert cli.main(["compact", str(folder)]) == 0
     assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in all\n")
-    with pytest.raises(EngineFolderError, match="'mean-color', which is not one that can be opened by name"):
+    with pytest.raises(EngineFolderError, match="'mean-color', which cannot be opened by name"):
         Engine.load(folder)
     manifest = manifest_of(folder)
     assert (manifest.extractor, manifest.fingerprint) == ("mean-color", "mean-color-1")
@@ -535,9 +535,9 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
 
 def test_a_command_says_that_it_compacted(folder, capsys, small_logs):
     assert cli.main(["remove", str(folder), "0", "1", "2", "4"]) == 0
-    told = capsys.readouterr()
-    assert "4 images removed, 1 in all" in told.out
-    assert "the log had become long; 4 changes were written into the index" in told.err
+    captured = capsys.readouterr()
+    assert "4 images removed, 1 in all" in captured.out
+    assert "the log had become long; 4 changes were written into the index" in captured.err
     assert manifest_of(folder).indexed == 1
 
 

@@ -1,4 +1,4 @@
-"""Ranking: what it accepts, and how unsorted answers become one."""
+"""Ranking: what it accepts, and how unsorted results become one."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_it_is_a_copy_that_nobody_can_change():
         ([[1, 2]], [[0.5]], "must both have shape"),
     ],
 )
-def test_what_is_no_ranking_is_refused(ids, scores, message):
+def test_invalid_rankings_are_refused(ids, scores, message):
     with pytest.raises(ValueError, match=message):
         Ranking(ids, scores)
 

@@ -76,37 +76,25 @@ class ElasticIndex(RemoteIndex):
     #: Ids in one page.
     page = 10_000
 
-    def __init__(
-        self,
-        location: str,
-        metric: str | None = None,
-        search: str | None = None,
-        candidates: int | None = None,
-        shards: int | None = None,
-        replicas: int | None = None,
-        timeout: float | None = None,
-        tls: int | None = None,
-    ):
-        super().__init__(
-            location, metric, timeout, search=search, candidates=candidates, shards=shards, replicas=replicas, tls=tls
-        )
+    def __init__(self, location: str, **options: Any):
+        super().__init__(location, **options)
+        option = self.options.get
+        search, replicas = option("search", "exact"), option("replicas", 0)
         self.approximate = search == "approximate"
-        if search not in (None, "exact", "approximate"):
+        if search not in ("exact", "approximate"):
             raise ValueError(f"elasticsearch: search must be exact or approximate, got {search!r}")
-        self._candidates = self._check_candidates(candidates)
-        if replicas is not None and replicas < 0:
+        self._candidates = self._check_candidates(option("candidates"))
+        if replicas < 0:
             raise ValueError(f"elasticsearch: replicas must not be negative, got {replicas}")
-        self._settings = {
-            "number_of_shards": check_count("shards", 1 if shards is None else shards),
-            "number_of_replicas": replicas or 0,
-        }
+        shards = check_count("shards", option("shards", 1))
+        self._settings = {"number_of_shards": shards, "number_of_replicas": replicas}
         self.address, self._name = parse_location("elasticsearch", location, 9200)
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,200}", self._name):
             raise ValueError(
                 f"elasticsearch: an index's name has lower-case letters, digits, _ - ., got {self._name!r}"
             )
         self._client = Elasticsearch(
-            f"{'https' if tls else 'http'}://{self.address}",
+            f"{'https' if option('tls') else 'http'}://{self.address}",
             api_key=key_for(self.address),
             request_timeout=self.timeout,
             max_retries=0,

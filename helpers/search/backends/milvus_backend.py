@@ -99,23 +99,11 @@ class MilvusIndex(RemoteIndex):
     #: Additions of this size are flushed: without that, Milvus Lite builds no index for less than 128 MB.
     flush_from = 1000
 
-    def __init__(
-        self,
-        location: str,
-        metric: str | None = None,
-        index: str | None = None,
-        shards: int | None = None,
-        replicas: int | None = None,
-        timeout: float | None = None,
-        tls: int | None = None,
-        **parameters: int,
-    ):
-        super().__init__(
-            location, metric, timeout, index=index, shards=shards, replicas=replicas, tls=tls, **parameters
-        )
-        self.index = index or "flat"
+    def __init__(self, location: str, **options: Any):
+        super().__init__(location, **options)
+        self.index = self.options.get("index", "flat")
         if self.index not in KINDS:
-            raise ValueError(f"milvus has no index {index!r}; it has: {', '.join(KINDS)}")
+            raise ValueError(f"milvus has no index {self.index!r}; it has: {', '.join(KINDS)}")
         self._type = KINDS[self.index][0]
         self._building, self._searching = self._parameters(self.options)
         self._shards, self._replicas = (check_count(name, self.options.get(name, 1)) for name in ("shards", "replicas"))
@@ -126,7 +114,7 @@ class MilvusIndex(RemoteIndex):
                 raise ValueError(
                     f"milvus:{location} is not a location: write milvus:folder/name.db or milvus://host:19530/name"
                 )
-            if shards or replicas or tls:
+            if self.options.keys() & {"shards", "replicas", "tls"}:
                 raise ValueError("milvus: shards, replicas and tls are for a server, not for a file")
             self.address, self._name = str(location), "gallery"
             path = Path(location).absolute()
@@ -137,7 +125,7 @@ class MilvusIndex(RemoteIndex):
             self.address, self._name = parse_location("milvus", location, 19530, "gallery")
             if not re.fullmatch(r"[A-Za-z_]\w{0,254}", self._name, re.ASCII):
                 raise ValueError(f"milvus: a collection's name has letters, digits and _, got {self._name!r}")
-            uri = f"{'https' if tls else 'http'}://{self.address}"
+            uri = f"{'https' if self.options.get('tls') else 'http'}://{self.address}"
             self._client = self._retry(lambda: self._connect(uri))
             self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()

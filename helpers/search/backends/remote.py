@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -121,9 +121,7 @@ class RetryPolicy:
 class Payload:
     """Stored with a vector in a server: the image's file name, its path or key, and its label (-1 for none).
 
-    Raises
-    ------
-    ValueError : a name of more than 1024 bytes, a path of more than 4096, or one that is not valid UTF-8.
+    Raises ValueError: a name of more than 1024 bytes, a path of more than 4096, or one that is not valid UTF-8.
     """
 
     name: str = ""
@@ -178,9 +176,7 @@ def key_for(address: str) -> str | None:
 def parse_location(scheme: str, rest: str, port: int, name: str | None = None) -> tuple[str, str]:
     """``//host:port/name`` as ``host:port`` and name, with a default port and perhaps a default name.
 
-    Raises
-    ------
-    ValueError : another form, or a user or password in it.
+    Raises ValueError: another form, or a user or password in it.
     """
     form = f"{scheme}://host:{port}/name"
     parts = urlsplit(rest, allow_fragments=False)
@@ -247,14 +243,14 @@ class RemoteIndex(Index):
     #: Bytes of a number in a request.
     number_bytes: ClassVar[int]
 
-    def __init__(self, location: str, metric: str | None = None, timeout: float | None = None, **options: object):
-        super().__init__(metric or "cosine", timeout=timeout, **options)
-        if timeout is not None and not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout must be a number of seconds above 0, got {timeout}")
-        if metric:
+    def __init__(self, location: str, **options: Any):
+        super().__init__(**options)
+        if options.get("metric"):
             self.options["metric"] = self.metric
         self.location = self.address = location
-        self.timeout = 30.0 if timeout is None else timeout
+        self.timeout: float = self.options.get("timeout", 30.0)
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError(f"timeout must be a number of seconds above 0, got {self.timeout}")
         self.retries = RetryPolicy()
         self._lock = _ChangesLock()
         self._uncertain = _NONE
@@ -359,9 +355,7 @@ class RemoteIndex(Index):
     def payload(self, ids: ArrayLike) -> list[Payload]:
         """The payloads of these vectors, in the order of ``ids``.
 
-        Raises
-        ------
-        KeyError : an id is not in the index.
+        Raises KeyError: an id is not in the index.
         """
         self._resolve()
         rows = self._read(as_ids(ids), ("name", "path", "label"), 0)

@@ -124,9 +124,7 @@ class Index(ABC):
         vectors : float (n, dim), stored as float32. The first add sets ``dim``.
         ids : int64 (n,), unique and not negative; by default they follow the highest id ever added.
 
-        Raises
-        ------
-        ValueError : a wrong shape or dimension, NaN or infinity, or an id that is already in the index.
+        Raises ValueError: a wrong shape or dimension, NaN or infinity, or an id that is already in the index.
         """
         with self._lock.write():
             vectors = as_vectors(vectors, self.dim)
@@ -172,9 +170,7 @@ class Index(ABC):
 
         They become part of ``spec`` and are saved with the index. None stands for the default.
 
-        Raises
-        ------
-        ValueError : there is no such search option, or its value is invalid.
+        Raises ValueError: there is no such search option, or its value is invalid.
         """
         with self._lock.write():
             for name in options:
@@ -204,10 +200,8 @@ class Index(ABC):
             `IdSet` to filter many searches by the same ids.
         excluded : ids that must not be found, even if they are allowed. `IdsPerQuery` gives each query its own.
 
-        Raises
-        ------
-        ValueError : the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity, a
-            filter is not whole numbers, or has not one set of ids for each query.
+        Raises ValueError: the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity,
+        a filter is not whole numbers, or has not one set of ids for each query.
         """
         depth = k = check_k(k)
         allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
@@ -259,9 +253,7 @@ class Index(ABC):
         For the cosine, a backend may store vectors of length one. Numbers stored in fewer bits, and codes, are
         converted back.
 
-        Raises
-        ------
-        KeyError : an id is not in the index.
+        Raises KeyError: an id is not in the index.
         """
         with self._lock.read():
             ids = as_ids(ids)
@@ -273,9 +265,7 @@ class Index(ABC):
     def save(self, path: str | Path) -> Path:
         """Write everything into one file, which replaces an existing one only when it is complete.
 
-        Raises
-        ------
-        IndexFileError : the disk is full, or the file cannot be written; the old one is kept.
+        Raises IndexFileError: the disk is full, or the file cannot be written; the old one is kept.
         """
         with self._lock.read():
             header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}

@@ -44,9 +44,7 @@ Part = bytes | memoryview | Streamed
 def save_arrays(path: str | Path, header: dict, arrays: dict[str, np.ndarray | Streamed]) -> Path:
     """Write header and arrays; at every moment the file is either the old one or the new one.
 
-    Raises
-    ------
-    IndexFileError : the disk is full, or the file cannot be written; the old one is kept.
+    Raises IndexFileError: the disk is full, or the file cannot be written; the old one is kept.
     """
 
     def write(file: BinaryIO) -> None:

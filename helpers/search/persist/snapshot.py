@@ -388,9 +388,7 @@ def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: 
 
     The images that the log added up to there become rows of the gallery table, and its rows are deleted.
 
-    Raises
-    ------
-    EngineFolderError : another process has saved or compacted since ``before`` was read.
+    Raises EngineFolderError: another process has saved or compacted since ``before`` was read.
     """
     if read_manifest(connection, folder) != before:
         raise EngineFolderError(f"{folder} was saved by another process meanwhile: nothing was changed.")

@@ -21,9 +21,7 @@ class Gallery:
     size : n, rows.
     ids : int64 (n,), as in ``index.add``: unique, not negative, in any order; by default row *i* has id *i*.
 
-    Raises
-    ------
-    ValueError : no row, not one id per row, or an id that is repeated or negative.
+    Raises ValueError: no row, not one id per row, or an id that is repeated or negative.
     """
 
     def __init__(self, size: int, ids: np.ndarray | None = None):
