@@ -10,7 +10,7 @@
 
 Real vectors are ResNet50's vectors of all images of all data sets, without duplicates. 256 numbers are the coordinates
 on their principal axes, which are learned without the queries. The queries are real images that are used for nothing
-else. `helpers.search.synthetic` generates the synthetic vectors; the output marks what was measured with them.
+else. `helpers.lessons.synthetic_vectors` generates the synthetic vectors; the output marks what was measured with them.
 
 Each index is built in its own process. The peak memory of this process (VmHWM) after building includes Python, the
 libraries and the vectors, which are mapped from a file. The index is then measured at increasing efforts, until it
@@ -44,11 +44,11 @@ import pandas as pd
 
 from benchmarks.processes import child, peak_memory
 from helpers import paths
+from helpers.lessons.index_measurement import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
+from helpers.lessons.index_tuning import Candidate
+from helpers.lessons.synthetic_vectors import BLOCK, SyntheticVectors, synthesize
 from helpers.search.index import load_index, open_index
-from helpers.search.measuring import build, exact_truth, measure, milliseconds_at, recalls, sufficient, threads
 from helpers.search.ranking import Ranking
-from helpers.search.synthetic import BLOCK, SyntheticVectors, synthesize
-from helpers.search.tuning import Candidate
 
 K = 10
 #: An index needs the recall `ENOUGH`; higher efforts are measured up to the recall `PLENTY`.

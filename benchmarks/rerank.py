@@ -5,7 +5,7 @@
 
 All re-rankers and the plain search run on the same queries, one query per call. The time does not include the
 extraction of the query's vector. The vectors are synthetic: they are generated from ResNet50's vectors of real
-photographs (`helpers.search.synthetic`). For geometry, each gallery image is one of these photographs.
+photographs (`helpers.lessons.synthetic_vectors`). For geometry, each gallery image is one of these photographs.
 
 Each query runs twice. The rounds only differ for geometry: the first round reads up to fifty photographs and extracts
 their keypoints, and the second finds the keypoints in a temporary cache. Both rounds extract the keypoints of the
@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.inputs import conditions, real_images
 from helpers.features.registry import open_extractor
 from helpers.images.reading import read_image
+from helpers.lessons.synthetic_vectors import synthesize
 from helpers.search.index import open_index
 from helpers.search.rerank import NAMES, SearchSpace, rerank
-from helpers.search.synthetic import synthesize
 
 K = 10
 

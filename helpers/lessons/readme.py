@@ -14,7 +14,7 @@ from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
 from helpers.files import write_text
-from helpers.search.measuring import sufficient
+from helpers.lessons.index_measurement import sufficient
 
 with extras.importing("notebooks", "nbformat"):
     import nbformat

@@ -1,16 +1,16 @@
-"""Engine: an extractor and an index, fitted on a gallery, that answers with images."""
+"""Engine: a feature extractor and an index, fitted to a gallery, that find images."""
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
-from helpers.search.backends.remote import Payload
+from helpers.search.backends.remote import Payload, RemoteIndex
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.persist import saving, snapshot
@@ -20,160 +20,152 @@ from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.results import Result, Results
 
-if TYPE_CHECKING:
-    from helpers.features.extractor import FeatureExtractor
+#: Gallery images by id, key or path.
+ImageReferences = int | str | Path | Iterable[int | str | Path]
 
 
-@dataclass(frozen=True)
-class UnopenedExtractor:
-    """The name and fingerprint of a saved engine's extractor, for changes that compute no vectors.
+class UnopenedExtractor(FeatureExtractor):
+    """The name and fingerprint of a saved engine's extractor, for changes that extract no features.
 
-    Pass it to `Engine.load` or `LiveEngine.open` to remove images or to compact: no weights are read, and none have to
-    be available.
+    With it, `Engine.load` and `LiveEngine.open` can remove images and compact without the network's weights.
     """
 
-    name: str
-    fingerprint: str
+    fingerprint = ""
+
+    def __init__(self, name: str, fingerprint: str):
+        self.name, self.fingerprint = name, fingerprint
 
     @classmethod
     def of(cls, folder: str | Path) -> "UnopenedExtractor":
-        """The extractor that a saved engine names.
-
-        Raises
-        ------
-        EngineFolderError : no engine is there, or it is damaged or of another version.
-        """
+        """The extractor of a saved engine. Raises EngineFolderError as `snapshot.manifest_of` does."""
         manifest = snapshot.manifest_of(folder)
         return cls(manifest.extractor, manifest.fingerprint)
 
-    def extract(self, *_, **__) -> np.ndarray:
-        """Not possible.
+    def extract(self, *_: object, **__: object) -> np.ndarray:
+        """Raises RuntimeError."""
+        raise RuntimeError(f"this engine was loaded without its extractor {self.name!r}: load it again with it")
 
-        Raises
-        ------
-        RuntimeError : always.
-        """
-        raise RuntimeError(f"this engine was loaded without its extractor {self.name!r}: load it again to describe")
-
-    extract_arrays = extract
+    extract_arrays = compute = extract
 
 
 class Engine:
     """A search engine for images.
+
+    Before `fit`, all other methods raise RuntimeError.
 
     Parameters
     ----------
     extractor : a `FeatureExtractor`, or its name.
     index : an empty `Index`, or its name.
 
-    Attributes
-    ----------
-    table : path, label and class of each image by its id (`GalleryTable`), or None before `fit`.
-    skipped : int64 (m,): ids of the gallery's images that no search finds: they could not be read, or were removed.
-    saved : the saved state that it was loaded from or saved as, or None.
-
     >>> engine = Engine("resnet50", "exact:cosine").fit(gallery)     # doctest: +SKIP
     >>> engine.query("holiday.jpg", k=10)[0].path                    # doctest: +SKIP
     """
 
-    def __init__(self, extractor: "FeatureExtractor | str", index: Index | str = "exact:cosine"):
+    def __init__(self, extractor: FeatureExtractor | str, index: Index | str = "exact:cosine"):
         self.extractor = _open_extractor(extractor) if isinstance(extractor, str) else extractor
-        self.index = open_index(index) if isinstance(index, str) else index
+        self.index: Index | DeltaIndex = open_index(index) if isinstance(index, str) else index
         if len(self.index):
             raise ValueError(f"the index must be empty, it holds {len(self.index)} vectors: open a new one")
-        self.table: GalleryTable | None = None
-        self.saved: saving.SavedState | None = None
+        self._table: GalleryTable | None = None
+        self._saved: saving.SavedState | None = None
 
     def __repr__(self) -> str:
-        fitted = "not fitted" if self.table is None else f"{len(self.table)} images of {self.table.name!r}"
+        fitted = "not fitted" if self._table is None else f"{len(self.table)} images of {self.table.name!r}"
         return f"Engine({self.extractor.name!r}, {self.index.spec!r}; {fitted})"
 
     def __len__(self) -> int:
-        """Images that a query can find."""
+        """Number of images that a query can find."""
         return len(self.index)
 
     @property
-    def gallery(self) -> ImageSet | None:
-        """All images, also those that were removed: row *i* is the image with id *i*; None before `fit`.
+    def table(self) -> GalleryTable:
+        """Path, label and class of each image by its id."""
+        if self._table is None:
+            raise RuntimeError("this engine has no gallery yet: call fit(gallery) first")
+        return self._table
 
-        After an addition, the next use makes a new set, which costs time for each image. ``table`` does not.
+    @property
+    def gallery(self) -> ImageSet:
+        """All images, including removed ones: row *i* is the image with id *i*.
+
+        After an addition, its next use takes time for each image. ``table`` does not.
         """
-        return None if self.table is None else self.table.images
+        return self.table.images
+
+    @property
+    def saved(self) -> saving.SavedState:
+        """The saved state that it was loaded from or saved as."""
+        if self._saved is None:
+            raise RuntimeError("this engine was not saved yet: call save(folder) first")
+        return self._saved
 
     @property
     def skipped(self) -> np.ndarray:
-        return np.setdiff1d(np.arange(len(self._fitted())), self.index.ids)
+        """int64 (m,): ids of gallery images that no search finds, because they are unreadable or were removed."""
+        return np.setdiff1d(np.arange(len(self.table)), self.index.ids)
 
     def fit(self, gallery: ImageSet) -> "Engine":
-        """Describe and index a gallery; the id of an image is its row. What was fitted before is forgotten.
+        """Extract and index the features of a gallery, in place of an earlier one; the id of an image is its row.
 
-        Images that can't be read stay out of the index, after the extractor's warning that counts and names them.
-        An index in a server is cleared first, and keeps each image's file name, path and label beside its vector.
+        Images that cannot be read are not indexed; the extractor's warning names them. An index in a server is cleared
+        first, and stores file name, path and label with each vector.
 
-        Raises
-        ------
-        ValueError : the gallery is empty, no image of it can be read, or the extractor gave a number that is none.
+        Raises ValueError: the gallery has no readable image, or the extractor returned NaN or infinity.
         """
         if not len(gallery):
             raise ValueError(f"the gallery {gallery.name!r} is empty: there is nothing to search")
-        vectors = self.extractor.extract(gallery)
-        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+        rows, vectors = extract_readable(self.extractor, gallery)
         if not len(rows):
             raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
         table = GalleryTable.of(gallery)
-        if self.index.remote:
-            # There is one place for it, so that what was there has to go first.
-            self.table = None
-            self.index.clear().add(vectors[rows], rows, _payload(table, rows))
+        index = self.index
+        if isinstance(index, RemoteIndex):
+            # The server has room for one gallery, so the former one is removed first.
+            self._table = None
+            index.clear().add(vectors, rows, _payload(table, rows))
         else:
-            # Filled first and put in place last: after an error the engine answers as before.
-            index = open_index(self.index.spec) if len(self.index) else self.index
-            self.index = index.add(vectors[rows], rows)
-        self.table, self.saved = table, None
+            # Not in place: after an error the engine still searches the former gallery.
+            if len(index) or isinstance(index, DeltaIndex):
+                index = open_index(index.spec)
+            index.add(vectors, rows)
+        self.index, self._table, self._saved = index, table, None
         return self
 
     def add(self, images: ImageSet) -> np.ndarray:
-        """Describe more images and put them in: int64 (m,), the ids of those that can be read, in their order.
+        """Add images: int64 (m,), the ids of those that can be read, in their order.
 
-        Ids of images go on from the highest ever given. Classes of the same name are one class. Images that
-        can't be read stay out and get no id, after the extractor's warning that counts and names them. A saved folder
-        knows nothing of it before the next `save`; see `helpers.search.persist.live` for what lasts at once.
+        New ids follow the highest id ever given. Classes of the same name are one class. Images that cannot be read
+        get no id; the extractor's warning names them. A saved folder changes only with the next `save`; `LiveEngine`
+        saves additions at once.
 
-        Raises
-        ------
-        RuntimeError : nothing was fitted yet.
-        ValueError : the extractor gave a number that is none.
+        Raises ValueError: the extractor returned NaN or infinity.
         """
-        before = self._fitted()
-        vectors = self.extractor.extract(images)
-        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+        before = self.table
+        rows, vectors = extract_readable(self.extractor, images)
         ids = np.arange(len(before), len(before) + len(rows))
-        class_names = [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
-        # First the table: a search meanwhile must never find an id without an image.
-        self.table = before.extended([images.paths[row] for row in rows], class_names)
+        # The table first: a concurrent search must never find an id without an image.
+        self._table = before.extended([images.paths[row] for row in rows], class_names_of(images, rows))
         try:
             if isinstance(self.index, DeltaIndex):
-                self.index = self.index.changed(vectors[rows], ids)
-            elif self.index.remote:
-                self.index.add(vectors[rows], ids, _payload(self.table, ids))
+                self.index = self.index.changed(vectors, ids)
+            elif isinstance(self.index, RemoteIndex):
+                self.index.add(vectors, ids, _payload(self.table, ids))
             else:
-                self.index.add(vectors[rows], ids)
+                self.index.add(vectors, ids)
         except BaseException:
-            self.table = before
+            self._table = before
             raise
         return ids
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take images out: no search finds them any more, and their ids are not given again.
+        """Remove images; their ids are not given again.
 
-        In an index that can't remove they are passed over from now on, and the next `save` builds it anew.
+        If the index cannot remove vectors, searches skip these, and the next `save` builds a new index.
 
-        Raises
-        ------
-        RuntimeError : nothing was fitted yet.
-        KeyError : an id is not in the index; nothing is removed then.
+        Raises KeyError: an id is not in the index; nothing is removed.
         """
-        self._fitted()
+        self.table  # noqa: B018 (raises before fit)
         ids = np.asarray(list(ids), np.int64)
         if not isinstance(self.index, DeltaIndex):
             try:
@@ -181,236 +173,219 @@ class Engine:
                 return
             except UnsupportedByIndex:
                 self.index = DeltaIndex(self.index)
-        self.index = self.index.changed(np.empty((0, self.index.dim)), (), ids)
+        self.index = self.index.changed(np.empty((0, self.index.dim or 0)), (), ids)
 
     def query(
-        self,
-        image: str | Path | bytes | np.ndarray,
-        k: int = 10,
-        exclude: Iterable[int | str | Path] | None = None,
+        self, image: str | Path | bytes | np.ndarray, k: int = 10, exclude: ImageReferences | None = None
     ) -> Results:
-        """The ``k`` images that look most like one: a file, a file's bytes, or uint8 (height, width, 3) RGB.
+        """The ``k`` most similar images to an image: a file, a file's bytes, or uint8 (height, width, 3) RGB.
 
-        An image that is itself in the gallery is its own first answer, unless it is excluded. Where ``k`` is more
-        than there is, all come back, and the answers' ``note`` says so.
+        An image of the gallery is its own first result unless it is excluded. The ``note`` of the results says why
+        there are fewer than ``k``.
 
-        exclude : ids, keys or paths of gallery images that must not be among the answers.
+        exclude : ids, keys or paths of gallery images that must not be found.
 
         Raises
         ------
-        RuntimeError : nothing was fitted yet.
-        UnreadableImage : the image can't be read.
-        ValueError : k < 1, an array of another shape or type, or something excluded that is not in the gallery.
+        UnreadableImage : the image cannot be read.
+        ValueError : k < 1, an array of another shape or type, or an excluded image is not in the gallery.
         """
-        self._fitted()
-        return self.query_vector(self.extractor.extract_arrays([_pixels(image)])[0], k, exclude)
+        excluded = self._ids_of(exclude)
+        return self.query_vector(self.extractor.extract_arrays([_pixels(image)])[0], k, excluded)
 
-    def query_vector(
-        self, vector: np.ndarray, k: int = 10, exclude: Iterable[int | str | Path] | None = None
-    ) -> Results:
-        """`query` for a vector, float (dim,), that the extractor or arithmetic on its vectors gave.
+    def query_vector(self, vector: np.ndarray, k: int = 10, exclude: ImageReferences | None = None) -> Results:
+        """`query` with a feature vector, float (dim,).
 
-        Raises
-        ------
-        RuntimeError : nothing was fitted yet.
-        ValueError : k < 1, the vector is none, or something excluded is not in the gallery.
+        Raises ValueError: k < 1, a bad vector, or an excluded image is not in the gallery.
         """
-        self._fitted()
-        k, dropped = check_k(k), self._ids_of(exclude)
-        found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=dropped)
+        k, excluded = check_k(k), self._ids_of(exclude)
+        found = self.index.search(np.asarray(vector)[None], min(k, max(1, len(self.index))), excluded=excluded)
         results = self.results(found)
-        return Results(results.results, results.ranking, self._note(k, len(results), dropped))
+        return replace(results, note=self._note(k, len(results), excluded))
 
-    def query_id(self, id: int, k: int = 10, exclude: Iterable[int | str | Path] | None = None) -> Results:
-        """The images that look most like one of the gallery, by the vector that the index keeps; never itself.
+    def query_id(self, id: int, k: int = 10, exclude: ImageReferences | None = None) -> Results:
+        """The most similar images to an image of the gallery, except itself, by the vector in the index.
 
-        Nothing is read or described, so it is quick; in an index that keeps codes, it asks by what its code stands for.
+        No features are extracted. An index of codes gives the vector that the code stands for.
 
         Raises
         ------
-        RuntimeError : nothing was fitted yet.
         KeyError : the id is not in the index.
-        ValueError : k < 1, or something excluded that is not in the gallery.
+        ValueError : k < 1, or an excluded image is not in the gallery.
         """
-        self._fitted()
-        vector = self.index.vectors([id])[0]
-        return self.query_vector(vector, k, np.union1d(self._ids_of(exclude), [id]))
+        excluded = np.union1d(self._ids_of(exclude), [id])
+        return self.query_vector(self.index.vectors([id])[0], k, excluded)
 
     def results(self, ranking: Ranking) -> Results:
         """The images and classes of a ranking of one query (1, k).
 
-        Raises
-        ------
-        RuntimeError : nothing was fitted yet.
-        ValueError : the ranking is of another number of queries, or holds an id that is not in the gallery.
+        Raises ValueError: the ranking has not one row, or has an id that is not in the gallery.
         """
-        # Taken after the search: the table is extended before the index is.
-        table = self._fitted()
+        # Read after the search, because an addition extends the table before the index.
+        table = self.table
         if len(ranking) != 1 or ranking.ids.max(initial=PAD) >= len(table):
             raise ValueError(f"the ranking must be of one query and of ids below {len(table)}, got {ranking.ids}")
         found = ranking.ids[0] != PAD
         ranking = Ranking(ranking.ids[:, found], ranking.scores[:, found])
         return Results(
             tuple(
-                Result(place, int(i), float(score), table.path(i), table.label(i), table.class_name(i) or "–")
-                for place, (i, score) in enumerate(zip(ranking.ids[0], ranking.scores[0], strict=True), start=1)
+                Result(rank, int(i), float(score), table.path(i), table.label(i), table.class_name(i) or "–")
+                for rank, (i, score) in enumerate(zip(ranking.ids[0], ranking.scores[0], strict=True), start=1)
             ),
             ranking,
         )
 
     def query_many(self, images: ImageSet, k: int = 10) -> Ranking:
-        """The ``k`` nearest to each image of a set: Ranking (n, k), row by row.
+        """The ``k`` most similar images to each image of a set: Ranking (n, k).
 
-        Rows are padded with -1 where ``k`` is more than there is. The row of an image that can't be read is all
-        padding, after the extractor's warning.
+        Missing results are -1. The row of an image that cannot be read is all -1; the extractor's warning names it.
 
-        Raises
-        ------
-        RuntimeError : nothing was fitted yet.
-        ValueError : k < 1.
+        Raises ValueError: k < 1.
         """
-        self._fitted()
+        self.table  # noqa: B018 (raises before fit)
         k = check_k(k)
-        vectors = self.extractor.extract(images)
-        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-        found = self.index.search(vectors[rows], k)
+        rows, vectors = extract_readable(self.extractor, images)
+        found = self.index.search(vectors, k)
         ids = np.full((len(images), k), PAD, np.int64)
         scores = np.full((len(images), k), -np.inf, found.scores.dtype)
         ids[rows], scores[rows] = found.ids, found.scores
         return Ranking(ids, scores)
 
     def save(self, folder: str | Path) -> Path:
-        """Write a folder: the index, the paths and classes of the images, and the extractor's name; no pickle.
+        """Write a folder: the index, paths and classes of the images, and the extractor's name; no pickle.
 
-        One transaction makes the new files count: a save that is interrupted leaves the old engine. Processes that have
-        an engine open from there go on with the new one.
+        The save is one transaction: an interrupted one leaves the old engine. Processes that have opened an engine from
+        there continue with the new one.
 
         Raises
         ------
-        RuntimeError : nothing was fitted yet.
-        FileExistsError : the folder is there and holds something else than an engine.
-        EngineFolderError : it was loaded from there, and other processes have changed the engine there since.
-        IndexFileError : it can't be written; what was saved before is untouched.
+        FileExistsError : the folder holds something else than an engine.
+        EngineFolderError : other processes have changed the engine in the folder since it was loaded from there.
+        IndexFileError : it cannot be written; the old engine is kept.
         """
-        table, folder = self._fitted(), Path(folder)
-        saving.check_target(folder, self.saved)
+        table, folder = self.table, Path(folder)
+        saving.check_target(folder, self._saved)
         if isinstance(self.index, DeltaIndex):
             self.index = self.index.compacted()
         extractor = self.extractor.name, self.extractor.fingerprint
-        self.saved = saving.save(folder, extractor, table, self.index, self.saved)
+        self._saved = saving.save(folder, extractor, table, self.index, self._saved)
         return folder
 
     @classmethod
     def load(
         cls,
         folder: str | Path,
-        extractor: "FeatureExtractor | UnopenedExtractor | None" = None,
+        extractor: FeatureExtractor | None = None,
         root: str | Path | None = None,
         mmap: bool = False,
     ) -> "Engine":
-        """Read what `save` wrote, and take in what was added and removed since (`helpers.search.persist.live`).
-
-        The images are not looked for: a search needs their vectors only.
+        """Load a saved engine, with the changes in its write-ahead log. The image files need not exist.
 
         Parameters
         ----------
-        extractor : the one it was saved with; opened by its name and default settings if left out. An
-            `UnopenedExtractor` is enough to remove images and to save.
-        root : where the images are now, if they were moved.
+        extractor : the one it was saved with; by default it is opened by its name, with default settings.
+        root : the folder of the images, if they were moved.
         mmap : leave the vectors on disk, see `load_index`.
 
         Raises
         ------
-        EngineFolderError : no engine is there, a file of it is missing or damaged or of another version, or the
-            extractor differs.
-        IndexFileError : the index in it is damaged.
+        EngineFolderError : there is no engine, a file is missing, damaged or of another version, or the extractor
+            differs.
+        IndexFileError : the index file is damaged.
         """
-        folder, engine = Path(folder), None
+        folder = Path(folder)
 
-        def check(manifest: Manifest) -> None:
-            nonlocal engine
-            engine = cls(_saved_extractor(folder, manifest.extractor) if extractor is None else extractor)
-            if engine.extractor.fingerprint != manifest.fingerprint:
+        def matching(manifest: Manifest) -> FeatureExtractor:
+            one = _saved_extractor(folder, manifest.extractor) if extractor is None else extractor
+            if one.fingerprint != manifest.fingerprint:
                 raise EngineFolderError(
-                    f"{folder} was made by {manifest.fingerprint}, this extractor is {engine.extractor.fingerprint}: "
-                    "their vectors can't be compared. Give the same extractor with the same settings, or fit and save "
-                    "again."
+                    f"{folder} was made by {manifest.fingerprint}, this extractor is {one.fingerprint}: their vectors "
+                    "cannot be compared. Give the same extractor with the same settings, or fit and save again."
                 )
+            return one
 
-        loaded = saving.load(folder, check, root, mmap)
-        engine.table, engine.index, engine.saved = loaded.table, loaded.index, loaded.state
+        loaded, opened = saving.load(folder, matching, root, mmap)
+        engine = cls(opened)
+        engine._table, engine.index, engine._saved = loaded.table, loaded.index, loaded.state
         return engine.replay(loaded.changes, folder)
 
     def replay(self, changes: Sequence[Change], folder: str | Path) -> "Engine":
-        """Another engine with changes of its folder's log applied; this one stays as it is.
+        """Another engine with changes of the folder's log applied; this one does not change.
 
         The cost depends on the number of changes, not on the size of the gallery.
 
-        Raises
-        ------
-        EngineFolderError : the log does not continue this engine.
+        Raises EngineFolderError: the log does not continue this engine.
         """
         if not changes:
             return self
+        table = self.table
         added = [change for change in changes if change.vector is not None]
-        # Ids are rows: the log leaves none out, and gives none twice.
-        if [change.id for change in added] != list(range(len(self.table), len(self.table) + len(added))):
+        # Ids are rows, so the log must neither skip nor repeat one.
+        if [change.id for change in added] != list(range(len(table), len(table) + len(added))):
             raise EngineFolderError(
-                f"The log of {folder} does not continue the engine beside it: a file of the folder is of another time. "
+                f"The log of {folder} does not continue its engine: the folder's files are of different times. "
                 "Restore all of its files together, or index again."
             )
-        decode = StoredPaths(self.table.root, Path(folder)).decode
+        decode = StoredPaths(table.root, Path(folder)).decode
         other = copy.copy(self)
-        other.table = self.table.extended(
+        other._table = table.extended(
             [decode(change.path, change.place) for change in added], [change.class_name for change in added]
         )
         other.index = apply_changes(self.index, changes)
-        other.saved = replace(self.saved, position=changes[-1].number)
+        other._saved = replace(self.saved, position=changes[-1].number)
         return other
 
     def rebased(self, base: Index, manifest: Manifest) -> "Engine":
-        """Another engine that searches a compacted index file, and over it the changes that are not in it."""
+        """Another engine that searches a compacted index file, and the changes that are not in it."""
         other = copy.copy(self)
         other.index = self.index.rebased(base, manifest.images) if isinstance(self.index, DeltaIndex) else base
-        other.saved = replace(self.saved, compacted=manifest.log_position)
+        other._saved = replace(self.saved, compacted=manifest.log_position)
         return other
 
-    def _fitted(self) -> GalleryTable:
-        if self.table is None:
-            raise RuntimeError("this engine has no gallery yet: call fit(gallery) first")
-        return self.table
-
-    def _ids_of(self, exclude) -> np.ndarray:
-        """int64 (m,): the ids of gallery images that were given as ids, keys or paths."""
+    def _ids_of(self, exclude: ImageReferences | None) -> np.ndarray:
+        """int64 (m,): the ids of gallery images."""
+        table = self.table
         if exclude is None:
             return np.empty(0, np.int64)
         items = [exclude] if isinstance(exclude, int | np.integer | str | Path) else list(exclude)
         ids = []
         for item in items:
-            id = self.table.id_of(item) if isinstance(item, str | Path) else int(item)
-            if id is None or not 0 <= id < len(self.table):
-                raise ValueError(f"{item!r} can't be excluded: it is no id, key or path of {self.table.name!r}")
+            id = table.id_of(item) if isinstance(item, str | Path) else int(item)
+            if id is None or not 0 <= id < len(table):
+                raise ValueError(f"{item!r} cannot be excluded: it is not an id, key or path of {table.name!r}")
             ids.append(id)
         return np.unique(np.array(ids, dtype=np.int64))
 
-    def _note(self, k: int, found: int, dropped: np.ndarray) -> str:
+    def _note(self, k: int, found: int, excluded: np.ndarray) -> str:
         if found == k:
             return ""
-        less = int(self.index.contains(dropped).sum())
-        held = f"the index holds {len(self)} images" + (f", {less} of them excluded" if less else "")
-        if found < min(k, len(self) - less):
+        fewer = int(self.index.contains(excluded).sum())
+        held = f"the index holds {len(self)} images" + (f", {fewer} of them excluded" if fewer else "")
+        if found < min(k, len(self) - fewer):
             return (
-                f"{k} answers were asked for, {self.index.spec} found {found}: {held}, but an approximate search does "
-                "not reach all of them. A wider one does (the index's tune)."
+                f"{k} results requested, {self.index.spec} found {found}: {held}, but an approximate search may miss "
+                "some. Search with more effort (the index's tune)."
             )
-        return f"{k} answers were asked for, there are {found}: {held}"
+        return f"{k} results requested, there are {found}: {held}"
+
+
+def extract_readable(extractor: FeatureExtractor, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the images that can be read, int64 (m,), and their feature vectors (m, dim)."""
+    vectors = extractor.extract(images)
+    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+    return rows, vectors[rows]
+
+
+def class_names_of(images: ImageSet, rows: np.ndarray) -> list[str | None]:
+    """The class name of some images, None for no class."""
+    return [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
 
 
 def _payload(table: GalleryTable, ids: np.ndarray) -> list[Payload]:
     return [Payload(table.path(id).name, str(table.path(id)), table.label(id)) for id in ids]
 
 
-def _pixels(image) -> np.ndarray:
+def _pixels(image: str | Path | bytes | np.ndarray) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         return read_image(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -418,17 +393,17 @@ def _pixels(image) -> np.ndarray:
     return image
 
 
-def _open_extractor(name: str) -> "FeatureExtractor":
+def _open_extractor(name: str) -> FeatureExtractor:
     from helpers.features.registry import open_extractor
 
     return open_extractor(name)
 
 
-def _saved_extractor(folder: Path, name: str) -> "FeatureExtractor":
+def _saved_extractor(folder: Path, name: str) -> FeatureExtractor:
     try:
         return _open_extractor(name)
     except KeyError as error:
         raise EngineFolderError(
-            f"{folder} was made by the extractor {name!r}, which is not one that can be opened by name. "
+            f"{folder} was made by the extractor {name!r}, which cannot be opened by name. "
             "Give it: Engine.load(folder, extractor)."
         ) from error

@@ -1,8 +1,9 @@
-"""Results: what a query finds, as images with their scores and classes."""
+"""The results of a query: images with their scores and classes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from helpers.search.ranking import Ranking
 
 @dataclass(frozen=True)
 class Result:
-    """One answer: its place (1 is best), id, score (higher is better), file and class (-1 and "–" for none)."""
+    """One result: rank (1 is best), id, score (higher is better), file and class (-1 and "–" for no class)."""
 
     rank: int
     id: int
@@ -22,29 +23,30 @@ class Result:
     class_name: str
 
     def read(self) -> np.ndarray:
-        """The image itself, uint8 (height, width, 3).
-
-        Raises
-        ------
-        UnreadableImage : it is no longer where it was.
-        """
+        """The image, uint8 (height, width, 3). Raises UnreadableImage if the file is missing or damaged."""
         return read_image(self.path)
 
 
 @dataclass(frozen=True, eq=False)
 class Results(Sequence):
-    """The answers to one query, best first.
+    """The results of one query, best first.
 
-    ``ranking`` holds the same ids and scores, as one row without padding. ``note`` says in words why there are
-    fewer answers than were asked for; it is empty where there are not.
+    Attributes
+    ----------
+    ranking : the same ids and scores, as one row without padding.
+    note : why there are fewer results than requested; empty otherwise.
     """
 
     results: tuple[Result, ...]
     ranking: Ranking
     note: str = ""
 
-    def __getitem__(self, place):
-        return self.results[place]
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, index):
+        return self.results[index]
 
     def __len__(self) -> int:
         return len(self.results)

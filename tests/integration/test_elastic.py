@@ -1,7 +1,7 @@
-"""Elasticsearch: what is sent, what is made of the answers, and every way they can fail.
+"""Elasticsearch: requests, responses, and all failures.
 
-Most of this talks to `Pretender`, a real HTTP server on loopback that knows a few answers of Elasticsearch from its
-documentation. That tests our side: requests, retries, accounting. It says nothing of Elasticsearch itself; the tests
+Most tests use `FakeServer`, an HTTP server on loopback that returns some documented responses of Elasticsearch.
+That tests our side: requests, retries, accounting. It does not test Elasticsearch itself; the tests
 at the end do, and run where ELASTICSEARCH_URL names a server.
 """
 
@@ -20,8 +20,8 @@ from helpers.search.backends import remote
 from helpers.search.backends.remote import (
     PartlyIndexed,
     PartlyRemoved,
-    Patience,
     Payload,
+    RetryPolicy,
     ServerRefused,
     ServerUnavailable,
 )
@@ -33,12 +33,12 @@ def random_vectors(n, dim, seed=0):
     return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
 
 
-class Pretender(ThreadingHTTPServer):
-    """Answers like Elasticsearch to what our index asks, and fails on demand.
+class FakeServer(ThreadingHTTPServer):
+    """Responds like Elasticsearch to the index's requests, and fails on demand.
 
-    asked : (method, path, body) of every request; bodies parsed, bulk bodies as lists of lines.
+    requests : (method, path, body) of every request; bodies parsed, bulk bodies as lists of lines.
     faults : one is taken by each bulk request: a status for the whole of it, a dict id → status for some of its
-        items, "hang" (no answer), "lost" (done, but no answer), "vanish" (not done, and no answer from then on),
+        items, "hang" (no response), "lost" (done, but no response), "vanish" (not done, and no response from then on),
         "short" (too few items), None (as usual).
     """
 
@@ -49,7 +49,7 @@ class Pretender(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Results)
         self.indexes: dict[str, dict] = {}
-        self.asked: list[tuple] = []
+        self.requests: list[tuple] = []
         self.headers: list = []
         self.faults: list = []
         self.raw: bytes | None = None
@@ -59,11 +59,11 @@ class Pretender(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
-    def place(self):
+    def location(self):
         return f"//127.0.0.1:{self.server_port}/images"
 
     def bodies(self, ending):
-        return [body for _, path, body in self.asked if path.endswith(ending)]
+        return [body for _, path, body in self.requests if path.endswith(ending)]
 
     def close(self):
         self.closing.set()
@@ -71,12 +71,12 @@ class Pretender(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        """A client that hung up is what some tests want."""
+        """Some tests close the connection."""
 
 
 class Results(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # An answer in one piece; in two it waits 40 ms for the client's acknowledgement of the first.
+    # One write per response: the second of two would wait 40 ms for the client's acknowledgement of the first.
     wbufsize = -1
 
     def log_message(self, *_):
@@ -93,7 +93,7 @@ class Results(BaseHTTPRequestHandler):
             body = [json.loads(line) for line in content.splitlines()]
         else:
             body = json.loads(content) if content else None
-        self.server.asked.append((self.command, path, body))
+        self.server.requests.append((self.command, path, body))
         self.server.headers.append(self.headers)
         if self.server.raw is not None:
             self.reply(200, self.server.raw)
@@ -171,10 +171,10 @@ class Results(BaseHTTPRequestHandler):
 
     def do_mget(self, name, body):
         documents = self.server.indexes[name]["documents"]
-        wanted = parse_qs(urlsplit(self.path).query).get("_source_includes", [""])[0].split(",")
+        fields = parse_qs(urlsplit(self.path).query).get("_source_includes", [""])[0].split(",")
         docs = []
         for key in body["ids"]:
-            source = {field: documents[key][field] for field in wanted if field} if key in documents else {}
+            source = {field: documents[key][field] for field in fields if field} if key in documents else {}
             docs.append({"_id": key, "found": key in documents, "_source": source})
         return 200, {"docs": docs}
 
@@ -186,7 +186,7 @@ class Results(BaseHTTPRequestHandler):
             hits = [{"_id": str(i), "_score": None, "sort": [i]} for i in ids]
         else:
             script = body.get("query", {}).get("script_score", {}).get("script")
-            asked = np.array(body["knn"]["query_vector"] if script is None else script["params"]["v"])
+            query = np.array(body["knn"]["query_vector"] if script is None else script["params"]["v"])
             similarity = self.server.indexes[name]["made"]["mappings"]["properties"]["vector"].get("similarity")
             condition = body["knn"].get("filter") if script is None else body["query"]["script_score"]["query"]
             hits = []
@@ -194,8 +194,8 @@ class Results(BaseHTTPRequestHandler):
                 if not passes(condition, document):
                     continue
                 vector = np.array(document["vector"])
-                cosine = vector @ asked / max(np.linalg.norm(vector) * np.linalg.norm(asked), 1e-30)
-                distance = np.linalg.norm(vector - asked)
+                cosine = vector @ query / max(np.linalg.norm(vector) * np.linalg.norm(query), 1e-30)
+                distance = np.linalg.norm(vector - query)
                 score = {
                     "cosineSimilarity(params.v, 'vector') + 1.0": cosine + 1,
                     "1 / (1 + l2norm(params.v, 'vector'))": 1 / (1 + distance),
@@ -208,7 +208,7 @@ class Results(BaseHTTPRequestHandler):
 
 
 def passes(condition, document):
-    """What a filter of one ``terms`` clause, or none, says of a document."""
+    """Whether a document passes a filter of one ``terms`` clause, or none."""
     if condition is None or "match_all" in condition:
         return True
     ((kind, (clause,)),) = condition["bool"].items()
@@ -217,17 +217,17 @@ def passes(condition, document):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(remote, "Patience", lambda: Patience(attempts=3, first=0.01, longest=0.02))
+    monkeypatch.setattr(remote, "RetryPolicy", lambda: RetryPolicy(attempts=3, first=0.01, longest=0.02))
 
 
 @pytest.fixture
 def server():
-    with closing(Pretender()) as server:
+    with closing(FakeServer()) as server:
         yield server
 
 
 def opened(server, query=""):
-    return open_index(f"elasticsearch:{server.place}{query}")
+    return open_index(f"elasticsearch:{server.location}{query}")
 
 
 def stored(server):
@@ -240,7 +240,7 @@ def stored(server):
 def test_a_spec_opens_an_index_that_knows_its_spec(server):
     for query in ("", "?metric=euclidean", "?candidates=50&metric=cosine&replicas=1&search=approximate&shards=3"):
         index = opened(server, query)
-        assert index.spec == f"elasticsearch:{server.place}{query}"
+        assert index.spec == f"elasticsearch:{server.location}{query}"
         assert (len(index), index.dim) == (0, None)
     assert opened(server, "?metric=l2").metric == "euclidean"
     assert not server.indexes, "opening makes nothing"
@@ -316,7 +316,7 @@ def test_a_bulk_request_is_an_action_and_a_document_in_turn(server):
             {"id": 2**62, "vector": [0.0, 2.0], "name": "", "path": "", "label": -1},
         ]
     ]
-    assert server.asked[-1][1] == "/images/_refresh"
+    assert server.requests[-1][1] == "/images/_refresh"
 
 
 @pytest.mark.parametrize(
@@ -376,17 +376,17 @@ def test_long_lists_of_ids_are_not_sent(server, monkeypatch):
     vectors = random_vectors(400, 3)
     index, exact = opened(server).add(vectors), open_index("exact:cosine").add(vectors)
     far, near = exact.search([[3, 4, 5]], 400).ids[0, ::-1][:40], exact.search([[3, 4, 5]], 350).ids[0]
-    asked = len(server.bodies("_search"))
+    before = len(server.bodies("_search"))
     assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=far).ids, exact.search([[3, 4, 5]], 5).ids)
-    (body,) = server.bodies("_search")[asked:]
+    (body,) = server.bodies("_search")[before:]
     assert (body["size"], body["query"]["script_score"]["query"]) == (11, {"match_all": {}})
     expected = exact.search([[3, 4, 5]], 5, excluded=near).ids
     assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=near).ids, expected)
     assert "bool" in server.bodies("_search")[-1]["query"]["script_score"]["query"]
-    monkeypatch.setattr(type(index), "listable", 100)
-    asked = len(server.bodies("_search"))
+    monkeypatch.setattr(type(index), "max_listed", 100)
+    before = len(server.bodies("_search"))
     assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=near).ids, expected)
-    assert len(server.bodies("_search")) == asked
+    assert len(server.bodies("_search")) == before
 
 
 def test_the_zero_vector_is_filtered_too(server):
@@ -399,14 +399,14 @@ def test_parts_are_bounded_in_rows_and_bytes(server):
     index.chunk_rows = 4
     index.add(random_vectors(10, 3))
     assert [len(body) // 2 for body in server.bodies("_bulk")] == [4, 4, 2]
-    server.asked.clear()
+    server.requests.clear()
     index.chunk_rows, index.chunk_bytes = 5000, 20_000
     index.clear().add(1e-30 * random_vectors(40, 100), payload=[Payload("ü" * 100, "\x01" * 100)] * 40)
     sizes = [sum(len(json.dumps(line)) + 1 for line in body) for body in server.bodies("_bulk")]
     assert len(sizes) > 1 and max(sizes) <= 20_000
 
 
-# ---- answers -----------------------------------------------------------------------------------------------------
+# ---- responses ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("search", ["exact", "approximate"])
@@ -432,7 +432,7 @@ def test_the_zero_vector_is_refused_by_name_or_answered_with_zero(server):
     assert (index.ids.tolist(), stored(server)) == ([3, 4, 5], [3, 4, 5])
     ranking = index.search([[0, 0], [0, 1]], 2)
     assert ranking.ids.tolist() == [[3, 4], [4, 5]]
-    assert len(server.bodies("_search")) == 1, "the zero vector is not asked about"
+    assert len(server.bodies("_search")) == 1, "the zero vector is not sent"
     assert ranking.scores.tolist() == [[0, 0], [1, 1]]
     assert opened(server, "?metric=cosine").clear() is not None
     assert opened(server, "?metric=euclidean").add([[0, 0]]).search([[0, 0]], 1).scores.tolist() == [[0]]
@@ -443,7 +443,7 @@ def test_contents_are_found_again_by_whoever_opens_the_spec(server, monkeypatch)
     first.add(random_vectors(25, 3), np.arange(0, 250, 10), payload=[Payload(f"{i}", f"p/{i}", i) for i in range(25)])
     first.remove([0, 240])
     monkeypatch.setattr(type(first), "page", 10)
-    server.asked.clear()
+    server.requests.clear()
     second = opened(server)
     assert (len(second), second.dim) == (23, 3)
     assert np.array_equal(second.ids, np.arange(10, 240, 10))
@@ -484,7 +484,7 @@ def test_a_spec_that_differs_from_what_was_made_is_refused(server, query, messag
 
 def test_an_index_of_somebody_else_is_refused(server):
     server.indexes["images"] = {"made": {"mappings": {"properties": {"vector": {"dims": 3}}}}, "documents": {}}
-    with pytest.raises(ValueError, match="'images' is not one of ours"):
+    with pytest.raises(ValueError, match="did not make the index 'images'"):
         opened(server)
 
 
@@ -498,11 +498,11 @@ def test_a_saved_file_holds_no_vectors_and_notices_what_changed(server, tmp_path
     assert np.array_equal(loaded.search(vectors[:2], 3).ids, index.search(vectors[:2], 3).ids)
     loaded.remove([7])
     with pytest.raises(
-        IndexFileError, match=r"a.index.*holds 199 vectors now, 200 when it was saved; 1 ids differ \(7\)"
+        IndexFileError, match=r"a.index.*holds 199 vectors now, 200 when it was saved; 1 ids differ \(id 7\)"
     ):
         load_index(path)
     index.refresh().add(vectors[:1], [1000])
-    with pytest.raises(IndexFileError, match=r"200 vectors now, 200 when it was saved; 2 ids differ \(7, 1000\)"):
+    with pytest.raises(IndexFileError, match=r"200 vectors now, 200 when it was saved; 2 ids differ \(ids 7, 1000\)"):
         load_index(path)
 
 
@@ -529,7 +529,7 @@ def test_a_server_that_is_away_is_named_with_the_remedy():
 def test_a_server_that_is_slow_is_given_up_after_the_time_out(server):
     index = opened(server, "?timeout=0.1").add(random_vectors(2, 2))
     server.faults = ["hang"] * 3
-    with pytest.raises(ServerUnavailable, match="no answer within 0.1 s") as caught:
+    with pytest.raises(ServerUnavailable, match="no response within 0.1 s") as caught:
         index.add(random_vectors(3, 2))
     assert not isinstance(caught.value, PartlyIndexed)
     assert (len(server.bodies("_bulk")), index.ids.tolist()) == (4, [0, 1])
@@ -577,9 +577,9 @@ def test_what_stays_rejected_is_accounted_for(server, faults, reason):
     with pytest.raises(PartlyIndexed, match=reason) as caught:
         index.add(vectors, ids)
     error = caught.value
-    assert "5 of 10 vectors are in (0, 1, 2, 4, … 5), 5 are not (3, 6, 7, 8, … 9)" in str(error)
-    assert index.ids.tolist() == error.indexed.tolist() == stored(server) == [0, 1, 2, 4, 5]
-    assert error.missing.tolist() == [3, 6, 7, 8, 9] and not len(error.doubtful)
+    assert "5 of 10 vectors were added (ids 0, 1, 2, 4, 5), 5 were not (ids 3, 6, 7, 8, 9)" in str(error)
+    assert index.ids.tolist() == error.done.tolist() == stored(server) == [0, 1, 2, 4, 5]
+    assert error.missing.tolist() == [3, 6, 7, 8, 9] and not len(error.uncertain)
     left = np.isin(ids, error.missing)
     index.add(vectors[left], ids[left])
     assert index.ids.tolist() == opened(server).ids.tolist() == list(range(10))
@@ -594,20 +594,20 @@ def test_when_all_are_rejected_nothing_is_in(server):
     assert index.ids.tolist() == stored(server) == []
 
 
-def test_an_result_that_was_lost_is_no_vector_lost_or_doubled(server):
+def test_a_lost_response_neither_loses_nor_doubles_a_vector(server):
     server.faults = ["lost"]
     index = opened(server).add(random_vectors(4, 2))
     assert len(server.bodies("_bulk")) == 2
     assert index.ids.tolist() == stored(server) == [0, 1, 2, 3]
 
 
-def test_results_that_stay_lost_are_asked_about(server):
+def test_after_lost_responses_the_ids_are_checked(server):
     index = opened(server)
     index.chunk_rows = 3
     server.faults = ["lost"] * 3
     with pytest.raises(PartlyIndexed) as caught:
         index.add(random_vectors(5, 2))
-    assert (caught.value.indexed.tolist(), caught.value.missing.tolist()) == ([0, 1, 2], [3, 4])
+    assert (caught.value.done.tolist(), caught.value.missing.tolist()) == ([0, 1, 2], [3, 4])
     assert index.ids.tolist() == stored(server) == [0, 1, 2]
 
 
@@ -615,10 +615,10 @@ def test_a_server_that_goes_in_the_middle_leaves_no_doubt_when_it_is_back(server
     index = opened(server)
     index.chunk_rows = 2
     server.faults = [None, "lost", "vanish"]
-    with pytest.raises(PartlyIndexed, match="of 2 it is not known.*docker compose up.*refresh") as caught:
+    with pytest.raises(PartlyIndexed, match="2 are uncertain.*docker compose up.*refresh") as caught:
         index.add(random_vectors(6, 2))
     error = caught.value
-    assert [each.tolist() for each in (error.indexed, error.missing, error.doubtful)] == [[0, 1], [4, 5], [2, 3]]
+    assert [each.tolist() for each in (error.done, error.missing, error.uncertain)] == [[0, 1], [4, 5], [2, 3]]
     assert index.ids.tolist() == [0, 1]
     with pytest.raises(ServerUnavailable):
         index.search([[1, 0]], 1)
@@ -631,14 +631,14 @@ def test_a_server_that_goes_in_the_middle_leaves_no_doubt_when_it_is_back(server
 def test_a_removal_that_was_cut_short_is_accounted_for(server):
     index = opened(server).add(random_vectors(2500, 2))
     server.faults = [{5: 429}, {5: 403}]
-    with pytest.raises(PartlyRemoved, match="999 of 2400 vectors are removed.*refused id 5: 403") as caught:
+    with pytest.raises(PartlyRemoved, match="999 of 2400 vectors were removed.*refused id 5: 403") as caught:
         index.remove(np.arange(2400))
     assert np.array_equal(caught.value.missing, [5, *range(1000, 2400)])
     assert index.ids.tolist() == stored(server) == [5, *range(1000, 2500)]
     server.faults, left = ["lost", "vanish"], caught.value.missing
     with pytest.raises(PartlyRemoved) as caught:
         index.remove(left)
-    assert np.array_equal(caught.value.doubtful, [5, *range(1000, 1999)])
+    assert np.array_equal(caught.value.uncertain, [5, *range(1000, 1999)])
     server.away = False
     index.search([[1, 0]], 1)
     assert index.ids.tolist() == stored(server) == [*range(1999, 2500)]
@@ -666,7 +666,7 @@ def test_an_interruption_is_accounted_for_too(server, monkeypatch):
 @pytest.mark.parametrize(
     "raw", [b"<html>hello</html>", b"[]", b"{}", b'{"took": 3', b'{"hits": {"hits": [{"_id": "x"}]}}']
 )
-def test_an_result_that_makes_no_sense_is_an_error_that_names_the_server(server, raw):
+def test_an_invalid_response_is_an_error_that_names_the_server(server, raw):
     index = opened(server).add(random_vectors(2, 2))
     server.raw = raw
     for call in (lambda: index.search([[1, 0]], 1), index.refresh, lambda: index.payload([0]), lambda: opened(server)):
@@ -689,7 +689,7 @@ def test_a_bulk_result_about_fewer_than_were_sent_is_not_believed(server):
 
 def test_another_kind_of_server_is_told_from_elasticsearch(server):
     server.product = False
-    with pytest.raises(ServerRefused, match="not Elasticsearch|what Elasticsearch does not"):
+    with pytest.raises(ServerRefused, match="not Elasticsearch|does not respond like Elasticsearch"):
         opened(server)
     server.product = True
     opened(server).add(random_vectors(1, 2))

@@ -108,7 +108,7 @@ def test_without_annoy_the_error_says_what_it_needs():
 
 
 def test_opening_a_mapped_file_does_not_read_it(tmp_path):
-    """Pages that were read count as the process's own: the child says how much it grew by opening 32 MB."""
+    """Pages that were read count as the process's own: the child reports how much opening 32 MB added."""
     vectors = np.random.default_rng(0).standard_normal((8192, 1024)).astype(np.float32)
     for spec in ("faiss:flat", "faiss:ivf?lists=4", "usearch:cosine?connectivity=4&expansion_add=4"):
         path = open_index(spec).add(vectors).save(tmp_path / "big.index")

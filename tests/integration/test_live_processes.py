@@ -72,14 +72,14 @@ def test_two_processes_add_and_compact_while_a_third_searches(folder):
         while any(process.poll() is None for process in processes):
             live.refresh()
             engine = live.engine
-            # Each state is whole: as many ids as the table has rows, and every image finds itself.
+            # Each state is consistent: as many ids as the table has rows, and every image finds itself.
             assert engine.index.ids.tolist() == list(range(len(engine.table)))
             assert nearest(engine, 0, k=2)[0] == 0
             sizes.append(len(engine))
             files.add(manifest_of(folder).index_file)
-        told = [process.communicate()[0].split() for process in processes]
+        outputs = [process.communicate()[0].split() for process in processes]
         assert [process.returncode for process in processes] == [0, 0]
-        assert sorted(map(int, told[0] + told[1])) == list(range(5, 85))
+        assert sorted(map(int, outputs[0] + outputs[1])) == list(range(5, 85))
         live.refresh()
         assert len(live) == 85 and sizes == sorted(sizes)
     assert len(files) > 1 and len(list(folder.glob("vectors-*.index"))) == 1
@@ -104,7 +104,7 @@ from helpers.search.persist import saving
 from tests.unit.test_live import MeanColor
 
 engine = Engine.load(sys.argv[1], MeanColor())
-engine.saved = None
+engine._saved = None
 real, step = saving.snapshot.{function}, iter(range(10))
 def stop(*arguments):
     print("here", flush=True)

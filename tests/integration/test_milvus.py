@@ -30,7 +30,7 @@ from helpers.images.imageset import from_folder
 from helpers.images.reading import read_image
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
-from helpers.search.backends.remote import PartlyIndexed, Patience, Payload, ServerRefused, ServerUnavailable
+from helpers.search.backends.remote import PartlyIndexed, Payload, RetryPolicy, ServerRefused, ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
 from helpers.search.ranking import PAD
@@ -42,7 +42,7 @@ def random_vectors(n, dim, seed=0):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(remote, "Patience", lambda: Patience(attempts=3, first=0.01, longest=0.02))
+    monkeypatch.setattr(remote, "RetryPolicy", lambda: RetryPolicy(attempts=3, first=0.01, longest=0.02))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_spec_opens_an_index_that_knows_its_spec(opened, tmp_path, monkeypatch
         ("milvus:a.db?index=annoy", "flat, hnsw, ivf, ivf_sq8"),
         ("milvus:a.db?nlist=4", "nlist is no option of index=flat"),
         ("milvus:a.db?index=ivf&nlist=0", "nlist must be a whole number of at least 1"),
-        ("milvus:a.db?shards=2", "of a server"),
+        ("milvus:a.db?shards=2", "for a server"),
         ("milvus:a.db?timeout=-1", "timeout must be"),
     ],
 )
@@ -316,8 +316,8 @@ def test_a_file_is_for_one_process_at_a_time_and_found_again_by_the_next(opened,
     refusal = child.stdout.readline()
     assert refusal.startswith("IndexFileError") and "gallery.db" in refusal and "another process" in refusal
     index.close()
-    said, complaints = child.communicate("closed\n", timeout=60)
-    assert (said, complaints) == ("[8, 9] 3 [[8, 9]] a\n", "")
+    output, complaints = child.communicate("closed\n", timeout=60)
+    assert (output, complaints) == ("[8, 9] 3 [[8, 9]] a\n", "")
     again = opened()
     assert again.add([[5, 5, 5]]).ids.tolist() == [8, 9, 10]
     assert capfd.readouterr() == ("", "")
@@ -347,13 +347,13 @@ def test_killed_while_adding_it_holds_whole_parts_and_takes_the_rest(opened, tmp
     sent += [int(line) for line in child.stdout.read().split()]
     child.stderr.close()
     assert child.wait() == -signal.SIGKILL and sent[-1] < 19_999
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         index = opened()
     vectors = random_vectors(20_000, 8)
     # Whatever was acknowledged is in: all parts but the one that was on its way.
     assert sent[-2] + 1 <= len(index) <= sent[-1] + 1 and len(index) % 50 == 0
-    assert all("gallery.db was not closed or is damaged" in str(each.message) for each in said)
+    assert all("gallery.db was not closed or is damaged" in str(each.message) for each in caught)
     assert np.array_equal(index.ids, np.arange(len(index)))
     some = index.ids[:: len(index) // 20]
     assert index.search(vectors[some], 1).ids[:, 0].tolist() == some.tolist()
@@ -374,7 +374,7 @@ def test_a_saved_file_holds_no_vectors_and_notices_what_changed(opened, tmp_path
     assert np.array_equal(loaded.search(vectors[:2], 3).ids, index.search(vectors[:2], 3).ids)
     index.remove([7])
     with pytest.raises(
-        IndexFileError, match=r"a.index.*holds 99 vectors now, 100 when it was saved; 1 ids differ \(7\)"
+        IndexFileError, match=r"a.index.*holds 99 vectors now, 100 when it was saved; 1 ids differ \(id 7\)"
     ):
         load_index(path)
 
@@ -425,7 +425,7 @@ def test_a_spec_that_differs_from_what_was_made_is_refused(opened):
 def test_a_collection_of_somebody_else_is_refused(opened, tmp_path):
     client = MilvusClient(str(tmp_path / "gallery.db"))
     client.create_collection("gallery", dimension=4)
-    with pytest.raises(ValueError, match="gallery.db.*is not one of ours"):
+    with pytest.raises(ValueError, match="gallery.db.*did not make the collection"):
         opened()
     client.close()
 
@@ -433,11 +433,11 @@ def test_a_collection_of_somebody_else_is_refused(opened, tmp_path):
 def test_another_kind_of_file_is_named(tmp_path, capfd):
     path = tmp_path / "holiday.db"
     path.write_bytes(b"SQLite format 3\0")
-    with pytest.raises(IndexFileError, match="holiday.db can't be opened.*it is a file"):
+    with pytest.raises(IndexFileError, match="holiday.db cannot be opened.*it is a file"):
         open_index(f"milvus:{path}")
     assert path.read_bytes() == b"SQLite format 3\0"
     (tmp_path / "way").write_text("in the way")
-    with pytest.raises(IndexFileError, match="way/a.db can't be opened"):
+    with pytest.raises(IndexFileError, match="way/a.db cannot be opened"):
         open_index(f"milvus:{tmp_path / 'way' / 'a.db'}")
     assert capfd.readouterr() == ("", "")
 
@@ -462,17 +462,17 @@ def test_a_file_that_was_cut_short_is_an_error_or_a_warning_that_names_it(comple
         shutil.copytree(complete, copy)
         short = copy / file.relative_to(complete)
         short.write_bytes(short.read_bytes()[: short.stat().st_size // 2])
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 with closing(open_index(f"milvus:{copy}")) as index:
-                    outcomes[file.name] = len(index), [str(each.message) for each in said]
+                    outcomes[file.name] = len(index), [str(each.message) for each in caught]
             except OSError as error:
-                assert f"{copy.name} can't be opened" in str(error)
+                assert f"{copy.name} cannot be opened" in str(error)
                 outcomes[file.name] = str(error)
     for name, outcome in outcomes.items():
         if not isinstance(outcome, str) and outcome[0] != 300:
-            assert outcome[1] and "may have lost what came last" in outcome[1][0], name
+            assert outcome[1] and "may have lost its latest changes" in outcome[1][0], name
     # Milvus Lite goes back to the manifest before, from before the last flush.
     assert outcomes["manifest.json"][0] == 200 and "schema.json" in outcomes["schema.json"]
 
@@ -502,7 +502,7 @@ def test_parameters_of_building_and_searching_reach_milvus(opened, monkeypatch):
 
     assert 0.2 < once_built(recall, lambda found: found < 1) < 0.9
     assert index.tune(nprobe=6).spec.endswith("nlist=6&nprobe=6") and recall() == 1
-    with pytest.raises(ValueError, match="can't change 'nlist'.*ef, nprobe"):
+    with pytest.raises(ValueError, match="cannot change 'nlist'.*ef, nprobe"):
         index.tune(nlist=3)
     with pytest.raises(ValueError, match="ef is no option of index=ivf"):
         index.tune(ef=3)
@@ -537,7 +537,7 @@ class Moody(MilvusServicer):
             time.sleep(1)
         result = do(request, context)
         if fault == "lost":
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the response was lost")
         return result
 
 
@@ -572,7 +572,7 @@ def test_a_busy_server_is_asked_again_and_counted_when_it_stays_so(served, capfd
     service, index = served
     index.chunk_rows = 4
     service.faults = ["busy", "busy", None, "busy", "busy", "busy"]
-    with pytest.raises(PartlyIndexed, match="4 of 10 vectors are in.*3 attempts: rate limit exceeded") as caught:
+    with pytest.raises(PartlyIndexed, match="4 of 10 vectors were added.*3 attempts: rate limit exceeded") as caught:
         index.add(random_vectors(10, 3))
     assert (index.ids.tolist(), caught.value.missing.tolist()) == ([0, 1, 2, 3], [4, 5, 6, 7, 8, 9])
     service.faults = ["full"]
@@ -611,7 +611,7 @@ def test_a_server_that_goes_leaves_what_was_sent_in_doubt(served):
         index.add(random_vectors(10, 3))
     assert time.monotonic() - start < 6
     error = caught.value
-    assert [each.tolist() for each in (error.indexed, error.doubtful, error.missing)] == [
+    assert [each.tolist() for each in (error.done, error.uncertain, error.missing)] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9],

@@ -171,8 +171,8 @@ def test_what_can_not_be_is_refused_with_the_names(engine, folder, queries, tmp_
     (result,) = ask(folder, upload(queries[0], rerank="magic"))
     assert result.status_code == 422 and all(name in result.text for name in NAMES)
     assert cli.main(["search", str(queries[0]), "-e", str(folder), "--rerank", "magic"]) == 2
-    told = capsys.readouterr().err
-    assert all(name in told for name in NAMES)
+    errors = capsys.readouterr().err
+    assert all(name in errors for name in NAMES)
 
     by_distance = Engine(engine.extractor, "exact:euclidean").fit(engine.gallery.subset(range(30)))
     other = by_distance.save(tmp_path / "distances.index")
@@ -192,7 +192,7 @@ def test_an_image_whose_file_is_gone_can_not_be_compared_by_geometry(engine, tmp
     own = Engine(engine.extractor).fit(type(images)("own", tuple(paths), images.labels, images.class_names))
     folder = own.save(tmp_path / "own.index")
     paths[3].unlink()
-    gone, there = ask(
+    missing, there = ask(
         folder, *[("GET", "/api/search/id/3", {"params": {"rerank": name}}) for name in ("geometry", "diffusion")]
     )
-    assert gone.status_code == 404 and len(ids(there)) == 11
+    assert missing.status_code == 404 and len(ids(there)) == 11

@@ -10,8 +10,7 @@ import pytest
 from helpers import paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
-from helpers.lessons import full_profile, runner
-from helpers.search import measuring
+from helpers.lessons import full_profile, index_measurement, runner
 
 FIGURES = paths.ROOT / "figures"
 NOTEBOOKS = runner.select(None)
@@ -249,10 +248,10 @@ def test_a_graph_finds_a_million_vectors_as_the_text_says():
     table = full_profile.table("13_indexes_at_scale_trade_offs")
     assert sorted(set(table["count"])) == [10_000, 11_312, 100_000, 1_000_000]
     real, table = table[table["count"] == 11_312], table[table["count"] == 1_000_000]
-    best = {name: measuring.sufficient(rows) for name, rows in table.groupby("index")}
+    best = {name: index_measurement.sufficient(rows) for name, rows in table.groupby("index")}
     exact, graph = best["exact"], best["hnsw"]
     forests = [rows for name, rows in table.groupby("index") if name in ("annoy-10", "annoy-30", "annoy-100")]
-    annoy = min(measuring.milliseconds_at(rows, graph["recall"]) for rows in forests)
+    annoy = min(index_measurement.milliseconds_at(rows, graph["recall"]) for rows in forests)
     time = graph["milliseconds"]
     assert len(forests) == 3 and graph["recall"] >= 0.95 and exact["milliseconds"] / time >= 100 and annoy / time >= 5
     assert graph["peak"] <= 6e9 and graph["open_seconds"] < 0.5 and graph["build_seconds"] < 300
@@ -264,7 +263,7 @@ def test_a_graph_finds_a_million_vectors_as_the_text_says():
 def test_the_published_system_is_slower_than_a_graph():
     table = full_profile.table("13_indexes_at_scale_published")
     theirs = table[table["index"] == "published"].iloc[0]
-    ours = measuring.sufficient(table[table["index"] == "hnsw-f16"])
+    ours = index_measurement.sufficient(table[table["index"] == "hnsw-f16"])
     assert theirs["count"] == ours["count"] == 200_000 and theirs["dim"] == ours["dim"] == 4096
     assert theirs["recall"] < 0.8 and ours["recall"] >= 0.95
     assert theirs["milliseconds"] > 4 * ours["milliseconds"]

@@ -1,4 +1,4 @@
-"""Indexes by FAISS, USearch and Annoy: the contract, what each can't do, exact search as referee, and the file."""
+"""Indexes by FAISS, USearch and Annoy: the contract, what each cannot do, exact search as reference, and the file."""
 
 import re
 import threading
@@ -31,7 +31,7 @@ FAISS = [
 USEARCH = ["usearch:cosine", "usearch:euclidean?dtype=f16", "usearch:cosine?dtype=i8"]
 ANNOY = ["annoy:cosine", "annoy:euclidean", "annoy:manhattan"] if find_spec("annoy") else []
 SPECS = FAISS + USEARCH + ANNOY
-#: Those whose scores are estimates, by which near neighbors may change places.
+#: Those whose scores are estimates, by which near neighbors may change order.
 ROUGH = ("int8", "i8", "refine=none", "f16", "float16")
 
 
@@ -39,7 +39,7 @@ def removes(spec):
     return not spec.startswith(("faiss:hnsw", "annoy")) and ("pq" not in spec or "refine=none" in spec)
 
 
-#: FAISS trains on the few vectors of a test; where it does not say so, it compares them one by one, as it would.
+#: FAISS trains on the few vectors of a test; otherwise it compares them one by one.
 CASES = [pytest.param(spec, True, id=spec) for spec in SPECS]
 CASES += [
     pytest.param(spec, False, id=f"{spec} waiting")
@@ -136,7 +136,7 @@ def test_codes_must_divide_the_dimension():
     assert len(index) == 0
 
 
-# ---- the referee -------------------------------------------------------------------------------------------------
+# ---- against exact search------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,12 @@ def test_flat_is_exact():
     found = open_index("faiss:flat").add(gallery).search(queries, 10)
     np.testing.assert_allclose(found.scores, truth.scores, atol=1e-5)
     # Where they differ, two scores are as good as equal.
-    rows, places = np.nonzero(found.ids != truth.ids)
+    rows, columns = np.nonzero(found.ids != truth.ids)
     assert len(rows) < 10
     gaps = np.abs(np.diff(truth.scores, axis=1))
-    assert all(gaps[row, max(0, place - 1) : place + 1].min() < 1e-6 for row, place in zip(rows, places, strict=True))
+    assert all(
+        gaps[row, max(0, column - 1) : column + 1].min() < 1e-6 for row, column in zip(rows, columns, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,8 +217,8 @@ def test_the_zero_vector_has_cosine_zero_to_everything(spec, trained):
     ranking = index.search(np.zeros((1, 16)), 5)
     np.testing.assert_allclose(ranking.scores[ranking.ids != PAD], 0, atol=0.02 if is_rough(spec) else 1e-6)
     found = index.search(clustered(3, 16, 1), 400)
-    places = found.ids == 7
-    np.testing.assert_allclose(found.scores[places], 0, atol=0.1 if is_rough(spec) else 2e-3)
+    zero = found.ids == 7
+    np.testing.assert_allclose(found.scores[zero], 0, atol=0.1 if is_rough(spec) else 2e-3)
 
 
 def is_rough(spec):
@@ -244,10 +246,10 @@ def test_vectors_come_back_by_id(spec, trained, tmp_path):
     vectors, ids = clustered(400, 16), np.random.default_rng(3).permutation(900)[:400]
     index = open_index(spec).add(vectors[:300], ids[:300]).add(vectors[300:], ids[300:])
     for each in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
-        kept, asked = each.vectors(ids[::-7]), vectors[::-7]
+        kept, expected = each.vectors(ids[::-7]), vectors[::-7]
         if each.metric == "cosine":
-            kept, asked = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (kept, asked))
-        off = np.linalg.norm(kept - asked, axis=1) / np.linalg.norm(asked, axis=1)
+            kept, expected = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (kept, expected))
+        off = np.linalg.norm(kept - expected, axis=1) / np.linalg.norm(expected, axis=1)
         # Two codes of a byte; a byte a number; float16; and float32.
         most = 0.7 if "refine=none" in spec else 0.05 if "i" in spec.partition("=")[2][:1] else 2e-3
         assert off.mean() < most and (off.mean() < 1e-6 or any(rough in spec for rough in (*ROUGH, "pq")))
@@ -315,7 +317,7 @@ def test_what_can_not_be_removed_is_said_with_the_remedy(spec, trained):
     index = open_index(spec).add(clustered(400, 16))
     before = index.search(clustered(4, 16, 1), 10)
     library = "Annoy" if spec.startswith("annoy") else "FAISS"
-    with pytest.raises(UnsupportedByIndex, match=f"can't remove.*{library}.*clear the index"):
+    with pytest.raises(UnsupportedByIndex, match=f"cannot remove.*{library}.*clear the index"):
         index.remove([3])
     assert isinstance(UnsupportedByIndex(), NotImplementedError)
     assert len(index) == 400 and same(before, index.search(clustered(4, 16, 1), 10))
@@ -527,12 +529,12 @@ def test_search_time_options_change_at_once_and_are_saved(spec, worse, better, t
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("faiss:hnsw", {"m": 3}, "faiss:hnsw can't change 'm' once it is open; it can: search"),
+        ("faiss:hnsw", {"m": 3}, "faiss:hnsw cannot change 'm' once it is open; it can: search"),
         ("faiss:flat", {"probes": 3}, "it can: nothing"),
         ("exact:cosine", {"chunk": 3}, "it can: nothing"),
         ("faiss:opq", {"probes": 3, "depth": 0}, "depth must be a whole number of at least 1, got 0"),
         ("usearch:cosine", {"expansion_search": "many"}, "expansion_search must be a whole number"),
-        ("usearch:cosine", {"dtype": "f16"}, "can't change 'dtype'"),
+        ("usearch:cosine", {"dtype": "f16"}, "cannot change 'dtype'"),
     ],
 )
 def test_what_can_not_be_tuned_is_refused_and_changes_nothing(spec, options, message):
@@ -637,9 +639,9 @@ def test_a_file_cut_at_any_length_is_refused(saved):
 def test_a_damaged_part_never_reaches_the_library(saved):
     content = saved.read_bytes()
     body = content.rindex(bytes(8), 0, 2000)
-    for place in [*range(body + 64, body + 264, 3), *range(body + 264, len(content) - 64, len(content) // 60)]:
+    for position in [*range(body + 64, body + 264, 3), *range(body + 264, len(content) - 64, len(content) // 60)]:
         broken = bytearray(content)
-        broken[place] ^= 0xFF
+        broken[position] ^= 0xFF
         saved.write_bytes(broken)
         with pytest.raises(IndexFileError, match=r"gallery.index is truncated or damaged"):
             load_index(saved)

@@ -40,9 +40,9 @@ def test_it_results_like_an_index_that_was_changed_itself(metric, base, steps, k
             delta = delta.changed(new, np.arange(plain._next_id - len(new), plain._next_id))
             assert plain.ids[-1] > before
         elif len(plain):
-            gone = plain.ids[[number % len(plain)]]
-            plain.remove(gone)
-            delta = delta.changed(NOTHING, (), gone)
+            removed = plain.ids[[number % len(plain)]]
+            plain.remove(removed)
+            delta = delta.changed(NOTHING, (), removed)
         np.testing.assert_array_equal(delta.ids, plain.ids)
         assert len(delta) == len(plain)
     if not len(plain):
@@ -143,7 +143,7 @@ def test_what_is_wrong_changes_nothing():
     for change, error, message in (
         ((vectors_of(1), [2]), ValueError, "id 2 already in the index"),
         ((vectors_of(1, dim=3), [3]), ValueError, "3 numbers, the index holds 8"),
-        ((vectors_of(1), [3], [9]), KeyError, "id 9 can't be removed"),
+        ((vectors_of(1), [3], [9]), KeyError, "id 9 cannot be removed"),
         ((NOTHING, (), [-1]), KeyError, "id -1"),
     ):
         with pytest.raises(error, match=message):

@@ -68,7 +68,7 @@ def test_scores_against_a_dense_solution(top, k, alpha, gamma):
         assert np.allclose(after.scores[row][reached], expected[results][reached], atol=1e-4 * source.max())
         assert np.allclose(expected[results][~reached], 0, atol=1e-9)
     assert after.scores.dtype == np.float64
-    # The solution is of the whole graph, so a shorter ranking has the same scores for what it holds.
+    # The equations are of the whole graph, so a shorter ranking has the same scores.
     short = diffused(before.head(max(top, 12)), neighbors, top, k, alpha, gamma, ids)
     for row in range(len(queries)):
         score_of = dict(zip(after.ids[row].tolist(), after.scores[row].tolist(), strict=True))
@@ -141,8 +141,8 @@ def test_little_or_nothing_to_work_with():
     assert (few.ids[:, 5:] == PAD).all() and (np.sort(few.ids[:, :5], axis=1) == np.arange(5)).all()
     some = Ranking([[2] + [PAD] * 9, [PAD] * 10], [[1.0] + [0] * 9, [0] * 10])
     assert diffused(some, neighbors).ids.tolist() == some.ids.tolist()
-    nobody = Ranking(np.empty((0, 10)), np.empty((0, 10)))
-    assert diffused(nobody, neighbors).ids.shape == (0, 10)
+    empty = Ranking(np.empty((0, 10)), np.empty((0, 10)))
+    assert diffused(empty, neighbors).ids.shape == (0, 10)
     alone = ExactIndex().add(gallery[:1])
     one = diffused(alone.search(gallery[:1], 2), alone.search(gallery[:1], 51))
     assert one.ids.tolist() == [[0, PAD]] and np.allclose(one.scores[0, 0], 1)
@@ -162,15 +162,15 @@ def test_bad_input_is_named(monkeypatch):
         ({"alpha": 1}, "alpha must lie between 0 and 1, and gamma above 0; got 1 and 3"),
         ({"alpha": 0}, "got 0 and 3"),
         ({"gamma": 0}, "got 0.9 and 0"),
-        ({"k": 21}, "21 neighbors beside the image itself take 22 columns, neighbors have 21"),
-        ({"top": 21}, "top = 21 needs as many answers a query, the ranking has 20"),
+        ({"k": 21}, "21 neighbors besides the image itself take 22 columns, neighbors have 21"),
+        ({"top": 21}, "top = 21 needs as many results per query, the ranking has 20"),
         ({"ids": range(29)}, r"ids must have shape \(30,\)"),
     ):
         with pytest.raises(ValueError, match=words):
             diffused(ranking, neighbors, **{"k": 20} | bad)
-    with pytest.raises(KeyError, match="lacks it"):
+    with pytest.raises(KeyError, match="is not in the gallery"):
         diffused(Ranking(ranking.ids + 30, ranking.scores), neighbors, k=20)
-    with pytest.raises(KeyError, match="lacks it"):
+    with pytest.raises(KeyError, match="is not in the gallery"):
         diffused(ranking, Ranking(neighbors.ids + 30, neighbors.scores), k=20)
     distant = ExactIndex("euclidean").add(gallery)
     with pytest.raises(ValueError, match="ranking: scores must be cosines"):

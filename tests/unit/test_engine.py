@@ -1,4 +1,4 @@
-"""The engine: from images to answers, and the folder it is kept in."""
+"""The engine: from images to results, and its saved folder."""
 
 import shutil
 import sqlite3
@@ -89,8 +89,8 @@ def test_results_are_images_with_rank_score_and_class(engine, gallery):
 
 def test_a_file_its_bytes_and_its_pixels_are_the_same_query(engine, gallery):
     path = gallery.paths[1]
-    asked = [path, str(path), path.read_bytes(), read_image(path)]
-    found = [engine.query(image, k=5) for image in asked]
+    images = [path, str(path), path.read_bytes(), read_image(path)]
+    found = [engine.query(image, k=5) for image in images]
     assert all(list(results) == list(found[0]) for results in found)
     assert (names(found[0])[0], found[0][0].score) == ("green", 0)
 
@@ -99,7 +99,7 @@ def test_more_results_than_images_are_all_images_and_a_note(engine):
     results = engine.query(np.zeros((2, 2, 3), np.uint8), k=20)
     assert len(results) == 5
     assert results.ranking.k == 5
-    assert results.note == "20 answers were asked for, there are 5: the index holds 5 images"
+    assert results.note == "20 results requested, there are 5: the index holds 5 images"
     assert results.note in repr(results)
 
 
@@ -110,8 +110,8 @@ def test_an_approximate_search_that_finds_too_few_is_not_blamed_on_the_gallery(t
     results = engine.query(tmp_path / "all" / "0.png", k=400, exclude=[1, 2])
     assert 0 < len(results) < 400
     assert results.note == (
-        f"400 answers were asked for, {engine.index.spec} found {len(results)}: the index holds 1000 images, 2 of "
-        "them excluded, but an approximate search does not reach all of them. A wider one does (the index's tune)."
+        f"400 results requested, {engine.index.spec} found {len(results)}: the index holds 1000 images, 2 of "
+        "them excluded, but an approximate search may miss some. Search with more effort (the index's tune)."
     )
 
 
@@ -139,7 +139,7 @@ def test_everything_excluded_leaves_no_result(engine, gallery):
 
 @pytest.mark.parametrize("exclude", [5, [-1], "warm/pink.png", [Path("nowhere.png")]])
 def test_what_is_not_in_the_gallery_can_not_be_excluded(engine, gallery, exclude):
-    with pytest.raises(ValueError, match="can't be excluded"):
+    with pytest.raises(ValueError, match="cannot be excluded"):
         engine.query(gallery.paths[0], exclude=exclude)
 
 
@@ -445,12 +445,12 @@ def test_a_missing_file_is_named(engine, tmp_path):
 def test_damage_is_noticed_in_each_file(engine, tmp_path):
     folder = engine.save(tmp_path / "engine")
     database, index = folder / "engine.sqlite", next(folder.glob("vectors-*.index"))
-    for file, place in ((index, -3), (database, 3), (database, database.read_bytes().index(b"cold/green.png"))):
+    for file, position in ((index, -3), (database, 3), (database, database.read_bytes().index(b"cold/green.png"))):
         content = file.read_bytes()
         broken = bytearray(content)
-        broken[place] ^= 1
+        broken[position] ^= 1
         file.write_bytes(broken)
-        with pytest.raises(IndexFileError, match=f"{file.name}.*(damaged|can't be used)"):
+        with pytest.raises(IndexFileError, match=f"{file.name}.*(damaged|cannot be used)"):
             Engine.load(folder, MeanColor())
         file.write_bytes(content)
     assert len(Engine.load(folder, MeanColor())) == 5

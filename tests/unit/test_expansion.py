@@ -195,9 +195,9 @@ def test_little_or_nothing_to_work_with():
     zero = np.zeros((1, 2), np.float32)
     assert np.allclose(expanded_queries(Ranking([[1]], [[0.0]]), zero, gallery, 1, 0), at(30), atol=1e-6)
     assert (expanded_queries(Ranking([[1]], [[0.0]]), zero, gallery, 1, 3) == 0).all()
-    nobody = Ranking(np.empty((0, 4)), np.empty((0, 4)))
-    assert alpha_query_expansion(nobody, np.empty((0, 2)), gallery).ids.shape == (0, 4)
-    assert expanded_queries(nobody, np.empty((0, 2)), gallery).shape == (0, 2)
+    empty = Ranking(np.empty((0, 4)), np.empty((0, 4)))
+    assert alpha_query_expansion(empty, np.empty((0, 2)), gallery).ids.shape == (0, 4)
+    assert expanded_queries(empty, np.empty((0, 2)), gallery).shape == (0, 2)
     # One image has no others.
     alone = ExactIndex().add(gallery[:1]).search(gallery[:1], 3)
     assert np.allclose(augmented(gallery[:1], alone, 2), at(0), atol=1e-6)
@@ -235,9 +235,9 @@ def test_bad_input_is_named():
         alpha_query_expansion(ranking, queries, gallery, alpha=-1)
     with pytest.raises(ValueError, match="row 1 holds NaN"):
         alpha_query_expansion(ranking, np.vstack([queries[:1], np.full((1, 3), np.nan)]), gallery)
-    with pytest.raises(KeyError, match="image 7 was found, but the gallery of 5 rows lacks it"):
+    with pytest.raises(KeyError, match="image 7 was found, but is not in the gallery of 5 rows"):
         average_query_expansion(Ranking([[7, 1], [1, 2]], [[1.0, 0], [1, 0]]), queries, gallery)
-    with pytest.raises(KeyError, match="lacks it"):
+    with pytest.raises(KeyError, match="is not in the gallery"):
         rescored(ranking, queries, gallery, ids=[10, 11, 12, 13, 14])
     with pytest.raises(ValueError, match=r"ids must have shape \(5,\)"):
         rescored(ranking, queries, gallery, ids=[0, 1])
@@ -247,9 +247,9 @@ def test_bad_input_is_named():
         rescored(ranking, queries, gallery, ids=[0, 1, 2, -1, 3])
     with pytest.raises(ValueError, match="got 2 rows for 5"):
         augmented(gallery, ranking, 2)
-    with pytest.raises(ValueError, match="4 neighbors beside the image itself take 5 columns, neighbors have 4"):
+    with pytest.raises(ValueError, match="4 neighbors besides the image itself take 5 columns, neighbors have 4"):
         augmented(gallery, neighbors, 4)
-    with pytest.raises(KeyError, match="lacks it"):
+    with pytest.raises(KeyError, match="is not in the gallery"):
         augmented(gallery, neighbors, 3, ids=[10, 11, 12, 13, 14])
     with pytest.raises(ValueError, match=r"shape \(n, d\), got \(3,\)"):
         augmented(gallery[0], neighbors)

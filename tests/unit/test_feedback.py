@@ -82,9 +82,9 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match="the query must be finite numbers"):
             rocchio(query, [], [])
     for marked in ([[1, 2, 3]], [1, 2], [[1, np.inf]]):
-        with pytest.raises(ValueError, match=r"good answers must be finite numbers of shape \(n, 2\)"):
+        with pytest.raises(ValueError, match=r"good results must be finite numbers of shape \(n, 2\)"):
             rocchio([1, 2], marked, [])
-        with pytest.raises(ValueError, match="bad answers"):
+        with pytest.raises(ValueError, match="bad results"):
             rocchio([1, 2], [], marked)
     for name in ("alpha", "beta", "gamma"):
         for weight in (-0.1, np.nan, np.inf):
@@ -106,7 +106,7 @@ def test_marks_are_ids_of_the_index():
         assert refined(index, query, [99, 3], [10]) == pytest.approx(expected, abs=1e-6)
         assert refined(index, query, (99, 3, 99), {10}) == pytest.approx(expected, abs=1e-6)
         assert np.array_equal(refined(index, query, [], []), query.astype(np.float32))
-    with pytest.raises(ValueError, match="answer 3 is marked good and bad"):
+    with pytest.raises(ValueError, match="result 3 is marked good and bad"):
         refined(index, query, [99, 3], [3])
     with pytest.raises(KeyError, match="id 5"):
         refined(index, query, [5], [])
@@ -120,7 +120,7 @@ def extracted():
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_marks_raise_the_precision_of_what_was_not_seen_yet(extracted, metric):
-    """A person marks the first ten; ten others are judged, so that what was marked can't count for itself.
+    """A person marks the first ten; ten others are evaluated, so that marked images do not count.
 
     It is the residual collection of Manning et al., 9.1.5. Colors know little of classes: from 0.248 to 0.267, and
     to 0.202 with all marks the wrong way round.

@@ -210,27 +210,27 @@ def test_ties_stand_by_id(spec):
 
 
 def test_many_excluded_ids_are_not_all_asked_for(monkeypatch):
-    """A tenth of the gallery is excluded: a query asks for about a tenth more, and only the short ones for more."""
-    index, asked = open_index("usearch:cosine").add(VECTORS), []
+    """A tenth is excluded: a search fetches about a tenth more, and only queries with too few results fetch again."""
+    index, calls = open_index("usearch:cosine").add(VECTORS), []
     search = type(index)._search
     monkeypatch.setattr(
-        index, "_search", lambda queries, k: asked.append((len(queries), k)) or search(index, queries, k)
+        index, "_search", lambda queries, k: calls.append((len(queries), k)) or search(index, queries, k)
     )
     index.search(ASKED, K, excluded=np.arange(0, SIZE, 10))
-    assert asked == [(QUERIES, 18)]
+    assert calls == [(QUERIES, 18)]
     nearest = index.search(ASKED[:1], 200).ids[0]
-    del asked[:]
+    del calls[:]
     found = index.search(ASKED, K, excluded=nearest)
-    assert [count for count, _ in asked] == sorted([count for count, _ in asked], reverse=True) and asked[0][1] == 18
-    assert asked[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
-    del asked[:]
+    assert [count for count, _ in calls] == sorted([count for count, _ in calls], reverse=True) and calls[0][1] == 18
+    assert calls[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
+    del calls[:]
     index.search(ASKED, K, allowed=np.arange(50))
-    assert asked == [], "with fifty there is nothing to ask for, they are compared"
+    assert calls == [], "fifty are compared one by one"
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine", "sklearn:cosine"])
 def test_what_is_nearest_may_be_excluded(spec):
-    """The thousand nearest to a query: asking for a few more than k does not get past them."""
+    """The thousand nearest to a query: a few more than k results do not reach beyond them."""
     index = filled(spec)
     nearest, _ = brute_force(ASKED[:1], 1000, "cosine")
     expected, _ = brute_force(ASKED[:1], K, "cosine", excluded=nearest[0])
@@ -269,7 +269,7 @@ def test_ids_per_query_against_sets(sets, k, seed):
     assert own.contains(ids).tolist() == expected
     rows = np.random.default_rng(seed).integers(len(sets), size=3)
     assert own.take(rows).contains(ids[rows]).tolist() == [expected[row] for row in rows]
-    assert own.most == max(map(len, sets)) and len(own) == len(sets)
+    assert own.max_size == max(map(len, sets)) and len(own) == len(sets)
 
 
 def test_an_id_set_by_hand():
@@ -278,8 +278,8 @@ def test_an_id_set_by_hand():
     assert ids.contains(np.array([[3, 4], [-2, 10]])).tolist() == [[True, False], [True, False]]
     assert ids.bitmap.tolist() == [0b1000, 0b10] and not len(IdSet([-1]).bitmap)
     held = np.array([1, 3, 8, 9])
-    assert ids.places(held).tolist() == [1, 3] and ids.places(held) is ids.places(held)
-    assert ids.places(np.array([3])).tolist() == [0] and not len(IdSet([]).places(held))
+    assert ids.rows_in(held).tolist() == [1, 3] and ids.rows_in(held) is ids.rows_in(held)
+    assert ids.rows_in(np.array([3])).tolist() == [0] and not len(IdSet([]).rows_in(held))
     assert IdSet.of(ids) is ids and IdSet.of(None) is None
 
 
@@ -287,7 +287,7 @@ def test_a_selection_by_hand():
     held = np.array([1, 3, 8, 9])
     both = Selection(held, IdSet([1, 3, 7, 9]), IdSet([3, 8]))
     assert (both.count, both.rows.tolist(), both.mask.tolist()) == (2, [0, 3], [True, False, False, True])
-    assert both.passes(np.array([9, 3, 8, 7, -1])).tolist() == [True, False, False, True, False]
+    assert both.contains(np.array([9, 3, 8, 7, -1])).tolist() == [True, False, False, True, False]
     less = Selection(held, None, IdSet([3, 4]))
     assert (less.count, less.rows.tolist(), less.mask.tolist()) == (3, [0, 2, 3], [True, False, True, True])
 

@@ -25,19 +25,19 @@ def turned(photo):
     return extract(Change("rotation", 40)(photo, np.random.default_rng(0)))
 
 
-def orders(n, asked):
-    """Answers 0 … n - 1, the wanted one last, scores falling."""
-    ids = np.array([[id for id in range(n) if id != wanted] + [wanted] for wanted in asked])
-    return Ranking(ids, np.tile(-np.arange(n, dtype=float), (len(asked), 1)))
+def orders(n, queries):
+    """Results 0 … n - 1, the relevant one last, scores descending."""
+    ids = np.array([[id for id in range(n) if id != relevant] + [relevant] for relevant in queries])
+    return Ranking(ids, np.tile(-np.arange(n, dtype=float), (len(queries), 1)))
 
 
 def test_the_original_comes_first_and_the_rest_keeps_its_order(photos, gallery):
-    asked = [row for row, one in enumerate(gallery) if len(one) >= 60]
-    assert len(asked) >= 6
-    ranking = orders(len(photos), asked)
-    found = verified(ranking, [turned(photos[row]) for row in asked], gallery)
-    assert (found.ids[:, 0] == asked).all() and (found.scores[:, 0] > 10).all()
-    for row in range(len(asked)):
+    queries = [row for row, one in enumerate(gallery) if len(one) >= 60]
+    assert len(queries) >= 6
+    ranking = orders(len(photos), queries)
+    found = verified(ranking, [turned(photos[row]) for row in queries], gallery)
+    assert (found.ids[:, 0] == queries).all() and (found.scores[:, 0] > 10).all()
+    for row in range(len(queries)):
         assert found.ids[row, 1:].tolist() == ranking.ids[row, :-1].tolist()
     assert (found.scores[:, 1:] < 1).all() and (found.scores > 0).all()
 
@@ -46,16 +46,16 @@ def test_below_the_depth_nothing_moves(photos, gallery):
     ranking = orders(len(photos), [4])
     shallow = verified(ranking, [turned(photos[4])], gallery, depth=len(photos) - 1)
     assert np.array_equal(shallow.ids, ranking.ids)
-    # And keypoints of what lies deeper are not even asked for.
+    # Keypoints of later results are not requested.
     some = {id: gallery[id] for id in ranking.ids[0, :5].tolist()}
     assert np.array_equal(verified(ranking, [turned(photos[4])], some, depth=5).ids, ranking.ids)
 
 
 def test_more_agreement_comes_first(photos, gallery):
     """The image itself before its half, whatever the former order."""
-    wanted = int(np.argmax([len(one) for one in gallery]))
-    half = extract(np.ascontiguousarray(photos[wanted][:, : photos[wanted].shape[1] // 2]))
-    found = verified(Ranking([[1, 7]], [[0.9, 0.8]]), [turned(photos[wanted])], {1: half, 7: gallery[wanted]})
+    relevant = int(np.argmax([len(one) for one in gallery]))
+    half = extract(np.ascontiguousarray(photos[relevant][:, : photos[relevant].shape[1] // 2]))
+    found = verified(Ranking([[1, 7]], [[0.9, 0.8]]), [turned(photos[relevant])], {1: half, 7: gallery[relevant]})
     assert found.ids.tolist() == [[7, 1]] and found.scores[0, 1] > 1
 
 

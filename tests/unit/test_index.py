@@ -73,7 +73,7 @@ def test_a_name_opens_an_index_and_the_index_knows_its_name(spec, kind, metric, 
         ("exact:hamming", "cosine, euclidean, manhattan"),
         ("exact", "cosine, euclidean, manhattan"),
         ("exact:cosine?chunks=3", "no option 'chunks'; it has: chunk"),
-        ("exact:cosine?chunk=many", "option chunk can't be 'many'"),
+        ("exact:cosine?chunk=many", "option chunk cannot be 'many'"),
         ("exact:cosine?chunk=0", "chunk must be at least 1"),
         ("exact:cosine?chunk", "name=value"),
         ("exact:cosine?chunk=1&chunk=2", "given twice"),
@@ -154,10 +154,10 @@ def test_vectors_come_back_by_id(spec, tmp_path):
     vectors, ids = random_vectors(30, 5), np.random.default_rng(1).permutation(90)[:30]
     index = open_index(spec).add(vectors[:20], ids[:20]).add(vectors[20:], ids[20:])
     for each in (index, load_index(index.save(tmp_path / "a.index")), load_index(tmp_path / "a.index", mmap=True)):
-        kept, asked = each.vectors(ids[::-3]), vectors[::-3]
+        kept, expected = each.vectors(ids[::-3]), vectors[::-3]
         if each.metric == "cosine":
-            kept, asked = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (kept, asked))
-        np.testing.assert_allclose(kept, asked, atol=1e-6)
+            kept, expected = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (kept, expected))
+        np.testing.assert_allclose(kept, expected, atol=1e-6)
         assert kept.dtype == np.float32
         kept[:] = 0
         assert each.vectors(ids[:1]).any(), "it handed out its own memory"
@@ -253,7 +253,7 @@ def test_vectors_that_are_none_are_refused_by_add_and_search(vectors, message):
         ([5, 5], "unique: id 5"),
         ([7, 1], "id 1 already in the index"),
         ([-3, 9], "must not be negative, got -3"),
-        ([9], "one a vector"),
+        ([9], "one per vector"),
         ([0.5, 9.5], "whole numbers"),
         ([[8, 9]], "shape"),
     ],
@@ -285,10 +285,10 @@ def test_size_is_counted():
     seed=st.integers(0, 2**31),
 )
 def test_the_two_backends_and_the_definition_agree(metric, n, dim, queries, k, scale, seed):
-    gallery, asked = scale * random_vectors(n, dim, seed), scale * random_vectors(queries, dim, seed + 1)
-    ours = open_index(f"exact:{metric}?chunk=7").add(gallery).search(asked, k)
-    theirs = open_index(f"sklearn:{metric}").add(gallery).search(asked, k)
-    truth = by_definition(metric, asked, gallery)
+    gallery, probes = scale * random_vectors(n, dim, seed), scale * random_vectors(queries, dim, seed + 1)
+    ours = open_index(f"exact:{metric}?chunk=7").add(gallery).search(probes, k)
+    theirs = open_index(f"sklearn:{metric}").add(gallery).search(probes, k)
+    truth = by_definition(metric, probes, gallery)
     size = 1 if metric == "cosine" else np.abs(truth).max()
     found = min(k, n)
     for ranking in (ours, theirs):
@@ -346,7 +346,7 @@ def test_very_small_and_very_large_numbers(metric, scale):
     np.testing.assert_allclose(scaled.scores, usual.scores * (1 if metric == "cosine" else scale), rtol=1e-5)
 
 
-# ---- ties, and the same answer however the work is cut ------------------------------------------------------------
+# ---- ties, and the same results however the work is divided -------------------------------------------------------
 
 
 @every
@@ -364,7 +364,7 @@ def test_equal_vectors_stand_by_id(spec):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_ties_at_the_cut_that_are_not_the_nearest(metric):
-    """The tie is for places 3 to 12, and only two of the ten fit."""
+    """The tie is for ranks 3 to 12, and only two of the ten fit."""
     gallery = np.array([[1, 0.0]] * 2 + [[1, 1.0]] * 10 + [[-1, 3.0]] * 100)[::-1]
     for chunk in (1, 4, 7, 1000):
         ranking = open_index(f"exact:{metric}?chunk={chunk}").add(gallery).search([[1, 0]], 4)
@@ -440,7 +440,7 @@ def test_memory_does_not_grow_with_queries_times_gallery(metric, dim, limit):
     index.search(queries, 10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 1e5 < peak < limit  # NumPy tells tracemalloc what it takes
+    assert 1e5 < peak < limit  # NumPy reports its memory to tracemalloc
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -515,9 +515,9 @@ def test_a_file_cut_at_any_length_is_refused(saved):
 def test_any_flipped_byte_is_noticed(saved):
     content = saved.read_bytes()
     body = len(content) - len(content) % 64
-    for place in [*range(0, 600), *range(600, body, 31), len(content) - 1]:
+    for position in [*range(0, 600), *range(600, body, 31), len(content) - 1]:
         broken = bytearray(content)
-        broken[place] ^= 0x20
+        broken[position] ^= 0x20
         saved.write_bytes(broken)
         try:
             loaded = load_index(saved)
@@ -525,7 +525,7 @@ def test_any_flipped_byte_is_noticed(saved):
             assert "gallery.index" in str(error)
         else:
             # Only between the header and the arrays lies something that means nothing.
-            assert content[place] == 0 and same(loaded.search(np.eye(5), 20), reference(content, saved))
+            assert content[position] == 0 and same(loaded.search(np.eye(5), 20), reference(content, saved))
 
 
 def reference(content, path):
@@ -558,7 +558,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 def test_a_backend_that_is_gone_is_an_error_that_names_the_file(saved, monkeypatch):
     monkeypatch.delitem(BACKENDS, "exact")
-    with pytest.raises(IndexFileError, match="gallery.index.*no index is called 'exact'"):
+    with pytest.raises(IndexFileError, match="gallery.index.*there is no index 'exact'"):
         load_index(saved)
 
 
@@ -625,5 +625,5 @@ def test_a_save_that_is_interrupted_leaves_the_old_file(saved, monkeypatch):
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(IndexFileError, match="a.index can't be written"):
+    with pytest.raises(IndexFileError, match="a.index cannot be written"):
         open_index("exact:cosine").save(tmp_path / "file" / "a.index")

@@ -74,7 +74,7 @@ def nearest(engine, red, green=0, k=1):
 def wait_until(true, seconds=20):
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came about"
+        assert time.monotonic() < end, "the time is over"
         time.sleep(0.005)
 
 
@@ -223,7 +223,7 @@ def test_an_engine_that_missed_something_does_not_overwrite_it(live, folder, tmp
     live.compact()
     with pytest.raises(EngineFolderError, match="changed 1 times since"):
         stale.save(folder)
-    # An engine that contains all changes may be saved; who has the folder open follows.
+    # An engine that contains all changes may be saved; processes that have the folder open switch to it.
     known = Engine.load(folder, MeanColor())
     known.remove([0])
     known.save(folder)
@@ -286,7 +286,7 @@ def test_an_addition_that_can_not_be_written_changes_nothing(live, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(wal, "add", fail)
-        with pytest.raises(IndexFileError, match="engine.sqlite can't be used: disk I/O error"):
+        with pytest.raises(IndexFileError, match="engine.sqlite cannot be used: disk I/O error"):
             add(live, [0, 200, 0])
     assert (live.changes, len(live)) == (0, 5)
     assert add(live, [0, 200, 0]) == [5]
@@ -311,7 +311,7 @@ def test_damage_is_named(live, folder):
         LiveEngine.open(folder, MeanColor())
     with EngineFile(folder) as file, file.writing() as connection:
         connection.execute("update manifest set fingerprint = 'other'")
-    with pytest.raises(EngineFolderError, match="can't be compared"):
+    with pytest.raises(EngineFolderError, match="cannot be compared"):
         LiveEngine.open(folder, MeanColor())
     (folder / "engine.sqlite").unlink()
     with pytest.raises(EngineFolderError, match="holds no engine"):
@@ -450,7 +450,7 @@ def test_the_log_is_compacted_by_itself(live, folder, small_logs):
         add(live, [0, 220, 0])
         assert live.wait_for_compaction() == 4 and live.changes == 0
         assert manifest_of(folder).indexed == 7 and live.engine.index.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
-        # The other never saw the log.
+        # The other process has not read the log.
         assert other.refresh() and other.engine.index.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -522,11 +522,11 @@ def test_closing_cancels_a_compaction(live, folder, small_logs, monkeypatch):
 
 
 def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
-    """`mean-color` can't be opened by name, so a search is refused."""
+    """`mean-color` cannot be opened by name, so a search is refused."""
     assert cli.main(["remove", str(folder), "0", "4"]) == 0
     assert cli.main(["compact", str(folder)]) == 0
     assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in total\n")
-    with pytest.raises(EngineFolderError, match="'mean-color', which is not one that can be opened by name"):
+    with pytest.raises(EngineFolderError, match="'mean-color', which cannot be opened by name"):
         Engine.load(folder)
     manifest = manifest_of(folder)
     assert (manifest.extractor, manifest.fingerprint) == ("mean-color", "mean-color-1")

@@ -28,17 +28,17 @@ def test_it_is_a_read_only_copy():
 @pytest.mark.parametrize(
     ("ids", "scores", "message"),
     [
-        ([[1, 2]], [[0.5, 0.9]], "row 0: scores must fall"),
-        ([[1, 2], [3, 3]], [[0.9, 0.5], [0.9, 0.5]], "row 1: an id stands twice"),
+        ([[1, 2]], [[0.5, 0.9]], "row 0: scores must be in descending order"),
+        ([[1, 2], [3, 3]], [[0.9, 0.5], [0.9, 0.5]], "row 1: an id is repeated"),
         ([[2, 1]], [[0.5, 0.5]], "row 0: equal scores must be ordered by id"),
-        ([[-1, 1]], [[0.5, 0.4]], "row 0: padding stands before an answer"),
+        ([[-1, 1]], [[0.5, 0.4]], "row 0: padding precedes a result"),
         ([[1, 2]], [[0.5, np.nan]], "row 0: a score is NaN"),
         ([[1, -2]], [[0.5, 0.4]], "row 0: ids must not be negative"),
         ([1, 2], [0.5, 0.4], "must both have shape"),
         ([[1, 2]], [[0.5]], "must both have shape"),
     ],
 )
-def test_what_is_no_ranking_is_refused(ids, scores, message):
+def test_invalid_rankings_are_refused(ids, scores, message):
     with pytest.raises(ValueError, match=message):
         Ranking(ids, scores)
 

@@ -1,11 +1,11 @@
-"""What indexes in a server share: parts, patience, payload, places, and how an error counts what is in."""
+"""What indexes in a server share: parts, retries, payload, locations, and errors that report what was done."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.search.backends.remote import PartlyIndexed, PartlyRemoved, Patience, Payload, chunks, parse_place
+from helpers.search.backends.remote import PartlyIndexed, PartlyRemoved, Payload, RetryPolicy, chunks, parse_location
 
 
 @given(sizes=st.lists(st.integers(0, 50), max_size=60), most_bytes=st.integers(1, 120), most_rows=st.integers(1, 9))
@@ -27,12 +27,12 @@ def test_known_parts():
 
 
 def test_waits_double_up_to_the_longest_and_differ():
-    runs = np.array([list(Patience(attempts=6, first=1, longest=5).waits()) for _ in range(200)])
+    runs = np.array([list(RetryPolicy(attempts=6, first=1, longest=5).waits()) for _ in range(200)])
     full = np.array([1, 2, 4, 5, 5])
     assert runs.shape == (200, 5)
     assert (runs <= full).all() and (runs >= full / 2).all()
     assert (runs.max(axis=0) > 0.9 * full).all() and (runs.min(axis=0) < 0.6 * full).all()
-    assert list(Patience(attempts=1).waits()) == []
+    assert list(RetryPolicy(attempts=1).waits()) == []
 
 
 @pytest.mark.parametrize(
@@ -50,38 +50,41 @@ def test_a_payload_takes_a_numpy_label():
 
 
 @pytest.mark.parametrize(
-    ("rest", "place"),
+    ("rest", "location"),
     [
         ("//db/images", ("db:9200", "images")),
         ("//10.0.0.7:19/x", ("10.0.0.7:19", "x")),
         ("//[::1]:7/x/", ("[::1]:7", "x")),
     ],
 )
-def test_places(rest, place):
-    assert parse_place("elasticsearch", rest, 9200) == place
+def test_locations(rest, location):
+    assert parse_location("elasticsearch", rest, 9200) == location
 
 
 @pytest.mark.parametrize("rest", ["db/images", "//db", "//db/", "///images", "//db:http/x", "//db:99999/x", ""])
-def test_what_is_no_place_is_told_how_one_is_written(rest):
+def test_an_invalid_location_raises_an_error_that_shows_the_form(rest):
     with pytest.raises(ValueError, match="write elasticsearch://host:9200/name"):
-        parse_place("elasticsearch", rest, 9200)
+        parse_location("elasticsearch", rest, 9200)
 
 
-def test_a_place_with_a_password_is_refused_without_repeating_it():
+def test_a_password_in_a_location_is_refused_without_repeating_it():
     with pytest.raises(ValueError, match="sign_in") as caught:
-        parse_place("milvus", "//me:hush@db/x", 1)
+        parse_location("milvus", "//me:hush@db/x", 1)
     assert "hush" not in str(caught.value)
 
 
-def test_an_error_counts_and_names_what_is_in_and_what_is_not():
+def test_an_error_counts_and_names_what_was_added_and_what_was_not():
     error = PartlyIndexed(np.arange(3), np.arange(3, 100), np.array([200]), "The disk is full.")
     assert str(error) == (
-        "3 of 101 vectors are in (0, 1, 2), 97 are not (3, 4, 5, 6, … 99), of 1 it is not known (200). The disk is "
-        "full. Call refresh() when the server is there again: then `ids` knows. Add those that are missing again."
+        "3 of 101 vectors were added (ids 0, 1, 2), 97 were not (ids 3, 4, 5, 6, 7 … (97 in all)), "
+        "1 are uncertain (id 200). "
+        "The disk is full. Call refresh() when the server is available, which updates `ids`. Repeat the call with the "
+        "missing ids."
     )
-    assert (error.indexed.tolist(), error.missing[-1], error.doubtful.tolist()) == ([0, 1, 2], 99, [200])
-    gone = PartlyRemoved(np.arange(2), np.arange(2, 4), np.empty(0, np.int64), "It went.")
-    assert str(gone) == (
-        "2 of 4 vectors are removed (0, 1), 2 are not (2, 3). It went. Remove those that are left again."
+    assert (error.done.tolist(), error.missing[-1], error.uncertain.tolist()) == ([0, 1, 2], 99, [200])
+    removed = PartlyRemoved(np.arange(2), np.arange(2, 4), np.empty(0, np.int64), "It failed.")
+    assert str(removed) == (
+        "2 of 4 vectors were removed (ids 0, 1), 2 were not (ids 2, 3). It failed. "
+        "Repeat the call with the missing ids."
     )
-    assert gone.removed.tolist() == [0, 1]
+    assert removed.done.tolist() == [0, 1]

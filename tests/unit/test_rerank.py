@@ -1,4 +1,4 @@
-"""Re-ranking by name: against numpy and the modules behind it, on real images, and what must never come back."""
+"""Re-ranking by name: against numpy and the modules behind it, on real images, and excluded images."""
 
 import inspect
 import shutil
@@ -76,7 +76,7 @@ def sample():
 
 
 @pytest.fixture(scope="module")
-def asked(sample):
+def query(sample):
     """(image, its vector): a photograph of the gallery on its side, in a gray frame."""
     image = Change("rotation", 75)(read_image(sample.gallery.paths[TURNED]), np.random.default_rng(0))
     return image, sample.extractor.extract_arrays([image])[0]
@@ -96,9 +96,9 @@ def test_none_is_the_plain_search(metric):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
+def test_of_any_length_the_beginning_is_the_same(sample, query, name):
     """The gallery is larger than the short list; k from 1 to more than there is."""
-    image, vector = asked
+    image, vector = query
     n = len(sample)
     assert n > SHORTLIST + 30
     whole = reranked(sample, vector, n + 7, name, [30, 32], image)
@@ -120,26 +120,26 @@ def test_of_any_length_the_beginning_is_the_same(sample, asked, name):
 @given(
     st.sampled_from(BY_VECTORS), st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 30)
 )
-def test_small_galleries_and_copies_of_images(name, n, k, seed, gone):
+def test_small_galleries_and_copies_of_images(name, n, k, seed, excluded):
     """Whatever is excluded, up to everything, stays away; all else comes, once."""
     rng = np.random.default_rng(seed)
     vectors = drawn(n, 3, seed)[rng.integers(0, n, n)]
-    exclude = rng.permutation(n)[:gone]
+    exclude = rng.permutation(n)[:excluded]
     found = reranked(engine_of(vectors), vectors[0], k, name, exclude)
-    left = n - min(gone, n)
+    left = n - min(excluded, n)
     there = found.ids[0][found.ids[0] >= 0]
     assert found.ids.shape == (1, k) and len(there) == min(k, left)
     assert not np.isin(there, exclude).any() and len(np.unique(there)) == len(there)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
-def test_what_is_excluded_has_no_say(sample, asked, name):
-    """The answers are those of a gallery without it."""
-    image, vector = asked
-    gone = sample.query_vector(vector, 5).ranking.ids[0]
-    kept = np.setdiff1d(np.arange(len(sample)), gone)
+def test_excluded_images_have_no_effect(sample, query, name):
+    """The results are those of a gallery without them."""
+    image, vector = query
+    excluded = sample.query_vector(vector, 5).ranking.ids[0]
+    kept = np.setdiff1d(np.arange(len(sample)), excluded)
     smaller = Engine(sample.extractor, "exact:cosine").fit(sample.gallery.subset(kept))
-    found = reranked(sample, vector, 120, name, gone, image)
+    found = reranked(sample, vector, 120, name, excluded, image)
     expected = reranked(smaller, vector, 120, name, None, image)
     assert np.array_equal(found.ids[0], kept[expected.ids[0]])
     assert np.allclose(found.scores, expected.scores)
@@ -192,25 +192,27 @@ def test_several_queries_get_the_orders_of_each_alone(sample, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_work_is_bounded_by_the_shortlist(sample, asked, name):
-    """No more results, vectors or images are asked for than the shortlist has, and none twice."""
-    image, vector = asked
-    wanted = {"search": [], "vectors": [], "images": []}
+def test_the_work_is_bounded_by_the_shortlist(sample, query, name):
+    """At most the shortlist's results, vectors and images are requested, each once."""
+    image, vector = query
+    requests = {"search": [], "vectors": [], "images": []}
     space = SearchSpace.of(sample)
 
     def counted(what, function):
-        return lambda *given: wanted[what].append(given[-1] if what == "search" else len(given[0])) or function(*given)
+        return lambda *given: (
+            requests[what].append(given[-1] if what == "search" else len(given[0])) or function(*given)
+        )
 
-    watched = SearchSpace(space.metric, *(counted(what, getattr(space, what)) for what in wanted))
+    watched = SearchSpace(space.metric, *(counted(what, getattr(space, what)) for what in requests))
     rerank(watched, vector, 10, name, image)
-    assert len(wanted["search"]) <= 2 and max(wanted["search"]) <= SHORTLIST
-    assert sum(wanted["vectors"]) <= SHORTLIST and sum(wanted["images"]) <= 50
-    assert (wanted["images"] == [50]) == (name == "geometry")
+    assert len(requests["search"]) <= 2 and max(requests["search"]) <= SHORTLIST
+    assert sum(requests["vectors"]) <= SHORTLIST and sum(requests["images"]) <= 50
+    assert (requests["images"] == [50]) == (name == "geometry")
 
 
-def test_keypoints_are_read_once(sample, asked, monkeypatch):
+def test_keypoints_are_read_once(sample, query, monkeypatch):
     """The second query over the same images opens no file of them, and extracts its own keypoints once."""
-    image, vector = asked
+    image, vector = query
     first = reranked(sample, vector, 20, "geometry", image=image)
     extracted = []
     monkeypatch.setattr(keypoints, "read_image", lambda path: extracted.append(path))
@@ -223,7 +225,7 @@ def test_keypoints_are_read_once(sample, asked, monkeypatch):
 
 
 def test_expansion_against_numpy():
-    """The mean of the query and its first two, asked of the whole gallery."""
+    """The mean of the query and its first two, searched in the whole gallery."""
     vectors, query = drawn(), np.arange(1.0, 9)
     units = length_one(vectors)
     near = units[np.argsort(-units @ length_one(query))[:2]]
@@ -309,11 +311,11 @@ def test_an_image_that_is_gone_keeps_its_place(tmp_path):
     assert sorted(found.ids[0].tolist()) == sorted(before) and found.scores[0, 0] >= 0
 
 
-def test_large_images_are_looked_at_in_small(sample, asked, monkeypatch):
+def test_large_images_are_reduced(sample, query, monkeypatch):
     """Keypoints of a scan of 12 megapixels take no longer, and still find it."""
     seen = []
     monkeypatch.setattr(module, "extract", lambda image: seen.append(image.shape) or extract(image))
-    image, vector = asked
+    image, vector = query
     found = reranked(sample, vector, 3, "geometry", image=resize(image, (1600, 1200)))
     assert seen == [(640, 480, 3)] and found.ids.shape == (1, 3)
 
@@ -324,12 +326,14 @@ def test_large_images_are_looked_at_in_small(sample, asked, monkeypatch):
 @pytest.mark.parametrize("name", ["expansion", "alpha-expansion", "k-reciprocal", "diffusion"])
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 def test_distances_are_refused_by_what_is_made_for_cosines(name, metric):
-    with pytest.raises(ValueError, match=f"{name} needs cosines, and this index measures {metric}.*none or geometry"):
+    with pytest.raises(
+        ValueError, match=f"{name} needs cosines, but this index has {metric} distances.*none or geometry"
+    ):
         reranked(engine_of(drawn(), f"exact:{metric}"), np.ones(8), 5, name)
 
 
-def test_bad_input_is_named(sample, asked):
-    image, vector = asked
+def test_bad_input_is_named(sample, query):
+    image, vector = query
     with pytest.raises(ValueError, match="no re-ranker 'magic'. Choose one of: none, expansion"):
         reranked(sample, vector, 5, "magic")
     with pytest.raises(ValueError, match="Give the query's image"):
@@ -341,7 +345,7 @@ def test_bad_input_is_named(sample, asked):
     for name in NAMES:
         with pytest.raises(ValueError, match="k must be"):
             reranked(sample, vector, 0, name, image=image)
-        with pytest.raises(ValueError, match="can't be excluded"):
+        with pytest.raises(ValueError, match="cannot be excluded"):
             reranked(sample, vector, 5, name, [10**6], image)
         with pytest.raises(ValueError, match="100 numbers|must have shape"):
             reranked(sample, np.ones(100), 5, name, image=image)

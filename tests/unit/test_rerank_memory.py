@@ -36,4 +36,4 @@ def test_no_table_of_all_pairs_is_made(way, searched):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.ids.shape == (QUERIES, DEPTH)
-    assert 1e5 < peak < COUNT**2  # NumPy tells tracemalloc what it takes
+    assert 1e5 < peak < COUNT**2  # NumPy reports its memory to tracemalloc

@@ -1,1 +1,1 @@
-"""Backends: one index class for each library or server."""
+"""Backends: one index class per library or server."""

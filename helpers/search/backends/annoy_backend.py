@@ -1,47 +1,45 @@
-"""Annoy as an index: a forest that is made once and then searched where it lies on disk."""
+"""Annoy as an index: a forest that is built once and then searched on disk."""
 
 import contextlib
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from helpers import extras
-from helpers.search.index import (
-    Index,
-    IndexFileError,
-    UnsupportedByIndex,
-    check_count,
-    check_magnitude,
-)
+from helpers.search.index import Index, IndexFileError, Streamed, UnsupportedByIndex, check_count, check_magnitude
 from helpers.search.ranking import PAD, best_first
 from helpers.vectors import l2_normalize
 
 with extras.importing("annoy"):
     from annoy import AnnoyIndex as Forest
 
-_METRICS = {"cosine": "angular", "euclidean": "euclidean", "manhattan": "manhattan"}
-#: Vectors that are handed over at a time, as Python's own numbers.
+_METRICS: dict[str, Literal["angular", "euclidean", "manhattan"]] = {
+    "cosine": "angular", "euclidean": "euclidean", "manhattan": "manhattan",
+}  # fmt: skip
+#: Vectors that are passed at a time, as Python numbers.
 _STEP = 1024
 
 
 class AnnoyIndex(Index):
     """Bernhardsson 2013, https://github.com/spotify/annoy: trees of random planes.
 
-    metric : ``cosine``, which may be called ``angular`` (Annoy's name), ``euclidean`` or ``manhattan``. The cosine is
-        computed from Annoy's distance between unit vectors, d = √(2 - 2·cos), as 1 - d²/2 (0 with the zero vector).
-    trees : more find more, and take more memory; 30.
-    search : nodes that are looked at for a query; -1, the default, is trees · k. Search-time.
+    metric : ``cosine`` or its name in Annoy, ``angular``; ``euclidean`` or ``manhattan``. The cosine is computed from
+        Annoy's distance between unit vectors, d = √(2 - 2·cos), as 1 - d²/2 (0 with the zero vector).
+    trees : more trees find more, and take more memory; 30.
+    search : nodes that a query reads; -1, the default, is trees · k. Search-time.
 
-    Annoy keeps the vectors, no other copy is held. The trees are made by the first search or save after an `add`, and
-    Annoy then writes all into a file without a name in the system's folder for temporary files, and maps it. Annoy
-    can't add to finished trees: another `add` takes all vectors out again, and the next search makes all trees anew.
-    Nor can it remove. Trees are made by all processors, the same ones from the same vectors on as many processors.
+    Only Annoy stores the vectors. The first search or save after an `add` builds the trees, with all processors; the
+    result depends on their number. Annoy then writes everything into a nameless file in the system's folder for
+    temporary files, and maps it. It cannot add to finished trees: another `add` copies all vectors out again, and the
+    next search builds all trees again. It cannot remove.
 
-    Annoy can only map a file that holds nothing else: loading copies its part of the saved file into such a nameless
-    file, whatever ``mmap`` says, so it takes as long as copying does, and as much room on disk.
+    Annoy can only map a file that holds nothing else. Therefore loading copies its part of the saved file into such a
+    nameless file, whatever ``mmap`` says.
     """
 
     scheme = "annoy"
@@ -52,11 +50,11 @@ class AnnoyIndex(Index):
         super().__init__("cosine" if metric == "angular" else metric, trees=trees, search=search)
         self._check(self.options)
         self._clear()
-        self._making = threading.Lock()
+        self._building = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Annoy's nodes, and the ids twice; before the first search there are vectors only."""
+        """Annoy's nodes, and the ids twice; before the first search only the vectors."""
         nodes = (4 * (self.dim or 0) + 16) * len(self) if self._nodes is None else self._nodes.nbytes
         return nodes + self._order.nbytes + self._ids.nbytes
 
@@ -66,15 +64,15 @@ class AnnoyIndex(Index):
         if options.get("search", -1) != -1:
             check_count("search", options["search"])
 
-    def _tune(self, options):
+    def _tune(self, options: dict) -> None:
         self._check(options)
         super()._tune(options)
 
-    def _clear(self):
+    def _clear(self) -> None:
         self._forest: Forest | None = None
-        # int64 (n,): the ids by place, as they were added.
+        #: int64 (n,): the ids in the order of addition, which is Annoy's.
         self._order = np.empty(0, np.int64)
-        # Annoy's nodes, in the file that it maps, once the trees are made.
+        #: Annoy's nodes in the file that it maps, after the trees are built.
         self._nodes: np.ndarray | None = None
 
     def _new_forest(self, dim: int) -> Forest:
@@ -88,84 +86,86 @@ class AnnoyIndex(Index):
         check_magnitude(vectors, 1e17, f"annoy with {self.metric}")
         return vectors
 
-    def _add(self, vectors, ids):
+    def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
         if self.metric != "cosine":
             check_magnitude(vectors, 1e17, f"annoy with {self.metric}")
         forest = self._forest
         if forest is None or self._nodes is not None:
-            forest = self._new_forest(vectors.shape[1])
-            for place in range(len(self)):
-                forest.add_item(place, self._forest.get_item_vector(place))
-        place = len(self)
+            before, forest = forest, self._new_forest(vectors.shape[1])
+            if before is not None:
+                for item in range(len(self)):
+                    forest.add_item(item, before.get_item_vector(item))
+        item = len(self)
         for start in range(0, len(ids), _STEP):
             for vector in self._prepare(vectors[start : start + _STEP]).tolist():
-                forest.add_item(place, vector)
-                place += 1
+                forest.add_item(item, vector)
+                item += 1
         self._forest, self._nodes = forest, None
         self._order = np.concatenate([self._order, ids])
 
-    def _remove(self, ids):
+    def _remove(self, ids: np.ndarray) -> None:
         raise UnsupportedByIndex(
-            f"{self.spec} can't remove: Annoy has no way to. Use usearch or faiss:ivf, or clear the index and add what "
-            "stays."
+            f"{self.spec} cannot remove, because Annoy cannot. Use usearch or faiss:ivf, or clear the index and add "
+            "the other vectors."
         )
 
-    def _made(self) -> Forest:
+    def _built(self) -> Forest:
         """The forest with its trees."""
-        with self._making:
+        with self._building:
+            forest = self._forest
+            assert forest is not None, "the index holds vectors"
             if self._nodes is None:
-                self._forest.build(self.options.get("trees", 30))
-                # Saving makes Annoy let go of its memory and map the file instead.
+                forest.build(self.options.get("trees", 30))
+                # After saving, Annoy maps the file and frees its memory.
                 with _nameless() as path:
                     try:
-                        self._forest.save(str(path))
+                        forest.save(str(path))
                     except OSError as error:
                         raise _no_room(error) from error
                     self._nodes = np.memmap(path, np.uint8, "r")
-        return self._forest
+        return forest
 
-    def _search(self, queries, k):
-        forest, nodes = self._made(), self.options.get("search", -1)
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        forest, nodes = self._built(), self.options.get("search", -1)
         ids = np.full((len(queries), k), PAD, np.int64)
         distances = np.zeros((len(queries), k))
         for row, query in enumerate(self._prepare(queries).tolist()):
-            places, far = forest.get_nns_by_vector(query, k, nodes, include_distances=True)
-            ids[row, : len(places)], distances[row, : len(places)] = self._order[places], far
+            items, near = forest.get_nns_by_vector(query, k, nodes, include_distances=True)
+            ids[row, : len(items)], distances[row, : len(items)] = self._order[items], near
         return best_first(ids, 1 - distances**2 / 2 if self.metric == "cosine" else 0.0 - distances, k)
 
-    def _kept(self, ids):
+    def _reconstruct(self, ids: np.ndarray) -> np.ndarray:
         by_id = np.argsort(self._order)
-        places = by_id[np.searchsorted(self._order[by_id], ids)]
-        # Not while trees are made: Annoy then lets go of the memory that it reads from.
-        with self._making:
-            return np.array([self._forest.get_item_vector(place) for place in places.tolist()], np.float32)
+        items = by_id[np.searchsorted(self._order[by_id], ids)]
+        # Not while trees are built, because Annoy then frees the memory that it reads from.
+        with self._building:
+            assert self._forest is not None, "the index holds vectors"
+            return np.array([self._forest.get_item_vector(item) for item in items.tolist()], np.float32)
 
-    def _state(self):
-        if not len(self):
-            return {}
-        self._made()
-        return {"order": self._order, "annoy": self._nodes}
+    def _state(self) -> dict[str, np.ndarray | Streamed]:
+        if len(self):
+            self._built()
+        return {} if self._nodes is None else {"order": self._order, "annoy": self._nodes}
 
-    def _restore(self, arrays):
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         if not len(self):
             return
-        # A copy of the first, because a view would keep all of the file in memory as long as the index.
+        # A copy, because a view would keep the whole file in memory.
         order, nodes = np.array(arrays["order"]), arrays["annoy"]
         if not np.array_equal(np.sort(order), self._ids):
             raise ValueError("the order of the vectors does not fit their ids")
-        forest = self._new_forest(self.dim)
+        forest = self._new_forest(self.dim or 0)
         with _nameless() as path:
             try:
-                with path.open("wb") as file:
-                    file.write(nodes.data)
+                path.write_bytes(nodes.data)
             except OSError as error:
                 raise _no_room(error) from error
             try:
                 forest.load(str(path))
             except OSError as error:
-                raise ValueError(f"Annoy says {error}") from error
+                raise ValueError(f"Annoy reports: {error}") from error
             nodes = np.memmap(path, np.uint8, "r")
         if forest.get_n_items() < len(self) or not forest.get_n_trees():
             raise ValueError(f"Annoy has {forest.get_n_items()} vectors in {forest.get_n_trees()} trees")
@@ -173,8 +173,8 @@ class AnnoyIndex(Index):
 
 
 @contextlib.contextmanager
-def _nameless():
-    """The path of a new, empty file that goes when the last who has it open lets go."""
+def _nameless() -> Iterator[Path]:
+    """The path of a new, empty file, which exists as long as somebody has it open."""
     try:
         handle, name = tempfile.mkstemp(suffix=".annoy")
     except OSError as error:
@@ -188,6 +188,6 @@ def _nameless():
 
 def _no_room(error: OSError) -> IndexFileError:
     return IndexFileError(
-        f"Annoy's trees can't be written into {tempfile.gettempdir()}: {error}. "
+        f"Annoy's trees cannot be written into {tempfile.gettempdir()}: {error}. "
         "Free some space there, or set TMPDIR to another folder."
     )

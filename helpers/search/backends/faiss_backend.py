@@ -1,22 +1,20 @@
 """FAISS as an index: exact, by lists, by a graph, and by compressed codes."""
 
+# FAISS's stubs describe only a part of its SWIG interface.
+# mypy: disable-error-code="arg-type, attr-defined, call-arg, union-attr"
+
 import math
+from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
 
-from helpers.search.index import (
-    Index,
-    Streamed,
-    UnsupportedByIndex,
-    check_count,
-    check_magnitude,
-)
+from helpers.search.index import Index, Streamed, UnsupportedByIndex, check_count, check_magnitude
 from helpers.search.index.filters import IdSet, Selection
 from helpers.search.ranking import PAD, best_first
 from helpers.vectors import l2_normalize
 
-#: Kind → its options beside ``metric``.
+#: Kind → its options besides ``metric``.
 KINDS = {
     "flat": ("storage",),
     "ivf": ("storage", "lists", "probes"),
@@ -25,18 +23,18 @@ KINDS = {
     "opq": ("lists", "probes", "bytes", "refine", "depth"),
 }
 
-#: How a number is kept → what FAISS's factory calls it.
+#: Type of the stored numbers → its name in FAISS's factory.
 _STORAGE = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
 _REFINE = {"none": "", "float32": ",RFlat", "float16": ",Refine(SQfp16)", "int8": ",Refine(SQ8)"}
-#: FAISS asks for this many vectors a list, or else warns that the centroids will be poor.
+#: Vectors per list that FAISS requires for good centroids.
 _PER_LIST = 39
-#: With fewer vectors than this nothing is trained: comparing with all of them is as quick.
+#: Fewer vectors than this are compared one by one, which is as fast.
 _TRAINABLE = 1000
-#: Vectors that are added at a time; FAISS is given a prepared copy of so many.
+#: Vectors that are added at a time; FAISS gets a prepared copy of them.
 _STEP = 2**14
-#: Vectors that the centroids of codes are trained on, at most, and the rounds of k-means, and of turning the rotation.
+#: The most vectors that train the centroids of codes, and the iterations of k-means and of the rotation.
 _PQ_SAMPLE, _PQ_ROUNDS, _OPQ_ROUNDS = 2**14, 10, 4
-#: What float32 squares allow; float16 goes less far.
+#: The largest number whose square fits float32, or that fits float16.
 _LARGEST = {"float32": 1e17, "float16": 65504.0, "int8": 1e17}
 
 
@@ -44,53 +42,44 @@ class FaissIndex(Index):
     """Douze et al. 2024, https://arxiv.org/abs/2401.08281; the spec is ``faiss:kind?option=value``.
 
     kind : ``flat`` — compares with everything, in float32.
-        ``ivf`` — k-means divides the gallery into lists; a search looks into those that are nearest to the query.
-        ``hnsw`` — a graph of near neighbors (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320), no removing.
+        ``ivf`` — k-means divides the gallery into lists; a search reads the lists nearest to the query.
+        ``hnsw`` — a graph of near neighbors (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320); no removal.
         ``pq`` — compares with everything, by codes of a few bytes (Jégou et al. 2011, "Product quantization for
-        nearest neighbor search"); the best of these are compared again.
+        nearest neighbor search"), and compares the best of these again.
         ``opq`` — lists of such codes, after a rotation that suits them (Ge et al. 2013, "Optimized product
         quantization").
     metric : ``cosine`` (0 with the zero vector) or ``euclidean``.
-    storage : how the numbers of a vector are kept: ``float32``, ``float16``, or ``int8`` (256 steps between the least
-        and the greatest of each dimension in the training vectors; what lies outside is moved to the end).
-    lists : without it 4·√n, but one for at least 39 vectors, of the n that are there when they are trained.
-    probes : lists that are looked into; without it √lists, at least 16. Search-time.
+    storage : type of the stored numbers: ``float32``, ``float16``, or ``int8`` (256 steps between the extremes of each
+        dimension in the training vectors; numbers beyond are clipped).
+    lists : by default 4·√n, but at least 39 vectors per list, for the n vectors at the time of training.
+    probes : lists that a search reads; by default √lists, at least 16. Search-time.
     m : neighbors of a vector in the graph, 2·m on its lowest level; 32.
     construction : candidates kept while a vector is added to the graph; 100.
     search : candidates kept while the graph is searched; 64. Search-time.
-    bytes : of a code. It must divide the dimension; without it, the greatest divisor of at most an eighth of it.
-    refine : storage of the vectors by which the best codes are compared again; ``float16``, or ``none``.
-    depth : as many times k codes are compared again; 10. Search-time.
+    bytes : of a code. It must divide the dimension; by default, the greatest divisor of at most an eighth of it.
+    refine : storage of the vectors with which the best codes are compared again; ``float16``, or ``none``.
+    depth : the number of codes that are compared again is depth · k; 10. Search-time.
 
-    Lists, codes and ``int8`` have to be trained, on a sample of the first vectors that come. Until 1,000 are there, and
-    10 for each of the ``lists`` that were asked for, all are kept in float32 and compared one by one. What was trained
-    stays: who adds little by little gives ``lists``, or adds a large part first.
+    Lists, codes and ``int8`` are trained on a sample of the first vectors. Until there are 1,000 vectors, and 10 for
+    each of the given ``lists``, all are stored in float32 and compared one by one. Training happens once: to add
+    vectors little by little, give ``lists``, or start with a large part.
 
-    Where less than half of the vectors is allowed, ``flat``, ``ivf`` and ``opq`` are filtered by FAISS's `IDSelector`,
-    and the less is allowed, the more lists are searched. FAISS can't filter ``pq``, and filters ``hnsw`` slowly.
+    For a selection of less than half of the vectors, ``flat``, ``ivf`` and ``opq`` are filtered by FAISS's
+    `IDSelector`, and smaller selections search more lists. FAISS cannot filter ``pq``, and filters ``hnsw`` slowly.
 
-    Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, and a cosine of such may
-    exceed 1 by a little; so are Euclidean distances of ``flat`` near zero, which FAISS computes as |q|² - 2qg + |g|²
-    for 20 queries or more. Which of several equal vectors are found is FAISS's choice. FAISS takes the threads that
-    OpenMP gives it.
+    Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, whose cosine may slightly
+    exceed 1; so are small Euclidean distances of ``flat``, which FAISS computes as |q|² - 2qg + |g|² for 20 queries or
+    more. FAISS chooses among equal vectors. It uses OpenMP's threads.
     """
 
     scheme = "faiss"
     metrics = ("cosine", "euclidean")
     option_types = {
-        "metric": str,
-        "storage": str,
-        "lists": int,
-        "probes": int,
-        "m": int,
-        "construction": int,
-        "search": int,
-        "bytes": int,
-        "refine": str,
-        "depth": int,
-    }
+        "metric": str, "storage": str, "lists": int, "probes": int, "m": int, "construction": int, "search": int,
+        "bytes": int, "refine": str, "depth": int,
+    }  # fmt: skip
 
-    def __init__(self, kind: str = "flat", metric: str = "cosine", **options):
+    def __init__(self, kind: str = "flat", metric: str = "cosine", **options: int | str):
         if kind not in KINDS:
             raise ValueError(f"faiss has no kind {kind!r}; it has: {', '.join(KINDS)}")
         self.kind = kind
@@ -100,18 +89,18 @@ class FaissIndex(Index):
         if self.metric != "cosine":
             self.options["metric"] = self.metric
         self._index: faiss.Index | None = None
-        # What the index looks into, where it was loaded: FAISS copies none of it.
+        #: The mapped bytes of an index that was loaded.
         self._blob: np.ndarray | None = None
-        # The rising ids and where each vector is, once a vector was asked for; None after a change.
-        self._places: tuple[np.ndarray, ...] | None = None
+        #: The ascending ids and where each vector is, made when a vector is read; None after a change.
+        self._positions: tuple[np.ndarray, ...] | None = None
 
     @property
-    def _kind(self) -> str:
+    def _target(self) -> str:
         return self.kind
 
     @property
     def nbytes(self) -> int:
-        """What the index takes in FAISS's own form, and the ids; room that is kept for growth is not counted."""
+        """The index in FAISS's file format, and the ids; reserved memory is not counted."""
         if self._index is None:
             return self._ids.nbytes
         if self._blob is not None:
@@ -138,11 +127,11 @@ class FaissIndex(Index):
             elif value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         if options.get("m") == 1:
-            raise ValueError("m must be at least 2: a graph of one neighbor each can't be walked")
+            raise ValueError("m must be at least 2: a graph of one neighbor each cannot be searched")
         if options.get("refine") == "none" and "depth" in options:
-            raise ValueError("depth says what to refine, and refine is none: leave one of them out")
+            raise ValueError("depth is the number of codes to refine, but refine is none: omit one of them")
 
-    def _tune(self, options):
+    def _tune(self, options: dict) -> None:
         self._check(options)
         super()._tune(options)
         self._set_search_options()
@@ -170,11 +159,11 @@ class FaissIndex(Index):
 
     @property
     def _waiting(self) -> bool:
-        """Whether there is something to train, and not enough to train it on yet."""
+        """Whether there are not enough vectors yet for training."""
         return self._trains and isinstance([*_layers(self._index)][-1], faiss.IndexFlat)
 
     def _recipe(self, count: int, dim: int) -> str:
-        """What `faiss.index_factory` makes, for ``count`` vectors."""
+        """The argument of `faiss.index_factory` for ``count`` vectors."""
         if self._trains and count < max(_TRAINABLE, 10 * self.options.get("lists", 0)):
             return "IDMap,Flat"
         lists = f"IVF{self.options.get('lists', max(1, min(round(4 * math.sqrt(count)), count // _PER_LIST)))}"
@@ -188,7 +177,7 @@ class FaissIndex(Index):
         code = self._code_bytes(dim)
         if self.kind == "pq":
             return f"IDMap,PQ{code}{refine}"
-        # FAISS refines by place, so that ids need a map; bare lists keep them by themselves.
+        # FAISS refines by position, so ids need a map; lists store ids themselves.
         return f"{'IDMap,' if refine else ''}OPQ{code},{lists},PQ{code}{refine}"
 
     def _code_bytes(self, dim: int) -> int:
@@ -201,21 +190,19 @@ class FaissIndex(Index):
         return code
 
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
-        if self.metric == "cosine":
-            return l2_normalize(vectors, np.float64)
-        return np.ascontiguousarray(vectors)
+        return l2_normalize(vectors, np.float64) if self.metric == "cosine" else np.ascontiguousarray(vectors)
 
     def _check_magnitude(self, vectors: np.ndarray) -> None:
         if self.metric == "euclidean":
             storage = self._storage if self._refine == "none" else self._refine
             check_magnitude(vectors, _LARGEST[storage], f"faiss with euclidean and {storage}")
 
-    def _add(self, vectors, ids):
+    def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
         self._check_magnitude(vectors)
-        self._own()
-        self._places = None
+        self._make_writable()
+        self._positions = None
         index, held, held_ids = self._index, None, None
         if index is None or self._waiting:
             recipe = self._recipe(len(self) + len(ids), vectors.shape[1])
@@ -234,7 +221,7 @@ class FaissIndex(Index):
             self._set_search_options()
 
     def _make(self, recipe: str, vectors: np.ndarray, held: np.ndarray | None) -> faiss.Index:
-        """A trained and empty index, for what is held already and comes now."""
+        """A trained and empty index, for the vectors that are held and those that are added."""
         metric = faiss.METRIC_INNER_PRODUCT if self.metric == "cosine" else faiss.METRIC_L2
         index = faiss.index_factory(vectors.shape[1], recipe, metric)
         sample, rotation = 4 * _TRAINABLE, None
@@ -246,7 +233,7 @@ class FaissIndex(Index):
                 layer.hnsw.efConstruction = self.options.get("construction", 100)
             if isinstance(layer, faiss.IndexPQ | faiss.IndexIVFPQ):
                 sample = max(sample, _PQ_SAMPLE)
-                layer.do_polysemous_training = False  # minutes, for a filter that is not used here
+                layer.do_polysemous_training = False  # takes minutes, for a filter that is not used here
                 _train_briefly(layer.pq)
             if isinstance(layer, faiss.IndexPreTransform):
                 rotation = faiss.downcast_VectorTransform(layer.chain.at(0))
@@ -257,11 +244,11 @@ class FaissIndex(Index):
         if not index.is_trained:
             index.train(self._sample(vectors, held, sample))
         if rotation is not None:
-            rotation.pq = None  # it goes with this function
+            rotation.pq = None  # freed with this function
         return index
 
     def _sample(self, vectors: np.ndarray, held: np.ndarray | None, size: int) -> np.ndarray:
-        """float32 (at most size, dim): drawn from both, prepared."""
+        """float32 (at most size, dim): a prepared sample of both."""
         before = 0 if held is None else len(held)
         count = before + len(vectors)
         rows = np.arange(count)
@@ -270,37 +257,40 @@ class FaissIndex(Index):
         new = self._prepare(vectors[rows[rows >= before] - before])
         return new if held is None else np.concatenate([held[rows[rows < before]], new])
 
-    def _own(self) -> None:
-        """Before a change: read what is only looked into, so that FAISS has it in its own memory."""
+    def _make_writable(self) -> None:
+        """Before a change: copies a mapped index into FAISS's memory."""
         if self._blob is None:
             return
-        blob, place = self._blob, 0
+        blob, position = self._blob, 0
 
         def read(size: int) -> bytes:
-            nonlocal place
-            part = blob[place : place + size].tobytes()
-            place += len(part)
+            nonlocal position
+            part = blob[position : position + size].tobytes()
+            position += len(part)
             return part
 
         self._index = faiss.read_index(faiss.PyCallbackIOReader(read))
         self._blob = None
         self._set_search_options()
 
-    def _remove(self, ids):
+    def _remove(self, ids: np.ndarray) -> None:
         if self.kind == "hnsw" or self._refine != "none":
-            why = "a graph of FAISS" if self.kind == "hnsw" else "a FAISS index that refines"
+            what = "a graph of FAISS" if self.kind == "hnsw" else "a FAISS index that refines"
             other = "faiss:ivf or usearch" if self.kind == "hnsw" else f"faiss:{self.kind}?refine=none or faiss:ivf"
             raise UnsupportedByIndex(
-                f"{self.spec} can't remove: {why} has no way to. Use {other}, or clear the index and add what stays."
+                f"{self.spec} cannot remove, because {what} cannot. Use {other}, or clear the index and add the other "
+                "vectors."
             )
-        self._own()
-        self._places = None
+        self._make_writable()
+        self._positions = None
         self._index.remove_ids(ids)
 
-    def _clear(self):
-        self._index = self._blob = self._places = None
+    def _clear(self) -> None:
+        self._index = self._blob = self._positions = None
 
-    def _search(self, queries, k, parameters=None):
+    def _search(
+        self, queries: np.ndarray, k: int, parameters: faiss.SearchParameters | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         self._check_magnitude(queries)
         scores, ids = self._index.search(self._prepare(queries), k, params=parameters)
         if self.metric == "euclidean":
@@ -309,46 +299,46 @@ class FaissIndex(Index):
             scores = np.clip(scores, -1, 1)
         return best_first(ids, scores, k)
 
-    def _search_among(self, queries, k, among):
-        # Where most is allowed, deeper results cost less: a flat index filters vector by vector, not by a product.
-        if self._filters and among.count < len(self) / 2:
-            return self._search_filtered(queries, k, among)
-        return super()._search_among(queries, k, among)
+    def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        # For large selections an over-fetch is faster: a flat index filters vector by vector, not by a product.
+        if self._filters and selection.count < len(self) / 2:
+            return self._search_filtered(queries, k, selection)
+        return super()._search_selection(queries, k, selection)
 
-    def _search_filtered(self, queries, k, among):
+    def _search_filtered(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
         if not self._filters:
-            return super()._search_filtered(queries, k, among)
-        parameters = _parameters(self._index, _selector(among), among.count / len(self))
+            return super()._search_filtered(queries, k, selection)
+        parameters = _parameters(self._index, _selector(selection), selection.count / len(self))
         ids, scores = self._search(queries, k, parameters)
         short = np.flatnonzero(ids[:, -1] == PAD)
         if len(short):
-            ids[short], scores[short] = super()._search_filtered(queries[short], k, among)
+            ids[short], scores[short] = super()._search_filtered(queries[short], k, selection)
         return ids, scores
 
     @property
     def _filters(self) -> bool:
-        """FAISS can't filter an `IndexPQ`, and walks a graph over what is not allowed too."""
+        """FAISS cannot filter an `IndexPQ`, and a graph search also visits vectors that are not selected."""
         *_, innermost = _layers(self._index)
         return not isinstance(innermost, faiss.IndexHNSW | faiss.IndexPQ)
 
-    def _kept(self, ids):
-        vectors = np.empty((len(ids), self.dim), np.float32)
-        if self._places is None:
-            # FAISS's own way back from an id goes over all of them, one by one, for each that is asked for.
+    def _reconstruct(self, ids: np.ndarray) -> np.ndarray:
+        vectors = np.empty((len(ids), self.dim or 0), np.float32)
+        if self._positions is None:
+            # FAISS's own lookup of an id takes a pass over all ids.
             mapped = isinstance(self._index, faiss.IndexIDMap)
-            held, *where = [faiss.vector_to_array(self._index.id_map)] if mapped else _list_places(self._lists)
+            held, *where = [faiss.vector_to_array(self._index.id_map)] if mapped else _list_positions(self._lists)
             order = np.argsort(held, kind="stable")
-            self._places = held[order], order, *where
-        held, order, *where = self._places
-        places = order[np.searchsorted(held, ids)]
+            self._positions = held[order], order, *where
+        held, order, *where = self._positions
+        positions = order[np.searchsorted(held, ids)]
         if not where:
-            self._index.index.reconstruct_batch(places, vectors)
+            self._index.index.reconstruct_batch(positions, vectors)
             return vectors
         numbers, offsets = where
         lists = self._lists
         rows = np.empty((len(ids), lists.d), np.float32)
-        for row, place in zip(rows, places, strict=True):
-            lists.reconstruct_from_offset(int(numbers[place]), int(offsets[place]), faiss.swig_ptr(row))
+        for row, position in zip(rows, positions, strict=True):
+            lists.reconstruct_from_offset(int(numbers[position]), int(offsets[position]), faiss.swig_ptr(row))
         if isinstance(self._index, faiss.IndexPreTransform):
             self._index.reverse_chain(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(vectors))
             return vectors
@@ -358,15 +348,15 @@ class FaissIndex(Index):
     def _lists(self) -> faiss.IndexIVF:
         return next(layer for layer in _layers(self._index) if isinstance(layer, faiss.IndexIVF))
 
-    def _write(self, write) -> None:
+    def _write(self, write: Callable[[bytes], object]) -> None:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
 
-    def _state(self):
+    def _state(self) -> dict[str, np.ndarray | Streamed]:
         if self._index is None:
             return {}
         return {"faiss": self._blob if self._blob is not None else Streamed(self._write)}
 
-    def _restore(self, arrays):
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         if "faiss" not in arrays:
             if len(self):
                 raise ValueError("the part that FAISS wrote is missing")
@@ -375,7 +365,7 @@ class FaissIndex(Index):
         try:
             index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(blob), blob.nbytes))
         except (RuntimeError, MemoryError) as error:
-            raise ValueError(f"FAISS says {error}") from error
+            raise ValueError(f"FAISS reports: {error}") from error
         if (index.d, index.ntotal) != (self.dim, len(self)):
             raise ValueError(f"FAISS has {index.ntotal} vectors of {index.d} numbers")
         self._index, self._blob = index, blob
@@ -388,42 +378,41 @@ def _train_briefly(codes: faiss.ProductQuantizer) -> None:
     codes.cp.min_points_per_centroid = 1
 
 
-def _list_places(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int64 (n,) each: the ids that the lists hold, in which list each is, and at which place of it."""
+def _list_positions(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64 (n,) each: the ids in the lists, the list of each, and its position in the list."""
     inverted, sizes = lists.invlists, [lists.invlists.list_size(number) for number in range(lists.nlist)]
-    # A copy of each: what FAISS points to is its own.
+    # Copies, because FAISS owns the memory.
     ids = [faiss.rev_swig_ptr(inverted.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
     held = np.concatenate(ids) if ids else np.empty(0, np.int64)
     offsets = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.empty(0, np.int64)
     return held, np.repeat(np.arange(lists.nlist), sizes), offsets
 
 
-def _selector(among: Selection) -> faiss.IDSelector:
-    allowed, excluded = (None if each is None else _members(each) for each in (among.allowed, among.excluded))
-    if excluded is None:
-        return allowed
-    others = faiss.IDSelectorNot(excluded)
-    return others if allowed is None else faiss.IDSelectorAnd(allowed, others)
+def _selector(selection: Selection) -> faiss.IDSelector:
+    if selection.excluded is None:
+        return _members(selection.allowed)
+    others = faiss.IDSelectorNot(_members(selection.excluded))
+    return others if selection.allowed is None else faiss.IDSelectorAnd(_members(selection.allowed), others)
 
 
 def _members(ids: IdSet) -> faiss.IDSelector:
-    """A bitmap, which is looked up faster than a hash table, unless the ids are few and far between."""
+    """A bitmap, which is faster than a hash table, unless the ids are sparse."""
     if ids.ids[-1] < max(2**20, 256 * len(ids)):
         return faiss.IDSelectorBitmap(ids.bitmap)
     return faiss.IDSelectorBatch(ids.ids)
 
 
 def _parameters(index: faiss.Index, selector: faiss.IDSelector, part: float) -> faiss.SearchParameters:
-    """What filters the index, layer by layer; the less is allowed, the more lists are searched."""
+    """The filter of each layer; a smaller ``part`` of selected vectors searches more lists."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexIDMap):
         inner = faiss.downcast_index(index.index)
-        # The map turns ids into places only in the outermost parameters, and refining wants them in its inner ones.
+        # The map translates ids only in the outermost parameters, but refining reads them in its inner ones.
         refines = isinstance(inner, faiss.IndexRefine)
         return _parameters(inner, faiss.IDSelectorTranslated(index.id_map, selector) if refines else selector, part)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, selector, part)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+        base = _parameters(index.base_index, selector, part)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
     if isinstance(index, faiss.IndexPreTransform):
         return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, selector, part))
     if isinstance(index, faiss.IndexIVF):
@@ -431,8 +420,8 @@ def _parameters(index: faiss.Index, selector: faiss.IDSelector, part: float) -> 
     return faiss.SearchParameters(sel=selector)
 
 
-def _layers(index: faiss.Index | None):
-    """An index, and what lies in it: ids → refining → rotation → lists, graph or codes."""
+def _layers(index: faiss.Index | None) -> Iterator[faiss.Index]:
+    """An index and the indexes inside it: ids → refining → rotation → lists, graph or codes."""
     while index is not None:
         index = faiss.downcast_index(index)
         yield index

@@ -1,4 +1,4 @@
-"""Milvus as an index: embedded, in a folder of its own, or as a server or cluster; the same code for both."""
+"""Milvus as an index: embedded, in a folder of its own, or as a server or cluster."""
 
 import contextlib
 import logging
@@ -7,8 +7,10 @@ import threading
 import warnings
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +19,12 @@ from helpers.search.backends.remote import (
     NAME_BYTES,
     PATH_BYTES,
     Payload,
+    Rejected,
     RemoteIndex,
     ServerRefused,
-    TryAgain,
+    TemporaryFailure,
     key_for,
-    parse_place,
+    parse_location,
 )
 from helpers.search.index import IndexFileError, check_count
 from helpers.search.index.filters import Selection
@@ -33,157 +36,146 @@ with extras.importing("milvus"):
     from pymilvus import DataType, MilvusClient, MilvusException
     from pymilvus.exceptions import ErrorCode
 
-#: Ours → Milvus's name, and its parameters that may be set: when building, when searching.
-KINDS = {
+#: Index type → Milvus's name, and the parameters that may be set: for building, for searching.
+KINDS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "flat": ("FLAT", {}, {}),
     "hnsw": ("HNSW", {"m": "M", "ef_construction": "efConstruction"}, {"ef": "ef"}),
     "ivf": ("IVF_FLAT", {"nlist": "nlist"}, {"nprobe": "nprobe"}),
     "ivf_sq8": ("IVF_SQ8", {"nlist": "nlist"}, {"nprobe": "nprobe"}),
 }
-#: Milvus wants some of them given; these are its documentation's.
+#: Milvus requires some of them; these are the values of its documentation.
 DEFAULTS = {"m": 16, "ef_construction": 200, "ef": 64, "nlist": 128, "nprobe": 8}
 METRICS = {"cosine": "COSINE", "euclidean": "L2"}
 
 _FIELDS = {"id", "vector", "name", "path", "label"}
-#: pymilvus.client.types.Status.CONNECT_FAILED, and the codes of gRPC after which one may ask again.
+#: pymilvus.client.types.Status.CONNECT_FAILED, and the codes of gRPC after which a retry may succeed.
 _CONNECT_FAILED = 2
-_LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-#: Queries and answers in one request.
+_RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+#: Queries and results in one request.
 _QUERIES, _RESULTS = 1000, 200_000
 
-# Both print what they raise as well. An application that wants to see it configures these loggers.
+# They log the errors that they raise too. An application that needs the logs configures these loggers.
 for _logger in ("pymilvus", "pymilvus.milvus_client"):
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
 logging.getLogger("milvus_lite").addHandler(logging.NullHandler())
 
-# Reentrant, since an index may be collected, and let go of its file, while another is opened.
+# Reentrant, because an index may be collected, and release its file, while another is opened.
 _opening = threading.RLock()
-#: Files that are open in this process → by how many indexes, and whose turn it is.
+#: File → the number of indexes that have it open in this process, and the lock that serializes their requests.
 _users: Counter[str] = Counter()
-_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class MilvusIndex(RemoteIndex):
     """Wang et al. 2021, Milvus: A Purpose-Built Vector Data Management System, https://milvus.io/docs.
 
-    place : ``data/cache/gallery.db``, which Milvus Lite makes (a folder, for one process at a time), or
-        ``//host:19530/collection`` of a server. The collection is ``gallery`` if it is left out.
+    location : ``data/cache/gallery.db``, which Milvus Lite makes (a folder, for one process at a time), or
+        ``//host:19530/collection`` of a server. The default collection is ``gallery``.
     metric : ``cosine`` (0 with the zero vector) or ``euclidean``.
     index : ``flat`` (exact, the default), ``hnsw``, ``ivf`` or ``ivf_sq8``.
-    m, ef_construction, ef : of ``hnsw``: links, and breadth of building and of searching (at least k).
-    nlist, nprobe : of ``ivf`` and ``ivf_sq8``: cells, and how many of them a search looks into. It may then find
-        fewer than k.
-    shards, replicas : of a server: parts a collection is split into, and copies in memory.
-    timeout : seconds that one request may take, 30 if left out.
-    tls : whether the server is talked to encrypted.
+    m, ef_construction, ef : for ``hnsw``: links, and candidates in building and in searching (at least k).
+    nlist, nprobe : for ``ivf`` and ``ivf_sq8``: cells, and cells that a search reads. It may find fewer than k.
+    shards, replicas : for a server: parts of a collection, and copies in memory.
+    timeout : seconds for one request; 30 by default.
+    tls : 1 for an encrypted connection.
 
-    Scores are float32 of Milvus. Which of several equal vectors it keeps at the last place is its own choice.
-    A large add is written out in Milvus Lite, which then builds its index; a server decides by itself. Requests to
-    a file take turns, so that a search waits for one part of an add at most.
+    Scores are float32 of Milvus. Which of several equal vectors is the last result is Milvus's choice.
+    Milvus Lite builds its index after a large addition; a server decides by itself. Requests to a file are serialized,
+    so a search waits for at most one part of an addition.
     """
 
     scheme = "milvus"
     option_types = {
-        "metric": str,
-        "index": str,
-        "m": int,
-        "ef_construction": int,
-        "ef": int,
-        "nlist": int,
-        "nprobe": int,
-        "shards": int,
-        "replicas": int,
-        "timeout": float,
-        "tls": int,
-    }
+        "metric": str, "index": str, "m": int, "ef_construction": int, "ef": int, "nlist": int, "nprobe": int,
+        "shards": int, "replicas": int, "timeout": float, "tls": int,
+    }  # fmt: skip
     search_options = ("ef", "nprobe")
     remedy = "Start it with `docker compose up milvus` (compose.yaml), or use a file: milvus:data/cache/gallery.db"
     #: https://milvus.io/docs/limitations.md
-    most = 16384
+    max_k = 16384
     number_bytes = 4
-    #: Of ids in one page.
+    #: Ids in one page.
     page = 10_000
-    #: Milvus Lite builds no index before 128 MB have come, or a flush.
+    #: Additions of this size are flushed: without that, Milvus Lite builds no index for less than 128 MB.
     flush_from = 1000
 
-    def __init__(
-        self,
-        place: str,
-        metric: str | None = None,
-        index: str | None = None,
-        shards: int | None = None,
-        replicas: int | None = None,
-        timeout: float | None = None,
-        tls: int | None = None,
-        **parameters: int,
-    ):
-        super().__init__(place, metric, timeout, index=index, shards=shards, replicas=replicas, tls=tls, **parameters)
-        self.index = index or "flat"
+    def __init__(self, location: str, **options: Any):
+        super().__init__(location, **options)
+        self.index = self.options.get("index", "flat")
         if self.index not in KINDS:
-            raise ValueError(f"milvus has no index {index!r}; it has: {', '.join(KINDS)}")
+            raise ValueError(f"milvus has no index {self.index!r}; it has: {', '.join(KINDS)}")
         self._type = KINDS[self.index][0]
         self._building, self._searching = self._parameters(self.options)
         self._shards, self._replicas = (check_count(name, self.options.get(name, 1)) for name in ("shards", "replicas"))
-        if place.startswith("//"):
-            self.path, self._turn = None, contextlib.nullcontext()
-            self.address, self._name = parse_place("milvus", place, 19530, "gallery")
+        self._turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        self._embedded = not location.startswith("//")
+        if self._embedded:
+            if Path(location).suffix != ".db":
+                raise ValueError(
+                    f"milvus:{location} is not a location: write milvus:folder/name.db or milvus://host:19530/name"
+                )
+            if self.options.keys() & {"shards", "replicas", "tls"}:
+                raise ValueError("milvus: shards, replicas and tls are for a server, not for a file")
+            self.address, self._name = str(location), "gallery"
+            path = Path(location).absolute()
+            # A search during a flush of Milvus Lite would not find the new vectors.
+            self._turn = _locks[str(path)]
+            self._open_file(path)
+        else:
+            self.address, self._name = parse_location("milvus", location, 19530, "gallery")
             if not re.fullmatch(r"[A-Za-z_]\w{0,254}", self._name, re.ASCII):
                 raise ValueError(f"milvus: a collection's name has letters, digits and _, got {self._name!r}")
-            uri = f"{'https' if tls else 'http'}://{self.address}"
-            self._client = self._ask(lambda: self._connect(uri))
-            self.close = weakref.finalize(self, self._client.close)
+            uri = f"{'https' if self.options.get('tls') else 'http'}://{self.address}"
+            self._client = self._retry(lambda: self._connect(uri))
+            self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()
-        else:
-            if Path(place).suffix != ".db":
-                raise ValueError(f"milvus:{place} is no place: write milvus:folder/name.db or milvus://host:19530/name")
-            if shards or replicas or tls:
-                raise ValueError("milvus: shards, replicas and tls are of a server, not of a file")
-            self.path, self.address, self._name = Path(place).absolute(), str(place), "gallery"
-            # While Milvus Lite writes out what was added, a search finds nothing of it.
-            self._turn = _turns[str(self.path)]
-            self._open_file()
 
     def _parameters(self, options: dict) -> tuple[dict[str, int], dict[str, int]]:
-        """What Milvus is given when building and when searching."""
-        _, *both = KINDS[self.index]
+        """Milvus's parameters for building and for searching."""
+        _, building, searching = KINDS[self.index]
         for name in DEFAULTS.keys() & options.keys():
-            if not any(name in each for each in both):
+            if name not in building | searching:
                 raise ValueError(f"milvus: {name} is no option of index={self.index}")
             check_count(name, options[name])
-        return tuple({theirs: (DEFAULTS | options)[ours] for ours, theirs in each.items()} for each in both)
+        values = DEFAULTS | options
+        return (
+            {theirs: values[ours] for ours, theirs in building.items()},
+            {theirs: values[ours] for ours, theirs in searching.items()},
+        )
 
-    def _tune(self, options):
+    def _tune(self, options: dict) -> None:
         _, self._searching = self._parameters(options)
         super()._tune(options)
 
-    def _open_file(self) -> None:
-        with _opening, _heard() as said:
+    def _open_file(self, path: Path) -> None:
+        with _opening, _captured_log() as records:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                if self.path.is_file():
-                    raise IndexFileError("it is a file, and Milvus Lite keeps a folder there")
-                # Let go of the file, so that another process may open it; the end of this one does so as well.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_file():
+                    raise IndexFileError("it is a file, and Milvus Lite needs a folder there")
+                # Closing releases the file for other processes; so does the end of this one.
                 clients: list[MilvusClient] = []
-                self.close = weakref.finalize(self, _let_go, clients, str(self.path))
-                _users[str(self.path)] += 1
+                self.close = weakref.finalize(self, partial(_release, clients, str(path)))
+                _users[str(path)] += 1
                 try:
-                    self._client = self._connect(str(self.path))
+                    self._client = self._connect(str(path))
                     clients.append(self._client)
                     self.refresh()
                 except BaseException:
                     self.close()
                     raise
-            except (OSError, TryAgain) as error:
-                reason = "; ".join(dict.fromkeys([str(error).rstrip("."), *_causes(said)]))
+            except (OSError, TemporaryFailure) as error:
+                causes = [str(record.exc_info[1]) for record in records if record.exc_info and record.exc_info[1]]
+                reason = "; ".join(dict.fromkeys([str(error).rstrip("."), *causes]))
                 raise IndexFileError(
-                    f"{self.path} can't be opened by Milvus Lite: {reason}. Close it in the other process, choose "
+                    f"{path} cannot be opened by Milvus Lite: {reason}. Close it in the other process, choose "
                     "another name, or delete it and make the index again."
                 ) from error
-        lost = [record.getMessage() for record in said if record.levelno == logging.WARNING]
+        lost = [record.getMessage() for record in records if record.levelno == logging.WARNING]
         if lost:
             warnings.warn(
-                f"{self.path} was not closed or is damaged, and may have lost what came last; {len(self)} vectors are "
-                f"there. Milvus Lite says: {'; '.join(lost)}",
+                f"{path} was not closed or is damaged, and may have lost its latest changes; {len(self)} vectors are "
+                f"there. Milvus Lite reports: {'; '.join(lost)}",
                 stacklevel=5,
             )
 
@@ -191,41 +183,43 @@ class MilvusIndex(RemoteIndex):
         with _translated(self.address):
             return MilvusClient(uri, token=key_for(self.address) or "", timeout=self.timeout)
 
-    def _call(self, method: str, *args, **kwargs):
+    def _call(self, method: str, *args: object, **kwargs: object) -> Any:
         with _translated(self.address), self._turn:
             return getattr(self._client, method)(self._name, *args, timeout=self.timeout, **kwargs)
 
-    def _inspect(self):
+    def _inspect(self) -> int | None:
         if not self._call("has_collection"):
             return None
         fields = {field["name"]: field for field in self._call("describe_collection")["fields"]}
-        made = self._call("describe_index", "vector") if "vector" in fields else None
-        if not made or fields.keys() != _FIELDS:
-            raise ValueError(f"{self.address}: the collection {self._name!r} is not one of ours; choose another name")
+        stored = self._call("describe_index", "vector") if "vector" in fields else None
+        if not stored or fields.keys() != _FIELDS:
+            raise ValueError(
+                f"{self.address}: this library did not make the collection {self._name!r}; choose another name"
+            )
         for what, ours, theirs in (
-            ("metric", METRICS[self.metric], made["metric_type"]),
-            ("index", self._type, made["index_type"]),
+            ("metric", METRICS[self.metric], stored["metric_type"]),
+            ("index", self._type, stored["index_type"]),
         ):
             if ours != theirs:
                 raise ValueError(
                     f"{self.address}: {self._name!r} was made with {what} {theirs}, not {ours}: "
-                    "open it that way, and clear() it to make it another way"
+                    "open it with that, and clear() it to make it another way"
                 )
         self._call("load_collection", replica_number=self._replicas)
         return int(fields["vector"]["params"]["dim"])
 
-    def _pages(self):
-        pages = self._ask(lambda: self._call("query_iterator", batch_size=self.page, output_fields=["id"]))
+    def _pages(self) -> Iterator[np.ndarray]:
+        pages = self._retry(lambda: self._call("query_iterator", batch_size=self.page, output_fields=["id"]))
 
-        def following():
+        def next_page() -> list[dict]:
             with _translated(self.address), self._turn:
                 return pages.next()
 
-        while rows := self._ask(following):
+        while rows := self._retry(next_page):
             yield np.array([row["id"] for row in rows], np.int64)
         pages.close()
 
-    def _create(self, dim):
+    def _create(self, dim: int) -> None:
         if self._call("has_collection"):
             return
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -234,94 +228,75 @@ class MilvusIndex(RemoteIndex):
         schema.add_field("name", DataType.VARCHAR, max_length=NAME_BYTES)
         schema.add_field("path", DataType.VARCHAR, max_length=PATH_BYTES)
         schema.add_field("label", DataType.INT64)
-        # Strong: a search sees all that was added before it.
+        # Strong: a search finds everything that was added before it.
         self._call("create_collection", schema=schema, num_shards=self._shards, consistency_level="Strong")
         parameters = MilvusClient.prepare_index_params()
         parameters.add_index("vector", index_type=self._type, metric_type=METRICS[self.metric], params=self._building)
-        if self.path is not None and self._building:
+        if self._embedded and self._building:
             # pymilvus 3.0 sends them one by one, Milvus Lite 3.2 looks for them only below "params".
             parameters[0].get_index_configs()["params"] = self._building
-        # Nothing is in yet that there would be to wait for.
+        # The collection is empty, so there is nothing to wait for.
         self._call("create_index", parameters, sync=False)
         self._call("load_collection", replica_number=self._replicas)
 
-    def _drop(self):
+    def _drop(self) -> None:
         self._call("drop_collection")
 
-    def _send(self, vectors, ids, payload):
+    def _send(self, vectors: np.ndarray, ids: np.ndarray, payload: list[Payload]) -> list[Rejected]:
         rows = [
             {"id": i, "vector": vector, "name": each.name, "path": each.path, "label": each.label}
             for i, vector, each in zip(ids.tolist(), vectors, payload, strict=True)
         ]
-        # Not insert: pymilvus repeats a request by itself when the answer is lost, and an id would be there twice.
+        # Not insert: pymilvus repeats a request whose response is lost, and would store an id twice.
         self._call("upsert", rows, retry_on_rate_limit=False)
         return []
 
-    def _erase(self, ids):
+    def _erase(self, ids: np.ndarray) -> list[Rejected]:
         self._call("delete", ids=ids.tolist(), retry_on_rate_limit=False)
         return []
 
-    def _present(self, ids):
-        found = []
-        for start in range(0, len(ids), 1000):
-            asked = f"id in {ids[start : start + 1000].tolist()}"
-            found += [row["id"] for row in self._call("query", filter=asked, output_fields=["id"])]
-        return np.array(found, np.int64)
+    def _fetch(self, ids: np.ndarray, fields: Sequence[str]) -> dict[int, Mapping]:
+        rows = self._call("query", filter=f"id in {ids.tolist()}", output_fields=["id", *fields])
+        return {row["id"]: row for row in rows}
 
-    def _fetch(self, ids):
-        rows = self._call("query", filter=f"id in {ids.tolist()}", output_fields=["id", "name", "path", "label"])
-        return {row["id"]: Payload(row["name"], row["path"], row["label"]) for row in rows}
-
-    def _fetch_vectors(self, ids):
-        rows = self._call("query", filter=f"id in {ids.tolist()}", output_fields=["id", "vector"])
-        return {row["id"]: row["vector"] for row in rows}
-
-    def _written(self, count):
-        if self.path is not None and count >= self.flush_from:
+    def _flush(self, count: int) -> None:
+        if self._embedded and count >= self.flush_from:
             self._call("flush")
 
-    def _search(self, queries, k, among=None):
-        if k > self.most:
-            raise ValueError(f"milvus gives at most {self.most} answers to a query, {k} were asked for")
+    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
+        if k > self.max_k:
+            raise ValueError(f"milvus returns at most {self.max_k} results per query, {k} were requested")
         parameters = dict(self._searching)
         if "ef" in parameters:
             parameters["ef"] = max(parameters["ef"], k)
+        options = {"anns_field": "vector", "limit": k, "search_params": {"params": parameters}}
+        options["filter"] = "" if selection is None else _condition(selection)
         ids = np.full((len(queries), k), PAD, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        condition = "" if among is None else _condition(among)
         step = max(1, min(_QUERIES, _RESULTS // k, self.chunk_bytes // (4 * queries.shape[1])))
         for start in range(0, len(queries), step):
-            asked = list(queries[start : start + step])
-            found = self._ask(
-                lambda asked=asked: self._call(
-                    "search",
-                    asked,
-                    anns_field="vector",
-                    limit=k,
-                    search_params={"params": parameters},
-                    filter=condition,
-                )
-            )
+            batch = list(queries[start : start + step])
+            found = self._retry(partial(self._call, "search", batch, **options))
             for row, hits in enumerate(found, start):
                 ids[row, : len(hits)] = [hit["id"] for hit in hits]
                 scores[row, : len(hits)] = [hit["distance"] for hit in hits]
-        answered = ids != PAD
+        found = ids != PAD
         if self.metric == "cosine":
-            scores[answered] = np.clip(scores[answered], -1, 1)
+            scores[found] = np.clip(scores[found], -1, 1)
         else:
-            # Milvus leaves the root out: https://milvus.io/docs/metric.md
-            scores[answered] = 0 - np.sqrt(np.maximum(scores[answered], 0))
+            # Milvus returns squared distances: https://milvus.io/docs/metric.md
+            scores[found] = 0 - np.sqrt(np.maximum(scores[found], 0))
         return best_first(ids, scores)
 
 
-def _condition(among: Selection) -> str:
-    """A filter as Milvus writes it, https://milvus.io/docs/boolean.md; Milvus Lite takes no template for the ids."""
-    if among.allowed is None:
-        return f"id not in {among.excluded.ids.tolist()}"
-    return f"id in {among.held[among.rows].tolist()}"
+def _condition(selection: Selection) -> str:
+    """A filter in Milvus's syntax, https://milvus.io/docs/boolean.md; Milvus Lite accepts no template for the ids."""
+    if selection.allowed is None and selection.excluded is not None:
+        return f"id not in {selection.excluded.ids.tolist()}"
+    return f"id in {selection.ids.tolist()}"
 
 
-def _let_go(clients: list[MilvusClient], path: str) -> None:
+def _release(clients: list[MilvusClient], path: str) -> None:
     with _opening:
         for client in clients:
             client.close()
@@ -332,32 +307,33 @@ def _let_go(clients: list[MilvusClient], path: str) -> None:
 
 @contextlib.contextmanager
 def _translated(address: str) -> Iterator[None]:
-    """Milvus's and gRPC's errors as those of this house."""
+    """Translates Milvus's and gRPC's errors."""
     try:
         yield
     except grpc.RpcError as error:
-        later = error.code() in _LATER
-        raise _as_ours(address, error.details(), later, error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED) from error
+        busy, retry = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error.code() in _RETRY
+        raise _failure(address, error.details(), retry, uncertain=not busy) from error
     except MilvusException as error:
-        # That it can't connect says nothing of its attempts before: pymilvus makes several by itself.
+        # Earlier attempts of pymilvus may have reached the server even if the last one could not connect.
         busy = error.code == ErrorCode.RATE_LIMIT
-        later = busy or error.retriable or error.code in (_CONNECT_FAILED, *_LATER)
-        raise _as_ours(address, error.message, later, not busy) from error
+        retry = busy or error.retriable or error.code in (_CONNECT_FAILED, *_RETRY)
+        raise _failure(address, error.message, retry, uncertain=not busy) from error
 
 
-def _as_ours(address: str, reason: str, later: bool, doubtful: bool) -> Exception:
-    if later:
-        return TryAgain(reason, doubtful)
-    return ServerRefused(f"{address} refused: {reason}.")
+def _failure(address: str, reason: str, retry: bool, uncertain: bool) -> Exception:
+    return TemporaryFailure(reason, uncertain) if retry else ServerRefused(f"{address} refused: {reason}.")
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[logging.LogRecord]]:
-    """What Milvus Lite logs meanwhile, from warnings on: it tells why it can't open a file nowhere else."""
+def _captured_log() -> Iterator[list[logging.LogRecord]]:
+    """Collects the warnings and errors of Milvus Lite, the only place where it says why it cannot open a file."""
     records: list[logging.LogRecord] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    logger = logging.getLogger("milvus_lite")
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler, logger = Collector(logging.WARNING), logging.getLogger("milvus_lite")
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -365,7 +341,3 @@ def _heard() -> Iterator[list[logging.LogRecord]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = before
-
-
-def _causes(records: list[logging.LogRecord]) -> list[str]:
-    return [str(record.exc_info[1]) for record in records if record.exc_info and record.exc_info[1]]

@@ -1,110 +1,111 @@
-"""What indexes that live in a server have in common: parts, patience with a busy server, and who is in afterwards."""
+"""What indexes in a server have in common: requests in parts, retries, and a record of what was done."""
 
 import contextlib
 import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self, TypeVar
-from urllib.parse import urlencode, urlsplit
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from helpers.search.index import Index
+from helpers.search.index import IdSet, IdsPerQuery, Index, Streamed
+from helpers.search.index.checks import as_ids, name_ids
 from helpers.search.index.filters import Selection
-from helpers.search.ranking import PAD
+from helpers.search.index.locks import ReadWriteLock
+from helpers.search.ranking import PAD, Ranking
 
 #: Bytes that a file name and a path may have in UTF-8.
 NAME_BYTES, PATH_BYTES = 1024, 4096
 
-#: With more ids than this, a server takes longer to read the list than to return some more results.
+#: A filter of more ids than this takes a server longer than a deeper search.
 _LISTED = 1000
+#: Ids in a request that needs no vectors.
+_IDS_PER_REQUEST = 1000
 
-_UNTOUCHED, _DOUBTFUL, _DONE = range(3)
+_UNTOUCHED, _UNCERTAIN, _DONE = range(3)
 _NONE = np.empty(0, np.int64)
 T = TypeVar("T")
 _KEYS: dict[str, str] = {}
 
 
 class ServerUnavailable(ConnectionError):
-    """A server is away, too slow or too busy, for as long as was tried; the message names it and the remedy."""
+    """A server is unreachable, too slow or too busy after all retries; the message names it and the remedy."""
 
 
 class ServerRefused(OSError):
-    """A server answered that it won't, or something that makes no sense.
+    """A server refused a request, or its response is invalid.
 
-    doubtful : whether what was asked may have been done all the same.
+    uncertain : whether the server may have executed the request all the same.
     """
 
-    def __init__(self, message: str, doubtful: bool = False):
+    def __init__(self, message: str, uncertain: bool = False):
         super().__init__(message)
-        self.doubtful = doubtful
+        self.uncertain = uncertain
 
 
-class TryAgain(Exception):
-    """What a backend raises when the same request may succeed later; nobody outside sees it.
+class TemporaryFailure(Exception):
+    """Raised by a backend if the same request may succeed later; `RemoteIndex` handles it.
 
-    doubtful : whether the server may have done what was asked, and only its answer was lost.
+    uncertain : whether the server may have executed the request, and only its response was lost.
     """
 
-    def __init__(self, reason: str, doubtful: bool):
+    def __init__(self, reason: str, uncertain: bool):
         super().__init__(reason)
-        self.doubtful = doubtful
+        self.uncertain = uncertain
 
 
-class _Partly(OSError):
-    _what: ClassVar[str]
-    _left: ClassVar[str]
-
-    def __init__(self, done: np.ndarray, missing: np.ndarray, doubtful: np.ndarray, why: object):
-        self.missing, self.doubtful = missing, doubtful
-        parts = [f"{len(done)} of {len(done) + len(missing) + len(doubtful)} vectors are {self._what}{_these(done)}"]
-        if len(missing):
-            parts.append(f"{len(missing)} are not{_these(missing)}")
-        if len(doubtful):
-            parts.append(f"of {len(doubtful)} it is not known{_these(doubtful)}")
-        remedy = self._left
-        if len(doubtful):
-            remedy = f"Call refresh() when the server is there again: then `ids` knows. {remedy}"
-        super().__init__(f"{', '.join(parts)}. {why} {remedy}")
-
-
-class PartlyIndexed(_Partly):
-    """Some of the vectors that were added are in, some are not; the index's ``ids`` agree with the server.
+class PartialChange(OSError):
+    """A part of an addition or removal was done; the index's ``ids`` agree with the server.
 
     Attributes
     ----------
-    indexed, missing : int64, rising: ids that are in, and that are not.
-    doubtful : int64, rising: ids that were sent, and the server went before it could say.
-        The index asks about them before it does anything else.
+    done, missing : int64, ascending: ids that were added or removed, and ids that were not.
+    uncertain : int64, ascending: ids that were sent before the server failed to respond. The index checks them before
+        it does anything else.
     """
 
-    _what, _left = "in", "Add those that are missing again."
+    _done: ClassVar[str]
 
-    def __init__(self, done, missing, doubtful, why):
-        super().__init__(done, missing, doubtful, why)
-        self.indexed = done
+    def __init__(self, done: np.ndarray, missing: np.ndarray, uncertain: np.ndarray, reason: object):
+        self.done, self.missing, self.uncertain = done, missing, uncertain
+        total = len(done) + len(missing) + len(uncertain)
+        parts = [f"{len(done)} of {total} vectors were {self._done}{_named(done)}"]
+        if len(missing):
+            parts.append(f"{len(missing)} were not{_named(missing)}")
+        if len(uncertain):
+            parts.append(f"{len(uncertain)} are uncertain{_named(uncertain)}")
+        remedy = "Repeat the call with the missing ids."
+        if len(uncertain):
+            remedy = f"Call refresh() when the server is available, which updates `ids`. {remedy}"
+        super().__init__(f"{', '.join(parts)}. {reason} {remedy}")
 
 
-class PartlyRemoved(_Partly):
-    """Some of the vectors that were removed are gone, some are not: ``removed``, ``missing`` and ``doubtful``."""
+class PartlyIndexed(PartialChange):
+    """Only a part of the vectors was added."""
 
-    _what, _left = "removed", "Remove those that are left again."
+    _done = "added"
 
-    def __init__(self, done, missing, doubtful, why):
-        super().__init__(done, missing, doubtful, why)
-        self.removed = done
+
+class PartlyRemoved(PartialChange):
+    """Only a part of the vectors was removed."""
+
+    _done = "removed"
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often a request is made, and the seconds between.
+class RetryPolicy:
+    """The number of attempts, and the seconds between them.
 
-    The wait doubles up to ``longest``, and a random part of up to a half is taken off it, so that those who were
-    turned away together don't come back together (Brooker, Exponential Backoff and Jitter, AWS Architecture Blog
-    2015, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/, there "equal jitter").
+    The wait doubles up to ``longest``, less a random part of up to a half, so that clients that were rejected together
+    do not return together (Brooker, Exponential Backoff and Jitter, AWS Architecture Blog 2015,
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/, there "equal jitter").
     """
 
     attempts: int = 5
@@ -112,98 +113,87 @@ class Patience:
     longest: float = 10.0
 
     def waits(self) -> Iterator[float]:
-        for turn in range(self.attempts - 1):
-            yield min(self.longest, self.first * 2**turn) * random.uniform(0.5, 1)
+        for attempt in range(self.attempts - 1):
+            yield min(self.longest, self.first * 2**attempt) * random.uniform(0.5, 1)
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What a server keeps beside a vector: the image's file name, its path or key, and its label (-1 for none).
+    """Stored with a vector in a server: the image's file name, its path or key, and its label (-1 for none).
 
-    Raises
-    ------
-    ValueError : a name of more than 1024 bytes, a path of more than 4096, or one that is no UTF-8.
+    Raises ValueError: a name of more than 1024 bytes, a path of more than 4096, or one that is not valid UTF-8.
     """
 
     name: str = ""
     path: str = ""
     label: int = -1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for what, text, most in (("name", self.name, NAME_BYTES), ("path", self.path, PATH_BYTES)):
             try:
                 length = len(text.encode())
             except UnicodeEncodeError as error:
-                raise ValueError(f"the {what} {text!r} can't be written as UTF-8: rename the file") from error
+                raise ValueError(f"the {what} {text!r} cannot be written as UTF-8: rename the file") from error
             if length > most:
                 raise ValueError(f"a {what} may have {most} bytes, {text[:60]!r}… has {length}")
         object.__setattr__(self, "label", int(self.label))
 
 
-class Place(NamedTuple):
-    """Where in which server: ``//host:port/name``."""
-
-    address: str
-    name: str
-
-
 class Rejected(NamedTuple):
-    """One row of a part that the server did not take: its place in the part, why, and whether it may later."""
+    """One row of a request that the server rejected, the reason, and whether a retry may succeed."""
 
     row: int
     reason: str
-    later: bool
+    retry: bool
 
 
-class _Changes:
-    """One change at a time; searches pass, since the server sees to it that they do no harm."""
+class _ChangesLock(ReadWriteLock):
+    """One change at a time; searches do not wait, because the server isolates them."""
 
-    def __init__(self):
-        self._lock = threading.RLock()
+    def __init__(self) -> None:
+        self._changes = threading.RLock()
 
-    def read(self) -> contextlib.AbstractContextManager:
+    def read(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
 
-    def write(self) -> contextlib.AbstractContextManager:
-        return self._lock
+    def write(self) -> contextlib.AbstractContextManager[object]:
+        return self._changes
 
 
 def sign_in(address: str, key: str) -> None:
-    """Show a server (``host:port``) this key: an API key of Elasticsearch, a token of Milvus (``user:password``).
+    """Use a key for a server (``host:port``): an API key of Elasticsearch, a token of Milvus (``user:password``).
 
-    It is kept in this process only. It is in no spec, no printed line and no file; sign in before opening an index.
+    The key stays in this process; no spec, message or file contains it. Call this before opening an index.
     """
     _KEYS[address] = key
 
 
 def key_for(address: str) -> str | None:
-    """What `sign_in` was given for this server."""
+    """The key that `sign_in` got for a server."""
     return _KEYS.get(address)
 
 
-def parse_place(scheme: str, rest: str, port: int, name: str | None = None) -> Place:
-    """``//host:port/name`` with a default port, and a default name where there is one.
+def parse_location(scheme: str, rest: str, port: int, name: str | None = None) -> tuple[str, str]:
+    """``//host:port/name`` as ``host:port`` and name, with a default port and perhaps a default name.
 
-    Raises
-    ------
-    ValueError : it is written otherwise, or holds a user or password.
+    Raises ValueError: another form, or a user or password in it.
     """
-    written = f"{scheme}://host:{port}/name"
+    form = f"{scheme}://host:{port}/name"
     parts = urlsplit(rest, allow_fragments=False)
     try:
         host, port = parts.hostname, parts.port or port
     except ValueError as error:
-        raise ValueError(f"{scheme}:{rest} is no place ({error}): write {written}") from error
+        raise ValueError(f"{scheme}:{rest} is not a location ({error}): write {form}") from error
     if "@" in parts.netloc:
-        raise ValueError(f"a spec of {scheme} holds no user or password, it is saved and printed: use sign_in(…)")
+        raise ValueError(f"a spec of {scheme} must not hold a user or password, because it is saved: use sign_in(…)")
     name = parts.path.strip("/") or name
     if not rest.startswith("//") or not host or not name:
-        raise ValueError(f"{scheme}:{rest} is no place: write {written}")
-    return Place(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", name)
+        raise ValueError(f"{scheme}:{rest} is not a location: write {form}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", name
 
 
 def chunks(sizes: np.ndarray, most_bytes: int, most_rows: int) -> Iterator[np.ndarray]:
-    """Rows 0 … n - 1 in parts of at most so many rows and bytes; a row that is larger goes alone.
+    """Rows 0 … n - 1 in parts of at most ``most_rows`` and ``most_bytes``; a larger row is a part of its own.
 
     sizes : int64 (n,), bytes of each row.
     """
@@ -217,366 +207,361 @@ def chunks(sizes: np.ndarray, most_bytes: int, most_rows: int) -> Iterator[np.nd
 
 
 class RemoteIndex(Index):
-    """An index whose vectors are in a server, which knows best what it holds.
+    """An index whose vectors are in a server.
 
-    Opening a spec connects, and lists the ids that are stored, page by page; they are kept here (8 bytes each).
-    Where that differs from an index in memory:
+    Opening a spec connects, and reads the ids that are stored, page by page; they take 8 bytes each in this process.
+    Differences from an index in memory:
 
-    - An add or a removal goes in parts. After an error some of them may be done: `PartlyIndexed` and `PartlyRemoved`
-      say which, and `ids` agrees with the server. Where nothing was done, the error is `ServerUnavailable` or
-      `ServerRefused`.
-    - What another process changes is found by searches at once, by `ids` and `len` after `refresh`. An id that two
-      processes add holds the vector that came last.
-    - Without ids, vectors go on from the highest id that is stored or was used here: the server does not remember
-      ids that were removed.
-    - `save` writes the spec and the ids, no vectors. Loading opens the spec, and is an error where the server holds
-      other ids by now.
-    - `clear` drops the collection. An engine starts with an empty index, so clear one that holds something.
-    - A search does not wait for an add that runs; it finds what is in by then.
+    - An addition or removal is sent in parts. If only some of them succeed, `PartlyIndexed` or `PartlyRemoved` names
+      them, and `ids` agrees with the server. If none does, the error is `ServerUnavailable` or `ServerRefused`.
+    - Searches find changes of other processes at once; `ids` and `len` show them after `refresh`. An id that two
+      processes add holds the later vector.
+    - Default ids follow the highest id that is stored or was used here: the server does not remember removed ids.
+    - `save` writes the spec and the ids, but no vectors. Loading opens the spec, and fails if the server's ids differ.
+    - `clear` drops the collection. An engine needs an empty index, so clear one that holds vectors.
+    - A search does not wait for a running addition; it finds the parts that are stored.
 
-    A backend writes `_inspect`, `_pages`, `_create`, `_drop`, `_send`, `_erase`, `_present`, `_fetch`,
-    `_fetch_vectors` and `_search`, which raise `TryAgain` or `ServerRefused`, and calls `refresh` when it is connected.
+    A backend implements the abstract methods, which raise `TemporaryFailure` or `ServerRefused`, and calls `refresh`
+    when it is connected.
 
     Attributes
     ----------
-    timeout : seconds that one request may take.
-    patience : how a request is repeated.
+    timeout : seconds for one request.
+    retries : the `RetryPolicy`.
     address : ``host:port``, or the file.
     """
 
     metrics = ("cosine", "euclidean")
     remote = True
-    #: What to do when the server is away.
+    #: What to do if the server is unavailable.
     remedy: ClassVar[str]
-    #: The most ids that a filter may list, which is Elasticsearch's limit.
-    listable: ClassVar[int] = 65_536
+    #: The largest number of ids in a filter, which is Elasticsearch's limit.
+    max_listed: ClassVar[int] = 65_536
     #: The most bytes and rows in one request.
-    chunk_bytes: ClassVar[int] = 8 * 2**20
-    chunk_rows: ClassVar[int] = 5000
-    #: Bytes that a number takes on its way.
+    chunk_bytes: int = 8 * 2**20
+    chunk_rows: int = 5000
+    #: Bytes of a number in a request.
     number_bytes: ClassVar[int]
 
-    def __init__(self, place: str, metric: str | None = None, timeout: float | None = None, **options):
-        super().__init__(metric or "cosine", timeout=timeout, **options)
-        if timeout is not None and not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout must be a number of seconds above 0, got {timeout}")
-        if metric:
+    def __init__(self, location: str, **options: Any):
+        super().__init__(**options)
+        if options.get("metric"):
             self.options["metric"] = self.metric
-        self.place, self.address = place, place
-        self.timeout = 30.0 if timeout is None else timeout
-        self.patience = Patience()
-        self._lock = _Changes()
-        self._doubtful = _NONE
-        self._offered: dict[int, Payload] = {}
+        self.location = self.address = location
+        self.timeout: float = self.options.get("timeout", 30.0)
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError(f"timeout must be a number of seconds above 0, got {self.timeout}")
+        self.retries = RetryPolicy()
+        self._lock = _ChangesLock()
+        self._uncertain = _NONE
+        self._payloads: dict[int, Payload] = {}
 
     @property
-    def spec(self) -> str:
-        query = urlencode(sorted(self.options.items()))
-        return f"{self.scheme}:{self.place}" + (f"?{query}" if query else "")
+    def _target(self) -> str:
+        return self.location
 
     @property
     def nbytes(self) -> int:
-        """The float32 vectors in the server, and the ids here.
-
-        What the server builds over the vectors, or keeps of them more than once, is not known and not counted.
-        """
+        """The float32 vectors in the server, and the ids here; the server's search structure is not known."""
         return 4 * (self.dim or 0) * len(self) + self._ids.nbytes
 
     def refresh(self) -> Self:
-        """Ask the server anew what it holds.
+        """Read the ids from the server again.
 
         Raises
         ------
-        ServerUnavailable : it is away, too slow or too busy.
-        ValueError : it holds something else under this name than the spec says.
+        ServerUnavailable : it is unreachable, too slow or too busy.
+        ValueError : it stores something else under this name.
         """
         with self._lock.write():
-            dim = self._ask(self._inspect)
+            dim = self._retry(self._inspect)
             pages = [_NONE] if dim is None else [_NONE, *self._pages()]
-            self.dim, self._ids, self._doubtful = dim, np.unique(np.concatenate(pages)), _NONE
+            self.dim, self._ids, self._uncertain = dim, np.unique(np.concatenate(pages)), _NONE
             self._listed = self._ids
-            self._go_on_from(self._ids)
+            self._reserve(self._ids)
         return self
 
-    def add(self, vectors: np.ndarray, ids: np.ndarray | None = None, payload: Sequence[Payload] | None = None) -> Self:
-        """Put vectors in, in parts.
+    def add(self, vectors: ArrayLike, ids: ArrayLike | None = None, payload: Sequence[Payload] | None = None) -> Self:
+        """Add vectors, in parts.
 
         vectors, ids : as in `Index.add`.
-        payload : one for each vector; without it, they are empty.
+        payload : one for each vector; empty by default.
 
         Raises
         ------
-        ValueError : as in `Index.add`; or not one payload a vector; nothing was sent then.
-        PartlyIndexed : some are in; add those again that are missing.
-        ServerUnavailable, ServerRefused : none is in.
+        ValueError : as in `Index.add`, or not one payload per vector; nothing is sent.
+        PartlyIndexed : some were added; repeat the call with the missing ones.
+        ServerUnavailable, ServerRefused : none was added.
         """
         with self._lock.write():
-            self._settle()
-            count = len(vectors)
+            self._resolve()
             if payload is not None:
+                count = len(np.asarray(vectors))
                 if len(payload) != count:
                     raise ValueError(f"payload must be one for each of {count} vectors, got {len(payload)}")
                 ids = self._new_ids(ids, count)
-                self._offered = dict(zip(ids.tolist(), payload, strict=True))
+                self._payloads = dict(zip(ids.tolist(), payload, strict=True))
             try:
                 return super().add(vectors, ids)
             finally:
-                self._offered = {}
+                self._payloads = {}
 
-    def remove(self, ids: np.ndarray) -> Self:
-        """Take vectors out, in parts; their ids may be added again.
+    def remove(self, ids: ArrayLike) -> Self:
+        """Remove vectors, in parts; their ids may be added again.
 
         Raises
         ------
-        KeyError : an id is not in the index; nothing is removed then.
-        PartlyRemoved : some are gone.
-        ServerUnavailable, ServerRefused : none is gone.
+        KeyError : an id is not in the index; nothing is removed.
+        PartlyRemoved : only some were removed.
+        ServerUnavailable, ServerRefused : none was removed.
         """
-        self._settle()
+        self._resolve()
         return super().remove(ids)
 
-    def search(self, vectors, k=10, *, allowed=None, excluded=None):
-        self._settle()
+    def search(
+        self,
+        vectors: ArrayLike,
+        k: int = 10,
+        *,
+        allowed: ArrayLike | IdSet | None = None,
+        excluded: ArrayLike | IdSet | IdsPerQuery | None = None,
+    ) -> Ranking:
+        self._resolve()
         return super().search(vectors, k, allowed=allowed, excluded=excluded)
 
-    def _search_among(self, queries, k, among):
-        if _listed(among) <= _LISTED:
-            return self._search_filtered(queries, k, among)
-        return super()._search_among(queries, k, among)
+    def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        if _listed(selection) <= _LISTED:
+            return self._search_filtered(queries, k, selection)
+        return super()._search_selection(queries, k, selection)
 
-    def _search_filtered(self, queries, k, among):
-        if _listed(among) > self.listable:
-            return super()._search_filtered(queries, k, among)
-        ids, scores = self._search(queries, k, among)
-        # A graph may find nothing of the little that is allowed.
-        short = np.flatnonzero(ids[:, -1] == PAD) if among.count <= _LISTED else ()
+    def _search_filtered(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        if _listed(selection) > self.max_listed:
+            return super()._search_filtered(queries, k, selection)
+        ids, scores = self._search(queries, k, selection)
+        # The search of a graph may miss a small selection.
+        short = np.flatnonzero(ids[:, -1] == PAD) if selection.count <= _LISTED else _NONE
         if len(short):
-            ids[short], scores[short] = super()._search_filtered(queries[short], k, among)
+            ids[short], scores[short] = super()._search_filtered(queries[short], k, selection)
         return ids, scores
 
-    def save(self, path):
-        self._settle()
+    def save(self, path: str | Path) -> Path:
+        self._resolve()
         return super().save(path)
 
-    def payload(self, ids: np.ndarray) -> list[Payload]:
-        """What is kept beside these vectors, in the order asked.
-
-        Raises
-        ------
-        KeyError : an id is not in the index.
-        """
-        self._settle()
-        ids = np.asarray(ids, np.int64).reshape(-1)
-        return self._all_of(ids, self._fetch, np.zeros(len(ids), np.int64))
-
-    def vectors(self, ids):
-        self._settle()
+    def vectors(self, ids: ArrayLike) -> np.ndarray:
+        self._resolve()
         return super().vectors(ids)
 
-    def _kept(self, ids):
-        sizes = np.full(len(ids), self.number_bytes * self.dim)
-        return np.array(self._all_of(ids, self._fetch_vectors, sizes), np.float32)
+    def payload(self, ids: ArrayLike) -> list[Payload]:
+        """The payloads of these vectors, in the order of ``ids``.
 
-    def _all_of(self, ids: np.ndarray, fetch: Callable[[np.ndarray], dict[int, T]], sizes: np.ndarray) -> list[T]:
-        """What the server keeps of each of these ids, in parts of so many bytes; KeyError where it has one no more."""
-        found: dict[int, T] = {}
-        for rows in chunks(sizes, self.chunk_bytes, 1000):
-            found |= self._ask(lambda rows=rows: fetch(ids[rows]))
-        absent = [i for i in ids.tolist() if i not in found]
-        if absent:
-            raise KeyError(f"ids without a vector in {self.address}: {absent[:5]}{' …' if len(absent) > 5 else ''}")
+        Raises KeyError: an id is not in the index.
+        """
+        self._resolve()
+        rows = self._read(as_ids(ids), ("name", "path", "label"), 0)
+        return [Payload(row["name"], row["path"], row["label"]) for row in rows]
+
+    def _reconstruct(self, ids: np.ndarray) -> np.ndarray:
+        rows = self._read(ids, ("vector",), self.number_bytes * (self.dim or 0))
+        return np.array([row["vector"] for row in rows], np.float32)
+
+    def _read(self, ids: np.ndarray, fields: Sequence[str], row_bytes: int) -> list[Mapping]:
+        """Fields of these ids, requested in parts; KeyError if the server has an id no more."""
+        found: dict[int, Mapping] = {}
+        for rows in chunks(np.full(len(ids), row_bytes), self.chunk_bytes, _IDS_PER_REQUEST):
+            found |= self._retry(partial(self._fetch, ids[rows], fields))
+        missing = [i for i in ids.tolist() if i not in found]
+        if missing:
+            raise KeyError(f"{name_ids(np.array(missing))} not in {self.address}")
         return [found[i] for i in ids.tolist()]
 
-    # ---- what a backend writes -----------------------------------------------------------------------------------
+    # ---- implemented by a backend ----------------------------------------------------------------------------------
 
     @abstractmethod
     def _inspect(self) -> int | None:
-        """The dimension of what is stored, or None where nothing was made yet; ValueError where it is not ours."""
+        """The dimension of the stored vectors, None if there is no collection; ValueError if it is not ours."""
 
     @abstractmethod
     def _pages(self) -> Iterator[np.ndarray]:
-        """All ids, int64, page by page; each page is asked for with `_ask`."""
+        """All ids, int64, page by page; each page is requested with `_retry`."""
 
     @abstractmethod
     def _create(self, dim: int) -> None:
-        """Make the collection, unless it is there."""
+        """Make the collection, unless it exists."""
 
     @abstractmethod
     def _drop(self) -> None:
-        """Drop the collection, if it is there."""
+        """Drop the collection, if it exists."""
 
     @abstractmethod
     def _send(self, vectors: np.ndarray, ids: np.ndarray, payload: list[Payload]) -> list[Rejected]:
-        """Put one part in, some of which may be in already; what of it was not taken."""
+        """Add one part, some of which may be stored already; returns the rejected rows."""
 
     @abstractmethod
     def _erase(self, ids: np.ndarray) -> list[Rejected]:
-        """Take one part out; it is no error where an id is gone already."""
+        """Remove one part; ids that do not exist are no error."""
 
     @abstractmethod
-    def _present(self, ids: np.ndarray) -> np.ndarray:
-        """Which of these ids are stored."""
+    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As in `Index`; the server filters by ``selection``."""
 
     @abstractmethod
-    def _search(self, queries: np.ndarray, k: int, among: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As in `Index`; the server filters where ``among`` is given."""
-
-    @abstractmethod
-    def _fetch(self, ids: np.ndarray) -> dict[int, Payload]:
-        """The payloads of at most 1000 ids."""
-
-    @abstractmethod
-    def _fetch_vectors(self, ids: np.ndarray) -> dict[int, Sequence[float]]:
-        """The vectors of at most 1000 ids."""
+    def _fetch(self, ids: np.ndarray, fields: Sequence[str]) -> dict[int, Mapping]:
+        """Fields (``name``, ``path``, ``label``, ``vector``) of those of at most 1000 ids that are stored."""
 
     def _check(self, vectors: np.ndarray, ids: np.ndarray) -> None:
-        """ValueError for what the server can't take, before anything is sent."""
+        """Raises ValueError for vectors that the server cannot store, before anything is sent."""
 
-    def _written(self, count: int) -> None:
-        """Called when all parts of an add or a removal are in."""
+    def _flush(self, count: int) -> None:
+        """Called after all parts of an addition or removal."""
 
-    def _clear(self):
-        self._ask(self._drop)
-        self._doubtful = _NONE
+    def _clear(self) -> None:
+        self._retry(self._drop)
+        self._uncertain = _NONE
 
-    # ---- asking --------------------------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------------------------
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        """One request that may be made again, until it succeeds or patience ends."""
-        waits = self.patience.waits()
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Make a request until it succeeds or no attempt is left."""
+        waits = self.retries.waits()
         while True:
             try:
                 return call()
-            except TryAgain as error:
+            except TemporaryFailure as error:
                 self._wait(waits, error)
 
-    def _wait(self, waits: Iterator[float], why: object) -> None:
+    def _wait(self, waits: Iterator[float], reason: Exception | str) -> None:
         wait = next(waits, None)
         if wait is None:
-            message = f"{self.address} did not serve in {self.patience.attempts} attempts: {why}. {self.remedy}"
-            raise ServerUnavailable(message) from (why if isinstance(why, Exception) else None)
+            message = f"{self.address} did not serve in {self.retries.attempts} attempts: {reason}. {self.remedy}"
+            raise ServerUnavailable(message) from (reason if isinstance(reason, Exception) else None)
         time.sleep(wait)
 
-    def _settle(self) -> None:
-        """Ask about what was left in doubt by an error."""
-        if len(self._doubtful):
+    def _present(self, ids: np.ndarray) -> np.ndarray:
+        """bool (n,): which ids are stored."""
+        found: list[int] = []
+        for start in range(0, len(ids), _IDS_PER_REQUEST):
+            found += self._fetch(ids[start : start + _IDS_PER_REQUEST], ())
+        return np.isin(ids, found)
+
+    def _resolve(self) -> None:
+        """Check the ids that an error left uncertain."""
+        if len(self._uncertain):
             with self._lock.write():
-                self._take_in(self._ask(lambda: self._present(self._doubtful)))
-                self._doubtful = _NONE
+                present = self._retry(lambda: self._present(self._uncertain))
+                self._register(self._uncertain[present])
+                self._uncertain = _NONE
 
-    def _take_in(self, ids: np.ndarray) -> None:
+    def _register(self, ids: np.ndarray) -> None:
         self._ids = np.union1d(self._ids, ids)
-        self._go_on_from(ids)
+        self._reserve(ids)
 
-    def _go_on_from(self, ids: np.ndarray) -> None:
-        if len(ids):
-            self._next_id = max(self._next_id, int(ids.max()) + 1)
+    def _reserve(self, ids: np.ndarray) -> None:
+        self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
 
-    # ---- adding and removing -------------------------------------------------------------------------------------
+    # ---- additions and removals ------------------------------------------------------------------------------------
 
-    def _add(self, vectors, ids):
+    def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         self._check(vectors, ids)
         if self.dim is None:
-            self._ask(lambda: self._create(vectors.shape[1]))
+            self._retry(lambda: self._create(vectors.shape[1]))
             self.dim = vectors.shape[1]
-        payload = [self._offered.get(i) or Payload() for i in ids.tolist()]
-        # A sign can take six bytes in JSON; 200 pay for what stands around the numbers.
+        payload = [self._payloads.get(i) or Payload() for i in ids.tolist()]
+        # A character can take six bytes in JSON; 200 are for the syntax around the numbers.
         texts = [6 * (len(each.name) + len(each.path)) for each in payload]
         sizes = self.number_bytes * vectors.shape[1] + 200 + np.array(texts, np.int64)
+        parts = chunks(sizes, self.chunk_bytes, self.chunk_rows)
+        self._change(
+            ids, parts, lambda rows: self._send(vectors[rows], ids[rows], [payload[row] for row in rows]), adding=True
+        )
+
+    def _remove(self, ids: np.ndarray) -> None:
+        parts = chunks(np.zeros(len(ids), np.int64), self.chunk_bytes, _IDS_PER_REQUEST)
+        self._change(ids, parts, lambda rows: self._erase(ids[rows]), adding=False)
+
+    def _change(
+        self,
+        ids: np.ndarray,
+        parts: Iterator[np.ndarray],
+        send: Callable[[np.ndarray], list[Rejected]],
+        adding: bool,
+    ) -> None:
+        """Send all parts; after an error, update ``ids`` and report what was done."""
         state = np.full(len(ids), _UNTOUCHED)
-
-        def send(rows):
-            return self._send(vectors[rows], ids[rows], [payload[row] for row in rows])
-
         try:
-            self._deliver(ids, state, chunks(sizes, self.chunk_bytes, self.chunk_rows), send)
+            for part in parts:
+                self._deliver(ids, state, part, send)
+            self._retry(lambda: self._flush(len(ids)))
         except BaseException as error:
-            done, left, doubtful = self._account(ids, state, error, _DONE)
-            self._take_in(done)
-            # An id in doubt was used, so it is not given again by itself.
-            self._go_on_from(doubtful)
-            if isinstance(error, OSError) and len(done) + len(doubtful):
-                raise PartlyIndexed(done, left, doubtful, error) from error
-            raise
-
-    def _remove(self, ids):
-        state = np.full(len(ids), _UNTOUCHED)
-        parts = chunks(np.zeros(len(ids), np.int64), self.chunk_bytes, 1000)
-        try:
-            self._deliver(ids, state, parts, lambda rows: self._erase(ids[rows]))
-        except BaseException as error:
-            done, left, doubtful = self._account(ids, state, error, _UNTOUCHED)
-            self._ids = np.setdiff1d(self._ids, np.union1d(done, doubtful))
-            if isinstance(error, OSError) and len(done) + len(doubtful):
-                raise PartlyRemoved(done, left, doubtful, error) from error
-            raise
-
-    def _deliver(self, ids, state, parts, send) -> None:
-        """Send part after part, the rejected rows of one again before the next; ``state`` (n,) says how far it is."""
-        for part in parts:
-            waits, rows = self.patience.waits(), part
-            while len(rows):
-                before, state[rows] = state[rows], _DOUBTFUL
-                try:
-                    rejected = send(rows)
-                except (TryAgain, ServerRefused) as error:
-                    if not error.doubtful:
-                        state[rows] = before
-                    if isinstance(error, ServerRefused):
-                        raise
-                    why = error
-                else:
-                    state[rows] = _DONE
-                    places = rows[[each.row for each in rejected]] if rejected else rows[:0]
-                    state[places] = _UNTOUCHED
-                    for place, each in zip(places, rejected, strict=True):
-                        if not each.later:
-                            raise ServerRefused(f"{self.address} refused id {ids[place]}: {each.reason}.")
-                    rows, why = places, rejected[0].reason if rejected else ""
-                if len(rows):
-                    self._wait(waits, why)
-        self._ask(lambda: self._written(len(ids)))
-
-    def _account(self, ids, state, error, if_present) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids that are done, that are not, and of which nobody knows, after an error; asks once about the doubtful.
-
-        if_present : the state of an id that the server turns out to hold.
-        """
-        doubtful = state == _DOUBTFUL
-        # Who interrupts wants no more waiting.
-        if doubtful.any() and isinstance(error, Exception):
-            try:
-                present = np.isin(ids[doubtful], self._present(ids[doubtful]))
-            except (TryAgain, OSError):
-                pass
+            # After an interrupt the user does not want to wait.
+            if isinstance(error, Exception):
+                self._recheck(ids, state, adding)
+            done, missing, uncertain = (ids[state == each] for each in (_DONE, _UNTOUCHED, _UNCERTAIN))
+            self._uncertain = np.union1d(self._uncertain, uncertain)
+            if adding:
+                self._register(done)
+                # An uncertain id was used, so it is not a default id any more.
+                self._reserve(uncertain)
             else:
-                state[doubtful] = np.where(present, if_present, _DONE + _UNTOUCHED - if_present)
-        done, left, doubtful = (ids[state == each] for each in (_DONE, _UNTOUCHED, _DOUBTFUL))
-        self._doubtful = np.union1d(self._doubtful, doubtful)
-        return done, left, doubtful
+                self._ids = np.setdiff1d(self._ids, np.union1d(done, uncertain))
+            if isinstance(error, OSError) and len(done) + len(uncertain):
+                raise (PartlyIndexed if adding else PartlyRemoved)(done, missing, uncertain, error) from error
+            raise
 
-    # ---- the file ------------------------------------------------------------------------------------------------
+    def _deliver(
+        self, ids: np.ndarray, state: np.ndarray, part: np.ndarray, send: Callable[[np.ndarray], list[Rejected]]
+    ) -> None:
+        """Send one part, and its rejected rows again; ``state`` (n,) records the progress."""
+        waits, rows = self.retries.waits(), part
+        while len(rows):
+            reason: Exception | str = ""
+            before, state[rows] = state[rows], _UNCERTAIN
+            try:
+                rejected = send(rows)
+            except (TemporaryFailure, ServerRefused) as error:
+                if not error.uncertain:
+                    state[rows] = before
+                if isinstance(error, ServerRefused):
+                    raise
+                reason = error
+            else:
+                state[rows] = _DONE
+                rows = rows[np.array([each.row for each in rejected], np.int64)]
+                state[rows] = _UNTOUCHED
+                for row, each in zip(rows, rejected, strict=True):
+                    if not each.retry:
+                        raise ServerRefused(f"{self.address} refused id {ids[row]}: {each.reason}.")
+                    reason = reason or each.reason
+            if len(rows):
+                self._wait(waits, reason)
 
-    def _state(self):
+    def _recheck(self, ids: np.ndarray, state: np.ndarray, adding: bool) -> None:
+        """Check once which uncertain ids are stored, unless the server still fails."""
+        rows = np.flatnonzero(state == _UNCERTAIN)
+        with contextlib.suppress(TemporaryFailure, OSError):
+            state[rows] = np.where(self._present(ids[rows]) == adding, _DONE, _UNTOUCHED)
+
+    # ---- the file --------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, np.ndarray | Streamed]:
         return {}
 
-    def _restore(self, arrays):
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         if not np.array_equal(self._ids, self._listed):
             differ = np.setxor1d(self._ids, self._listed)
             raise ValueError(
                 f"{self.address} holds {len(self._listed)} vectors now, {len(self._ids)} when it was saved; "
-                f"{len(differ)} ids differ{_these(differ)}. As it is now, open_index({self.spec!r}) opens it"
+                f"{len(differ)} ids differ{_named(differ)}. open_index({self.spec!r}) opens it in its present state"
             )
 
 
-def _listed(among: Selection) -> int:
-    """How many ids a filter has to list."""
-    return len(among.excluded) if among.allowed is None else among.count
+def _listed(selection: Selection) -> int:
+    """The number of ids in the filter of a selection."""
+    if selection.allowed is None and selection.excluded is not None:
+        return len(selection.excluded)
+    return selection.count
 
 
-def _these(ids: np.ndarray) -> str:
-    """A few of the ids, for a message."""
-    if not len(ids):
-        return ""
-    shown = ", ".join(map(str, ids[:4].tolist()))
-    return f" ({shown}, … {ids[-1]})" if len(ids) > 4 else f" ({shown})"
+def _named(ids: np.ndarray) -> str:
+    """A few ids in parentheses, for a message."""
+    return f" ({name_ids(ids)})" if len(ids) else ""

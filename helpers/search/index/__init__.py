@@ -1,10 +1,10 @@
-"""The index: one contract for all backends, opened by name or from a file."""
+"""The index: one interface for all backends, opened by name or from a file."""
 
 from helpers.search.index.base import Index, StoredIndex, UnsupportedByIndex
-from helpers.search.index.checks import check_count, check_k, check_magnitude, unit_vectors
+from helpers.search.index.checks import check_count, check_k, check_magnitude
 from helpers.search.index.factory import BACKENDS, METRIC_NAMES, open_index
 from helpers.search.index.filters import IdSet, IdsPerQuery
-from helpers.search.index.storage import IndexFileError, Streamed, load_index, write_atomically
+from helpers.search.index.storage import IndexFileError, Streamed, load_index
 
 __all__ = [
     "BACKENDS",
@@ -21,6 +21,4 @@ __all__ = [
     "check_magnitude",
     "load_index",
     "open_index",
-    "unit_vectors",
-    "write_atomically",
 ]

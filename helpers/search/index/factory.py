@@ -7,18 +7,13 @@ from urllib.parse import parse_qsl
 if TYPE_CHECKING:
     from helpers.search.index.base import Index
 
-#: What a metric may be called → its name.
+#: Accepted name of a metric → its name.
 METRIC_NAMES = {
-    "cosine": "cosine",
-    "cos": "cosine",
-    "euclidean": "euclidean",
-    "l2": "euclidean",
-    "manhattan": "manhattan",
-    "l1": "manhattan",
-    "cityblock": "manhattan",
-}
+    "cosine": "cosine", "cos": "cosine", "euclidean": "euclidean", "l2": "euclidean", "manhattan": "manhattan",
+    "l1": "manhattan", "cityblock": "manhattan",
+}  # fmt: skip
 
-#: Scheme of a spec → where its class is, imported when first asked for. A new backend is one line here and one file.
+#: Scheme of a spec → its class, imported at its first use. A new backend takes one line here and one file.
 BACKENDS = {
     "exact": "helpers.search.backends.exact:ExactIndex",
     "sklearn": "helpers.search.backends.sklearn_backend:SklearnIndex",
@@ -38,18 +33,18 @@ def open_index(spec: str) -> "Index":
 
     Raises
     ------
-    ValueError : the scheme, the metric or an option does not exist; the message lists what does.
+    ValueError : the scheme, the metric or an option does not exist; the message lists those that do.
     ImportError : the backend's package is not installed.
     """
     head, _, query = str(spec).partition("?")
     scheme, _, rest = head.partition(":")
     if scheme not in BACKENDS:
-        raise ValueError(f"no index is called {scheme!r} (in {spec!r}); there are: {', '.join(BACKENDS)}")
+        raise ValueError(f"there is no index {scheme!r} (in {spec!r}); there are: {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[scheme].partition(":")
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError as error:
-        raise ValueError(f"{spec!r}: options are written name=value, with & between them") from error
+        raise ValueError(f"{spec!r}: write options as name=value, with & between them") from error
     if len(dict(options)) < len(options):
         raise ValueError(f"{spec!r}: an option is given twice")
     return getattr(importlib.import_module(module), name).from_spec(rest, dict(options))

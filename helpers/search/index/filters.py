@@ -1,4 +1,4 @@
-"""Filters of a search: sets of ids that are prepared once, and what they leave of an index."""
+"""Search filters: sets of ids that are prepared once, and the part of an index that they select."""
 
 import weakref
 from collections.abc import Sequence
@@ -6,61 +6,58 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from helpers.search.index.checks import as_ids
 from helpers.search.ranking import PAD
 
 
 class IdSet:
-    """A set of ids for ``allowed`` or ``excluded``, sorted once. Pass the same object to every search.
+    """A set of ids for ``allowed`` or ``excluded``, sorted once. Pass the same object to all searches that share it.
 
     Attributes
     ----------
-    ids : int64 (m,), rising and unique; read only.
-
-    Raises
-    ------
-    ValueError : the ids are not whole numbers in an array of shape (m,).
+    ids : int64 (m,), ascending, unique, read-only.
     """
 
-    def __init__(self, ids):
+    def __init__(self, ids: ArrayLike):
         self.ids = np.unique(as_ids(ids))
         self.ids.setflags(write=False)
         self._last: tuple[weakref.ref, np.ndarray] | None = None
 
     @classmethod
-    def of(cls, ids) -> Self | None:
-        """An `IdSet` or None as it is, an array as a new set."""
-        return ids if ids is None or isinstance(ids, cls) else cls(ids)
+    def of(cls, ids: "ArrayLike | IdSet | None") -> "IdSet | None":
+        """An `IdSet` or None unchanged, an array as a new set."""
+        return ids if ids is None or isinstance(ids, IdSet) else cls(ids)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def most(self) -> int:
-        """As in `IdsPerQuery`: the ids of the set."""
+    def max_size(self) -> int:
+        """The size of the set; as in `IdsPerQuery`."""
         return len(self)
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool, in the shape of ``ids``."""
         return locate(self.ids, ids)[1]
 
-    def places(self, held: np.ndarray) -> np.ndarray:
-        """int64, rising: the places in ``held`` of those ids that stand there.
+    def rows_in(self, held: np.ndarray) -> np.ndarray:
+        """int64, ascending: the rows of ``held`` whose ids are in the set.
 
-        ``held`` must be rising and must not change. The result for the latest array is kept.
+        ``held`` must be ascending and must never change: the rows for the latest array are cached.
         """
         last = self._last
         if last is not None and last[0]() is held:
             return last[1]
-        places, found = locate(held, self.ids)
-        places = places[found]
-        self._last = weakref.ref(held), places
-        return places
+        rows, found = locate(held, self.ids)
+        rows = rows[found]
+        self._last = weakref.ref(held), rows
+        return rows
 
     @cached_property
     def bitmap(self) -> np.ndarray:
-        """uint8: bit ``i % 8`` of byte ``i // 8`` is set for each id ``i``. It takes an eighth of the largest id."""
+        """uint8: bit ``i % 8`` of byte ``i // 8`` is set for each id ``i``."""
         ids = self.ids[np.searchsorted(self.ids, 0) :]
         bits = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
         bits[ids] = True
@@ -68,28 +65,28 @@ class IdSet:
 
 
 class IdsPerQuery:
-    """Ids to exclude that differ from query to query: ``ids[starts[j] : starts[j + 1]]`` belong to query *j*.
+    """Ids to exclude that differ between queries: ``ids[starts[j] : starts[j + 1]]`` for query *j*.
 
-    Each query is searched ``most`` results deeper, so keep the sets small. Use `IdSet` for what all queries share.
+    Each query is searched ``max_size`` results deeper, so the sets should be small. `IdSet` holds ids for all queries.
 
-    starts : int64 (q + 1,), rising from 0. ids : int64 (m,).
+    starts : int64 (q + 1,), ascending from 0. ids : int64 (m,).
     """
 
     def __init__(self, starts: np.ndarray, ids: np.ndarray):
         self.starts, self.ids = as_ids(starts), as_ids(ids)
 
     @classmethod
-    def of(cls, sets: Sequence[np.ndarray]) -> Self:
+    def of(cls, sets: Sequence[ArrayLike]) -> Self:
         """One array of ids for each query."""
-        sets = [as_ids(each) for each in sets]
-        return cls(np.cumsum([0, *map(len, sets)]), np.concatenate([np.empty(0, np.int64), *sets]))
+        arrays = [as_ids(each) for each in sets]
+        return cls(np.cumsum([0, *map(len, arrays)]), np.concatenate([np.empty(0, np.int64), *arrays]))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     @property
-    def most(self) -> int:
-        """The number of ids of the query that has the most."""
+    def max_size(self) -> int:
+        """The size of the largest set."""
         return int(np.diff(self.starts).max(initial=0))
 
     def take(self, rows: np.ndarray) -> Self:
@@ -105,49 +102,61 @@ class IdsPerQuery:
         owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
         span = int(max(self.ids.max(), ids.max(initial=PAD))) + 2
         if span <= 4 * ids.shape[1]:
-            # A table is faster where the rows are about as wide as it. Its last column stands for -1.
+            # For rows of about this width, a table is faster. Its last column stands for -1.
             table = np.zeros((len(ids), span), bool)
             table[owners, self.ids] = True
             table[:, -1] = False
             return np.take_along_axis(table, ids, axis=1)
-        known, ranks = np.unique(self.ids, return_inverse=True)
-        places, found = locate(known, ids)
-        pairs = np.sort(owners * len(known) + ranks)
-        return found & locate(pairs, np.arange(len(ids))[:, None] * len(known) + places)[1]
+        unique, ranks = np.unique(self.ids, return_inverse=True)
+        positions, found = locate(unique, ids)
+        pairs = np.sort(owners * len(unique) + ranks)
+        return found & locate(pairs, np.arange(len(ids))[:, None] * len(unique) + positions)[1]
 
 
 class Selection:
-    """What filters leave of the ids that an index holds.
+    """The ids of an index that filters leave.
 
-    held : int64 (n,), the rising ids of the index.
-    allowed, excluded : None stands for no such filter; at least one is given.
+    held : int64 (n,), the ascending ids of the index.
+    allowed, excluded : None for no such filter; at least one is given.
 
     Attributes
     ----------
-    count : how many held ids may be found.
+    count : number of selected ids.
     """
 
     def __init__(self, held: np.ndarray, allowed: IdSet | None, excluded: IdSet | None):
         self.held, self.allowed, self.excluded = held, allowed, excluded
-        self.count = len(self.rows) if allowed is not None else len(held) - len(excluded.places(held))
+        if allowed is None and excluded is not None:
+            self.count = len(held) - len(excluded.rows_in(held))
+        else:
+            self.count = len(self.rows)
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """int64, rising: places in ``held`` that may be found."""
+        """int64, ascending: the rows of ``held`` that are selected."""
         if self.allowed is None:
             return np.flatnonzero(self.mask)
-        rows = self.allowed.places(self.held)
+        rows = self.allowed.rows_in(self.held)
         return rows if self.excluded is None else rows[~self.excluded.contains(self.held[rows])]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64, ascending: the selected ids."""
+        return self.held[self.rows]
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """bool (n,): which places may be found."""
-        mask = np.full(len(self.held), self.allowed is None)
-        mask[self.excluded.places(self.held) if self.allowed is None else self.rows] = self.allowed is not None
+        """bool (n,): which rows are selected."""
+        if self.allowed is None and self.excluded is not None:
+            mask = np.ones(len(self.held), bool)
+            mask[self.excluded.rows_in(self.held)] = False
+        else:
+            mask = np.zeros(len(self.held), bool)
+            mask[self.rows] = True
         return mask
 
-    def passes(self, ids: np.ndarray) -> np.ndarray:
-        """bool, in the shape of ``ids``: which of some found ids stay; never -1."""
+    def contains(self, ids: np.ndarray) -> np.ndarray:
+        """bool, in the shape of ``ids``: which results are selected; padding is not."""
         kept = ids != PAD
         if self.allowed is not None:
             kept &= self.allowed.contains(ids)
@@ -155,18 +164,18 @@ class Selection:
 
 
 def keep(ids: np.ndarray, scores: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``k`` results of each row that are kept, in their order, padded: (q, m) to (q, k)."""
-    # A stable sort of "dropped?" moves what stays to the front.
+    """The first ``k`` kept results of each row, in their order, padded: (q, m) to (q, k)."""
+    # A stable sort of "dropped?" moves the kept ones to the front.
     rows, order = np.arange(len(ids))[:, None], np.argsort(~kept, axis=1, kind="stable")[:, :k]
     kept = kept[rows, order]
     ids, scores = np.where(kept, ids[rows, order], PAD), np.where(kept, scores[rows, order], -np.inf)
-    if (short := k - ids.shape[1]) > 0:
-        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=PAD)
-        scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
-    return ids, scores
+    missing = ((0, 0), (0, k - ids.shape[1]))
+    return np.pad(ids, missing, constant_values=PAD), np.pad(scores, missing, constant_values=-np.inf)
 
 
-def locate(rising: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each id stands in a rising array, and whether it does."""
-    places = np.searchsorted(rising, ids)
-    return places, (np.take(rising, places, mode="clip") == ids if len(rising) else np.zeros(np.shape(ids), bool))
+def locate(ascending: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The position of each id in an ascending array, and whether it is there."""
+    positions = np.searchsorted(ascending, ids)
+    if not len(ascending):
+        return positions, np.zeros(np.shape(ids), bool)
+    return positions, np.take(ascending, positions, mode="clip") == ids

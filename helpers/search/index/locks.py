@@ -1,4 +1,4 @@
-"""A lock that lets many readers in together, or one writer alone."""
+"""A lock that admits many readers together, or one writer alone."""
 
 import contextlib
 import threading
@@ -7,39 +7,39 @@ from collections.abc import Iterator
 
 
 class ReadWriteLock:
-    """Many readers together, or one writer alone; first come, first served, so that neither starves."""
+    """Many readers together, or one writer alone; in order of arrival, so that neither starves."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._condition = threading.Condition()
         self._queue: deque[object] = deque()
-        self._inside = 0
-        self._taken = False
+        self._holders = 0
+        self._exclusive = False
 
-    def read(self) -> contextlib.AbstractContextManager:
-        return self._pass(alone=False)
+    def read(self) -> contextlib.AbstractContextManager[object]:
+        return self._hold(exclusive=False)
 
-    def write(self) -> contextlib.AbstractContextManager:
-        return self._pass(alone=True)
+    def write(self) -> contextlib.AbstractContextManager[object]:
+        return self._hold(exclusive=True)
 
     @contextlib.contextmanager
-    def _pass(self, alone: bool) -> Iterator[None]:
-        me = object()
+    def _hold(self, exclusive: bool) -> Iterator[None]:
+        ticket = object()
         with self._condition:
-            self._queue.append(me)
+            self._queue.append(ticket)
             try:
                 self._condition.wait_for(
-                    lambda: self._queue[0] is me and not self._taken and not (alone and self._inside)
+                    lambda: self._queue[0] is ticket and not self._exclusive and not (exclusive and self._holders)
                 )
-                self._inside += 1
-                self._taken = alone
+                self._holders += 1
+                self._exclusive = exclusive
             finally:
-                # Also after an interrupt, or nobody behind would ever be let in.
-                self._queue.remove(me)
+                # Also after an interrupt, which would otherwise block all later threads.
+                self._queue.remove(ticket)
                 self._condition.notify_all()
         try:
             yield
         finally:
             with self._condition:
-                self._inside -= 1
-                self._taken = False
+                self._holders -= 1
+                self._exclusive = False
                 self._condition.notify_all()

@@ -1,1 +1,1 @@
-"""A saved engine: its files, its write-ahead log, and what is searched while both change."""
+"""Saved engines: files, write-ahead log, compaction, and searching while they change."""

@@ -1,4 +1,4 @@
-"""Compaction: the log of an engine is written into a new index file, while others search and change the engine."""
+"""Compaction: writes the log of an engine into a new index file, while others search and change the engine."""
 
 import logging
 import threading
@@ -14,35 +14,35 @@ from helpers.search.persist.snapshot import EngineFile
 
 log = logging.getLogger("lookalike.engine")
 
-#: The log is compacted when it has more changes than both: so many, and so many for each vector of the index file.
+#: The log is compacted when it has more changes than this number, and than this share of the index file's vectors.
 LEAST_CHANGES = 1000
 SHARE = 0.1
 
 
 class Cancelled(Exception):
-    """A compaction was asked to stop; nothing was changed."""
+    """A compaction was cancelled; nothing was changed."""
 
 
 def is_due(changes: int, indexed: int) -> bool:
-    """Whether a log has outgrown its share of the index file."""
+    """Whether the log is long enough for a compaction."""
     return changes > max(LEAST_CHANGES, SHARE * indexed)
 
 
 def compact(folder: Path, wait: bool = True, cancelled: Callable[[], bool] = lambda: False) -> int:
-    """Write an engine's log into a new index file: how many changes it held.
+    """Write an engine's log into a new index file; returns the number of changes in it.
 
-    Other processes may search, add and remove meanwhile. One at a time compacts or saves. It needs memory for a second
-    index, and no feature extractor.
+    Other processes may search, add and remove meanwhile; only one at a time compacts or saves. It takes memory for a
+    second index, but no feature extractor.
 
     Parameters
     ----------
     wait : for another process that compacts or saves; otherwise 0 is returned at once.
-    cancelled : asked between the steps.
+    cancelled : called between the steps.
 
     Raises
     ------
-    EngineFolderError, IndexFileError : it can't be read or written; everything is as it was, log included.
-    Cancelled : as it says.
+    EngineFolderError, IndexFileError : the folder cannot be read or written; nothing was changed.
+    Cancelled : ``cancelled`` returned True.
     """
     try:
         with FileLock(folder / snapshot.LOCK, timeout=-1 if wait else 0), EngineFile(folder) as file:
@@ -59,7 +59,7 @@ def _compact(file: EngineFile, cancelled: Callable[[], bool]) -> int:
     if not changes:
         return 0
     _stop_if(cancelled)
-    # Not mapped: it is changed in place.
+    # Not mapped, because it is changed in place.
     base = snapshot.open_base(folder, before, mmap=False)
     _stop_if(cancelled)
     index = apply_changes(base, changes).compacted()
@@ -87,7 +87,7 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 
 
 class BackgroundCompaction:
-    """Compacts in a thread of its own, one run at a time.
+    """Compacts in a background thread, one run at a time.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ class BackgroundCompaction:
 
     Attributes
     ----------
-    written : how many changes all runs wrote into the index.
-    error : what the last run failed of, or None. It is logged as well.
+    written : the number of changes that all runs wrote into the index.
+    error : the error of the last run, or None. It is logged as well.
     """
 
     def __init__(self, folder: Path, done: Callable[[], object]):
@@ -106,30 +106,30 @@ class BackgroundCompaction:
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         #: After a failure, the log must double before the next attempt.
-        self._patience = 0
+        self._retry_above = 0
         self.written = 0
         self.error: Exception | None = None
 
     @property
     def running(self) -> bool:
-        """Whether a run goes on."""
+        """Whether a run is active."""
         return self._thread is not None and self._thread.is_alive()
 
     def start_if_due(self, changes: int, indexed: int) -> None:
-        """Start a run if the log has outgrown its share and none goes on."""
+        """Start a run if the log is long enough and no run is active."""
         with self._lock:
-            due = is_due(changes, indexed) and changes > self._patience
+            due = is_due(changes, indexed) and changes > self._retry_above
             if due and not self.running and not self._cancelled.is_set():
                 self._thread = threading.Thread(target=self._run, args=(changes,), name="compaction", daemon=True)
                 self._thread.start()
 
     def wait(self) -> None:
-        """Wait until no run goes on."""
+        """Wait until no run is active."""
         if self._thread is not None:
             self._thread.join()
 
     def close(self) -> None:
-        """Cancel the run that goes on, wait for its end, and start none any more."""
+        """Cancel the active run, wait for its end, and prevent further runs."""
         with self._lock:
             self._cancelled.set()
         self.wait()
@@ -138,9 +138,9 @@ class BackgroundCompaction:
         try:
             self.written += compact(self._folder, wait=False, cancelled=self._cancelled.is_set)
             self._done()
-            self.error, self._patience = None, 0
+            self.error, self._retry_above = None, 0
         except Cancelled:
             log.info("The compaction of %s was cancelled.", self._folder)
         except Exception as error:
             log.exception("%s could not be compacted.", self._folder)
-            self.error, self._patience = error, 2 * changes
+            self.error, self._retry_above = error, 2 * changes

@@ -1,23 +1,21 @@
-"""Live engine: one engine folder that many processes search and change at once."""
+"""Live engine: a saved engine that many processes search and change at once."""
 
 import logging
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
+from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import ImageSet
-from helpers.search.engine import Engine
+from helpers.search.engine import Engine, class_names_of, extract_readable
+from helpers.search.index.checks import name_ids
 from helpers.search.persist import snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.snapshot import EngineFile, StoredPaths
-
-if TYPE_CHECKING:
-    from helpers.features.extractor import FeatureExtractor
-    from helpers.search.engine import UnopenedExtractor
 
 log = logging.getLogger("lookalike.engine")
 
@@ -25,32 +23,27 @@ log = logging.getLogger("lookalike.engine")
 class LiveEngine:
     """A saved engine that stays up to date.
 
-    The index file is mapped from disk and only read, so that processes share its memory. What is added or removed is
-    written to the write-ahead log in ``engine.sqlite``, which is flushed with fsync before the call returns: a process
-    that is killed loses nothing that was acknowledged. Every process replays the log over the index file
-    (`DeltaIndex`).
+    The index file is mapped from disk and only read, so processes share its memory. Additions and removals go to the
+    write-ahead log in ``engine.sqlite``, which is flushed with fsync before the call returns: a process that is killed
+    loses no completed change. Every process replays the log over the index file (`DeltaIndex`). When the log exceeds a
+    share of the index file (`helpers.search.persist.compaction`), a background thread writes a new index file.
 
-    When the log has outgrown a share of the index file (`helpers.search.persist.compaction`), the process whose change
-    made it so writes a new index file in a background thread. Nobody waits for it.
-
-    Threads may call anything at once. A search waits neither for additions nor for a compaction, only for the replay of
-    changes that were acknowledged before it began. Ids go on from the highest ever given, in whichever process, and are
-    not given again.
+    All methods may be called from several threads. A search waits neither for additions nor for a compaction, only for
+    the replay of changes that were completed before it began. New ids follow the highest id that any process ever gave.
 
     Attributes
     ----------
-    engine : to search with. Never changes: after a change, `refresh` puts another one here, and a search that runs
-        keeps its own.
-    folder : where it lies.
+    engine : to search with. An engine does not change: `refresh` replaces it, and a running search keeps its own.
+    folder : of the engine.
     """
 
-    def __init__(self, folder: Path, extractor: "FeatureExtractor | UnopenedExtractor | None", root: str | Path | None):
+    def __init__(self, folder: Path, extractor: FeatureExtractor | None, root: str | Path | None):
         self.folder, self._root = Path(folder), root
         self._reader, self._writer = EngineFile(self.folder), EngineFile(self.folder)
-        #: Held by who replays, and by who writes; the second may acquire the first, never the reverse.
+        #: Held during a replay, and during a write; a writer may acquire the first, never the reverse.
         self._replaying, self._writing = threading.RLock(), threading.Lock()
         self._closed = False
-        # Before loading: what is saved meanwhile must not be taken for what was loaded.
+        # Before loading, so that a save in between is noticed.
         self._version = self._reader.version()
         self.engine = Engine.load(self.folder, extractor, root, mmap=True)
         self._compaction = BackgroundCompaction(self.folder, self._switch)
@@ -60,30 +53,27 @@ class LiveEngine:
     def open(
         cls,
         folder: str | Path,
-        extractor: "FeatureExtractor | UnopenedExtractor | None" = None,
+        extractor: FeatureExtractor | None = None,
         root: str | Path | None = None,
     ) -> Self:
-        """What `Engine.save` wrote, with all changes since.
-
-        extractor, root : as in `Engine.load`, which also says what is raised.
-        """
+        """Open what `Engine.save` wrote, with all changes since; parameters and errors as in `Engine.load`."""
         return cls(Path(folder), extractor, root)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
-        """Images that a query can find."""
+        """Number of images that a query can find."""
         return len(self.engine)
 
     def __repr__(self) -> str:
         return f"LiveEngine({str(self.folder)!r}: {self.engine!r})"
 
     def close(self) -> None:
-        """Cancel a compaction that runs, and close the files; what the engine has can still be searched."""
+        """Cancel a running compaction, and close the files; the engine can still be searched."""
         self._compaction.close()
         with self._writing, self._replaying:
             self._closed = True
@@ -95,16 +85,16 @@ class LiveEngine:
 
     @property
     def changes(self) -> int:
-        """How many additions and removals are in the log."""
+        """The number of additions and removals in the log."""
         with self._replaying, self._opened().reading() as connection:
             return wal.count(connection)
 
     def wait_for_compaction(self) -> int:
-        """Wait until this process does not compact in the background: how many changes it has written so far.
+        """Wait for this process's background compaction; returns the number of changes it has compacted so far.
 
         Raises
         ------
-        EngineFolderError, IndexFileError : the last compaction failed; the log is as it was.
+        EngineFolderError, IndexFileError : the last compaction failed; nothing was changed.
         """
         self._compaction.wait()
         if self._compaction.error is not None:
@@ -112,47 +102,39 @@ class LiveEngine:
         return self._compaction.written
 
     def refresh(self) -> bool:
-        """Replay what other processes changed; whether there was anything.
-
-        Cheap enough to call before every search.
+        """Replay changes of other processes; returns whether there were any. Fast enough for every search.
 
         Raises
         ------
-        EngineFolderError : an engine of another extractor was saved here meanwhile, or the folder was damaged.
-        IndexFileError : the log can't be read.
+        EngineFolderError : an engine of another extractor was saved here meanwhile, or the folder is damaged.
+        IndexFileError : the log cannot be read.
         """
         with self._replaying:
             return self._replay()
 
     def add(self, images: ImageSet) -> np.ndarray:
-        """Extract the features of more images and put them in for good: int64 (m,), the ids of those that can be read.
+        """Add images and save them: int64 (m,), the ids of those that can be read.
 
-        The files stay where they are. Images that can't be read get no id, after the extractor's warning.
-
-        Raises
-        ------
-        ValueError : the extractor gave a number that is none.
-        EngineFolderError, IndexFileError : nothing was added: see `refresh`, or the log can't be written.
+        The files are not copied. Images that cannot be read get no id; the extractor's warning names them.
+        Errors: `add_extracted`.
         """
-        vectors = self.engine.extractor.extract(images)
-        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-        class_names = [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
-        return self.add_extracted([images.paths[row] for row in rows], vectors[rows], class_names)
+        rows, vectors = extract_readable(self.engine.extractor, images)
+        return self.add_extracted([images.paths[row] for row in rows], vectors, class_names_of(images, rows))
 
     def add_extracted(
         self, paths: Sequence[str | Path], vectors: np.ndarray, class_names: Sequence[str | None]
     ) -> np.ndarray:
-        """Put images in for good whose vectors this engine's extractor made already: int64 (n,), their ids.
+        """Add and save images whose features were extracted by this engine's extractor: int64 (n,), their ids.
 
         The cost depends on the number of images, not on the size of the gallery.
 
-        paths : files that are there to stay. vectors : float (n, dim), finite.
-        class_names : one an image; None for an image of no class.
+        paths : files that will not be moved. vectors : float (n, dim), finite.
+        class_names : one per image; None for an image of no class.
 
         Raises
         ------
-        ValueError : the numbers of paths, vectors and names differ, or a vector can't be in this index.
-        EngineFolderError, IndexFileError : nothing was added: see `refresh`, or the log can't be written.
+        ValueError : the numbers of paths, vectors and names differ, or a vector is invalid.
+        EngineFolderError, IndexFileError : nothing was added: see `refresh`, or the log cannot be written.
         """
         vectors = np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(paths), self.engine.index.dim) or len(class_names) != len(paths):
@@ -161,10 +143,10 @@ class LiveEngine:
                 f"{(len(paths), self.engine.index.dim)}, got {vectors.shape}"
             )
         if not np.isfinite(vectors).all():
-            raise ValueError("a vector holds NaN or infinity: leave such images out")
+            raise ValueError("a vector holds NaN or infinity: omit such images")
         with self._writing:
             with self._opened(self._writer).writing() as connection:
-                # As the only writer: nobody else can give these ids.
+                # As the only writer, so that no other process gives these ids.
                 self.refresh()
                 table = self.engine.table
                 ids = np.arange(len(table), len(table) + len(paths))
@@ -174,31 +156,27 @@ class LiveEngine:
         return ids
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take images out for good; their files stay.
+        """Remove images and save that; their files are kept.
 
         Raises
         ------
-        KeyError : no search finds an id anyway; nothing is removed then.
-        EngineFolderError, IndexFileError : nothing was removed: see `refresh`, or the log can't be written.
+        KeyError : an id is not in the index; nothing is removed.
+        EngineFolderError, IndexFileError : nothing was removed: see `refresh`, or the log cannot be written.
         """
         ids = np.unique(np.array(list(ids), np.int64))
         with self._writing:
             with self._opened(self._writer).writing() as connection:
                 self.refresh()
-                absent = ids[~self.engine.index.contains(ids)]
-                if len(absent):
-                    raise KeyError(f"ids {', '.join(map(str, absent[:5]))} can't be removed: not in {self.folder}")
+                missing = ids[~self.engine.index.contains(ids)]
+                if len(missing):
+                    raise KeyError(f"{name_ids(missing)} cannot be removed: not in {self.folder}")
                 wal.remove(connection, ids)
             self._written()
 
     def compact(self) -> int:
-        """Write the log into a new index file: how many changes it held.
+        """Write the log into a new index file; see `helpers.search.persist.compaction.compact`.
 
-        Other processes go on meanwhile, and switch to the new file later. It needs memory for a second index.
-
-        Raises
-        ------
-        EngineFolderError, IndexFileError : it can't be read or written; everything is as it was, log included.
+        Other processes switch to the new file later.
         """
         self._opened()
         changes = compact(self.folder)
@@ -212,18 +190,18 @@ class LiveEngine:
         return file or self._reader
 
     def _written(self) -> None:
-        """After a change of this process was committed."""
+        """Called after a change of this process was committed."""
         try:
             self.refresh()
         except OSError:
-            # It lasts all the same; the next search tries again, and says what is wrong.
-            log.exception("A change of %s was written, but can't be read.", self.folder)
+            # The change is saved. The next search tries again, and raises the error.
+            log.exception("A change of %s was written, but cannot be read.", self.folder)
         index = self.engine.index
         if isinstance(index, DeltaIndex):
             self._compaction.start_if_due(index.changes, len(index))
 
     def _replay(self) -> bool:
-        """`refresh`, by who holds the lock for it."""
+        """`refresh`, called with the lock held."""
         version = self._opened().version()
         if version == self._version:
             return False
@@ -235,7 +213,7 @@ class LiveEngine:
         if known:
             replayed = engine.replay(changes, self.folder)
         else:
-            # Another save, or a compaction of changes that were never read here.
+            # Another save, or a compaction of changes that this process has not read.
             replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
         self.engine, self._version = replayed, version
         if manifest.log_position > replayed.saved.compacted:
@@ -243,7 +221,7 @@ class LiveEngine:
         return replayed is not engine
 
     def _switch_later(self) -> None:
-        """Search the compacted index file once it is open; until then, the former file and the changes do as well."""
+        """Search the compacted index file once it is open; until then, the former file and the changes."""
         if self._switching is None or not self._switching.is_alive():
             self._switching = threading.Thread(target=self._switch_or_log, name="switch-index", daemon=True)
             self._switching.start()
@@ -253,7 +231,7 @@ class LiveEngine:
             self._switch()
         except Exception:
             # The next change tries again.
-            log.exception("The compacted index file of %s can't be opened.", self.folder)
+            log.exception("The compacted index file of %s cannot be opened.", self.folder)
 
     def _switch(self) -> None:
         while True:
@@ -266,7 +244,7 @@ class LiveEngine:
                 base = snapshot.open_base(self.folder, manifest, mmap=True)
                 break
             except FileNotFoundError:
-                # Another process has compacted once more. One that is really missing stays in the manifest.
+                # Another process has compacted again, unless the manifest still names the file.
                 with EngineFile(self.folder) as file:
                     if file.manifest() == manifest:
                         raise

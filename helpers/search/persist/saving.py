@@ -1,10 +1,11 @@
-"""Saving: how an engine gets into its folder and out of it."""
+"""Saving: writes an engine into its folder and reads it."""
 
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
@@ -14,10 +15,12 @@ from helpers.search.persist import snapshot, wal
 from helpers.search.persist.snapshot import EngineFile, EngineFolderError, Manifest
 from helpers.search.persist.wal import Change
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class SavedState:
-    """Which saved state an engine holds.
+    """The saved state that an engine holds.
 
     Attributes
     ----------
@@ -33,21 +36,16 @@ class SavedState:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a folder holds: the changes are not applied to the table and the index."""
+    """The content of a folder; the changes are not applied to the table and the index."""
 
-    manifest: Manifest
+    state: SavedState
     table: GalleryTable
     index: Index
     changes: Sequence[Change]
 
-    @property
-    def state(self) -> SavedState:
-        """That of the table and the index."""
-        return SavedState(self.manifest.snapshot_id, self.manifest.log_position, self.manifest.log_position)
-
 
 def check_target(folder: Path, saved: SavedState | None) -> None:
-    """Make a folder, and refuse one that an engine with this state must not be saved into, see `Engine.save`."""
+    """Make the folder; raise the errors of `Engine.save` if an engine with this state must not be saved there."""
     snapshot.prepare_folder(folder)
     if snapshot.is_engine(folder) and (folder / snapshot.NAME).is_file():
         with EngineFile(folder) as file, file.reading() as connection:
@@ -65,7 +63,7 @@ def save(
         try:
             index_file, checksum = snapshot.write_index(folder, index)
             with file.writing() as connection:
-                # Once more, as the only writer.
+                # Again, as the only writer.
                 _check_unchanged(connection, folder, saved)
                 position = wal.last_number(connection)
                 manifest = Manifest(
@@ -88,33 +86,31 @@ def save(
 
 
 def _check_unchanged(connection: sqlite3.Connection, folder: Path, saved: SavedState | None) -> None:
-    """Refuse to save where that would lose what other processes changed."""
-    there = snapshot.find_manifest(connection)
-    if saved is None or there is None or there.snapshot_id != saved.snapshot_id:
+    """Raise EngineFolderError if a save would lose changes of other processes."""
+    current = snapshot.find_manifest(connection)
+    if saved is None or current is None or current.snapshot_id != saved.snapshot_id:
         return
-    unseen = wal.last_number(connection) - saved.position
-    if unseen:
+    unread = wal.last_number(connection) - saved.position
+    if unread:
         raise EngineFolderError(
-            f"{folder} was changed {unseen} times since this engine was loaded from it, and to save it would lose "
-            "that. Load it again, or save to another folder."
+            f"{folder} was changed {unread} times since this engine was loaded from it; saving would lose these "
+            "changes. Load it again, or save to another folder."
         )
 
 
-def load(folder: Path, check: Callable[[Manifest], None], root: str | Path | None, mmap: bool) -> Loaded:
-    """Read a folder, see `Engine.load`.
-
-    check : raises where an engine with this manifest is not wanted.
-    """
+def load(folder: Path, check: Callable[[Manifest], T], root: str | Path | None, mmap: bool) -> tuple[Loaded, T]:
+    """Read a folder, see `Engine.load`; also returns the result of ``check``, which may raise for a manifest."""
     manifest = None
     with EngineFile(folder) as file:
         while True:
             with file.reading() as connection:
                 before, manifest = manifest, snapshot.read_manifest(connection, folder)
-                check(manifest)
+                checked = check(manifest)
                 table = snapshot.read_table(connection, manifest, root, folder)
                 changes = wal.read(connection, manifest.log_position)
+            state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position)
             try:
-                return Loaded(manifest, table, snapshot.open_base(folder, manifest, mmap), changes)
+                return Loaded(state, table, snapshot.open_base(folder, manifest, mmap), changes), checked
             except FileNotFoundError as error:
                 # Another process may have saved or compacted since, and deleted this index file.
                 if manifest == before:

@@ -1,9 +1,9 @@
-"""Snapshot: the SQLite file of a saved engine, which says which index file counts and holds the gallery table.
+"""Snapshot: the SQLite file of a saved engine, with its manifest and the gallery table.
 
-The folder of an engine holds ``engine.sqlite``, one index file that its manifest names, and images that were uploaded.
-The manifest, the gallery table and the write-ahead log (`helpers.search.persist.wal`) are tables of one SQLite file, so
-that one transaction replaces all of them: a process that is killed at any moment leaves the old engine or the new one.
-SQLite flushes every commit with fsync (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous).
+The folder of an engine holds ``engine.sqlite``, the index file that its manifest names, and uploaded images. Manifest,
+gallery table and write-ahead log (`helpers.search.persist.wal`) are tables of one SQLite file, and one transaction
+replaces all of them: a process that is killed at any moment leaves either the old engine or the new one. SQLite flushes
+every commit with fsync (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,18 +25,18 @@ from helpers.search.persist import wal
 from helpers.search.persist.wal import to_sql, to_str
 
 NAME = "engine.sqlite"
-#: The layout of saved folders; a reader refuses any other.
+#: The format of saved folders; other formats raise an error.
 FORMAT = 3
 #: The manifest of folders of format 2 and before.
 OLD_NAME = "engine.json"
-#: Held by who writes an index file into a folder.
+#: The lock of the process that writes an index file into a folder.
 LOCK = ".lock"
 
-#: Seconds to wait while another process writes.
+#: Seconds to wait for another process that writes.
 _TIMEOUT = 30.0
-#: Bytes of an index file whose checksum is in the manifest: its header, which holds the checksum of the rest.
+#: Bytes of an index file whose checksum is in the manifest: its header, which has the checksum of the rest.
 _HEAD = 4096
-#: What a stored path is relative to: nothing, the root of the gallery, the engine's folder.
+#: The base of a stored path: none, the root of the gallery, the engine's folder.
 _FULL, _ROOT, _OWN = range(3)
 
 _SCHEMA = f"""
@@ -68,20 +68,20 @@ pragma user_version = {FORMAT};
 
 
 class EngineFolderError(IndexFileError):
-    """A folder that should hold an engine and does not, or one of another extractor; the message says which."""
+    """A folder does not hold an engine, or one of another extractor or format; the message says which."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a saved engine says of itself.
+    """The metadata of a saved engine.
 
     Attributes
     ----------
-    snapshot_id : drawn anew by every save; compaction keeps it.
+    snapshot_id : random, new in every save; compaction keeps it.
     extractor, fingerprint : of the feature extractor.
-    index_spec : by which `open_index` opens an index like the saved one.
+    index_spec : the spec for `open_index`.
     index_file, index_sha256 : its name in the folder, and the checksum of its header.
-    name, root : of the gallery; root is None where paths are stored in full.
+    name, root : of the gallery; without a root, paths are stored in full.
     images : rows of the gallery table.
     indexed : vectors in the index file.
     log_position : number of the last change of the log that the index file contains.
@@ -103,14 +103,10 @@ class Manifest:
 class EngineFile:
     """The SQLite file of one engine folder; for one thread at a time.
 
-    Parameters
-    ----------
-    create : make the file where there is none.
+    Any method may raise EngineFolderError (there is no engine, or one of another format) and IndexFileError (the file
+    is damaged or cannot be written, or another process writes for very long).
 
-    Raises
-    ------
-    EngineFolderError : by any method: there is no engine, or one of another format.
-    IndexFileError : by any method: the file is damaged or can't be written, or another process writes for very long.
+    create : make the file if there is none.
     """
 
     def __init__(self, folder: str | Path, create: bool = False):
@@ -120,7 +116,7 @@ class EngineFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -130,24 +126,24 @@ class EngineFile:
             self._connection = None
 
     def version(self) -> int:
-        """A number that changes with every commit of another connection; cheap enough for every search."""
+        """A number that changes with every commit of another connection; fast enough for every search."""
         with self._reporting():
             return self._open().execute("pragma data_version").fetchone()[0]
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees the file as it is at the first read, whatever others write meanwhile."""
+        """A connection that sees the file in the state of the first read, whatever others write meanwhile."""
         with self._transaction("begin") as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection of the only writer of all processes; after an error nothing was written."""
+        """A connection as the only writer of all processes; after an error nothing was written."""
         with self._transaction("begin immediate") as connection:
             yield connection
 
     def manifest(self) -> Manifest:
-        """The manifest as it is now."""
+        """The present manifest."""
         with self.reading() as connection:
             return read_manifest(connection, self.folder)
 
@@ -174,20 +170,20 @@ class EngineFile:
             try:
                 self._connection = self._connect()
             except sqlite3.OperationalError as error:
-                # SQLite does not wait where two open a new file, or one that its last user is just closing.
+                # SQLite does not wait if two open a new file, or one that its last user is closing.
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        # Its user sees to it that one thread at a time is in here.
+        # Callers ensure that one thread at a time uses it.
         connection = sqlite3.connect(self._uri(), _TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
         try:
             if self._create or os.access(self.folder, os.W_OK):
                 connection.execute("pragma journal_mode = wal")
                 connection.execute("pragma synchronous = full")
-                # Overwriting the rows of a compacted log would take longer than all the rest of the transaction.
+                # Overwriting the rows of a compacted log would take longer than the rest of the transaction.
                 connection.execute("pragma secure_delete = off")
             (version,) = connection.execute("pragma user_version").fetchone()
             if version == 0 and self._create:
@@ -205,7 +201,7 @@ class EngineFile:
     def _uri(self) -> str:
         mode = "rwc" if self._create else "rw"
         if not self._create and not os.access(self.folder, os.W_OK):
-            # SQLite can't make its shared-memory file in such a folder. Without a log, it needs none.
+            # SQLite cannot make its shared-memory file in such a folder. Without a log, it needs none.
             mode = "ro" if self.path.with_name(f"{NAME}-wal").exists() else "ro&immutable=1"
         return f"{self.path.absolute().as_uri()}?mode={mode}"
 
@@ -215,13 +211,13 @@ class EngineFile:
             yield
         except sqlite3.Error as error:
             raise IndexFileError(
-                f"{self.path} can't be used: {error}. Is its folder writable and its disk not full? If the file is "
+                f"{self.path} cannot be used: {error}. Is its folder writable and its disk not full? If the file is "
                 f"damaged, restore it with {NAME}-wal beside it, or index its images again."
             ) from error
 
 
 def missing_engine(folder: Path) -> EngineFolderError:
-    """What to raise where a folder has no ``engine.sqlite``."""
+    """The error for a folder without ``engine.sqlite``."""
     if (folder / OLD_NAME).is_file():
         return EngineFolderError(
             f"{folder} holds an engine of an older format, which this version does not read. Index its images again "
@@ -231,7 +227,7 @@ def missing_engine(folder: Path) -> EngineFolderError:
 
 
 def is_engine(folder: str | Path) -> bool:
-    """Whether a folder holds a saved engine; True as well where it is damaged or of another format."""
+    """Whether a folder holds a saved engine, even if it is damaged or of another format."""
     folder = Path(folder)
     if not (folder / NAME).is_file():
         return (folder / OLD_NAME).is_file()
@@ -243,12 +239,7 @@ def is_engine(folder: str | Path) -> bool:
 
 
 def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
-    """The manifest, within a transaction.
-
-    Raises
-    ------
-    EngineFolderError : the first save into this folder was interrupted.
-    """
+    """The manifest, in a transaction; EngineFolderError if the first save was interrupted."""
     manifest = find_manifest(connection)
     if manifest is None:
         raise EngineFolderError(f"{folder} holds no engine: saving it was interrupted. Save it again.")
@@ -256,12 +247,15 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
 
 
 def find_manifest(connection: sqlite3.Connection) -> Manifest | None:
-    """The manifest, within a transaction, or None before the first save is complete."""
+    """The manifest, in a transaction; None before the first save is complete."""
     if connection.execute("select 1 from sqlite_master where name = 'manifest'").fetchone() is None:
         return None
     names = ", ".join(field.name for field in fields(Manifest))
     row = connection.execute(f"select {names} from manifest").fetchone()
-    return None if row is None else Manifest(*map(to_str, row[:8]), *row[8:])
+    values: Iterable[Any] = (
+        () if row is None else (to_str(value) if isinstance(value, bytes) else value for value in row)
+    )
+    return None if row is None else Manifest(*values)
 
 
 def manifest_of(folder: str | Path) -> Manifest:
@@ -282,19 +276,18 @@ def manifest_of(folder: str | Path) -> Manifest:
 def read_table(
     connection: sqlite3.Connection, manifest: Manifest, root: str | Path | None, folder: Path
 ) -> GalleryTable:
-    """The gallery table of a manifest, read in the same transaction.
+    """The gallery table of a manifest, in the same transaction.
 
-    root : where the images are now, if they were moved.
+    root : the folder of the images, if they were moved.
 
     Raises
     ------
     EngineFolderError : the table is damaged.
-    ValueError : a root is given for a gallery that was saved without one.
+    ValueError : a root is given, but the gallery was saved without one.
     """
-    if manifest.root is not None:
-        root = Path(manifest.root if root is None else root).absolute()
-    elif root is not None:
-        raise ValueError(f"{manifest.name!r} was saved without a root, by full paths: it can't be given another")
+    base = None if manifest.root is None else Path(manifest.root if root is None else root).absolute()
+    if base is None and root is not None:
+        raise ValueError(f"{manifest.name!r} was saved without a root, with full paths: it cannot get another one")
     rows = connection.execute("select path, place, label, grp from gallery order by id").fetchall()
     class_names = [to_str(name) for (name,) in connection.execute("select name from classes order by label")]
     parts = connection.execute("select start, sha256 from parts order by start").fetchall()
@@ -303,37 +296,38 @@ def read_table(
         _checksum(rows[start:end]) != digest for (start, digest), end in zip(parts, ends, strict=True)
     ):
         raise EngineFolderError(f"{folder / NAME} is damaged: the checksum of its gallery table is wrong. Index again.")
-    paths, places, labels, groups = zip(*rows, strict=True) if rows else ((), (), (), ())
-    decode = StoredPaths(root, folder).decode
-    paths = [decode(to_str(path), place) for path, place in zip(paths, places, strict=True)]
-    grouped = any(group is not None for group in groups)
-    groups = [-1 if group is None else group for group in groups] if grouped else None
-    return GalleryTable(manifest.name, root, paths, np.array(labels, np.int64), class_names, groups)
+    decode = StoredPaths(base, folder).decode
+    paths = [decode(to_str(path), place) for path, place, _, _ in rows]
+    labels = np.array([label for _, _, label, _ in rows], np.int64)
+    groups = None
+    if any(group is not None for _, _, _, group in rows):
+        groups = np.array([-1 if group is None else group for _, _, _, group in rows], np.int64)
+    return GalleryTable(manifest.name, base, paths, labels, class_names, groups)
 
 
 class StoredPaths:
-    """How the paths of one engine are stored.
+    """Converts the paths of one engine to their stored form and back.
 
     A path in the engine's folder is relative to it, so that the folder can be moved as a whole. A path below the
-    gallery's root is relative to that. Other paths are stored in full.
+    gallery's root is relative to the root. Other paths are stored in full.
     """
 
     def __init__(self, root: Path | None, folder: Path):
         start_of_root = "" if root is None else f"{root.absolute()}{os.sep}"
-        #: What stands before a stored path, by its place.
+        #: The prefix of a stored path, by its place.
         self._starts = "", start_of_root, f"{folder.absolute()}{os.sep}"
 
     def encode(self, path: str | Path) -> tuple[str, int]:
-        """A path as it is stored, and its place: the number of what it is relative to."""
+        """A path in its stored form, and its place: the number of its base."""
         path = str(path)
-        # As text: a path object takes as long as all the rest.
+        # As text, because a path object takes as long as everything else.
         if not os.path.isabs(path):  # noqa: PTH117
             path = str(Path(path).absolute())
         place = next((place for place in (_OWN, _ROOT) if path.startswith(self._starts[place] or "\0")), _FULL)
         return path[len(self._starts[place]) :].replace(os.sep, "/"), place
 
     def decode(self, path: str, place: int) -> str:
-        """The absolute path that was encoded."""
+        """The absolute path."""
         return self._starts[place] + path
 
 
@@ -342,16 +336,11 @@ def _checksum(rows: Iterable[tuple]) -> str:
     return hashlib.sha256(ascii(list(rows)).encode()).hexdigest()
 
 
-# ---- changing what counts ----------------------------------------------------------------------------------------
+# ---- replacing the snapshot --------------------------------------------------------------------------------------
 
 
 def write_index(folder: Path, index: Index) -> tuple[str, str]:
-    """Write an index file under a new name, and flush it: its name and checksum. No manifest names it yet.
-
-    Raises
-    ------
-    IndexFileError : it can't be written.
-    """
+    """Write and flush an index file under a new name; returns its name and checksum, for a manifest."""
     path = index.save(folder / f"vectors-{secrets.token_hex(8)}.index")
     _flush(folder)
     return path.name, head_checksum(path)
@@ -362,7 +351,7 @@ def open_base(folder: Path, manifest: Manifest, mmap: bool) -> Index:
 
     Raises
     ------
-    FileNotFoundError : it is not there, such as after another process has compacted.
+    FileNotFoundError : it does not exist, such as after another process has compacted.
     IndexFileError : it is damaged, or of another save.
     """
     path = folder / manifest.index_file
@@ -373,18 +362,13 @@ def open_base(folder: Path, manifest: Manifest, mmap: bool) -> Index:
 
 
 def head_checksum(index_file: Path) -> str:
-    """SHA-256 of an index file's header, which holds the checksum of the rest.
-
-    Raises
-    ------
-    FileNotFoundError : it is not there.
-    """
+    """SHA-256 of an index file's header, which has the checksum of the rest."""
     with index_file.open("rb") as file:
         return hashlib.sha256(file.read(_HEAD)).hexdigest()
 
 
 def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: GalleryTable, folder: Path) -> None:
-    """Make a new snapshot count, within a transaction of the file: everything that was there before is deleted."""
+    """Replace the whole content by a new snapshot, in a transaction."""
     for name in ("manifest", "classes", "gallery", "parts", "log"):
         connection.execute(f"delete from {name}")
     _insert_manifest(connection, manifest)
@@ -400,13 +384,11 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
 
 
 def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: Manifest, folder: Path) -> None:
-    """Make an index file count that contains the log up to a position, within a transaction of the file.
+    """Refer to an index file that contains the log up to a position, in a transaction.
 
     The images that the log added up to there become rows of the gallery table, and its rows are deleted.
 
-    Raises
-    ------
-    EngineFolderError : another process has saved or compacted since ``before`` was read.
+    Raises EngineFolderError: another process has saved or compacted since ``before`` was read.
     """
     if read_manifest(connection, folder) != before:
         raise EngineFolderError(f"{folder} was saved by another process meanwhile: nothing was changed.")
@@ -440,9 +422,9 @@ def _insert_manifest(connection: sqlite3.Connection, manifest: Manifest) -> None
 
 
 def delete_leftovers(file: EngineFile) -> None:
-    """Delete what the manifest does not name: former index files, and files of saves that failed or were killed.
+    """Delete former index files, and files of failed saves; the caller must hold the folder's lock.
 
-    Only who holds the folder's lock may call this. What can't be deleted is left to the next save.
+    Files that cannot be deleted are left to the next save.
     """
     folder = file.folder
     try:
@@ -470,21 +452,21 @@ def prepare_folder(folder: Path) -> None:
 
     Raises
     ------
-    FileExistsError : it is there and holds something else.
-    IndexFileError : it can't be made or read.
+    FileExistsError : it holds something else.
+    IndexFileError : it cannot be made or read.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise IndexFileError(f"{folder} can't be made or read: {error}. Choose another folder.") from error
+        raise IndexFileError(f"{folder} cannot be made or read: {error}. Choose another folder.") from error
     if not {NAME, OLD_NAME} & set(names) and not all(name.startswith("vectors-") for name in names):
-        raise FileExistsError(f"{folder} holds something that is not an engine; choose another folder.")
+        raise FileExistsError(f"{folder} holds files that are not an engine; choose another folder.")
 
 
 def _flush(folder: Path) -> None:
-    """Flush the names of a folder's files: a rename is on the disk when its folder is."""
-    if os.name == "nt":  # which can't open a folder
+    """Flush a folder, so that renames in it are on the disk."""
+    if os.name == "nt":  # Windows cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

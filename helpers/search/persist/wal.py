@@ -1,12 +1,13 @@
-"""The write-ahead log: images that were added to a saved engine and removed from it since its index was written."""
+"""The write-ahead log: images added to a saved engine and removed from it since its index file was written."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
-#: ``number`` is never used twice, not even after the row was deleted.
+#: SQLite never repeats ``number``, not even after the row was deleted.
 SCHEMA = """
 create table log (
     number integer primary key autoincrement,
@@ -27,44 +28,44 @@ class Change:
     ----------
     number : rises with every change.
     id : of the image.
-    path, place : as `helpers.search.persist.snapshot.StoredPaths` encodes them; None for a removal.
+    path, place : as `helpers.search.persist.snapshot.StoredPaths` encodes them; empty and 0 for a removal.
     class_name : None for an image of no class.
     vector : float32 (dim,); None for a removal.
     """
 
     number: int
     id: int
-    path: str | None
-    place: int | None
+    path: str
+    place: int
     class_name: str | None
     vector: np.ndarray | None
 
 
 def read(connection: sqlite3.Connection, after: int) -> list[Change]:
-    """The changes with a number above ``after``, in the order in which they were made."""
+    """The changes with a number above ``after``, in their order."""
     rows = connection.execute(
         "select number, id, path, place, class_name, vector from log where number > ? order by number", (after,)
     )
     return [
-        Change(number, id, to_str(path), place, to_str(name), None if blob is None else np.frombuffer(blob, "<f4"))
+        Change(number, id, to_str(path) or "", place or 0, to_str(name), blob and np.frombuffer(blob, "<f4"))
         for number, id, path, place, name, blob in rows
     ]
 
 
 def count(connection: sqlite3.Connection) -> int:
-    """How many changes the log holds."""
+    """The number of changes in the log."""
     return connection.execute("select count(*) from log").fetchone()[0]
 
 
 def last_number(connection: sqlite3.Connection) -> int:
-    """The number of the last change that was ever made, 0 before the first."""
+    """The number of the last change ever made, 0 before the first."""
     row = connection.execute("select seq from sqlite_sequence where name = 'log'").fetchone()
     return 0 if row is None else row[0]
 
 
 def add(
     connection: sqlite3.Connection,
-    ids: Sequence[int],
+    ids: Iterable[int],
     paths: Iterable[tuple[str, int]],
     class_names: Sequence[str | None],
     vectors: np.ndarray,
@@ -91,7 +92,7 @@ def delete(connection: sqlite3.Connection, upto: int) -> None:
 
 
 def to_sql(text: str | None) -> str | bytes | None:
-    """A text as SQLite takes it: file names that are not UTF-8 become bytes."""
+    """A text in the form that SQLite accepts: file names that are not valid UTF-8 become bytes."""
     if text is None or text.isascii():
         return text
     try:
@@ -101,6 +102,10 @@ def to_sql(text: str | None) -> str | bytes | None:
     return text
 
 
+@overload
+def to_str(stored: str | bytes) -> str: ...
+@overload
+def to_str(stored: None) -> None: ...
 def to_str(stored: str | bytes | None) -> str | None:
     """The text of `to_sql`."""
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored

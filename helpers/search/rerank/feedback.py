@@ -1,12 +1,11 @@
-"""Relevance feedback: a person says which answers are good and which are bad, and the question moves accordingly.
+"""Relevance feedback: a person marks good and bad results, and the query vector moves accordingly.
 
 J. J. Rocchio, Relevance feedback in information retrieval, in: G. Salton (ed.), The SMART retrieval system, 1971.
 C. D. Manning, P. Raghavan, H. Schütze, Introduction to information retrieval, Cambridge University Press 2008, chapter
-9, whose usual weights are taken here: 1 for the query, 0.75 for what is good, 0.15 for what is bad. There, negative
-weights of words are set to zero; an image's vector may have negative numbers of its own, so they stay here.
+9, is the source of the default weights: 1 for the query, 0.75 for good and 0.15 for bad results. There, negative
+components are set to zero; here they are kept, because an image's feature vector may have negative components.
 
-From round to round, give the *first* query and all that was marked so far: to move what was moved already would count
-the marks of the first rounds again and again.
+In every round, give the *first* query and all marks so far: moving a query again would count earlier marks repeatedly.
 """
 
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from helpers.vectors import l2_normalize
 
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
-#: A sum of this part of what went into it is rounding.
+#: A sum below this part of its terms is a rounding error.
 _NOTHING = 1e-6
 
 
@@ -31,28 +30,21 @@ def rocchio(
     gamma: float = GAMMA,
     metric: str = "cosine",
 ) -> np.ndarray:
-    """The query moved towards the mean of the good answers and away from the mean of the bad ones (Rocchio 1971).
+    """The query moved towards the mean of the good results and away from the mean of the bad ones: float32 (dim,).
 
-    For the cosine all vectors are brought to length one first, so that each mark counts alike, and so is the result.
-    For a distance the weights are brought to a sum of one: the query stays among the vectors, where it would else run
-    away from the origin, and from all of them.
+    For the cosine, all vectors are normalized first, so that each mark has the same weight, and so is the result. For a
+    distance, the weights are divided by their sum: otherwise the query would move away from the origin, and from all
+    vectors.
 
     Parameters
     ----------
     query : float (dim,).
-    good, bad : float (n, dim) and (m, dim), either of which may be empty. Without any mark the query comes back as it
-        is.
-    alpha, beta, gamma : weights of the query, of what is good and of what is bad; not negative.
-    metric : of the index that is asked next.
+    good, bad : float (n, dim) and (m, dim); may be empty. Without a mark, the query is returned unchanged.
+    alpha, beta, gamma : weights of the query, of good and of bad results; not negative.
+    metric : of the index.
 
-    Returns
-    -------
-    float32 (dim,).
-
-    Raises
-    ------
-    ValueError : vectors of different lengths, NaN or infinity, a weight that is negative, an unknown metric; or what is
-        bad takes away all of the query, so that nothing is left to search for.
+    Raises ValueError: vectors of different lengths, NaN or infinity, a negative weight, an unknown metric, or bad
+    results that cancel the query.
     """
     query = np.asarray(query, np.float64)
     if query.ndim != 1 or not query.size or not np.isfinite(query).all():
@@ -69,15 +61,15 @@ def rocchio(
     parts = [(alpha, query[None]), (beta, good), (-gamma, bad)]
     parts = [(weight, l2_normalize(part) if cosine else part) for weight, part in parts if len(part)]
     total = sum(weight for weight, _ in parts)
-    moved = sum(weight * part.mean(axis=0) for weight, part in parts)
-    # What the same marks could give at most, if nothing took anything away.
+    moved = np.sum([weight * part.mean(axis=0) for weight, part in parts], axis=0)
+    # The length without cancellation, at most.
     most = sum(abs(weight) * np.linalg.norm(part, axis=1).max() for weight, part in parts)
     if cosine and np.linalg.norm(moved) <= _NOTHING * most:
-        raise ValueError("the bad answers take away all of the query: nothing is left to search for. Mark a good one")
+        raise ValueError("the bad results cancel the query: nothing is left to search for. Mark a good one")
     if not cosine and not total > _NOTHING:
         raise ValueError(
-            f"the bad answers weigh as much as all else ({gamma:g} against {total + gamma:g}): nothing is left to "
-            "search for. Mark a good one, or give a smaller gamma"
+            f"the bad results weigh as much as everything else ({gamma:g} against {total + gamma:g}): nothing is left "
+            "to search for. Mark a good one, or give a smaller gamma"
         )
     return (moved / (np.linalg.norm(moved) if cosine else total)).astype(np.float32)
 
@@ -91,21 +83,22 @@ def refined(
     beta: float = BETA,
     gamma: float = GAMMA,
 ) -> np.ndarray:
-    """`rocchio` with answers of an index, marked by their ids, for that index's metric: float32 (dim,).
+    """`rocchio` with results of an index, marked by their ids, for that index's metric: float32 (dim,).
 
-    The vectors are those that the index keeps, so nothing is read or described. An id that is marked twice counts once.
+    It uses the vectors in the index. An id that is marked twice counts once.
 
     Raises
     ------
     KeyError : an id is not in the index.
-    ValueError : an id is marked good and bad; and as for `rocchio`.
+    ValueError : an id is marked good and bad; or as for `rocchio`.
     """
-    good, bad = (np.unique(np.array(list(ids), np.int64)) for ids in (good, bad))
-    both = np.intersect1d(good, bad)
+    good_ids, bad_ids = (np.unique(np.array(list(ids), np.int64)) for ids in (good, bad))
+    both = np.intersect1d(good_ids, bad_ids)
     if len(both):
-        raise ValueError(f"answer {both[0]} is marked good and bad: choose one")
-    vectors = index.vectors(np.concatenate([good, bad]))
-    return rocchio(query, vectors[: len(good)], vectors[len(good) :], alpha, beta, gamma, index.metric)
+        raise ValueError(f"result {both[0]} is marked good and bad: choose one")
+    vectors = index.vectors(np.concatenate([good_ids, bad_ids]))
+    split = len(good_ids)
+    return rocchio(query, vectors[:split], vectors[split:], alpha, beta, gamma, index.metric)
 
 
 def _marked(what: str, vectors: np.ndarray, dim: int) -> np.ndarray:
@@ -113,5 +106,5 @@ def _marked(what: str, vectors: np.ndarray, dim: int) -> np.ndarray:
     if not vectors.size:
         return np.empty((0, dim))
     if vectors.ndim != 2 or vectors.shape[1] != dim or not np.isfinite(vectors).all():
-        raise ValueError(f"{what} answers must be finite numbers of shape (n, {dim}), got shape {vectors.shape}")
+        raise ValueError(f"{what} results must be finite numbers of shape (n, {dim}), got shape {vectors.shape}")
     return vectors

@@ -1,4 +1,4 @@
-"""Geometric verification: results that show the same thing as the query come first."""
+"""Geometric verification: results that show the same object or scene as the query come first."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,41 +16,42 @@ def verified(
     depth: int = 50,
     ratio: float = 0.8,
 ) -> Ranking:
-    """The first ``depth`` answers again, those first whose keypoints agree with the query's on one homography.
+    """Re-rank the first ``depth`` results by the number of keypoints that agree with the query's on one homography.
 
-    Geometric verification as in Philbin et al. 2007: matched anew (Lowe's ratio test), then RANSAC. An answer that
-    agrees by no more than accident keeps its place behind those that do.
+    Geometric verification as in Philbin et al. 2007: keypoints are matched (Lowe's ratio test), then RANSAC. Results
+    with no more agreeing pairs than chance keep their order behind the others.
 
     Parameters
     ----------
-    queries : one a row of the ranking. gallery : id → keypoints.
+    queries : one per row of the ranking. gallery : id → keypoints.
 
     Returns
     -------
-    Ranking (q, k), float64: the number of agreeing pairs beyond an accident, plus a share below 1 for the former place.
+    Ranking (q, k), float64: the number of agreeing pairs above chance, plus a fraction below 1 for the former rank.
 
     Raises
     ------
-    ValueError : not one query a row, ``depth`` below 1, or keypoints of two kinds.
-    KeyError : an answer among the first ``depth`` has no keypoints in ``gallery``.
+    ValueError : not one query per row, ``depth`` below 1, or keypoints of two kinds.
+    KeyError : one of the first ``depth`` results has no keypoints in ``gallery``.
     """
     from joblib import cpu_count
 
     if len(queries) != len(ranking) or depth < 1:
         raise ValueError(
-            f"one query a row and a depth of at least 1: got {len(queries)} queries, {len(ranking)} rows, depth {depth}"
+            f"one query per row and a depth of at least 1: got {len(queries)} queries, {len(ranking)} rows, depth "
+            f"{depth}"
         )
-    # Falls with the former place, so that it decides among equals.
+    # Decreases with the former rank, which breaks ties.
     scores = np.tile(1 - (1 + np.arange(ranking.k)) / (ranking.k + 1), (len(ranking), 1))
 
-    def pairs(place: tuple[int, int]) -> int:
-        return _agreeing(queries[place[0]], _keypoints(gallery, ranking.ids[place]), ratio)
+    def pairs(cell: tuple[int, ...]) -> int:
+        return _agreeing(queries[cell[0]], _keypoints(gallery, ranking.ids[cell]), ratio)
 
-    # Pair by pair, so that one query uses all cores, too.
-    places = list(np.ndindex(len(ranking), min(depth, ranking.k)))
+    # In parallel over pairs of images, so that a single query uses all cores too.
+    cells = list(np.ndindex(len(ranking), min(depth, ranking.k)))
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for place, count in zip(places, pool.map(pairs, places), strict=True):
-            scores[place] += count
+        for cell, count in zip(cells, pool.map(pairs, cells), strict=True):
+            scores[cell] += count
     scores[ranking.ids == PAD] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
     return Ranking(np.take_along_axis(ranking.ids, order, axis=1), np.take_along_axis(scores, order, axis=1))

@@ -1,102 +1,90 @@
-"""What the functions that order answers again have in common: vectors by id, and who is near whom in the gallery."""
+"""What the re-rankers have in common: rows by id, neighbors within the gallery, cosines and checks."""
 
 import numpy as np
 
+from helpers.search.index import check_count
 from helpers.search.ranking import PAD, Ranking
 
 #: Components of unit vectors are multiples of this, see `unit`.
 _GRID = 2.0**-26
-#: Cosines of an index that counts in float32, or compresses a little, are as exact as this.
+#: The largest error of cosines from an index that computes in float32, or compresses a little.
 TOLERANCE = 1e-3
 #: Bytes that the arrays of one step may take.
 STEP_BYTES = 32 * 2**20
 
 
 class Gallery:
-    """The images that answer: one row each in arrays of vectors and of neighbors, and an id.
+    """The gallery images: one row each in arrays of vectors and of neighbors, and an id.
 
     Parameters
     ----------
     size : n, rows.
-    ids : int64 (n,), unique, not negative, in any order; None: row *i* is of id *i*. As they were given to
-        ``index.add``.
+    ids : int64 (n,), as in ``index.add``: unique, not negative, in any order; by default row *i* has id *i*.
 
-    Raises
-    ------
-    ValueError : no row, not one id a row, or an id twice or negative.
+    Raises ValueError: no row, not one id per row, or an id that is repeated or negative.
     """
 
     def __init__(self, size: int, ids: np.ndarray | None = None):
         if not size:
-            raise ValueError("the gallery is empty: there is nothing to put into another order")
+            raise ValueError("the gallery is empty: there is nothing to re-rank")
         self.ids = np.arange(size) if ids is None else np.array(ids, dtype=np.int64)
         if self.ids.shape != (size,):
-            raise ValueError(f"ids must have shape ({size},), one a row of the gallery; got {self.ids.shape}")
+            raise ValueError(f"ids must have shape ({size},), one per row of the gallery; got {self.ids.shape}")
         self._order = np.argsort(self.ids, kind="stable")
-        rising = self.ids[self._order]
-        if rising[0] < 0:
-            raise ValueError(f"ids must not be negative, got {rising[0]}")
-        if (rising[1:] == rising[:-1]).any():
-            raise ValueError(f"ids must be unique: {rising[1:][rising[1:] == rising[:-1]][0]} is given twice")
+        ascending = self.ids[self._order]
+        if ascending[0] < 0:
+            raise ValueError(f"ids must not be negative, got {ascending[0]}")
+        if (ascending[1:] == ascending[:-1]).any():
+            raise ValueError(f"ids must be unique: {ascending[1:][ascending[1:] == ascending[:-1]][0]} is given twice")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """int64, shaped like ``ids``: their rows; padding (-1) stays.
-
-        Raises
-        ------
-        KeyError : an id is not in the gallery.
-        """
-        places = np.searchsorted(self.ids, ids, sorter=self._order)
-        rows = self._order[np.minimum(places, len(self) - 1)]
+        """int64, in the shape of ``ids``: their rows; padding (-1) stays. KeyError if an id is not in the gallery."""
+        positions = np.searchsorted(self.ids, ids, sorter=self._order)
+        rows = self._order[np.minimum(positions, len(self) - 1)]
         rows = np.where(self.ids[rows] == ids, rows, PAD)
-        absent = ids[(rows == PAD) & (ids != PAD)]
-        if len(absent):
+        missing = ids[(rows == PAD) & (ids != PAD)]
+        if len(missing):
             raise KeyError(
-                f"image {absent[0]} was found, but the gallery of {len(self)} rows lacks it: "
-                "give the gallery that was searched, and its ids where they are not 0, 1, 2 …"
+                f"image {missing[0]} was found, but is not in the gallery of {len(self)} rows: "
+                "give the gallery that was searched, and its ids if they are not 0, 1, 2 …"
             )
         return rows
 
     def others(self, neighbors: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and scores (n, k) of each image's ``k`` nearest others, best first; -1 and -inf where there are fewer.
+        """Rows and scores (n, k) of each image's ``k`` nearest others, best first; -1 and -inf if there are fewer.
 
-        neighbors : row *i* answers the vector of row *i*, asked among the gallery itself. An image's own id is
-            dropped wherever it stands: where others are equal to it, that need not be in front.
+        neighbors : row *i* has the results of row *i*'s vector in the gallery itself. The image's own id is dropped at
+            any rank, because equal images may precede it.
 
         Raises
         ------
-        ValueError : not one row an image, or too few columns for ``k`` others beside the image itself.
+        ValueError : not one row per image, or too few columns for ``k`` others and the image itself.
         KeyError : a neighbor is not in the gallery.
         """
         if len(neighbors) != len(self):
             raise ValueError(
-                f"neighbors must have one row an image of the gallery: got {len(neighbors)} rows for {len(self)}"
+                f"neighbors must have one row per image of the gallery: got {len(neighbors)} rows for {len(self)}"
             )
         if neighbors.k < min(k + 1, len(self)):
             raise ValueError(
-                f"{k} neighbors beside the image itself take {k + 1} columns, neighbors have {neighbors.k}: "
-                f"search the gallery for {k + 1} answers"
+                f"{k} neighbors besides the image itself take {k + 1} columns, neighbors have {neighbors.k}: "
+                f"search the gallery for {k + 1} results"
             )
         rows = self.rows(neighbors.ids)
         own = rows == np.arange(len(self))[:, None]
-        # A stable sort of "itself?" moves the others together in their own order.
+        # A stable sort of "itself?" keeps the order of the others.
         order = np.argsort(own, axis=1, kind="stable")[:, :k]
-        short = ((0, 0), (0, k - order.shape[1]))
+        missing = ((0, 0), (0, k - order.shape[1]))
         found = np.take_along_axis(np.where(own, PAD, rows), order, axis=1)
         scores = np.take_along_axis(np.where(own, -np.inf, neighbors.scores), order, axis=1)
-        return np.pad(found, short, constant_values=PAD), np.pad(scores, short, constant_values=-np.inf)
+        return np.pad(found, missing, constant_values=PAD), np.pad(scores, missing, constant_values=-np.inf)
 
 
-def check_asked(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``queries`` (q, d) and ``gallery`` (n, d) as arrays that belong to a ranking.
-
-    Raises
-    ------
-    ValueError : they are no arrays of vectors of one length, or not one query a row of the ranking.
-    """
+def check_vectors(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``queries`` (q, d) and ``gallery`` (n, d) as arrays; ValueError unless they have these shapes, q rows ranked."""
     queries, gallery = np.asarray(queries), np.asarray(gallery)
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(
@@ -104,27 +92,21 @@ def check_asked(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray) -> t
             f"got {queries.shape} and {gallery.shape}"
         )
     if len(queries) != len(ranking):
-        raise ValueError(f"one query a row of the ranking: got {len(queries)} queries, {len(ranking)} rows")
+        raise ValueError(f"one query per row of the ranking: got {len(queries)} queries, {len(ranking)} rows")
     return queries, gallery
 
 
-def at_least_one(**numbers: int) -> None:
+def check_counts(**numbers: int) -> None:
     """Raise ValueError unless each is a whole number of at least 1; the message names it."""
     for name, number in numbers.items():
-        if isinstance(number, bool | np.bool_) or not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+        check_count(name, number)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """float64 (n, d): vectors brought to length one, on a grid; zero stays zero.
+    """float64 (n, d): vectors of length one, on a grid; zero stays zero. ValueError for NaN or infinity.
 
-    As in `helpers.search.backends.exact`: components are rounded to multiples of 2⁻²⁶, which turns a vector by about
-    1e-8. A sum of products of two such vectors fits the 53 bits of a float64 whatever its order, so equal images get
-    equal cosines however the work is cut up.
-
-    Raises
-    ------
-    ValueError : a number is NaN or infinite.
+    As in `helpers.search.backends.exact`, components are rounded to multiples of 2⁻²⁶, which changes the angle by about
+    1e-8. A sum of products of two such vectors is exact in float64 in any order, so equal images have equal cosines.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
@@ -136,7 +118,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def cosines(first: np.ndarray, second: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """float64 (m,): the cosine of row ``pairs[0][i]`` of ``first`` with row ``pairs[1][i]`` of ``second``.
 
-    first, second : vectors (…, d) of any length; one that is zero has the cosine 0.
+    first, second : vectors (…, d) of any length; the cosine of a zero vector is 0.
     """
     found = np.empty(len(pairs[0]))
     step = max(1, STEP_BYTES // (8 * max(1, first.shape[1])))
@@ -151,32 +133,32 @@ def cosines(first: np.ndarray, second: np.ndarray, pairs: tuple[np.ndarray, np.n
 
 
 def check_cosines(ranking: Ranking, what: str) -> None:
-    """Raise ValueError if a score can't be a cosine; ``what`` names the ranking."""
+    """Raise ValueError if a score is not a cosine; ``what`` names the ranking."""
     off = (np.abs(ranking.scores) > 1 + TOLERANCE) & (ranking.ids != PAD)
     if off.any():
         raise ValueError(
             f"{what}: scores must be cosines, got {ranking.scores[off][0]:.4g}. Search an index of metric cosine; "
-            "`helpers.search.rerank.expansion.rescored` makes cosines of any scores"
+            "`helpers.search.rerank.expansion.rescored` converts any scores to cosines"
         )
 
 
 def check_own_cosines(ranking: Ranking, rows: np.ndarray, queries: np.ndarray, gallery: np.ndarray, what: str) -> None:
-    """Whether the best score of each row is the cosine of the vectors; ``rows`` (q, k) are the answers' in ``gallery``.
+    """Raise ValueError unless the best score of each row is the cosine of the vectors.
 
-    Raises
-    ------
-    ValueError : it is not: another metric or other vectors, or rows and ids in disorder. ``what`` is named.
+    This detects another metric, other vectors, and rows that do not belong to the ids.
+
+    rows : int64 (q, k), the results' rows in ``gallery``. what : names the ranking.
     """
-    asking = np.flatnonzero(rows[:, :1] != PAD)
-    if not len(asking):
+    used = np.flatnonzero(rows[:, :1] != PAD)
+    if not len(used):
         return
-    expected = cosines(queries, gallery, (asking, rows[asking, 0]))
-    off = ~(np.abs(ranking.scores[asking, 0] - expected) < TOLERANCE)
+    expected = cosines(queries, gallery, (used, rows[used, 0]))
+    off = ~(np.abs(ranking.scores[used, 0] - expected) < TOLERANCE)
     if off.any():
-        row = asking[off][0]
+        row = used[off][0]
         raise ValueError(
             f"{what}: scores must be the cosines of the given vectors, but in row {row} the best score is "
             f"{ranking.scores[row, 0]:.4g} and the cosine {expected[off][0]:.4g}. Search an index of metric cosine, "
-            "give the vectors that it was asked with, and the gallery's ids if they are not 0, 1, 2 …; "
-            "`helpers.search.rerank.expansion.rescored` makes cosines of any scores"
+            "give the vectors that were searched, and the gallery's ids if they are not 0, 1, 2 …; "
+            "`helpers.search.rerank.expansion.rescored` converts any scores to cosines"
         )

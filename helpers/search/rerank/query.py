@@ -1,16 +1,14 @@
 """Re-ranking of one query, or of several one by one, by the names of the registry.
 
-A re-ranker sees a gallery through a `SearchSpace`: a search under whatever filter holds, and the vectors and images
-behind ids. So the command line, the query picker, the web service and the notebooks run the same code. The work is
-bounded by `SHORTLIST`, whatever the size of the gallery.
-
-Vectors are those that the index keeps. If it keeps codes, re-ranking is as coarse as they are.
+A re-ranker uses a gallery through a `SearchSpace`: a search with its filter, and the vectors and images of ids. Command
+line, query picker, web service and notebooks run this code. The work is bounded by `SHORTLIST`, whatever the size of
+the gallery. Vectors come from the index, and are as coarse as its codes.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a re-ranker may ask of a gallery.
+    """The access of a re-ranker to a gallery.
 
     Attributes
     ----------
     metric : of the index.
-    search : (vector (dim,), k) → Ranking (1, at most k), under the filter that holds for this query.
+    search : (vector (dim,), k) → Ranking (1, at most k), with the filter of this query.
     vectors : ids (m,) → float (m, dim). images : ids (m,) → the images.
     """
 
@@ -47,7 +45,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, engine: "Engine", exclude: Iterable[int | str | Path] | None = None) -> "SearchSpace":
-        """The gallery of an engine, without some of its images: ids, keys or paths."""
+        """The gallery of an engine, without the excluded images: ids, keys or paths."""
         return cls(
             engine.index.metric,
             lambda vector, k: engine.query_vector(vector, k, exclude).ranking,
@@ -61,8 +59,8 @@ def rerank(
 ) -> Ranking:
     """The ``k`` best results of a query, re-ranked.
 
-    If the query, or a copy of it, is in the gallery, exclude it (`SearchSpace.of`): otherwise every re-ranker but
-    ``none`` would count it among the neighbors of its own results.
+    If the query, or a copy of it, is in the gallery, exclude it (`SearchSpace.of`): otherwise all re-rankers but
+    ``none`` would use it as a neighbor of its own results.
 
     Parameters
     ----------
@@ -72,15 +70,14 @@ def rerank(
 
     Returns
     -------
-    Ranking (1, k), padded where there are fewer results. Scores are the index's own for none, cosines for the two
-    expansions, negated distances for k-reciprocal, what arrives for diffusion, and agreeing pairs of keypoints for
-    geometry. Behind the shortlist they fall by one from place to place.
+    Ranking (1, k), padded if there are fewer results. Scores are the index's own for none, cosines for the two
+    expansions, negated distances for k-reciprocal, the diffused similarity for diffusion, and agreeing pairs of
+    keypoints for geometry. After the shortlist, each score is one below the previous score.
 
     Raises
     ------
     RuntimeError : the engine is not fitted.
-    ValueError : an unknown name, a metric that the re-ranker can't follow, geometry without an image, k < 1, or a bad
-        vector.
+    ValueError : an unknown name, an unsupported metric, geometry without an image, k < 1, or a bad vector.
     """
     k, chosen = check_k(k), reranker(name)
     chosen.check(space.metric, image is not None)
@@ -103,19 +100,19 @@ def rerank_each(
     name: str = "none",
     images: Iterable[np.ndarray] | None = None,
 ) -> Ranking:
-    """`rerank` of several queries, float (q, dim), one by one: Ranking (q, k) whose rows are those of single queries.
+    """`rerank` of several queries, float (q, dim), one by one: Ranking (q, k).
 
-    images : the queries' pixels, one a vector; read one at a time if this is a generator.
+    images : the queries' pixels, one per vector; may be a generator.
     """
-    images = [None] * len(vectors) if images is None else images
-    rows = [rerank(space, vector, k, name, image) for vector, image in zip(vectors, images, strict=True)]
+    pixels: Iterable[np.ndarray | None] = [None] * len(vectors) if images is None else images
+    rows = [rerank(space, vector, k, name, image) for vector, image in zip(vectors, pixels, strict=True)]
     if not rows:
         return Ranking(np.empty((0, k), np.int64), np.empty((0, k)))
     return Ranking(np.concatenate([row.ids for row in rows]), np.concatenate([row.scores for row in rows]))
 
 
 def _expanded(space: SearchSpace, vector: np.ndarray, top: int, alpha: float) -> np.ndarray:
-    """The query mixed with its first results. The next search with it finds results that the first one did not."""
+    """The query mixed with its first results."""
     first = space.search(vector, top)
     if not first.k:
         return vector
@@ -123,13 +120,17 @@ def _expanded(space: SearchSpace, vector: np.ndarray, top: int, alpha: float) ->
     return expanded_queries(first, vector[None], space.vectors(ids), top, alpha, ids)[0]
 
 
-def _by_reciprocal_neighbors(space, shortlist, vector, _, k1: int, **settings) -> Ranking:
+def _by_reciprocal_neighbors(
+    space: SearchSpace, shortlist: Ranking, vector: np.ndarray, _: object, k1: int, **settings: Any
+) -> Ranking:
     ids = shortlist.ids[0]
     exact, vectors, near = _neighborhood(space, shortlist, vector, k1)
     return k_reciprocal(exact, vector[None], vectors, near, k1, **settings, ids=ids)
 
 
-def _by_diffusion(space, shortlist, vector, _, k: int, **settings) -> Ranking:
+def _by_diffusion(
+    space: SearchSpace, shortlist: Ranking, vector: np.ndarray, _: object, k: int, **settings: Any
+) -> Ranking:
     exact, _, near = _neighborhood(space, shortlist, vector, k)
     return diffused(exact, near, k=k, **settings, ids=shortlist.ids[0])
 
@@ -140,22 +141,24 @@ def _neighborhood(
     """The shortlist by exact cosines, its vectors in the former order, and the ``k`` nearest others of each."""
     ids = shortlist.ids[0]
     vectors = space.vectors(ids)
-    # An index that compresses has approximate scores. These are the cosines of the vectors that it gives back.
+    # An index of codes has approximate scores. These are the cosines of the vectors that it returns.
     exact = rescored(shortlist, vector[None], vectors, ids)
     near = ExactIndex("cosine").add(vectors, ids).search(vectors, min(k + 1, len(ids)))
     return exact, vectors, near
 
 
-def _by_geometry(space, shortlist, _, image: np.ndarray, depth: int, ratio: float, longest: int) -> Ranking:
+def _by_geometry(
+    space: SearchSpace, shortlist: Ranking, _: object, image: np.ndarray, depth: int, ratio: float, longest: int
+) -> Ranking:
     ids = shortlist.ids[0, :depth]
-    # Files that can't be read any more have no keypoints, after a warning. Keypoints are kept on disk by content.
+    # Unreadable files have no keypoints, after a warning. Keypoints are cached by content.
     gallery = extract_set(space.images(ids), longest=longest, progress=False)
     query = extract(shrink(image, longest))
     return verified(shortlist, [query], dict(zip(ids.tolist(), gallery, strict=True)), depth, ratio)
 
 
-#: Name → what puts a shortlist (1, m) into another order.
-_REORDERINGS = {
+#: Name → function that re-ranks a shortlist (1, m).
+_REORDERINGS: dict[str, Callable[..., Ranking]] = {
     "k-reciprocal": _by_reciprocal_neighbors,
     "diffusion": _by_diffusion,
     "geometry": _by_geometry,
@@ -163,16 +166,16 @@ _REORDERINGS = {
 
 
 def _followed(shortlist: Ranking, rest: np.ndarray) -> Ranking:
-    """A shortlist (1, m), and behind it further ids (r,) in their order."""
+    """A shortlist (1, m), followed by further ids (r,) in their order."""
     if not len(rest):
         return shortlist
-    # In float64, where a step of one never vanishes.
+    # In float64, in which a step of one is never rounded away.
     scores = shortlist.scores[0, -1].astype(np.float64) - np.arange(1, len(rest) + 1)
     return Ranking(np.append(shortlist.ids, rest[None], axis=1), np.append(shortlist.scores, scores[None], axis=1))
 
 
 def _padded(ranking: Ranking, k: int) -> Ranking:
-    """The first ``k`` of a ranking, -1 behind them where there are fewer."""
+    """The first ``k`` of a ranking, padded if there are fewer."""
     ranking = ranking.head(k)
     short = ((0, 0), (0, k - ranking.k))
     return Ranking(

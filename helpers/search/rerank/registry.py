@@ -1,12 +1,13 @@
 """The registry of re-rankers: names, one-sentence summaries and default settings.
 
-`helpers.search.rerank.query` runs them. Nothing heavy is imported here: the command line lists the names in its help.
+`helpers.search.rerank.query` runs them. This module imports nothing heavy, because the command line's help needs it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-#: The first results of a search, at most so many, are put into another order. What lies behind keeps its place.
+#: The largest number of first results that are re-ranked. Later results keep their order.
 SHORTLIST = 100
 
 _ALL_METRICS = ("cosine", "euclidean", "manhattan")
@@ -18,29 +19,24 @@ class Reranker:
 
     Attributes
     ----------
-    name : what a person types.
-    summary : one sentence for a person.
-    settings : parameters of the function behind the name, with their values.
-    metrics : metrics of the indexes that it can follow.
+    name : the name that users type.
+    summary : one sentence for users.
+    settings : parameters of its function, with their values.
+    metrics : supported metrics of the index.
     needs_image : whether it compares pixels, so that the query's vector is not enough.
     """
 
     name: str
     summary: str
-    settings: Mapping[str, float]
+    settings: Mapping[str, Any]
     metrics: tuple[str, ...] = ("cosine",)
     needs_image: bool = False
 
     def check(self, metric: str, has_image: bool) -> None:
-        """Refuse a search that this re-ranker can't follow.
-
-        Raises
-        ------
-        ValueError : the index has another metric, or there is no image and it needs one.
-        """
+        """Raise ValueError if the metric is not supported, or if it needs an image and there is none."""
         if metric not in self.metrics:
             raise ValueError(
-                f"The re-ranker {self.name} needs cosines, and this index measures {metric} distances. Use an index "
+                f"The re-ranker {self.name} needs cosines, but this index has {metric} distances. Use an index "
                 f"of metric cosine, or choose {' or '.join(names_for(metric))}."
             )
         if self.needs_image and not has_image:
@@ -87,17 +83,12 @@ NAMES = tuple(RERANKERS)
 
 
 def reranker(name: str) -> Reranker:
-    """The re-ranker of this name.
-
-    Raises
-    ------
-    ValueError : there is none; the message lists the names.
-    """
+    """The re-ranker of this name. Raises ValueError, which lists the names, if there is none."""
     if name not in RERANKERS:
         raise ValueError(f"There is no re-ranker {name!r}. Choose one of: {', '.join(NAMES)}.")
     return RERANKERS[name]
 
 
 def names_for(metric: str) -> tuple[str, ...]:
-    """Those of `NAMES` that can follow an index of this metric."""
+    """Those of `NAMES` that support this metric."""
     return tuple(name for name, one in RERANKERS.items() if metric in one.metrics)

@@ -1,11 +1,11 @@
-"""Grown vectors: the recipe, that they come out the same whoever asks for which, and that they are like real ones."""
+"""Synthetic vectors: the recipe, that every block is reproducible, and that they resemble real ones."""
 
 import numpy as np
 import pytest
 
-from helpers.search import synthetic
+from helpers.lessons import synthetic_vectors
+from helpers.lessons.synthetic_vectors import BLOCK, synthesize
 from helpers.search.index import open_index
-from helpers.search.synthetic import BLOCK, synthesize
 
 
 def clustered(n, dim=24, seed=0):
@@ -24,10 +24,10 @@ def everything(synthetic):
 
 @pytest.fixture
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(synthetic, "BLOCK", 64)
+    monkeypatch.setattr(synthetic_vectors, "BLOCK", 64)
 
 
-def test_it_gives_as_many_float32_vectors_of_length_one_as_were_asked_for():
+def test_it_gives_count_float32_vectors_of_length_one():
     synthetic = synthesize(clustered(300), BLOCK + 5)
     vectors = everything(synthetic)
     assert (len(synthetic), synthetic.dim, synthetic.blocks) == (BLOCK + 5, 24, 2)
@@ -42,7 +42,7 @@ def test_whole_blocks_have_no_short_one_behind_them():
     assert [len(block) for block in synthetic] == [BLOCK, BLOCK]
 
 
-def test_a_block_is_the_same_whoever_asks_and_whatever_was_asked_before(short_blocks):
+def test_a_block_does_not_depend_on_what_was_computed_before(short_blocks):
     vectors = clustered(100)
     synthetic = synthesize(vectors, 300, seed=3)
     last = synthetic.block(4)
@@ -81,7 +81,7 @@ def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbors(
 
 
 def test_noise_lies_along_the_directions_of_the_neighbors():
-    # Real vectors in the first three of six dimensions, so what grows must have nothing in the others.
+    # Real vectors in the first three of six dimensions, so synthetic ones must be zero in the others.
     real = np.zeros((80, 6), np.float32)
     real[:, :3] = np.random.default_rng(0).standard_normal((80, 3))
     synthetic = everything(synthesize(real, 500, noise=2.0))
@@ -116,16 +116,16 @@ def test_lengths_of_the_real_vectors_make_no_difference():
     np.testing.assert_allclose(everything(synthesize(scaled, 100)), everything(synthesize(real, 100)), atol=1e-5)
 
 
-def test_equal_real_vectors_grow_into_the_same_and_not_into_nothing():
+def test_equal_real_vectors_give_the_same_vector():
     real = np.tile(clustered(1), (20, 1))
     np.testing.assert_allclose(everything(synthesize(real, 50)), np.tile(real[:1], (50, 1)), atol=1e-6)
 
 
-def test_it_says_that_they_are_grown():
+def test_the_text_says_that_they_are_synthetic():
     assert str(synthesize(clustered(100), 5000)) == "5,000 vectors of 24 numbers SYNTHETIC from 100 real ones"
 
 
-def test_the_vectors_that_were_given_are_not_changed_nor_looked_at_again():
+def test_the_given_vectors_are_copied():
     real = clustered(100)
     before, synthetic = real.copy(), synthesize(real, 100)
     first = synthetic.block(0)
@@ -139,7 +139,7 @@ def test_the_vectors_that_were_given_are_not_changed_nor_looked_at_again():
     [
         ({"count": 0}, "count must be a whole number of at least 1, got 0"),
         ({"neighbors": 0}, "neighbors must be a whole number of at least 1"),
-        ({"neighbors": 30}, "30 neighbors need more than 30 vectors to grow from, got 30"),
+        ({"neighbors": 30}, "30 neighbors need more than 30 vectors, got 30"),
         ({"noise": -0.1}, "noise must not be negative"),
         ({"noise": float("nan")}, "noise must not be negative, got nan"),
         ({"seed": -1}, "seed must not be negative"),

@@ -1,27 +1,32 @@
-"""Choosing an index: wishes are kept when somebody else looks, what can't be is said, and bisection misses nothing."""
+"""Choosing an index: requirements hold in an independent measurement, and bisection finds the least effort."""
 
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from helpers.search import tuning
-from helpers.search.index import open_index
-from helpers.search.measuring import Measured, build, estimated_bytes, exact_truth, measure, recalls, standard_error
-from helpers.search.tuning import (
+from helpers.lessons import index_tuning
+from helpers.lessons.index_measurement import (
+    Measurement,
+    build,
+    estimated_bytes,
+    exact_truth,
+    measure,
+    recalls,
+    standard_error,
+)
+from helpers.lessons.index_tuning import (
     Candidate,
+    Requirements,
     Trial,
-    Wishes,
     choose,
     default_candidates,
-    enough,
-    first,
     measure_least,
+    meets,
     tune,
 )
+from helpers.search.index import open_index
 
 PROBES = tuple({"probes": lists} for lists in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
 WIDTHS = tuple({"search": width} for width in (4, 8, 16, 32, 64, 128, 256))
@@ -56,47 +61,47 @@ def quiet(own_cache):
 
 
 def measured(spec="a", recall=0.99, error=0.0, ms=1.0, mb=10.0):
-    return Measured(spec, 1000, 32, 10, 100, recall, error, ms, 2 * ms, 1000 / ms, round(mb * 1e6), 1)
+    return Measurement(spec, 1000, 32, 10, 100, recall, error, ms, 2 * ms, 1000 / ms, round(mb * 1e6), 1)
 
 
-def trial(spec="a", wishes=Wishes(), stage="all", **numbers):  # noqa: B008
+def trial(spec="a", requirements=Requirements(), stage="all", **numbers):  # noqa: B008
     found = measured(spec, **numbers)
-    return Trial(spec, stage, wishes.missed(found), None, found, 1.0)
+    return Trial(spec, stage, requirements.missed(found), None, found, 1.0)
 
 
-# ---- wishes ------------------------------------------------------------------------------------------------------
+# ---- requirements ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_kept_is_not_missed():
-    assert Wishes(0.95, 1.0, 10.0).missed(measured(recall=0.95)) == ()
-    assert Wishes(0.95, 1.0, 10.0).distance(measured(recall=0.95)) == 0
+    assert Requirements(0.95, 1.0, 10.0).missed(measured(recall=0.95)) == ()
+    assert Requirements(0.95, 1.0, 10.0).distance(measured(recall=0.95)) == 0
 
 
 def test_all_that_is_missed_is_said():
-    missed = Wishes(0.95, 0.5, 8).missed(measured(recall=0.9, error=0.01))
-    assert missed == ("recall@10 0.900 ± 0.016, wished 0.95", "1 ms a query, wished 0.5", "10 MB, wished 8")
+    missed = Requirements(0.95, 0.5, 8).missed(measured(recall=0.9, error=0.01))
+    assert missed == ("recall@10 0.900 ± 0.016, required 0.95", "1 ms per query, required 0.5", "10 MB, required 8")
 
 
-def test_a_recall_that_may_be_chance_is_not_enough():
-    assert enough(0.95, 0, 0.95)
-    assert not enough(0.955, 0.01, 0.95)
-    assert enough(0.97, 0.01, 0.95)
+def test_a_recall_that_may_be_chance_does_not_meet_a_requirement():
+    assert meets(0.95, 0, 0.95)
+    assert not meets(0.955, 0.01, 0.95)
+    assert meets(0.97, 0.01, 0.95)
 
 
 def test_twice_the_time_is_as_far_off_as_twice_the_memory_or_twice_the_errors():
-    wishes = Wishes(0.9, 1.0, 10.0)
+    requirements = Requirements(0.9, 1.0, 10.0)
     off = [measured(ms=2.0), measured(mb=20.0), measured(recall=0.8)]
-    assert [wishes.distance(one) for one in off] == pytest.approx([np.log(2)] * 3)
-    assert wishes.distance(measured(ms=2.0, mb=20.0)) == pytest.approx(2 * np.log(2))
+    assert [requirements.distance(one) for one in off] == pytest.approx([np.log(2)] * 3)
+    assert requirements.distance(measured(ms=2.0, mb=20.0)) == pytest.approx(2 * np.log(2))
 
 
-def test_a_wish_for_all_results_can_be_missed_by_a_finite_distance():
-    assert 0 < Wishes(1.0).distance(measured(recall=0.99)) < np.inf
-    assert Wishes(1.0).distance(measured(recall=1.0)) == 0
+def test_the_distance_to_a_recall_of_one_is_finite():
+    assert 0 < Requirements(1.0).distance(measured(recall=0.99)) < np.inf
+    assert Requirements(1.0).distance(measured(recall=1.0)) == 0
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("requirements", "message"),
     [
         ({"recall": 0}, "recall must be above 0 and at most 1, got 0"),
         ({"recall": 95}, "got 95"),
@@ -105,25 +110,12 @@ def test_a_wish_for_all_results_can_be_missed_by_a_finite_distance():
         ({"megabytes": -1}, "megabytes must be above 0, got -1"),
     ],
 )
-def test_a_wish_that_cannot_be_meant_is_refused(wishes, message, vectors):
+def test_an_invalid_requirement_is_refused(requirements, message, vectors):
     with pytest.raises(ValueError, match=message):
-        tune(vectors, **wishes)
+        tune(vectors, **requirements)
 
 
 # ---- bisection ---------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 200), st.integers(0, 200))
-def test_bisection_finds_what_looking_at_each_finds(count, border):
-    asked = []
-
-    def passes(place):
-        asked.append(place)
-        return place >= border
-
-    assert first(count, passes) == min(border, count)
-    assert all(0 <= place < count for place in asked)
-    assert len(asked) == len(set(asked)) <= count.bit_length()
 
 
 @pytest.mark.parametrize("candidate", [IVF, HNSW], ids=lambda candidate: candidate.spec)
@@ -134,10 +126,10 @@ def test_the_least_effort_by_bisection_is_that_of_a_sweep(candidate, recall, vec
     index, _ = build(candidate.spec, gallery)
     sweep = [recalls(index.tune(**effort).search(queries, 10), truth, 10) for effort in candidate.efforts]
     assert np.all(np.diff([found.mean() for found in sweep]) >= 0), "this test needs a sweep that rises"
-    passing = [enough(found.mean(), standard_error(found), recall) for found in sweep]
-    wanted = candidate.efforts[passing.index(True)]
+    passing = [meets(found.mean(), standard_error(found), recall) for found in sweep]
+    expected = candidate.efforts[passing.index(True)]
     found = measure_least(index, candidate.efforts, queries, truth, recall)
-    assert wanted.items() <= index.options.items()
+    assert expected.items() <= index.options.items()
     assert found.spec == index.spec
     assert found.recall == sweep[passing.index(True)].mean()
 
@@ -153,36 +145,36 @@ def test_where_no_effort_suffices_the_greatest_is_measured(vectors):
 # ---- choosing ----------------------------------------------------------------------------------------------------
 
 
-def test_the_fastest_that_keeps_all_wishes_is_chosen():
-    wishes = Wishes(0.95, megabytes=20)
+def test_the_fastest_that_meets_all_requirements_is_chosen():
+    requirements = Requirements(0.95, megabytes=20)
     trials = [
-        trial("slow", wishes, ms=3),
-        trial("quick but forgetful", wishes, ms=0.1, recall=0.6),
-        trial("quick but large", wishes, ms=0.2, mb=30),
-        trial("good", wishes, ms=1),
+        trial("slow", requirements, ms=3),
+        trial("fast but inaccurate", requirements, ms=0.1, recall=0.6),
+        trial("fast but large", requirements, ms=0.2, mb=30),
+        trial("good", requirements, ms=1),
     ]
-    choice = choose(trials, wishes)
+    choice = choose(trials, requirements)
     assert (choice.spec, choice.satisfied, choice.missed) == ("good", True, ())
-    assert "the fastest of 2 out of 4 that keep all wishes; next slow" in choice.why
+    assert "the fastest of 2 out of 4 that meet all requirements; next slow" in choice.why
 
 
 def test_among_equally_fast_ones_the_smaller_is_chosen_whatever_their_order():
     trials = [trial("b", mb=9), trial("a", mb=9), trial("c", mb=10)]
-    assert {choose(order, Wishes()).spec for order in (trials, trials[::-1])} == {"a"}
+    assert {choose(order, Requirements()).spec for order in (trials, trials[::-1])} == {"a"}
 
 
-def test_if_none_keeps_all_the_nearest_is_named_with_what_it_misses():
-    wishes = Wishes(0.95, milliseconds=1.0)
-    choice = choose([trial("far", wishes, ms=5), trial("near", wishes, ms=1.1)], wishes)
-    assert (choice.spec, choice.satisfied, choice.missed) == ("near", False, ("1.1 ms a query, wished 1",))
-    assert choice.why == "none of 2 keeps all wishes; near comes nearest and misses: 1.1 ms a query, wished 1"
+def test_if_none_meets_all_the_closest_is_named_with_what_it_misses():
+    requirements = Requirements(0.95, milliseconds=1.0)
+    choice = choose([trial("far", requirements, ms=5), trial("near", requirements, ms=1.1)], requirements)
+    assert (choice.spec, choice.satisfied, choice.missed) == ("near", False, ("1.1 ms per query, required 1",))
+    assert choice.why == "none of 2 meets all requirements; near comes closest and misses: 1.1 ms per query, required 1"
 
 
 def test_over_a_sample_nothing_is_won():
-    wishes = Wishes(0.95, milliseconds=1.0)
-    whole, part = trial("whole", wishes, ms=9), trial("part", wishes, "sample", ms=1.2)
-    assert choose([part, whole], wishes).spec == "whole"
-    only = choose([part, Trial("large", "estimate", ("about 90 MB",), 90.0)], wishes)
+    requirements = Requirements(0.95, milliseconds=1.0)
+    whole, part = trial("whole", requirements, ms=9), trial("part", requirements, "sample", ms=1.2)
+    assert choose([part, whole], requirements).spec == "whole"
+    only = choose([part, Trial("large", "estimate", ("about 90 MB",), 90.0)], requirements)
     assert (only.spec, only.satisfied) == ("part", False)
     assert only.why.endswith("(already over a sample of the vectors)")
 
@@ -196,7 +188,7 @@ def test_over_a_sample_nothing_is_won():
     [(0.9, None), (0.99, (EXACT, Candidate("faiss:flat?metric=cosine"), Candidate("faiss:opq", CODES)))],
     ids=["defaults", "little memory"],
 )
-def test_wishes_are_kept_when_verified_independently(recall, candidates, vectors):
+def test_requirements_hold_in_an_independent_measurement(recall, candidates, vectors):
     size = estimated_bytes("faiss:opq", 4500, 32) / 1e6 * 1.02 if candidates else None
     choice = tune(vectors, recall=recall, megabytes=size, candidates=candidates, progress=False)
     assert choice.satisfied
@@ -211,24 +203,24 @@ def test_wishes_are_kept_when_verified_independently(recall, candidates, vectors
         assert choice.table.query("over == 'estimate'").spec.tolist() == ["exact:cosine", "faiss:flat"]
 
 
-def test_time_is_wished_for_too(vectors):
+def test_time_can_be_required(vectors):
     choice = tune(vectors, milliseconds=1000, candidates=[EXACT, IVF], progress=False)
     assert choice.satisfied
     assert choice.trial.measured.milliseconds <= 1000
 
 
-def test_wishes_that_cannot_be_are_said(vectors):
+def test_impossible_requirements_are_reported(vectors):
     choice = tune(vectors, recall=1.0, milliseconds=1e-6, candidates=[EXACT, IVF], progress=False)
     assert not choice.satisfied
-    assert any("ms a query, wished 1e-06" in missed for missed in choice.missed)
+    assert any("ms per query, required 1e-06" in missed for missed in choice.missed)
     assert choice.spec in choice.why
-    assert "none of 2 keeps all wishes" in choice.why
+    assert "none of 2 meets all requirements" in choice.why
     assert choice.table.missed.str.len().gt(0).all()
 
 
 def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
     built = []
-    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append(spec) or build(spec, given))
+    monkeypatch.setattr(index_tuning, "build", lambda spec, given: built.append(spec) or build(spec, given))
     compressed = Candidate("faiss:pq?refine=none&bytes=4")
     choice = tune(vectors, recall=0.1, megabytes=0.3, candidates=[EXACT, IVF, compressed], progress=False)
     assert built == [compressed.spec]
@@ -238,10 +230,10 @@ def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
 
 
 def test_if_nothing_fits_nothing_is_built_and_the_smallest_is_named(vectors, monkeypatch):
-    monkeypatch.setattr(tuning, "build", None)
+    monkeypatch.setattr(index_tuning, "build", None)
     choice = tune(vectors, megabytes=0.01, candidates=[HNSW, EXACT], progress=False)
     assert (choice.spec, choice.satisfied, choice.trial.measured) == ("exact:cosine", False, None)
-    assert choice.missed == ("about 0.648 MB by estimate, wished 0.01",)
+    assert choice.missed == ("about 0.648 MB by estimate, required 0.01",)
     assert choice.table.recall.isna().all()
 
 
@@ -257,8 +249,8 @@ def test_two_choices_are_the_same_but_for_time(vectors):
 def test_held_out_queries_are_not_in_the_index_and_not_its_results(vectors):
     choice = tune(vectors, candidates=[EXACT], progress=False)
     assert choice.trial.measured.count == 4500
-    assert choice.trial.measured.queries == tuning.HELD_OUT
-    # With the same vectors as queries that stay in, each would be its own answer, and the effort too small.
+    assert choice.trial.measured.queries == index_tuning.HELD_OUT
+    # If the queries stay in the index, each is its own result, and the effort too small.
     inside = tune(vectors, vectors[:200], candidates=[EXACT], progress=False)
     assert inside.trial.measured.count == 5000
 
@@ -271,10 +263,12 @@ def test_given_queries_are_those_that_are_asked(vectors):
 
 
 def test_of_many_vectors_the_hopeless_are_discarded_over_a_sample(vectors, monkeypatch):
-    monkeypatch.setattr(tuning, "MANY", 4000)
-    monkeypatch.setattr(tuning, "SAMPLE", 1500)
+    monkeypatch.setattr(index_tuning, "MANY", 4000)
+    monkeypatch.setattr(index_tuning, "SAMPLE", 1500)
     built = []
-    monkeypatch.setattr(tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given))
+    monkeypatch.setattr(
+        index_tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given)
+    )
     hopeless = Candidate("faiss:pq?refine=none&bytes=2")
     choice = tune(vectors, candidates=[hopeless, IVF], progress=False)
     assert built == [(hopeless.spec, 1500), (IVF.spec, 1500), (IVF.spec, 4500)]
@@ -306,7 +300,7 @@ def test_default_candidates_can_be_opened_and_tuned_and_measure_by_the_metric(me
     ("arguments", "message"),
     [
         ({"candidates": []}, "no candidate to choose from"),
-        ({"candidates": [Candidate("exact:euclidean")]}, "exact:euclidean measures by euclidean, asked for is cosine"),
+        ({"candidates": [Candidate("exact:euclidean")]}, "exact:euclidean has metric euclidean, requested is cosine"),
         ({"candidates": [Candidate("exact:cosine", ())]}, "has no effort to try"),
         ({"candidates": [Candidate("faiss:hsnw")]}, "faiss has no kind 'hsnw'"),
         ({"k": 0}, "k must be a whole number"),

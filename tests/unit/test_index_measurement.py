@@ -1,4 +1,4 @@
-"""Measuring an index: recall by hand, time by an index of known speed, truth by brute force, memory before building."""
+"""Measuring an index: recall by hand, time with an index of known speed, truth by brute force, estimated memory."""
 
 import time
 
@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 
 from helpers import paths
-from helpers.search import measuring
-from helpers.search.index import open_index
-from helpers.search.measuring import (
-    Measured,
+from helpers.lessons import index_measurement
+from helpers.lessons.index_measurement import (
     build,
     estimated_bytes,
     exact_truth,
@@ -18,8 +16,8 @@ from helpers.search.measuring import (
     recalls,
     save_and_open,
     standard_error,
-    table,
 )
+from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 
 
@@ -33,7 +31,7 @@ def ranking(*rows):
 
 
 class Slow:
-    """Answers as it was told; a query of its own takes 2 ms, every tenth 12 ms, a batch 40 ms."""
+    """Returns the given results; a single query takes 2 ms, every tenth 12 ms, a batch 40 ms."""
 
     spec, dim, nbytes = "slow:cosine", 16, 3_500_000
 
@@ -79,19 +77,19 @@ def test_the_standard_error_is_that_of_a_mean():
 
 def test_the_least_effort_that_suffices_or_else_the_one_that_finds_most():
     rows = pd.DataFrame({"recall": [0.5, 0.96, 0.99, 0.94]}, index=[3, 5, 7, 9])
-    assert measuring.sufficient(rows).name == 5
-    assert measuring.sufficient(rows, 0.99).name == 7
-    assert measuring.sufficient(rows, 1).name == 7
-    assert measuring.sufficient(rows.iloc[[0]]).name == 3
+    assert index_measurement.sufficient(rows).name == 5
+    assert index_measurement.sufficient(rows, 0.99).name == 7
+    assert index_measurement.sufficient(rows, 1).name == 7
+    assert index_measurement.sufficient(rows.iloc[[0]]).name == 3
 
 
 def test_time_at_a_recall_lies_between_those_of_the_efforts_around_it():
     rows = pd.DataFrame({"recall": [0.5, 0.9, 0.8, 1.0], "milliseconds": [1.0, 2.0, 3.0, 5.0]}, index=[4, 5, 6, 7])
-    assert measuring.milliseconds_at(rows, 0.7) == pytest.approx(1.5)
-    assert measuring.milliseconds_at(rows, 0.95) == pytest.approx(4)
+    assert index_measurement.milliseconds_at(rows, 0.7) == pytest.approx(1.5)
+    assert index_measurement.milliseconds_at(rows, 0.95) == pytest.approx(4)
     # The first effort is the least there is.
-    assert measuring.milliseconds_at(rows, 0.1) == 1
-    assert measuring.milliseconds_at(rows.iloc[:3], 0.95) is None
+    assert index_measurement.milliseconds_at(rows, 0.1) == 1
+    assert index_measurement.milliseconds_at(rows.iloc[:3], 0.95) is None
 
 
 def test_times_are_of_single_queries_and_of_a_batch():
@@ -108,16 +106,16 @@ def test_times_are_of_single_queries_and_of_a_batch():
 def test_some_queries_go_before_the_clock_runs():
     index = Slow(ranking(*[[0, 1]] * 60))
     measure(index, vectors_of(60), index.truth, 2)
-    assert index.calls[:2] == [measuring.WARM_UP, 60]
-    assert index.calls.count(1) == measuring.WARM_UP + 60
+    assert index.calls[:2] == [index_measurement.WARM_UP, 60]
+    assert index.calls.count(1) == index_measurement.WARM_UP + 60
 
 
 def test_many_queries_are_all_asked_in_a_batch_but_not_all_one_by_one():
-    count = measuring.SINGLES + 50
+    count = index_measurement.SINGLES + 50
     index = Slow(ranking(*[[0, 1]] * count))
     measure(index, vectors_of(count), index.truth, 2)
     assert count in index.calls
-    assert index.calls.count(1) == measuring.WARM_UP + measuring.SINGLES
+    assert index.calls.count(1) == index_measurement.WARM_UP + index_measurement.SINGLES
 
 
 def test_an_exact_index_finds_all_and_a_lame_one_less():
@@ -132,9 +130,9 @@ def test_an_exact_index_finds_all_and_a_lame_one_less():
 @pytest.mark.parametrize(
     ("queries", "rows", "k", "message"),
     [
-        (vectors_of(3), 2, 2, "one row a query, and at least one: got 2 for 3"),
+        (vectors_of(3), 2, 2, "one row per query, and at least one: got 2 for 3"),
         (vectors_of(0), 0, 2, "got 0 for 0"),
-        (vectors_of(2), 2, 3, "recall of 3 answers needs 3 true ones, truth has 2: make it with k=3"),
+        (vectors_of(2), 2, 3, "recall of 3 results needs 3 true ones, truth has 2: make it with k=3"),
         (vectors_of(2), 2, 0, "k must be a whole number of at least 1"),
     ],
 )
@@ -161,22 +159,12 @@ def test_saving_and_opening_are_timed_and_the_file_stays(tmp_path):
     assert (tmp_path / "a.index").stat().st_size > index.nbytes
 
 
-def test_a_table_has_a_line_for_each():
-    row = Measured("exact:cosine", 9, 3, 10, 5, 0.9, 0.01, 1.5, 2.5, 100.0, 4_000_000, 2)
-    assert table([row, row]).iloc[1][["spec", "recall", "milliseconds", "megabytes"]].tolist() == [
-        "exact:cosine",
-        0.9,
-        1.5,
-        4.0,
-    ]
-
-
 # ---- truth -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
 def test_truth_is_what_brute_force_finds(metric, monkeypatch):
-    monkeypatch.setattr(measuring, "_STEP", 64)
+    monkeypatch.setattr(index_measurement, "_STEP", 64)
     vectors, queries = vectors_of(300), vectors_of(20, seed=1)
     # Equal vectors in different parts stand by rising id.
     vectors[299] = vectors[3]
@@ -208,7 +196,7 @@ def test_truth_is_found_once_and_kept_by_content(own_cache, monkeypatch):
     others += [exact_truth(changed, queries, 3), exact_truth(vectors, queries[::-1], 3)]
     assert len(list((paths.cache_dir() / "truth").iterdir())) == 5
     assert first.ids[0, 0] not in others[2].ids[0]
-    monkeypatch.setattr(measuring, "open_index", None)
+    monkeypatch.setattr(index_measurement, "open_index", None)
     again = exact_truth(vectors.copy(), queries, 3)
     assert np.array_equal(again.ids, first.ids)
     assert np.array_equal(again.scores, first.scores)
@@ -266,6 +254,6 @@ def test_usearch_takes_memory_in_ever_larger_pieces():
 
 
 def test_the_memory_of_a_server_is_not_guessed(tmp_path):
-    with pytest.raises(ValueError, match="can't be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
+    with pytest.raises(ValueError, match="cannot be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
         estimated_bytes(f"milvus:{tmp_path}/some.db", 1000, 32)
-    assert not list(tmp_path.iterdir()), "asking makes no file"
+    assert not list(tmp_path.iterdir()), "an estimate makes no file"
