@@ -143,11 +143,12 @@ class DeltaIndex:
         excluded = excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
         dropped = None
         if isinstance(excluded, IdsPerQuery) or (excluded is not None and len(excluded) <= _FEW):
-            # To leave out a few more results is cheaper than to join them with all that was removed.
+            # Dropping a few results is cheaper than joining these ids with all removed ones.
             dropped, excluded = excluded, None
             depth = max(k, min(k + dropped.max_size, len(self)))
-        if isinstance(dropped, IdsPerQuery) and len(dropped) != len(vectors):
-            raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(vectors)} queries")
+        queries = len(np.asarray(vectors))
+        if isinstance(dropped, IdsPerQuery) and len(dropped) != queries:
+            raise ValueError(f"excluded holds {len(dropped)} sets of ids for {queries} queries")
         parts = [
             index.search(vectors, depth, allowed=allowed, excluded=hidden)
             for index, allowed, hidden in self._parts(allowed, excluded)
