@@ -480,11 +480,7 @@ class RemoteIndex(Index):
         self._change(ids, parts, lambda rows: self._erase(ids[rows]), adding=False)
 
     def _change(
-        self,
-        ids: np.ndarray,
-        parts: Iterator[np.ndarray],
-        send: Callable[[np.ndarray], list[Rejected]],
-        adding: bool,
+        self, ids: np.ndarray, parts: Iterator[np.ndarray], send: Callable[[np.ndarray], list[Rejected]], adding: bool
     ) -> None:
         """Send all parts; after an error, update ``ids`` and report what was done."""
         state = np.full(len(ids), _UNTOUCHED)

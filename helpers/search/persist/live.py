@@ -51,10 +51,7 @@ class LiveEngine:
 
     @classmethod
     def open(
-        cls,
-        folder: str | Path,
-        extractor: FeatureExtractor | None = None,
-        root: str | Path | None = None,
+        cls, folder: str | Path, extractor: FeatureExtractor | None = None, root: str | Path | None = None
     ) -> Self:
         """Open what `Engine.save` wrote, with all changes since; parameters and errors as in `Engine.load`."""
         return cls(Path(folder), extractor, root)
