@@ -214,7 +214,7 @@ vectors = random_vectors(1000, dim, seed=5)
 with LiveEngine.open(folder, Known(dim)) as live:
     start, number = time.perf_counter(), 0
     while True:
-        live.add_described([f"/new/{number}.jpg"], vectors[number % 1000][None], ["new"])
+        live.add_extracted([f"/new/{number}.jpg"], vectors[number % 1000][None], ["new"])
         number += 1
         print(number, flush=True)
         time.sleep(max(0, start + number / rate - time.perf_counter()))
