@@ -73,7 +73,7 @@ def test_another_process_gives_the_same_face_vector():
     script = (
         "import hashlib, sys\nfrom helpers.features.registry import open_extractor\n"
         "from helpers.images import att_faces\n"
-        f"found = open_extractor('dlib-face', size=250).describe(att_faces.load().subset([{ROW}]), cache=False)\n"
+        f"found = open_extractor('dlib-face', size=250).extract(att_faces.load().subset([{ROW}]), cache=False)\n"
         "assert not {'face_recognition_models', 'pkg_resources', 'tensorflow'} & set(sys.modules)\n"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )
