@@ -231,15 +231,7 @@ def tune(
     random = np.random.default_rng(seed)
     if queries is None:
         vectors, queries = _hold_out(vectors, k, random)
-    trials: dict[int, Trial] = {}
-    sizes: dict[int, float | None] = {}
-    for number, candidate in enumerate(candidates):
-        size = None if megabytes is None else estimated_bytes(candidate.spec, *vectors.shape) / 1e6
-        if size is not None and megabytes is not None and size > megabytes:
-            missed = (f"about {size:.4g} MB by estimate, required {megabytes:g}",)
-            trials[number] = Trial(open_index(candidate.spec).spec, "estimate", missed, size)
-        else:
-            sizes[number] = size
+    trials, sizes = _estimate(candidates, vectors.shape, megabytes)
     # The limit of memory is for all vectors, not for a sample.
     stages = [("all", vectors, requirements)]
     if len(vectors) > MANY:
@@ -270,6 +262,22 @@ def _check(candidates: Sequence[Candidate], metric: str) -> None:
             raise ValueError(f"{candidate.spec} has metric {index.metric}, requested is {metric}: give it as metric")
         if not candidate.efforts:
             raise ValueError(f"{candidate.spec} has no effort to try; give one empty dict for the defaults")
+
+
+def _estimate(
+    candidates: Sequence[Candidate], shape: tuple[int, ...], megabytes: float | None
+) -> tuple[dict[int, Trial], dict[int, float | None]]:
+    """Trials of candidates that are too large, and the estimated megabytes of the others, by their numbers."""
+    trials: dict[int, Trial] = {}
+    sizes: dict[int, float | None] = {}
+    for number, candidate in enumerate(candidates):
+        size = None if megabytes is None else estimated_bytes(candidate.spec, *shape) / 1e6
+        if size is not None and megabytes is not None and size > megabytes:
+            missed = (f"about {size:.4g} MB by estimate, required {megabytes:g}",)
+            trials[number] = Trial(open_index(candidate.spec).spec, "estimate", missed, size)
+        else:
+            sizes[number] = size
+    return trials, sizes
 
 
 def _hold_out(vectors: np.ndarray, k: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -208,10 +208,7 @@ class Engine:
 
         No features are extracted. An index of codes gives the vector that the code stands for.
 
-        Raises
-        ------
-        KeyError : the id is not in the index.
-        ValueError : k < 1, or an excluded image is not in the gallery.
+        Raises KeyError: the id is not in the index; ValueError: k < 1, or an excluded image is not in the gallery.
         """
         excluded = np.union1d(self._ids_of(exclude), [id])
         return self.query_vector(self.index.vectors([id])[0], k, excluded)
@@ -304,10 +301,10 @@ class Engine:
                 )
             return one
 
-        loaded, opened = saving.load(folder, matching, root, mmap)
+        state, table, index, changes, opened = saving.load(folder, matching, root, mmap)
         engine = cls(opened)
-        engine._table, engine.index, engine._saved = loaded.table, loaded.index, loaded.state
-        return engine.replay(loaded.changes, folder)
+        engine._table, engine.index, engine._saved = table, index, state
+        return engine.replay(changes, folder)
 
     def replay(self, changes: Sequence[Change], folder: str | Path) -> "Engine":
         """Another engine with changes of the folder's log applied; this one does not change.

@@ -1,6 +1,6 @@
 """The results of a query: images with their scores and classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -28,7 +28,7 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Results(Sequence):
+class Results(Sequence[Result]):
     """The results of one query, best first.
 
     Attributes
@@ -45,14 +45,11 @@ class Results(Sequence):
     def __getitem__(self, index: int) -> Result: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
         return self.results[index]
 
     def __len__(self) -> int:
         return len(self.results)
-
-    def __iter__(self) -> Iterator[Result]:
-        return iter(self.results)
 
     def __repr__(self) -> str:
         lines = [f"{result.rank:4}  {result.score:8.4f}  {result.class_name:<20}  {result.path}" for result in self]

@@ -529,9 +529,9 @@ def test_search_time_options_change_at_once_and_are_saved(spec, worse, better, t
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("faiss:hnsw", {"m": 3}, "faiss:hnsw cannot change 'm' once it is open; it can: search"),
-        ("faiss:flat", {"probes": 3}, "it can: nothing"),
-        ("exact:cosine", {"chunk": 3}, "it can: nothing"),
+        ("faiss:hnsw", {"m": 3}, "faiss:hnsw cannot change 'm' once it is open; it can change: search"),
+        ("faiss:flat", {"probes": 3}, "it can change: nothing"),
+        ("exact:cosine", {"chunk": 3}, "it can change: nothing"),
         ("faiss:opq", {"probes": 3, "depth": 0}, "depth must be a whole number of at least 1, got 0"),
         ("usearch:cosine", {"expansion_search": "many"}, "expansion_search must be a whole number"),
         ("usearch:cosine", {"dtype": "f16"}, "cannot change 'dtype'"),

@@ -178,5 +178,5 @@ def test_bad_input_is_named(monkeypatch):
     with pytest.raises(ValueError, match="neighbors: scores must be cosines"):
         diffused(ranking, distant.search(gallery, 21), k=20)
     monkeypatch.setattr(diffusion, "_STEPS", 2)
-    with pytest.raises(ArithmeticError, match="did not settle in 2 steps: alpha 0.9 is too near 1"):
+    with pytest.raises(ArithmeticError, match="did not converge in 2 steps: alpha 0.9 is too near 1"):
         diffused(ranking, neighbors, k=20)

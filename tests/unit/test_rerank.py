@@ -326,9 +326,8 @@ def test_large_images_are_reduced(sample, query, monkeypatch):
 @pytest.mark.parametrize("name", ["expansion", "alpha-expansion", "k-reciprocal", "diffusion"])
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 def test_distances_are_refused_by_what_is_made_for_cosines(name, metric):
-    with pytest.raises(
-        ValueError, match=f"{name} needs cosines, but this index has {metric} distances.*none or geometry"
-    ):
+    message = f"{name} needs cosines, but this index has {metric} distances.*none or geometry"
+    with pytest.raises(ValueError, match=message):
         reranked(engine_of(drawn(), f"exact:{metric}"), np.ones(8), 5, name)
 
 

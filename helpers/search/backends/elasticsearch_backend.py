@@ -32,10 +32,7 @@ with extras.importing("elasticsearch"):
 SIMILARITIES = {"cosine": "cosine", "euclidean": "l2_norm"}
 #: Metric → script, for ``search=exact``. Elasticsearch accepts no negative score.
 #: https://www.elastic.co/docs/reference/query-languages/query-dsl/query-dsl-script-score-query#vector-functions
-SCRIPTS = {
-    "cosine": "cosineSimilarity(params.v, 'vector') + 1.0",
-    "euclidean": "1 / (1 + l2norm(params.v, 'vector'))",
-}
+SCRIPTS = {"cosine": "cosineSimilarity(params.v, 'vector') + 1.0", "euclidean": "1 / (1 + l2norm(params.v, 'vector'))"}
 
 #: The key in the mapping's ``_meta`` that marks an index of this library.
 _MARK = "lookalike"

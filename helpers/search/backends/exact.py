@@ -137,7 +137,7 @@ class ExactIndex(StoredIndex):
     def _few(self, queries: np.ndarray) -> float:
         """The part of all pairs up to which scoring single pairs is faster than scoring all.
 
-        For many queries, a matrix product compensates for the scores that nobody needs.
+        For many queries, a matrix product is faster in spite of unneeded scores.
         """
         return self._scorer.few if len(queries) > 1 else min(1 / 4, 16 * self._scorer.few)
 

@@ -480,11 +480,7 @@ class RemoteIndex(Index):
         self._change(ids, parts, lambda rows: self._erase(ids[rows]), adding=False)
 
     def _change(
-        self,
-        ids: np.ndarray,
-        parts: Iterator[np.ndarray],
-        send: Callable[[np.ndarray], list[Rejected]],
-        adding: bool,
+        self, ids: np.ndarray, parts: Iterator[np.ndarray], send: Callable[[np.ndarray], list[Rejected]], adding: bool
     ) -> None:
         """Send all parts; after an error, update ``ids`` and report what was done."""
         state = np.full(len(ids), _UNTOUCHED)
@@ -493,7 +489,7 @@ class RemoteIndex(Index):
                 self._deliver(ids, state, part, send)
             self._retry(lambda: self._flush(len(ids)))
         except BaseException as error:
-            # After an interrupt the user does not want to wait.
+            # An interrupt must not wait for the server.
             if isinstance(error, Exception):
                 self._recheck(ids, state, adding)
             done, missing, uncertain = (ids[state == each] for each in (_DONE, _UNTOUCHED, _UNCERTAIN))

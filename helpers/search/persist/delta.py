@@ -129,12 +129,7 @@ class DeltaIndex:
         return base
 
     def search(
-        self,
-        vectors: ArrayLike,
-        k: int = 10,
-        *,
-        allowed: Filter = None,
-        excluded: "Filter | IdsPerQuery" = None,
+        self, vectors: ArrayLike, k: int = 10, *, allowed: Filter = None, excluded: "Filter | IdsPerQuery" = None
     ) -> Ranking:
         """As `Index.search`."""
         depth = k = check_k(k)

@@ -51,10 +51,7 @@ class LiveEngine:
 
     @classmethod
     def open(
-        cls,
-        folder: str | Path,
-        extractor: FeatureExtractor | None = None,
-        root: str | Path | None = None,
+        cls, folder: str | Path, extractor: FeatureExtractor | None = None, root: str | Path | None = None
     ) -> Self:
         """Open what `Engine.save` wrote, with all changes since; parameters and errors as in `Engine.load`."""
         return cls(Path(folder), extractor, root)
@@ -92,9 +89,7 @@ class LiveEngine:
     def wait_for_compaction(self) -> int:
         """Wait for this process's background compaction; returns the number of changes it has compacted so far.
 
-        Raises
-        ------
-        EngineFolderError, IndexFileError : the last compaction failed; nothing was changed.
+        Raises EngineFolderError or IndexFileError: the last compaction failed; nothing was changed.
         """
         self._compaction.wait()
         if self._compaction.error is not None:
@@ -235,8 +230,7 @@ class LiveEngine:
 
     def _switch(self) -> None:
         while True:
-            with EngineFile(self.folder) as file:
-                manifest = file.manifest()
+            manifest = snapshot.manifest_of(self.folder)
             saved = self.engine.saved
             if saved.snapshot_id != manifest.snapshot_id or saved.compacted >= manifest.log_position:
                 return
@@ -245,9 +239,8 @@ class LiveEngine:
                 break
             except FileNotFoundError:
                 # Another process has compacted again, unless the manifest still names the file.
-                with EngineFile(self.folder) as file:
-                    if file.manifest() == manifest:
-                        raise
+                if snapshot.manifest_of(self.folder) == manifest:
+                    raise
         with self._replaying:
             saved = self.engine.saved
             same = saved.snapshot_id == manifest.snapshot_id

@@ -34,16 +34,6 @@ class SavedState:
     position: int
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The content of a folder; the changes are not applied to the table and the index."""
-
-    state: SavedState
-    table: GalleryTable
-    index: Index
-    changes: Sequence[Change]
-
-
 def check_target(folder: Path, saved: SavedState | None) -> None:
     """Make the folder; raise the errors of `Engine.save` if an engine with this state must not be saved there."""
     snapshot.prepare_folder(folder)
@@ -98,8 +88,10 @@ def _check_unchanged(connection: sqlite3.Connection, folder: Path, saved: SavedS
         )
 
 
-def load(folder: Path, check: Callable[[Manifest], T], root: str | Path | None, mmap: bool) -> tuple[Loaded, T]:
-    """Read a folder, see `Engine.load`; also returns the result of ``check``, which may raise for a manifest."""
+def load(
+    folder: Path, check: Callable[[Manifest], T], root: str | Path | None, mmap: bool
+) -> tuple[SavedState, GalleryTable, Index, Sequence[Change], T]:
+    """The content of a folder, see `Engine.load`: state, table and index, changes to apply, and ``check(manifest)``."""
     manifest = None
     with EngineFile(folder) as file:
         while True:
@@ -110,7 +102,7 @@ def load(folder: Path, check: Callable[[Manifest], T], root: str | Path | None, 
                 changes = wal.read(connection, manifest.log_position)
             state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position)
             try:
-                return Loaded(state, table, snapshot.open_base(folder, manifest, mmap), changes), checked
+                return state, table, snapshot.open_base(folder, manifest, mmap), changes, checked
             except FileNotFoundError as error:
                 # Another process may have saved or compacted since, and deleted this index file.
                 if manifest == before:

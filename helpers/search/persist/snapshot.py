@@ -142,11 +142,6 @@ class EngineFile:
         with self._transaction("begin immediate") as connection:
             yield connection
 
-    def manifest(self) -> Manifest:
-        """The present manifest."""
-        with self.reading() as connection:
-            return read_manifest(connection, self.folder)
-
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._reporting():
@@ -261,13 +256,10 @@ def find_manifest(connection: sqlite3.Connection) -> Manifest | None:
 def manifest_of(folder: str | Path) -> Manifest:
     """The manifest of a saved engine, without opening anything else.
 
-    Raises
-    ------
-    EngineFolderError : no engine is there, or it is of another format.
-    IndexFileError : it is damaged.
+    Raises EngineFolderError: no engine is there, or it is of another format; IndexFileError: it is damaged.
     """
-    with EngineFile(folder) as file:
-        return file.manifest()
+    with EngineFile(folder) as file, file.reading() as connection:
+        return read_manifest(connection, file.folder)
 
 
 # ---- the gallery table -------------------------------------------------------------------------------------------
@@ -280,10 +272,7 @@ def read_table(
 
     root : the folder of the images, if they were moved.
 
-    Raises
-    ------
-    EngineFolderError : the table is damaged.
-    ValueError : a root is given, but the gallery was saved without one.
+    Raises EngineFolderError: the table is damaged; ValueError: a root is given, but the gallery was saved without one.
     """
     base = None if manifest.root is None else Path(manifest.root if root is None else root).absolute()
     if base is None and root is not None:
@@ -450,10 +439,7 @@ def delete_leftovers(file: EngineFile) -> None:
 def prepare_folder(folder: Path) -> None:
     """Make the folder of an engine.
 
-    Raises
-    ------
-    FileExistsError : it holds something else.
-    IndexFileError : it cannot be made or read.
+    Raises FileExistsError: it holds something else; IndexFileError: it cannot be made or read.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -87,10 +87,7 @@ def refined(
 
     It uses the vectors in the index. An id that is marked twice counts once.
 
-    Raises
-    ------
-    KeyError : an id is not in the index.
-    ValueError : an id is marked good and bad; or as for `rocchio`.
+    Raises KeyError: an id is not in the index; ValueError: an id is marked good and bad; or as for `rocchio`.
     """
     good_ids, bad_ids = (np.unique(np.array(list(ids), np.int64)) for ids in (good, bad))
     both = np.intersect1d(good_ids, bad_ids)

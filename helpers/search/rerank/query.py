@@ -94,11 +94,7 @@ def rerank(
 
 
 def rerank_each(
-    space: SearchSpace,
-    vectors: np.ndarray,
-    k: int = 10,
-    name: str = "none",
-    images: Iterable[np.ndarray] | None = None,
+    space: SearchSpace, vectors: np.ndarray, k: int = 10, name: str = "none", images: Iterable[np.ndarray] | None = None
 ) -> Ranking:
     """`rerank` of several queries, float (q, dim), one by one: Ranking (q, k).
 

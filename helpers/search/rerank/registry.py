@@ -51,9 +51,7 @@ RERANKERS = {
     for reranker in (
         Reranker("none", "Keeps the order of the index.", {}, _ALL_METRICS),
         Reranker(
-            "expansion",
-            "Searches again with the mean of the query and its first two results.",
-            {"top": 2, "alpha": 0},
+            "expansion", "Searches again with the mean of the query and its first two results.", {"top": 2, "alpha": 0}
         ),
         Reranker(
             "alpha-expansion",
