@@ -261,12 +261,12 @@ def test_a_spec_opens_an_index_that_knows_its_spec(server):
         ("elasticsearch://me:hush@host/x", "sign_in"),
     ],
 )
-def test_a_wrong_spec_is_refused_before_anything_is_asked(spec, message):
+def test_a_wrong_spec_is_refused_before_any_request(spec, message):
     with pytest.raises(ValueError, match=message):
         open_index(spec)
 
 
-def test_a_key_is_shown_to_the_server_and_to_nobody_else(server, tmp_path, monkeypatch):
+def test_a_key_is_shown_to_the_server_only(server, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_KEYS", {})
     remote.sign_in(f"127.0.0.1:{server.server_port}", "hush-hush")
     index = opened(server).add(random_vectors(2, 3))
@@ -425,7 +425,7 @@ def test_scores_come_back_as_cosine_and_negated_distance(server, search, metric,
     np.testing.assert_allclose(ranking.scores[0, :4], scores, atol=1e-6)
 
 
-def test_the_zero_vector_is_refused_by_name_or_answered_with_zero(server):
+def test_the_zero_vector_is_refused_by_name_or_scored_zero(server):
     index = opened(server).add([[0, 1], [1, 0], [0, 2]], [5, 3, 4])
     with pytest.raises(ValueError, match=r"id 9 has the zero vector \(1 of 2 do\)"):
         index.add([[1, 1], [0, 0]], [8, 9])
@@ -482,7 +482,7 @@ def test_a_spec_that_differs_from_what_was_made_is_refused(server, query, messag
         opened(server, query)
 
 
-def test_an_index_of_somebody_else_is_refused(server):
+def test_a_foreign_index_is_refused(server):
     server.indexes["images"] = {"made": {"mappings": {"properties": {"vector": {"dims": 3}}}}, "documents": {}}
     with pytest.raises(ValueError, match="did not make the index 'images'"):
         opened(server)
@@ -536,7 +536,7 @@ def test_a_server_that_is_slow_is_given_up_after_the_time_out(server):
     assert index.add(random_vectors(3, 2), [2, 3, 4]).ids.tolist() == stored(server) == [0, 1, 2, 3, 4]
 
 
-def test_a_busy_server_is_asked_again(server, monkeypatch):
+def test_a_busy_server_gets_another_request(server, monkeypatch):
     waits = []
     index = opened(server).add(random_vectors(2, 2))
     monkeypatch.setattr(remote.time, "sleep", waits.append)

@@ -422,7 +422,7 @@ def test_a_spec_that_differs_from_what_was_made_is_refused(opened):
             opened(query)
 
 
-def test_a_collection_of_somebody_else_is_refused(opened, tmp_path):
+def test_a_foreign_collection_is_refused(opened, tmp_path):
     client = MilvusClient(str(tmp_path / "gallery.db"))
     client.create_collection("gallery", dimension=4)
     with pytest.raises(ValueError, match="gallery.db.*did not make the collection"):
@@ -568,7 +568,7 @@ def test_a_server_is_spoken_to_as_a_file_is(served, opened):
     again.close()
 
 
-def test_a_busy_server_is_asked_again_and_counted_when_it_stays_so(served, capfd):
+def test_a_busy_server_gets_another_request_and_is_reported(served, capfd):
     service, index = served
     index.chunk_rows = 4
     service.faults = ["busy", "busy", None, "busy", "busy", "busy"]

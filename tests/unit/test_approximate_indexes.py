@@ -123,7 +123,7 @@ def test_a_name_goes_round(spec, metric, name, tmp_path):
         pytest.param("annoy:cosine?search=-2", "search must be a whole number of at least 1", marks=needs_annoy),
     ],
 )
-def test_a_wrong_name_is_answered_by_what_exists(spec, message):
+def test_a_wrong_name_lists_the_names_that_exist(spec, message):
     with pytest.raises(ValueError) as caught:
         open_index(spec)
     assert message in str(caught.value)

@@ -107,7 +107,7 @@ def test_what_nothing_reaches_keeps_its_place_behind_the_rest():
     assert np.array_equal(opposite.ids, index.search(at(250), 7).ids) and (opposite.scores <= 0).all()
 
 
-def test_a_query_s_results_do_not_depend_on_who_else_asks(monkeypatch):
+def test_a_query_s_results_do_not_depend_on_other_queries(monkeypatch):
     queries, gallery = drawn()
     index = ExactIndex().add(gallery)
     before, neighbors = index.search(queries, 30), index.search(gallery, 21)

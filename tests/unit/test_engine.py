@@ -505,7 +505,7 @@ def test_images_are_added_and_removed(index, gallery, tmp_path):
     assert names(loaded.query(np.zeros((4, 4, 3), np.uint8), 9)) == names(black)
 
 
-def test_a_vector_asks_as_its_image_does(engine, gallery):
+def test_a_vector_finds_what_its_image_finds(engine, gallery):
     image = read_image(gallery.paths[3])
     by_image = engine.query(image, 3, exclude=[3])
     for results in (engine.query_vector(engine.extractor.extract_arrays([image])[0], 3, [3]), engine.query_id(3, 3)):

@@ -71,7 +71,7 @@ def test_what_leaves_nothing_is_said():
         rocchio([0.1, 0.2, 0.3], [[0.1, 0.2, 0.3]], [[1, 2, 3]], gamma=1.75)
     with pytest.raises(ValueError, match=r"\(1 against 1\)"):
         rocchio([0.3, 0.4], [], [[3, 5]], gamma=1, metric="euclidean")
-    # Nobody's image, such as one without a face, has no direction; a mark gives it one.
+    # The zero vector, such as that of an image without a face, has no direction; a mark gives it one.
     with pytest.raises(ValueError, match="nothing is left"):
         rocchio([0, 0], [[0, 0]], [])
     assert rocchio([0, 0], [[0, 2]], []).tolist() == [0, 1]

@@ -49,7 +49,7 @@ def clustered(count: int, dim: int = DIM) -> np.ndarray:
     return (centers[rng.integers(40, size=count)] + 0.4 * rng.normal(size=(count, dim))).astype(np.float32)
 
 
-VECTORS, ASKED = clustered(SIZE), clustered(QUERIES)
+VECTORS, QUERY_VECTORS = clustered(SIZE), clustered(QUERIES)
 #: Not 0 … n - 1, and not in order.
 IDS = np.random.default_rng(1).permutation(5 * SIZE)[:SIZE]
 
@@ -110,25 +110,28 @@ def some(part: float, seed: int = 3) -> np.ndarray:
 def test_exact_backends_equal_brute_force(spec, part):
     ids = some(part)
     for filters in ({"allowed": ids}, {"excluded": ids}, {"allowed": some(0.5, 4), "excluded": ids}):
-        expected = brute_force(ASKED, K, metric_of(spec), **filters)
-        check(filled(spec).search(ASKED, K, **filters), expected, **filters)
+        expected = brute_force(QUERY_VECTORS, K, metric_of(spec), **filters)
+        check(filled(spec).search(QUERY_VECTORS, K, **filters), expected, **filters)
         prepared = {name: IdSet(each) for name, each in filters.items()}
         for _ in range(2):
-            check(filled(spec).search(ASKED, K, **prepared), expected, **filters)
-        check(filled(spec).search(ASKED[:1], K, **filters), [each[:1] for each in expected], **filters)
+            check(filled(spec).search(QUERY_VECTORS, K, **prepared), expected, **filters)
+        check(filled(spec).search(QUERY_VECTORS[:1], K, **filters), [each[:1] for each in expected], **filters)
 
 
 @pytest.mark.parametrize("spec", APPROXIMATE)
 @pytest.mark.parametrize("part", [0.001, 0.01, 0.1, 0.5, 0.9])
 def test_approximate_backends_find_most(spec, part):
     for filters in ({"allowed": some(part)}, {"excluded": some(1 - part)}):
-        ids, _ = brute_force(ASKED, K, metric_of(spec), **filters)
-        found = filled(spec).search(ASKED, K, **filters).ids
+        ids, _ = brute_force(QUERY_VECTORS, K, metric_of(spec), **filters)
+        found = filled(spec).search(QUERY_VECTORS, K, **filters).ids
         real = found[found != PAD]
         assert np.isin(real, filters.get("allowed", IDS)).all()
         assert not np.isin(real, filters.get("excluded", [])).any()
         if spec in COARSE:
-            least = recall(filled(spec).search(ASKED, K).ids, brute_force(ASKED, K, metric_of(spec))[0]) - 0.1
+            least = (
+                recall(filled(spec).search(QUERY_VECTORS, K).ids, brute_force(QUERY_VECTORS, K, metric_of(spec))[0])
+                - 0.1
+            )
         else:
             least = 0.9
         assert recall(found, ids) >= least
@@ -143,19 +146,19 @@ def test_the_edges(spec):
         {"allowed": IDS[:2], "excluded": IDS[1::-1]},
     ]  # fmt: skip
     for filters in nothing:
-        found = index.search(ASKED, 3, **filters)
+        found = index.search(QUERY_VECTORS, 3, **filters)
         assert (found.ids == PAD).all() and found.ids.shape == (QUERIES, 3)
         assert index.count(**filters) == 0
-    few = index.search(ASKED, 9, allowed=np.concatenate([IDS[:4], outside, IDS[:2]]), excluded=IDS[3:4])
+    few = index.search(QUERY_VECTORS, 9, allowed=np.concatenate([IDS[:4], outside, IDS[:2]]), excluded=IDS[3:4])
     assert [sorted(row) for row in few.ids.tolist()] == [sorted([*IDS[:3], *[PAD] * 6])] * QUERIES
-    plain = index.search(ASKED, 5)
+    plain = index.search(QUERY_VECTORS, 5)
     for filters in ({"excluded": []}, {"excluded": outside}, {"allowed": IDS}, {"allowed": IdSet(range(5 * SIZE))}):
         # An approximate index that looks at more for some more results may find better ones.
-        assert spec not in EXACT or np.array_equal(index.search(ASKED, 5, **filters).ids, plain.ids)
+        assert spec not in EXACT or np.array_equal(index.search(QUERY_VECTORS, 5, **filters).ids, plain.ids)
         assert index.count(**filters) == SIZE
-    assert index.search(ASKED[:0], 5, allowed=IDS[:3]).ids.shape == (0, 5)
+    assert index.search(QUERY_VECTORS[:0], 5, allowed=IDS[:3]).ids.shape == (0, 5)
     with pytest.raises(ValueError, match="whole numbers"):
-        index.search(ASKED, 5, allowed=[0.5])
+        index.search(QUERY_VECTORS, 5, allowed=[0.5])
 
 
 @pytest.mark.parametrize(
@@ -169,8 +172,8 @@ def test_ids_may_be_large_and_sets_far_larger_than_needed(spec):
         {"allowed": ids[100:1500], "excluded": np.concatenate([ids[:300], np.arange(1, 999)])},
         {"excluded": np.concatenate([ids[500:], [-3]])},
     ):
-        expected, _ = brute_force(ASKED, K, "cosine", **filters, ids=ids)
-        assert recall(index.search(ASKED, K, **filters).ids, expected) > 0.9
+        expected, _ = brute_force(QUERY_VECTORS, K, "cosine", **filters, ids=ids)
+        assert recall(index.search(QUERY_VECTORS, K, **filters).ids, expected) > 0.9
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "exact:euclidean", "faiss:flat", "sklearn:cosine"])
@@ -183,8 +186,8 @@ def test_any_filter_equals_brute_force(spec, data):
     k = data.draw(st.integers(1, size + 5))
     held = {name: None if each is None else np.array(each, np.int64) for name, each in filters.items()}
     vectors, numbers = clustered(size, 4), np.arange(size)
-    best, near = brute_force(ASKED[:3, :4], k, metric, **held, vectors=vectors, ids=numbers)
-    found = index.search(ASKED[:3, :4], k, **filters)
+    best, near = brute_force(QUERY_VECTORS[:3, :4], k, metric, **held, vectors=vectors, ids=numbers)
+    found = index.search(QUERY_VECTORS[:3, :4], k, **filters)
     np.testing.assert_allclose(found.scores, near, atol=1e-3)
     assert ((found.ids == PAD) == (best == PAD)).all()
     assert index.count(**filters) == (best != PAD)[0].sum() or k < index.count(**filters)
@@ -209,22 +212,22 @@ def test_ties_stand_by_id(spec):
         assert np.array_equal(found.ids[:, :2], expected[0][:, :2])
 
 
-def test_many_excluded_ids_are_not_all_asked_for(monkeypatch):
+def test_many_excluded_ids_are_not_all_fetched(monkeypatch):
     """A tenth is excluded: a search fetches about a tenth more, and only queries with too few results fetch again."""
     index, calls = open_index("usearch:cosine").add(VECTORS), []
     search = type(index)._search
     monkeypatch.setattr(
         index, "_search", lambda queries, k: calls.append((len(queries), k)) or search(index, queries, k)
     )
-    index.search(ASKED, K, excluded=np.arange(0, SIZE, 10))
+    index.search(QUERY_VECTORS, K, excluded=np.arange(0, SIZE, 10))
     assert calls == [(QUERIES, 18)]
-    nearest = index.search(ASKED[:1], 200).ids[0]
+    nearest = index.search(QUERY_VECTORS[:1], 200).ids[0]
     del calls[:]
-    found = index.search(ASKED, K, excluded=nearest)
+    found = index.search(QUERY_VECTORS, K, excluded=nearest)
     assert [count for count, _ in calls] == sorted([count for count, _ in calls], reverse=True) and calls[0][1] == 18
     assert calls[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
     del calls[:]
-    index.search(ASKED, K, allowed=np.arange(50))
+    index.search(QUERY_VECTORS, K, allowed=np.arange(50))
     assert calls == [], "fifty are compared one by one"
 
 
@@ -232,31 +235,31 @@ def test_many_excluded_ids_are_not_all_asked_for(monkeypatch):
 def test_what_is_nearest_may_be_excluded(spec):
     """The thousand nearest to a query: a few more than k results do not reach beyond them."""
     index = filled(spec)
-    nearest, _ = brute_force(ASKED[:1], 1000, "cosine")
-    expected, _ = brute_force(ASKED[:1], K, "cosine", excluded=nearest[0])
-    found = index.search(ASKED[:1], K, excluded=nearest[0]).ids
+    nearest, _ = brute_force(QUERY_VECTORS[:1], 1000, "cosine")
+    expected, _ = brute_force(QUERY_VECTORS[:1], K, "cosine", excluded=nearest[0])
+    found = index.search(QUERY_VECTORS[:1], K, excluded=nearest[0]).ids
     assert len(set(found[0]) & set(expected[0])) >= (8 if spec == "faiss:ivf" else 10)
 
 
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:hnsw", "usearch:cosine"])
 def test_each_query_may_have_its_own_ids_excluded(spec):
     index, rng = filled(spec), np.random.default_rng(5)
-    plain = index.search(ASKED, 30)
+    plain = index.search(QUERY_VECTORS, 30)
     sets = [rng.permutation(row)[: rng.integers(0, 20)] for row in plain.ids]
     sets[3] = np.array([10**9, -4])
-    found = index.search(ASKED, 8, excluded=IdsPerQuery.of(sets), allowed=IdSet(IDS))
+    found = index.search(QUERY_VECTORS, 8, excluded=IdsPerQuery.of(sets), allowed=IdSet(IDS))
     for row, own in enumerate(sets):
         assert found.ids[row].tolist() == [id for id in plain.ids[row].tolist() if id not in set(own.tolist())][:8]
     with pytest.raises(ValueError, match="2 sets of ids for 20 queries"):
-        index.search(ASKED, 8, excluded=IdsPerQuery.of([[1], [2]]))
+        index.search(QUERY_VECTORS, 8, excluded=IdsPerQuery.of([[1], [2]]))
 
 
 def test_ids_per_query_and_a_filter_of_all():
     index, most = filled("exact:cosine"), some(0.9)
-    sets = [[row] for row in index.search(ASKED, 1, allowed=most).ids[:, 0]]
-    found = index.search(ASKED, 5, allowed=most, excluded=IdsPerQuery.of(sets))
-    assert np.array_equal(found.ids, index.search(ASKED, 6, allowed=most).ids[:, 1:])
-    assert (index.search(ASKED[:1], SIZE, excluded=IdsPerQuery.of([IDS])).ids == PAD).all()
+    sets = [[row] for row in index.search(QUERY_VECTORS, 1, allowed=most).ids[:, 0]]
+    found = index.search(QUERY_VECTORS, 5, allowed=most, excluded=IdsPerQuery.of(sets))
+    assert np.array_equal(found.ids, index.search(QUERY_VECTORS, 6, allowed=most).ids[:, 1:])
+    assert (index.search(QUERY_VECTORS[:1], SIZE, excluded=IdsPerQuery.of([IDS])).ids == PAD).all()
 
 
 @given(
@@ -306,7 +309,7 @@ def test_filtered_searches_while_adding(spec):
 
     def search():
         while not done.is_set():
-            found = index.search(ASKED, K, allowed=allowed, excluded=excluded).ids
+            found = index.search(QUERY_VECTORS, K, allowed=allowed, excluded=excluded).ids
             good = allowed.contains(found) & ~excluded.contains(found)
             if not good.all():
                 failed.append(found)
@@ -320,6 +323,6 @@ def test_filtered_searches_while_adding(spec):
     for thread in threads:
         thread.join()
     assert not failed
-    expected, _ = brute_force(ASKED, K, "cosine", allowed=allowed.ids, excluded=excluded.ids)
-    found = index.search(ASKED, K, allowed=allowed, excluded=excluded).ids
+    expected, _ = brute_force(QUERY_VECTORS, K, "cosine", allowed=allowed.ids, excluded=excluded.ids)
+    found = index.search(QUERY_VECTORS, K, allowed=allowed, excluded=excluded).ids
     assert (found == expected).mean() > (0.99 if spec == "exact:cosine" else 0.8)

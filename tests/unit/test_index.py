@@ -81,7 +81,7 @@ def test_a_name_opens_an_index_and_the_index_knows_its_name(spec, kind, metric, 
         ("sklearn:cosine?algorithm=kd_tree", "for cosine the algorithm must be one of brute, auto"),
     ],
 )
-def test_a_wrong_name_is_answered_by_what_exists(spec, message):
+def test_a_wrong_name_lists_the_names_that_exist(spec, message):
     with pytest.raises(ValueError) as caught:
         open_index(spec)
     assert message in str(caught.value)
@@ -239,7 +239,7 @@ def test_an_empty_index_can_not_be_searched():
         ([[1, 2, 3, 4], [1]], "must be numbers"),
     ],
 )
-def test_vectors_that_are_none_are_refused_by_add_and_search(vectors, message):
+def test_invalid_vectors_are_refused_by_add_and_search(vectors, message):
     index = open_index("exact:cosine").add(random_vectors(3, 4))
     for refuse in (index.add, lambda v: index.search(v, 1)):
         with pytest.raises(ValueError, match=message):

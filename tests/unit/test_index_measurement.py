@@ -63,7 +63,7 @@ def test_recall_of_k_looks_at_the_first_k_of_both():
     np.testing.assert_allclose(recalls(ranking([2, 3, 1]), ranking([1, 2, 3]), 2), [0.5])
 
 
-def test_recall_where_fewer_are_held_than_asked_for_is_of_those():
+def test_recall_where_fewer_are_held_than_k_is_of_those():
     np.testing.assert_allclose(recalls(ranking([5, 6, -1]), ranking([5, 7, -1]), 3), [0.5])
 
 
@@ -110,7 +110,7 @@ def test_some_queries_go_before_the_clock_runs():
     assert index.calls.count(1) == index_measurement.WARM_UP + 60
 
 
-def test_many_queries_are_all_asked_in_a_batch_but_not_all_one_by_one():
+def test_many_queries_all_run_in_a_batch_but_not_all_one_by_one():
     count = index_measurement.SINGLES + 50
     index = Slow(ranking(*[[0, 1]] * count))
     measure(index, vectors_of(count), index.truth, 2)

@@ -255,7 +255,7 @@ def test_held_out_queries_are_not_in_the_index_and_not_its_results(vectors):
     assert inside.trial.measured.count == 5000
 
 
-def test_given_queries_are_those_that_are_asked(vectors):
+def test_given_queries_are_used(vectors):
     hard = np.random.default_rng(0).standard_normal((200, 32)).astype(np.float32)
     efforts = [tune(vectors, queries, 0.9, candidates=[IVF], progress=False).trial.spec for queries in (None, hard)]
     probes = [open_index(spec).options["probes"] for spec in efforts]

@@ -98,7 +98,7 @@ def test_the_example_has_sets_that_are_widened():
 
 
 @pytest.mark.parametrize("k1, k2, weight", [(20, 6, 0.3), (7, 1, 0), (5, 3, 0.5), (4, 2, 1)])
-def test_distances_against_a_dense_referee(k1, k2, weight):
+def test_distances_against_a_dense_reference(k1, k2, weight):
     queries, gallery = clusters()
     ids = np.random.default_rng(1).permutation(500)[: len(gallery)]
     index = ExactIndex().add(gallery, ids)
@@ -140,7 +140,7 @@ def test_the_whole_weight_on_the_former_distance_changes_nothing():
     assert np.array_equal(after.ids, before.ids) and np.allclose(after.scores, before.scores - 1)
 
 
-def test_a_query_s_results_do_not_depend_on_who_else_asks(monkeypatch):
+def test_a_query_s_results_do_not_depend_on_other_queries(monkeypatch):
     queries, gallery = clusters()
     index = ExactIndex().add(gallery)
     before, neighbors = index.search(queries, 40), index.search(gallery, 21)

@@ -174,7 +174,7 @@ class AnnoyIndex(Index):
 
 @contextlib.contextmanager
 def _nameless() -> Iterator[Path]:
-    """The path of a new, empty file, which exists as long as somebody has it open."""
+    """The path of a new, empty file, which exists as long as it is open."""
     try:
         handle, name = tempfile.mkstemp(suffix=".annoy")
     except OSError as error:

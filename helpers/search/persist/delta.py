@@ -13,7 +13,7 @@ from helpers.search.index.filters import keep, locate
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
 
-#: A search that excludes up to so many ids asks for as many more results, and drops them.
+#: A search that excludes at most so many ids searches deeper by their number, and drops them.
 _FEW = 16
 
 Filter = ArrayLike | IdSet | None
