@@ -22,14 +22,9 @@ _STEPS = 1000
 
 
 def diffused(
-    ranking: Ranking,
-    neighbors: Ranking,
-    top: int = 3,
-    k: int = 10,
-    alpha: float = 0.9,
-    gamma: float = 3,
+    ranking: Ranking, neighbors: Ranking, top: int = 3, k: int = 10, alpha: float = 0.9, gamma: float = 3,
     ids: np.ndarray | None = None,
-) -> Ranking:
+) -> Ranking:  # fmt: skip
     """Re-rank by the similarity that spreads from the query's first ``top`` results over the graph of the gallery.
 
     Two images are linked if each is among the ``k`` nearest others of the other, with the weight cosine^gamma (0 if it

@@ -25,20 +25,13 @@ _ROWS = 4096
 
 
 def k_reciprocal(
-    ranking: Ranking,
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    neighbors: Ranking,
-    k1: int = 20,
-    k2: int = 6,
-    original_weight: float = 0.3,
-    ids: np.ndarray | None = None,
-) -> Ranking:
+    ranking: Ranking, queries: np.ndarray, gallery: np.ndarray, neighbors: Ranking, k1: int = 20, k2: int = 6,
+    original_weight: float = 0.3, ids: np.ndarray | None = None,
+) -> Ranking:  # fmt: skip
     """Re-rank by the Jaccard distance of k-reciprocal neighbors, mixed with the former distance.
 
     Distances are 1 - cosine, within 0 … 1 for vectors without negative numbers, as the published code scales them.
-    Only for protocols whose queries, and their copies, are not in the gallery: there, they would be among the neighbors
-    of their own results.
+    Queries and their copies must not be in the gallery, where they would be neighbors of their own results.
 
     Parameters
     ----------
@@ -53,17 +46,13 @@ def k_reciprocal(
 
     Returns
     -------
-    Ranking of the same shape, float64, with the same ids in each row; scores are negated distances. Memory grows with
-    n · k1 for the gallery's encodings and with n per query.
+    Ranking with the same ids in each row, float64: negated distances. Memory grows with n · k1, and with n per query.
 
     Raises
     ------
-    ValueError : wrong shapes, scores that are not the cosines of the vectors, too few results or neighbors, or a
-        parameter out of range.
+    ValueError : wrong shapes, scores that are not the vectors' cosines, too few results, or a parameter out of range.
     KeyError : a result or a neighbor is not in the gallery.
     """
-    from scipy import sparse
-
     if not 0 <= original_weight <= 1:
         raise ValueError(f"original_weight must lie between 0 and 1, got {original_weight}")
     queries, gallery = check_vectors(ranking, queries, gallery)
@@ -87,16 +76,26 @@ def k_reciprocal(
     for start in range(0, len(ranking), _ROWS):
         block = slice(start, start + _ROWS)
         first = rows[block, :k1]
-        sets = _pattern(np.where(ranking.scores[block, :k1] >= reach[first], first, PAD), len(gallery))
-        own = _weighted(_expanded(sets, half), queries[block], gallery)
-        near = _pattern(rows[block, : k2 - 1], len(gallery))
-        own = sparse.diags_array(1 / (1 + near.sum(axis=1))) @ (own + near @ plain)
+        first = np.where(ranking.scores[block, :k1] >= reach[first], first, PAD)
+        own = _query_encodings(first, rows[block, : k2 - 1], queries[block], gallery, half, plain)
         for row, results in enumerate(rows[block], start):
             results = results[results != PAD]
             jaccard = _jaccard(own[[row - start]], by_column, sums)[results]
             former = 1 - ranking.scores[row, : len(results)]
             scores[row, : len(results)] = -((1 - original_weight) * jaccard + original_weight * former)
     return rank(ranking.ids, scores)
+
+
+def _query_encodings(
+    first: np.ndarray, near: np.ndarray, queries: np.ndarray, gallery: np.ndarray, half: "sparse.csr_array",
+    plain: "sparse.csr_array",
+) -> "sparse.csr_array":  # fmt: skip
+    """(b, n): the encodings of queries by their reciprocal results ``first``, averaged with those of ``near``."""
+    from scipy import sparse
+
+    own = _weighted(_expanded(_pattern(first, len(gallery)), half), queries, gallery)
+    nearest = _pattern(near, len(gallery))
+    return sparse.diags_array(1 / (1 + nearest.sum(axis=1))) @ (own + nearest @ plain)
 
 
 def k_reciprocal_encodings(
