@@ -24,7 +24,7 @@ def leave_one_out(
     A query is ignored in its own ranking.
 
     queries : rows of ``images``, or a mask, to use as queries instead; they may be without a relevant image.
-    excluded : row → rows that are ignored for it, beside the query and its group.
+    excluded : row → rows that are ignored for it, in addition to the query and its group.
 
     Raises
     ------

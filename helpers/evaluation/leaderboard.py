@@ -46,7 +46,7 @@ def record(
     extract_ips : images per second from file to vector. All protocols and indexes of a data set share the last value
         that was measured. A cost of None (not measured, because all vectors were in the cache) keeps its earlier value.
     query_ms : milliseconds per query. index_bytes : size of the index in memory.
-    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` beside it is written again.
+    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` in the same folder is updated.
 
     Returns
     -------

@@ -80,7 +80,7 @@ def check_rows(ranking: Ranking, protocol: Protocol) -> None:
 
 
 def _joined(parts: Iterable[tuple[np.ndarray, Ranking]], shape: tuple[int, int]) -> Ranking:
-    """One ranking from (rows, their ranking); in memory there is one part beside the whole."""
+    """One ranking from (rows, their ranking). One part at a time is in memory, in addition to the result."""
     ids, scores = np.empty(shape, np.int64), np.empty(0)
     for rows, part in parts:
         if not len(scores):

@@ -75,7 +75,7 @@ class Lesson:
         display(DisplayedImage(image))
 
     def expect(self, what: str, measured: float, expected: float, tolerance: float, when: bool = True) -> None:
-        """Print an expected number beside the measured one, and check that they differ by at most ``tolerance``.
+        """Print an expected number next to the measured one, and check that they differ by at most ``tolerance``.
 
         when : whether the expectation applies to this run (its data, weights and size). If not, only the measured
             number is printed.

@@ -207,7 +207,7 @@ class EngineFile:
         except sqlite3.Error as error:
             raise IndexFileError(
                 f"{self.path} cannot be used: {error}. Is its folder writable and its disk not full? If the file is "
-                f"damaged, restore it with {NAME}-wal beside it, or index its images again."
+                f"damaged, restore it together with {NAME}-wal, or index its images again."
             ) from error
 
 
