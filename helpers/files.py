@@ -16,7 +16,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     Parameters
     ----------
     content : the bytes, or a function that writes them into an open binary file.
-    durable : flush to the disk, so that the file survives a power failure. This takes milliseconds, too long for
+    durable : flush the file to the disk before the rename (fsync). This takes milliseconds, too long for
         thousands of small files that can be created again.
 
     Raises
@@ -44,6 +44,17 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
 def write_text(path: str | Path, text: str) -> Path:
     """`write_atomically` of a text in UTF-8 with Unix line ends."""
     return write_atomically(path, text.encode())
+
+
+def flush_folder(folder: str | Path) -> None:
+    """Flush a folder to the disk, and so the renames in it."""
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def content_hash(path: str | Path) -> bytes:

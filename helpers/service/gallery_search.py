@@ -173,7 +173,7 @@ class GallerySearch:
         return real
 
     def add(self, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None) -> Entry:
-        """Add an image. When this returns, the change survives a kill or a power failure.
+        """Add an image. When this returns, the change is flushed to the disk, and a killed process does not lose it.
 
         content, suffix : from `uploads.reencode`. vector : float32 (dim,), of the image as it was uploaded.
 

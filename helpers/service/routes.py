@@ -140,7 +140,7 @@ def images(service: SearchService) -> APIRouter:
     async def add_image(
         request: Request, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
-        """Add an image. After the response, the change survives a kill or a power failure."""
+        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it."""
         return ImageOut.of(await service.add(request, await image.read(), class_name))
 
     @router.get("/{id}", responses=error_responses(404, 422))

@@ -104,7 +104,7 @@ class ServiceProcess:
         return worker
 
     def kill(self) -> None:
-        """Kill all processes, as a power failure does, and wait until their port is free.
+        """Kill all processes at once, and wait until their port is free.
 
         Raises
         ------

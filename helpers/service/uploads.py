@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.files import flush_folder
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.service.content import ImageInfo
 from helpers.service.errors import ApiError
@@ -84,7 +85,7 @@ def store(folder: Path, content: bytes, suffix: str) -> Path:
     images = folder / FOLDER
     if not images.is_dir():
         images.mkdir(exist_ok=True)
-        _flush(folder)
+        flush_folder(folder)
     path = images / f"{digest}-{secrets.token_hex(4)}{suffix}"
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -97,7 +98,7 @@ def store(folder: Path, content: bytes, suffix: str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink()
     # The folder records the new name.
-    _flush(images)
+    flush_folder(images)
     return path
 
 
@@ -105,13 +106,3 @@ def delete(folder: Path, path: Path) -> None:
     """Delete the file of a removed image if `store` wrote it; the user's own files stay."""
     if path.parent.absolute() == (folder / FOLDER).absolute():
         path.unlink(missing_ok=True)
-
-
-def _flush(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
 from helpers.search.persist import wal
@@ -331,7 +332,7 @@ def _checksum(rows: Iterable[tuple]) -> str:
 def write_index(folder: Path, index: Index) -> tuple[str, str]:
     """Write and flush an index file under a new name; returns its name and checksum, for a manifest."""
     path = index.save(folder / f"vectors-{secrets.token_hex(8)}.index")
-    _flush(folder)
+    flush_folder(folder)
     return path.name, head_checksum(path)
 
 
@@ -448,14 +449,3 @@ def prepare_folder(folder: Path) -> None:
         raise IndexFileError(f"{folder} cannot be made or read: {error}. Choose another folder.") from error
     if not {NAME, OLD_NAME} & set(names) and not all(name.startswith("vectors-") for name in names):
         raise FileExistsError(f"{folder} holds files that are not an engine; choose another folder.")
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder, so that renames in it are on the disk."""
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
