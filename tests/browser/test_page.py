@@ -52,7 +52,7 @@ def start(gallery, tmp_path_factory):
     started = []
 
     def start_(key: str | None = None) -> str:
-        folder = tmp_path_factory.mktemp("engine") / "my.index"
+        folder = tmp_path_factory.mktemp("engine") / "my.engine"
         Engine("hsv-histogram", "exact:cosine").fit(from_folder(gallery)).save(folder)
         started.append(ServiceProcess(folder, key=key).start())
         return f"{started[-1].url}/"

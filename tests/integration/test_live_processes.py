@@ -21,7 +21,7 @@ from tests.unit.test_live import MeanColor, nearest, paint
 def folder(request, tmp_path):
     for red in range(0, 250, 50):
         paint(tmp_path / "images" / "old" / f"{red:03}.png", (red, 0, 0))
-    return Engine(MeanColor(), request.param).fit(from_folder(tmp_path / "images")).save(tmp_path / "my.index")
+    return Engine(MeanColor(), request.param).fit(from_folder(tmp_path / "images")).save(tmp_path / "my.engine")
 
 
 ADDER = """

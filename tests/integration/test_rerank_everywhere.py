@@ -34,7 +34,7 @@ def engine():
 
 @pytest.fixture(scope="module")
 def folder(engine, tmp_path_factory):
-    return engine.save(tmp_path_factory.mktemp("saved") / "my.index")
+    return engine.save(tmp_path_factory.mktemp("saved") / "my.engine")
 
 
 @pytest.fixture(scope="module")

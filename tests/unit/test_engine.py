@@ -272,7 +272,7 @@ def test_groups_and_full_paths_survive(folder, tmp_path, monkeypatch):
         Engine.load(tmp_path / "engine", MeanColor(), root=folder)
 
 
-def test_images_may_move_or_go_until_one_is_looked_at(engine, folder, tmp_path):
+def test_images_may_move_until_one_is_read(engine, folder, tmp_path):
     engine.save(tmp_path / "engine")
     moved = folder.rename(tmp_path / "moved")
     query = moved / "warm" / "red.png"

@@ -52,7 +52,7 @@ def images(tmp_path):
 
 @pytest.fixture(params=["exact:euclidean", "faiss:hnsw?metric=euclidean"])
 def folder(request, images, tmp_path):
-    return Engine(MeanColor(), request.param).fit(from_folder(images)).save(tmp_path / "my.index")
+    return Engine(MeanColor(), request.param).fit(from_folder(images)).save(tmp_path / "my.engine")
 
 
 @pytest.fixture
@@ -609,11 +609,11 @@ def test_a_log_keeps_the_order_and_never_uses_a_number_twice(folder):
 
 def test_paths_are_stored_relative_to_the_folder_or_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    paths = StoredPaths(tmp_path / "images", tmp_path / "images" / "my.index")
-    moved = StoredPaths(tmp_path / "b", tmp_path / "c.index")
+    paths = StoredPaths(tmp_path / "images", tmp_path / "images" / "my.engine")
+    moved = StoredPaths(tmp_path / "b", tmp_path / "c.engine")
     for path, stored, place, elsewhere in (
         (tmp_path / "images" / "a" / "x.png", "a/x.png", 1, tmp_path / "b" / "a" / "x.png"),
-        (tmp_path / "images" / "my.index" / "up" / "x.png", "up/x.png", 2, tmp_path / "c.index" / "up" / "x.png"),
+        (tmp_path / "images" / "my.engine" / "up" / "x.png", "up/x.png", 2, tmp_path / "c.engine" / "up" / "x.png"),
         (tmp_path / "images2" / "x.png", str(tmp_path / "images2" / "x.png"), 0, tmp_path / "images2" / "x.png"),
         ("here.png", str(tmp_path / "here.png"), 0, tmp_path / "here.png"),
     ):
