@@ -82,7 +82,9 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def text_files() -> list[Path]:
     """The files with text that people read; not from git, because unit tests start no process."""
-    found = [paths.ROOT / name for name in FILES] + sorted((paths.ROOT / "data").glob("*.[pm][yd]"))
+    found = [paths.ROOT / name for name in FILES] + [
+        path for pattern in ("*.py", "*.md", "sample/*.md") for path in sorted((paths.ROOT / "data").glob(pattern))
+    ]
     for folder in FOLDERS:
         files = sorted(path for path in (paths.ROOT / folder).rglob("*") if path.is_file())
         suffixes = TEXT | {".ipynb", ".csv", ".json"} if folder in ("notebooks", "figures", "data/protocols") else TEXT
