@@ -1,12 +1,13 @@
 """The settings of a service, and how its worker processes receive them."""
 
 import dataclasses
-import ipaddress
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
+
+from helpers.loopback import is_loopback
 
 #: Results per request.
 MAX_K = 100
@@ -72,10 +73,7 @@ class Settings:
     @property
     def on_loopback(self) -> bool:
         """Whether only this computer can reach the service."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_loopback(self.host)
 
     @property
     def changes(self) -> Literal["open", "key", "off"]:
