@@ -102,12 +102,12 @@ def reverse_proxy(serve_app):
                 added["host"] = httpx.URL(url).netloc.decode()
             target = httpx.URL(url + below, query=request.url.query.encode())
             async with httpx.AsyncClient(timeout=20) as client:
-                answer = await client.request(
+                response = await client.request(
                     request.method, target, headers={**request.headers, **added}, content=await request.body()
                 )
             dropped = ("content-encoding", "content-length", "transfer-encoding")
-            headers = {name: value for name, value in answer.headers.items() if name not in dropped}
-            return Response(answer.content, answer.status_code, headers)
+            headers = {name: value for name, value in response.headers.items() if name not in dropped}
+            return Response(response.content, response.status_code, headers)
 
         methods = ["GET", "HEAD", "POST", "DELETE"]
         return serve_app(Starlette(routes=[Route("/{path:path}", forward, methods=methods)])) + path

@@ -48,7 +48,7 @@ def test_a_milvus_server_on_this_computer_is_reached(host, tmp_path):
             assert other.search([[0, 2]], 1).ids.tolist() == [[1]]
 
 
-def test_a_milvus_server_elsewhere_is_asked_through_the_proxy(monkeypatch):
+def test_a_milvus_server_elsewhere_is_reached_through_the_proxy(monkeypatch):
     given = []
     monkeypatch.setattr(
         "helpers.search.backends.milvus_backend.MilvusClient", lambda *_, **options: given.append(options) or 1 / 0
