@@ -207,7 +207,7 @@ class MilvusIndex(RemoteIndex):
             if ours != theirs:
                 raise ValueError(
                     f"{self.address}: {self._name!r} was made with {what} {theirs}, not {ours}: "
-                    "open it with that, and clear() it to make it another way"
+                    "open it with that, or choose another name"
                 )
         self._call("load_collection", replica_number=self._replicas)
         return int(fields["vector"]["params"]["dim"])
