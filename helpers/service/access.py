@@ -9,6 +9,8 @@ import hmac
 import re
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+
 from helpers.service.errors import ApiError
 from helpers.service.settings import Settings
 
@@ -20,10 +22,8 @@ _FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
 KEY_HEADER = "X-API-Key"
 
 
-def check_host(headers: dict[str, str], settings: Settings) -> None:
+def check_host(headers: Headers, settings: Settings) -> None:
     """Check the ``Host`` header of a service on loopback, or of one with allowed host names.
-
-    headers : by lower-case name.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def check_host(headers: dict[str, str], settings: Settings) -> None:
         )
 
 
-def check_change(headers: dict[str, str], settings: Settings) -> None:
+def check_change(headers: Headers, settings: Settings) -> None:
     """Check whether the request may change the index.
 
     Raises
@@ -54,7 +54,7 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
             "the service with --allow-host and the host name in the address of the page.",
         )
     if settings.api_key:
-        given = headers.get(KEY_HEADER.lower(), "")
+        given = headers.get(KEY_HEADER, "")
         # Takes the same time for every wrong key, so that the time reveals nothing about the right one.
         if not hmac.compare_digest(given.encode("utf-8", "replace"), settings.api_key.encode()):
             raise ApiError(
@@ -76,12 +76,7 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
         )
 
 
-def by_name(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """ASGI headers as a dict with lower-case names; the last one of a name counts."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-
-
-def _is_own(headers: dict[str, str], settings: Settings) -> bool:
+def _is_own(headers: Headers, settings: Settings) -> bool:
     """Whether the page that sent a request, if it was a page, is one of this service."""
     origin = headers.get("origin")
     if origin is None:

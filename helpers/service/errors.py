@@ -97,11 +97,7 @@ def internal_error(error: BaseException) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make FastAPI return its own errors in the same form."""
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), error.headers)
+    """Make FastAPI describe invalid requests without their content."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -120,7 +120,7 @@ def images(service: SearchService) -> APIRouter:
 
     async def may_change(request: Request) -> None:
         # The middleware has checked this before it read the body. This check does not depend on the path.
-        access.check_change(access.by_name(request.scope["headers"]), settings)
+        access.check_change(request.headers, settings)
 
     change: list[params.Depends] = [Depends(may_change)]
     if settings.changes == "key":

@@ -8,7 +8,7 @@ many requests.
 import asyncio
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,10 +60,8 @@ class SecurityMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
@@ -83,7 +81,7 @@ class SecurityMiddleware:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = access.by_name(scope["headers"])
+        headers = Headers(scope=scope)
         access.check_host(headers, self._settings)
         path = scope["path"].removeprefix(scope["root_path"])
         if not path:

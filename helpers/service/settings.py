@@ -89,9 +89,9 @@ class Settings:
 
     def to_json(self) -> str:
         """All settings except the key."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
         del values["api_key"]
-        return json.dumps(values | {"folder": str(self.folder), "root": self.root and str(self.root)})
+        return json.dumps(values, default=str)
 
     @classmethod
     def from_json(cls, text: str, api_key: str | None = None) -> Self:
