@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from helpers.loopback import is_loopback
 from helpers.service.errors import ApiError
 from helpers.service.settings import Settings
-
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 #: Headers that proxies set. With one of them, the client is not the other end of the connection.
 _FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
@@ -32,7 +31,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
     if not settings.on_loopback and not settings.hosts:
         return
     name = _host_name(headers.get("host", ""))
-    if name not in _LOCAL_NAMES | {settings.host.lower(), *settings.hosts}:
+    if not is_loopback(name) and name not in (settings.host.lower(), *settings.hosts):
         shown = name if re.fullmatch(r"[\w.:-]{1,255}", name, re.ASCII) else "NAME"
         raise ApiError(
             403,
