@@ -82,8 +82,8 @@ def feature_maps(
             ) from error
     if path.stat().st_size != needed:
         raise FeatureMapError(
-            f"{path} is damaged: it has {path.stat().st_size:,} bytes, not {needed:,}. Delete it; its maps will be "
-            "computed again."
+            f"{path} is damaged: it has {path.stat().st_size:,} bytes, not {needed:,}. Move it to another folder; its "
+            "maps will be computed again."
         )
     return np.memmap(path, np.float16, mode="r", shape=shape)
 

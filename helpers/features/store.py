@@ -115,7 +115,7 @@ class BlobStore:
 
     def _damaged(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
-            f"{self.path} is damaged ({error}). Delete it; its {self._content} will be computed again."
+            f"{self.path} is damaged ({error}). Move it to another folder; its {self._content} will be computed again."
         )
 
     def _failed(self, error: Exception) -> VectorStoreError:
@@ -159,7 +159,7 @@ class VectorStore(BlobStore):
         row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
         if row and row[0] != 4 * self.dim:
             database.close()
-            raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it.")
+            raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Move it away.")
         return database
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:

@@ -339,7 +339,9 @@ def _top(target: Path, source: Source) -> Path:
         for path in (target / folder, *sorted(target.glob(f"*/{folder}"))):
             if path.is_dir():
                 return path
-    raise DownloadError(f"{target} has none of the folders {', '.join(source.folders)}; delete it and fetch it again")
+    raise DownloadError(
+        f"{target} has none of the folders {', '.join(source.folders)}; move it away and fetch it again"
+    )
 
 
 def _size(file: Path) -> int:

@@ -132,7 +132,7 @@ class Backup(keras.callbacks.Callback):
                 best, now = ([saved[key] for key in sorted(saved.files) if key.startswith(part)] for part in self.PARTS)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainingStateError(
-                f"{self.path} is damaged ({error}). Delete it, or call training.forget({self.name!r}), to train again"
+                f"{self.path} is damaged ({error}). Move it to another folder to train again"
             ) from error
         if first and not np.isclose(first["score"], state["rows"][0]["score"], rtol=SCORE_TOLERANCE, atol=1e-6):
             warnings.warn(

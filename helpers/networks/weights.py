@@ -49,7 +49,9 @@ def arrays(name: str) -> list[np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return [stored[key] for key in sorted(stored.files)]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsUnavailable(f"{path} is damaged ({error}); delete it to download it again") from error
+        raise WeightsUnavailable(
+            f"{path} is damaged ({error}); move it to another folder to download it again"
+        ) from error
 
 
 def load(name: str) -> Path:
@@ -99,7 +101,7 @@ def origin(name: str) -> dict[str, str]:
         found = json.loads(file.read_text(encoding="utf-8"))
         return {"source": found["source"], "sha256": found["sha256"]}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsUnavailable(f"{file} is damaged ({error}); delete it to download the weights again") from error
+        raise WeightsUnavailable(f"{file} is damaged ({error}); move it away to download the weights again") from error
 
 
 def _file(name: str) -> Path:

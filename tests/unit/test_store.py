@@ -65,7 +65,7 @@ def test_damage_is_found_when_opened_or_when_read(filled, first, last):
     content = bytearray(filled.read_bytes())
     content[first:last] = os.urandom(last - first)
     filled.write_bytes(content)
-    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Delete it"), VectorStore("d", 256) as kept:
+    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Move it"), VectorStore("d", 256) as kept:
         kept.get(keys(500))
 
 

@@ -163,7 +163,7 @@ class ElasticIndex(RemoteIndex):
             if stored[name] != value:
                 raise ValueError(
                     f"{self.address}: {self._name!r} was made with {name}={stored[name]}, not {value}: open it "
-                    "with that, and clear() it to make it another way"
+                    "with that, or choose another name"
                 )
         return dim
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from helpers import extras
+from helpers.loopback import is_loopback
 from helpers.search.backends.remote import (
     NAME_BYTES,
     PATH_BYTES,
@@ -126,7 +127,8 @@ class MilvusIndex(RemoteIndex):
             if not re.fullmatch(r"[A-Za-z_]\w{0,254}", self._name, re.ASCII):
                 raise ValueError(f"milvus: a collection's name has letters, digits and _, got {self._name!r}")
             uri = f"{'https' if self.options.get('tls') else 'http'}://{self.address}"
-            self._client = self._retry(lambda: self._connect(uri))
+            on_loopback = is_loopback(self.address.rpartition(":")[0].strip("[]"))
+            self._client = self._retry(lambda: self._connect(uri, on_loopback))
             self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()
 
@@ -158,7 +160,7 @@ class MilvusIndex(RemoteIndex):
                 self.close = weakref.finalize(self, partial(_release, clients, str(path)))
                 _users[str(path)] += 1
                 try:
-                    self._client = self._connect(str(path))
+                    self._client = self._connect(str(path), on_loopback=True)
                     clients.append(self._client)
                     self.refresh()
                 except BaseException:
@@ -168,8 +170,8 @@ class MilvusIndex(RemoteIndex):
                 causes = [str(record.exc_info[1]) for record in records if record.exc_info and record.exc_info[1]]
                 reason = "; ".join(dict.fromkeys([str(error).rstrip("."), *causes]))
                 raise IndexFileError(
-                    f"{path} cannot be opened by Milvus Lite: {reason}. Close it in the other process, choose "
-                    "another name, or delete it and make the index again."
+                    f"{path} cannot be opened by Milvus Lite: {reason}. Close it in the other process, or "
+                    "choose another name. If it is damaged, move it away and make the index again."
                 ) from error
         lost = [record.getMessage() for record in records if record.levelno == logging.WARNING]
         if lost:
@@ -179,9 +181,11 @@ class MilvusIndex(RemoteIndex):
                 stacklevel=5,
             )
 
-    def _connect(self, uri: str) -> MilvusClient:
+    def _connect(self, uri: str, on_loopback: bool) -> MilvusClient:
+        # gRPC would send requests to this computer through the proxy of the environment, which cannot reach it.
+        options = {"grpc.enable_http_proxy": 0} if on_loopback else {}
         with _translated(self.address):
-            return MilvusClient(uri, token=key_for(self.address) or "", timeout=self.timeout)
+            return MilvusClient(uri, token=key_for(self.address) or "", timeout=self.timeout, grpc_options=options)
 
     def _call(self, method: str, *args: object, **kwargs: object) -> Any:
         with _translated(self.address), self._turn:
@@ -203,7 +207,7 @@ class MilvusIndex(RemoteIndex):
             if ours != theirs:
                 raise ValueError(
                     f"{self.address}: {self._name!r} was made with {what} {theirs}, not {ours}: "
-                    "open it with that, and clear() it to make it another way"
+                    "open it with that, or choose another name"
                 )
         self._call("load_collection", replica_number=self._replicas)
         return int(fields["vector"]["params"]["dim"])
