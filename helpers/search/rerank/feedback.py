@@ -39,8 +39,7 @@ def rocchio(
     alpha, beta, gamma : weights of the query, of good and of bad results; not negative.
     metric : of the index.
 
-    Raises ValueError: vectors of different lengths, NaN or infinity, a negative weight, an unknown metric, or bad
-    results that cancel the query.
+    Raises ValueError: the bad results cancel the query.
     """
     query = np.asarray(query, np.float64)
     if query.ndim != 1 or not query.size or not np.isfinite(query).all():
