@@ -9,7 +9,7 @@ __all__, __getattr__ = lazy.exports(
         "exercises": ("check",),
         "class_fusion": ("with_prediction",),
         "classifiers": ("compare_classifiers", "compare_with_published", "mcnemar", "out_of_fold"),
-        "compression": ("from_int8", "to_float16", "to_int8"),
+        "compression": ("to_float16", "to_int8"),
         "extractor_comparison": ("compare_extractors",),
         "keypoint_votes": ("VoteIndex",),
         "multi_stage": ("last_maps", "stage_vectors"),
