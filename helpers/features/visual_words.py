@@ -7,7 +7,6 @@ Perronnin, Sánchez & Mensink 2010.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor, describe_zeros
-from helpers.features.keypoints import extract_each
+from helpers.features.keypoints import all_cores, extract, extract_files
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
 from helpers.vectors import l2_normalize
@@ -162,12 +161,12 @@ class VisualWords(FeatureExtractor):
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
         config, encode = self.vocabulary.config, ENCODINGS[self.encoding].encode
-        with one_thread():
-            # Encoded in the same threads; otherwise one core would encode while the others wait.
-            found = extract_each(
-                pixels, config.kind, config.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
-            )
-        return np.stack(found)
+
+        def vector(image: np.ndarray) -> np.ndarray:
+            return encode(extract(image, config.kind, config.limit).descriptors, self.vocabulary)
+
+        with one_thread(), all_cores() as pool:
+            return np.stack(list(pool.map(vector, pixels)))
 
     def iter_batches(
         self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
@@ -176,12 +175,13 @@ class VisualWords(FeatureExtractor):
 
         Only batches without stored keypoints count for ``images_per_second``.
         """
-        from joblib import cpu_count
-
         encode, unread = ENCODINGS[self.encoding].encode, [] if failures is None else failures
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        batches = extract_files(
+            files, *self.vocabulary.config.arguments, unread, batch_size=self.batch_size, strict=strict
+        )
+        with all_cores() as pool:
             start = perf_counter()
-            for rows, found, extracted in self.vocabulary.config.in_batches(files, unread, self.batch_size, strict):
+            for rows, found, extracted in batches:
                 with one_thread():
                     vectors = list(pool.map(lambda one: encode(one.descriptors, self.vocabulary), found))
                 batch = self._checked(np.stack(vectors), len(rows))

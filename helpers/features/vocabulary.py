@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -19,12 +19,11 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features import results
 from helpers.features.file_hashes import content_hashes
-from helpers.features.keypoints import Keypoints, extract_files, kind_of
+from helpers.features.keypoints import Keypoints, each_readable, kind_of
 from helpers.files import write_atomically
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -81,24 +80,14 @@ class KeypointConfig:
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
         """Yield the keypoints of each readable image, in order. A second pass reads them from disk."""
-        failures: list[reading.UnreadableImage] = []
-        with tqdm(
-            total=len(images), desc=f"{self.kind} · {images.name}", unit="image", disable=None if progress else True
-        ) as bar:
-            for rows, found, _ in self.in_batches(images.paths, failures):
-                yield from found
-                bar.update(len(rows))
-        reading.warn_unreadable(failures, len(images))
+        for _, found in each_readable(images, *self.arguments, progress):
+            yield found
 
-    def in_batches(
-        self, files: Sequence[Path], failures: list[reading.UnreadableImage], batch_size: int = 32, strict: bool = False
-    ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
-        """`helpers.features.keypoints.extract_files` with these settings."""
-        prepared = {"size": self.size, "rule": self.rule}
-        prepare = partial(reading.resize, size=self.size, rule=self.rule)
-        yield from extract_files(
-            files, self.kind, self.limit, prepared, prepare, failures, batch_size=batch_size, strict=strict
-        )
+    @property
+    def arguments(self) -> tuple[str, int, dict, Callable[[np.ndarray], np.ndarray]]:
+        """Kind, limit, prepared and prepare of `helpers.features.keypoints.extract_files`."""
+        resized = {"size": self.size, "rule": self.rule}
+        return self.kind, self.limit, resized, partial(reading.resize, **resized)
 
 
 @dataclass(frozen=True, eq=False)
