@@ -46,7 +46,7 @@ class Explanation:
     ----------
     query_map, result_map : float32 (h, w): contribution of each of h × w equal parts of the upright image; negative
         where it reduces the similarity. The two may have different shapes.
-    similarity : score of the two images in an index of the metric; higher is better.
+    similarity : score of the two images in an index of the metric.
     method : a name in `METHODS`.
     borders : contributions of the white borders around query and result, which are outside of the maps. Not 0 only for
         shares of an extractor that pads images; there, map and border sum to the similarity.
@@ -67,8 +67,6 @@ def explain(
 
     The method is shares for the cosine of a network's average, maximum or generalized mean, else occlusion.
 
-    Parameters
-    ----------
     query_pixels, result_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
     cells : maximum number of cells per image for occlusion, which extracts about 2 · cells vectors.

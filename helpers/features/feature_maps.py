@@ -172,17 +172,11 @@ def vectors(
 ) -> np.ndarray:
     """Output of a network's tail, or of any model, for feature maps or vectors (n, …): float32 (n, dim).
 
-        Parameters
-    ----------
     normalize : divide each vector by its Euclidean length, as extractors do; see `transfer.warmed_up` for when not to.
         Must be False for a model that returns maps, such as `SplitNetwork.last_maps`.
     cache : store the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the
-        model. Use it for a model that will be used again, not in every epoch of a training.
-
-    Raises
-    ------
-    ValueError : ``cache`` is set, and the model returns maps.
-    VectorStoreError : the vectors cannot be stored or read.
+        model. Use it for a model that will be used again, not in every epoch of a training. The model must return
+        vectors.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
     compute = partial(_through_tail, tail, maps, batch_size)

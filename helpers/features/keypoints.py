@@ -132,8 +132,6 @@ class Homography:
 def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
     """Extract the strongest keypoints of an image; a flat or tiny image has none.
 
-    Parameters
-    ----------
     image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
     limit : maximum number, by response. An image of leaves has 50,000, which do not improve the result.
@@ -362,8 +360,6 @@ def root(descriptors: np.ndarray) -> np.ndarray:
 def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
     """Match query keypoints to their nearest neighbors in the gallery image, sorted by distance.
 
-    Parameters
-    ----------
     ratio : Lowe's ratio test: upper bound of the distance to the nearest over the second nearest neighbor. If the
         gallery image has one keypoint only, nothing passes. None omits the test.
     mutual : cross check: both must be each other's nearest neighbor.
@@ -399,8 +395,6 @@ def fit_homography(
 ) -> Homography:
     """Fit a plausible homography (see `is_plausible`) to points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
 
-    Parameters
-    ----------
     points, others : float (m, 2), corresponding points.
     shape : (height, width) of the first image.
     within : maximum error of an inlier, in pixels of the second image.

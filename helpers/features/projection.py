@@ -92,11 +92,8 @@ class Projection:
 def learn(vectors: np.ndarray, dim: int, learned_from: str, whitening: float = 1.0) -> Projection:
     """Learn the principal axes of vectors. Their images must not be queries later, or the scores are too high.
 
-    Parameters
-    ----------
     vectors : float (n, d), without NaN.
     dim : number of axes, at most d and n - 1.
-    learned_from, whitening : see `Projection`.
     """
     from sklearn.decomposition import PCA
 

@@ -42,11 +42,11 @@ def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return word_counts(descriptors, vocabulary) / max(1, len(descriptors)) * vocabulary.idf
 
 
-def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOFT_WORDS) -> np.ndarray:
-    """`bag_of_words` with soft assignment to the ``count`` nearest words, weighted by exp(-d² / 2σ²)."""
+def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """`bag_of_words` with soft assignment to the `SOFT_WORDS` nearest words, weighted by exp(-d² / 2σ²)."""
     if not len(descriptors):
         return np.zeros(len(vocabulary), np.float32)
-    words, squared = vocabulary.nearest(vocabulary.project(descriptors), count)
+    words, squared = vocabulary.nearest(vocabulary.project(descriptors), SOFT_WORDS)
     # Subtracting the smallest distance leaves the shares unchanged and prevents underflow.
     weights = np.exp((squared[:, :1] - squared) / (2 * vocabulary.spread))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -54,31 +54,25 @@ def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOF
     return (share * vocabulary.idf).astype(np.float32)
 
 
-def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_word: bool = True) -> np.ndarray:
+def vlad(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """float32 (k · dim,): for each word, the sum of its descriptors' differences from it; zeros without descriptors.
 
-    root : take the signed square root of each value, so that repeated structures do not dominate.
-    by_word : normalize the part of each word, for the same reason.
+    The signed square root of each value, and the normalization of each word's part, prevent that repeated structures
+    dominate.
     """
     projected = vocabulary.project(descriptors)
     sums = np.zeros_like(vocabulary.words)
     if len(projected):
         words = vocabulary.nearest(projected)[0][:, 0]
         np.add.at(sums, words, projected - vocabulary.words[words])
-    if root:
-        sums = np.sign(sums) * np.sqrt(np.abs(sums))
-    if by_word:
-        sums = l2_normalize(sums)
-    return sums.ravel()
+    return l2_normalize(_signed_root(sums)).ravel()
 
 
-def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -> np.ndarray:
+def fisher(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Fisher vector, float32 (2 · k · dim,); zeros without descriptors.
 
-    The gradient of the descriptors' mean log-likelihood with respect to the mean, then the standard deviation of each
-    word's Gaussian, scaled by the diagonal of the Fisher information.
-
-    root : see `vlad`.
+    The signed square root of the gradient of the descriptors' mean log-likelihood with respect to the mean, then the
+    standard deviation of each word's Gaussian, scaled by the diagonal of the Fisher information.
     """
     from scipy.special import softmax
 
@@ -95,9 +89,11 @@ def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -
     by_mean = (first - count * means) / np.sqrt(variances)
     by_deviation = (second - 2 * means * first + count * (means**2 - variances)) / (variances * np.sqrt(2))
     gradient = np.concatenate([by_mean, by_deviation]) / np.sqrt(np.concatenate([shares, shares])) / len(projected)
-    if root:
-        gradient = np.sign(gradient) * np.sqrt(np.abs(gradient))
-    return gradient.ravel().astype(np.float32)
+    return _signed_root(gradient).ravel().astype(np.float32)
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 class Encoding(NamedTuple):
@@ -121,16 +117,9 @@ class VisualWords(FeatureExtractor):
     An image without keypoints gets a zero vector, whose cosine with every vector is 0. One `NoKeypointsWarning` per
     call of ``extract`` lists these images.
 
-    Parameters
-    ----------
     encoding : a name in `ENCODINGS`.
-    vocabulary : a vocabulary or its file; by default a shipped one. Its training images must not be queries.
-    batch_size : images per step, shared among the cores; changes memory, not the vectors.
-
-    Raises
-    ------
-    VocabularyUnavailable : there is no such vocabulary; the message says how to learn one.
-    VocabularyFileError : the file is not a vocabulary of this version.
+    vocabulary : a vocabulary or its file, see `Vocabulary.load`; by default a shipped one. Its training images must
+        not be queries.
     """
 
     def __init__(self, encoding: str = "vlad", vocabulary: Vocabulary | str | Path | None = None, batch_size: int = 32):

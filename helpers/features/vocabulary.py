@@ -60,8 +60,6 @@ class VocabularyFileError(ValueError):
 class KeypointConfig:
     """How keypoints are extracted from an image for visual words.
 
-    Parameters
-    ----------
     kind : a name in `helpers.features.keypoints.KINDS`, with float descriptors.
     limit : maximum number of keypoints per image, the strongest.
     size : side in pixels to which images are resized. SIFT finds almost nothing at 32 × 32, so small images are
@@ -86,8 +84,8 @@ class KeypointConfig:
     @property
     def arguments(self) -> tuple[str, int, dict, Callable[[np.ndarray], np.ndarray]]:
         """Kind, limit, prepared and prepare of `helpers.features.keypoints.extract_files`."""
-        resized = {"size": self.size, "rule": self.rule}
-        return self.kind, self.limit, resized, partial(reading.resize, **resized)
+        prepare = partial(reading.resize, size=self.size, rule=self.rule)
+        return self.kind, self.limit, {"size": self.size, "rule": self.rule}, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +161,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        VocabularyUnavailable : there is no such file.
-        VocabularyFileError : it is not a vocabulary of this version.
-        """
+        """Read a file that `save` wrote. Raises `VocabularyUnavailable` or `VocabularyFileError`."""
         path = Path(path)
         if not path.is_file():
             raise VocabularyUnavailable(
@@ -210,8 +202,6 @@ def learn(
     Two passes over the images draw the sample of descriptors and count the images with each word. The result is
     cached on disk by the descriptors, images and settings.
 
-    Parameters
-    ----------
     words, dim : number of words, and dimension of a projected descriptor.
     sample : number of descriptors to cluster.
     drawn : the result of `draw` for these images and settings, to share it among several vocabularies.
@@ -258,15 +248,11 @@ def compare_sizes(
 ) -> "pd.DataFrame":
     """Compare vocabularies of several sizes by the index of Davies & Bouldin (1979).
 
-    Parameters
-    ----------
+    Returns the columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
+
     descriptors : float32 (n, width), see `draw`.
     held_out : number of descriptors, at most a fifth, that are held out from the clustering. The index is computed on
         them.
-
-    Returns
-    -------
-    Columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
     """
     import pandas as pd
 

@@ -60,10 +60,7 @@ class LinearMap(NamedTuple):
 
 
 def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
-    """The first ``out`` principal components of vectors (n, dim): a rotation that nearly preserves distances.
-
-    Raises ValueError if ``out`` is more than n − 1 or dim.
-    """
+    """The first ``out`` principal components of vectors (n, dim): a rotation that nearly preserves distances."""
     vectors = _vectors(vectors)
     most = min(len(vectors) - 1, vectors.shape[1])
     if not 1 <= out <= most:
@@ -80,11 +77,8 @@ def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: f
     covariance normalization, WCCN). ``shrinkage`` times the mean variance is added to its diagonal, because a few
     hundred vectors do not vary in most directions of a 2048-dimensional space.
 
-    Raises ValueError if no class has two different vectors.
-
-    vectors : float (n, dim).
+    vectors : float (n, dim); at least one class has two different ones.
     labels : int (n,), the class of each.
-    shrinkage : above 0.
     """
     vectors, labels = _vectors(vectors), np.asarray(labels)
     if labels.shape != (len(vectors),):
@@ -118,29 +112,15 @@ def head(start: LinearMap) -> "keras.Model":
 
 
 def fit(
-    start: LinearMap,
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    loss: "keras.losses.Loss",
-    *,
-    name: str,
-    rate: float,
-    epochs: int,
-    identities: int = 16,
-    images: int = 4,
-    batches_per_epoch: int | None = None,
-    seed: int = 0,
-    score: Callable[[LinearMap], float] | None = None,
-    metrics: Sequence["keras.metrics.Metric"] = (),
-) -> tuple[LinearMap, training.Training]:
+    start: LinearMap, vectors: np.ndarray, labels: np.ndarray, loss: "keras.losses.Loss", *, name: str, rate: float,
+    epochs: int, identities: int = 16, images: int = 4, batches_per_epoch: int | None = None, seed: int = 0,
+    score: Callable[[LinearMap], float] | None = None, metrics: Sequence["keras.metrics.Metric"] = (),
+) -> tuple[LinearMap, training.Training]:  # fmt: skip
     """Train a head on vectors by Adam with a `PKSampler`; returns the trained map and its history.
 
     A margin softmax loss gets a classifier, whose directions are initialized by the mean of each class.
 
-    Parameters
-    ----------
-    vectors : float (n, dim).
-    labels : int (n,).
+    vectors, labels : float (n, dim) and int (n,).
     identities, images : of a batch, see `PKSampler`.
     score : linear map → number, higher is better; the best epoch is kept. Without it the last epoch is kept.
     metrics : for the history, such as `MeanDistance`.
@@ -199,10 +179,7 @@ def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss"
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
-    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights.
-
-    Raises ValueError if the map takes vectors of another dimension.
-    """
+    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights."""
     import keras
 
     dim, (expected, out) = network.outputs[0].shape[-1], last.kernel.shape

@@ -24,7 +24,7 @@ def classifier(name: str) -> "keras.Model":
 def embedder(name: str, size: int | None = None) -> "keras.Model":
     """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
 
-    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a size that its layers do not support.
+    Raises `WeightsUnavailable` if no source has its weights.
     """
     import keras
 
@@ -44,12 +44,14 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
 def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":
     """The network with the ends of stages as outputs: float32 (b, s, s, 3), preprocessed → one feature map each.
 
-    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a layer that is not the end of a stage.
+    Raises `WeightsUnavailable` if no source has its weights.
     """
     import keras
 
     row = specs.network(name)
-    specs.check_stages(row, layers)
+    stages = [layer for layer, _ in row.stages]
+    if unknown := set(layers) - set(stages):
+        raise ValueError(f"{name} has no stage that ends with {unknown.pop()!r}; there are: {', '.join(stages)}")
     if row.embedding == "avg_pool":
         model = embedder(name, size)
     else:
