@@ -76,13 +76,9 @@ class TestTimeAugmentation(Wrapper):
     __test__ = False
 
     def __init__(
-        self,
-        extractor: FeatureExtractor,
-        mirror: bool = True,
-        recipe: str | None = None,
-        copies: int = 0,
+        self, extractor: FeatureExtractor, mirror: bool = True, recipe: str | None = None, copies: int = 0,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         if copies < 0 or (recipe is None) != (copies == 0):
             raise ValueError(f"give recipe and copies (1 or more) together, got recipe={recipe!r}, copies={copies}")
         if not mirror and recipe is None:

@@ -130,20 +130,15 @@ class FaceExtractor(FeatureExtractor):
     """dlib's embedding of the main face of an image.
 
     An image without a face gets a zero vector, whose cosine with every vector is 0, so it counts as not recognized. One
-    `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later.
+    `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later. If dlib or its
+    models are missing or damaged, `WeightsUnavailable` is raised.
 
-    Parameters
-    ----------
     size : side in pixels of the square to which the image is padded. 500 finds faces from a twelfth of the side; 250
         finds faces from a sixth of it, in about a seventh less time. On LFW and AT&T, whose faces are large, the
         results differ in an image or two.
     several : rule for several faces, see `choose`.
     normalize : whether to normalize the vectors. dlib's documentation compares raw ones by Euclidean distance, with a
         threshold of 0.6. LFW's top-1 is 0.997 either way.
-
-    Raises
-    ------
-    WeightsUnavailable : dlib or its models are missing or damaged.
     """
 
     name = "dlib-face"

@@ -95,14 +95,9 @@ def _file(name: str, key: dict) -> Path:
 
 
 def _compute(
-    images: ImageSet,
-    split: SplitNetwork,
-    key: dict,
-    batch_size: int,
-    progress: bool,
-    part: Path,
+    images: ImageSet, split: SplitNetwork, key: dict, batch_size: int, progress: bool, part: Path,
     shape: tuple[int, ...],
-) -> None:
+) -> None:  # fmt: skip
     # Maps are written in order, so the file's length gives the number of images done. A partial map is computed again.
     image_bytes = 2 * int(np.prod(shape[1:]))
     done = part.stat().st_size // image_bytes if part.is_file() else 0

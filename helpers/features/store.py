@@ -50,14 +50,14 @@ class BlobStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self._prepare(sqlite3.connect(self.path, timeout=120))
-        except (OSError, sqlite3.DatabaseError) as error:
-            if isinstance(error, VectorStoreError):
-                raise
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise self._damaged(error) from error
+        except VectorStoreError:
+            raise
+        except (OSError, sqlite3.OperationalError) as error:
             if "full" in str(error):
                 raise self._failed(error) from error
             reason = str(error)
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
         if self._warns:
             warnings.warn(
                 f"{self.path} can't be written ({reason}): {self._content} are computed but not kept. "

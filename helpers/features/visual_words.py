@@ -57,8 +57,8 @@ def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def vlad(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """float32 (k · dim,): for each word, the sum of its descriptors' differences from it; zeros without descriptors.
 
-    The signed square root of each value, and the normalization of each word's part, prevent that repeated structures
-    dominate.
+    The signed square root is taken of each value, and the part of each word is normalized, so that repeated structures
+    do not dominate.
     """
     projected = vocabulary.project(descriptors)
     sums = np.zeros_like(vocabulary.words)

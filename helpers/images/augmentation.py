@@ -106,9 +106,6 @@ class RandomAffine(layers.Layer):
         zero = ops.zeros_like(xx)
         return ops.stack([xx, xy, offset_x, yx, yy, offset_y, zero, zero], axis=1)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
         return {**super().get_config(), **self.settings}
 
@@ -177,9 +174,6 @@ class RandAugment(layers.Layer):
             # Saturation can leave the range, which the next operation requires.
             images = ops.clip(result, 0.0, 255.0)
         return images
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
     def get_config(self):
         return {**super().get_config(), "operations": self.operations}
@@ -312,9 +306,6 @@ class Augmentation(layers.Layer):
             )
         return labels
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
         return {**super().get_config(), "recipe": self.recipe.name, "seed": self.seed, "epoch": self.epoch}
 
@@ -374,14 +365,12 @@ class Siblings:
         return self.rows(first), self.rows(second)
 
 
-def siblings(
-    images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, rule: str = "squash", seed: int = 0
-) -> Siblings:
+def siblings(images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, seed: int = 0) -> Siblings:
     """n augmented copies of every image, as if files had been augmented on disk before a split.
 
     Use them to measure the leak. For training use `Augmentation`. Raises `UnreadableImage` if an image cannot be read.
 
-    size, rule : see `helpers.images.reading.resize`.
+    size : side in pixels of the square to which images are resized.
     """
     layer = Augmentation(recipe, seed)
     if layer.recipe.mixes:
@@ -393,7 +382,7 @@ def siblings(
             f"{MAX_BYTES / 2**30:.1f}: take fewer images (ImageSet.sample), fewer copies or a smaller size"
         )
     augmented = np.empty((len(images), n, size, size, 3), np.uint8)
-    for rows, pixels in reading.batches(images, size, rule, strict=True):
+    for rows, pixels in reading.batches(images, size, strict=True):
         augmented[rows] = copies(pixels, layer, n)
     originals = np.repeat(np.arange(len(images)), n)
     known = np.full(len(images), -1) if images.groups is None else images.groups

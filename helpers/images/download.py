@@ -123,10 +123,7 @@ SOURCES = {
 def fetch(name: str) -> Path:
     """The unpacked folder of a data set, fetched on first use: from a mirror that lists it, or from the internet.
 
-    Raises
-    ------
-    KeyError : the name is unknown; the message lists the known ones.
-    DownloadError : no source has it; the message lists the sources that were tried and the remedies.
+    Raises `DownloadError` if no source has it.
     """
     try:
         source = SOURCES[name]

@@ -290,7 +290,7 @@ def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "ope
 
 
 def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
-    """Raises OSError."""
+    """Store the network. All errors are OSErrors."""
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()

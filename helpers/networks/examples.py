@@ -45,9 +45,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self) -> str:
-        return f"Examples({len(self)} of {len(np.unique(self.labels))} classes)"
-
     def batches(
         self, rows: np.ndarray | Callable[[], np.ndarray], batch_size: int, one_hot: int | None = None
     ) -> "tf.data.Dataset":

@@ -95,13 +95,9 @@ class TripletLoss(_PairLoss):
     """
 
     def __init__(
-        self,
-        mining: str = "hard",
-        margin: float | str = 0.2,
-        squared: bool = False,
-        seed: int = 0,
+        self, mining: str = "hard", margin: float | str = 0.2, squared: bool = False, seed: int = 0,
         name: str = "triplet",
-    ):
+    ):  # fmt: skip
         super().__init__(name)
         if mining not in MININGS:
             raise ValueError(f"no mining is called {mining!r}; there are: {', '.join(MININGS)}")
@@ -191,9 +187,6 @@ class CosineClassifier(keras.layers.Layer):
 
     def call(self, embeddings):
         return ops.matmul(_unit(embeddings), _unit(self.directions, axis=0))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.n_classes)
 
     def get_config(self) -> dict:
         return super().get_config() | {"n_classes": self.n_classes}

@@ -5,8 +5,9 @@ initializations here have closed forms: `principal_axes` preserves cosines, and 
 metric already, and therefore also a baseline.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,10 +19,8 @@ from helpers.vectors import l2_normalize
 if TYPE_CHECKING:
     import keras
 
-#: Compiled models for `fit`, least recently used first. Keras traces the training step of each new model, which takes
-#: longer than training a head. Seeds and learning rates need no new model.
-_compiled: "OrderedDict[tuple, tuple[keras.Model, keras.Model, tuple]]" = OrderedDict()
-_MAX_COMPILED = 8
+#: Held by `fit`, because two threads cannot train the same model.
+_TRAINING = RLock()
 
 
 class LinearMap(NamedTuple):
@@ -134,10 +133,11 @@ def fit(
     keras.utils.set_random_seed(seed)
     classes, numbers = np.unique(labels, return_inverse=True)
     on_classes = len(classes) if isinstance(loss, MarginSoftmaxLoss) else None
-    key = _key(start, on_classes, loss, metrics)
-    # Removed while it is used, so that two threads do not train the same model.
-    model, learning, used = _compiled.pop(key, None) or _learner(start, on_classes, loss, metrics)
-    try:
+    # The settings of a loss can be changed.
+    settings = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
+    policy = keras.mixed_precision.dtype_policy().name
+    with _TRAINING:
+        model, learning = _learner(start.kernel.shape, on_classes, loss, tuple(metrics), settings, policy)
         model.get_layer("embedding").set_weights([start.kernel])
         if on_classes:
             mapped = start.apply(vectors)
@@ -150,32 +150,25 @@ def fit(
             score=training.last_epoch if score is None else lambda _: score(start.learned(model)), progress=False,
         )  # fmt: skip
         return start.learned(model), history
-    finally:
-        _compiled[key] = model, learning, used
-        while len(_compiled) > _MAX_COMPILED:
-            _compiled.popitem(last=False)
 
 
-def _key(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """Everything that a traced training step depends on, including the settings of the loss, which can be changed."""
-    import keras
+@lru_cache(maxsize=8)
+def _learner(
+    shape: tuple[int, int], on_classes: int | None, loss: "keras.losses.Loss", metrics: tuple, *traced: object
+) -> tuple["keras.Model", "keras.Model"]:
+    """A head and the compiled model to train. It is cached, because tracing takes longer than training a head.
 
-    plain = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
-    policy = keras.mixed_precision.dtype_policy().name
-    return start.kernel.shape, on_classes, id(loss), plain, tuple(map(id, metrics)), policy
-
-
-def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """(head, model to train, objects whose ids are in the key and which must therefore stay alive)."""
+    traced : what else the traced step depends on. Seeds and learning rates need no new model.
+    """
     import keras
 
     from helpers.networks.losses import CosineClassifier
 
-    model = learning = head(start)
+    model = learning = head(LinearMap(np.zeros(shape[0], np.float32), np.zeros(shape, np.float32)))
     if on_classes:
         learning = keras.Model(model.inputs, CosineClassifier(on_classes)(model.outputs[0]))
     learning.compile(keras.optimizers.Adam(), loss, metrics=list(metrics), jit_compile=False)
-    return model, learning, (loss, *metrics)
+    return model, learning
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":

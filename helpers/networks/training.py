@@ -69,11 +69,6 @@ class Training:
     seconds: float
     computed: int
 
-    @property
-    def best(self) -> "pd.Series":
-        """The row of the best epoch."""
-        return self.table[self.table["epoch"] == self.best_epoch].iloc[0]
-
 
 def use_accelerator() -> str:
     """Set mixed precision if all GPUs benefit from it, else float32; returns a description. Call it before building."""

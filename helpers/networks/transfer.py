@@ -38,8 +38,6 @@ class SplitNetwork:
 def split_network(name: str, size: int | None = None, network: "keras.Model | None" = None) -> SplitNetwork:
     """Split a pretrained network after its frozen blocks, and freeze these.
 
-    Raises `WeightsUnavailable` if no source has its weights.
-
     size : side of the input in pixels; the network's default if None.
     network : a model built by `zoo.embedder`, such as one that was fine-tuned, to use instead.
     """

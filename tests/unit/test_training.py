@@ -450,7 +450,7 @@ def test_the_score_decides_the_best_epoch():
     model, short = ready(0.0), ready(0.0, number=1)
     ended = fit(model, score=scored(0.1, 0.9, 0.8, 0.7, 0.6), validation=data())
     assert (ended.table["loss"].diff()[2:] < 0).all() and (ended.table["val_loss"].diff()[1:] < 0).all()
-    assert (ended.monitor, ended.best_epoch, ended.best["score"]) == ("score", 1, 0.9)
+    assert (ended.monitor, ended.best_epoch, ended.table["score"][1]) == ("score", 1, 0.9)
     fit(short, epochs=1)
     assert same(model.get_weights(), short.get_weights(), 0)
 
@@ -465,7 +465,7 @@ def test_the_untrained_model_can_be_the_best():
     for column in ("loss", "seconds"):
         assert list(ended.table[column].isna()) == [True, False, False, False, False]
     # ln 4 is the chance level of four classes.
-    assert ended.best["val_loss"] == pytest.approx(np.log(4), rel=0.5)
+    assert ended.table["val_loss"][ended.best_epoch] == pytest.approx(np.log(4), rel=0.5)
 
 
 @pytest.mark.parametrize("validation, monitor", [(None, "loss"), (data(1), "val_loss")])
