@@ -63,10 +63,7 @@ class NetworkExtractor(_DeepExtractor):
     resize : see `helpers.images.reading.resize`.
     engine, precision : see `helpers.networks.compiled.fastest`.
 
-    Raises
-    ------
-    WeightsUnavailable : the trained weights are not available.
-    PrecisionUnavailable : the engine does not support the precision.
+    Raises `WeightsUnavailable` if no source has the trained weights, or `PrecisionUnavailable`.
     """
 
     weights = "imagenet"

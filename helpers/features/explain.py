@@ -42,8 +42,6 @@ _SIDE = 640
 class Explanation:
     """What makes two images similar.
 
-    Attributes
-    ----------
     query_map, result_map : float32 (h, w): contribution of each of h × w equal parts of the upright image; negative
         where it reduces the similarity. The two may have different shapes. The shares of white borders, which some
         extractors add, are outside of the maps.

@@ -49,10 +49,7 @@ def feature_maps(
     224 × 224 takes 401 kB per image. With float16 (11 bits), the tail's vectors differ by less than 1e-3 in cosine
     distance.
 
-    Raises
-    ------
-    UnreadableImage : an image cannot be read; `reading.readable` drops such images.
-    FeatureMapError : the disk is full, a value does not fit into float16, or the file has another length.
+    Raises `FeatureMapError`, and `UnreadableImage` if an image cannot be read; `reading.readable` drops such images.
     """
     shape = (len(images), *split.trunk.outputs[0].shape[1:])
     if not len(images):

@@ -27,8 +27,6 @@ class ProjectionFileError(ValueError):
 class Projection:
     """A learned projection; call it to project vectors.
 
-    Attributes
-    ----------
     mean : float32 (d,).
     axes : float32 (d, dim), orthonormal columns by decreasing variance.
     deviations : float32 (dim,): standard deviation of the training vectors along each axis.

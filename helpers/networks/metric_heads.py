@@ -26,8 +26,6 @@ _TRAINING = RLock()
 class LinearMap(NamedTuple):
     """x → (x − mean) · kernel: vectors (n, dim) → (n, out).
 
-    Attributes
-    ----------
     mean : float32 (dim,), of the training vectors.
     kernel : float32 (dim, out). The initializations have a mean squared column length of 1, so that one learning rate
         suits all.

@@ -51,8 +51,6 @@ class Plateau:
 class Training:
     """The history of a training.
 
-    Attributes
-    ----------
     table : one row per epoch: ``epoch`` (from 1), ``loss`` and metrics in training, ``val_…`` on the validation
         examples, ``score``, ``learning_rate``, ``seconds`` (without validation). With a score, row 0 is the untrained
         model, with NaN for the loss and seconds.

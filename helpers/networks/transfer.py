@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 class SplitNetwork:
     """A network, split after its frozen blocks. All parts share their weights.
 
-    Attributes
-    ----------
     name : of the network in `specs.ZOO`.
     size : side of its input in pixels.
     whole : preprocessed image (b, size, size, 3) → embedding (b, dim).
