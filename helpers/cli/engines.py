@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
-from helpers.cli.common import OK, CommandError, log, pluralize, printable
+from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
+from helpers.text import clean_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -297,6 +298,10 @@ def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray"
             ids.add(int(name))
         elif below := [id for id in indexed if gallery.paths[id].is_relative_to(path)]:
             ids.update(below)
+        elif printed := [id for id in indexed if name in map(clean_text, (gallery.keys[id], str(gallery.paths[id])))]:
+            if len(printed) > 1:
+                raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
+            ids.update(printed)
         else:
             raise CommandError(
                 f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
