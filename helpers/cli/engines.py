@@ -38,8 +38,11 @@ lookalike index table.csv --extractor hsv-histogram -o colors.engine
 lookalike index photos -o photos.engine --strict
 """,
         """
-Subfolders are classes; a folder without subfolders works too. A CSV table has the columns path and label. Images that
-cannot be read are skipped, with a message.
+Subfolders are classes; a folder without subfolders works too. Images that cannot be read are skipped, with a
+message.
+
+A table (.csv, .tsv or .txt) has the columns path and label, separated by commas, semicolons or tabs. Paths are relative
+to its folder. If a row cannot be used, the command lists the rows by their lines, and makes no engine.
 
 Features are cached by image content. If you run the same command again, it only extracts the features of new images,
 and it continues where it was stopped.
@@ -50,7 +53,7 @@ that are not engines are never overwritten.
 """,
         common.VECTORS_KEPT,
     )
-    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a CSV table")
+    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a table")
     text = "the folder for the engine; default: %(default)s, as for the other commands"
     index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
     common.add_extractor(index, "the feature extractor; default: %(default)s")

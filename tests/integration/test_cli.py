@@ -131,9 +131,9 @@ def command_parsers():
 
 
 def examples(text):
-    """The command lines in a help text or in README, without variables before and comments behind them."""
+    """The command lines in a help text or in README, without variables before and pipes and comments behind them."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [re.split(r"\s{2,}|\s+#", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
+    lines = [re.split(r"\s{2,}|\s+[#|]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
     return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
 
 
@@ -198,6 +198,31 @@ def test_index_takes_a_table(here, run):
     Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in chosen))
     assert run("index", "table.csv", "-x", "hsv-histogram")[0] == OK
     assert Engine.load("my.engine").gallery.paths == tuple(path.resolve() for path in chosen)
+
+
+@pytest.mark.parametrize(
+    "name, delimiter, note", [("t.csv", ";", "semicolons"), ("t.tsv", "\t", "tabs"), ("t.txt", "\t", "tabs")]
+)
+def test_index_says_how_it_read_a_table(here, run, name, delimiter, note):
+    rows = ["path,label", *(f"{path},{path.parent.name}" for path in images()), ","]
+    Path(name).write_text("\r\n".join(rows).replace(",", delimiter), encoding="utf-16" if name == "t.txt" else "utf-8")
+    code, out, err = run("index", name, "-x", "hsv-histogram")
+    assert code == OK and "18 images in 3 classes" in out
+    assert err.splitlines()[0] == f"note: {name}: separated by {note}"
+    assert run("search", images()[0], "-k", "1", "--paths")[1] == f"{images()[0].resolve()}\n"
+
+
+def test_bad_rows_of_a_table_make_no_engine(here, run):
+    first, second, *_ = images()
+    Path("table.csv").write_text(f"path,label\n{first},Smith, John\n{second},x\nno\x1b.jpg,y\n")
+    code, _, err = run("index", "table.csv", "-x", "hsv-histogram")
+    assert code == BAD_INPUT and not Path("my.engine").exists()
+    assert err.splitlines() == [
+        f"lookalike index: {here}/table.csv: 2 rows cannot be used:",
+        "  line 2: 3 cells, but the header has 2. A cell that contains ',' must be in double quotes",
+        r"  line 4: no\x1b.jpg does not exist",
+        "Paths are relative to the table's folder.",
+    ]
 
 
 def test_images_inside_an_engine_are_not_indexed_with_the_folder_that_contains_it(here, run):
