@@ -6,7 +6,7 @@ output can hold.
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 #: What JSON, CSV and XML cannot hold, or hold for Python only: lone surrogates and NUL.
@@ -42,15 +42,15 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def clean_values(value: object) -> object:
-    """A value of JSON, with `clean_text` applied to every string in its lists and dictionaries."""
+def clean_values(value: object, clean: Callable[[str], str] = clean_text) -> object:
+    """A value of JSON, with a function of this module applied to every string in its lists and dictionaries."""
     match value:
         case str():
-            return clean_text(value)
+            return clean(value)
         case list() | tuple():
-            return [clean_values(each) for each in value]
+            return [clean_values(each, clean) for each in value]
         case dict():
-            return {clean_values(key): clean_values(each) for key, each in value.items()}
+            return {clean_values(key, clean): clean_values(each, clean) for key, each in value.items()}
     return value
 
 

@@ -25,7 +25,7 @@ from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.history import Crop, History, Query, Step
 from helpers.picker.search import NAMES, Method, Searcher, SearchError
-from helpers.text import clean_text, printable, write_csv
+from helpers.text import printable, printable_lines, write_csv
 from helpers.visualization import grids
 
 #: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
@@ -291,7 +291,7 @@ class Picker:
         """Show thumbnails of one class, or of all for None."""
         if class_name is not None and class_name not in self.class_names:
             # The page knows the names as its JSON contains them.
-            shown = {clean_text(name): name for name in self.class_names}
+            shown = {printable_lines(name): name for name in self.class_names}
             if class_name not in shown:
                 raise InvalidAction(f"There is no class {class_name!r}.")
             class_name = shown[class_name]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -32,7 +33,7 @@ from helpers.picker.view import PickerView
 from helpers.service import server
 from helpers.service.application import create_app
 from helpers.service.settings import Settings
-from helpers.text import clean_text, printable
+from helpers.text import clean_text, printable, printable_lines
 from helpers.visualization import grids, heatmaps
 from helpers.visualization.audit_report import audit_report
 
@@ -95,7 +96,8 @@ EXAMPLES = [
 ]
 
 
-@settings(max_examples=15)
+# Each example runs eight commands.
+@settings(max_examples=8)
 @given(st.lists(FILES, min_size=1, max_size=8, unique=True))
 @example(EXAMPLES)
 def test_commands_print_every_name(files):
@@ -209,14 +211,21 @@ def test_figures_and_pages_show_every_name(files):
         picker = Picker(images, ["hsv-histogram"], k=2).choose(0).search()
         view = PickerView(picker)
         state = json.loads(view.state)
-        assert state["query"]["name"] == clean_text(images.keys[0])
-        assert [each["key"] for each in state["page"]["thumbnails"]] == [clean_text(key) for key in images.keys]
+        assert state["query"]["name"] == printable_lines(images.keys[0])
+        assert [each["key"] for each in state["page"]["thumbnails"]] == [printable_lines(key) for key in images.keys]
         assert state["columns"][0]["results"] and json.dumps(state, ensure_ascii=False).encode()
         assert picker.grid_png(dpi=20).startswith(b"\x89PNG")
         table = pd.read_csv(io.BytesIO(picker.ranking_csv().encode()), keep_default_na=False)
         assert table["key"].tolist() == [clean_text(result.key) for result in picker.columns[0].results]
         for name in state["page"]["class_names"]:
             assert picker.filter(name).message is None and len(picker.listed)
+        # The page requests the image of a query by the key in its state.
+        other = root.parent / os.fsdecode(b"caf\xe9.png")
+        picker.choose_path(shutil.copy(images.paths[0], other))
+        sent = []
+        view.send = lambda message, buffers: sent.append((message["found"], len(buffers)))
+        view._send_images([json.loads(view.state)["query"]["image"]])
+        assert sent == [(True, 1)]
         view.close()
 
         protocol = builders.leave_one_out(images, "names", queries=[0])

@@ -69,6 +69,7 @@ def test_values_of_json(value):
 def test_values_keep_their_structure():
     value = {"a\udce9": ["\udce9", ("x", 1.5, None, True)]}
     assert clean_values(value) == {"a\\xe9": ["\\xe9", ["x", 1.5, None, True]]}
+    assert clean_values(["\n", {"\u202e": "\r"}], printable_lines) == ["\n", {"\\u202e": "\\r"}]
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
