@@ -97,7 +97,7 @@ def _image(row: Row, columns: Columns, folder: Path) -> "_Image | str":
 def _looks_like_row(line: str, suffix: str, columns: Columns, folder: Path) -> bool:
     """Whether a line has all columns and its path is a file, or ends in the suffix of images."""
     cells = line.split(columns.delimiter)
-    if len(cells) != len(columns.header):
+    if len(cells) < len(columns.header):
         return False
     path = cells[columns.positions[0]].strip(' "')
     return (suffix != "" and path.endswith(suffix)) or _existing(path, folder) is not None

@@ -117,6 +117,7 @@ def test_headers_that_are_not_understood(folder, text, message):
         ('path,label\na.jpg,"cat\nb.jpg,dog\nc.jpg,dog\n', {2: "a double quote opens a cell in this row"}),
         ('path,label\na.jpg,cat\nb.jpg,"dog\nc.jpg,"dog"\n', {3: "in line 4: is a double quote not closed"}),
         ('path,label,x\na.jpg,cat,"y\nb.jpg,dog,\nc.jpg,dog,z"\n', {2: r"another row (b.jpg,dog,)"}),
+        ('path,label\na.jpg,"cat\nb.jpg,Smith, John\nc.jpg,dog"\n', {2: "another row (b.jpg,Smith, John)"}),
         ('path,label,x\na.jpg,cat,"y\nsub\\d.jpg,dog,z"\n', {2: r"another row (sub\d.jpg,dog,z)"}),
         ('path,label\n"a.jpg\nb.jpg",cat\n', {2: r"a.jpg\nb.jpg does not exist: is a double quote not closed?"}),
         ('path,label\na.jpg,"x"y\nb.jpg,z\n', {2: "expected after"}),
