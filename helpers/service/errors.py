@@ -98,6 +98,11 @@ def internal_error(error: BaseException) -> JSONResponse:
     return problem(500, f"The service failed. Its log describes the error under number {number}.")
 
 
+async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    """The response to an `HTTPException`, such as an `ApiError`."""
+    return problem(error.status_code, str(error.detail), error.headers)
+
+
 async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     """The response to a request that does not match the description.
 
