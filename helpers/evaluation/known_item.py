@@ -28,10 +28,6 @@ def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence
     -------
     Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval); changes
     are in the order of their first occurrence.
-
-    Raises
-    ------
-    ValueError : not one original and one change per query, or no query.
     """
     return _table(ranking, originals, changes, lambda change: (change.kind, change.strength), ["kind", "strength"])
 

@@ -145,10 +145,6 @@ def similarities(vectors: np.ndarray, among: Pairs, metric: str = "cosine") -> n
     """float64 (m,): the similarity of each pair.
 
     metric : ``cosine`` (0 if a vector is zero), or ``euclidean``, the negative distance.
-
-    Raises
-    ------
-    ValueError : unknown metric, or not one finite vector (n, d) per image.
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(among.people):
@@ -230,10 +226,6 @@ def error_curve(scores_same: np.ndarray, scores_different: np.ndarray) -> ErrorC
     """Both errors at every threshold.
 
     scores_same, scores_different : (a,), (b,): similarities; no threshold accepts -inf.
-
-    Raises
-    ------
-    ValueError : a kind has no score, or a score is NaN or +inf.
     """
     same = _scores(scores_same, "scores_same")
     different = _scores(scores_different, "scores_different")
@@ -274,10 +266,6 @@ def error_intervals(
     Pairs are not independent: two people who look alike affect all pairs of these two. Therefore people are drawn with
     replacement. A pair of one person has the weight of the number of times that the person was drawn, a pair of two
     people that of the product of both numbers. The time grows with resamples × pairs: use about 10,000 pairs.
-
-    Raises
-    ------
-    ValueError : not one score per pair, no pair of a kind, a level outside (0, 1), fewer than one resample.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(among),) or np.isnan(scores).any():
@@ -340,10 +328,6 @@ def accuracy_across_people(among: Pairs, scores: np.ndarray, folds: int = 10, se
     people from both sides are not used. The accuracy is the mean of the accuracies on pairs of the same person and on
     pairs of different people, because LFW has equal numbers of both. Otherwise rejecting every pair would have an
     accuracy of 99 %.
-
-    Raises
-    ------
-    ValueError : not one score per pair, fewer than two folds, or a fold without pairs of both kinds.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(among),):
@@ -368,10 +352,6 @@ def assign_folds(among: Pairs, folds: int, seed: int = 0) -> np.ndarray:
     """int64 (n,): the fold of each image; all images of a person are in one fold.
 
     The people with pairs of the same person, and all others, are divided equally among the folds.
-
-    Raises
-    ------
-    ValueError : fewer than two folds.
     """
     if folds < 2:
         raise ValueError(f"there must be at least 2 folds, got {folds}")

@@ -15,10 +15,6 @@ def with_prediction(vectors: np.ndarray, predicted: np.ndarray, classes: int, we
     Parameters
     ----------
     vectors : float (n, d). predicted : int (n,), 0 … classes - 1.
-
-    Raises
-    ------
-    ValueError : not one class per vector, a class out of range, or a negative weight.
     """
     vectors, predicted = np.asarray(vectors), np.asarray(predicted)
     if vectors.ndim != 2 or predicted.shape != vectors.shape[:1]:

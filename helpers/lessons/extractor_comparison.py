@@ -33,10 +33,6 @@ def compare_extractors(
     -------
     One row per version, with `COLUMNS`: bytes per image; low and high bound the 95 % interval of mAP; the difference is
     in mAP, with its paired interval and two-sided p (NaN for the reference itself); chance and ceiling are of mAP.
-
-    Raises
-    ------
-    KeyError : no version has the name ``reference``.
     """
     import pandas as pd
 

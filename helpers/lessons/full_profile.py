@@ -52,10 +52,6 @@ def scores(
     extractors : names of the extractors, in the order of the rows.
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
     indexes : specs of the indexes. With more than one, a column has the index of each row.
-
-    Raises
-    ------
-    ValueError : an extractor has no score with any of the indexes, or not one per metric with an index.
     """
     extractors, metrics, indexes = list(extractors), list(metrics), list(indexes)
     board = leaderboard.load(FIGURES / LEADERBOARD)

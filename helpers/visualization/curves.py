@@ -175,10 +175,6 @@ def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.
     A box spans the quartiles with a line at the median; whiskers span 5 % to 95 %.
 
     views, references : name → cosine distances.
-
-    Raises
-    ------
-    ValueError : a name has no distance, or one that is NaN or infinite.
     """
     lines = [*((name, values, COLORS[0]) for name, values in views.items()),
              *((name, values, "0.6") for name, values in references.items())]  # fmt: skip

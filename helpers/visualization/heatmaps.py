@@ -77,10 +77,6 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float | None = None
     heatmap : float (h, w), a grid over the image, as `helpers.features.explain.why` returns it.
     highest : the value of the brightest color, by default its maximum. Pass the same value to compare two heatmaps.
     strength : opacity of the colors, 0 … 1.
-
-    Raises
-    ------
-    ValueError : an invalid image or heatmap, or a strength outside 0 … 1.
     """
     image, heatmap = np.asarray(image), np.asarray(heatmap, np.float32)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -41,13 +41,11 @@ def test_worked_by_hand(search):
     assert curve.at(0.5) == pytest.approx((1 / 3, 1 / 3))
     assert curve.at(0.66) == pytest.approx((0, 2 / 3))
     assert curve.threshold_at(1 / 3) == 0.6
-    by_rank_2 = open_set.search_scores(*search, rank=2)
-    assert by_rank_2[0].tolist() == [0.9, 0.7, 0.6] and by_rank_2[1].tolist() == others.tolist()
 
 
 def test_measure_by_hand(search):
-    found = open_set.measure(*search, threshold=0.62, target=0.2)
-    assert (found.threshold, found.target) == (0.62, 0.2)
+    found = open_set.measure(*search, threshold=0.62)
+    assert found.threshold == 0.62
     assert (found.detected, found.false_alarms) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found.closed_set == pytest.approx(2 / 3)
     assert (found.n_people, found.n_mates, found.n_unknown) == (2, 3, 3)
@@ -57,8 +55,6 @@ def test_measure_by_hand(search):
 
 def test_invalid_arguments_are_refused(search):
     ranking, protocol = search
-    with pytest.raises(ValueError, match="rank must lie between 1 and 2"):
-        open_set.search_scores(ranking, protocol, rank=3)
     with pytest.raises(ValueError, match="6 queries, but the ranking has 1 rows"):
         open_set.search_scores(Ranking(ranking.ids[:1], ranking.scores[:1]), protocol)
     closed = query_gallery(images([0, 1, 0]), [2], [0, 1], "p")
@@ -136,7 +132,7 @@ def test_the_curve_of_a_run_agrees_with_its_measure():
     threshold = curve.threshold_at(0.05)
     predicted = np.where(ranking.scores[:, 0] >= threshold, protocol.labels[ranking.ids[:, 0]], -1)
     labels = protocol.labels[protocol.queries]
-    found = open_set.measure(ranking, protocol, threshold, 0.05)
+    found = open_set.measure(ranking, protocol, threshold)
     assert found.detected == pytest.approx(np.mean(predicted[labels >= 0] == labels[labels >= 0]))
     assert found.false_alarms == pytest.approx(np.mean(predicted[labels < 0] >= 0)) and found.false_alarms <= 0.05
 
