@@ -53,15 +53,13 @@ class Pairs:
         return len(self.first)
 
 
-def pairs(protocol: Protocol, same: int | None = None, different: int | None = None, seed: int = 0) -> Pairs:
-    """Pairs of the same person and of different people among the queries and the gallery of a protocol.
+def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pairs:
+    """All pairs of the same person, and pairs of different people, among the queries and the gallery of a protocol.
 
     Images of one group (copies), and pairs that the protocol excludes for either image, are not paired. Two images
     without a class are not paired either, because they may show the same person.
 
-    Parameters
-    ----------
-    same, different : the number of pairs of each kind, drawn with ``seed``; None is all.
+    different : the number of pairs of different people, drawn with ``seed``; None is all.
 
     Raises
     ------
@@ -84,10 +82,10 @@ def pairs(protocol: Protocol, same: int | None = None, different: int | None = N
 
     same_codes = _same(protocol, rows, allowed, n)
     different_codes = _different(rows, people, allowed, n, different, rng)
-    if same is not None:
-        same_codes = _drawn(same_codes, same, "the same person", rng)
     if different is not None:
-        different_codes = _drawn(different_codes, different, "different people", rng)
+        if not 1 <= different <= len(different_codes):
+            raise ValueError(f"there are {len(different_codes)} pairs of different people, cannot draw {different}")
+        different_codes = np.sort(rng.choice(different_codes, different, replace=False))
     codes = np.concatenate([same_codes, different_codes])
     return Pairs(codes // n, codes % n, people)
 
@@ -135,35 +133,21 @@ def _different(
     return checked(rows[one], rows[other])
 
 
-def _drawn(codes: np.ndarray, count: int, what: str, rng: np.random.Generator) -> np.ndarray:
-    if not 1 <= count <= len(codes):
-        raise ValueError(f"there are {len(codes)} pairs of {what}, cannot draw {count}")
-    return np.sort(rng.choice(codes, count, replace=False))
-
-
-def similarities(vectors: np.ndarray, among: Pairs, metric: str = "cosine") -> np.ndarray:
-    """float64 (m,): the similarity of each pair.
-
-    metric : ``cosine`` (0 if a vector is zero), or ``euclidean``, the negative distance.
-    """
+def similarities(vectors: np.ndarray, among: Pairs) -> np.ndarray:
+    """float64 (m,): the cosine of each pair; 0 if a vector is zero."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(among.people):
         raise ValueError(f"vectors must have shape ({len(among.people)}, d), one per image, got {vectors.shape}")
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric must be cosine or euclidean; got {metric!r}")
     used = np.union1d(among.first, among.second)
     bad = used[~np.isfinite(vectors[used]).all(axis=1)]
     if len(bad):
         raise ValueError(f"{len(bad)} vectors contain NaN or infinity, the first is that of image {bad[0]}")
-    vectors = vectors.astype(np.float64)
-    if metric == "cosine":
-        vectors = l2_normalize(vectors)
+    vectors = l2_normalize(vectors.astype(np.float64))
     scores = np.empty(len(among))
     step = max(1, CHUNK // vectors.shape[1])
     for start in range(0, len(among), step):
         part = slice(start, start + step)
-        a, b = vectors[among.first[part]], vectors[among.second[part]]
-        scores[part] = (a * b).sum(axis=1) if metric == "cosine" else -np.linalg.norm(a - b, axis=1)
+        scores[part] = (vectors[among.first[part]] * vectors[among.second[part]]).sum(axis=1)
     return scores
 
 
@@ -259,9 +243,9 @@ class ErrorIntervals:
 
 
 def error_intervals(
-    among: Pairs, scores: np.ndarray, threshold: float, level: float = 0.95, resamples: int = 300, seed: int = 0
+    among: Pairs, scores: np.ndarray, threshold: float, resamples: int = 300, seed: int = 0
 ) -> ErrorIntervals:
-    """Bootstrap intervals of both rates at a threshold and of the equal error rate; people are drawn, not pairs.
+    """95 % bootstrap intervals of both rates at a threshold and of the equal error rate; people are drawn, not pairs.
 
     Pairs are not independent: two people who look alike affect all pairs of these two. Therefore people are drawn with
     replacement. A pair of one person has the weight of the number of times that the person was drawn, a pair of two
@@ -270,8 +254,8 @@ def error_intervals(
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(among),) or np.isnan(scores).any():
         raise ValueError(f"scores must have shape ({len(among)},), one per pair, and no NaN, got {scores.shape}")
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"level must lie between 0 and 1 and resamples be at least 1, got {level} and {resamples}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
     order = np.argsort(scores)
     scores, same = scores[order], among.same[order]
     if same.all() or not same.any():
@@ -295,7 +279,7 @@ def error_intervals(
         drawn.append((accept[cut], reject[cut], (accept[nearest] + reject[nearest]) / 2))
     if not drawn or n < 3:
         return ErrorIntervals(*[Interval(float("nan"), float("nan"))] * 3)
-    tail = (1 - level) / 2
+    tail = (1 - 0.95) / 2
     low, high = np.quantile(np.clip(drawn, 0, 1), [tail, 1 - tail], axis=0)
     return ErrorIntervals(*(Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)))
 

@@ -269,14 +269,6 @@ class Picker:
     # ---- thumbnails ------------------------------------------------------------------------------------
 
     @_action
-    def turn_to(self, page: int) -> None:
-        """Show a page of thumbnails, 0 … pages - 1."""
-        page = _integer(page, "The page")
-        if not 0 <= page < self.pages:
-            raise InvalidAction(f"There is no page {page + 1}: there are {self.pages}.")
-        self.page = page
-
-    @_action
     def next_page(self) -> None:
         """Show the next page, if there is one."""
         self.page = min(self.page + 1, self.pages - 1)
