@@ -169,13 +169,12 @@ class ErrorCurve:
     ----------
     thresholds : float64 (t,), increasing: every score that occurs, then infinity, which accepts no pair.
     false_accept, false_reject : float64 (t,): the rates.
-    n_same, n_different : the numbers of scores.
+    n_different : the number of scores of different people.
     """
 
     thresholds: np.ndarray
     false_accept: np.ndarray
     false_reject: np.ndarray
-    n_same: int
     n_different: int
 
     def at(self, threshold: float) -> tuple[float, float]:
@@ -217,7 +216,7 @@ def error_curve(scores_same: np.ndarray, scores_different: np.ndarray) -> ErrorC
     thresholds = np.append(thresholds[np.isfinite(thresholds)], np.inf)
     reject = np.searchsorted(same, thresholds) / len(same)
     accept = (len(different) - np.searchsorted(different, thresholds)) / len(different)
-    return ErrorCurve(thresholds, accept, reject, len(same), len(different))
+    return ErrorCurve(thresholds, accept, reject, len(different))
 
 
 def _scores(values: np.ndarray, name: str) -> np.ndarray:

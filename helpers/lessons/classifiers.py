@@ -112,12 +112,6 @@ def compare_classifiers(
     (mean over the folds, with the best settings), ``train accuracy``, ``train precision``, ``test accuracy``, ``low``
     and ``high`` (its 95 % interval by Wilson), ``test precision``. Precision is the macro average over the classes of
     the training images; it is 0 for a class without predictions.
-
-    Raises
-    ------
-    ValueError : arrays of different lengths, NaN or infinity, an image on both sides or without a class, a class with
-        fewer training images than folds.
-    KeyError : unknown name of a classifier; the message lists the known ones.
     """
     names = list(CLASSIFIERS) if names is None else list(names)
     for name in names:

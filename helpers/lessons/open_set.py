@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.evaluation.builders import query_gallery
-from helpers.evaluation.intervals import Interval, bootstrap_interval
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.runner import check_rows, run
 from helpers.evaluation.verification import ErrorCurve, error_curve
@@ -83,17 +82,14 @@ class OpenSetResult:
 
     Parameters
     ----------
-    detected, detected_interval : DIR; people are drawn for the interval.
-    false_alarms, false_alarms_interval : the measured false alarm rate.
+    detected, false_alarms : DIR and the measured false alarm rate.
     closed_set : DIR without a threshold, which is the top-1 accuracy.
     n_people, n_mates, n_unknown : the numbers of people in the gallery and of queries of both kinds.
     """
 
     threshold: float
     detected: float
-    detected_interval: Interval
     false_alarms: float
-    false_alarms_interval: Interval
     closed_set: float
     n_people: int
     n_mates: int
@@ -104,13 +100,10 @@ def measure(ranking: Ranking, protocol: Protocol, threshold: float) -> OpenSetRe
     """Measure a threshold that was chosen on other people."""
     mates, others = search_scores(ranking, protocol)
     false_alarms, missed = open_set_curve(ranking, protocol).at(threshold)
-    people = protocol.labels[protocol.queries[protocol.answerable]]
     return OpenSetResult(
         threshold=threshold,
         detected=1 - missed,
-        detected_interval=bootstrap_interval(mates >= threshold, clusters=people),
         false_alarms=false_alarms,
-        false_alarms_interval=bootstrap_interval(others >= threshold),
         closed_set=float(np.isfinite(mates).mean()),
         n_people=len(np.unique(protocol.labels[protocol.gallery])),
         n_mates=len(mates),

@@ -568,7 +568,7 @@ class Picker:
 
     def _column(self, request: _Request, method: Method) -> Column:
         query, start = request.query, perf_counter()
-        found = self._searcher.search(
+        found, note = self._searcher.search(
             method,
             lambda: self.pixels(query),
             row=query.row,
@@ -583,9 +583,9 @@ class Picker:
                 rank, id, score, self.images.class_name(id), self.images.keys[id],
                 None if relevance is None else bool(relevance[id]),
             )
-            for rank, (id, score) in enumerate(found.results, start=1)
+            for rank, (id, score) in enumerate(found, start=1)
         )  # fmt: skip
-        return Column(method, results, found.note, perf_counter() - start)
+        return Column(method, results, note, perf_counter() - start)
 
     @contextmanager
     def _errors_as_messages(self) -> Iterator[None]:
