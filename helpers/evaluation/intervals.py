@@ -97,7 +97,7 @@ def paired_difference(
     Tibshirani 1993, chapter 16; Sakai 2006): the share of draws whose mean difference, centered at 0, is at least as
     large as the observed one. It is at least 1 / (resamples + 1).
 
-    a, b : (q,), in the same order. For ``clusters`` and errors see `bootstrap_interval`. With one query or cluster, all
+    a, b : (q,), in the same order. For ``clusters`` see `bootstrap_interval`. With one query or cluster, all
         but the difference is nan.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

@@ -55,7 +55,6 @@ def record(
     Raises
     ------
     LeaderboardError : the table on disk is damaged; it is not changed.
-    ValueError : a name is empty or has a line break, or the scores belong to other queries.
     """
     path = _path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}

@@ -112,7 +112,7 @@ def evaluate(
     Raises
     ------
     LeakyRanking : it contains the query itself, a copy of it, or an id outside the gallery.
-    ValueError : not one row per query, a k below 1, or no query has a relevant image.
+    ValueError : no query has a relevant image.
     """
     check_rows(ranking, protocol)
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
@@ -183,7 +183,6 @@ def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
     Raises
     ------
     LeakyRanking : a first result is ignored for its query, or is not in the gallery.
-    ValueError : not one row per query, or no column.
     """
     check_rows(ranking, protocol)
     if not ranking.k:

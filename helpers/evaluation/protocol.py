@@ -42,10 +42,6 @@ class Protocol:
     gallery : int64 (g,): ids, each once.
     groups : int64 (n,) or None: images that share a group (>= 0) with the query are ignored.
     excluded : query id → ids that are ignored for it. List both directions if both images are queries.
-
-    Raises
-    ------
-    ValueError : a value is invalid; the message names it.
     """
 
     name: str

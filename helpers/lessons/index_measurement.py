@@ -86,8 +86,6 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
     Parameters
     ----------
     queries : float (q, dim), not in the index. truth : the results of exact search, see `exact_truth`.
-
-    Raises ValueError: no query, not one row of ``truth`` per query, or too few columns for ``k``.
     """
     check_queries(queries, truth, k)
     index.search(queries[:WARM_UP], k)
@@ -121,7 +119,7 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
 
 
 def check_queries(queries: np.ndarray, truth: Ranking, k: int) -> None:
-    """Raise ValueError for no query, not one row of ``truth`` per query, or too few columns for ``k``."""
+    """Check that ``truth`` has one row per query, and at least ``k`` columns."""
     if not len(queries) or len(queries) != len(truth):
         raise ValueError(f"truth must have one row per query, and at least one: got {len(truth)} for {len(queries)}")
     if truth.k < check_k(k):

@@ -167,9 +167,6 @@ def tune(
     vectors : float (n, dim). queries : float (q, dim), not among them; by default, a random sample of the vectors is
         held out, see `HELD_OUT`. Queries from another source may be harder.
     recall, milliseconds, megabytes : see `Requirements`. candidates : at least one, all with the same metric.
-
-    Raises ValueError: an invalid requirement, no candidate, different metrics, one without an estimate, too few or bad
-    vectors.
     """
     requirements, k = Requirements(recall, milliseconds, megabytes), check_k(k)
     metric = _common_metric(candidates)

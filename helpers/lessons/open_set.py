@@ -141,10 +141,6 @@ def calibrate_and_test(
     vectors : float32 (n, d): row i is the feature vector of image i.
     open_index : returns a new, empty index, as ``lambda: open_index("exact:cosine")``.
     per_person : number of images of each known person in the gallery.
-
-    Raises
-    ------
-    ValueError : see `open_set_protocol`; vectors of another shape; too few unknown people for so low a rate.
     """
     vectors = np.asarray(vectors)
     if len(vectors) != len(images):

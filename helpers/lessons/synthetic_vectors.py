@@ -91,8 +91,6 @@ def synthesize(vectors: np.ndarray, count: int, seed: int = 0) -> SyntheticVecto
     ``count`` gives the first rows of a larger one.
 
     vectors : float (n, dim), finite, without later queries. They are copied. seed : not negative.
-
-    Raises ValueError: ``count`` is below 1, too few vectors, a negative ``seed``, or bad vectors.
     """
     count = check_count("count", count)
     if seed < 0:

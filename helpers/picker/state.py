@@ -128,10 +128,6 @@ class Picker:
     listeners : called without arguments after every change. lock : held during a change. Hold it to read several
         attributes that must be consistent.
 
-    Raises
-    ------
-    ValueError : no image, extractor or index; a name given twice; a protocol of other images.
-
     >>> picker = Picker(images, ["resnet50", "hsv-histogram"]).choose(5).search()     # doctest: +SKIP
     >>> picker.columns[0].results[0].key                                              # doctest: +SKIP
     """
