@@ -129,12 +129,6 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
 
-def write_markdown(csv: Path, md: Path) -> Path:
-    """Write leaderboard.md from leaderboard.csv: one table per protocol, one row per method, the best in bold."""
-    write_text(md, _markdown(load(csv)))
-    return md
-
-
 def _path(path: str | Path | None) -> Path:
     return paths.figures_dir() / "leaderboard.csv" if path is None else Path(path)
 

@@ -78,7 +78,7 @@ _SHAPE = struct.Struct("<3I")
 class _MapStore(BlobStore):
     """Feature maps of one layer on disk, in float16, with the content hashes of the images as keys."""
 
-    _what = "maps"
+    _content = "maps"
 
     def __init__(self, fingerprint: str):
         super().__init__(paths.cache_dir() / "maps" / f"{fingerprint}.sqlite")

@@ -602,11 +602,6 @@ class Picker:
 
 def _integer(value: object, name: str) -> int:
     """A whole number from a value that a page or a user gave."""
-    try:
-        number = int(value)  # type: ignore[call-overload]  # any value may come; a wrong type raises TypeError
-        whole = not isinstance(value, bool) and (not isinstance(value, float) or number == value)
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidAction(f"{name} must be a whole number, got {str(value)[:40]!r}.")
-    return number
+    return int(value)
