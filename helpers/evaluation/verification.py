@@ -12,7 +12,6 @@ recognition systems: the subsets bootstrap, CVIU 2004, and T. Snijders, S. Borga
 tests for network statistics, Connections 1999 (drawing people, not pairs).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,19 +68,8 @@ def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pa
     n = len(protocol)
     people = np.where(protocol.labels == NO_CLASS, len(protocol.class_names) + np.arange(n), protocol.labels)
     rng = np.random.default_rng(seed)
-    forbidden = np.array(
-        [min(a, b) * n + max(a, b) for a, others in protocol.excluded.items() for b in others], dtype=np.int64
-    )
-
-    def allowed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        one_has_class = (protocol.labels[first] != NO_CLASS) | (protocol.labels[second] != NO_CLASS)
-        kept = one_has_class & (first != second) & ~np.isin(first * n + second, forbidden)
-        if protocol.groups is not None:
-            kept &= (protocol.groups[first] < 0) | (protocol.groups[first] != protocol.groups[second])
-        return kept
-
-    same_codes = _same(protocol, rows, allowed, n)
-    different_codes = _different(rows, people, allowed, n, different, rng)
+    same_codes = _same(protocol, rows)
+    different_codes = _different(protocol, rows, people, different, rng)
     if different is not None:
         if not 1 <= different <= len(different_codes):
             raise ValueError(f"there are {len(different_codes)} pairs of different people, cannot draw {different}")
@@ -90,47 +78,48 @@ def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pa
     return Pairs(codes // n, codes % n, people)
 
 
-#: (first rows, second rows) → bool, which of these pairs are allowed.
-Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+def _codes(protocol: Protocol, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """first · n + second, first < second, of those pairs of images that may be paired."""
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    kept = (first != second) & ((protocol.labels[first] != NO_CLASS) | (protocol.labels[second] != NO_CLASS))
+    if protocol.groups is not None:
+        kept &= (protocol.groups[first] < 0) | (protocol.groups[first] != protocol.groups[second])
+    codes = (first * len(protocol) + second)[kept]
+    forbidden = [min(a, b) * len(protocol) + max(a, b) for a, others in protocol.excluded.items() for b in others]
+    return codes[~np.isin(codes, np.array(forbidden, np.int64))]
 
 
-def _same(protocol: Protocol, rows: np.ndarray, allowed: Allowed, n: int) -> np.ndarray:
-    """Codes first · n + second, first < second, of all pairs of one class."""
+def _same(protocol: Protocol, rows: np.ndarray) -> np.ndarray:
+    """The codes of all pairs of one class."""
     labels = protocol.labels[rows]
     classes = [rows[labels == label] for label in np.unique(labels[labels != NO_CLASS])]
     if sum(len(members) * (len(members) - 1) // 2 for members in classes) > MOST_PAIRS:
         raise ValueError(f"{protocol.name}: more than {MOST_PAIRS:,} pairs of one class; use fewer images")
-    found = [np.empty(0, np.int64)]
-    for members in classes:
-        one, other = np.triu_indices(len(members), 1)
-        first, second = members[one], members[other]
-        found.append((first * n + second)[allowed(first, second)])
-    return np.concatenate(found)
+    pairs_of = [members[np.stack(np.triu_indices(len(members), 1))] for members in classes]
+    return np.concatenate([np.empty(0, np.int64), *(_codes(protocol, *both) for both in pairs_of)])
 
 
 def _different(
-    rows: np.ndarray, people: np.ndarray, allowed: Allowed, n: int, count: int | None, rng: np.random.Generator
+    protocol: Protocol, rows: np.ndarray, people: np.ndarray, count: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Codes of all pairs of different people, or of at least ``count`` drawn ones."""
+    """The codes of all pairs of different people, or of at least ``count`` drawn ones."""
     n_pairs = len(rows) * (len(rows) - 1) // 2
 
-    def checked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        first, second = np.minimum(first, second), np.maximum(first, second)
-        kept = (people[first] != people[second]) & allowed(first, second)
-        return first[kept] * n + second[kept]
+    def of_different_people(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        unlike = people[one] != people[other]
+        return _codes(protocol, one[unlike], other[unlike])
 
     if count is not None and 4 * count < n_pairs:
         codes = np.empty(0, np.int64)
         # Draw until there are enough. If too few pairs are allowed, list them all.
         for _ in range(20):
-            first, second = rng.choice(rows, size=(2, 2 * count + 16))
-            codes = np.unique(np.concatenate([codes, checked(first, second)]))
+            drawn = of_different_people(*rng.choice(rows, size=(2, 2 * count + 16)))
+            codes = np.unique(np.concatenate([codes, drawn]))
             if len(codes) >= count:
                 return codes
     if n_pairs > MOST_PAIRS:
         raise ValueError(f"{n_pairs:,} pairs are too many to list; draw a sample, e.g. different=100_000")
-    one, other = np.triu_indices(len(rows), 1)
-    return checked(rows[one], rows[other])
+    return of_different_people(*rows[np.stack(np.triu_indices(len(rows), 1))])
 
 
 def similarities(vectors: np.ndarray, among: Pairs) -> np.ndarray:
