@@ -87,7 +87,10 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
     ----------
     queries : float (q, dim), not in the index. truth : the results of exact search, see `exact_truth`.
     """
-    check_queries(queries, truth, k)
+    if not len(queries) or len(queries) != len(truth):
+        raise ValueError(f"truth must have one row per query, and at least one: got {len(truth)} for {len(queries)}")
+    if truth.k < check_k(k):
+        raise ValueError(f"recall of {k} results needs {k} true ones, truth has {truth.k}: make it with k={k}")
     index.search(queries[:WARM_UP], k)
     batches: list[float] = []
     while len(batches) < _ROUNDS and sum(batches) < _SECONDS:
@@ -116,14 +119,6 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
         bytes=index.nbytes,
         threads=threads(),
     )
-
-
-def check_queries(queries: np.ndarray, truth: Ranking, k: int) -> None:
-    """Check that ``truth`` has one row per query, and at least ``k`` columns."""
-    if not len(queries) or len(queries) != len(truth):
-        raise ValueError(f"truth must have one row per query, and at least one: got {len(truth)} for {len(queries)}")
-    if truth.k < check_k(k):
-        raise ValueError(f"recall of {k} results needs {k} true ones, truth has {truth.k}: make it with k={k}")
 
 
 def recalls(found: Ranking, truth: Ranking, k: int) -> np.ndarray:

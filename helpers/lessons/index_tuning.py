@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from helpers.lessons.index_measurement import (
     Measurement,
     build,
-    check_queries,
     estimated_bytes,
     exact_truth,
     measure,
@@ -223,7 +222,6 @@ def measure_least(
 
     Bisection assumes that recall increases with the effort.
     """
-    check_queries(queries, truth, k)
 
     def passes(effort: dict[str, int]) -> bool:
         found = recalls(index.tune(**effort).search(queries, k), truth, k)
