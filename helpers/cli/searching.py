@@ -58,6 +58,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
     search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
+    common.add_follow_links(search)
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
 
@@ -65,7 +66,7 @@ def _search(options: argparse.Namespace) -> int:
     common.quiet_libraries()
     if options.grid and Path(options.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
         raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
-    queries, only_files = locations.images_named(options.images)
+    queries, only_files = locations.images_named(options.images, options.follow_links)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
     if not len(engine):

@@ -1,9 +1,11 @@
 """Image sets: where they come from, and how they are read."""
 
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files
+from helpers.images.folders import FolderScan, SkippedFilesWarning, from_folder, image_files, scan_folder
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate, from_csv
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, readable, resize
 
 __all__ = [
-    "NO_CLASS", "EmptyImageSet", "ImageSet", "UnreadableImage", "UnreadableImageWarning", "concatenate", "from_csv",
-    "from_folder", "image_files", "read_image", "readable", "resize",
+    "NO_CLASS", "EmptyImageSet", "FolderScan", "ImageSet", "SkippedFilesWarning", "UnreadableImage",
+    "UnreadableImageWarning", "concatenate", "from_csv", "from_folder", "image_files", "read_image", "readable",
+    "resize", "scan_folder",
 ]  # fmt: skip
