@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from helpers.images import att_faces, reading, samples
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, batches, read_image, resize
@@ -123,6 +123,27 @@ def test_adobes_inverted_cmyk_as_opencv_reads_it():
     assert np.abs(read.astype(int) - reference).max() <= 3
     assert np.abs(read[2, 2].astype(int) - (0, 255, 255)).max() < 8, "all cyan"
     assert np.abs(read[13, 2].astype(int) - 55).max() < 8, "mostly black"
+
+
+def test_cielab_tiff(photo):
+    """Photoshop stores such files; Pillow does not convert them by itself."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    image = ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(Image.fromarray(photo))
+    read = read_image(encoded(image, format="TIFF"))
+    assert np.abs(read.astype(int) - photo).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_premultiplied_transparency(mode):
+    """A TIFF may store colors that are multiplied by their opacity; its tag ExtraSamples is then 1, not 2."""
+    pixels = [(100,) * (len(mode) - 1) + (255,), (50,) * (len(mode) - 1) + (128,), (0,) * len(mode)]
+    image = Image.new(mode, (3, 1))
+    image.putdata(pixels)
+    content = encoded(image, format="TIFF")
+    changed = content.replace(struct.pack("<HHIH", 338, 3, 1, 2), struct.pack("<HHIH", 338, 3, 1, 1))
+    assert changed != content
+    # 50 of 128 is a gray level of 100 at half opacity, on white.
+    assert read_image(changed)[0, :, 0].tolist() == pytest.approx([100, 177, 255], abs=1)
 
 
 @pytest.mark.parametrize("kind", [".png", ".tif"])
