@@ -244,7 +244,7 @@ def write_until_killed(folder: str, dim: int, seed: int) -> None:
             else:
                 # The first number of a vector identifies its addition.
                 marks = rng.random((int(rng.integers(1, 4)), dim), np.float32)
-                ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
+                ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).ids.tolist()
                 print(json.dumps({"added": ids, "marks": marks[:, 0].tolist()}), flush=True)
                 own += ids
 

@@ -1,10 +1,11 @@
 """Find what a command line names: engines, images, galleries and the sides of a split."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import USAGE, CommandError, printable
+from helpers.cli.common import USAGE, CommandError, log, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +87,27 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     from helpers.search.engine import Engine
 
     size = sum(file.stat().st_size for file in folder.glob("vectors-*.index"))
-    return Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    engine = Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    note_missing(engine, folder, has_root=True)
+    return engine
+
+
+def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None:
+    """Print a line for each folder of images that is not there.
+
+    has_root : whether the command has the option --root.
+    """
+    from helpers.search.persist.roots import GALLERY
+
+    missing = engine.saved.roots.missing
+    for root in missing:
+        gallery = root.stored.number == GALLERY
+        former = "" if len(missing) == 1 else f" --from {shlex.quote(root.stored.path)}"
+        log(
+            f"note: the images of {printable(root.path)} are not there ({root.checked} of {root.checked} checked): "
+            f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
+            f"run lookalike relocate {shlex.quote(str(folder))} NEWFOLDER{former}"
+        )
 
 
 def table_of(engine: "Engine") -> "GalleryTable":
@@ -149,6 +170,17 @@ def read_gallery(source: str, without: Path | None = None) -> "ImageSet":
     if not rows:
         raise CommandError(f"{printable(path)} holds no images except those of the engine {printable(without)}")
     return images if len(rows) == len(images) else _without_empty_classes(images.subset(rows))
+
+
+def with_images_of(images: "ImageSet", table: "GalleryTable", ids: "np.ndarray") -> "ImageSet":
+    """A set, followed by the images of an engine with these ids. Classes of the same name are one class."""
+    from dataclasses import replace
+
+    from helpers.images.imageset import ImageSet, concatenate
+
+    paths = tuple(table.path(id) for id in ids.tolist())
+    added = ImageSet(images.name, paths, table.labels[ids], table.class_names, root=images.root)
+    return replace(_without_empty_classes(concatenate(images.name, [images, added])), root=images.root)
 
 
 def _without_empty_classes(images: "ImageSet") -> "ImageSet":

@@ -46,6 +46,8 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
         origin is not None and _authority(origin) != headers.get("host", "").lower()
     ):
         raise ApiError(403, "Pages of other sites cannot change the gallery.")
+    if settings.read_only:
+        raise ApiError(403, "The gallery cannot be changed, because the folder of its engine is read-only.")
     if settings.api_key:
         given = headers.get(KEY_HEADER.lower(), "")
         # Takes the same time for every wrong key, so that the time reveals nothing about the right one.

@@ -56,6 +56,8 @@ _JPEG: dict[int | str, dict] = {
     304: {"description": "The browser's copy is up to date."},
 }
 
+_KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
+
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[UploadFile, File(description="JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF.")]
 
@@ -136,12 +138,18 @@ def images(service: SearchService) -> APIRouter:
         entries, total = await service.searches(gallery_search.entries, offset, limit, class_name)
         return ImagesOut(images=[ImageOut.of(entry) for entry in entries], total=total, offset=offset)
 
-    @router.post("", status_code=201, responses=error_responses(401, 415, 422), dependencies=change)
+    @router.post("", status_code=201, responses=_KNOWN | error_responses(401, 415, 422), dependencies=change)
     async def add_image(
-        request: Request, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
+        request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
-        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it."""
-        return ImageOut.of(await service.add(request, await image.read(), class_name))
+        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it.
+
+        The same file is added once: a second request returns 200 and the image that is there, with its class.
+        """
+        entry, new = await service.add(request, await image.read(), image.filename, class_name)
+        if not new:
+            response.status_code = 200
+        return ImageOut.of(entry)
 
     @router.get("/{id}", responses=error_responses(404, 422))
     async def get_image(id: _ImageId) -> ImageOut:

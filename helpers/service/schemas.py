@@ -54,15 +54,20 @@ class ImageOut(BaseModel):
     """An image of the gallery."""
 
     id: int
-    key: str = Field(description="File name relative to the gallery.")
+    key: str = Field(description="Path relative to the folder that was indexed or added.")
+    name: str = Field(description="Name of the file; of an upload, the name that the client gave.")
     class_name: str | None = Field(description="null if the image has no class.")
     thumbnail: str = Field(description="URL of a small JPEG.")
 
     @classmethod
     def of(cls, entry: Entry) -> Self:
-        # File names need not be valid Unicode, but JSON must be.
-        key = entry.key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return cls(id=entry.id, key=key, class_name=entry.class_name, thumbnail=f"/api/images/{entry.id}/thumbnail")
+        return cls(
+            id=entry.id,
+            key=_as_unicode(entry.key),
+            name=_as_unicode(entry.name),
+            class_name=entry.class_name,
+            thumbnail=f"/api/images/{entry.id}/thumbnail",
+        )
 
 
 class ResultOut(ImageOut):
@@ -135,6 +140,11 @@ class HealthOut(BaseModel):
     """The service works."""
 
     status: Literal["ok"] = "ok"
+
+
+def _as_unicode(name: str) -> str:
+    """File names need not be valid Unicode, but JSON must be."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def to_text(vector: np.ndarray) -> str:

@@ -47,14 +47,14 @@ from helpers.networks import weights
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
-from helpers.search.persist import snapshot
+from helpers.search.persist import snapshot, wal
 from helpers.search.rerank import NAMES
 from helpers.service import server
 from helpers.service.settings import Settings
 
 COMMANDS = (
-    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "backends",
-    "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "search", "evaluate", "leaderboard", "audit",
+    "extractors", "backends", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -234,9 +234,12 @@ def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
     assert snapshot.manifest_of(engine) == before
     code, out, _ = run("index", "other", "-x", "hsv-histogram", "--force")
     assert code == OK and "6 images in 1 class;" in out and "replaced" in out
-    # Images that were added later would be lost too.
-    assert run("add", engine, images()[8])[0] == OK
-    assert run("index", "other", "-x", "hsv-histogram")[0] == BAD_INPUT
+    # Nothing is lost if the new folder holds all images.
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine")[0] == BAD_INPUT
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine", "--force")[0] == OK
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert code == OK and "18 images in 3 classes" in out and "replaced" in out
 
 
 def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
@@ -270,6 +273,7 @@ def test_an_interrupt_while_saving_leaves_the_old_engine_or_none(here, run, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "replace_snapshot", interrupt)
+        patch.setattr(wal, "add", interrupt)
         code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert (code, out) == (INTERRUPTED, "") and "run the same command again" in err
     assert Path("my.engine").exists() == existed
@@ -409,8 +413,8 @@ def test_added_images_are_found_and_added_once(engine, run):
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 image skipped: already in the engine\n")
-    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in total\n"
+    assert (code, err) == (OK, "")
+    assert out == f"{engine}: 2 images added (ids 19 to 20), 1 already indexed, 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
         assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
