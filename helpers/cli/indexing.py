@@ -102,7 +102,7 @@ def _index(options: argparse.Namespace) -> int:
         extractor.extract(gallery, strict=True)
     same = old is not None and (old.extractor.fingerprint, old.index.spec) == (extractor.fingerprint, index.spec)
     if same and not options.force:
-        _update(output, gallery, extractor)
+        _update(output, gallery, source, extractor)
     else:
         _make(output, gallery, source, extractor, index, old, options.force)
     engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
@@ -110,21 +110,31 @@ def _index(options: argparse.Namespace) -> int:
     return OK
 
 
-def _update(output: Path, gallery: "ImageSet", extractor: "FeatureExtractor", root: str | None = None) -> None:
+def _update(
+    output: Path, gallery: "ImageSet", source: str, extractor: "FeatureExtractor", root: str | None = None
+) -> None:
     """Bring an engine of the same gallery, extractor and backend up to date."""
+    from helpers.search.persist import snapshot
     from helpers.search.persist.live import LiveEngine
     from helpers.search.persist.sync import sync
 
     with LiveEngine.open(output, extractor, root) as live:
+        if locations.table_of(live.engine).source is None:
+            with live.locked() as connection:
+                snapshot.write_source(connection, source, live.engine.saved.roots)
         done = sync(live, gallery)
         wait_for_compaction(live)
-        others = [
-            (len(done.others.gone), "removed, because their files are gone"),
-            (len(done.others.elsewhere), "from elsewhere kept"),
-            (len(done.others.unlisted), f"kept that {printable(gallery.name)} does not list"),
-        ]
-        details = "".join(f", {count:,} {text}" for count, text in others if count)
-        print(f"{printable(output)}: {_summary(live.engine)}; {describe_additions(done.additions)}{details}")
+        gone, elsewhere, unlisted = (
+            len(part) for part in (done.others.gone, done.others.elsewhere, done.others.unlisted)
+        )
+        details = [f"{_described(live.engine)}; {describe_additions(done.additions)}"]
+        if gone:
+            details.append(f"{gone:,} removed, because {'its file is' if gone == 1 else 'their files are'} gone")
+        if elsewhere:
+            details.append(f"{elsewhere:,} from elsewhere kept")
+        if unlisted:
+            details.append(f"{unlisted:,} kept that {printable(gallery.name)} does not list")
+        print(f"{printable(output)}: {', '.join(details)}; {extractor.computed:,} extracted")
 
 
 def _make(
@@ -136,18 +146,20 @@ def _make(
 
     from helpers.features.file_hashes import identities
     from helpers.search.engine import Engine
+    from helpers.search.persist.roots import OWN
 
     existed, replaced = output.exists(), locations.is_engine(output)
     added = np.empty(0, np.int64) if old is None else _added_images(old, gallery, output, force)
+    # Before the features are extracted.
     contents, names = identities(gallery.paths), {}
     if old is not None and len(added):
         table, start = locations.table_of(old), len(gallery)
-        gallery = locations.with_images_of(gallery, table, added)
-        # Those of uploads are of the original files.
-        contents += [table.content(id) for id in added.tolist()]
-        names = {
-            row: table.display_names[id] for row, id in enumerate(added.tolist(), start) if id in table.display_names
-        }
+        gallery, known = locations.with_images_of(gallery, table, added), table.display_names
+        names = {row: known[id] for row, id in enumerate(added.tolist(), start) if id in known}
+        now = identities(gallery.paths[start:])
+        # That of an upload is of the file that was sent.
+        own = [old.saved.roots.number_of(path) == OWN for path in gallery.paths[start:]]
+        contents += [table.content(id) if mine else one for id, mine, one in zip(added.tolist(), own, now, strict=True)]
     if len(index):
         _clear_server(index, extractor, gallery, replaced or force)
     engine = Engine(extractor, index).fit(gallery, contents, names, source)
@@ -161,15 +173,18 @@ def _make(
     print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
 
 
+def _described(engine: "Engine") -> str:
+    """Images, classes, extractor and index of an engine."""
+    table = locations.table_of(engine)
+    classes = len({label for label in table.labels[engine.index.ids].tolist() if label >= 0})
+    in_classes = f" in {pluralize(classes, 'class')}" if classes else ""
+    return f"{pluralize(len(engine), 'image')}{in_classes}; {engine.extractor.name}, {engine.index.spec}"
+
+
 def _summary(engine: "Engine") -> str:
-    images, classes = pluralize(len(engine), "image"), locations.table_of(engine).class_names
-    in_classes = f" in {pluralize(len(classes), 'class')}" if classes else ""
     # Features of identical images are extracted once.
     extracted = min(engine.extractor.computed, len(engine))
-    return (
-        f"{images}{in_classes}; {engine.extractor.name}, {engine.index.spec}; "
-        f"{extracted:,} extracted, {len(engine) - extracted:,} from the cache"
-    )
+    return f"{_described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from the cache"
 
 
 def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
@@ -278,5 +293,5 @@ def _sync(options: argparse.Namespace) -> int:
             f"`lookalike index FOLDER -o {shlex.quote(str(folder))}` or `lookalike add`"
         )
     gallery = locations.read_gallery(source, without=folder)
-    _update(folder, gallery, common.open_extractor(engine.extractor.name), options.root)
+    _update(folder, gallery, source, common.open_extractor(engine.extractor.name), options.root)
     return OK

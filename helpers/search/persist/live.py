@@ -179,11 +179,13 @@ class LiveEngine:
         removed : ids; those that another process has removed are ignored. root : the folder of the added images.
         """
         with self.locked() as connection:
-            engine = self.engine
-            decided = plan(engine.table, engine.index.contains, candidates, classes)
-            rows = decided.rows
-            gone = np.unique(np.concatenate([decided.replaced, np.array(list(removed), np.int64)]))
+            engine, gone = self.engine, np.unique(np.array(list(removed), np.int64))
             gone = gone[engine.index.contains(gone)]
+            # An image of the same content that is removed here was renamed, and not copied.
+            decided = plan(
+                engine.table, lambda ids: engine.index.contains(ids) & ~np.isin(ids, gone), candidates, classes
+            )
+            rows = decided.rows
             if rows and write is not None:
                 write()
             paths = [candidates.paths[row] for row in rows]
@@ -198,7 +200,7 @@ class LiveEngine:
                 [candidates.contents[row] for row in rows],
                 [candidates.display_names[row] for row in rows],
             )
-            wal.remove(connection, gone)
+            wal.remove(connection, np.union1d(gone, decided.replaced))
         return decided.additions
 
     @contextlib.contextmanager

@@ -203,6 +203,11 @@ def encode_source(source: str, roots: Roots) -> str:
     return f"{number} {path}"
 
 
+def write_source(connection: sqlite3.Connection, source: str, roots: Roots) -> None:
+    """Store the folder or table of which an engine is made, in a transaction."""
+    connection.execute("update manifest set source = ?", (to_sql(encode_source(source, roots)),))
+
+
 def decode_source(stored: str, roots: Roots) -> str:
     """The reverse of `encode_source`."""
     number, path = stored.split(" ", 1)

@@ -31,8 +31,8 @@ class Others:
     def of(cls, table: GalleryTable, ids: Iterable[int], images: ImageSet, own: Path) -> "Others":
         """Compare the images with these ids with an image set. ``own``: the engine's folder."""
         listed, paths = {str(path) for path in images.paths}, table.paths
-        root = "\0" if images.root is None else f"{images.root}/"
-        uploads = f"{own.absolute()}/"
+        root = "\0" if images.root is None else f"{images.root.as_posix()}/"
+        uploads = f"{own.absolute().as_posix()}/"
         gone, unlisted, elsewhere = [], [], []
         for id in ids:
             path = Path(paths[id]).as_posix()
