@@ -100,7 +100,8 @@ def add(options: argparse.Namespace) -> None:
             folder = make_engine(Path(temporary) / "engine", count, options.dim)
             with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
                 spent = [
-                    timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
+                    # With a content, so that paths and contents are looked up.
+                    timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"], [row.to_bytes(16)])
                     for row in range(options.times)
                 ]
         medians[count] = float(np.median(spent))
