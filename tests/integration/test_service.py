@@ -32,7 +32,7 @@ from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
-from helpers.service import request_extraction, server
+from helpers.service import request_extraction, server, uploads
 from helpers.service.application import create_app
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
@@ -462,6 +462,32 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
     table = Engine.load(folder).table
     assert table.groups[3] == table.groups[copied.json()["id"]] >= 0
     assert table.display_name(51) == "cd.png" and table.display_name(3) == gallery.paths[3].name
+
+
+@pytest.mark.parametrize(
+    ("given", "cleaned"),
+    [
+        ("photo.jpg", "photo.jpg"), ("/etc/passwd", "passwd"), ("..\\..\\a b.png", "a b.png"), ("../", None),
+        (None, None), ("", None), ("  a\tb\nc\x00.png ", "abc.png"), ("\u202egnp.exe", "gnp.exe"),
+        ("\ud800.png", ".png"), ("\u732b \U0001f408.jpg", "\u732b \U0001f408.jpg"), ("x" * 300, "x" * 200),
+    ],
+)  # fmt: skip
+def test_the_name_of_an_upload_is_one_line_without_folders(given, cleaned):
+    assert uploads.clean_name(given) == cleaned
+
+
+def test_a_folder_that_can_not_be_written_allows_no_changes(folder, gallery, monkeypatch):
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and real(path, mode))
+    with serving(folder, key="a key") as client:
+        assert client.get("/api/info").json()["changes"] == "off"
+        image = upload(gallery.paths[0].read_bytes())
+        for result in (
+            client.post("/api/images", files=image, headers={"X-API-Key": "a key"}),
+            client.delete("/api/images/0", headers={"X-API-Key": "a key"}),
+        ):
+            assert (result.status_code, "read-only" in result.text) == (403, True)
+        assert client.post("/api/search", files=image).status_code == 200
 
 
 def with_extra_data():

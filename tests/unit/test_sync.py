@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from PIL import Image
@@ -167,8 +167,10 @@ class FilesAndEngine(RuleBasedStateMachine):
             np.testing.assert_allclose(engine.index.vectors([id]), expected, atol=1e-6)
 
 
-# A step takes 50 ms, because each command opens and flushes files.
-FilesAndEngine.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+# Shrinking a failure would take minutes, because each command opens and flushes files.
+FilesAndEngine.TestCase.settings = settings(
+    max_examples=15, stateful_step_count=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
 
 
 @pytest.mark.filterwarnings("ignore::helpers.images.reading.UnreadableImageWarning")
