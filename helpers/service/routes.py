@@ -36,7 +36,7 @@ from helpers.service.schemas import (
     from_text,
 )
 from helpers.service.search_service import SearchService
-from helpers.service.settings import MAX_K, THUMBNAIL_SIDES
+from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 from helpers.service.uploads import Crop
 
 #: The web page and its files.
@@ -114,10 +114,8 @@ def searches(service: SearchService) -> APIRouter:
     return router
 
 
-def images(service: SearchService) -> APIRouter:
-    """The gallery and its changes."""
-    router = APIRouter(prefix="/api/images", tags=["images"])
-    gallery_search, settings = service.gallery_search, service.settings
+def _change_dependencies(settings: Settings) -> list[params.Depends]:
+    """What the routes that change the gallery depend on."""
 
     async def may_change(request: Request) -> None:
         # The middleware has checked this before it read the body. This check does not depend on the path.
@@ -127,6 +125,13 @@ def images(service: SearchService) -> APIRouter:
     if settings.changes == "key":
         key = APIKeyHeader(name=access.KEY_HEADER, auto_error=False, description="LOOKALIKE_API_KEY of the service.")
         change.append(Security(key))
+    return change
+
+
+def images(service: SearchService) -> APIRouter:
+    """The gallery and its changes."""
+    router = APIRouter(prefix="/api/images", tags=["images"])
+    gallery_search, change = service.gallery_search, _change_dependencies(service.settings)
 
     @router.get("", responses=error_responses(404, 422))
     async def list_images(
