@@ -26,6 +26,7 @@ from PIL import Image
 from helpers import paths
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
+from helpers.files import bytes_hash
 from helpers.images import samples, thumbnails
 from helpers.images.imageset import ImageSet, concatenate, from_folder
 from helpers.images.reading import read_image
@@ -34,6 +35,8 @@ from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
 from helpers.service import request_extraction, server, uploads
 from helpers.service.application import create_app
+from helpers.service.errors import ApiError
+from helpers.service.gallery_search import GallerySearch, Upload
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
 from helpers.service.security import HEADERS
@@ -462,6 +465,33 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
     table = Engine.load(folder).table
     assert table.groups[3] == table.groups[copied.json()["id"]] >= 0
     assert table.display_name(51) == "cd.png" and table.display_name(3) == gallery.paths[3].name
+
+
+def test_an_upload_that_is_added_and_removed_at_once_keeps_its_file(folder, gallery):
+    """Two services in turns of any order: as long as the image is in the engine, its file exists."""
+    content, vector = encoded(255 - read_image(gallery.paths[0])), np.ones(128, np.float32)
+    with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
+        searches = [GallerySearch(one), GallerySearch(other)]
+        errors = []
+
+        def add_and_remove(search):
+            try:
+                for _ in range(15):
+                    entry, _new = search.add(Upload(bytes_hash(content), content, ".png", vector, None, None))
+                    with contextlib.suppress(ApiError):  # 404: the other service has removed it
+                        search.remove(entry.id)
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=add_and_remove, args=(search,)) for search in searches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == [] and len(list((folder / "images").iterdir())) == 0
+        for search in searches:
+            entry, new = search.add(Upload(bytes_hash(content), content, ".png", vector, None, None))
+            assert search.path(entry.id).read_bytes() == content and new == (search is searches[0])
 
 
 @pytest.mark.parametrize(
