@@ -35,7 +35,6 @@ from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
 from helpers.service import request_extraction, server, uploads
 from helpers.service.application import create_app
-from helpers.service.errors import ApiError
 from helpers.service.gallery_search import GallerySearch, Upload
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
@@ -467,31 +466,26 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
     assert table.display_name(51) == "cd.png" and table.display_name(3) == gallery.paths[3].name
 
 
-def test_an_upload_that_is_added_and_removed_at_once_keeps_its_file(folder, gallery):
-    """Two services in turns of any order: as long as the image is in the engine, its file exists."""
+def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder, gallery, monkeypatch):
+    """Two services: the second adds the image between the removal from the engine and that of the file."""
     content, vector = encoded(255 - read_image(gallery.paths[0])), np.ones(128, np.float32)
+    image = Upload(bytes_hash(content), content, ".png", vector, None, None)
     with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
-        searches = [GallerySearch(one), GallerySearch(other)]
-        errors = []
+        first, second = GallerySearch(one), GallerySearch(other)
+        entry, new = first.add(image)
+        assert (entry.id, new) == (50, True)
+        remove, again = one.remove, []
 
-        def add_and_remove(search):
-            try:
-                for _ in range(15):
-                    entry, _new = search.add(Upload(bytes_hash(content), content, ".png", vector, None, None))
-                    with contextlib.suppress(ApiError):  # 404: the other service has removed it
-                        search.remove(entry.id)
-            except Exception as error:
-                errors.append(error)
+        def remove_slowly(ids):
+            remove(ids)
+            again.append(second.add(image))
 
-        threads = [threading.Thread(target=add_and_remove, args=(search,)) for search in searches]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == [] and len(list((folder / "images").iterdir())) == 0
-        for search in searches:
-            entry, new = search.add(Upload(bytes_hash(content), content, ".png", vector, None, None))
-            assert search.path(entry.id).read_bytes() == content and new == (search is searches[0])
+        monkeypatch.setattr(one, "remove", remove_slowly)
+        first.remove(50)
+        ((entry, new),) = again
+        assert (entry.id, new) == (51, True) and second.path(51).read_bytes() == content
+        second.remove(51)
+        assert list((folder / "images").iterdir()) == []
 
 
 @pytest.mark.parametrize(
