@@ -62,6 +62,8 @@ def folder():
         # Other users may not enter the folders of pytest.
         place = Path(temporary)
         place.chmod(0o755)
+        (place / "temporary").mkdir()
+        (place / "temporary").chmod(0o777)
         for red in range(0, 250, 50):
             paint(place / "images" / f"{red:03}.png", (red, 0, 0))
         yield Engine(MeanColor(), "exact:euclidean").fit(from_folder(place / "images")).save(place / "my.engine")
@@ -71,9 +73,11 @@ def folder():
 
 
 def reader(folder):
+    # The private copies of the reader are in a folder of this test.
     return subprocess.Popen(
         [sys.executable, "-c", READ, str(folder), str(READER or "")], cwd=paths.ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(folder.parent / "temporary")}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
