@@ -68,8 +68,6 @@ def folder():
             paint(place / "images" / f"{red:03}.png", (red, 0, 0))
         yield Engine(MeanColor(), "exact:euclidean").fit(from_folder(place / "images")).save(place / "my.engine")
         (place / "my.engine").chmod(0o755)
-        (place / "temporary").mkdir()
-        (place / "temporary").chmod(0o777)
 
 
 def reader(folder):
