@@ -1,5 +1,6 @@
 """Find what a command line names: engines, images, galleries and the sides of a split."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,27 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     from helpers.search.engine import Engine
 
     size = sum(file.stat().st_size for file in folder.glob("vectors-*.index"))
-    return Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    engine = Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    note_missing(engine, folder, has_root=True)
+    return engine
+
+
+def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None:
+    """Print a line for each folder of images that is not there.
+
+    has_root : whether the command has the option --root.
+    """
+    from helpers.search.persist.roots import GALLERY
+
+    missing = engine.saved.roots.missing
+    for root in missing:
+        gallery = root.stored.number == GALLERY
+        former = "" if len(missing) == 1 else f" --from {shlex.quote(root.stored.path)}"
+        log(
+            f"note: the images of {printable(root.path)} are not there ({root.checked} of {root.checked} checked): "
+            f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
+            f"run lookalike relocate {shlex.quote(str(folder))} NEWFOLDER{former}"
+        )
 
 
 def table_of(engine: "Engine") -> "GalleryTable":
@@ -157,6 +178,29 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
         return tables.from_table(path)
     return scan(path.resolve(), follow_links, without).image_set()
+
+
+def with_images_of(images: "ImageSet", table: "GalleryTable", ids: "np.ndarray") -> "ImageSet":
+    """A set, followed by the images of an engine with these ids. Classes of the same name are one class."""
+    from dataclasses import replace
+
+    from helpers.images.imageset import ImageSet, concatenate
+
+    paths = tuple(table.path(id) for id in ids.tolist())
+    added = ImageSet(images.name, paths, table.labels[ids], table.class_names, root=images.root)
+    return replace(_without_empty_classes(concatenate(images.name, [images, added])), root=images.root)
+
+
+def _without_empty_classes(images: "ImageSet") -> "ImageSet":
+    from dataclasses import replace
+
+    import numpy as np
+
+    used = np.flatnonzero(images.counts)
+    new_labels = np.full(len(images.class_names) + 1, -1)  # the last entry is for label -1
+    new_labels[used] = np.arange(len(used))
+    names = tuple(images.class_names[label] for label in used)
+    return replace(images, labels=new_labels[images.labels], class_names=names)
 
 
 def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:

@@ -47,15 +47,15 @@ from helpers.networks import weights
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
-from helpers.search.persist import snapshot
+from helpers.search.persist import snapshot, wal
 from helpers.search.rerank import NAMES
 from helpers.service import server
 from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "backends",
-    "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "search", "evaluate", "leaderboard", "audit",
+    "extractors", "backends", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -260,9 +260,12 @@ def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
     assert snapshot.manifest_of(engine) == before
     code, out, _ = run("index", "other", "-x", "hsv-histogram", "--force")
     assert code == OK and "6 images in 1 class;" in out and "replaced" in out
-    # Images that were added later would be lost too.
-    assert run("add", engine, images()[8])[0] == OK
-    assert run("index", "other", "-x", "hsv-histogram")[0] == BAD_INPUT
+    # Nothing is lost if the new folder holds all images.
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine")[0] == BAD_INPUT
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine", "--force")[0] == OK
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert code == OK and "18 images in 3 classes" in out and "replaced" in out
 
 
 def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
@@ -296,6 +299,7 @@ def test_an_interrupt_while_saving_leaves_the_old_engine_or_none(here, run, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "replace_snapshot", interrupt)
+        patch.setattr(wal, "add", interrupt)
         code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert (code, out) == (INTERRUPTED, "") and "run the same command again" in err
     assert Path("my.engine").exists() == existed
@@ -435,13 +439,132 @@ def test_added_images_are_found_and_added_once(engine, run):
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 image skipped: already in the engine\n")
-    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in total\n"
+    assert (code, err) == (OK, "")
+    assert out == f"{engine}: 2 images added (ids 19 to 20), 1 already indexed, 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
         assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
     # The key is relative inside the engine's root, and the full path elsewhere.
     assert found(run, "one.jpg")[0]["key"] == Path("one.jpg").resolve().as_posix()
+
+
+def recolor(path, color):
+    Image.new("RGB", (40, 30), color).save(path)
+
+
+def test_changed_copied_and_known_images_are_reported(engine, run):
+    first, second = images()[:2]
+    recolor(first, "red")
+    assert run("add", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
+    assert found(run, first)[0]["score"] == pytest.approx(1) and found(run, first)[0]["class_name"] == "birds"
+    assert run("add", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
+    assert run("add", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
+    shutil.copy(second, "copy.jpg")
+    shutil.copy(second, "again.jpg")
+    code, out, _ = run("add", engine, "copy.jpg")
+    assert out == f"{engine}: 1 image added, a copy of an indexed image (id 19), 19 in total\n"
+    recolor("new.jpg", "blue")
+    out = run("add", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
+    assert out == (
+        f"{engine}: 2 images added, 1 of them a copy of an indexed image (ids 20 to 21), 1 already indexed, "
+        "21 in total\n"
+    )
+    # By request, a known image gets another class.
+    assert "1 image moved to another class (id 22)" in run("add", engine, "new.jpg", "--class", "blue")[1]
+    assert found(run, "new.jpg")[0]["class_name"] == "blue"
+    # What was removed can be added again.
+    assert run("remove", engine, "new.jpg")[0] == OK and run("remove", engine, "new.jpg")[0] == BAD_INPUT
+    assert run("add", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
+
+
+def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
+    first, second, third = images()[:3]
+    Path("elsewhere").mkdir()
+    recolor("elsewhere/new.png", "red")
+    run("add", engine, "elsewhere")
+    recolor(first, "navy")
+    second.unlink()
+    recolor("photos/fruit/new.png", "teal")
+    assert run("remove", engine, third)[0] == OK
+    code, out, err = run("index", "photos", "-x", "hsv-histogram")
+    assert (code, out) == (
+        OK,
+        "my.engine: 19 images in 3 classes; hsv-histogram, exact:cosine; 2 images added, 1 image changed and was "
+        "replaced (ids 19 to 21), 15 already indexed, 1 removed, because its file is gone, 1 from elsewhere kept; "
+        "2 extracted\n",
+    )
+    held = {result["path"] for result in found(run, first, "-k", "19")}
+    assert held == {str(path.resolve()) for path in [*images(), *images("elsewhere"), *Path().rglob("new.png")]}
+    # The same without naming the folder; and nothing is left to do.
+    shutil.move("photos/fruit/new.png", "photos/birds/moved.png")
+    code, out, err = run("sync")
+    assert (code, err) == (OK, "") and "1 image added (id 22), 17 already indexed, 1 removed" in out
+    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", engine)[1]
+    # With another backend, the engine is made again of the same images.
+    code, out, _ = run("index", "photos", "-x", "hsv-histogram", "-b", "faiss:hnsw")
+    assert code == OK and out.endswith("; the previous engine was replaced, 1 from elsewhere kept\n")
+    assert len(Engine.load(engine)) == 19
+    # The file of the added image is needed for that.
+    Path("elsewhere/new.png").unlink()
+    code, _, err = run("index", "photos", "-x", "lab-histogram")
+    assert code == BAD_INPUT and "new.png" in err and "--force" in err and len(Engine.load(engine)) == 19
+    code, out, err = run("index", "photos", "-x", "lab-histogram", "--force")
+    assert code == OK and "1 added image dropped, because their files are gone" in err and "18 images" in out
+
+
+def test_sync_of_a_table_reads_the_table(here, run):
+    rows = [f"{path},{path.parent.name}" for path in images()[:4]]
+    Path("table.csv").write_text("\n".join(["path,label", *rows[:3]]))
+    assert run("index", "table.csv", "-x", "hsv-histogram")[0] == OK
+    Path("table.csv").write_text("\n".join(["path,label", f"{images()[0]},owls", *rows[2:]]))
+    code, out, _ = run("sync")
+    assert code == OK
+    assert "1 image added, 1 image moved to another class (ids 3 to 4), 1 already indexed" in out
+    # Its file exists, so it may have been added by hand.
+    assert "1 kept that table does not list" in out
+    Engine("hsv-histogram").fit(from_folder("photos")).save("library.engine")
+    code, _, err = run("sync", "library.engine")
+    assert code == BAD_INPUT and "lookalike index FOLDER -o library.engine" in err
+    assert run("index", "photos", "-x", "hsv-histogram", "-o", "library.engine")[0] == OK
+    assert run("sync", "library.engine")[0] == OK
+
+
+def test_moved_images_are_noticed_and_relocated(engine, run):
+    Path("photos").rename("moved")
+    query = images("moved")[0]
+    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate my.engine NEWFOLDER"
+    code, out, err = run("search", query, "-k", "1")
+    assert code == OK and out and f"note: the images of {Path('photos').absolute()} {note}" in err
+    assert run("search", query, "--root", "moved")[2] == ""
+    code, _, err = run("add", engine, query)
+    assert code == OK and "run lookalike relocate" in err and "--root" not in err
+    run("remove", engine, query)
+    Path("other").mkdir()
+    assert run("relocate", engine, "other")[0] == BAD_INPUT
+    images("moved")[1].unlink()
+    code, out, err = run("relocate", engine, "moved")
+    assert (code, out) == (OK, f"{engine}: 17 of 18 images found in moved\n") and "lookalike sync" in err
+    assert run("search", query, "--paths", "-k", "1")[1:] == (f"{query.resolve()}\n", "")
+    # Moved together, an engine finds its images by itself.
+    Path("together").mkdir()
+    for name in ("moved", "my.engine"):
+        shutil.move(name, f"together/{name}")
+    query = Path("together") / query
+    code, out, err = run("search", query, "-e", "together/my.engine", "--paths", "-k", "1")
+    assert (out, err) == (f"{query.resolve()}\n", "")
+    assert "all 17 images were already indexed" in run("add", "together/my.engine", "together/moved")[1]
+
+
+def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
+    with sqlite3.connect(engine / "engine.sqlite") as connection:
+        connection.execute("alter table manifest drop column source")
+        connection.execute("pragma user_version = 3")
+    connection.close()
+    for line in (["search", images()[0]], ["sync"], ["index", "photos", "-x", "hsv-histogram"]):
+        code, _, err = run(*line)
+        assert code == BAD_INPUT and "has format 3" in err and "-o OTHER" in err and "elete" not in err
+    assert run("index", "photos", "-x", "hsv-histogram", "--force")[0] == OK
+    assert run("search", images()[0])[0] == OK
 
 
 def test_adding_unreadable_images_is_an_error(engine, run):
