@@ -3,7 +3,8 @@
     python data/make_audit_recall.py [--images N]
 
 Each change is applied to all photographs of the sample, and the originals are audited together with the changed copies.
-A copy is found if it is in the group of its original. Copies that share a group with another original are false alarms.
+A copy is found if it is in the group of its original. Copies that share a group with another photograph, or with the
+changed copy of another one, are false alarms.
 Needs ResNet50's weights: the search for crops uses its vectors.
 """
 
@@ -111,13 +112,15 @@ def changed(images: ImageSet, change: Change, quality: int, folder: Path) -> Ima
 
 
 def found(both: ImageSet, vectors: np.ndarray | None) -> tuple[float, int]:
-    """The share of the copies that are in the group of their original, and the number that are in another's group."""
+    """The share of the copies that are in the group of their original, and the number of copies in a wrong group."""
     n = len(both) // 2
     groups = audit(both, vectors, np.repeat([0, 1], n)).groups()
     originals, copies = groups[:n], groups[n:]
     own = (copies >= 0) & (copies == originals)
-    others = [np.count_nonzero(np.delete(originals, row) == group) for row, group in enumerate(copies) if group >= 0]
-    return float(own.mean()), int(np.count_nonzero(others))
+    # Each photograph once for each of its groups; a right group has one photograph.
+    photographs = np.unique(np.stack([groups, np.tile(np.arange(n), 2)]), axis=1)[0]
+    wrong, count = np.unique(photographs[photographs >= 0], return_counts=True)
+    return float(own.mean()), int(np.isin(copies, wrong[count > 1]).sum())
 
 
 def measured(images: ImageSet) -> Iterator[tuple]:

@@ -146,8 +146,8 @@ def recall(searched: Sequence[str]) -> "pd.DataFrame":
 
     Returns
     -------
-    A table with the columns change, images, recall, false_alarms (copies in a group with another photograph) and level
-    (one of `LEVELS`).
+    A table with the columns change, images, recall, false_alarms (copies in a group with another photograph or its
+    copy) and level (one of `LEVELS`).
     """
     import pandas as pd
 

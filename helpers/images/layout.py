@@ -73,7 +73,8 @@ class Layout:
     def describe(self) -> list[str]:
         """Lines that tell how the images were read: sides, classes and counts, what was left out, and notes."""
         if self.sides is None:
-            lines = [f"layout: {_count(len(self.images), 'image')}, {self._classes(slice(None))}, no split"]
+            names = f" ({_listed(self.images.class_names)})" if self.images.class_names else ""
+            lines = [f"layout: {_count(len(self.images), 'image')}, {self._classes(slice(None))}{names}, no split"]
         else:
             roles = dict.fromkeys(self.gallery, "gallery ") | dict.fromkeys(self.queries, "queries ")
             sides = []

@@ -170,11 +170,11 @@ def _limits(found: Audit) -> str:
     text = (
         f"In a test, {table['images'].iloc[0]} photographs were audited together with one changed copy of each. The "
         "recall is the share of the copies that were found in the group of their original. False alarms are copies "
-        "in the group of another photograph."
+        "in a group with another photograph or its copy."
     )
     if "crop" in found.searched:
         text += " The search for crops used ResNet50."
-    columns = ("change", "", "recall", "false alarms")
+    columns = ("change", "result", "recall", "false alarms")
     return f"<h2>What this audit can find</h2>\n<p>{text}</p>\n{_table('Recall by change', columns, lines)}"
 
 

@@ -466,7 +466,10 @@ def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
     code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     (result,) = json.loads(out)
-    assert (code, err) == (OK, "layout: 18 images, 3 classes, no split\nnote: each image is a query\n")
+    assert (code, err) == (
+        OK,
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split\nnote: each image is a query\n",
+    )
     assert (result["protocol"], result["extractor"], result["backend"]) == (
         protocol.name,
         "hsv-histogram",
@@ -674,8 +677,9 @@ def test_a_folder_without_duplicates_is_clean(here, run):
     assert (code, out) == (OK, "")
     lines = err.splitlines()
     assert lines[:2] == [
-        "layout: 18 images, 3 classes, no split", "0 duplicates in 0 groups among 18 images; report: report.html",
-    ]  # fmt: skip
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split",
+        "0 duplicates in 0 groups among 18 images; report: report.html",
+    ]
     text = Path("report.html").read_text(encoding="utf-8")
     assert "None." in text
     # The recall of each change, as measured.

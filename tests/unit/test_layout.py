@@ -33,7 +33,7 @@ def test_folders_are_classes(tmp_path):
     layout = layout_of(tmp_path / "photos", "cat/3", "dog/2")
     assert layout.sides is None and layout.images.class_names == ("cat", "dog")
     assert layout.for_evaluation().describe() == [
-        "layout: 5 images, 2 classes, no split",
+        "layout: 5 images, 2 classes (cat, dog), no split",
         "note: each image is a query",
     ]
 
