@@ -1,5 +1,6 @@
 """Duplicates: planted copies are found after various changes, and different images are not reported."""
 
+import runpy
 import tracemalloc
 from dataclasses import replace
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from helpers import paths
 from helpers.images import caltech101, crops, imagenet, perceptual_hashes, samples
-from helpers.images.duplicates import audit, split_siblings
+from helpers.images.duplicates import audit, recall, split_siblings
 from helpers.images.imageset import concatenate, from_folder
 
 
@@ -245,6 +247,19 @@ def test_siblings_on_both_sides(originals):
     grouped = replace(birds, groups=np.array([1, 1, 2, 2, -1, -1]))
     assert split_siblings(grouped, [0, 1, 0, 0, 1, 0]).tolist() == [1]
     assert split_siblings(birds, [0, 1, 0, 0, 1, 0]).tolist() == []
+
+
+def test_the_recall_table_has_the_measured_values(originals, tmp_path):
+    script = runpy.run_path(str(paths.data_dir() / "make_audit_recall.py"))
+    with_crops, without = recall(("bytes", "hash", "mirror", "crop")), recall(("bytes", "hash", "mirror"))
+    assert with_crops["change"].tolist() == without["change"].tolist() == list(script["CHANGES"])
+    assert (with_crops["recall"] >= without["recall"]).all()
+    few = originals.subset(range(0, len(originals), 6))
+    for change, level in (("mirrored", "found"), ("half the size", "found"), ("rotated by 90°", "not found")):
+        copies = script["changed"](few, *script["CHANGES"][change], tmp_path)
+        value, false_alarms = script["found"](concatenate(change, [few, copies]), None)
+        assert without.loc[without["change"] == change, "level"].item() == level and false_alarms == 0
+        assert value == (1 if level == "found" else 0)
 
 
 @pytest.mark.filterwarnings("ignore")
