@@ -29,8 +29,8 @@ _SIDE = 320
 _NEAREST = 16
 #: Rows and columns of one block of cosines.
 _BLOCK = (1024, 4096)
-#: Images whose keypoints are kept, up to 70 KB each, and pairs that are compared at a time.
-_KEPT, _PAIRS = 4096, 256
+#: Bytes of keypoints that are kept, up to 70 KB per image, and pairs that are compared at a time.
+_KEPT, _PAIRS = 2**29, 256
 
 _local = threading.local()
 
@@ -40,6 +40,11 @@ class _Keypoints(NamedTuple):
 
     points: np.ndarray
     descriptors: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the arrays, and 1 KB for the objects."""
+        return self.points.nbytes + self.descriptors.nbytes + 1024
 
 
 def link_crops(
@@ -120,6 +125,7 @@ def _crops(images: ImageSet, candidates: Iterable[tuple[int, int]], groups: np.n
     ordered = _by_locality(sorted(candidates))
     gray = lru_cache(maxsize=64)(lambda row: _gray(images.paths[row]))
     kept: dict[int, _Keypoints] = {}
+    size = 0
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(ordered), _PAIRS):
             pairs = ordered[start : start + _PAIRS]
@@ -129,8 +135,9 @@ def _crops(images: ImageSet, candidates: Iterable[tuple[int, int]], groups: np.n
             detected = dict(zip(missing, pool.map(lambda row: _keypoints(gray(row)), missing), strict=True))
             for row in used:  # the last used images are at the end
                 kept[row] = kept.pop(row) if row in kept else detected[row]
-            for row in list(kept)[: max(0, len(kept) - max(_KEPT, len(used)))]:
-                del kept[row]
+            size += sum(keypoints.nbytes for keypoints in detected.values())
+            while size > _KEPT and len(kept) > len(used):
+                size -= kept.pop(next(iter(kept))).nbytes
 
             def compare(pair: list[int]) -> float:
                 # Either image may be the crop.
