@@ -1,5 +1,6 @@
 """Find what a command line names: engines, images, galleries and the sides of a split."""
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from helpers.images.folders import FolderScan
     from helpers.images.imageset import ImageSet
+    from helpers.images.layout import Layout
     from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
 
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 DEFAULT = "my.engine"
 DEFAULT_HELP = f"default: {DEFAULT}, or else the only engine in the current folder"
 
-#: Folders with these names hold the gallery of a split, and those with these names its queries; neither are classes.
-GALLERY_SIDES = frozenset(("train", "training", "gallery"))
-QUERY_SIDES = frozenset(("test", "testing", "val", "valid", "validation", "query", "queries", "probe"))
+#: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
+SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
+side are query, queries and probe, or else test and testing, or else val, valid, validation and dev. Upper and lower
+case are equal. Folders and images beside the sides are left out, with a message. If a folder is not recognized, or if
+there are several, name the sides with --train and --test."""
 
 #: Indexes below this number of bytes are read and checked in full; larger ones are memory-mapped.
 _READ_WHOLE = 2**28
@@ -203,25 +207,42 @@ def _without_empty_classes(images: "ImageSet") -> "ImageSet":
     return replace(images, labels=new_labels[images.labels], class_names=names)
 
 
-def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:
-    """Split a folder with subfolders such as ``train`` and ``test``, below which the subfolders are classes.
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the options --train, --test and --classes-from."""
+    text = "a subfolder that holds the {}; can be repeated; default: recognized by its name"
+    parser.add_argument("--train", metavar="DIR", action="append", default=[], help=text.format("gallery of a split"))
+    parser.add_argument("--test", metavar="DIR", action="append", default=[], help=text.format("queries of a split"))
+    parser.add_argument(
+        "--classes-from",
+        choices=("first", "parent"),
+        help="a class is the first folder below FOLDER or below its side, or the parent folder of each image; "
+        "default: first",
+    )
 
-    Returns
-    -------
-    The set with the classes below the sides, and the side of each image, str (n,). If the subfolders are classes:
-    the set as it is, and None.
+
+def read_layout(source: str, options: argparse.Namespace) -> "Layout":
+    """The images of a folder or table with their classes and sides, by the options of `add_layout`.
+
+    Raises
+    ------
+    CommandError : the options do not fit the folder.
+    EmptyImageSet, FileNotFoundError, ValueError : see `read_gallery`.
     """
-    from dataclasses import replace
+    from helpers.images import layout
 
-    import numpy as np
+    is_table = Path(source).is_file()
+    if is_table and options.classes_from:
+        raise CommandError(f"--classes-from is for folders; {printable(source)} has a column of classes", USAGE)
+    classes_from = "table" if is_table else options.classes_from or "first"
+    try:
+        return layout.read_layout(
+            read_gallery(source, follow_links=options.follow_links), options.train, options.test, classes_from
+        )
+    except layout.LayoutError as error:
+        raise CommandError(str(error), USAGE) from error
 
-    names = {name.lower() for name in images.class_names}
-    sided = len(names) > 1 and names <= GALLERY_SIDES | QUERY_SIDES
-    if not sided or (images.labels < 0).any() or images.root is None:
-        return images, None
-    parts = [key.split("/") for key in images.keys]
-    classes = sorted({part[1] for part in parts if len(part) > 2})
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [number[part[1]] if len(part) > 2 else -1 for part in parts]
-    sides = np.array([part[0] for part in parts])
-    return replace(images, labels=np.array(labels), class_names=tuple(classes)), sides
+
+def log_layout(layout: "Layout") -> None:
+    """Print how the images were read."""
+    for line in layout.describe():
+        log(printable(line))

@@ -40,7 +40,7 @@ from helpers.cli.common import (
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import registry as extractors
-from helpers.images import samples
+from helpers.images import duplicates, samples
 from helpers.images.folders import from_folder
 from helpers.lessons import runner as notebooks
 from helpers.networks import weights
@@ -615,7 +615,10 @@ def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
     code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     (result,) = json.loads(out)
-    assert (code, err) == (OK, "")
+    assert (code, err) == (
+        OK,
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split\nnote: each image is a query\n",
+    )
     assert (result["protocol"], result["extractor"], result["backend"]) == (
         protocol.name,
         "hsv-histogram",
@@ -650,7 +653,7 @@ def test_copies_are_ignored_unless_they_are_kept(here, run):
     shutil.copy(images("photos/birds")[0], "photos/birds/zz copy.jpg")
     code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     kept = run("evaluate", "photos", "-x", "hsv-histogram", "--json", "--keep-copies")
-    assert code == OK and "1 pair of copies" in err and kept[2] == ""
+    assert code == OK and "1 duplicate found" in err and "duplicate" not in kept[2]
     ignored, counted = (
         next(each["value"] for each in json.loads(text)[0]["metrics"] if each["metric"] == "mAP")
         for text in (out, kept[1])
@@ -681,7 +684,8 @@ def split_images(folder="split"):
 
 def test_folders_named_train_and_test_are_gallery_and_queries(here, run):
     split_images()
-    code, out, _ = run("evaluate", "split", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
+    code, out, err = run("evaluate", "split", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
+    assert err.startswith("layout: gallery train (12 images, 3 classes), queries test (6 images, 3 classes)\n")
     (result,) = json.loads(out)
     assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-train", 6, 12)
     protocol = protocol_files.load("protocol.json")
@@ -689,12 +693,66 @@ def test_folders_named_train_and_test_are_gallery_and_queries(here, run):
     assert {protocol.keys[i].split("/")[0] for i in protocol.queries} == {"test"}
     assert run("evaluate", "protocol.json", "-x", "hsv-histogram", "--images", "split", "--json")[1] == out
     Path("split/test").rename("split/gallery")
-    assert run("evaluate", "split", "-x", "hsv-histogram")[0] == BAD_INPUT
+    code, _, err = run("evaluate", "split", "-x", "hsv-histogram")
+    assert code == USAGE and "name the folder of the queries with --test" in err
 
 
-def test_evaluate_needs_classes(here, run):
-    code, _, err = run("evaluate", "photos/birds", "-x", "hsv-histogram")
-    assert code == BAD_INPUT and "no class has two images" in err
+def scores_of(run, *arguments):
+    """The protocol, the number of queries and of gallery images, the mAP, and the messages."""
+    code, out, err = run("evaluate", *arguments, "-x", "hsv-histogram", "--json")
+    assert code == OK
+    (result,) = json.loads(out)
+    (score,) = [each["value"] for each in result["metrics"] if each["metric"] == "mAP"]
+    return (result["protocol"], result["queries"], result["gallery"], score), err
+
+
+def test_files_beside_the_sides_do_not_change_the_scores(here, run):
+    """They turned the sides into two classes, and the scores were those of another task."""
+    split = split_images()
+    expected, _ = scores_of(run, split)
+    shutil.copy(images()[0], split / "preview.jpg")
+    (split / "unlabeled").mkdir()
+    shutil.copy(images()[1], split / "unlabeled")
+    shutil.copytree(split / "test", split / "dev")
+    found, err = scores_of(run, split)
+    assert found == expected and expected[:3] == ("split-test-train", 6, 12)
+    assert "left out: unlabeled (1 image), beside the sides: preview.jpg (1 image), dev (6 images)" in err
+    assert scores_of(run, split, "--test", "dev")[0] == ("split-dev-train", *expected[1:])
+    by_path = scores_of(run, split, "--train", "split/train", "--train", "unlabeled", "--test", split / "test")[0]
+    assert by_path[:3] == ("split-test-train-unlabeled", 6, 13)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos/birds"], "no image has a class"),
+        (["split", "--test", "nowhere"], "has no folder nowhere with images"),
+        (["split", "--test", "test/birds"], "no class in common"),
+        (["split", "--images", "photos"], "--images is for protocols"),
+        (["sample-leave-one-out", "--train", "photos"], "are for folders"),
+        (["deep"], "deep has one class only, train, so that every result would be right. It holds the folders birds"),
+        (["half"], "test in half holds no images"),
+    ],
+)
+def test_layouts_without_valid_scores_are_refused(here, run, arguments, message):
+    split_images()
+    shutil.copytree("split/train", "deep/train")
+    shutil.copytree("split/train", "half/train")
+    Path("half/test").mkdir()
+    code, out, err = run("evaluate", *arguments)
+    assert (code, out) == (USAGE, "") and message in err
+    if arguments == ["deep"]:
+        assert scores_of(run, "deep/train")[0][1:3] == (12, 12)
+        assert scores_of(run, "deep", "--classes-from", "parent")[0][1:3] == (12, 12)
+
+
+def test_evaluate_reads_a_table(here, run):
+    rows = [f"{path},{path.parent.name}" for path in images()]
+    Path("table.csv").write_text("\n".join(["path,label", *rows]))
+    found, err = scores_of(run, "table.csv")
+    assert found == ("table-leave-one-out", *scores_of(run, "photos")[0][1:]) and "18 images, 3 classes" in err
+    code, _, err = run("evaluate", "table.csv", "--classes-from", "parent")
+    assert code == USAGE and "column of classes" in err
 
 
 # ---- leaderboard -----------------------------------------------------------------------------------
@@ -766,8 +824,17 @@ class Report(HTMLParser):
 def test_a_folder_without_duplicates_is_clean(here, run):
     code, out, err = run("audit", "photos", "-x", "hsv-histogram", "-o", "report.html")
     assert (code, out) == (OK, "")
-    assert err == "0 pairs of identical images among 18 images; report: report.html\n"
-    assert "None." in Path("report.html").read_text(encoding="utf-8")
+    lines = err.splitlines()
+    assert lines[:2] == [
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split",
+        "0 duplicates in 0 groups among 18 images; report: report.html",
+    ]
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "None." in text
+    # The recall of each change, as measured.
+    table = duplicates.recall(("bytes", "hash", "mirror", "crop"))
+    for change, value in zip(table["change"], table["recall"], strict=True):
+        assert f"{change} {value:.2f}" in err and f"<td>{change}</td>" in text
 
 
 def test_duplicates_are_found_and_the_report_shows_them(here, run):
@@ -776,7 +843,7 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     ImageOps.mirror(Image.open(birds[1]).convert("RGB")).save("photos/birds/mirrored.png")
     code, out, err = run("audit", "photos", "-x", "none", "--json", "-o", "report.html")
     pairs = json.loads(out)
-    assert code == NEGATIVE and err.startswith("2 pairs of identical images among 20 images")
+    assert code == NEGATIVE and "2 duplicates in 2 groups among 20 images" in err
     assert [(pair["how"], pair["leak"], pair["same_class"]) for pair in pairs] == [
         ("bytes", False, False), ("mirror", False, True),
     ]  # fmt: skip
@@ -795,6 +862,7 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 copies of one image"]
+    assert report.headings[-1] == "What this audit can find"
     assert "crops, which need an extractor" in text
 
 
@@ -808,18 +876,37 @@ def test_leaks_between_two_folders(here, run):
     shutil.copy(queries[1], split / "test" / "birds" / "again.jpg")
     code, out, err = run("audit", split / "train", split / "test", "-x", "none", "-o", "report.html")
     lines = out.splitlines()
-    assert code == NEGATIVE and "2 pairs" in err and "1 leak between train and test" in err
+    assert code == NEGATIVE and "2 duplicates" in err and "1 leak between train and test" in err
     assert lines[0].endswith("LEAK") and "train/birds/leak.jpg" in lines[0] and "LEAK" not in lines[1]
     report = Report(Path("report.html").read_text(encoding="utf-8"))
     assert [text for text in report.headings if not text[:1].isdigit()] == [
-        "Audit of train and test", "Leaks", "Duplicates within one side",
+        "Audit of train and test", "Leaks", "Duplicates within one side", "What this audit can find",
     ]  # fmt: skip
     code, out, _ = run("audit", split, "-x", "none")
     assert code == NEGATIVE and [line.endswith("LEAK") for line in out.splitlines()] == [True, False]
     (split / "train" / "birds" / "leak.jpg").unlink()
     assert run("audit", split, "-x", "none")[0] == OK
     assert run("audit", split, split / "test", "-x", "none")[0] == USAGE
+    assert run("audit", split / "train", split / "test", "--test", "dev")[0] == USAGE
     assert run("audit", split, "-o", "report.txt")[0] == USAGE
+
+
+def test_many_copies_are_one_group(here, run):
+    """Output and report grow with the number of images, not of pairs."""
+    split, copies = split_images(), 40
+    original = images(split / "train")[0]
+    for number in range(copies):
+        shutil.copy(original, split / "train" / "fruit" / f"placeholder {number:02}.jpg")
+    shutil.copy(original, split / "test" / "fruit" / "placeholder.jpg")
+    code, out, err = run("audit", split, "-x", "none", "--json", "-o", "report.html")
+    pairs = json.loads(out)
+    assert code == NEGATIVE and len(pairs) == copies + 1 and len({pair["first"] for pair in pairs}) == 1
+    # The image in train represents the group, and the one in test is the leak.
+    assert [pair["second"] for pair in pairs if pair["leak"]] == ["test/fruit/placeholder.jpg"]
+    assert f"{copies + 1} duplicates in 1 group among {18 + copies + 1} images, 1 leak between train and test" in err
+    report = Report(Path("report.html").read_text(encoding="utf-8"))
+    assert len(report.images) == 8 and "1. 42 copies of one image" in report.headings
+    assert report.images[1]["alt"] == "test/fruit/placeholder.jpg"
 
 
 # ---- lists -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from tests.unit.test_live import MeanColor, paint

@@ -10,7 +10,7 @@ import numpy as np
 from helpers import paths
 from helpers.evaluation.leaderboard import load
 from helpers.features import store
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.engine import Engine
 from tests.unit.test_identity import paint
 from tests.unit.test_leaderboard import scores
@@ -69,7 +69,7 @@ def test_two_processes_write_at_the_same_time(own_cache):
 ADDER = """
 import sys
 from pathlib import Path
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.persist.live import LiveEngine
 folder, side = Path(sys.argv[1]), sys.argv[2]
 with LiveEngine.open(folder / "my.engine") as live:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from helpers.features.file_hashes import identities
-from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable, join_copies
 from helpers.search.identity import Outcome

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.identity import Outcome
 from helpers.search.persist import roots as roots_module

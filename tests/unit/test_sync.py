@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from PIL import Image
 
 from helpers.cli import main as cli
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.identity import Outcome
