@@ -281,7 +281,7 @@ def test_commands_follow_links_on_request(command, tmp_path, own_cache, monkeypa
     out, err = capsys.readouterr()
     assert "linked" not in err
     expected = {
-        "index": "10 images", "add": "6 images added", "evaluate": "10 queries", "audit": "",
+        "index": "10 images", "add": "all 10 images were already indexed", "evaluate": "10 queries", "audit": "",
         "search": "photos/0/more/0",
     }  # fmt: skip
     assert expected[command] in out and ("among 10 images" in err or command != "audit")
