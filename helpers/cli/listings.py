@@ -77,11 +77,12 @@ def _extractors(options: argparse.Namespace) -> int:
 
 def _sort_key(name: str) -> tuple:
     """Sort networks first, each followed by its variants; then faces; then hand-made features."""
-    network = name.partition("-")[0]
     if name in EXTRACTORS:
         return 1, list(EXTRACTORS).index(name), 0, ""
+    from helpers.networks import specs
+
     # The length sorts "pcaw16" before "pcaw128".
-    return 0, network != "resnet50", network, len(name), name
+    return 0, list(specs.ZOO).index(specs.split_name(name)[0]), len(name), name
 
 
 def _extractor(name: str) -> dict:
@@ -91,7 +92,7 @@ def _extractor(name: str) -> dict:
         return _entry(name, EXTRACTORS[name], remedy)
     from helpers.networks import specs, weights
 
-    network, _, suffix = name.partition("-")
+    network, suffix = specs.split_name(name)
     row = specs.ZOO[network]
     if not suffix:
         description = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers per image"
