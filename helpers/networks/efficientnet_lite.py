@@ -66,7 +66,7 @@ def efficientnet_lite(variant: int, side: int, classifier: bool = True) -> "kera
     Parameters
     ----------
     variant : 0, 1 or 2.
-    classifier : return (b, 1000) probabilities of ImageNet's classes; otherwise the average-pooled feature map, (b, 1280).
+    classifier : return probabilities of ImageNet's classes (b, 1000); otherwise the mean of the last map, (b, 1280).
     """
     from keras import Input, Model, layers
 

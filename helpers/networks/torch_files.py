@@ -1,7 +1,7 @@
 """Reading PyTorch's old file format without PyTorch.
 
-``torch.save`` wrote this format before version 1.6: five pickles (magic number, protocol version, system, the dictionary
-of tensors, the keys of the storages), then each storage as a count and its raw values.
+``torch.save`` wrote this format before version 1.6: five pickles (magic number, protocol version, system, dictionary of
+tensors, keys of the storages), then each storage as a count and its raw values.
 https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py, ``_legacy_save``
 """
 

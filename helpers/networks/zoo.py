@@ -67,6 +67,4 @@ def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:
     from helpers.networks import efficientnet_lite
 
     row = specs.network(name)
-    return (
-        efficientnet_lite if row.variant is not None else getattr(keras.applications, row.module)
-    ).preprocess_input
+    return (efficientnet_lite if row.variant is not None else getattr(keras.applications, row.module)).preprocess_input

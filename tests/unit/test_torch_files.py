@@ -88,8 +88,15 @@ def test_tensors_with_offsets_and_strides(torch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tensor", [("7", 0, (13,), (1,)), ("7", 11, (2,), (1,)), ("7", -1, (2,), (1,)), ("7", 5, (3,), (-1,)), ("7", 0, (3, 2), (5, 2))]
-)  # fmt: skip
+    "tensor",
+    [
+        ("7", 0, (13,), (1,)),
+        ("7", 11, (2,), (1,)),
+        ("7", -1, (2,), (1,)),
+        ("7", 5, (3,), (-1,)),
+        ("7", 0, (3, 2), (5, 2)),
+    ],
+)
 def test_a_tensor_outside_of_its_storage(torch, tmp_path, tensor):
     with pytest.raises(TorchFileError, match=r"a.pth .* exceeds its storage"):
         read_state_dict(written(torch, tmp_path / "a.pth", STORAGES, TENSORS | {"w": tensor}))

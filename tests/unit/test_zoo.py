@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 
+from helpers.features.registry import open_extractor
 from helpers.images import samples
 from helpers.images.reading import batches
 from helpers.networks import specs, zoo
 from helpers.networks.compiled import KerasNetwork
+from helpers.networks.weights import WeightsUnavailable
 
 
 def test_keras_has_all_networks_but_efficientnet_lite():
@@ -95,15 +97,20 @@ def test_input_of_efficientnet_lite_is_minus_one_to_one():
 
 
 @pytest.mark.slow
-def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
+@pytest.mark.parametrize(("name", "dim"), [("resnet50", 2048), ("efficientnet-lite0", 1280)])
+def test_the_embedder_is_the_classifier_up_to_its_embedding(name, dim):
+    try:
+        extractor = open_extractor(name, engine="openvino")
+    except WeightsUnavailable as error:
+        pytest.skip(f"NOT TESTED with real weights: {error}")
     _, pixels = next(batches(samples.photos().subset([0, 40, 80]), 224))
-    inputs = zoo.preprocessing("resnet50")(pixels.astype(np.float32))
-    whole = zoo.classifier("resnet50")
+    inputs = zoo.preprocessing(name)(pixels.astype(np.float32))
+    whole = zoo.classifier(name)
     layer = keras.Model(whole.input, whole.get_layer("avg_pool").output)
-    vectors = zoo.embedder("resnet50").predict_on_batch(inputs)
-    assert vectors.shape == (3, 2048) and np.abs(vectors - layer.predict_on_batch(inputs)).max() < 1e-5
+    vectors = zoo.embedder(name).predict_on_batch(inputs)
+    assert vectors.shape == (3, dim) and np.abs(vectors - layer.predict_on_batch(inputs)).max() < 1e-5
     # The extractor runs preprocessing and network in one graph.
-    assert np.abs(resnet50.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
+    assert np.abs(extractor.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
     scores = whole.predict_on_batch(inputs)
     assert scores.shape == (3, 1000) and scores.sum(axis=1) == pytest.approx([1] * 3, abs=1e-4)
     assert (scores.max(axis=1) > 0.1).all(), "random weights would give 0.001 for each class"
