@@ -61,10 +61,6 @@ def bootstrap_interval(
     -------
     (nan, nan) for a single query or cluster, which has no variation. Equal values give a width of 0, which is too
     narrow: if 20 of 20 queries succeed, an error rate of up to about 3/20 is still plausible.
-
-    Raises
-    ------
-    ValueError : no value, NaN, different shapes, or a level outside (0, 1).
     """
     return bootstrap_intervals({"values": values}, level, resamples, seed, clusters)["values"]
 
@@ -101,7 +97,7 @@ def paired_difference(
     Tibshirani 1993, chapter 16; Sakai 2006): the share of draws whose mean difference, centered at 0, is at least as
     large as the observed one. It is at least 1 / (resamples + 1).
 
-    a, b : (q,), in the same order. For ``clusters`` and errors see `bootstrap_interval`. With one query or cluster, all
+    a, b : (q,), in the same order. For ``clusters`` see `bootstrap_interval`. With one query or cluster, all
         but the difference is nan.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -124,10 +120,6 @@ def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
 
     If trials are not independent, such as the queries made from one image, use the number of images for ``n``. The
     interval is then rather too wide than too narrow.
-
-    Raises
-    ------
-    ValueError : ``n`` is below 1, or the share or the level is out of range.
     """
     if n < 1 or not 0 <= share <= 1 or not 0 < level < 1:
         raise ValueError(f"share and level must lie between 0 and 1, n must be at least 1; got {share}, {level}, {n}")
@@ -142,10 +134,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     The smallest p-value is multiplied by m, the next by m − 1 and so on, and none falls below the one before. If all
     adjusted values below 0.05 are called significant, the probability of at least one false positive is at most 5 %
     (Holm 1979, A simple sequentially rejective multiple test procedure).
-
-    Raises
-    ------
-    ValueError : a value is not between 0 and 1.
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():

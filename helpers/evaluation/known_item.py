@@ -28,23 +28,16 @@ def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence
     -------
     Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval); changes
     are in the order of their first occurrence.
-
-    Raises
-    ------
-    ValueError : not one original and one change per query, or no query.
     """
-    return _table(ranking, originals, changes, lambda change: (change.kind, change.strength), ["kind", "strength"])
+    return _table(ranking, originals, changes, ["kind", "strength"])
 
 
 def recall_by_kind(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> "pd.DataFrame":
     """Like `recall_by_strength`, over all strengths of a kind. The interval counts each original once."""
-    return _table(ranking, originals, changes, lambda change: (change.kind,), ["kind"])
+    return _table(ranking, originals, changes, ["kind"])
 
 
-def _table(
-    ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], key: Callable[[Change], tuple],
-    columns: list[str],
-) -> "pd.DataFrame":  # fmt: skip
+def _table(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], columns: list[str]) -> "pd.DataFrame":
     import pandas as pd
 
     originals = np.asarray(originals)
@@ -53,13 +46,12 @@ def _table(
             f"one original and one change per query are needed, at least one: got {len(ranking)} rows, "
             f"{len(originals)} originals and {len(changes)} changes"
         )
-    found = ranking.ids[:, 0] == originals
-    keys = [key(change) for change in changes]
+    found = pd.DataFrame({column: [getattr(change, column) for change in changes] for column in columns})
+    found = found.assign(original=originals, right=ranking.ids[:, 0] == originals)
     lines = []
-    for group in dict.fromkeys(keys):
-        rows = np.array([one == group for one in keys])
-        share = float(found[rows].mean())
-        lines.append([*group, int(rows.sum()), share, *wilson_interval(share, len(np.unique(originals[rows])))])
+    for group, rows in found.groupby(columns, sort=False):
+        share = float(rows["right"].mean())
+        lines.append([*group, len(rows), share, *wilson_interval(share, rows["original"].nunique())])
     return pd.DataFrame(lines, columns=[*columns, "queries", "recall@1", "low", "high"])
 
 

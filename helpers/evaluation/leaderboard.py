@@ -55,7 +55,6 @@ def record(
     Raises
     ------
     LeaderboardError : the table on disk is damaged; it is not changed.
-    ValueError : a name is empty or has a line break, or the scores belong to other queries.
     """
     path = _path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
@@ -128,12 +127,6 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
         return board
     except ValueError as error:
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
-
-
-def write_markdown(csv: Path, md: Path) -> Path:
-    """Write leaderboard.md from leaderboard.csv: one table per protocol, one row per method, the best in bold."""
-    write_text(md, _markdown(load(csv)))
-    return md
 
 
 def _path(path: str | Path | None) -> Path:

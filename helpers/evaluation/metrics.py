@@ -67,12 +67,7 @@ class Scores:
         return len(self.rows)
 
     def mean(self, metric: str) -> float:
-        """The mean over queries.
-
-        Raises
-        ------
-        KeyError : the metric was not computed, for example because the ranking is too short.
-        """
+        """The mean over queries."""
         return self._mean(self.values, metric)
 
     def mean_chance(self, metric: str) -> float:
@@ -117,7 +112,7 @@ def evaluate(
     Raises
     ------
     LeakyRanking : it contains the query itself, a copy of it, or an id outside the gallery.
-    ValueError : not one row per query, a k below 1, or no query has a relevant image.
+    ValueError : no query has a relevant image.
     """
     check_rows(ranking, protocol)
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
@@ -155,10 +150,6 @@ def average_precision(
     n_relevant : R, the number of relevant images in the whole gallery, found or not.
     k : use only the first k ranks (AP@k); None is all.
     normalized : divide by min(R, k) instead of R.
-
-    Raises
-    ------
-    ValueError : R < 1, more hits than R, or ``normalized`` without k.
     """
     hits = np.asarray(hits, dtype=bool)[:k]
     if n_relevant < 1 or hits.sum() > n_relevant:
@@ -179,12 +170,7 @@ def average_precision_over_hits(hits: Sequence[bool] | np.ndarray) -> float:
 
 
 def relevance_mask(ranking: Ranking, protocol: Protocol) -> np.ndarray:
-    """bool (q, k): which results are relevant to their query; padding is not.
-
-    Raises
-    ------
-    LeakyRanking, ValueError : as in `evaluate`.
-    """
+    """bool (q, k): which results are relevant to their query; padding is not."""
     check_rows(ranking, protocol)
     return _hits(ranking, protocol, np.arange(len(ranking)))
 
@@ -197,7 +183,6 @@ def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
     Raises
     ------
     LeakyRanking : a first result is ignored for its query, or is not in the gallery.
-    ValueError : not one row per query, or no column.
     """
     check_rows(ranking, protocol)
     if not ranking.k:

@@ -42,10 +42,6 @@ class Protocol:
     gallery : int64 (g,): ids, each once.
     groups : int64 (n,) or None: images that share a group (>= 0) with the query are ignored.
     excluded : query id → ids that are ignored for it. List both directions if both images are queries.
-
-    Raises
-    ------
-    ValueError : a value is invalid; the message names it.
     """
 
     name: str
@@ -135,8 +131,8 @@ class Protocol:
     def ignored(self, row: int) -> np.ndarray:
         """int64 ids, ascending: the gallery images that are ignored for query ``row``."""
         self._check_row(row)
-        starts, ids = self._ignored
-        return ids[starts[row] : starts[row + 1]]
+        starts = self.ignored_ids.starts
+        return self.ignored_ids.ids[starts[row] : starts[row + 1]]
 
     def relevant(self, row: int) -> np.ndarray:
         """int64 ids, ascending: the gallery images that are relevant to query ``row``."""
@@ -154,17 +150,12 @@ class Protocol:
     @cached_property
     def ignored_ids(self) -> IdsPerQuery:
         """The ignored images of each query row, as the filter ``excluded`` of a search."""
-        return IdsPerQuery(*self._ignored)
-
-    @cached_property
-    def _ignored(self) -> tuple[np.ndarray, np.ndarray]:
-        """(starts, ids): ``ids[starts[j]:starts[j + 1]]`` are ignored for query row j."""
         pairs = [(np.arange(len(self.queries)), self.queries), self._group_pairs(), self._excluded_pairs()]
         rows, ids = (np.concatenate(column) for column in zip(*pairs, strict=True))
         kept = self.in_gallery[ids]
         codes = np.unique(rows[kept] * len(self) + ids[kept])
         rows, ids = np.divmod(codes, len(self))
-        return np.searchsorted(rows, np.arange(len(self.queries) + 1)), ids
+        return IdsPerQuery(np.searchsorted(rows, np.arange(len(self.queries) + 1)), ids)
 
     def _group_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """(query row, gallery id) of every pair that shares a group."""
@@ -193,7 +184,7 @@ class Protocol:
     @cached_property
     def n_ignored(self) -> np.ndarray:
         """int64 (q,): the number of ignored gallery images of each query."""
-        return _frozen(np.diff(self._ignored[0]))
+        return _frozen(np.diff(self.ignored_ids.starts))
 
     @cached_property
     def n_candidates(self) -> np.ndarray:
@@ -205,9 +196,10 @@ class Protocol:
         """int64 (q,): R, the number of relevant gallery images that are not ignored."""
         labels = self.labels[self.queries]
         in_class = np.bincount(self.labels[self.gallery] + 1, minlength=len(self.class_names) + 1)
-        starts, ids = self._ignored
-        rows = np.repeat(np.arange(len(self.queries)), np.diff(starts))
-        ignored = np.bincount(rows, weights=self.labels[ids] == labels[rows], minlength=len(self.queries))
+        rows = np.repeat(np.arange(len(self.queries)), self.n_ignored)
+        ignored = np.bincount(
+            rows, weights=self.labels[self.ignored_ids.ids] == labels[rows], minlength=len(self.queries)
+        )
         return _frozen(np.where(labels == NO_CLASS, 0, in_class[labels + 1] - ignored.astype(np.int64)))
 
     @cached_property

@@ -26,10 +26,6 @@ def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None =
     Returns
     -------
     Ranking (q, k), -1 where a query has fewer than ``k`` candidates; row j has the results of ``queries[j]``.
-
-    Raises
-    ------
-    ValueError : vectors of the wrong shape or with NaN or infinity; an index that is not empty; k < 1.
     """
     vectors = _checked_vectors(protocol, vectors)
     if k is not None and k < 1:
@@ -49,10 +45,6 @@ def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ran
     """Drop the ignored images from each row, close the gaps, and keep the best ``k`` (None: the ranking's width).
 
     Shorter rows end in -1. To get ``k`` results, search for ``k + protocol.n_ignored.max()`` first.
-
-    Raises
-    ------
-    ValueError : not one row per query, or an id outside the protocol.
     """
     check_rows(ranking, protocol)
     if ranking.ids.size and ranking.ids.max() >= len(protocol):
@@ -69,12 +61,7 @@ def excluding(ranking: Ranking, protocol: Protocol, k: int | None = None) -> Ran
 
 
 def check_rows(ranking: Ranking, protocol: Protocol) -> None:
-    """Check that a ranking has one row per query.
-
-    Raises
-    ------
-    ValueError : it has another number of rows.
-    """
+    """Check that a ranking has one row per query."""
     if len(ranking) != len(protocol.queries):
         raise ValueError(f"{protocol.name}: {len(protocol.queries)} queries, but the ranking has {len(ranking)} rows")
 

@@ -23,12 +23,7 @@ class TrecFileError(ValueError):
 
 
 def write_run(ranking: Ranking, protocol: Protocol, path: str | Path, tag: str = "lookalike") -> Path:
-    """Write a ranking whose row *j* has the results of ``protocol.queries[j]``; tag names the method.
-
-    Raises
-    ------
-    ValueError : not one row per query.
-    """
+    """Write a ranking whose row *j* has the results of ``protocol.queries[j]``; tag names the method."""
     check_rows(ranking, protocol)
     names = _names(protocol)
     tag = quote(tag)

@@ -12,7 +12,6 @@ recognition systems: the subsets bootstrap, CVIU 2004, and T. Snijders, S. Borga
 tests for network statistics, Connections 1999 (drawing people, not pairs).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,15 +52,13 @@ class Pairs:
         return len(self.first)
 
 
-def pairs(protocol: Protocol, same: int | None = None, different: int | None = None, seed: int = 0) -> Pairs:
-    """Pairs of the same person and of different people among the queries and the gallery of a protocol.
+def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pairs:
+    """All pairs of the same person, and pairs of different people, among the queries and the gallery of a protocol.
 
     Images of one group (copies), and pairs that the protocol excludes for either image, are not paired. Two images
     without a class are not paired either, because they may show the same person.
 
-    Parameters
-    ----------
-    same, different : the number of pairs of each kind, drawn with ``seed``; None is all.
+    different : the number of pairs of different people, drawn with ``seed``; None is all.
 
     Raises
     ------
@@ -71,103 +68,75 @@ def pairs(protocol: Protocol, same: int | None = None, different: int | None = N
     n = len(protocol)
     people = np.where(protocol.labels == NO_CLASS, len(protocol.class_names) + np.arange(n), protocol.labels)
     rng = np.random.default_rng(seed)
-    forbidden = np.array(
-        [min(a, b) * n + max(a, b) for a, others in protocol.excluded.items() for b in others], dtype=np.int64
-    )
-
-    def allowed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        one_has_class = (protocol.labels[first] != NO_CLASS) | (protocol.labels[second] != NO_CLASS)
-        kept = one_has_class & (first != second) & ~np.isin(first * n + second, forbidden)
-        if protocol.groups is not None:
-            kept &= (protocol.groups[first] < 0) | (protocol.groups[first] != protocol.groups[second])
-        return kept
-
-    same_codes = _same(protocol, rows, allowed, n)
-    different_codes = _different(rows, people, allowed, n, different, rng)
-    if same is not None:
-        same_codes = _drawn(same_codes, same, "the same person", rng)
+    same_codes = _same(protocol, rows)
+    different_codes = _different(protocol, rows, people, different, rng)
     if different is not None:
-        different_codes = _drawn(different_codes, different, "different people", rng)
+        if not 1 <= different <= len(different_codes):
+            raise ValueError(f"there are {len(different_codes)} pairs of different people, cannot draw {different}")
+        different_codes = np.sort(rng.choice(different_codes, different, replace=False))
     codes = np.concatenate([same_codes, different_codes])
     return Pairs(codes // n, codes % n, people)
 
 
-#: (first rows, second rows) → bool, which of these pairs are allowed.
-Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+def _codes(protocol: Protocol, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """first · n + second, first < second, of those pairs of images that may be paired."""
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    kept = (first != second) & ((protocol.labels[first] != NO_CLASS) | (protocol.labels[second] != NO_CLASS))
+    if protocol.groups is not None:
+        kept &= (protocol.groups[first] < 0) | (protocol.groups[first] != protocol.groups[second])
+    codes = (first * len(protocol) + second)[kept]
+    forbidden = [min(a, b) * len(protocol) + max(a, b) for a, others in protocol.excluded.items() for b in others]
+    return codes[~np.isin(codes, np.array(forbidden, np.int64))]
 
 
-def _same(protocol: Protocol, rows: np.ndarray, allowed: Allowed, n: int) -> np.ndarray:
-    """Codes first · n + second, first < second, of all pairs of one class."""
+def _same(protocol: Protocol, rows: np.ndarray) -> np.ndarray:
+    """The codes of all pairs of one class."""
     labels = protocol.labels[rows]
     classes = [rows[labels == label] for label in np.unique(labels[labels != NO_CLASS])]
     if sum(len(members) * (len(members) - 1) // 2 for members in classes) > MOST_PAIRS:
         raise ValueError(f"{protocol.name}: more than {MOST_PAIRS:,} pairs of one class; use fewer images")
-    found = [np.empty(0, np.int64)]
-    for members in classes:
-        one, other = np.triu_indices(len(members), 1)
-        first, second = members[one], members[other]
-        found.append((first * n + second)[allowed(first, second)])
-    return np.concatenate(found)
+    pairs_of = [members[np.stack(np.triu_indices(len(members), 1))] for members in classes]
+    return np.concatenate([np.empty(0, np.int64), *(_codes(protocol, *both) for both in pairs_of)])
 
 
 def _different(
-    rows: np.ndarray, people: np.ndarray, allowed: Allowed, n: int, count: int | None, rng: np.random.Generator
+    protocol: Protocol, rows: np.ndarray, people: np.ndarray, count: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Codes of all pairs of different people, or of at least ``count`` drawn ones."""
+    """The codes of all pairs of different people, or of at least ``count`` drawn ones."""
     n_pairs = len(rows) * (len(rows) - 1) // 2
 
-    def checked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        first, second = np.minimum(first, second), np.maximum(first, second)
-        kept = (people[first] != people[second]) & allowed(first, second)
-        return first[kept] * n + second[kept]
+    def of_different_people(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        unlike = people[one] != people[other]
+        return _codes(protocol, one[unlike], other[unlike])
 
     if count is not None and 4 * count < n_pairs:
         codes = np.empty(0, np.int64)
         # Draw until there are enough. If too few pairs are allowed, list them all.
         for _ in range(20):
-            first, second = rng.choice(rows, size=(2, 2 * count + 16))
-            codes = np.unique(np.concatenate([codes, checked(first, second)]))
+            drawn = of_different_people(*rng.choice(rows, size=(2, 2 * count + 16)))
+            codes = np.unique(np.concatenate([codes, drawn]))
             if len(codes) >= count:
                 return codes
     if n_pairs > MOST_PAIRS:
         raise ValueError(f"{n_pairs:,} pairs are too many to list; draw a sample, e.g. different=100_000")
-    one, other = np.triu_indices(len(rows), 1)
-    return checked(rows[one], rows[other])
+    return of_different_people(*rows[np.stack(np.triu_indices(len(rows), 1))])
 
 
-def _drawn(codes: np.ndarray, count: int, what: str, rng: np.random.Generator) -> np.ndarray:
-    if not 1 <= count <= len(codes):
-        raise ValueError(f"there are {len(codes)} pairs of {what}, cannot draw {count}")
-    return np.sort(rng.choice(codes, count, replace=False))
-
-
-def similarities(vectors: np.ndarray, among: Pairs, metric: str = "cosine") -> np.ndarray:
-    """float64 (m,): the similarity of each pair.
-
-    metric : ``cosine`` (0 if a vector is zero), or ``euclidean``, the negative distance.
-
-    Raises
-    ------
-    ValueError : unknown metric, or not one finite vector (n, d) per image.
-    """
+def similarities(vectors: np.ndarray, among: Pairs) -> np.ndarray:
+    """float64 (m,): the cosine of each pair; 0 if a vector is zero."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(among.people):
         raise ValueError(f"vectors must have shape ({len(among.people)}, d), one per image, got {vectors.shape}")
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric must be cosine or euclidean; got {metric!r}")
     used = np.union1d(among.first, among.second)
     bad = used[~np.isfinite(vectors[used]).all(axis=1)]
     if len(bad):
         raise ValueError(f"{len(bad)} vectors contain NaN or infinity, the first is that of image {bad[0]}")
-    vectors = vectors.astype(np.float64)
-    if metric == "cosine":
-        vectors = l2_normalize(vectors)
+    vectors = l2_normalize(vectors.astype(np.float64))
     scores = np.empty(len(among))
     step = max(1, CHUNK // vectors.shape[1])
     for start in range(0, len(among), step):
         part = slice(start, start + step)
-        a, b = vectors[among.first[part]], vectors[among.second[part]]
-        scores[part] = (a * b).sum(axis=1) if metric == "cosine" else -np.linalg.norm(a - b, axis=1)
+        scores[part] = (vectors[among.first[part]] * vectors[among.second[part]]).sum(axis=1)
     return scores
 
 
@@ -189,13 +158,12 @@ class ErrorCurve:
     ----------
     thresholds : float64 (t,), increasing: every score that occurs, then infinity, which accepts no pair.
     false_accept, false_reject : float64 (t,): the rates.
-    n_same, n_different : the numbers of scores.
+    n_different : the number of scores of different people.
     """
 
     thresholds: np.ndarray
     false_accept: np.ndarray
     false_reject: np.ndarray
-    n_same: int
     n_different: int
 
     def at(self, threshold: float) -> tuple[float, float]:
@@ -230,10 +198,6 @@ def error_curve(scores_same: np.ndarray, scores_different: np.ndarray) -> ErrorC
     """Both errors at every threshold.
 
     scores_same, scores_different : (a,), (b,): similarities; no threshold accepts -inf.
-
-    Raises
-    ------
-    ValueError : a kind has no score, or a score is NaN or +inf.
     """
     same = _scores(scores_same, "scores_same")
     different = _scores(scores_different, "scores_different")
@@ -241,7 +205,7 @@ def error_curve(scores_same: np.ndarray, scores_different: np.ndarray) -> ErrorC
     thresholds = np.append(thresholds[np.isfinite(thresholds)], np.inf)
     reject = np.searchsorted(same, thresholds) / len(same)
     accept = (len(different) - np.searchsorted(different, thresholds)) / len(different)
-    return ErrorCurve(thresholds, accept, reject, len(same), len(different))
+    return ErrorCurve(thresholds, accept, reject, len(different))
 
 
 def _scores(values: np.ndarray, name: str) -> np.ndarray:
@@ -267,23 +231,19 @@ class ErrorIntervals:
 
 
 def error_intervals(
-    among: Pairs, scores: np.ndarray, threshold: float, level: float = 0.95, resamples: int = 300, seed: int = 0
+    among: Pairs, scores: np.ndarray, threshold: float, resamples: int = 300, seed: int = 0
 ) -> ErrorIntervals:
-    """Bootstrap intervals of both rates at a threshold and of the equal error rate; people are drawn, not pairs.
+    """95 % bootstrap intervals of both rates at a threshold and of the equal error rate; people are drawn, not pairs.
 
     Pairs are not independent: two people who look alike affect all pairs of these two. Therefore people are drawn with
     replacement. A pair of one person has the weight of the number of times that the person was drawn, a pair of two
     people that of the product of both numbers. The time grows with resamples × pairs: use about 10,000 pairs.
-
-    Raises
-    ------
-    ValueError : not one score per pair, no pair of a kind, a level outside (0, 1), fewer than one resample.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(among),) or np.isnan(scores).any():
         raise ValueError(f"scores must have shape ({len(among)},), one per pair, and no NaN, got {scores.shape}")
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"level must lie between 0 and 1 and resamples be at least 1, got {level} and {resamples}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
     order = np.argsort(scores)
     scores, same = scores[order], among.same[order]
     if same.all() or not same.any():
@@ -307,7 +267,7 @@ def error_intervals(
         drawn.append((accept[cut], reject[cut], (accept[nearest] + reject[nearest]) / 2))
     if not drawn or n < 3:
         return ErrorIntervals(*[Interval(float("nan"), float("nan"))] * 3)
-    tail = (1 - level) / 2
+    tail = (1 - 0.95) / 2
     low, high = np.quantile(np.clip(drawn, 0, 1), [tail, 1 - tail], axis=0)
     return ErrorIntervals(*(Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)))
 
@@ -340,10 +300,6 @@ def accuracy_across_people(among: Pairs, scores: np.ndarray, folds: int = 10, se
     people from both sides are not used. The accuracy is the mean of the accuracies on pairs of the same person and on
     pairs of different people, because LFW has equal numbers of both. Otherwise rejecting every pair would have an
     accuracy of 99 %.
-
-    Raises
-    ------
-    ValueError : not one score per pair, fewer than two folds, or a fold without pairs of both kinds.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(among),):
@@ -368,10 +324,6 @@ def assign_folds(among: Pairs, folds: int, seed: int = 0) -> np.ndarray:
     """int64 (n,): the fold of each image; all images of a person are in one fold.
 
     The people with pairs of the same person, and all others, are divided equally among the folds.
-
-    Raises
-    ------
-    ValueError : fewer than two folds.
     """
     if folds < 2:
         raise ValueError(f"there must be at least 2 folds, got {folds}")

@@ -112,12 +112,6 @@ def compare_classifiers(
     (mean over the folds, with the best settings), ``train accuracy``, ``train precision``, ``test accuracy``, ``low``
     and ``high`` (its 95 % interval by Wilson), ``test precision``. Precision is the macro average over the classes of
     the training images; it is 0 for a class without predictions.
-
-    Raises
-    ------
-    ValueError : arrays of different lengths, NaN or infinity, an image on both sides or without a class, a class with
-        fewer training images than folds.
-    KeyError : unknown name of a classifier; the message lists the known ones.
     """
     names = list(CLASSIFIERS) if names is None else list(names)
     for name in names:
@@ -190,10 +184,6 @@ def out_of_fold(
     ----------
     name : a name in `CLASSIFIERS`. settings : see `Fitted.settings`.
     vectors : float (n, d) of the training images. labels : int (n,), their classes.
-
-    Raises
-    ------
-    As `compare_classifiers`.
     """
     labels, vectors = np.asarray(labels), np.asarray(vectors)
     _checked_vectors(vectors, labels, "training vectors")
@@ -206,10 +196,6 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 
     a, b : bool (n,): whether each classifier is right, for the same images. If both are right for the same images, the
         p-value is 1.
-
-    Raises
-    ------
-    ValueError : not one value per image.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
@@ -231,10 +217,6 @@ def compare_with_published(right: Mapping[str, np.ndarray], published: Mapping[s
     One row per pair, with the published better one as ``better`` and the other as ``worse``: ``published`` and
     ``measured`` (differences of their accuracies), ``p`` (McNemar's, corrected by Holm's method), and ``verdict``:
     "holds", "reversed", "undecided" if p is at least 0.05, "no order" for equal published accuracies.
-
-    Raises
-    ------
-    ValueError : different names, or not one value per image.
     """
     if set(right) != set(published):
         raise ValueError(f"both must have the same classifiers, got {list(right)} and {list(published)}")

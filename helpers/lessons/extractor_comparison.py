@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def compare_extractors(
-    versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, resamples: int = 2000, seed: int = 0
+    versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, seed: int = 0
 ) -> "pd.DataFrame":
     """Score each version of the vectors, and compare it with the ``reference`` on the same queries.
 
@@ -33,10 +33,6 @@ def compare_extractors(
     -------
     One row per version, with `COLUMNS`: bytes per image; low and high bound the 95 % interval of mAP; the difference is
     in mAP, with its paired interval and two-sided p (NaN for the reference itself); chance and ceiling are of mAP.
-
-    Raises
-    ------
-    KeyError : no version has the name ``reference``.
     """
     import pandas as pd
 
@@ -49,8 +45,8 @@ def compare_extractors(
     base, rows = scores[reference].values["mAP"], []
     for name, score in scores.items():
         vectors, values = versions[name], score.values["mAP"]
-        gain = paired_difference(values, base, resamples=resamples, seed=seed)
-        interval = bootstrap_interval(values, resamples=resamples, seed=seed)
+        gain = paired_difference(values, base, seed=seed)
+        interval = bootstrap_interval(values, seed=seed)
         rows.append(
             (
                 name, vectors.shape[1], vectors.shape[1] * vectors.dtype.itemsize, score.mean("mAP"), *interval,

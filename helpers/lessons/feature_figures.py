@@ -10,12 +10,12 @@ from matplotlib.ticker import StrMethodFormatter
 from helpers.visualization.curves import COLORS
 
 
-def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, width: float = 11) -> Figure:
+def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3) -> Figure:
     """Show an image and the ``shown`` channels of each stage with the highest mean activation.
 
     pixels : uint8 (h, w, 3). maps : one feature map (h, w, channels) per stage.
     """
-    figure = Figure(figsize=(width, width * shown / (len(maps) + 1) * 0.95), layout="constrained")
+    figure = Figure(figsize=(11, 10.45 * shown / (len(maps) + 1)), layout="constrained")
     panels = figure.subplots(shown, len(maps) + 1, squeeze=False)
     for panel in panels[:, 0]:
         panel.axis("off")
@@ -31,13 +31,13 @@ def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], shown: int = 3, wid
     return figure
 
 
-def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
+def stage_grid(scores: Mapping[str, pd.DataFrame]) -> Figure:
     """Show scores as a table per data set, with stages as rows and poolings as columns; the best score is bold.
 
     scores : data set → table with stages as rows and poolings as columns.
     """
     shape = next(iter(scores.values())).shape
-    figure = Figure(figsize=(width, 0.9 + 0.5 * shape[0]), layout="constrained")
+    figure = Figure(figsize=(11, 0.9 + 0.5 * shape[0]), layout="constrained")
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for number, (panel, (name, table)) in enumerate(zip(panels, scores.items(), strict=True)):
         values = table.to_numpy(float)
@@ -53,17 +53,17 @@ def stage_grid(scores: Mapping[str, pd.DataFrame], width: float = 11) -> Figure:
     return figure
 
 
-def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "mAP", width: float = 11) -> Figure:
-    """Plot the score over the bytes per image: one panel per data set, one curve per value of the column ``line``.
+def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str) -> Figure:
+    """Plot the mAP over the bytes per image: one panel per data set, one curve per value of the column ``line``.
 
-    tables : data set → columns ``bytes``, the metric, ``low`` and ``high`` (95 %), ``chance``, and ``line``.
+    tables : data set → columns ``bytes``, ``mAP``, ``low`` and ``high`` (95 %), ``chance``, and ``line``.
     """
-    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
         for color, (label, rows) in zip(COLORS, table.groupby(line, sort=False), strict=False):
             rows = rows.sort_values("bytes")
-            panel.plot(rows["bytes"], rows[metric], marker="o", markersize=3.5, color=color, label=label)
+            panel.plot(rows["bytes"], rows["mAP"], marker="o", markersize=3.5, color=color, label=label)
             panel.fill_between(rows["bytes"], rows["low"], rows["high"], color=color, alpha=0.12, linewidth=0)
         panel.axhline(table["chance"].iloc[0], linestyle="--", color="0.4")
         panel.set_xscale("log", base=2)
@@ -71,7 +71,7 @@ def bytes_curves(tables: Mapping[str, pd.DataFrame], line: str, metric: str = "m
         panel.set_title(name, fontsize=10)
         panel.set(xlabel="bytes per image", ylim=(0, 1))
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel(f"{metric} (dashed: chance)")
+    panels[0].set_ylabel("mAP (dashed: chance)")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
     )

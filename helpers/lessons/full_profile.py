@@ -52,39 +52,33 @@ def scores(
     extractors : names of the extractors, in the order of the rows.
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
     indexes : specs of the indexes. With more than one, a column has the index of each row.
-
-    Raises
-    ------
-    ValueError : an extractor has no score with any of the indexes, or not one per metric with an index.
     """
     extractors, metrics, indexes = list(extractors), list(metrics), list(indexes)
     board = leaderboard.load(FIGURES / LEADERBOARD)
     board = board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & board["metric"].isin(metrics)]
+    methods = {method: rows.set_index("metric") for method, rows in board.groupby(["extractor", "index"])}
     lines = []
     for extractor in extractors:
-        rows = board[(board["extractor"] == extractor) & board["index"].isin(indexes)]
-        if rows.empty:
+        measured = [index for index in indexes if (extractor, index) in methods]
+        if not measured:
             raise ValueError(
                 f"the leaderboard has no full-profile row of {extractor!r} under {protocol!r} with {indexes}"
             )
-        for index in indexes:
-            each = rows[rows["index"] == index]
-            if each.empty:
-                continue
-            if sorted(each["metric"]) != sorted(metrics):
+        for index in measured:
+            rows = methods[extractor, index]
+            if sorted(rows.index) != sorted(metrics):
                 method = f"{extractor!r} under {protocol!r} with {index!r}"
-                expected, found = ", ".join(metrics), ", ".join(each["metric"])
+                expected, found = ", ".join(metrics), ", ".join(rows.index)
                 raise ValueError(f"expected one row per metric ({expected}) of {method}, got {found}")
-            each = each.set_index("metric")
-            lines.append([extractor, index, *(_interval(each.loc[metric]) for metric in metrics)])
+            lines.append([extractor, index, *(_interval(rows.loc[metric]) for metric in metrics)])
     first = board[board["extractor"] == extractors[0]].drop_duplicates("metric").set_index("metric")
     for bound in ("chance", "ceiling"):
         lines.append([f"*{bound}*", "", *(f"*{first.loc[metric, bound]:.3f}*" for metric in metrics)])
-    rows = pd.DataFrame(lines, columns=["", "index", *metrics])
+    table = pd.DataFrame(lines, columns=["", "index", *metrics])
     if len(indexes) == 1:
-        rows = rows.drop(columns="index")
+        table = table.drop(columns="index")
     size = f"{first['n_queries'].iloc[0]:,} queries, gallery of {first['n_gallery'].iloc[0]:,}"
-    return _captioned(rows, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
+    return _captioned(table, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
 
 
 def _file(name: str) -> str:

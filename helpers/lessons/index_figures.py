@@ -42,14 +42,14 @@ def cells(
 
 def graph_search(
     points: np.ndarray, links: Sequence[Collection[int]], path: Sequence[int], query: np.ndarray,
-    nearest: Sequence[int], width: float = 7,
+    nearest: Sequence[int],
 ) -> Figure:  # fmt: skip
     """Show a search in a neighbor graph: links in gray, the path in color with its steps numbered.
 
     points : float (n, 2). links : the neighbors of each row. path : the visited rows in order.
     query : float (2,), a star. nearest : rows of the true neighbors, circled.
     """
-    figure = Figure(figsize=(width, 0.75 * width), layout="constrained")
+    figure = Figure(figsize=(7, 5.25), layout="constrained")
     panel = figure.subplots()
     for row, others in enumerate(links):
         for other in others:
@@ -64,7 +64,7 @@ def graph_search(
     return figure
 
 
-def trade_offs(table: pd.DataFrame, width: float = 13) -> Figure:
+def trade_offs(table: pd.DataFrame) -> Figure:
     """Plot the milliseconds per query over recall: one panel per gallery, one line per index over its search effort.
 
     The recall axis is logarithmic in 1 - recall, to spread values between 0.9 and 1. Marker sizes grow with the square
@@ -73,7 +73,7 @@ def trade_offs(table: pd.DataFrame, width: float = 13) -> Figure:
     table : columns ``gallery, index, recall, milliseconds, bytes, count``.
     """
     galleries, indexes = (list(dict.fromkeys(table[name])) for name in ("gallery", "index"))
-    figure = Figure(figsize=(width, 4.9), layout="constrained")
+    figure = Figure(figsize=(13, 4.9), layout="constrained")
     panels = figure.subplots(1, len(galleries), squeeze=False, sharex=True, sharey=True)[0]
     weight = table["bytes"] / table["count"]
     # From the last and largest gallery: on small ones some libraries use many times the size of the vectors.

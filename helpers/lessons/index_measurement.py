@@ -3,18 +3,14 @@
 Times depend on the computer and on what else it runs; compare only times that were measured together.
 """
 
-import contextlib
-import hashlib
 import time
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers import paths
-from helpers.files import write_atomically
+from helpers.features import results
 from helpers.search.index import BACKENDS, Index, check_k, load_index, open_index
 from helpers.search.ranking import PAD, Ranking, rank
 
@@ -90,10 +86,11 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
     Parameters
     ----------
     queries : float (q, dim), not in the index. truth : the results of exact search, see `exact_truth`.
-
-    Raises ValueError: no query, not one row of ``truth`` per query, or too few columns for ``k``.
     """
-    check_queries(queries, truth, k)
+    if not len(queries) or len(queries) != len(truth):
+        raise ValueError(f"truth must have one row per query, and at least one: got {len(truth)} for {len(queries)}")
+    if truth.k < check_k(k):
+        raise ValueError(f"recall of {k} results needs {k} true ones, truth has {truth.k}: make it with k={k}")
     index.search(queries[:WARM_UP], k)
     batches: list[float] = []
     while len(batches) < _ROUNDS and sum(batches) < _SECONDS:
@@ -124,14 +121,6 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
     )
 
 
-def check_queries(queries: np.ndarray, truth: Ranking, k: int) -> None:
-    """Raise ValueError for no query, not one row of ``truth`` per query, or too few columns for ``k``."""
-    if not len(queries) or len(queries) != len(truth):
-        raise ValueError(f"truth must have one row per query, and at least one: got {len(truth)} for {len(queries)}")
-    if truth.k < check_k(k):
-        raise ValueError(f"recall of {k} results needs {k} true ones, truth has {truth.k}: make it with k={k}")
-
-
 def recalls(found: Ranking, truth: Ranking, k: int) -> np.ndarray:
     """float64 (q,): the part of each query's true first ``k`` that is among the first ``k`` found.
 
@@ -152,29 +141,21 @@ def exact_truth(
 ) -> Ranking:
     """The true ``k`` nearest by `ExactIndex`, in parts of the vectors; row *i* of them has id *i*.
 
-    cache : store it in the cache's ``truth``, by the content of vectors and queries.
+    cache : store it in the cache, by the content of vectors and queries.
     """
-    path = paths.cache_dir() / "truth" / f"{_key(vectors, queries, k, metric)}.npz"
-    if cache and path.exists():
-        # A damaged file is computed again.
-        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as stored:
-            return Ranking(stored["ids"], stored["scores"])
-    best = Ranking(np.empty((len(queries), 0)), np.empty((len(queries), 0)))
-    for start in range(0, len(vectors), _STEP):
-        part = vectors[start : start + _STEP]
-        found = open_index(f"exact:{metric}").add(part, np.arange(start, start + len(part))).search(queries, k)
-        best = rank(np.hstack([best.ids, found.ids]), np.hstack([best.scores, found.scores]), k)
-    if cache:
-        write_atomically(path, lambda file: np.savez(file, ids=best.ids, scores=best.scores))
-    return best
 
+    def search() -> dict[str, np.ndarray]:
+        best = Ranking(np.empty((len(queries), 0)), np.empty((len(queries), 0)))
+        for start in range(0, len(vectors), _STEP):
+            part = vectors[start : start + _STEP]
+            found = open_index(f"exact:{metric}").add(part, np.arange(start, start + len(part))).search(queries, k)
+            best = rank(np.hstack([best.ids, found.ids]), np.hstack([best.scores, found.scores]), k)
+        return {"ids": best.ids, "scores": best.scores}
 
-def _key(vectors: np.ndarray, queries: np.ndarray, k: int, metric: str) -> str:
-    digest = hashlib.blake2b(f"{vectors.shape} {queries.shape} {k} {metric}".encode(), digest_size=16)
-    for array in (vectors, queries):
-        for start in range(0, len(array), _STEP):
-            digest.update(np.ascontiguousarray(array[start : start + _STEP], np.float32).data)
-    return digest.hexdigest()
+    if not cache:
+        return Ranking(**search())
+    contents = {"vectors": results.fingerprint(vectors), "queries": results.fingerprint(queries)}
+    return Ranking(**results.cached("truth", {**contents, "k": k, "metric": metric}, search))
 
 
 def save_and_open(index: Index, path: str | Path) -> tuple[float, float]:

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from helpers import extras
 from helpers.lessons.index_measurement import (
     Measurement,
     build,
-    check_queries,
     estimated_bytes,
     exact_truth,
     measure,
@@ -28,16 +26,8 @@ if TYPE_CHECKING:
 
 #: The largest number of vectors that are held out as queries; a tenth of a small number of vectors.
 HELD_OUT = 500
-#: For more vectors than `MANY`, candidates are first built over `SAMPLE` of them.
-MANY, SAMPLE = 60_000, 20_000
 #: Standard errors between a measured recall and the lower bound of the true one, with a confidence of 95 %.
 CONFIDENCE = 1.645
-
-_GRAPH = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-_NODES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000)
-#: In the order of preference.
-_STAGES = ("all", "sample", "estimate")
 
 
 @dataclass(frozen=True)
@@ -95,13 +85,11 @@ class Requirements:
 class Trial:
     """The outcome of one candidate.
 
-    stage : ``"all"``, or ``"sample"`` if it was discarded over a sample, or ``"estimate"`` if it was not built.
     missed : requirements that it does not meet, in words.
-    megabytes : estimated for all vectors. measured, build_seconds : None if it was not built.
+    megabytes : estimated; None without a limit. measured, build_seconds : None if it was too large to be built.
     """
 
     spec: str
-    stage: str
     missed: tuple[str, ...]
     megabytes: float | None
     measured: Measurement | None = None
@@ -132,31 +120,18 @@ class Choice:
     trials: tuple[Trial, ...]
 
     @property
-    def spec(self) -> str:
-        """The spec of the chosen index, with its search options."""
-        return self.trial.spec
-
-    @property
-    def missed(self) -> tuple[str, ...]:
-        """The requirements that it does not meet, in words."""
-        return self.trial.missed
-
-    def open(self) -> Index:
-        """An empty index of this kind."""
-        return open_index(self.spec)
-
-    @property
     def table(self) -> "pd.DataFrame":
-        """One row per candidate; times are NaN if it was not built, and of the sample if only that was built."""
+        """One row per candidate; ``over`` is "estimate" and the measured numbers are NaN if it was not built."""
         import pandas as pd
 
         columns = ("recall", "milliseconds", "milliseconds95", "per_second", "megabytes")
         rows = []
         for trial in self.trials:
             numbers = {name: getattr(trial.measured, name) if trial.measured else np.nan for name in columns}
-            row = {"spec": trial.spec, "over": trial.stage, **numbers, "build_seconds": trial.build_seconds}
+            row = {"spec": trial.spec, "over": "all" if trial.measured else "estimate", **numbers}
             estimate = np.nan if trial.megabytes is None else trial.megabytes
-            rows.append(row | {"megabytes_estimated": estimate, "missed": "; ".join(trial.missed)})
+            more = {"build_seconds": trial.build_seconds, "megabytes_estimated": estimate}
+            rows.append(row | more | {"missed": "; ".join(trial.missed)})
         return pd.DataFrame(rows)
 
 
@@ -165,49 +140,22 @@ def meets(recall: float, error: float, required: float) -> bool:
     return recall - CONFIDENCE * error >= required
 
 
-def default_candidates(metric: str = "cosine") -> tuple[Candidate, ...]:
-    """Candidates that suit most galleries; for ``manhattan`` exact search, and Annoy if it is installed."""
-    metric = open_index(f"exact:{metric}").metric
-    exact = Candidate(f"exact:{metric}")
-    if metric == "manhattan":
-        nodes = tuple({"search": nodes} for nodes in _NODES)
-        trees = (Candidate("annoy:manhattan?trees=30", nodes), Candidate("annoy:manhattan?trees=100", nodes))
-        return (exact, *(trees if not extras.missing("annoy") else ()))
-    graph = tuple({"search": width} for width in _GRAPH)
-    probes = tuple({"probes": lists} for lists in _PROBES)
-    # With more lists, it pays to refine more codes.
-    codes = tuple({"probes": lists, "depth": min(64, max(4, lists))} for lists in _PROBES)
-    expansions = tuple({"expansion_search": width} for width in _GRAPH)
-    return (
-        exact,
-        Candidate(f"faiss:flat?metric={metric}"),
-        Candidate(f"faiss:ivf?metric={metric}", probes),
-        Candidate(f"faiss:opq?metric={metric}", codes),
-        Candidate(f"faiss:hnsw?m=16&metric={metric}", graph),
-        Candidate(f"faiss:hnsw?m=32&metric={metric}", graph),
-        Candidate(f"usearch:{metric}", expansions),
-        Candidate(f"usearch:{metric}?dtype=f16", expansions),
-        *([Candidate("usearch:cosine?dtype=i8", expansions)] if metric == "cosine" else []),
-    )
-
-
 def tune(
     vectors: np.ndarray,
     queries: np.ndarray | None = None,
     recall: float = 0.95,
     milliseconds: float | None = None,
     megabytes: float | None = None,
-    candidates: Sequence[Candidate] | None = None,
+    *,
+    candidates: Sequence[Candidate],
     k: int = 10,
-    metric: str = "cosine",
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
     """The fastest index that meets all requirements, or the closest one, with the measurements of all candidates.
 
     Each candidate is built once, over all vectors but the queries. Bisection finds the least effort with sufficient
-    recall, which is then measured. A candidate that by `estimated_bytes` exceeds ``megabytes`` is not built. For more
-    than `MANY` vectors, each is first built over `SAMPLE` of them, and discarded if it misses recall or time there.
+    recall, which is then measured. A candidate that by `estimated_bytes` exceeds ``megabytes`` is not built.
 
     Recall depends only on the vectors and ``seed``, except for graphs that several processors build
     (`helpers.search.backends.usearch_backend`). Time varies between runs, so the choice between two similar indexes may
@@ -217,67 +165,44 @@ def tune(
     ----------
     vectors : float (n, dim). queries : float (q, dim), not among them; by default, a random sample of the vectors is
         held out, see `HELD_OUT`. Queries from another source may be harder.
-    recall, milliseconds, megabytes : see `Requirements`. candidates : by default, `default_candidates`.
-
-    Raises ValueError: an invalid requirement, no candidate, one with another metric or without an estimate, too few or
-    bad vectors.
+    recall, milliseconds, megabytes : see `Requirements`. candidates : at least one, all with the same metric.
     """
     requirements, k = Requirements(recall, milliseconds, megabytes), check_k(k)
-    candidates = default_candidates(metric) if candidates is None else tuple(candidates)
-    _check(candidates, metric)
+    metric = _common_metric(candidates)
     vectors = np.asarray(vectors)
     if vectors.ndim != 2:
         raise ValueError(f"vectors must have shape (n, dim), got {vectors.shape}")
-    random = np.random.default_rng(seed)
     if queries is None:
-        vectors, queries = _hold_out(vectors, k, random)
-    trials, sizes = _estimate(candidates, vectors.shape, megabytes)
-    # The limit of memory is for all vectors, not for a sample.
-    stages = [("all", vectors, requirements)]
-    if len(vectors) > MANY:
-        part = vectors[np.sort(random.choice(len(vectors), SAMPLE, replace=False))]
-        stages.insert(0, ("sample", part, Requirements(recall, milliseconds)))
-    for stage, part, limits in stages:
-        left = [number for number in sizes if number not in trials or not trials[number].missed]
-        if not left:
-            break
-        truth = exact_truth(part, queries, k, metric)
-        bar = tqdm(left, desc=f"{len(part):,} vectors", unit="index", disable=None if progress else True)
-        for number in bar:
-            candidate = candidates[number]
-            bar.set_postfix_str(candidate.spec)
-            index, seconds = build(candidate.spec, part)
-            measured = measure_least(index, candidate.efforts, queries, truth, recall, k)
-            trials[number] = Trial(index.spec, stage, limits.missed(measured), sizes[number], measured, seconds)
-    return choose([trials[number] for number in range(len(candidates))], requirements)
-
-
-def _check(candidates: Sequence[Candidate], metric: str) -> None:
-    if not candidates:
-        raise ValueError("there is no candidate to choose from")
-    expected = open_index(f"exact:{metric}").metric
-    for candidate in candidates:
-        index = open_index(candidate.spec)
-        if index.metric != expected:
-            raise ValueError(f"{candidate.spec} has metric {index.metric}, requested is {metric}: give it as metric")
-        if not candidate.efforts:
-            raise ValueError(f"{candidate.spec} has no effort to try; give one empty dict for the defaults")
-
-
-def _estimate(
-    candidates: Sequence[Candidate], shape: tuple[int, ...], megabytes: float | None
-) -> tuple[dict[int, Trial], dict[int, float | None]]:
-    """Trials of candidates that are too large, and the estimated megabytes of the others, by their numbers."""
-    trials: dict[int, Trial] = {}
-    sizes: dict[int, float | None] = {}
-    for number, candidate in enumerate(candidates):
-        size = None if megabytes is None else estimated_bytes(candidate.spec, *shape) / 1e6
+        vectors, queries = _hold_out(vectors, k, np.random.default_rng(seed))
+    sizes: list[float | None] = [None] * len(candidates)
+    if megabytes is not None:
+        sizes = [estimated_bytes(candidate.spec, *vectors.shape) / 1e6 for candidate in candidates]
+    truth = exact_truth(vectors, queries, k, metric)
+    trials = []
+    bar = tqdm(candidates, desc=f"{len(vectors):,} vectors", unit="index", disable=None if progress else True)
+    for candidate, size in zip(bar, sizes, strict=True):
+        bar.set_postfix_str(candidate.spec)
         if size is not None and megabytes is not None and size > megabytes:
             missed = (f"about {size:.4g} MB by estimate, required {megabytes:g}",)
-            trials[number] = Trial(open_index(candidate.spec).spec, "estimate", missed, size)
-        else:
-            sizes[number] = size
-    return trials, sizes
+            trials.append(Trial(open_index(candidate.spec).spec, missed, size))
+            continue
+        index, seconds = build(candidate.spec, vectors)
+        measured = measure_least(index, candidate.efforts, queries, truth, recall, k)
+        trials.append(Trial(index.spec, requirements.missed(measured), size, measured, seconds))
+    return choose(trials, requirements)
+
+
+def _common_metric(candidates: Sequence[Candidate]) -> str:
+    """The metric of all candidates."""
+    if not candidates:
+        raise ValueError("there is no candidate to choose from")
+    for candidate in candidates:
+        if not candidate.efforts:
+            raise ValueError(f"{candidate.spec} has no effort to try; give one empty dict for the defaults")
+    metrics = {candidate.spec: open_index(candidate.spec).metric for candidate in candidates}
+    if len(set(metrics.values())) > 1:
+        raise ValueError(f"the candidates must have one metric, got {metrics}")
+    return metrics[candidates[0].spec]
 
 
 def _hold_out(vectors: np.ndarray, k: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -297,7 +222,6 @@ def measure_least(
 
     Bisection assumes that recall increases with the effort.
     """
-    check_queries(queries, truth, k)
 
     def passes(effort: dict[str, int]) -> bool:
         found = recalls(index.tune(**effort).search(queries, k), truth, k)
@@ -310,16 +234,16 @@ def measure_least(
 def choose(trials: Sequence[Trial], requirements: Requirements) -> Choice:
     """The fastest trial that meets all requirements; if none does, the closest by `Requirements.distance`.
 
-    Among trials that miss some, those over all vectors precede those over a sample, and these precede estimates.
+    Among trials that miss some, measured ones precede those that were too large to be built.
     """
 
     def time_and_size(trial: Trial) -> tuple[float, int, str]:
         measured = trial.measured
         return (measured.milliseconds, measured.bytes, trial.spec) if measured else (np.inf, 0, trial.spec)
 
-    def closeness(trial: Trial) -> tuple[int, float, str]:
+    def closeness(trial: Trial) -> tuple[bool, float, str]:
         distance = requirements.distance(trial.measured) if trial.measured else trial.megabytes or 0
-        return _STAGES.index(trial.stage), distance, trial.spec
+        return trial.measured is None, distance, trial.spec
 
     passed = sorted((trial for trial in trials if not trial.missed), key=time_and_size)
     if passed:
@@ -328,6 +252,6 @@ def choose(trials: Sequence[Trial], requirements: Requirements) -> Choice:
             why += f"; next {passed[1]}"
         return Choice(True, why, passed[0], tuple(trials))
     best = min(trials, key=closeness)
-    note = {"all": "", "sample": " (already over a sample of the vectors)", "estimate": " (so it was not built)"}
     why = f"none of {len(trials)} meets all requirements; {best.spec} comes closest and misses: "
-    return Choice(False, why + "; ".join(best.missed) + note[best.stage], best, tuple(trials))
+    note = "" if best.measured else " (so it was not built)"
+    return Choice(False, why + "; ".join(best.missed) + note, best, tuple(trials))

@@ -55,12 +55,7 @@ class VoteIndex:
         return len(self._owners) * (descriptor + links + 4 * 4 + 8)
 
     def add(self, images: Sequence[Keypoints], ids: Sequence[int]) -> "VoteIndex":
-        """Add images; one without keypoints is ranked behind all images with votes.
-
-        Raises
-        ------
-        ValueError : another kind of keypoints; ids that are negative or not unique; not one id per image.
-        """
+        """Add images; one without keypoints is ranked behind all images with votes."""
         added = np.asarray(ids, np.int64)
         self._check(images)
         if added.shape != (len(images),):
@@ -91,10 +86,6 @@ class VoteIndex:
         -------
         Ranking (q, k): the score is the number of agreeing pairs beyond those of a random match, plus the share of the
         votes, which is below 1.
-
-        Raises
-        ------
-        ValueError : another kind of keypoints, an empty index, or k, neighbors or verify out of range.
         """
         self._check(queries)
         if not len(self):

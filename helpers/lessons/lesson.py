@@ -2,7 +2,6 @@
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +18,7 @@ from helpers.features.registry import open_extractor
 from helpers.files import write_text
 from helpers.images import imagenet, samples
 from helpers.images.imageset import ImageSet
+from helpers.lessons import machine
 from helpers.networks.weights import WeightsUnavailable
 from helpers.visualization.tables import box
 
@@ -110,6 +110,7 @@ class Lesson:
         extractor : the notebook's main extractor. scores : name → scores.
         """
         path = paths.results_dir() / f"{self.name}.json"
+        tensorflow = machine.installed("tensorflow-cpu") or machine.installed("tensorflow") or "none"
         content = {
             "notebook": self.name,
             "profile": self.profile,
@@ -126,7 +127,7 @@ class Lesson:
             "checks": self._checks,
             "figures": self._figures,
             "seconds": round(perf_counter() - self._start, 1),
-            "machine": {"python": platform.python_version(), "tensorflow": _tensorflow(), "system": platform.system()},
+            "machine": {"python": platform.python_version(), "tensorflow": tensorflow, "system": platform.system()},
         }
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(f"{headline}\nwritten: {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path.name}")
@@ -155,12 +156,3 @@ def _png(figure: Figure, dpi: int) -> bytes:
     figure.savefig(drawn, format="png", dpi=dpi)
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def _tensorflow() -> str:
-    for package in ("tensorflow-cpu", "tensorflow"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "none"

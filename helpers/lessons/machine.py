@@ -42,13 +42,18 @@ def networks() -> pd.DataFrame:
 
 def _package(names: str, locked: dict[str, str]) -> tuple[str, str, str, bool]:
     for name in names.split("|"):
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            continue
-        required = locked.get(name, found)
-        return name, found, required, found.split(".")[:2] == required.split(".")[:2]
+        if found := installed(name):
+            required = locked.get(name, found)
+            return name, found, required, found.split(".")[:2] == required.split(".")[:2]
     return names, "not installed", locked.get(names.split("|")[0], "any"), False
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _locked() -> dict[str, str]:
@@ -59,13 +64,8 @@ def _locked() -> dict[str, str]:
     if not paths.IN_CHECKOUT:
         return {}
     locked: dict[str, str] = {}
-    installed: str | None
     for name, number in re.findall(r"^([\w.-]+)==(\S+)", (paths.ROOT / "requirements.txt").read_text(), re.MULTILINE):
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            installed = None
-        if name not in locked or number == installed:
+        if name not in locked or number == installed(name):
             locked[name] = number
     return locked
 

@@ -12,13 +12,13 @@ from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 
-def keypoint_grid(image: np.ndarray, found: Mapping[str, Keypoints], shown: int = 60, width: float = 13) -> Figure:
+def keypoint_grid(image: np.ndarray, found: Mapping[str, Keypoints], shown: int = 60) -> Figure:
     """Show the ``shown`` strongest keypoints of each kind as circles with their size and direction.
 
     image : uint8 (height, width, 3) RGB. found : title → its keypoints.
     """
-    height = width / len(found) * image.shape[0] / image.shape[1] + 0.35
-    figure = Figure(figsize=(width, height), layout="constrained")
+    height = 13 / len(found) * image.shape[0] / image.shape[1] + 0.35
+    figure = Figure(figsize=(13, height), layout="constrained")
     for panel, (title, keypoints) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         _image(panel, image)
         points, sizes, angles = (column[:shown] for column in keypoints.geometry)
@@ -38,7 +38,7 @@ def keypoint_grid(image: np.ndarray, found: Mapping[str, Keypoints], shown: int 
 
 def match_lines(
     image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches,
-    found: Homography | None = None, width: float = 12,
+    found: Homography | None = None,
 ) -> Figure:  # fmt: skip
     """Show two images side by side with a line for each match: green for inliers of the homography, red for others.
 
@@ -49,7 +49,7 @@ def match_lines(
     canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1], 3), 255, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
     canvas[: other.shape[0], left:] = other
-    figure = Figure(figsize=(width, width * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
+    figure = Figure(figsize=(12, 12 * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
     panel = figure.subplots()
     _image(panel, canvas)
     lines = np.stack([query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]] + (left, 0)], 1)

@@ -22,9 +22,6 @@ def stage_vectors(
     images: ImageSet,
     network: str = "resnet50",
     poolings: Sequence[str] = tuple(POOLINGS),
-    size: int | None = None,
-    resize: str = "squash",
-    batch_size: int = 8,
     progress: bool = True,
     keep_last: bool = False,
 ) -> dict[tuple[int, str], np.ndarray]:
@@ -33,7 +30,6 @@ def stage_vectors(
     The vectors are cached batch by batch in the stores of these extractors, so a call that was interrupted continues.
     The maps are not cached: those of ResNet50's first stage alone take 3.2 MB per image.
 
-    batch_size : number of images whose maps are in memory, 6.1 MB per image for ResNet50.
     keep_last : also cache the maps of the last stage, for `last_maps`.
 
     Raises
@@ -43,7 +39,7 @@ def stage_vectors(
     """
     row = specs.network(network)
     extractors = {
-        (stage, pooling): NetworkExtractor(network, size=size, resize=resize, pooling=pooling, stage=stage)
+        (stage, pooling): NetworkExtractor(network, pooling=pooling, stage=stage)
         for stage in range(1, len(row.stages) + 1)
         for pooling in poolings
     }
@@ -52,7 +48,7 @@ def stage_vectors(
         stores = {
             key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in extractors.items()
         }
-        map_store = opened.enter_context(_map_store(network, size, resize)) if keep_last else None
+        map_store = opened.enter_context(_map_store(network)) if keep_last else None
         known = set.intersection(*(store.known(hashes) for store in stores.values()))
         if map_store is not None:
             known &= map_store.known(hashes)
@@ -60,7 +56,7 @@ def stage_vectors(
         if missing:
             side = next(iter(extractors.values())).size
             computes = zoo_network(row.name, [layer for layer, _ in row.stages], side)
-            batches = reading.batches(list(missing.values()), side, resize, batch_size, strict=True)
+            batches = reading.batches(list(missing.values()), side, batch_size=8, strict=True)
             contents = list(missing)
             with tqdm(
                 total=len(missing), desc=f"{network} stages · {images.name}", unit="image",
@@ -82,30 +78,20 @@ _SHAPE = struct.Struct("<3I")
 class _MapStore(BlobStore):
     """Feature maps of one layer on disk, in float16, with the content hashes of the images as keys."""
 
-    _what = "maps"
+    _content = "maps"
 
     def __init__(self, fingerprint: str):
         super().__init__(paths.cache_dir() / "maps" / f"{fingerprint}.sqlite")
 
     def put(self, images: Sequence[bytes], maps: np.ndarray) -> None:
-        """Store float (n, h, w, channels), in one transaction.
-
-        Raises
-        ------
-        ValueError : a value does not fit into float16.
-        """
+        """Store float (n, h, w, channels), in one transaction."""
         if not np.abs(maps).max(initial=0) <= np.finfo(np.float16).max:
             raise ValueError("the maps hold values that do not fit into float16")
         shape = _SHAPE.pack(*maps.shape[1:])
         self._put((p, shape + one.astype("<f2").tobytes()) for p, one in zip(images, maps, strict=True))
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:
-        """float32 (n, h, w, channels) of stored images, at least one, in the given order.
-
-        Raises
-        ------
-        KeyError : the map of an image is not stored.
-        """
+        """float32 (n, h, w, channels) of stored images, at least one, in the given order."""
         rows: dict[bytes, list[int]] = {}
         for row, image in enumerate(images):
             rows.setdefault(image, []).append(row)
@@ -120,14 +106,12 @@ class _MapStore(BlobStore):
         return maps
 
 
-def _map_store(network: str, size: int | None, resize: str) -> _MapStore:
+def _map_store(network: str) -> _MapStore:
     # The fingerprint depends on weights, layer, size and resize rule. Any pooling would do.
-    return _MapStore(NetworkExtractor(network, size=size, resize=resize, pooling="average").fingerprint)
+    return _MapStore(NetworkExtractor(network, pooling="average").fingerprint)
 
 
-def last_maps(
-    images: ImageSet, network: str = "resnet50", size: int | None = None, resize: str = "squash", progress: bool = True
-) -> np.ndarray:
+def last_maps(images: ImageSet, network: str = "resnet50", progress: bool = True) -> np.ndarray:
     """float32 (n, h, w, channels): the last stage's map of each image, 401 kB each for ResNet50.
 
     The maps are cached on disk in float16. Missing ones are computed by `stage_vectors`.
@@ -141,10 +125,10 @@ def last_maps(
     if not len(images):
         raise ValueError("the set has no images")
     hashes = content_hashes(images.paths)
-    with _map_store(network, size, resize) as store:
+    with _map_store(network) as store:
         known = store.known(hashes)
     missing = [row for row, h in enumerate(hashes) if h not in known]
     if missing:
-        stage_vectors(images.subset(missing), network, size=size, resize=resize, progress=progress, keep_last=True)
-    with _map_store(network, size, resize) as store:
+        stage_vectors(images.subset(missing), network, progress=progress, keep_last=True)
+    with _map_store(network) as store:
         return store.get(hashes)

@@ -3,7 +3,7 @@
 A search always has results. A threshold on their scores rejects unknown people. Two rates describe it:
 
 - **detection and identification rate** (DIR): the share of queries of people in the gallery (mates) for which that
-  person is among the first ``rank`` results *and* scores at least the threshold. 1 - DIR is ISO's false negative
+  person is the first result *and* scores at least the threshold (rank 1). 1 - DIR is ISO's false negative
   identification rate.
 - **false alarm rate**: the share of queries of other people with a result at or above the threshold.
 
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.evaluation.builders import query_gallery
-from helpers.evaluation.intervals import Interval, bootstrap_interval
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.runner import check_rows, run
 from helpers.evaluation.verification import ErrorCurve, error_curve
@@ -33,10 +32,6 @@ def open_set_protocol(images: ImageSet, name: str, per_person: int = 1, seed: in
     """Some images of each class are the gallery. All others are queries, with those without a class as the unknown.
 
     per_person : number of images of each person in the gallery, drawn with ``seed``.
-
-    Raises
-    ------
-    ValueError : a class has no image left for a query, or there is no image without a class.
     """
     rng = np.random.default_rng(seed)
     few = [images.class_names[label] for label in np.flatnonzero((images.counts > 0) & (images.counts <= per_person))]
@@ -58,34 +53,22 @@ def open_set_protocol(images: ImageSet, name: str, per_person: int = 1, seed: in
     return query_gallery(images, is_query, np.sort(gallery), name, description=text)
 
 
-def search_scores(ranking: Ranking, protocol: Protocol, rank: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def search_scores(ranking: Ranking, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     """The scores that are compared with a threshold, float64: (those of mates (a,), those of unknown people (b,)).
 
-    For a query with a relevant image it is the score of the best relevant one among the first ``rank`` results, or -inf
-    if there is none; for a query without, the score of the first result.
-
-    Raises
-    ------
-    ValueError : not one row per query, or the ranking has fewer than ``rank`` columns.
+    For a query with a relevant image it is the score of the first result, or -inf if that is not relevant; for a query
+    without, the score of the first result.
     """
     check_rows(ranking, protocol)
-    if not 1 <= rank <= ranking.k:
-        raise ValueError(f"rank must lie between 1 and {ranking.k}, the ranking's width; got {rank}")
-    ids, scores = ranking.ids[:, :rank], ranking.scores[:, :rank].astype(np.float64)
-    relevant = (ids != PAD) & (protocol.labels[ids] == protocol.labels[protocol.queries][:, None])
+    ids, scores = ranking.ids[:, 0], ranking.scores[:, 0].astype(np.float64)
+    relevant = (ids != PAD) & (protocol.labels[ids] == protocol.labels[protocol.queries])
     mates = protocol.answerable
-    best = np.where(relevant, scores, -np.inf).max(axis=1)
-    return best[mates], np.where(ids[:, 0] != PAD, scores[:, 0], -np.inf)[~mates]
+    return np.where(relevant, scores, -np.inf)[mates], scores[~mates]
 
 
-def open_set_curve(ranking: Ranking, protocol: Protocol, rank: int = 1) -> ErrorCurve:
-    """False alarms (as ``false_accept``) and 1 - DIR (as ``false_reject``) at every threshold.
-
-    Raises
-    ------
-    ValueError : see `search_scores`; or all queries, or none, have a mate in the gallery.
-    """
-    mates, others = search_scores(ranking, protocol, rank)
+def open_set_curve(ranking: Ranking, protocol: Protocol) -> ErrorCurve:
+    """False alarms (as ``false_accept``) and 1 - DIR (as ``false_reject``) at every threshold."""
+    mates, others = search_scores(ranking, protocol)
     if not len(mates) or not len(others):
         raise ValueError(
             f"{protocol.name}: {len(mates)} queries have a mate and {len(others)} have none; both are needed"
@@ -99,38 +82,28 @@ class OpenSetResult:
 
     Parameters
     ----------
-    threshold, target : the threshold, and the false alarm rate that it was chosen for.
-    detected, detected_interval : DIR; people are drawn for the interval.
-    false_alarms, false_alarms_interval : the measured false alarm rate.
-    closed_set : DIR without a threshold, which is the top-k accuracy for that rank.
+    detected, false_alarms : DIR and the measured false alarm rate.
+    closed_set : DIR without a threshold, which is the top-1 accuracy.
     n_people, n_mates, n_unknown : the numbers of people in the gallery and of queries of both kinds.
     """
 
     threshold: float
-    target: float
     detected: float
-    detected_interval: Interval
     false_alarms: float
-    false_alarms_interval: Interval
     closed_set: float
     n_people: int
     n_mates: int
     n_unknown: int
 
 
-def measure(ranking: Ranking, protocol: Protocol, threshold: float, target: float, rank: int = 1) -> OpenSetResult:
-    """Measure a threshold that was chosen on other people for the false alarm rate ``target``."""
-    mates, others = search_scores(ranking, protocol, rank)
-    curve = open_set_curve(ranking, protocol, rank)
-    false_alarms, missed = curve.at(threshold)
-    people = protocol.labels[protocol.queries[protocol.answerable]]
+def measure(ranking: Ranking, protocol: Protocol, threshold: float) -> OpenSetResult:
+    """Measure a threshold that was chosen on other people."""
+    mates, others = search_scores(ranking, protocol)
+    false_alarms, missed = open_set_curve(ranking, protocol).at(threshold)
     return OpenSetResult(
         threshold=threshold,
-        target=target,
         detected=1 - missed,
-        detected_interval=bootstrap_interval(mates >= threshold, clusters=people),
         false_alarms=false_alarms,
-        false_alarms_interval=bootstrap_interval(others >= threshold),
         closed_set=float(np.isfinite(mates).mean()),
         n_people=len(np.unique(protocol.labels[protocol.gallery])),
         n_mates=len(mates),
@@ -158,7 +131,6 @@ def calibrate_and_test(
     open_index: Callable[[], Index],
     false_alarms: float = 0.01,
     per_person: int = 1,
-    rank: int = 1,
     seed: int = 0,
 ) -> OpenSetResult:
     """Choose the threshold for a false alarm rate on half of the people, and measure it on the other half.
@@ -169,10 +141,6 @@ def calibrate_and_test(
     vectors : float32 (n, d): row i is the feature vector of image i.
     open_index : returns a new, empty index, as ``lambda: open_index("exact:cosine")``.
     per_person : number of images of each known person in the gallery.
-
-    Raises
-    ------
-    ValueError : see `open_set_protocol`; vectors of another shape; too few unknown people for so low a rate.
     """
     vectors = np.asarray(vectors)
     if len(vectors) != len(images):
@@ -180,6 +148,6 @@ def calibrate_and_test(
     searches = []
     for rows, part in zip(split_by_person(images.labels, seed), ("calibration", "test"), strict=True):
         protocol = open_set_protocol(images.subset(rows), f"{images.name}-open-set-{part}", per_person, seed)
-        searches.append((run(protocol, vectors[rows], open_index(), k=rank), protocol))
-    threshold = open_set_curve(*searches[0], rank).threshold_at(false_alarms)
-    return measure(*searches[1], threshold, false_alarms, rank)
+        searches.append((run(protocol, vectors[rows], open_index(), k=1), protocol))
+    threshold = open_set_curve(*searches[0]).threshold_at(false_alarms)
+    return measure(*searches[1], threshold)

@@ -49,12 +49,9 @@ Method = Callable[[FirstSearch], Ranking]
 def first_search(protocol: Protocol, vectors: np.ndarray, columns: int = 61) -> FirstSearch:
     """Search the gallery by cosine, for all queries and for each gallery image.
 
+    protocol : its queries must be disjoint from the gallery (`Protocol.check_disjoint`).
     vectors : float32 (n, d), row *i* for id *i* of the protocol.
     columns : neighbors of a gallery image, itself included; at most the whole gallery.
-
-    Raises
-    ------
-    ValueError : the queries are not disjoint from the gallery (`Protocol.check_disjoint`), or the vectors are invalid.
     """
     protocol.check_disjoint()
     index = open_index("exact:cosine")

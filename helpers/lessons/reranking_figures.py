@@ -17,7 +17,7 @@ UNDECIDED = "#777777"
 _MARKERS = "osD^vP"
 
 
-def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> Figure:
+def gain_intervals(table: pd.DataFrame) -> Figure:
     """Plot the gain of each method with its 95 % interval and its milliseconds per query, one panel per task.
 
     Gains are green, losses red, and intervals that contain 0 gray. All panels share one scale.
@@ -25,9 +25,9 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
     table : columns ``task, method, before, gain, low, high, ms``, as in `RerankerComparison.table`.
     """
     tasks, methods = (list(dict.fromkeys(table[column])) for column in ("task", "method"))
-    columns = min(columns, len(tasks))
+    columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(width, lines * (0.9 + 0.36 * len(methods))), layout="constrained")
+    figure = Figure(figsize=(12, lines * (0.9 + 0.36 * len(methods))), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     left, right = min(0, table["low"].min()), max(0, table["high"].max())
     room = right - left
@@ -57,9 +57,7 @@ def gain_intervals(table: pd.DataFrame, columns: int = 3, width: float = 12) -> 
     return figure
 
 
-def neighbor_rows(
-    images: ImageSet, query: int, lines: Sequence[tuple[int, Sequence[int], Sequence[str]]], width: float = 13
-) -> Figure:
+def neighbor_rows(images: ImageSet, query: int, lines: Sequence[tuple[int, Sequence[int], Sequence[str]]]) -> Figure:
     """Show images and their nearest neighbors, one line per image.
 
     The frame of the query is black, that of images of its class green, that of others red.
@@ -67,7 +65,7 @@ def neighbor_rows(
     lines : tuples of (row of ``images``, rows of its neighbors, their titles), with equally many neighbors.
     """
     columns = 1 + max(len(nearest) for _, nearest, _ in lines)
-    figure = Figure(figsize=(width, width / columns * 1.28 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(13, 13 / columns * 1.28 * len(lines)), layout="constrained")
     cells = figure.subplots(len(lines), columns, squeeze=False)
     for line, (first, nearest, titles) in zip(cells, lines, strict=True):
         names = ["query" if first == query else "its nearest →", *titles]
@@ -85,14 +83,14 @@ def neighbor_rows(
     return figure
 
 
-def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0, width: float = 12) -> Figure:
+def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Figure:
     """Plot the gain of each query, split by whether its first result was relevant, one panel per task.
 
     The black mark is the mean with its 95 % interval.
 
     gains : task → (float (q,), bool (q,)): the gain, and whether the first result was relevant.
     """
-    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, len(gains), squeeze=False, sharey=True)[0]
     rng = np.random.default_rng(seed)
     for panel, (task, (values, relevant)) in zip(panels, gains.items(), strict=True):
@@ -115,13 +113,13 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
     return figure
 
 
-def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figure:
+def gain_over_share(table: pd.DataFrame, xlabel: str) -> Figure:
     """Plot the gain over a share such as top-1 accuracy: one panel per method; colors are tasks, markers extractors.
 
     table : columns ``method, task, extractor, share, gain, low, high``.
     """
     methods, tasks, extractors = (list(dict.fromkeys(table[name])) for name in ("method", "task", "extractor"))
-    figure = Figure(figsize=(width, 4.1), layout="constrained")
+    figure = Figure(figsize=(12, 4.1), layout="constrained")
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
     for panel, method in zip(panels, methods, strict=True):
         for row in table[table["method"] == method].itertuples():
@@ -143,13 +141,13 @@ def gain_over_share(table: pd.DataFrame, xlabel: str, width: float = 12) -> Figu
     return figure
 
 
-def gain_sweep(table: pd.DataFrame, width: float = 12) -> Figure:
+def gain_sweep(table: pd.DataFrame) -> Figure:
     """Plot the gain over a parameter: one panel per method, one line per task; bands are 95 % intervals.
 
     table : columns ``method, parameter, value, task, gain, low, high``, with one parameter per method.
     """
     methods, tasks = (list(dict.fromkeys(table[name])) for name in ("method", "task"))
-    figure = Figure(figsize=(width, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     # No shared scale: the losses of one method would flatten the others.
     panels = figure.subplots(1, len(methods), squeeze=False)[0]
     for panel, method in zip(panels, methods, strict=True):

@@ -14,9 +14,7 @@ from helpers.visualization.curves import COLORS
 AXES = {"score": "validation retrieval score"}
 
 
-def training_curves(
-    trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy"), width: float = 11
-) -> Figure:
+def training_curves(trainings: Mapping[str, Training], quantities: Sequence[str] = ("loss", "accuracy")) -> Figure:
     """Plot quantities over the epochs, one panel each: training (solid), validation (dashed), ● the best epoch.
 
     Earlier trainings have wider lines, so that curves on top of each other stay visible.
@@ -24,7 +22,7 @@ def training_curves(
     trainings : name → training. quantities : columns of its table, such as ``score``; a training without a column is
         left out of that panel.
     """
-    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
     shown: dict[str, Line2D] = {}
     for number, ((name, training), color) in enumerate(zip(trainings.items(), cycle(COLORS), strict=False)):
@@ -49,14 +47,13 @@ def training_curves(
 
 
 def gains(
-    differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str,
-    width: float = 7,
-) -> Figure:  # fmt: skip
+    differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str
+) -> Figure:
     """Plot each method's gain over a baseline: the mean with its interval, and one ring per seed.
 
     differences : name → (mean, low, high). seeds : name → the gain of each seed.
     """
-    figure = Figure(figsize=(width, 0.9 + 0.42 * len(differences)), layout="constrained")
+    figure = Figure(figsize=(7, 0.9 + 0.42 * len(differences)), layout="constrained")
     panel = figure.subplots()
     names = list(differences)[::-1]
     for y, name in enumerate(names):
@@ -82,14 +79,14 @@ def filters(kernels: np.ndarray, columns: int = 16, width: float = 10) -> Figure
     return _sheet(list(np.moveaxis(kernels, 3, 0)), columns, width)
 
 
-def activations(maps: np.ndarray, columns: int = 16, most: int = 32, width: float = 10) -> Figure:
+def activations(maps: np.ndarray, most: int = 32) -> Figure:
     """Show the first ``most`` channels of a feature map of one image; bright is a high activation.
 
     maps : float (h, w, channels).
     """
     if maps.ndim != 3:
         raise ValueError(f"a feature map of one image must be (h, w, channels), got shape {maps.shape}")
-    return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), columns, width)
+    return _sheet(list(np.moveaxis(maps, 2, 0)[:most]), 16, 10)
 
 
 def _sheet(images: list[np.ndarray], columns: int, width: float) -> Figure:

@@ -19,12 +19,12 @@ from helpers.visualization.curves import COLORS
 PATCH = 6
 
 
-def hog_lines(images: Sequence[np.ndarray], hog: Hog, width: float = 12) -> Figure:
+def hog_lines(images: Sequence[np.ndarray], hog: Hog) -> Figure:
     """Show images and, below them, their HOG: one line per cell and edge direction, opaque for strong edges.
 
     images : uint8 (h, w, 3), of any size.
     """
-    figure = Figure(figsize=(width, 2 * width / len(images) + 0.1), layout="constrained")
+    figure = Figure(figsize=(12, 24 / len(images) + 0.1), layout="constrained")
     upper, lower = figure.subplots(2, len(images), squeeze=False)
     cells = hog.size // hog.settings["cell"]
     # The gradient is perpendicular to the edge; the line is parallel to it.
@@ -58,9 +58,7 @@ def cell_histograms(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
     return sums / times
 
 
-def word_grid(
-    images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12, width: float = 12
-) -> Figure:
+def word_grid(images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12) -> Figure:
     """Show the ``count`` patches nearest to each word, one per image, rotated upright; one line per word."""
     config = vocabulary.config
     best: dict[int, list[tuple[float, np.ndarray]]] = {word: [] for word in words}
@@ -75,7 +73,7 @@ def word_grid(
             if len(own):
                 row = own[squared[own].argmin()]
                 best[word].append((squared[row], _patch(gray, found.points[row], found.sizes[row], found.angles[row])))
-    figure = Figure(figsize=(width, width / count * len(words)), layout="constrained")
+    figure = Figure(figsize=(12, 12 / count * len(words)), layout="constrained")
     panels = figure.subplots(len(words), count, squeeze=False)
     for line, word in zip(panels, words, strict=True):
         patches = [patch for _, patch in sorted(best[word], key=lambda pair: pair[0])[:count]]
@@ -89,12 +87,12 @@ def word_grid(
     return figure
 
 
-def size_curves(table: pd.DataFrame, width: float = 11) -> Figure:
+def size_curves(table: pd.DataFrame) -> Figure:
     """Plot the Davies–Bouldin index and the mAP over the number of words.
 
     table : columns ``words``, ``davies_bouldin``, ``chosen``, ``mAP``, ``low``, ``high``, ``chance``.
     """
-    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     words = table["words"]
     left.plot(words, table["davies_bouldin"], "o-", color=COLORS[0])

@@ -37,14 +37,6 @@ class Method:
         return " · ".join([self.extractor, self.index, *([self.reranker] if self.reranker != NAMES[0] else [])])
 
 
-@dataclass(frozen=True)
-class Found:
-    """Rows and scores, best first; ``note`` explains missing or meaningless results."""
-
-    results: tuple[tuple[int, float], ...]
-    note: str
-
-
 class Searcher:
     """Searches a set of images with several extractors and indexes.
 
@@ -112,8 +104,8 @@ class Searcher:
         k: int,
         good: Sequence[int] = (),
         bad: Sequence[int] = (),
-    ) -> Found:
-        """The ``k`` nearest images to a query.
+    ) -> tuple[list[tuple[int, float]], str]:
+        """The ``k`` nearest images to a query: (row, score), best first, and a note on missing or meaningless results.
 
         Parameters
         ----------
@@ -142,7 +134,7 @@ class Searcher:
             ranking = rerank(SearchSpace.of(engine, exclude=excluded), vector, k, method.reranker, image)
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
-        return Found(tuple(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty))
+        return list(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty)
 
     def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """Explain why an image of the set is similar to a query, uint8 (height, width, 3).

@@ -128,10 +128,6 @@ class Picker:
     listeners : called without arguments after every change. lock : held during a change. Hold it to read several
         attributes that must be consistent.
 
-    Raises
-    ------
-    ValueError : no image, extractor or index; a name given twice; a protocol of other images.
-
     >>> picker = Picker(images, ["resnet50", "hsv-histogram"]).choose(5).search()     # doctest: +SKIP
     >>> picker.columns[0].results[0].key                                              # doctest: +SKIP
     """
@@ -267,14 +263,6 @@ class Picker:
         return pixels if whole or query.crop is None else query.crop.cut(pixels)
 
     # ---- thumbnails ------------------------------------------------------------------------------------
-
-    @_action
-    def turn_to(self, page: int) -> None:
-        """Show a page of thumbnails, 0 … pages - 1."""
-        page = _integer(page, "The page")
-        if not 0 <= page < self.pages:
-            raise InvalidAction(f"There is no page {page + 1}: there are {self.pages}.")
-        self.page = page
 
     @_action
     def next_page(self) -> None:
@@ -576,7 +564,7 @@ class Picker:
 
     def _column(self, request: _Request, method: Method) -> Column:
         query, start = request.query, perf_counter()
-        found = self._searcher.search(
+        found, note = self._searcher.search(
             method,
             lambda: self.pixels(query),
             row=query.row,
@@ -591,9 +579,9 @@ class Picker:
                 rank, id, score, self.images.class_name(id), self.images.keys[id],
                 None if relevance is None else bool(relevance[id]),
             )
-            for rank, (id, score) in enumerate(found.results, start=1)
+            for rank, (id, score) in enumerate(found, start=1)
         )  # fmt: skip
-        return Column(method, results, found.note, perf_counter() - start)
+        return Column(method, results, note, perf_counter() - start)
 
     @contextmanager
     def _errors_as_messages(self) -> Iterator[None]:
@@ -614,11 +602,6 @@ class Picker:
 
 def _integer(value: object, name: str) -> int:
     """A whole number from a value that a page or a user gave."""
-    try:
-        number = int(value)  # type: ignore[call-overload]  # any value may come; a wrong type raises TypeError
-        whole = not isinstance(value, bool) and (not isinstance(value, float) or number == value)
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidAction(f"{name} must be a whole number, got {str(value)[:40]!r}.")
-    return number
+    return int(value)

@@ -44,7 +44,7 @@ ACTIONS = {
     for name in (
         "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
         "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "search", "search_again",
-        "set_k", "turn_to", "uncrop", "upload", "use", "why",
+        "set_k", "uncrop", "upload", "use", "why",
     )
 }  # fmt: skip
 _SLOW = {"search", "why"}

@@ -15,18 +15,14 @@ from helpers.evaluation.verification import ErrorCurve
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def distance_histogram(
-    vectors: Mapping[str, np.ndarray], protocol: Protocol, queries: int = 200, bins: int = 60, seed: int = 0
-) -> Figure:
+def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, seed: int = 0) -> Figure:
     """Plot the cosine distances from queries to relevant and to other gallery images, one panel per extractor.
 
-    Parameters
-    ----------
     vectors : name → float32 (n, dim), normalized; row *i* is id *i* of the protocol.
-    queries : the number of queries, drawn with ``seed``.
+    seed : for the 200 queries and the pairs that are compared.
     """
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(np.flatnonzero(protocol.answerable))[:queries])
+    rows = np.sort(rng.permutation(np.flatnonzero(protocol.answerable))[:200])
     figure = Figure(figsize=(5.5 * len(vectors), 3.4), layout="constrained")
     panels = figure.subplots(1, len(vectors), squeeze=False)[0]
     for panel, (name, matrix) in zip(panels, vectors.items(), strict=True):
@@ -37,7 +33,7 @@ def distance_histogram(
             relevant = np.isin(protocol.gallery, protocol.relevant(row))
             parts.append((distance[relevant], distance[~ignored & ~relevant]))
         same, different = (np.concatenate(part) for part in zip(*parts, strict=True))
-        edges = np.linspace(0, max(same.max(), different.max()), bins)
+        edges = np.linspace(0, max(same.max(), different.max()), 60)
         panel.hist(different, edges, density=True, alpha=0.6, color=COLORS[1], label="different class")
         panel.hist(same, edges, density=True, alpha=0.6, color=COLORS[0], label="same class")
         farther = _separation(same, different, rng)
@@ -47,9 +43,9 @@ def distance_histogram(
     return figure
 
 
-def _separation(same: np.ndarray, different: np.ndarray, rng: np.random.Generator, draws: int = 100_000) -> float:
+def _separation(same: np.ndarray, different: np.ndarray, rng: np.random.Generator) -> float:
     """Probability that a random different pair is farther apart than a random same pair (the area under the ROC)."""
-    first, second = rng.choice(same, draws), rng.choice(different, draws)
+    first, second = rng.choice(same, 100_000), rng.choice(different, 100_000)
     return float((first < second).mean() + (first == second).mean() / 2)
 
 
@@ -74,9 +70,7 @@ def recall_curves(
     return figure
 
 
-def strength_curves(
-    tables: Mapping[str, pd.DataFrame], units: Mapping[str, str], columns: int = 5, width: float = 14
-) -> Figure:
+def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str], columns: int = 5) -> Figure:
     """Plot recall@1 of known items over the strength of each change, one panel per kind; bands are 95 % intervals.
 
     Earlier methods have wider lines, so that curves on top of each other stay visible.
@@ -86,7 +80,7 @@ def strength_curves(
     """
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table["kind"]))
     lines = -(-(len(kinds) + 1) // columns)
-    figure = Figure(figsize=(width, 2.5 * lines), layout="constrained")
+    figure = Figure(figsize=(14, 2.5 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         for (name, table), color, above in zip(tables.items(), COLORS, range(len(tables) - 1, -1, -1), strict=False):
@@ -112,12 +106,12 @@ def strength_curves(
     return figure
 
 
-def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = None, width: float = 11) -> Figure:
+def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = None) -> Figure:
     """Plot both error rates over the threshold (left) and against each other (right).
 
     threshold : the chosen one, drawn as a line.
     """
-    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         known = np.isfinite(curve.thresholds)
@@ -161,31 +155,25 @@ def interval_bars(
     return figure
 
 
-def score_bars(scores: Mapping[str, Scores], metric: str, width: float = 7) -> Figure:
+def score_bars(scores: Mapping[str, Scores], metric: str) -> Figure:
     """`interval_bars` of one metric of several methods under one protocol."""
     table = pd.DataFrame([score.table().set_index("metric").loc[metric] for score in scores.values()])
-    return interval_bars(
-        list(scores), table["value"], table["low"], table["high"], table["chance"].iloc[0], metric, width
-    )
+    return interval_bars(list(scores), table["value"], table["low"], table["high"], table["chance"].iloc[0], metric)
 
 
-def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray], width: float = 9) -> Figure:
+def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> Figure:
     """Plot the distances of images to changed views of themselves, one box per kind, above gray reference boxes.
 
     A box spans the quartiles with a line at the median; whiskers span 5 % to 95 %.
 
     views, references : name → cosine distances.
-
-    Raises
-    ------
-    ValueError : a name has no distance, or one that is NaN or infinite.
     """
     lines = [*((name, values, COLORS[0]) for name, values in views.items()),
              *((name, values, "0.6") for name, values in references.items())]  # fmt: skip
     for name, values, _ in lines:
         if not len(values) or not np.isfinite(values).all():
             raise ValueError(f"{name!r}: needs at least one distance, and all must be finite")
-    figure = Figure(figsize=(width, 0.9 + 0.34 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(9, 0.9 + 0.34 * len(lines)), layout="constrained")
     panel = figure.subplots()
     boxes = panel.boxplot(
         [values for _, values, _ in lines], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6,

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE, NEUTRAL = "#1b7837", "#b2182b", "#555555"
 #: Relevant or not → the sign in a title.
 SIGNS = {True: "○", False: "✗"}
+#: Results per line; further ones continue on the next line.
+_COLUMNS = 10
 
 
-def image_grid(
-    images: ImageSet, rows: Sequence[int], columns: int = 8, titles: Sequence[str] | None = None, width: float = 12
-) -> Figure:
+def image_grid(images: ImageSet, rows: Sequence[int], columns: int = 8, titles: Sequence[str] | None = None) -> Figure:
     """Show images of a set with ``titles``, by default their classes."""
-    cells = _cells(-(-len(rows) // columns), columns, width, 1.22)
+    cells = _cells(-(-len(rows) // columns), columns, 12, 1.22)
     for i, (cell, row) in enumerate(zip(cells.ravel(), rows, strict=False)):
         cell.imshow(read_image(images.paths[row]))
         cell.set_title(_short(titles[i] if titles else images.class_name(row)), fontsize=9)
@@ -65,16 +65,14 @@ def query_grid(query: np.ndarray, results: Sequence[Result]) -> Figure:
     return query_grids([(query, results)])
 
 
-def query_grids(queries: Sequence[tuple[np.ndarray, Sequence[Result]]], columns: int = 10, size: float = 1.3) -> Figure:
+def query_grids(queries: Sequence[tuple[np.ndarray, Sequence[Result]]]) -> Figure:
     """Show several queries and their results, one below the other.
 
     queries : tuples of (image, results): uint8 (h, w, 3) and the results of `Engine.query`.
-    columns : results per line; further ones continue on the next line.
-    size : inches per image.
     """
-    columns = min(columns, max([1, *(len(results) for _, results in queries)]))
+    columns = min(_COLUMNS, max([1, *(len(results) for _, results in queries)]))
     lines = [max(1, -(-len(results) // columns)) for _, results in queries]
-    cells = _cells(sum(lines), columns + 1, size * (columns + 1))
+    cells = _cells(sum(lines), columns + 1, 1.3 * (columns + 1))
     for (query, results), first in zip(queries, np.cumsum([0, *lines]), strict=False):
         _framed(cells[first, 0], query, "black", "query\n")
         for i, result in enumerate(results):
@@ -89,9 +87,7 @@ def picker_grid(
     title: str,
     found: Sequence[tuple[str, Sequence]],
     paths: Sequence[Path],
-    marks: Mapping[int, bool] | None = None,
-    columns: int = 10,
-    width: float = 14,
+    marks: Mapping[int, bool],
 ) -> Figure:
     """Show a query of the picker and its results by one or more methods, with ○, ✗ or no sign.
 
@@ -102,15 +98,14 @@ def picker_grid(
         if unknown).
     paths : the files of the set; a result's id is its row.
     marks : id → whether the user marked it as good.
-    columns : results per line.
     """
     lines = [
-        (name if start == 0 else "", results[start : start + columns])
+        (name if start == 0 else "", results[start : start + _COLUMNS])
         for name, results in found
-        for start in range(0, max(1, len(results)), columns)
+        for start in range(0, max(1, len(results)), _COLUMNS)
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
-    cells = _cells(max(1, len(lines)), across, width, 1.35)
+    cells = _cells(max(1, len(lines)), across, 14, 1.35)
     _framed(cells[0, 0], query, "black", "\n".join(map(_short, title.split("\n"))))
     for i, (line, (name, results)) in enumerate(zip(cells, lines, strict=False)):
         # The method stands in the first column; in the first line, below the query.
@@ -118,16 +113,16 @@ def picker_grid(
                      fontsize=8, transform=line[0].transAxes)  # fmt: skip
         for cell, result in zip(line[1:], results, strict=False):
             color = NEUTRAL if result.relevant is None else POSITIVE if result.relevant else NEGATIVE
-            mark = {True: " · good", False: " · bad", None: ""}[(marks or {}).get(result.id)]
+            mark = {True: " · good", False: " · bad", None: ""}[marks.get(result.id)]
             sign = "" if result.relevant is None else f"{SIGNS[result.relevant]} "
             text = f"{sign}{result.rank} · {result.score:.2f}{mark}\n{_short(result.class_name)}"
             _framed(cell, paths[result.id], color, text)
     return cells[0, 0].figure
 
 
-def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3, width: float = 12) -> Figure:
+def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3) -> Figure:
     """Show pairs of duplicates with the search that found them."""
-    cells = _cells(max(1, -(-len(pairs) // columns)), 2 * columns, width, 1.25)
+    cells = _cells(max(1, -(-len(pairs) // columns)), 2 * columns, 12, 1.25)
     for pair, (left, right) in zip(pairs, cells.reshape(-1, 2), strict=False):
         _framed(left, images.paths[pair.first], NEUTRAL, _short(images.class_name(pair.first)))
         _framed(right, images.paths[pair.second], NEUTRAL, f"{_short(images.class_name(pair.second))}\nby {pair.how}")
@@ -135,14 +130,14 @@ def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3, width: 
 
 
 def face_grid(
-    found: Sequence[tuple[np.ndarray, "Sequence[Face]", "Face | None", np.ndarray | None, str]], size: float = 2.4
+    found: Sequence[tuple[np.ndarray, "Sequence[Face]", "Face | None", np.ndarray | None, str]],
 ) -> Figure:
     """Show the faces that were found in images, the chosen one with a bold frame, and below it the aligned face.
 
     found : tuples of (image, faces, chosen face, aligned face, title): the image is uint8 (h, w, 3), the aligned face
         uint8 (150, 150, 3).
     """
-    cells = _cells(2, len(found), size * len(found), 1.075)
+    cells = _cells(2, len(found), 2.4 * len(found), 1.075)
     for upper, lower, (image, faces, chosen, aligned, title) in zip(*cells, found, strict=True):
         upper.imshow(image)
         for face in faces:

@@ -13,9 +13,11 @@ from helpers.images.reading import UnreadableImage, read_image, resize
 
 #: float64 (256, 3), 0 … 255: a color map that also works in gray print.
 _COLORS = colormaps["inferno"](range(256))[:, :3] * 255
+#: Opacity of a heatmap over its image.
+_OPACITY = 0.6
 
 
-def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 6.5) -> Figure:
+def confusion_map(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Plot the class of each query (rows) against the class of its nearest image (columns, "no class" last).
 
     Colors are shares of a row. Numbers are shown for up to 20 classes. Classes without a query are left out.
@@ -27,7 +29,7 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     others = [counts.shape[1] - 1] if counts[:, -1].any() else []
     counts = counts[np.ix_(classes, classes + others)]
     share = counts / counts.sum(axis=1, keepdims=True)
-    figure = Figure(figsize=(size * 1.15, size), layout="constrained")
+    figure = Figure(figsize=(7.475, 6.5), layout="constrained")
     panel = figure.subplots()
     drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
@@ -42,9 +44,7 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str], size: float = 
     return figure
 
 
-def similarity_grid(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]], size: float = 2.2
-) -> Figure:
+def similarity_grid(pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]]) -> Figure:
     """Show pairs of images, one per line, then the same with maps of what makes them similar.
 
     Both maps of a pair share one scale; negative values are as dark as 0.
@@ -52,7 +52,7 @@ def similarity_grid(
     pairs : tuples of (first image, second image, first map, second map, title): uint8 (s, s, 3) images and float (h, w)
         maps as `helpers.features.similarity_maps` returns them.
     """
-    figure = Figure(figsize=(4 * size, len(pairs) * size * 1.1), layout="constrained")
+    figure = Figure(figsize=(8.8, 2.42 * len(pairs)), layout="constrained")
     cells = figure.subplots(len(pairs), 4, squeeze=False)
     for line, (first, second, first_map, second_map, title) in zip(cells, pairs, strict=True):
         highest = max(first_map.max(), second_map.max(), 1e-12)
@@ -61,44 +61,35 @@ def similarity_grid(
             cell.imshow(image, extent=(0, 1, 0, 1))
         for cell, similarity in zip(line[2:], (first_map, second_map), strict=True):
             cell.imshow(
-                np.clip(similarity / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=0.6, vmin=0, vmax=1,
-                interpolation="bicubic",
+                np.clip(similarity / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=_OPACITY,
+                vmin=0, vmax=1, interpolation="bicubic",
             )  # fmt: skip
         line[0].set_title(title, fontsize=9, loc="left")
     return figure
 
 
-def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float | None = None, strength: float = 0.6) -> np.ndarray:
+def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float) -> np.ndarray:
     """Blend an image with its heatmap, uint8 (height, width, 3): bright for high values, dark for 0 and below.
 
     Parameters
     ----------
     image : uint8 (height, width, 3), upright.
     heatmap : float (h, w), a grid over the image, as `helpers.features.explain.why` returns it.
-    highest : the value of the brightest color, by default its maximum. Pass the same value to compare two heatmaps.
-    strength : opacity of the colors, 0 … 1.
-
-    Raises
-    ------
-    ValueError : an invalid image or heatmap, or a strength outside 0 … 1.
+    highest : the value of the brightest color. Pass the same value to compare two heatmaps.
     """
     image, heatmap = np.asarray(image), np.asarray(heatmap, np.float32)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
     if heatmap.ndim != 2 or not heatmap.size or not np.isfinite(heatmap).all():
         raise ValueError(f"a heatmap must be (h, w) of finite numbers, got {heatmap.shape}")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
-    highest = max(float(heatmap.max()) if highest is None else highest, 1e-12)
+    highest = max(highest, 1e-12)
     # Linear: a cubic interpolation would go below zero next to a bright cell.
     resized = cv2.resize(np.clip(heatmap / highest, 0, 1), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     colors = _COLORS[np.round(resized * 255).astype(np.uint8)]
-    return np.round(image * (1 - strength) + colors * strength).astype(np.uint8)
+    return np.round(image * (1 - _OPACITY) + colors * _OPACITY).astype(np.uint8)
 
 
-def gallery_map(
-    images: ImageSet, vectors: np.ndarray, max_images: int = 250, seed: int = 0, zoom: int = 36, size: float = 10
-) -> Figure:
+def gallery_map(images: ImageSet, vectors: np.ndarray, max_images: int = 250, seed: int = 0) -> Figure:
     """Plot a set's images in the plane by t-SNE of their vectors (van der Maaten & Hinton 2008).
 
     Neighbors in the plane are neighbors among the vectors; larger distances and empty space mean nothing.
@@ -110,14 +101,14 @@ def gallery_map(
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:max_images])
     perplexity = min(30, (len(rows) - 1) / 3)
     points = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
-    figure = Figure(figsize=(size, size * 0.8), layout="constrained")
+    figure = Figure(figsize=(10, 8), layout="constrained")
     panel = figure.subplots()
     panel.axis("off")
     panel.set_xlim(points[:, 0].min() - 1, points[:, 0].max() + 1)
     panel.set_ylim(points[:, 1].min() - 1, points[:, 1].max() + 1)
     for row, point in zip(rows, points, strict=True):
         try:
-            thumbnail = resize(read_image(images.paths[row]), zoom, "pad")
+            thumbnail = resize(read_image(images.paths[row]), 36, "pad")
         except UnreadableImage:
             continue
         # Transparent margins do not hide the neighbors.

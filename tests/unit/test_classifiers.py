@@ -274,12 +274,12 @@ def test_many_pairs_need_a_clearer_difference():
 
 
 def test_fused_with_the_class_by_hand():
-    fused = with_prediction(np.array([[3, 4], [0, 0.5], [0, 0]]), np.array([1, 0, 1]), classes=3, weight=2)
+    fused = with_prediction(np.array([[3, 4], [0, 0.5], [0, 0]]), np.array([1, 0, 1]), classes=3)
     assert fused.dtype == np.float32
-    assert fused == pytest.approx(np.array([[0.6, 0.8, 0, 2, 0], [0, 1, 2, 0, 0], [0, 0, 0, 2, 0]]))
-    one, other = with_prediction(np.array([[3, 4], [0, 0.5]]), np.array([1, 1]), 2, weight=0.5)
+    assert fused == pytest.approx(np.array([[0.6, 0.8, 0, 1, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0]]))
+    one, other = with_prediction(np.array([[3, 4], [0, 0.5]]), np.array([1, 1]), 2)
     cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-    assert cosine == pytest.approx((0.8 + 0.25) / 1.25)
+    assert cosine == pytest.approx((0.8 + 1) / 2)
 
 
 def test_the_fused_search_is_the_classifier():
@@ -294,23 +294,17 @@ def test_the_fused_search_is_the_classifier():
     right = predicted[:30] == images.labels[:30]
     assert (scores.values["mAP"][right] == 1).all() and (scores.values["mAP"][~right] < 0.5).all()
     assert scores.values["top-1"].tolist() == right.astype(float).tolist()
-    alone = evaluate(
-        run(protocol, with_prediction(vectors, predicted, 3, weight=0), open_index("exact:cosine")), protocol
-    )
-    plain = evaluate(run(protocol, vectors, open_index("exact:cosine")), protocol)
-    assert alone.mean("mAP") == pytest.approx(plain.mean("mAP"), abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("predicted", "weight", "message"),
+    ("predicted", "message"),
     [
-        ([0, 1, 2], 1, "one class per vector"),
-        ([0, 3], 1, "integers 0 … 2"),
-        ([0, -1], 1, "integers 0 … 2"),
-        ([0.0, 1.0], 1, "integers 0 … 2"),
-        ([0, 1], -1, "weight must not be negative"),
+        ([0, 1, 2], "one class per vector"),
+        ([0, 3], "integers 0 … 2"),
+        ([0, -1], "integers 0 … 2"),
+        ([0.0, 1.0], "integers 0 … 2"),
     ],
 )
-def test_classes_that_can_not_be_fused(predicted, weight, message):
+def test_classes_that_can_not_be_fused(predicted, message):
     with pytest.raises(ValueError, match=message):
-        with_prediction(np.ones((2, 2)), np.array(predicted), 3, weight)
+        with_prediction(np.ones((2, 2)), np.array(predicted), 3)

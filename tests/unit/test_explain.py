@@ -248,23 +248,21 @@ def test_the_overlay_is_bright_where_the_map_is(photos):
     image = np.full((60, 120, 3), 128, np.uint8)
     shares = np.zeros((2, 4), np.float32)
     shares[0, 3], shares[1, 0] = 0.5, -3
-    shown = overlay(image, shares)
+    shown = overlay(image, shares, 0.5)
     assert shown.shape == image.shape and shown.dtype == np.uint8
     light = shown.mean(axis=2)
     assert light.argmax() % 120 >= 90 and light.argmax() // 120 < 30
     # Zero and negative contributions are equally dark.
     assert np.array_equal(shown[50, 5], shown[5, 5]) and light[50, 5] < 60 < light[5, 115]
-    assert overlay(image, shares, highest=1).mean() < shown.mean()
-    assert np.array_equal(overlay(photos[0], np.ones((7, 7)), strength=0), photos[0])
-    assert np.array_equal(overlay(image, np.zeros((2, 4))), overlay(image, np.full((2, 4), -1)))
+    assert overlay(image, shares, 1).mean() < shown.mean()
+    assert np.array_equal(overlay(image, np.zeros((2, 4)), 0), overlay(image, np.full((2, 4), -1), -1))
 
 
 def test_bad_images_and_maps_are_refused(photos):
-    for image, shares, strength, what in (
-        (photos[0][:, :, 0], np.ones((2, 2)), 0.5, "an image must be"),
-        (photos[0], np.ones(4), 0.5, "a heatmap must be"),
-        (photos[0], np.full((2, 2), np.nan), 0.5, "a heatmap must be"),
-        (photos[0], np.ones((2, 2)), 1.5, "strength"),
+    for image, shares, what in (
+        (photos[0][:, :, 0], np.ones((2, 2)), "an image must be"),
+        (photos[0], np.ones(4), "a heatmap must be"),
+        (photos[0], np.full((2, 2), np.nan), "a heatmap must be"),
     ):
         with pytest.raises(ValueError, match=what):
-            overlay(image, shares, strength=strength)
+            overlay(image, shares, 1)

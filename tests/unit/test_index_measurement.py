@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import paths
+from helpers.features.results import ResultsWarning
 from helpers.lessons import index_measurement
 from helpers.lessons.index_measurement import (
     build,
@@ -194,7 +195,7 @@ def test_truth_is_found_once_and_kept_by_content(own_cache, monkeypatch):
     changed = vectors.copy()
     changed[first.ids[0, 0]] = -queries[0]
     others += [exact_truth(changed, queries, 3), exact_truth(vectors, queries[::-1], 3)]
-    assert len(list((paths.cache_dir() / "truth").iterdir())) == 5
+    assert len(list((paths.cache_dir() / "results").glob("truth-*"))) == 5
     assert first.ids[0, 0] not in others[2].ids[0]
     monkeypatch.setattr(index_measurement, "open_index", None)
     again = exact_truth(vectors.copy(), queries, 3)
@@ -207,10 +208,12 @@ def test_truth_is_found_once_and_kept_by_content(own_cache, monkeypatch):
 def test_truth_whose_file_is_damaged_is_found_anew(own_cache, damage):
     vectors, queries = vectors_of(100), vectors_of(5, seed=1)
     first = exact_truth(vectors, queries, 3)
-    (path,) = (paths.cache_dir() / "truth").iterdir()
+    (path,) = (paths.cache_dir() / "results").glob("truth-*")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    assert np.array_equal(exact_truth(vectors, queries, 3).ids, first.ids)
+    with pytest.warns(ResultsWarning, match="is damaged"):
+        again = exact_truth(vectors, queries, 3)
+    assert np.array_equal(again.ids, first.ids)
     assert path.read_bytes() == whole
 
 

@@ -21,7 +21,6 @@ from helpers.lessons.index_tuning import (
     Requirements,
     Trial,
     choose,
-    default_candidates,
     measure_least,
     meets,
     tune,
@@ -64,9 +63,9 @@ def measured(spec="a", recall=0.99, error=0.0, ms=1.0, mb=10.0):
     return Measurement(spec, 1000, 32, 10, 100, recall, error, ms, 2 * ms, 1000 / ms, round(mb * 1e6), 1)
 
 
-def trial(spec="a", requirements=Requirements(), stage="all", **numbers):  # noqa: B008
+def trial(spec="a", requirements=Requirements(), **numbers):  # noqa: B008
     found = measured(spec, **numbers)
-    return Trial(spec, stage, requirements.missed(found), None, found, 1.0)
+    return Trial(spec, requirements.missed(found), None, found, 1.0)
 
 
 # ---- requirements ------------------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def test_the_distance_to_a_recall_of_one_is_finite():
 )
 def test_an_invalid_requirement_is_refused(requirements, message, vectors):
     with pytest.raises(ValueError, match=message):
-        tune(vectors, **requirements)
+        tune(vectors, **requirements, candidates=[EXACT])
 
 
 # ---- bisection ---------------------------------------------------------------------------------------------------
@@ -154,29 +153,29 @@ def test_the_fastest_that_meets_all_requirements_is_chosen():
         trial("good", requirements, ms=1),
     ]
     choice = choose(trials, requirements)
-    assert (choice.spec, choice.satisfied, choice.missed) == ("good", True, ())
+    assert (choice.trial, choice.satisfied) == (trials[3], True)
     assert "the fastest of 2 out of 4 that meet all requirements; next slow" in choice.why
 
 
 def test_among_equally_fast_ones_the_smaller_is_chosen_whatever_their_order():
     trials = [trial("b", mb=9), trial("a", mb=9), trial("c", mb=10)]
-    assert {choose(order, Requirements()).spec for order in (trials, trials[::-1])} == {"a"}
+    assert {choose(order, Requirements()).trial.spec for order in (trials, trials[::-1])} == {"a"}
 
 
 def test_if_none_meets_all_the_closest_is_named_with_what_it_misses():
     requirements = Requirements(0.95, milliseconds=1.0)
     choice = choose([trial("far", requirements, ms=5), trial("near", requirements, ms=1.1)], requirements)
-    assert (choice.spec, choice.satisfied, choice.missed) == ("near", False, ("1.1 ms per query, required 1",))
+    assert (choice.trial.spec, choice.satisfied) == ("near", False)
     assert choice.why == "none of 2 meets all requirements; near comes closest and misses: 1.1 ms per query, required 1"
 
 
-def test_over_a_sample_nothing_is_won():
+def test_a_measured_index_precedes_one_that_was_too_large_to_be_built():
     requirements = Requirements(0.95, milliseconds=1.0)
-    whole, part = trial("whole", requirements, ms=9), trial("part", requirements, "sample", ms=1.2)
-    assert choose([part, whole], requirements).spec == "whole"
-    only = choose([part, Trial("large", "estimate", ("about 90 MB",), 90.0)], requirements)
-    assert (only.spec, only.satisfied) == ("part", False)
-    assert only.why.endswith("(already over a sample of the vectors)")
+    large = Trial("large", ("about 90 MB by estimate, required 80",), 90.0)
+    assert choose([large, trial("slow", requirements, ms=9)], requirements).trial.spec == "slow"
+    only = choose([large, Trial("larger", ("about 91 MB by estimate, required 80",), 91.0)], requirements)
+    assert (only.trial.spec, only.satisfied) == ("large", False)
+    assert only.why.endswith("about 90 MB by estimate, required 80 (so it was not built)")
 
 
 # ---- tune --------------------------------------------------------------------------------------------------------
@@ -184,22 +183,28 @@ def test_over_a_sample_nothing_is_won():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recall", "candidates"),
-    [(0.9, None), (0.99, (EXACT, Candidate("faiss:flat?metric=cosine"), Candidate("faiss:opq", CODES)))],
-    ids=["defaults", "little memory"],
+    ("recall", "candidates", "megabytes"),
+    [
+        (0.9, (EXACT, IVF, HNSW), None),
+        (
+            0.99,
+            (EXACT, Candidate("faiss:flat?metric=cosine"), Candidate("faiss:opq", CODES)),
+            estimated_bytes("faiss:opq", 4500, 32) / 1e6 * 1.02,
+        ),
+    ],
+    ids=["any memory", "little memory"],
 )
-def test_requirements_hold_in_an_independent_measurement(recall, candidates, vectors):
-    size = estimated_bytes("faiss:opq", 4500, 32) / 1e6 * 1.02 if candidates else None
-    choice = tune(vectors, recall=recall, megabytes=size, candidates=candidates, progress=False)
+def test_requirements_hold_in_an_independent_measurement(recall, candidates, megabytes, vectors):
+    choice = tune(vectors, recall=recall, megabytes=megabytes, candidates=candidates, progress=False)
     assert choice.satisfied
-    assert choice.open().spec == choice.spec
     queries = clustered(1000, seed=7)
-    index, _ = build(choice.spec, vectors)
+    index, _ = build(choice.trial.spec, vectors)
+    assert index.spec == choice.trial.spec
     found = measure(index, queries, exact_truth(vectors, queries))
     assert found.recall >= recall - 2 * found.recall_error
-    assert len(choice.table) == len(candidates or default_candidates())
-    if candidates:
-        assert found.megabytes <= size * 5000 / 4500
+    assert len(choice.table) == len(candidates)
+    if megabytes:
+        assert found.megabytes <= megabytes * 5000 / 4500
         assert choice.table.query("over == 'estimate'").spec.tolist() == ["exact:cosine", "faiss:flat"]
 
 
@@ -212,8 +217,8 @@ def test_time_can_be_required(vectors):
 def test_impossible_requirements_are_reported(vectors):
     choice = tune(vectors, recall=1.0, milliseconds=1e-6, candidates=[EXACT, IVF], progress=False)
     assert not choice.satisfied
-    assert any("ms per query, required 1e-06" in missed for missed in choice.missed)
-    assert choice.spec in choice.why
+    assert any("ms per query, required 1e-06" in missed for missed in choice.trial.missed)
+    assert choice.trial.spec in choice.why
     assert "none of 2 meets all requirements" in choice.why
     assert choice.table.missed.str.len().gt(0).all()
 
@@ -232,8 +237,8 @@ def test_what_cannot_fit_is_not_built(vectors, monkeypatch):
 def test_if_nothing_fits_nothing_is_built_and_the_smallest_is_named(vectors, monkeypatch):
     monkeypatch.setattr(index_tuning, "build", None)
     choice = tune(vectors, megabytes=0.01, candidates=[HNSW, EXACT], progress=False)
-    assert (choice.spec, choice.satisfied, choice.trial.measured) == ("exact:cosine", False, None)
-    assert choice.missed == ("about 0.648 MB by estimate, required 0.01",)
+    assert (choice.trial.spec, choice.satisfied, choice.trial.measured) == ("exact:cosine", False, None)
+    assert choice.trial.missed == ("about 0.648 MB by estimate, required 0.01",)
     assert choice.table.recall.isna().all()
 
 
@@ -262,48 +267,26 @@ def test_given_queries_are_used(vectors):
     assert probes[1] > probes[0]
 
 
-def test_of_many_vectors_the_hopeless_are_discarded_over_a_sample(vectors, monkeypatch):
-    monkeypatch.setattr(index_tuning, "MANY", 4000)
-    monkeypatch.setattr(index_tuning, "SAMPLE", 1500)
-    built = []
-    monkeypatch.setattr(
-        index_tuning, "build", lambda spec, given: built.append((spec, len(given))) or build(spec, given)
-    )
-    hopeless = Candidate("faiss:pq?refine=none&bytes=2")
-    choice = tune(vectors, candidates=[hopeless, IVF], progress=False)
-    assert built == [(hopeless.spec, 1500), (IVF.spec, 1500), (IVF.spec, 4500)]
-    assert choice.table.over.tolist() == ["sample", "all"]
-    assert choice.spec.startswith("faiss:ivf?probes=")
-    assert choice.satisfied
-    nothing = tune(vectors, candidates=[hopeless], progress=False)
-    assert (nothing.satisfied, nothing.trial.stage) == (False, "sample")
-
-
 def test_another_metric_is_tuned_for_by_its_own_truth(vectors):
     candidate = Candidate("faiss:ivf?metric=euclidean", PROBES)
-    choice = tune(vectors, 5 * vectors[:100] + 0.1, metric="l2", candidates=[candidate], progress=False)
+    choice = tune(vectors, 5 * vectors[:100] + 0.1, candidates=[candidate], progress=False)
     assert choice.satisfied
-    assert "metric=euclidean" in choice.spec
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean", "l1"])
-def test_default_candidates_can_be_opened_and_tuned_and_measure_by_the_metric(metric):
-    for candidate in default_candidates(metric):
-        index = open_index(candidate.spec)
-        assert index.metric == open_index(f"exact:{metric}").metric
-        for effort in candidate.efforts:
-            index.tune(**effort)
-        assert estimated_bytes(candidate.spec, 1000, 32) > 0
+    assert "metric=euclidean" in choice.trial.spec
+    # Queries of other lengths have the same neighbors by cosine, and others by the distance.
+    truth = exact_truth(vectors, 5 * vectors[:100] + 0.1, 10, "euclidean")
+    index, _ = build(choice.trial.spec, vectors)
+    assert choice.trial.measured.recall == recalls(index.search(5 * vectors[:100] + 0.1, 10), truth, 10).mean()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"candidates": []}, "no candidate to choose from"),
-        ({"candidates": [Candidate("exact:euclidean")]}, "exact:euclidean has metric euclidean, requested is cosine"),
+        ({"candidates": [EXACT, Candidate("exact:l2")]}, "one metric, got .*'exact:l2': 'euclidean'"),
+        ({"candidates": [Candidate("exact:cosinus")]}, "'cosinus'"),
         ({"candidates": [Candidate("exact:cosine", ())]}, "has no effort to try"),
         ({"candidates": [Candidate("faiss:hsnw")]}, "faiss has no kind 'hsnw'"),
-        ({"k": 0}, "k must be a whole number"),
+        ({"candidates": [EXACT], "k": 0}, "k must be a whole number"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments, message, vectors):
@@ -313,19 +296,14 @@ def test_what_cannot_be_tuned_is_refused(arguments, message, vectors):
 
 def test_too_few_vectors_to_hold_some_out_are_refused():
     with pytest.raises(ValueError, match="9 vectors are too few to hold out queries"):
-        tune(clustered(9))
+        tune(clustered(9), candidates=[EXACT])
 
 
 def test_a_single_vector_is_refused(vectors):
     with pytest.raises(ValueError, match=r"vectors must have shape \(n, dim\), got \(32,\)"):
-        tune(vectors[0], megabytes=1)
-
-
-def test_a_misspelled_metric_is_named(vectors):
-    with pytest.raises(ValueError, match="'cosinus'"):
-        tune(vectors, metric="cosinus")
+        tune(vectors[0], megabytes=1, candidates=[EXACT])
 
 
 def test_truth_is_kept_in_the_cache(vectors, own_cache):
     tune(vectors, candidates=[EXACT], progress=False)
-    assert len(list(Path(own_cache, "truth").iterdir())) == 1
+    assert len(list(Path(own_cache, "results").glob("truth-*"))) == 1

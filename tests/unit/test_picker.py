@@ -191,10 +191,6 @@ class Actions(RuleBasedStateMachine):
     def filter(self, class_name):
         self.picker.filter(class_name)
 
-    @rule(page=st.integers(-2, 8))
-    def turn_to(self, page):
-        self.picker.turn_to(page)
-
     @rule(forward=st.booleans())
     def turn(self, forward):
         self.picker.next_page() if forward else self.picker.previous_page()
@@ -377,7 +373,6 @@ def test_what_is_not_available_is_a_message(images):
         (lambda p: p.why(3), "not among the results"),
         (lambda p: p.search(), "Choose an image first"),
         (lambda p: p.use(extractor="x"), "hsv-histogram, lab-histogram"),
-        (lambda p: p.turn_to(9), "There is no page 10"),
         (lambda p: p.filter("cars"), "no class 'cars'"),
     ],
 )

@@ -37,11 +37,11 @@ def test_indexes_are_shown_at_the_least_sufficient_effort(tmp_path):
     ]
 
 
-def test_the_markdown_leaderboard_is_made_from_the_table(tmp_path):
+def test_the_markdown_leaderboard_is_made_from_the_table():
     from helpers.evaluation import leaderboard
 
-    leaderboard.write_markdown(readme.FIGURES / "leaderboard.csv", tmp_path / "leaderboard.md")
-    assert (tmp_path / "leaderboard.md").read_text() == (readme.FIGURES / "leaderboard.md").read_text()
+    board = leaderboard.load(readme.FIGURES / "leaderboard.csv")
+    assert (readme.FIGURES / "leaderboard.md").read_text() == leaderboard._markdown(board)
 
 
 def test_links_exist():

@@ -64,10 +64,12 @@ def test_another_seed_and_another_block_give_other_vectors(short_blocks):
     assert not np.isclose(synthetic.block(0), synthetic.block(1)).all(axis=1).any()
 
 
-def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbors():
+def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbors(monkeypatch):
+    monkeypatch.setattr(synthetic_vectors, "NEIGHBORS", 3)
+    monkeypatch.setattr(synthetic_vectors, "NOISE", 0)
     real = clustered(200).astype(np.float64)
     neighbors = np.argsort(-(real @ real.T), axis=1)[:, 1:4]
-    synthetic = everything(synthesize(real, 60, neighbors=3, noise=0)).astype(np.float64)
+    synthetic = everything(synthesize(real, 60)).astype(np.float64)
     assert ((synthetic @ real.T).max(axis=1) < 1 - 1e-6).mean() > 0.9, "between, and not where a real one is"
     for vector in synthetic:
         # The direction (1-u)·v + u·p for some pair: the least squares residual is zero and both weights are positive.
@@ -80,19 +82,23 @@ def test_without_noise_each_lies_between_a_real_vector_and_one_of_its_neighbors(
         assert any(fits)
 
 
-def test_noise_lies_along_the_directions_of_the_neighbors():
+def test_noise_lies_along_the_directions_of_the_neighbors(monkeypatch):
+    monkeypatch.setattr(synthetic_vectors, "NOISE", 2.0)
     # Real vectors in the first three of six dimensions, so synthetic ones must be zero in the others.
     real = np.zeros((80, 6), np.float32)
     real[:, :3] = np.random.default_rng(0).standard_normal((80, 3))
-    synthetic = everything(synthesize(real, 500, noise=2.0))
+    synthetic = everything(synthesize(real, 500))
     assert not synthetic[:, 3:].any()
     assert np.linalg.matrix_rank(synthetic) == 3
 
 
-def test_more_noise_moves_them_further_from_the_real_ones():
+def test_more_noise_moves_them_further_from_the_real_ones(monkeypatch):
     real = clustered(400)
     index = open_index("exact:cosine").add(real)
-    near = [np.median(index.search(everything(synthesize(real, 400, noise=noise)), 1).scores) for noise in (0, 0.7, 2)]
+    near = []
+    for noise in (0, 0.7, 2):
+        monkeypatch.setattr(synthetic_vectors, "NOISE", noise)
+        near.append(np.median(index.search(everything(synthesize(real, 400)), 1).scores))
     assert near[0] > near[1] > near[2]
 
 
@@ -138,16 +144,13 @@ def test_the_given_vectors_are_copied():
     ("arguments", "message"),
     [
         ({"count": 0}, "count must be a whole number of at least 1, got 0"),
-        ({"neighbors": 0}, "neighbors must be a whole number of at least 1"),
-        ({"neighbors": 30}, "30 neighbors need more than 30 vectors, got 30"),
-        ({"noise": -0.1}, "noise must not be negative"),
-        ({"noise": float("nan")}, "noise must not be negative, got nan"),
+        ({"vectors": clustered(10)}, "10 neighbors need more than 10 vectors, got 10"),
         ({"seed": -1}, "seed must not be negative"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        synthesize(clustered(30), **({"count": 10} | arguments))
+        synthesize(**({"vectors": clustered(30), "count": 10} | arguments))
 
 
 def test_a_vector_with_nan_is_refused():
