@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
+from helpers import paths
 from helpers.evaluation import builders, metrics, runner
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
 from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.images import samples
+from helpers.images.reading import read_image
 from helpers.lessons import exercises, lesson, match_figures, training_figures
 from helpers.networks.training import Training
 from helpers.search.index import open_index
@@ -83,8 +87,48 @@ def test_comparison_has_intervals_chance_and_ceiling(case):
     assert lines[3].startswith("| *chance* | *0.4") and lines[4].startswith("| *ceiling* | *1.000*")
 
 
-def test_an_expectation_that_does_not_hold_fails(capsys):
-    run = lesson.Lesson("x", "sample", 0)
+DEFAULTS = {"PROFILE": "sample", "SEED": 0, "LIMIT": 500, "NAMES": ["a", "b"]}
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The parameters of the last saved run of the notebook x."""
+    monkeypatch.setattr(paths, "committed_figures_dir", lambda: tmp_path / "committed")
+    (tmp_path / "committed" / "results").mkdir(parents=True)
+    (tmp_path / "committed" / "results" / "x.json").write_text(json.dumps({"parameters": DEFAULTS}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "has_defaults"),
+    [({}, True), ({"PROFILE": "full"}, True), ({"SEED": 1}, False), ({"LIMIT": 50}, False), ({"NAMES": ["a"]}, False)],
+)
+def test_expectations_apply_to_the_default_parameters_only(saved, monkeypatch, capsys, changed, has_defaults):
+    monkeypatch.setenv("LOOKALIKE_CHECK", "1")
+    run = lesson.Lesson("x", DEFAULTS | changed | {"np": np, "lower": 1})
+    assert run.has_defaults == has_defaults
+    if has_defaults:
+        with pytest.raises(AssertionError, match=r"the text says 0\.8"):
+            run.expect("top-1", 0.91, 0.8, 0.02)
+    else:
+        run.expect("top-1", 0.91, 0.8, 0.02)
+        assert capsys.readouterr().out == "top-1: 0.910 (no expectation for this data or these parameters)\n"
+
+
+@pytest.mark.parametrize("variable", ["CI", "LOOKALIKE_CHECK"])
+def test_an_expectation_stops_the_run_in_ci_only(monkeypatch, capsys, variable):
+    for name in ("CI", "LOOKALIKE_CHECK"):
+        monkeypatch.delenv(name, raising=False)
+    run = lesson.Lesson("x", DEFAULTS)
+    run.expect("top-1", 0.91, 0.8, 0.02)
+    assert "note: top-1 is 0.9100, but the text says 0.8 ± 0.02" in capsys.readouterr().out
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(AssertionError):
+        run.expect("top-1", 0.91, 0.8, 0.02)
+
+
+def test_an_expectation_that_does_not_hold_fails(monkeypatch, capsys):
+    monkeypatch.setenv("LOOKALIKE_CHECK", "1")
+    run = lesson.Lesson("x", DEFAULTS)
     run.expect("top-1", 0.91, 0.9, 0.02)
     assert "✓" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="the text says 0.8"):
@@ -96,7 +140,7 @@ def test_an_expectation_that_does_not_hold_fails(capsys):
 def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
     _, _, protocol, ranking = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    run = lesson.Lesson("x", "sample", 7)
+    run = lesson.Lesson("x", DEFAULTS | {"SEED": 7})
     run.expect("top-1", 0.9, 0.9, 0.02)
     path = run.finish("all is well", {"name": "d"}, Pixels(), {"made up": metrics.evaluate(ranking, protocol)})
     content = json.loads(path.read_text())
@@ -104,19 +148,38 @@ def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
     assert content["metrics"]["made up/top-1"] == pytest.approx(10 / 12, abs=1e-5)
     assert content["weights"]["extractor"] == Pixels().fingerprint
     assert content["checks"][0]["expected"] == 0.9
+    assert content["parameters"] == DEFAULTS | {"SEED": 7}
 
 
 @pytest.mark.parametrize("profile, kept", [("sample", True), ("full", False)])
 def test_figures_of_the_full_profile_are_never_written(case, tmp_path, monkeypatch, profile, kept):
     images, *_ = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    lesson.Lesson("x", profile, 0).show(grids.image_grid(images, range(3)), "grid")
-    assert (tmp_path / "x_grid.png").exists() == kept
+    lesson.Lesson("x", DEFAULTS | {"PROFILE": profile}).show(grids.image_grid(images, range(3)), "grid")
+    assert bool(list(tmp_path.glob("x_grid.*"))) == kept
+
+
+@pytest.mark.parametrize(("photograph", "suffix"), [(False, ".png"), (True, ".jpg")])
+def test_a_figure_is_shown_in_full_color_with_its_description(tmp_path, monkeypatch, photograph, suffix):
+    monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(lesson, "display", shown.append)
+    figure = Figure(figsize=(4, 3))
+    panel = figure.subplots()
+    if photograph:
+        panel.imshow(read_image(samples.photos().paths[40]))
+    else:
+        panel.plot([0, 1], color="#123456")
+    lesson.Lesson("x", DEFAULTS).show(figure, "plot", "two points joined by a line")
+    with Image.open(tmp_path / f"x_plot{suffix}") as image:
+        assert image.size == (600, 450) and image.mode == "RGB"
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata == {kind: {"width": 320, "alt": "two points joined by a line"} for kind in data}
 
 
 def test_an_unknown_profile_is_refused():
     with pytest.raises(ValueError, match="PROFILE"):
-        lesson.Lesson("x", "small", 0)
+        lesson.Lesson("x", DEFAULTS | {"PROFILE": "small"})
 
 
 def test_fallback_is_loud_and_can_be_forbidden(monkeypatch):
