@@ -35,7 +35,7 @@ HEADLINES = ("top-1", "top-3", "top-5", "top-10", "mAP", "mAP@10")
 #: Pixels per inch at which a figure is shown. It is drawn with more, for screens of high resolution and for print.
 _SCREEN_DPI = 80
 #: Of JPEG files.
-_QUALITY = 88
+_QUALITY = 85
 
 
 class Lesson:
@@ -191,7 +191,7 @@ def _encoded(figure: Figure, dpi: int) -> tuple[bytes, str]:
     png, jpeg = BytesIO(), BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     image = Image.open(png).convert("RGB")
-    image.save(jpeg, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
+    image.save(jpeg, "JPEG", quality=_QUALITY, optimize=True)
     if 2 * jpeg.tell() < png.tell():
         return jpeg.getvalue(), ".jpg"
     smaller = BytesIO()

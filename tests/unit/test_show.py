@@ -15,7 +15,6 @@ from helpers.features import faces
 from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.images import samples
-from helpers.images.reading import read_image
 from helpers.lessons import exercises, lesson, match_figures, training_figures
 from helpers.networks.training import Training
 from helpers.search.index import open_index
@@ -164,17 +163,17 @@ def test_a_figure_is_shown_in_full_color_with_its_description(tmp_path, monkeypa
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
     shown = []
     monkeypatch.setattr(lesson, "display", shown.append)
-    figure = Figure(figsize=(4, 3))
-    panel = figure.subplots()
     if photograph:
-        panel.imshow(read_image(samples.photos().paths[40]))
+        figure = grids.image_grid(samples.photos(), range(0, 240, 15))
     else:
-        panel.plot([0, 1], color="#123456")
+        figure = Figure(figsize=(4, 3))
+        figure.subplots().plot([0, 1], color="#123456")
     lesson.Lesson("x", DEFAULTS).show(figure, "plot", "two points joined by a line")
     with Image.open(tmp_path / f"x_plot{suffix}") as image:
-        assert image.size == (600, 450) and image.mode == "RGB"
+        width, height = figure.get_size_inches()
+        assert image.size == (round(150 * width), int(150 * height)) and image.mode == "RGB"
     data, metadata = shown[0]._repr_mimebundle_()
-    assert metadata == {kind: {"width": 320, "alt": "two points joined by a line"} for kind in data}
+    assert metadata == {kind: {"width": round(80 * width), "alt": "two points joined by a line"} for kind in data}
 
 
 def test_an_unknown_profile_is_refused():
