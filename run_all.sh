@@ -2,7 +2,7 @@
 # Sets up .venv from the lock, then runs the notebooks headless, or the tests.
 #
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
-#   ./run_all.sh test [--slow] [--profile sample|full] [--only 00,10] [--jobs 2] [arguments of pytest]
+#   ./run_all.sh test [--slow] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
@@ -18,6 +18,97 @@ for variable in LOOKALIKE_MIRROR LOOKALIKE_CACHE LOOKALIKE_FIGURES; do
 done
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { sed -n '2,7s/^# \{0,1\}//p' run_all.sh; }
+
+# Prints a reason and the form of the command in one line.
+refuse() {
+    local line=4
+    [ "$command" = run ] || line=5
+    echo "run_all.sh: $1; usage: $(sed -n "${line}s/^# *//p" run_all.sh)" >&2
+    exit 2
+}
+
+# Reads the arguments into the variables below. Anything wrong is reported before the set-up begins.
+command=run profile="" only="" jobs="" save="" slow="" rest=()
+read_arguments() {
+    local name value
+    if [ "${1:-}" = test ]; then
+        command="test"
+        shift
+    fi
+    while [ $# -gt 0 ]; do
+        name="${1%%=*}"
+        case "$name" in
+        -h | --help)
+            usage
+            exit
+            ;;
+        --profile | --only | --jobs)
+            if [[ "$1" = *=* ]]; then
+                value="${1#*=}"
+            else
+                shift
+                value="${1:-}"
+            fi
+            if [ -z "$value" ] || [[ "$value" = --* ]]; then
+                refuse "$name needs a value"
+            fi
+            set_"${name#--}" "$value"
+            ;;
+        --save | --slow)
+            if [ "$1" != "$name" ] || [ "$command$name" = run--slow ] || [ "$command$name" = test--save ]; then
+                refuse "unknown option $1"
+            fi
+            if [ "$name" = --save ]; then save=1; else slow=1; fi
+            ;;
+        *)
+            if [ "$command" = run ]; then
+                refuse "unknown argument '$1'"
+            fi
+            rest+=("$1")
+            ;;
+        esac
+        shift
+    done
+    if [ ${#rest[@]} -gt 0 ] && [ -n "$only$slow" ]; then
+        refuse "--only and --slow cannot be combined with arguments of pytest"
+    fi
+}
+
+set_profile() {
+    case "$1" in
+    sample | full) profile="$1" ;;
+    *) refuse "--profile must be sample or full, not '$1'" ;;
+    esac
+}
+
+set_jobs() {
+    if ! [[ "$1" =~ ^0*[1-9][0-9]{0,2}$ ]]; then
+        refuse "--jobs must be a number from 1 to 999, not '$1'"
+    fi
+    jobs=$((10#$1))
+}
+
+# The numbers of notebooks with two digits: 9, 10 is 09,10.
+set_only() {
+    local numbers number available
+    read -ra numbers <<<"${1//,/ }"
+    only=""
+    available="$(printf '%s\n' notebooks/[0-9][0-9]_*.ipynb | sed 's|notebooks/\(..\).*|\1|' | tr '\n' ' ')"
+    for number in ${numbers[@]+"${numbers[@]}"}; do
+        if [[ "$number" =~ ^[0-9]$ ]]; then
+            number="0$number"
+        fi
+        if [[ " $available" != *" $number "* ]]; then
+            refuse "--only: there is no notebook '$number' (available: ${available% })"
+        fi
+        only+="${only:+,}$number"
+    done
+    if [ -z "$only" ]; then
+        refuse "--only needs a value"
+    fi
+}
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
 
@@ -107,16 +198,9 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() jobs="" parallel=() rest=() only="" marker="not slow and not measured" tests=(tests) notebooks=() number
-    while [ $# -gt 0 ]; do
-        case "$1" in
-        --profile) options+=(--profile "$2") && shift 2 ;;
-        --slow) marker="slow or measured" && shift ;;
-        --jobs) jobs="$2" && shift 2 ;;
-        --only) only="$2" && shift 2 ;;
-        *) rest+=("$1") && shift ;;
-        esac
-    done
+    local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number
+    if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
+    if [ -n "$slow" ]; then marker="slow or measured"; fi
     # Selected tests run in this process, so that a debugger can be used.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")
@@ -144,17 +228,10 @@ run_tests() {
         --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
 }
 
-case "${1:-}" in
-test)
-    shift
-    set_up
-    run_tests "$@"
-    ;;
--h | --help)
-    sed -n '2,7s/^# \{0,1\}//p' run_all.sh
-    ;;
-*)
-    set_up
-    exec .venv/bin/python -m helpers.lessons.runner "$@"
-    ;;
-esac
+read_arguments "$@"
+set_up
+if [ "$command" = test ]; then
+    run_tests
+fi
+exec .venv/bin/python -m helpers.lessons.runner ${profile:+--profile "$profile"} ${only:+--only "$only"} \
+    ${jobs:+--jobs "$jobs"} ${save:+--save}

@@ -30,6 +30,7 @@ from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.snapshot import manifest_of
 
 K = 10
+REMOVAL_BACKENDS = ["exact:cosine", "faiss:hnsw", "faiss:opq", "usearch:cosine", "annoy:cosine"]
 
 
 class RandomExtractor:
@@ -77,7 +78,7 @@ def register(parts: argparse._SubParsersAction) -> None:
     part.set_defaults(run=latency)
     part = parts.add_parser("removal", help="search after a tenth of the vectors was removed")
     part.add_argument("--count", type=int, default=100_000)
-    part.add_argument("--backends", nargs="+", default=["exact:cosine", "faiss:hnsw", "usearch:cosine"])
+    part.add_argument("--backends", nargs="+", default=REMOVAL_BACKENDS)
     part.add_argument("--times", type=int, default=300)
     part.set_defaults(run=removal)
     part = parts.add_parser("compaction", help="kill processes that write and compact")

@@ -21,8 +21,6 @@ class MissingExtra(ImportError):
 class Extra:
     """One extra.
 
-    Parameters
-    ----------
     user : the part of the library that needs it; the subject of the message.
     packages : module → distribution.
     note : a hint about the installation.

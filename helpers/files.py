@@ -13,15 +13,11 @@ _UNREADABLE = b"no such file"
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object], durable: bool = True) -> Path:
     """Write a file atomically: it always has either the old content or the new one. Its folder is created.
 
-    Parameters
-    ----------
+    After an OSError, e.g. for a full disk, the old file is unchanged.
+
     content : the bytes, or a function that writes them into an open binary file.
     durable : flush the file to the disk before the rename (fsync). This takes milliseconds, too long for
         thousands of small files that can be created again.
-
-    Raises
-    ------
-    OSError : the disk is full, or the file cannot be written. The old file is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

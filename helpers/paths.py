@@ -13,6 +13,7 @@ LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike
 ==================  =================  ====================================================
 
 A service with several workers sets ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` for them.
+`bypass_proxies_on_loopback` extends ``NO_PROXY``.
 """
 
 import contextlib
@@ -158,6 +159,18 @@ def worker_environment(settings: str, metrics: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def bypass_proxies_on_loopback() -> None:
+    """Add this computer's own names to ``NO_PROXY``, for the HTTP clients of this process and its children.
+
+    Without them, many clients send requests to this computer through the proxy that ``HTTP_PROXY`` names.
+    """
+    names = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
+    listed = [name.strip() for name in names if name.strip()]
+    added = [name for name in ("127.0.0.1", "::1", "localhost") if name not in listed and "*" not in listed]
+    for variable in ("no_proxy", "NO_PROXY"):
+        os.environ[variable] = ",".join(listed + added)
 
 
 def child_environment() -> dict[str, str]:

@@ -10,15 +10,11 @@ _ROWS = 4096
 def l2_normalize(vectors: np.ndarray, compute_dtype: DTypeLike | None = None) -> np.ndarray:
     """Divide each vector by its Euclidean length; a zero vector stays zero, and a row of NaN stays NaN.
 
-    Parameters
-    ----------
     vectors : (n, d). float32 stays float32, every other type becomes float64. The input is not changed.
     compute_dtype : type of the intermediate results, by default that of the output. With float64, the squares of
         float32 numbers neither overflow nor underflow; the last bit of the output may differ.
 
-    Returns
-    -------
-    (n, d), a new array.
+    Returns a new array (n, d).
     """
     vectors = np.asarray(vectors)
     if vectors.dtype != np.float32:

@@ -1,5 +1,7 @@
 """What all tests share, and the option ``--profile``."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from helpers.lessons import runner
 # A slow or busy machine is no reason to fail.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+# The servers of the tests are on this computer, where no proxy of the environment can reach them.
+paths.bypass_proxies_on_loopback()
 
 
 def pytest_addoption(parser):
@@ -47,6 +51,68 @@ def profile(pytestconfig):
     if chosen == "full" and paths.mirror_dir() is None:
         pytest.skip("NOT TESTED: the full profile needs the data sets; set LOOKALIKE_MIRROR to their folder")
     return chosen
+
+
+@pytest.fixture
+def serve_app():
+    """``serve_app(app)`` → the URL of a server in a thread of this process that runs an ASGI application."""
+    import uvicorn
+
+    started = []
+
+    def serve(app) -> str:
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", proxy_headers=False))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        started.append((server, thread))
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield serve
+    for server, thread in reversed(started):
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def reverse_proxy(serve_app):
+    """``reverse_proxy(url, path, keeps_path, keeps_host=True)`` → the URL under which a proxy publishes a service.
+
+    keeps_path : whether the service gets ``path`` too. Without it, the proxy names ``path`` in a header and publishes
+        it with and without a slash at the end, as jupyter-server-proxy does.
+    keeps_host : whether the service gets the ``Host`` of the client; nginx sends its own by default.
+    """
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    def publish(url: str, path: str, keeps_path: bool, keeps_host: bool = True) -> str:
+        async def forward(request):
+            if not f"{request.url.path}/".startswith(f"{path}/"):
+                return Response("the proxy has nothing there", 404)
+            below = request.url.path if keeps_path else request.url.path.removeprefix(path) or "/"
+            added = {"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "http"}
+            if not keeps_path:
+                added["x-forwarded-prefix"] = path
+            if not keeps_host:
+                added["host"] = httpx.URL(url).netloc.decode()
+            target = httpx.URL(url + below, query=request.url.query.encode())
+            async with httpx.AsyncClient(timeout=20) as client:
+                response = await client.request(
+                    request.method, target, headers={**request.headers, **added}, content=await request.body()
+                )
+            dropped = ("content-encoding", "content-length", "transfer-encoding")
+            headers = {name: value for name, value in response.headers.items() if name not in dropped}
+            return Response(response.content, response.status_code, headers)
+
+        methods = ["GET", "HEAD", "POST", "DELETE"]
+        return serve_app(Starlette(routes=[Route("/{path:path}", forward, methods=methods)])) + path
+
+    return publish
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ lookalike serve
 lookalike serve photos.engine --port 8080
 lookalike serve photos.engine --workers 2
 LOOKALIKE_API_KEY=secret lookalike serve photos.engine --host 0.0.0.0 --allow-host images.example.org
+LOOKALIKE_API_KEY=secret lookalike serve photos.engine --root-path /photos --allow-host www.example.org
 """,
         """
 By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
@@ -37,6 +38,8 @@ Put a reverse proxy in front of a service that other computers can reach: TLS an
     serve.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
     text = "a host name that clients use, for example that of a proxy; can be repeated"
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=text)
+    text = "the path of the service behind a proxy, for example /photos; the proxy may remove or keep it"
+    serve.add_argument("--root-path", metavar="PATH", default="", help=text)
     serve.add_argument("--log-level", choices=("warning", "info", "debug"), default="info", help="default: %(default)s")
 
 
@@ -63,6 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
             root=root,
             host=options.host,
             port=options.port,
+            root_path=options.root_path,
             hosts=tuple(options.allow_host),
         )
     except SystemExit as stop:

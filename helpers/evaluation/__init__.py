@@ -1,31 +1,24 @@
 """Evaluation: protocols, metrics, confidence intervals, and the leaderboard."""
 
-from importlib import import_module
+from helpers import lazy
 
-#: Module → names that are imported from it at their first use.
-_LATER = {
-    "protocol": ("Protocol", "ProtocolMismatch"),
-    "builders": (
-        "disjoint_split", "held_out", "learnable", "leave_one_out", "one_per_class_gallery", "query_gallery",
-        "unseen_classes",
-    ),
-    "protocol_files": ("ProtocolFileError", "frozen", "frozen_names"),
-    "runner": ("excluding", "run"),
-    "metrics": (
-        "LeakyRanking", "Scores", "UnanswerableQueriesWarning", "average_precision", "confusion", "evaluate",
-        "per_class", "relevance_mask",
-    ),
-    "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),
-    "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
-    "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
-    "trec": ("TrecFileError", "read_run", "write_qrels", "write_run"),
-}  # fmt: skip
-_MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
-
-__all__ = [*_MODULE_OF]  # noqa: PLE0604
-
-
-def __getattr__(name: str):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__all__, __getattr__ = lazy.exports(
+    __name__,
+    {
+        "protocol": ("Protocol", "ProtocolMismatch"),
+        "builders": (
+            "disjoint_split", "held_out", "learnable", "leave_one_out", "one_per_class_gallery", "query_gallery",
+            "unseen_classes",
+        ),
+        "protocol_files": ("ProtocolFileError", "frozen", "frozen_names"),
+        "runner": ("excluding", "run"),
+        "metrics": (
+            "LeakyRanking", "Scores", "UnanswerableQueriesWarning", "average_precision", "confusion", "evaluate",
+            "per_class", "relevance_mask",
+        ),
+        "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),
+        "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
+        "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
+        "trec": ("TrecFileError", "read_run", "write_qrels", "write_run"),
+    },
+)  # fmt: skip

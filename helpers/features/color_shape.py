@@ -55,11 +55,7 @@ class ColorHistogram(_ByOpenCV):
 
     With the root, the cosine of two histograms is their Bhattacharyya coefficient.
 
-    Parameters
-    ----------
-    bins : number of bins of each channel.
-    size : side in pixels of the square to which images are resized.
-    space : see `COLOR_SPACES`.
+    bins : number of bins of each channel, by default those of `COLOR_SPACES`.
     """
 
     def __init__(self, bins: tuple[int, ...] | None = None, size: int = 128, space: str = "hsv"):
@@ -100,9 +96,6 @@ class Hog(_ByOpenCV):
     Each cell has a histogram of 9 unsigned directions. Blocks of 2 × 2 cells are normalized, clipped at 0.2 and
     normalized again, which reduces the effect of brightness and contrast.
 
-    Parameters
-    ----------
-    size : side in pixels of the square to which images are resized.
     cell : side of a cell in pixels; must divide ``size``.
     """
 

@@ -66,35 +66,19 @@ class TestTimeAugmentation(Wrapper):
     >>> both = TestTimeAugmentation(open_extractor("resnet50"))                 # "resnet50+mirror"
     >>> more = TestTimeAugmentation(open_extractor("resnet50"), recipe="classic", copies=3)
 
-    Parameters
-    ----------
-    extractor : any extractor.
     mirror : whether the mirror image is a view.
     recipe, copies : number of copies by a recipe of `helpers.images.augmentation`. The random transformation of copy
         *i* is the same for all images, so a vector does not depend on the other images of the batch.
-    seed : of these transformations; not negative.
-
-    Attributes
-    ----------
-    views : the extractors whose vectors are averaged, the given one first.
-
-    Raises
-    ------
-    KeyError : there is no such recipe.
-    ValueError : there is no second view; only one of recipe and copies is given; or the recipe mixes images.
+    seed : of these transformations.
     """
 
     # pytest would collect the class because of its name.
     __test__ = False
 
     def __init__(
-        self,
-        extractor: FeatureExtractor,
-        mirror: bool = True,
-        recipe: str | None = None,
-        copies: int = 0,
+        self, extractor: FeatureExtractor, mirror: bool = True, recipe: str | None = None, copies: int = 0,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         if copies < 0 or (recipe is None) != (copies == 0):
             raise ValueError(f"give recipe and copies (1 or more) together, got recipe={recipe!r}, copies={copies}")
         if not mirror and recipe is None:
@@ -181,9 +165,6 @@ class Concatenated(FeatureExtractor):
     parts. In `extract` and `extract_arrays` each part resizes the images by itself; in `embed` it resizes the output
     of `preprocess`.
 
-    Parameters
-    ----------
-    parts : two or more extractors.
     weights : positive weight of each part; by default all are equal.
     """
 
@@ -233,12 +214,8 @@ class Projected(Wrapper):
     """An extractor followed by a projection onto principal axes, with or without whitening.
 
     ``open_extractor("resnet50-gem-pcaw256")`` opens one with a shipped projection. The store keeps the vectors before
-    the projection, so several projections share them.
-
-    Parameters
-    ----------
-    of, projection : the extractor, and a projection of vectors of its dimension. The name gets "-pcaw" ("-pca" without
-        whitening) and the dimension.
+    the projection, so several projections share them. The name gets "-pcaw" ("-pca" without whitening) and the
+    dimension.
     """
 
     normalize = True

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 class _DeepExtractor(FeatureExtractor):
     """Base class: preprocessing and network as one graph, compiled for this computer."""
 
-    engine: str = "auto"
-    precision: str = "float32"
-
     #: The network, built by the first `prepare`; not needed while all vectors are in the store.
     network: KerasNetwork | CompiledNetwork | None = None
 
@@ -53,11 +50,6 @@ class _DeepExtractor(FeatureExtractor):
         for rows, output in self._built().stream(batches):
             yield rows, self._checked(self._pooled(np.asarray(output)), len(rows))
 
-    @property
-    def _arithmetic(self) -> dict:
-        """Setting for a precision other than float32. The engine is no setting: both give the same vectors."""
-        return {} if self.precision == "float32" else {"precision": self.precision}
-
 
 class NetworkExtractor(_DeepExtractor):
     """A network of the zoo, trained on ImageNet: its embedding layer, or the pooled feature map of a stage.
@@ -69,14 +61,9 @@ class NetworkExtractor(_DeepExtractor):
     stage : number of the feature map, see `specs.Network.stages`; needs a pooling. The last one by default.
     size : side of the input in pixels; the network's own by default.
     resize : see `helpers.images.reading.resize`.
-    batch_size : images that are read and stored at a time; changes speed and memory, not the vectors.
-    engine, precision : see `helpers.networks.compiled.fastest`; by default the fastest engine, in float32.
+    engine, precision : see `helpers.networks.compiled.fastest`.
 
-    Raises
-    ------
-    WeightsUnavailable : the trained weights are not available.
-    ValueError : there is no such pooling or stage, or a stage without a pooling.
-    PrecisionUnavailable : the engine does not support the precision.
+    Raises `WeightsUnavailable` if no source has the trained weights, or `PrecisionUnavailable`.
     """
 
     weights = "imagenet"
@@ -105,7 +92,10 @@ class NetworkExtractor(_DeepExtractor):
         self.batch_size = batch_size
         self.engine, self.precision = engine, precision
         self.origin = weights.origin(row.name)
-        self.settings = {"layer": layer, "weights": self.origin["sha256"], **self._arithmetic}
+        # Not the engine, because all give the same vectors.
+        self.settings = {"layer": layer, "weights": self.origin["sha256"]}
+        if precision != "float32":
+            self.settings["precision"] = precision
         if pooling is not None:
             self.settings["pooling"] = pooling
 
@@ -141,18 +131,11 @@ class ModelExtractor(_DeepExtractor):
     Vectors are stored by a hash of the model (`fingerprints.of_model`) that is computed at each call, so further
     training never returns old vectors. The compiled network is not stored on disk.
 
-    Parameters
-    ----------
-    name : shown in tables.
     model : (b, size, size, 3) → (b, dim), square input.
     weights : what its weights were learned from, in a few words for the leaderboard.
     prepare : pixels 0 … 255 → the model's input, e.g. ``zoo.preprocessing("resnet50")``; None if the model does that
         itself.
-    resize, batch_size, engine, precision : see `NetworkExtractor`.
-
-    Raises
-    ------
-    ValueError : the model is not built, or its input or output has another shape.
+    resize, engine : see `NetworkExtractor`.
     """
 
     #: Hash of the model that `network` computes.
@@ -160,9 +143,8 @@ class ModelExtractor(_DeepExtractor):
 
     def __init__(
         self, name: str, model: "keras.Model", weights: str, prepare: Callable | None = None, resize: str = "squash",
-        batch_size: int = 32, engine: str = "auto", precision: str = "float32",
+        batch_size: int = 32, engine: str = "auto",
     ):  # fmt: skip
-        compiled.check_precision(precision)
         # A model that is not built has no such attributes.
         inputs = [tuple(value.shape) for value in getattr(model, "inputs", None) or ()]
         outputs = [tuple(value.shape) for value in getattr(model, "outputs", None) or ()]
@@ -173,8 +155,7 @@ class ModelExtractor(_DeepExtractor):
             raise ValueError(f"{name}: the model must give vectors (b, dim), it gives {outputs}")
         self.name, self.weights = name, weights
         self.size, self.dim = size, outputs[0][1]
-        self.resize_rule, self.batch_size = resize, batch_size
-        self.engine, self.precision = engine, precision
+        self.resize_rule, self.batch_size, self.engine = resize, batch_size, engine
         self._model, self._prepare = model, prepare or (lambda pixels: pixels)
         self._prepared = self._effect() if prepare else None
 
@@ -184,7 +165,7 @@ class ModelExtractor(_DeepExtractor):
         return {"source": self.weights, "sha256": fingerprints.of_model(self._model)}
 
     # A property, because the model may be trained further.
-    settings = property(lambda self: {"model": self.origin["sha256"], "prepare": self._prepared, **self._arithmetic})
+    settings = property(lambda self: {"model": self.origin["sha256"], "prepare": self._prepared})
 
     def prepare(self) -> None:
         """Build the network; build it again after further training."""
@@ -195,7 +176,7 @@ class ModelExtractor(_DeepExtractor):
 
     def _compiled(self) -> KerasNetwork | CompiledNetwork:
         reference = partial(KerasNetwork, self._model, self._prepare, self.size)
-        return compiled.fastest(reference, self.name, engine=self.engine, precision=self.precision)
+        return compiled.fastest(reference, self.name, engine=self.engine)
 
     def _effect(self) -> str:
         """Hash of a preprocessed noise image, which identifies the preprocessing."""

@@ -61,7 +61,6 @@ def extract(
     The result and the store are those of ``extractor.extract(images)``. Ray is started only if vectors are missing.
     ``extractor.images_per_second`` does not change: it is the rate of one process.
 
-    >>> vectors = extract("resnet50", images, workers=4)
     >>> vectors = extract("resnet50", images, workers=40, address="auto")
 
     Parameters
@@ -79,7 +78,6 @@ def extract(
     UnreadableImage : ``strict`` is set, and an image cannot be read.
     WorkersDied : the workers died in each of the ``1 + RETRIES`` attempts at a batch.
     RuntimeError : a worker opens an extractor with another fingerprint, or cannot read an image that this process can.
-    TypeError : the extractor cannot be pickled, or settings were given with an extractor.
     ConnectionError : there is no cluster at the address.
 
     Errors of the extractor in a worker are raised in this process.

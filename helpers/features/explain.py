@@ -42,45 +42,35 @@ _SIDE = 640
 class Explanation:
     """What makes two images similar.
 
-    Attributes
-    ----------
     query_map, result_map : float32 (h, w): contribution of each of h × w equal parts of the upright image; negative
-        where it reduces the similarity. The two may have different shapes.
-    similarity : score of the two images in an index of the metric; higher is better.
+        where it reduces the similarity. The two may have different shapes. The shares of white borders, which some
+        extractors add, are outside of the maps.
+    similarity : score of the two images in an index of the metric.
     method : a name in `METHODS`.
-    borders : contributions of the white borders around query and result, which are outside of the maps. Not 0 only for
-        shares of an extractor that pads images; there, map and border sum to the similarity.
     """
 
     query_map: np.ndarray
     result_map: np.ndarray
     similarity: float
     method: str
-    borders: tuple[float, float] = (0.0, 0.0)
 
 
 def explain(
-    extractor: FeatureExtractor, query_pixels: np.ndarray, result_pixels: np.ndarray, metric: str = "cosine",
-    cells: int = MAX_CELLS,
-) -> Explanation:  # fmt: skip
+    extractor: FeatureExtractor, query_pixels: np.ndarray, result_pixels: np.ndarray, metric: str = "cosine"
+) -> Explanation:
     """Explain the similarity of a query and a result.
 
     The method is shares for the cosine of a network's average, maximum or generalized mean, else occlusion.
 
-    Parameters
-    ----------
     query_pixels, result_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
-    cells : maximum number of cells per image for occlusion, which extracts about 2 · cells vectors.
     """
     if metric not in _SCORES:
         raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")
-    if isinstance(cells, bool) or not isinstance(cells, int | np.integer) or cells < 1:
-        raise ValueError(f"cells must be an integer of at least 1, got {cells!r}")
     images = [check_rgb(query_pixels), check_rgb(result_pixels)]
     if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _SHARES:
         return _by_shares(extractor, _SHARES[extractor.pools], images)
-    return _by_occlusion(extractor, images, metric, cells)
+    return _by_occlusion(extractor, images, metric)
 
 
 # ---- shares -------------------------------------------------------------------------------------------
@@ -98,10 +88,7 @@ def _by_shares(
         _over_image(one, image.shape[:2], extractor.size, extractor.resize_rule)
         for one, image in zip(found, images, strict=True)
     )
-    borders = (0.0, 0.0)
-    if extractor.resize_rule == "pad":
-        borders = similarity - float(query_map.sum()), similarity - float(result_map.sum())
-    return Explanation(query_map.astype(np.float32), result_map.astype(np.float32), similarity, "shares", borders)
+    return Explanation(query_map.astype(np.float32), result_map.astype(np.float32), similarity, "shares")
 
 
 def _average_shares(fmap: np.ndarray) -> np.ndarray:
@@ -184,7 +171,7 @@ def _overlaps(count: int, start: float, end: float) -> np.ndarray:
 # ---- occlusion ----------------------------------------------------------------------------------------
 
 
-def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric: str, cells: int) -> Explanation:
+def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric: str) -> Explanation:
     score = _SCORES[metric]
     vectors = _vectors(extractor, images)
     similarity = float(score(vectors[:1], vectors[1])[0])
@@ -195,7 +182,7 @@ def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric:
     before = score(vectors[:1], vectors[1])[0]
     maps = []
     for image, other in zip(small, vectors[::-1], strict=True):
-        rows, columns = _grid(image.shape, cells)
+        rows, columns = _grid(image.shape)
         corners = [(row, column) for row in range(rows) for column in range(columns)]
         after = np.empty(len(corners))
         # A patch may hide the only face or all keypoints, which needs no warning.
@@ -213,11 +200,11 @@ def _vectors(extractor: FeatureExtractor, images: list[np.ndarray]) -> np.ndarra
     return extractor.extract_arrays(images).astype(np.float64)
 
 
-def _grid(shape: tuple[int, ...], cells: int) -> tuple[int, int]:
-    """Rows and columns of at most ``cells`` approximately square cells."""
+def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of at most `MAX_CELLS` approximately square cells."""
     height, width = shape[:2]
-    rows = min(max(1, round((cells * height / width) ** 0.5)), cells, height)
-    return rows, min(max(1, cells // rows), width)
+    rows = min(max(1, round((MAX_CELLS * height / width) ** 0.5)), MAX_CELLS, height)
+    return rows, min(max(1, MAX_CELLS // rows), width)
 
 
 def _covered(image: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:

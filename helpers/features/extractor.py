@@ -87,20 +87,11 @@ class FeatureExtractor(ABC):
     def iter_batches(
         self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Compute the vectors of files batch by batch, without the store.
+        """Compute the vectors of files without the store: yields rows int64 (b,), vectors float32 (b, dim) by batch.
 
-        Parameters
-        ----------
-        failures : collects the errors of files that cannot be read. Without it, one warning lists them at the end.
+        Files that cannot be read are skipped; with ``strict``, the first one raises `UnreadableImage`.
 
-        Yields
-        ------
-        rows : int64 (b,), positions in ``files``. Files that cannot be read are skipped.
-        vectors : float32 (b, dim).
-
-        Raises
-        ------
-        UnreadableImage : ``strict`` is set, and a file cannot be read.
+        failures : collects the errors of these files. Without it, one warning lists them at the end.
         """
         self.prepare()
         start = perf_counter()
@@ -119,11 +110,8 @@ class FeatureExtractor(ABC):
 
         Each batch is stored on disk by the content of its images. A call after an interruption continues there, and a
         second call computes nothing and reads only files that have changed (see `content_hashes`). An image that
-        cannot be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` lists these images.
-
-        Raises
-        ------
-        UnreadableImage : ``strict`` is set, and an image cannot be read.
+        cannot be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` lists these images. With
+        ``strict``, the first one raises `UnreadableImage`.
         """
         failures: list[reading.UnreadableImage] = []
         compute = partial(self._with_progress, images, strict=strict, progress=progress, failures=failures)

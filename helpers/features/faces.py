@@ -56,8 +56,6 @@ class NoFaceWarning(UserWarning):
 class Face:
     """A face in an image; x runs to the right, y downwards, in pixels.
 
-    Parameters
-    ----------
     box : (left, top, right, bottom); may exceed the image.
     landmarks : int64 (5, 2), x and y: outer and inner corner of the right-hand eye in the image, the same of the other
         eye, base of the nose.
@@ -79,21 +77,14 @@ class Face:
         return (right - left) * (bottom - top)
 
 
-def find_faces(image: np.ndarray, passes: Sequence[tuple[int, float]] = PASSES) -> list[Face]:
-    """Find frontal faces, sorted by decreasing score.
+def find_faces(image: np.ndarray) -> list[Face]:
+    """Find frontal faces by `PASSES`, sorted by decreasing score.
 
-    Parameters
-    ----------
     image : uint8 (height, width, 3) RGB, upright; heads may be tilted by about 30 degrees.
-    passes : see `PASSES`; the result of the first one that finds a face is returned.
-
-    Raises
-    ------
-    WeightsUnavailable : dlib or its models are missing or damaged.
     """
     image = check_rgb(image)
     landmarks = dlib_models()[0]
-    for doublings, min_score in passes:
+    for doublings, min_score in PASSES:
         # The detector is not thread-safe.
         with _DETECTOR_LOCK:
             boxes, scores, _ = _detector().run(image, doublings, min_score)
@@ -139,21 +130,15 @@ class FaceExtractor(FeatureExtractor):
     """dlib's embedding of the main face of an image.
 
     An image without a face gets a zero vector, whose cosine with every vector is 0, so it counts as not recognized. One
-    `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later.
+    `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later. If dlib or its
+    models are missing or damaged, `WeightsUnavailable` is raised.
 
-    Parameters
-    ----------
     size : side in pixels of the square to which the image is padded. 500 finds faces from a twelfth of the side; 250
         finds faces from a sixth of it, in about a seventh less time. On LFW and AT&T, whose faces are large, the
         results differ in an image or two.
     several : rule for several faces, see `choose`.
     normalize : whether to normalize the vectors. dlib's documentation compares raw ones by Euclidean distance, with a
         threshold of 0.6. LFW's top-1 is 0.997 either way.
-    batch_size : images per step, shared among the cores, at least four each; changes memory, not the vectors.
-
-    Raises
-    ------
-    WeightsUnavailable : dlib or its models are missing or damaged.
     """
 
     name = "dlib-face"

@@ -49,10 +49,7 @@ def feature_maps(
     224 × 224 takes 401 kB per image. With float16 (11 bits), the tail's vectors differ by less than 1e-3 in cosine
     distance.
 
-    Raises
-    ------
-    UnreadableImage : an image cannot be read; `reading.readable` drops such images.
-    FeatureMapError : the disk is full, a value does not fit into float16, or the file has another length.
+    Raises `FeatureMapError`, and `UnreadableImage` if an image cannot be read; `reading.readable` drops such images.
     """
     shape = (len(images), *split.trunk.outputs[0].shape[1:])
     if not len(images):
@@ -82,8 +79,8 @@ def feature_maps(
             ) from error
     if path.stat().st_size != needed:
         raise FeatureMapError(
-            f"{path} is damaged: it has {path.stat().st_size:,} bytes, not {needed:,}. Delete it; its maps will be "
-            "computed again."
+            f"{path} is damaged: it has {path.stat().st_size:,} bytes, not {needed:,}. Move it to another folder; its "
+            "maps will be computed again."
         )
     return np.memmap(path, np.float16, mode="r", shape=shape)
 
@@ -95,14 +92,9 @@ def _file(name: str, key: dict) -> Path:
 
 
 def _compute(
-    images: ImageSet,
-    split: SplitNetwork,
-    key: dict,
-    batch_size: int,
-    progress: bool,
-    part: Path,
+    images: ImageSet, split: SplitNetwork, key: dict, batch_size: int, progress: bool, part: Path,
     shape: tuple[int, ...],
-) -> None:
+) -> None:  # fmt: skip
     # Maps are written in order, so the file's length gives the number of images done. A partial map is computed again.
     image_bytes = 2 * int(np.prod(shape[1:]))
     done = part.stat().st_size // image_bytes if part.is_file() else 0
@@ -172,17 +164,11 @@ def vectors(
 ) -> np.ndarray:
     """Output of a network's tail, or of any model, for feature maps or vectors (n, …): float32 (n, dim).
 
-        Parameters
-    ----------
     normalize : divide each vector by its Euclidean length, as extractors do; see `transfer.warmed_up` for when not to.
         Must be False for a model that returns maps, such as `SplitNetwork.last_maps`.
     cache : store the vectors under ``vectors/`` in the cache, by the content of each map and a fingerprint of the
-        model. Use it for a model that will be used again, not in every epoch of a training.
-
-    Raises
-    ------
-    ValueError : ``cache`` is set, and the model returns maps.
-    VectorStoreError : the vectors cannot be stored or read.
+        model. Use it for a model that will be used again, not in every epoch of a training. The model must return
+        vectors.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
     compute = partial(_through_tail, tail, maps, batch_size)

@@ -45,9 +45,7 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
     Windows the last one is the creation time: there, a change that keeps the size and resets the modification time
     (`os.utime`) goes unnoticed, as with make and rsync.
 
-    Raises
-    ------
-    VectorStoreError : the file of the stored hashes is damaged.
+    Raises `VectorStoreError` if the file of the stored hashes is damaged.
     """
     files, found = list(files), []
     with _HashStore() as store:

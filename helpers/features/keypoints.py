@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -132,8 +132,6 @@ class Homography:
 def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoints:
     """Extract the strongest keypoints of an image; a flat or tiny image has none.
 
-    Parameters
-    ----------
     image : uint8 (height, width, 3) RGB, or (height, width) gray.
     kind : see `KINDS`.
     limit : maximum number, by response. An image of leaves has 50,000, which do not improve the result.
@@ -176,7 +174,7 @@ def extract(image: np.ndarray, kind: str = "sift", limit: int = 500) -> Keypoint
 class KeypointStore(BlobStore):
     """Keypoints on disk by content, as a context manager; one SQLite file for each combination of settings.
 
-    SIFT and RootSIFT share a file: RootSIFT is computed from SIFT when it is read.
+    SIFT and RootSIFT share a file: RootSIFT is computed from SIFT (``extracted_kind``) when it is read.
 
     pixels : how images were prepared, as plain JSON, such as ``{"longest": 640}``.
     """
@@ -187,7 +185,7 @@ class KeypointStore(BlobStore):
         import cv2
 
         kind_of(kind)
-        self.kind, self.extracted_kind = kind, extracted_kind(kind)
+        self.kind, self.extracted_kind = kind, "sift" if kind == "rootsift" else kind
         key = {
             "format": 1, "kind": self.extracted_kind, "limit": limit, "pixels": pixels, "opencv": cv2.__version__,
             "least side": MIN_SIDE,
@@ -197,24 +195,18 @@ class KeypointStore(BlobStore):
 
     def get(self, images: Iterable[bytes]) -> dict[bytes, Keypoints]:
         """Content hash → keypoints of the store's kind, for those that are stored."""
-        return {image: as_kind(_unpacked(self.extracted_kind, blob), self.kind) for image, blob in self._get(images)}
+        return {image: self._converted(_unpacked(self.extracted_kind, blob)) for image, blob in self._get(images)}
 
-    def put(self, images: Sequence[bytes], found: Sequence[Keypoints]) -> None:
-        """Store keypoints of kind ``extracted_kind``, all or none; existing entries stay unchanged."""
-        for one in found:
+    def put(self, found: dict[bytes, Keypoints]) -> dict[bytes, Keypoints]:
+        """Store keypoints of kind ``extracted_kind``, all or none; returns them in the store's kind."""
+        for one in found.values():
             if one.kind != self.extracted_kind:
                 raise ValueError(f"the store holds {self.extracted_kind} keypoints, got {one.kind}")
-        self._put([(image, _packed(one)) for image, one in zip(images, found, strict=True)])
+        self._put((image, _packed(one)) for image, one in found.items())
+        return {image: self._converted(one) for image, one in found.items()}
 
-
-def extracted_kind(kind: str) -> str:
-    """The kind that is extracted and stored for a kind: SIFT for RootSIFT, else the kind itself."""
-    return "sift" if kind == "rootsift" else kind
-
-
-def as_kind(found: Keypoints, kind: str) -> Keypoints:
-    """Convert keypoints of `extracted_kind` to the kind."""
-    return found if found.kind == kind else replace(found, kind=kind, descriptors=root(found.descriptors))
+    def _converted(self, one: Keypoints) -> Keypoints:
+        return one if one.kind == self.kind else replace(one, kind=self.kind, descriptors=root(one.descriptors))
 
 
 #: Number of keypoints, height, width, and whether float descriptors are stored as bytes.
@@ -242,38 +234,29 @@ def _unpacked(kind: str, blob: bytes) -> Keypoints:
 
 
 def extract_each(
-    images: Iterable[np.ndarray], kind: str = "sift", limit: int = 500,
-    then: Callable[[Keypoints], Any] | None = None, cache: bool = False,
-) -> list:  # fmt: skip
+    images: Iterable[np.ndarray], kind: str = "sift", limit: int = 500, cache: bool = False
+) -> list[Keypoints]:
     """`extract` of several images, on all cores.
 
-    then : function of the keypoints of one image, called in the same thread; its results are returned.
     cache : store the keypoints on disk by the pixels, and read those that are stored.
     """
-    if cache:
-        found = _extract_cached(list(images), kind, limit)
-        return found if then is None else [then(one) for one in found]
+    if not cache:
+        with all_cores() as pool:
+            return list(pool.map(lambda image: extract(image, kind, limit), images))
+    of_hash = [(pixels_hash(np.asarray(image)), image) for image in images]
+    with KeypointStore(kind, limit, {"source": "array"}) as store:
+        found = store.get(image_hash for image_hash, _ in of_hash)
+        missing = {image_hash: image for image_hash, image in of_hash if image_hash not in found}
+        new = extract_each(missing.values(), store.extracted_kind, limit)
+        found |= store.put(dict(zip(missing, new, strict=True)))
+    return [found[image_hash] for image_hash, _ in of_hash]
 
+
+def all_cores() -> ThreadPoolExecutor:
+    """A pool with one thread for each core that this process may use."""
     from joblib import cpu_count
 
-    def one(image: np.ndarray) -> Any:
-        found = extract(image, kind, limit)
-        return found if then is None else then(found)
-
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        return list(pool.map(one, images))
-
-
-def _extract_cached(images: Sequence[np.ndarray], kind: str, limit: int) -> list[Keypoints]:
-    hashes = [pixels_hash(np.asarray(image)) for image in images]
-    with KeypointStore(kind, limit, {"source": "array"}) as store:
-        found = store.get(hashes)
-        missing = {h: image for h, image in zip(hashes, images, strict=True) if h not in found}
-        if missing:
-            new = extract_each(missing.values(), store.extracted_kind, limit)
-            store.put(list(missing), new)
-            found |= {h: as_kind(one, kind) for h, one in zip(missing, new, strict=True)}
-    return [found[h] for h in hashes]
+    return ThreadPoolExecutor(cpu_count())
 
 
 #: Number of images whose keypoints are stored in one transaction.
@@ -283,29 +266,37 @@ _BATCH = 32
 def extract_set(
     images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
 ) -> list[Keypoints]:
-    """`extract` of every image of a set, in order, by `extract_files`.
-
-    An image that cannot be read has no keypoints; one `UnreadableImageWarning` lists these images.
+    """`extract` of every image of a set, in order. An image that cannot be read has no keypoints, see `each_readable`.
 
     longest : in pixels; images with a longer side are shrunk.
     """
-    nothing = np.empty(0, np.float32)
-    descriptors: np.ndarray = np.empty((0, kind_of(kind).width), KINDS[kind].dtype)
-    found = [Keypoints(kind, nothing.reshape(0, 2), nothing, nothing, nothing, descriptors, (1, 1))] * len(images)
-    failures: list[UnreadableImage] = []
 
     def prepare(image: np.ndarray) -> np.ndarray:
         return shrink(image, longest) if longest else image
 
-    batches = extract_files(images.paths, kind, limit, {"longest": longest}, prepare, failures, batch_size=_BATCH)
+    _, width, dtype = kind_of(kind)
+    descriptors: np.ndarray = np.empty((0, width), dtype)
+    found = [Keypoints(kind, *KeypointGeometry.empty(), np.empty(0, np.float32), descriptors, (1, 1))] * len(images)
+    for row, one in each_readable(images, kind, limit, {"longest": longest}, prepare, progress):
+        found[row] = one
+    return found
+
+
+def each_readable(
+    images: ImageSet, kind: str, limit: int, prepared: dict, prepare: Callable[[np.ndarray], np.ndarray],
+    progress: bool = True,
+) -> Iterator[tuple[int, Keypoints]]:  # fmt: skip
+    """Yield (row, keypoints) of each image of a set, in order; see `extract_files`.
+
+    Images that cannot be read are skipped; one `UnreadableImageWarning` lists them.
+    """
+    failures: list[UnreadableImage] = []
     title = f"{kind} · {images.name}"
     with tqdm(total=len(images), desc=title, unit="image", disable=None if progress else True) as bar:
-        for rows, new, _ in batches:
-            for row, one in zip(rows, new, strict=True):
-                found[row] = one
+        for rows, found, _ in extract_files(images.paths, kind, limit, prepared, prepare, failures, batch_size=_BATCH):
+            yield from zip(rows, found, strict=True)
             bar.update(len(rows))
     warn_unreadable(failures, len(images))
-    return found
 
 
 def extract_files(
@@ -320,7 +311,6 @@ def extract_files(
     prepare, prepared : function of the pixels before extraction, and its settings for `KeypointStore`.
     failures : collects the errors of files that cannot be read; with ``strict``, the first one is raised.
     """
-    from joblib import cpu_count
 
     def extracted(row: int) -> Keypoints | UnreadableImage:
         try:
@@ -329,7 +319,7 @@ def extract_files(
             return error
 
     hashes = content_hashes(files)
-    with KeypointStore(kind, limit, prepared) as store, ThreadPoolExecutor(cpu_count()) as pool:
+    with KeypointStore(kind, limit, prepared) as store, all_cores() as pool:
         for start in range(0, len(files), batch_size):
             rows = range(start, min(start + batch_size, len(files)))
             known = store.get(hashes[row] for row in rows)
@@ -342,8 +332,7 @@ def extract_files(
                     failures.append(one)
                 else:
                     new[hashes[row]] = one
-            store.put(list(new), list(new.values()))
-            known |= {image: as_kind(one, kind) for image, one in new.items()}
+            known |= store.put(new)
             readable = [row for row in rows if hashes[row] in known]
             if readable:
                 yield readable, [known[hashes[row]] for row in readable], sum(hashes[row] in new for row in missing)
@@ -371,8 +360,6 @@ def root(descriptors: np.ndarray) -> np.ndarray:
 def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutual: bool = True) -> Matches:
     """Match query keypoints to their nearest neighbors in the gallery image, sorted by distance.
 
-    Parameters
-    ----------
     ratio : Lowe's ratio test: upper bound of the distance to the nearest over the second nearest neighbor. If the
         gallery image has one keypoint only, nothing passes. None omits the test.
     mutual : cross check: both must be each other's nearest neighbor.
@@ -408,8 +395,6 @@ def fit_homography(
 ) -> Homography:
     """Fit a plausible homography (see `is_plausible`) to points by RANSAC (Fischler & Bolles 1981), with a fixed seed.
 
-    Parameters
-    ----------
     points, others : float (m, 2), corresponding points.
     shape : (height, width) of the first image.
     within : maximum error of an inlier, in pixels of the second image.

@@ -27,8 +27,6 @@ class ProjectionFileError(ValueError):
 class Projection:
     """A learned projection; call it to project vectors.
 
-    Attributes
-    ----------
     mean : float32 (d,).
     axes : float32 (d, dim), orthonormal columns by decreasing variance.
     deviations : float32 (dim,): standard deviation of the training vectors along each axis.
@@ -92,11 +90,8 @@ class Projection:
 def learn(vectors: np.ndarray, dim: int, learned_from: str, whitening: float = 1.0) -> Projection:
     """Learn the principal axes of vectors. Their images must not be queries later, or the scores are too high.
 
-    Parameters
-    ----------
     vectors : float (n, d), without NaN.
     dim : number of axes, at most d and n - 1.
-    learned_from, whitening : see `Projection`.
     """
     from sklearn.decomposition import PCA
 

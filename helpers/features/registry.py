@@ -23,12 +23,8 @@ def names() -> list[str]:
 def open_extractor(name: str, **settings) -> FeatureExtractor:
     """Open an extractor by name, e.g. ``open_extractor("resnet50", size=256)``.
 
-    Names joined by "+", such as "hog+hsv-histogram", open a `Concatenated` extractor.
-
-    Raises
-    ------
-    KeyError : no extractor has that name; the message lists all names.
-    WeightsUnavailable : the network's trained weights are not available.
+    Names joined by "+", such as "hog+hsv-histogram", open a `Concatenated` extractor. Raises KeyError for an unknown
+    name, and `WeightsUnavailable` if a network's trained weights are not available.
     """
     if "+" in name:
         return Concatenated([open_extractor(part) for part in name.split("+")], **settings)

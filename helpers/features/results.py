@@ -20,12 +20,10 @@ class ResultsWarning(UserWarning):
 def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Compute arrays once, then read them from one file, which is written atomically.
 
-    Parameters
-    ----------
     name : first part of the file's name, under ``results/`` in the cache.
     key : everything that determines the result, as plain JSON, including library versions. Use `fingerprint` for
         arrays.
-    compute : called without arguments if there is no such file. Arrays of objects raise a TypeError.
+    compute : called if there is no such file. Arrays of objects raise a TypeError.
     """
     digest = hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
     path = paths.cache_dir() / "results" / f"{name}-{digest}.npz"

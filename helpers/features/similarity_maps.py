@@ -11,17 +11,9 @@ import numpy as np
 def similarity_maps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Decompose the cosine of two average-pooled images.
 
-    Parameters
-    ----------
     first, second : float (h, w, channels), the input of global average pooling (`zoo`'s ``features`` layer).
 
-    Returns
-    -------
-    Two float64 (h, w). Each sums to the cosine of the two pooled vectors; negative values reduce it.
-
-    Raises
-    ------
-    ValueError : the numbers of channels differ, or a map is zero everywhere.
+    Returns two float64 (h, w). Each sums to the cosine of the two pooled vectors; negative values reduce it.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.ndim != 3 or second.ndim != 3 or first.shape[2] != second.shape[2]:

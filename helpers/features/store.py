@@ -33,15 +33,8 @@ def pixels_hash(pixels: np.ndarray) -> bytes:
 class BlobStore:
     """One SQLite file of bytes by content hash: the base of `VectorStore` and of the store of keypoints.
 
-    If the folder is not writable, a warning says so, and everything is kept in memory for this run.
-
-    Parameters
-    ----------
-    path : of the file; its folder is created.
-
-    Raises
-    ------
-    VectorStoreError : the file is damaged (also raised when it is read), or the disk is full.
+    If the folder is not writable, a warning says so, and everything is kept in memory for this run. Opening, reading
+    and writing raise a `VectorStoreError` if the file is damaged or the disk is full.
     """
 
     #: Name of the content in messages.
@@ -57,14 +50,14 @@ class BlobStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self._prepare(sqlite3.connect(self.path, timeout=120))
-        except (OSError, sqlite3.DatabaseError) as error:
-            if isinstance(error, VectorStoreError):
-                raise
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise self._damaged(error) from error
+        except VectorStoreError:
+            raise
+        except (OSError, sqlite3.OperationalError) as error:
             if "full" in str(error):
                 raise self._failed(error) from error
             reason = str(error)
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
         if self._warns:
             warnings.warn(
                 f"{self.path} can't be written ({reason}): {self._content} are computed but not kept. "
@@ -115,7 +108,7 @@ class BlobStore:
 
     def _damaged(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
-            f"{self.path} is damaged ({error}). Delete it; its {self._content} will be computed again."
+            f"{self.path} is damaged ({error}). Move it to another folder; its {self._content} will be computed again."
         )
 
     def _failed(self, error: Exception) -> VectorStoreError:
@@ -136,30 +129,21 @@ class BlobStore:
 
 
 class VectorStore(BlobStore):
-    """The vectors of one extractor, as a context manager.
+    """The vectors of one extractor, as a context manager. A file with vectors of another length is an error.
 
-    Parameters
-    ----------
     fingerprint : `FeatureExtractor.fingerprint`; names the file.
-    dim : length of a vector.
-    folder : of the file; by default ``vectors`` in the cache.
-
-    Raises
-    ------
-    VectorStoreError : the file is damaged (also raised when vectors are read) or holds vectors of another length, or
-        the disk is full.
     """
 
-    def __init__(self, fingerprint: str, dim: int, folder: Path | None = None):
+    def __init__(self, fingerprint: str, dim: int):
         self.dim = dim
-        super().__init__((folder or paths.cache_dir() / "vectors") / f"{fingerprint}.sqlite")
+        super().__init__(paths.cache_dir() / "vectors" / f"{fingerprint}.sqlite")
 
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
         database = super()._prepare(database)
         row = database.execute("SELECT length(vector) FROM vectors LIMIT 1").fetchone()
         if row and row[0] != 4 * self.dim:
             database.close()
-            raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Delete it.")
+            raise VectorStoreError(f"{self.path} holds vectors of {row[0] // 4} numbers, not {self.dim}. Move it away.")
         return database
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:

@@ -7,7 +7,6 @@ Perronnin, Sánchez & Mensink 2010.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor, describe_zeros
-from helpers.features.keypoints import extract_each
+from helpers.features.keypoints import all_cores, extract, extract_files
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
 from helpers.vectors import l2_normalize
@@ -43,11 +42,11 @@ def bag_of_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return word_counts(descriptors, vocabulary) / max(1, len(descriptors)) * vocabulary.idf
 
 
-def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOFT_WORDS) -> np.ndarray:
-    """`bag_of_words` with soft assignment to the ``count`` nearest words, weighted by exp(-d² / 2σ²)."""
+def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """`bag_of_words` with soft assignment to the `SOFT_WORDS` nearest words, weighted by exp(-d² / 2σ²)."""
     if not len(descriptors):
         return np.zeros(len(vocabulary), np.float32)
-    words, squared = vocabulary.nearest(vocabulary.project(descriptors), count)
+    words, squared = vocabulary.nearest(vocabulary.project(descriptors), SOFT_WORDS)
     # Subtracting the smallest distance leaves the shares unchanged and prevents underflow.
     weights = np.exp((squared[:, :1] - squared) / (2 * vocabulary.spread))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -55,31 +54,25 @@ def soft_words(descriptors: np.ndarray, vocabulary: Vocabulary, count: int = SOF
     return (share * vocabulary.idf).astype(np.float32)
 
 
-def vlad(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True, by_word: bool = True) -> np.ndarray:
+def vlad(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """float32 (k · dim,): for each word, the sum of its descriptors' differences from it; zeros without descriptors.
 
-    root : take the signed square root of each value, so that repeated structures do not dominate.
-    by_word : normalize the part of each word, for the same reason.
+    The signed square root is taken of each value, and the part of each word is normalized, so that repeated structures
+    do not dominate.
     """
     projected = vocabulary.project(descriptors)
     sums = np.zeros_like(vocabulary.words)
     if len(projected):
         words = vocabulary.nearest(projected)[0][:, 0]
         np.add.at(sums, words, projected - vocabulary.words[words])
-    if root:
-        sums = np.sign(sums) * np.sqrt(np.abs(sums))
-    if by_word:
-        sums = l2_normalize(sums)
-    return sums.ravel()
+    return l2_normalize(_signed_root(sums)).ravel()
 
 
-def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -> np.ndarray:
+def fisher(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Fisher vector, float32 (2 · k · dim,); zeros without descriptors.
 
-    The gradient of the descriptors' mean log-likelihood with respect to the mean, then the standard deviation of each
-    word's Gaussian, scaled by the diagonal of the Fisher information.
-
-    root : see `vlad`.
+    The signed square root of the gradient of the descriptors' mean log-likelihood with respect to the mean, then the
+    standard deviation of each word's Gaussian, scaled by the diagonal of the Fisher information.
     """
     from scipy.special import softmax
 
@@ -96,9 +89,11 @@ def fisher(descriptors: np.ndarray, vocabulary: Vocabulary, root: bool = True) -
     by_mean = (first - count * means) / np.sqrt(variances)
     by_deviation = (second - 2 * means * first + count * (means**2 - variances)) / (variances * np.sqrt(2))
     gradient = np.concatenate([by_mean, by_deviation]) / np.sqrt(np.concatenate([shares, shares])) / len(projected)
-    if root:
-        gradient = np.sign(gradient) * np.sqrt(np.abs(gradient))
-    return gradient.ravel().astype(np.float32)
+    return _signed_root(gradient).ravel().astype(np.float32)
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 class Encoding(NamedTuple):
@@ -122,16 +117,9 @@ class VisualWords(FeatureExtractor):
     An image without keypoints gets a zero vector, whose cosine with every vector is 0. One `NoKeypointsWarning` per
     call of ``extract`` lists these images.
 
-    Parameters
-    ----------
     encoding : a name in `ENCODINGS`.
-    vocabulary : a vocabulary or its file; by default a shipped one. Its training images must not be queries.
-    batch_size : images per step, shared among the cores; changes memory, not the vectors.
-
-    Raises
-    ------
-    VocabularyUnavailable : there is no such vocabulary; the message says how to learn one.
-    VocabularyFileError : the file is not a vocabulary of this version.
+    vocabulary : a vocabulary or its file, see `Vocabulary.load`; by default a shipped one. Its training images must
+        not be queries.
     """
 
     def __init__(self, encoding: str = "vlad", vocabulary: Vocabulary | str | Path | None = None, batch_size: int = 32):
@@ -162,12 +150,12 @@ class VisualWords(FeatureExtractor):
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, dim); zeros where there are no keypoints. Uses all cores."""
         config, encode = self.vocabulary.config, ENCODINGS[self.encoding].encode
-        with one_thread():
-            # Encoded in the same threads; otherwise one core would encode while the others wait.
-            found = extract_each(
-                pixels, config.kind, config.limit, then=lambda one: encode(one.descriptors, self.vocabulary)
-            )
-        return np.stack(found)
+
+        def vector(image: np.ndarray) -> np.ndarray:
+            return encode(extract(image, config.kind, config.limit).descriptors, self.vocabulary)
+
+        with one_thread(), all_cores() as pool:
+            return np.stack(list(pool.map(vector, pixels)))
 
     def iter_batches(
         self, files: Sequence[Path], *, strict: bool = False, failures: list[reading.UnreadableImage] | None = None
@@ -176,12 +164,13 @@ class VisualWords(FeatureExtractor):
 
         Only batches without stored keypoints count for ``images_per_second``.
         """
-        from joblib import cpu_count
-
         encode, unread = ENCODINGS[self.encoding].encode, [] if failures is None else failures
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        batches = extract_files(
+            files, *self.vocabulary.config.arguments, unread, batch_size=self.batch_size, strict=strict
+        )
+        with all_cores() as pool:
             start = perf_counter()
-            for rows, found, extracted in self.vocabulary.config.in_batches(files, unread, self.batch_size, strict):
+            for rows, found, extracted in batches:
                 with one_thread():
                     vectors = list(pool.map(lambda one: encode(one.descriptors, self.vocabulary), found))
                 batch = self._checked(np.stack(vectors), len(rows))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -19,12 +19,11 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.features import results
 from helpers.features.file_hashes import content_hashes
-from helpers.features.keypoints import Keypoints, extract_files, kind_of
+from helpers.features.keypoints import Keypoints, each_readable, kind_of
 from helpers.files import write_atomically
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -61,8 +60,6 @@ class VocabularyFileError(ValueError):
 class KeypointConfig:
     """How keypoints are extracted from an image for visual words.
 
-    Parameters
-    ----------
     kind : a name in `helpers.features.keypoints.KINDS`, with float descriptors.
     limit : maximum number of keypoints per image, the strongest.
     size : side in pixels to which images are resized. SIFT finds almost nothing at 32 × 32, so small images are
@@ -81,24 +78,14 @@ class KeypointConfig:
 
     def keypoints(self, images: ImageSet, progress: bool = True) -> Iterator[Keypoints]:
         """Yield the keypoints of each readable image, in order. A second pass reads them from disk."""
-        failures: list[reading.UnreadableImage] = []
-        with tqdm(
-            total=len(images), desc=f"{self.kind} · {images.name}", unit="image", disable=None if progress else True
-        ) as bar:
-            for rows, found, _ in self.in_batches(images.paths, failures):
-                yield from found
-                bar.update(len(rows))
-        reading.warn_unreadable(failures, len(images))
+        for _, found in each_readable(images, *self.arguments, progress):
+            yield found
 
-    def in_batches(
-        self, files: Sequence[Path], failures: list[reading.UnreadableImage], batch_size: int = 32, strict: bool = False
-    ) -> Iterator[tuple[list[int], list[Keypoints], int]]:
-        """`helpers.features.keypoints.extract_files` with these settings."""
-        prepared = {"size": self.size, "rule": self.rule}
+    @property
+    def arguments(self) -> tuple[str, int, dict, Callable[[np.ndarray], np.ndarray]]:
+        """Kind, limit, prepared and prepare of `helpers.features.keypoints.extract_files`."""
         prepare = partial(reading.resize, size=self.size, rule=self.rule)
-        yield from extract_files(
-            files, self.kind, self.limit, prepared, prepare, failures, batch_size=batch_size, strict=strict
-        )
+        return self.kind, self.limit, {"size": self.size, "rule": self.rule}, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,13 +161,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        VocabularyUnavailable : there is no such file.
-        VocabularyFileError : it is not a vocabulary of this version.
-        """
+        """Read a file that `save` wrote. Raises `VocabularyUnavailable` or `VocabularyFileError`."""
         path = Path(path)
         if not path.is_file():
             raise VocabularyUnavailable(
@@ -221,8 +202,6 @@ def learn(
     Two passes over the images draw the sample of descriptors and count the images with each word. The result is
     cached on disk by the descriptors, images and settings.
 
-    Parameters
-    ----------
     words, dim : number of words, and dimension of a projected descriptor.
     sample : number of descriptors to cluster.
     drawn : the result of `draw` for these images and settings, to share it among several vocabularies.
@@ -269,15 +248,11 @@ def compare_sizes(
 ) -> "pd.DataFrame":
     """Compare vocabularies of several sizes by the index of Davies & Bouldin (1979).
 
-    Parameters
-    ----------
+    Returns the columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
+
     descriptors : float32 (n, width), see `draw`.
     held_out : number of descriptors, at most a fifth, that are held out from the clustering. The index is computed on
         them.
-
-    Returns
-    -------
-    Columns ``words``, ``davies_bouldin`` (lower is better) and ``chosen``, true where it is lowest.
     """
     import pandas as pd
 

@@ -43,24 +43,16 @@ class RandomAffine(layers.Layer):
     The matrix is that of Keras 2's ``ImageDataGenerator``: rotation · shift · shear · zoom about the center.
     Pixels from outside repeat the nearest border pixel. `Augmentation` sets the seed.
 
-    Parameters
-    ----------
-    rotation : maximum in degrees, in both directions.
+    rotation, shear : maximum in degrees and in radians, in both directions.
     shift : maximum fraction of the height and of the width, drawn independently, in both directions.
-    shear : maximum in radians, in both directions.
     zoom : height and width are divided by 1 - zoom … 1 + zoom, drawn independently.
     flip : mirror half of the images.
     """
 
     def __init__(
-        self,
-        rotation: float = 0.0,
-        shift: float = 0.0,
-        shear: float = 0.0,
-        zoom: float = 0.0,
-        flip: bool = False,
+        self, rotation: float = 0.0, shift: float = 0.0, shear: float = 0.0, zoom: float = 0.0, flip: bool = False,
         **kwargs,
-    ):
+    ):  # fmt: skip
         super().__init__(**kwargs)
         if not 0 <= zoom < 1:
             raise ValueError(f"zoom must lie in 0 … 1 (without 1), got {zoom}")
@@ -113,9 +105,6 @@ class RandomAffine(layers.Layer):
         offset_x = sin * down + cos * right + middle_x - xy * middle_y - xx * middle_x
         zero = ops.zeros_like(xx)
         return ops.stack([xx, xy, offset_x, yx, yy, offset_y, zero, zero], axis=1)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
     def get_config(self):
         return {**super().get_config(), **self.settings}
@@ -186,23 +175,15 @@ class RandAugment(layers.Layer):
             images = ops.clip(result, 0.0, 255.0)
         return images
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
         return {**super().get_config(), "operations": self.operations}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One augmentation.
+    """One augmentation: a description in one line, a function that creates the Keras layer, and the paper or article.
 
-    Parameters
-    ----------
-    text : a description in one line.
-    build : creates the Keras layer.
     mixes : it mixes two images, and therefore their one-hot labels.
-    source : the paper or article.
     """
 
     name: str
@@ -272,23 +253,11 @@ class Augmentation(layers.Layer):
     with one-hot labels (b, classes), and return float32 labels that sum to one.
 
     The random numbers depend on the seed, the epoch and the number of batches since `start_epoch`. Outside of a model
-    no checkpoint saves this number, so a training that can be resumed should start each epoch by its number:
+    no checkpoint saves this number, so a training that can be resumed should start each epoch by its number, e.g. in a
+    ``LambdaCallback``. In ``tf.data`` map whole batches without ``num_parallel_calls``, and create a data set for each
+    epoch after `start_epoch`, because a pipeline reads ahead.
 
-    >>> start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: layer.start_epoch(epoch))
-    >>> model.fit(…, initial_epoch=3, callbacks=[start])
-
-    In ``tf.data`` map whole batches without ``num_parallel_calls``, and create a data set for each epoch after
-    `start_epoch`, because a pipeline reads ahead.
-
-    Parameters
-    ----------
     recipe : a name in `RECIPES`.
-    seed, epoch : not negative.
-
-    Raises
-    ------
-    KeyError : the recipe is unknown; the message lists the known ones.
-    ValueError : a negative seed or epoch, images of another shape, or a mixing recipe without one-hot labels.
     """
 
     def __init__(self, recipe: str, seed: int = 0, epoch: int = 0, **kwargs):
@@ -337,9 +306,6 @@ class Augmentation(layers.Layer):
             )
         return labels
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
         return {**super().get_config(), "recipe": self.recipe.name, "seed": self.seed, "epoch": self.epoch}
 
@@ -347,7 +313,7 @@ class Augmentation(layers.Layer):
 def copies(pixels: np.ndarray, layer: Augmentation, n: int = 5) -> np.ndarray:
     """uint8 (b, n, h, w, 3): n augmented copies of each image. Mixing recipes mix these images.
 
-    pixels : uint8 or float (b, h, w, 3) in 0 … 255; otherwise ValueError is raised.
+    pixels : uint8 or float (b, h, w, 3) in 0 … 255.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -375,8 +341,6 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 class Siblings:
     """Augmented copies of images in memory, to demonstrate their effect on a split.
 
-    Parameters
-    ----------
     images : one entry per copy; ``groups`` has the original of each. The files do not exist: their names, such as
         ``photos/birds/wren~2.jpg`` for copy 2, only identify the copies.
     pixels : uint8 (n · copies, size, size, 3), one row per entry of ``images``.
@@ -401,21 +365,12 @@ class Siblings:
         return self.rows(first), self.rows(second)
 
 
-def siblings(
-    images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, rule: str = "squash", seed: int = 0
-) -> Siblings:
+def siblings(images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, seed: int = 0) -> Siblings:
     """n augmented copies of every image, as if files had been augmented on disk before a split.
 
-    Use them to measure the leak. For training use `Augmentation`.
+    Use them to measure the leak. For training use `Augmentation`. Raises `UnreadableImage` if an image cannot be read.
 
-    Parameters
-    ----------
-    size, rule : see `helpers.images.reading.resize`.
-
-    Raises
-    ------
-    ValueError : the recipe mixes images, so a copy has two originals; or the copies need more than `MAX_BYTES`.
-    UnreadableImage : an image cannot be read.
+    size : side in pixels of the square to which images are resized.
     """
     layer = Augmentation(recipe, seed)
     if layer.recipe.mixes:
@@ -427,7 +382,7 @@ def siblings(
             f"{MAX_BYTES / 2**30:.1f}: take fewer images (ImageSet.sample), fewer copies or a smaller size"
         )
     augmented = np.empty((len(images), n, size, size, 3), np.uint8)
-    for rows, pixels in reading.batches(images, size, rule, strict=True):
+    for rows, pixels in reading.batches(images, size, strict=True):
         augmented[rows] = copies(pixels, layer, n)
     originals = np.repeat(np.arange(len(images)), n)
     known = np.full(len(images), -1) if images.groups is None else images.groups

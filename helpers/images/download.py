@@ -47,13 +47,13 @@ class _WrongChecksum(DownloadError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the internet, with several addresses.
+    """A file on the internet.
 
     checksum : ``"sha256:…"`` or ``"md5:…"``, as published with the data set or by a library that downloads it.
     """
 
     filename: str
-    urls: tuple[str, ...]
+    url: str
     checksum: str
 
 
@@ -61,9 +61,6 @@ class Archive:
 class Source:
     """The sources of a data set.
 
-    Parameters
-    ----------
-    name : its name for `fetch`.
     mirror : its file in a mirror.
     folders : possible names of the unpacked archive's top folder.
     archives : official files, each of which contains the whole set; they are tried in turn.
@@ -75,18 +72,15 @@ class Source:
     archives: tuple[Archive, ...] = ()
 
 
-_IMAGENETTE = "https://s3.amazonaws.com/fast-ai-imageclas/"
-
 SOURCES = {
     source.name: source
     for source in (
-        # LFW's first host (vis-www.cs.umass.edu) no longer resolves; scikit-learn has a copy and its checksum.
+        # LFW's own host (vis-www.cs.umass.edu) no longer resolves; scikit-learn has a copy and its checksum.
         Source(
             "lfw", "lfw-mini.tar", ("lfw",),
             (
                 Archive(
-                    "lfw.tgz",
-                    ("https://ndownloader.figshare.com/files/5976018", "http://vis-www.cs.umass.edu/lfw/lfw.tgz"),
+                    "lfw.tgz", "https://ndownloader.figshare.com/files/5976018",
                     "sha256:055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
                 ),
             ),
@@ -95,7 +89,7 @@ SOURCES = {
         Source(
             "imagenette", "imagenette-mini.tar", ("imagenette2", "imagenette2-320", "imagenette2-160"),
             tuple(
-                Archive(file, (f"{_IMAGENETTE}{file}",), checksum)
+                Archive(file, f"https://s3.amazonaws.com/fast-ai-imageclas/{file}", checksum)
                 for file, checksum in (
                     ("imagenette2-160.tgz", "md5:e793b78cc4c9e9a4ccc0c1155377a412"),
                     ("imagenette2-320.tgz", "md5:3df6f0d01a2c9592104656642f5e78a3"),
@@ -106,7 +100,7 @@ SOURCES = {
             "caltech101", "caltech101-mini.tar", ("101_ObjectCategories",),
             (
                 Archive(
-                    "caltech-101.zip", ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+                    "caltech-101.zip", "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                     "md5:3138e1922a9193bfa496528edbbc45d0",
                 ),
             ),
@@ -115,7 +109,7 @@ SOURCES = {
             "cifar10", "cifar10-mini.tar", ("cifar10", "cifar-10-batches-py"),
             (
                 Archive(
-                    "cifar-10-python.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+                    "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
                     "md5:c58f30108f718f92721af3b95e74349a",
                 ),
             ),
@@ -129,10 +123,7 @@ SOURCES = {
 def fetch(name: str) -> Path:
     """The unpacked folder of a data set, fetched on first use: from a mirror that lists it, or from the internet.
 
-    Raises
-    ------
-    KeyError : the name is unknown; the message lists the known ones.
-    DownloadError : no source has it; the message lists the sources that were tried and the remedies.
+    Raises `DownloadError` if no source has it.
     """
     try:
         source = SOURCES[name]
@@ -148,7 +139,7 @@ def fetch(name: str) -> Path:
             tried += str(error).splitlines()
     by_hand = ""
     if source.archives:
-        files = " or ".join(archive.filename for archive in source.archives)
+        files = " or ".join(dict.fromkeys(archive.filename for archive in source.archives))
         by_hand = f"\n  - download {files} in a browser and put it into {paths.cache_dir() / 'downloads'},"
     raise DownloadError(
         f"The data set {name} is not available. Tried:\n"
@@ -211,40 +202,36 @@ def _from_internet(source: Source) -> Path:
         tried: list[str] = []
         for archive in source.archives:
             file = paths.cache_dir() / "downloads" / archive.filename
-            if not file.is_file():
-                tried += _download(archive, file)
-            if file.is_file():
-                try:
+            try:
+                if file.is_file():
                     _check(file, archive.checksum)
-                    _unpack(file, target)
-                    return _top(target, source)
-                except UnsafeArchive:
-                    raise
-                except DownloadError as error:
-                    tried.append(str(error))
+                else:
+                    _download(archive, file)
+                _unpack(file, target)
+                return _top(target, source)
+            except UnsafeArchive:
+                raise
+            except DownloadError as error:
+                tried.append(str(error))
         raise DownloadError("\n".join(tried))
 
 
-def _download(archive: Archive, file: Path) -> list[str]:
-    """Try each address until the file is complete and its checksum is right; returns the errors."""
+def _download(archive: Archive, file: Path) -> None:
     import urllib3
 
-    failures: list[str] = []
     part = file.with_name(file.name + ".part")
-    for url in archive.urls:
-        try:
-            _stream(url, part)
-            _check(part, archive.checksum)
-            part.replace(file)
-            return []
-        except DownloadError as error:
-            failures.append(f"{url}: {error}")
-            # Resuming helps after a broken connection, but not if the content is wrong.
-            if isinstance(error, _WrongChecksum):
-                part.unlink(missing_ok=True)
-        except urllib3.exceptions.HTTPError as error:
-            failures.append(f"{url}: {type(error).__name__}; run again to resume from {_size(part):,} bytes")
-    return failures
+    try:
+        _stream(archive.url, part)
+        _check(part, archive.checksum)
+        part.replace(file)
+    except DownloadError as error:
+        # Resuming helps after a broken connection, but not if the content is wrong.
+        if isinstance(error, _WrongChecksum):
+            part.unlink(missing_ok=True)
+        raise DownloadError(f"{archive.url}: {error}") from error
+    except urllib3.exceptions.HTTPError as error:
+        reason = f"{type(error).__name__}; run again to resume from {_size(part):,} bytes"
+        raise DownloadError(f"{archive.url}: {reason}") from error
 
 
 def _stream(url: str, part: Path) -> None:
@@ -339,7 +326,9 @@ def _top(target: Path, source: Source) -> Path:
         for path in (target / folder, *sorted(target.glob(f"*/{folder}"))):
             if path.is_dir():
                 return path
-    raise DownloadError(f"{target} has none of the folders {', '.join(source.folders)}; delete it and fetch it again")
+    raise DownloadError(
+        f"{target} has none of the folders {', '.join(source.folders)}; move it away and fetch it again"
+    )
 
 
 def _size(file: Path) -> int:

@@ -6,6 +6,7 @@ They evaluate searches for copies, crops and rotated scans, which class labels c
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,9 +34,8 @@ class Change:
         return f"{self.kind} {self.strength:g}"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of change: the unit of its strength, the strengths of `all_changes`, and the function."""
+class _Kind(NamedTuple):
+    """Unit of the strength, the strengths of `all_changes` from easy to hard, and the function."""
 
     unit: str
     strengths: tuple[float, ...]
@@ -43,15 +43,10 @@ class _Kind:
 
 
 def queries(
-    images: Sequence[np.ndarray],
-    frames: Sequence[np.ndarray],
-    changes: Sequence[Change] | None = None,
-    seed: int = 0,
+    images: Sequence[np.ndarray], frames: Sequence[np.ndarray], changes: Sequence[Change] | None = None, seed: int = 0
 ) -> Iterator[tuple[int, Change, np.ndarray]]:
     """(row of the original, change, changed image), change by change. Each depends on its row and the seed only.
 
-    Parameters
-    ----------
     images : uint8 (h, w, 3) each.
     frames : the images that crops are pasted into, in turn. They must **not** be in the gallery, because the search
         would correctly find them.
@@ -140,7 +135,7 @@ def _pasted(image, part, rng, other):
     return frame
 
 
-#: Kind → unit, strengths from easy to hard, and function.
+#: Every kind by name.
 CHANGES = {
     "rotation": _Kind("degrees", tuple(range(15, 360, 15)), _rotation),
     "scale": _Kind("times each side", (0.25, 0.35, 0.5, 0.71, 1.41, 2), _scale),

@@ -274,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="00,10", help="numbers of the notebooks to run")
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=_positive,
         default=min(2, os.cpu_count() or 1),
         metavar="N",
         help="number of notebooks in parallel; they share the cores (default: 2, or 1 on one core)",
@@ -285,6 +285,13 @@ def _parser() -> argparse.ArgumentParser:
         help="replace the committed notebooks and figures; with the full profile, only its rows of the leaderboard",
     )
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 if __name__ == "__main__":

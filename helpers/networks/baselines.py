@@ -27,11 +27,10 @@ GENTLE: dict[str, Any] = {"rotation": 10, "shift": 0.1, "zoom": 0.1, "flip": Tru
 
 @dataclass(frozen=True)
 class Schedule:
-    """Settings of a training with Adam. Raises ValueError if they contradict each other.
+    """Settings of a training with Adam.
 
     Parameters
     ----------
-    epochs : the maximum.
     rate : learning rate; with ``cosine`` its maximum.
     cosine : linear warm-up from a tenth of the rate in the first tenth of the steps, then cosine decay to zero
         (Loshchilov & Hutter 2017). It excludes ``plateau``.
@@ -69,7 +68,7 @@ def student_faces(n_classes: int, size: int = 250, seed: int = 0) -> "keras.Mode
     """Convolutions of 32, 64 and 128 channels (3 × 3, valid, ReLU), each pooled 2 × 2; flatten; softmax.
 
     At 250 × 250 the embedding has 107 648 dimensions (29 × 29 × 128), so all but 93 248 of the network's parameters are
-    in its classifier. Raises ValueError for a size below 22, because of the three poolings.
+    in its classifier.
     """
     if size < 22:
         raise ValueError(f"student_faces pools three times and needs images of at least 22 pixels, got {size}")
@@ -164,18 +163,12 @@ def compiled(model: "keras.Model", schedule: Schedule, steps_per_epoch: int) -> 
 
 
 def train(
-    model: "keras.Model",
-    schedule: Schedule,
-    train_examples: Examples,
-    validation: Examples,
-    *,
-    name: str,
-    seed: int = 0,
-    progress: bool = True,
-) -> Training:
-    """Compile a network and train it by its schedule. The weights of the best validation loss are kept.
+    model: "keras.Model", schedule: Schedule, train_examples: Examples, validation: Examples, *, name: str,
+    seed: int = 0, progress: bool = True,
+) -> Training:  # fmt: skip
+    """Compile a network and train it by its schedule, see `helpers.networks.training.fit`.
 
-    Other parameters are those of `helpers.networks.training.fit`, which caches and resumes trainings.
+    The weights of the best validation loss are kept.
     """
     compiled(model, schedule, -(-len(train_examples) // schedule.batch_size))
     return training.fit(

@@ -52,8 +52,6 @@ class Epochs(keras.callbacks.Callback):
         for number, state in enumerate(states):
             seed = np.random.SeedSequence((self.task.seed, epoch, number)).generate_state(1)[0] >> 1
             state.assign(np.array([seed, 0], dtype=np.uint32))
-        if self.task.augmentation is not None:
-            self.task.augmentation.start_epoch(epoch)
         self.start, self.seconds = perf_counter(), None
 
     def on_test_begin(self, logs=None):
@@ -89,8 +87,6 @@ class Epochs(keras.callbacks.Callback):
 class Backup(keras.callbacks.Callback):
     """Saves a training every few seconds and at its end, and restores it.
 
-    Parameters
-    ----------
     rows : the history, see `Epochs`.
     every : minimum seconds between two saves.
     others : callbacks before this one, whose ``COUNTERS`` are saved; the first is `EarlyStopping`.
@@ -132,7 +128,7 @@ class Backup(keras.callbacks.Callback):
                 best, now = ([saved[key] for key in sorted(saved.files) if key.startswith(part)] for part in self.PARTS)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainingStateError(
-                f"{self.path} is damaged ({error}). Delete it, or call training.forget({self.name!r}), to train again"
+                f"{self.path} is damaged ({error}). Move it to another folder to train again"
             ) from error
         if first and not np.isclose(first["score"], state["rows"][0]["score"], rtol=SCORE_TOLERANCE, atol=1e-6):
             warnings.warn(

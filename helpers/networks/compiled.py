@@ -64,11 +64,8 @@ Output = np.ndarray | tuple[np.ndarray, ...]
 class KerasNetwork:
     """A network that Keras computes: the reference for comparisons, and for GPUs.
 
-    Parameters
-    ----------
     model : (b, size, size, 3) → one or several outputs (b, …).
     prepare : float32 pixels (b, size, size, 3) in 0 … 255 → the model's input.
-    size : side of an image.
     """
 
     engine = "keras"
@@ -161,12 +158,9 @@ def _single(outputs: list[np.ndarray]) -> Output:
 
 
 def fastest(
-    reference: Callable[[], KerasNetwork],
-    name: str,
-    key: dict | None = None,
-    engine: str = "auto",
+    reference: Callable[[], KerasNetwork], name: str, key: dict | None = None, engine: str = "auto",
     precision: str = "float32",
-) -> KerasNetwork | CompiledNetwork:
+) -> KerasNetwork | CompiledNetwork:  # fmt: skip
     """The fastest trusted form of a network: Keras if TensorFlow has a GPU, else OpenVINO.
 
     Parameters
@@ -180,7 +174,6 @@ def fastest(
 
     Raises
     ------
-    ValueError : the engine is unknown, or Keras does not support the precision.
     PrecisionUnavailable : the processor does not support the precision.
     NotTrusted : the compiled network's output differs from Keras's, or OpenVINO cannot compile it. With ``auto`` and
         float32, a `NotTrustedWarning` is issued and Keras computes instead.
@@ -283,31 +276,21 @@ def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "ope
     key = {**key, "name": name, "format": FORMAT, "openvino": openvino.__version__}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = paths.cache_dir() / "compiled" / f"{name}-{digest}"
+    graph = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"))
-        lock.acquire()
+        with FileLock(folder.with_suffix(".lock")):
+            graph = _read(folder, name) if folder.is_dir() else None
+            if graph is None:
+                graph = _graph(reference, name)
+                _write(folder, graph, key)
     except OSError as error:
         warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
-        return _graph(reference, name)
-    try:
-        if folder.is_dir():
-            try:
-                return _read(folder)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                warnings.warn(f"{folder} is damaged ({error}): {name} is compiled again.", stacklevel=4)
-                shutil.rmtree(folder)
-        graph = _graph(reference, name)
-        try:
-            _write(folder, graph, key)
-        except (OSError, RuntimeError) as error:
-            warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
-        return graph
-    finally:
-        lock.release()
+    return _graph(reference, name) if graph is None else graph
 
 
 def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
+    """Store the network. All errors are OSErrors."""
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
@@ -315,15 +298,23 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
         sums = {name: _sum(part / name) for name in ("network.xml", "network.bin")}
         (part / "card.json").write_text(json.dumps({"key": key, "sha256": sums}, indent=1))
         part.replace(folder)
+    except RuntimeError as error:  # OpenVINO's
+        raise OSError(str(error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _read(folder: Path) -> "openvino.Model":
-    for name, expected in json.loads((folder / "card.json").read_text())["sha256"].items():
-        if _sum(folder / name) != expected:
-            raise ValueError(f"the checksum of {name} is wrong")
-    return _openvino().Core().read_model(folder / "network.xml")
+def _read(folder: Path, name: str) -> "openvino.Model | None":
+    """The stored network; if it is damaged, it is deleted with a warning."""
+    try:
+        for file, expected in json.loads((folder / "card.json").read_text())["sha256"].items():
+            if _sum(folder / file) != expected:
+                raise ValueError(f"the checksum of {file} is wrong")
+        return _openvino().Core().read_model(folder / "network.xml")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        warnings.warn(f"{folder} is damaged ({error}): {name} is compiled again.", stacklevel=5)
+        shutil.rmtree(folder)
+        return None
 
 
 def _sum(path: Path) -> str:

@@ -22,15 +22,9 @@ KEEP_BYTES = 1 << 29
 class Examples:
     """Inputs and labels by row number, from `images`, `arrays` or another function that loads rows.
 
-    Parameters
-    ----------
     load : int64 (b,) row numbers → inputs (b, …) of these rows.
-    labels : int (n,), the class or identity of each row.
+    labels : int (n,), the class or identity of each row; distractors (below 0) are not allowed.
     fingerprint : equal for equal examples.
-
-    Raises
-    ------
-    ValueError : there are no rows, labels are not integers, or a label is below 0 (a distractor).
     """
 
     def __init__(self, load: Callable[[np.ndarray], np.ndarray], labels: ArrayLike, fingerprint: str):
@@ -51,16 +45,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self) -> str:
-        return f"Examples({len(self)} of {len(np.unique(self.labels))} classes)"
-
     def batches(
         self, rows: np.ndarray | Callable[[], np.ndarray], batch_size: int, one_hot: int | None = None
     ) -> "tf.data.Dataset":
         """Batches of (inputs, labels) in the order of ``rows``; two batches are loaded ahead.
 
-        Parameters
-        ----------
         rows : int64 (m,), or a function that returns them for each pass, always the same number.
         one_hot : number of classes, for labels float32 (b, classes) instead of int64 (b,).
         """
@@ -146,7 +135,7 @@ def images(images: ImageSet, size: int, rule: str = "squash") -> Examples:
 def arrays(inputs: np.ndarray, labels: Sequence[int] | np.ndarray) -> Examples:
     """Examples of arrays (n, …): pixels, vectors or feature maps. float16 becomes float32.
 
-    Of a memory-mapped file, only the rows of a batch are read. Raises ValueError unless there is one label per row.
+    Of a memory-mapped file, only the rows of a batch are read.
     """
     if len(inputs) != len(labels):
         raise ValueError(f"there are {len(inputs)} inputs for {len(labels)} labels")

@@ -30,8 +30,6 @@ def of_model(model: "keras.Model") -> str:
 def of_training(model: "keras.Model", train: "Examples", settings: dict) -> str:
     """A hash of everything that determines the result of a training: 16 hexadecimal digits.
 
-    Parameters
-    ----------
     model : compiled, with a built optimizer.
     settings : the other arguments of `training.fit`, as plain JSON.
     """

@@ -55,7 +55,7 @@ class ContrastiveLoss(_PairLoss):
     """Contrastive loss (Hadsell, Chopra & LeCun 2006, equation 4).
 
     d² / 2 for a positive pair, max(0, margin − d)² / 2 for a negative one; the mean over all pairs of the batch, and 0
-    for a batch of one image. Raises ValueError if the margin is not above 0.
+    for a batch of one image.
     """
 
     def __init__(self, margin: float = 1.0, name: str = "contrastive"):
@@ -91,17 +91,13 @@ class TripletLoss(_PairLoss):
       from TensorFlow's, and the state of the generator is not saved with a model.
 
     Anchors without a positive or a negative are ignored. Without triplets the loss and its gradients are exactly 0.
-    ``squared`` uses d² instead of d (Schroff et al. 2015). Raises ValueError for an unknown mining or a margin below 0.
+    ``squared`` uses d² instead of d (Schroff et al. 2015).
     """
 
     def __init__(
-        self,
-        mining: str = "hard",
-        margin: float | str = 0.2,
-        squared: bool = False,
-        seed: int = 0,
+        self, mining: str = "hard", margin: float | str = 0.2, squared: bool = False, seed: int = 0,
         name: str = "triplet",
-    ):
+    ):  # fmt: skip
         super().__init__(name)
         if mining not in MININGS:
             raise ValueError(f"no mining is called {mining!r}; there are: {', '.join(MININGS)}")
@@ -148,7 +144,7 @@ class SupConLoss(_PairLoss):
 
     −ln of the positive's share of Σ exp(cos / temperature), averaged over an anchor's positives, then over the anchors
     with positives (Khosla et al. 2020, L_out, equation 2, which sums over anchors). Without positive pairs it is
-    exactly 0. Raises ValueError if the temperature is not above 0.
+    exactly 0.
     """
 
     def __init__(self, temperature: float = 0.1, name: str = "supcon"):
@@ -175,7 +171,7 @@ class CosineClassifier(keras.layers.Layer):
     """Cosines between an embedding and one learned direction per class: (b, dim) → float32 (b, n_classes).
 
     The last layer for `MarginSoftmaxLoss`. It always computes in float32, because a scale of 64 magnifies the rounding
-    errors of float16. Raises ValueError for fewer than two classes.
+    errors of float16.
     """
 
     def __init__(self, n_classes: int, dtype="float32", **options):
@@ -192,9 +188,6 @@ class CosineClassifier(keras.layers.Layer):
     def call(self, embeddings):
         return ops.matmul(_unit(embeddings), _unit(self.directions, axis=0))
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.n_classes)
-
     def get_config(self) -> dict:
         return super().get_config() | {"n_classes": self.n_classes}
 
@@ -208,24 +201,14 @@ class MarginSoftmaxLoss(keras.losses.Loss):
     cos θ − margin · sin margin, as in its authors' code. A label outside 0 … classes − 1 gives NaN, because a graph
     cannot raise an error.
 
-    Parameters
-    ----------
     margin : by default the paper's; radians below π/2 for ArcFace.
     scale : factor of the cosines before the softmax.
-
-    Raises
-    ------
-    ValueError : an unknown kind, a margin or scale out of range, or cosines that are not (b, classes).
     """
 
     def __init__(
-        self,
-        kind: str = "arcface",
-        margin: float | None = None,
-        scale: float = 64.0,
-        reduction: str = "sum_over_batch_size",
-        name: str = "margin_softmax",
-    ):
+        self, kind: str = "arcface", margin: float | None = None, scale: float = 64.0,
+        reduction: str = "sum_over_batch_size", name: str = "margin_softmax",
+    ):  # fmt: skip
         super().__init__(name=name, reduction=reduction, dtype="float32")
         margins = {"arcface": 0.5, "cosface": 0.35}
         if kind not in margins:
@@ -327,8 +310,6 @@ def negative_logits(distances, negatives, dim: int):
     below 0.5, to avoid noise, and 0 above 1.4, where the loss is 0. If all negatives of an anchor are further, they are
     equally likely.
 
-    Parameters
-    ----------
     distances : float32 (b, b), not squared, of L2-normalized vectors.
     negatives : bool (b, b); all others get −1e9.
     dim : n above.

@@ -5,8 +5,9 @@ initializations here have closed forms: `principal_axes` preserves cosines, and 
 metric already, and therefore also a baseline.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,17 +19,13 @@ from helpers.vectors import l2_normalize
 if TYPE_CHECKING:
     import keras
 
-#: Compiled models for `fit`, least recently used first. Keras traces the training step of each new model, which takes
-#: longer than training a head. Seeds and learning rates need no new model.
-_compiled: "OrderedDict[tuple, tuple[keras.Model, keras.Model, tuple]]" = OrderedDict()
-_MAX_COMPILED = 8
+#: Held by `fit`, because two threads cannot train the same model.
+_TRAINING = RLock()
 
 
 class LinearMap(NamedTuple):
     """x → (x − mean) · kernel: vectors (n, dim) → (n, out).
 
-    Attributes
-    ----------
     mean : float32 (dim,), of the training vectors.
     kernel : float32 (dim, out). The initializations have a mean squared column length of 1, so that one learning rate
         suits all.
@@ -60,10 +57,7 @@ class LinearMap(NamedTuple):
 
 
 def principal_axes(vectors: np.ndarray, out: int) -> LinearMap:
-    """The first ``out`` principal components of vectors (n, dim): a rotation that nearly preserves distances.
-
-    Raises ValueError if ``out`` is more than n − 1 or dim.
-    """
+    """The first ``out`` principal components of vectors (n, dim): a rotation that nearly preserves distances."""
     vectors = _vectors(vectors)
     most = min(len(vectors) - 1, vectors.shape[1])
     if not 1 <= out <= most:
@@ -80,11 +74,8 @@ def within_class_whitening(vectors: np.ndarray, labels: np.ndarray, shrinkage: f
     covariance normalization, WCCN). ``shrinkage`` times the mean variance is added to its diagonal, because a few
     hundred vectors do not vary in most directions of a 2048-dimensional space.
 
-    Raises ValueError if no class has two different vectors.
-
-    vectors : float (n, dim).
+    vectors : float (n, dim); at least one class has two different ones.
     labels : int (n,), the class of each.
-    shrinkage : above 0.
     """
     vectors, labels = _vectors(vectors), np.asarray(labels)
     if labels.shape != (len(vectors),):
@@ -118,29 +109,15 @@ def head(start: LinearMap) -> "keras.Model":
 
 
 def fit(
-    start: LinearMap,
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    loss: "keras.losses.Loss",
-    *,
-    name: str,
-    rate: float,
-    epochs: int,
-    identities: int = 16,
-    images: int = 4,
-    batches_per_epoch: int | None = None,
-    seed: int = 0,
-    score: Callable[[LinearMap], float] | None = None,
-    metrics: Sequence["keras.metrics.Metric"] = (),
-) -> tuple[LinearMap, training.Training]:
+    start: LinearMap, vectors: np.ndarray, labels: np.ndarray, loss: "keras.losses.Loss", *, name: str, rate: float,
+    epochs: int, identities: int = 16, images: int = 4, batches_per_epoch: int | None = None, seed: int = 0,
+    score: Callable[[LinearMap], float] | None = None, metrics: Sequence["keras.metrics.Metric"] = (),
+) -> tuple[LinearMap, training.Training]:  # fmt: skip
     """Train a head on vectors by Adam with a `PKSampler`; returns the trained map and its history.
 
     A margin softmax loss gets a classifier, whose directions are initialized by the mean of each class.
 
-    Parameters
-    ----------
-    vectors : float (n, dim).
-    labels : int (n,).
+    vectors, labels : float (n, dim) and int (n,).
     identities, images : of a batch, see `PKSampler`.
     score : linear map → number, higher is better; the best epoch is kept. Without it the last epoch is kept.
     metrics : for the history, such as `MeanDistance`.
@@ -154,10 +131,11 @@ def fit(
     keras.utils.set_random_seed(seed)
     classes, numbers = np.unique(labels, return_inverse=True)
     on_classes = len(classes) if isinstance(loss, MarginSoftmaxLoss) else None
-    key = _key(start, on_classes, loss, metrics)
-    # Removed while it is used, so that two threads do not train the same model.
-    model, learning, used = _compiled.pop(key, None) or _learner(start, on_classes, loss, metrics)
-    try:
+    # The settings of a loss can be changed.
+    settings = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
+    policy = keras.mixed_precision.dtype_policy().name
+    with _TRAINING:
+        model, learning = _learner(start.kernel.shape, on_classes, loss, tuple(metrics), settings, policy)
         model.get_layer("embedding").set_weights([start.kernel])
         if on_classes:
             mapped = start.apply(vectors)
@@ -170,39 +148,29 @@ def fit(
             score=training.last_epoch if score is None else lambda _: score(start.learned(model)), progress=False,
         )  # fmt: skip
         return start.learned(model), history
-    finally:
-        _compiled[key] = model, learning, used
-        while len(_compiled) > _MAX_COMPILED:
-            _compiled.popitem(last=False)
 
 
-def _key(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """Everything that a traced training step depends on, including the settings of the loss, which can be changed."""
-    import keras
+@lru_cache(maxsize=8)
+def _learner(
+    shape: tuple[int, int], on_classes: int | None, loss: "keras.losses.Loss", metrics: tuple, *traced: object
+) -> tuple["keras.Model", "keras.Model"]:
+    """A head and the compiled model to train. It is cached, because tracing takes longer than training a head.
 
-    plain = tuple((key, value) for key, value in vars(loss).items() if isinstance(value, bool | int | float | str))
-    policy = keras.mixed_precision.dtype_policy().name
-    return start.kernel.shape, on_classes, id(loss), plain, tuple(map(id, metrics)), policy
-
-
-def _learner(start: LinearMap, on_classes: int | None, loss: "keras.losses.Loss", metrics: Sequence) -> tuple:
-    """(head, model to train, objects whose ids are in the key and which must therefore stay alive)."""
+    traced : what else the traced step depends on. Seeds and learning rates need no new model.
+    """
     import keras
 
     from helpers.networks.losses import CosineClassifier
 
-    model = learning = head(start)
+    model = learning = head(LinearMap(np.zeros(shape[0], np.float32), np.zeros(shape, np.float32)))
     if on_classes:
         learning = keras.Model(model.inputs, CosineClassifier(on_classes)(model.outputs[0]))
     learning.compile(keras.optimizers.Adam(), loss, metrics=list(metrics), jit_compile=False)
-    return model, learning, (loss, *metrics)
+    return model, learning
 
 
 def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
-    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights.
-
-    Raises ValueError if the map takes vectors of another dimension.
-    """
+    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights."""
     import keras
 
     dim, (expected, out) = network.outputs[0].shape[-1], last.kernel.shape

@@ -20,57 +20,40 @@ class PKSampler:
     labels : integers (n,), the identity of each image; distractors (below 0) are not drawn.
     p : identities in a batch, at least 2.
     k : images of each, at least 2.
-    seed : at least 0.
     batches_per_epoch : by default enough to draw each image, and each identity, about once.
-    groups : integers (n,), optional. Images of one group (not below 0) are copies, which count as one image: a positive
-        pair of copies contains no information.
+
     Attributes
     ----------
     identities : int64, the labels that are drawn, ascending.
-    left_out : int64, the labels with a single image (or copies of one).
+    left_out : int64, the labels with a single image.
     short : int64, the labels with fewer than ``k`` images, which are repeated.
     n_distractors : number of images with a label below 0.
-
-    Raises
-    ------
-    ValueError : an argument is out of range, labels or groups are not integers (n,), or fewer than ``p`` identities
-        have two images.
     """
 
-    def __init__(
-        self,
-        labels: ArrayLike,
-        p: int,
-        k: int,
-        seed: int = 0,
-        batches_per_epoch: int | None = None,
-        *,
-        groups: ArrayLike | None = None,
-    ):
-        of = _integers("labels", labels)
-        if not len(of):
+    def __init__(self, labels: ArrayLike, p: int, k: int, seed: int = 0, batches_per_epoch: int | None = None):
+        of = np.asarray(labels)
+        if not of.size:
             raise ValueError("there are no labels: nothing to sample from")
+        if of.ndim != 1 or of.dtype.kind not in "iu":
+            raise ValueError(f"labels must be integers of shape (n,), got {of.dtype} of shape {of.shape}")
         self.p = _integer("p", p, 2, "one identity has no negatives")
         self.k = _integer("k", k, 2, "one image of an identity has no positive")
         self.seed = _integer("seed", seed, 0)
-        group_of = np.full(len(of), -1) if groups is None else _integers("groups", groups)
-        if group_of.shape != of.shape:
-            raise ValueError(f"there are {len(group_of)} groups for {len(of)} labels")
         self.n_distractors = int((of < 0).sum())
         rows = np.argsort(of, kind="stable")[self.n_distractors :]
         identities = np.split(rows, np.flatnonzero(np.diff(of[rows])) + 1) if len(rows) else []
-        found = {int(of[rows[0]]): _units(rows, group_of) for rows in identities}
-        self._units = {label: units for label, units in found.items() if len(units) >= 2}
-        self.identities = np.array(list(self._units), dtype=np.int64)
-        self.left_out = np.array([label for label in found if label not in self._units], dtype=np.int64)
-        self.short = np.array([label for label, units in self._units.items() if len(units) < self.k], dtype=np.int64)
+        found = {int(of[rows[0]]): rows for rows in identities}
+        self._rows = {label: rows for label, rows in found.items() if len(rows) >= 2}
+        self.identities = np.array(list(self._rows), dtype=np.int64)
+        self.left_out = np.array([label for label in found if label not in self._rows], dtype=np.int64)
+        self.short = np.array([label for label, rows in self._rows.items() if len(rows) < self.k], dtype=np.int64)
         if self.p > len(self.identities):
             raise ValueError(
                 f"p = {p} identities are needed, but only {len(self.identities)} have two images or more "
                 f"({len(self.left_out)} have one, {self.n_distractors} images are distractors): choose a smaller p"
             )
         if batches_per_epoch is None:
-            images = sum(map(len, self._units.values()))
+            images = sum(map(len, self._rows.values()))
             batches_per_epoch = max(-(-images // (self.p * self.k)), -(-len(self.identities) // self.p))
         self.batches_per_epoch = _integer("batches_per_epoch", batches_per_epoch, 1)
 
@@ -89,41 +72,26 @@ class PKSampler:
         """Row numbers of an epoch (from 0), int64 (batches, p · k); the k images of an identity are consecutive."""
         rng = np.random.default_rng([self.seed, _integer("the number of an epoch", number, 0)])
         drawn = np.zeros(len(self.identities))
-        drawn_units = {label: np.zeros(len(units)) for label, units in self._units.items()}
+        drawn_images = {label: np.zeros(len(rows)) for label, rows in self._rows.items()}
         batches = np.empty((self.batches_per_epoch, self.p, self.k), dtype=np.int64)
         for batch in batches:
             chosen = _rarest(drawn, self.p, rng)
             drawn[chosen] += 1
-            for rows, label in zip(batch, self.identities[chosen].tolist(), strict=True):
-                rows[:] = self._images(self._units[label], drawn_units[label], rng)
+            for part, label in zip(batch, self.identities[chosen].tolist(), strict=True):
+                part[:] = self._images(self._rows[label], drawn_images[label], rng)
         return batches.reshape(len(batches), -1)
 
-    def _images(self, units: list[np.ndarray], drawn: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """k rows of one identity; updates ``drawn``, the number of times each unit was drawn."""
-        rounds, rest = divmod(self.k, len(units))
-        chosen = np.concatenate([np.tile(np.arange(len(units)), rounds), _rarest(drawn, rest, rng)])
+    def _images(self, rows: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """k rows of one identity; updates ``drawn``, the number of times each was drawn."""
+        rounds, rest = divmod(self.k, len(rows))
+        chosen = np.concatenate([np.tile(np.arange(len(rows)), rounds), _rarest(drawn, rest, rng)])
         np.add.at(drawn, chosen, 1)
-        return [int(rng.choice(units[unit])) for unit in chosen]
+        return rows[chosen]
 
 
 def _rarest(drawn: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """The positions that were drawn least often, in random order among equals."""
     return np.argsort(drawn + rng.random(len(drawn)))[:number]
-
-
-def _units(rows: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """The rows of one identity: an array for each group of copies, and for each other image."""
-    own = groups[rows]
-    return [rows[own == group] for group in np.unique(own[own >= 0])] + [row[None] for row in rows[own < 0]]
-
-
-def _integers(what: str, values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"{what} must be integers of shape (n,), got {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
 
 
 def _integer(what: str, value: int, least: int, reason: str = "") -> int:

@@ -1,6 +1,5 @@
 """The table of pretrained networks: names, layers and input sizes. `zoo` builds them with trained weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
 class Network:
     """One row of the table.
 
-    Parameters
-    ----------
     builder : its function in ``keras.applications``.
     module : the module of ``keras.applications`` with its ``preprocess_input``.
     variant : number of an EfficientNet-Lite network, which `helpers.networks.efficientnet_lite` builds; None for the
@@ -133,11 +130,3 @@ def architecture(name: str, size: int | None = None, classifier: bool = True) ->
     return getattr(keras.applications, row.builder)(
         weights=None, include_top=classifier, input_shape=(side, side, 3), **({} if classifier else {"pooling": "avg"})
     )
-
-
-def check_stages(row: Network, layers: Sequence[str]) -> None:
-    """Raise ValueError if one of the layers is not the end of a stage."""
-    known = [layer for layer, _ in row.stages]
-    for layer in layers:
-        if layer not in known:
-            raise ValueError(f"{row.name} has no stage that ends with {layer!r}; there are: {', '.join(known)}")

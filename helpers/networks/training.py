@@ -1,8 +1,8 @@
 """Training of all networks: resumable, cached, and with the weights of the best epoch.
 
-`fit` calls Keras's ``model.fit`` with Keras's callbacks and those in `callbacks`. All random numbers (order,
-augmentation, dropout, mined triplets) depend only on the seed and the number of the epoch, so a training that was
-killed and resumed ends with the same weights as an uninterrupted one.
+`fit` calls Keras's ``model.fit`` with Keras's callbacks and those in `callbacks`. All random numbers (order, dropout
+and augmentation by layers of the model, mined triplets) depend only on the seed and the number of the epoch, so a
+training that was killed and resumed ends with the same weights as an uninterrupted one.
 
 The state is saved every few seconds to a file in the cache's folder ``training``. The file name has a fingerprint of
 everything that determines the result: architecture, initial weights, optimizer, loss, examples and arguments. A
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import tensorflow as tf
 
-    from helpers.images.augmentation import Augmentation
-
 #: Minimum seconds between two saves at the end of an epoch. Epochs of small networks are shorter than a save.
 SAVE_EVERY = 5.0
 
@@ -53,8 +51,6 @@ class Plateau:
 class Training:
     """The history of a training.
 
-    Attributes
-    ----------
     table : one row per epoch: ``epoch`` (from 1), ``loss`` and metrics in training, ``val_…`` on the validation
         examples, ``score``, ``learning_rate``, ``seconds`` (without validation). With a score, row 0 is the untrained
         model, with NaN for the loss and seconds.
@@ -70,11 +66,6 @@ class Training:
     monitor: str
     seconds: float
     computed: int
-
-    @property
-    def best(self) -> "pd.Series":
-        """The row of the best epoch."""
-        return self.table[self.table["epoch"] == self.best_epoch].iloc[0]
 
 
 def use_accelerator() -> str:
@@ -95,22 +86,11 @@ def _accelerator(capabilities: Sequence[tuple[int, int]]) -> tuple[str, str]:
 
 
 def fit(
-    model: "keras.Model",
-    train: Examples,
-    *,
-    name: str,
-    epochs: int,
-    batch_size: int = 32,
-    seed: int = 0,
-    one_hot: int | None = None,
-    augmentation: "Augmentation | None" = None,
-    sampler: PKSampler | None = None,
-    validation: Examples | None = None,
-    score: "Callable[[keras.Model], float] | None" = None,
-    plateau: Plateau | None = None,
-    patience: int | None = None,
+    model: "keras.Model", train: Examples, *, name: str, epochs: int, batch_size: int = 32, seed: int = 0,
+    one_hot: int | None = None, sampler: PKSampler | None = None, validation: Examples | None = None,
+    score: "Callable[[keras.Model], float] | None" = None, plateau: Plateau | None = None, patience: int | None = None,
     progress: bool = True,
-) -> Training:
+) -> Training:  # fmt: skip
     """Train a compiled model, and keep the weights of its best epoch. The optimizer is reset afterwards.
 
     A call that fails or is interrupted does not change the model.
@@ -119,11 +99,10 @@ def fit(
     ----------
     name : for progress messages and the file in the cache.
     batch_size : of validation, and of training without a sampler.
-    seed : of order, augmentation, dropout and mining.
+    seed : of order, mining, and the model's layers for dropout and augmentation.
     one_hot : number of classes, for a loss of one-hot labels.
-    augmentation : for the training images; a recipe that mixes images requires ``one_hot``.
     sampler : draws the batches; without one, each epoch is a permutation.
-    validation : examples whose loss and metrics are computed after each epoch, without augmentation.
+    validation : examples whose loss and metrics are computed after each epoch.
     score : model → number, higher is better, usually a retrieval score. It decides the best epoch, including the
         untrained model; otherwise the validation loss or the training loss does. The code of a score is not part of
         the fingerprint: use different names for scores that agree on the untrained model.
@@ -136,9 +115,8 @@ def fit(
     TrainingDiverged : the loss, the monitored value or a weight is NaN or infinite. The saved state is unaffected.
     TrainingStateError : the saved state is damaged, or cannot be written.
     UnreadableImage : an image cannot be read.
-    ValueError : the model is not compiled, arguments contradict each other, or a score is NaN or infinite.
     """
-    options = (batch_size, seed, one_hot, augmentation, sampler, validation, score, plateau, patience)
+    options = (batch_size, seed, one_hot, sampler, validation, score, plateau, patience)
     return Task(model, train, name, epochs, *options).run(progress)
 
 
@@ -167,7 +145,6 @@ class Task:
     batch_size: int
     seed: int
     one_hot: int | None
-    augmentation: "Augmentation | None"
     sampler: PKSampler | None
     validation: Examples | None
     score: "Callable[[keras.Model], float] | None"
@@ -261,7 +238,6 @@ class Task:
 
     def batches(self, epoch: Callable[[], int]) -> "tf.data.Dataset":
         """The training batches; ``epoch`` is called for the number of the epoch at the start of each."""
-        import tensorflow as tf
 
         def rows() -> np.ndarray:
             if self.sampler is not None:
@@ -269,26 +245,15 @@ class Task:
             return np.random.default_rng((self.seed, epoch())).permutation(len(self.train))
 
         size = self.batch_size if self.sampler is None else self.sampler.p * self.sampler.k
-        plain = self.train.batches(rows, size, self.one_hot)
-        if self.augmentation is None:
-            return plain
-        augment, mixes = self.augmentation, self.augmentation.recipe.mixes
-
-        @tf.function
-        def change(inputs, labels):
-            if not mixes:
-                return augment(inputs, training=True), labels
-            mixed = augment({"images": inputs, "labels": labels}, training=True)
-            return mixed["images"], mixed["labels"]
-
-        return plain.map(change).prefetch(2)
+        return self.train.batches(rows, size, self.one_hot)
 
     def fingerprint(self) -> str:
         """A hash of everything that determines the result; the optimizer must be built."""
-        augmentation, sampler = self.augmentation, self.sampler
+        sampler = self.sampler
         settings = {
             "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed, "one_hot": self.one_hot,
-            "augmentation": augmentation and {"recipe": augmentation.recipe.name, "seed": augmentation.seed},
+            # As in existing fingerprints; augmentation is part of the model.
+            "augmentation": None,
             "sampler": sampler
             and [sampler.p, sampler.k, sampler.seed, hashlib.sha256(sampler.epoch(0).data).hexdigest()],
             "validation": self.validation and self.validation.fingerprint, "score": self.score is not None,
@@ -310,8 +275,6 @@ class Task:
                 f"{name}: epochs, batch_size and patience must be at least 1, and seed at least 0; "
                 f"got {self.epochs}, {self.batch_size}, {self.patience} and {self.seed}"
             )
-        if self.augmentation is not None and self.augmentation.recipe.mixes and one_hot is None:
-            raise ValueError(f"{name}: {self.augmentation.recipe.name} mixes labels: give one_hot=<number of classes>")
         for part, examples in (("train", self.train), ("validation", self.validation)):
             if examples is not None and one_hot is not None and examples.labels.max() >= one_hot:
                 raise ValueError(f"{name}: {part} has the label {examples.labels.max()}, but one_hot={one_hot} classes")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 class SplitNetwork:
     """A network, split after its frozen blocks. All parts share their weights.
 
-    Attributes
-    ----------
     name : of the network in `specs.ZOO`.
     size : side of its input in pixels.
     whole : preprocessed image (b, size, size, 3) → embedding (b, dim).
@@ -38,12 +36,8 @@ class SplitNetwork:
 def split_network(name: str, size: int | None = None, network: "keras.Model | None" = None) -> SplitNetwork:
     """Split a pretrained network after its frozen blocks, and freeze these.
 
-    Parameters
-    ----------
     size : side of the input in pixels; the network's default if None.
     network : a model built by `zoo.embedder`, such as one that was fine-tuned, to use instead.
-
-    Raises `WeightsUnavailable` if no source has its weights, and ValueError if ``network`` has another name or size.
     """
     import keras
 
@@ -70,7 +64,7 @@ def freeze(model: "keras.Model", until: str) -> tuple[list[str], list[str]]:
     """Freeze all layers up to ``until`` and every batch normalization; returns the names of (frozen, trainable) layers.
 
     Only layers with weights are listed. In Keras a frozen batch normalization runs in inference mode: it keeps the mean
-    and variance of ImageNet. Raises ValueError if no layer has that name.
+    and variance of ImageNet.
     """
     import keras
 

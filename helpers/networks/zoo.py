@@ -1,4 +1,4 @@
-"""The networks of the table `specs` with their trained weights."""
+"""The networks of the table `specs` with their trained weights; `WeightsUnavailable` if no source has them."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,20 +12,14 @@ if TYPE_CHECKING:
 
 
 def classifier(name: str) -> "keras.Model":
-    """The whole network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes.
-
-    Raises `WeightsUnavailable` if no source has its weights.
-    """
+    """The whole network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes."""
     model = specs.architecture(name)
     model.set_weights(weights.arrays(name))
     return model
 
 
 def embedder(name: str, size: int | None = None) -> "keras.Model":
-    """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim).
-
-    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a size that its layers do not support.
-    """
+    """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim)."""
     import keras
 
     row = specs.network(name)
@@ -42,14 +36,13 @@ def embedder(name: str, size: int | None = None) -> "keras.Model":
 
 
 def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":
-    """The network with the ends of stages as outputs: float32 (b, s, s, 3), preprocessed → one feature map each.
-
-    Raises `WeightsUnavailable` if no source has its weights, and ValueError for a layer that is not the end of a stage.
-    """
+    """The network with the ends of stages as outputs: float32 (b, s, s, 3), preprocessed → one feature map each."""
     import keras
 
     row = specs.network(name)
-    specs.check_stages(row, layers)
+    stages = [layer for layer, _ in row.stages]
+    if unknown := [layer for layer in layers if layer not in stages]:
+        raise ValueError(f"{name} has no stage that ends with {unknown[0]!r}; there are: {', '.join(stages)}")
     if row.embedding == "avg_pool":
         model = embedder(name, size)
     else:

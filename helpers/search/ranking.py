@@ -70,14 +70,14 @@ def rank(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> Ranking:
     ids : int64 (q, m), or (m,) if all queries share them; -1 is padding whatever its score.
     scores : floating (q, m).
     """
-    return Ranking(*best_first(ids, scores, k))
+    scores = np.asarray(scores)
+    return Ranking(*best_first(np.broadcast_to(np.asarray(ids, np.int64), scores.shape), scores, k))
 
 
 def best_first(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted arrays of `rank`, without the checks of `Ranking`."""
-    scores = np.asarray(scores)
-    ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), scores.shape)
-    scores = np.where(ids == PAD, -np.inf, scores)
+    """The sorted arrays (q, k) of `rank`, without the checks of `Ranking`."""
+    padding = ids == PAD
+    scores = np.where(padding, -np.inf, scores)
     # Padding must follow a result whose score is -inf too.
-    order = np.lexsort((np.where(ids == PAD, np.iinfo(np.int64).max, ids), -scores), axis=1)[:, :k]
-    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    rows, order = np.arange(len(ids))[:, None], np.lexsort((ids, padding, -scores), axis=1)[:, :k]
+    return ids[rows, order], scores[rows, order]

@@ -6,23 +6,23 @@ reach it. Such requests are recognized by the headers ``Origin`` and ``Sec-Fetch
 """
 
 import hmac
+import re
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+
+from helpers.loopback import is_loopback
 from helpers.service.errors import ApiError
 from helpers.service.settings import Settings
 
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
-
 #: Headers that proxies set. With one of them, the client is not the other end of the connection.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
 
 KEY_HEADER = "X-API-Key"
 
 
-def check_host(headers: dict[str, str], settings: Settings) -> None:
+def check_host(headers: Headers, settings: Settings) -> None:
     """Check the ``Host`` header of a service on loopback, or of one with allowed host names.
-
-    headers : by lower-case name.
 
     Raises
     ------
@@ -30,24 +30,30 @@ def check_host(headers: dict[str, str], settings: Settings) -> None:
     """
     if not settings.on_loopback and not settings.hosts:
         return
-    if _host_name(headers.get("host", "")) not in _LOCAL_NAMES | {settings.host.lower(), *settings.hosts}:
-        raise ApiError(403, "This host name is not allowed. Start the service with --allow-host to allow it.")
+    name = _host_name(headers.get("host", ""))
+    if not is_loopback(name) and name not in (settings.host.lower(), *settings.hosts):
+        shown = name if re.fullmatch(r"[\w.:-]{1,255}", name, re.ASCII) else "NAME"
+        raise ApiError(
+            403,
+            f"This host name is not allowed. To allow it, start the service with: lookalike serve --allow-host {shown}",
+        )
 
 
-def check_change(headers: dict[str, str], settings: Settings) -> None:
+def check_change(headers: Headers, settings: Settings) -> None:
     """Check whether the request may change the index.
 
     Raises
     ------
     ApiError : 401, the key is missing or wrong; 403, changes are off, or the request comes from another site.
     """
-    origin = headers.get("origin")
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
-        origin is not None and _authority(origin) != headers.get("host", "").lower()
-    ):
-        raise ApiError(403, "Pages of other sites cannot change the gallery.")
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or not _is_own(headers, settings):
+        raise ApiError(
+            403,
+            "Pages of other sites cannot change the gallery. If this is the service's own page behind a proxy, start "
+            "the service with --allow-host and the host name in the address of the page.",
+        )
     if settings.api_key:
-        given = headers.get(KEY_HEADER.lower(), "")
+        given = headers.get(KEY_HEADER, "")
         # Takes the same time for every wrong key, so that the time reveals nothing about the right one.
         if not hmac.compare_digest(given.encode("utf-8", "replace"), settings.api_key.encode()):
             raise ApiError(
@@ -61,7 +67,7 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
             "Changes are off, because other computers can reach the service and it has no key. "
             "Start it with LOOKALIKE_API_KEY to allow changes.",
         )
-    elif any(name in headers for name in _FORWARDED):
+    elif any(map(_FORWARDED.fullmatch, headers)):
         raise ApiError(
             403,
             "Without a key, only this computer can change the gallery, and this request came through a proxy. "
@@ -69,18 +75,19 @@ def check_change(headers: dict[str, str], settings: Settings) -> None:
         )
 
 
-def by_name(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """ASGI headers as a dict with lower-case names; the last one of a name counts."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-
-
-def _authority(origin: str) -> str | None:
-    """``name:port`` of an origin, as in a ``Host`` header; None if the origin is invalid or "null"."""
+def _is_own(headers: Headers, settings: Settings) -> bool:
+    """Whether the page that sent a request, if it was a page, is one of this service."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
     try:
         parts = urlsplit(origin)
     except ValueError:
-        return None
-    return parts.netloc.lower() if parts.scheme in ("http", "https") and parts.netloc else None
+        return False
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return False
+    # A proxy may send its own name or no port in the header Host.
+    return parts.netloc.lower() == headers.get("host", "").lower() or parts.hostname in settings.hosts
 
 
 def _host_name(host: str) -> str:

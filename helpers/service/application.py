@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 
 from helpers.service import errors, routes
@@ -49,9 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        exception_handlers={RequestValidationError: errors.invalid_request},
     )
     app.state.service = service
-    errors.install(app)
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
     for router in (routes.searches(service), routes.images(service), routes.about(service)):
         app.include_router(router)

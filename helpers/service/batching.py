@@ -1,20 +1,17 @@
 """Batching: features of images that arrive in separate requests are extracted together.
 
 A network processes a batch of 16 images in less time than 16 single images, and two batches that are computed at once
-slow each other down. Therefore all images go through one bounded queue. One thread takes up to a batch of them at a
+slow each other down. Therefore all images go through one queue. One thread takes up to a batch of them at a
 time; while it computes, other threads decode the next images.
 """
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-
-from helpers.service.errors import too_many_requests
 
 T = TypeVar("T")
 
@@ -28,7 +25,6 @@ class Batcher:
     ----------
     extract : images → float32 (b, dim); called in a thread of its own, one batch at a time.
     size : images per batch.
-    queue : number of admitted requests.
     seconds : how long an incomplete batch waits for more images.
     on_batch : called with the size of each batch.
     """
@@ -37,36 +33,13 @@ class Batcher:
         self,
         extract: Callable[[Sequence[np.ndarray]], np.ndarray],
         size: int,
-        queue: int,
         seconds: float,
         on_batch: Callable[[int], object],
     ):
-        self._extract, self._size, self._limit, self._seconds, self._on_batch = extract, size, queue, seconds, on_batch
+        self._extract, self._size, self._seconds, self._on_batch = extract, size, seconds, on_batch
         self._thread = ThreadPoolExecutor(1, "extract")
-        self._waiting: deque[tuple[np.ndarray, asyncio.Future]] = deque()
-        self._admitted = 0
-        self._filled = asyncio.Event()
+        self._waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
         self._task: asyncio.Task | None = None
-
-    def __len__(self) -> int:
-        """Requests that are admitted and not finished."""
-        return self._admitted
-
-    @contextlib.contextmanager
-    def admit(self) -> Iterator[None]:
-        """Reserve a position in the queue, before the image is decoded.
-
-        Raises
-        ------
-        ApiError : 429, the queue is full.
-        """
-        if self._admitted >= self._limit:
-            raise too_many_requests()
-        self._admitted += 1
-        try:
-            yield
-        finally:
-            self._admitted -= 1
 
     async def __call__(self, image: np.ndarray) -> np.ndarray:
         """float32 (dim,) of uint8 (height, width, 3). An error of the extractor is raised here."""
@@ -74,8 +47,7 @@ class Batcher:
         if self._task is None:
             self._task = loop.create_task(self._run(), name="batches")
         future = loop.create_future()
-        self._waiting.append((image, future))
-        self._filled.set()
+        self._waiting.put_nowait((image, future))
         return await future
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -88,29 +60,25 @@ class Batcher:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for _, future in self._waiting:
-            future.cancel()
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[1].cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
         while True:
-            await self._filled.wait()
-            if len(self._waiting) < self._size:
-                await asyncio.sleep(self._seconds)
-            batch: list[tuple[np.ndarray, asyncio.Future]] = []
-            while self._waiting and len(batch) < self._size:
-                image, future = self._waiting.popleft()
-                if not future.done():
-                    batch.append((image, future))
-            if not self._waiting:
-                self._filled.clear()
-            if not batch:
-                continue
-            self._on_batch(len(batch))
+            waiting = [await self._waiting.get()]
             try:
+                if self._waiting.qsize() < self._size - 1:
+                    await asyncio.sleep(self._seconds)
+                while not self._waiting.empty() and len(waiting) < self._size:
+                    waiting.append(self._waiting.get_nowait())
+                batch = [(image, future) for image, future in waiting if not future.done()]
+                if not batch:
+                    continue
+                self._on_batch(len(batch))
                 results = await self._extract_batch([image for image, _ in batch])
             except asyncio.CancelledError:
-                for _, future in batch:
+                for _, future in waiting:
                     future.cancel()
                 raise
             for (_, future), result in zip(batch, results, strict=True):

@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -96,19 +96,10 @@ def internal_error(error: BaseException) -> JSONResponse:
     return problem(500, f"The service failed. Its log describes the error under number {number}.")
 
 
-def install(app: FastAPI) -> None:
-    """Make FastAPI return its own errors in the same form."""
+async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    """The response to a request that does not match the description.
 
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input: it may be large, and may not be valid JSON.
-        parts = [
-            {"loc": [each if isinstance(each, int) else str(each) for each in part["loc"]]}
-            | {name: str(part[name]) for name in ("msg", "type")}
-            for part in error.errors()
-        ]
-        return JSONResponse({"detail": parts}, 422)
+    It does not repeat the input, which may be large and may not be valid JSON.
+    """
+    parts = [{name: part[name] for name in ("loc", "msg", "type")} for part in error.errors()]
+    return JSONResponse({"detail": parts}, 422)

@@ -16,6 +16,7 @@ from helpers.service.batching import Batcher, PixelBudget
 from helpers.service.content import ImageInfo, inspect
 from helpers.service.errors import unavailable
 from helpers.service.settings import Settings
+from helpers.service.thread_pool import CallLimit
 from helpers.service.uploads import Crop, decode
 
 #: Longest side in pixels of the query image that the re-ranker geometry compares.
@@ -37,16 +38,15 @@ class RequestExtraction:
 
     def __init__(self, extractor: FeatureExtractor, settings: Settings, on_batch: Callable[[int], object]):
         self._extractor, self._settings = extractor, settings
-        self._batches = Batcher(
-            extractor.extract_arrays, settings.batch, settings.queue, settings.batch_seconds, on_batch
-        )
+        self._admitted = CallLimit(settings.queue)
+        self._batches = Batcher(extractor.extract_arrays, settings.batch, settings.batch_seconds, on_batch)
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._pixels = PixelBudget(settings.max_pixels)
         self.ready, self.failure = False, ""
 
     def __len__(self) -> int:
         """Waiting requests."""
-        return len(self._batches)
+        return len(self._admitted)
 
     async def prepare(self) -> None:
         """Extract the features of a blank image, so that the first request does not wait for a network to be built."""
@@ -66,7 +66,7 @@ class RequestExtraction:
         ------
         ApiError : 400 or 415, see `inspect` and `decode`; 429, the queue is full; 503, it took too long.
         """
-        with self._batches.admit():
+        with self._admitted:
             try:
                 async with asyncio.timeout(self._settings.request_seconds):
                     return await self._vector(content, crop)

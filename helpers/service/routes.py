@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Security, UploadFile, params
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 
 from helpers.images import thumbnails
@@ -16,6 +16,7 @@ from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
 from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
+from helpers.service.root_path import base_element
 from helpers.service.schemas import (
     ClassName,
     ClassOut,
@@ -119,7 +120,7 @@ def images(service: SearchService) -> APIRouter:
 
     async def may_change(request: Request) -> None:
         # The middleware has checked this before it read the body. This check does not depend on the path.
-        access.check_change(access.by_name(request.scope["headers"]), settings)
+        access.check_change(request.headers, settings)
 
     change: list[params.Depends] = [Depends(may_change)]
     if settings.changes == "key":
@@ -134,19 +135,21 @@ def images(service: SearchService) -> APIRouter:
     ) -> ImagesOut:
         """List the images of the gallery."""
         entries, total = await service.searches(gallery_search.entries, offset, limit, class_name)
-        return ImagesOut(images=[ImageOut.of(entry) for entry in entries], total=total, offset=offset)
+        return ImagesOut(
+            images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
+        )
 
     @router.post("", status_code=201, responses=error_responses(401, 415, 422), dependencies=change)
     async def add_image(
         request: Request, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
         """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it."""
-        return ImageOut.of(await service.add(request, await image.read(), class_name))
+        return ImageOut.of(await service.add(request, await image.read(), class_name), settings.root_path)
 
     @router.get("/{id}", responses=error_responses(404, 422))
     async def get_image(id: _ImageId) -> ImageOut:
         """Return the name and class of an image."""
-        return ImageOut.of(await service.searches(gallery_search.entry, id))
+        return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
 
     @router.delete("/{id}", status_code=204, responses=error_responses(401, 404, 422), dependencies=change)
     async def remove_image(id: _ImageId) -> Response:
@@ -197,9 +200,12 @@ def about(service: SearchService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
 
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+
     @router.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", media_type="text/html", headers={"Cache-Control": "no-cache"})
+    async def page(request: Request) -> HTMLResponse:
+        text = html.replace("<head>", f"<head>{base_element(request.headers)}", 1)
+        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
 
     @router.get("/docs", include_in_schema=False)
     async def interface(request: Request) -> HTMLResponse:

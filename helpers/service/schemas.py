@@ -59,10 +59,11 @@ class ImageOut(BaseModel):
     thumbnail: str = Field(description="URL of a small JPEG.")
 
     @classmethod
-    def of(cls, entry: Entry) -> Self:
+    def of(cls, entry: Entry, root_path: str) -> Self:
         # File names need not be valid Unicode, but JSON must be.
         key = entry.key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return cls(id=entry.id, key=key, class_name=entry.class_name, thumbnail=f"/api/images/{entry.id}/thumbnail")
+        thumbnail = f"{root_path}/api/images/{entry.id}/thumbnail"
+        return cls(id=entry.id, key=key, class_name=entry.class_name, thumbnail=thumbnail)
 
 
 class ResultOut(ImageOut):
@@ -84,9 +85,10 @@ class SearchOut(BaseModel):
     milliseconds: float = Field(description="Time within the service.")
 
     @classmethod
-    def of(cls, page: Page, vector: np.ndarray, options: SearchOptions, seconds: float) -> Self:
+    def of(cls, page: Page, vector: np.ndarray, options: SearchOptions, seconds: float, root_path: str) -> Self:
         results = [
-            ResultOut(rank=hit.rank, score=hit.score, **ImageOut.of(hit.entry).model_dump()) for hit in page.hits
+            ResultOut(rank=hit.rank, score=hit.score, **ImageOut.of(hit.entry, root_path).model_dump())
+            for hit in page.hits
         ]
         return cls(
             results=results, offset=options.offset, k=options.k, more=page.more, note=page.note,

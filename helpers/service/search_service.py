@@ -15,7 +15,7 @@ from helpers.service import uploads
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, unavailable
-from helpers.service.gallery_search import Entry, GallerySearch, SearchOptions
+from helpers.service.gallery_search import Entry, GallerySearch, Page, SearchOptions
 from helpers.service.metrics import Metrics
 from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import SearchOut
@@ -77,19 +77,22 @@ class SearchService:
         if RERANKERS[options.reranker].needs_image:
             image = await while_connected(request, self._extraction.image(content, info, crop))
         page = await self.searches(self.gallery_search.search, vector, options, image)
-        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+        return self._result(page, vector, options, start)
 
     async def search_vector(self, vector: np.ndarray, options: SearchOptions) -> SearchOut:
         """Search by a vector."""
         start = time.perf_counter()
         page = await self.searches(self.gallery_search.search, vector, options)
-        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+        return self._result(page, vector, options, start)
 
     async def search_id(self, id: int, options: SearchOptions) -> SearchOut:
         """Search by an image of the gallery."""
         start = time.perf_counter()
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
-        return SearchOut.of(page, vector, options, time.perf_counter() - start)
+        return self._result(page, vector, options, start)
+
+    def _result(self, page: Page, vector: np.ndarray, options: SearchOptions, start: float) -> SearchOut:
+        return SearchOut.of(page, vector, options, time.perf_counter() - start, self.settings.root_path)
 
     async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:
         """Add an image. A disconnect cancels this only until the features are extracted."""

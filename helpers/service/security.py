@@ -8,12 +8,14 @@ many requests.
 import asyncio
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helpers.service import access
 from helpers.service.errors import ApiError, internal_error, problem, too_many_requests
 from helpers.service.metrics import Metrics
+from helpers.service.root_path import with_root_path
 from helpers.service.settings import Settings
 
 #: Bytes of a JSON body. Parsed JSON takes much more memory than its text.
@@ -25,7 +27,7 @@ _MAX_BODIES = 16
 #: Sent with every response. The page loads only its own files, cannot be framed, and types are not guessed.
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +52,7 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope = with_root_path(scope, self._settings.root_path)
         start, status = time.perf_counter(), 0
 
         async def send_secured(message: Message) -> None:
@@ -57,10 +60,8 @@ class SecurityMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
@@ -80,9 +81,14 @@ class SecurityMiddleware:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = access.by_name(scope["headers"])
+        headers = Headers(scope=scope)
         access.check_host(headers, self._settings)
-        if changes_the_index(scope["method"], scope["path"]):
+        path = scope["path"].removeprefix(scope["root_path"])
+        if not path:
+            # Relative addresses of the page need the slash at the end.
+            await RedirectResponse(f"{scope['path']}/", headers={"Cache-Control": "no-cache"})(scope, receive, send)
+            return
+        if changes_the_index(scope["method"], path):
             access.check_change(headers, self._settings)
         upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
         limit = self._settings.max_body if upload else min(_MAX_JSON, self._settings.max_body)

@@ -125,7 +125,10 @@ def _print_address(settings: Settings, workers: int) -> None:
         "off": "images cannot be added or removed; set LOOKALIKE_API_KEY to allow it",
     }[settings.changes]
     processes = "" if workers == 1 else f" with {workers} workers"
-    print(f"serving {settings.folder}{processes} at http://{host}:{settings.port}/ ({changes})", file=sys.stderr)
+    print(
+        f"serving {settings.folder}{processes} at http://{host}:{settings.port}{settings.root_path}/ ({changes})",
+        file=sys.stderr,
+    )
 
 
 def _log_to_stderr(level: str) -> None:

@@ -27,6 +27,8 @@ class ServiceNotReady(RuntimeError):
 class ServiceProcess:
     """`lookalike serve` on a free port of this computer; a ``with`` block starts and stops it.
 
+    HTTP clients of this process reach it without the proxy of the environment.
+
     Parameters
     ----------
     folder : of an engine.
@@ -51,6 +53,7 @@ class ServiceProcess:
             "--workers", str(workers), "--log-level", "warning",
         ]  # fmt: skip
         self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}
+        paths.bypass_proxies_on_loopback()
         self._process: subprocess.Popen | None = None
         self._log: IO[bytes] | None = None
 

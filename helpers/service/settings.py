@@ -1,12 +1,14 @@
 """The settings of a service, and how its worker processes receive them."""
 
 import dataclasses
-import ipaddress
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
+
+from helpers.loopback import is_loopback
+from helpers.service.root_path import normalized
 
 #: Results per request.
 MAX_K = 100
@@ -27,6 +29,7 @@ class Settings:
     folder : of an engine, see `helpers.search.persist.live.LiveEngine`.
     root : the current folder of the gallery's images, if they were moved.
     host, port : where it listens.
+    root_path : the path under which a proxy publishes the service, see `helpers.service.root_path`.
     hosts : host names, such as those of a proxy. If given, the service accepts requests only for these names and those
         of this computer.
     api_key : required for changes of the index; not part of `to_json`, because other users may read that.
@@ -41,13 +44,14 @@ class Settings:
 
     Raises
     ------
-    ValueError : a number is not positive.
+    ValueError : a number is not positive, or the root path is not valid.
     """
 
     folder: Path
     root: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    root_path: str = ""
     hosts: tuple[str, ...] = ()
     api_key: str | None = dataclasses.field(default=None, repr=False)
     max_body: int = 20 * 2**20
@@ -63,6 +67,7 @@ class Settings:
     def __post_init__(self):
         object.__setattr__(self, "folder", Path(self.folder))
         object.__setattr__(self, "root", None if self.root is None else Path(self.root))
+        object.__setattr__(self, "root_path", normalized(self.root_path))
         object.__setattr__(self, "hosts", tuple(name.lower() for name in self.hosts))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -72,10 +77,7 @@ class Settings:
     @property
     def on_loopback(self) -> bool:
         """Whether only this computer can reach the service."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_loopback(self.host)
 
     @property
     def changes(self) -> Literal["open", "key", "off"]:
@@ -87,9 +89,9 @@ class Settings:
 
     def to_json(self) -> str:
         """All settings except the key."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
         del values["api_key"]
-        return json.dumps(values | {"folder": str(self.folder), "root": self.root and str(self.root)})
+        return json.dumps(values, default=str)
 
     @classmethod
     def from_json(cls, text: str, api_key: str | None = None) -> Self:

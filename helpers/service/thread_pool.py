@@ -1,4 +1,4 @@
-"""Thread pools for blocking work, each with a limit on waiting calls."""
+"""Limits on calls that run or wait, and thread pools with such a limit for blocking work."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,6 +10,25 @@ from helpers.service.errors import too_many_requests
 T = TypeVar("T")
 
 
+class CallLimit:
+    """A ``with`` block that at most ``limit`` calls of one event loop may be in; a further call gets status 429."""
+
+    def __init__(self, limit: int):
+        self._limit, self._calls = limit, 0
+
+    def __len__(self) -> int:
+        """Calls in the block."""
+        return self._calls
+
+    def __enter__(self) -> None:
+        if self._calls >= self._limit:
+            raise too_many_requests()
+        self._calls += 1
+
+    def __exit__(self, *_) -> None:
+        self._calls -= 1
+
+
 class BoundedThreadPool:
     """Threads for one kind of work.
 
@@ -17,7 +36,7 @@ class BoundedThreadPool:
     """
 
     def __init__(self, name: str, threads: int, limit: int):
-        self._pool, self._limit, self._calls = ThreadPoolExecutor(threads, name), limit, 0
+        self._pool, self._calls = ThreadPoolExecutor(threads, name), CallLimit(limit)
 
     async def __call__(self, work: Callable[..., T], *arguments) -> T:
         """The result of ``work``; a call that is canceled while it waits never runs.
@@ -26,13 +45,8 @@ class BoundedThreadPool:
         ------
         ApiError : 429, the limit is reached.
         """
-        if self._calls >= self._limit:
-            raise too_many_requests()
-        self._calls += 1
-        try:
+        with self._calls:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        finally:
-            self._calls -= 1
 
     def close(self) -> None:
         """Cancel waiting calls; running ones finish."""

@@ -729,11 +729,14 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
 
     monkeypatch.setattr(server, "run", start)
     port = free_port()
-    line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example"]
+    line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example", "--root-path", "photos/"]
     assert run(*line, "--root", "photos")[0] == OK
     ((workers, settings),) = started
     assert workers == 2 and (settings.folder, settings.root) == (Path("my.engine"), Path("photos"))
     assert (settings.host, settings.port, settings.hosts) == ("127.0.0.1", port, ("a.example",))
+    assert settings.root_path == "/photos"
+    code, _, err = run("serve", "--port", port, "--root-path", "https://a.example/photos")
+    assert code == BAD_INPUT and "a path like /photos" in err
     assert run("serve", "--port", "99999")[0] == USAGE
     assert run("serve", "nowhere")[0] == BAD_INPUT
 

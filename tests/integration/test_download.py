@@ -84,9 +84,9 @@ def server(own_cache, monkeypatch):
 def source(server, monkeypatch):
     """Make `fetch("set")` use these addresses of an archive with this checksum."""
 
-    def put(*urls, checksum=SUM, filename="set.tgz"):
-        archive = Archive(filename, tuple(urls or [f"{server.url}/set.tgz"]), checksum)
-        monkeypatch.setitem(download.SOURCES, "set", Source("set", "set-mini.tar", ("set",), (archive,)))
+    def put(*urls, checksum=SUM):
+        archives = tuple(Archive("set.tgz", url, checksum) for url in urls or [f"{server.url}/set.tgz"])
+        monkeypatch.setitem(download.SOURCES, "set", Source("set", "set-mini.tar", ("set",), archives))
 
     put()
     return put
@@ -257,7 +257,7 @@ def test_a_data_set_that_only_a_mirror_has(server):
 
 def fetch_in_process(cache, url, checksum, results):
     os.environ["LOOKALIKE_CACHE"], os.environ["LOOKALIKE_MIRROR"] = cache, "none"
-    archive = Archive("set.tgz", (url,), checksum)
+    archive = Archive("set.tgz", url, checksum)
     download.SOURCES["set"] = Source("set", "set-mini.tar", ("set",), (archive,))
     results.put(len(names(fetch("set"))))
 
@@ -335,7 +335,7 @@ def test_every_official_archive_has_a_checksum():
         for archive in entry.archives:
             kind, _, digest = archive.checksum.partition(":")
             assert len(digest) == {"md5": 32, "sha256": 64}[kind]
-            assert all(url.startswith("http") for url in archive.urls)
+            assert archive.url.startswith("https://")
 
 
 def test_a_real_archive_of_the_mirror(mirror, own_cache):

@@ -379,7 +379,7 @@ def test_long_lists_of_ids_are_not_sent(server, monkeypatch):
     before = len(server.bodies("_search"))
     assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=far).ids, exact.search([[3, 4, 5]], 5).ids)
     (body,) = server.bodies("_search")[before:]
-    assert (body["size"], body["query"]["script_score"]["query"]) == (11, {"match_all": {}})
+    assert (body["size"], body["query"]["script_score"]["query"]) == (8, {"match_all": {}})
     expected = exact.search([[3, 4, 5]], 5, excluded=near).ids
     assert np.array_equal(index.search([[3, 4, 5]], 5, excluded=near).ids, expected)
     assert "bool" in server.bodies("_search")[-1]["query"]["script_score"]["query"]

@@ -417,7 +417,7 @@ def test_an_engine_keeps_its_vectors_there(opened, tmp_path):
 
 def test_a_spec_that_differs_from_what_was_made_is_refused(opened):
     opened().add(random_vectors(3, 2))
-    for query, message in (("?metric=euclidean", "metric COSINE, not L2"), ("?index=hnsw", "index FLAT, not HNSW")):
+    for query, message in (("?metric=euclidean", "metric=COSINE, not L2"), ("?index=hnsw", "index=FLAT, not HNSW")):
         with pytest.raises(ValueError, match=f"gallery.db.*{message}"):
             opened(query)
 

@@ -46,7 +46,7 @@ def test_votes_find_rotated_cropped_and_shrunk_copies(capsys):
     index = VoteIndex().add(extract_each(images), range(ORIGINALS))
     originals, changes, copies = zip(*queries(images), strict=True)
     assert len(copies) >= 950 and len(set(originals)) == ORIGINALS
-    found = extract_each(copies, then=lambda query: index.search([query], 1))
+    found = [index.search([query], 1) for query in extract_each(copies)]
     ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
     by_kind = recall_by_kind(ranking, originals, changes).set_index("kind")
     by_strength = recall_by_strength(ranking, originals, changes)

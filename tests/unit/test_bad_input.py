@@ -194,5 +194,5 @@ def test_damaged_vector_store(own_cache):
     path = own_cache / "vectors" / "d.sqlite"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(store.VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Delete it"):
+    with pytest.raises(store.VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Move it"):
         store.VectorStore("d", 256)

@@ -54,7 +54,7 @@ def collages(photos):
 def test_the_shares_of_a_real_network_sum_to_its_cosine(resnet50, photos, pooling):
     opened = resnet50 if pooling is None else open_extractor(f"resnet50-{pooling}")
     found = explain(opened, photos[0], photos[1])
-    assert found.method == "shares" and found.borders == (0, 0)
+    assert found.method == "shares"
     assert found.similarity == pytest.approx(cosine(opened, photos[0], photos[1]), abs=1e-5)
     for shares in (found.query_map, found.result_map):
         assert shares.dtype == np.float32 and shares.shape == (7, 7)
@@ -90,17 +90,19 @@ def test_the_half_of_a_collage_that_shows_the_query_counts_most(resnet50, photos
 
 @pytest.mark.parametrize(("rule", "shape"), [("pad", (7, 3)), ("crop", (18, 8))])
 def test_shares_with_padding_and_cropping(resnet50, photos, rule, shape):
-    """Of a tall image in a square, borders have a share, and cropped parts have none."""
+    """Of a tall image in a square, the shares of borders are not in the map, and cropped parts have none."""
     tall = reading.resize(photos[1], (240, 106))
     opened = NetworkExtractor("resnet50", resize=rule)
     found = explain(opened, tall, photos[2])
     assert found.query_map.shape == shape
     assert found.similarity == pytest.approx(cosine(opened, tall, photos[2]), abs=1e-5)
     if rule == "pad":
-        assert found.borders[0] != 0
-        assert found.query_map.sum() + found.borders[0] == pytest.approx(found.similarity, abs=1e-4)
+        # The image is 62 to 161 of 224 pixels of the square with its borders: columns 1.9375 … 5.03125 of 7.
+        square = explain(resnet50, *(reading.resize(image, 224, "pad") for image in (tall, photos[2])))
+        expected = square.query_map.sum(axis=0) @ (0, 0.0625, 1, 1, 1, 0.03125, 0)
+        assert found.query_map.sum() == pytest.approx(expected, abs=1e-4)
+        assert found.similarity == pytest.approx(square.similarity, abs=1e-5) and found.similarity > expected + 0.05
     else:
-        assert found.borders == (0, 0)
         assert found.query_map.sum() == pytest.approx(found.similarity, abs=1e-4)
         assert not found.query_map[:4].any() and not found.query_map[-4:].any() and found.query_map[9].any()
 
@@ -147,9 +149,10 @@ def test_layers_without_a_map(monkeypatch):
 # ---- occlusion ----------------------------------------------------------------------------------------
 
 
-def test_occlusion_by_hand(histogram, photos):
+def test_occlusion_by_hand(histogram, photos, monkeypatch):
     query, result = photos[0], reading.resize(photos[1], (140, 70))
-    found = explain(histogram, query, result, cells=32)
+    monkeypatch.setattr(module, "MAX_CELLS", 32)
+    found = explain(histogram, query, result)
     before = cosine(histogram, query, result)
     assert found.method == "occlusion" and found.similarity == pytest.approx(before, abs=1e-6)
     # Twice as high as wide: 8 × 4 cells of 17.5 pixels, patches of twice that side.
@@ -174,12 +177,13 @@ def test_occlusion_finds_the_half_of_a_collage_that_shows_the_query(histogram, p
 
 @pytest.mark.parametrize("third", [0, 1, 2])
 @pytest.mark.parametrize("wide", [True, False])
-def test_occlusion_finds_the_third_of_a_long_image(histogram, wide, third):
+def test_occlusion_finds_the_third_of_a_long_image(histogram, monkeypatch, wide, third):
     """The extractor squashes; the map has the proportions of the image, in approximately square cells."""
     query = np.full((90, 90, 3), (200, 30, 30), np.uint8)
     strip = [np.full((90, 90, 3), (30, 60, 200), np.uint8)] * 3
     strip[third] = query
-    found = explain(histogram, query, np.concatenate(strip, axis=1 if wide else 0), cells=27)
+    monkeypatch.setattr(module, "MAX_CELLS", 27)
+    found = explain(histogram, query, np.concatenate(strip, axis=1 if wide else 0))
     assert found.result_map.shape == ((3, 9) if wide else (9, 3))
     along = found.result_map.sum(axis=0 if wide else 1)
     assert np.argmax(along) // 3 == third
@@ -210,21 +214,23 @@ def test_the_number_of_passes_is_bounded(photos):
     assert found.similarity == pytest.approx(cosine("pixels", large, strip), abs=1e-6)
 
 
-def test_a_covered_face_gives_no_warning():
+def test_a_covered_face_gives_no_warning(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CELLS", 4)
     faces = att_faces.load()
     one, other = (reading.read_image(path) for path in faces.paths[:2])
     opened = open_extractor("dlib-face", size=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = explain(opened, one, other, cells=4)
+        found = explain(opened, one, other)
     assert found.similarity > 0.9
     # With 2 × 2 cells, a patch covers the whole face, and the similarity drops to 0.
     assert found.query_map.max() == pytest.approx(found.similarity, abs=1e-6)
 
 
-def test_plain_images(histogram):
+def test_plain_images(histogram, monkeypatch):
+    monkeypatch.setattr(module, "MAX_CELLS", 9)
     plain = np.full((50, 50, 3), 255, np.uint8)
-    found = explain(histogram, plain, plain, cells=9)
+    found = explain(histogram, plain, plain)
     assert found.similarity == pytest.approx(1) and found.query_map.shape == (3, 3)
     assert np.allclose(found.query_map, found.result_map) and (found.query_map > 0).all()
 
@@ -232,9 +238,6 @@ def test_plain_images(histogram):
 def test_bad_input_is_refused(histogram, photos):
     with pytest.raises(ValueError, match="no metric 'hamming'; known: cosine, euclidean, manhattan"):
         explain(histogram, photos[0], photos[1], "hamming")
-    for cells in (0, 2.5, True):
-        with pytest.raises(ValueError, match="cells must be an integer"):
-            explain(histogram, photos[0], photos[1], cells=cells)
     for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
         with pytest.raises(ValueError, match="an image must be uint8"):
             explain(histogram, photos[0], bad)

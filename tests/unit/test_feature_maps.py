@@ -232,7 +232,7 @@ def test_a_file_of_another_length_is_damaged(own_cache, photos):
     compute(photos, small())
     (file,) = files()
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(FeatureMapError, match=rf"{file.name} is damaged.* not {13 * ROW:,}\. Delete it"):
+    with pytest.raises(FeatureMapError, match=rf"{file.name} is damaged.* not {13 * ROW:,}\. Move it"):
         compute(photos, small())
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers.features.registry import open_extractor
 from helpers.images import samples
 from helpers.search.backends.exact import ExactIndex
-from helpers.search.rerank.feedback import refined, rocchio
+from helpers.search.rerank.feedback import rocchio
 
 
 def length_one(vector):
@@ -94,24 +94,6 @@ def test_bad_input_is_named():
         rocchio([1, 2], [[1, 2]], [], metric="hamming")
 
 
-# ---- with an index ------------------------------------------------------------------------------------
-
-
-def test_marks_are_ids_of_the_index():
-    vectors = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-    for metric in ("cosine", "euclidean"):
-        index = ExactIndex(metric).add(vectors, [10, 3, 7, 99])
-        query = np.arange(6.0)
-        expected = rocchio(query, vectors[[3, 1]], vectors[[0]], metric=metric)
-        assert refined(index, query, [99, 3], [10]) == pytest.approx(expected, abs=1e-6)
-        assert refined(index, query, (99, 3, 99), {10}) == pytest.approx(expected, abs=1e-6)
-        assert np.array_equal(refined(index, query, [], []), query.astype(np.float32))
-    with pytest.raises(ValueError, match="result 3 is marked good and bad"):
-        refined(index, query, [99, 3], [3])
-    with pytest.raises(KeyError, match="id 5"):
-        refined(index, query, [5], [])
-
-
 @pytest.fixture(scope="module")
 def extracted():
     photos = samples.photos()
@@ -135,7 +117,8 @@ def test_marks_raise_the_precision_of_what_was_not_seen_yet(extracted, metric):
         wrong = [id for id in seen if labels[id] != labels[row]]
         found = [order[10:20]]
         for good, bad in ((right, wrong), (right, []), ([], wrong), (wrong, right)):
-            again = index.search(refined(index, query, good, bad)[None], 21).ids[0].tolist()
+            moved = rocchio(query, index.vectors(good), index.vectors(bad), metric=metric)
+            again = index.search(moved[None], 21).ids[0].tolist()
             found.append([id for id in again if id not in (row, *seen)][:10])
         precisions.append([np.mean(labels[ids] == labels[row]) for ids in found])
     before, marked, good, bad, swapped = np.mean(precisions, axis=0)

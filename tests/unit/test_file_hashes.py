@@ -127,7 +127,7 @@ def test_without_a_folder_to_write_to_files_are_read_each_time(own_cache, files,
 def test_a_damaged_file_is_named(own_cache, files):
     own_cache.mkdir()
     (own_cache / "file-hashes.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(VectorStoreError, match=r"file-hashes\.sqlite is damaged(.|\n)*Delete it"):
+    with pytest.raises(VectorStoreError, match=r"file-hashes\.sqlite is damaged(.|\n)*Move it"):
         content_hashes(files)
 
 

@@ -220,11 +220,11 @@ def test_many_excluded_ids_are_not_all_fetched(monkeypatch):
         index, "_search", lambda queries, k: calls.append((len(queries), k)) or search(index, queries, k)
     )
     index.search(QUERY_VECTORS, K, excluded=np.arange(0, SIZE, 10))
-    assert calls == [(QUERIES, 18)]
+    assert calls[0] == (QUERIES, 14) and all(count < QUERIES / 4 for count, _ in calls[1:])
     nearest = index.search(QUERY_VECTORS[:1], 200).ids[0]
     del calls[:]
     found = index.search(QUERY_VECTORS, K, excluded=nearest)
-    assert [count for count, _ in calls] == sorted([count for count, _ in calls], reverse=True) and calls[0][1] == 18
+    assert [count for count, _ in calls] == sorted([count for count, _ in calls], reverse=True) and calls[0][1] == 14
     assert calls[-1][0] < QUERIES and not np.isin(found.ids, nearest).any() and (found.ids != PAD).all()
     del calls[:]
     index.search(QUERY_VECTORS, K, allowed=np.arange(50))

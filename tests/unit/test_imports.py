@@ -2,10 +2,12 @@
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from helpers import paths
+from helpers import evaluation, paths
+from helpers.evaluation.protocol import Protocol
 
 HELPERS = paths.ROOT / "helpers"
 MODULES = {
@@ -99,3 +101,36 @@ def test_the_test_notices():
         "if TYPE_CHECKING:\n    import keras",
     ):
         assert problems(source) == [], source
+
+
+def exported(path: Path) -> Iterator[tuple[Path, str]]:
+    """The file and the name of each name that a package exports by `helpers.lazy.exports`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy.exports":
+            for module, names in ast.literal_eval(node.args[1]).items():
+                file = path.parent.joinpath(*module.split(".")).with_suffix(".py")
+                yield from ((file if file.exists() else file.with_suffix("") / "__init__.py", name) for name in names)
+
+
+def defined(path: Path) -> set[str]:
+    """The names that a file defines or imports at its top."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.ImportFrom(names=names):
+                found |= {each.asname or each.name for each in names}
+    return found
+
+
+def test_packages_export_only_names_that_exist():
+    names = [each for path in HELPERS.rglob("__init__.py") for each in exported(path)]
+    assert len(names) > 100
+    assert not [(path.name, name) for path, name in names if name not in defined(path)]
+
+
+def test_an_unknown_name_of_a_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"module 'helpers\.evaluation' has no attribute 'nothing'"):
+        evaluation.nothing  # noqa: B018
+    assert evaluation.Protocol is Protocol and "Protocol" in evaluation.__all__

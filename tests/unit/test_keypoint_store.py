@@ -108,7 +108,7 @@ def test_unreadable_images_are_never_stored(photos, tmp_path, own_cache):
 def test_arrays_are_stored_by_their_pixels(photos, monkeypatch):
     images = [read_image(path) for path in photos.paths]
     alone = extract_each(images, "rootsift")
-    first = extract_each([*images, images[0]], "rootsift", cache=True, then=lambda one: one)
+    first = extract_each([*images, images[0]], "rootsift", cache=True)
     assert all(map(equal, first, [*alone, alone[0]]))
     changed = images[0].copy()
     changed[:40] = 0
@@ -127,7 +127,7 @@ def test_hashes_depend_on_shape_type_and_values():
 def test_keypoints_of_another_kind_are_refused(photos):
     found = extract(read_image(photos.paths[0]), "orb")
     with KeypointStore("sift", 500, {}) as store, pytest.raises(ValueError, match="holds sift keypoints, got orb"):
-        store.put([b"a"], [found])
+        store.put({b"a": found})
 
 
 def test_a_damaged_file_is_named(photos, own_cache):

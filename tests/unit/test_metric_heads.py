@@ -206,7 +206,7 @@ def test_other_seeds_and_rates_reuse_the_traced_step(own_cache, clouds):
     reused, history = learned(rate=0.02, seed=1)
     assert len(loss.traced) == once, "not traced again"
     # A new model loads the same training from the cache; without the cache, training it gives the same.
-    metric_heads._compiled.clear()
+    metric_heads._learner.cache_clear()
     assert (history.computed, learned(rate=0.02, seed=1)[1].computed) == (2, 0)
     training.forget("head")
     fresh, history = learned(rate=0.02, seed=1)

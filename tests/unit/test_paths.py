@@ -150,3 +150,23 @@ def test_a_password_in_the_address_is_rejected_and_not_printed(monkeypatch):
     with pytest.raises(ValueError, match="host:9200") as error:
         paths.elasticsearch_address()
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1,::1,localhost"),
+        ({"no_proxy": ""}, "127.0.0.1,::1,localhost"),
+        ({"NO_PROXY": "intern.example, localhost"}, "intern.example,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "a.example", "NO_PROXY": "b.example"}, "a.example,127.0.0.1,::1,localhost"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_own_names_are_added_to_the_hosts_without_proxy(before, after, monkeypatch):
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, before.get(variable, ""))
+        if variable not in before:
+            monkeypatch.delenv(variable)
+    for _ in range(2):
+        paths.bypass_proxies_on_loopback()
+        assert {os.environ["no_proxy"], os.environ["NO_PROXY"]} == {after}

@@ -78,20 +78,6 @@ def test_distractors_are_not_drawn_and_numbers_are_reported():
     assert "2 repeat images, 1 with one image and 2 distractors are left out" in repr(sampler)
 
 
-def test_copies_count_as_one_image():
-    labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
-    groups = np.array([5, 5, 6, 6, -1, -1, -1, 7, 7, 7])
-    with pytest.raises(ValueError, match="p = 3 .* only 2 have two images or more .1 have one"):
-        PKSampler(labels, 3, 2, groups=groups)
-    sampler = PKSampler(labels, 2, 2, groups=groups)
-    assert sampler.left_out.tolist() == [2]
-    pairs = np.concatenate([sampler.epoch(e).reshape(-1, 2) for e in range(30)])
-    own = groups[pairs[labels[pairs[:, 0]] == 0]]
-    assert (own[:, 0] != own[:, 1]).all()
-    assert set(pairs.ravel().tolist()) == set(range(7))  # each copy is drawn
-    assert PKSampler(labels, 2, 3, groups=groups).short.tolist() == [0]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,8 +98,6 @@ def test_invalid_input(arguments, message):
         PKSampler(*arguments)
 
 
-def test_invalid_groups_and_epochs():
-    with pytest.raises(ValueError, match="3 groups for 4 labels"):
-        PKSampler([0, 0, 1, 1], 2, 2, groups=[0, 1, 2])
+def test_an_invalid_epoch():
     with pytest.raises(ValueError, match="the number of an epoch"):
         PKSampler([0, 0, 1, 1], 2, 2).epoch(-1)

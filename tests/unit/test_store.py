@@ -65,7 +65,7 @@ def test_damage_is_found_when_opened_or_when_read(filled, first, last):
     content = bytearray(filled.read_bytes())
     content[first:last] = os.urandom(last - first)
     filled.write_bytes(content)
-    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Delete it"), VectorStore("d", 256) as kept:
+    with pytest.raises(VectorStoreError, match=r"d\.sqlite is damaged(.|\n)*Move it"), VectorStore("d", 256) as kept:
         kept.get(keys(500))
 
 
@@ -84,11 +84,11 @@ def test_after_deleting_a_damaged_file(filled):
         assert len(kept) == 0
 
 
-def test_a_folder_that_cannot_be_created(tmp_path):
+def test_a_folder_that_cannot_be_created(own_cache):
     """Below a file, where not even root can write: one warning, and the vectors are kept in memory."""
-    (tmp_path / "file").write_text("")
+    own_cache.write_text("")
     with pytest.warns(UserWarning, match=r"can't be written(.|\n)*LOOKALIKE_CACHE") as caught:
-        store = VectorStore("d", 2, folder=tmp_path / "file" / "vectors")
+        store = VectorStore("d", 2)
     with store as kept:
         kept.put([b"a"], [[1, 2]])
         assert kept.get([b"a"]).tolist() == [[1, 2]]
@@ -109,9 +109,10 @@ def test_a_read_only_file_is_noticed_when_it_is_opened(filled, monkeypatch):
     assert sqlite3.connect(filled).execute("SELECT count(*) FROM vectors").fetchone() == (500,)
 
 
-def test_a_folder_with_spaces_and_umlauts(tmp_path):
+def test_a_folder_with_spaces_and_umlauts(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "mein Ordner ü"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with VectorStore("d", 2, folder=tmp_path / "mein Ordner ü") as kept:
+        with VectorStore("d", 2) as kept:
             kept.put([b"a"], [[1, 2]])
-    assert (tmp_path / "mein Ordner ü" / "d.sqlite").is_file()
+    assert (tmp_path / "mein Ordner ü" / "vectors" / "d.sqlite").is_file()

@@ -1,5 +1,6 @@
 """No text of the project contains a retired word or British spelling; the lists have what to write instead."""
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,9 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def text_files() -> list[Path]:
     """The files with text that people read; not from git, because unit tests start no process."""
-    found = [paths.ROOT / name for name in FILES] + sorted((paths.ROOT / "data").glob("*.[pm][yd]"))
+    found = [paths.ROOT / name for name in FILES] + [
+        path for pattern in ("*.py", "*.md", "sample/*.md") for path in sorted((paths.ROOT / "data").glob(pattern))
+    ]
     for folder in FOLDERS:
         files = sorted(path for path in (paths.ROOT / folder).rglob("*") if path.is_file())
         suffixes = TEXT | {".ipynb", ".csv", ".json"} if folder in ("notebooks", "figures", "data/protocols") else TEXT
@@ -128,3 +131,23 @@ def test_the_test_finds_words():
     answer = [(7, "the right answer")]
     assert retired_words("notebooks/01_faces.ipynb", answer, RETIRED) == []
     assert len(retired_words("helpers/files.py", answer, RETIRED)) == 1
+
+
+def messages_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of the strings of a Python file, without docstrings; all lines of another file."""
+    if path.suffix != ".py":
+        yield from lines_of(path)
+        return
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_no_message_says_to_delete_files():
+    """A file that is in the way may hold what cannot be made again. Moving it away helps as well."""
+    advice = re.compile(r"\bdelete (?:it|them|the files?|the engine)\b|\brm -", re.I)
+    files = [path for path in text_files() if path.suffix in TEXT and "tests" not in path.relative_to(paths.ROOT).parts]
+    found = [f"{path}:{line}: {text}" for path in files for line, text in messages_of(path) if advice.search(text)]
+    assert not found, "\n".join(found)

@@ -1,19 +1,16 @@
 """Annoy as an index: a forest that is built once and then searched on disk."""
 
 import contextlib
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from helpers import extras
-from helpers.search.index import Index, IndexFileError, Streamed, UnsupportedByIndex, check_count, check_magnitude
+from helpers.search.index import Index, IndexFileError, Streamed, UnsupportedByIndex, check_count
 from helpers.search.ranking import PAD, best_first
-from helpers.vectors import l2_normalize
 
 with extras.importing("annoy"):
     from annoy import AnnoyIndex as Forest
@@ -45,10 +42,10 @@ class AnnoyIndex(Index):
     scheme = "annoy"
     option_types = {"trees": int, "search": int}
     search_options = ("search",)
+    largest = 1e17
 
     def __init__(self, metric: str = "cosine", trees: int | None = None, search: int | None = None):
         super().__init__("cosine" if metric == "angular" else metric, trees=trees, search=search)
-        self._check(self.options)
         self._clear()
         self._building = threading.Lock()
 
@@ -58,15 +55,11 @@ class AnnoyIndex(Index):
         nodes = (4 * (self.dim or 0) + 16) * len(self) if self._nodes is None else self._nodes.nbytes
         return nodes + self._order.nbytes + self._ids.nbytes
 
-    def _check(self, options: dict) -> None:
+    def _check_options(self, options: dict) -> None:
         if "trees" in options:
             check_count("trees", options["trees"])
         if options.get("search", -1) != -1:
             check_count("search", options["search"])
-
-    def _tune(self, options: dict) -> None:
-        self._check(options)
-        super()._tune(options)
 
     def _clear(self) -> None:
         self._forest: Forest | None = None
@@ -80,17 +73,9 @@ class AnnoyIndex(Index):
         forest.set_seed(0x5EED)
         return forest
 
-    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
-        if self.metric == "cosine":
-            return l2_normalize(vectors, np.float64)
-        check_magnitude(vectors, 1e17, f"annoy with {self.metric}")
-        return vectors
-
     def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
-        if self.metric != "cosine":
-            check_magnitude(vectors, 1e17, f"annoy with {self.metric}")
         forest = self._forest
         if forest is None or self._nodes is not None:
             before, forest = forest, self._new_forest(vectors.shape[1])
@@ -119,11 +104,8 @@ class AnnoyIndex(Index):
             if self._nodes is None:
                 forest.build(self.options.get("trees", 30))
                 # After saving, Annoy maps the file and frees its memory.
-                with _nameless() as path:
-                    try:
-                        forest.save(str(path))
-                    except OSError as error:
-                        raise _no_room(error) from error
+                with _temporary_file() as path:
+                    forest.save(path)
                     self._nodes = np.memmap(path, np.uint8, "r")
         return forest
 
@@ -157,13 +139,10 @@ class AnnoyIndex(Index):
         if not np.array_equal(np.sort(order), self._ids):
             raise ValueError("the order of the vectors does not fit their ids")
         forest = self._new_forest(self.dim or 0)
-        with _nameless() as path:
+        with _temporary_file() as path:
+            nodes.tofile(path)
             try:
-                path.write_bytes(nodes.data)
-            except OSError as error:
-                raise _no_room(error) from error
-            try:
-                forest.load(str(path))
+                forest.load(path)
             except OSError as error:
                 raise ValueError(f"Annoy reports: {error}") from error
             nodes = np.memmap(path, np.uint8, "r")
@@ -173,21 +152,13 @@ class AnnoyIndex(Index):
 
 
 @contextlib.contextmanager
-def _nameless() -> Iterator[Path]:
-    """The path of a new, empty file, which exists as long as it is open."""
+def _temporary_file() -> Iterator[str]:
+    """The path of a new file, which is deleted at the end; a process that maps it keeps its content."""
     try:
-        handle, name = tempfile.mkstemp(suffix=".annoy")
+        with tempfile.NamedTemporaryFile(suffix=".annoy") as file:
+            yield file.name
     except OSError as error:
-        raise _no_room(error) from error
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink()
-
-
-def _no_room(error: OSError) -> IndexFileError:
-    return IndexFileError(
-        f"Annoy's trees cannot be written into {tempfile.gettempdir()}: {error}. "
-        "Free some space there, or set TMPDIR to another folder."
-    )
+        raise IndexFileError(
+            f"Annoy's trees cannot be written into {tempfile.gettempdir()}: {error}. "
+            "Free some space there, or set TMPDIR to another folder."
+        ) from error

@@ -22,7 +22,6 @@ from helpers.search.backends.remote import (
 )
 from helpers.search.index import check_count
 from helpers.search.index.filters import Selection
-from helpers.search.ranking import PAD, best_first
 
 with extras.importing("elasticsearch"):
     import elastic_transport
@@ -75,41 +74,35 @@ class ElasticIndex(RemoteIndex):
 
     def __init__(self, location: str, **options: Any):
         super().__init__(location, **options)
-        option = self.options.get
-        search, replicas = option("search", "exact"), option("replicas", 0)
-        self.approximate = search == "approximate"
-        if search not in ("exact", "approximate"):
-            raise ValueError(f"elasticsearch: search must be exact or approximate, got {search!r}")
-        self._candidates = self._check_candidates(option("candidates"))
-        if replicas < 0:
-            raise ValueError(f"elasticsearch: replicas must not be negative, got {replicas}")
-        shards = check_count("shards", option("shards", 1))
-        self._settings = {"number_of_shards": shards, "number_of_replicas": replicas}
+        self.approximate = self.options.get("search") == "approximate"
         self.address, self._name = parse_location("elasticsearch", location, 9200)
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,200}", self._name):
             raise ValueError(
                 f"elasticsearch: an index's name has lower-case letters, digits, _ - ., got {self._name!r}"
             )
         self._client = Elasticsearch(
-            f"{'https' if option('tls') else 'http'}://{self.address}",
+            f"{'https' if self.options.get('tls') else 'http'}://{self.address}",
             api_key=key_for(self.address),
             request_timeout=self.timeout,
             max_retries=0,
         )
         self.refresh()
 
-    def _check_candidates(self, candidates: int | None) -> int:
-        if candidates is None:
-            return 100
-        if not self.approximate or check_count("candidates", candidates) > self.max_k:
+    def _check_options(self, options: dict) -> None:
+        search, candidates, replicas = (
+            options.get("search", "exact"),
+            options.get("candidates"),
+            options.get("replicas", 0),
+        )
+        if search not in ("exact", "approximate"):
+            raise ValueError(f"elasticsearch: search must be exact or approximate, got {search!r}")
+        if candidates is not None and (search == "exact" or check_count("candidates", candidates) > self.max_k):
             raise ValueError(
                 f"elasticsearch: candidates are for search=approximate, from 1 to {self.max_k}; got {candidates}"
             )
-        return candidates
-
-    def _tune(self, options: dict) -> None:
-        self._candidates = self._check_candidates(options.get("candidates"))
-        super()._tune(options)
+        if replicas < 0:
+            raise ValueError(f"elasticsearch: replicas must not be negative, got {replicas}")
+        check_count("shards", options.get("shards", 1))
 
     def close(self) -> None:
         """Close the connection."""
@@ -159,12 +152,7 @@ class ElasticIndex(RemoteIndex):
             stored = {} if mark is None else {"metric": mark["metric"], "search": mark["search"]}
         if dim is None:
             raise ValueError(f"{self.address}: this library did not make the index {self._name!r}; choose another name")
-        for name, value in self._mark().items():
-            if stored[name] != value:
-                raise ValueError(
-                    f"{self.address}: {self._name!r} was made with {name}={stored[name]}, not {value}: open it "
-                    "with that, and clear() it to make it another way"
-                )
+        self._check_made(stored, self._mark())
         return dim
 
     def _mark(self) -> dict[str, str]:
@@ -191,9 +179,13 @@ class ElasticIndex(RemoteIndex):
         keyword, number = {"type": "keyword"}, {"type": "long"}
         properties = {"id": number, "vector": vector, "name": keyword, "path": keyword, "label": number}
         mappings = {"dynamic": "strict", "_meta": {_MARK: self._mark()}, "properties": properties}
+        settings = {
+            "number_of_shards": self.options.get("shards", 1),
+            "number_of_replicas": self.options.get("replicas", 0),
+        }
         with self._translated():
             if not self._client.indices.exists(index=self._name):
-                self._client.indices.create(index=self._name, mappings=mappings, settings=self._settings)
+                self._client.indices.create(index=self._name, mappings=mappings, settings=settings)
 
     def _drop(self) -> None:
         with self._translated():
@@ -245,29 +237,24 @@ class ElasticIndex(RemoteIndex):
                 int(each["_id"]): {name: each["_source"][name] for name in fields} for each in found if each["found"]
             }
 
-    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
-        if k > self.max_k:
-            raise ValueError(f"elasticsearch returns at most {self.max_k} results per query, {k} were requested")
-        ids = np.full((len(queries), k), PAD, np.int64)
-        scores = np.full((len(queries), k), -np.inf)
-        for row, query in enumerate(queries):
+    def _results(
+        self, queries: np.ndarray, k: int, selection: Selection | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for query in queries:
             if self.metric == "cosine" and not query.any():
                 # Elasticsearch has no cosine for it. All scores are equal, so the order is that of the ids.
                 first = (self._ids if selection is None else selection.ids)[:k]
-                ids[row, : len(first)], scores[row, : len(first)] = first, 0
-                continue
-            body = self._body(query, k, selection)
-            found, raw = self._retry(partial(self._results, body))
-            ids[row, : len(found)] = found
-            scores[row, : len(found)] = self._as_scores(raw)
-        return best_first(ids, scores)
+                yield first, np.zeros(len(first))
+            else:
+                found, raw = self._retry(partial(self._found, self._body(query, k, selection)))
+                yield found, self._as_scores(raw)
 
     def _body(self, query: np.ndarray, k: int, selection: Selection | None) -> dict[str, Any]:
         condition = None if selection is None else _condition(selection)
         body: dict[str, Any] = {"size": k, "source": False, "track_total_hits": False}
         if self.approximate:
             knn = {"field": "vector", "query_vector": query.tolist(), "k": k}
-            knn |= {"num_candidates": max(self._candidates, k)}
+            knn |= {"num_candidates": max(self.options.get("candidates", 100), k)}
             return body | {"knn": knn if condition is None else knn | {"filter": condition}}
         script = {"source": SCRIPTS[self.metric], "params": {"v": query.tolist()}}
         # Equal scores are sorted by id, so that the first k hold the lowest ids.
@@ -277,7 +264,7 @@ class ElasticIndex(RemoteIndex):
             "track_scores": True,
         }
 
-    def _results(self, body: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def _found(self, body: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         with self._translated():
             hits = self._hits(**body)
             found = np.array([int(hit["_id"]) for hit in hits], np.int64)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 import faiss
 import numpy as np
 
-from helpers.search.index import Index, Streamed, UnsupportedByIndex, check_count, check_magnitude
+from helpers.search.index import Index, Streamed, UnsupportedByIndex, check_count
 from helpers.search.index.filters import IdSet, Selection
 from helpers.search.ranking import PAD, best_first
-from helpers.vectors import l2_normalize
 
 #: Kind → its options besides ``metric``.
 KINDS = {
@@ -85,7 +84,7 @@ class FaissIndex(Index):
         self.kind = kind
         self.search_options = tuple(name for name in ("probes", "search", "depth") if name in KINDS[kind])
         super().__init__(metric, **options)
-        self._check(self.options)
+        self.largest = _LARGEST[self._storage if self._refine == "none" else self._refine]
         if self.metric != "cosine":
             self.options["metric"] = self.metric
         self._index: faiss.Index | None = None
@@ -105,16 +104,11 @@ class FaissIndex(Index):
             return self._ids.nbytes
         if self._blob is not None:
             return self._blob.nbytes + self._ids.nbytes
-        size = 0
+        sizes: list[int] = []
+        self._write(lambda part: sizes.append(len(part)))
+        return sum(sizes) + self._ids.nbytes
 
-        def count(part: bytes) -> None:
-            nonlocal size
-            size += len(part)
-
-        self._write(count)
-        return size + self._ids.nbytes
-
-    def _check(self, options: dict) -> None:
+    def _check_options(self, options: dict) -> None:
         known = KINDS[self.kind]
         for name, value in options.items():
             if name == "metric":
@@ -131,12 +125,7 @@ class FaissIndex(Index):
         if options.get("refine") == "none" and "depth" in options:
             raise ValueError("depth is the number of codes to refine, but refine is none: omit one of them")
 
-    def _tune(self, options: dict) -> None:
-        self._check(options)
-        super()._tune(options)
-        self._set_search_options()
-
-    def _set_search_options(self) -> None:
+    def _apply_search_options(self) -> None:
         for layer in _layers(self._index):
             if isinstance(layer, faiss.IndexIVF):
                 layer.nprobe = self.options.get("probes", max(16, round(math.sqrt(layer.nlist))))
@@ -181,26 +170,15 @@ class FaissIndex(Index):
         return f"{'IDMap,' if refine else ''}OPQ{code},{lists},PQ{code}{refine}"
 
     def _code_bytes(self, dim: int) -> int:
-        code = self.options.get("bytes")
-        if code is None:
-            return max(size for size in range(1, max(1, dim // 8) + 1) if dim % size == 0)
-        if dim % code:
-            divisors = [size for size in range(1, dim + 1) if dim % size == 0]
+        divisors = [size for size in range(1, dim + 1) if dim % size == 0]
+        code = self.options.get("bytes", max(size for size in divisors if size <= max(1, dim // 8)))
+        if code not in divisors:
             raise ValueError(f"bytes must divide the dimension {dim}, got {code}; it can be {divisors}")
         return code
-
-    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
-        return l2_normalize(vectors, np.float64) if self.metric == "cosine" else np.ascontiguousarray(vectors)
-
-    def _check_magnitude(self, vectors: np.ndarray) -> None:
-        if self.metric == "euclidean":
-            storage = self._storage if self._refine == "none" else self._refine
-            check_magnitude(vectors, _LARGEST[storage], f"faiss with euclidean and {storage}")
 
     def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
-        self._check_magnitude(vectors)
         self._make_writable()
         self._positions = None
         index, held, held_ids = self._index, None, None
@@ -218,7 +196,7 @@ class FaissIndex(Index):
             index.add_with_ids(self._prepare(vectors[part]), ids[part])
         if index is not self._index:
             self._index = index
-            self._set_search_options()
+            self._apply_search_options()
 
     def _make(self, recipe: str, vectors: np.ndarray, held: np.ndarray | None) -> faiss.Index:
         """A trained and empty index, for the vectors that are held and those that are added."""
@@ -271,7 +249,7 @@ class FaissIndex(Index):
 
         self._index = faiss.read_index(faiss.PyCallbackIOReader(read))
         self._blob = None
-        self._set_search_options()
+        self._apply_search_options()
 
     def _remove(self, ids: np.ndarray) -> None:
         if self.kind == "hnsw" or self._refine != "none":
@@ -291,7 +269,6 @@ class FaissIndex(Index):
     def _search(
         self, queries: np.ndarray, k: int, parameters: faiss.SearchParameters | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        self._check_magnitude(queries)
         scores, ids = self._index.search(self._prepare(queries), k, params=parameters)
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
@@ -357,9 +334,7 @@ class FaissIndex(Index):
         return {"faiss": self._blob if self._blob is not None else Streamed(self._write)}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        if "faiss" not in arrays:
-            if len(self):
-                raise ValueError("the part that FAISS wrote is missing")
+        if not len(self) and "faiss" not in arrays:
             return
         blob = arrays["faiss"]
         try:
@@ -369,7 +344,7 @@ class FaissIndex(Index):
         if (index.d, index.ntotal) != (self.dim, len(self)):
             raise ValueError(f"FAISS has {index.ntotal} vectors of {index.d} numbers")
         self._index, self._blob = index, blob
-        self._set_search_options()
+        self._apply_search_options()
 
 
 def _train_briefly(codes: faiss.ProductQuantizer) -> None:
@@ -383,9 +358,8 @@ def _list_positions(lists: faiss.IndexIVF) -> tuple[np.ndarray, np.ndarray, np.n
     inverted, sizes = lists.invlists, [lists.invlists.list_size(number) for number in range(lists.nlist)]
     # Copies, because FAISS owns the memory.
     ids = [faiss.rev_swig_ptr(inverted.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
-    held = np.concatenate(ids) if ids else np.empty(0, np.int64)
-    offsets = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.empty(0, np.int64)
-    return held, np.repeat(np.arange(lists.nlist), sizes), offsets
+    offsets = [np.arange(size) for size in sizes]
+    return np.concatenate(ids), np.repeat(np.arange(lists.nlist), sizes), np.concatenate(offsets)
 
 
 def _selector(selection: Selection) -> faiss.IDSelector:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from helpers import extras
+from helpers.loopback import is_loopback
 from helpers.search.backends.remote import (
     NAME_BYTES,
     PATH_BYTES,
@@ -28,7 +29,6 @@ from helpers.search.backends.remote import (
 )
 from helpers.search.index import IndexFileError, check_count
 from helpers.search.index.filters import Selection
-from helpers.search.ranking import PAD, best_first
 
 with extras.importing("milvus"):
     import grpc
@@ -101,12 +101,9 @@ class MilvusIndex(RemoteIndex):
 
     def __init__(self, location: str, **options: Any):
         super().__init__(location, **options)
-        self.index = self.options.get("index", "flat")
-        if self.index not in KINDS:
-            raise ValueError(f"milvus has no index {self.index!r}; it has: {', '.join(KINDS)}")
-        self._type = KINDS[self.index][0]
-        self._building, self._searching = self._parameters(self.options)
-        self._shards, self._replicas = (check_count(name, self.options.get(name, 1)) for name in ("shards", "replicas"))
+        self._type, building, self._tunable = KINDS[self.options.get("index", "flat")]
+        self._building = self._parameters(building)
+        self._shards, self._replicas = (self.options.get(name, 1) for name in ("shards", "replicas"))
         self._turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self._embedded = not location.startswith("//")
         if self._embedded:
@@ -126,26 +123,26 @@ class MilvusIndex(RemoteIndex):
             if not re.fullmatch(r"[A-Za-z_]\w{0,254}", self._name, re.ASCII):
                 raise ValueError(f"milvus: a collection's name has letters, digits and _, got {self._name!r}")
             uri = f"{'https' if self.options.get('tls') else 'http'}://{self.address}"
-            self._client = self._retry(lambda: self._connect(uri))
+            on_loopback = is_loopback(self.address.rpartition(":")[0].strip("[]"))
+            self._client = self._retry(lambda: self._connect(uri, on_loopback))
             self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()
 
-    def _parameters(self, options: dict) -> tuple[dict[str, int], dict[str, int]]:
-        """Milvus's parameters for building and for searching."""
-        _, building, searching = KINDS[self.index]
+    def _check_options(self, options: dict) -> None:
+        index = options.get("index", "flat")
+        if index not in KINDS:
+            raise ValueError(f"milvus has no index {index!r}; it has: {', '.join(KINDS)}")
+        _, building, tunable = KINDS[index]
         for name in DEFAULTS.keys() & options.keys():
-            if name not in building | searching:
-                raise ValueError(f"milvus: {name} is no option of index={self.index}")
+            if name not in building | tunable:
+                raise ValueError(f"milvus: {name} is no option of index={index}")
+        for name in options.keys() & {*DEFAULTS, "shards", "replicas"}:
             check_count(name, options[name])
-        values = DEFAULTS | options
-        return (
-            {theirs: values[ours] for ours, theirs in building.items()},
-            {theirs: values[ours] for ours, theirs in searching.items()},
-        )
 
-    def _tune(self, options: dict) -> None:
-        _, self._searching = self._parameters(options)
-        super()._tune(options)
+    def _parameters(self, names: dict[str, str]) -> dict[str, int]:
+        """Milvus's parameters, by their names here and there."""
+        values = DEFAULTS | self.options
+        return {theirs: values[ours] for ours, theirs in names.items()}
 
     def _open_file(self, path: Path) -> None:
         with _opening, _captured_log() as records:
@@ -158,7 +155,7 @@ class MilvusIndex(RemoteIndex):
                 self.close = weakref.finalize(self, partial(_release, clients, str(path)))
                 _users[str(path)] += 1
                 try:
-                    self._client = self._connect(str(path))
+                    self._client = self._connect(str(path), on_loopback=True)
                     clients.append(self._client)
                     self.refresh()
                 except BaseException:
@@ -168,8 +165,8 @@ class MilvusIndex(RemoteIndex):
                 causes = [str(record.exc_info[1]) for record in records if record.exc_info and record.exc_info[1]]
                 reason = "; ".join(dict.fromkeys([str(error).rstrip("."), *causes]))
                 raise IndexFileError(
-                    f"{path} cannot be opened by Milvus Lite: {reason}. Close it in the other process, choose "
-                    "another name, or delete it and make the index again."
+                    f"{path} cannot be opened by Milvus Lite: {reason}. Close it in the other process, or "
+                    "choose another name. If it is damaged, move it away and make the index again."
                 ) from error
         lost = [record.getMessage() for record in records if record.levelno == logging.WARNING]
         if lost:
@@ -179,9 +176,11 @@ class MilvusIndex(RemoteIndex):
                 stacklevel=5,
             )
 
-    def _connect(self, uri: str) -> MilvusClient:
+    def _connect(self, uri: str, on_loopback: bool) -> MilvusClient:
+        # gRPC would send requests to this computer through the proxy of the environment, which cannot reach it.
+        options = {"grpc.enable_http_proxy": 0} if on_loopback else {}
         with _translated(self.address):
-            return MilvusClient(uri, token=key_for(self.address) or "", timeout=self.timeout)
+            return MilvusClient(uri, token=key_for(self.address) or "", timeout=self.timeout, grpc_options=options)
 
     def _call(self, method: str, *args: object, **kwargs: object) -> Any:
         with _translated(self.address), self._turn:
@@ -196,15 +195,8 @@ class MilvusIndex(RemoteIndex):
             raise ValueError(
                 f"{self.address}: this library did not make the collection {self._name!r}; choose another name"
             )
-        for what, ours, theirs in (
-            ("metric", METRICS[self.metric], stored["metric_type"]),
-            ("index", self._type, stored["index_type"]),
-        ):
-            if ours != theirs:
-                raise ValueError(
-                    f"{self.address}: {self._name!r} was made with {what} {theirs}, not {ours}: "
-                    "open it with that, and clear() it to make it another way"
-                )
+        stored = {"metric": stored["metric_type"], "index": stored["index_type"]}
+        self._check_made(stored, {"metric": METRICS[self.metric], "index": self._type})
         self._call("load_collection", replica_number=self._replicas)
         return int(fields["vector"]["params"]["dim"])
 
@@ -263,30 +255,22 @@ class MilvusIndex(RemoteIndex):
         if self._embedded and count >= self.flush_from:
             self._call("flush")
 
-    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
-        if k > self.max_k:
-            raise ValueError(f"milvus returns at most {self.max_k} results per query, {k} were requested")
-        parameters = dict(self._searching)
+    def _results(
+        self, queries: np.ndarray, k: int, selection: Selection | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        parameters = self._parameters(self._tunable)
         if "ef" in parameters:
             parameters["ef"] = max(parameters["ef"], k)
         options = {"anns_field": "vector", "limit": k, "search_params": {"params": parameters}}
         options["filter"] = "" if selection is None else _condition(selection)
-        ids = np.full((len(queries), k), PAD, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
         step = max(1, min(_QUERIES, _RESULTS // k, self.chunk_bytes // (4 * queries.shape[1])))
         for start in range(0, len(queries), step):
             batch = list(queries[start : start + step])
-            found = self._retry(partial(self._call, "search", batch, **options))
-            for row, hits in enumerate(found, start):
-                ids[row, : len(hits)] = [hit["id"] for hit in hits]
-                scores[row, : len(hits)] = [hit["distance"] for hit in hits]
-        found = ids != PAD
-        if self.metric == "cosine":
-            scores[found] = np.clip(scores[found], -1, 1)
-        else:
-            # Milvus returns squared distances: https://milvus.io/docs/metric.md
-            scores[found] = 0 - np.sqrt(np.maximum(scores[found], 0))
-        return best_first(ids, scores)
+            for hits in self._retry(partial(self._call, "search", batch, **options)):
+                raw = np.array([hit["distance"] for hit in hits], np.float32)
+                # Milvus returns squared distances: https://milvus.io/docs/metric.md
+                scores = np.clip(raw, -1, 1) if self.metric == "cosine" else 0 - np.sqrt(np.maximum(raw, 0))
+                yield np.array([hit["id"] for hit in hits], np.int64), scores
 
 
 def _condition(selection: Selection) -> str:

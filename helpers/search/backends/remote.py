@@ -8,18 +8,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from helpers.search.index import IdSet, IdsPerQuery, Index, Streamed
+from helpers.search.index import Index, Streamed
 from helpers.search.index.checks import as_ids, name_ids
 from helpers.search.index.filters import Selection
 from helpers.search.index.locks import ReadWriteLock
-from helpers.search.ranking import PAD, Ranking
+from helpers.search.ranking import PAD, best_first
 
 #: Bytes that a file name and a path may have in UTF-8.
 NAME_BYTES, PATH_BYTES = 1024, 4096
@@ -242,6 +241,8 @@ class RemoteIndex(Index):
     chunk_rows: int = 5000
     #: Bytes of a number in a request.
     number_bytes: ClassVar[int]
+    #: The name of the collection.
+    _name: str
 
     def __init__(self, location: str, **options: Any):
         super().__init__(**options)
@@ -282,10 +283,7 @@ class RemoteIndex(Index):
         return self
 
     def add(self, vectors: ArrayLike, ids: ArrayLike | None = None, payload: Sequence[Payload] | None = None) -> Self:
-        """Add vectors, in parts.
-
-        vectors, ids : as in `Index.add`.
-        payload : one for each vector; empty by default.
+        """As `Index.add`; ``payload`` has one entry for each vector, and is empty by default.
 
         Raises
         ------
@@ -294,7 +292,7 @@ class RemoteIndex(Index):
         ServerUnavailable, ServerRefused : none was added.
         """
         with self._lock.write():
-            self._resolve()
+            self._sync()
             if payload is not None:
                 count = len(np.asarray(vectors))
                 if len(payload) != count:
@@ -306,28 +304,14 @@ class RemoteIndex(Index):
             finally:
                 self._payloads = {}
 
-    def remove(self, ids: ArrayLike) -> Self:
-        """Remove vectors, in parts; their ids may be added again.
-
-        Raises
-        ------
-        KeyError : an id is not in the index; nothing is removed.
-        PartlyRemoved : only some were removed.
-        ServerUnavailable, ServerRefused : none was removed.
-        """
-        self._resolve()
-        return super().remove(ids)
-
-    def search(
-        self,
-        vectors: ArrayLike,
-        k: int = 10,
-        *,
-        allowed: ArrayLike | IdSet | None = None,
-        excluded: ArrayLike | IdSet | IdsPerQuery | None = None,
-    ) -> Ranking:
-        self._resolve()
-        return super().search(vectors, k, allowed=allowed, excluded=excluded)
+    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
+        if k > self.max_k:
+            raise ValueError(f"{self.scheme} returns at most {self.max_k} results per query, {k} were requested")
+        ids = np.full((len(queries), k), PAD, np.int64)
+        scores = np.full((len(queries), k), -np.inf)
+        for row, (found, near) in enumerate(self._results(queries, k, selection)):
+            ids[row, : len(found)], scores[row, : len(found)] = found, near
+        return best_first(ids, scores)
 
     def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
         if _listed(selection) <= _LISTED:
@@ -344,20 +328,12 @@ class RemoteIndex(Index):
             ids[short], scores[short] = super()._search_filtered(queries[short], k, selection)
         return ids, scores
 
-    def save(self, path: str | Path) -> Path:
-        self._resolve()
-        return super().save(path)
-
-    def vectors(self, ids: ArrayLike) -> np.ndarray:
-        self._resolve()
-        return super().vectors(ids)
-
     def payload(self, ids: ArrayLike) -> list[Payload]:
         """The payloads of these vectors, in the order of ``ids``.
 
         Raises KeyError: an id is not in the index.
         """
-        self._resolve()
+        self._sync()
         rows = self._read(as_ids(ids), ("name", "path", "label"), 0)
         return [Payload(row["name"], row["path"], row["label"]) for row in rows]
 
@@ -402,12 +378,23 @@ class RemoteIndex(Index):
         """Remove one part; ids that do not exist are no error."""
 
     @abstractmethod
-    def _search(self, queries: np.ndarray, k: int, selection: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As in `Index`; the server filters by ``selection``."""
+    def _results(
+        self, queries: np.ndarray, k: int, selection: Selection | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids and scores (at most k) of each query, in any order, each with `_retry`; filtered by the server."""
 
     @abstractmethod
     def _fetch(self, ids: np.ndarray, fields: Sequence[str]) -> dict[int, Mapping]:
         """Fields (``name``, ``path``, ``label``, ``vector``) of those of at most 1000 ids that are stored."""
+
+    def _check_made(self, stored: Mapping[str, str], ours: Mapping[str, str]) -> None:
+        """Raises ValueError if the collection was made with other settings."""
+        for name, value in ours.items():
+            if stored[name] != value:
+                raise ValueError(
+                    f"{self.address}: {self._name!r} was made with {name}={stored[name]}, not {value}: open it "
+                    "with that, or choose another name"
+                )
 
     def _check(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """Raises ValueError for vectors that the server cannot store, before anything is sent."""
@@ -444,7 +431,7 @@ class RemoteIndex(Index):
             found += self._fetch(ids[start : start + _IDS_PER_REQUEST], ())
         return np.isin(ids, found)
 
-    def _resolve(self) -> None:
+    def _sync(self) -> None:
         """Check the ids that an error left uncertain."""
         if len(self._uncertain):
             with self._lock.write():

@@ -6,9 +6,8 @@ import numpy as np
 from usearch.index import Index as Graph
 from usearch.index import Matches
 
-from helpers.search.index import Index, Streamed, check_count, check_magnitude
+from helpers.search.index import Index, Streamed, check_count
 from helpers.search.ranking import PAD, best_first
-from helpers.vectors import l2_normalize
 
 #: Types of the stored numbers.
 DTYPES = ("f32", "f16", "i8")
@@ -44,7 +43,7 @@ class UsearchIndex(Index):
 
     def __init__(self, metric: str = "cosine", **options: int | str):
         super().__init__(metric, **options)
-        self._check(self.options)
+        self.largest = 65504.0 if self._dtype == "f16" else 1e17
         self._graph: Graph | None = None
         #: The mapped bytes of a graph that was loaded.
         self._blob: np.ndarray | None = None
@@ -66,7 +65,7 @@ class UsearchIndex(Index):
     def _dtype(self) -> str:
         return self.options.get("dtype", "f32")
 
-    def _check(self, options: dict) -> None:
+    def _check_options(self, options: dict) -> None:
         for name, value in options.items():
             if name != "dtype":
                 check_count(name, value)
@@ -77,11 +76,10 @@ class UsearchIndex(Index):
         if options.get("dtype") == "i8" and self.metric == "euclidean":
             raise ValueError("dtype i8 stores numbers from -1 to 1, so it is for cosine only: use f16 or f32")
 
-    def _tune(self, options: dict) -> None:
-        self._check(options)
-        super()._tune(options)
+    def _apply_search_options(self) -> None:
         if self._graph is not None:
-            self._graph.expansion_search = options.get("expansion_search", 64)  # type: ignore[misc]  # stubs lack the setter
+            # The stubs lack the setter.
+            self._graph.expansion_search = self.options.get("expansion_search", 64)  # type: ignore[misc]
 
     def _new_graph(self, dim: int | None, enable_key_lookups: bool = True) -> Graph:
         return Graph(
@@ -94,14 +92,6 @@ class UsearchIndex(Index):
             enable_key_lookups=enable_key_lookups,
         )
 
-    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
-        return l2_normalize(vectors, np.float64) if self.metric == "cosine" else np.ascontiguousarray(vectors)
-
-    def _check_magnitude(self, vectors: np.ndarray) -> None:
-        if self.metric == "euclidean":
-            most = 65504.0 if self._dtype == "f16" else 1e17
-            check_magnitude(vectors, most, f"usearch with euclidean and {self._dtype}")
-
     def _make_writable(self) -> None:
         """Before a change: copies a mapped graph into memory."""
         if self._blob is not None:
@@ -112,7 +102,6 @@ class UsearchIndex(Index):
     def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
-        self._check_magnitude(vectors)
         self._make_writable()
         graph = self._graph or self._new_graph(vectors.shape[1])
         start = 0
@@ -135,7 +124,6 @@ class UsearchIndex(Index):
         self._graph = self._blob = self._by_key = None
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        self._check_magnitude(queries)
         found = self._opened.search(self._prepare(queries), k, threads=_threads(len(queries)))
         ids = np.full((len(queries), k), PAD, np.int64)
         distances = np.zeros((len(queries), k), np.float32)
@@ -169,9 +157,7 @@ class UsearchIndex(Index):
         return {"usearch": self._blob if self._blob is not None else np.frombuffer(self._graph.save() or b"", np.uint8)}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        if "usearch" not in arrays:
-            if len(self):
-                raise ValueError("the part that USearch wrote is missing")
+        if not len(self) and "usearch" not in arrays:
             return
         blob = arrays["usearch"]
         # Without the table of keys, which only changes need, a graph opens without being read.

@@ -1,7 +1,7 @@
 """The index: one interface for all backends, opened by name or from a file."""
 
 from helpers.search.index.base import Index, StoredIndex, UnsupportedByIndex
-from helpers.search.index.checks import check_count, check_k, check_magnitude
+from helpers.search.index.checks import check_count, check_k
 from helpers.search.index.factory import BACKENDS, METRIC_NAMES, open_index
 from helpers.search.index.filters import IdSet, IdsPerQuery
 from helpers.search.index.storage import IndexFileError, Streamed, load_index
@@ -18,7 +18,6 @@ __all__ = [
     "UnsupportedByIndex",
     "check_count",
     "check_k",
-    "check_magnitude",
     "load_index",
     "open_index",
 ]

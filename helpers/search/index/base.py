@@ -17,6 +17,7 @@ from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, lo
 from helpers.search.index.locks import ReadWriteLock
 from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
+from helpers.vectors import l2_normalize
 
 #: A filtered search compares with all selected vectors if they are fewer than this times the depth of an over-fetch.
 _EXACT_FACTOR = 8
@@ -60,12 +61,15 @@ class Index(ABC):
     remote: ClassVar[bool] = False
     #: The largest possible number of results per query.
     max_k: ClassVar[float] = math.inf
+    #: The largest number in a vector, for another metric than the cosine.
+    largest: float = math.inf
 
     def __init__(self, metric: str = "cosine", **options: object):
         if METRIC_NAMES.get(metric) not in self.metrics:
             raise ValueError(f"{self.scheme} has no metric {metric!r}; it has: {', '.join(self.metrics)}")
         self.metric = METRIC_NAMES[metric]
         self.options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        self._check_options(self.options)
         self.dim: int | None = None
         #: Replaced after a change, never modified: `IdSet` caches rows by its identity.
         self._ids = np.empty(0, np.int64)
@@ -123,11 +127,10 @@ class Index(ABC):
 
         vectors : float (n, dim), stored as float32. The first add sets ``dim``.
         ids : int64 (n,), unique and not negative; by default they follow the highest id ever added.
-
-        Raises ValueError: a wrong shape or dimension, NaN or infinity, or an id that is already in the index.
         """
         with self._lock.write():
-            vectors = as_vectors(vectors, self.dim)
+            self._sync()
+            vectors = self._checked(vectors)
             ids = self._new_ids(ids, len(vectors))
             order = np.argsort(ids)
             if (order[1:] < order[:-1]).any():
@@ -142,12 +145,10 @@ class Index(ABC):
     def remove(self, ids: ArrayLike) -> Self:
         """Remove vectors; their ids may be added again.
 
-        Raises
-        ------
-        KeyError : an id is not in the index; nothing is removed.
-        UnsupportedByIndex : the backend cannot remove.
+        Raises KeyError: an id is not in the index, and nothing is removed; UnsupportedByIndex: the backend cannot.
         """
         with self._lock.write():
+            self._sync()
             ids = np.unique(as_ids(ids))
             missing = ids[~self.contains(ids)]
             if len(missing):
@@ -169,8 +170,6 @@ class Index(ABC):
         """Change options that affect only searches (``search_options``), without a rebuild.
 
         They become part of ``spec`` and are saved with the index. None stands for the default.
-
-        Raises ValueError: there is no such search option, or its value is invalid.
         """
         with self._lock.write():
             for name in options:
@@ -179,7 +178,10 @@ class Index(ABC):
                         f"{self.scheme}:{self._target} cannot change {name!r} once it is open; it can change: "
                         f"{', '.join(self.search_options) or 'nothing'}"
                     )
-            self._tune({name: value for name, value in (self.options | options).items() if value is not None})
+            changed = {name: value for name, value in (self.options | options).items() if value is not None}
+            self._check_options(changed)
+            self.options = changed
+            self._apply_search_options()
         return self
 
     def search(
@@ -199,9 +201,6 @@ class Index(ABC):
         allowed : int64 (m,), the only ids that may be found; ids that are not in the index are ignored. Prepare an
             `IdSet` to filter many searches by the same ids.
         excluded : ids that must not be found, even if they are allowed. `IdsPerQuery` gives each query its own.
-
-        Raises ValueError: the index is empty, ``k`` is not positive, a query has the wrong dimension, NaN or infinity,
-        a filter is not whole numbers, or has not one set of ids for each query.
         """
         depth = k = check_k(k)
         allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
@@ -214,9 +213,10 @@ class Index(ABC):
         else:
             hidden = excluded
         with self._lock.read():
+            self._sync()
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
-            queries = as_vectors(vectors, self.dim)
+            queries = self._checked(vectors)
             if isinstance(dropped, IdsPerQuery) and len(dropped) != len(queries):
                 raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
             if dropped is not None:
@@ -256,6 +256,7 @@ class Index(ABC):
         Raises KeyError: an id is not in the index.
         """
         with self._lock.read():
+            self._sync()
             ids = as_ids(ids)
             missing = ids[~self.contains(ids)]
             if len(missing):
@@ -268,6 +269,7 @@ class Index(ABC):
         Raises IndexFileError: the disk is full, or the file cannot be written; the old one is kept.
         """
         with self._lock.read():
+            self._sync()
             header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
             return save_arrays(path, header, {"ids": self._ids, **self._state()})
 
@@ -278,6 +280,24 @@ class Index(ABC):
         if not isinstance(index, cls):
             raise IndexFileError(f"{path} holds {index.spec}, not a {cls.__name__}. Open it with load_index(path).")
         return index
+
+    def _sync(self) -> None:  # noqa: B027
+        """Called before the ids are used, which a server may have changed."""
+
+    def _checked(self, vectors: ArrayLike) -> np.ndarray:
+        """`as_vectors`. The library would turn too large numbers into infinity, and rank them last."""
+        checked = as_vectors(vectors, self.dim)
+        limited = self.metric != "cosine" and self.largest < math.inf
+        if limited and (number := np.abs(checked).max(initial=0)) > self.largest:
+            raise ValueError(
+                f"a number of {number:.3g} is too large for {self.spec}, whose limit is {self.largest:.3g}: "
+                "scale the vectors, or use exact:euclidean"
+            )
+        return checked
+
+    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
+        """The form of float32 (n, dim) that the library gets: by default of length one for the cosine."""
+        return l2_normalize(vectors, np.float64) if self.metric == "cosine" else vectors
 
     def _new_ids(self, ids: ArrayLike | None, count: int) -> np.ndarray:
         if ids is None:
@@ -308,9 +328,11 @@ class Index(ABC):
         if len(self):
             self._remove(self._ids)
 
-    def _tune(self, options: dict) -> None:
-        """All options, some of ``search_options`` changed: check and apply them."""
-        self.options = options
+    def _check_options(self, options: dict) -> None:  # noqa: B027
+        """Raises ValueError if an option has an invalid value."""
+
+    def _apply_search_options(self) -> None:  # noqa: B027
+        """Called after some of ``search_options`` changed."""
 
     @abstractmethod
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -333,12 +355,16 @@ class Index(ABC):
     def _overfetch(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
         """Search deeper than ``k``, in increasing steps for queries that lack results, while that is faster."""
         ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
-        rows, depth = np.arange(len(queries)), math.ceil(1.2 * k * len(self) / selection.count) + 4
+        # If a result is selected with probability `part`, so many suffice for about 98 % of the queries (two standard
+        # deviations of the negative binomial distribution).
+        part = selection.count / len(self)
+        depth = math.ceil((k + 2 * math.sqrt(k * (1 - part))) / part)
+        rows = np.arange(len(queries))
         while len(rows) and depth <= self.max_k and depth * _EXACT_FACTOR < selection.count:
             step = max(1, _STEP_RESULTS // depth)
-            for part in (rows[start : start + step] for start in range(0, len(rows), step)):
-                found, near = self._search(queries[part], depth)
-                ids[part], scores[part] = keep(found, near, selection.contains(found), k)
+            for some in (rows[start : start + step] for start in range(0, len(rows), step)):
+                found, near = self._search(queries[some], depth)
+                ids[some], scores[some] = keep(found, near, selection.contains(found), k)
             rows, depth = rows[ids[rows, -1] == PAD], 4 * depth
         return ids, scores
 
@@ -387,7 +413,7 @@ class StoredIndex(Index):
 
         Both share memory: the average cost depends on the number of new vectors only.
 
-        ids : int64 (n,), above all stored ids. Raises ValueError as `add` does.
+        ids : int64 (n,), above all stored ids.
         """
         longer = copy.copy(self)
         longer._lock = ReadWriteLock()

@@ -4,16 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def check_magnitude(vectors: np.ndarray, most: float, where: str) -> None:
-    """Raise ValueError if a number exceeds ``most``: a library would turn it into infinity, and rank it last."""
-    largest = np.abs(vectors).max(initial=0)
-    if largest > most:
-        raise ValueError(
-            f"a number of {largest:.3g} is too large for {where}, whose limit is {most:.3g}: "
-            "scale the vectors, or use exact:euclidean"
-        )
-
-
 def check_count(name: str, value: int) -> int:
     """``value`` as an int. Raises ValueError unless it is a whole number of at least 1."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:

@@ -165,12 +165,12 @@ class Selection:
 
 def keep(ids: np.ndarray, scores: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``k`` kept results of each row, in their order, padded: (q, m) to (q, k)."""
-    # A stable sort of "dropped?" moves the kept ones to the front.
-    rows, order = np.arange(len(ids))[:, None], np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    kept = kept[rows, order]
-    ids, scores = np.where(kept, ids[rows, order], PAD), np.where(kept, scores[rows, order], -np.inf)
-    missing = ((0, 0), (0, k - ids.shape[1]))
-    return np.pad(ids, missing, constant_values=PAD), np.pad(scores, missing, constant_values=-np.inf)
+    places = np.cumsum(kept, axis=1) - 1
+    rows, columns = np.nonzero(kept & (places < k))
+    at = rows, places[rows, columns]
+    best, best_scores = np.full((len(ids), k), PAD, np.int64), np.full((len(ids), k), -np.inf, scores.dtype)
+    best[at], best_scores[at] = ids[rows, columns], scores[rows, columns]
+    return best, best_scores
 
 
 def locate(ascending: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

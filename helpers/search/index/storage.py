@@ -86,7 +86,8 @@ def load_index(path: str | Path, mmap: bool = False) -> "Index":
         index._ids, index.dim, index._next_id = ids, header["dim"], header["next_id"]
         index._restore(arrays)
     except (ValueError, KeyError, TypeError) as error:
-        raise IndexFileError(f"{path} cannot be opened: {error}. Make the index again and save it.") from error
+        problem = f"the part {error} is missing" if isinstance(error, KeyError) else error
+        raise IndexFileError(f"{path} cannot be opened: {problem}. Make the index again and save it.") from error
     return index
 
 

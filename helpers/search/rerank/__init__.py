@@ -4,29 +4,22 @@
 rankings of many queries, for experiments.
 """
 
-from importlib import import_module
-from typing import Any
-
+from helpers import lazy
 from helpers.search.rerank.registry import NAMES, RERANKERS, SHORTLIST, Reranker, names_for, reranker
 
-#: Module → names that are imported from it at their first use: it needs NumPy, which the command line's help does not.
-_LAZY = {
-    "query": ("SearchSpace", "rerank", "rerank_each"),
-    "expansion": (
-        "alpha_query_expansion", "augmented", "average_query_expansion", "database_augmentation", "expanded_queries",
-        "rescored",
-    ),
-    "reciprocal": ("k_reciprocal", "k_reciprocal_encodings"),
-    "diffusion": ("diffused", "neighbor_graph"),
-    "geometry": ("verified",),
-    "feedback": ("refined", "rocchio"),
-}  # fmt: skip
-_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
-
-__all__ = ["NAMES", "RERANKERS", "SHORTLIST", "Reranker", "names_for", "reranker", *_MODULE_OF]  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+# These need NumPy, which the command line's help does not.
+_later, __getattr__ = lazy.exports(
+    __name__,
+    {
+        "query": ("SearchSpace", "rerank", "rerank_each"),
+        "expansion": (
+            "alpha_query_expansion", "augmented", "average_query_expansion", "database_augmentation",
+            "expanded_queries", "rescored",
+        ),
+        "reciprocal": ("k_reciprocal", "k_reciprocal_encodings"),
+        "diffusion": ("diffused", "neighbor_graph"),
+        "geometry": ("verified",),
+        "feedback": ("rocchio",),
+    },
+)  # fmt: skip
+__all__ = ["NAMES", "RERANKERS", "SHORTLIST", "Reranker", "names_for", "reranker", *_later]  # noqa: PLE0604

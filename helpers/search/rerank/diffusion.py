@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.search.ranking import PAD, Ranking, rank
-from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, check_cosines, check_counts
+from helpers.search.rerank.neighbors import Gallery, check_cosines, check_counts
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 #: The equations are solved when the residual is this part of the right side.
 RESIDUAL = 1e-6
-#: Maximum number of steps.
+#: The eigenvalues of S lie in -1 … 1, so those of I - alpha S in 1 - alpha … 1 + alpha, and about a hundred steps of
+#: conjugate gradients suffice for alpha 0.99 (Saad, Iterative methods for sparse linear systems, 2nd edition, 6.128).
 _STEPS = 1000
 
 
@@ -46,14 +47,13 @@ def diffused(
 
     Returns
     -------
-    Ranking of the same shape, float64, with the same ids in each row. Memory grows with n · k, and with n per query.
+    Ranking of the same shape, float64, with the same ids in each row. Memory grows with n · k.
 
-    Raises
-    ------
-    ValueError : scores that are not cosines, too few neighbors or results, or a parameter out of range.
-    KeyError : a result or a neighbor is not in the gallery.
-    ArithmeticError : alpha is so near 1 that a thousand steps do not solve the equations.
+    Raises ArithmeticError: alpha is so near 1 that a thousand steps do not solve the equations.
     """
+    from scipy import sparse
+    from scipy.sparse.linalg import cg
+
     check_counts(top=top, k=k)
     if not 0 < alpha < 1 or not gamma > 0:
         raise ValueError(f"alpha must lie between 0 and 1, and gamma above 0; got {alpha} and {gamma}")
@@ -62,20 +62,17 @@ def diffused(
     rows = images.rows(ranking.ids)
     if ranking.k < min(top, len(images)):
         raise ValueError(f"top = {top} needs as many results per query, the ranking has {ranking.k}: search for {top}")
-    graph = neighbor_graph(neighbors, k, gamma, ids)
-
-    scores = np.full(ranking.ids.shape, -np.inf)
-    # Four arrays (n, block) at a time.
-    step = max(1, STEP_BYTES // (32 * len(images)))
-    for start in range(0, len(ranking), step):
-        block = slice(start, start + step)
-        found = rows[block] != PAD
-        queries, columns = np.nonzero(found[:, :top])
-        sources = np.zeros((len(images), len(found)))
-        similarity = np.maximum(ranking.scores[block, :top][queries, columns], 0) ** gamma
-        sources[rows[block][queries, columns], queries] = similarity
-        reached = _solved(graph, alpha, sources)[rows[block], np.arange(len(found))[:, None]]
-        scores[block] = np.where(reached > 0, reached, ranking.scores[block] - 1)
+    system = sparse.eye_array(len(images)) - alpha * neighbor_graph(neighbors, k, gamma, ids)
+    scores = np.empty(ranking.ids.shape)
+    for row, results in enumerate(rows):
+        sources = np.zeros(len(images))
+        first = np.flatnonzero(results[:top] != PAD)
+        sources[results[first]] = np.maximum(ranking.scores[row, first], 0) ** gamma
+        spread, steps = cg(system, sources, rtol=RESIDUAL, maxiter=_STEPS)
+        if steps:
+            raise ArithmeticError(f"diffusion did not converge in {steps} steps: alpha {alpha} is too near 1")
+        reached = spread[results]
+        scores[row] = np.where(reached > 0, reached, ranking.scores[row] - 1)
     return rank(ranking.ids, scores)
 
 
@@ -85,7 +82,7 @@ def neighbor_graph(
     """float64 (n, n), sparse and symmetric: S of `diffused`, rows and columns as in ``neighbors``.
 
     An entry is cosine^gamma of two images that are among each other's ``k`` nearest, over the root of the product of
-    the sums of the two rows. Errors: `diffused`.
+    the sums of the two rows.
     """
     from scipy import sparse
 
@@ -102,28 +99,3 @@ def neighbor_graph(
     pairs = mutual.tocoo()
     mutual.data /= np.sqrt(degrees[pairs.row] * degrees[pairs.col])
     return mutual
-
-
-def _solved(graph: "sparse.csr_array", alpha: float, sources: np.ndarray) -> np.ndarray:
-    """f (n, b) of (I - alpha S) f = y for each column y of ``sources``, by conjugate gradients.
-
-    Hestenes & Stiefel 1952. The eigenvalues of S lie in -1 … 1, so those of the matrix in 1 - alpha … 1 + alpha, and
-    about a hundred steps suffice for alpha 0.99 (Saad, Iterative methods for sparse linear systems, 2nd edition,
-    6.128).
-    """
-    found, left = np.zeros_like(sources), sources.copy()
-    direction, squares = left.copy(), (left * left).sum(axis=0)
-    enough = RESIDUAL**2 * squares
-    for _ in range(_STEPS):
-        working = squares > enough
-        if not working.any():
-            return found
-        moved = direction - alpha * (graph @ direction)
-        # Solved columns do not change.
-        length = np.divide(squares, (direction * moved).sum(axis=0), out=np.zeros_like(squares), where=working)
-        found += length * direction
-        left -= length * moved
-        before, squares = squares, np.where(working, (left * left).sum(axis=0), squares)
-        direction *= np.divide(squares, before, out=np.zeros_like(squares), where=working)
-        direction += left
-    raise ArithmeticError(f"diffusion did not converge in {_STEPS} steps: alpha {alpha} is too near 1")

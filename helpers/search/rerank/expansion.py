@@ -11,8 +11,7 @@ ranking even after it is dropped. Augmentation needs a protocol whose queries, a
 In all functions, ``ranking`` has the results of ``queries``, float (q, d), in ``gallery``, float (n, d); ``ids`` are
 the gallery's ids, int64 (n,), by default 0, 1, 2 …; ``neighbors`` are the results of the gallery in itself,
 ``index.search(gallery, top + 1)`` or more, whose own ids are dropped here. Returned Rankings are float64 and have the
-same ids in each row. All functions raise ValueError (wrong shapes, NaN or infinity, an empty gallery, ``top`` below 1,
-``alpha`` negative, too few neighbors) and KeyError (a result is not in the gallery).
+same ids in each row.
 """
 
 import numpy as np

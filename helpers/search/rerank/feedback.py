@@ -8,14 +8,10 @@ components are set to zero; here they are kept, because an image's feature vecto
 In every round, give the *first* query and all marks so far: moving a query again would count earlier marks repeatedly.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from helpers.search.index import METRIC_NAMES, Index
+from helpers.search.index import METRIC_NAMES
 from helpers.vectors import l2_normalize
-
-ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
 #: A sum below this part of its terms is a rounding error.
 _NOTHING = 1e-6
@@ -25,9 +21,9 @@ def rocchio(
     query: np.ndarray,
     good: np.ndarray,
     bad: np.ndarray,
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float = GAMMA,
+    alpha: float = 1.0,
+    beta: float = 0.75,
+    gamma: float = 0.15,
     metric: str = "cosine",
 ) -> np.ndarray:
     """The query moved towards the mean of the good results and away from the mean of the bad ones: float32 (dim,).
@@ -43,8 +39,7 @@ def rocchio(
     alpha, beta, gamma : weights of the query, of good and of bad results; not negative.
     metric : of the index.
 
-    Raises ValueError: vectors of different lengths, NaN or infinity, a negative weight, an unknown metric, or bad
-    results that cancel the query.
+    Raises ValueError: the bad results cancel the query.
     """
     query = np.asarray(query, np.float64)
     if query.ndim != 1 or not query.size or not np.isfinite(query).all():
@@ -72,30 +67,6 @@ def rocchio(
             "to search for. Mark a good one, or give a smaller gamma"
         )
     return (moved / (np.linalg.norm(moved) if cosine else total)).astype(np.float32)
-
-
-def refined(
-    index: Index,
-    query: np.ndarray,
-    good: Iterable[int],
-    bad: Iterable[int],
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float = GAMMA,
-) -> np.ndarray:
-    """`rocchio` with results of an index, marked by their ids, for that index's metric: float32 (dim,).
-
-    It uses the vectors in the index. An id that is marked twice counts once.
-
-    Raises KeyError: an id is not in the index; ValueError: an id is marked good and bad; or as for `rocchio`.
-    """
-    good_ids, bad_ids = (np.unique(np.array(list(ids), np.int64)) for ids in (good, bad))
-    both = np.intersect1d(good_ids, bad_ids)
-    if len(both):
-        raise ValueError(f"result {both[0]} is marked good and bad: choose one")
-    vectors = index.vectors(np.concatenate([good_ids, bad_ids]))
-    split = len(good_ids)
-    return rocchio(query, vectors[:split], vectors[split:], alpha, beta, gamma, index.metric)
 
 
 def _marked(what: str, vectors: np.ndarray, dim: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from helpers.features.keypoints import CHANCE_INLIERS, Keypoints, fit_homography, match, similarity_inliers
-from helpers.search.ranking import PAD, Ranking
+from helpers.search.ranking import PAD, Ranking, rank
 
 
 def verified(
@@ -28,11 +28,6 @@ def verified(
     Returns
     -------
     Ranking (q, k), float64: the number of agreeing pairs above chance, plus a fraction below 1 for the former rank.
-
-    Raises
-    ------
-    ValueError : not one query per row, ``depth`` below 1, or keypoints of two kinds.
-    KeyError : one of the first ``depth`` results has no keypoints in ``gallery``.
     """
     from joblib import cpu_count
 
@@ -52,9 +47,7 @@ def verified(
     with ThreadPoolExecutor(cpu_count()) as pool:
         for cell, count in zip(cells, pool.map(pairs, cells), strict=True):
             scores[cell] += count
-    scores[ranking.ids == PAD] = -np.inf
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return Ranking(np.take_along_axis(ranking.ids, order, axis=1), np.take_along_axis(scores, order, axis=1))
+    return rank(ranking.ids, scores)
 
 
 def _keypoints(gallery: Mapping[int, Keypoints] | Sequence[Keypoints], id: int) -> Keypoints | None:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from helpers.search.index import check_count
+from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
 
 #: Components of unit vectors are multiples of this, see `unit`.
@@ -20,8 +21,6 @@ class Gallery:
     ----------
     size : n, rows.
     ids : int64 (n,), as in ``index.add``: unique, not negative, in any order; by default row *i* has id *i*.
-
-    Raises ValueError: no row, not one id per row, or an id that is repeated or negative.
     """
 
     def __init__(self, size: int, ids: np.ndarray | None = None):
@@ -58,11 +57,6 @@ class Gallery:
 
         neighbors : row *i* has the results of row *i*'s vector in the gallery itself. The image's own id is dropped at
             any rank, because equal images may precede it.
-
-        Raises
-        ------
-        ValueError : not one row per image, or too few columns for ``k`` others and the image itself.
-        KeyError : a neighbor is not in the gallery.
         """
         if len(neighbors) != len(self):
             raise ValueError(
@@ -74,13 +68,7 @@ class Gallery:
                 f"search the gallery for {k + 1} results"
             )
         rows = self.rows(neighbors.ids)
-        own = rows == np.arange(len(self))[:, None]
-        # A stable sort of "itself?" keeps the order of the others.
-        order = np.argsort(own, axis=1, kind="stable")[:, :k]
-        missing = ((0, 0), (0, k - order.shape[1]))
-        found = np.take_along_axis(np.where(own, PAD, rows), order, axis=1)
-        scores = np.take_along_axis(np.where(own, -np.inf, neighbors.scores), order, axis=1)
-        return np.pad(found, missing, constant_values=PAD), np.pad(scores, missing, constant_values=-np.inf)
+        return keep(rows, neighbors.scores, rows != np.arange(len(self))[:, None], k)
 
 
 def check_vectors(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from helpers.features.keypoints import extract, extract_set, shrink
 from helpers.images.imageset import ImageSet
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import check_k
+from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank.diffusion import diffused
 from helpers.search.rerank.expansion import expanded_queries, rescored
@@ -74,10 +75,7 @@ def rerank(
     expansions, negated distances for k-reciprocal, the diffused similarity for diffusion, and agreeing pairs of
     keypoints for geometry. After the shortlist, each score is one below the previous score.
 
-    Raises
-    ------
-    RuntimeError : the engine is not fitted.
-    ValueError : an unknown name, an unsupported metric, geometry without an image, k < 1, or a bad vector.
+    Raises ValueError: an unsupported metric, or geometry without an image.
     """
     k, chosen = check_k(k), reranker(name)
     chosen.check(space.metric, image is not None)
@@ -85,12 +83,12 @@ def rerank(
     if name not in _REORDERINGS:
         if name != "none":
             vector = _expanded(space, vector, **chosen.settings)
-        return _padded(space.search(vector, k), k)
+        return _first(space.search(vector, k), k)
     found = space.search(vector, max(k, SHORTLIST))
     shortlist = found.head(SHORTLIST)
     if shortlist.k:
         shortlist = _REORDERINGS[name](space, shortlist, vector, image, **chosen.settings)
-    return _padded(_followed(shortlist, found.ids[0, SHORTLIST:]), k)
+    return _first(_followed(shortlist, found.ids[0, SHORTLIST:]), k)
 
 
 def rerank_each(
@@ -170,10 +168,6 @@ def _followed(shortlist: Ranking, rest: np.ndarray) -> Ranking:
     return Ranking(np.append(shortlist.ids, rest[None], axis=1), np.append(shortlist.scores, scores[None], axis=1))
 
 
-def _padded(ranking: Ranking, k: int) -> Ranking:
+def _first(ranking: Ranking, k: int) -> Ranking:
     """The first ``k`` of a ranking, padded if there are fewer."""
-    ranking = ranking.head(k)
-    short = ((0, 0), (0, k - ranking.k))
-    return Ranking(
-        np.pad(ranking.ids, short, constant_values=PAD), np.pad(ranking.scores, short, constant_values=-np.inf)
-    )
+    return Ranking(*keep(ranking.ids, ranking.scores, ranking.ids != PAD, k))

@@ -47,11 +47,6 @@ def k_reciprocal(
     Returns
     -------
     Ranking with the same ids in each row, float64: negated distances. Memory grows with n · k1, and with n per query.
-
-    Raises
-    ------
-    ValueError : wrong shapes, scores that are not the vectors' cosines, too few results, or a parameter out of range.
-    KeyError : a result or a neighbor is not in the gallery.
     """
     if not 0 <= original_weight <= 1:
         raise ValueError(f"original_weight must lie between 0 and 1, got {original_weight}")
@@ -104,7 +99,7 @@ def k_reciprocal_encodings(
     """float64 (n, n), sparse: the encoding of each gallery image, V of the paper; rows and columns as in ``gallery``.
 
     Row *i* has the weights, of sum 1, of the images in the reciprocal set of image *i*, averaged over it and its
-    nearest ``k2`` - 1 others. Parameters and errors: `k_reciprocal`.
+    nearest ``k2`` - 1 others. Parameters: `k_reciprocal`.
     """
     _check_numbers(k1, k2)
     nearest, _ = Gallery(len(gallery), ids).others(neighbors, k1)

@@ -21,13 +21,13 @@ export class ServiceError extends Error {
 }
 
 /**
- * Send a request; resolves to the JSON of the response (null if it has no body), or to a Blob.
+ * Send a request to a path relative to the page; resolves to the JSON of the response (null if it has no body), or to a Blob.
  *
  * options: method, body (FormData, or an object that is sent as JSON), parameters (null and "" are omitted), key,
  * signal, as ("json" or "blob"), and onWait(seconds), called before each retry after 429 or 503.
  */
 export async function call(path, { parameters = {}, body, key, as = "json", onWait = () => {}, ...options } = {}) {
-  const url = new URL(path, location.origin);
+  const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(parameters)) {
     if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
   }

@@ -116,8 +116,5 @@ export function nameOf(item) {
   return item.key.split("/").at(-1);
 }
 
-export function thumbnail(item, side) {
-  const url = new URL(item.thumbnail, location.origin);
-  url.searchParams.set("side", side);
-  return url.pathname + url.search;
-}
+// Relative to the page, which a proxy may publish under any path.
+export const thumbnail = (item, side) => `api/images/${item.id}/thumbnail?side=${side}`;

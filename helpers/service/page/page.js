@@ -193,13 +193,13 @@ async function add(file, className, newKey) {
   if (tooLarge(file)) throw new ServiceError(413, tooLarge(file));
   const body = new FormData();
   body.append("image", file, file.name);
-  const item = await call("/api/images", { method: "POST", body, key: newKey, parameters: { class_name: className } });
+  const item = await call("api/images", { method: "POST", body, key: newKey, parameters: { class_name: className } });
   key = newKey;
   return item;
 }
 
 async function remove(item, newKey) {
-  await call(`/api/images/${item.id}`, { method: "DELETE", key: newKey });
+  await call(`api/images/${item.id}`, { method: "DELETE", key: newKey });
   key = newKey;
   const index = view.items.findIndex((each) => each.id === item.id);
   view.items = view.items.filter((each) => each.id !== item.id);
@@ -221,7 +221,7 @@ async function remove(item, newKey) {
 async function changed() {
   for (const [entry, each] of views) if (each !== view) views.delete(entry);
   try {
-    info = await call("/api/info");
+    info = await call("api/info");
   } catch (error) {
     showMessage("error", error.message, changed);
     return;
@@ -275,7 +275,7 @@ function showQuery() {
     crop.show(null);
     return;
   }
-  const source = { id: `/api/images/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
+  const source = { id: `api/images/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
   const image = element("query-image");
   element("query-name").textContent = queryName();
   image.alt = `Your image: ${queryName()}`;
@@ -292,7 +292,7 @@ function showQuery() {
 
 async function fetchName(id) {
   try {
-    known.set(id, await call(`/api/images/${id}`));
+    known.set(id, await call(`api/images/${id}`));
   } catch {
     return; // The search shows the error.
   }
@@ -396,7 +396,8 @@ function searchUrl(text) {
   if (!info) return;
   const url = parseUrl(text);
   if (!url) return showMessage("error", "The pasted or dropped data contains no image.");
-  if (url.origin === location.origin && parse(url.hash).query) return go(parse(url.hash));
+  const isOwn = url.origin === location.origin && url.pathname === location.pathname;
+  if (isOwn && parse(url.hash).query) return go(parse(url.hash));
   return showMessage("error", "The service does not download images. Save the image and choose the file.");
 }
 
@@ -489,7 +490,7 @@ history.scrollRestoration = "manual";
 async function start() {
   try {
     showMessage("error", "");
-    info = await call("/api/info", {
+    info = await call("api/info", {
       onWait: () => showMessage("hint", "The service is starting …"),
     });
   } catch (error) {

@@ -32,22 +32,22 @@ export async function fetchPage(view, { info, uploads }, options) {
 
 async function search({ query, crop, vector }, parameters, uploads, options) {
   const post = (path, body, extra = {}) => call(path, { ...options, method: "POST", body, ...extra });
-  if (query.kind === "id" && !crop) return call(`/api/search/id/${query.value}`, { ...options, parameters });
-  if (vector) return post("/api/search/vector", { ...parameters, vector });
+  if (query.kind === "id" && !crop) return call(`api/search/id/${query.value}`, { ...options, parameters });
+  if (vector) return post("api/search/vector", { ...parameters, vector });
   const body = new FormData();
   if (query.kind === "id") {
-    body.append("image", await call(`/api/images/${query.value}/file`, { ...options, as: "blob" }), "image.jpg");
+    body.append("image", await call(`api/images/${query.value}/file`, { ...options, as: "blob" }), "image.jpg");
   } else {
     const upload = uploads.get(query.value);
     if (!upload) throw new ServiceError(404, "This tab no longer has the uploaded image. Choose it again.");
     body.append("image", upload.file, upload.name);
   }
-  return post("/api/search", body, { parameters: { ...parameters, ...crop } });
+  return post("api/search", body, { parameters: { ...parameters, ...crop } });
 }
 
 async function listClass(view, options) {
   const parameters = { offset: view.offset, limit: PAGE, class_name: view.className };
-  const { images, total } = await call("/api/images", { ...options, parameters });
+  const { images, total } = await call("api/images", { ...options, parameters });
   const offset = view.offset + images.length;
   return { items: images, offset, more: images.length > 0 && offset < total, note: "" };
 }
@@ -56,7 +56,7 @@ async function listRandomly(view, total, options) {
   view.order ??= new Blocks(total);
   const blocks = view.order.next(PAGE / BLOCK);
   try {
-    const pages = await Promise.all(blocks.map((parameters) => call("/api/images", { ...options, parameters })));
+    const pages = await Promise.all(blocks.map((parameters) => call("api/images", { ...options, parameters })));
     const items = shuffled(pages.flatMap((page) => page.images));
     return { items, offset: view.offset + items.length, more: view.order.more, note: "" };
   } catch (error) {

@@ -48,7 +48,7 @@ export class Viewer {
     element("title").textContent = nameOf(item);
     const image = element("image");
     image.classList.add("loading");
-    image.src = `/api/images/${item.id}/file`;
+    image.src = `api/images/${item.id}/file`;
     image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
     const facts = [item.class_name ?? "no class"];
     if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
