@@ -4,14 +4,14 @@ This module imports nothing heavy.
 """
 
 import argparse
-import csv
 import json
 import sys
 import textwrap
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from helpers.text import clean_values, printable, printable_lines, write_csv
 
 if TYPE_CHECKING:
     from helpers.features.extractor import FeatureExtractor
@@ -119,14 +119,9 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
-def printable(text: object) -> str:
-    """The text on one line: line breaks and other control characters are escaped."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text))
-
-
 def log(text: str) -> None:
-    """Print a message on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message on standard error. Its line breaks are kept, and other control characters are escaped."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def log_warnings() -> Callable[..., None]:
@@ -145,16 +140,14 @@ def log_warnings() -> Callable[..., None]:
 
 
 def print_json(value: object) -> None:
-    """Print indented JSON; escape non-ASCII letters if standard output is not UTF-8."""
+    """Print indented JSON with valid Unicode; escape non-ASCII letters if standard output is not UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not utf8, indent=1))
+    print(json.dumps(clean_values(value), ensure_ascii=not utf8, indent=1))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Print CSV with a header; None becomes an empty cell."""
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
+    """Print CSV with a header; see `helpers.text.write_csv`."""
+    write_csv(sys.stdout, columns, rows)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
-from helpers.cli.common import OK, CommandError, log, pluralize, printable
+from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
+from helpers.text import clean_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +38,11 @@ lookalike index table.csv --extractor hsv-histogram -o colors.engine
 lookalike index photos -o photos.engine --strict
 """,
         """
-Subfolders are classes; a folder without subfolders works too. A CSV table has the columns path and label. Images that
-cannot be read are skipped, with a message.
+Subfolders are classes; a folder without subfolders works too. Images that cannot be read are skipped, with a
+message.
+
+A table (.csv, .tsv or .txt) has the columns path and label, separated by commas, semicolons or tabs. Paths are relative
+to its folder. If a row cannot be used, the command lists the rows by their lines, and makes no engine.
 
 Features are cached by image content. If you run the same command again, it only extracts the features of new images,
 and it continues where it was stopped.
@@ -49,7 +53,7 @@ that are not engines are never overwritten.
 """,
         common.VECTORS_KEPT,
     )
-    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a CSV table")
+    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a table")
     text = "the folder for the engine; default: %(default)s, as for the other commands"
     index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
     common.add_extractor(index, "the feature extractor; default: %(default)s")
@@ -297,6 +301,10 @@ def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray"
             ids.add(int(name))
         elif below := [id for id in indexed if gallery.paths[id].is_relative_to(path)]:
             ids.update(below)
+        elif printed := [id for id in indexed if name in map(clean_text, (gallery.keys[id], str(gallery.paths[id])))]:
+            if len(printed) > 1:
+                raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
+            ids.update(printed)
         else:
             raise CommandError(
                 f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "

@@ -128,7 +128,7 @@ def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
 
 
 def read_gallery(source: str, without: Path | None = None) -> "ImageSet":
-    """The images of a folder whose subfolders are classes, or of a CSV table with the columns ``path`` and ``label``.
+    """The images of a folder whose subfolders are classes, or of a table with the columns ``path`` and ``label``.
 
     without : a folder whose images are left out, such as an engine inside the gallery's folder.
 
@@ -136,11 +136,11 @@ def read_gallery(source: str, without: Path | None = None) -> "ImageSet":
     ------
     EmptyImageSet, FileNotFoundError, ValueError : there is no image, the source does not exist, or the table is wrong.
     """
-    from helpers.images import imageset
+    from helpers.images import imageset, tables
 
     path = Path(source)
-    if path.is_file() and path.suffix.lower() == ".csv":
-        return imageset.from_csv(path)
+    if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
+        return tables.from_table(path)
     images = imageset.from_folder(path)
     if without is None:
         return images

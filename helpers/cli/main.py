@@ -23,7 +23,7 @@ COMMAND_MODULES = (engines, searching, scores, audits, listings, serving, course
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default ``sys.argv``) and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # File names may contain bytes that are not text, and a terminal may lack a letter.
+        # A terminal may lack a letter.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

@@ -1,6 +1,8 @@
 """`lookalike search`: find similar images."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ lookalike search queries/ --json
 lookalike search one.jpg two.png --csv -k 3
 lookalike search holiday.jpg --grid results.png
 lookalike search holiday.jpg --rerank k-reciprocal
+lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """,
         f"""
 If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
@@ -43,7 +46,11 @@ higher is more similar. Query images that cannot be read are listed on standard 
 
 --json prints a list of {{"query", "results": [{{{", ".join(f'"{column}"' for column in RESULT_COLUMNS)}}}]}}. The key
 is the path relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
-{", ".join(COLUMNS)}.
+{", ".join(COLUMNS)}. Both are valid Unicode: a byte of a name that is not UTF-8 is printed as an escape sequence, such
+as \\xe9. `lookalike remove` accepts such keys and paths.
+
+--paths prints the bytes of the paths as they are. With --null, each path ends with a NUL byte, as xargs -0 expects. A
+path with a line break needs --null.
 
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
 """
@@ -56,6 +63,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     )
     formats = common.add_formats(search)
     formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
+    search.add_argument("-0", "--null", action="store_true", help="end each path of --paths with NUL, for xargs -0")
     search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
@@ -65,6 +73,8 @@ def _search(options: argparse.Namespace) -> int:
     common.quiet_libraries()
     if options.grid and Path(options.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
         raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
+    if options.null and not options.paths:
+        raise CommandError("--null needs --paths", USAGE)
     queries, only_files = locations.images_named(options.images)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
@@ -167,9 +177,7 @@ def _print(found: list[tuple[str, "Results"]], engine: "Engine", options: argpar
     elif options.csv:
         common.print_csv(COLUMNS, ([query, *result.values()] for query, results in records for result in results))
     elif options.paths:
-        for _, results in records:
-            for result in results:
-                print(printable(result["path"]))
+        _print_paths([str(result.path) for _, results in found for result in results], options.null)
     else:
         for number, (query, results) in enumerate(records):
             if len(records) > 1:
@@ -179,3 +187,14 @@ def _print(found: list[tuple[str, "Results"]], engine: "Engine", options: argpar
                     f"{result['rank']:4}  {result['score']:8.4f}  {printable(result['class_name'] or '–'):<20}  "
                     f"{printable(result['path'])}"
                 )
+
+
+def _print_paths(paths: list[str], null: bool) -> None:
+    """Print the bytes of paths, which need not be text, one per line or each followed by NUL."""
+    broken = next((path for path in paths if "\n" in path), None)
+    if broken is not None and not null:
+        raise CommandError(f"the path {printable(broken)} contains a line break: use --paths --null", USAGE)
+    end = b"\0" if null else b"\n"
+    # What was printed as text comes first.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))

@@ -90,4 +90,4 @@ def _run_line(line: str, where: str) -> tuple[str, str, float]:
 
 
 def _names(protocol: Protocol) -> list[str]:
-    return [quote(key, safe="/") for key in protocol.keys]
+    return [quote(key, safe="/", errors="surrogateescape") for key in protocol.keys]

@@ -95,7 +95,7 @@ def _same(protocol: Protocol, rows: np.ndarray) -> np.ndarray:
     classes = [rows[labels == label] for label in np.unique(labels[labels != NO_CLASS])]
     if sum(len(members) * (len(members) - 1) // 2 for members in classes) > MOST_PAIRS:
         raise ValueError(f"{protocol.name}: more than {MOST_PAIRS:,} pairs of one class; use fewer images")
-    pairs_of = [members[np.stack(np.triu_indices(len(members), 1))] for members in classes]
+    pairs_of = (members[np.stack(np.triu_indices(len(members), 1))] for members in classes)
     return np.concatenate([np.empty(0, np.int64), *(_codes(protocol, *both) for both in pairs_of)])
 
 

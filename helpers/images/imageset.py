@@ -1,7 +1,5 @@
 """`ImageSet`: a named, ordered set of image files with one class each."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -191,49 +189,6 @@ def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     class_names = sorted(set(names) - {""})
     number = {class_name: i for i, class_name in enumerate(class_names)}
     return tuple(class_names), np.array([number.get(name, NO_CLASS) for name in names])
-
-
-def from_csv(table: str | Path, name: str | None = None, path: str = "path", label: str = "label") -> ImageSet:
-    """A set of your own images, listed in a CSV file with a column of paths and one of class names.
-
-    Paths are relative to the table's folder. An empty class name means no class.
-
-    Raises
-    ------
-    EmptyImageSet : the table has no rows.
-    ValueError : a column is missing, an image is listed twice, or the table is not UTF-8.
-    FileNotFoundError : the table or one of its images does not exist.
-    """
-    table = Path(table).resolve()
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is not UTF-8 ({error}). Save it again as UTF-8.") from error
-    with io.StringIO(text, newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {path, label} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"{table} has no column {' and no column '.join(sorted(missing))}; "
-                f"its header is: {', '.join(reader.fieldnames or ['(empty)'])}"
-            )
-        rows = [(table.parent / row[path].strip(), (row[label] or "").strip()) for row in reader]
-    if not rows:
-        raise EmptyImageSet(f"{table} lists no images.")
-    rows.sort(key=lambda row: row[0].as_posix())
-    paths = [row[0] for row in rows]
-    for before, after in zip(paths, paths[1:], strict=False):
-        if before == after:
-            raise ValueError(f"{table} lists {after} twice.")
-    absent = [file for file in paths if not file.is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"{len(absent)} of {len(paths)} images in {table} do not exist, the first is {absent[0]}. "
-            "Paths are read relative to the table's folder."
-        )
-    class_names, labels = _numbered([class_name for _, class_name in rows])
-    root = table.parent if all(file.is_relative_to(table.parent) for file in paths) else None
-    return ImageSet(name or table.stem, tuple(paths), labels, class_names, root=root)
 
 
 def concatenate(name: str, sets: Iterable[ImageSet]) -> ImageSet:

@@ -5,7 +5,6 @@
 another thread can run them.
 """
 
-import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.history import Crop, History, Query, Step
 from helpers.picker.search import NAMES, Method, Searcher, SearchError
+from helpers.text import printable, printable_lines, write_csv
 from helpers.visualization import grids
 
 #: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
@@ -170,7 +170,7 @@ class Picker:
         self.set_k(k)
 
     def __repr__(self) -> str:
-        query = f"query {self.query.name}" if self.query else "no query yet"
+        query = f"query {printable(self.query.name)}" if self.query else "no query yet"
         methods = " | ".join(map(str, self.methods))
         return f"Picker({self.images.name!r}: {len(self.images)} images, {query}, {methods}, k {self.k})"
 
@@ -278,7 +278,11 @@ class Picker:
     def filter(self, class_name: str | None) -> None:
         """Show thumbnails of one class, or of all for None."""
         if class_name is not None and class_name not in self.class_names:
-            raise InvalidAction(f"There is no class {class_name!r}.")
+            # The page knows the names as its JSON contains them.
+            shown = {printable_lines(name): name for name in self.class_names}
+            if class_name not in shown:
+                raise InvalidAction(f"There is no class {class_name!r}.")
+            class_name = shown[class_name]
         self.class_name, self.page = class_name, 0
 
     # ---- the query -------------------------------------------------------------------------------------
@@ -502,14 +506,13 @@ class Picker:
 
     def ranking_csv(self, column: int = 0) -> str:
         """The results of a column as CSV: rank, id, score, class, relevant (○, ✗ or empty), key."""
-        text = io.StringIO(newline="")
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["rank", "id", "score", "class", "relevant", "key"])
-        columns = self.columns
+        rows, columns = [], self.columns
         for result in columns[column].results if column < len(columns) else ():
             sign = "" if result.relevant is None else grids.SIGNS[result.relevant]
             name = "" if result.class_name == NO_CLASS_NAME else result.class_name
-            table.writerow([result.rank, result.id, repr(result.score), name, sign, result.key])
+            rows.append([result.rank, result.id, repr(result.score), name, sign, result.key])
+        text = io.StringIO(newline="")
+        write_csv(text, ["rank", "id", "score", "class", "relevant", "key"], rows)
         return text.getvalue()
 
     def grid_png(self, dpi: int = 80) -> bytes:

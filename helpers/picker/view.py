@@ -24,6 +24,7 @@ from helpers.features.explain import METHODS
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.state import Column, Picker
+from helpers.text import clean_values, printable_lines
 from helpers.visualization.heatmaps import overlay
 
 with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
@@ -104,7 +105,7 @@ class PickerView(anywidget.AnyWidget):
             self.state = self._as_json()
 
     def _as_json(self) -> str:
-        return json.dumps(state_of(self.picker) | {"done": dict(self._done)})
+        return json.dumps(clean_values(state_of(self.picker) | {"done": dict(self._done)}, printable_lines))
 
     def _received(self, _, message: dict, buffers: Sequence) -> None:
         """Handle a message of the page: an action, or a request for images or a file. Others are ignored."""
@@ -260,7 +261,7 @@ def _jpeg(picker: Picker, key: str) -> bytes | None:
 
 def _query_pixels(picker: Picker, image: str) -> np.ndarray | None:
     with picker.lock:
-        query = next((step.query for step in picker.history.steps if step.query.image == image), None)
+        query = next((step.query for step in picker.history.steps if printable_lines(step.query.image) == image), None)
     return None if query is None else picker.pixels(query, whole=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from helpers.service import errors, routes
 from helpers.service.search_service import SearchService
@@ -50,7 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={RequestValidationError: errors.invalid_request},
+        # FastAPI's own handlers fail for text that is not valid Unicode, such as some file names.
+        exception_handlers={HTTPException: errors.http_error, RequestValidationError: errors.invalid_request},
     )
     app.state.service = service
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from helpers.text import printable
+
 log = logging.getLogger("lookalike.service")
 
 #: ``Retry-After`` of 429 and 503, in seconds.
@@ -86,7 +88,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict]:
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The response to an error."""
-    return JSONResponse({"detail": detail}, status, headers)
+    return JSONResponse({"detail": printable(detail)}, status, headers)
 
 
 def internal_error(error: BaseException) -> JSONResponse:
@@ -96,10 +98,19 @@ def internal_error(error: BaseException) -> JSONResponse:
     return problem(500, f"The service failed. Its log describes the error under number {number}.")
 
 
+async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    """The response to an `HTTPException`, such as an `ApiError`."""
+    return problem(error.status_code, str(error.detail), error.headers)
+
+
 async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     """The response to a request that does not match the description.
 
     It does not repeat the input, which may be large and may not be valid JSON.
     """
-    parts = [{name: part[name] for name in ("loc", "msg", "type")} for part in error.errors()]
+    parts = [
+        {"loc": [each if isinstance(each, int) else printable(each) for each in part["loc"]]}
+        | {name: printable(part[name]) for name in ("msg", "type")}
+        for part in error.errors()
+    ]
     return JSONResponse({"detail": parts}, 422)

@@ -18,6 +18,7 @@ from helpers.search.rerank import RERANKERS, SearchSpace, rerank
 from helpers.service import uploads
 from helpers.service.errors import ApiError
 from helpers.service.settings import MAX_DEPTH
+from helpers.text import printable
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,9 @@ def _unpadded(ranking: Ranking) -> Ranking:
 
 def _label(table: GalleryTable, class_name: str) -> int:
     label = table.class_label(class_name)
+    if label is None:
+        # Clients know the names as responses contain them.
+        label = next((label for label, name in enumerate(table.class_names) if printable(name) == class_name), None)
     if label is None:
         raise ApiError(404, "The gallery has no such class.")
     return label

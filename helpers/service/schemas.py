@@ -5,18 +5,22 @@ import binascii
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from helpers.search.rerank.registry import NAMES, reranker
 from helpers.service.errors import ApiError
 from helpers.service.gallery_search import Entry, Page, SearchOptions
 from helpers.service.settings import MAX_DEPTH, MAX_K
+from helpers.text import printable
 
 #: The largest integer of SQLite and NumPy.
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of results.")]
 Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="Number of better results to skip.")]
-ClassName = Annotated[str, Field(min_length=1, max_length=200, description="Only images of this class.")]
+#: A text of a response. File names and classes need not be valid Unicode, but JSON must be.
+Text = Annotated[str, BeforeValidator(printable)]
+#: A folder's name has up to 255 bytes, and `Text` up to four characters for each of them.
+ClassName = Annotated[str, Field(min_length=1, max_length=4 * 255, description="Only images of this class.")]
 RerankerName = Annotated[
     str,
     AfterValidator(lambda name: reranker(name).name),
@@ -54,16 +58,16 @@ class ImageOut(BaseModel):
     """An image of the gallery."""
 
     id: int
-    key: str = Field(description="File name relative to the gallery.")
-    class_name: str | None = Field(description="null if the image has no class.")
+    key: Text = Field(
+        description="File name relative to the gallery. Control characters, and bytes that are not UTF-8, are escaped."
+    )
+    class_name: Text | None = Field(description="null if the image has no class.")
     thumbnail: str = Field(description="URL of a small JPEG.")
 
     @classmethod
     def of(cls, entry: Entry, root_path: str) -> Self:
-        # File names need not be valid Unicode, but JSON must be.
-        key = entry.key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         thumbnail = f"{root_path}/api/images/{entry.id}/thumbnail"
-        return cls(id=entry.id, key=key, class_name=entry.class_name, thumbnail=thumbnail)
+        return cls(id=entry.id, key=entry.key, class_name=entry.class_name, thumbnail=thumbnail)
 
 
 class ResultOut(ImageOut):
@@ -80,7 +84,7 @@ class SearchOut(BaseModel):
     offset: int
     k: int
     more: bool = Field(description="Whether a larger offset gives more results.")
-    note: str = Field(description="Why there are fewer results than requested; otherwise empty.")
+    note: Text = Field(description="Why there are fewer results than requested; otherwise empty.")
     vector: str = Field(description="Feature vector of the query: base64 of little-endian float32.")
     milliseconds: float = Field(description="Time within the service.")
 
@@ -107,7 +111,7 @@ class ImagesOut(BaseModel):
 class ClassOut(BaseModel):
     """A class of the gallery."""
 
-    name: str
+    name: Text
     count: int
 
 
@@ -121,10 +125,10 @@ class LimitsOut(BaseModel):
 class InfoOut(BaseModel):
     """The gallery, its engine and the limits of the service."""
 
-    name: str
+    name: Text
     images: int = Field(description="Number of images in the index.")
-    extractor: str
-    index: str
+    extractor: Text
+    index: Text
     classes: list[ClassOut]
     max_k: int
     changes: Literal["open", "key", "off"] = Field(

@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from helpers import paths
 from helpers.service.settings import Settings
+from helpers.text import printable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -125,10 +126,8 @@ def _print_address(settings: Settings, workers: int) -> None:
         "off": "images cannot be added or removed; set LOOKALIKE_API_KEY to allow it",
     }[settings.changes]
     processes = "" if workers == 1 else f" with {workers} workers"
-    print(
-        f"serving {settings.folder}{processes} at http://{host}:{settings.port}{settings.root_path}/ ({changes})",
-        file=sys.stderr,
-    )
+    served = f"{printable(settings.folder)}{processes}"
+    print(f"serving {served} at http://{host}:{settings.port}{settings.root_path}/ ({changes})", file=sys.stderr)
 
 
 def _log_to_stderr(level: str) -> None:

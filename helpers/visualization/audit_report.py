@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from helpers.images import thumbnails
 from helpers.images.duplicates import Audit, Pair
 from helpers.images.reading import UnreadableImage
+from helpers.text import printable
 
 #: `Pair.how` → its description.
 METHODS = {
@@ -166,6 +166,5 @@ def _thumbnail(path: Path, key: str) -> str:
 
 
 def _text(value: object) -> str:
-    """Text for HTML; control characters and invalid bytes become escape sequences."""
-    visible = "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(value))
-    return html.escape(visible)
+    """Text for HTML."""
+    return html.escape(printable(value))

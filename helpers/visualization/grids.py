@@ -15,6 +15,7 @@ from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.results import Result
+from helpers.text import printable_lines
 
 if TYPE_CHECKING:
     from helpers.features.faces import Face
@@ -32,7 +33,7 @@ def image_grid(images: ImageSet, rows: Sequence[int], columns: int = 8, titles: 
     cells = _cells(-(-len(rows) // columns), columns, 12, 1.22)
     for i, (cell, row) in enumerate(zip(cells.ravel(), rows, strict=False)):
         cell.imshow(read_image(images.paths[row]))
-        cell.set_title(_short(titles[i] if titles else images.class_name(row)), fontsize=9)
+        cell.set_title(_short(titles[i] if titles else images.class_name(row)), fontsize=9, parse_math=False)
     return cells[0, 0].figure
 
 
@@ -146,7 +147,7 @@ def face_grid(
             frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=linewidth)
             upper.add_patch(frame)
             upper.plot(*face.landmarks.T, "o", color="#E69F00", markersize=3)
-        upper.set_title(title, fontsize=9)
+        upper.set_title(printable_lines(title), fontsize=9, parse_math=False)
         if aligned is not None:
             lower.imshow(aligned)
     return cells[0, 0].figure
@@ -164,13 +165,13 @@ def _cells(lines: int, columns: int, width: float, ratio: float = 1.3) -> np.nda
 def _framed(cell: Axes, image: np.ndarray | Path, color: str, title: str) -> None:
     cell.axis("on")
     cell.imshow(image if isinstance(image, np.ndarray) else read_image(image))
-    # A file name may be "$5", which is not a formula, or bytes that are not text.
-    drawable = title.encode(errors="replace").decode()
-    cell.set_title(drawable, fontsize=8, color=color, parse_math=False)
+    # A file name may be "$5", which is not a formula.
+    cell.set_title(printable_lines(title), fontsize=8, color=color, parse_math=False)
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set(color=color, linewidth=2)
 
 
 def _short(text: str, limit: int = 18) -> str:
+    text = printable_lines(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

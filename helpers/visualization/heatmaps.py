@@ -10,6 +10,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image, resize
+from helpers.text import printable, printable_lines
 
 #: float64 (256, 3), 0 … 255: a color map that also works in gray print.
 _COLORS = colormaps["inferno"](range(256))[:, :3] * 255
@@ -25,7 +26,7 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     counts : int64 (classes, classes + 1), as `helpers.evaluation.metrics.confusion` returns it.
     """
     classes = np.flatnonzero(counts.sum(axis=1)).tolist()
-    names = [class_names[i] for i in classes]
+    names = [printable(class_names[i]) for i in classes]
     others = [counts.shape[1] - 1] if counts[:, -1].any() else []
     counts = counts[np.ix_(classes, classes + others)]
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -33,9 +34,10 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     panel = figure.subplots()
     drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
-    fontsize = 8 if len(names) <= 20 else 5
-    panel.set_xticks(range(counts.shape[1]), names + ["no class"] * len(others), rotation=90, fontsize=fontsize)
-    panel.set_yticks(range(len(names)), names, fontsize=fontsize)
+    # A class may be "$5", which is not a formula.
+    fontsize, labels = 8 if len(names) <= 20 else 5, names + ["no class"] * len(others)
+    panel.set_xticks(range(counts.shape[1]), labels, rotation=90, fontsize=fontsize, parse_math=False)
+    panel.set_yticks(range(len(names)), names, fontsize=fontsize, parse_math=False)
     panel.set(xlabel="class of the first result", ylabel="class of the query")
     if len(names) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
@@ -64,7 +66,7 @@ def similarity_grid(pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np
                 np.clip(similarity / highest, 0, 1), extent=(0, 1, 0, 1), cmap="inferno", alpha=_OPACITY,
                 vmin=0, vmax=1, interpolation="bicubic",
             )  # fmt: skip
-        line[0].set_title(title, fontsize=9, loc="left")
+        line[0].set_title(printable_lines(title), fontsize=9, loc="left", parse_math=False)
     return figure
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from helpers import extras
 from helpers.evaluation.metrics import Scores
+from helpers.text import printable
 
 with extras.importing("notebooks", "IPython"):
     from IPython.display import HTML, Markdown
@@ -40,7 +41,7 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> Markdown:
     """A table as Markdown, which JupyterLab and GitHub both show well."""
 
     def text(value: object) -> str:
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return f"{value:.{digits}f}" if isinstance(value, float) else printable(value).replace("|", "\\|")
 
     lines = [
         "| " + " | ".join(map(str, table.columns)) + " |",

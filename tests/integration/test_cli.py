@@ -51,6 +51,7 @@ from helpers.search.persist import snapshot
 from helpers.search.rerank import NAMES
 from helpers.service import server
 from helpers.service.settings import Settings
+from helpers.text import clean_text
 
 COMMANDS = (
     "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "backends",
@@ -130,9 +131,9 @@ def command_parsers():
 
 
 def examples(text):
-    """The command lines in a help text or in README, without variables before and comments behind them."""
+    """The command lines in a help text or in README, without variables before and pipes and comments behind them."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [re.split(r"\s{2,}|\s+#", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
+    lines = [re.split(r"\s{2,}|\s+[#|]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
     return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
 
 
@@ -197,6 +198,31 @@ def test_index_takes_a_table(here, run):
     Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in chosen))
     assert run("index", "table.csv", "-x", "hsv-histogram")[0] == OK
     assert Engine.load("my.engine").gallery.paths == tuple(path.resolve() for path in chosen)
+
+
+@pytest.mark.parametrize(
+    "name, delimiter, note", [("t.csv", ";", "semicolons"), ("t.tsv", "\t", "tabs"), ("t.txt", "\t", "tabs")]
+)
+def test_index_says_how_it_read_a_table(here, run, name, delimiter, note):
+    rows = ["path,label", *(f"{path},{path.parent.name}" for path in images()), ","]
+    Path(name).write_text("\r\n".join(rows).replace(",", delimiter), encoding="utf-16" if name == "t.txt" else "utf-8")
+    code, out, err = run("index", name, "-x", "hsv-histogram")
+    assert code == OK and "18 images in 3 classes" in out
+    assert err.splitlines()[0] == f"note: {name}: separated by {note}"
+    assert run("search", images()[0], "-k", "1", "--paths")[1] == f"{images()[0].resolve()}\n"
+
+
+def test_bad_rows_of_a_table_make_no_engine(here, run):
+    first, second, *_ = images()
+    Path("table.csv").write_text(f"path,label\n{first},Smith, John\n{second},x\nno\x1b.jpg,y\n")
+    code, _, err = run("index", "table.csv", "-x", "hsv-histogram")
+    assert code == BAD_INPUT and not Path("my.engine").exists()
+    assert err.splitlines() == [
+        f"lookalike index: {here}/table.csv: 2 rows cannot be used:",
+        "  line 2: 3 cells, but the header has 2. A cell that contains ',' must be in double quotes",
+        r"  line 4: no\x1b.jpg does not exist",
+        "Paths are relative to the table's folder.",
+    ]
 
 
 def test_images_inside_an_engine_are_not_indexed_with_the_folder_that_contains_it(here, run):
@@ -822,20 +848,49 @@ def test_unusual_file_names(here, run):
     code, out, _ = run("search", "odd", "-k", "2", "--json", "--grid", "grid.png")
     # One row per query, 130 pixels per image.
     assert Image.open("grid.png").size == (390, 8 * 169)
-    assert code == OK and sorted(each["query"] for each in json.loads(out)) == sorted(f"odd/{name}" for name in names)
-    assert {each["results"][0]["key"] for each in json.loads(out)} == set(names)
+    shown = {clean_text(name) for name in names}
+    assert shown - set(names) == {"latin \\xe9.jpg"}
+    assert code == OK and {each["query"] for each in json.loads(out)} == {f"odd/{name}" for name in shown}
+    assert {each["results"][0]["key"] for each in json.loads(out)} == shown
     rows = list(csv.DictReader(io.StringIO(run("search", "odd", "-k", "1", "--csv")[1], newline="")))
     assert "odd/new\nline.jpg" in [row["query"] for row in rows]
-    lines = run("search", "odd", "-k", "1", "--paths")[1].splitlines()
-    assert len(lines) == len(names)
+    code, out, err = run("search", "odd", "-k", "1", "--paths")
+    assert (code, out) == (USAGE, "") and "new\\nline.jpg contains a line break: use --paths --null" in err
     for name in names:
         assert run("remove", "my.engine", "--", Path("odd") / name)[0] == OK
         assert run("add", "my.engine", "--", Path("odd") / name)[0] == OK
     assert run("compact")[0] == OK
-    assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == set(names)
+    assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == shown
+    # Keys and paths are accepted as they are printed.
+    assert run("remove", "my.engine", "latin \\xe9.jpg")[0] == OK
+    assert run("add", "my.engine", Path("odd") / names[-1])[0] == OK
+    assert run("remove", "my.engine", Path("odd").resolve() / "latin \\xe9.jpg")[0] == OK
 
 
 # ---- processes -------------------------------------------------------------------------------------
+
+
+def test_paths_are_bytes_that_xargs_reads(here, capsysbinary):
+    names = [b"latin \xe9.jpg", b"new\nline.jpg", b" space 'quote'.jpg", b"-k.jpg"]
+    files = {os.fsencode(here) + b"/odd/" + name for name in names}
+    Path("odd").mkdir()
+    for name, path in zip(names, images(), strict=False):
+        shutil.copy(path, Path("odd") / os.fsdecode(name))
+    assert cli.main(["index", "odd", "-x", "hsv-histogram"]) == OK
+    capsysbinary.readouterr()
+    assert cli.main(["search", "odd/-k.jpg", "--paths", "--null"]) == OK
+    found = capsysbinary.readouterr().out
+    sums = subprocess.run(["xargs", "-0", "md5sum", "-z"], input=found, capture_output=True, check=True).stdout
+    assert {line.partition(b"  ")[2] for line in sums.split(b"\0")[:-1]} == files
+    assert cli.main(["remove", "my.engine", "new\nline.jpg"]) == OK
+    capsysbinary.readouterr()
+    assert cli.main(["search", "odd/-k.jpg", "-k", "3", "--paths"]) == OK
+    assert set(capsysbinary.readouterr().out.splitlines()) == {file for file in files if b"\n" not in file}
+
+
+def test_null_needs_paths(engine, run):
+    code, _, err = run("search", images()[0], "--null", "--json")
+    assert code == USAGE and "--null needs --paths" in err
 
 
 def test_a_closed_pipe_is_not_an_error(engine, here):

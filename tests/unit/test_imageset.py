@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.images.imageset import EmptyImageSet, ImageSet, concatenate, from_csv, from_folder, image_files
+from helpers.images.imageset import ImageSet, concatenate, from_folder, image_files
 
 
 def made(labels, groups=None, name="made"):
@@ -72,44 +72,6 @@ def test_missing_folders_and_files_in_place_of_folders(tmp_path):
     (tmp_path / "file.jpg").write_bytes(b"")
     with pytest.raises(NotADirectoryError, match=r"file\.jpg is a file"):
         image_files(tmp_path / "file.jpg")
-
-
-def test_csv(tmp_path):
-    for name in ("a.jpg", "b.jpg", "c.jpg"):
-        (tmp_path / name).write_bytes(b"")
-    table = tmp_path / "table.csv"
-    table.write_text("path,label\nc.jpg,dog\na.jpg,cat\nb.jpg,\n")
-    images = from_csv(table)
-    assert images.keys == ("a.jpg", "b.jpg", "c.jpg")
-    assert [images.class_name(row) for row in range(3)] == ["cat", "–", "dog"]
-
-
-@pytest.mark.parametrize(
-    "text, error, message",
-    [
-        ("file,label\na.jpg,x\n", ValueError, "no column path"),
-        ("path,label\n", EmptyImageSet, "lists no images"),
-        ("path,label\na.jpg,x\na.jpg,y\n", ValueError, "twice"),
-        ("path,label\nmissing.jpg,x\n", FileNotFoundError, "missing.jpg"),
-    ],
-)
-def test_invalid_csv(tmp_path, text, error, message):
-    (tmp_path / "a.jpg").write_bytes(b"")
-    (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(error, match=message):
-        from_csv(tmp_path / "table.csv")
-
-
-def test_csv_with_other_columns_and_from_windows(tmp_path):
-    (tmp_path / "ein Bild ü.jpg").write_bytes(b"")
-    (tmp_path / "t.csv").write_bytes("\ufefffile,kind,x\r\nein Bild ü.jpg, Käfer ,1\r\n".encode())
-    images = from_csv(tmp_path / "t.csv", "beetles", path="file", label="kind")
-    assert (images.name, images.keys, images.class_names) == ("beetles", ("ein Bild ü.jpg",), ("Käfer",))
-    (tmp_path / "t.csv").write_bytes("file,kind\nx.jpg,Käfer\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"t\.csv is not UTF-8(.|\n)*Save it again"):
-        from_csv(tmp_path / "t.csv", path="file", label="kind")
-    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
-        from_csv(tmp_path / "missing.csv")
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, -2], [0]])

@@ -1,6 +1,7 @@
 """TREC files: trec_eval must use the order of the ranking, also for ties."""
 
 import re
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,8 +15,12 @@ from helpers.evaluation.trec import TrecFileError, read_run, write_qrels, write_
 from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
-#: Keys that must be encoded in a run file: spaces, a percent sign, letters beyond ASCII, a no-break space.
-ODD = ("two words.jpg", "100%.jpg", "100%25.jpg", "Zoë/été.jpg", "no\u00a0break.jpg", "tab\there.jpg", "line\u2028end")
+#: Keys that must be encoded in a run file: spaces, a percent sign, letters beyond ASCII, a no-break space, bytes that
+#: are not UTF-8.
+ODD = (
+    "two words.jpg", "100%.jpg", "100%25.jpg", "Zoë/été.jpg", "no\u00a0break.jpg", "tab\there.jpg", "line\u2028end",
+    "caf\udce9.jpg",
+)  # fmt: skip
 
 
 def protocol(n: int = 24, classes: int = 3, keys=ODD):
@@ -92,7 +97,8 @@ def test_a_run_file_has_the_standard_columns(tmp_path):
 def read_qrels(path):
     with path.open() as file:
         qrels = pytrec_eval.parse_qrel(file)
-    return {unquote(query): {unquote(key): value for key, value in of.items()} for query, of in qrels.items()}
+    key = partial(unquote, errors="surrogateescape")
+    return {key(query): {key(result): value for result, value in of.items()} for query, of in qrels.items()}
 
 
 def test_qrels_contain_the_relevant_images_only(tmp_path):
