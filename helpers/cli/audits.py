@@ -44,6 +44,7 @@ hash, mirror and crop. The report is one HTML file that contains the images.
     command.add_argument("other", metavar="FOLDER2", nargs="?", help="the other side of a split")
     command.add_argument("-o", "--output", metavar="FILE", help="write a report with images (.html)")
     common.add_extractor(command, "the features for the search for crops, or none; default: %(default)s")
+    common.add_follow_links(command)
     common.add_formats(command)
 
 
@@ -55,7 +56,7 @@ def _audit(options: argparse.Namespace) -> int:
     output = None if options.output is None else Path(options.output)
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
-    images, sides = _read_sides(options.folder, options.other)
+    images, sides = _read_sides(options.folder, options.other, options.follow_links)
     vectors = None
     if options.extractor != "none":
         vectors = l2_normalize(common.open_extractor(options.extractor).extract(images))
@@ -73,7 +74,7 @@ def _audit(options: argparse.Namespace) -> int:
     return NEGATIVE if (found.pairs if sides is None else leaks) else OK
 
 
-def _read_sides(folder: str, other: str | None) -> tuple["ImageSet", list[str] | None]:
+def _read_sides(folder: str, other: str | None, follow_links: bool) -> tuple["ImageSet", list[str] | None]:
     """All images as one set, and the side of each image, or None if the folder is not split."""
     import os
     from dataclasses import replace
@@ -81,9 +82,9 @@ def _read_sides(folder: str, other: str | None) -> tuple["ImageSet", list[str] |
     from helpers.images.imageset import concatenate
 
     if other is None:
-        images, sides = locations.split_by_folder(locations.read_gallery(folder))
+        images, sides = locations.split_by_folder(locations.read_gallery(folder, follow_links=follow_links))
         return images, None if sides is None else sides.tolist()
-    first, second = locations.read_gallery(folder), locations.read_gallery(other)
+    first, second = (locations.read_gallery(each, follow_links=follow_links) for each in (folder, other))
     if set(first.paths) & set(second.paths):
         raise CommandError(f"{printable(folder)} and {printable(other)} overlap: one contains the other", USAGE)
     both = concatenate(f"{first.name} and {second.name}", [first, second])

@@ -103,6 +103,11 @@ def add_backend(parser: argparse.ArgumentParser, text: str = "") -> None:
     parser.add_argument("-b", "--backend", metavar="NAME", default=DEFAULT_BACKEND, help=text)
 
 
+def add_follow_links(parser: argparse.ArgumentParser) -> None:
+    """Add the option --follow-links."""
+    parser.add_argument("--follow-links", action="store_true", help="enter linked folders, too, each once")
+
+
 def positive(text: str) -> int:
     """An argparse type: an integer of at least 1."""
     number = int(text)

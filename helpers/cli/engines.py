@@ -58,6 +58,7 @@ that are not engines are never overwritten.
     index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
     common.add_extractor(index, "the feature extractor; default: %(default)s")
     common.add_backend(index, ", which is exact; faiss:hnsw is much faster beyond 100,000 images")
+    common.add_follow_links(index)
     index.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     index.add_argument("--force", action="store_true", help="replace an engine of other images")
 
@@ -81,6 +82,7 @@ disk, and a running server finds them at once. When the changes exceed a tenth o
     )
     add.add_argument("engine", metavar="ENGINE")
     add.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
+    common.add_follow_links(add)
     add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all added images")
 
     remove = common.add_command(
@@ -123,7 +125,7 @@ def _index(options: argparse.Namespace) -> int:
 
     output = Path(options.output)
     _refuse_other_folders(output)
-    gallery = locations.read_gallery(options.folder, without=output)
+    gallery = locations.read_gallery(options.folder, output, options.follow_links)
     index = common.open_index(options.backend)
     extractor = common.open_extractor(options.extractor)
     replaced = _is_replacement(output, gallery, options.force)
@@ -220,7 +222,7 @@ def _add(options: argparse.Namespace) -> int:
     from helpers.search.persist.live import LiveEngine
 
     folder = locations.engine_folder(options.engine)
-    images = _images_to_add(options.images, options.class_name, folder)
+    images = _images_to_add(options.images, options.class_name, folder, options.follow_links)
     with LiveEngine.open(folder) as live:
         old_paths = set(map(locations.table_of(live.engine).path, live.engine.index.ids))
         new = [row for row, path in enumerate(images.paths) if path not in old_paths]
@@ -236,7 +238,7 @@ def _add(options: argparse.Namespace) -> int:
     return OK
 
 
-def _images_to_add(names: list[str], class_name: str | None, engine: Path) -> "ImageSet":
+def _images_to_add(names: list[str], class_name: str | None, engine: Path, follow_links: bool) -> "ImageSet":
     """The images of files and folders, each once; the subfolders of a folder are classes."""
     import numpy as np
 
@@ -246,7 +248,7 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path) -> "I
     for name in names:
         path = Path(name)
         if path.is_dir():
-            part = locations.read_gallery(name, without=engine)
+            part = locations.read_gallery(name, engine, follow_links)
         elif path.exists():
             part = ImageSet(name, (locations.absolute(path),), np.array([NO_CLASS]), ())
         else:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import USAGE, CommandError, printable
+from helpers.cli.common import USAGE, CommandError, log, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from helpers.images.folders import FolderScan
     from helpers.images.imageset import ImageSet
     from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
@@ -95,8 +96,20 @@ def table_of(engine: "Engine") -> "GalleryTable":
     return engine.table
 
 
-def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
+def scan(folder: Path, follow_links: bool, without: Path | None = None) -> "FolderScan":
+    """`helpers.images.folders.scan_folder`, with a message about what it left out."""
+    from helpers.images.folders import scan_folder
+
+    found = scan_folder(folder, follow_links, without)
+    if found.skipped:
+        log(f"note: {printable(folder)}: {printable(found.summary())}")
+    return found
+
+
+def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["ImageSet", bool]:
     """Files and folders as one set without classes, in the given order, and whether all names are files.
+
+    follow_links : enter linked folders, too.
 
     Raises
     ------
@@ -104,9 +117,10 @@ def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
     """
     import numpy as np
 
-    from helpers.images.imageset import ImageSet, image_files
+    from helpers.images.imageset import ImageSet
 
-    files, only_files = [], True
+    files: list[Path] = []
+    only_files = True
     for name in names:
         path = Path(name)
         if path.is_dir():
@@ -115,7 +129,7 @@ def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
                     f"{printable(path)} is an engine, not an image: pass it with -e (lookalike search IMAGE -e {path})",
                     USAGE,
                 )
-            found = image_files(path)
+            found = scan(path, follow_links).images
             if not found:
                 raise CommandError(f"{printable(path)} holds no image")
             files += found
@@ -127,40 +141,22 @@ def images_named(names: Sequence[str]) -> tuple["ImageSet", bool]:
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 
-def read_gallery(source: str, without: Path | None = None) -> "ImageSet":
+def read_gallery(source: str, without: Path | None = None, follow_links: bool = False) -> "ImageSet":
     """The images of a folder whose subfolders are classes, or of a table with the columns ``path`` and ``label``.
 
     without : a folder whose images are left out, such as an engine inside the gallery's folder.
+    follow_links : enter linked folders, too.
 
     Raises
     ------
     EmptyImageSet, FileNotFoundError, ValueError : there is no image, the source does not exist, or the table is wrong.
     """
-    from helpers.images import imageset, tables
+    from helpers.images import tables
 
     path = Path(source)
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
         return tables.from_table(path)
-    images = imageset.from_folder(path)
-    if without is None:
-        return images
-    left_out = without.resolve()
-    rows = [row for row, file in enumerate(images.paths) if not file.is_relative_to(left_out)]
-    if not rows:
-        raise CommandError(f"{printable(path)} holds no images except those of the engine {printable(without)}")
-    return images if len(rows) == len(images) else _without_empty_classes(images.subset(rows))
-
-
-def _without_empty_classes(images: "ImageSet") -> "ImageSet":
-    from dataclasses import replace
-
-    import numpy as np
-
-    used = np.flatnonzero(images.counts)
-    new_labels = np.full(len(images.class_names) + 1, -1)  # the last entry is for label -1
-    new_labels[used] = np.arange(len(used))
-    names = tuple(images.class_names[label] for label in used)
-    return replace(images, labels=new_labels[images.labels], class_names=names)
+    return scan(path.resolve(), follow_links, without).image_set()
 
 
 def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:

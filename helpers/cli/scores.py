@@ -69,6 +69,7 @@ score (ceiling). Several extractors are compared on the same queries. JSON and C
     evaluate.add_argument("-x", "--extractor", metavar="NAME", action="append", help=text)
     common.add_backend(evaluate)
     evaluate.add_argument("--images", metavar="FOLDER", help="the images of a saved protocol")
+    common.add_follow_links(evaluate)
     evaluate.add_argument("--keep-copies", action="store_true", help="count copies of the query as results")
     evaluate.add_argument("--save", metavar="FILE", help="write the protocol, to repeat the measurement later (.json)")
     common.add_formats(evaluate)
@@ -112,9 +113,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         common.open_extractor(name) for name in dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
     ]
     if protocol is None:
-        protocol, vectors = _folder_protocol(Path(options.target), options.keep_copies, extractors)
+        protocol, vectors = _folder_protocol(options, extractors)
     else:
-        protocol, images = protocol.bind(_images_of(protocol, options.images))
+        protocol, images = protocol.bind(_images_of(protocol, options.images, options.follow_links))
         vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     if options.save:
         from helpers.evaluation import protocol_files
@@ -141,14 +142,16 @@ def _open_protocol(target: str) -> "Protocol":
 
 
 def _folder_protocol(
-    folder: Path, keep_copies: bool, extractors: list["FeatureExtractor"]
+    options: argparse.Namespace, extractors: list["FeatureExtractor"]
 ) -> tuple["Protocol", dict[str, "np.ndarray"]]:
     """The protocol of a folder, and the vectors of its readable images by extractor, float32 (n, dim)."""
     import numpy as np
 
     from helpers.evaluation import builders
 
-    images, sides = locations.split_by_folder(locations.read_gallery(str(folder)))
+    folder = Path(options.target)
+    gallery = locations.read_gallery(options.target, follow_links=options.follow_links)
+    images, sides = locations.split_by_folder(gallery)
     vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
     if unreadable.any():
@@ -156,7 +159,7 @@ def _folder_protocol(
         images = images.subset(~unreadable)
         vectors = {name: each[~unreadable] for name, each in vectors.items()}
         sides = None if sides is None else sides[~unreadable]
-    if not keep_copies:
+    if not options.keep_copies:
         images = _with_groups(images, next(iter(vectors.values())))
     name = folder.resolve().name
     if sides is None:
@@ -186,10 +189,10 @@ def _with_groups(images: "ImageSet", vectors: "np.ndarray") -> "ImageSet":
     return replace(images, groups=found.groups())
 
 
-def _images_of(protocol: "Protocol", folder: str | None) -> "ImageSet":
+def _images_of(protocol: "Protocol", folder: str | None, follow_links: bool) -> "ImageSet":
     """The images of the given folder, or else the data set of the protocol."""
     if folder is not None:
-        images = locations.read_gallery(folder)
+        images = locations.read_gallery(folder, follow_links=follow_links)
         return locations.split_by_folder(images)[0] if set(protocol.keys) <= set(images.keys) else images
     from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
 

@@ -66,6 +66,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     search.add_argument("-0", "--null", action="store_true", help="end each path of --paths with NUL, for xargs -0")
     search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
+    common.add_follow_links(search)
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
 
@@ -75,7 +76,7 @@ def _search(options: argparse.Namespace) -> int:
         raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
     if options.null and not options.paths:
         raise CommandError("--null needs --paths", USAGE)
-    queries, only_files = locations.images_named(options.images)
+    queries, only_files = locations.images_named(options.images, options.follow_links)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
     if not len(engine):

@@ -1,4 +1,4 @@
-"""Content hashes of files, cached so that unchanged files are not read again."""
+"""Content hashes of images, cached so that unchanged files are not read again."""
 
 import os
 import time
@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers import paths
 from helpers.features.store import BlobStore, VectorStoreError
 from helpers.files import content_hash
+from helpers.images import depths
 
 #: The hash of a file is stored only after the file has not changed for this time. Time stamps are coarse (two seconds
 #: on FAT), so a younger file may change again and keep its time stamp. Git and make have the same problem.
@@ -38,8 +39,26 @@ class _HashStore(BlobStore):
             self._put(hashes.items())
 
 
+def image_hash(file: str | Path) -> bytes:
+    """`helpers.files.content_hash`, for deep images together with the version of their conversion to 8 bits.
+
+    So a change of `helpers.images.depths` invalidates what was computed of such images, and of no others.
+    """
+    content = content_hash(file)
+    if len(content) == 16 and depths.may_be_deep(_head(file)):
+        return blake2b(content, digest_size=16, person=f"depths {depths.VERSION}".encode()).digest()
+    return content
+
+
+def _head(file: str | Path) -> bytes:
+    """The first 32 bytes of a file; none if it cannot be read any more."""
+    with suppress(OSError), Path(file).open("rb") as opened:
+        return opened.read(32)
+    return b""
+
+
 def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
-    """`helpers.files.content_hash` of each file, without reading files that are unchanged since an earlier call.
+    """`image_hash` of each file, without reading files that are unchanged since an earlier call.
 
     A file is unchanged if its absolute path, size, inode, modification time and status change time are the same. On
     Windows the last one is the creation time: there, a change that keeps the size and resets the modification time
@@ -54,7 +73,7 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
             now = time.time_ns()
             keys = [_key(file, now) for file in part]
             known = store.get(key for key in keys if key)
-            hashes = [known.get(key or b"") or content_hash(file) for key, file in zip(keys, part, strict=True)]
+            hashes = [known.get(key or b"") or image_hash(file) for key, file in zip(keys, part, strict=True)]
             found += hashes
             # A file that changed while it was read is not stored.
             store.put(
@@ -76,5 +95,6 @@ def _key(file: str | Path, now: int) -> bytes | None:
         return None
     if now - max(state.st_mtime_ns, state.st_ctime_ns) < SETTLED_NS:
         return None
-    numbers = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
+    # The version is part of the key, because hashes of deep images were stored without it.
+    numbers = f"depths {depths.VERSION} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} "
     return blake2b(numbers.encode() + os.fsencode(path.absolute()), digest_size=16).digest()

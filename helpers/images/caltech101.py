@@ -7,7 +7,8 @@ photographs, which `helpers.images.duplicates.audit` finds.
 import numpy as np
 
 from helpers.images import download
-from helpers.images.imageset import NO_CLASS, ImageSet, image_files
+from helpers.images.folders import image_files
+from helpers.images.imageset import NO_CLASS, ImageSet
 
 BACKGROUND = "BACKGROUND_Google"
 

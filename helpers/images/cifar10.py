@@ -14,7 +14,8 @@ from PIL import Image
 
 from helpers.files import write_atomically
 from helpers.images import download
-from helpers.images.imageset import ImageSet, image_files
+from helpers.images.folders import image_files
+from helpers.images.imageset import ImageSet
 
 
 def load() -> ImageSet:

@@ -13,7 +13,8 @@ import numpy as np
 
 from helpers import paths
 from helpers.images import download
-from helpers.images.imageset import EmptyImageSet, ImageSet, image_files
+from helpers.images.folders import image_files
+from helpers.images.imageset import EmptyImageSet, ImageSet
 
 WNID = re.compile(r"n\d{8}")
 

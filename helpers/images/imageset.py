@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: Files with these suffixes are listed as images. The format is detected from the content.
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
-)
-
 #: The label of an image without a class: a distractor, relevant to no query.
 NO_CLASS = -1
 
@@ -147,44 +142,7 @@ class ImageSet:
         return self.subset(np.sort(np.concatenate(rows)) if rows else [])
 
 
-def image_files(folder: str | Path) -> list[Path]:
-    """All images below a folder, sorted. Hidden files and folders are skipped.
-
-    Raises FileNotFoundError if the folder does not exist, and NotADirectoryError if it is a file.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist. Give the folder that contains your images.")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file. Give the folder that contains your images.")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def from_folder(folder: str | Path, name: str | None = None) -> ImageSet:
-    """A set of your own images. Each subfolder is a class; images outside of subfolders have no class.
-
-    Without subfolders the set has no classes: it can be searched, but not scored.
-
-    Raises
-    ------
-    EmptyImageSet : the folder contains no images.
-    FileNotFoundError, NotADirectoryError : the folder does not exist, or is a file.
-    """
-    folder = Path(folder).resolve()
-    paths = image_files(folder)
-    if not paths:
-        raise EmptyImageSet(
-            f"{folder} contains no images. Expected files that end in {', '.join(sorted(SUFFIXES))}, "
-            "preferably in one subfolder per class."
-        )
-    parents = [path.relative_to(folder).parts[:-1] for path in paths]
-    class_names, labels = _numbered([parts[0] if parts else "" for parts in parents])
-    return ImageSet(name or folder.name, tuple(paths), labels, class_names, root=folder)
-
-
-def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Sorted class names, and the label of each image; an empty name is no class."""
     class_names = sorted(set(names) - {""})
     number = {class_name: i for i, class_name in enumerate(class_names)}

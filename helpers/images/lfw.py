@@ -6,7 +6,8 @@ Huang, Ramesh, Berg & Learned-Miller 2007. Official layout: ``lfw/Name/Name_0001
 import numpy as np
 
 from helpers.images import download
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_files
+from helpers.images.folders import image_files
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet
 
 
 def load(min_images: int = 20, singletons: bool = True) -> ImageSet:

@@ -1,19 +1,30 @@
 """Reading images: decode, rotate upright, convert to RGB, resize, and batch."""
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
+from helpers.images import depths
+from helpers.images.formats import accepts, heif_remedy, is_heif, raw_reason, readable_formats
 from helpers.images.imageset import ImageSet
 
-#: Larger images are rejected before they are decoded: 100 megapixels are 300 MB of RGB.
+#: Images with more pixels are reduced while they are decoded (JPEG), or rejected: 100 megapixels are 300 MB of RGB.
 MAX_PIXELS = 100_000_000
+
+#: A JPEG with more pixels is rejected, too. The decoder keeps all coefficients of a progressive JPEG, even if it
+#: reduces the image: 6 bytes per pixel, 1.5 GB at this limit.
+MAX_JPEG_PIXELS = 250_000_000
+
+#: Factors by which the decoder of JPEG can reduce both sides.
+SCALES = (1, 2, 4, 8)
+_REDUCIBLE = ("JPEG", "MPO")
 
 #: How images of any shape become square, see `resize`.
 RESIZE_RULES = ("squash", "crop", "pad")
@@ -22,9 +33,6 @@ WHITE = (255, 255, 255)
 
 #: Longer images are cut to this aspect ratio before `resize` crops them.
 LONGEST = 16
-
-#: Errors that Pillow raises for damaged content.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError, struct.error)
 
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -49,80 +57,161 @@ class UnreadableImageWarning(UserWarning):
 def read_image(
     source: str | Path | bytes,
     max_pixels: int = MAX_PIXELS,
-    formats: list[str] | tuple[str, ...] | None = None,
+    formats: Sequence[str] | None = None,
     at_least: int | None = None,
 ) -> np.ndarray:
     """One image as uint8 (height, width, 3) RGB, upright, transparency on white.
 
-    Gray, palette, alpha, CMYK and 16-bit images become 8-bit RGB. Of an animation the first frame is read. The EXIF
-    orientation is applied.
+    Gray, palette, alpha, CMYK and 16-bit images become 8-bit RGB; `helpers.images.depths` tells how deep gray images
+    are converted. Of an animation the first frame is read. The EXIF orientation is applied.
 
     Parameters
     ----------
-    formats : Pillow's names of the formats to accept, by default all.
+    max_pixels : a JPEG with more is decoded at a half, a quarter or an eighth of its size.
+    formats : Pillow's names of the formats to accept, by default `helpers.images.formats.readable_formats`.
     at_least : decode a JPEG at a half, a quarter or an eighth of its size while both sides stay this long. This is much
         faster, but changes feature vectors a little.
 
     Raises
     ------
-    UnreadableImage : the file is missing, empty, truncated, not an image, or has more than ``max_pixels`` pixels.
+    UnreadableImage : the file is missing, empty, damaged, not an image or not understood, or it has more than
+        ``max_pixels`` pixels, a JPEG more than `MAX_JPEG_PIXELS`.
     """
     label = "the image given as bytes" if isinstance(source, bytes) else str(source)
+    with _opened(source, label, formats) as image:
+        _reduce(image, label, max_pixels, at_least)
+        with _decoding(label):
+            image.load()
+        try:
+            return np.asarray(_to_rgb(_upright(image), image))
+        except depths.UnknownRange as error:
+            raise UnreadableImage(f"{label} is not understood: {error}") from error
+
+
+def image_size(source: bytes, formats: Sequence[str]) -> tuple[int, int]:
+    """Width and height in pixels from the header of a file.
+
+    Raises
+    ------
+    UnreadableImage : the file is not an image in one of the formats, or its header is damaged.
+    """
+    with _opened(source, "the image given as bytes", formats) as image:
+        return image.size
+
+
+def reduction(width: int, height: int, max_pixels: int) -> int | None:
+    """The smallest of the `SCALES` at which an image has at most ``max_pixels`` pixels; None if there is none."""
+    return next((scale for scale in SCALES if -(-width // scale) * -(-height // scale) <= max_pixels), None)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, label: str, formats: Sequence[str] | None) -> Iterator[Image.Image]:
+    """An image whose header was read."""
+    names = tuple(name for name in readable_formats() if formats is None or name in formats)
+    with ExitStack() as stack:
+        # Pillow warns about its own pixel limit (ours is checked later) and about each odd EXIF entry.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module="PIL")
+        with _decoding(label):
+            # An open file, not a path, because Pillow maps some files into memory if it knows the path. Of a TIFF with
+            # an orientation it then mixes up width and height (Pillow 13).
+            file = stack.enter_context(_binary(source))
+            try:
+                image: Image.Image = Image.open(file, formats=names)
+            except Image.DecompressionBombError:
+                image = _open_large(file, names)
+            except Image.UnidentifiedImageError as error:
+                raise UnreadableImage(f"{label} {_unidentified(file)}") from error
+        stack.enter_context(image)
+        if reason := raw_reason(source, image):
+            raise UnreadableImage(f"{label} {reason}")
+        yield image
+
+
+def _binary(source: str | Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+
+def _open_large(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
+    """`Image.open` without Pillow's limit of 179 megapixels, which it checks before the size is known here."""
+    file.seek(0)
+    head = file.read(16)
+    name = next(name for name in formats if accepts(name, head))
+    file.seek(0)
+    return Image.OPEN[name][0](file, "")
+
+
+def _unidentified(file: IO[bytes]) -> str:
+    """What is wrong with a file that no decoder accepts."""
+    file.seek(0)
+    head = file.read(12)
+    if is_heif(head) and (remedy := heif_remedy()):
+        return f"is a HEIC image. {remedy}"
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return "is a damaged TIFF file, or one with a kind of pixels that is not understood. Save it as RGB or gray."
+    return "is not an image that can be read."
+
+
+@contextmanager
+def _decoding(label: str) -> Iterator[None]:
+    """Around calls of a decoder only: for damaged content it may raise any error, also those of a bug."""
     try:
-        # Pillow warns about its own pixel limit (ours is checked below) and about each odd EXIF entry.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise UnreadableImage(
-                        f"{label} has {width} × {height} pixels, more than {max_pixels:,}. "
-                        "Make it smaller first. Images of this size can be decompression bombs."
-                    )
-                if at_least is not None:
-                    image.draft(None, (at_least, at_least))
-                image.load()
-                return np.asarray(_to_rgb(_upright(image)))
+        yield
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
         raise UnreadableImage(f"{label} does not exist.") from error
-    except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(f"{label} is not an image that can be read.") from error
-    except _DAMAGED as error:
-        raise UnreadableImage(f"{label} cannot be decoded: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{label} was rejected: {error}") from error
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}" if error.strerror else f"cannot be decoded: {error}"
+        raise UnreadableImage(f"{label} {text}") from error
+    except Exception as error:
+        raise UnreadableImage(f"{label} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _reduce(image: Image.Image, label: str, max_pixels: int, at_least: int | None) -> None:
+    """Let the decoder of JPEG reduce the image; `UnreadableImage` if it stays too large."""
+    width, height = image.size
+    reducible = image.format in _REDUCIBLE
+    scale = reduction(width, height, max_pixels)
+    if scale is None or (scale > 1 and not (reducible and width * height <= MAX_JPEG_PIXELS)):
+        limit = max(max_pixels, MAX_JPEG_PIXELS) if reducible else max_pixels
+        remedy = "Make it smaller first."
+        if not reducible and width * height <= MAX_JPEG_PIXELS:
+            remedy = f"Make it smaller first, or save it as JPEG, which can have {MAX_JPEG_PIXELS:,} pixels."
+        raise UnreadableImage(
+            f"{label} has {width} × {height} pixels, more than {limit:,}. {remedy} "
+            "Images of this size can be decompression bombs."
+        )
+    if at_least is not None:
+        scale = max(scale, *(each for each in SCALES if min(width, height) // at_least >= each), 1)
+    if scale > 1 and reducible:
+        with _decoding(label):
+            image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation. `ImageOps.exif_transpose` does the same, but fails for some damaged EXIF blocks."""
     try:
-        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except _DAMAGED:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # the parser of a damaged block may raise any error; the pixels are intact
         return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+def _to_rgb(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """opened : the image before it was turned, which has the format and the tags."""
+    if depths.is_deep(opened):
+        return Image.fromarray(depths.to_8_bit(image, opened)).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
+    if image.mode == "La":  # converts to LA only
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(gray: np.ndarray, mode: str) -> np.ndarray:
-    """Convert gray of 16 bits, 32 bits or floating point to uint8.
-
-    The range is 16 bits for integers, and 0 … 1 or 0 … 255 for floats. If values exceed it, the maximum is white.
-    """
-    gray = np.nan_to_num(gray.astype(np.float64), posinf=0)
-    brightest = gray.max(initial=0)
-    usual = (1.0, 255.0) if mode.startswith("F") else (65535.0,)
-    white = next((limit for limit in usual if brightest <= limit), brightest)
-    return np.clip(np.round(gray / white * 255), 0, 255).astype(np.uint8)
+    return image if image.mode == "RGB" else image.convert("RGB")  # a conversion copies a large image
 
 
 def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:

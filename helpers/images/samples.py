@@ -6,7 +6,8 @@
 import numpy as np
 
 from helpers import paths
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, image_files
+from helpers.images.folders import image_files
+from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet
 
 
 def photos() -> ImageSet:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.images.imageset import EmptyImageSet, ImageSet, _numbered
+from helpers.images.imageset import EmptyImageSet, ImageSet, numbered
 from helpers.images.table_files import DELIMITERS, Columns, Row, TableError, read_rows
 from helpers.text import printable
 
@@ -63,7 +63,7 @@ def from_table(table: str | Path, name: str | None = None, path: str = "path", l
     if notices:
         warnings.warn(f"{file.name}: {'; '.join(notices)}", TableNotice, stacklevel=2)
     images.sort(key=lambda image: image.file.as_posix())
-    class_names, labels = _numbered([image.class_name for image in images])
+    class_names, labels = numbered([image.class_name for image in images])
     root = file.parent if all(image.file.is_relative_to(file.parent) for image in images) else None
     return ImageSet(name or file.stem, tuple(image.file for image in images), labels, class_names, root=root)
 

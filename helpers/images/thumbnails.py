@@ -17,8 +17,8 @@ from helpers.images.reading import UnreadableImage, read_image
 
 log = logging.getLogger("lookalike.thumbnails")
 
-#: Part of every tag; raise it when `encode` changes.
-_VERSION = 2
+#: Part of every tag; raise it when `encode` or the decoding changes.
+_VERSION = 3
 
 
 def encode(pixels: np.ndarray, longest: int, quality: int = 85) -> bytes:

@@ -17,6 +17,8 @@ _JPEG_SCANS = 64
 _JPEG_SEGMENTS = 2000
 #: Exif segments of a JPEG, of up to 64 kB each.
 _EXIF_SEGMENTS = 8
+#: Markers of a JPEG: the start of a scan, and the frames that are not progressive.
+_SCAN, _SEQUENTIAL = 0xDA, (0xC0, 0xC1)
 #: Chunks of a PNG or WebP. Pixel chunks usually have at least 8 kB.
 _CHUNKS = 20_000
 #: Bytes of a metadata chunk of a PNG or WebP.
@@ -44,19 +46,37 @@ def check_structure(content: bytes, kind: str) -> None:
 def _jpeg(content: bytes, kind: str) -> None:
     if content.count(b"\xff\xda") > _JPEG_SCANS:
         raise _too_many(kind, "scans")
-    start, exif = 2, 0
-    for _ in range(_JPEG_SEGMENTS):
-        marker = content[start : start + 2]
-        if len(marker) < 2 or marker[0] != 0xFF or marker == b"\xff\xda":
-            return
-        if marker == b"\xff\xff":  # a fill byte
-            start += 1
-            continue
+    exif = 0
+    for number, (_, start) in enumerate(_jpeg_segments(content)):
         exif += content[start + 4 : start + 10] == b"Exif\0\0"
         if exif > _EXIF_SEGMENTS:
             raise _too_many(kind, "Exif segments")
-        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-    raise _too_many(kind, "segments")
+        if number >= _JPEG_SEGMENTS:
+            raise _too_many(kind, "segments")
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """The marker and the position of each segment up to the first scan; a fill byte counts as a segment, too."""
+    start = 2
+    while len(marker := content[start : start + 2]) == 2 and marker[0] == 0xFF:
+        yield marker[1], start
+        if marker[1] == _SCAN:
+            return
+        start += 1 if marker[1] == 0xFF else 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+
+
+def has_one_scan(content: bytes) -> bool:
+    """Whether a JPEG has all of its pixels in one scan, so that the decoder keeps only a few rows of it in memory.
+
+    For a progressive JPEG, or one with a scan for each channel, the decoder keeps the coefficients of the whole image.
+    """
+    channels = None
+    for marker, start in _jpeg_segments(content):
+        if marker in _SEQUENTIAL:
+            channels = content[start + 9 : start + 10]
+        elif marker == _SCAN:
+            return channels is not None and content[start + 4 : start + 5] == channels
+    return False
 
 
 def _chunks(content: bytes, kind: str) -> None:

@@ -4,14 +4,11 @@ The first bytes decide, not a name or header that the client chose. Whatever els
 service stores and sends only images that it encoded itself (`helpers.service.uploads.reencode`).
 """
 
-import io
 import re
-import warnings
 from dataclasses import dataclass
 
-from PIL import Image
-
-from helpers.service.container_checks import check_structure
+from helpers.images.reading import MAX_JPEG_PIXELS, UnreadableImage, image_size, reduction
+from helpers.service.container_checks import check_structure, has_one_scan
 from helpers.service.errors import ApiError
 
 #: Formats that are accepted, by Pillow's names.
@@ -25,6 +22,9 @@ _SIGNATURES = {
     "TIFF": (b"II*\0", b"MM\0*"),
 }
 
+#: A JPEG may have this many times the pixels of other images, because its decoder halves both sides.
+_JPEG_FACTOR = 4
+
 #: Other file types that people upload, for the error message.
 _OTHER_TYPES = (
     ("an SVG drawing or another XML file", re.compile(rb"^(\xef\xbb\xbf)?\s*<(\?xml|svg|!--|!doctype svg)", re.I)),
@@ -37,19 +37,28 @@ _OTHER_TYPES = (
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Format and size of an image."""
+    """Format and size of an image.
+
+    Parameters
+    ----------
+    scale : the decoder divides both sides by this number; see `helpers.images.reading.reduction`.
+    """
 
     format: str
     width: int
     height: int
+    scale: int = 1
 
     @property
     def pixels(self) -> int:
-        return self.width * self.height
+        """The number of pixels after decoding."""
+        return -(-self.width // self.scale) * -(-self.height // self.scale)
 
 
 def inspect(content: bytes, max_pixels: int) -> ImageInfo:
     """Read the header of an image.
+
+    max_pixels : a JPEG may have four times as many, unless it is progressive; it is decoded at half of its size.
 
     Raises
     ------
@@ -61,18 +70,18 @@ def inspect(content: bytes, max_pixels: int) -> ImageInfo:
     kind = _kind(content)
     check_structure(content, kind)
     try:
-        # Reads the header only. Pillow's own limit of pixels only warns; the limit below is the service's.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=[kind]) as image:
-                info = ImageInfo(kind, *image.size)
-    except Image.DecompressionBombError as error:
-        raise _too_large("far too many", max_pixels) from error
-    except Exception as error:  # hostile bytes can raise anything in a decoder
+        width, height = image_size(content, [kind])
+    except UnreadableImage as error:
         raise ApiError(400, f"The {kind} file is damaged and cannot be read.") from error
-    if info.pixels > max_pixels:
-        raise _too_large(f"{info.width} × {info.height}", max_pixels)
-    return info
+    if width * height <= max_pixels:
+        return ImageInfo(kind, width, height)
+    one_scan = kind == "JPEG" and has_one_scan(content)
+    limit = min(_JPEG_FACTOR * max_pixels, MAX_JPEG_PIXELS) if one_scan else max_pixels
+    scale = reduction(width, height, max_pixels)
+    if width * height > limit or scale is None:
+        what = f"a progressive {kind}" if kind == "JPEG" and not one_scan else kind
+        raise ApiError(400, f"The image has {width} × {height} pixels. The limit is {limit:,} pixels for {what}.")
+    return ImageInfo(kind, width, height, scale)
 
 
 def _kind(content: bytes) -> str:
@@ -83,7 +92,3 @@ def _kind(content: bytes) -> str:
         return "WEBP"
     found = next((name for name, pattern in _OTHER_TYPES if pattern.match(content[:1024])), "of another type")
     raise ApiError(415, f"The file is not an image in a supported format ({', '.join(FORMATS)}): it is {found}.")
-
-
-def _too_large(size: str, limit: int) -> ApiError:
-    return ApiError(400, f"The image has {size} pixels. The limit is {limit:,} pixels.")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.images import samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.engine import Engine
 from helpers.service.service_process import ServiceProcess
 

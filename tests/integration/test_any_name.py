@@ -26,7 +26,7 @@ from helpers.cli import main as cli
 from helpers.cli.common import OK
 from helpers.evaluation import builders, protocol_files
 from helpers.images.duplicates import audit
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 from helpers.picker.state import Picker
 from helpers.picker.view import PickerView

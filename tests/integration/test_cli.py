@@ -41,7 +41,7 @@ from helpers.cli.common import (
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import registry as extractors
 from helpers.images import samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.lessons import runner as notebooks
 from helpers.networks import weights
 from helpers.search.backends.remote import ServerUnavailable

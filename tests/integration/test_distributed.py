@@ -22,7 +22,8 @@ from helpers.features.registry import open_extractor
 from helpers.features.store import VectorStore
 from helpers.files import content_hash
 from helpers.images import samples
-from helpers.images.imageset import concatenate, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import concatenate
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, resize
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import engine
 from helpers import paths
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.snapshot import is_engine, manifest_of

@@ -26,7 +26,7 @@ from pymilvus import MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from helpers import paths
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex

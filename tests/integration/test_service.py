@@ -27,7 +27,8 @@ from helpers import paths
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
 from helpers.images import samples, thumbnails
-from helpers.images.imageset import concatenate, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import concatenate
 from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable

@@ -14,7 +14,7 @@ from PIL import Image
 from helpers import paths
 from helpers.features import store
 from helpers.images import samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 
 pytestmark = pytest.mark.measured
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.measured
 SCRIPT = """
 import sys
 from helpers.features.registry import open_extractor
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 extractor = open_extractor("resnet50")
 vectors = extractor.extract(from_folder(sys.argv[1]), progress=False)
 with open("/proc/self/status") as status:

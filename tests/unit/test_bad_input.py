@@ -13,7 +13,8 @@ from helpers.features import store
 from helpers.features.color_shape import Pixels
 from helpers.images import download, samples
 from helpers.images.duplicates import audit
-from helpers.images.imageset import EmptyImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import EmptyImageSet
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, readable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index

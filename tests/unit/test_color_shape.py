@@ -10,7 +10,7 @@ from helpers.features.color_shape import COLOR_SPACES, ColorHistogram, Hog, Pixe
 from helpers.features.composite import Concatenated
 from helpers.features.registry import open_extractor
 from helpers.images import reading, samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import UnreadableImageWarning
 from helpers.search.engine import Engine
 

@@ -6,7 +6,8 @@ import pytest
 from helpers.features.color_shape import ColorHistogram, Pixels
 from helpers.features.composite import TestTimeAugmentation
 from helpers.images import samples
-from helpers.images.imageset import concatenate, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import concatenate
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, resize
 
 

@@ -8,7 +8,8 @@ from PIL import Image, ImageEnhance
 
 from helpers.images import caltech101, imagenet, samples
 from helpers.images.duplicates import audit, split_siblings
-from helpers.images.imageset import concatenate, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import concatenate
 
 
 @pytest.fixture(scope="module")

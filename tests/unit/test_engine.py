@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, warn_unreadable
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index

@@ -14,7 +14,8 @@ from helpers.features.color_shape import ColorHistogram, Pixels
 from helpers.features.composite import Concatenated
 from helpers.features.extractor import FeatureExtractor
 from helpers.images import samples
-from helpers.images.imageset import ImageSet, concatenate, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet, concatenate
 from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read_image, resize
 
 FEATURES = paths.ROOT / "helpers" / "features"

@@ -10,7 +10,8 @@ from PIL import Image
 from helpers import paths
 from helpers.features.feature_maps import FeatureMapError, feature_maps, vectors
 from helpers.images import samples
-from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage
 from helpers.networks import compiled, transfer
 

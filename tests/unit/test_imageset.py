@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.images.imageset import ImageSet, concatenate, from_folder, image_files
+from helpers.images.imageset import ImageSet, concatenate
 
 
 def made(labels, groups=None, name="made"):
@@ -21,57 +21,6 @@ sets = st.integers(0, 30).flatmap(
         st.lists(st.integers(-1, 3), min_size=n, max_size=n), st.lists(st.integers(-1, 5), min_size=n, max_size=n)
     )
 )
-
-
-def test_images_are_sorted_by_name(tmp_path):
-    names = ["b/2.jpg", "a/10.png", "a/9.JPG", "ü und ö/1.webp", "loose.gif"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "a" / "notes.txt").write_text("no image")
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / ".hidden" / "x.jpg").write_bytes(b"")
-    (tmp_path / "a" / "._9.jpg").write_bytes(b"")
-    images = from_folder(tmp_path)
-    assert images.keys == ("a/10.png", "a/9.JPG", "b/2.jpg", "loose.gif", "ü und ö/1.webp")
-    assert images.class_names == ("a", "b", "ü und ö")
-    assert images.labels.tolist() == [0, 0, 1, -1, 2]
-    assert images.class_name(3) == "–"
-
-
-def test_nested_folders_belong_to_the_class_of_the_first_level(tmp_path):
-    (tmp_path / "cats" / "2024").mkdir(parents=True)
-    (tmp_path / "cats" / "2024" / "a.jpg").write_bytes(b"")
-    assert from_folder(tmp_path).class_names == ("cats",)
-
-
-def test_odd_entries_of_a_folder_are_skipped(tmp_path):
-    """Dead links, and folders that are named like images."""
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "one image.jpg").write_bytes(b"")
-    (tmp_path / "cats" / "folder.jpg").mkdir()
-    (tmp_path / "cats" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "empty").mkdir()
-    images = from_folder(tmp_path, "mine")
-    assert images.keys == ("cats/one image.jpg",) and images.class_names == ("cats",)
-    assert images.name == "mine" and from_folder(tmp_path).name == tmp_path.name
-
-
-def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
-    for name in ("b.jpg", "a.jpg", "c.jpg", "B.jpg"):
-        (tmp_path / name).write_bytes(b"")
-    keys = from_folder(tmp_path).keys
-    listed = Path.rglob
-    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(listed(self, pattern), reverse=True))
-    assert from_folder(tmp_path).keys == keys == ("B.jpg", "a.jpg", "b.jpg", "c.jpg")
-
-
-def test_missing_folders_and_files_in_place_of_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing does not exist"):
-        from_folder(tmp_path / "missing")
-    (tmp_path / "file.jpg").write_bytes(b"")
-    with pytest.raises(NotADirectoryError, match=r"file\.jpg is a file"):
-        image_files(tmp_path / "file.jpg")
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, -2], [0]])

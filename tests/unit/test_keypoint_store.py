@@ -9,7 +9,7 @@ from helpers.features.keypoints import KeypointStore, extract, extract_each, ext
 from helpers.features.store import VectorStoreError, pixels_hash
 from helpers.features.visual_words import VisualWords
 from helpers.features.vocabulary import KeypointConfig
-from helpers.images import imageset, samples
+from helpers.images import folders, samples
 from helpers.images.reading import UnreadableImageWarning, read_image
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -69,7 +69,7 @@ def test_a_file_with_new_content_is_extracted_again(photos, tmp_path):
     for row in (0, 1):
         image = read_image(photos.paths[row])
         cv2.imwrite(str(path), image[:, :, ::-1])
-        images = imageset.from_folder(tmp_path)
+        images = folders.from_folder(tmp_path)
         assert equal(extract_set(images, progress=False)[0], extract(image))
 
 
@@ -98,7 +98,7 @@ def test_unreadable_images_are_never_stored(photos, tmp_path, own_cache):
     folder.mkdir(parents=True)
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "whole.jpg").write_bytes(photos.paths[0].read_bytes())
-    images = imageset.from_folder(folder.parent)
+    images = folders.from_folder(folder.parent)
     for _ in range(2):
         with pytest.warns(UnreadableImageWarning, match="1 of 2 images"):
             found = extract_set(images, progress=False)

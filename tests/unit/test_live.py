@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.cli import main as cli
-from helpers.images.imageset import ImageSet, from_folder
+from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine, EngineFolderError, UnopenedExtractor
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist import compaction, snapshot, wal

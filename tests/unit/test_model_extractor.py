@@ -10,7 +10,7 @@ from PIL import Image
 from helpers.evaluation import builders, metrics, runner
 from helpers.features.deep import ModelExtractor
 from helpers.images import samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.images.reading import read_image, resize
 from helpers.lessons.lesson import Lesson
 from helpers.networks import zoo

@@ -22,7 +22,7 @@ from helpers.features.visual_words import (
 )
 from helpers.features.vocabulary import KeypointConfig, Vocabulary, VocabularyUnavailable, learn
 from helpers.images import samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 from helpers.search.engine import Engine, EngineFolderError
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")

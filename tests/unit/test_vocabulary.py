@@ -19,7 +19,7 @@ from helpers.features.vocabulary import (
     shipped,
 )
 from helpers.images import reading, samples
-from helpers.images.imageset import from_folder
+from helpers.images.folders import from_folder
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
