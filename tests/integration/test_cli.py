@@ -705,7 +705,7 @@ def test_every_extractor_is_listed(run):
     code, out, _ = run("extractors", "--json")
     entries = json.loads(out)
     assert code == OK and sorted(entry["name"] for entry in entries) == extractors.names()
-    assert entries[0]["name"] == "resnet50" and all(len(entry["description"]) > 10 for entry in entries)
+    assert entries[0]["name"] == "efficientnet-lite0" and all(len(entry["description"]) > 10 for entry in entries)
     by_name = {entry["name"]: entry for entry in entries}
     assert by_name["hsv-histogram"]["available"] and by_name["hsv-histogram"]["remedy"] is None
     # The cache of these tests is empty.
