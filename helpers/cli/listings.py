@@ -76,7 +76,7 @@ def _extractors(options: argparse.Namespace) -> int:
 
 
 def _sort_key(name: str) -> tuple:
-    """Sort networks first, the default one before the others, each followed by its variants; then faces; then hand-made features."""
+    """Sort networks first, each followed by its variants and the default one first; then the others as listed."""
     if name in EXTRACTORS:
         return 1, list(EXTRACTORS).index(name), 0, ""
     from helpers.networks import specs
