@@ -37,9 +37,9 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
     checks = import_module(f"helpers.lessons.exercise_checks.notebook_{notebook}")
     try:
         if answer is None:
-            raise NotAnswered
+            raise Unsolved
         getattr(checks, f"exercise_{number}")(answer)
-    except NotAnswered:
+    except Unsolved:
         print(f"{exercise}: no answer yet")
         return None
     except AssertionError as error:
@@ -52,12 +52,12 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
     return True
 
 
-class NotAnswered(Exception):
+class Unsolved(Exception):
     """A function of the reader returned None: it has no code yet."""
 
 
 def returned(value: Any) -> Any:
-    """The value that a reader's function returned. Raises `NotAnswered` for None."""
+    """The value that a reader's function returned. Raises `Unsolved` for None."""
     if value is None:
-        raise NotAnswered
+        raise Unsolved
     return value
