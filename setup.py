@@ -6,7 +6,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 #: Not data/sample: the images are GPL-2, and the package is MIT.
-PATTERNS = ("imagenet_classes.csv", "projections/*.npz", "vocabularies/*.npz", "protocols/*.json")
+PATTERNS = ("imagenet_classes.csv", "projections/*.npz", "vocabularies/*.npz", "protocols/*.json", "audit_recall.csv")
 
 
 class BuildWithData(build_py):

@@ -101,7 +101,8 @@ def add(options: argparse.Namespace) -> None:
             folder = make_engine(Path(temporary) / "engine", count, options.dim)
             with LiveEngine.open(folder, RandomExtractor(options.dim)) as live:
                 spent = [
-                    timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"])
+                    # With a content, so that paths and contents are looked up.
+                    timed(live.add_extracted, [f"/new/{row}.jpg"], vectors[row : row + 1], ["new"], [row.to_bytes(16)])
                     for row in range(options.times)
                 ]
         medians[count] = float(np.median(spent))
@@ -245,7 +246,7 @@ def write_until_killed(folder: str, dim: int, seed: int) -> None:
             else:
                 # The first number of a vector identifies its addition.
                 marks = rng.random((int(rng.integers(1, 4)), dim), np.float32)
-                ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).tolist()
+                ids = live.add_extracted(["/new.jpg"] * len(marks), marks, ["new"] * len(marks)).ids.tolist()
                 print(json.dumps({"added": ids, "marks": marks[:, 0].tolist()}), flush=True)
                 own += ids
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+#: Bytes of the hash of a file that can be read.
+CONTENT_SIZE = 16
 _UNREADABLE = b"no such file"
 
 
@@ -53,13 +55,18 @@ def flush_folder(folder: str | Path) -> None:
         os.close(handle)
 
 
+def bytes_hash(content: bytes) -> bytes:
+    """`content_hash` of a file with this content."""
+    return hashlib.blake2b(content, digest_size=CONTENT_SIZE).digest()
+
+
 def content_hash(path: str | Path) -> bytes:
-    """A hash of a file's content, 16 bytes.
+    """A hash of a file's content, `CONTENT_SIZE` bytes.
 
     A file that cannot be read gets a longer value that depends on its path. This value must not be stored.
     """
     try:
         with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=CONTENT_SIZE)).digest()
     except OSError:
         return _UNREADABLE + os.fsencode(path)

@@ -51,7 +51,7 @@ def checkout(what: str) -> Path:
 
 
 def data_dir() -> Path:
-    """Files that ship with the library: projections, vocabularies, protocols, the table of ImageNet's classes.
+    """Files that ship with the library: projections, vocabularies, protocols, and tables (ImageNet's classes, audits).
 
     In a checkout this is ``data``, which also has the sample. An installed package has a copy without the sample.
     """

@@ -8,8 +8,8 @@ from helpers.cli import common, locations
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
-    from helpers.images.duplicates import Audit, Pair
-    from helpers.images.imageset import ImageSet
+    from helpers.images.duplicates import Audit
+    from helpers.images.layout import Layout
 
 COLUMNS = ("leak", "how", "correlation", "first", "second", "same_class")
 
@@ -25,18 +25,25 @@ def register(commands: "common.Commands") -> None:
 lookalike audit photos
 lookalike audit photos -o report.html
 lookalike audit train test -o leaks.html
+lookalike audit data --train data/images --test data/new
 lookalike audit photos --extractor none --csv
 """,
         f"""
 The audit finds identical files; copies that were re-encoded, resized or mirrored (by perceptual hash, confirmed on the
 pixels); and crops (by nearest neighbors, confirmed by keypoints and pixels). --extractor none skips the search for
-crops.
+crops. The last lines and the report say how many changed copies were found when this was measured, by change.
 
-With two folders, or with subfolders named train and test (or val, query, gallery), pairs with one image on each side
-are leaks. The exit code is 1 if there are leaks, or, in a folder without sides, if there are any pairs.
+Copies of one image are a group. One of them represents the group, and each other one is a duplicate. With two folders,
+or with subfolders that are the sides of a split, a duplicate of an image on another side is a leak; then the image that
+represents a group is on the gallery's side, if there is one. The exit code is 1 if there are leaks, or, in a folder
+without sides, if there are any duplicates.
 
---json prints a list of objects, --csv a table. Both have the columns {", ".join(COLUMNS)}; the values of how are bytes,
-hash, mirror and crop. The report is one HTML file that contains the images.
+{locations.SIDES}
+
+--json prints a list of objects, --csv a table, with one row per duplicate. Both have the columns {", ".join(COLUMNS)}.
+first represents the group, second is the duplicate. The values of how are bytes, hash, mirror and crop: the search that
+found the duplicate. correlation is that with the image of the group that it was compared with. The report is one HTML
+file that contains images of the groups.
 """,
         common.VECTORS_KEPT,
     )
@@ -45,58 +52,61 @@ hash, mirror and crop. The report is one HTML file that contains the images.
     command.add_argument("-o", "--output", metavar="FILE", help="write a report with images (.html)")
     common.add_extractor(command, "the features for the search for crops, or none; default: %(default)s")
     common.add_follow_links(command)
+    locations.add_layout(command)
     common.add_formats(command)
 
 
 def _audit(options: argparse.Namespace) -> int:
     common.quiet_libraries()
     from helpers.images.duplicates import audit
-    from helpers.vectors import l2_normalize
 
     output = None if options.output is None else Path(options.output)
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
-    images, sides = _read_sides(options.folder, options.other, options.follow_links)
+    layout = _read_layout(options)
+    locations.log_layout(layout)
     vectors = None
     if options.extractor != "none":
-        vectors = l2_normalize(common.open_extractor(options.extractor).extract(images))
-    found = audit(images, vectors)
-    leaks = () if sides is None else found.across(sides)
+        vectors = common.open_extractor(options.extractor).extract(layout.images)
+    found = audit(layout.images, vectors, layout.sides)
     if output is not None:
         from helpers.files import write_text
         from helpers.visualization.audit_report import audit_report
 
-        write_text(output, audit_report(found, sides))
-    _print(found, leaks, options)
-    pairs = f"{pluralize(len(found), 'pair')} of identical images among {pluralize(len(images), 'image')}"
-    split = "" if sides is None else f", {pluralize(len(leaks), 'leak')} between {' and '.join(dict.fromkeys(sides))}"
-    log(f"{pairs}{split}" + ("" if output is None else f"; report: {printable(output)}"))
-    return NEGATIVE if (found.pairs if sides is None else leaks) else OK
+        write_text(output, audit_report(found, layout.names))
+    _print(found, options)
+    groups = len({pair.first for pair in found.pairs})
+    text = f"{pluralize(len(found), 'duplicate')} in {pluralize(groups, 'group')} among "
+    text += pluralize(len(found.images), "image")
+    if layout.sides is not None:
+        text += f", {pluralize(len(found.leaks), 'leak')} between {' and '.join(layout.names)}"
+    log(text + ("" if output is None else f"; report: {printable(output)}"))
+    _log_recall(found)
+    return NEGATIVE if (found.pairs if layout.sides is None else found.leaks) else OK
 
 
-def _read_sides(folder: str, other: str | None, follow_links: bool) -> tuple["ImageSet", list[str] | None]:
-    """All images as one set, and the side of each image, or None if the folder is not split."""
-    import os
-    from dataclasses import replace
+def _read_layout(options: argparse.Namespace) -> "Layout":
+    """The images of one folder or of two, with their sides."""
+    from helpers.images.layout import two_folders
 
-    from helpers.images.imageset import concatenate
-
-    if other is None:
-        images, sides = locations.split_by_folder(locations.read_gallery(folder, follow_links=follow_links))
-        return images, None if sides is None else sides.tolist()
-    first, second = (locations.read_gallery(each, follow_links=follow_links) for each in (folder, other))
+    if options.other is None:
+        return locations.read_layout(options.folder, options)
+    if options.train or options.test or options.classes_from:
+        raise CommandError("--train, --test and --classes-from are for one folder; two folders are the sides", USAGE)
+    first, second = (
+        locations.read_gallery(folder, follow_links=options.follow_links) for folder in (options.folder, options.other)
+    )
     if set(first.paths) & set(second.paths):
-        raise CommandError(f"{printable(folder)} and {printable(other)} overlap: one contains the other", USAGE)
-    both = concatenate(f"{first.name} and {second.name}", [first, second])
-    root = Path(os.path.commonpath([path.parent for path in both.paths]))
-    names = (first.name, second.name) if first.name != second.name else (folder, other)
-    return replace(both, root=root), [names[0]] * len(first) + [names[1]] * len(second)
+        both = f"{printable(options.folder)} and {printable(options.other)}"
+        raise CommandError(f"{both} overlap: one contains the other", USAGE)
+    names = (first.name, second.name) if first.name != second.name else (options.folder, options.other)
+    return two_folders(first, second, names)
 
 
-def _print(found: "Audit", leaks: tuple["Pair", ...], options: argparse.Namespace) -> None:
-    leaking = set(leaks)
+def _print(found: "Audit", options: argparse.Namespace) -> None:
+    leaks = set(found.leaks)
     table = found.table().rename(columns={"same class": "same_class"})
-    table["leak"] = [pair in leaking for pair in found.pairs]
+    table["leak"] = [pair in leaks for pair in found.pairs]
     # Leaks come first, because they have to be fixed.
     table = table.sort_values("leak", ascending=False, kind="stable")[list(COLUMNS)]
     rows = list(table.itertuples(index=False, name=None))
@@ -110,3 +120,17 @@ def _print(found: "Audit", leaks: tuple["Pair", ...], options: argparse.Namespac
         for leak, how, correlation, first, second, same_class in rows:
             marks = ("  LEAK" if leak else "") + ("" if same_class else "  DIFFERENT CLASSES")
             print(f"{how:<6}  {correlation:.3f}  {printable(first)}  {printable(second)}{marks}")
+
+
+def _log_recall(found: "Audit") -> None:
+    """Print which changed copies the searches find, as it was measured."""
+    from helpers.images import duplicates
+
+    table = duplicates.recall(found.searched)
+    alarms, copies = int(table["false_alarms"].sum()), int(table["images"].sum())
+    log(f"recall in a test with changed copies ({pluralize(alarms, 'false alarm')} among {pluralize(copies, 'copy')}):")
+    for level in duplicates.LEVELS:
+        rows = table[table["level"] == level]
+        if len(rows):
+            changes = (f"{change} {value:.2f}" for change, value in zip(rows["change"], rows["recall"], strict=True))
+            log(f"  {level}: {'; '.join(changes)}")

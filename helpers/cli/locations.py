@@ -1,5 +1,7 @@
 """Find what a command line names: engines, images, galleries and the sides of a split."""
 
+import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
     from helpers.images.folders import FolderScan
     from helpers.images.imageset import ImageSet
+    from helpers.images.layout import Layout
     from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
 
@@ -18,9 +21,11 @@ if TYPE_CHECKING:
 DEFAULT = "my.engine"
 DEFAULT_HELP = f"default: {DEFAULT}, or else the only engine in the current folder"
 
-#: Folders with these names hold the gallery of a split, and those with these names its queries; neither are classes.
-GALLERY_SIDES = frozenset(("train", "training", "gallery"))
-QUERY_SIDES = frozenset(("test", "testing", "val", "valid", "validation", "query", "queries", "probe"))
+#: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
+SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
+side are query, queries and probe, or else test and testing, or else val, valid, validation and dev. Upper and lower
+case are equal. Folders and images beside the sides are left out, with a message. If a folder is not recognized, or if
+there are several, name the sides with --train and --test."""
 
 #: Indexes below this number of bytes are read and checked in full; larger ones are memory-mapped.
 _READ_WHOLE = 2**28
@@ -87,7 +92,27 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     from helpers.search.engine import Engine
 
     size = sum(file.stat().st_size for file in folder.glob("vectors-*.index"))
-    return Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    engine = Engine.load(folder, root=None if root is None else root_folder(root), mmap=size > _READ_WHOLE)
+    note_missing(engine, folder, has_root=True)
+    return engine
+
+
+def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None:
+    """Print a line for each folder of images that is not there.
+
+    has_root : whether the command has the option --root.
+    """
+    from helpers.search.persist.roots import GALLERY
+
+    missing = engine.saved.roots.missing
+    for root in missing:
+        gallery = root.stored.number == GALLERY
+        former = "" if len(missing) == 1 else f" --from {shlex.quote(root.stored.path)}"
+        log(
+            f"note: the images of {printable(root.path)} are not there ({root.checked} of {root.checked} checked): "
+            f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
+            f"run lookalike relocate {shlex.quote(str(folder))} NEWFOLDER{former}"
+        )
 
 
 def table_of(engine: "Engine") -> "GalleryTable":
@@ -159,25 +184,65 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     return scan(path.resolve(), follow_links, without).image_set()
 
 
-def split_by_folder(images: "ImageSet") -> tuple["ImageSet", "np.ndarray | None"]:
-    """Split a folder with subfolders such as ``train`` and ``test``, below which the subfolders are classes.
+def with_images_of(images: "ImageSet", table: "GalleryTable", ids: "np.ndarray") -> "ImageSet":
+    """A set, followed by the images of an engine with these ids. Classes of the same name are one class."""
+    from dataclasses import replace
 
-    Returns
-    -------
-    The set with the classes below the sides, and the side of each image, str (n,). If the subfolders are classes:
-    the set as it is, and None.
-    """
+    from helpers.images.imageset import ImageSet, concatenate
+
+    paths = tuple(table.path(id) for id in ids.tolist())
+    added = ImageSet(images.name, paths, table.labels[ids], table.class_names, root=images.root)
+    return replace(_without_empty_classes(concatenate(images.name, [images, added])), root=images.root)
+
+
+def _without_empty_classes(images: "ImageSet") -> "ImageSet":
     from dataclasses import replace
 
     import numpy as np
 
-    names = {name.lower() for name in images.class_names}
-    sided = len(names) > 1 and names <= GALLERY_SIDES | QUERY_SIDES
-    if not sided or (images.labels < 0).any() or images.root is None:
-        return images, None
-    parts = [key.split("/") for key in images.keys]
-    classes = sorted({part[1] for part in parts if len(part) > 2})
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [number[part[1]] if len(part) > 2 else -1 for part in parts]
-    sides = np.array([part[0] for part in parts])
-    return replace(images, labels=np.array(labels), class_names=tuple(classes)), sides
+    used = np.flatnonzero(images.counts)
+    new_labels = np.full(len(images.class_names) + 1, -1)  # the last entry is for label -1
+    new_labels[used] = np.arange(len(used))
+    names = tuple(images.class_names[label] for label in used)
+    return replace(images, labels=new_labels[images.labels], class_names=names)
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the options --train, --test and --classes-from."""
+    text = "a subfolder that holds the {}; can be repeated; default: recognized by its name"
+    parser.add_argument("--train", metavar="DIR", action="append", default=[], help=text.format("gallery of a split"))
+    parser.add_argument("--test", metavar="DIR", action="append", default=[], help=text.format("queries of a split"))
+    parser.add_argument(
+        "--classes-from",
+        choices=("first", "parent"),
+        help="a class is the first folder below FOLDER or below its side, or the parent folder of each image; "
+        "default: first",
+    )
+
+
+def read_layout(source: str, options: argparse.Namespace) -> "Layout":
+    """The images of a folder or table with their classes and sides, by the options of `add_layout`.
+
+    Raises
+    ------
+    CommandError : the options do not fit the folder.
+    EmptyImageSet, FileNotFoundError, ValueError : see `read_gallery`.
+    """
+    from helpers.images import layout
+
+    is_table = Path(source).is_file()
+    if is_table and options.classes_from:
+        raise CommandError(f"--classes-from is for folders; {printable(source)} has a column of classes", USAGE)
+    classes_from = "table" if is_table else options.classes_from or "first"
+    try:
+        return layout.read_layout(
+            read_gallery(source, follow_links=options.follow_links), options.train, options.test, classes_from
+        )
+    except layout.LayoutError as error:
+        raise CommandError(str(error), USAGE) from error
+
+
+def log_layout(layout: "Layout") -> None:
+    """Print how the images were read."""
+    for line in layout.describe():
+        log(printable(line))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from helpers.evaluation.protocol import Protocol
     from helpers.features.extractor import FeatureExtractor
     from helpers.images.imageset import ImageSet
+    from helpers.images.layout import Layout
 
 #: Metrics that the tables show; JSON and CSV contain all of them.
 SHOWN = ("top-1", "top-5", "top-10", "mAP")
@@ -49,25 +50,33 @@ lookalike evaluate photos --extractor resnet50 --extractor hsv-histogram
 lookalike evaluate sample-distractors --json
 lookalike evaluate my-protocol.json --images photos
 lookalike evaluate photos --save my-protocol.json
+lookalike evaluate data --train data/train --test data/dev
+lookalike evaluate table.csv
 """,
-        """
+        f"""
 In a folder whose subfolders are classes, each image is a query and all other images are its gallery; images of the
-same class are relevant. If the subfolders are named train and test (or gallery and query, val, probe) and contain the
-classes, the images in test are the queries and those in train are the gallery. Copies of the query (see lookalike
-audit) are ignored, unless you pass --keep-copies.
+same class are relevant. If the subfolders are the sides of a split and contain the classes, the images of one side are
+the queries, and those of the other are the gallery. Copies of the query (see lookalike audit) are ignored, unless you
+pass --keep-copies.
 
-Instead of a folder, you can name a protocol that ships with the project, or a file written by --save; the latter needs
---images.
+{locations.SIDES}
+
+The command prints the layout that it has read. A layout that gives no valid scores is refused: no class, a single
+class, or sides without a common class.
+
+Instead of a folder, you can name a table with the columns path and label (.csv), a protocol that ships with the
+project, or a file written by --save; the latter needs --images.
 
 Each score has a 95 % interval (bootstrap over queries), the score of a random order (chance) and the highest possible
 score (ceiling). Several extractors are compared on the same queries. JSON and CSV contain all metrics.
 """,
         common.VECTORS_KEPT,
     )
-    evaluate.add_argument("target", metavar="FOLDER|PROTOCOL")
+    evaluate.add_argument("target", metavar="FOLDER|TABLE|PROTOCOL")
     text = f"the feature extractor; can be repeated; default: {common.DEFAULT_EXTRACTOR}"
     evaluate.add_argument("-x", "--extractor", metavar="NAME", action="append", help=text)
     common.add_backend(evaluate)
+    locations.add_layout(evaluate)
     evaluate.add_argument("--images", metavar="FOLDER", help="the images of a saved protocol")
     common.add_follow_links(evaluate)
     evaluate.add_argument("--keep-copies", action="store_true", help="count copies of the query as results")
@@ -106,16 +115,20 @@ def _evaluate(options: argparse.Namespace) -> int:
     common.quiet_libraries()
     if options.save and Path(options.save).suffix.lower() != ".json":
         raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
-    protocol = None if Path(options.target).is_dir() else _open_protocol(options.target)
+    layout = _read_layout(options) if _has_images(Path(options.target)) else None
+    protocol = None if layout is not None else _open_protocol(options)
     common.open_index(options.backend)
     # Extractors are opened after all checks, because this may download weights.
     extractors = [
         common.open_extractor(name) for name in dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
     ]
-    if protocol is None:
-        protocol, vectors = _folder_protocol(options, extractors)
+    if layout is not None:
+        target = Path(options.target).resolve()
+        name = target.name if target.is_dir() else target.stem
+        protocol, vectors = _layout_protocol(layout, name, options.keep_copies, extractors)
     else:
-        protocol, images = protocol.bind(_images_of(protocol, options.images, options.follow_links))
+        assert protocol is not None
+        protocol, images = protocol.bind(_images_of(protocol, options))
         vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     if options.save:
         from helpers.evaluation import protocol_files
@@ -127,73 +140,86 @@ def _evaluate(options: argparse.Namespace) -> int:
     return OK
 
 
-def _open_protocol(target: str) -> "Protocol":
+def _has_images(target: Path) -> bool:
+    """Whether the target is a folder or table of images, and not a protocol."""
+    return target.is_dir() or (target.is_file() and target.suffix.lower() != ".json")
+
+
+def _read_layout(options: argparse.Namespace) -> "Layout":
+    """The layout of the target; CommandError if it cannot be evaluated."""
+    from helpers.images.layout import LayoutError
+
+    if options.images is not None:
+        raise CommandError(f"--images is for protocols; {printable(options.target)} has images", USAGE)
+    layout = locations.read_layout(options.target, options)
+    try:
+        layout = layout.for_evaluation()
+    except LayoutError as error:
+        raise CommandError(printable(error), USAGE) from error
+    finally:
+        locations.log_layout(layout)
+    return layout
+
+
+def _open_protocol(options: argparse.Namespace) -> "Protocol":
     """A protocol by its file or name; CommandError if there is none."""
     from helpers.evaluation import protocol_files
 
+    target = options.target
+    if options.images is None and (options.train or options.test or options.classes_from):
+        raise CommandError("--train, --test and --classes-from are for folders; a protocol has its sides", USAGE)
     if Path(target).suffix.lower() == ".json":
         return protocol_files.load(target)
     if target in protocol_files.frozen_names():
         return protocol_files.frozen(target)
     raise CommandError(
-        f"{printable(target)} is neither a folder nor a protocol file (.json) nor one of the protocols "
-        f"{', '.join(protocol_files.frozen_names())}"
+        f"{printable(target)} is neither a folder nor a table (.csv) nor a protocol file (.json) nor one of the "
+        f"protocols {', '.join(protocol_files.frozen_names())}"
     )
 
 
-def _folder_protocol(
-    options: argparse.Namespace, extractors: list["FeatureExtractor"]
+def _layout_protocol(
+    layout: "Layout", name: str, keep_copies: bool, extractors: list["FeatureExtractor"]
 ) -> tuple["Protocol", dict[str, "np.ndarray"]]:
-    """The protocol of a folder, and the vectors of its readable images by extractor, float32 (n, dim)."""
+    """The protocol of a folder or table, and the vectors of its readable images by extractor, float32 (n, dim)."""
+    from dataclasses import replace
+
     import numpy as np
 
     from helpers.evaluation import builders
 
-    folder = Path(options.target)
-    gallery = locations.read_gallery(options.target, follow_links=options.follow_links)
-    images, sides = locations.split_by_folder(gallery)
-    vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
+    vectors = {extractor.name: extractor.extract(layout.images) for extractor in extractors}
     unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
     if unreadable.any():
         # The extractors have listed these images in a warning.
-        images = images.subset(~unreadable)
+        layout = layout.subset(~unreadable)
         vectors = {name: each[~unreadable] for name, each in vectors.items()}
-        sides = None if sides is None else sides[~unreadable]
-    if not options.keep_copies:
-        images = _with_groups(images, next(iter(vectors.values())))
-    name = folder.resolve().name
-    if sides is None:
-        return builders.leave_one_out(images, f"{name}-leave-one-out"), vectors
-    in_gallery = np.isin(np.char.lower(sides), list(locations.GALLERY_SIDES))
-    if in_gallery.all() or not in_gallery.any():
-        raise CommandError(
-            f"{printable(folder)} is split into {', '.join(sorted(set(sides)))}, but it needs a subfolder named train "
-            "or gallery, and one named test, val or query"
-        )
-    query_sides, gallery_sides = ("-".join(sorted(set(sides[rows]))) for rows in (~in_gallery, in_gallery))
-    protocol = builders.query_gallery(images, ~in_gallery, in_gallery, f"{name}-{query_sides}-{gallery_sides}")
-    return protocol, vectors
+    if not keep_copies:
+        layout = replace(layout, images=_with_groups(layout, next(iter(vectors.values()))))
+    return builders.from_layout(layout, name), vectors
 
 
-def _with_groups(images: "ImageSet", vectors: "np.ndarray") -> "ImageSet":
-    """The set with copies of one image as groups; a message counts them."""
+def _with_groups(layout: "Layout", vectors: "np.ndarray") -> "ImageSet":
+    """The images with copies of one image as groups; a message counts them."""
     from dataclasses import replace
 
     from helpers.images.duplicates import audit
-    from helpers.vectors import l2_normalize
 
-    found = audit(images, l2_normalize(vectors))
+    found = audit(layout.images, vectors, layout.sides)
     if not len(found):
-        return images
-    log(f"note: {pluralize(len(found), 'pair')} of copies found and ignored (lookalike audit lists them)")
-    return replace(images, groups=found.groups())
+        return layout.images
+    log(f"note: {pluralize(len(found), 'duplicate')} found; copies of a query are ignored (lookalike audit lists them)")
+    return replace(layout.images, groups=found.groups())
 
 
-def _images_of(protocol: "Protocol", folder: str | None, follow_links: bool) -> "ImageSet":
-    """The images of the given folder, or else the data set of the protocol."""
-    if folder is not None:
-        images = locations.read_gallery(folder, follow_links=follow_links)
-        return locations.split_by_folder(images)[0] if set(protocol.keys) <= set(images.keys) else images
+def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":
+    """The images that --images names, or else the data set of the protocol."""
+    if options.images is not None:
+        images = locations.read_layout(options.images, options).images
+        # `Protocol.bind` tells which images are missing among all.
+        if set(protocol.keys) <= set(images.keys):
+            return images
+        return locations.read_gallery(options.images, follow_links=options.follow_links)
     from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
 
     loaders = {

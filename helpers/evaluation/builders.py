@@ -7,6 +7,7 @@ import numpy as np
 
 from helpers.evaluation.protocol import Protocol
 from helpers.images.imageset import NO_CLASS, ImageSet
+from helpers.images.layout import Layout
 
 #: Rows of an image set: integers, or a mask over all images.
 Rows = Sequence[int] | np.ndarray
@@ -71,6 +72,21 @@ def query_gallery(
         # A protocol lists ignored images of queries only.
         excluded={row: tuple(others) for row, others in (excluded or {}).items() if row in query_ids},
     )
+
+
+def from_layout(layout: Layout, name: str) -> Protocol:
+    """The protocol of a folder: its sides are queries and gallery, or, without a split, leave one out.
+
+    layout : checked by `Layout.for_evaluation`. name : the name of the folder, with which the protocol's name begins.
+
+    Raises
+    ------
+    ValueError : there is no query.
+    """
+    if layout.sides is None:
+        return leave_one_out(layout.images, f"{name}-leave-one-out")
+    sides = "-".join(folder.replace("/", "-") for folder in (*sorted(layout.queries), *sorted(layout.gallery)))
+    return query_gallery(layout.images, layout.is_query, layout.in_gallery, f"{name}-{sides}")
 
 
 def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from helpers import paths
 from helpers.features.store import BlobStore, VectorStoreError
-from helpers.files import content_hash
+from helpers.files import CONTENT_SIZE, content_hash
 from helpers.images import depths
 
 #: The hash of a file is stored only after the file has not changed for this time. Time stamps are coarse (two seconds
@@ -80,10 +80,15 @@ def content_hashes(files: Iterable[str | Path]) -> list[bytes]:
                 {
                     key: content
                     for key, file, content in zip(keys, part, hashes, strict=True)
-                    if key and key not in known and key == _key(file, now) and len(content) == 16
+                    if key and key not in known and key == _key(file, now) and len(content) == CONTENT_SIZE
                 }
             )
     return found
+
+
+def identities(files: Iterable[str | Path]) -> list[bytes | None]:
+    """`content_hashes`, with None for each file that cannot be read. Files of equal content have equal identities."""
+    return [content if len(content) == CONTENT_SIZE else None for content in content_hashes(files)]
 
 
 def _key(file: str | Path, now: int) -> bytes | None:

@@ -1,21 +1,25 @@
 """Engine: a feature extractor and an index, fitted to a gallery, that find images."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.file_hashes import identities
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.search.backends.remote import Payload, RemoteIndex
 from helpers.search.gallery import GalleryTable
+from helpers.search.identity import Additions, Candidates, Outcome, compare, file_paths, plan
 from helpers.search.index import Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.persist import saving, snapshot
 from helpers.search.persist.delta import DeltaIndex, apply_changes
-from helpers.search.persist.snapshot import EngineFolderError, Manifest, StoredPaths
+from helpers.search.persist.engine_file import EngineFolderError
+from helpers.search.persist.roots import Roots
+from helpers.search.persist.snapshot import Manifest
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.results import Result, Results
@@ -105,20 +109,33 @@ class Engine:
         """int64 (m,): ids of gallery images that no search finds, because they are unreadable or were removed."""
         return np.setdiff1d(np.arange(len(self.table)), self.index.ids)
 
-    def fit(self, gallery: ImageSet) -> "Engine":
+    def fit(
+        self,
+        gallery: ImageSet,
+        contents: Sequence[bytes | None] | None = None,
+        display_names: Mapping[int, str] | None = None,
+        source: str | None = None,
+    ) -> "Engine":
         """Extract and index the features of a gallery, in place of an earlier one; the id of an image is its row.
 
         Images that cannot be read are not indexed; the extractor's warning names them. An index in a server is cleared
         first, and stores file name, path and label with each vector.
 
+        Parameters
+        ----------
+        contents : `helpers.features.file_hashes.identities` of the files, if they were computed already.
+        display_names, source : as in `GalleryTable`.
+
         Raises ValueError: the gallery has no readable image, or the extractor returned NaN or infinity.
         """
         if not len(gallery):
             raise ValueError(f"the gallery {gallery.name!r} is empty: there is nothing to search")
+        # Before the features are extracted: a file that changes meanwhile must not pass for the extracted one later.
+        contents = identities(gallery.paths) if contents is None else contents
         rows, vectors = extract_readable(self.extractor, gallery)
         if not len(rows):
             raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
-        table = GalleryTable.of(gallery)
+        table = GalleryTable.of(gallery, contents, display_names, source)
         index = self.index
         if isinstance(index, RemoteIndex):
             # The server has room for one gallery, so the former one is removed first.
@@ -132,20 +149,27 @@ class Engine:
         self.index, self._table, self._saved = index, table, None
         return self
 
-    def add(self, images: ImageSet) -> np.ndarray:
-        """Add images: int64 (m,), the ids of those that can be read, in their order.
+    def add(self, images: ImageSet, classes: bool = False) -> Additions:
+        """Add images; `helpers.search.identity` defines what becomes of those that the engine knows.
 
         New ids follow the highest id ever given. Classes of the same name are one class. Images that cannot be read
         get no id; the extractor's warning names them. A saved folder changes only with the next `save`; `LiveEngine`
         saves additions at once.
 
+        classes : whether known images in another class get their new class.
+
         Raises ValueError: the extractor returned NaN or infinity.
         """
         before = self.table
-        rows, vectors = extract_readable(self.extractor, images)
-        ids = np.arange(len(before), len(before) + len(rows))
+        candidates = self.extract_candidates(images, classes)
+        decided = plan(before, self.index.contains, candidates, classes)
+        ids, vectors = decided.additions.ids[decided.rows], candidates.vectors[decided.rows]
         # The table first: a concurrent search must never find an id without an image.
-        self._table = before.extended([images.paths[row] for row in rows], class_names_of(images, rows))
+        self._table = before.extended(
+            [candidates.paths[row] for row in decided.rows],
+            decided.class_names,
+            [candidates.contents[row] for row in decided.rows],
+        )
         try:
             if isinstance(self.index, DeltaIndex):
                 self.index = self.index.changed(vectors, ids)
@@ -156,7 +180,31 @@ class Engine:
         except BaseException:
             self._table = before
             raise
-        return ids
+        if len(decided.replaced):
+            self.remove(decided.replaced)
+        return decided.additions
+
+    def extract_candidates(self, images: ImageSet, classes: bool = False) -> Candidates:
+        """The features of the images that the engine does not hold; see `add`."""
+        paths = file_paths(self.table, images.paths)
+        # Before the features are extracted, as in `fit`.
+        contents = identities(paths)
+        class_names = class_names_of(images, np.arange(len(images)))
+        first = {path: row for row, path in reversed(list(enumerate(paths)))}
+        rows = sorted(first.values())
+        known = compare(
+            self.table, self.index.contains, [paths[row] for row in rows], [contents[row] for row in rows],
+            [class_names[row] for row in rows] if classes else None,
+        )  # fmt: skip
+        unchanged = np.full(len(images), -1)
+        for row, one in zip(rows, known, strict=True):
+            if one.outcome is Outcome.UNCHANGED:
+                unchanged[row] = one.ids[-1]
+        new = [row for row in rows if unchanged[row] < 0]
+        vectors = np.full((len(images), self.index.dim or self.extractor.dim), np.nan, np.float32)
+        if new:
+            vectors[new] = self.extractor.extract(images.subset(new))
+        return Candidates(paths, contents, class_names, [None] * len(images), vectors, unchanged)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove images; their ids are not given again.
@@ -248,11 +296,16 @@ class Engine:
         ids[rows], scores[rows] = found.ids, found.scores
         return Ranking(ids, scores)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, replace: bool = False, former: saving.SavedState | None = None) -> Path:
         """Write a folder: the index, paths and classes of the images, and the extractor's name; no pickle.
 
         The save is one transaction: an interrupted one leaves the old engine. Processes that have opened an engine from
         there continue with the new one.
+
+        Parameters
+        ----------
+        replace : an engine of another format, too.
+        former : the state of the engine in the folder that this one was made from, if it was not loaded from there.
 
         Raises
         ------
@@ -260,12 +313,12 @@ class Engine:
         EngineFolderError : other processes have changed the engine in the folder since it was loaded from there.
         IndexFileError : it cannot be written; the old engine is kept.
         """
-        table, folder = self.table, Path(folder)
-        saving.check_target(folder, self._saved)
+        table, folder, former = self.table, Path(folder), former or self._saved
+        saving.check_target(folder, former, replace)
         if isinstance(self.index, DeltaIndex):
             self.index = self.index.compacted()
         extractor = self.extractor.name, self.extractor.fingerprint
-        self._saved = saving.save(folder, extractor, table, self.index, self._saved)
+        self._saved = saving.save(folder, extractor, table, self.index, former, replace)
         return folder
 
     @classmethod
@@ -281,7 +334,8 @@ class Engine:
         Parameters
         ----------
         extractor : the one it was saved with; by default it is opened by its name, with default settings.
-        root : the folder of the images, if they were moved.
+        root : the folder of the gallery's images. By default, it is found at its place relative to the engine's folder,
+            or at its former path; ``engine.saved.roots.missing`` lists the folders that are not there.
         mmap : leave the vectors on disk, see `load_index`.
 
         Raises
@@ -304,10 +358,12 @@ class Engine:
         state, table, index, changes, opened = saving.load(folder, matching, root, mmap)
         engine = cls(opened)
         engine._table, engine.index, engine._saved = table, index, state
-        return engine.replay(changes, folder)
+        return engine.replay(changes, state.roots)
 
-    def replay(self, changes: Sequence[Change], folder: str | Path) -> "Engine":
+    def replay(self, changes: Sequence[Change], roots: Roots) -> "Engine":
         """Another engine with changes of the folder's log applied; this one does not change.
+
+        roots : those of this engine, and further ones of the changes.
 
         The cost depends on the number of changes, not on the size of the gallery.
 
@@ -320,16 +376,18 @@ class Engine:
         # Ids are rows, so the log must neither skip nor repeat one.
         if [change.id for change in added] != list(range(len(table), len(table) + len(added))):
             raise EngineFolderError(
-                f"The log of {folder} does not continue its engine: the folder's files are of different times. "
+                f"The log of {roots.folder} does not continue its engine: the folder's files are of different times. "
                 "Restore all of its files together, or index again."
             )
-        decode = StoredPaths(table.root, Path(folder)).decode
         other = copy.copy(self)
         other._table = table.extended(
-            [decode(change.path, change.place) for change in added], [change.class_name for change in added]
+            [roots.decode(change.path, change.place) for change in added],
+            [change.class_name for change in added],
+            [change.content for change in added],
+            [change.name for change in added],
         )
         other.index = apply_changes(self.index, changes)
-        other._saved = replace(self.saved, position=changes[-1].number)
+        other._saved = replace(self.saved, position=changes[-1].number, roots=roots)
         return other
 
     def rebased(self, base: Index, manifest: Manifest) -> "Engine":
@@ -379,7 +437,7 @@ def class_names_of(images: ImageSet, rows: np.ndarray) -> list[str | None]:
 
 
 def _payload(table: GalleryTable, ids: np.ndarray) -> list[Payload]:
-    return [Payload(table.path(id).name, str(table.path(id)), table.label(id)) for id in ids]
+    return [Payload(table.display_name(id), str(table.path(id)), table.label(id)) for id in ids]
 
 
 def _pixels(image: str | Path | bytes | np.ndarray) -> np.ndarray:

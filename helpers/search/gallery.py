@@ -1,14 +1,17 @@
-"""The gallery table: path, class and group of each image of an engine, extended without copying the existing rows."""
+"""The gallery table: path, content and class of each image of an engine, extended without copying the existing rows."""
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from helpers.images.imageset import NO_CLASS, ImageSet
+
+T = TypeVar("T")
 
 
 class GalleryTable:
@@ -16,14 +19,17 @@ class GalleryTable:
 
     A table never changes. `extended` returns a longer one that shares the memory of the first, as appending to a slice
     does in Go. A thread that holds the shorter table still reads the same rows. Only the first use of ``images``,
-    ``id_of`` and of the arrays takes time for each row.
+    ``id_of``, ``ids_at``, ``ids_with`` and of the arrays takes time for each row.
 
     Parameters
     ----------
     name, root, class_names : as in `ImageSet`.
-    paths : str, one per image.
+    paths : str, one per image. The path of an image that was replaced by a newer one stands in several rows.
     labels : int64 (n,): rows of ``class_names``, or -1.
     groups : int64 (n,), or None.
+    contents : `helpers.features.file_hashes.identities` of the files, or None if no content is known.
+    display_names : names of images, by id, that differ from those of their files, such as those of uploads.
+    source : the folder or the table of which ``lookalike index`` made the engine, or None.
     """
 
     def __init__(
@@ -34,15 +40,29 @@ class GalleryTable:
         labels: np.ndarray,
         class_names: Iterable[str],
         groups: np.ndarray | None = None,
+        contents: Sequence[bytes | None] | None = None,
+        display_names: Mapping[int, str] | None = None,
+        source: str | None = None,
     ):
-        self.name, self.root = name, root
-        self._rows = _Rows(list(paths), np.array(labels, np.int64), list(class_names), groups)
+        self.name, self.root, self.source = name, root, source
+        paths = list(paths)
+        known: list[bytes | None] = [None] * len(paths) if contents is None else list(contents)
+        self._rows = _Rows(
+            paths, np.array(labels, np.int64), list(class_names), groups, known, dict(display_names or {})
+        )
         self._length, self._classes = len(self._rows.paths), len(self._rows.class_names)
 
     @classmethod
-    def of(cls, images: ImageSet) -> "GalleryTable":
+    def of(
+        cls,
+        images: ImageSet,
+        contents: Sequence[bytes | None] | None = None,
+        display_names: Mapping[int, str] | None = None,
+        source: str | None = None,
+    ) -> "GalleryTable":
         """The table of an image set."""
-        table = cls(images.name, images.root, map(str, images.paths), images.labels, images.class_names, images.groups)
+        paths, labels, names = map(str, images.paths), images.labels, images.class_names
+        table = cls(images.name, images.root, paths, labels, names, images.groups, contents, display_names, source)
         table.__dict__["images"] = images
         return table
 
@@ -66,10 +86,21 @@ class GalleryTable:
         return _read_only(self._rows.labels[: self._length])
 
     @property
-    def groups(self) -> np.ndarray | None:
-        """int64 (n,), read-only, or None."""
+    def given_groups(self) -> np.ndarray | None:
+        """int64 (n,), read-only, or None: the groups of the image set, without those of equal contents."""
         groups = self._rows.groups
         return None if groups is None else _read_only(groups[: self._length])
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """int64 (n,), read-only, or None if no image is in a group. Images of equal content are of one group."""
+        joined = join_copies(self.given_groups, self.contents)
+        return None if joined is None else _read_only(joined)
+
+    @property
+    def contents(self) -> list[bytes | None]:
+        """The content of each row, or None where it is not known; a copy."""
+        return self._rows.contents[: self._length]
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -79,6 +110,19 @@ class GalleryTable:
     def path(self, id: int) -> Path:
         """The file of an image."""
         return Path(self._rows.paths[self._checked(id)])
+
+    def content(self, id: int) -> bytes | None:
+        """The content of an image's file when its features were extracted, or None if it is not known."""
+        return self._rows.contents[self._checked(id)]
+
+    def display_name(self, id: int) -> str:
+        """The name that people know an image by: that of its file, or the original name of an upload."""
+        return self._rows.display_names.get(id) or self.path(id).name
+
+    @property
+    def display_names(self) -> dict[int, str]:
+        """The names, by id, that differ from those of the files; a copy."""
+        return {id: name for id, name in list(self._rows.display_names.items()) if id < self._length}
 
     def label(self, id: int) -> int:
         """The label of an image, or -1."""
@@ -95,28 +139,48 @@ class GalleryTable:
         return label if label < self._classes else None
 
     def id_of(self, name: str | Path) -> int | None:
-        """The id of the image with this path, absolute or below ``root``; None if there is none."""
-        id = self._ids.get(str(name))
-        return id if id is not None or self.root is None else self._ids.get(str(self.root / name))
+        """The last id of the image with this path, absolute or below ``root``; None if there is none."""
+        ids = self.ids_at(name)
+        if not ids and self.root is not None:
+            ids = self.ids_at(self.root / name)
+        return ids[-1] if ids else None
 
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {path: id for id, path in enumerate(self.paths)}
+    def ids_at(self, path: str | Path) -> tuple[int, ...]:
+        """The ids that the file at an absolute path ever had, ascending."""
+        return self._own(self._rows.ids_at.get(str(path), []))
 
-    def extended(self, paths: Sequence[str | Path], class_names: Sequence[str | None]) -> "GalleryTable":
+    def ids_with(self, content: bytes) -> tuple[int, ...]:
+        """The ids of the images with this content, ascending."""
+        return self._own(self._rows.ids_with.get(content, []))
+
+    def _own(self, ids: list[int]) -> tuple[int, ...]:
+        """Those of ids in shared rows that are in this table."""
+        return tuple(id for id in ids if id < self._length)
+
+    def extended(
+        self,
+        paths: Sequence[str | Path],
+        class_names: Sequence[str | None],
+        contents: Sequence[bytes | None] | None = None,
+        display_names: Sequence[str | None] | None = None,
+    ) -> "GalleryTable":
         """A table with more rows at the end; existing ids and labels do not change.
 
         paths : anywhere, also outside ``root``.
         class_names : one per image; None for an image of no class. A new name becomes the last class.
+        contents, display_names : one per image, or None, as in the constructor.
         """
         with self._rows.lock:
             rows = self._rows
             if len(rows.paths) != self._length:
                 # Another table was made from this one already, and the new table must not contain its rows.
-                rows = _Rows(self.paths, self.labels.copy(), list(self.class_names), self.groups)
-            rows.append(paths, class_names)
+                rows = _Rows(
+                    self.paths, self.labels.copy(), list(self.class_names), self.given_groups, self.contents,
+                    self.display_names,
+                )  # fmt: skip
+            rows.append(paths, class_names, contents or [None] * len(paths), display_names or [None] * len(paths))
         longer = object.__new__(GalleryTable)
-        longer.name, longer.root, longer._rows = self.name, self.root, rows
+        longer.name, longer.root, longer.source, longer._rows = self.name, self.root, self.source, rows
         longer._length, longer._classes = self._length + len(paths), len(rows.class_names)
         if longer._classes == self._classes and "class_names" in self.__dict__:
             longer.__dict__["class_names"] = self.class_names
@@ -131,23 +195,98 @@ class GalleryTable:
 class _Rows:
     """Rows that tables of different lengths share; they are only ever appended."""
 
-    def __init__(self, paths: list[str], labels: np.ndarray, class_names: list[str], groups: np.ndarray | None):
+    def __init__(
+        self, paths: list[str], labels: np.ndarray, class_names: list[str], groups: np.ndarray | None,
+        contents: list[bytes | None], display_names: dict[int, str],
+    ):  # fmt: skip
         self.paths, self.labels, self.class_names = paths, labels, class_names
         self.groups = None if groups is None else np.array(groups, np.int64)
+        self.contents, self.display_names = contents, display_names
         self.label_of = {name: label for label, name in enumerate(class_names)}
+        #: The ids of each path and of each content, from the first search for one.
+        self._ids_at: dict[str, list[int]] | None = None
+        self._ids_with: dict[bytes, list[int]] | None = None
         self.lock = threading.Lock()
 
-    def append(self, paths: Sequence[str | Path], class_names: Sequence[str | None]) -> None:
+    @property
+    def ids_at(self) -> dict[str, list[int]]:
+        """Path → ids."""
+        if self._ids_at is None:
+            with self.lock:
+                self._ids_at = _add_ids({}, self.paths, 0)
+        return self._ids_at
+
+    @property
+    def ids_with(self) -> dict[bytes, list[int]]:
+        """Content → ids."""
+        if self._ids_with is None:
+            with self.lock:
+                self._ids_with = _add_ids({}, self.contents, 0)
+        return self._ids_with
+
+    def append(
+        self, paths: Sequence[str | Path], class_names: Sequence[str | None], contents: Sequence[bytes | None],
+        display_names: Sequence[str | None],
+    ) -> None:  # fmt: skip
         for name in dict.fromkeys(class_names):
             if name is not None and name not in self.label_of:
                 self.label_of[name] = len(self.class_names)
                 self.class_names.append(name)
         labels = [NO_CLASS if name is None else self.label_of[name] for name in class_names]
-        used = len(self.paths)
+        used, files = len(self.paths), [os.fspath(path) for path in paths]
         self.labels = _appended(self.labels, used, labels)
         if self.groups is not None:
             self.groups = _appended(self.groups, used, [-1] * len(labels))
-        self.paths += [os.fspath(path) for path in paths]
+        self.display_names |= {id: name for id, name in enumerate(display_names, start=used) if name}
+        if self._ids_at is not None:
+            _add_ids(self._ids_at, files, used)
+        if self._ids_with is not None:
+            _add_ids(self._ids_with, contents, used)
+        self.contents += contents
+        self.paths += files
+
+
+def _add_ids(ids: dict[T, list[int]], values: Sequence[T | None], start: int) -> dict[T, list[int]]:
+    """Add rows to a dictionary from values to ids, and return it."""
+    for id, value in enumerate(values, start):
+        if value is not None:
+            ids.setdefault(value, []).append(id)
+    return ids
+
+
+def join_copies(groups: np.ndarray | None, contents: Sequence[bytes | None]) -> np.ndarray | None:
+    """Groups in which images of equal content are of one group: int64 (n,), or None if no image is in a group.
+
+    A joined group has the lowest number of its parts. New groups follow the highest number.
+
+    groups : int64 (n,), -1 without a group; or None. contents : (n,), None where it is not known.
+    """
+    first: dict[bytes, int] = {}
+    links = [(first.setdefault(one, row), row) for row, one in enumerate(contents) if one is not None]
+    links = [link for link in links if link[0] != link[1]]
+    if not links:
+        return groups
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(contents)
+    given = np.full(count, -1) if groups is None else np.asarray(groups)
+    # A node for each image, and one for each given group.
+    numbers, node = np.unique(given, return_inverse=True)
+    grouped = np.flatnonzero(given >= 0)
+    start = np.concatenate([[link[0] for link in links], grouped]).astype(np.int64)
+    end = np.concatenate([[link[1] for link in links], count + node[grouped]]).astype(np.int64)
+    size = count + len(numbers)
+    graph = coo_array((np.ones(len(start)), (start, end)), shape=(size, size))
+    component = connected_components(graph, directed=False)[1][:count]
+    unused = np.iinfo(np.int64).max
+    lowest = np.full(size, unused)
+    np.minimum.at(lowest, component[grouped], given[grouped])
+    members = np.bincount(component, minlength=size)
+    new = np.unique(component[(members[component] > 1) & (lowest[component] == unused)])
+    lowest[new] = int(given.max(initial=-1)) + 1 + np.arange(len(new))
+    joined = lowest[component]
+    return np.where(joined == unused, -1, joined)
 
 
 def _appended(buffer: np.ndarray, used: int, values: Sequence[int]) -> np.ndarray:

@@ -52,6 +52,8 @@ def check_change(headers: Headers, settings: Settings) -> None:
             "Pages of other sites cannot change the gallery. If this is the service's own page behind a proxy, start "
             "the service with --allow-host and the host name in the address of the page.",
         )
+    if settings.read_only:
+        raise ApiError(403, "The gallery cannot be changed, because the folder of its engine is read-only.")
     if settings.api_key:
         given = headers.get(KEY_HEADER, "")
         # Takes the same time for every wrong key, so that the time reveals nothing about the right one.

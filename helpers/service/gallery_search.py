@@ -1,16 +1,17 @@
 """Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.file_hashes import identities
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
+from helpers.search.identity import Outcome
 from helpers.search.index import IdSet
 from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
@@ -40,10 +41,38 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the gallery. ``class_name`` is None if it has no class."""
+    """One image of the gallery.
+
+    Attributes
+    ----------
+    key : the path relative to the folder that was indexed or added.
+    name : the name of the file, or the one that an upload had.
+    class_name : None if it has no class.
+    """
 
     id: int
     key: str
+    name: str
+    class_name: str | None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that a client adds.
+
+    Attributes
+    ----------
+    identity : `helpers.files.bytes_hash` of the file that the client sent.
+    content, suffix : from `uploads.reencode`.
+    vector : float32 (dim,), of the image as it was sent.
+    name : from `uploads.clean_name`.
+    """
+
+    identity: bytes
+    content: bytes
+    suffix: str
+    vector: np.ndarray
+    name: str | None
     class_name: str | None
 
 
@@ -73,8 +102,6 @@ class GallerySearch:
 
     def __init__(self, live: LiveEngine):
         self._live = live
-        #: Snapshot, number of images and common parent folder of the listed files; see `_root`.
-        self._parent: tuple[str, int, Path | None] = ("", 0, None)
         self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
 
     @property
@@ -141,7 +168,7 @@ class GallerySearch:
         table, ids = _table(engine), engine.index.ids
         if class_name is not None:
             ids = ids[table.labels[ids] == _label(table, class_name)]
-        return [self._entry(table, int(id)) for id in ids[offset : offset + limit]], len(ids)
+        return [_entry(engine, int(id)) for id in ids[offset : offset + limit]], len(ids)
 
     def entry(self, id: int) -> Entry:
         """One image.
@@ -150,46 +177,48 @@ class GallerySearch:
         ------
         ApiError : 404, it does not exist.
         """
-        return self._entry(_table(self._engine_with(id)), id)
+        return _entry(self._engine_with(id), id)
 
     def path(self, id: int) -> Path:
-        """The file of an image, with links resolved: always within the gallery's folder or the folder of uploads.
+        """The file of an image of the engine, with links resolved.
+
+        A link may lead out of the folder that was indexed or added only to the content that was indexed: the owner of
+        the engine has seen it, but not what a link shows that was placed there later.
 
         Raises
         ------
         ApiError : 404, the image does not exist, or its file is missing or outside these folders.
         """
         engine = self._engine_with(id)
-        path = _table(engine).path(id)
-        missing = ApiError(404, f"The file of image {id} no longer exists.")
-        if ".." in path.parts:
-            raise missing
+        table = _table(engine)
+        path = table.path(id)
+        missing = ApiError(404, f"The file of image {id} was moved or deleted.")
         try:
             real = path.resolve(strict=True)
-            folders = [(self.folder / uploads.FOLDER).resolve(), self._root(engine)]
+            root = Path(engine.saved.roots.start_of(str(path))).resolve()
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
             raise missing from error
-        if not any(real.is_relative_to(folder) for folder in folders) or not real.is_file():
+        if not real.is_file():
             raise missing
+        if not real.is_relative_to(root) and table.content(id) not in identities([real]):
+            raise ApiError(404, f"The file of image {id} is now a link to another image.")
         return real
 
-    def add(self, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None) -> Entry:
-        """Add an image. When this returns, the change is flushed to the disk, and a killed process does not lose it.
+    def add(self, upload: Upload) -> tuple[Entry, bool]:
+        """Add an image, unless it was added before: its entry, and whether it is new.
 
-        content, suffix : from `uploads.reencode`. vector : float32 (dim,), of the image as it was uploaded.
+        When this returns, the change is flushed to the disk, and a killed process does not lose it.
 
         Raises
         ------
         OSError : the image cannot be written; nothing was added.
         """
-        path = uploads.store(self.folder, content, suffix)
-        try:
-            (id,) = self._live.add_extracted([path], vector[None], [class_name])
-        except (OSError, ValueError):
-            # Nothing was added. After any other error, the image may have been added and needs its file.
-            uploads.delete(self.folder, path)
-            raise
-        return self._entry(_table(self._live.engine), int(id))
+        path = uploads.path_of(self.folder, upload.identity, upload.suffix)
+        added = self._live.add_extracted(
+            [path], upload.vector[None], [upload.class_name], [upload.identity], [upload.name],
+            write=lambda: uploads.store(path, upload.content),
+        )  # fmt: skip
+        return _entry(self._live.engine, int(added.ids[0])), added.outcomes != (Outcome.UNCHANGED,)
 
     def remove(self, id: int) -> None:
         """Remove an image, and delete its file if it was added over HTTP.
@@ -203,7 +232,12 @@ class GallerySearch:
             self._live.remove([id])
         except KeyError as error:
             raise _no_image(id) from error
-        uploads.delete(self.folder, path)
+        if uploads.is_upload(self.folder, path):
+            # Meanwhile, another client may have added the same image again.
+            with self._live.locked():
+                engine = self._live.engine
+                if not engine.index.contains(np.array(_table(engine).ids_at(path), np.int64)).any():
+                    path.unlink(missing_ok=True)
 
     def _current(self) -> Engine:
         self._live.refresh()
@@ -216,40 +250,11 @@ class GallerySearch:
             raise _no_image(id)
         return engine
 
-    def _root(self, engine: Engine) -> Path:
-        """The folder that contains the gallery's files."""
-        table = _table(engine)
-        if table.root is not None:
-            return table.root.resolve(strict=True)
-        # The gallery is a list of files: the common parent of all, except uploads. It is kept between calls.
-        current = engine.saved.snapshot_id if engine.saved else ""
-        snapshot_id, known, parent = self._parent
-        if snapshot_id != current:
-            known, parent = 0, None
-        if known < len(table):
-            folders = {table.path(id).parent for id in range(known, len(table))}
-            listed = [str(folder) for folder in folders if not folder.is_relative_to(self.folder)]
-            if listed:
-                parent = Path(os.path.commonpath(listed + ([] if parent is None else [parent])))
-            self._parent = current, len(table), parent
-        return (parent or self.folder / uploads.FOLDER).resolve(strict=True)
-
     def _pixels(self, id: int) -> np.ndarray:
         try:
             return read_image(self.path(id))
         except UnreadableImage as error:
             raise ApiError(404, f"The file of image {id} cannot be read.") from error
-
-    def _entry(self, table: GalleryTable, id: int) -> Entry:
-        path = table.path(id)
-        # Clients must not learn in which folder of this computer a file lies.
-        key, full = path.name, str(path)
-        for folder in (self.folder, table.root):
-            # Strings are compared because they are faster than paths. An engine's paths are absolute.
-            if folder is not None and full.startswith(start := f"{folder}{os.sep}"):
-                key = full[len(start) :].replace(os.sep, "/")
-                break
-        return Entry(id, key, table.class_name(id))
 
     def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
         """All ids of a class, computed once per engine."""
@@ -287,7 +292,7 @@ class GallerySearch:
             ranking = _unpadded(rerank(space, vector, min(depth, candidates), options.reranker, image))
             found, scores = ranking.ids[0], ranking.scores[0]
         hits = [
-            Hit(rank, float(scores[rank - 1]), self._entry(table, int(found[rank - 1])))
+            Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
             for rank in range(options.offset + 1, min(depth, len(found)) + 1)
         ]
         if len(hits) == options.k:
@@ -298,6 +303,15 @@ class GallerySearch:
 def _table(engine: Engine) -> GalleryTable:
     assert engine.table is not None, "a saved engine is fitted"
     return engine.table
+
+
+def _entry(engine: Engine, id: int) -> Entry:
+    table = _table(engine)
+    path = table.path(id)
+    # Clients must not learn in which folder of this computer a file lies.
+    start = engine.saved.roots.start_of(str(path))
+    key = path.name if start in ("", path.anchor) else path.as_posix()[len(start) :]
+    return Entry(id, key, table.display_name(id), table.class_name(id))
 
 
 def _images(table: GalleryTable, ids: np.ndarray) -> ImageSet:

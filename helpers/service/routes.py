@@ -37,7 +37,7 @@ from helpers.service.schemas import (
     from_text,
 )
 from helpers.service.search_service import SearchService
-from helpers.service.settings import MAX_K, THUMBNAIL_SIDES
+from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 from helpers.service.uploads import Crop
 
 #: The web page and its files.
@@ -56,6 +56,8 @@ _JPEG: dict[int | str, dict] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The image."},
     304: {"description": "The browser's copy is up to date."},
 }
+
+_KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[UploadFile, File(description="JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF.")]
@@ -113,10 +115,8 @@ def searches(service: SearchService) -> APIRouter:
     return router
 
 
-def images(service: SearchService) -> APIRouter:
-    """The gallery and its changes."""
-    router = APIRouter(prefix="/api/images", tags=["images"])
-    gallery_search, settings = service.gallery_search, service.settings
+def _change_dependencies(settings: Settings) -> list[params.Depends]:
+    """What the routes that change the gallery depend on."""
 
     async def may_change(request: Request) -> None:
         # The middleware has checked this before it read the body. This check does not depend on the path.
@@ -126,6 +126,14 @@ def images(service: SearchService) -> APIRouter:
     if settings.changes == "key":
         key = APIKeyHeader(name=access.KEY_HEADER, auto_error=False, description="LOOKALIKE_API_KEY of the service.")
         change.append(Security(key))
+    return change
+
+
+def images(service: SearchService) -> APIRouter:
+    """The gallery and its changes."""
+    router = APIRouter(prefix="/api/images", tags=["images"])
+    gallery_search, settings = service.gallery_search, service.settings
+    change = _change_dependencies(settings)
 
     @router.get("", responses=error_responses(404, 422))
     async def list_images(
@@ -139,12 +147,18 @@ def images(service: SearchService) -> APIRouter:
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
 
-    @router.post("", status_code=201, responses=error_responses(401, 415, 422), dependencies=change)
+    @router.post("", status_code=201, responses=_KNOWN | error_responses(401, 415, 422), dependencies=change)
     async def add_image(
-        request: Request, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
+        request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
-        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it."""
-        return ImageOut.of(await service.add(request, await image.read(), class_name), settings.root_path)
+        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it.
+
+        The same file is added once: a second request returns 200 and the image that is there, with its class.
+        """
+        entry, new = await service.add(request, await image.read(), image.filename, class_name)
+        if not new:
+            response.status_code = 200
+        return ImageOut.of(entry, settings.root_path)
 
     @router.get("/{id}", responses=error_responses(404, 422))
     async def get_image(id: _ImageId) -> ImageOut:

@@ -59,15 +59,17 @@ class ImageOut(BaseModel):
 
     id: int
     key: Text = Field(
-        description="File name relative to the gallery. Control characters, and bytes that are not UTF-8, are escaped."
+        description="Path relative to the folder that was indexed or added. Control characters, and bytes that are not "
+        "UTF-8, are escaped."
     )
+    name: Text = Field(description="Name of the file; of an upload, the name that the client gave.")
     class_name: Text | None = Field(description="null if the image has no class.")
     thumbnail: str = Field(description="URL of a small JPEG.")
 
     @classmethod
     def of(cls, entry: Entry, root_path: str) -> Self:
         thumbnail = f"{root_path}/api/images/{entry.id}/thumbnail"
-        return cls(id=entry.id, key=entry.key, class_name=entry.class_name, thumbnail=thumbnail)
+        return cls(id=entry.id, key=entry.key, name=entry.name, class_name=entry.class_name, thumbnail=thumbnail)
 
 
 class ResultOut(ImageOut):

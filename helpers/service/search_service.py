@@ -7,6 +7,7 @@ import time
 import numpy as np
 from fastapi import Request
 
+from helpers.files import bytes_hash
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.search.persist.live import LiveEngine
@@ -15,7 +16,7 @@ from helpers.service import uploads
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, unavailable
-from helpers.service.gallery_search import Entry, GallerySearch, Page, SearchOptions
+from helpers.service.gallery_search import Entry, GallerySearch, Page, SearchOptions, Upload
 from helpers.service.metrics import Metrics
 from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import SearchOut
@@ -35,6 +36,12 @@ class SearchService:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._live = LiveEngine.open(settings.folder, root=settings.root)
+        for root in self._live.engine.saved.roots.missing:
+            log.warning(
+                "The images of %s are not there, so they are found but not shown. Start the service with --root "
+                "NEWFOLDER, or run `lookalike relocate %s NEWFOLDER --from %s`.",
+                root.path, settings.folder, root.stored.path,
+            )  # fmt: skip
         self.gallery_search = GallerySearch(self._live)
         self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
         self._extraction = RequestExtraction(self.gallery_search.extractor, settings, self.metrics.batches.observe)
@@ -94,12 +101,15 @@ class SearchService:
     def _result(self, page: Page, vector: np.ndarray, options: SearchOptions, start: float) -> SearchOut:
         return SearchOut.of(page, vector, options, time.perf_counter() - start, self.settings.root_path)
 
-    async def add(self, request: Request, content: bytes, class_name: str | None) -> Entry:
-        """Add an image. A disconnect cancels this only until the features are extracted."""
+    async def add(
+        self, request: Request, content: bytes, name: str | None, class_name: str | None
+    ) -> tuple[Entry, bool]:
+        """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
         vector, info = await self.extract(request, content)
         # The service stores and sends only files that it encoded itself.
-        content, suffix = await self.images(uploads.reencode, content, info)
-        return await self.changes(self.gallery_search.add, content, suffix, vector, class_name)
+        encoded, suffix = await self.images(uploads.reencode, content, info)
+        upload = Upload(bytes_hash(content), encoded, suffix, vector, uploads.clean_name(name), class_name)
+        return await self.changes(self.gallery_search.add, upload)
 
     async def remove(self, id: int) -> None:
         """Remove an image and its thumbnails."""

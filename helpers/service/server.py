@@ -123,7 +123,9 @@ def _print_address(settings: Settings, workers: int) -> None:
     changes = {
         "open": "this computer can add and remove images",
         "key": "clients with the key can add and remove images",
-        "off": "images cannot be added or removed; set LOOKALIKE_API_KEY to allow it",
+        "off": "images cannot be added or removed, because the folder is read-only"
+        if settings.read_only
+        else "images cannot be added or removed; set LOOKALIKE_API_KEY to allow it",
     }[settings.changes]
     processes = "" if workers == 1 else f" with {workers} workers"
     served = f"{printable(settings.folder)}{processes}"

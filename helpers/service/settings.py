@@ -80,8 +80,15 @@ class Settings:
         return is_loopback(self.host)
 
     @property
+    def read_only(self) -> bool:
+        """Whether the engine's folder cannot be written."""
+        return self.folder.exists() and not os.access(self.folder, os.W_OK)
+
+    @property
     def changes(self) -> Literal["open", "key", "off"]:
         """Who may change the index: this computer (open), clients with the key (key), or no one (off)."""
+        if self.read_only:
+            return "off"
         if self.api_key:
             return "key"
         # A host name suggests a proxy, through which others can reach the service.

@@ -1,10 +1,10 @@
 """Uploaded images: decoding, re-encoding and storage."""
 
 import contextlib
-import hashlib
 import io
 import os
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from helpers.service.errors import ApiError
 
 #: The folder of an engine that contains the images that were added over HTTP.
 FOLDER = "images"
+
+#: Characters of the name of an upload.
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -71,23 +74,33 @@ def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
     return written.getvalue(), ".png"
 
 
-def store(folder: Path, content: bytes, suffix: str) -> Path:
-    """Write a file from `reencode` into an engine's folder, and flush it to disk.
+def path_of(folder: Path, identity: bytes, suffix: str) -> Path:
+    """The file of an upload in an engine's folder. No client can choose it, and equal uploads have the same file.
 
-    Its name consists of a hash of the content and a random part: no client can choose it, and no two images share a
-    file.
+    identity : `helpers.files.bytes_hash` of the file that the client sent. suffix : from `reencode`.
+    """
+    return folder / FOLDER / f"{identity.hex()}{suffix}"
+
+
+def clean_name(name: str | None) -> str | None:
+    """The name that a client gives to its file, as one line of text without folders; None if nothing is left."""
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    # Control characters, lone surrogates and the like: Unicode's categories of others, but unassigned letters stay.
+    text = "".join(c for c in last if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+    return text.strip()[:MAX_NAME] or None
+
+
+def store(path: Path, content: bytes) -> None:
+    """Write a file from `reencode` to its `path_of`, and flush it to disk.
 
     Raises
     ------
     OSError : the file cannot be written, for example because the disk is full. No partial file remains.
     """
-    digest = hashlib.sha256(content).hexdigest()[:24]
-    images = folder / FOLDER
-    if not images.is_dir():
-        images.mkdir(exist_ok=True)
-        flush_folder(folder)
-    path = images / f"{digest}-{secrets.token_hex(4)}{suffix}"
-    temporary = path.with_name(f".{path.name}.part")
+    if not path.parent.is_dir():
+        path.parent.mkdir(exist_ok=True)
+        flush_folder(path.parent.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -98,11 +111,9 @@ def store(folder: Path, content: bytes, suffix: str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink()
     # The folder records the new name.
-    flush_folder(images)
-    return path
+    flush_folder(path.parent)
 
 
-def delete(folder: Path, path: Path) -> None:
-    """Delete the file of a removed image if `store` wrote it; the user's own files stay."""
-    if path.parent.absolute() == (folder / FOLDER).absolute():
-        path.unlink(missing_ok=True)
+def is_upload(folder: Path, path: Path) -> bool:
+    """Whether `store` wrote a file of an engine; all others are the user's own."""
+    return path.parent.absolute() == (folder / FOLDER).absolute()

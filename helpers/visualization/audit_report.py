@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from helpers.images import thumbnails
-from helpers.images.duplicates import Audit, Pair
+from helpers.images.duplicates import Audit, Pair, recall
 from helpers.images.reading import UnreadableImage
 from helpers.text import printable
 
@@ -22,8 +21,8 @@ METHODS = {
     "mirror": "mirrored",
     "crop": "one is a crop of the other",
 }
-#: Groups of copies that are shown with images; the others are listed by name.
-MAX_GROUPS = 200
+#: Groups of copies that are shown with images, and images of each group; the others are listed by name.
+MAX_GROUPS, MAX_IMAGES = 200, 8
 
 _SIDE = 180
 # The contrast of text is at least 7 : 1 in both color schemes.
@@ -55,16 +54,17 @@ dt { font-weight: 600; } dd { margin: 0; }
 
 
 class _Report:
-    """The parts of a report: its pairs in groups, leaks first, then pairs of different classes."""
+    """The parts of a report: the duplicates in groups, leaks first, then duplicates of different classes."""
 
-    def __init__(self, found: Audit, sides: Sequence[str] | None):
-        self.found, self.images = found, found.images
-        self.sides = None if sides is None else np.asarray(sides)
-        self.leaks = set() if sides is None else set(found.across(sides))
-        number = found.groups()
+    def __init__(self, found: Audit, names: Sequence[str]):
+        self.found, self.images, self.names = found, found.images, names
+        self.leaks = set(found.leaks)
         groups: dict[int, list[Pair]] = {}
         for pair in found.pairs:
-            groups.setdefault(int(number[pair.first]), []).append(pair)
+            groups.setdefault(pair.first, []).append(pair)
+        for group in groups.values():
+            # So that a leak is shown even if the group has many images.
+            group.sort(key=lambda pair: pair not in self.leaks)
         self.groups = sorted(
             groups.values(),
             key=lambda group: (not self.leaking(group), not any(map(self.differs, group)), group[0].first),
@@ -78,35 +78,40 @@ class _Report:
         return bool(self.images.labels[pair.first] != self.images.labels[pair.second])
 
     def summary(self) -> str:
+        found = self.found
         rows = [("Images", f"{len(self.images):,}")]
-        if self.sides is not None:
-            counts = (f"{side}: {int((self.sides == side).sum()):,}" for side in dict.fromkeys(self.sides))
+        if found.sides is not None:
+            counts = (f"{name}: {int((found.sides == side).sum()):,}" for side, name in enumerate(self.names))
             rows.append(("Sides", ", ".join(counts)))
-            rows.append(("Leaks", f"{len(self.leaks):,} pairs with an image on each side"))
-        differ = sum(map(self.differs, self.found.pairs))
-        rows.append(("Pairs of duplicates", f"{len(self.found):,}, {differ:,} of them with different classes"))
-        for how in self.found.searched:
-            count = sum(pair.how == how for pair in self.found.pairs)
+            rows.append(("Leaks", f"{len(self.leaks):,} duplicates of an image on another side"))
+        differ = sum(map(self.differs, found.pairs))
+        rows.append(
+            ("Duplicates", f"{len(found):,} in {len(self.groups):,} groups, {differ:,} of them with different classes")
+        )
+        for how in found.searched:
+            count = sum(pair.how == how for pair in found.pairs)
             rows.append((f"Found by {how}", f"{count:,} ({METHODS[how]})"))
-        if "crop" not in self.found.searched:
+        if "crop" not in found.searched:
             rows.append(("Not searched", "crops, which need an extractor"))
         return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
 
     def article(self, number: int, group: list[Pair]) -> str:
-        rows = sorted({row for pair in group for row in (pair.first, pair.second)})
+        rows = [group[0].first, *(pair.second for pair in group)]
         leak = self.leaking(group)
-        notes = ["leak"] * leak + ["classes differ"] * (len({self.images.class_name(row) for row in rows}) > 1)
-        heading = f"{number}. {len(rows)} copies of one image"
+        notes = ["leak"] * leak + ["classes differ"] * any(map(self.differs, group))
+        heading = f"{number}. {len(rows):,} copies of one image"
         if notes:
             heading += f' <span class="warn">{" · ".join(notes)}</span>'
+        hidden = f"<p>{len(rows) - MAX_IMAGES:,} more images are not shown.</p>" if len(rows) > MAX_IMAGES else ""
         return (
             f"<article{' class=leak' if leak else ''}><h3>{heading}</h3>\n"
-            f'<ul class="images">{"".join(map(self.image, rows))}</ul>\n'
-            f"{self.table('How they were found', group)}</article>"
+            f'<ul class="images">{"".join(map(self.image, rows[:MAX_IMAGES]))}</ul>\n'
+            f"{hidden}{self.table('How they were found', group)}</article>"
         )
 
     def image(self, row: int) -> str:
-        side = "" if self.sides is None else f'<span class="side">{_text(self.sides[row])}</span> · '
+        sides = self.found.sides
+        side = "" if sides is None else f'<span class="side">{_text(self.names[sides[row]])}</span> · '
         name = "no class" if self.images.labels[row] < 0 else self.images.class_name(row)
         key = self.images.keys[row]
         return (
@@ -114,38 +119,38 @@ class _Report:
             f'<br><span class="soft">{_text(name)}</span></li>'
         )
 
-    def table(self, caption: str, pairs: Iterable[Pair], mark_leaks: bool = False) -> str:
-        columns = ["first", "second", "how", "correlation", *(["leak"] if mark_leaks else [])]
+    def table(self, caption: str, pairs: Iterable[Pair]) -> str:
+        """One line for each duplicate, with the image of its group that it was compared with."""
+        columns = ["duplicate", "compared with", "how", "correlation", *(["leak"] if self.leaks else [])]
         lines = []
         for pair in pairs:
-            first, second = (_text(self.images.keys[row]) for row in (pair.first, pair.second))
-            cells = [first, second, METHODS[pair.how], f"{pair.correlation:.3f}"]
-            cells += ["leak" if pair in self.leaks else ""] if mark_leaks else []
-            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        header = "".join(f"<th scope=col>{column}</th>" for column in columns)
-        body = "".join(lines)
-        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+            duplicate, other = (_text(self.images.keys[row]) for row in (pair.second, pair.compared))
+            cells = [duplicate, other, METHODS[pair.how], f"{pair.correlation:.3f}"]
+            lines.append([*cells, *(["leak" if pair in self.leaks else ""] if self.leaks else [])])
+        return _table(caption, columns, lines)
 
 
-def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:
+def audit_report(found: Audit, names: Sequence[str] = ()) -> str:
     """The report as HTML, readable in light and dark mode, in print and by screen readers.
 
-    Copies of one image form a group: leaks first, then copies of different classes, then all others.
+    Copies of one image form a group: leaks first, then copies of different classes, then all others. Its size grows
+    with the number of duplicates, not with the number of pairs.
 
-    sides : the side of each image, such as "train" and "test"; pairs across sides are leaks.
+    names : the names of the sides, such as "train" and "test"; none if the audit has no sides.
     """
-    report = _Report(found, sides)
+    report = _Report(found, names)
     shown = report.groups[:MAX_GROUPS]
     articles = [report.article(number, group) for number, group in enumerate(shown, start=1)]
     leaks = sum(map(report.leaking, shown))
     parts = [report.summary()]
-    if sides is not None:
+    if found.sides is not None:
         parts += ["<h2>Leaks</h2>", *(articles[:leaks] or ["<p>None: no image is on more than one side.</p>"])]
-    parts.append(f"<h2>{'Duplicates' if sides is None else 'Duplicates within one side'}</h2>")
+    parts.append(f"<h2>{'Duplicates' if found.sides is None else 'Duplicates within one side'}</h2>")
     parts += articles[leaks:] or ["<p>None.</p>"]
     if rest := report.groups[MAX_GROUPS:]:
-        table = report.table("Without images, to keep this file small", chain(*rest), mark_leaks=True)
+        table = report.table("Without images, to keep this file small", chain(*rest))
         parts.append(f"<h2>{len(rest):,} more groups</h2>\n{table}")
+    parts.append(_limits(found))
     title = f"Audit of {_text(found.images.name)}"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -153,6 +158,31 @@ def audit_report(found: Audit, sides: Sequence[str] | None = None) -> str:
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _limits(found: Audit) -> str:
+    """Which changed copies an audit finds, as it was measured."""
+    table = recall(found.searched)
+    lines = [
+        [_text(row.change), row.level, f"{row.recall:.2f}", str(row.false_alarms)]
+        for row in table.sort_values("recall", ascending=False, kind="stable").itertuples()
+    ]
+    text = (
+        f"In a test, {table['images'].iloc[0]} photographs were audited together with one changed copy of each. The "
+        "recall is the share of the copies that were found in the group of their original. False alarms are copies "
+        "in a group with another photograph or its copy."
+    )
+    if "crop" in found.searched:
+        text += " The search for crops used ResNet50."
+    columns = ("change", "result", "recall", "false alarms")
+    return f"<h2>What this audit can find</h2>\n<p>{text}</p>\n{_table('Recall by change', columns, lines)}"
+
+
+def _table(caption: str, columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML."""
+    header = "".join(f"<th scope=col>{column}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _thumbnail(path: Path, key: str) -> str:

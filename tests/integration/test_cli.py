@@ -40,22 +40,22 @@ from helpers.cli.common import (
 )
 from helpers.evaluation import builders, leaderboard, metrics, protocol_files, runner
 from helpers.features import registry as extractors
-from helpers.images import samples
+from helpers.images import duplicates, samples
 from helpers.images.folders import from_folder
 from helpers.lessons import runner as notebooks
 from helpers.networks import weights
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import BACKENDS, UnsupportedByIndex, open_index
-from helpers.search.persist import snapshot
+from helpers.search.persist import snapshot, wal
 from helpers.search.rerank import NAMES
 from helpers.service import server
 from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "add", "remove", "compact", "search", "evaluate", "leaderboard", "audit", "extractors", "backends",
-    "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "search", "evaluate", "leaderboard", "audit",
+    "extractors", "backends", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -260,9 +260,12 @@ def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
     assert snapshot.manifest_of(engine) == before
     code, out, _ = run("index", "other", "-x", "hsv-histogram", "--force")
     assert code == OK and "6 images in 1 class;" in out and "replaced" in out
-    # Images that were added later would be lost too.
-    assert run("add", engine, images()[8])[0] == OK
-    assert run("index", "other", "-x", "hsv-histogram")[0] == BAD_INPUT
+    # Nothing is lost if the new folder holds all images.
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine")[0] == BAD_INPUT
+    assert run("index", "photos/birds", "-x", "hsv-histogram", "-o", "birds.engine", "--force")[0] == OK
+    code, out, err = run("index", "photos", "-x", "hsv-histogram", "-o", "birds.engine")
+    assert code == OK and "18 images in 3 classes" in out and "replaced" in out
 
 
 def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
@@ -296,6 +299,7 @@ def test_an_interrupt_while_saving_leaves_the_old_engine_or_none(here, run, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "replace_snapshot", interrupt)
+        patch.setattr(wal, "add", interrupt)
         code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert (code, out) == (INTERRUPTED, "") and "run the same command again" in err
     assert Path("my.engine").exists() == existed
@@ -435,13 +439,132 @@ def test_added_images_are_found_and_added_once(engine, run):
     code, out, _ = run("add", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
     code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
-    assert (code, err) == (OK, "note: 1 image skipped: already in the engine\n")
-    assert out == f"{engine}: 2 images added (ids 19 to 20), 21 in total\n"
+    assert (code, err) == (OK, "")
+    assert out == f"{engine}: 2 images added (ids 19 to 20), 1 already indexed, 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
         best = found(run, name)[0]
         assert (best["path"], best["class_name"]) == (str(Path(name).resolve()), class_name)
     # The key is relative inside the engine's root, and the full path elsewhere.
     assert found(run, "one.jpg")[0]["key"] == Path("one.jpg").resolve().as_posix()
+
+
+def recolor(path, color):
+    Image.new("RGB", (40, 30), color).save(path)
+
+
+def test_changed_copied_and_known_images_are_reported(engine, run):
+    first, second = images()[:2]
+    recolor(first, "red")
+    assert run("add", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
+    assert found(run, first)[0]["score"] == pytest.approx(1) and found(run, first)[0]["class_name"] == "birds"
+    assert run("add", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
+    assert run("add", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
+    shutil.copy(second, "copy.jpg")
+    shutil.copy(second, "again.jpg")
+    code, out, _ = run("add", engine, "copy.jpg")
+    assert out == f"{engine}: 1 image added, a copy of an indexed image (id 19), 19 in total\n"
+    recolor("new.jpg", "blue")
+    out = run("add", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
+    assert out == (
+        f"{engine}: 2 images added, 1 of them a copy of an indexed image (ids 20 to 21), 1 already indexed, "
+        "21 in total\n"
+    )
+    # By request, a known image gets another class.
+    assert "1 image moved to another class (id 22)" in run("add", engine, "new.jpg", "--class", "blue")[1]
+    assert found(run, "new.jpg")[0]["class_name"] == "blue"
+    # What was removed can be added again.
+    assert run("remove", engine, "new.jpg")[0] == OK and run("remove", engine, "new.jpg")[0] == BAD_INPUT
+    assert run("add", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
+
+
+def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
+    first, second, third = images()[:3]
+    Path("elsewhere").mkdir()
+    recolor("elsewhere/new.png", "red")
+    run("add", engine, "elsewhere")
+    recolor(first, "navy")
+    second.unlink()
+    recolor("photos/fruit/new.png", "teal")
+    assert run("remove", engine, third)[0] == OK
+    code, out, err = run("index", "photos", "-x", "hsv-histogram")
+    assert (code, out) == (
+        OK,
+        "my.engine: 19 images in 3 classes; hsv-histogram, exact:cosine; 2 images added, 1 image changed and was "
+        "replaced (ids 19 to 21), 15 already indexed, 1 removed, because its file is gone, 1 from elsewhere kept; "
+        "2 extracted\n",
+    )
+    held = {result["path"] for result in found(run, first, "-k", "19")}
+    assert held == {str(path.resolve()) for path in [*images(), *images("elsewhere"), *Path().rglob("new.png")]}
+    # The same without naming the folder; and nothing is left to do.
+    shutil.move("photos/fruit/new.png", "photos/birds/moved.png")
+    code, out, err = run("sync")
+    assert (code, err) == (OK, "") and "1 image added (id 22), 17 already indexed, 1 removed" in out
+    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", engine)[1]
+    # With another backend, the engine is made again of the same images.
+    code, out, _ = run("index", "photos", "-x", "hsv-histogram", "-b", "faiss:hnsw")
+    assert code == OK and out.endswith("; the previous engine was replaced, 1 from elsewhere kept\n")
+    assert len(Engine.load(engine)) == 19
+    # The file of the added image is needed for that.
+    Path("elsewhere/new.png").unlink()
+    code, _, err = run("index", "photos", "-x", "lab-histogram")
+    assert code == BAD_INPUT and "new.png" in err and "--force" in err and len(Engine.load(engine)) == 19
+    code, out, err = run("index", "photos", "-x", "lab-histogram", "--force")
+    assert code == OK and "1 added image dropped, because their files are gone" in err and "18 images" in out
+
+
+def test_sync_of_a_table_reads_the_table(here, run):
+    rows = [f"{path},{path.parent.name}" for path in images()[:4]]
+    Path("table.csv").write_text("\n".join(["path,label", *rows[:3]]))
+    assert run("index", "table.csv", "-x", "hsv-histogram")[0] == OK
+    Path("table.csv").write_text("\n".join(["path,label", f"{images()[0]},owls", *rows[2:]]))
+    code, out, _ = run("sync")
+    assert code == OK
+    assert "1 image added, 1 image moved to another class (ids 3 to 4), 1 already indexed" in out
+    # Its file exists, so it may have been added by hand.
+    assert "1 kept that table does not list" in out
+    Engine("hsv-histogram").fit(from_folder("photos")).save("library.engine")
+    code, _, err = run("sync", "library.engine")
+    assert code == BAD_INPUT and "lookalike index FOLDER -o library.engine" in err
+    assert run("index", "photos", "-x", "hsv-histogram", "-o", "library.engine")[0] == OK
+    assert run("sync", "library.engine")[0] == OK
+
+
+def test_moved_images_are_noticed_and_relocated(engine, run):
+    Path("photos").rename("moved")
+    query = images("moved")[0]
+    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate my.engine NEWFOLDER"
+    code, out, err = run("search", query, "-k", "1")
+    assert code == OK and out and f"note: the images of {Path('photos').absolute()} {note}" in err
+    assert run("search", query, "--root", "moved")[2] == ""
+    code, _, err = run("add", engine, query)
+    assert code == OK and "run lookalike relocate" in err and "--root" not in err
+    run("remove", engine, query)
+    Path("other").mkdir()
+    assert run("relocate", engine, "other")[0] == BAD_INPUT
+    images("moved")[1].unlink()
+    code, out, err = run("relocate", engine, "moved")
+    assert (code, out) == (OK, f"{engine}: 17 of 18 images found in moved\n") and "lookalike sync" in err
+    assert run("search", query, "--paths", "-k", "1")[1:] == (f"{query.resolve()}\n", "")
+    # Moved together, an engine finds its images by itself.
+    Path("together").mkdir()
+    for name in ("moved", "my.engine"):
+        shutil.move(name, f"together/{name}")
+    query = Path("together") / query
+    code, out, err = run("search", query, "-e", "together/my.engine", "--paths", "-k", "1")
+    assert (out, err) == (f"{query.resolve()}\n", "")
+    assert "all 17 images were already indexed" in run("add", "together/my.engine", "together/moved")[1]
+
+
+def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
+    with sqlite3.connect(engine / "engine.sqlite") as connection:
+        connection.execute("alter table manifest drop column source")
+        connection.execute("pragma user_version = 3")
+    connection.close()
+    for line in (["search", images()[0]], ["sync"], ["index", "photos", "-x", "hsv-histogram"]):
+        code, _, err = run(*line)
+        assert code == BAD_INPUT and "has format 3" in err and "-o OTHER" in err and "elete" not in err
+    assert run("index", "photos", "-x", "hsv-histogram", "--force")[0] == OK
+    assert run("search", images()[0])[0] == OK
 
 
 def test_adding_unreadable_images_is_an_error(engine, run):
@@ -492,7 +615,10 @@ def test_evaluate_gives_the_scores_of_the_protocol(here, run):
     scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
     code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     (result,) = json.loads(out)
-    assert (code, err) == (OK, "")
+    assert (code, err) == (
+        OK,
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split\nnote: each image is a query\n",
+    )
     assert (result["protocol"], result["extractor"], result["backend"]) == (
         protocol.name,
         "hsv-histogram",
@@ -527,7 +653,7 @@ def test_copies_are_ignored_unless_they_are_kept(here, run):
     shutil.copy(images("photos/birds")[0], "photos/birds/zz copy.jpg")
     code, out, err = run("evaluate", "photos", "-x", "hsv-histogram", "--json")
     kept = run("evaluate", "photos", "-x", "hsv-histogram", "--json", "--keep-copies")
-    assert code == OK and "1 pair of copies" in err and kept[2] == ""
+    assert code == OK and "1 duplicate found" in err and "duplicate" not in kept[2]
     ignored, counted = (
         next(each["value"] for each in json.loads(text)[0]["metrics"] if each["metric"] == "mAP")
         for text in (out, kept[1])
@@ -558,7 +684,8 @@ def split_images(folder="split"):
 
 def test_folders_named_train_and_test_are_gallery_and_queries(here, run):
     split_images()
-    code, out, _ = run("evaluate", "split", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
+    code, out, err = run("evaluate", "split", "-x", "hsv-histogram", "--json", "--save", "protocol.json")
+    assert err.startswith("layout: gallery train (12 images, 3 classes), queries test (6 images, 3 classes)\n")
     (result,) = json.loads(out)
     assert (code, result["protocol"], result["queries"], result["gallery"]) == (OK, "split-test-train", 6, 12)
     protocol = protocol_files.load("protocol.json")
@@ -566,12 +693,66 @@ def test_folders_named_train_and_test_are_gallery_and_queries(here, run):
     assert {protocol.keys[i].split("/")[0] for i in protocol.queries} == {"test"}
     assert run("evaluate", "protocol.json", "-x", "hsv-histogram", "--images", "split", "--json")[1] == out
     Path("split/test").rename("split/gallery")
-    assert run("evaluate", "split", "-x", "hsv-histogram")[0] == BAD_INPUT
+    code, _, err = run("evaluate", "split", "-x", "hsv-histogram")
+    assert code == USAGE and "name the folder of the queries with --test" in err
 
 
-def test_evaluate_needs_classes(here, run):
-    code, _, err = run("evaluate", "photos/birds", "-x", "hsv-histogram")
-    assert code == BAD_INPUT and "no class has two images" in err
+def scores_of(run, *arguments):
+    """The protocol, the number of queries and of gallery images, the mAP, and the messages."""
+    code, out, err = run("evaluate", *arguments, "-x", "hsv-histogram", "--json")
+    assert code == OK
+    (result,) = json.loads(out)
+    (score,) = [each["value"] for each in result["metrics"] if each["metric"] == "mAP"]
+    return (result["protocol"], result["queries"], result["gallery"], score), err
+
+
+def test_files_beside_the_sides_do_not_change_the_scores(here, run):
+    """They turned the sides into two classes, and the scores were those of another task."""
+    split = split_images()
+    expected, _ = scores_of(run, split)
+    shutil.copy(images()[0], split / "preview.jpg")
+    (split / "unlabeled").mkdir()
+    shutil.copy(images()[1], split / "unlabeled")
+    shutil.copytree(split / "test", split / "dev")
+    found, err = scores_of(run, split)
+    assert found == expected and expected[:3] == ("split-test-train", 6, 12)
+    assert "left out: unlabeled (1 image), beside the sides: preview.jpg (1 image), dev (6 images)" in err
+    assert scores_of(run, split, "--test", "dev")[0] == ("split-dev-train", *expected[1:])
+    by_path = scores_of(run, split, "--train", "split/train", "--train", "unlabeled", "--test", split / "test")[0]
+    assert by_path[:3] == ("split-test-train-unlabeled", 6, 13)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos/birds"], "no image has a class"),
+        (["split", "--test", "nowhere"], "has no folder nowhere with images"),
+        (["split", "--test", "test/birds"], "no class in common"),
+        (["split", "--images", "photos"], "--images is for protocols"),
+        (["sample-leave-one-out", "--train", "photos"], "are for folders"),
+        (["deep"], "deep has one class only, train, so that every result would be right. It holds the folders birds"),
+        (["half"], "test in half holds no images"),
+    ],
+)
+def test_layouts_without_valid_scores_are_refused(here, run, arguments, message):
+    split_images()
+    shutil.copytree("split/train", "deep/train")
+    shutil.copytree("split/train", "half/train")
+    Path("half/test").mkdir()
+    code, out, err = run("evaluate", *arguments)
+    assert (code, out) == (USAGE, "") and message in err
+    if arguments == ["deep"]:
+        assert scores_of(run, "deep/train")[0][1:3] == (12, 12)
+        assert scores_of(run, "deep", "--classes-from", "parent")[0][1:3] == (12, 12)
+
+
+def test_evaluate_reads_a_table(here, run):
+    rows = [f"{path},{path.parent.name}" for path in images()]
+    Path("table.csv").write_text("\n".join(["path,label", *rows]))
+    found, err = scores_of(run, "table.csv")
+    assert found == ("table-leave-one-out", *scores_of(run, "photos")[0][1:]) and "18 images, 3 classes" in err
+    code, _, err = run("evaluate", "table.csv", "--classes-from", "parent")
+    assert code == USAGE and "column of classes" in err
 
 
 # ---- leaderboard -----------------------------------------------------------------------------------
@@ -642,8 +823,17 @@ class Report(HTMLParser):
 def test_a_folder_without_duplicates_is_clean(here, run):
     code, out, err = run("audit", "photos", "-x", "hsv-histogram", "-o", "report.html")
     assert (code, out) == (OK, "")
-    assert err == "0 pairs of identical images among 18 images; report: report.html\n"
-    assert "None." in Path("report.html").read_text(encoding="utf-8")
+    lines = err.splitlines()
+    assert lines[:2] == [
+        "layout: 18 images, 3 classes (birds, fruit, vehicles), no split",
+        "0 duplicates in 0 groups among 18 images; report: report.html",
+    ]
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "None." in text
+    # The recall of each change, as measured.
+    table = duplicates.recall(("bytes", "hash", "mirror", "crop"))
+    for change, value in zip(table["change"], table["recall"], strict=True):
+        assert f"{change} {value:.2f}" in err and f"<td>{change}</td>" in text
 
 
 def test_duplicates_are_found_and_the_report_shows_them(here, run):
@@ -652,7 +842,7 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     ImageOps.mirror(Image.open(birds[1]).convert("RGB")).save("photos/birds/mirrored.png")
     code, out, err = run("audit", "photos", "-x", "none", "--json", "-o", "report.html")
     pairs = json.loads(out)
-    assert code == NEGATIVE and err.startswith("2 pairs of identical images among 20 images")
+    assert code == NEGATIVE and "2 duplicates in 2 groups among 20 images" in err
     assert [(pair["how"], pair["leak"], pair["same_class"]) for pair in pairs] == [
         ("bytes", False, False), ("mirror", False, True),
     ]  # fmt: skip
@@ -671,6 +861,7 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 copies of one image"]
+    assert report.headings[-1] == "What this audit can find"
     assert "crops, which need an extractor" in text
 
 
@@ -684,18 +875,37 @@ def test_leaks_between_two_folders(here, run):
     shutil.copy(queries[1], split / "test" / "birds" / "again.jpg")
     code, out, err = run("audit", split / "train", split / "test", "-x", "none", "-o", "report.html")
     lines = out.splitlines()
-    assert code == NEGATIVE and "2 pairs" in err and "1 leak between train and test" in err
+    assert code == NEGATIVE and "2 duplicates" in err and "1 leak between train and test" in err
     assert lines[0].endswith("LEAK") and "train/birds/leak.jpg" in lines[0] and "LEAK" not in lines[1]
     report = Report(Path("report.html").read_text(encoding="utf-8"))
     assert [text for text in report.headings if not text[:1].isdigit()] == [
-        "Audit of train and test", "Leaks", "Duplicates within one side",
+        "Audit of train and test", "Leaks", "Duplicates within one side", "What this audit can find",
     ]  # fmt: skip
     code, out, _ = run("audit", split, "-x", "none")
     assert code == NEGATIVE and [line.endswith("LEAK") for line in out.splitlines()] == [True, False]
     (split / "train" / "birds" / "leak.jpg").unlink()
     assert run("audit", split, "-x", "none")[0] == OK
     assert run("audit", split, split / "test", "-x", "none")[0] == USAGE
+    assert run("audit", split / "train", split / "test", "--test", "dev")[0] == USAGE
     assert run("audit", split, "-o", "report.txt")[0] == USAGE
+
+
+def test_many_copies_are_one_group(here, run):
+    """Output and report grow with the number of images, not of pairs."""
+    split, copies = split_images(), 40
+    original = images(split / "train")[0]
+    for number in range(copies):
+        shutil.copy(original, split / "train" / "fruit" / f"placeholder {number:02}.jpg")
+    shutil.copy(original, split / "test" / "fruit" / "placeholder.jpg")
+    code, out, err = run("audit", split, "-x", "none", "--json", "-o", "report.html")
+    pairs = json.loads(out)
+    assert code == NEGATIVE and len(pairs) == copies + 1 and len({pair["first"] for pair in pairs}) == 1
+    # The image in train represents the group, and the one in test is the leak.
+    assert [pair["second"] for pair in pairs if pair["leak"]] == ["test/fruit/placeholder.jpg"]
+    assert f"{copies + 1} duplicates in 1 group among {18 + copies + 1} images, 1 leak between train and test" in err
+    report = Report(Path("report.html").read_text(encoding="utf-8"))
+    assert len(report.images) == 8 and "1. 42 copies of one image" in report.headings
+    assert report.images[1]["alt"] == "test/fruit/placeholder.jpg"
 
 
 # ---- lists -----------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ compaction.LEAST_CHANGES = 10
 times = int(sys.argv[2])
 with LiveEngine.open(sys.argv[1], MeanColor()) as live:
     while times:
-        (number,) = live.add_extracted(["/x.png"], np.float32([[250, 250, len(live)]]), [None]).tolist()
+        (number,) = live.add_extracted(["/x.png"], np.float32([[250, 250, len(live)]]), [None]).ids.tolist()
         print(number, flush=True)
         times -= 1
 """

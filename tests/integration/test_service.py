@@ -26,15 +26,17 @@ from PIL import Image
 from helpers import paths
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
+from helpers.files import bytes_hash
 from helpers.images import samples, thumbnails
 from helpers.images.folders import from_folder
-from helpers.images.imageset import concatenate
+from helpers.images.imageset import ImageSet, concatenate
 from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
-from helpers.service import request_extraction, server
+from helpers.service import request_extraction, server, uploads
 from helpers.service.application import create_app
+from helpers.service.gallery_search import GallerySearch, Upload
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
 from helpers.service.security import HEADERS
@@ -153,7 +155,7 @@ def test_an_upload_finds_what_the_engine_finds(client, engine):
     body = result.json()
     assert [each["score"] for each in body["results"]] == pytest.approx([each.score for each in expected])
     assert body["results"][0] == {
-        "id": 17, "key": engine.gallery.keys[17], "class_name": engine.gallery.class_name(17),
+        "id": 17, "key": engine.gallery.keys[17], "name": image.name, "class_name": engine.gallery.class_name(17),
         "thumbnail": "/api/images/17/thumbnail", "rank": 1, "score": body["results"][0]["score"],
     }  # fmt: skip
     assert (body["offset"], body["k"], body["more"], body["note"]) == (0, 5, True, "")
@@ -339,19 +341,23 @@ def test_only_files_of_the_page_are_served(client, path):
         assert raw.makefile("rb").readline().split()[1] == b"404"
 
 
-def test_paths_never_leave_the_image_folder(engine, gallery, tmp_path):
+def test_links_show_only_what_the_owner_has_indexed(engine, gallery, tmp_path):
     root = tmp_path / "gallery"
     shutil.copytree(gallery.root, root)
-    folder, secret = engine.save(tmp_path / "own.index"), tmp_path / "secret.png"
+    folder, secret, wanted = engine.save(tmp_path / "own.index"), tmp_path / "secret.png", tmp_path / "wanted.png"
     Image.new("RGB", (30, 30), "red").save(secret)
+    Image.new("RGB", (30, 30), "blue").save(wanted)
     fine = root / gallery.keys[5]
     (root / "inside.png").symlink_to(fine)
+    (root / "link.png").symlink_to(wanted)
     with LiveEngine.open(folder, root=root) as live:
         vector = np.ones((1, 128), np.float32)
-        inside, dots, outside = (
-            int(live.add_extracted([path], vector, [None])[0])
-            for path in (root / "inside.png", root / "birds" / ".." / ".." / "secret.png", secret)
+        inside, dots = (
+            int(live.add_extracted([path], vector, [None]).ids[0])
+            for path in (root / "inside.png", root / "birds" / ".." / ".." / "secret.png")
         )
+        (link,) = live.add(ImageSet("link", (root / "link.png",), [-1], ())).ids.tolist()
+    # Who may write to the gallery's folder, but is not its owner, puts links in place of images.
     fine2 = root / gallery.keys[6]
     fine2.unlink()
     fine2.symlink_to(secret)
@@ -363,12 +369,41 @@ def test_paths_never_leave_the_image_folder(engine, gallery, tmp_path):
     os.mkfifo(pipe)
     (root / gallery.keys[9]).unlink()
     with serving(folder, root=root) as client:
-        for id in (5, inside):
+        for id in (5, inside, link):
             assert client.get(f"/api/images/{id}/file").status_code == 200
-        for id in (dots, outside, 6, 7, 8, 9):
+        for id in (dots, 6, 7, 8, 9):
             for route in ("file", "thumbnail"):
-                assert client.get(f"/api/images/{id}/{route}").status_code == 404, (id, route)
-        assert client.get(f"/api/images/{outside}").json()["key"] == "secret.png"
+                result = client.get(f"/api/images/{id}/{route}")
+                assert (result.status_code, f"image {id} " in result.text) == (404, True), (id, route)
+                assert str(tmp_path) not in result.text
+        wanted.write_bytes(secret.read_bytes())
+        assert client.get(f"/api/images/{link}/file").status_code == 404
+
+
+def test_images_that_were_added_from_other_folders_are_shown(folder, gallery, tmp_path):
+    added = tmp_path / "new" / "reptiles"
+    added.mkdir(parents=True)
+    for row in (0, 1):
+        Image.fromarray(255 - read_image(gallery.paths[row])).save(added / f"{row}.png")
+    shutil.copy(added / "0.png", tmp_path / "single.png")
+    with LiveEngine.open(folder) as live:
+        first, second = live.add(from_folder(tmp_path / "new")).ids.tolist()
+        (single,) = live.add(ImageSet("one", (tmp_path / "single.png",), [-1], ())).ids.tolist()
+    with serving(folder) as client:
+        entries = client.get("/api/images", params={"offset": 50}).json()["images"]
+        assert [(each["id"], each["key"]) for each in entries] == [
+            (first, "reptiles/0.png"), (second, "reptiles/1.png"), (single, "single.png"),
+        ]  # fmt: skip
+        for each in entries:
+            small = client.get(each["thumbnail"])
+            large = client.get(f"/api/images/{each['id']}/file")
+            assert (small.status_code, large.status_code) == (200, 200)
+            pixels = np.asarray(Image.open(io.BytesIO(large.content)))
+            source = read_image(gallery.paths[1 if each["id"] == second else 0])
+            assert pixels.shape == source.shape and np.abs(pixels - (255.0 - source)).mean() < 3
+        (added / "1.png").unlink()
+        gone = client.get(f"/api/images/{second}/file")
+        assert (gone.status_code, gone.json()["detail"]) == (404, f"The file of image {second} was moved or deleted.")
 
 
 def test_a_gallery_without_a_root_serves_the_listed_files(engine, gallery, tmp_path):
@@ -408,6 +443,76 @@ def test_two_services_find_added_images_and_no_removed_ones(folder, gallery, thu
         assert one.delete("/api/images/3").status_code == 204
         assert gallery.paths[3].exists(), "the user's own files stay"
     assert list((folder / "images").iterdir()) == []
+
+
+def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
+    content = encoded(255 - read_image(gallery.paths[0]))
+    names = ["C:\\holiday photos\\Z\u00fcrich \u2603.png", "../../etc/other.png", ""]
+    with serving(folder) as client:
+        results = [client.post("/api/images", files=upload(content, name or "x")) for name in names]
+        assert [result.status_code for result in results] == [201, 200, 200]
+        assert {result.json()["id"] for result in results} == {50} and client.get("/api/info").json()["images"] == 51
+        assert {result.json()["name"] for result in results} == {"Z\u00fcrich \u2603.png"}
+        assert len(list((folder / "images").iterdir())) == 1
+        # After a removal, it is added again, with another name.
+        assert client.delete("/api/images/50").status_code == 204
+        again = client.post("/api/images", files=upload(content, "a/b\\c\u202ed.png"))
+        assert (again.status_code, again.json()["id"], again.json()["name"]) == (201, 51, "cd.png")
+        assert client.get(again.json()["thumbnail"]).status_code == 200
+        # A file of the gallery is an image of its own, and a copy.
+        copied = client.post("/api/images", files=upload(gallery.paths[3].read_bytes()))
+        assert copied.status_code == 201
+    table = Engine.load(folder).table
+    assert table.groups[3] == table.groups[copied.json()["id"]] >= 0
+    assert table.display_name(51) == "cd.png" and table.display_name(3) == gallery.paths[3].name
+
+
+def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder, gallery, monkeypatch):
+    """Two services: the second adds the image between the removal from the engine and that of the file."""
+    content, vector = encoded(255 - read_image(gallery.paths[0])), np.ones(128, np.float32)
+    image = Upload(bytes_hash(content), content, ".png", vector, None, None)
+    with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
+        first, second = GallerySearch(one), GallerySearch(other)
+        entry, new = first.add(image)
+        assert (entry.id, new) == (50, True)
+        remove, again = one.remove, []
+
+        def remove_slowly(ids):
+            remove(ids)
+            again.append(second.add(image))
+
+        monkeypatch.setattr(one, "remove", remove_slowly)
+        first.remove(50)
+        ((entry, new),) = again
+        assert (entry.id, new) == (51, True) and second.path(51).read_bytes() == content
+        second.remove(51)
+        assert list((folder / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "cleaned"),
+    [
+        ("photo.jpg", "photo.jpg"), ("/etc/passwd", "passwd"), ("..\\..\\a b.png", "a b.png"), ("../", None),
+        (None, None), ("", None), ("  a\tb\nc\x00.png ", "abc.png"), ("\u202egnp.exe", "gnp.exe"),
+        ("\ud800.png", ".png"), ("\u732b \U0001f408.jpg", "\u732b \U0001f408.jpg"), ("x" * 300, "x" * 200),
+    ],
+)  # fmt: skip
+def test_the_name_of_an_upload_is_one_line_without_folders(given, cleaned):
+    assert uploads.clean_name(given) == cleaned
+
+
+def test_a_folder_that_can_not_be_written_allows_no_changes(folder, gallery, monkeypatch):
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and real(path, mode))
+    with serving(folder, key="a key") as client:
+        assert client.get("/api/info").json()["changes"] == "off"
+        image = upload(gallery.paths[0].read_bytes())
+        for result in (
+            client.post("/api/images", files=image, headers={"X-API-Key": "a key"}),
+            client.delete("/api/images/0", headers={"X-API-Key": "a key"}),
+        ):
+            assert (result.status_code, "read-only" in result.text) == (403, True)
+        assert client.post("/api/search", files=image).status_code == 200
 
 
 def with_extra_data():

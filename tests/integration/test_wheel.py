@@ -82,7 +82,7 @@ def test_files_of_the_wheel(wheel):
     }
     assert len(pages) > 10 and modules | pages <= names
     data = {name.removeprefix("helpers/_data/") for name in names if name.startswith("helpers/_data/")}
-    expected = {"imagenet_classes.csv"} | {
+    expected = {"imagenet_classes.csv", "audit_recall.csv"} | {
         path.relative_to(paths.data_dir()).as_posix()
         for folder in ("projections", "vocabularies", "protocols")
         for path in (paths.data_dir() / folder).iterdir()

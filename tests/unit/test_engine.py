@@ -15,8 +15,9 @@ from helpers.images.reading import UnreadableImage, UnreadableImageWarning, read
 from helpers.search.engine import Engine, EngineFolderError
 from helpers.search.index import IndexFileError, open_index
 from helpers.search.persist.compaction import compact
+from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
-from helpers.search.persist.snapshot import EngineFile, is_engine, manifest_of
+from helpers.search.persist.snapshot import is_engine, manifest_of
 from helpers.search.ranking import Ranking
 
 RED, ORANGE, GREEN, BLUE = (250, 0, 0), (250, 90, 0), (0, 250, 0), (0, 0, 250)
@@ -421,7 +422,9 @@ def test_an_engine_of_the_old_format_is_named_and_can_be_replaced(engine, tmp_pa
     for name in ("engine.json", "images-1.json", "vectors-1.index", "changes.sqlite", "changes.sqlite-wal"):
         (folder / name).write_bytes(b"{}")
     assert is_engine(folder)
-    with pytest.raises(EngineFolderError, match=r"engine holds an engine of an older format.*`lookalike index`"):
+    with pytest.raises(
+        EngineFolderError, match=r"engine holds an engine of an older format.*`lookalike index FOLDER -o OTHER`"
+    ):
         Engine.load(folder, MeanColor())
     engine.save(folder)
     assert names_in(folder) == [".lock", "engine.sqlite", manifest_of(folder).index_file]
@@ -492,7 +495,7 @@ def test_images_are_added_and_removed(index, gallery, tmp_path):
     save_image(tmp_path / "more" / "dark" / "black.png", (0, 0, 0))
     (tmp_path / "more" / "dark" / "broken.png").write_bytes(b"no image")
     with pytest.warns(UnreadableImageWarning, match="broken"):
-        assert engine.add(from_folder(tmp_path / "more")).tolist() == [5, 6]
+        assert engine.add(from_folder(tmp_path / "more")).new_ids.tolist() == [5, 6]
     assert [(a.id, a.class_name, a.label) for a in engine.query_id(6, 1)] == [(3, "warm", 1)]
     assert engine.gallery.class_names == ("cold", "warm", "dark")
     engine.remove([0, 3])

@@ -17,11 +17,12 @@ from helpers.images.folders import from_folder
 from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine, EngineFolderError, UnopenedExtractor
 from helpers.search.index import IndexFileError, open_index
-from helpers.search.persist import compaction, snapshot, wal
+from helpers.search.persist import compaction, engine_file, snapshot, wal
 from helpers.search.persist import live as live_module
 from helpers.search.persist.compaction import compact, is_due
+from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
-from helpers.search.persist.snapshot import EngineFile, StoredPaths, manifest_of
+from helpers.search.persist.snapshot import manifest_of
 
 
 class MeanColor:
@@ -80,12 +81,12 @@ def wait_until(true, seconds=20):
 
 
 def add(live, *vectors, class_name=None):
-    return live.add_extracted(["/x.png"] * len(vectors), np.float32(vectors), [class_name] * len(vectors)).tolist()
+    return live.add_extracted(["/x.png"] * len(vectors), np.float32(vectors), [class_name] * len(vectors)).ids.tolist()
 
 
 def test_what_is_added_and_removed_is_seen_by_all_and_lasts(live, folder, tmp_path):
     with LiveEngine.open(folder, MeanColor()) as other:
-        ids = live.add(more(tmp_path, (0, 200, 0), (0, 250, 0)))
+        ids = live.add(more(tmp_path, (0, 200, 0), (0, 250, 0))).ids
         assert ids.tolist() == [5, 6] and len(live) == 7 and live.changes == 2
         assert nearest(live.engine, 0, 190) == [5]
         assert nearest(other.engine, 0, 190) != [5]
@@ -128,7 +129,7 @@ def test_compaction_changes_no_result_and_gives_no_id_twice(live, folder, tmp_pa
         assert nearest(live.engine, 10, 90, k=5) == before
         assert live.engine.index.ids.tolist() == [0, 2, 3, 4, 5] and not hasattr(live.engine.index, "changes")
         # The other has not looked since, and adds: it loads the compacted index first.
-        assert other.add(more(tmp_path, (0, 0, 200), name="third")).tolist() == [7]
+        assert other.add(more(tmp_path, (0, 0, 200), name="third")).ids.tolist() == [7]
         assert live.refresh() and live.engine.index.ids.tolist() == [0, 2, 3, 4, 5, 7]
         assert other.engine.index.ids.tolist() == [0, 2, 3, 4, 5, 7]
     assert [path.name for path in folder.glob("vectors-*.index")] == [manifest_of(folder).index_file]
@@ -558,6 +559,7 @@ def test_an_engine_of_the_old_format_is_refused_by_name(images, tmp_path, capsys
 
 
 def test_an_unopened_extractor_refuses_to_extract(folder, images):
+    paint(images / "old" / "new.png", (1, 2, 3))
     with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
         with pytest.raises(RuntimeError, match="loaded without its extractor 'mean-color'"):
             live.add(from_folder(images))
@@ -569,7 +571,7 @@ def test_an_unopened_extractor_refuses_to_extract(folder, images):
 def test_a_folder_that_can_not_be_written_is_searched_all_the_same(live, folder, monkeypatch):
     """With and without a write-ahead log of SQLite beside the file."""
     add(live, [0, 200, 0])
-    monkeypatch.setattr(snapshot.os, "access", lambda *_: False)
+    monkeypatch.setattr(engine_file.os, "access", lambda *_: False)
     for _ in range(2):
         names = sorted(path.name for path in folder.iterdir())
         with LiveEngine.open(folder, MeanColor()) as reader:
@@ -585,11 +587,10 @@ def test_a_folder_that_can_not_be_written_is_searched_all_the_same(live, folder,
 
 
 def test_a_log_keeps_the_order_and_never_uses_a_number_twice(folder):
-    paths = StoredPaths(None, folder)
     with EngineFile(folder) as file:
         before = file.version()
         with file.writing() as connection:
-            wal.add(connection, [5], [paths.encode("/x.png")], [None], np.ones((1, 3), np.float32))
+            wal.add(connection, [5], [("x.png", 2)], [None], np.ones((1, 3), np.float32), [b"content"], ["name"])
             wal.remove(connection, [0])
         with pytest.raises(ZeroDivisionError), file.writing() as connection:
             wal.remove(connection, [3])
@@ -597,6 +598,9 @@ def test_a_log_keeps_the_order_and_never_uses_a_number_twice(folder):
         with file.reading() as connection:
             changes = wal.read(connection, 0)
             assert [(c.number, c.id, c.vector is None) for c in changes] == [(1, 5, False), (2, 0, True)]
+            assert (changes[0].path, changes[0].place, changes[0].content, changes[0].name) == (
+                "x.png", 2, b"content", "name",
+            )  # fmt: skip
             assert [c.number for c in wal.read(connection, 1)] == [2]
         # Its own commits are no news, those of others are.
         assert file.version() == before
@@ -606,21 +610,6 @@ def test_a_log_keeps_the_order_and_never_uses_a_number_twice(folder):
         assert file.version() != before
         with file.reading() as connection:
             assert [c.number for c in wal.read(connection, 0)] == [3] and wal.last_number(connection) == 3
-
-
-def test_paths_are_stored_relative_to_the_folder_or_the_root(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    paths = StoredPaths(tmp_path / "images", tmp_path / "images" / "my.engine")
-    moved = StoredPaths(tmp_path / "b", tmp_path / "c.engine")
-    for path, stored, place, elsewhere in (
-        (tmp_path / "images" / "a" / "x.png", "a/x.png", 1, tmp_path / "b" / "a" / "x.png"),
-        (tmp_path / "images" / "my.engine" / "up" / "x.png", "up/x.png", 2, tmp_path / "c.engine" / "up" / "x.png"),
-        (tmp_path / "images2" / "x.png", str(tmp_path / "images2" / "x.png"), 0, tmp_path / "images2" / "x.png"),
-        ("here.png", str(tmp_path / "here.png"), 0, tmp_path / "here.png"),
-    ):
-        assert paths.encode(path) == (stored, place)
-        assert moved.decode(stored, place) == str(elsewhere)
-    assert StoredPaths(None, tmp_path / "e").encode("/far/x.png") == ("/far/x.png", 0)
 
 
 def test_squares_of_an_extended_index_are_those_of_all_rows():

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from helpers.search.persist import snapshot, wal
 from helpers.search.persist.delta import apply_changes
-from helpers.search.persist.snapshot import EngineFile
+from helpers.search.persist.engine_file import EngineFile
 
 log = logging.getLogger("lookalike.engine")
 

@@ -1,8 +1,10 @@
 """Live engine: a saved engine that many processes search and change at once."""
 
+import contextlib
 import logging
+import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,12 +12,14 @@ import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import ImageSet
-from helpers.search.engine import Engine, class_names_of, extract_readable
+from helpers.search.engine import Engine
+from helpers.search.identity import Additions, Candidates, plan
 from helpers.search.index.checks import name_ids
 from helpers.search.persist import snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
-from helpers.search.persist.snapshot import EngineFile, StoredPaths
+from helpers.search.persist.engine_file import EngineFile
+from helpers.search.persist.roots import Roots, StoredRoot, locate
 
 log = logging.getLogger("lookalike.engine")
 
@@ -107,24 +111,40 @@ class LiveEngine:
         with self._replaying:
             return self._replay()
 
-    def add(self, images: ImageSet) -> np.ndarray:
-        """Add images and save them: int64 (m,), the ids of those that can be read.
+    def add(self, images: ImageSet, classes: bool = False) -> Additions:
+        """Add images and save them; `helpers.search.identity` defines what becomes of those that the engine knows.
 
         The files are not copied. Images that cannot be read get no id; the extractor's warning names them.
-        Errors: `add_extracted`.
+
+        classes : whether known images in another class get their new class.
+
+        Raises EngineFolderError or IndexFileError: nothing was added: see `refresh`, or the log cannot be written.
         """
-        rows, vectors = extract_readable(self.engine.extractor, images)
-        return self.add_extracted([images.paths[row] for row in rows], vectors, class_names_of(images, rows))
+        self.refresh()
+        return self.apply(self.engine.extract_candidates(images, classes), classes=classes, root=images.root)
 
     def add_extracted(
-        self, paths: Sequence[str | Path], vectors: np.ndarray, class_names: Sequence[str | None]
-    ) -> np.ndarray:
-        """Add and save images whose features were extracted by this engine's extractor: int64 (n,), their ids.
+        self,
+        paths: Sequence[str | Path],
+        vectors: np.ndarray,
+        class_names: Sequence[str | None],
+        contents: Sequence[bytes | None] | None = None,
+        display_names: Sequence[str | None] | None = None,
+        write: Callable[[], object] | None = None,
+    ) -> Additions:
+        """Add and save images whose features were extracted by this engine's extractor.
 
         The cost depends on the number of images, not on the size of the gallery.
 
-        paths : files that will not be moved. vectors : float (n, dim), finite.
+        Parameters
+        ----------
+        paths : files that will not be moved.
+        vectors : float (n, dim), finite.
         class_names : one per image; None for an image of no class.
+        contents : `helpers.features.file_hashes.identities`; images without one are added in any case.
+        display_names : names that differ from those of the files, or None.
+        write : called before the addition is saved, if anything is to be added; while it runs, no process changes
+            the engine.
 
         Raises
         ------
@@ -139,16 +159,59 @@ class LiveEngine:
             )
         if not np.isfinite(vectors).all():
             raise ValueError("a vector holds NaN or infinity: omit such images")
+        nothing = [None] * len(paths)
+        files = [str(Path(path).absolute()) for path in paths]
+        candidates = Candidates(
+            files, contents or nothing, class_names, display_names or nothing, vectors, np.full(len(paths), -1)
+        )
+        return self.apply(candidates, write=write)
+
+    def apply(
+        self,
+        candidates: Candidates,
+        removed: Iterable[int] = (),
+        classes: bool = False,
+        root: Path | None = None,
+        write: Callable[[], object] | None = None,
+    ) -> Additions:
+        """Add images and remove others in one transaction; see `add` and `add_extracted`.
+
+        removed : ids; those that another process has removed are ignored. root : the folder of the added images.
+        """
+        with self.locked() as connection:
+            engine, gone = self.engine, np.unique(np.array(list(removed), np.int64))
+            gone = gone[engine.index.contains(gone)]
+            # An image of the same content that is removed here was renamed, and not copied.
+            decided = plan(
+                engine.table, lambda ids: engine.index.contains(ids) & ~np.isin(ids, gone), candidates, classes
+            )
+            rows = decided.rows
+            if rows and write is not None:
+                write()
+            paths = [candidates.paths[row] for row in rows]
+            roots = engine.saved.roots.extended(paths, root)
+            snapshot.write_roots(connection, roots.stored[len(engine.saved.roots.stored) :])
+            wal.add(
+                connection,
+                decided.additions.ids[rows],
+                map(roots.encode, paths),
+                decided.class_names,
+                candidates.vectors[rows],
+                [candidates.contents[row] for row in rows],
+                [candidates.display_names[row] for row in rows],
+            )
+            wal.remove(connection, np.union1d(gone, decided.replaced))
+        return decided.additions
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on an up-to-date engine; while it is open, no process changes the engine."""
         with self._writing:
             with self._opened(self._writer).writing() as connection:
-                # As the only writer, so that no other process gives these ids.
+                # As the only writer, so that no other process gives the same ids.
                 self.refresh()
-                table = self.engine.table
-                ids = np.arange(len(table), len(table) + len(paths))
-                stored = StoredPaths(table.root, self.folder)
-                wal.add(connection, ids, map(stored.encode, paths), class_names, vectors)
+                yield connection
             self._written()
-        return ids
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove images and save that; their files are kept.
@@ -159,14 +222,11 @@ class LiveEngine:
         EngineFolderError, IndexFileError : nothing was removed: see `refresh`, or the log cannot be written.
         """
         ids = np.unique(np.array(list(ids), np.int64))
-        with self._writing:
-            with self._opened(self._writer).writing() as connection:
-                self.refresh()
-                missing = ids[~self.engine.index.contains(ids)]
-                if len(missing):
-                    raise KeyError(f"{name_ids(missing)} cannot be removed: not in {self.folder}")
-                wal.remove(connection, ids)
-            self._written()
+        with self.locked() as connection:
+            missing = ids[~self.engine.index.contains(ids)]
+            if len(missing):
+                raise KeyError(f"{name_ids(missing)} cannot be removed: not in {self.folder}")
+            wal.remove(connection, ids)
 
     def compact(self) -> int:
         """Write the log into a new index file; see `helpers.search.persist.compaction.compact`.
@@ -203,17 +263,26 @@ class LiveEngine:
         engine = self.engine
         with self._reader.reading() as connection:
             manifest = snapshot.read_manifest(connection, self.folder)
-            known = manifest.snapshot_id == engine.saved.snapshot_id and manifest.log_position <= engine.saved.position
-            changes = wal.read(connection, engine.saved.position) if known else []
+            saved, stored = engine.saved, snapshot.read_roots(connection)
+            known = manifest.snapshot_id == saved.snapshot_id and manifest.log_position <= saved.position
+            known &= stored[: len(saved.roots.stored)] == saved.roots.stored
+            changes = wal.read(connection, saved.position) if known else []
         if known:
-            replayed = engine.replay(changes, self.folder)
+            replayed = engine.replay(changes, self._extended_roots(saved.roots, stored, changes))
         else:
-            # Another save, or a compaction of changes that this process has not read.
+            # Another save, roots at another place, or a compaction of changes that this process has not read.
             replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
         self.engine, self._version = replayed, version
         if manifest.log_position > replayed.saved.compacted:
             self._switch_later()
         return replayed is not engine
+
+    def _extended_roots(self, roots: Roots, stored: list[StoredRoot], changes: Sequence[wal.Change]) -> Roots:
+        """The roots of this process, and those that were stored since."""
+        new = stored[len(roots.stored) :]
+        if not new:
+            return roots
+        return Roots(self.folder, [*roots, *locate(self.folder, new, snapshot.samples_of_changes(changes))])
 
     def _switch_later(self) -> None:
         """Search the compacted index file once it is open; until then, the former file and the changes."""

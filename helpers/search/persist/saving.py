@@ -12,7 +12,9 @@ from filelock import FileLock
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index
 from helpers.search.persist import snapshot, wal
-from helpers.search.persist.snapshot import EngineFile, EngineFolderError, Manifest
+from helpers.search.persist.engine_file import NAME, EngineFile, EngineFolderError
+from helpers.search.persist.roots import GALLERY, Roots, locate
+from helpers.search.persist.snapshot import Manifest
 from helpers.search.persist.wal import Change
 
 T = TypeVar("T")
@@ -27,32 +29,41 @@ class SavedState:
     snapshot_id : of the manifest.
     compacted : number of the last change of the log that the index file contains.
     position : number of the last change of the log that was applied.
+    roots : the folders that its paths are relative to.
     """
 
     snapshot_id: str
     compacted: int
     position: int
+    roots: Roots
 
 
-def check_target(folder: Path, saved: SavedState | None) -> None:
+def check_target(folder: Path, saved: SavedState | None, replace: bool) -> None:
     """Make the folder; raise the errors of `Engine.save` if an engine with this state must not be saved there."""
     snapshot.prepare_folder(folder)
-    if snapshot.is_engine(folder) and (folder / snapshot.NAME).is_file():
+    if not replace and snapshot.is_engine(folder) and (folder / NAME).is_file():
         with EngineFile(folder) as file, file.reading() as connection:
             _check_unchanged(connection, folder, saved)
 
 
 def save(
-    folder: Path, extractor: tuple[str, str], table: GalleryTable, index: Index, saved: SavedState | None
+    folder: Path,
+    extractor: tuple[str, str],
+    table: GalleryTable,
+    index: Index,
+    saved: SavedState | None,
+    replace: bool,
 ) -> SavedState:
     """Write a new snapshot into a folder that `check_target` has passed; see `Engine.save`.
 
     extractor : name and fingerprint. saved : the state that the engine was loaded from.
     """
-    with FileLock(folder / snapshot.LOCK), EngineFile(folder, create=True) as file:
+    roots = Roots.of(folder, table.root, table.paths, None if saved is None else saved.roots)
+    with FileLock(folder / snapshot.LOCK), EngineFile(folder, create=True, replace=replace) as file:
         try:
             index_file, checksum = snapshot.write_index(folder, index)
             with file.writing() as connection:
+                snapshot.prepare_tables(connection)
                 # Again, as the only writer.
                 _check_unchanged(connection, folder, saved)
                 position = wal.last_number(connection)
@@ -64,15 +75,15 @@ def save(
                     index_file=index_file,
                     index_sha256=checksum,
                     name=table.name,
-                    root=None if table.root is None else str(table.root.absolute()),
+                    source=None if table.source is None else snapshot.encode_source(table.source, roots),
                     images=len(table),
                     indexed=len(index),
                     log_position=position,
                 )
-                snapshot.replace_snapshot(connection, manifest, table, folder)
+                snapshot.replace_snapshot(connection, manifest, table, roots)
         finally:
             snapshot.delete_leftovers(file)
-    return SavedState(manifest.snapshot_id, position, position)
+    return SavedState(manifest.snapshot_id, position, position, roots)
 
 
 def _check_unchanged(connection: sqlite3.Connection, folder: Path, saved: SavedState | None) -> None:
@@ -98,11 +109,15 @@ def load(
             with file.reading() as connection:
                 before, manifest = manifest, snapshot.read_manifest(connection, folder)
                 checked = check(manifest)
-                table = snapshot.read_table(connection, manifest, root, folder)
+                stored = snapshot.read_table(connection, manifest, folder)
                 changes = wal.read(connection, manifest.log_position)
-            state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position)
+            if root is not None and GALLERY not in (one.number for one in stored.roots):
+                raise ValueError(f"{manifest.name!r} was saved without a root: it cannot get another one")
             try:
-                return state, table, snapshot.open_base(folder, manifest, mmap), changes, checked
+                index = snapshot.open_base(folder, manifest, mmap)
+                roots = locate(folder, stored.roots, stored.samples(index.ids, changes), root)
+                state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position, roots)
+                return state, stored.decoded(roots), index, changes, checked
             except FileNotFoundError as error:
                 # Another process may have saved or compacted since, and deleted this index file.
                 if manifest == before:

@@ -2,20 +2,17 @@
 
 The folder of an engine holds ``engine.sqlite``, the index file that its manifest names, and uploaded images. Manifest,
 gallery table and write-ahead log (`helpers.search.persist.wal`) are tables of one SQLite file, and one transaction
-replaces all of them: a process that is killed at any moment leaves either the old engine or the new one. SQLite flushes
-every commit with fsync (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous).
+replaces all of them: a process that is killed at any moment leaves either the old engine or the new one.
 """
 
 import contextlib
 import hashlib
-import os
 import secrets
 import sqlite3
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -23,53 +20,24 @@ from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
 from helpers.search.persist import wal
-from helpers.search.persist.wal import to_sql, to_str
+from helpers.search.persist.engine_file import (
+    NAME,
+    OLD_NAME,
+    EngineFile,
+    EngineFolderError,
+    has_tables,
+    make_tables,
+)
+from helpers.search.persist.roots import Roots, Sample, StoredRoot, spread
+from helpers.search.persist.wal import Change, to_sql, to_str
 
-NAME = "engine.sqlite"
-#: The format of saved folders; other formats raise an error.
-FORMAT = 3
-#: The manifest of folders of format 2 and before.
-OLD_NAME = "engine.json"
 #: The lock of the process that writes an index file into a folder.
 LOCK = ".lock"
 
-#: Seconds to wait for another process that writes.
-_TIMEOUT = 30.0
 #: Bytes of an index file whose checksum is in the manifest: its header, which has the checksum of the rest.
 _HEAD = 4096
-#: The base of a stored path: none, the root of the gallery, the engine's folder.
-_FULL, _ROOT, _OWN = range(3)
-
-_SCHEMA = f"""
-create table manifest (
-    snapshot_id text not null,
-    extractor text not null,
-    fingerprint text not null,
-    index_spec text not null,
-    index_file text not null,
-    index_sha256 text not null,
-    name not null,
-    root,
-    images integer not null,
-    indexed integer not null,
-    log_position integer not null
-);
-create table classes (label integer primary key, name not null);
-create table gallery (
-    id integer primary key,
-    path not null,
-    place integer not null,
-    label integer not null,
-    grp integer
-);
-create table parts (start integer primary key, sha256 text not null);
-{wal.SCHEMA}
-pragma user_version = {FORMAT};
-"""
-
-
-class EngineFolderError(IndexFileError):
-    """A folder does not hold an engine, or one of another extractor or format; the message says which."""
+#: The columns of the gallery table that its checksum covers.
+_COLUMNS = "path, place, label, grp, content, name"
 
 
 @dataclass(frozen=True)
@@ -82,7 +50,9 @@ class Manifest:
     extractor, fingerprint : of the feature extractor.
     index_spec : the spec for `open_index`.
     index_file, index_sha256 : its name in the folder, and the checksum of its header.
-    name, root : of the gallery; without a root, paths are stored in full.
+    name : of the gallery.
+    source : the folder or the table of which ``lookalike index`` made the engine, as `Roots.encode` stores it: number
+        of the root, a space, and the path; or None.
     images : rows of the gallery table.
     indexed : vectors in the index file.
     log_position : number of the last change of the log that the index file contains.
@@ -95,131 +65,10 @@ class Manifest:
     index_file: str
     index_sha256: str
     name: str
-    root: str | None
+    source: str | None
     images: int
     indexed: int
     log_position: int
-
-
-class EngineFile:
-    """The SQLite file of one engine folder; for one thread at a time.
-
-    Any method may raise EngineFolderError (there is no engine, or one of another format) and IndexFileError (the file
-    is damaged or cannot be written, or another process writes for very long).
-
-    create : make the file if there is none.
-    """
-
-    def __init__(self, folder: str | Path, create: bool = False):
-        self.folder, self.path, self._create = Path(folder), Path(folder) / NAME, create
-        self._connection: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; the next use opens it again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def version(self) -> int:
-        """A number that changes with every commit of another connection; fast enough for every search."""
-        with self._reporting():
-            return self._open().execute("pragma data_version").fetchone()[0]
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees the file in the state of the first read, whatever others write meanwhile."""
-        with self._transaction("begin") as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection as the only writer of all processes; after an error nothing was written."""
-        with self._transaction("begin immediate") as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._reporting():
-            connection = self._open()
-            connection.execute(begin)
-            try:
-                yield connection
-                connection.execute("commit")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("rollback")
-                raise
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        if not self._create and not self.path.is_file():
-            raise missing_engine(self.folder)
-        deadline = time.monotonic() + _TIMEOUT
-        while self._connection is None:
-            try:
-                self._connection = self._connect()
-            except sqlite3.OperationalError as error:
-                # SQLite does not wait if two open a new file, or one that its last user is closing.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        return self._connection
-
-    def _connect(self) -> sqlite3.Connection:
-        # Callers ensure that one thread at a time uses it.
-        connection = sqlite3.connect(self._uri(), _TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
-        try:
-            if self._create or os.access(self.folder, os.W_OK):
-                connection.execute("pragma journal_mode = wal")
-                connection.execute("pragma synchronous = full")
-                # Overwriting the rows of a compacted log would take longer than the rest of the transaction.
-                connection.execute("pragma secure_delete = off")
-            (version,) = connection.execute("pragma user_version").fetchone()
-            if version == 0 and self._create:
-                connection.executescript(f"begin immediate; {_SCHEMA} commit;")
-            elif version not in (0, FORMAT):
-                raise EngineFolderError(
-                    f"{self.path} has format {version}; this version reads {FORMAT}. Delete the folder, and index its "
-                    "images again."
-                )
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _uri(self) -> str:
-        mode = "rwc" if self._create else "rw"
-        if not self._create and not os.access(self.folder, os.W_OK):
-            # SQLite cannot make its shared-memory file in such a folder. Without a log, it needs none.
-            mode = "ro" if self.path.with_name(f"{NAME}-wal").exists() else "ro&immutable=1"
-        return f"{self.path.absolute().as_uri()}?mode={mode}"
-
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise IndexFileError(
-                f"{self.path} cannot be used: {error}. Is its folder writable and its disk not full? If the file is "
-                f"damaged, restore it together with {NAME}-wal, or index its images again."
-            ) from error
-
-
-def missing_engine(folder: Path) -> EngineFolderError:
-    """The error for a folder without ``engine.sqlite``."""
-    if (folder / OLD_NAME).is_file():
-        return EngineFolderError(
-            f"{folder} holds an engine of an older format, which this version does not read. Index its images again "
-            "with `lookalike index`."
-        )
-    return EngineFolderError(f"{folder} holds no engine: {folder / NAME} is missing. Save one there first.")
 
 
 def is_engine(folder: str | Path) -> bool:
@@ -266,19 +115,54 @@ def manifest_of(folder: str | Path) -> Manifest:
 # ---- the gallery table -------------------------------------------------------------------------------------------
 
 
-def read_table(
-    connection: sqlite3.Connection, manifest: Manifest, root: str | Path | None, folder: Path
-) -> GalleryTable:
-    """The gallery table of a manifest, in the same transaction.
+@dataclass(frozen=True)
+class StoredTable:
+    """The gallery table as it is stored: with paths relative to roots.
 
-    root : the folder of the images, if they were moved.
-
-    Raises EngineFolderError: the table is damaged; ValueError: a root is given, but the gallery was saved without one.
+    Attributes
+    ----------
+    rows : tuples of path, number of the root, label, group, content and name.
     """
-    base = None if manifest.root is None else Path(manifest.root if root is None else root).absolute()
-    if base is None and root is not None:
-        raise ValueError(f"{manifest.name!r} was saved without a root, with full paths: it cannot get another one")
-    rows = connection.execute("select path, place, label, grp from gallery order by id").fetchall()
+
+    manifest: Manifest
+    rows: list[tuple]
+    class_names: list[str]
+    roots: list[StoredRoot]
+
+    def samples(self, indexed: np.ndarray, changes: Sequence[Change]) -> dict[int, list[Sample]]:
+        """Some files of each root, of images in the index and the log: by the number of the root.
+
+        indexed : int64 (m,), ids.
+        """
+        removed = {change.id for change in changes if change.vector is None}
+        indexed = indexed[~np.isin(indexed, list(removed))]
+        places = np.fromiter((row[1] for row in self.rows), np.int64, len(self.rows))[indexed]
+        samples: dict[int, list[Sample]] = {root.number: [] for root in self.roots}
+        for number, files in samples.items():
+            of_root = indexed[places == number]
+            files += [Sample(to_str(self.rows[id][0]), self.rows[id][4]) for id in of_root[spread(len(of_root))]]
+        for number, files in samples_of_changes(change for change in changes if change.id not in removed).items():
+            samples[number] = samples.get(number) or files
+        return samples
+
+    def decoded(self, roots: Roots) -> GalleryTable:
+        """The gallery table, with absolute paths."""
+        paths = [roots.decode(to_str(row[0]), row[1]) for row in self.rows]
+        labels = np.array([row[2] for row in self.rows], np.int64)
+        groups = None
+        if any(row[3] is not None for row in self.rows):
+            groups = np.array([-1 if row[3] is None else row[3] for row in self.rows], np.int64)
+        contents = [row[4] for row in self.rows]
+        names = {id: to_str(row[5]) for id, row in enumerate(self.rows) if row[5] is not None}
+        source = None if self.manifest.source is None else decode_source(self.manifest.source, roots)
+        return GalleryTable(
+            self.manifest.name, roots.gallery, paths, labels, self.class_names, groups, contents, names, source
+        )
+
+
+def read_table(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> StoredTable:
+    """The gallery table of a manifest, in the same transaction. Raises EngineFolderError: it is damaged."""
+    rows = connection.execute(f"select {_COLUMNS} from gallery order by id").fetchall()
     class_names = [to_str(name) for (name,) in connection.execute("select name from classes order by label")]
     parts = connection.execute("select start, sha256 from parts order by start").fetchall()
     ends = [start for start, _ in parts[1:]] + [len(rows)]
@@ -286,43 +170,52 @@ def read_table(
         _checksum(rows[start:end]) != digest for (start, digest), end in zip(parts, ends, strict=True)
     ):
         raise EngineFolderError(f"{folder / NAME} is damaged: the checksum of its gallery table is wrong. Index again.")
-    decode = StoredPaths(base, folder).decode
-    paths = [decode(to_str(path), place) for path, place, _, _ in rows]
-    labels = np.array([label for _, _, label, _ in rows], np.int64)
-    groups = None
-    if any(group is not None for _, _, _, group in rows):
-        groups = np.array([-1 if group is None else group for _, _, _, group in rows], np.int64)
-    return GalleryTable(manifest.name, base, paths, labels, class_names, groups)
+    return StoredTable(manifest, rows, class_names, read_roots(connection))
 
 
-class StoredPaths:
-    """Converts the paths of one engine to their stored form and back.
+def read_roots(connection: sqlite3.Connection) -> list[StoredRoot]:
+    """The roots of the paths, ascending."""
+    rows = connection.execute("select number, path, relative from roots order by number")
+    return [StoredRoot(number, to_str(path), to_str(relative)) for number, path, relative in rows]
 
-    A path in the engine's folder is relative to it, so that the folder can be moved as a whole. A path below the
-    gallery's root is relative to the root. Other paths are stored in full.
-    """
 
-    def __init__(self, root: Path | None, folder: Path):
-        start_of_root = "" if root is None else f"{root.absolute()}{os.sep}"
-        #: The prefix of a stored path, by its place.
-        self._starts = "", start_of_root, f"{folder.absolute()}{os.sep}"
+def write_roots(connection: sqlite3.Connection, roots: Iterable[StoredRoot]) -> None:
+    """Write roots, in place of those with the same numbers."""
+    rows = [(number, to_sql(path), to_sql(relative)) for number, path, relative in roots]
+    connection.executemany("insert or replace into roots values (?, ?, ?)", rows)
 
-    def encode(self, path: str | Path) -> tuple[str, int]:
-        """A path in its stored form, and its place: the number of its base."""
-        path = str(path)
-        # As text, because a path object takes as long as everything else.
-        if not os.path.isabs(path):  # noqa: PTH117
-            path = str(Path(path).absolute())
-        place = next((place for place in (_OWN, _ROOT) if path.startswith(self._starts[place] or "\0")), _FULL)
-        return path[len(self._starts[place]) :].replace(os.sep, "/"), place
 
-    def decode(self, path: str, place: int) -> str:
-        """The absolute path."""
-        return self._starts[place] + path
+def samples_of_changes(changes: Iterable[Change]) -> dict[int, list[Sample]]:
+    """Some files of the images that changes added, by the number of their root."""
+    files: dict[int, list[Sample]] = {}
+    for change in changes:
+        if change.vector is not None:
+            files.setdefault(change.place, []).append(Sample(change.path, change.content))
+    return {number: [each[row] for row in spread(len(each))] for number, each in files.items()}
+
+
+def encode_source(source: str, roots: Roots) -> str:
+    """A folder or table in its stored form; relative to a root, if one contains it."""
+    start = roots.start_of(f"{source}/")
+    if not start:
+        return f"- {source}"
+    path, number = roots.encode(f"{source}/")
+    return f"{number} {path}"
+
+
+def write_source(connection: sqlite3.Connection, source: str, roots: Roots) -> None:
+    """Store the folder or table of which an engine is made, in a transaction."""
+    connection.execute("update manifest set source = ?", (to_sql(encode_source(source, roots)),))
+
+
+def decode_source(stored: str, roots: Roots) -> str:
+    """The reverse of `encode_source`."""
+    number, path = stored.split(" ", 1)
+    return path if number == "-" else roots.decode(path, int(number)).rstrip("/")
 
 
 def _checksum(rows: Iterable[tuple]) -> str:
-    """SHA-256 of rows (path, place, label, group)."""
+    """SHA-256 of rows of the gallery table."""
     return hashlib.sha256(ascii(list(rows)).encode()).hexdigest()
 
 
@@ -357,19 +250,31 @@ def head_checksum(index_file: Path) -> str:
         return hashlib.sha256(file.read(_HEAD)).hexdigest()
 
 
-def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: GalleryTable, folder: Path) -> None:
+def prepare_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables of this format in place of those of another one, in a transaction."""
+    if not has_tables(connection):
+        make_tables(connection)
+
+
+def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: GalleryTable, roots: Roots) -> None:
     """Replace the whole content by a new snapshot, in a transaction."""
-    for name in ("manifest", "classes", "gallery", "parts", "log"):
+    for name in ("manifest", "classes", "gallery", "roots", "parts", "log"):
         connection.execute(f"delete from {name}")
     _insert_manifest(connection, manifest)
+    write_roots(connection, roots.stored)
     connection.executemany("insert into classes values (?, ?)", enumerate(map(to_sql, table.class_names)))
-    stored = map(StoredPaths(table.root, folder).encode, table.paths)
-    groups = [None] * len(table) if table.groups is None else table.groups.tolist()
+    given, names = table.given_groups, table.display_names
+    groups = [None] * len(table) if given is None else given.tolist()
     rows = [
-        (to_sql(path), place, label, group)
-        for (path, place), label, group in zip(stored, table.labels.tolist(), groups, strict=True)
+        (to_sql(path), place, label, group, content, to_sql(names.get(id)))
+        for id, ((path, place), label, group, content) in enumerate(
+            zip(map(roots.encode, table.paths), table.labels.tolist(), groups, table.contents, strict=True)
+        )
     ]
-    connection.executemany("insert into gallery values (?, ?, ?, ?, ?)", ((id, *row) for id, row in enumerate(rows)))
+    connection.executemany(
+        f"insert into gallery (id, {_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",
+        ((id, *row) for id, row in enumerate(rows)),
+    )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
 
 
@@ -392,13 +297,12 @@ def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: 
     new = [name for (name,) in added if name not in set(names)]
     connection.executemany("insert into classes values (?, ?)", enumerate(new, start=len(names)))
     connection.execute(
-        "insert into gallery select id, path, place, coalesce(label, -1), null from log "
-        "left join classes on name = class_name where vector is not null and number <= ? order by id",
+        f"insert into gallery (id, {_COLUMNS}) "
+        "select id, path, place, coalesce(label, -1), null, content, log.name from log "
+        "left join classes on classes.name = class_name where vector is not null and number <= ? order by id",
         (upto,),
     )
-    rows = connection.execute(
-        "select path, place, label, grp from gallery where id >= ? order by id", (before.images,)
-    ).fetchall()
+    rows = connection.execute(f"select {_COLUMNS} from gallery where id >= ? order by id", (before.images,)).fetchall()
     if rows:
         connection.execute("insert into parts values (?, ?)", (before.images, _checksum(rows)))
     connection.execute("delete from manifest")

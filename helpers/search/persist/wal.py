@@ -15,7 +15,9 @@ create table log (
     path,
     place integer,
     class_name,
-    vector blob
+    vector blob,
+    content blob,
+    name
 );
 """
 
@@ -28,9 +30,10 @@ class Change:
     ----------
     number : rises with every change.
     id : of the image.
-    path, place : as `helpers.search.persist.snapshot.StoredPaths` encodes them; empty and 0 for a removal.
+    path, place : as `helpers.search.persist.roots.Roots` encodes them; empty and 0 for a removal.
     class_name : None for an image of no class.
     vector : float32 (dim,); None for a removal.
+    content, name : the identity of the file's content, and a name that differs from that of the file; or None.
     """
 
     number: int
@@ -39,17 +42,23 @@ class Change:
     place: int
     class_name: str | None
     vector: np.ndarray | None
+    content: bytes | None = None
+    name: str | None = None
 
 
 def read(connection: sqlite3.Connection, after: int) -> list[Change]:
     """The changes with a number above ``after``, in their order."""
     rows = connection.execute(
-        "select number, id, path, place, class_name, vector from log where number > ? order by number", (after,)
+        "select number, id, path, place, class_name, vector, content, name from log where number > ? order by number",
+        (after,),
     )
     return [
-        Change(number, id, to_str(path) or "", place or 0, to_str(name), blob and np.frombuffer(blob, "<f4"))
-        for number, id, path, place, name, blob in rows
-    ]
+        Change(
+            number, id, to_str(path) or "", place or 0, to_str(class_name), vector and np.frombuffer(vector, "<f4"),
+            content, to_str(name),
+        )
+        for number, id, path, place, class_name, vector, content, name in rows
+    ]  # fmt: skip
 
 
 def count(connection: sqlite3.Connection) -> int:
@@ -69,15 +78,20 @@ def add(
     paths: Iterable[tuple[str, int]],
     class_names: Sequence[str | None],
     vectors: np.ndarray,
+    contents: Sequence[bytes | None],
+    names: Sequence[str | None],
 ) -> None:
     """Write additions.
 
-    paths : pairs of path and place. vectors : float32 (n, dim).
+    paths : pairs of path and place. vectors : float32 (n, dim). contents, names : see `Change`.
     """
-    rows = zip(ids, paths, class_names, np.ascontiguousarray(vectors, "<f4"), strict=True)
+    rows = zip(ids, paths, class_names, np.ascontiguousarray(vectors, "<f4"), contents, names, strict=True)
     connection.executemany(
-        "insert into log (id, path, place, class_name, vector) values (?, ?, ?, ?, ?)",
-        ((int(id), to_sql(path), place, to_sql(name), row.tobytes()) for id, (path, place), name, row in rows),
+        "insert into log (id, path, place, class_name, vector, content, name) values (?, ?, ?, ?, ?, ?, ?)",
+        (
+            (int(id), to_sql(path), place, to_sql(class_name), row.tobytes(), content, to_sql(name))
+            for id, (path, place), class_name, row, content, name in rows
+        ),
     )
 
 

@@ -113,7 +113,7 @@ export class Grid {
 }
 
 export function nameOf(item) {
-  return item.key.split("/").at(-1);
+  return item.name;
 }
 
 // Relative to the page, which a proxy may publish under any path.

@@ -1,0 +1,60 @@
+"""Report changes of engines, for the commands that change them."""
+
+from typing import TYPE_CHECKING
+
+from helpers.cli.common import log, pluralize
+
+if TYPE_CHECKING:
+    from helpers.search.identity import Additions
+    from helpers.search.persist.live import LiveEngine
+
+
+def describe_additions(added: "Additions") -> str:
+    """What became of images that were added, such as "2 images added (ids 19 to 20), 1 already indexed"."""
+    from helpers.search.identity import Outcome
+
+    count = added.count
+    if count(Outcome.UNCHANGED) == len(added.outcomes):
+        one = len(added.outcomes) == 1
+        return "the image was already indexed" if one else f"all {len(added.outcomes):,} images were already indexed"
+    given = []
+    if new := count(Outcome.NEW, Outcome.COPY):
+        given.append(f"{pluralize(new, 'image')} added{_copies(count(Outcome.COPY), new)}")
+    if changed := count(Outcome.CHANGED):
+        given.append(f"{pluralize(changed, 'image')} changed and {_was(changed)} replaced")
+    if reclassified := count(Outcome.RECLASSIFIED):
+        given.append(f"{pluralize(reclassified, 'image')} moved to another class")
+    if given:
+        ids = added.new_ids.tolist()
+        given[-1] += f" (id {ids[0]})" if len(ids) == 1 else f" (ids {min(ids)} to {max(ids)})"
+    if unchanged := count(Outcome.UNCHANGED):
+        given.append(f"{unchanged:,} already indexed")
+    if damaged := count(Outcome.DAMAGED):
+        given.append(f"{damaged:,} not readable any more and {_was(damaged)} removed")
+    if unreadable := count(Outcome.UNREADABLE):
+        given.append(f"{unreadable:,} not readable")
+    return ", ".join(given)
+
+
+def _copies(copies: int, added: int) -> str:
+    if not copies:
+        return ""
+    if copies == added:
+        return ", a copy of an indexed image" if added == 1 else ", all copies of indexed images"
+    return f", {copies:,} of them {'a copy of an indexed image' if copies == 1 else 'copies of indexed images'}"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def wait_for_compaction(live: "LiveEngine") -> None:
+    """Wait until a long log is written into the index, if this has started."""
+    try:
+        changes = live.wait_for_compaction()
+    except OSError as error:
+        # The images were added or removed all the same, and the next command compacts the index.
+        log(f"note: the index could not be compacted: {error}")
+        return
+    if changes:
+        log(f"note: {pluralize(changes, 'change')} written from the log into the index")

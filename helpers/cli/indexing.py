@@ -1,0 +1,302 @@
+"""`lookalike index`, `sync`: make engines, and keep them up to date."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.cli import common, locations
+from helpers.cli.changes import describe_additions, wait_for_compaction
+from helpers.cli.common import OK, CommandError, log, pluralize, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from helpers.features.extractor import FeatureExtractor
+    from helpers.images.imageset import ImageSet
+    from helpers.search.engine import Engine
+    from helpers.search.index import Index
+
+
+def register(commands: "common.Commands") -> None:
+    """Add the commands of this module to a parser."""
+    _register_index(commands)
+    _register_sync(commands)
+
+
+def _register_index(commands: "common.Commands") -> None:
+    index = common.add_command(
+        commands,
+        "index",
+        _index,
+        "Make a search engine of a folder of images.",
+        """
+lookalike index photos
+lookalike index photos -o photos.engine --backend faiss:hnsw
+lookalike index table.csv --extractor hsv-histogram -o colors.engine
+lookalike index photos -o photos.engine --strict
+""",
+        """
+Subfolders are classes; a folder without subfolders works too. Images that cannot be read are skipped, with a
+message.
+
+A table (.csv, .tsv or .txt) has the columns path and label, separated by commas, semicolons or tabs. Paths are relative
+to its folder. If a row cannot be used, the command lists the rows by their lines, and makes no engine.
+
+Features are cached by image content. If you run the same command again, it only extracts the features of new images,
+and it continues where it was stopped.
+
+For an engine of the same folder, the command brings it up to date: new files are added, changed files replace their
+images, and images whose files are gone are removed. Images that were added from elsewhere are kept. Images that were
+removed from the engine but are still in the folder come back. With another extractor or backend, and with --force, the
+engine is made again of the same images. An engine of another folder is replaced only with --force. Folders that are not
+engines are never overwritten.
+""",
+        common.VECTORS_KEPT,
+    )
+    index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a table")
+    text = "the folder for the engine; default: %(default)s, as for the other commands"
+    index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
+    common.add_extractor(index, "the feature extractor; default: %(default)s")
+    common.add_backend(index, ", which is exact; faiss:hnsw is much faster beyond 100,000 images")
+    common.add_follow_links(index)
+    index.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    index.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an engine of another folder, and drop added images whose files are gone",
+    )
+
+
+def _register_sync(commands: "common.Commands") -> None:
+    sync = common.add_command(
+        commands,
+        "sync",
+        _sync,
+        "Bring an engine up to date with the folder that it was made of.",
+        """
+lookalike sync
+lookalike sync my.engine
+lookalike sync my.engine --root /new/photos
+""",
+        """
+New files are added, changed files replace their images, and images whose files are gone are removed, even while the
+engine is being served. Images that were added from elsewhere are kept. `lookalike index FOLDER` does the same.
+""",
+        common.VECTORS_KEPT,
+    )
+    sync.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    common.add_follow_links(sync)
+    sync.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
+
+
+# ---- index -----------------------------------------------------------------------------------------
+
+
+def _index(options: argparse.Namespace) -> int:
+    common.quiet_libraries()
+
+    output = Path(options.output)
+    _refuse_other_folders(output)
+    gallery = locations.read_gallery(options.folder, output, options.follow_links)
+    source = str(Path(options.folder).resolve())
+    index = common.open_index(options.backend)
+    extractor = common.open_extractor(options.extractor)
+    old = _engine_to_keep(output, gallery, source, options.force)
+    if options.strict:
+        extractor.extract(gallery, strict=True)
+    same = old is not None and (old.extractor.fingerprint, old.index.spec) == (extractor.fingerprint, index.spec)
+    if same and not options.force:
+        _update(output, gallery, source, extractor)
+    else:
+        _make(output, gallery, source, extractor, index, old, options.force)
+    engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
+    log(f"next: lookalike search IMAGE{engine_option}")
+    return OK
+
+
+def _update(
+    output: Path, gallery: "ImageSet", source: str, extractor: "FeatureExtractor", root: str | None = None
+) -> None:
+    """Bring an engine of the same gallery, extractor and backend up to date."""
+    from helpers.search.persist import snapshot
+    from helpers.search.persist.live import LiveEngine
+    from helpers.search.persist.sync import sync
+
+    with LiveEngine.open(output, extractor, root) as live:
+        if locations.table_of(live.engine).source is None:
+            with live.locked() as connection:
+                snapshot.write_source(connection, source, live.engine.saved.roots)
+        done = sync(live, gallery)
+        wait_for_compaction(live)
+        gone, elsewhere, unlisted = (
+            len(part) for part in (done.others.gone, done.others.elsewhere, done.others.unlisted)
+        )
+        details = [f"{_described(live.engine)}; {describe_additions(done.additions)}"]
+        if gone:
+            details.append(f"{gone:,} removed, because {'its file is' if gone == 1 else 'their files are'} gone")
+        if elsewhere:
+            details.append(f"{elsewhere:,} from elsewhere kept")
+        if unlisted:
+            details.append(f"{unlisted:,} kept that {printable(gallery.name)} does not list")
+        print(f"{printable(output)}: {', '.join(details)}; {extractor.computed:,} extracted")
+
+
+def _make(
+    output: Path, gallery: "ImageSet", source: str, extractor: "FeatureExtractor", index: "Index",
+    old: "Engine | None", force: bool,
+) -> None:  # fmt: skip
+    """Make an engine, with the images that were added from elsewhere to the old one, if it is of the same gallery."""
+    import numpy as np
+
+    from helpers.features.file_hashes import identities
+    from helpers.search.engine import Engine
+    from helpers.search.persist.roots import OWN
+
+    existed, replaced = output.exists(), locations.is_engine(output)
+    added = np.empty(0, np.int64) if old is None else _added_images(old, gallery, output, force)
+    # Before the features are extracted.
+    contents, names = identities(gallery.paths), {}
+    if old is not None and len(added):
+        table, start = locations.table_of(old), len(gallery)
+        gallery, known = locations.with_images_of(gallery, table, added), table.display_names
+        names = {row: known[id] for row, id in enumerate(added.tolist(), start) if id in known}
+        now = identities(gallery.paths[start:])
+        # That of an upload is of the file that was sent.
+        own = [old.saved.roots.number_of(path) == OWN for path in gallery.paths[start:]]
+        contents += [table.content(id) if mine else one for id, mine, one in zip(added.tolist(), own, now, strict=True)]
+    if len(index):
+        _clear_server(index, extractor, gallery, replaced or force)
+    engine = Engine(extractor, index).fit(gallery, contents, names, source)
+    try:
+        engine.save(output, replace=force, former=None if old is None else old.saved)
+    except BaseException:
+        if not existed:
+            _remove_partial(output)
+        raise
+    kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
+    print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
+
+
+def _described(engine: "Engine") -> str:
+    """Images, classes, extractor and index of an engine."""
+    table = locations.table_of(engine)
+    classes = len({label for label in table.labels[engine.index.ids].tolist() if label >= 0})
+    in_classes = f" in {pluralize(classes, 'class')}" if classes else ""
+    return f"{pluralize(len(engine), 'image')}{in_classes}; {engine.extractor.name}, {engine.index.spec}"
+
+
+def _summary(engine: "Engine") -> str:
+    # Features of identical images are extracted once.
+    extracted = min(engine.extractor.computed, len(engine))
+    return f"{_described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from the cache"
+
+
+def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
+    """Empty an index on a server, after all features have been extracted; CommandError if this is not allowed."""
+    if not allowed:
+        raise CommandError(
+            f"{index.spec} already holds {pluralize(len(index), 'vector')}: choose another name, or replace them with "
+            "--force"
+        )
+    extractor.extract(gallery)
+    index.clear()
+
+
+def _refuse_other_folders(output: Path) -> None:
+    """CommandError if an output exists, is not an engine, and holds other files than those of an unfinished engine."""
+    prefixes = ("vectors-", "engine.sqlite", ".")
+    if not output.exists() or locations.is_engine(output):
+        return
+    if not output.is_dir() or not all(path.name.startswith(prefixes) for path in output.iterdir()):
+        raise CommandError(f"{printable(output)} exists and is not an engine: choose another output with -o")
+
+
+def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool) -> "Engine | None":
+    """The engine in the output, without its extractor, if it was made of the same folder or table; None if not.
+
+    CommandError if an engine of another gallery would be lost, and ``force`` is not set.
+    """
+    if not locations.is_engine(output):
+        return None
+    from helpers.search.engine import Engine, UnopenedExtractor
+    from helpers.search.persist.engine_file import EngineFolderError
+
+    try:
+        old = Engine.load(output, UnopenedExtractor.of(output), mmap=True)
+    except (EngineFolderError, OSError, ValueError) as error:
+        if force:
+            return None
+        raise CommandError(str(error) if "--force" in str(error) else f"{error} Or replace it: --force") from error
+    table = locations.table_of(old)
+    same = table.source == source or (table.source is None and table.root is not None and table.root == gallery.root)
+    if same:
+        return old
+    new = set(gallery.paths)
+    lost = [path for path in map(table.path, old.index.ids.tolist()) if path not in new]
+    if lost and not force:
+        locations.note_missing(old, output)
+        raise CommandError(
+            f"{printable(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as "
+            f"{printable(lost[0])}: choose another output with -o, add images with lookalike add "
+            f"{shlex.quote(str(output))} {shlex.quote(source)}, or replace the engine with --force"
+        )
+    if lost:
+        log(f"note: {pluralize(len(lost), 'image')} of the previous engine dropped, such as {printable(lost[0])}")
+    return None
+
+
+def _added_images(old: "Engine", gallery: "ImageSet", output: Path, force: bool) -> "np.ndarray":
+    """int64 (m,): ids of the images that were added to an engine from elsewhere.
+
+    CommandError if the files of some are gone, and ``force`` is not set; else these are left out.
+    """
+    import numpy as np
+
+    from helpers.search.persist.sync import Others
+
+    table = locations.table_of(old)
+    others = Others.of(table, old.index.ids.tolist(), gallery, output)
+    ids = np.sort(np.concatenate([others.elsewhere, others.unlisted]))
+    there = np.array([table.path(id).exists() for id in ids.tolist()], bool)
+    if there.all():
+        return ids
+    gone = [printable(table.path(id)) for id in ids[~there].tolist()]
+    named = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+    if not force:
+        raise CommandError(
+            f"the engine is made again, but the files of {pluralize(len(gone), 'added image')} are gone: {named}. "
+            "Drop these images with --force"
+        )
+    log(f"note: {pluralize(len(gone), 'added image')} dropped, because their files are gone: {named}")
+    return ids[there]
+
+
+def _remove_partial(output: Path) -> None:
+    """Delete the folder of an engine that could not be saved."""
+    if output.is_dir() and not locations.is_engine(output):
+        for path in output.iterdir():
+            path.unlink()
+        output.rmdir()
+
+
+# ---- sync ------------------------------------------------------------------------------------------
+
+
+def _sync(options: argparse.Namespace) -> int:
+    common.quiet_libraries()
+    from helpers.search.engine import Engine, UnopenedExtractor
+
+    folder = locations.engine_folder(options.engine)
+    root = None if options.root is None else locations.root_folder(options.root)
+    engine = Engine.load(folder, UnopenedExtractor.of(folder), root, mmap=True)
+    locations.note_missing(engine, folder, has_root=True)
+    source = locations.table_of(engine).source
+    if source is None:
+        raise CommandError(
+            f"{printable(folder)} was not made by `lookalike index`, so its folder is not known: use "
+            f"`lookalike index FOLDER -o {shlex.quote(str(folder))}` or `lookalike add`"
+        )
+    gallery = locations.read_gallery(source, folder, options.follow_links)
+    _update(folder, gallery, source, common.open_extractor(engine.extractor.name), options.root)
+    return OK

@@ -1,0 +1,72 @@
+"""Synchronization: brings a saved engine to the present state of the folder or table that it was made of."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helpers.images.imageset import ImageSet
+from helpers.search.gallery import GalleryTable
+from helpers.search.identity import Additions
+from helpers.search.persist.live import LiveEngine
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """The images of an engine that an image set does not list.
+
+    Attributes
+    ----------
+    gone : int64 (m,), ids of images below the folder of the set whose files no longer exist.
+    unlisted : of images below the folder whose files exist, such as files without a suffix that were added by name.
+    elsewhere : of all other images: those that were added from other folders, and uploads.
+    """
+
+    gone: np.ndarray
+    unlisted: np.ndarray
+    elsewhere: np.ndarray
+
+    @classmethod
+    def of(cls, table: GalleryTable, ids: Iterable[int], images: ImageSet, own: Path) -> "Others":
+        """Compare the images with these ids with an image set. ``own``: the engine's folder."""
+        listed, paths = {str(path) for path in images.paths}, table.paths
+        root = "\0" if images.root is None else f"{images.root.as_posix()}/"
+        uploads = f"{own.absolute().as_posix()}/"
+        gone, unlisted, elsewhere = [], [], []
+        for id in ids:
+            path = Path(paths[id]).as_posix()
+            if paths[id] in listed:
+                continue
+            if not path.startswith(root) or path.startswith(uploads):
+                elsewhere.append(id)
+            elif Path(path).exists():
+                unlisted.append(id)
+            else:
+                gone.append(id)
+        return cls(*(np.array(part, np.int64) for part in (gone, unlisted, elsewhere)))
+
+
+@dataclass(frozen=True, eq=False)
+class Synchronized:
+    """What a synchronization did: with the images of the set, and with the others (`Others`)."""
+
+    additions: Additions
+    others: Others
+
+
+def sync(live: LiveEngine, images: ImageSet) -> Synchronized:
+    """Add the new images of a set, replace the changed ones, and remove those whose files are gone.
+
+    Afterwards, the engine's images are the readable ones of the set, and those that were added from elsewhere. The
+    changes are one transaction.
+
+    images : all images of the folder or the table that the engine was made of.
+
+    Raises EngineFolderError or IndexFileError: nothing was changed: see `LiveEngine.refresh`, or it cannot be written.
+    """
+    live.refresh()
+    candidates = live.engine.extract_candidates(images, classes=True)
+    others = Others.of(live.engine.table, live.engine.index.ids.tolist(), images, live.folder)
+    additions = live.apply(candidates, removed=others.gone.tolist(), classes=True, root=images.root)
+    return Synchronized(additions, others)
