@@ -354,19 +354,32 @@ def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
     return Keypoints("sift", np.array(points, np.float32).reshape(-1, 2), sizes, angles, sizes, blank, shape)
 
 
-def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
-    # The second points down: angles run clockwise.
-    three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
-    image = np.zeros((40, 60, 3), np.uint8)
-    figure = match_figures.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
-    assert titles(figure) == ["some: 2 of 3", "none: 0 of 0"]
-    some, none = figure.axes
-    circles, directions = some.collections
-    assert circles.get_offsets().tolist() == [[10, 20], [30, 15]]
-    assert circles.get_widths().tolist() == circles.get_heights().tolist() == [8, 6]
-    assert np.allclose(directions.get_segments(), [[(10, 20), (14, 20)], [(30, 15), (30, 18)]])
-    assert not len(none.collections[0].get_offsets()) and not none.collections[1].get_segments()
-    assert some.get_ylim()[0] > some.get_ylim()[1], "y points down, as in the image"
+def test_an_image_row_gives_all_images_one_height():
+    shapes = {"wide": (40, 80, 3), "high": (60, 30, 3)}
+    images = {title: np.full(shape, 9, np.uint8) for title, shape in shapes.items()}
+    figure = match_figures.image_row(images)
+    figure.draw_without_rendering()
+    assert titles(figure) == ["wide", "high"]
+    assert [panel.images[0].get_array().shape for panel in figure.axes] == list(shapes.values())
+    wide, high = (panel.get_window_extent() for panel in figure.axes)
+    assert wide.height == pytest.approx(high.height, rel=0.02)
+
+
+def test_spread_keeps_no_keypoint_near_a_stronger_one():
+    points = np.array([(0, 0), (3, 0), (10, 0), (6, 0), (13, 0)], float)
+    # Row 3 is 4 from rows 1 and 2, row 1 is 3 from row 0.
+    responses = np.array([1, 2, 9, 4, 3], float)
+    assert match_figures.spread(points, responses, 4).tolist() == [2, 3, 0]
+    assert match_figures.spread(points, responses, 0).tolist() == [2, 3, 4, 1, 0]
+    assert match_figures.spread(points[:0], responses[:0], 4).tolist() == []
+
+
+def test_ratio_curves_show_precision_and_correct_matches():
+    ratios, errors = np.array([0.55, 0.61, 0.71, 0.96]), np.array([1.0, 9.0, 3.0, 2.0])
+    precision, correct = match_figures.ratio_curves({"one": (ratios, errors)}).axes
+    for panel, expected in ((precision, [0, 1, 2 / 3, 3 / 4]), (correct, [0, 1, 2, 3])):
+        curve = dict(zip(*(array.round(3) for array in panel.lines[0].get_data()), strict=True))
+        assert [curve[bound] for bound in (0.5, 0.6, 0.8, 1.0)] == pytest.approx(expected, abs=1e-3)
 
 
 def drawn_matches(homography):
