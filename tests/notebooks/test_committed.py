@@ -22,8 +22,6 @@ PRIVATE = re.compile(r"/(?:home|root|Users|work|tmp|private|mnt)/\w|[A-Z]:\\\\Us
 #: A score in the text of a notebook, and numbers of three or more decimals in outputs.
 SCORE = re.compile(r"(?<![\d.])\d\.\d{3}(?!\d)")
 LONG_DECIMAL = re.compile(r"(?<![\d.])\d+\.\d{3,}")
-#: Numbers of three decimals that are not measured: bounds in the code.
-BOUNDS = {"09_knn_search": {"0.999"}}
 
 
 def read(path):
@@ -106,7 +104,7 @@ class TestEveryLesson:
             assert f"{check['expected']:g}" in path.read_text(encoding="utf-8")
 
     def test_prints_every_score_that_its_text_quotes(self, path):
-        assert unprinted(read(path)) - BOUNDS.get(path.stem, set()) == set()
+        assert unprinted(read(path)) == set()
 
     def test_its_figures_exist(self, path):
         result = json.loads((FIGURES / "results" / f"{path.stem}.json").read_text(encoding="utf-8"))
