@@ -224,7 +224,7 @@ run_tests() {
         fi
     fi
     # The notebooks must not overwrite the committed figures and tables.
-    LOOKALIKE_FIGURES="$PWD/build/figures" exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
+    LOOKALIKE_CHECK=1 exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
         --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
 }
 

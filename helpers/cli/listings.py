@@ -76,12 +76,14 @@ def _extractors(options: argparse.Namespace) -> int:
 
 
 def _sort_key(name: str) -> tuple:
-    """Sort networks first, each followed by its variants; then faces; then hand-made features."""
-    network = name.partition("-")[0]
+    """Sort networks first, each followed by its variants and the default one first; then the others as listed."""
     if name in EXTRACTORS:
         return 1, list(EXTRACTORS).index(name), 0, ""
+    from helpers.networks import specs
+
     # The length sorts "pcaw16" before "pcaw128".
-    return 0, network != "resnet50", network, len(name), name
+    network, _ = specs.split_name(name)
+    return 0, network != common.DEFAULT_EXTRACTOR, list(specs.ZOO).index(network), len(name), name
 
 
 def _extractor(name: str) -> dict:
@@ -91,11 +93,11 @@ def _extractor(name: str) -> dict:
         return _entry(name, EXTRACTORS[name], remedy)
     from helpers.networks import specs, weights
 
-    network, _, suffix = name.partition("-")
+    network, suffix = specs.split_name(name)
     row = specs.ZOO[network]
     if not suffix:
         description = f"{row.builder} trained on ImageNet ({row.source}), {row.dim:,} numbers per image"
-        description += "; a good start for most images" if name == "resnet50" else ""
+        description += "; the default, a good start for most images" if name == common.DEFAULT_EXTRACTOR else ""
     elif suffix in POOLED:
         description = POOLED[suffix].format(network)
     else:

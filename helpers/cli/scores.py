@@ -97,7 +97,7 @@ lookalike leaderboard --profile full --dataset lfw --best 3
 lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 """,
         "Filters can contain the wildcards * and ?. The results are read from figures/leaderboard.csv, which calls the "
-        "backend index. helpers/evaluation/metrics.py defines the metrics.",
+        "backend index, and from notebooks that you ran. helpers/evaluation/metrics.py defines the metrics.",
     )
     for name in ("dataset", "protocol", "profile", "extractor", "backend"):
         board.add_argument(f"--{name}", metavar="NAME", help=f"show only this {name}")
@@ -327,9 +327,9 @@ def _with_interval(row: "pd.Series") -> str:
 def _leaderboard(options: argparse.Namespace) -> int:
     from helpers.evaluation import leaderboard
 
-    if not paths.figures_dir().joinpath("leaderboard.csv").is_file():
-        paths.checkout("The measured results")
     board = leaderboard.load().rename(columns={"index": "backend"})
+    if board.empty:
+        paths.checkout("The measured results")
     for column in ("dataset", "protocol", "profile", "extractor", "backend"):
         if (pattern := getattr(options, column)) is not None:
             board = board[[fnmatchcase(value, pattern) for value in board[column]]]

@@ -1,4 +1,8 @@
-"""The leaderboard ``figures/leaderboard.csv``: scores and costs of each method under each protocol."""
+"""The leaderboard: scores and costs of each method under each protocol.
+
+The committed table is ``figures/leaderboard.csv``. A run that is not saved writes its rows to ``leaderboard.csv`` in
+`paths.figures_dir`, and `load` shows them instead of the committed ones.
+"""
 
 import csv
 from io import StringIO
@@ -24,6 +28,7 @@ COLUMNS = (
 #: The columns that identify a row. A new run replaces the row with the same values.
 KEY = ("dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "metric")
 
+_NAME = "leaderboard.csv"
 _DIGITS = {"value": 4, "low": 4, "high": 4, "chance": 4, "ceiling": 4, "extract_ips": 1, "query_ms": 3}
 _WHOLE = ("dim", "n_queries", "n_gallery", "n_distractors", "index_bytes")
 _TEXT = ("dataset", "protocol", "profile", "extractor", "weights", "index", "metric")
@@ -46,7 +51,7 @@ def record(
     extract_ips : images per second from file to vector. All protocols and indexes of a data set share the last value
         that was measured. A cost of None (not measured, because all vectors were in the cache) keeps its earlier value.
     query_ms : milliseconds per query. index_bytes : size of the index in memory.
-    path : the table; ``figures/leaderboard.csv`` by default. ``leaderboard.md`` in the same folder is updated.
+    path : the table, by default that of this run. ``leaderboard.md`` in the same folder is updated.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def record(
     ------
     LeaderboardError : the table on disk is damaged; it is not changed.
     """
-    path = _path(path)
+    known, path = path, paths.figures_dir() / _NAME if path is None else Path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
     for what, name in names.items():
         if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
@@ -74,7 +79,8 @@ def record(
     lock = paths.cache_dir() / "leaderboard.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        rows, board = _merged(load(path), rows)
+        rows, _ = _merged(load(known), rows)
+        _, board = _merged(load(path), rows)
         write_text(path, _csv(board))
         write_text(path.with_suffix(".md"), _markdown(board))
     return rows
@@ -96,11 +102,13 @@ def _merged(known: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[pd.DataFrame,
             rows[cost] = earlier.iloc[0]
     known.loc[same_extractor, "extract_ips"] = rows["extract_ips"].iloc[0]
     board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
-    return rows, board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
+    return rows, _sorted(board)
 
 
 def load(path: str | Path | None = None) -> "pd.DataFrame":
     """Read the table; it is empty if there is no file.
+
+    path : by default the committed table, with the rows of runs that were not saved in place of its own.
 
     Raises
     ------
@@ -108,7 +116,10 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    path = _path(path)
+    if path is None:
+        own = load(paths.figures_dir() / _NAME)
+        return _overlaid(load(paths.committed_figures_dir() / _NAME), own) if paths.IN_CHECKOUT else own
+    path = Path(path)
     if not path.is_file():
         return _typed(pd.DataFrame(columns=list(COLUMNS)))
     remedy = "Restore it (git checkout) or move it away; the notebooks write a new one."
@@ -129,8 +140,20 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
 
-def _path(path: str | Path | None) -> Path:
-    return paths.figures_dir() / "leaderboard.csv" if path is None else Path(path)
+def _overlaid(committed: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
+    """The committed rows, but those of methods that have own rows."""
+    import pandas as pd
+
+    if not len(own) or not len(committed):
+        return own if len(own) else committed
+    method_key = [column for column in KEY if column != "metric"]
+    methods = set(own[method_key].itertuples(index=False, name=None))
+    kept = [row not in methods for row in committed[method_key].itertuples(index=False, name=None)]
+    return _typed(_sorted(pd.concat([committed[kept], own])))
+
+
+def _sorted(board: "pd.DataFrame") -> "pd.DataFrame":
+    return board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
 
 def _check_shape(text: str) -> None:

@@ -11,7 +11,7 @@ from helpers.features.extractor import FeatureExtractor
 MODULES = ("color_shape", "deep", "faces", "visual_words")
 
 #: Extractors with a shipped projection, learned by data/make_projections.py, and the dimensions of their variants.
-PROJECTED = ("resnet50-gem",)
+PROJECTED = ("resnet50-gem", "efficientnet-lite0-gem")
 DIMS = (16, 32, 64, 128, 256, 512)
 
 

@@ -14,7 +14,7 @@ from helpers.visualization import tables
 with extras.importing("notebooks", "IPython"):
     from IPython.display import Markdown
 
-FIGURES = paths.ROOT / "figures"
+FIGURES = paths.committed_figures_dir()
 LEADERBOARD = "leaderboard.csv"
 PROFILE = "full"
 

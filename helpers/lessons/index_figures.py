@@ -1,4 +1,4 @@
-"""Figures of approximate indexes: the parts of a gallery that a search visits, and recall against time and memory."""
+"""Figures of indexes: the parts of a gallery that a search visits, its costs, and recall against time and memory."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
@@ -99,6 +99,34 @@ def trade_offs(table: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("milliseconds per query")
     lines, names = zip(*shown.values(), strict=True)
     figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def search_costs(table: pd.DataFrame, over: str, style: str) -> Figure:
+    """Plot the milliseconds per query and the distances computed, one color per algorithm and one line style per group.
+
+    table : the result of `helpers.lessons.tree_measurement.measure`.
+    over : the column of the horizontal axis, ``dim`` or ``count``. style : the column that the line style shows.
+    """
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    algorithms, groups = (list(dict.fromkeys(table[name])) for name in ("algorithm", style))
+    labels = {"milliseconds": "milliseconds per query", "compared": "distances computed / vectors"}
+    for panel, (cost, label) in zip(panels, labels.items(), strict=True):
+        for (algorithm, group), part in table.groupby(["algorithm", style], sort=False):
+            number = groups.index(group)
+            panel.plot(
+                part[over], part[cost], color=COLORS[algorithms.index(algorithm)], linestyle=("-", "--", ":")[number],
+                marker=_MARKERS[number], markersize=4, label=f"{algorithm}, {group}",
+            )  # fmt: skip
+        panel.set_xscale("log", base=2)
+        ticks = sorted(set(table[over]))
+        panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        panel.set(xlabel={"dim": "dimensions", "count": "vectors in the gallery"}[over], ylabel=label)
+        panel.grid(alpha=0.3)
+    panels[0].set_yscale("log")
+    panels[1].set_ylim(0, 1.1)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -4,35 +4,72 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers.features.keypoints import Homography, Keypoints, Matches
+from helpers.visualization.curves import COLORS
 from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 
-def keypoint_grid(image: np.ndarray, found: Mapping[str, Keypoints], shown: int = 60) -> Figure:
-    """Show the ``shown`` strongest keypoints of each kind as circles with their size and direction.
+def image_row(images: Mapping[str, np.ndarray], width: float = 12) -> Figure:
+    """Show images side by side with their titles, all with the same height.
 
-    image : uint8 (height, width, 3) RGB. found : title → its keypoints.
+    images : title → uint8 (height, width, 3) RGB.
     """
-    height = 13 / len(found) * image.shape[0] / image.shape[1] + 0.35
-    figure = Figure(figsize=(13, height), layout="constrained")
-    for panel, (title, keypoints) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+    ratios = [image.shape[1] / image.shape[0] for image in images.values()]
+    figure = Figure(figsize=(width, width / sum(ratios) + 0.35), layout="constrained")
+    panels = figure.subplots(1, len(images), squeeze=False, width_ratios=ratios)[0]
+    for panel, (title, image) in zip(panels, images.items(), strict=True):
         _image(panel, image)
-        points, sizes, angles = (column[:shown] for column in keypoints.geometry)
-        circles = EllipseCollection(
-            sizes, sizes, np.zeros(len(sizes)), units="xy", offsets=points, offset_transform=panel.transData,
-            facecolors="none", edgecolors=_colors(len(points)), linewidths=1.3,
-        )  # fmt: skip
-        panel.add_collection(circles)
-        # Angles run clockwise from the x axis: y points down.
-        ends = points + sizes[:, None] / 2 * np.column_stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))])
-        panel.add_collection(
-            LineCollection(list(np.stack([points, ends], 1)), colors=_colors(len(points)), linewidths=1.3)
-        )
-        panel.set_title(f"{title}: {len(points)} of {len(keypoints)}", fontsize=10)
+        panel.set_title(title, fontsize=10)
+    return figure
+
+
+def spread(points: np.ndarray, responses: np.ndarray, distance: float) -> np.ndarray:
+    """Select keypoints so that a drawing stays readable: none is near a stronger one that is selected.
+
+    Parameters
+    ----------
+    points : float (n, 2). responses : float (n,). distance : the minimum between two selected points, in pixels.
+
+    Returns
+    -------
+    int64 (m,): the selected rows, strongest first.
+    """
+    selected: list[int] = []
+    for row in np.argsort(-np.asarray(responses), kind="stable"):
+        if not selected or np.linalg.norm(points[selected] - points[row], axis=1).min() >= distance:
+            selected.append(int(row))
+    return np.array(selected, np.int64)
+
+
+def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: float = 3) -> Figure:
+    """Plot the precision and the number of correct matches over the bound of the ratio test, one curve per name.
+
+    Parameters
+    ----------
+    errors : name → (ratios, errors), float (m,) each: the distance to the nearest over the second nearest neighbor of
+        each match, and its error in pixels.
+    within : maximum error of a correct match.
+    """
+    bounds = np.round(np.arange(0.5, 1.0001, 0.025), 3)
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, (ratios, wrong_by)), color, style in zip(errors.items(), COLORS, ("-", "--", "-."), strict=False):
+        kept = ratios[None, :] < bounds[:, None]
+        correct = (kept & (wrong_by <= within)).sum(axis=1)
+        left.plot(bounds, correct / np.maximum(kept.sum(axis=1), 1), style, color=color, label=name)
+        right.plot(bounds, correct, style, color=color, label=name)
+    left.set(ylabel="precision", ylim=(0, 1.02))
+    right.set(ylabel="correct matches")
+    right.set_ylim(bottom=0)
+    for panel in (left, right):
+        panel.set_xlabel("upper bound of the ratio")
+        panel.axvline(0.8, color="0.4", linestyle=":", label="0.8")
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
     return figure
 
 
@@ -75,8 +112,3 @@ def _image(panel: Axes, image: np.ndarray) -> None:
     panel.axis("off")
     panel.set_xlim(-0.5, image.shape[1] - 0.5)
     panel.set_ylim(image.shape[0] - 0.5, -0.5)
-
-
-def _colors(n: int) -> list[str]:
-    """Alternating colors, to tell overlapping circles apart."""
-    return [("#E69F00", "#56B4E9", "#009E73", "#CC79A7")[i % 4] for i in range(n)]

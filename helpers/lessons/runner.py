@@ -49,9 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Licenses do not allow copies of the full profile's images: such a run saves its leaderboard rows only.
     keep_all = options.save and options.profile == "sample"
-    figures = paths.figures_dir() if keep_all else BUILD / "figures"
-    if not keep_all:
-        _copy_leaderboard(paths.figures_dir(), figures)
+    figures = paths.committed_figures_dir() if keep_all else paths.figures_dir()
+    if options.save and not keep_all:
+        _copy_leaderboard(paths.committed_figures_dir(), figures)
     started = time.perf_counter()
     count = f"{len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''}"
     print(f"{count}, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                 _save(notebook, BUILD / "notebooks" / notebook.name)
                 _save_solutions(notebook)
     if options.save and not keep_all:
-        _copy_leaderboard(figures, paths.figures_dir())
+        _copy_leaderboard(figures, paths.committed_figures_dir())
     print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
@@ -124,7 +124,9 @@ def run(
     command = [*_papermill(notebook, output, profile), "-p", "PROFILE", profile]
     for name, value in (parameters or {}).items():
         command += ["-y", json.dumps({name: value})]
-    environment = os.environ | {"LOOKALIKE_FIGURES": str(figures), "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = os.environ | {
+        "LOOKALIKE_FIGURES": str(figures), "LOOKALIKE_CHECK": "1", "JUPYTER_PREFER_ENV_PATH": "1",
+    }  # fmt: skip
     if threads:
         environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment
     started = time.perf_counter()
@@ -197,7 +199,7 @@ def _number(notebook: Path) -> str:
 
 
 def _copy_leaderboard(source: Path, target: Path) -> None:
-    """Copy the leaderboard, so that a run that is not saved adds its rows to the committed ones."""
+    """Copy the leaderboard, so that a run of the full profile adds its rows to the committed ones."""
     target.mkdir(parents=True, exist_ok=True)
     for name in ("leaderboard.csv", "leaderboard.md"):
         if (source / name).is_file():
@@ -253,7 +255,7 @@ def _progress_bar(output: dict) -> bool:
 
 def _keep_image(output: dict) -> None:
     """Remove a widget that also has a static image: a saved notebook cannot show the widget."""
-    if "image/png" in output.get("data", {}):
+    if {"image/png", "image/jpeg"} & output.get("data", {}).keys():
         output["data"].pop("application/vnd.jupyter.widget-view+json", None)
 
 

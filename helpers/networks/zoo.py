@@ -57,4 +57,7 @@ def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:
     """The network's preprocessing: RGB (b, h, w, 3) in 0 … 255 → its input."""
     import keras
 
-    return getattr(keras.applications, specs.network(name).module).preprocess_input
+    from helpers.networks import efficientnet_lite
+
+    row = specs.network(name)
+    return (efficientnet_lite if row.variant is not None else getattr(keras.applications, row.module)).preprocess_input

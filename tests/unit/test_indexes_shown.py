@@ -91,3 +91,20 @@ def test_markers_grow_with_bytes_per_vector(table):
     assert [text.get_text() for text in legend.get_texts()] == [
         "flat: 40 bytes per vector", "codes: 8 bytes per vector",
     ]  # fmt: skip
+
+
+def test_search_costs_have_a_color_per_algorithm_and_a_style_per_group():
+    lines = [
+        (group, algorithm, dim, dim * factor, 0.5)
+        for group, factor in (("random", 1.0), ("photographs", 2.0))
+        for algorithm in ("brute", "kd_tree")
+        for dim in (2, 512)
+    ]
+    table = pd.DataFrame(lines, columns=["vectors", "algorithm", "dim", "milliseconds", "compared"])
+    time, share = index_figures.search_costs(table, "dim", "vectors").axes
+    assert drawn(time, COLORS[1]) == [(2, 2), (512, 512), (2, 4), (512, 1024)]
+    assert drawn(share, COLORS[0]) == [(2, 0.5), (512, 0.5)] * 2
+    assert [(line.get_label(), line.get_linestyle()) for line in time.lines] == [
+        ("brute, random", "-"), ("kd_tree, random", "-"), ("brute, photographs", "--"), ("kd_tree, photographs", "--"),
+    ]  # fmt: skip
+    assert time.get_xlabel() == "dimensions" and [text.get_text() for text in time.get_xticklabels()] == ["2", "512"]

@@ -18,6 +18,7 @@ from helpers.search.ranking import rank
 def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(paths, "committed_figures_dir", lambda: tmp_path / "committed")
 
 
 @pytest.fixture
@@ -260,3 +261,25 @@ def test_a_bar_does_not_end_a_cell(table):
 
 def test_key_columns_are_columns():
     assert set(leaderboard.KEY) <= set(COLUMNS)
+
+
+# ---- committed rows and those of this computer ---------------------------------------------------------------------
+
+
+def test_rows_of_a_run_that_was_not_saved_are_shown_instead_of_the_committed_ones(tmp_path):
+    committed = tmp_path / "committed" / "leaderboard.csv"
+    for extractor in ("resnet50", "hog"):
+        write(committed, extractor, seed=1, extract_ips=20.0)
+    before = committed.read_bytes()
+    assert load().equals(load(committed))
+    rows = write(None, "hog", seed=2)
+    board = load()
+    assert len(board) == len(load(committed)) and committed.read_bytes() == before
+    assert set(load(paths.figures_dir() / "leaderboard.csv")["extractor"]) == {"hog"}
+    own = board[board["extractor"] == "hog"].set_index("metric")["value"]
+    assert own.to_dict() == rows.set_index("metric")["value"].to_dict()
+    assert board[board["extractor"] == "resnet50"]["value"].tolist() == (
+        load(committed).query("extractor == 'resnet50'")["value"].tolist()
+    )
+    # A cost that this run did not measure is the committed one.
+    assert set(board[board["extractor"] == "hog"]["extract_ips"]) == {20.0}

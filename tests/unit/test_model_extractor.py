@@ -116,7 +116,7 @@ def test_a_lesson_records_the_weights(own_cache, photos, tmp_path, monkeypatch, 
     protocol = builders.leave_one_out(photos, "a-test")
     run = runner.run(protocol, mine.extract(photos, progress=False), open_index("exact:cosine"))
     scores = metrics.evaluate(run, protocol)
-    file = Lesson("99_test", "sample", 0).finish("it runs", {}, mine, {"mine": scores})
+    file = Lesson("99_test", {"PROFILE": "sample", "SEED": 0}).finish("it runs", {}, mine, {"mine": scores})
     written = json.loads(file.read_text(encoding="utf-8"))["weights"]
     assert written["extractor"] == mine.fingerprint and written["source"] == "scratch on the sample"
     assert len(written["sha256"]) == 64 and written["sha256"] == mine.origin["sha256"]

@@ -27,8 +27,9 @@ def nothing_set(monkeypatch):
 def test_default_folders_are_in_the_project(nothing_set):
     assert (paths.ROOT / "helpers" / "paths.py").is_file()
     assert paths.cache_dir() == paths.ROOT / "data" / "cache"
-    assert paths.figures_dir() == paths.ROOT / "figures"
-    assert paths.results_dir() == paths.ROOT / "figures" / "results"
+    assert paths.figures_dir() == paths.ROOT / "build" / "figures"
+    assert paths.results_dir() == paths.ROOT / "build" / "figures" / "results"
+    assert paths.committed_figures_dir() == paths.ROOT / "figures"
     assert paths.mirror_dir() is None
 
 
@@ -53,7 +54,7 @@ def test_an_empty_variable_counts_as_unset(nothing_set, monkeypatch, value):
     for variable in MOVED:
         monkeypatch.setenv(variable, value)
     assert paths.cache_dir() == paths.ROOT / "data" / "cache"
-    assert paths.figures_dir() == paths.ROOT / "figures"
+    assert paths.figures_dir() == paths.ROOT / "build" / "figures"
     assert paths.mirror_dir() is None
 
 

@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
+from helpers import paths
 from helpers.evaluation import builders, metrics, runner
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
@@ -83,8 +86,48 @@ def test_comparison_has_intervals_chance_and_ceiling(case):
     assert lines[3].startswith("| *chance* | *0.4") and lines[4].startswith("| *ceiling* | *1.000*")
 
 
-def test_an_expectation_that_does_not_hold_fails(capsys):
-    run = lesson.Lesson("x", "sample", 0)
+DEFAULTS = {"PROFILE": "sample", "SEED": 0, "LIMIT": 500, "NAMES": ["a", "b"]}
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The parameters of the last saved run of the notebook x."""
+    monkeypatch.setattr(paths, "committed_figures_dir", lambda: tmp_path / "committed")
+    (tmp_path / "committed" / "results").mkdir(parents=True)
+    (tmp_path / "committed" / "results" / "x.json").write_text(json.dumps({"parameters": DEFAULTS}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "has_defaults"),
+    [({}, True), ({"PROFILE": "full"}, True), ({"SEED": 1}, False), ({"LIMIT": 50}, False), ({"NAMES": ["a"]}, False)],
+)
+def test_expectations_apply_to_the_default_parameters_only(saved, monkeypatch, capsys, changed, has_defaults):
+    monkeypatch.setenv("LOOKALIKE_CHECK", "1")
+    run = lesson.Lesson("x", DEFAULTS | changed | {"np": np, "lower": 1})
+    assert run.has_defaults == has_defaults
+    if has_defaults:
+        with pytest.raises(AssertionError, match=r"the text says 0\.8"):
+            run.expect("top-1", 0.91, 0.8, 0.02)
+    else:
+        run.expect("top-1", 0.91, 0.8, 0.02)
+        assert capsys.readouterr().out == "top-1: 0.910 (no expectation for this data or these parameters)\n"
+
+
+@pytest.mark.parametrize("variable", ["CI", "LOOKALIKE_CHECK"])
+def test_an_expectation_stops_the_run_in_ci_only(monkeypatch, capsys, variable):
+    for name in ("CI", "LOOKALIKE_CHECK"):
+        monkeypatch.delenv(name, raising=False)
+    run = lesson.Lesson("x", DEFAULTS)
+    run.expect("top-1", 0.91, 0.8, 0.02)
+    assert "note: top-1 is 0.9100, but the text says 0.8 ± 0.02" in capsys.readouterr().out
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(AssertionError):
+        run.expect("top-1", 0.91, 0.8, 0.02)
+
+
+def test_an_expectation_that_does_not_hold_fails(monkeypatch, capsys):
+    monkeypatch.setenv("LOOKALIKE_CHECK", "1")
+    run = lesson.Lesson("x", DEFAULTS)
     run.expect("top-1", 0.91, 0.9, 0.02)
     assert "✓" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="the text says 0.8"):
@@ -96,7 +139,7 @@ def test_an_expectation_that_does_not_hold_fails(capsys):
 def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
     _, _, protocol, ranking = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    run = lesson.Lesson("x", "sample", 7)
+    run = lesson.Lesson("x", DEFAULTS | {"SEED": 7})
     run.expect("top-1", 0.9, 0.9, 0.02)
     path = run.finish("all is well", {"name": "d"}, Pixels(), {"made up": metrics.evaluate(ranking, protocol)})
     content = json.loads(path.read_text())
@@ -104,19 +147,38 @@ def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):
     assert content["metrics"]["made up/top-1"] == pytest.approx(10 / 12, abs=1e-5)
     assert content["weights"]["extractor"] == Pixels().fingerprint
     assert content["checks"][0]["expected"] == 0.9
+    assert content["parameters"] == DEFAULTS | {"SEED": 7}
 
 
 @pytest.mark.parametrize("profile, kept", [("sample", True), ("full", False)])
 def test_figures_of_the_full_profile_are_never_written(case, tmp_path, monkeypatch, profile, kept):
     images, *_ = case
     monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
-    lesson.Lesson("x", profile, 0).show(grids.image_grid(images, range(3)), "grid")
-    assert (tmp_path / "x_grid.png").exists() == kept
+    lesson.Lesson("x", DEFAULTS | {"PROFILE": profile}).show(grids.image_grid(images, range(3)), "grid")
+    assert bool(list(tmp_path.glob("x_grid.*"))) == kept
+
+
+@pytest.mark.parametrize(("photograph", "suffix"), [(False, ".png"), (True, ".jpg")])
+def test_a_figure_is_shown_in_full_color_with_its_description(tmp_path, monkeypatch, photograph, suffix):
+    monkeypatch.setenv("LOOKALIKE_FIGURES", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(lesson, "display", shown.append)
+    if photograph:
+        figure = grids.image_grid(samples.photos(), range(0, 240, 15))
+    else:
+        figure = Figure(figsize=(4, 3))
+        figure.subplots().plot([0, 1], color="#123456")
+    lesson.Lesson("x", DEFAULTS).show(figure, "plot", "two points joined by a line")
+    with Image.open(tmp_path / f"x_plot{suffix}") as image:
+        width, height = figure.get_size_inches()
+        assert image.size == (round(150 * width), int(150 * height)) and image.mode == "RGB"
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata == {kind: {"width": round(80 * width), "alt": "two points joined by a line"} for kind in data}
 
 
 def test_an_unknown_profile_is_refused():
     with pytest.raises(ValueError, match="PROFILE"):
-        lesson.Lesson("x", "small", 0)
+        lesson.Lesson("x", DEFAULTS | {"PROFILE": "small"})
 
 
 def test_fallback_is_loud_and_can_be_forbidden(monkeypatch):
@@ -292,19 +354,32 @@ def found(points, sizes=8.0, angles=0.0, shape=(40, 60)):
     return Keypoints("sift", np.array(points, np.float32).reshape(-1, 2), sizes, angles, sizes, blank, shape)
 
 
-def test_keypoint_grid_draws_the_strongest_with_size_and_direction():
-    # The second points down: angles run clockwise.
-    three = found([(10, 20), (30, 15), (50, 5)], sizes=[8, 6, 4], angles=[0, 90, 180])
-    image = np.zeros((40, 60, 3), np.uint8)
-    figure = match_figures.keypoint_grid(image, {"some": three, "none": found([])}, shown=2)
-    assert titles(figure) == ["some: 2 of 3", "none: 0 of 0"]
-    some, none = figure.axes
-    circles, directions = some.collections
-    assert circles.get_offsets().tolist() == [[10, 20], [30, 15]]
-    assert circles.get_widths().tolist() == circles.get_heights().tolist() == [8, 6]
-    assert np.allclose(directions.get_segments(), [[(10, 20), (14, 20)], [(30, 15), (30, 18)]])
-    assert not len(none.collections[0].get_offsets()) and not none.collections[1].get_segments()
-    assert some.get_ylim()[0] > some.get_ylim()[1], "y points down, as in the image"
+def test_an_image_row_gives_all_images_one_height():
+    shapes = {"wide": (40, 80, 3), "high": (60, 30, 3)}
+    images = {title: np.full(shape, 9, np.uint8) for title, shape in shapes.items()}
+    figure = match_figures.image_row(images)
+    figure.draw_without_rendering()
+    assert titles(figure) == ["wide", "high"]
+    assert [panel.images[0].get_array().shape for panel in figure.axes] == list(shapes.values())
+    wide, high = (panel.get_window_extent() for panel in figure.axes)
+    assert wide.height == pytest.approx(high.height, rel=0.02)
+
+
+def test_spread_keeps_no_keypoint_near_a_stronger_one():
+    points = np.array([(0, 0), (3, 0), (10, 0), (6, 0), (13, 0)], float)
+    # Row 3 is 4 from rows 1 and 2, row 1 is 3 from row 0.
+    responses = np.array([1, 2, 9, 4, 3], float)
+    assert match_figures.spread(points, responses, 4).tolist() == [2, 3, 0]
+    assert match_figures.spread(points, responses, 0).tolist() == [2, 3, 4, 1, 0]
+    assert match_figures.spread(points[:0], responses[:0], 4).tolist() == []
+
+
+def test_ratio_curves_show_precision_and_correct_matches():
+    ratios, errors = np.array([0.55, 0.61, 0.71, 0.96]), np.array([1.0, 9.0, 3.0, 2.0])
+    precision, correct = match_figures.ratio_curves({"one": (ratios, errors)}).axes
+    for panel, expected in ((precision, [0, 1, 2 / 3, 3 / 4]), (correct, [0, 1, 2, 3])):
+        curve = dict(zip(*(array.round(3) for array in panel.lines[0].get_data()), strict=True))
+        assert [curve[bound] for bound in (0.5, 0.6, 0.8, 1.0)] == pytest.approx(expected, abs=1e-3)
 
 
 def drawn_matches(homography):

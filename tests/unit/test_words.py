@@ -59,7 +59,7 @@ BRITISH = {
 
 #: (path, line) as regular expressions → why the line may have such a word.
 ALLOWED = {
-    (r"notebooks/.*|helpers/lessons/exercises\.py|tests/.*/test_course\.py", r"answer"): "of an exercise or question",
+    (r"notebooks/.*|helpers/lessons/exercise.*|tests/.*/test_course\.py", r"answer"): "of an exercise or question",
     (r".*", r"journal_mode|-journal"): "SQLite's name",
     (r"helpers/features/.*", r'"colour": "grey"|"normalise":|_IMAGES = "pictures"'): "in the keys of cached files",
 }

@@ -7,23 +7,43 @@ import keras
 import numpy as np
 import pytest
 
+from helpers.features.registry import open_extractor
 from helpers.images import samples
 from helpers.images.reading import batches
 from helpers.networks import specs, zoo
 from helpers.networks.compiled import KerasNetwork
+from helpers.networks.weights import WeightsUnavailable
 
 
-def test_keras_has_all_networks():
-    for row in specs.ZOO.values():
-        assert callable(getattr(keras.applications, row.builder))
-        assert callable(zoo.preprocessing(row.name))
+def test_keras_has_all_networks_but_efficientnet_lite():
+    others = [row.name for row in specs.ZOO.values() if not hasattr(keras.applications, row.builder)]
+    assert others == ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("resnet50", ("resnet50", "")),
+        ("resnet50-gem-pcaw256", ("resnet50", "gem-pcaw256")),
+        ("efficientnet-lite0", ("efficientnet-lite0", "")),
+        ("efficientnet-lite1-stage2-max", ("efficientnet-lite1", "stage2-max")),
+    ],
+)
+def test_the_name_of_an_extractor_begins_with_its_network(name, parts):
+    assert specs.split_name(name) == parts
+
+
+@pytest.mark.parametrize("name", ["hog", "resnet501", "efficientnet"])
+def test_other_names_have_no_network(name):
+    with pytest.raises(KeyError, match="does not begin"):
+        specs.split_name(name)
 
 
 def test_names_in_any_case():
     assert specs.network("ResNet50") is specs.network("resnet50")
 
 
-#: The preprocessing of each network in Keras.
+#: The preprocessing of each network in Keras. A test below has that of EfficientNet-Lite.
 PUBLISHED = {
     "resnet50": keras.applications.resnet.preprocess_input,
     "resnet152": keras.applications.resnet.preprocess_input,
@@ -33,7 +53,10 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", list(specs.ZOO))
+#: EfficientNet-Lite's is tested below.
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
 def test_preprocessing_is_that_of_keras(name):
     """For arrays, and in the graph of extractors and feature maps."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -68,16 +91,26 @@ def test_efficientnet_contains_its_preprocessing():
     assert zoo.preprocessing("efficientnetv2l")(pixels.copy()).ravel().tolist() == [0, 100, 255]
 
 
+def test_input_of_efficientnet_lite_is_minus_one_to_one():
+    pixels = np.array([0, 127, 255], np.float32).reshape(1, 1, 1, 3)
+    assert zoo.preprocessing("efficientnet-lite0")(pixels).ravel().tolist() == [-127 / 128, 0, 1]
+
+
 @pytest.mark.slow
-def test_the_embedder_is_the_classifier_up_to_its_embedding(resnet50):
+@pytest.mark.parametrize(("name", "dim"), [("resnet50", 2048), ("efficientnet-lite0", 1280)])
+def test_the_embedder_is_the_classifier_up_to_its_embedding(name, dim):
+    try:
+        extractor = open_extractor(name, engine="openvino")
+    except WeightsUnavailable as error:
+        pytest.skip(f"NOT TESTED with real weights: {error}")
     _, pixels = next(batches(samples.photos().subset([0, 40, 80]), 224))
-    inputs = zoo.preprocessing("resnet50")(pixels.astype(np.float32))
-    whole = zoo.classifier("resnet50")
+    inputs = zoo.preprocessing(name)(pixels.astype(np.float32))
+    whole = zoo.classifier(name)
     layer = keras.Model(whole.input, whole.get_layer("avg_pool").output)
-    vectors = zoo.embedder("resnet50").predict_on_batch(inputs)
-    assert vectors.shape == (3, 2048) and np.abs(vectors - layer.predict_on_batch(inputs)).max() < 1e-5
+    vectors = zoo.embedder(name).predict_on_batch(inputs)
+    assert vectors.shape == (3, dim) and np.abs(vectors - layer.predict_on_batch(inputs)).max() < 1e-5
     # The extractor runs preprocessing and network in one graph.
-    assert np.abs(resnet50.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
+    assert np.abs(extractor.compute(pixels) - vectors).max() < 1e-4 * vectors.max()
     scores = whole.predict_on_batch(inputs)
     assert scores.shape == (3, 1000) and scores.sum(axis=1) == pytest.approx([1] * 3, abs=1e-4)
     assert (scores.max(axis=1) > 0.1).all(), "random weights would give 0.001 for each class"

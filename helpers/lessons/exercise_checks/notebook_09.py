@@ -1,0 +1,50 @@
+"""Checks of the exercises of notebook 09: distance and similarity of unit vectors, and a search by hand."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from helpers.lessons.exercises import returned
+
+#: The cosine similarity in the text of exercise 1.
+COSINE = 0.68
+
+
+def exercise_1(distance: float) -> None:
+    """The Euclidean distance of two unit vectors, by their cosine similarity."""
+    squared = 2 - 2 * COSINE
+    assert not math.isclose(distance, squared, abs_tol=1e-3), "this is the square of the distance"
+    assert not math.isclose(distance, 1 - COSINE, abs_tol=1e-3), "this is scikit-learn's cosine distance"
+    assert math.isclose(distance, math.sqrt(squared), abs_tol=1e-3), "write |a - b|² as products, for |a| = |b| = 1"
+
+
+def exercise_2(function: Callable[[np.ndarray, np.ndarray, int, Sequence[int]], np.ndarray]) -> None:
+    """A search by Euclidean distance, compared with a loop; whole numbers give many ties."""
+    rng = np.random.default_rng(9)
+    for count, dim, k in ((1, 3, 1), (12, 2, 5), (60, 4, 10), (8, 2, 20)):
+        gallery = rng.integers(0, 4, (count, dim)).astype(float)
+        query = rng.integers(0, 4, dim).astype(float)
+        for excluded in ([], [count - 1], sorted(set(rng.integers(0, count, 3).tolist()))):
+            before = gallery.copy(), query.copy()
+            found = np.asarray(returned(function(query, gallery, k, excluded)))
+            changed = not (np.array_equal(gallery, before[0]) and np.array_equal(query, before[1]))
+            assert not changed, "the function must not change its arguments"
+            expected = _nearest(query, gallery, k, excluded)
+            assert not np.isin(found, excluded).any(), f"row {excluded[0]} is excluded, but you return it"
+            assert len(found) == len(expected), (
+                f"{count} rows, {len(excluded)} excluded, k = {k}: return {len(expected)} rows, not {len(found)}"
+            )
+            distances = np.linalg.norm(gallery[found.astype(int)] - query, axis=1)
+            assert (np.diff(distances) >= 0).all(), "the nearest row must be the first"
+            assert np.array_equal(found, expected), "among equal distances, the smaller row number is the first"
+
+
+def _nearest(query: np.ndarray, gallery: np.ndarray, k: int, excluded: Sequence[int]) -> list[int]:
+    """The reference implementation, by a loop."""
+    distances = [
+        (sum((x - y) ** 2 for x, y in zip(query, vector, strict=True)), row)
+        for row, vector in enumerate(gallery)
+        if row not in excluded
+    ]
+    return [row for _, row in sorted(distances)[:k]]

@@ -1,0 +1,100 @@
+"""Reading PyTorch's old file format without PyTorch.
+
+``torch.save`` wrote this format before version 1.6: five pickles (magic number, protocol version, system, dictionary of
+tensors, keys of the storages), then each storage as a count and its raw values.
+https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py, ``_legacy_save``
+"""
+
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+#: Storage class → dtype of its values in the file.
+_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+class TorchFileError(ValueError):
+    """The file is not a state dictionary in PyTorch's old format, or is damaged; the message names it."""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A part of a storage. Offset and strides count values, not bytes."""
+
+    storage: str
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a state dictionary: float32 or int64, by name.
+
+    Only the classes that such a file needs are unpickled, so a file cannot run code.
+
+    Raises `TorchFileError` if the file has another format or is damaged.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if (magic := _load(file)) != _MAGIC or (version := _load(file)) != _PROTOCOL:
+                raise TorchFileError(f"magic number or version is wrong: {magic if magic != _MAGIC else version}")
+            if not _load(file)["little_endian"]:
+                raise TorchFileError("it was written on a big-endian computer")
+            tensors, keys = _load(file), _load(file)
+            dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
+            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+        return {name: _array(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
+    except (pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
+        raise TorchFileError(f"{path} is not a PyTorch state dictionary of the old format: {error}") from error
+
+
+def _load(file: IO[bytes]) -> Any:
+    return _Unpickler(file).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Allow three names; https://docs.python.org/3/library/pickle.html#restricting-globals."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+    def persistent_load(self, pid: Any) -> tuple[str, np.dtype]:
+        """A storage: its key and dtype."""
+        kind, dtype, key, _, _, view = pid
+        if kind != "storage" or view is not None:
+            raise pickle.UnpicklingError(f"an unknown reference: {pid}")
+        return key, dtype
+
+
+def _rebuild_tensor(
+    storage: tuple[str, np.dtype], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> _Tensor:
+    return _Tensor(*storage, offset, shape, strides)
+
+
+def _read_storage(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
+    count = int(np.frombuffer(file.read(8), "<i8")[0])
+    values = file.read(count * dtype.itemsize)
+    if len(values) != count * dtype.itemsize:
+        raise EOFError("the file is truncated")
+    return np.frombuffer(values, dtype)
+
+
+def _array(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
+    last = tensor.offset + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if min((tensor.offset, *tensor.strides, *tensor.shape), default=0) < 0 or last >= len(storage):
+        raise ValueError("a tensor exceeds its storage")
+    strides = [stride * storage.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides).copy()

@@ -1,0 +1,49 @@
+"""The checks of notebook 07's exercises accept correct solutions only."""
+
+import numpy as np
+import pytest
+
+from helpers.lessons.exercises import check_exercise
+
+
+def mutual(distances):
+    rows = np.arange(len(distances))
+    nearest, back = distances.argmin(axis=1), distances.argmin(axis=0)
+    return np.column_stack([rows, nearest])[back[nearest] == rows]
+
+
+def test_correct_solutions():
+    assert check_exercise("07.1", 72)
+    assert check_exercise("07.2", mutual)
+
+
+@pytest.mark.parametrize("draws", [71, 73, 7, 71.4, "72"])
+def test_a_wrong_number_of_draws(draws):
+    assert check_exercise("07.1", draws) is False
+
+
+def in_place(distances):
+    pairs = mutual(distances)
+    distances[:] = 0
+    return pairs
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda distances: np.column_stack([np.arange(len(distances)), distances.argmin(axis=1)]),
+        lambda distances: mutual(distances)[:, ::-1],
+        lambda distances: mutual(distances)[::-1],
+        lambda distances: mutual(-distances),
+        lambda distances: mutual(distances).ravel(),
+        in_place,
+    ],
+    ids=["one side", "columns first", "unsorted", "farthest", "flat", "changes its argument"],
+)
+def test_a_wrong_cross_check(function):
+    assert check_exercise("07.2", function) is False
+
+
+def test_a_missing_solution():
+    assert check_exercise("07.1", None) is None
+    assert check_exercise("07.2", lambda distances: None) is None
