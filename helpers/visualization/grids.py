@@ -106,7 +106,7 @@ def picker_grid(
         for start in range(0, max(1, len(results)), _COLUMNS)
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
-    cells = _cells(max(1, len(lines)), across, 14, 1.35)
+    cells = _cells(max(1, len(lines)), across, 14, 1.6)
     _framed(cells[0, 0], query, "black", "\n".join(map(_short, title.split("\n"))))
     for i, (line, (name, results)) in enumerate(zip(cells, lines, strict=False)):
         # The method stands in the first column; in the first line, below the query.
