@@ -50,11 +50,13 @@ class Archive:
     """A file on the internet.
 
     checksum : ``"sha256:…"`` or ``"md5:…"``, as published with the data set or by a library that downloads it.
+    megabytes : its size, for people who plan a download.
     """
 
     filename: str
     url: str
     checksum: str
+    megabytes: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ SOURCES = {
             (
                 Archive(
                     "lfw.tgz", "https://ndownloader.figshare.com/files/5976018",
-                    "sha256:055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
+                    "sha256:055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0", 181,
                 ),
             ),
         ),
@@ -89,10 +91,10 @@ SOURCES = {
         Source(
             "imagenette", "imagenette-mini.tar", ("imagenette2", "imagenette2-320", "imagenette2-160"),
             tuple(
-                Archive(file, f"https://s3.amazonaws.com/fast-ai-imageclas/{file}", checksum)
-                for file, checksum in (
-                    ("imagenette2-160.tgz", "md5:e793b78cc4c9e9a4ccc0c1155377a412"),
-                    ("imagenette2-320.tgz", "md5:3df6f0d01a2c9592104656642f5e78a3"),
+                Archive(file, f"https://s3.amazonaws.com/fast-ai-imageclas/{file}", checksum, megabytes)
+                for file, checksum, megabytes in (
+                    ("imagenette2-160.tgz", "md5:e793b78cc4c9e9a4ccc0c1155377a412", 99),
+                    ("imagenette2-320.tgz", "md5:3df6f0d01a2c9592104656642f5e78a3", 342),
                 )
             ),
         ),
@@ -101,7 +103,7 @@ SOURCES = {
             (
                 Archive(
                     "caltech-101.zip", "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                    "md5:3138e1922a9193bfa496528edbbc45d0",
+                    "md5:3138e1922a9193bfa496528edbbc45d0", 137,
                 ),
             ),
         ),
@@ -110,7 +112,7 @@ SOURCES = {
             (
                 Archive(
                     "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                    "md5:c58f30108f718f92721af3b95e74349a",
+                    "md5:c58f30108f718f92721af3b95e74349a", 170,
                 ),
             ),
         ),

@@ -7,10 +7,12 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 
 from helpers import paths
+from helpers.images import download
 from helpers.networks import specs, weights
 
 #: Packages that the course imports or starts; alternatives are separated by a bar.
@@ -38,6 +40,16 @@ def networks() -> pd.DataFrame:
         [(row.name, row.dim, row.size, weights.available(row.name), row.source) for row in specs.ZOO.values()],
         columns=["network", "dim", "input", "weights in cache", "source"],
     )
+
+
+def downloads() -> pd.DataFrame:
+    """One row per data set of the full profile: name, file, its size in MB, host. Its first archive is used."""
+    rows = []
+    for source in download.SOURCES.values():
+        if source.archives:
+            first = source.archives[0]
+            rows.append((source.name, first.filename, first.megabytes, urlsplit(first.url).netloc))
+    return pd.DataFrame(rows, columns=["data set", "file", "MB", "host"])
 
 
 def _package(names: str, locked: dict[str, str]) -> tuple[str, str, str, bool]:

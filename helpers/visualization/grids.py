@@ -106,12 +106,15 @@ def picker_grid(
         for start in range(0, max(1, len(results)), _COLUMNS)
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
-    cells = _cells(max(1, len(lines)), across, 14, 1.35)
+    cells = _cells(max(1, len(lines)), across, 14, 1.6)
     _framed(cells[0, 0], query, "black", "\n".join(map(_short, title.split("\n"))))
     for i, (line, (name, results)) in enumerate(zip(cells, lines, strict=False)):
         # The method stands in the first column; in the first line, below the query.
-        line[0].text(0.5, 0.5 if i else -0.08, name.replace(" · ", "\n"), ha="center", va="center" if i else "top",
-                     fontsize=8, transform=line[0].transAxes)  # fmt: skip
+        method = name.replace(" · ", "\n")
+        if i:
+            line[0].text(0.5, 0.5, method, ha="center", va="center", fontsize=8, transform=line[0].transAxes)
+        else:
+            line[0].set_xlabel(method, fontsize=8)
         for cell, result in zip(line[1:], results, strict=False):
             color = NEUTRAL if result.relevant is None else POSITIVE if result.relevant else NEGATIVE
             mark = {True: " · good", False: " · bad", None: ""}[marks.get(result.id)]

@@ -85,7 +85,7 @@ def source(server, monkeypatch):
     """Make `fetch("set")` use these addresses of an archive with this checksum."""
 
     def put(*urls, checksum=SUM):
-        archives = tuple(Archive("set.tgz", url, checksum) for url in urls or [f"{server.url}/set.tgz"])
+        archives = tuple(Archive("set.tgz", url, checksum, 1) for url in urls or [f"{server.url}/set.tgz"])
         monkeypatch.setitem(download.SOURCES, "set", Source("set", "set-mini.tar", ("set",), archives))
 
     put()
@@ -257,7 +257,7 @@ def test_a_data_set_that_only_a_mirror_has(server):
 
 def fetch_in_process(cache, url, checksum, results):
     os.environ["LOOKALIKE_CACHE"], os.environ["LOOKALIKE_MIRROR"] = cache, "none"
-    archive = Archive("set.tgz", url, checksum)
+    archive = Archive("set.tgz", url, checksum, 1)
     download.SOURCES["set"] = Source("set", "set-mini.tar", ("set",), (archive,))
     results.put(len(names(fetch("set"))))
 

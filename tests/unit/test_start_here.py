@@ -1,0 +1,52 @@
+"""Helpers of notebook 00: the table of downloads, and the checks of its exercises."""
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_similarity
+
+from helpers import paths
+from helpers.images import download
+from helpers.lessons import machine
+from helpers.lessons.exercises import check_exercise
+
+
+def search(vectors, query, k):
+    """A correct solution."""
+    scores = cosine_similarity(vectors[query : query + 1], vectors)[0]
+    return [row for row in np.argsort(-scores) if row != query][:k]
+
+
+def by_product(vectors, query, k):
+    """Forgets to normalize the vectors."""
+    return [row for row in np.argsort(-(vectors @ vectors[query])) if row != query][:k]
+
+
+def test_downloads_have_the_size_of_the_first_archive():
+    table = machine.downloads().set_index("data set")
+    assert table.index.tolist() == ["lfw", "imagenette", "caltech101", "cifar10"]
+    assert table.loc["cifar10"].tolist() == ["cifar-10-python.tar.gz", 170, "www.cs.toronto.edu"]
+    assert f"{table['MB'].sum()} MB in all" in (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.loc["imagenette", "MB"] == download.SOURCES["imagenette"].archives[0].megabytes
+
+
+@pytest.mark.parametrize(
+    ("solution", "right"),
+    [(34 / 418, True), (0.081, True), (35 / 419, False), (0.08, False), (34, False), (None, None)],
+)
+def test_chance_of_a_first_result(solution, right):
+    """35 of the 419 images are birds."""
+    assert check_exercise("00.1", solution) is right
+
+
+@pytest.mark.parametrize(
+    ("solution", "right"),
+    [
+        (search, True),
+        (by_product, False),
+        (lambda vectors, query, k: search(vectors, query, k)[::-1], False),
+        (lambda vectors, query, k: [query, *search(vectors, query, k)][:k], False),
+        (lambda vectors, query, k: None, None),
+    ],
+)
+def test_search(solution, right):
+    assert check_exercise("00.2", solution) is right
