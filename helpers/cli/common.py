@@ -129,6 +129,22 @@ def log(text: str) -> None:
     print(printable_lines(text), file=sys.stderr, flush=True)
 
 
+#: Messages of the running command that `log_delayed` prints.
+_delayed: list[str] = []
+
+
+def log_at_end(text: str) -> None:
+    """Print a message on standard error when the command ends, so that progress and results do not hide it."""
+    _delayed.append(text)
+
+
+def log_delayed() -> None:
+    """Print the messages of `log_at_end`, each once."""
+    for text in dict.fromkeys(_delayed):
+        log(text)
+    _delayed.clear()
+
+
 def log_warnings() -> Callable[..., None]:
     """A replacement for ``warnings.showwarning`` that logs each message once, without its position in the code."""
     logged: set[str] = set()

@@ -44,7 +44,7 @@ the changes exceed a tenth of the index, they are written into it.
         common.VECTORS_KEPT,
     )
     add.add_argument("engine", metavar="ENGINE")
-    add.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
+    add.add_argument("images", metavar="IMAGE|FOLDER|TABLE", nargs="+")
     common.add_follow_links(add)
     add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all added images")
 
@@ -119,7 +119,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _images_to_add(names: list[str], class_name: str | None, engine: Path, follow_links: bool) -> "ImageSet":
-    """The images of files and folders, each once; the subfolders of a folder are classes."""
+    """The images of files, folders and tables, each once; the subfolders of a folder are classes."""
     import numpy as np
 
     from helpers.images.imageset import NO_CLASS, ImageSet, concatenate
@@ -127,7 +127,7 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
     parts = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if path.is_dir() or locations.is_table(path):
             part = locations.read_gallery(name, engine, follow_links)
         elif path.exists():
             part = ImageSet(name, (locations.absolute(path),), np.array([NO_CLASS]), ())

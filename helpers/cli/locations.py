@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import USAGE, CommandError, log, printable
+from helpers.cli.common import USAGE, CommandError, log, log_at_end, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,12 +122,12 @@ def table_of(engine: "Engine") -> "GalleryTable":
 
 
 def scan(folder: Path, follow_links: bool, without: Path | None = None) -> "FolderScan":
-    """`helpers.images.folders.scan_folder`, with a message about what it left out."""
+    """`helpers.images.folders.scan_folder`, with a message at the end about what it left out."""
     from helpers.images.folders import scan_folder
 
     found = scan_folder(folder, follow_links, without)
     if found.skipped:
-        log(f"note: {printable(folder)}: {printable(found.summary())}")
+        log_at_end(f"note: {printable(folder)}: {printable(found.summary())}")
     return found
 
 
@@ -166,6 +166,13 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is read as a table of images, by its suffix."""
+    from helpers.images import tables
+
+    return path.suffix.lower() in tables.SUFFIXES and path.is_file()
+
+
 def read_gallery(source: str, without: Path | None = None, follow_links: bool = False) -> "ImageSet":
     """The images of a folder whose subfolders are classes, or of a table with the columns ``path`` and ``label``.
 
@@ -179,7 +186,7 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     from helpers.images import tables
 
     path = Path(source)
-    if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
+    if is_table(path):
         return tables.from_table(path)
     return scan(path.resolve(), follow_links, without).image_set()
 

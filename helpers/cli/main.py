@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, message = common.explain_error(error)
         common.log(f"lookalike {options.command}: {message}")
         return code
+    finally:
+        common.log_delayed()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -200,6 +200,25 @@ def test_index_takes_a_table(here, run):
     assert Engine.load("my.engine").gallery.paths == tuple(path.resolve() for path in chosen)
 
 
+def test_add_takes_a_table(here, run):
+    first, second, *_ = images()
+    Path("one.csv").write_text(f"path,label\n{first},{first.parent.name}\n")
+    Path("two.csv").write_text(f"path,label\n{first},{first.parent.name}\n{second},other\n")
+    assert run("index", "one.csv", "-x", "hsv-histogram")[0] == OK
+    code, out, _ = run("add", "my.engine", "two.csv")
+    assert code == OK and out.startswith("my.engine: 1 image added")
+    assert Engine.load("my.engine").gallery.class_names == (first.parent.name, "other")
+
+
+def test_the_files_that_were_left_out_are_counted_in_the_last_line(here, run):
+    Path("photos/notes.txt").write_text("no image")
+    (Path("photos") / images()[0].parent.name / "raw.dng").write_bytes(b"raw")
+    code, _, err = run("index", "photos", "-x", "hsv-histogram")
+    assert code == OK and err.splitlines()[0] == "next: lookalike search IMAGE"
+    assert re.fullmatch(r"note: .*photos: 20 files: 18 images; skipped: 1 \.dng \(.*\), 1 \.txt", err.splitlines()[-1])
+    assert "skipped" not in run("search", images()[0])[2]
+
+
 @pytest.mark.parametrize(
     "name, delimiter, note", [("t.csv", ";", "semicolons"), ("t.tsv", "\t", "tabs"), ("t.txt", "\t", "tabs")]
 )
