@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,6 +10,9 @@ from matplotlib.lines import Line2D
 
 from helpers.networks.training import Training
 from helpers.visualization.curves import COLORS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Column → axis label, if it is not the column's name.
 AXES = {"score": "validation retrieval score"}
@@ -46,6 +50,25 @@ def training_curves(trainings: Mapping[str, Training], quantities: Sequence[str]
     return figure
 
 
+def seed_curves(histories: Mapping[int, "pd.DataFrame"], quantities: Sequence[str] = ("loss", "accuracy")) -> Figure:
+    """Plot the histories of ``model.fit`` of several seeds: training (solid) and validation (dashed), one panel each.
+
+    histories : seed → table with one row per epoch and the columns of ``history.history``.
+    """
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    for panel, quantity in zip(panels, quantities, strict=True):
+        for (seed, table), color in zip(histories.items(), cycle(COLORS), strict=False):
+            epochs = np.arange(1, len(table) + 1)
+            panel.plot(epochs, table[quantity], "-", color=color, label=f"seed {seed}, training")
+            panel.plot(epochs, table[f"val_{quantity}"], "--", color=color, label=f"seed {seed}, validation")
+        panel.set(xlabel="epoch", ylabel=quantity)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
 def gains(
     differences: Mapping[str, tuple[float, float, float]], seeds: Mapping[str, Sequence[float]], xlabel: str
 ) -> Figure:
@@ -64,6 +87,7 @@ def gains(
     panel.axvline(0, linestyle="--", color="0.4")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(-0.6, len(names) - 0.5)
+    panel.locator_params(axis="x", nbins=6)
     panel.set_xlabel(xlabel)
     panel.grid(axis="x", alpha=0.3)
     return figure
