@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from helpers import extras, paths
@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = pool.map(lambda notebook: run(notebook, options.profile, figures, threads=threads), notebooks)
         for notebook, outcome in zip(notebooks, runs, strict=True):
+            if keep_all and outcome.ok:
+                _save(notebook, BUILD / "notebooks" / notebook.name)
+                outcome = _with_solutions(notebook, outcome)
             outcomes.append(outcome)
             state = "ok" if outcome.ok else "FAILED"
             print(
@@ -67,9 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{outcome.headline}",
                 flush=True,
             )
-            if keep_all and outcome.ok:
-                _save(notebook, BUILD / "notebooks" / notebook.name)
-                _save_solutions(notebook)
     if options.save and not keep_all:
         _copy_leaderboard(figures, paths.committed_figures_dir())
     print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
@@ -206,14 +206,15 @@ def _copy_leaderboard(source: Path, target: Path) -> None:
             shutil.copy(source / name, target / name)
 
 
-def _save_solutions(notebook: Path) -> None:
-    """Run the notebook's solutions, and replace the committed ones by the executed copy."""
+def _with_solutions(notebook: Path, outcome: Outcome) -> Outcome:
+    """Run the notebook's solutions, and replace the committed ones by the executed copy; the outcome of both."""
     solutions = notebook.parent / "solutions" / f"{notebook.stem}_solutions.ipynb"
     output = BUILD / "notebooks" / solutions.name
     code, log = _bounded(_papermill(solutions, output, "sample"), dict(os.environ), WHOLE_SECONDS["sample"])
     if code != 0:
-        raise RuntimeError(f"{solutions.name} failed: {_last_line(log)}")
+        return replace(outcome, ok=False, headline=f"{solutions.name} failed: {_last_line(log)}")
     _save(solutions, output)
+    return outcome
 
 
 def _save(notebook: Path, executed_copy: Path) -> None:
