@@ -91,6 +91,8 @@ class Lesson:
         path = paths.figures_dir() / f"{self.name}_{name}{suffix}"
         if save and self.profile == "sample":
             path.parent.mkdir(parents=True, exist_ok=True)
+            for former in (".png", ".jpg"):
+                path.with_suffix(former).unlink(missing_ok=True)
             path.write_bytes(image)
             self._figures.append(path.name)
         width = round(figure.get_figwidth() * _SCREEN_DPI)
