@@ -60,6 +60,8 @@ engines are never overwritten.
     common.add_extractor(index, "the feature extractor; default: %(default)s")
     common.add_backend(index, ", which is exact; faiss:hnsw is much faster beyond 100,000 images")
     common.add_follow_links(index)
+    text = "extract keypoints too, so that the first search --rerank geometry does not wait for them"
+    index.add_argument("--keypoints", action="store_true", help=text)
     index.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     index.add_argument(
         "--force",
@@ -110,6 +112,8 @@ def _index(options: argparse.Namespace) -> int:
         _update(output, gallery, source, extractor)
     else:
         _make(output, gallery, source, extractor, index, old, options.force)
+    if options.keypoints:
+        _cache_keypoints(gallery)
     engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
     log(f"next: lookalike search IMAGE{engine_option}")
     return OK
@@ -176,6 +180,15 @@ def _make(
         raise
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
     print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
+
+
+def _cache_keypoints(gallery: "ImageSet") -> None:
+    """Cache the keypoints that the re-ranker geometry compares."""
+    from helpers.features.keypoints import cache_set
+    from helpers.search.rerank.registry import RERANKERS
+
+    count = cache_set(gallery, longest=RERANKERS["geometry"].settings["longest"])
+    log(f"note: the keypoints of {pluralize(count, 'image')} are cached")
 
 
 def _described(engine: "Engine") -> str:

@@ -200,6 +200,16 @@ def test_index_takes_a_table(here, run):
     assert Engine.load("my.engine").gallery.paths == tuple(path.resolve() for path in chosen)
 
 
+def test_index_caches_the_keypoints_of_geometric_reranking(here, run, own_cache):
+    code, _, err = run("index", "photos", "-x", "hsv-histogram", "--keypoints")
+    assert code == OK and err.splitlines()[0] == "note: the keypoints of 18 images are cached"
+    stored = {path: path.stat().st_size for path in (own_cache / "keypoints").glob("*.sqlite")}
+    assert len(stored) == 1
+    code, out, _ = run("search", images()[0], "--rerank", "geometry", "--json")
+    assert code == OK and len(json.loads(out)[0]["results"]) == 10
+    assert {path: path.stat().st_size for path in (own_cache / "keypoints").glob("*.sqlite")} == stored
+
+
 def test_add_takes_a_table(here, run):
     first, second, *_ = images()
     Path("one.csv").write_text(f"path,label\n{first},{first.parent.name}\n")
