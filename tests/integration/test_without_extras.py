@@ -26,7 +26,8 @@ def test_the_library_starts_without_any_extra():
     assert done.returncode == 0, done.stderr
     outside_service = [module for module in done.stdout.split() if not module.startswith("helpers.service")]
     assert outside_service == [
-        "helpers.lessons.full_profile", "helpers.lessons.lesson", "helpers.lessons.readme", "helpers.picker.view",
-        "helpers.search.backends.annoy_backend", "helpers.search.backends.elasticsearch_backend",
+        "helpers.lessons.baseline_studies", "helpers.lessons.full_profile", "helpers.lessons.lesson",
+        "helpers.lessons.readme", "helpers.picker.view", "helpers.search.backends.annoy_backend",
+        "helpers.search.backends.elasticsearch_backend",
         "helpers.search.backends.milvus_backend", "helpers.visualization.tables",
     ]  # fmt: skip

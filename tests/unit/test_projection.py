@@ -121,7 +121,9 @@ def test_the_shipped_projection(resnet50):
     assert np.allclose(extractor.projection.axes.T @ extractor.projection.axes, np.eye(256), atol=2e-3)
     found = extractor.extract(samples.photos().subset([0, 100]), progress=False)
     assert found.shape == (2, 256) and np.linalg.norm(found, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    with pytest.raises(KeyError, match="there is no projection for 'pixels', only for: resnet50-gem"):
+    with pytest.raises(
+        KeyError, match="there is no projection for 'pixels', only for: efficientnet-lite0-gem, resnet50-gem"
+    ):
         with_shipped_projection(open_extractor("pixels"), 64)
     with pytest.raises(ValueError, match="between 1 and 512"):
         with_shipped_projection(extractor.of, 513)
