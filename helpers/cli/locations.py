@@ -24,7 +24,7 @@ DEFAULT_HELP = f"default: {DEFAULT}, or else the only engine in the current fold
 #: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
 SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
 side are query, queries and probe, or else test and testing, or else val, valid, validation and dev. Upper and lower
-case are equal. Folders and images beside the sides are left out, with a message. If a folder is not recognized, or if
+case are equal. Folders and images next to the sides are left out, with a message. If a folder is not recognized, or if
 there are several, name the sides with --train and --test."""
 
 #: Indexes below this number of bytes are read and checked in full; larger ones are memory-mapped.

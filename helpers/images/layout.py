@@ -320,7 +320,7 @@ def _split(images: ImageSet, names: Sequence[str], classes_from: str) -> Layout:
 
 
 def _left_out(keys: Sequence[str], sides: Iterable[tuple[str, ...]]) -> dict[str, int]:
-    """Folders without a side in them, and files beside the sides, with their numbers of images."""
+    """Folders without a side in them, and files next to the sides, with their numbers of images."""
     above = {side[:depth] for side in sides for depth in range(len(side))}
     folders: Counter[str] = Counter()
     files = []
@@ -331,7 +331,7 @@ def _left_out(keys: Sequence[str], sides: Iterable[tuple[str, ...]]) -> dict[str
             files.append(key)
         else:
             folders["/".join(parts[:depth])] += 1
-    return dict(sorted(folders.items())) | ({f"beside the sides: {_listed(files)}": len(files)} if files else {})
+    return dict(sorted(folders.items())) | ({f"next to the sides: {_listed(files)}": len(files)} if files else {})
 
 
 def _with_classes(images: ImageSet, folders: Sequence[tuple[str, ...]], classes_from: str) -> ImageSet:

@@ -83,7 +83,7 @@ class _Report:
         if found.sides is not None:
             counts = (f"{name}: {int((found.sides == side).sum()):,}" for side, name in enumerate(self.names))
             rows.append(("Sides", ", ".join(counts)))
-            rows.append(("Leaks", f"{len(self.leaks):,} duplicates of an image on another side"))
+            rows.append(("Leaks", f"{len(self.leaks):,} (duplicates of an image on another side)"))
         differ = sum(map(self.differs, found.pairs))
         rows.append(
             ("Duplicates", f"{len(found):,} in {len(self.groups):,} groups, {differ:,} of them with different classes")

@@ -735,7 +735,7 @@ def scores_of(run, *arguments):
     return (result["protocol"], result["queries"], result["gallery"], score), err
 
 
-def test_files_beside_the_sides_do_not_change_the_scores(here, run):
+def test_files_next_to_the_sides_do_not_change_the_scores(here, run):
     """They turned the sides into two classes, and the scores were those of another task."""
     split = split_images()
     expected, _ = scores_of(run, split)
@@ -745,7 +745,7 @@ def test_files_beside_the_sides_do_not_change_the_scores(here, run):
     shutil.copytree(split / "test", split / "dev")
     found, err = scores_of(run, split)
     assert found == expected and expected[:3] == ("split-test-train", 6, 12)
-    assert "left out: unlabeled (1 image), beside the sides: preview.jpg (1 image), dev (6 images)" in err
+    assert "left out: unlabeled (1 image), next to the sides: preview.jpg (1 image), dev (6 images)" in err
     assert scores_of(run, split, "--test", "dev")[0] == ("split-dev-train", *expected[1:])
     by_path = scores_of(run, split, "--train", "split/train", "--train", "unlabeled", "--test", split / "test")[0]
     assert by_path[:3] == ("split-test-train-unlabeled", 6, 13)

@@ -53,15 +53,15 @@ def test_usual_sides_are_recognized(tmp_path, gallery, queries):
     assert (layout.is_query != layout.in_gallery).all()
 
 
-def test_what_is_beside_the_sides_is_left_out(tmp_path):
+def test_what_is_next_to_the_sides_is_left_out(tmp_path):
     """A stray image or an unlabeled folder must not turn the sides into classes."""
     layout = layout_of(
         tmp_path, "train/cat/2", "train/dog/2", "test/cat/1", "test/dog/1", "unlabeled/7", "more/fox/3", "preview.jpg"
     )
     assert len(layout.images) == 6 and layout.images.class_names == ("cat", "dog")
-    assert layout.left_out == {"more": 3, "unlabeled": 7, "beside the sides: preview.jpg": 1}
+    assert layout.left_out == {"more": 3, "unlabeled": 7, "next to the sides: preview.jpg": 1}
     assert layout.describe()[1] == (
-        "left out: more (3 images), unlabeled (7 images), beside the sides: preview.jpg (1 image)"
+        "left out: more (3 images), unlabeled (7 images), next to the sides: preview.jpg (1 image)"
     )
 
 
@@ -157,7 +157,7 @@ def test_given_sides(tmp_path, monkeypatch):
     for train, test in (["a", "b/x"], ["data/a", "data/b/x"], [root / "a", root / "b" / "x"]):
         layout = read_layout(images, train=[train, "unlabeled"], test=[test]).for_evaluation()
         assert (layout.gallery, layout.queries) == (("a", "unlabeled"), ("b/x",))
-        assert layout.left_out == {"b/y": 4, "beside the sides: b/z.jpg": 1}
+        assert layout.left_out == {"b/y": 4, "next to the sides: b/z.jpg": 1}
         # Images without a class in the gallery are distractors.
         assert layout.images.class_names == ("cat", "dog") and (layout.images.labels == -1).sum() == 3
     protocol = builders.from_layout(layout, "data")

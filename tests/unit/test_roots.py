@@ -28,7 +28,7 @@ def files(*paths):
 
 @pytest.fixture
 def project(tmp_path, own_cache):
-    """A folder with 12 images and an engine of them beside it; two images were added from a third folder."""
+    """A folder with 12 images and an engine of them next to it; two images were added from a third folder."""
     project = tmp_path / "project"
     for number in range(12):
         paint(project / "photos" / f"class{number % 2}" / f"{number:02}.png", (20 * number, 0, 0))
@@ -107,7 +107,7 @@ def test_an_engine_that_was_moved_alone_finds_its_images(project, tmp_path):
 
 @pytest.mark.parametrize("originals", ["there", "gone"])
 def test_an_unrelated_folder_of_the_same_name_is_not_taken(project, tmp_path, originals):
-    """It has files of the same names at the same place beside the engine, but with other contents."""
+    """It has files of the same names at the same place next to the engine, but with other contents."""
     for number in range(12):
         paint(tmp_path / "other" / "photos" / f"class{number % 2}" / f"{number:02}.png", (0, 20 * number, 50))
     folder = shutil.copytree(project / "engines" / "my.engine", tmp_path / "other" / "engines" / "my.engine")
