@@ -5,6 +5,7 @@ tensors, keys of the storages), then each storage as a count and its raw values.
 https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py, ``_legacy_save``
 """
 
+import os
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 #: Storage class → dtype of its values in the file.
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+#: Errors of the unpickler and of the checks below for damaged content. A damaged length can exceed the memory.
+_DAMAGED = (
+    pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OverflowError,
+    MemoryError,
+)  # fmt: skip
 
 
 class TorchFileError(ValueError):
@@ -51,7 +59,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
             storages = {key: _read_storage(file, dtypes[key]) for key in keys}
         return {name: _array(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
-    except (pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
+    except _DAMAGED as error:
         raise TorchFileError(f"{path} is not a PyTorch state dictionary of the old format: {error}") from error
 
 
@@ -85,11 +93,11 @@ def _rebuild_tensor(
 
 
 def _read_storage(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
-    count = int(np.frombuffer(file.read(8), "<i8")[0])
-    values = file.read(count * dtype.itemsize)
-    if len(values) != count * dtype.itemsize:
+    size = int(np.frombuffer(file.read(8), "<i8")[0]) * dtype.itemsize
+    # Checked before reading, because a damaged count can exceed the memory.
+    if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
         raise EOFError("the file is truncated")
-    return np.frombuffer(values, dtype)
+    return np.frombuffer(file.read(size), dtype)
 
 
 def _array(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
