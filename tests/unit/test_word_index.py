@@ -186,7 +186,7 @@ def test_image_with_and_without_a_word(folder):
     assert named(engine, without)[0] == "green"
     both = search_parts(engine, [QueryPart(vector=yellow), QueryPart(0.5, text="blue")], 4, words)
     cosines = engine.index.search(yellow[None], 4)
-    expected = {id: score for id, score in zip(cosines.ids[0].tolist(), cosines.scores[0], strict=True)}
+    expected = dict(zip(cosines.ids[0].tolist(), cosines.scores[0], strict=True))
     by_text = words.of(engine)[0].search(words.embed_text("blue")[None], 4)
     for id, score in zip(by_text.ids[0].tolist(), by_text.scores[0], strict=True):
         expected[id] = (expected[id] + 0.5 * score) / 1.5
