@@ -1,5 +1,6 @@
 """WordIndex: the images of a saved engine in a space of words, so that a text finds them."""
 
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers.search.index import IdSet
 from helpers.search.persist import class_scores
 from helpers.search.persist.class_scores import Classifier, ClassScores
 from helpers.search.persist.engine_file import EngineFile
+from helpers.text import printable
 
 #: Images whose scores are converted, or computed and written, at a time.
 _STEP = 4096
@@ -60,12 +62,7 @@ class WordIndex:
         self._pending: list[int] = []
         self._index = ExactIndex("cosine")
         self._gone: tuple[object, IdSet] | None = None
-        with self._file.reading() as connection:
-            if class_scores.classifier_of(connection) is None:
-                raise NoClassScores(
-                    f"{folder} has no class scores, so words cannot find its images. "
-                    f"Add them: lookalike classify {folder}"
-                )
+        stored_classifier(folder)
 
     def close(self) -> None:
         """Close the engine's file; the next use opens it again."""
@@ -164,11 +161,22 @@ def classify(
     return skipped
 
 
+def stored_classifier(folder: str | Path) -> Classifier:
+    """The classifier of a saved engine's class scores. Raises NoClassScores: none are stored."""
+    with EngineFile(folder) as file, file.reading() as connection:
+        classifier = class_scores.classifier_of(connection)
+    if classifier is None:
+        raise NoClassScores(
+            f"{printable(folder)} has no class scores, so words cannot find its images. "
+            f"Add them: lookalike classify {shlex.quote(str(folder))}"
+        )
+    return classifier
+
+
 def stored_scores(folder: str | Path) -> ClassScores:
     """All class scores of a saved engine, for tags. Raises NoClassScores: none are stored."""
+    stored_classifier(folder)
     with EngineFile(folder) as file, file.reading() as connection:
-        if class_scores.classifier_of(connection) is None:
-            raise NoClassScores(f"{folder} has no class scores. Add them: lookalike classify {folder}")
         return class_scores.read(connection)
 
 

@@ -1,0 +1,131 @@
+"""Queries of texts and of several images, for `lookalike search`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
+
+if TYPE_CHECKING:
+
+    from helpers.features.text import WordVectors
+    from helpers.images.imageset import ImageSet
+    from helpers.search.combined import QueryPart
+    from helpers.search.engine import Engine, Results
+    from helpers.search.word_index import WordIndex
+
+#: The weight of a text beside an image, unless --text-weight gives another one.
+TEXT_WEIGHT = 1.0
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options --text, --without, --together, --text-weight and --vectors."""
+    parser.add_argument(
+        "--text", metavar="TEXT", action="append", default=[], help="what results show; can be repeated"
+    )
+    parser.add_argument(
+        "--without", metavar="TEXT", action="append", default=[], help="what results do not show; can be repeated"
+    )
+    parser.add_argument("--together", action="store_true", help="all images are one query, instead of one each")
+    parser.add_argument(
+        "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
+        help="weight of each text; an image has weight 1; default: %(default)s",
+    )  # fmt: skip
+    text = "a text file of word vectors (GloVe, word2vec or fastText); default: GloVe 6B with 50 numbers"
+    parser.add_argument("--vectors", metavar="FILE", help=text)
+
+
+def _weight(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1000:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1000, got {text}")
+    return number
+
+
+def is_combined(options: argparse.Namespace) -> bool:
+    """Whether the options ask for a query of texts or of several images."""
+    return bool(options.text or options.without or options.together)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise CommandError if the options do not go together."""
+    if not options.images and not options.text:
+        raise CommandError("name an image or a folder, or describe what to find with --text", USAGE)
+    if is_combined(options) and options.rerank != "none":
+        raise CommandError("--rerank works for one image, not together with --text, --without or --together", USAGE)
+    if options.grid and not options.images:
+        raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
+
+
+def search_combined(
+    engine: "Engine", folder: Path, queries: "ImageSet | None", k: int, options: argparse.Namespace, strict: bool
+) -> tuple[list[tuple[str, "Results"]], list[str]]:
+    """The names and results of the queries, and the first image of each.
+
+    queries : None for a query of texts alone. strict : raise `UnreadableImage` if one of them cannot be read.
+    """
+    from helpers.search.combined import QueryPart, search_parts
+
+    words = _open_words(engine, folder, options)
+    texts = [QueryPart(options.text_weight, text=text) for text in options.text]
+    texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
+    images = [] if queries is None else _image_parts(engine, queries, strict)
+    groups = [images] if options.together or queries is None else [[one] for one in images]
+    found, first = [], []
+    for group in groups:
+        if queries is not None and not group:
+            break
+        results = engine.results(search_parts(engine, [*(part for _, part in group), *texts], k, words))
+        names = [name for name, _ in group]
+        found.append((_name(names, options.text, options.without), results))
+        first += names[:1]
+    if words is not None and len(missing := words.missing(engine)):
+        log(
+            f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
+            f"lookalike classify {printable(folder)} computes them"
+        )
+    return found, first
+
+
+def _image_parts(engine: "Engine", queries: "ImageSet", strict: bool) -> list[tuple[str, "QueryPart"]]:
+    """Path and part of the images that can be read."""
+    import numpy as np
+
+    from helpers.search.combined import QueryPart
+
+    vectors = engine.extractor.extract(queries, strict=strict)
+    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+    return [(str(queries.paths[row]), QueryPart(1.0, vectors[row])) for row in rows]
+
+
+def _name(images: list[str], texts: list[str], without: list[str]) -> str:
+    """A query as text: its images and texts, joined by + and −."""
+    added = " + ".join([*images, *(f'"{text}"' for text in texts)])
+    return added + "".join(f' − "{text}"' for text in without)
+
+
+def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "WordIndex | None":
+    """The word index of an engine; None if no text needs it."""
+    from helpers.search.word_index import WordIndex, stored_classifier
+
+    texts = [*options.text, *options.without]
+    if hasattr(engine.extractor, "embed_text") or not texts:
+        if options.vectors is not None:
+            raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
+        return None
+    # Before the word vectors, which need an extra.
+    stored_classifier(folder)
+    from helpers.features.word_space import Conse
+
+    vectors = open_vectors(options.vectors)
+    for text in texts:
+        if ignored := vectors.phrase(text).ignored:
+            log(f"note: {printable(text)}: {', '.join(map(printable, ignored))} has no vector and is ignored")
+    return WordIndex(folder, Conse(vectors))
+
+
+def open_vectors(file: str | None) -> "WordVectors":
+    """The word vectors of a file, or GloVe's."""
+    from helpers.features.text import WordVectors
+
+    return WordVectors.glove() if file is None else WordVectors.from_file(file)
