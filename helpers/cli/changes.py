@@ -1,10 +1,12 @@
 """Report changes of engines, for the commands that change them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import log, pluralize
+from helpers.cli.common import log, pluralize, printable
 
 if TYPE_CHECKING:
+    from helpers.search.engine import Engine
     from helpers.search.identity import Additions
     from helpers.search.persist.live import LiveEngine
 
@@ -58,3 +60,21 @@ def wait_for_compaction(live: "LiveEngine") -> None:
         return
     if changes:
         log(f"note: {pluralize(changes, 'change')} written from the log into the index")
+
+
+def classify_new(folder: Path, engine: "Engine") -> None:
+    """Compute the class scores of the images that have none, if the engine has scores."""
+    from helpers.search.word_index import NoClassScores, classify, open_classifier, stored_classifier
+
+    try:
+        stored = stored_classifier(folder)
+    except NoClassScores:
+        return
+    classifier = open_classifier(stored)
+    if classifier.fingerprint != stored.fingerprint:
+        log(f"note: the class scores are of another {stored.name}: lookalike classify {printable(folder)} updates them")
+        return
+    done: list[int] = []
+    skipped = classify(folder, engine, classifier, done.append)
+    if done:
+        log(f"note: class scores of {pluralize(sum(done) - skipped, 'image')} computed")

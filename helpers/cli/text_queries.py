@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
-
     from helpers.features.text import WordVectors
     from helpers.images.imageset import ImageSet
     from helpers.search.combined import QueryPart

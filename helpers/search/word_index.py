@@ -14,7 +14,7 @@ from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet
 from helpers.search.persist import class_scores
-from helpers.search.persist.class_scores import Classifier, ClassScores
+from helpers.search.persist.class_scores import Classifier, StoredScores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.text import printable
 
@@ -23,6 +23,8 @@ _STEP = 4096
 _WRITTEN = 512
 #: ImageNet's classes.
 N_CLASSES = 1000
+#: The end of the names of classifiers, after the network's name.
+CLASSES = "-classes"
 
 
 class TextSpace(Protocol):
@@ -133,7 +135,7 @@ class WordIndex:
 def classify(
     folder: str | Path, engine: Engine, classifier: FeatureExtractor, progress: Callable[[int], object] | None = None
 ) -> int:
-    """Compute and store the class scores of an engine's images; returns the number of images without scores.
+    """Compute and store the class scores of an engine's images; returns the number of images that cannot be read.
 
     Scores that are stored already, by the same classifier, are kept. An interrupted call continues there. Images that
     cannot be read get no scores; the extractor's warning names them.
@@ -143,7 +145,7 @@ def classify(
     table, file = engine.table, EngineFile(folder)
     ids = [id for id in engine.index.ids.tolist() if table.content(id) is not None]
     first = {table.content(id): id for id in reversed(ids)}
-    skipped = len(engine.index.ids) - len(ids)
+    skipped = 0
     with file:
         with file.writing() as connection:
             class_scores.start(connection, Classifier(classifier.name, classifier.fingerprint))
@@ -173,7 +175,14 @@ def stored_classifier(folder: str | Path) -> Classifier:
     return classifier
 
 
-def stored_scores(folder: str | Path) -> ClassScores:
+def open_classifier(classifier: Classifier) -> FeatureExtractor:
+    """The extractor of class scores with this name; its fingerprint may differ. Raises `WeightsUnavailable`."""
+    from helpers.features.deep import ClassScores
+
+    return ClassScores(classifier.name.removesuffix(CLASSES))
+
+
+def stored_scores(folder: str | Path) -> StoredScores:
     """All class scores of a saved engine, for tags. Raises NoClassScores: none are stored."""
     stored_classifier(folder)
     with EngineFile(folder) as file, file.reading() as connection:

@@ -167,7 +167,7 @@ def test_stored_scores_are_the_likeliest():
     scores = np.random.default_rng(0).dirichlet(np.ones(N_CLASSES), 7).astype(np.float32)
     classes, probabilities = class_scores.likeliest(scores)
     assert np.array_equal(probabilities, -np.sort(-scores, axis=1)[:, : class_scores.DEPTH])
-    stored = class_scores.ClassScores([b"x"] * 7, classes, probabilities)
+    stored = class_scores.StoredScores([b"x"] * 7, classes, probabilities)
     dense = stored.dense(slice(2, 5), N_CLASSES)
     kept = dense > 0
     assert np.array_equal(dense[kept], scores[2:5][kept])

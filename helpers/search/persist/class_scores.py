@@ -33,7 +33,7 @@ class Classifier(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassScores:
+class StoredScores:
     """The likeliest classes of images, most likely first.
 
     Attributes
@@ -97,17 +97,17 @@ def write(
     )
 
 
-def read(connection: sqlite3.Connection, after: int = 0) -> ClassScores:
+def read(connection: sqlite3.Connection, after: int = 0) -> StoredScores:
     """The scores with a number above ``after``."""
     if classifier_of(connection) is None:
-        return ClassScores(last=after)
+        return StoredScores(last=after)
     rows = connection.execute(
         "select number, content, classes, probabilities from class_scores where number > ? order by number", (after,)
     ).fetchall()
     if not rows:
-        return ClassScores(last=after)
+        return StoredScores(last=after)
     depth = len(rows[0][2]) // 2
-    return ClassScores(
+    return StoredScores(
         [content for _, content, _, _ in rows],
         np.frombuffer(b"".join(row[2] for row in rows), "<i2").reshape(-1, depth),
         np.frombuffer(b"".join(row[3] for row in rows), "<f4").reshape(-1, depth),
