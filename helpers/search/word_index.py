@@ -83,7 +83,7 @@ class WordIndex:
         with self._lock:
             self._read()
             self._extend(engine)
-            if self._gone is None or self._gone[0] is not engine.index or engine.index.remote:
+            if self._gone is None or self._gone[0] is not engine.index :
                 ids = self._index.ids
                 self._gone = engine.index, IdSet(ids[~engine.index.contains(ids)])
             return self._index, self._gone[1] if len(self._gone[1]) else None
@@ -143,8 +143,8 @@ def classify(
     classifier : `helpers.features.deep.ClassScores`. progress : called with the number of images after each step.
     """
     table, file = engine.table, EngineFile(folder)
-    ids = [id for id in engine.index.ids.tolist() if table.content(id) is not None]
-    first = {table.content(id): id for id in reversed(ids)}
+    ids = engine.index.ids.tolist()
+    first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
     skipped = 0
     with file:
         with file.writing() as connection:
