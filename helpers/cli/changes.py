@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import log, pluralize, printable
+from helpers.cli.common import log, pluralize
 
 if TYPE_CHECKING:
     from helpers.search.engine import Engine
@@ -64,15 +64,16 @@ def wait_for_compaction(live: "LiveEngine") -> None:
 
 def classify_new(folder: Path, engine: "Engine") -> None:
     """Compute the class scores of the images that have none, if the engine has scores."""
-    from helpers.search.word_index import NoClassScores, classify, open_classifier, stored_classifier
+    from helpers.search.word_index import NoClassScores, classify, matching_classifier, stored_classifier
 
     try:
         stored = stored_classifier(folder)
     except NoClassScores:
         return
-    classifier = open_classifier(stored)
-    if classifier.fingerprint != stored.fingerprint:
-        log(f"note: the class scores are of another {stored.name}: lookalike classify {printable(folder)} updates them")
+    try:
+        classifier = matching_classifier(folder, stored)
+    except NoClassScores as error:
+        log(f"note: {error}")
         return
     done: list[int] = []
     skipped = classify(folder, engine, classifier, done.append)

@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +53,8 @@ class WordIndex:
 
     def __init__(self, folder: str | Path, space: TextSpace):
         self._file, self._space = EngineFile(folder), space
-        self._lock = threading.Lock()
+        self._lock, self._classifying = threading.Lock(), threading.Lock()
+        self._classifier: FeatureExtractor | None = None
         self._version = -1
         self._last = 0
         self._snapshot = ""
@@ -83,7 +84,7 @@ class WordIndex:
         with self._lock:
             self._read()
             self._extend(engine)
-            if self._gone is None or self._gone[0] is not engine.index :
+            if self._gone is None or self._gone[0] is not engine.index:
                 ids = self._index.ids
                 self._gone = engine.index, IdSet(ids[~engine.index.contains(ids)])
             return self._index, self._gone[1] if len(self._gone[1]) else None
@@ -95,6 +96,21 @@ class WordIndex:
             self._extend(engine)
             ids = np.array(self._pending, np.int64)
             return ids[engine.index.contains(ids)]
+
+    def classify_missing(self, engine: Engine) -> int:
+        """Compute and store the class scores of images that have none; returns the number of these images.
+
+        Raises NoClassScores: the stored scores are of another version of the classifier. Raises `WeightsUnavailable`.
+        """
+        ids = self.missing(engine)
+        if not len(ids):
+            return 0
+        stored = stored_classifier(self._file.folder)
+        with self._classifying:
+            if self._classifier is None or self._classifier.fingerprint != stored.fingerprint:
+                self._classifier = matching_classifier(self._file.folder, stored)
+            classify(self._file.folder, engine, self._classifier, ids=ids.tolist())
+        return len(ids)
 
     def _read(self) -> None:
         """Convert the scores that were stored since the last call."""
@@ -133,17 +149,19 @@ class WordIndex:
 
 
 def classify(
-    folder: str | Path, engine: Engine, classifier: FeatureExtractor, progress: Callable[[int], object] | None = None
-) -> int:
+    folder: str | Path, engine: Engine, classifier: FeatureExtractor, progress: Callable[[int], object] | None = None,
+    ids: Sequence[int] | None = None,
+) -> int:  # fmt: skip
     """Compute and store the class scores of an engine's images; returns the number of images that cannot be read.
 
     Scores that are stored already, by the same classifier, are kept. An interrupted call continues there. Images that
     cannot be read get no scores; the extractor's warning names them.
 
     classifier : `helpers.features.deep.ClassScores`. progress : called with the number of images after each step.
+    ids : of the images, by default of all.
     """
     table, file = engine.table, EngineFile(folder)
-    ids = engine.index.ids.tolist()
+    ids = engine.index.ids.tolist() if ids is None else ids
     first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
     skipped = 0
     with file:
@@ -175,11 +193,20 @@ def stored_classifier(folder: str | Path) -> Classifier:
     return classifier
 
 
-def open_classifier(classifier: Classifier) -> FeatureExtractor:
-    """The extractor of class scores with this name; its fingerprint may differ. Raises `WeightsUnavailable`."""
+def matching_classifier(folder: str | Path, stored: Classifier) -> FeatureExtractor:
+    """The extractor of an engine's class scores.
+
+    Raises NoClassScores: the scores are of another version of it. Raises `WeightsUnavailable`.
+    """
     from helpers.features.deep import ClassScores
 
-    return ClassScores(classifier.name.removesuffix(CLASSES))
+    classifier = ClassScores(stored.name.removesuffix(CLASSES))
+    if classifier.fingerprint != stored.fingerprint:
+        raise NoClassScores(
+            f"The class scores of {printable(folder)} are of another version of {stored.name}. "
+            f"Compute them again: lookalike classify {shlex.quote(str(folder))}"
+        )
+    return classifier
 
 
 def stored_scores(folder: str | Path) -> StoredScores:
