@@ -1,7 +1,6 @@
-"""Writes the tables of README.md from ``figures/``: ``python -m helpers.lessons.readme``. A test compares them.
+"""Writes the tables of README.md from code and ``figures/``: ``python -m helpers.lessons.readme``. A test compares them.
 
-Each table is between ``<!-- results -->``, ``<!-- known items -->``, ``<!-- indexes -->`` or ``<!-- notebooks -->``
-and ``<!-- end -->``.
+Each table is between ``<!-- NAME -->`` and ``<!-- end -->``; `refreshed` has the names.
 """
 
 import json
@@ -14,6 +13,7 @@ from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
 from helpers.files import write_text
+from helpers.lessons import machine
 from helpers.lessons.index_measurement import sufficient
 
 with extras.importing("notebooks", "nbformat"):
@@ -115,12 +115,21 @@ def notebooks(folder: Path, results_folder: Path) -> str:
     return "\n".join(lines)
 
 
+def downloads() -> str:
+    """One row per data set of the full profile: file, megabytes, host; and their sum."""
+    table = machine.downloads()
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([*lines, f"| all | | {table['MB'].sum()} | |"])
+
+
 def refreshed(text: str) -> str:
     """README's text with new tables."""
     tables = {
         "results": results(FIGURES / "leaderboard.csv"),
         "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
         "indexes": indexes(FIGURES / "13_indexes_at_scale_trade_offs_full.csv"),
+        "downloads": downloads(),
         "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
     }
     for name, table in tables.items():
