@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from code and ``figures/``: ``python -m helpers.lessons.readme``. A test compares them.
+"""Writes the tables of README.md from code and ``figures/``: ``python -m helpers.lessons.readme``. A test checks it.
 
 Each table is between ``<!-- NAME -->`` and ``<!-- end -->``; `refreshed` has the names.
 """
