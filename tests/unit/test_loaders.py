@@ -101,10 +101,10 @@ def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "fetch", lambda name: folder)
     images = cifar10.load()
     assert images.keys[-4:] == (
-        "train/airplane/00001.png", "train/airplane/00003.png", "train/frog/00000.png", "train/frog/00002.png",
+        "train/airplane/0000.png", "train/airplane/0001.png", "train/frog/0000.png", "train/frog/0001.png",
     )  # fmt: skip
     assert len(images) == 6
-    pixels = read_image(images.root / "train/frog/00000.png")
+    pixels = read_image(images.root / "train/frog/0000.png")
     assert pixels[5, 7].tolist() == [data[0, 5 * 32 + 7], data[0, 1024 + 5 * 32 + 7], data[0, 2048 + 5 * 32 + 7]]
     assert cifar10.load().keys == images.keys
 
@@ -132,7 +132,7 @@ def test_cifar10_in_python_2_pickles(tmp_path, monkeypatch):
     (folder / "batches.meta").write_bytes(b"\x80\x02}U\x0blabel_names](U\x08airplaneU\x04froges.")
     monkeypatch.setattr(download, "fetch", lambda name: folder)
     images = cifar10.load()
-    assert images.keys[:3] == ("test/airplane/00000.png", "test/frog/00001.png", "test/frog/00002.png")
+    assert images.keys[:3] == ("test/airplane/0000.png", "test/frog/0000.png", "test/frog/0001.png")
     assert np.array_equal(read_image(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
