@@ -122,17 +122,19 @@ SOURCES = {
 }  # fmt: skip
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, official: bool = False) -> Path:
     """The unpacked folder of a data set, fetched on first use: from a mirror that lists it, or from the internet.
 
     Raises `DownloadError` if no source has it.
+
+    official : use the official archive only; a mirror may have a part of the set.
     """
     try:
         source = SOURCES[name]
     except KeyError:
         raise KeyError(f"no data set is called {name!r}; there are: {', '.join(SOURCES)}") from None
     tried: list[str] = []
-    for get in (_from_mirror, _from_internet):
+    for get in (_from_internet,) if official else (_from_mirror, _from_internet):
         try:
             return get(source)
         except UnsafeArchive:
@@ -143,11 +145,12 @@ def fetch(name: str) -> Path:
     if source.archives:
         files = " or ".join(dict.fromkeys(archive.filename for archive in source.archives))
         by_hand = f"\n  - download {files} in a browser and put it into {paths.cache_dir() / 'downloads'},"
+    mirror = f"\n  - set LOOKALIKE_MIRROR to a folder with {source.mirror} and a manifest.json,"
     raise DownloadError(
         f"The data set {name} is not available. Tried:\n"
         + "\n".join(f"  - {line}" for line in tried)
-        + f"\nRemedies:{by_hand}\n  - set LOOKALIKE_MIRROR to a folder with {source.mirror} and a manifest.json, or"
-        "\n  - use the sample profile, which needs no download."
+        + f"\nRemedies:{by_hand}{'' if official else mirror}"
+        "\n  - or use the sample profile, which needs no download."
     )
 
 
