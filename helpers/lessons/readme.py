@@ -13,7 +13,7 @@ from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
 from helpers.files import write_text
-from helpers.lessons import machine
+from helpers.lessons import machine, runner
 from helpers.lessons.index_measurement import sufficient
 
 with extras.importing("notebooks", "nbformat"):
@@ -100,19 +100,28 @@ def _bounds(row: pd.Series) -> str:
     return f"*{row['chance']:.3f} … {row['ceiling']:.3f}*"
 
 
-def notebooks(folder: Path, results_folder: Path) -> str:
-    """One row per notebook: a link, the minutes and the headline of the last run, and its topic."""
-    lines = ["| notebook | minutes | what you learn | headline of the last run |", "| --- | --- | --- | --- |"]
+def notebooks(folder: Path, results_folder: Path, full_results_folder: Path) -> str:
+    """One row per notebook: a link, the minutes and the headline of the last run, and its topic.
+
+    The minutes of the full profile have a column if one of its runs was saved.
+    """
+    full = {path.stem: _minutes(path) for path in full_results_folder.glob("*.json")}
+    head = ["notebook", "minutes", *(["full profile"] if full else []), "what you learn", "headline of the last run"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         number, _, rest = title.partition(" · ")
         topic, _, learned = rest.partition(": ")
-        result = json.loads((results_folder / f"{path.stem}.json").read_text(encoding="utf-8"))
-        minutes = f"{result['seconds'] / 60:.1f}"
-        lines.append(
-            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learned or topic} | {result['headline']} |"
-        )
+        result = results_folder / f"{path.stem}.json"
+        cells = [f"[{number} {topic}](notebooks/{path.name})", _minutes(result)]
+        cells += [full.get(path.stem, "–")] if full else []
+        cells += [learned or topic, json.loads(result.read_text(encoding="utf-8"))["headline"]]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _minutes(result: Path) -> str:
+    return f"{json.loads(result.read_text(encoding='utf-8'))['seconds'] / 60:.1f}"
 
 
 def downloads() -> str:
@@ -130,7 +139,7 @@ def refreshed(text: str) -> str:
         "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
         "indexes": indexes(FIGURES / "13_indexes_at_scale_trade_offs_full.csv"),
         "downloads": downloads(),
-        "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
+        "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results", FIGURES / runner.FULL_RESULTS),
     }
     for name, table in tables.items():
         parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.DOTALL)
