@@ -140,6 +140,22 @@ def test_a_score_that_no_cell_prints_is_found():
     assert unprinted(nbformat.v4.new_notebook(cells=cells)) == {"0.701"}
 
 
+def test_faces_are_found_as_the_text_says():
+    """The full profile: LFW with 500 strangers, pixels, more images per person, and thresholds."""
+    top1, mean_ap = (full_scores(metric)["lfw-leave-one-out"] for metric in ("top-1", "mAP"))
+    ranked = ["hsv-histogram", "pixels", "resnet50", "efficientnet-lite0", "dlib-face"]
+    assert top1[ranked].is_monotonic_increasing and mean_ap[ranked].is_monotonic_increasing
+    face, crowded, whole = full_profile.table("01_faces_pixels")["top-1"]
+    assert whole < crowded < face
+    sizes = full_profile.table("01_faces_gallery").set_index(["extractor", "images per person"])["top-1"]
+    assert sizes["resnet50"].is_monotonic_increasing and sizes["resnet50"][5] < sizes["dlib-face"][1]
+    rejects = full_profile.table("01_faces_verification").set_index("extractor")["false rejects"]
+    named = full_profile.table("01_faces_open_set").set_index("extractor")["found and named"]
+    assert (
+        rejects["dlib-face"] < 0.02 < 0.9 < rejects["resnet50"] and named["resnet50"] < 0.05 < 0.9 < named["dlib-face"]
+    )
+
+
 def test_keypoints_find_known_items_as_the_text_says():
     """On the full profile's known items; tests/measured searches for a part of them again."""
     table = full_profile.table("07_sift_and_orb_known_items")
