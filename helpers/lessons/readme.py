@@ -22,7 +22,7 @@ with extras.importing("notebooks", "nbformat"):
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"
 #: Baseline extractors, which have a column in the results table.
-EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
+EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "efficientnet-lite0", "resnet50")
 
 
 def results(csv: Path) -> str:
