@@ -9,13 +9,12 @@ changed accordingly. The same package and the same version of Pillow give the sa
 are written by hand and are not changed.
 """
 
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+from debian_package import argument, unpacked
 from PIL import Image
 
 PAIRS = Path(__file__).resolve().parent / "pairs"
@@ -26,13 +25,7 @@ QUALITY = 90
 
 
 def main(package: Path) -> None:
-    if not package.exists():
-        sys.exit(f"{package} does not exist. Give the package, or the folder that it was unpacked to.")
-    with tempfile.TemporaryDirectory() as folder:
-        root = package
-        if package.is_file():
-            subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
-            root = Path(folder)
+    with unpacked(package) as root:
         make(root / EXAMPLES)
 
 
@@ -63,6 +56,4 @@ def scaled(homography: np.ndarray, scale: float) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(argument(__doc__))

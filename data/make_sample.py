@@ -11,11 +11,10 @@ put on white and reduced to at most 256 pixels. The same package and the same ve
 
 import csv
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from debian_package import argument, unpacked
 from PIL import Image
 
 DATA = Path(__file__).resolve().parent
@@ -27,13 +26,7 @@ QUALITY = 88
 
 
 def main(package: Path) -> None:
-    if not package.exists():
-        sys.exit(f"{package} does not exist. Give the package, or the folder that it was unpacked to.")
-    with tempfile.TemporaryDirectory() as folder:
-        root = package
-        if package.is_file():
-            subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
-            root = Path(folder)
+    with unpacked(package) as root:
         make(root)
 
 
@@ -89,6 +82,4 @@ def caption(stamp: Path) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(argument(__doc__))

@@ -19,6 +19,6 @@ __all__, __getattr__ = lazy.exports(
         "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),
         "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
         "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
-        "trec": ("TrecFileError", "read_run", "write_qrels", "write_run"),
+        "trec": ("write_qrels", "write_run"),
     },
 )  # fmt: skip

@@ -5,12 +5,14 @@ tensors, keys of the storages), then each storage as a count and its raw values.
 https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py, ``_legacy_save``
 """
 
-import os
+import io
+import math
 import pickle
+import pickletools
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +20,16 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 #: Storage class → dtype of its values in the file.
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-
-
-#: Errors of the unpickler and of the checks below for damaged content. A damaged length can exceed the memory.
+#: The opcodes of such a file. Others can only be in a damaged file.
+_OPCODES = (
+    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT",
+    "SETITEM", "SETITEMS", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "BINPUT", "LONG_BINPUT", "BINGET",
+    "LONG_BINGET",
+)  # fmt: skip
+#: Errors of the unpickler and of the checks below for damaged content.
 _DAMAGED = (
     pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OverflowError,
-    MemoryError,
 )  # fmt: skip
 
 
@@ -49,21 +55,35 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises `TorchFileError` if the file has another format or is damaged.
     """
+    # In memory, where reading a damaged length allocates no more than the file has.
+    file = io.BytesIO(Path(path).read_bytes())
     try:
-        with Path(path).open("rb") as file:
-            if (magic := _load(file)) != _MAGIC or (version := _load(file)) != _PROTOCOL:
-                raise TorchFileError(f"magic number or version is wrong: {magic if magic != _MAGIC else version}")
-            if not _load(file)["little_endian"]:
-                raise TorchFileError("it was written on a big-endian computer")
-            tensors, keys = _load(file), _load(file)
-            dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
-            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+        if (magic := _load(file)) != _MAGIC or (version := _load(file)) != _PROTOCOL:
+            raise TorchFileError(f"magic number or version is wrong: {magic if magic != _MAGIC else version}")
+        if not _load(file)["little_endian"]:
+            raise TorchFileError("it was written on a big-endian computer")
+        tensors, keys = _load(file), _load(file)
+        dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
+        storages = {key: _read_storage(file, dtypes[key]) for key in keys}
         return {name: _array(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
     except _DAMAGED as error:
         raise TorchFileError(f"{path} is not a PyTorch state dictionary of the old format: {error}") from error
 
 
-def _load(file: IO[bytes]) -> Any:
+def _load(file: io.BytesIO) -> Any:
+    """Unpickle one object after a check of its opcodes.
+
+    The unpickler allocates memory for a damaged length before it reads the value: for a BYTEARRAY8, where Python 3.11
+    also prints "deallocated bytearray object has exported buffers", and for the number of a stored object.
+    """
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"the opcode {opcode.name} is not allowed")
+        # Objects are numbered from 0 on, and each takes at least one byte.
+        if opcode.name in ("BINPUT", "LONG_BINPUT") and argument is not None and argument > file.tell() - start:
+            raise pickle.UnpicklingError(f"an object has the number {argument}, but there are fewer")
+    file.seek(start)
     return _Unpickler(file).load()
 
 
@@ -92,17 +112,18 @@ def _rebuild_tensor(
     return _Tensor(*storage, offset, shape, strides)
 
 
-def _read_storage(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
-    size = int(np.frombuffer(file.read(8), "<i8")[0]) * dtype.itemsize
-    # Checked before reading, because a damaged count can exceed the memory.
-    if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
+def _read_storage(file: io.BytesIO, dtype: np.dtype) -> np.ndarray:
+    size = int.from_bytes(file.read(8), "little", signed=True) * dtype.itemsize
+    if not 0 <= size <= len(file.getbuffer()) - file.tell():
         raise EOFError("the file is truncated")
     return np.frombuffer(file.read(size), dtype)
 
 
 def _array(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
     last = tensor.offset + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min((tensor.offset, *tensor.strides, *tensor.shape), default=0) < 0 or last >= len(storage):
+    numbers = (tensor.offset, *tensor.strides, *tensor.shape)
+    # With a stride of 0, a tensor inside of its storage can have any size.
+    if min(numbers) < 0 or max(last, math.prod(tensor.shape) - 1) >= len(storage):
         raise ValueError("a tensor exceeds its storage")
     strides = [stride * storage.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides).copy()

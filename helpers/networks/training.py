@@ -125,15 +125,6 @@ def last_epoch(model: "keras.Model") -> float:
     return float(model.optimizer.iterations)
 
 
-def forget(name: str) -> int:
-    """Delete the saved trainings of this name; returns their number."""
-    # Other names can have this one as their beginning. The fingerprint has no hyphen.
-    files = [path for path in (paths.cache_dir() / "training").glob("*.npz") if path.stem.rpartition("-")[0] == name]
-    for path in files:
-        path.unlink()
-    return len(files)
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """One call of `fit`."""

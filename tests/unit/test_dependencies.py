@@ -13,7 +13,8 @@ import pytest
 from helpers import extras, paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OWN = {"helpers", "tests", "benchmarks"}
+#: The last one is a file in data/, beside the scripts that import it.
+OWN = {"helpers", "tests", "benchmarks", "debian_package"}
 
 #: Distributions that no code imports → a file, and the text in it that shows the use.
 STARTED = {

@@ -208,7 +208,8 @@ def test_other_seeds_and_rates_reuse_the_traced_step(own_cache, clouds):
     # A new model loads the same training from the cache; without the cache, training it gives the same.
     metric_heads._learner.cache_clear()
     assert (history.computed, learned(rate=0.02, seed=1)[1].computed) == (2, 0)
-    training.forget("head")
+    for path in (own_cache / "training").glob("head-*.npz"):
+        path.unlink()
     fresh, history = learned(rate=0.02, seed=1)
     assert history.computed == 2 and len(loss.traced) == 2 * once
     assert np.array_equal(fresh.kernel, reused.kernel)

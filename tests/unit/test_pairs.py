@@ -24,7 +24,8 @@ def test_the_homography_is_the_published_one_at_the_reduced_size():
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_script_scales_it_so():
+def test_the_script_scales_it_so(monkeypatch):
+    monkeypatch.syspath_prepend(paths.data_dir())  # as for a script that is started
     script = runpy.run_path(str(paths.data_dir() / "make_pairs.py"))
     assert script["scaled"](PUBLISHED, 0.6) == pytest.approx(pairs.graffiti()[2], abs=1e-6)
     assert script["scaled"](PUBLISHED, 1.0) == pytest.approx(PUBLISHED, abs=1e-9)

@@ -121,7 +121,8 @@ def test_no_image_of_a_class_is_another_one_recolored():
 
 
 @pytest.mark.parametrize("package", ["missing", "."])
-def test_a_wrong_package_changes_nothing(package, tmp_path):
+def test_a_wrong_package_changes_nothing(package, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(paths.data_dir())  # as for a script that is started
     script = runpy.run_path(str(paths.data_dir() / "make_sample.py"))
     # Protects the real folder from a mistake in the script.
     sample = tmp_path / "sample"

@@ -3,6 +3,7 @@
 import io
 import pickle
 import sys
+import tracemalloc
 from collections import OrderedDict
 from types import ModuleType, SimpleNamespace
 
@@ -95,6 +96,7 @@ def test_tensors_with_offsets_and_strides(torch, tmp_path):
         ("7", -1, (2,), (1,)),
         ("7", 5, (3,), (-1,)),
         ("7", 0, (3, 2), (5, 2)),
+        ("7", 0, (2**31, 2**20), (0, 0)),
     ],
 )
 def test_a_tensor_outside_of_its_storage(torch, tmp_path, tensor):
@@ -131,6 +133,30 @@ def test_other_files(tmp_path):
             read_state_dict(tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [b"\x96" + (2**62).to_bytes(8, "little"), b"r" + (2**22).to_bytes(4, "little")],
+    ids=["BYTEARRAY8", "LONG_BINPUT"],
+)
+def test_a_damaged_length_allocates_little(torch, tmp_path, capfd, damage):
+    """At each position of the pickles; Python's own messages go to stderr."""
+    path = written(torch, tmp_path / "a.pth", STORAGES, TENSORS)
+    content = path.read_bytes()
+    errors = set()
+    for position in range(content.index(np.int64(len(STORAGES["7"])).tobytes() + STORAGES["7"].tobytes())):
+        path.write_bytes(content[:position] + damage + content[position + len(damage) :])
+        tracemalloc.start()
+        try:
+            read_state_dict(path)  # inside of a name, all bytes are valid
+        except TorchFileError as error:
+            errors.add(str(error))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20, position
+    assert any("in a bytearray8" in error or f"the number {2**22}" in error for error in errors)
+    assert capfd.readouterr().err == ""
+
+
 @given(st.data())
 def test_a_damaged_file_is_named_or_gives_arrays(torch, tmp_path_factory, data):
     path = written(torch, tmp_path_factory.mktemp("damaged") / "a.pth", STORAGES, TENSORS)
@@ -138,7 +164,8 @@ def test_a_damaged_file_is_named_or_gives_arrays(torch, tmp_path_factory, data):
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content) - 1))]
     else:
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+            content[position] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
         state = read_state_dict(path)

@@ -1,6 +1,5 @@
 """TREC files: trec_eval must use the order of the ranking, also for ties."""
 
-import re
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,7 +10,7 @@ import pytrec_eval
 
 from helpers.evaluation.builders import leave_one_out
 from helpers.evaluation.metrics import evaluate
-from helpers.evaluation.trec import TrecFileError, read_run, write_qrels, write_run
+from helpers.evaluation.trec import write_qrels, write_run
 from helpers.images.imageset import ImageSet
 from helpers.search.ranking import Ranking, rank
 
@@ -114,50 +113,6 @@ def test_queries_without_a_relevant_image_are_not_in_the_qrels(tmp_path):
     images = ImageSet("toy", (Path("a"), Path("b"), Path("c")), np.array([0, 0, 1]), ("x", "y"))
     toy = leave_one_out(images, "toy", queries=[0, 2])
     assert read_qrels(write_qrels(toy, tmp_path / "qrels.txt")) == {"a": {"b": 1}}
-
-
-@pytest.mark.parametrize("values", [1, 3, 10**6])
-def test_a_run_that_is_read_again_has_the_same_order(tmp_path, values):
-    toy = protocol()
-    ranking = results(toy, 0, values)
-    again = read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy)
-    np.testing.assert_array_equal(again.ids, ranking.ids)
-
-
-def test_rows_of_different_length_are_padded(tmp_path):
-    toy = protocol(4, 2, keys=())
-    ranking = Ranking([[2, 1], [-1, -1]], [[2.0, 1], [0.0, 0]])
-    assert read_run(write_run(ranking, toy, tmp_path / "run.txt"), toy).ids.tolist() == [[2, 1], [-1, -1]]
-
-
-def test_a_foreign_run_is_sorted_as_trec_eval_sorts(tmp_path):
-    toy = protocol(6, 2, keys=())
-    path = tmp_path / "run.txt"
-    # The rank column is wrong; 001 and 003 tie, and are sorted from Z to A.
-    path.write_text("000.jpg Q0 001.jpg 1 0.5 x\n000.jpg Q0 002.jpg 2 0.9 x\n000.jpg Q0 003.jpg 3 0.5 x\n")
-    assert read_run(path, toy).ids[0].tolist() == [2, 3, 1]
-
-
-GOOD = "000.jpg Q0 001.jpg 1 0.5 x\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (GOOD + "000.jpg Q0 002.jpg 2 0.4\n", "line 2: expected 'query Q0 document rank score tag'"),
-        (GOOD + "000.jpg Q0 002.jpg 2 high x\n", "line 2: expected"),
-        (GOOD + "000.jpg Q0 002.jpg 2 nan x\n", "line 2: the score is NaN"),
-        ("000.jpg Q0 no%20such 1 1 x\n", "line 1: toy has no image 'no such'"),
-        ("unknown Q0 000.jpg 1 1 x\n", "line 1: toy has no image 'unknown'"),
-        ("005.jpg Q0 000.jpg 1 1 x\n", "line 1: '005.jpg' is not a query of toy"),  # without a class
-        (GOOD + GOOD, "query '000.jpg' has a result twice"),
-    ],
-)
-def test_a_broken_run_file_is_named_with_its_line(tmp_path, text, message):
-    path = tmp_path / "run.txt"
-    path.write_text(text)
-    with pytest.raises(TrecFileError, match=f"{re.escape(str(path))}.*{re.escape(message)}"):
-        read_run(path, protocol(6, 2, keys=()))
 
 
 def test_a_ranking_of_other_queries_is_not_written(tmp_path):
