@@ -36,6 +36,8 @@ MAX_K = 100
 MAX_UPLOAD = 32 * 2**20
 #: The shortest side of a crop, as a fraction of the image's side.
 MIN_CROP = 0.02
+#: The number of results per method whose classes `Picker.grid_description` names.
+_DESCRIBED = 3
 
 P = ParamSpec("P")
 
@@ -531,6 +533,19 @@ class Picker:
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=dpi)
         return image.getvalue()
+
+    def grid_description(self) -> str:
+        """What `grid_png` shows, for readers who do not see it: the query, and the first classes of each method."""
+        if self.step is None:
+            return f"{len(self.rows)} images of {self.images.name}, one of which can become the query"
+        query = self.step.query
+        own, name = query.row is None, self.class_of(query)
+        kind = "your own image" if own else "an image without a class" if name == NO_CLASS_NAME else f"one of {name}"
+        parts = [f"Query picker: the query is {kind}"]
+        for column in self.columns:
+            classes = ", ".join(result.class_name for result in column.results[:_DESCRIBED])
+            parts.append(f"{len(column.results)} results by {column.method}, first: {classes or 'none'}")
+        return "; ".join(parts)
 
     # ---- private ---------------------------------------------------------------------------------------
 
