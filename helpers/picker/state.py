@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
+from PIL import Image
 
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Explanation
@@ -530,14 +531,17 @@ class Picker:
                 self.images.paths,
                 self.step.marks,
             )
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=dpi)
-        return image.getvalue()
+        drawn, smaller = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi)
+        Image.open(drawn).convert("RGB").save(smaller, "PNG", optimize=True)
+        return smaller.getvalue()
 
     def grid_description(self) -> str:
         """What `grid_png` shows, for readers who do not see it: the query, and the first classes of each method."""
         if self.step is None:
-            return f"{len(self.rows)} images of {self.images.name}, one of which can become the query"
+            return (
+                f"Query picker: {len(self.rows)} of the {len(self.images)} images of {self.images.name}; no query yet"
+            )
         query = self.step.query
         own, name = query.row is None, self.class_of(query)
         kind = "your own image" if own else "an image without a class" if name == NO_CLASS_NAME else f"one of {name}"

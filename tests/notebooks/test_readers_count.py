@@ -96,6 +96,12 @@ def read(name: str) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+@functools.cache
+def read_solutions(name: str) -> nbformat.NotebookNode:
+    (path,) = (runner.NOTEBOOKS / "solutions").glob(f"{name}_*.ipynb")
+    return nbformat.read(path, as_version=4)
+
+
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     """The code cells that ran."""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.execution_count]
@@ -125,7 +131,8 @@ def sentences_of(cell: nbformat.NotebookNode) -> list[str]:
 def results_in(text: str) -> Iterator[str]:
     """The numbers that a text states as results."""
     for match in NUMBER.finditer(text):
-        if not NO_RESULT.search(text[: match.start()]) and match[0] != LEVEL:
+        hours = text[match.end() :].startswith(" hour")
+        if not NO_RESULT.search(text[: match.start()]) and match[0] != LEVEL and not hours:
             yield match[0]
 
 
@@ -246,14 +253,43 @@ class TestReadersCount:
         assert unsupported_sentences(read(name), STATED.get(name, ())) == []
 
     def test_every_figure_has_a_description(self, name):
-        for cell in code_cells(read(name)):
+        for cell in code_cells(read(name)) + code_cells(read_solutions(name)):
             for output in cell.outputs:
                 for kind in {"image/png", "image/jpeg"} & output.get("data", {}).keys():
                     assert len(output.metadata.get(kind, {}).get("alt", "").split()) >= 4, cell.source
 
+    def test_no_cell_prints_many_lines(self, name):
+        for cell in code_cells(read(name)):
+            printed = [output.get("text", "") for output in cell.outputs if output.output_type == "stream"]
+            assert sum(text.count("\n") for text in printed) <= 20, cell.source
+
     def test_the_text_never_says_the_mirror(self, name):
         text = "\n".join(cell.source for cell in read(name).cells)
         assert not re.search(r"\bthe mirror\b", text, re.IGNORECASE)
+
+    def test_states_prerequisites_and_the_hours_of_notebook_00(self, name):
+        first = read(name).cells[0].source
+        assert "**Prerequisites:**" in first and re.search(r"\*\*Time:\*\* about [\d.]+ hours? to work through", first)
+        hours = re.search(r"about ([\d.]+) hours?", first)[1]
+        course = "\n".join(cell.source for cell in read("00").cells)
+        (row,) = re.findall(rf"^\| \[?{name} .*", course, re.MULTILINE)
+        assert [cell.strip() for cell in row.split("|")][2:4] == ["core", hours]
+
+    def test_has_three_kinds_of_exercises_and_solved_questions(self, name):
+        text, solutions = (
+            "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+            for notebook in (read(name), read_solutions(name))
+        )
+        questions = re.findall(
+            r"^\d\. (.*\?)$", text.partition("Three questions")[2].partition("## Exercises")[0], re.M
+        )
+        assert len(questions) == 3
+        assert [question for question in questions if question.replace("*", "") not in solutions.replace("*", "")] == []
+        exercises = text.partition("## Exercises")[2]
+        kinds = [r"Compute|Read", r"Write a function", r"Change .*explain"]
+        assert all(re.search(kind, exercises) for kind in kinds)
+        names, arguments = calls_in(code_cells(read(name)))
+        assert "check_exercise" in names and {f"'{name}.1'", f"'{name}.2'"} <= arguments
 
     def test_ends_with_references(self, name):
         (references,) = [cell.source for cell in read(name).cells if cell.source.startswith("## References")]

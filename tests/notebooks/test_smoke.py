@@ -63,7 +63,10 @@ def files_of(root):
 
 
 def test_a_run_by_hand_changes_no_file_of_the_checkout(tmp_path):
-    """In a copy of the checkout, as JupyterLab runs it: no option of the runner. It takes 20 seconds on a quiet core, because notebook 09 does."""
+    """In a copy of the checkout, without the runner's options, as JupyterLab runs it.
+
+    Notebook 09 takes 20 seconds on a quiet core.
+    """
     checkout = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("__pycache__", "cache", ".ipynb_checkpoints")
     for name in ("helpers", "notebooks", "figures", "data"):
