@@ -144,5 +144,8 @@ def table(measured: Mapping[str, float | str]) -> pd.DataFrame:
     missing, unknown = fields() - measured.keys(), measured.keys() - fields()
     if missing or unknown:
         raise ValueError(f"missing numbers: {sorted(missing)}; numbers that are not in the table: {sorted(unknown)}")
-    rows = [(f"{claim.claimed} ({claim.source})", claim.measured.format(**measured), claim.why) for claim in CLAIMS]
+    rows = [
+        (f"{claim.claimed.rstrip('.')} ({claim.source}).", claim.measured.format(**measured), claim.why)
+        for claim in CLAIMS
+    ]
     return pd.DataFrame(rows, columns=["claimed", "what we measure", "why"])

@@ -13,7 +13,7 @@ def test_the_numbers_of_a_run_are_filled_in():
     assert list(table.columns) == ["claimed", "what we measure", "why"] and len(table) == len(published_claims.CLAIMS)
     measurements = "\n".join(table["what we measure"])
     assert "0.728 of the true neighbors" in measurements and "intervals are [0.556, 0.778] and" in measurements
-    assert table["claimed"][3].endswith("([1])") and "{" not in measurements
+    assert table["claimed"][3].endswith("or the reverse ([1]).") and "{" not in measurements
 
 
 def test_no_measured_number_is_typed():
