@@ -129,7 +129,7 @@ def prose_of(cell: nbformat.NotebookNode) -> str:
 
 
 def sentences_of(cell: nbformat.NotebookNode) -> list[str]:
-    return [part for part in re.split(r"(?<=[.!?:])\s+|\n", prose_of(cell)) if part.strip()]
+    return [part for part in re.split(r"(?<=[.!?])\s+|\n", prose_of(cell)) if part.strip()]
 
 
 def results_in(text: str) -> Iterator[str]:
