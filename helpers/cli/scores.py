@@ -128,7 +128,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         protocol, vectors = _layout_protocol(layout, name, options.keep_copies, extractors)
     else:
         assert protocol is not None
-        protocol, images = protocol.bind(_images_of(protocol, options))
+        whole = _images_of(protocol, options)
+        protocol, images = protocol.bind(whole)
+        if len(images) < len(whole):
+            log(f"note: {protocol.name} uses {len(images)} of the {len(whole)} images; the others are left out")
         vectors = {extractor.name: extractor.extract(images) for extractor in extractors}
     if options.save:
         from helpers.evaluation import protocol_files

@@ -199,7 +199,8 @@ def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> 
 
     Raises
     ------
-    ValueError : no image is left, as for a leave-one-out protocol of the whole data set.
+    ValueError : ``images`` lacks a query or a copy of one, so it may contain it under another name; or no image is
+        left, as for a leave-one-out protocol of the whole data set.
     """
     tested = set(protocol.queries.tolist())
     if protocol.groups is not None:
@@ -207,6 +208,12 @@ def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> 
         tested.update(np.flatnonzero(np.isin(protocol.groups, groups[groups >= 0])).tolist())
     keys = {protocol.keys[row] for row in tested}
     excluded = np.array([key in keys for key in images.keys])
+    lacking = len(keys) - int(excluded.sum())
+    if lacking:
+        raise ValueError(
+            f"{images.name!r} lacks {lacking} of the images that {protocol.name} tests with; bind the protocol to the "
+            "whole data set first (Protocol.bind)"
+        )
     if images.groups is not None:
         excluded |= np.isin(images.groups, images.groups[excluded & (images.groups >= 0)])
     rows = (images.labels != NO_CLASS) & ~excluded

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from posixpath import splitext
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -243,19 +244,29 @@ class Protocol:
     def bind(self, images: ImageSet) -> tuple["Protocol", ImageSet]:
         """Find the protocol's images in ``images``: row i of the returned set is id i.
 
-        Other images are dropped, so a protocol of a part of a data set also works with the whole. The returned set has
+        Other images are left out, so a protocol of a part of a data set also works with the whole. The returned set has
         the protocol's classes and groups: an image without a class in the protocol stays a distractor even if the data
-        set has its class.
+        set has its class. An image that was saved in another format is found by its name without the suffix; the
+        returned protocol has the keys of the returned set.
 
         Raises
         ------
         ProtocolMismatch : images are missing or listed twice, or their classes differ.
         """
-        row_of: dict[str, int] = {}
-        keys = set(self.keys)
-        for row, key in enumerate(images.keys):
-            if key in keys and row_of.setdefault(key, row) != row:
-                raise ProtocolMismatch(f"{self.name}: {images.name!r} contains {key!r} twice; list each image once.")
+        found = images.subset(self._rows_in(images))
+        self._check_classes(found)
+        groups = found.groups if self.groups is None else self.groups
+        bound = self if found.keys == self.keys else replace(self, keys=found.keys)
+        return bound, replace(found, labels=self.labels, class_names=self.class_names, groups=groups)
+
+    def _rows_in(self, images: ImageSet) -> list[int]:
+        """The row of each of the protocol's images in ``images``."""
+        row_of = self._row_of(set(self.keys), images.keys, images.name)
+        stem_of = {key: splitext(key)[0] for key in self.keys}
+        if len(row_of) < len(self) == len(set(stem_of.values())):
+            lacking = {key: stem for key, stem in stem_of.items() if key not in row_of}
+            found = self._row_of(set(lacking.values()), [splitext(key)[0] for key in images.keys], images.name)
+            row_of |= {key: found[stem] for key, stem in lacking.items() if stem in found}
         missing = [key for key in self.keys if key not in row_of]
         if missing:
             raise ProtocolMismatch(
@@ -263,10 +274,15 @@ class Protocol:
                 f"{len(self)} images: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Load the whole data "
                 f"set {self.dataset!r}, or make a new protocol from your images (leave_one_out, query_gallery)."
             )
-        found = images.subset([row_of[key] for key in self.keys])
-        self._check_classes(found)
-        groups = found.groups if self.groups is None else self.groups
-        return self, replace(found, labels=self.labels, class_names=self.class_names, groups=groups)
+        return [row_of[key] for key in self.keys]
+
+    def _row_of(self, wanted: set[str], names: Sequence[str], what: str) -> dict[str, int]:
+        """Wanted name → its row in ``names``; names that are not there are left out."""
+        row_of: dict[str, int] = {}
+        for row, name in enumerate(names):
+            if name in wanted and row_of.setdefault(name, row) != row:
+                raise ProtocolMismatch(f"{self.name}: {what!r} contains {name!r} twice; list each image once.")
+        return row_of
 
     def _check_classes(self, found: ImageSet) -> None:
         ours = [None if label == NO_CLASS else self.class_names[label] for label in self.labels]

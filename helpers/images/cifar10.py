@@ -1,11 +1,12 @@
 """CIFAR-10: 60,000 images of 32 × 32 in ten classes (Krizhevsky 2009), keys ``train/…`` and ``test/…``.
 
-It comes as the official Python archive, whose images are converted to PNG files once, or as a folder
-``{train,test}/<class>/``.
+It comes as the official Python archive, whose images are converted to PNG files once, or as a folder of image files.
+The files are ``{train,test}/<class>/NUMBER``; each class is numbered from 0000 in the order of the official batches.
 """
 
 import io
 import pickle
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -30,23 +31,24 @@ def load() -> ImageSet:
 
 
 def unpack_batches(folder: Path) -> Path:
-    """Convert the official archive's pickled batches to PNG files in ``<folder>-png``, once; resumable."""
-    target = folder.with_name(folder.name + "-png")
+    """Convert the official archive's pickled batches to PNG files in ``<folder>-images``, once; resumable."""
+    target = folder.with_name(folder.name + "-images")
     complete = target / ".complete"
     if complete.exists():
         return target
     class_names = [name.decode() for name in _unpickle(folder / "batches.meta")[b"label_names"]]
     for split, batches in (("train", sorted(folder.glob("data_batch_*"))), ("test", [folder / "test_batch"])):
-        start = 0
+        numbers = Counter[str]()
         for batch in map(_unpickle, batches):
             # Each row has 1024 red, 1024 green and 1024 blue values.
             pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            for i, (array, label) in enumerate(zip(pixels, batch[b"labels"], strict=True), start):
-                path = target / split / class_names[label] / f"{i:05d}.png"
+            for array, label in zip(pixels, batch[b"labels"], strict=True):
+                class_name = class_names[label]
+                path = target / split / class_name / f"{numbers[class_name]:04d}.png"
+                numbers[class_name] += 1
                 if not path.exists():
                     save = partial(Image.fromarray(array).save, format="PNG")
                     write_atomically(path, save, durable=False)
-            start += len(pixels)
     complete.touch()
     return target
 

@@ -7,13 +7,14 @@ https://github.com/fastai/imagenette.
 import csv
 import functools
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from helpers import paths
 from helpers.images import download
-from helpers.images.folders import image_files
+from helpers.images.folders import SkippedFilesWarning, image_files
 from helpers.images.imageset import EmptyImageSet, ImageSet
 
 WNID = re.compile(r"n\d{8}")
@@ -30,12 +31,22 @@ def load(folder: str | Path, name: str | None = None) -> ImageSet:
     """Any folder of wnid folders, with or without ``train``/``val`` above them, as one set.
 
     Keys begin with the split: ``images.where(lambda key: key.startswith("val/"))``. Raises `EmptyImageSet` if no
-    image is in a folder whose name is a wnid, such as ``n01440764``.
+    image is in a folder whose name is a wnid, such as ``n01440764``. Other images, such as the validation images of
+    ImageNet, whose classes are in a separate file, are left out with a `SkippedFilesWarning`.
     """
     folder = Path(folder).resolve()
-    found = [(path, path.parent.name) for path in image_files(folder) if WNID.fullmatch(path.parent.name)]
+    files = image_files(folder)
+    found = [(path, path.parent.name) for path in files if WNID.fullmatch(path.parent.name)]
     if not found:
         raise EmptyImageSet(f"{folder} contains no images in folders named by a wnid, such as n01440764/x.JPEG.")
+    if len(found) < len(files):
+        others = [path.relative_to(folder) for path in files if not WNID.fullmatch(path.parent.name)]
+        warnings.warn(
+            f"{folder}: {len(others)} of {len(files)} images are left out, because their folder is not named by "
+            f"a wnid: {others[0]}{', …' if len(others) > 1 else ''}",
+            SkippedFilesWarning,
+            stacklevel=2,
+        )
     wnids = sorted({wnid for _, wnid in found})
     number = {wnid: i for i, wnid in enumerate(wnids)}
     return ImageSet(

@@ -1,12 +1,13 @@
 """Compares feature vectors of the same images, from several extractors or settings, under one protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers.evaluation import metrics, runner
 from helpers.evaluation.intervals import bootstrap_interval, paired_difference
+from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 COLUMNS = (
     "version", "dim", "bytes", "mAP", "low", "high", "top-1", "difference", "difference low", "difference high", "p",
     "chance", "ceiling",
+)  # fmt: skip
+
+PAIRED_COLUMNS = (
+    "queries of", "queries", "metric", "first", "second", "difference", "low", "high", "p", "class low", "class high",
 )  # fmt: skip
 
 
@@ -55,3 +60,42 @@ def compare_extractors(
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def compare_pair(
+    first: Scores, second: Scores, protocol: Protocol, parts: Mapping[str, Collection[str]] | None = None, seed: int = 0
+) -> "pd.DataFrame":
+    """Compare two methods on the same queries, by top-1 accuracy and mAP.
+
+    Parameters
+    ----------
+    first, second : scores under ``protocol``.
+    parts : name → the classes of a part of the queries. By default one part, "all classes".
+
+    Returns
+    -------
+    Two rows per part, with `PAIRED_COLUMNS`: the difference is second - first; low and high bound its 95 % interval for
+    other queries of the same classes; class low and class high bound it for other classes, NaN for a single class.
+    """
+    import pandas as pd
+
+    if not np.array_equal(first.rows, second.rows):
+        raise ValueError("both methods must be scored on the same queries")
+    labels = protocol.labels[protocol.queries[first.rows]]
+    names = np.array([protocol.class_names[label] for label in labels])
+    rows = []
+    for part, classes in (parts or {"all classes": set(names)}).items():
+        mask = np.isin(names, list(classes))
+        if not mask.any():
+            raise ValueError(f"no query belongs to the classes of {part!r}: {', '.join(sorted(classes))}")
+        for metric in ("top-1", "mAP"):
+            a, b = second.values[metric][mask], first.values[metric][mask]
+            by_query = paired_difference(a, b, seed=seed)
+            by_class = paired_difference(a, b, seed=seed, clusters=labels[mask])
+            rows.append(
+                (
+                    part, int(mask.sum()), metric, b.mean(), a.mean(), by_query.difference, by_query.low, by_query.high,
+                    by_query.p_value, by_class.low, by_class.high,
+                )
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(PAIRED_COLUMNS))

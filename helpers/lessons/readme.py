@@ -1,7 +1,6 @@
-"""Writes the tables of README.md from ``figures/``: ``python -m helpers.lessons.readme``. A test compares them.
+"""Writes the tables of README.md from code and ``figures/``: ``python -m helpers.lessons.readme``. A test checks it.
 
-Each table is between ``<!-- results -->``, ``<!-- known items -->``, ``<!-- indexes -->`` or ``<!-- notebooks -->``
-and ``<!-- end -->``.
+Each table is between ``<!-- NAME -->`` and ``<!-- end -->``; `refreshed` has the names.
 """
 
 import json
@@ -14,6 +13,7 @@ from helpers import extras, paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
 from helpers.files import write_text
+from helpers.lessons import machine, runner
 from helpers.lessons.index_measurement import sufficient
 
 with extras.importing("notebooks", "nbformat"):
@@ -22,7 +22,7 @@ with extras.importing("notebooks", "nbformat"):
 README = paths.ROOT / "README.md"
 FIGURES = paths.ROOT / "figures"
 #: Baseline extractors, which have a column in the results table.
-EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "resnet50")
+EXTRACTORS = ("pixels", "hsv-histogram", "sift-fisher", "efficientnet-lite0", "resnet50")
 
 
 def results(csv: Path) -> str:
@@ -100,19 +100,36 @@ def _bounds(row: pd.Series) -> str:
     return f"*{row['chance']:.3f} … {row['ceiling']:.3f}*"
 
 
-def notebooks(folder: Path, results_folder: Path) -> str:
-    """One row per notebook: a link, the minutes and the headline of the last run, and its topic."""
-    lines = ["| notebook | minutes | what you learn | headline of the last run |", "| --- | --- | --- | --- |"]
+def notebooks(folder: Path, results_folder: Path, full_results_folder: Path) -> str:
+    """One row per notebook: a link, the minutes and the headline of the last run, and its topic.
+
+    The minutes of the full profile have a column if one of its runs was saved.
+    """
+    full = {path.stem: _minutes(path) for path in full_results_folder.glob("*.json")}
+    head = ["notebook", "minutes", *(["full profile"] if full else []), "what you learn", "headline of the last run"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         number, _, rest = title.partition(" · ")
         topic, _, learned = rest.partition(": ")
-        result = json.loads((results_folder / f"{path.stem}.json").read_text(encoding="utf-8"))
-        minutes = f"{result['seconds'] / 60:.1f}"
-        lines.append(
-            f"| [{number} {topic}](notebooks/{path.name}) | {minutes} | {learned or topic} | {result['headline']} |"
-        )
+        result = results_folder / f"{path.stem}.json"
+        cells = [f"[{number} {topic}](notebooks/{path.name})", _minutes(result)]
+        cells += [full.get(path.stem, "–")] if full else []
+        cells += [learned or topic, json.loads(result.read_text(encoding="utf-8"))["headline"]]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _minutes(result: Path) -> str:
+    return f"{json.loads(result.read_text(encoding='utf-8'))['seconds'] / 60:.1f}"
+
+
+def downloads() -> str:
+    """One row per data set of the full profile: file, megabytes, host; and their sum."""
+    table = machine.downloads()
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([*lines, f"| all | | {table['MB'].sum()} | |"])
 
 
 def refreshed(text: str) -> str:
@@ -121,7 +138,8 @@ def refreshed(text: str) -> str:
         "results": results(FIGURES / "leaderboard.csv"),
         "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
         "indexes": indexes(FIGURES / "13_indexes_at_scale_trade_offs_full.csv"),
-        "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results"),
+        "downloads": downloads(),
+        "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results", FIGURES / runner.FULL_RESULTS),
     }
     for name, table in tables.items():
         parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.DOTALL)

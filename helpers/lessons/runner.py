@@ -26,6 +26,9 @@ BUILD = paths.ROOT / "build"
 QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
+LEADERBOARD = ("leaderboard.csv", "leaderboard.md")
+#: The folder in ``figures/`` for the results of saved runs of the full profile.
+FULL_RESULTS = "results_full"
 #: Environment variables with the number of threads of the numerical libraries.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -47,11 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebooks:
         print(f"no notebook matches --only {options.only}; available: {', '.join(map(_number, select(None)))}")
         return 2
-    # Licenses do not allow copies of the full profile's images: such a run saves its leaderboard rows only.
+    # Licenses do not allow copies of the full profile's images: such a run saves its leaderboard rows and results only.
     keep_all = options.save and options.profile == "sample"
     figures = paths.committed_figures_dir() if keep_all else paths.figures_dir()
     if options.save and not keep_all:
-        _copy_leaderboard(paths.committed_figures_dir(), figures)
+        # The run adds its rows to the committed ones.
+        _copy(paths.committed_figures_dir(), figures, *LEADERBOARD)
     started = time.perf_counter()
     count = f"{len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''}"
     print(f"{count}, profile {options.profile}, executed copies in {BUILD / 'notebooks'}", flush=True)
@@ -63,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             if keep_all and outcome.ok:
                 _save(notebook, BUILD / "notebooks" / notebook.name)
                 outcome = _with_solutions(notebook, outcome)
+            elif options.save and outcome.ok:
+                _copy(figures / "results", paths.committed_figures_dir() / FULL_RESULTS, f"{notebook.stem}.json")
             outcomes.append(outcome)
             state = "ok" if outcome.ok else "FAILED"
             print(
@@ -71,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
     if options.save and not keep_all:
-        _copy_leaderboard(figures, paths.committed_figures_dir())
+        _copy(figures, paths.committed_figures_dir(), *LEADERBOARD)
     print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
@@ -198,10 +204,10 @@ def _number(notebook: Path) -> str:
     return notebook.name[:2]
 
 
-def _copy_leaderboard(source: Path, target: Path) -> None:
-    """Copy the leaderboard, so that a run of the full profile adds its rows to the committed ones."""
+def _copy(source: Path, target: Path, *names: str) -> None:
+    """Copy the files that exist from a folder to another one."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("leaderboard.csv", "leaderboard.md"):
+    for name in names:
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
 
@@ -283,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save",
         action="store_true",
-        help="replace the committed notebooks and figures; with the full profile, only its rows of the leaderboard",
+        help="replace the committed notebooks and figures; with the full profile, only its results",
     )
     return parser
 

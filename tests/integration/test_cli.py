@@ -668,7 +668,8 @@ def test_several_extractors_are_compared_on_the_same_queries(here, run):
 
 
 def test_a_frozen_protocol_gives_the_leaderboards_number(run):
-    code, out, _ = run("evaluate", "sample-leave-one-out", "-x", "hsv-histogram", "--json")
+    code, out, err = run("evaluate", "sample-leave-one-out", "-x", "hsv-histogram", "--json")
+    assert re.search(r"sample-leave-one-out uses 246 of the \d+ images; the others are left out", err)
     board = leaderboard.load(paths.ROOT / "figures" / "leaderboard.csv")
     row = board.query(
         "protocol == 'sample-leave-one-out' and extractor == 'hsv-histogram' and index == 'exact:cosine' and "

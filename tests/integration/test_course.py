@@ -3,6 +3,7 @@
 import json
 import sys
 
+from helpers import paths
 from helpers.lessons import runner
 
 
@@ -24,6 +25,30 @@ def test_a_notebook_is_quick_if_its_last_run_was(tmp_path):
     quick = runner.quick(tmp_path)
     assert list(quick) == runner.select(None)
     assert [path.name[:2] for path, is_quick in quick.items() if not is_quick] == ["04"]
+
+
+def test_a_saved_run_of_the_full_profile_keeps_results_and_leaderboard_only(tmp_path, monkeypatch):
+    """The notebook and its figures contain images that must not be copied."""
+    committed, working = tmp_path / "committed", tmp_path / "working"
+    committed.mkdir()
+    (committed / "leaderboard.csv").write_text("earlier\n")
+    monkeypatch.setattr(paths, "committed_figures_dir", lambda: committed)
+    monkeypatch.setenv("LOOKALIKE_FIGURES", str(working))
+
+    def run(notebook, profile, figures, threads):
+        """Instead of papermill: write what a notebook writes."""
+        (figures / "results").mkdir()
+        (figures / "results" / f"{notebook.stem}.json").write_text(f'{{"profile": "{profile}"}}')
+        (figures / "00_start_here_images.jpg").write_bytes(b"an image")
+        with (figures / "leaderboard.csv").open("a") as table:
+            table.write("new\n")
+        return runner.Outcome(notebook.stem, True, 1.0, "it ran")
+
+    monkeypatch.setattr(runner, "run", run)
+    assert runner.main(["--only", "00", "--profile", "full", "--save"]) == 0
+    assert (committed / "leaderboard.csv").read_text() == "earlier\nnew\n"
+    names = sorted(path.relative_to(committed).as_posix() for path in committed.rglob("*") if path.is_file())
+    assert names == ["leaderboard.csv", "results_full/00_start_here.json"]
 
 
 def test_solutions_belong_to_a_notebook():

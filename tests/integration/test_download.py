@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import http.server
 import io
 import json
 import multiprocessing
@@ -10,7 +9,6 @@ import os
 import socket
 import sys
 import tarfile
-import threading
 import time
 import zipfile
 
@@ -35,49 +33,10 @@ CONTENT = tar_of(IMAGES)
 SUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.files``. ``server.faults`` are simulated; ``server.sent`` has the bytes of each request."""
-
-    def do_GET(self):
-        server, content = self.server, self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        start = 0
-        requested = self.headers.get("Range")
-        if requested and "no ranges" not in server.faults:
-            start = int(requested.removeprefix("bytes=").rstrip("-"))
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        body = content[start:]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if "drop once" in server.faults:
-            server.faults.remove("drop once")
-            body = body[: len(body) // 2]
-            self.close_connection = True
-        server.sent.append(len(body))
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def server(own_cache, monkeypatch):
-    monkeypatch.delenv("LOOKALIKE_MIRROR", raising=False)
-    monkeypatch.setattr(download, "_unreachable_hosts", set())
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.faults, running.sent = {"/set.tgz": CONTENT}, set(), []
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        yield running
-        running.shutdown()
+def server(file_server):
+    file_server.files["/set.tgz"] = CONTENT
+    return file_server
 
 
 @pytest.fixture

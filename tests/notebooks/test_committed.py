@@ -140,6 +140,44 @@ def test_a_score_that_no_cell_prints_is_found():
     assert unprinted(nbformat.v4.new_notebook(cells=cells)) == {"0.701"}
 
 
+def test_faces_are_found_as_the_text_says():
+    """The full profile: LFW with 500 strangers, pixels, more images per person, and thresholds."""
+    top1, mean_ap = (full_scores(metric)["lfw-leave-one-out"] for metric in ("top-1", "mAP"))
+    ranked = ["hsv-histogram", "pixels", "resnet50", "efficientnet-lite0", "dlib-face"]
+    assert top1[ranked].is_monotonic_increasing and mean_ap[ranked].is_monotonic_increasing
+    face, crowded, whole = full_profile.table("01_faces_pixels")["top-1"]
+    assert whole < crowded < face
+    sizes = full_profile.table("01_faces_gallery").set_index(["extractor", "images per person"])["top-1"]
+    assert sizes["resnet50"].is_monotonic_increasing and sizes["resnet50"][5] < sizes["dlib-face"][1]
+    rejects = full_profile.table("01_faces_verification").set_index("extractor")["false rejects"]
+    named = full_profile.table("01_faces_open_set").set_index("extractor")["found and named"]
+    assert (
+        rejects["dlib-face"] < 0.02 < 0.9 < rejects["resnet50"] and named["resnet50"] < 0.05 < 0.9 < named["dlib-face"]
+    )
+
+
+def test_caltech_has_duplicates_as_the_text_says():
+    pairs = full_profile.table("02_objects_pairs")
+    sets = full_profile.table("02_objects_duplicates").set_index("data set")
+    searches = ["bytes", "hash", "mirror", "crop"]
+    assert sets[searches].sum(axis=1).to_dict() == {"imagenette": 0, "caltech101": len(pairs), "cifar10": 0}
+    faces = pairs[~pairs["same class"]]
+    assert len(faces) == sets.loc["caltech101", "other class"] and (faces["how"] == "crop").all()
+    assert faces["first"].str.startswith("Faces/").all() and faces["second"].str.startswith("Faces_easy/").all()
+
+
+def test_the_small_network_is_better_on_photographs():
+    """The mAP of EfficientNet-Lite0 and ResNet50 in the full profile's table of notebook 02, and in the leaderboard."""
+    table = full_profile.table("02_objects_networks").query("metric == 'mAP'").set_index(["task", "queries of"])
+    assert (table["low"] > 0).all()
+    assert table["class low"]["imagenette-val-train", "all classes"] < 0
+    board = full_scores("mAP")
+    for (task, part), row in table.iterrows():
+        if part == "all classes":
+            assert row["first"] == pytest.approx(board[task, "resnet50"], abs=6e-5)
+            assert row["second"] == pytest.approx(board[task, "efficientnet-lite0"], abs=6e-5)
+
+
 def test_keypoints_find_known_items_as_the_text_says():
     """On the full profile's known items; tests/measured searches for a part of them again."""
     table = full_profile.table("07_sift_and_orb_known_items")
@@ -164,11 +202,13 @@ def test_keypoints_of_people_lie_on_the_face():
 
 
 def test_keypoints_are_worse_on_objects_and_better_on_people():
-    """The full profile's leaderboard: SIFT and ResNet50 on objects and on LFW's people."""
+    """The full profile's leaderboard: SIFT and the networks on objects and on LFW's people."""
     top1 = full_scores("top-1")
     objects, people = top1["imagenette-val-train"], top1["lfw-leave-one-out"]
     assert objects["gray-histogram"] < objects["orb"] < objects["sift"] < 0.4 < 0.9 < objects["resnet50"]
-    assert 1.8 * people["resnet50"] < people["sift"] < people["dlib-face"]
+    assert objects["efficientnet-lite0"] > 0.9
+    assert 1.8 * people["efficientnet-lite0"] < people["sift"] < people["dlib-face"]
+    assert people["resnet50"] < people["efficientnet-lite0"]
 
 
 def test_classifiers_depend_on_the_preparation_as_the_text_says():

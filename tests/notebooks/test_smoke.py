@@ -13,6 +13,7 @@ from helpers.lessons import runner
 
 #: Parameters that make a slow notebook quick. A notebook without an entry runs with its defaults.
 SMOKE = {
+    "02_objects": {"PER_CLASS": 6, "EXTRACTOR": "hog"},
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
     "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 2},
     "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "MAX_PEOPLE": 8},

@@ -61,8 +61,8 @@ def test_one_row_per_metric_with_all_columns(table):
     line = board.loc["mAP"]
     assert (line["dataset"], line["protocol"], line["n_queries"], line["n_gallery"]) == ("toy", TOY.name, 11, 12)
     assert line["n_distractors"] == 1
-    assert line["value"] == pytest.approx(measured.mean("mAP"), abs=5e-5)
-    assert line["chance"] == pytest.approx(measured.mean_chance("mAP"), abs=5e-5)
+    assert line["value"] == pytest.approx(measured.mean("mAP"), rel=5e-6)
+    assert line["chance"] == pytest.approx(measured.mean_chance("mAP"), rel=5e-6)
     assert line["low"] < line["value"] < line["high"] <= line["ceiling"] == 1
     text = next(line for line in table.read_text().splitlines() if ",mAP," in line)
     assert text.endswith(",1.0000,13.1,0.123,98304") or text.endswith(",1.0000,13.1,0.124,98304")
@@ -77,6 +77,49 @@ def test_a_rerun_replaces_its_rows_and_changes_no_byte(table):
     write(table, "resnet50", seed=2)
     assert table.read_bytes() != before[0]
     assert len(load(table)) == 2 * len(scores().metrics)
+
+
+def test_a_score_is_rounded_once(table):
+    """207 of 246 queries are 0.841463…: 0.841 to three decimals, but 0.842 after rounding to four."""
+    protocol = leave_one_out(images(247), "toy-247")
+    rows = np.stack([np.setdiff1d(protocol.gallery, [query]) for query in protocol.queries])
+    relevant = protocol.labels[rows] == protocol.labels[protocol.queries][:, None]
+    right = np.arange(len(rows)) < 207
+    measured = evaluate(rank(rows, np.where(right[:, None], relevant, ~relevant).astype(float)), protocol)
+    method = {"profile": "sample", "extractor": "e", "weights": "w", "dim": 1, "index": "i"}
+    record(measured, protocol, path=table, **method)
+    top1 = load(table).set_index("metric").loc["top-1"]
+    assert top1["value"] == 0.841463 and f"{top1['value']:.3f}" == f"{measured.mean('top-1'):.3f}" == "0.841"
+    assert ",top-1,0.841463," in table.read_text()
+    assert "0.841** [" in table.with_suffix(".md").read_text()
+
+
+def test_a_small_score_has_six_significant_digits(table):
+    protocol = leave_one_out(images(400), "toy-400", queries=[0, 3])
+    ranked = np.stack([np.setdiff1d(protocol.gallery, [query]) for query in protocol.queries])
+    record(
+        evaluate(rank(ranked, np.zeros(ranked.shape), 1), protocol, map_ks=(1,)), protocol, path=table,
+        profile="sample", extractor="e", weights="w", dim=1, index="i",
+    )  # fmt: skip
+    chance = load(table).set_index("metric")["chance"]["mAP@1"]
+    assert 1e-3 < chance < 1e-2 and chance == float(f"{chance:.6g}") != round(chance, 6)
+
+
+def test_rows_with_four_decimals_keep_their_text(table):
+    write(table, "old")
+    header, *old = table.read_text().splitlines()
+    four = [[f"{float(cell):.4f}" if 11 <= i <= 15 and cell else cell for i, cell in enumerate(line.split(","))]
+            for line in old]  # fmt: skip
+    before = [",".join(cells) for cells in four]
+    table.write_text("\n".join([header, *before]) + "\n")
+    write(table, "new", seed=1)
+    assert set(before) <= set(table.read_text().splitlines())
+    assert any(len(line.split(",")[11]) == 8 for line in table.read_text().splitlines() if ",new," in line)
+
+
+def test_the_committed_table_is_written_as_it_is():
+    path = paths.ROOT / "figures" / "leaderboard.csv"
+    assert leaderboard._csv(load(path)) == path.read_text(encoding="utf-8")
 
 
 def test_the_order_of_recording_does_not_matter(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from helpers.extras import MissingExtra
 from helpers.images import att_faces, caltech101, cifar10, download, imagenet, lfw
+from helpers.images.folders import SkippedFilesWarning
 from helpers.images.imageset import EmptyImageSet
 from helpers.images.reading import read_image
 
@@ -22,7 +23,7 @@ def layout(tmp_path, monkeypatch):
             path = tmp_path / "set" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (4, 4), (i, i, i)).save(path)
-        monkeypatch.setattr(download, "fetch", lambda name: tmp_path / "set")
+        monkeypatch.setattr(download, "fetch", lambda name, official=False: tmp_path / "set")
         return tmp_path / "set"
 
     return write
@@ -56,10 +57,25 @@ def test_imagenette_has_both_splits_and_readable_names(layout):
 
 def test_a_folder_of_wnids_without_splits(layout):
     folder = layout("n02012849/a.jpg", "n03126707/b.jpg", "notes/c.jpg")
-    images = imagenet.load(folder)
+    with pytest.warns(SkippedFilesWarning, match=r"1 of 3 images are left out, .* by a wnid: notes/c\.jpg$"):
+        images = imagenet.load(folder)
     assert images.class_names == ("crane (n02012849)", "crane (n03126707)")
     with pytest.raises(EmptyImageSet, match="wnid"):
         imagenet.load(folder / "notes")
+
+
+def test_imagenet_itself_has_validation_images_without_a_class(layout):
+    """The layout of ILSVRC2012 on Kaggle: a folder per class for training, none for validation and test."""
+    folder = layout(
+        "Data/CLS-LOC/train/n01440764/n01440764_10026.JPEG",
+        "Data/CLS-LOC/train/n15075141/n15075141_999.JPEG",
+        "Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG",
+        "Data/CLS-LOC/test/ILSVRC2012_test_00000001.JPEG",
+    )
+    with pytest.warns(SkippedFilesWarning, match="2 of 4 images are left out, .*ILSVRC2012_test_00000001.JPEG, …"):
+        images = imagenet.load(folder / "Data/CLS-LOC", "imagenet")
+    assert images.keys == ("train/n01440764/n01440764_10026.JPEG", "train/n15075141/n15075141_999.JPEG")
+    assert images.class_names == ("tench", "toilet tissue")
 
 
 def test_table_of_the_thousand_classes():
@@ -101,10 +117,10 @@ def test_cifar10_as_the_official_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "fetch", lambda name: folder)
     images = cifar10.load()
     assert images.keys[-4:] == (
-        "train/airplane/00001.png", "train/airplane/00003.png", "train/frog/00000.png", "train/frog/00002.png",
+        "train/airplane/0000.png", "train/airplane/0001.png", "train/frog/0000.png", "train/frog/0001.png",
     )  # fmt: skip
     assert len(images) == 6
-    pixels = read_image(images.root / "train/frog/00000.png")
+    pixels = read_image(images.root / "train/frog/0000.png")
     assert pixels[5, 7].tolist() == [data[0, 5 * 32 + 7], data[0, 1024 + 5 * 32 + 7], data[0, 2048 + 5 * 32 + 7]]
     assert cifar10.load().keys == images.keys
 
@@ -132,7 +148,7 @@ def test_cifar10_in_python_2_pickles(tmp_path, monkeypatch):
     (folder / "batches.meta").write_bytes(b"\x80\x02}U\x0blabel_names](U\x08airplaneU\x04froges.")
     monkeypatch.setattr(download, "fetch", lambda name: folder)
     images = cifar10.load()
-    assert images.keys[:3] == ("test/airplane/00000.png", "test/frog/00001.png", "test/frog/00002.png")
+    assert images.keys[:3] == ("test/airplane/0000.png", "test/frog/0000.png", "test/frog/0001.png")
     assert np.array_equal(read_image(images.paths[2]), data[2].reshape(3, 32, 32).transpose(1, 2, 0))
 
 

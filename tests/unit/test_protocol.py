@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ from hypothesis import strategies as st
 from helpers import paths
 from helpers.evaluation import protocol as module
 from helpers.evaluation import protocol_files
-from helpers.evaluation.builders import disjoint_split, leave_one_out, one_per_class_gallery, query_gallery
+from helpers.evaluation.builders import (
+    disjoint_split,
+    learnable,
+    leave_one_out,
+    one_per_class_gallery,
+    query_gallery,
+)
 from helpers.evaluation.protocol import Protocol, ProtocolMismatch
 from helpers.evaluation.protocol_files import ProtocolFileError, frozen, frozen_names
 from helpers.evaluation.runner import excluding, run
-from helpers.images.imageset import ImageSet
+from helpers.images.imageset import ImageSet, concatenate
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking, rank
 
@@ -371,6 +378,43 @@ def test_bind_counts_and_names_what_is_missing():
         toy.bind(full.subset([0, 5]))
     with pytest.raises(ProtocolMismatch, match=r"contains '0002\.jpg' twice"):
         toy.bind(full.subset([0, 1, 2, 2, 3, 4, 5]))
+
+
+def in_format(images: ImageSet, suffix: str) -> ImageSet:
+    return replace(images, paths=tuple(path.with_suffix(suffix) for path in images.paths))
+
+
+def test_bind_finds_images_of_another_format_and_takes_their_keys():
+    full = image_set([0, 1, 1, 0, -1], class_names=("cat", "dog"))
+    toy = leave_one_out(full.subset([0, 3, 1, 2]), "toy")
+    bound, found = toy.bind(in_format(full, ".png"))
+    assert bound.keys == found.keys == ("0000.png", "0003.png", "0001.png", "0002.png")
+    assert bound.queries.tolist() == toy.queries.tolist() and bound.name == "toy"
+    # The protocol of the other format tests with the same images, so no network may be trained on them.
+    half = query_gallery(full, [0, 1], [2, 3], "half")
+    bound, found = half.bind(in_format(full, ".png"))
+    assert learnable(bound, found).keys == ("0002.png", "0003.png")
+
+
+def test_bind_prefers_the_exact_name_and_refuses_two_of_other_formats():
+    full = image_set([0, 0])
+    toy = leave_one_out(full, "toy")
+    both = concatenate("both", [in_format(full, ".png"), full])
+    assert toy.bind(both)[0] is toy and toy.bind(both)[1].keys == full.keys
+    both = concatenate("both", [in_format(full, ".png"), in_format(full, ".bmp")])
+    with pytest.raises(ProtocolMismatch, match="contains '0000' twice"):
+        toy.bind(both)
+    # a.jpg and a.png are two images of this protocol, and neither stands for the other.
+    twins = leave_one_out(concatenate("twins", [full, in_format(full, ".png")]), "twins")
+    with pytest.raises(ProtocolMismatch, match=r"lacks 2 .*0000\.png"):
+        twins.bind(full)
+
+
+def test_a_network_is_not_trained_on_images_that_may_be_queries_under_another_name():
+    full = image_set([0, 0, 1, 1], class_names=("cat", "dog"))
+    half = query_gallery(full, [0, 2], [1, 3], "half")
+    with pytest.raises(ValueError, match=r"lacks 2 of the images that half tests with; bind"):
+        learnable(half, in_format(full, ".png"))
 
 
 def test_bind_hands_over_the_groups_of_the_protocol():

@@ -1,6 +1,9 @@
 """README's tables are those of figures/, and its links exist."""
 
+import json
 import re
+
+import nbformat
 
 from helpers import paths
 from helpers.lessons import readme
@@ -34,6 +37,27 @@ def test_indexes_are_shown_at_the_least_sufficient_effort(tmp_path):
         "| --- | --- | --- | --- | --- |",
         "| flat: `faiss:flat` | 1.000 ± 0.000, 0.50 ms | 1.000 ± 0.000, 5.00 ms | 40 | 1 s |",
         "| graph: `faiss:hnsw` | 0.960 ± 0.020, 0.20 ms | 0.700 ± 0.020, 0.12 ms | 1,200 | 8 s |",
+    ]
+
+
+def test_minutes_of_the_full_profile_are_shown_once_a_run_was_saved(tmp_path):
+    for name, title in (("00_a", "# 00 · A: first"), ("01_b", "# 01 · B")):
+        cell = nbformat.v4.new_markdown_cell(title)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"seconds": 42, "headline": f"{name} runs"}))
+    assert readme.notebooks(tmp_path, tmp_path, tmp_path / "none").splitlines() == [
+        "| notebook | minutes | what you learn | headline of the last run |",
+        "| --- | --- | --- | --- |",
+        "| [00 A](notebooks/00_a.ipynb) | 0.7 | first | 00_a runs |",
+        "| [01 B](notebooks/01_b.ipynb) | 0.7 | B | 01_b runs |",
+    ]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "01_b.json").write_text(json.dumps({"seconds": 600}))
+    assert readme.notebooks(tmp_path, tmp_path, tmp_path / "full").splitlines() == [
+        "| notebook | minutes | full profile | what you learn | headline of the last run |",
+        "| --- | --- | --- | --- | --- |",
+        "| [00 A](notebooks/00_a.ipynb) | 0.7 | – | first | 00_a runs |",
+        "| [01 B](notebooks/01_b.ipynb) | 0.7 | 10.0 | B | 01_b runs |",
     ]
 
 

@@ -1,6 +1,7 @@
 """Figures, tables and the bookkeeping of lessons."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers import paths
-from helpers.evaluation import builders, metrics, runner
+from helpers.evaluation import builders, metrics, protocol_files, runner
 from helpers.evaluation.verification import error_curve
 from helpers.features import faces
 from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.images import samples
+from helpers.images.imageset import ImageSet
 from helpers.lessons import exercises, lesson, match_figures, training_figures
 from helpers.networks.training import Training
 from helpers.search.index import open_index
@@ -134,6 +136,35 @@ def test_an_expectation_that_does_not_hold_fails(monkeypatch, capsys):
         run.expect("top-1", 0.91, 0.8, 0.02)
     run.expect("top-1", 0.5, 0.9, 0.02, when=False)
     assert "no expectation" in capsys.readouterr().out
+
+
+def test_a_task_says_how_many_images_of_the_data_set_it_leaves_out(monkeypatch, capsys):
+    frozen = protocol_files.frozen("imagenette-val-train")
+    keys = (*frozen.keys, "train/n01440764/more.JPEG", "val/n01440764/more.JPEG")
+    whole = ImageSet("imagenette", tuple(map(Path, keys)), np.append(frozen.labels, [0, 0]), frozen.class_names)
+    monkeypatch.setattr(lesson.imagenet, "imagenette", lambda: whole)
+    protocol, images = lesson.Lesson("x", DEFAULTS | {"PROFILE": "full"}).task()
+    assert images.keys == frozen.keys and protocol.name == frozen.name
+    printed = capsys.readouterr().out
+    assert printed == "imagenette-val-train uses 1,400 of the 1,402 images; the others are left out\n"
+    lesson.Lesson("x", DEFAULTS).task()
+    assert capsys.readouterr().out == "", "the sample has no other images"
+
+
+@pytest.mark.parametrize(
+    ("profile", "mirror", "tolerance"),
+    [("full", "none", 0.03), ("full", "/copies", 0.01), ("sample", "none", 0.01)],
+)
+def test_official_archives_may_give_slightly_other_numbers(monkeypatch, capsys, profile, mirror, tolerance):
+    """Other numbers than those of the copies that the text quotes."""
+    monkeypatch.setenv("LOOKALIKE_MIRROR", mirror)
+    monkeypatch.setenv("LOOKALIKE_CHECK", "1")
+    run = lesson.Lesson("x", DEFAULTS | {"PROFILE": profile})
+    run.expect("top-1", 0.9 + tolerance - 0.001, 0.9, 0.01)
+    assert f"± {tolerance:g} ✓" in capsys.readouterr().out
+    with pytest.raises(AssertionError):
+        run.expect("top-1", 0.9 + tolerance + 0.001, 0.9, 0.01)
+    run.expect("loss", 0.9, 1.2, 0.4)
 
 
 def test_finish_writes_what_was_run(case, tmp_path, monkeypatch):

@@ -1,0 +1,59 @@
+"""Checks of the exercises of notebook 01: the chance of a false alarm, and a search with a threshold."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from helpers.lessons.exercises import returned
+
+#: The false accept rate and the size of the gallery in the text of exercise 1.
+RATE, PEOPLE = 0.01, 200
+
+
+def exercise_1(probability: float) -> None:
+    """The probability of at least one false accept among independent comparisons."""
+    none = (1 - RATE) ** PEOPLE
+    assert not math.isclose(probability, none, abs_tol=2e-3), "this is the probability of no false accept"
+    assert not math.isclose(probability, RATE, abs_tol=2e-3), "this is the rate of one comparison"
+    assert 0 <= probability <= 1, "a probability is at most 1: do not add the rates"
+    assert math.isclose(probability, 1 - none, abs_tol=2e-3), "start with the probability of no false accept"
+
+
+def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], int]) -> None:
+    """A search by cosine similarity with a threshold, compared with a loop; equal similarities may be in any order."""
+    rng = np.random.default_rng(1)
+    for count, dim in ((1, 2), (6, 3), (40, 2), (25, 5)):
+        for _ in range(8):
+            gallery, query = _vectors(rng, count, dim), _vectors(rng, 1, dim)[0]
+            labels = 10 + rng.permutation(count)
+            best, rows = _most_similar(query, gallery)
+            for threshold in (-2.0, best - 1e-6, best + 1e-6):
+                before = gallery.copy(), query.copy()
+                found = int(returned(function(query, gallery, labels, threshold)))
+                changed = not (np.array_equal(gallery, before[0]) and np.array_equal(query, before[1]))
+                assert not changed, "the function must not change its arguments"
+                given = f"the largest similarity is {best:.6f} and the threshold {threshold:.6f}"
+                if best < threshold:
+                    assert found == -1, f"{given}: return -1, not {found}"
+                    continue
+                assert found != -1, f"{given}: return a label, not -1"
+                assert found in labels, f"{found} is no label; return the label of a row, not the row"
+                assert found in labels[rows], "another row has a larger cosine; the vectors do not have length one"
+
+
+def _vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """Whole numbers as float64 (count, dim); no vector is zero."""
+    vectors = rng.integers(-3, 4, (count, dim)).astype(float)
+    vectors[~vectors.any(axis=1), 0] = 1
+    return vectors
+
+
+def _most_similar(query: np.ndarray, gallery: np.ndarray) -> tuple[float, list[int]]:
+    """The reference implementation, by a loop: the largest cosine and the rows that have it, up to rounding."""
+    cosines = []
+    for vector in gallery:
+        product = sum(x * y for x, y in zip(query, vector, strict=True))
+        cosines.append(product / math.sqrt(sum(x * x for x in query) * sum(x * x for x in vector)))
+    best = max(cosines)
+    return best, [row for row, cosine in enumerate(cosines) if math.isclose(cosine, best, abs_tol=1e-9)]
