@@ -81,6 +81,21 @@ def scores(
     return _captioned(table, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
 
 
+def score(protocol: str, extractor: str, metric: str) -> float:
+    """One full-profile score of the leaderboard, with exact search by cosine similarity.
+
+    Raises
+    ------
+    ValueError : the leaderboard does not have exactly one such row.
+    """
+    board = leaderboard.load(FIGURES / LEADERBOARD)
+    method = (board["protocol"] == protocol) & (board["extractor"] == extractor) & (board["metric"] == metric)
+    rows = board[method & (board["profile"] == PROFILE) & (board["index"] == "exact:cosine")]
+    if len(rows) != 1:
+        raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}")
+    return float(rows["value"].item())
+
+
 def _file(name: str) -> str:
     return f"{name}_full.csv"
 

@@ -10,7 +10,6 @@ from matplotlib.patches import Rectangle
 
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.visualization.curves import COLORS
-from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 
 def image_row(images: Mapping[str, np.ndarray], width: float = 12) -> Figure:
@@ -77,29 +76,32 @@ def match_lines(
     image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches,
     found: Homography | None = None,
 ) -> Figure:  # fmt: skip
-    """Show two images side by side with a line for each match: green for inliers of the homography, red for others.
+    """Show two images side by side with a line for each match: blue for inliers of the homography, orange for others.
+
+    The images are shown in light gray, so that the lines are visible on every image.
 
     image, other : uint8 (height, width, 3) RGB, the query and the gallery image.
-    found : its matrix, if any, draws the query's outline in the other image. Without it all lines are green.
+    found : its matrix, if any, draws the query's outline in the other image. Without it all lines are blue.
     """
     left = image.shape[1] + 12
-    canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1], 3), 255, np.uint8)
-    canvas[: image.shape[0], : image.shape[1]] = image
-    canvas[: other.shape[0], left:] = other
+    canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1]), 255, np.uint8)
+    for shown, start in ((image, 0), (other, left)):
+        canvas[: shown.shape[0], start : start + shown.shape[1]] = 96 + 0.62 * shown.mean(axis=2)
+    canvas = np.repeat(canvas[..., None], 3, axis=2)
     figure = Figure(figsize=(12, 12 * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
     panel = figure.subplots()
     _image(panel, canvas)
     lines = np.stack([query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]] + (left, 0)], 1)
     inliers = np.ones(len(lines), bool) if found is None else found.inliers
     # Outliers first, behind the inliers.
-    for drawn, color, alpha in ((~inliers, NEGATIVE, 0.5), (inliers, POSITIVE, 0.8)):
+    for drawn, color, alpha in ((~inliers, COLORS[1], 0.7), (inliers, COLORS[0], 0.8)):
         panel.add_collection(LineCollection(list(lines[drawn]), colors=color, linewidths=0.9, alpha=alpha))
     if found is not None and found.matrix is not None:
         rows, columns = query.shape
         corners = np.array([(0, 0, 1), (columns, 0, 1), (columns, rows, 1), (0, rows, 1), (0, 0, 1)])
         mapped = corners @ found.matrix.T
         outline = mapped[:, :2] / mapped[:, 2:] + (left, 0)
-        (line,) = panel.plot(*outline.T, color="#E69F00", linewidth=2)
+        (line,) = panel.plot(*outline.T, color="black", linewidth=2)
         # The outline may extend beyond the other image, also over the query.
         line.set_clip_path(Rectangle((left - 0.5, -0.5), *other.shape[1::-1], transform=panel.transData))
     title = f"{len(matches)} matches"

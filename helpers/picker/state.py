@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
+from PIL import Image
 
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Explanation
@@ -36,6 +37,8 @@ MAX_K = 100
 MAX_UPLOAD = 32 * 2**20
 #: The shortest side of a crop, as a fraction of the image's side.
 MIN_CROP = 0.02
+#: The number of results per method whose classes `Picker.grid_description` names.
+_DESCRIBED = 3
 
 P = ParamSpec("P")
 
@@ -528,9 +531,25 @@ class Picker:
                 self.images.paths,
                 self.step.marks,
             )
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=dpi)
-        return image.getvalue()
+        drawn, smaller = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi)
+        Image.open(drawn).convert("RGB").save(smaller, "PNG", optimize=True)
+        return smaller.getvalue()
+
+    def grid_description(self) -> str:
+        """What `grid_png` shows, for readers who do not see it: the query, and the first classes of each method."""
+        if self.step is None:
+            return (
+                f"Query picker: {len(self.rows)} of the {len(self.images)} images of {self.images.name}; no query yet"
+            )
+        query = self.step.query
+        own, name = query.row is None, self.class_of(query)
+        kind = "your own image" if own else "an image without a class" if name == NO_CLASS_NAME else f"one of {name}"
+        parts = [f"Query picker: the query is {kind}"]
+        for column in self.columns:
+            classes = ", ".join(result.class_name for result in column.results[:_DESCRIBED])
+            parts.append(f"{len(column.results)} results by {column.method}, first: {classes or 'none'}")
+        return "; ".join(parts)
 
     # ---- private ---------------------------------------------------------------------------------------
 

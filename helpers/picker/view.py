@@ -8,6 +8,7 @@ keeps a static image of the state, for readers without a kernel.
 import base64
 import contextlib
 import inspect
+import io
 import json
 import logging
 import threading
@@ -18,6 +19,7 @@ from queue import Full, Queue
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from PIL import Image
 
 from helpers import extras
 from helpers.features.explain import METHODS
@@ -36,6 +38,8 @@ _LOGGER = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
 #: The longest side in pixels of thumbnails, and of the query and the explanation.
 _THUMBNAIL, _LARGE = 160, 480
+#: Pixels per inch at which the static image is shown, and with which it is drawn.
+_SCREEN_DPI, _PRINT_DPI = 80, 150
 #: Limits: images per message, waiting jobs per thread, and views of one widget whose actions are counted.
 _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 
@@ -90,7 +94,10 @@ class PickerView(anywidget.AnyWidget):
         data = data | {"text/plain": repr(self)}
         # The widget shows the error if the query cannot be read.
         with contextlib.suppress(UnreadableImage):
-            data["image/png"] = base64.b64encode(self.picker.grid_png()).decode()
+            image = self.picker.grid_png(_PRINT_DPI)
+            data["image/png"] = base64.b64encode(image).decode()
+            width = round(Image.open(io.BytesIO(image)).width * _SCREEN_DPI / _PRINT_DPI)
+            metadata = metadata | {"image/png": {"alt": self.picker.grid_description(), "width": width}}
         return data, metadata
 
     def close(self) -> None:

@@ -1,9 +1,14 @@
 """Runs slow notebooks with small parameters through papermill; nbval runs the quick ones with their defaults."""
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
 
 import pytest
 
+from helpers import paths
 from helpers.lessons import runner
 
 #: Parameters that make a slow notebook quick. A notebook without an entry runs with its defaults.
@@ -49,3 +54,33 @@ def test_a_failing_cell_fails_the_run(tmp_path):
     )
     assert not outcome.ok
     assert "no-such-network" in outcome.headline
+
+
+def files_of(root):
+    """The SHA-256 sum of each file outside of the ignored folders."""
+    ignored = {"build", "__pycache__", ".ipynb_checkpoints"}
+    found = [path for path in root.rglob("*") if path.is_file() and not ignored & {*path.relative_to(root).parts}]
+    return {path.relative_to(root): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def test_a_run_by_hand_changes_no_file_of_the_checkout(tmp_path):
+    """In a copy of the checkout, without the runner's options, as JupyterLab runs it.
+
+    Notebook 09 takes 20 seconds on a quiet core.
+    """
+    checkout = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns("__pycache__", "cache", ".ipynb_checkpoints")
+    for name in ("helpers", "notebooks", "figures", "data"):
+        shutil.copytree(paths.ROOT / name, checkout / name, ignore=ignore)
+    shutil.copy(paths.ROOT / "pyproject.toml", checkout)
+    before = files_of(checkout)
+    options = [option for name, value in SMOKE["09_knn_search"].items() for option in ("-y", json.dumps({name: value}))]
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOOKALIKE_FIGURES", "CI")}
+    notebook = checkout / "notebooks" / "09_knn_search.ipynb"
+    subprocess.run(
+        [*runner._papermill(notebook, tmp_path / "executed.ipynb", "sample"), *options],
+        env=environment | {"PYTHONPATH": str(checkout)}, check=True, timeout=600,
+    )  # fmt: skip
+    assert files_of(checkout) == before
+    assert (checkout / "build/figures/leaderboard.csv").is_file()
+    assert json.loads((checkout / "build/figures/results/09_knn_search.json").read_text())["parameters"]["SIZE"] == 500

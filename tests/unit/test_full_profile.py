@@ -99,3 +99,11 @@ def test_scores_that_are_missing_or_ambiguous_are_refused(figures):
         full_profile.scores("val-train", ["network"], ["mAP"])
     with pytest.raises(ValueError, match=r"expected one row per metric \(mAP, top-1\) of 'pixels'"):
         full_profile.scores("val-train", ["pixels"], ["mAP", "top-1"])
+
+
+def test_one_score_of_the_full_profile(figures):
+    others = [row("cnn", "top-1", 0.5, **other) for other in ({"index": "exact:manhattan"}, {"profile": "sample"})]
+    write(figures, row("cnn", "top-1", 0.3), row("cnn", "mAP", 0.2), row("hog", "top-1", 0.1), *others)
+    assert full_profile.score("val-train", "cnn", "top-1") == 0.3
+    with pytest.raises(ValueError, match="0 full-profile rows of 'hog' under 'val-train' with 'mAP'"):
+        full_profile.score("val-train", "hog", "mAP")

@@ -1,5 +1,6 @@
 """The query picker without a browser: sequences of actions, results by hand, and the messages of the widget."""
 
+import base64
 import csv
 import io
 import json
@@ -512,6 +513,9 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
     image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
     assert image.format == "PNG" and image.width > 400
     assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
+    shown = len(Picker(images, EXTRACTORS).rows)
+    description = f"Query picker: {shown} of the {len(images)} images of few; no query yet"
+    assert Picker(images, EXTRACTORS).grid_description() == description
 
 
 # ---- the widget ----------------------------------------------------------------------------------------
@@ -612,12 +616,18 @@ def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypat
     data, metadata = shown[0]._repr_mimebundle_()
     assert len(picker.columns[0].results) == 5, "the image shows results"
     assert data["text/plain"] == repr(picker) and "0x" not in data["text/plain"]
+    described = metadata["image/png"]
+    method, classes = picker.columns[0].method, [result.class_name for result in picker.columns[0].results[:3]]
+    assert described["alt"].startswith(f"Query picker: the query is one of {picker.class_of(picker.step.query)}; ")
+    assert f"5 results by {method}, first: {', '.join(classes)}" in described["alt"]
+    drawn = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert drawn.width == pytest.approx(described["width"] * 150 / 80, abs=1)
     output = nbformat.v4.new_output("display_data", data, metadata=metadata)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
     nbformat.write(notebook, tmp_path / "x.ipynb")
     runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     (kept,) = nbformat.read(tmp_path / "x.ipynb", 4).cells[0].outputs
-    assert set(kept.data) == {"image/png", "text/plain"}
+    assert set(kept.data) == {"image/png", "text/plain"} and kept.metadata["image/png"] == described
 
 
 def test_a_set_with_a_broken_image_can_be_searched_and_shown(images, tmp_path):
