@@ -40,6 +40,7 @@ lookalike search holiday.jpg --grid results.png
 lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow
+lookalike search holiday.jpg --as lakeside
 lookalike search front.jpg side.jpg --together
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """,
@@ -103,7 +104,7 @@ def _search(options: argparse.Namespace) -> int:
     if text_queries.is_combined(options) or queries is None:
         found, images = text_queries.search_combined(engine, folder, queries, k, options, strict=only_files)
     else:
-        rows, results = _search_images(engine, queries, k, options.rerank, strict=only_files)
+        rows, results = _search_images(engine, queries, k, options, strict=only_files)
         images = [str(queries.paths[row]) for row in rows]
         found = list(zip(images, results, strict=True))
     if options.grid:
@@ -115,7 +116,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _search_images(
-    engine: "Engine", queries: "ImageSet", k: int, rerank: str, strict: bool
+    engine: "Engine", queries: "ImageSet", k: int, options: argparse.Namespace, strict: bool
 ) -> tuple["np.ndarray", list["Results"]]:
     """The rows of the queries that can be read, int64 (m,), and the results of each of them.
 
@@ -126,17 +127,18 @@ def _search_images(
     from helpers.search.ranking import Ranking
 
     try:
-        reranker(rerank).check(engine.index.metric, has_image=True)
+        reranker(options.rerank).check(engine.index.metric, has_image=True)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from error
     vectors = engine.extractor.extract(queries, strict=strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
-    if rerank == "none":
-        ranking = engine.index.search(vectors[rows], k)
+    vectors = text_queries.reweighted(engine, vectors[rows], options)
+    if options.rerank == "none":
+        ranking = engine.index.search(vectors, k)
     else:
-        ranking = _reranked(rerank, engine, queries.subset(rows), vectors[rows], k)
+        ranking = _reranked(options.rerank, engine, queries.subset(rows), vectors, k)
     results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(rows))]
     short = sum(len(result) < k for result in results)
     if short:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from helpers.features.text import WordVectors
     from helpers.images.imageset import ImageSet
     from helpers.search.combined import QueryPart
@@ -30,6 +32,8 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
         help="weight of each text; an image has weight 1; default: %(default)s",
     )  # fmt: skip
+    text = "re-weight the features of the query image by a class, such as --as boat"
+    parser.add_argument("--as", dest="as_class", metavar="CLASS", help=text)
     text = "a text file of word vectors (GloVe, word2vec or fastText); default: GloVe 6B with 50 numbers"
     parser.add_argument("--vectors", metavar="FILE", help=text)
 
@@ -52,6 +56,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise CommandError("name an image or a folder, or describe what to find with --text", USAGE)
     if is_combined(options) and options.rerank != "none":
         raise CommandError("--rerank works for one image, not together with --text, --without or --together", USAGE)
+    if options.as_class and not options.images:
+        raise CommandError("--as re-weights a query image; name one", USAGE)
     if options.grid and not options.images:
         raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
 
@@ -68,7 +74,7 @@ def search_combined(
     words = _open_words(engine, folder, options)
     texts = [QueryPart(options.text_weight, text=text) for text in options.text]
     texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
-    images = [] if queries is None else _image_parts(engine, queries, strict)
+    images = [] if queries is None else _image_parts(engine, queries, strict, options)
     groups = [images] if options.together or queries is None else [[one] for one in images]
     found, first = [], []
     for group in groups:
@@ -86,7 +92,9 @@ def search_combined(
     return found, first
 
 
-def _image_parts(engine: "Engine", queries: "ImageSet", strict: bool) -> list[tuple[str, "QueryPart"]]:
+def _image_parts(
+    engine: "Engine", queries: "ImageSet", strict: bool, options: argparse.Namespace
+) -> list[tuple[str, "QueryPart"]]:
     """Path and part of the images that can be read."""
     import numpy as np
 
@@ -94,7 +102,28 @@ def _image_parts(engine: "Engine", queries: "ImageSet", strict: bool) -> list[tu
 
     vectors = engine.extractor.extract(queries, strict=strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-    return [(str(queries.paths[row]), QueryPart(1.0, vectors[row])) for row in rows]
+    vectors = reweighted(engine, vectors[rows], options)
+    return [(str(queries.paths[row]), QueryPart(1.0, vector)) for row, vector in zip(rows, vectors, strict=True)]
+
+
+def reweighted(engine: "Engine", vectors: "np.ndarray", options: argparse.Namespace) -> "np.ndarray":
+    """The vectors of query images (n, dim), multiplied by the classifier's weights of the class of --as, if given."""
+    if options.as_class is None:
+        return vectors
+    from helpers.features import class_weights
+    from helpers.networks import specs
+
+    name = engine.extractor.name
+    if name not in specs.ZOO or specs.network(name).embedding != "avg_pool":
+        raise CommandError(f"--as needs an engine of a network's pooled features, not of {name}", USAGE)
+    weights = class_weights.ClassWeights(name)
+    try:
+        known = weights.classes(options.as_class)
+    except ValueError:
+        weights = class_weights.ClassWeights(name, open_vectors(options.vectors))
+        known = weights.classes(options.as_class)
+        log(f"note: ImageNet has no class {printable(options.as_class)}; the nearest one is {', '.join(known)}")
+    return class_weights.reweighted(vectors, weights.weights(options.as_class))
 
 
 def _name(images: list[str], texts: list[str], without: list[str]) -> str:
@@ -109,7 +138,7 @@ def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> 
 
     texts = [*options.text, *options.without]
     if hasattr(engine.extractor, "embed_text") or not texts:
-        if options.vectors is not None:
+        if options.vectors is not None and not options.as_class:
             raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
         return None
     # Before the word vectors, which need an extra.

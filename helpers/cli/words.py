@@ -1,7 +1,8 @@
-"""`lookalike classify`, `words`: class scores of an engine's images, and neighbors of words."""
+"""`lookalike classify`, `tags`, `words`: class scores of an engine's images, words for images, and similar words."""
 
 import argparse
 import shlex
+import sys
 
 from helpers.cli import common, locations, text_queries
 from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
@@ -29,6 +30,35 @@ The scores are the probabilities of ImageNet's classes by the classifier of a ne
     classify.add_argument(
         "--network", metavar="NAME", default=common.DEFAULT_EXTRACTOR, help="the network; default: %(default)s"
     )
+
+    tags = common.add_command(
+        commands,
+        "tags",
+        _tags,
+        "Find words for images: the names of their likeliest classes.",
+        """
+lookalike tags holiday.jpg
+lookalike tags photos --csv > tags.csv
+lookalike tags photos --sidecars
+""",
+        """
+The words are names of ImageNet's 1000 classes. The score is the estimated probability that a word is right. An image
+may have none. --csv prints the columns image, tag and score; --json prints a list of {"image", "tags": [{"word",
+"score"}]}. --sidecars writes the words of photo.jpg into photo.jpg.xmp, where photo managers read them; existing
+sidecars are kept.
+""",
+        common.VECTORS_KEPT,
+    )
+    tags.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
+    tags.add_argument(
+        "-k", type=common.positive, default=5, metavar="K", help="most words per image; default: %(default)s"
+    )
+    tags.add_argument(
+        "--threshold", type=_probability, default=0.1, metavar="P", help="least score of a word; default: %(default)s"
+    )
+    common.add_follow_links(tags)
+    formats = common.add_formats(tags)
+    formats.add_argument("--sidecars", action="store_true", help="write XMP files beside the images")
 
     words = common.add_command(
         commands,
@@ -81,4 +111,49 @@ def _words(options: argparse.Namespace) -> int:
     else:
         for word, score in found:
             print(f"{score:8.4f}  {printable(word)}")
+    return OK
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
+    return number
+
+
+def _tags(options: argparse.Namespace) -> int:
+    common.quiet_libraries()
+    import numpy as np
+
+    from helpers.features.deep import ClassScores
+    from helpers.features.tags import Tagger, write_sidecars, write_table
+
+    images, only_files = locations.images_named(options.images, options.follow_links)
+    tagger = Tagger.for_network(common.DEFAULT_EXTRACTOR, options.k, options.threshold)
+    # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
+    scores = ClassScores(common.DEFAULT_EXTRACTOR).extract(images, strict=only_files)
+    read = ~np.isnan(scores).any(axis=1)
+    images, found = images.subset(read), tagger.tags(scores[read])
+    names = [str(path) for path in images.paths]
+    if not names:
+        raise CommandError("none of these images can be read")
+    if options.csv:
+        write_table(sys.stdout, names, found)
+    elif options.json:
+        common.print_json(
+            [
+                {"image": name, "tags": [{"word": tag.word, "score": round(tag.score, 4)} for tag in tags]}
+                for name, tags in zip(names, found, strict=True)
+            ]
+        )
+    elif options.sidecars:
+        done = write_sidecars(images.paths, found)
+        print(f"{pluralize(len(done.written), 'sidecar')} written")
+        if done.kept:
+            log(f"note: {pluralize(len(done.kept), 'sidecar')} kept, such as {printable(done.kept[0])}")
+        if none := sum(not tags for tags in found):
+            log(f"note: {pluralize(none, 'image')} without words: no class has a score of {options.threshold}")
+    else:
+        for name, tags in zip(names, found, strict=True):
+            print(f"{printable(name)}  {', '.join(f'{tag.word} {tag.score:.2f}' for tag in tags) or '–'}")
     return OK

@@ -54,7 +54,7 @@ from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "words", "evaluate",
+    "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "tags", "words", "evaluate",
     "leaderboard", "audit", "extractors", "backends", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.

@@ -138,3 +138,37 @@ def test_a_file_of_vectors_with_a_wrong_dimension(engine, folder, capsys):
     (folder / "bad.txt").write_text("bird 1 0 0\ncar 0 1\n")
     assert cli.main(["search", "--vectors", "bad.txt", "--text", "bird"]) == BAD_INPUT
     assert "bad.txt, line 2" in capsys.readouterr().err
+
+
+def test_words_for_images(folder, capsys):
+    [violin] = [path for path in samples.photos().paths if path.stem == "violin"]
+    assert cli.main(["tags", str(violin)]) == OK
+    assert "violin 0." in capsys.readouterr().out
+    assert cli.main(["tags", "photos", "--csv", "-k", "1"]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "image,tag,score" and len(lines) == 19
+    assert cli.main(["tags", "photos", "--json", "--threshold", "1"]) == OK
+    assert all(not one["tags"] for one in json.loads(capsys.readouterr().out))
+
+
+def test_sidecars_are_written_once(folder, tmp_path, capsys):
+    shutil.copytree(folder / "photos" / "birds", tmp_path / "birds")
+    assert cli.main(["tags", str(tmp_path / "birds"), "--sidecars"]) == OK
+    written = sorted((tmp_path / "birds").glob("*.jpg.xmp"))
+    assert written and f"{len(written)} sidecars written" in capsys.readouterr().out
+    before = [path.read_bytes() for path in written]
+    assert cli.main(["tags", str(tmp_path / "birds"), "--sidecars"]) == OK
+    captured = capsys.readouterr()
+    assert "0 sidecars written" in captured.out and f"{len(written)} sidecars kept" in captured.err
+    assert [path.read_bytes() for path in written] == before
+
+
+def test_like_this_image_but_as_another_class(engine, capsys):
+    photo = next((engine.parent / "photos" / "birds").iterdir())
+    capsys.readouterr()
+    assert cli.main(["search", str(photo), "--as", "sports car", "--json", "-k", "3"]) == OK
+    [found] = json.loads(capsys.readouterr().out)
+    assert found["results"][0]["class_name"] == "vehicles"
+    assert cli.main(["search", "--as", "sports car"]) == USAGE
+    assert cli.main(["search", str(photo), "--as", "cars", "--vectors", "vectors.txt", "-k", "1"]) == OK
+    assert "the nearest one is" in capsys.readouterr().err
