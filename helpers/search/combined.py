@@ -73,6 +73,15 @@ def parse_text(text: str) -> list[QueryPart]:
     return [*([QueryPart(text=added)] if added else []), *subtracted]
 
 
+def check_metric(engine: Engine) -> None:
+    """Raise TextUnsupported unless the engine's index has cosines."""
+    if engine.index.metric != "cosine":
+        raise TextUnsupported(
+            f"Texts and combined queries need cosines, but this index has {engine.index.metric} distances. "
+            "Index the images with a backend of metric cosine, such as exact:cosine."
+        )
+
+
 def search_parts(
     engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: TextIndex | None = None, *,
     allowed: Any = None, excluded: Any = None,
@@ -97,11 +106,7 @@ def search_parts(
     k = check_k(k)
     if not any(part.weight > 0 for part in parts):
         raise ValueError("a query needs at least one part with a positive weight")
-    if engine.index.metric != "cosine":
-        raise TextUnsupported(
-            f"Texts and combined queries need cosines, but this index has {engine.index.metric} distances. "
-            "Index the images with a backend of metric cosine, such as exact:cosine."
-        )
+    check_metric(engine)
     texts = [part for part in parts if part.text is not None]
     images = [part for part in parts if part.text is None]
     total = sum(abs(part.weight) for part in parts)
