@@ -200,7 +200,7 @@ class Picker:
 
     @property
     def parts(self) -> list[ShownPart]:
-        """The images and texts of the current query; `remove_part` removes one by its number."""
+        """The images and texts of the current query; `remove_part` removes one."""
         return [] if self.query is None else parts_of(self.query, self.images.keys)
 
     @property
@@ -411,12 +411,12 @@ class Picker:
             self.history.add(replace(query, name=self.images.keys[row], row=row))
 
     @_action
-    def remove_part(self, number: int) -> None:
-        """Remove a part of the query, by its number in `parts`."""
-        query, number = self._current().query, _integer(number, "The number of a part")
-        if not 0 <= number < len(self.parts):
-            raise InvalidAction(f"The query has no part {number}.")
-        self._change_query(without_part(query, number, self.images.keys))
+    def remove_part(self, part: int) -> None:
+        """Remove a part of the query, by its row in `parts`."""
+        query, part = self._current().query, _integer(part, "The number of a part")
+        if not 0 <= part < len(self.parts):
+            raise InvalidAction(f"The query has no part {part}.")
+        self._change_query(without_part(query, part, self.images.keys))
 
     @_action
     def back(self) -> None:
