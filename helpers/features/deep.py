@@ -250,6 +250,11 @@ def zoo_network(
     return compiled.fastest(reference, name, key, engine, precision)
 
 
+def class_scores_of(extractor: FeatureExtractor, default: str = "efficientnet-lite0") -> ClassScores:
+    """The class scores by an extractor's own network, or by ``default`` for extractors without a network of the zoo."""
+    return ClassScores(extractor._row.name if isinstance(extractor, NetworkExtractor) else default)
+
+
 #: Name → factory, for `helpers.features.registry`.
 EXTRACTORS = {name: partial(NetworkExtractor, name) for name in specs.ZOO} | {
     f"{name}-{pooling}": partial(NetworkExtractor, name, pooling=pooling) for name in specs.ZOO for pooling in POOLINGS

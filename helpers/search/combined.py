@@ -1,19 +1,24 @@
 """Combined queries: several images and texts with weights, such as an image without what a word names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from helpers.features.text import LONGEST, TextError
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
 from helpers.search.ranking import PAD, Ranking, best_first
-from helpers.search.word_index import WordIndex
 from helpers.vectors import l2_normalize
 
 #: The number of best results of each kind of part whose scores are combined.
 DEPTH = 1000
+
+#: A word to leave out: a hyphen or a minus sign in front of it.
+_SUBTRACTED = re.compile(r"[-−].")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +43,47 @@ class QueryPart:
             raise ValueError(f"the weight of a part of a query must be a number other than 0, got {self.weight}")
 
 
+class TextIndex(Protocol):
+    """The images of an engine as vectors of a text space, such as `helpers.search.word_index.WordIndex`."""
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """A text → float32 (dim,). Raises ValueError: it has no known word."""
+
+    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
+        """The index of the images' vectors, and its ids that the engine's searches must not find."""
+
+
 class TextUnsupported(ValueError):
     """The engine cannot be searched by text; the message has the remedy."""
 
 
+def parse_text(text: str) -> list[QueryPart]:
+    """The parts of a text: "boat at night -people" is "boat at night" with weight 1 and "people" with weight -1.
+
+    A word with a hyphen or a minus sign in front of it is subtracted; the other words are one part. A text without a
+    word has no part.
+
+    Raises `TextError` for more than `LONGEST` characters.
+    """
+    if len(text) > LONGEST:
+        raise TextError(f"the text has {len(text):,} characters; at most {LONGEST:,} are allowed")
+    words = text.split()
+    added = " ".join(word for word in words if not _SUBTRACTED.match(word))
+    subtracted = [QueryPart(-1, text=word[1:]) for word in words if _SUBTRACTED.match(word)]
+    return [*([QueryPart(text=added)] if added else []), *subtracted]
+
+
+def check_metric(engine: Engine) -> None:
+    """Raise TextUnsupported unless the engine's index has cosines."""
+    if engine.index.metric != "cosine":
+        raise TextUnsupported(
+            f"Texts and combined queries need cosines, but this index has {engine.index.metric} distances. "
+            "Index the images with a backend of metric cosine, such as exact:cosine."
+        )
+
+
 def search_parts(
-    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: WordIndex | None = None, *,
+    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: TextIndex | None = None, *,
     allowed: Any = None, excluded: Any = None,
 ) -> Ranking:  # fmt: skip
     """The ``k`` best results of a query of several parts: Ranking (1, k).
@@ -55,7 +95,7 @@ def search_parts(
 
     Parameters
     ----------
-    words : of the engine's folder; needed for texts unless the extractor embeds texts.
+    words : the images in a space of words; needed for texts unless the extractor embeds texts.
     allowed, excluded : as in `Index.search`.
 
     Raises
@@ -66,11 +106,7 @@ def search_parts(
     k = check_k(k)
     if not any(part.weight > 0 for part in parts):
         raise ValueError("a query needs at least one part with a positive weight")
-    if engine.index.metric != "cosine":
-        raise TextUnsupported(
-            f"Texts and combined queries need cosines, but this index has {engine.index.metric} distances. "
-            "Index the images with a backend of metric cosine, such as exact:cosine."
-        )
+    check_metric(engine)
     texts = [part for part in parts if part.text is not None]
     images = [part for part in parts if part.text is None]
     total = sum(abs(part.weight) for part in parts)

@@ -1,4 +1,7 @@
-"""WordIndex: the images of a saved engine in a space of words, so that a text finds them."""
+"""The images of an engine in a space of words, so that a text finds them.
+
+`WordIndex` is for saved engines with stored class scores, `GalleryWords` for class scores in memory.
+"""
 
 import shlex
 import threading
@@ -146,6 +149,34 @@ class WordIndex:
             self._index.add(np.stack(vectors), ids)
             self._gone = None
         self._seen, self._pending = len(table), pending
+
+
+class GalleryWords:
+    """The vectors of a gallery's images in a text space, by id, from class scores in memory.
+
+    space : the text space. scores : float32 (n, 1000), row *i* of the image with id *i*, as `ClassScores` extracts
+        them. Images that cannot be read have rows of NaN; texts do not find them.
+    """
+
+    def __init__(self, space: TextSpace, scores: np.ndarray):
+        self._space = space
+        self._index = ExactIndex("cosine")
+        ids = np.flatnonzero(~np.isnan(scores).any(axis=1))
+        if len(ids):
+            self._index.add(space.embed_images(scores[ids]), ids)
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
+        return self._space.embed_text(text)
+
+    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
+        """The index of word vectors, and its ids that the engine's searches must not find.
+
+        engine : fitted to the gallery.
+        """
+        ids = self._index.ids
+        gone = ids[~engine.index.contains(ids)]
+        return self._index, IdSet(gone) if len(gone) else None
 
 
 def classify(

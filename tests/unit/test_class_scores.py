@@ -4,7 +4,8 @@ import keras  # noqa: F401 (its first import starts a process, which the tests d
 import numpy as np
 import pytest
 
-from helpers.features.deep import ClassScores, NetworkExtractor
+from helpers.features.color_shape import ColorHistogram
+from helpers.features.deep import ClassScores, NetworkExtractor, class_scores_of
 from helpers.images import imagenet, samples
 from helpers.images.reading import batches
 from helpers.networks import weights, zoo
@@ -59,3 +60,10 @@ def test_scores_follow_from_the_embedding(scores, images):
 def test_its_vectors_are_stored_apart(scores):
     assert scores.fingerprint.startswith("efficientnet-lite0-classes-")
     assert scores.fingerprint != ClassScores("efficientnet-lite0", resize="crop").fingerprint
+
+
+def test_class_scores_by_the_network_of_an_extractor():
+    lite = NetworkExtractor("efficientnet-lite0", pooling="gem")
+    assert class_scores_of(lite, "resnet50").fingerprint == ClassScores("efficientnet-lite0").fingerprint
+    assert class_scores_of(NetworkExtractor("resnet50")).name == "resnet50-classes"
+    assert class_scores_of(ColorHistogram()).name == "efficientnet-lite0-classes"

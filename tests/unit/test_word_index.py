@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.text import LONGEST, TextError
 from helpers.images.folders import from_folder
 from helpers.search.backends.exact import ExactIndex
-from helpers.search.combined import QueryPart, TextUnsupported, search_parts
+from helpers.search.combined import QueryPart, TextUnsupported, parse_text, search_parts
 from helpers.search.engine import Engine
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
-from helpers.search.word_index import N_CLASSES, NoClassScores, WordIndex, classify, stored_scores
+from helpers.search.word_index import N_CLASSES, GalleryWords, NoClassScores, WordIndex, classify, stored_scores
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 
@@ -198,6 +199,53 @@ def test_one_image_is_searched_as_by_the_index(folder):
     vector = engine.index.vectors([1])[0]
     found, plain = search_parts(engine, [QueryPart(3, vector)], 4), engine.index.search(vector[None], 4)
     assert np.array_equal(found.ids, plain.ids) and np.array_equal(found.scores, plain.scores)
+
+
+def test_class_scores_in_memory_give_the_order_of_stored_ones(folder):
+    engine = Engine.load(folder, ColorFeatures())
+    scores = ColorClasses().extract(engine.gallery, progress=False)
+    classify(folder, engine, ColorClasses())
+    stored, in_memory = WordIndex(folder, ColorWords()), GalleryWords(ColorWords(), scores)
+    for parts in (parse_text("red"), parse_text("blue -green"), [QueryPart(vector=np.eye(3)[0]), *parse_text("-red")]):
+        found, expected = (search_parts(engine, parts, 4, words) for words in (in_memory, stored))
+        assert np.array_equal(found.ids, expected.ids)
+        assert found.scores == pytest.approx(expected.scores, abs=1e-3)
+
+
+def test_class_scores_in_memory_leave_out_what_the_engine_lacks(folder):
+    engine = Engine.load(folder, ColorFeatures())
+    scores = ColorClasses().extract(engine.gallery, progress=False)
+    red, yellow = engine.table.id_of("red.png"), engine.table.id_of("yellow.png")
+    scores[yellow] = np.nan
+    words = GalleryWords(ColorWords(), scores)
+    assert yellow not in words.of(engine)[0].ids and words.of(engine)[1] is None
+    engine.index.remove([red])
+    assert text_query(engine, words, "red")[0] not in ("red", "yellow")
+    assert words.of(engine)[1].ids.tolist() == [red]
+    nothing = GalleryWords(ColorWords(), np.full((4, N_CLASSES), np.nan, np.float32))
+    assert text_query(engine, nothing, "red") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("boat at night -people", [(1, "boat at night"), (-1, "people")]),
+        ("  −snow boat\t-people  at night ", [(1, "boat at night"), (-1, "snow"), (-1, "people")]),
+        ("high-speed train - 5", [(1, "high-speed train - 5")]),
+        ("-people", [(-1, "people")]),
+        ("--people", [(-1, "-people")]),
+        ("", []),
+        (" \n ", []),
+    ],
+)
+def test_the_parts_of_a_text(text, parts):
+    assert [(part.weight, part.text) for part in parse_text(text)] == parts
+
+
+def test_a_text_has_a_limit():
+    assert len(parse_text("-a " * (LONGEST // 3))) == LONGEST // 3
+    with pytest.raises(TextError, match="1,001 characters"):
+        parse_text("a" * (LONGEST + 1))
 
 
 class Bilingual(ColorFeatures):
