@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.cli import locations
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
@@ -11,10 +12,17 @@ if TYPE_CHECKING:
 
     from helpers.features.text import WordVectors
     from helpers.images.imageset import ImageSet
-    from helpers.search.combined import QueryPart
+    from helpers.search.combined import QueryPart, TextIndex
     from helpers.search.engine import Engine, Results
-    from helpers.search.word_index import WordIndex
+    from helpers.search.gallery import GalleryTable
 
+#: Ways from texts to images, with what each compares with the text.
+WAYS = {
+    "conse": "the class scores of `lookalike classify`",
+    "ridge": "a ridge regression from features to the words of the engine's classes",
+    "devise": "a network from features to the words of the engine's classes",
+    "captions": "a caption of each image",
+}
 #: The weight of a text beside an image, unless --text-weight gives another one.
 TEXT_WEIGHT = 1.0
 
@@ -32,6 +40,10 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
         help="weight of each text; an image has weight 1; default: %(default)s",
     )  # fmt: skip
+    ways = "; ".join(f"{name}: {text}" for name, text in WAYS.items())
+    parser.add_argument("--way", choices=tuple(WAYS), default="conse", help=f"how texts find images; {ways}")
+    text = "for --way captions: a table with the columns path and caption"
+    parser.add_argument("--captions", metavar="FILE", help=text)
     text = "re-weight the features of the query image by a class, such as --as boat"
     parser.add_argument("--as", dest="as_class", metavar="CLASS", help=text)
     text = "a text file of word vectors (GloVe, word2vec or fastText); default: GloVe 6B with 50 numbers"
@@ -84,11 +96,6 @@ def search_combined(
         names = [name for name, _ in group]
         found.append((_name(names, options.text, options.without), results))
         first += names[:1]
-    if words is not None and len(missing := words.missing(engine)):
-        log(
-            f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
-            f"lookalike classify {printable(folder)} computes them"
-        )
     return found, first
 
 
@@ -132,24 +139,79 @@ def _name(images: list[str], texts: list[str], without: list[str]) -> str:
     return added + "".join(f' − "{text}"' for text in without)
 
 
-def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "WordIndex | None":
-    """The word index of an engine; None if no text needs it."""
-    from helpers.search.word_index import WordIndex, stored_classifier
-
+def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "TextIndex | None":
+    """What texts are compared with, by --way; None if no text needs it."""
     texts = [*options.text, *options.without]
     if hasattr(engine.extractor, "embed_text") or not texts:
         if options.vectors is not None and not options.as_class:
             raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
         return None
-    # Before the word vectors, which need an extra.
-    stored_classifier(folder)
-    from helpers.features.word_space import Conse
+    if (options.way == "captions") != (options.captions is not None):
+        raise CommandError("--way captions and --captions FILE go together", USAGE)
+    if options.way == "conse":
+        from helpers.search.word_index import stored_classifier
 
+        # Before the word vectors, which need an extra.
+        stored_classifier(folder)
     vectors = open_vectors(options.vectors)
     for text in texts:
         if ignored := vectors.phrase(text).ignored:
             log(f"note: {printable(text)}: {', '.join(map(printable, ignored))} has no vector and is ignored")
-    return WordIndex(folder, Conse(vectors))
+    return _word_index(engine, folder, vectors, options)
+
+
+def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace) -> "TextIndex":
+    import numpy as np
+
+    from helpers.features.word_space import Captions, Conse, DeviseNetwork, RidgeDevise
+    from helpers.search.word_index import GalleryWords, WordIndex
+
+    if options.way == "conse":
+        index = WordIndex(folder, Conse(vectors))
+        if len(missing := index.missing(engine)):
+            log(
+                f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
+                f"lookalike classify {printable(folder)} computes them"
+            )
+        return index
+    ids, table = engine.index.ids, locations.table_of(engine)
+    if options.way == "captions":
+        captions = _read_captions(Path(options.captions), table)
+        space = Captions(vectors)
+        found = space.embed_images([captions.get(id, "") for id in ids.tolist()])
+        return GalleryWords.of_vectors(space, found, ids)
+    labels = table.labels[ids]
+    if not (labels >= 0).any():
+        raise CommandError(f"--way {options.way} learns the words of classes, but the images have no classes", USAGE)
+    features = np.asarray(engine.index.vectors(ids))
+    learned = (RidgeDevise if options.way == "ridge" else DeviseNetwork)(vectors)
+    return GalleryWords(learned.fit(features, labels, table.class_names), features, ids)
+
+
+def _read_captions(file: Path, table: "GalleryTable") -> dict[int, str]:
+    """Id → caption, of a table with the columns path and caption; CommandError if no path is in the engine."""
+    from helpers.images.table_files import TableError, read_rows
+
+    columns, rows = read_rows(file, ("path", "caption"))
+    captions, unknown = {}, 0
+    width = max(columns.positions) + 1
+    bad = [(row.line, row.error or "too few columns") for row in rows if row.error or len(row.cells) < width]
+    if bad:
+        raise TableError.of_rows(file, bad)
+    for row in rows:
+        path, caption = (row.cells[position].strip() for position in columns.positions)
+        id = table.id_of(path)
+        if id is None:
+            id = table.id_of(str(locations.absolute(file.parent / path)))
+        if id is None:
+            unknown += 1
+        else:
+            captions[id] = caption
+    if not captions:
+        raise CommandError(f"{printable(file)}: none of its {pluralize(len(rows), 'path')} is in the engine")
+    if unknown:
+        log(f"note: {printable(file)}: {pluralize(unknown, 'path')} not in the engine")
+    return captions
 
 
 def open_vectors(file: str | None) -> "WordVectors":

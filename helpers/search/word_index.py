@@ -7,7 +7,7 @@ import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -30,14 +30,18 @@ N_CLASSES = 1000
 CLASSES = "-classes"
 
 
-class TextSpace(Protocol):
-    """A space of vectors for texts and for images, such as `helpers.features.word_space.Conse`."""
-
-    def embed_images(self, scores: np.ndarray) -> np.ndarray:
-        """Class scores (n, 1000) → float32 (n, dim)."""
+class EmbedsText(Protocol):
+    """A space of vectors for texts."""
 
     def embed_text(self, text: str) -> np.ndarray:
         """A text → float32 (dim,). Raises ValueError: it has no known word."""
+
+
+class TextSpace(EmbedsText, Protocol):
+    """A space of vectors for texts and for images, such as `helpers.features.word_space.Conse`."""
+
+    def embed_images(self, inputs: np.ndarray, /) -> np.ndarray:
+        """Class scores (n, 1000), or feature vectors (n, m) → float32 (n, dim)."""
 
 
 class NoClassScores(ValueError):
@@ -152,18 +156,29 @@ class WordIndex:
 
 
 class GalleryWords:
-    """The vectors of a gallery's images in a text space, by id, from class scores in memory.
+    """The vectors of a gallery's images in a text space, by id, from class scores or feature vectors in memory.
 
-    space : the text space. scores : float32 (n, 1000), row *i* of the image with id *i*, as `ClassScores` extracts
-        them. Images that cannot be read have rows of NaN; texts do not find them.
+    space : the text space. inputs : float32 (n, m), what it embeds, such as class scores (n, 1000). Images that cannot
+        be read have rows of NaN; texts do not find them.
+    ids : int64 (n,), of the images, ascending; by default 0 … n - 1.
     """
 
-    def __init__(self, space: TextSpace, scores: np.ndarray):
-        self._space = space
-        self._index = ExactIndex("cosine")
-        ids = np.flatnonzero(~np.isnan(scores).any(axis=1))
+    def __init__(self, space: TextSpace, inputs: np.ndarray, ids: np.ndarray | None = None):
+        rows = np.flatnonzero(~np.isnan(inputs).any(axis=1))
+        vectors = space.embed_images(inputs[rows]) if len(rows) else np.empty((0, 1), np.float32)
+        self._set(space, vectors, rows if ids is None else ids[rows])
+
+    @classmethod
+    def of_vectors(cls, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> Self:
+        """Images whose vectors in the text space are known: float32 (n, dim), with ids int64 (n,), ascending."""
+        words = cls.__new__(cls)
+        words._set(space, vectors, ids)
+        return words
+
+    def _set(self, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> None:
+        self._space, self._index = space, ExactIndex("cosine")
         if len(ids):
-            self._index.add(space.embed_images(scores[ids]), ids)
+            self._index.add(vectors, ids)
 
     def embed_text(self, text: str) -> np.ndarray:
         """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""

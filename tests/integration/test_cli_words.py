@@ -172,3 +172,28 @@ def test_like_this_image_but_as_another_class(engine, capsys):
     assert cli.main(["search", "--as", "sports car"]) == USAGE
     assert cli.main(["search", str(photo), "--as", "cars", "--vectors", "vectors.txt", "-k", "1"]) == OK
     assert "the nearest one is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["ridge", "devise"])
+def test_a_map_learned_on_the_own_classes(engine, folder, capsys, way):
+    (folder / "classes.txt").write_text("birds 1 0 0\nparrot 0.9 0 0.1\nvehicles 0 1 0\ninstruments 0 0 1\n")
+    capsys.readouterr()
+    assert cli.main(["search", "--text", "parrot", "--vectors", "classes.txt", "--way", way, "-k", "5", "--json"]) == OK
+    [found] = json.loads(capsys.readouterr().out)
+    assert [result["class_name"] for result in found["results"]] == ["birds"] * 5
+
+
+def test_captions(engine, folder, capsys):
+    first, second = sorted((folder / "photos" / "birds").iterdir())[:2]
+    table = folder / "captions.csv"
+    table.write_text(f"path,caption\nbirds/{first.name},a guitar\nphotos/birds/{second.name},a car\nno.jpg,bird\n")
+    capsys.readouterr()
+    arguments = ["search", "--vectors", "vectors.txt", "--way", "captions", "-k", "1", "--json"]
+    for text, path in (("violin", first), ("truck", second)):
+        assert cli.main([*arguments, "--text", text, "--captions", str(table)]) == OK
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)[0]["results"][0]["path"] == str(path)
+        assert "1 path not in the engine" in captured.err
+    assert cli.main([*arguments, "--text", "car"]) == USAGE
+    table.write_text("path,caption\nno.jpg,bird\n")
+    assert cli.main([*arguments, "--text", "car", "--captions", str(table)]) == BAD_INPUT
