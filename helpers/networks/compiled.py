@@ -11,6 +11,7 @@ normalization layers are adapted, all outputs agree (`tests/measured/test_compil
 import hashlib
 import json
 import logging
+import os
 import secrets
 import shutil
 import sys
@@ -66,18 +67,20 @@ class KerasNetwork:
 
     model : (b, size, size, 3) → one or several outputs (b, …).
     prepare : float32 pixels (b, size, size, 3) in 0 … 255 → the model's input.
+    batch : the only number of images that it takes; None for any.
     """
 
     engine = "keras"
 
-    def __init__(self, model: "keras.Model", prepare: Callable, size: int):
+    def __init__(self, model: "keras.Model", prepare: Callable, size: int, batch: int | None = None):
         import tensorflow as tf
 
-        @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8)])
+        @tf.function(input_signature=[tf.TensorSpec((batch, size, size, 3), tf.uint8)])
         def step(pixels):
             return model(prepare(tf.cast(pixels, tf.float32)), training=False)
 
         self.graph = step.get_concrete_function()
+        self.size = size
         # The graph does not keep the weights in memory.
         self._model = model
 
@@ -106,8 +109,10 @@ class CompiledNetwork:
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         self._compiled = _openvino().Core().compile_model(graph, "CPU", settings)
         self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
-        # Twice the number of parallel requests, so that no core waits for Python.
-        self._requests = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        #: Number of images that it computes at the same time.
+        self.parallel: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        # Twice as many, so that no core waits for Python.
+        self._requests = 2 * self.parallel
 
     def __call__(self, pixels: np.ndarray) -> Output:
         """uint8 (b, size, size, 3) → `Output`."""
@@ -230,20 +235,37 @@ def _flat(output: Output) -> np.ndarray:
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1, dtype=np.float64)
 
 
-def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":
-    """Compile Keras's graph and compare the outputs. Raises `NotTrusted` if they differ, or if compiling fails."""
-    keras = reference()
-    size = keras.graph.structured_input_signature[0][0].shape[1]
+def processor() -> str:
+    """The name of the processor, as OpenVINO reports it, and the number of its cores."""
+    return f"{_openvino().Core().get_property('CPU', 'FULL_DEVICE_NAME')}, {os.cpu_count()} cores"
+
+
+def without_comparison(keras: KerasNetwork, name: str) -> CompiledNetwork:
+    """Compile Keras's graph to measure its speed. Its output must not be used, because it was not compared.
+
+    Raises `NotTrusted` if OpenVINO cannot compile it.
+    """
+    return _converted(keras, name)[1]
+
+
+def _converted(keras: KerasNetwork, name: str) -> "tuple[openvino.Model, CompiledNetwork]":
+    """Keras's graph for OpenVINO, and its compiled form. Raises `NotTrusted` if that fails."""
     try:
         # By name, because OpenVINO would add unconnected outputs of some networks.
         with _root_logger_unchanged():
             graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
-        graph.reshape([1, size, size, 3])
-        network = CompiledNetwork(graph)
+        graph.reshape([1, keras.size, keras.size, 3])
+        return graph, CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have no other common base
         raise NotTrusted(f"{name} cannot be compiled by OpenVINO ({_reason(error)}).") from error
+
+
+def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":
+    """Compile Keras's graph and compare the outputs. Raises `NotTrusted` if they differ, or if compiling fails."""
+    keras = reference()
+    graph, network = _converted(keras, name)
     # Synthetic, because an installed package contains no photographs.
-    off = difference(network, keras, synthetic.photograph_like(COMPARED, size))
+    off = difference(network, keras, synthetic.photograph_like(COMPARED, keras.size))
     if not (off <= TOLERANCE).all():
         raise NotTrusted(
             f"The output of {name}, compiled by OpenVINO, differs from Keras's by {off.max():.1g} of its length; "

@@ -117,6 +117,23 @@ def split_name(extractor: str) -> tuple[str, str]:
     return names[0], extractor.removeprefix(names[0]).removeprefix("-")
 
 
+def embedding_architecture(name: str, size: int | None = None) -> "keras.Model":
+    """The network up to its embedding layer, with RANDOM weights: float32 (b, s, s, 3), preprocessed → (b, dim).
+
+    Raises ValueError if the embedding is a dense layer and the size is not the network's own.
+    """
+    import keras
+
+    row = network(name)
+    size = size or row.size
+    if row.embedding == "avg_pool":
+        return architecture(name, size, classifier=False)
+    if size != row.classifier_size:
+        raise ValueError(f"{name}'s layer {row.embedding} needs {row.classifier_size} × {row.classifier_size} input")
+    model = architecture(name)
+    return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+
+
 def architecture(name: str, size: int | None = None, classifier: bool = True) -> "keras.Model":
     """The network with RANDOM weights. Another size than the default needs ``classifier=False``."""
     import keras

@@ -99,6 +99,12 @@ def available(name: str) -> bool:
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
+def local(name: str) -> bool:
+    """Whether no download is needed: the weights are in the cache or in an installed package."""
+    row = specs.network(name)
+    return available(name) or (row.variant is not None and find_spec(LITE_PACKAGE.format(row.variant)) is not None)
+
+
 def origin(name: str) -> dict[str, str]:
     """The source of the cached weights, and their SHA-256: ``{"source": …, "sha256": …}``."""
     file = load(name).with_suffix(".json")

@@ -20,19 +20,10 @@ def classifier(name: str) -> "keras.Model":
 
 def embedder(name: str, size: int | None = None) -> "keras.Model":
     """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim)."""
-    import keras
-
-    row = specs.network(name)
-    size = size or row.size
-    if row.embedding == "avg_pool":
-        # Convolutions take any size. The weights of the classifier come last.
-        model = specs.architecture(name, size, classifier=False)
-        model.set_weights(weights.arrays(name)[: len(model.get_weights())])
-        return model
-    if size != row.classifier_size:
-        raise ValueError(f"{name}'s layer {row.embedding} needs {row.classifier_size} × {row.classifier_size} input")
-    model = classifier(name)
-    return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+    model = specs.embedding_architecture(name, size)
+    # The weights of later layers, such as the classifier, come last.
+    model.set_weights(weights.arrays(name)[: len(model.weights)])
+    return model
 
 
 def mapper(name: str, layers: Sequence[str], size: int | None = None) -> "keras.Model":

@@ -43,11 +43,7 @@ def untrained(name):
     """A network up to its embedding, as built by the zoo, but with random weights."""
     keras.backend.clear_session()  # InceptionResNetV2's layers are numbered from the first one of the session
     keras.utils.set_random_seed(0)
-    row = specs.network(name)
-    if row.embedding == "avg_pool":
-        return specs.architecture(name, SIZES[name], classifier=False)
-    model = specs.architecture(name)
-    return keras.Model(model.inputs[0], model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
+    return specs.embedding_architecture(name, SIZES[name])
 
 
 #: The other networks take a minute and a half.

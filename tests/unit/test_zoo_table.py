@@ -1,0 +1,96 @@
+"""The table of all networks: counts against published numbers and against the layers, and what is scored."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers.evaluation import builders, metrics, runner
+from helpers.features.registry import open_extractor
+from helpers.images import samples
+from helpers.lessons import zoo_table
+from helpers.networks import compiled, specs, weights
+from helpers.search.index import open_index
+
+#: Published multiply-adds in 1e9 at the network's own input size, and the source.
+PUBLISHED = {
+    "resnet50": 3.8,  # He et al. 2016, table 1
+    "resnet152": 11.3,  # He et al. 2016, table 1
+    "vgg16": 15.5,  # Canziani et al. 2016
+    "efficientnet-lite0": 0.407,  # its README, which includes normalizations
+    "efficientnet-lite1": 0.631,
+    "efficientnet-lite2": 0.899,
+    "efficientnetv2l": 53,  # Tan & Le 2021, table 7
+}
+QUICK = ("resnet50", "efficientnet-lite0")
+
+
+def multiply_adds(model):
+    """Those of convolutions and dense layers, from the layers' shapes."""
+    count = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):
+            positions = int(np.prod(layer.output.shape[1:-1])) if len(layer.output.shape) == 4 else 1
+            count += int(np.prod(layer.kernel.shape)) * positions
+    return count
+
+
+@pytest.fixture(scope="module", autouse=True)
+def new_cache(tmp_path_factory):
+    """Without weights; shared, because building ResNet50 takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in specs.ZOO]
+)
+def test_structure(name):
+    facts, = zoo_table.describe_networks([name])  # fmt: skip
+    model = specs.embedding_architecture(name)
+    assert facts.flops == 2 * multiply_adds(model)
+    if name in PUBLISHED:
+        assert facts.flops / 2e9 == pytest.approx(PUBLISHED[name], rel=0.07)
+    assert facts.parameters == sum(int(np.prod(variable.shape)) for variable in model.weights)
+    assert facts.frozen + facts.trained == sum(bool(layer.weights) for layer in model.layers)
+    assert (facts.dim, facts.size) == (specs.network(name).dim, specs.network(name).size)
+
+
+def test_structure_of_resnet50():
+    facts, = zoo_table.describe_networks(["ResNet50"])  # fmt: skip
+    # Without the 2,049,000 parameters of the classifier, of 25,636,712 in all.
+    assert facts == zoo_table.NetworkFacts("resnet50", 224, 23_587_712, facts.flops, 96, 10, 2048)
+
+
+def test_facts_are_read_from_the_cache(monkeypatch):
+    first = zoo_table.describe_networks(["efficientnet-lite0"])
+    monkeypatch.delattr(specs, "embedding_architecture")
+    assert zoo_table.describe_networks(["efficientnet-lite0"]) == first
+
+
+def test_table():
+    """Scores are those of the extractor. A network without weights gets none.
+
+    It takes up to ten seconds, because it compiles three networks.
+    """
+    if not weights.local("efficientnet-lite0"):
+        pytest.skip("NOT TESTED: no weights of EfficientNet-Lite0")
+    images = samples.photos().subset(range(0, 100, 2))
+    protocol = builders.leave_one_out(images, "photos")
+    table = zoo_table.zoo_table(protocol, images, QUICK)
+    assert table.columns.tolist() == list(zoo_table.COLUMNS)
+    assert table["network"].tolist() == [*QUICK, "chance", "ceiling"]
+    vectors = open_extractor("efficientnet-lite0").extract(images)
+    scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
+    rows = table.set_index("network")
+    for metric in zoo_table.METRICS:
+        assert rows.loc["efficientnet-lite0", metric] == scores.mean(metric)
+        assert rows.loc["chance", metric] == scores.mean_chance(metric)
+        assert np.isnan(rows.loc["resnet50", metric])
+    assert rows["scores"].tolist() == ["not measured: no weights here", "measured", "", ""]
+    assert rows.loc["resnet50", "ms per image"] > rows.loc["efficientnet-lite0", "ms per image"] > 0
+    lines = zoo_table.show(table).data.splitlines()
+    assert compiled.processor() in lines[0] and "GFLOPs (2 × multiply-adds)" in lines[2]
+    assert lines[4].startswith("| resnet50 | 224 | 23.6 | 7.71 | 96 | 10 | 2,048 | ")
+    assert lines[4].endswith(" |  |  |  |  |  | not measured: no weights here |")
+    assert lines[5].endswith(" | measured |") and f" {scores.mean('mAP'):.3f} [" in lines[5]
