@@ -18,6 +18,7 @@ from helpers.networks import examples, training, transfer, zoo
 from helpers.networks.training import Training
 from helpers.networks.transfer import SplitNetwork
 from helpers.search.index import open_index
+from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:
     import keras
@@ -207,7 +208,8 @@ def compare_variants(
     inputs = prepared.inputs()
     for kind in dict.fromkeys(kind for kind, _ in tuned):
         each = [tuned[kind, seed] for seed in seeds]
-        outputs = [search(vectors(one.head, inputs), protocol) for one in each]
+        # A call, because `predict` would compile a function for each head.
+        outputs = [search(l2_normalize(np.asarray(one.head(inputs, training=False))), protocol) for one in each]
         variants.append(Variant(name, f"head only, {kind}", prepared.task.classes, outputs))
         found = [search(prepared.embeddings(one.weights), protocol) for one in each]
         epochs = [one.training.best_epoch for one in each]
