@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -70,18 +71,21 @@ class Prepared:
 
         weights : the pretrained ones if None. maps : those of the task's images if None.
         """
+        return self._output(weights, maps, normalize=True)
+
+    @cached_property
+    def inputs(self) -> np.ndarray:
+        """float32 (n, dim), the pretrained embeddings with their lengths, which a softmax head uses."""
+        return self._output(None, None, normalize=False)
+
+    def _output(self, weights: list[np.ndarray] | None, maps: np.ndarray | None, normalize: bool) -> np.ndarray:
         tail = self.split.tail
         before = tail.get_weights()
         tail.set_weights(self.pretrained if weights is None else weights)
         try:
-            return vectors(tail, self.maps if maps is None else maps, cache=True)
+            return vectors(tail, self.maps if maps is None else maps, normalize=normalize, cache=True)
         finally:
             tail.set_weights(before)
-
-    def inputs(self) -> np.ndarray:
-        """float32 (n, dim), the pretrained embeddings with their lengths, which a softmax head uses."""
-        self.split.tail.set_weights(self.pretrained)
-        return vectors(self.split.tail, self.maps, normalize=False, cache=True)
 
 
 class Tuned(NamedTuple):
@@ -137,7 +141,7 @@ def train_head(
     """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss."""
     import keras
 
-    settings, task, found = settings or Settings(), prepared.task, prepared.inputs()
+    settings, task, found = settings or Settings(), prepared.task, prepared.inputs
     head = transfer.head(found.shape[1], task.classes, seed=seed, cosine=kind == "cosine")
     head.compile(keras.optimizers.Adam(settings.head_rate), loss(kind), metrics=["accuracy"], jit_compile=False)
     history = training.fit(
@@ -205,7 +209,7 @@ def compare_variants(
     embeddings = prepared.embeddings()
     variants = [Variant(name, "off the shelf", embeddings.shape[1], [search(embeddings, protocol)])]
     tuned = {(kind, seed): fine_tune(prepared, kind, seed, settings) for kind in kinds for seed in seeds}
-    inputs = prepared.inputs()
+    inputs = prepared.inputs
     for kind in dict.fromkeys(kind for kind, _ in tuned):
         each = [tuned[kind, seed] for seed in seeds]
         # A call, because `predict` would compile a function for each head.

@@ -52,6 +52,8 @@ def test_embeddings_leave_the_tail_as_it_was(prepared):
         np.testing.assert_array_equal(value, expected)
     tail.set_weights(other)
     np.testing.assert_allclose(before, prepared.embeddings(), atol=1e-6)
+    lengths = np.linalg.norm(prepared.inputs, axis=1, keepdims=True)
+    np.testing.assert_allclose(prepared.inputs / lengths, before, atol=1e-5)
     np.testing.assert_array_equal(tail.get_weights()[0], other[0])
 
 
