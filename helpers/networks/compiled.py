@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,7 +105,7 @@ class CompiledNetwork:
     def __init__(self, graph: "openvino.Model", precision: str = "float32"):
         check_precision(precision)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
-        self._compiled = _openvino().Core().compile_model(graph, "CPU", settings)
+        self._compiled = openvino_package().Core().compile_model(graph, "CPU", settings)
         self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         # Twice the number of parallel requests, so that no core waits for Python.
         self._requests = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -200,7 +201,7 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     if precision == "float32":
         return
-    capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     supported = [name for name in PRECISIONS if name == "float32" or _CAPABILITIES[name] in capabilities]
     if precision not in supported:
         raise PrecisionUnavailable(f"this processor does not support {precision}; it supports {', '.join(supported)}")
@@ -237,7 +238,9 @@ def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model"
     try:
         # By name, because OpenVINO would add unconnected outputs of some networks.
         with _root_logger_unchanged():
-            graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
+            graph = openvino_package().convert_model(
+                keras.graph, output=[tensor.name for tensor in keras.graph.outputs]
+            )
         graph.reshape([1, size, size, 3])
         network = CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have no other common base
@@ -272,7 +275,7 @@ def _reason(error: Exception) -> str:
 
 def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openvino.Model":
     """`_graph`, cached on disk."""
-    openvino = _openvino()
+    openvino = openvino_package()
     key = {**key, "name": name, "format": FORMAT, "openvino": openvino.__version__}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = paths.cache_dir() / "compiled" / f"{name}-{digest}"
@@ -294,7 +297,7 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
-        _openvino().save_model(graph, part / "network.xml", compress_to_fp16=False)
+        openvino_package().save_model(graph, part / "network.xml", compress_to_fp16=False)
         sums = {name: _sum(part / name) for name in ("network.xml", "network.bin")}
         (part / "card.json").write_text(json.dumps({"key": key, "sha256": sums}, indent=1))
         part.replace(folder)
@@ -310,7 +313,7 @@ def _read(folder: Path, name: str) -> "openvino.Model | None":
         for file, expected in json.loads((folder / "card.json").read_text())["sha256"].items():
             if _sum(folder / file) != expected:
                 raise ValueError(f"the checksum of {file} is wrong")
-        return _openvino().Core().read_model(folder / "network.xml")
+        return openvino_package().Core().read_model(folder / "network.xml")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         warnings.warn(f"{folder} is damaged ({error}): {name} is compiled again.", stacklevel=5)
         shutil.rmtree(folder)
@@ -322,7 +325,7 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _openvino():
+def openvino_package() -> ModuleType:
     """The package, without its telemetry, which would report its import over the network."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
     import openvino
