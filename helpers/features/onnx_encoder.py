@@ -8,19 +8,19 @@
 ====================================  ====================================================================
 
 The ONNX files may also be in the folder itself, with their external data beside them. A vector is the model's output
-``image_embeds`` or ``text_embeds``, else ``pooler_output``, else ``last_hidden_state``, see `pooled`.
+``image_embeds`` or ``text_embeds``, else ``pooler_output``, else ``last_hidden_state``, which `pooled` reduces.
 """
 
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from math import isqrt
 from pathlib import Path
 
 import numpy as np
 
 from helpers.features.deep import DeepExtractor
 from helpers.features.encoder_files import EncoderError, files_hash, folder_of
+from helpers.features.encoder_pooling import pooled
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.image_processor import load_processor
 from helpers.features.text_encoder import TextEncoder, check_texts
@@ -34,6 +34,9 @@ IMAGE_OUTPUTS = ("image_embeds", "pooler_output", "last_hidden_state")
 TEXT_OUTPUTS = ("text_embeds", "pooler_output")
 #: Output of an image model → output of the text model in the same vector space. Hidden states have none.
 PAIRED = {"image_embeds": "text_embeds", "pooler_output": "pooler_output", "last_hidden_state": None}
+
+#: Type of the model → tokens between the class token and the patches, where config.json has no number of them.
+DISTILLATION_TOKENS = {"deit": 1}
 
 #: Places of the two networks in a folder, the first that exists counts.
 IMAGE_FILES = ("onnx/vision_model.onnx", "vision_model.onnx", "onnx/model.onnx", "model.onnx")
@@ -65,6 +68,8 @@ class OnnxExtractor(DeepExtractor):
         self.size, self.resize_rule = self._processor.size, "encoder"
         self._config = read_json(self.folder / "config.json")
         self.weights = str(self._config.get("model_type", "unknown"))
+        registers = self._config.get("num_register_tokens", DISTILLATION_TOKENS.get(self.weights, 0))
+        self._registers = registers if isinstance(registers, int) else 0
         model = self._image_model()
         self._output = model.output
         self.dim = self._pooled(np.zeros((1, *model.shape), np.float32)).shape[1]
@@ -93,8 +98,7 @@ class OnnxExtractor(DeepExtractor):
         return onnx_files.image_network(self._image_model(), self._processor.mean, self._processor.std)
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
-        registers = self._config.get("num_register_tokens", 0)
-        return pooled(output, registers if isinstance(registers, int) else 0)
+        return pooled(output, self._registers, channels_axis=1)
 
 
 class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
@@ -167,24 +171,3 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
 def external_data(path: Path) -> list[Path]:
     """Files with the weights of an ONNX file that is larger than 2 GB, such as ``model.onnx_data``."""
     return sorted(other for other in path.parent.glob(f"{path.name}?*") if other.is_file())
-
-
-def pooled(output: np.ndarray, registers: int = 0) -> np.ndarray:
-    """The output of an encoder → one vector per image, (b, dim).
-
-    - (b, dim) is the vector. (b, channels, height, width) is a feature map: the mean of its positions.
-    - (b, tokens, dim): the first token if the number of tokens is a square plus 1 plus ``registers``, because the first
-      one is then the class token and the others are a grid of patches; the mean if it is a square.
-
-    Raises `EncoderError` for another number of tokens.
-    """
-    if output.ndim == 2:
-        return output
-    if output.ndim == 4:
-        return output.mean(axis=(2, 3))
-    count = output.shape[1] if output.ndim == 3 else -1
-    if count - 1 - registers > 0 and isqrt(count - 1 - registers) ** 2 == count - 1 - registers:
-        return output[:, 0]
-    if count > 0 and isqrt(count) ** 2 == count:
-        return output.mean(axis=1)
-    raise EncoderError(f"the output {output.shape} is neither a vector, nor a feature map, nor tokens of a square grid")

@@ -10,30 +10,30 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-tokenizers = pytest.importorskip("tokenizers")
-
-from helpers import extras  # noqa: E402
-from helpers.cli.common import explain_error  # noqa: E402
-from helpers.features import image_processor, onnx_encoder, store  # noqa: E402
-from helpers.features.composite import Concatenated, TestTimeAugmentation  # noqa: E402
-from helpers.features.encoder_files import EncoderError  # noqa: E402
-from helpers.features.image_processor import ProcessorError, load_processor  # noqa: E402
-from helpers.features.registry import open_extractor  # noqa: E402
-from helpers.features.text_encoder import (  # noqa: E402
+from helpers import extras
+from helpers.cli.common import explain_error
+from helpers.features import image_processor, store
+from helpers.features.composite import Concatenated, TestTimeAugmentation
+from helpers.features.encoder_files import EncoderError
+from helpers.features.encoder_pooling import pooled
+from helpers.features.image_processor import ProcessorError, load_processor
+from helpers.features.registry import open_extractor
+from helpers.features.text_encoder import (
     NoTextEncoder,
     TextEncoder,
     TruncatedTextWarning,
     text_encoder,
 )
-from helpers.features.text_tokenizer import TextTokenizer, TokenizerError  # noqa: E402
-from helpers.images import samples  # noqa: E402
-from helpers.images.reading import read_image  # noqa: E402
-from helpers.networks.onnx_files import OnnxFileError  # noqa: E402
-from helpers.search.engine import Engine, EngineFolderError  # noqa: E402
+from helpers.features.text_tokenizer import TextTokenizer, TokenizerError
+from helpers.images import samples
+from helpers.images.reading import read_image
+from helpers.networks.onnx_files import OnnxFileError
+from helpers.search.engine import Engine, EngineFolderError
 
 SIZE, PATCH, WIDTH, DIM = 48, 16, 24, 10
 WORDS = ["a", "photo", "of", "the", "cat", "dog", "boat", "duck", "at", "night", "without", "snow"]
@@ -260,7 +260,7 @@ def test_images_and_texts_of_clip(clip, images, pixels):
     expected = reference(
         clip / "onnx/vision_model.onnx", [{"pixel_values": clip_input(p)} for p in pixels], "image_embeds"
     )
-    found = extractor.extract(images, progress=False)
+    found = extractor.extract(images, cache=False, progress=False)
     np.testing.assert_allclose(found, unit(expected), atol=1e-4)
     np.testing.assert_allclose(extractor.extract_arrays(pixels), found, atol=1e-6)
     texts = reference(clip / "onnx/text_model.onnx", token_inputs(extractor, TEXTS), "text_embeds")
@@ -275,7 +275,7 @@ def test_images_and_texts_of_siglip(siglip, images, pixels):
     extractor = open_extractor(f"onnx:{siglip}")
     inputs = [{"pixel_values": siglip_input(image)} for image in pixels]
     expected = reference(siglip / "onnx/vision_model.onnx", inputs, "pooler_output")
-    np.testing.assert_allclose(extractor.extract(images, progress=False), unit(expected), atol=1e-4)
+    np.testing.assert_allclose(extractor.extract(images, cache=False, progress=False), unit(expected), atol=1e-4)
     given = [{"input_ids": one["input_ids"]} for one in token_inputs(extractor, TEXTS)]
     texts = reference(siglip / "onnx/text_model.onnx", given, "pooler_output")
     np.testing.assert_allclose(extractor.embed_text(TEXTS), unit(texts), atol=1e-4)
@@ -307,11 +307,12 @@ def test_an_encoder_of_images_with_hidden_states(tmp_path, pixels, class_token, 
 
 def test_pooling_of_other_outputs():
     maps = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
-    np.testing.assert_array_equal(onnx_encoder.pooled(maps), maps.mean(axis=(2, 3)))
+    np.testing.assert_array_equal(pooled(maps), maps.mean(axis=(2, 3)))
+    np.testing.assert_array_equal(pooled(maps, channels_axis=3), maps.mean(axis=(1, 2)))
     tokens = np.arange(2 * 8 * 5, dtype=np.float32).reshape(2, 8, 5)
-    np.testing.assert_array_equal(onnx_encoder.pooled(tokens, registers=3), tokens[:, 0])
+    np.testing.assert_array_equal(pooled(tokens, registers=3), tokens[:, 0])
     with pytest.raises(EncoderError, match=r"\(2, 8, 5\) is neither"):
-        onnx_encoder.pooled(tokens)
+        pooled(tokens)
 
 
 @pytest.mark.parametrize(
