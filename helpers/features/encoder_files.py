@@ -18,7 +18,7 @@ def folder_of(place: str | Path) -> Path:
     """
     if not str(place):
         raise EncoderError("the folder of the encoder is missing: write onnx:FOLDER or hub:FOLDER")
-    folder = Path(place).expanduser().absolute()
+    folder = Path(place).expanduser().resolve()
     if not folder.is_dir():
         raise EncoderError(
             f"the encoder folder {folder} does not exist. If it was moved, move it back or link it there."

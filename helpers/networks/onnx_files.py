@@ -85,9 +85,11 @@ class TextNetwork:
         """Token ids and attention mask (n, length) → float32 (n, …)."""
         values = {TOKENS: ids, MASK: mask}
         rows = []
+        # One for each call, so that threads can call at the same time.
+        request = self._compiled.create_infer_request()
         for row in range(len(ids)):
             given = {name: values[name][row : row + 1].astype(kind) for name, kind in self._types.items()}
-            rows.append(np.array(self._compiled(given)[0][0], np.float32))
+            rows.append(np.array(request.infer(given)[0][0], np.float32))
         return np.stack(rows)
 
 

@@ -4,7 +4,9 @@ The reference implementation is `onnx.reference.ReferenceEvaluator` with preproc
 """
 
 import json
+import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -588,6 +590,15 @@ def test_one_text_at_a_time_gives_the_same(siglip):
     np.testing.assert_allclose(extractor.embed_text(TEXTS), alone, atol=1e-6)
 
 
+def test_threads_can_embed_texts_at_the_same_time(clip):
+    extractor = open_extractor(f"onnx:{clip}")
+    expected = extractor.embed_text(WORDS)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda word: extractor.embed_text([word] * 20), WORDS * 5))
+    for row, vectors in enumerate(found):
+        np.testing.assert_allclose(vectors, np.tile(expected[row % len(WORDS)], (20, 1)), atol=1e-6)
+
+
 # ---- names, fingerprints, engines -------------------------------------------------------------------------
 
 
@@ -618,6 +629,7 @@ def test_an_engine_is_reopened_from_another_folder(tmp_path, clip, images, monke
     monkeypatch.chdir(elsewhere)
     opened = Engine.load("../my.engine")
     assert opened.query(images.paths[2], k=3)[0].path == expected.path == images.paths[2]
+    assert open_extractor("onnx:../clip").name == opened.extractor.name == f"onnx:{clip}"
     moved = clip.rename(tmp_path / "moved")
     with pytest.raises(EncoderError, match=f"encoder folder {clip} does not exist"):
         Engine.load("../my.engine")
@@ -640,6 +652,14 @@ def test_names_with_plus_signs(tmp_path, pixels):
     ]  # fmt: skip
     assert both.fingerprint.startswith("onnx+hsv-histogram+pixels-")
     assert both.extract_arrays(pixels).shape == (len(pixels), both.dim)
+
+
+def test_an_extractor_is_sent_to_another_process(clip, pixels):
+    """As Ray does before the network is built."""
+    extractor = open_extractor(f"onnx:{clip}")
+    sent = pickle.loads(pickle.dumps(extractor))
+    np.testing.assert_allclose(sent.embed_text(TEXTS), extractor.embed_text(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(sent.extract_arrays(pixels), extractor.extract_arrays(pixels), atol=1e-6)
 
 
 def test_views_of_an_encoder_are_stored(clip, images, pixels, monkeypatch, tmp_path):
