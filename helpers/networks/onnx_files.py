@@ -103,7 +103,6 @@ def image_network(model: OnnxModel, mean: Sequence[float], std: Sequence[float])
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(list(mean)).scale(list(std))
-    steps.output().tensor().set_element_type(openvino.Type.f32)
     return CompiledNetwork(steps.build())
 
 
