@@ -7,7 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-keras_hub = pytest.importorskip("keras_hub", reason="NOT TESTED: KerasHub is not installed (requirements-hub.txt)")
+NOT_INSTALLED = "NOT TESTED: KerasHub or tensorflow-text is not installed (requirements-hub.txt)"
+keras_hub = pytest.importorskip("keras_hub", reason=NOT_INSTALLED)
+pytest.importorskip("tensorflow_text", reason=NOT_INSTALLED)
 
 import keras  # noqa: E402
 
