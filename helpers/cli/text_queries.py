@@ -141,8 +141,10 @@ def _name(images: list[str], texts: list[str], without: list[str]) -> str:
 
 def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "TextIndex | None":
     """What texts are compared with, by --way; None if no text needs it."""
+    from helpers.features.text_encoder import embeds_text
+
     texts = [*options.text, *options.without]
-    if hasattr(engine.extractor, "embed_text") or not texts:
+    if not texts or embeds_text(engine.extractor):
         if options.vectors is not None and not options.as_class:
             raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
         return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 
-class _DeepExtractor(FeatureExtractor):
+class DeepExtractor(FeatureExtractor):
     """Base class: preprocessing and network as one graph, compiled for this computer."""
 
     #: The network, built by the first `prepare`; not needed while all vectors are in the store.
@@ -51,7 +51,7 @@ class _DeepExtractor(FeatureExtractor):
             yield rows, self._checked(self._pooled(np.asarray(output)), len(rows))
 
 
-class NetworkExtractor(_DeepExtractor):
+class NetworkExtractor(DeepExtractor):
     """A network of the zoo, trained on ImageNet: its embedding layer, or the pooled feature map of a stage.
 
     Parameters
@@ -125,7 +125,7 @@ class NetworkExtractor(_DeepExtractor):
         return np.asarray(self._mapper(pixels))
 
 
-class ClassScores(_DeepExtractor):
+class ClassScores(DeepExtractor):
     """The probabilities of ImageNet's 1000 classes, by the classifier of a network of the zoo: rows sum to 1.
 
     They are the input of `helpers.features.word_space.Conse` and of tags. Column *i* is class *i* of
@@ -167,7 +167,7 @@ class ClassScores(_DeepExtractor):
         return compiled.fastest(reference, self.name, key, self.engine, self.precision)
 
 
-class ModelExtractor(_DeepExtractor):
+class ModelExtractor(DeepExtractor):
     """Any Keras model, such as one that you have just trained.
 
     Vectors are stored by a hash of the model (`fingerprints.of_model`) that is computed at each call, so further

@@ -14,6 +14,7 @@ from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.features.text import WordVectors
+from helpers.features.text_encoder import embeds_text
 from helpers.features.word_space import Conse
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import read_image
@@ -131,12 +132,12 @@ class Searcher:
     @property
     def text_hint(self) -> str:
         """Why searches by text are not available, with the remedy; empty if they are."""
-        return "" if any(map(_embeds_texts, self._extractors.values())) else self._missing_text
+        return "" if any(map(embeds_text, self._extractors.values())) else self._missing_text
 
     def check_texts(self, method: Method, texts: Sequence[QueryPart]) -> None:
         """Raise SearchError if a method cannot search by one of the texts, such as one without a known word."""
         with _search_errors():
-            if not _embeds_texts(self._extractor(method)):
+            if not embeds_text(self._extractor(method)):
                 for part in texts:
                     self._space.embed_text(part.text or "")
 
@@ -165,7 +166,7 @@ class Searcher:
             single = len(images) == 1 and not texts
             if not single:
                 check_metric(engine)
-            words = self._gallery_words(engine) if texts and not _embeds_texts(engine.extractor) else None
+            words = self._gallery_words(engine) if texts and not embeds_text(engine.extractor) else None
             self._report(f"Searching with {method} …")
             vectors = [self._vector(engine.extractor, image) for image in images]
             empty = any(not vector.any() for vector in vectors)
@@ -253,11 +254,6 @@ class Searcher:
             if np.isnan(vector).any():
                 raise SearchError(f"{self.images.paths[row]} cannot be read.")
         return vectors
-
-
-def _embeds_texts(extractor: FeatureExtractor) -> bool:
-    """Whether an extractor is an image–text encoder."""
-    return hasattr(extractor, "embed_text")
 
 
 def _reranked(

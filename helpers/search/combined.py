@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from helpers.features.text import LONGEST, TextError
+from helpers.features.text_encoder import NoTextEncoder, text_encoder
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
@@ -142,13 +143,14 @@ def search_parts(
 
 def _embedded(engine: Engine, texts: Sequence[QueryPart]) -> list[QueryPart]:
     """Texts as vectors of the extractor's space. Raises TextUnsupported: it embeds no texts."""
-    embed_text = getattr(engine.extractor, "embed_text", None)
-    if embed_text is None:
+    try:
+        encoder = text_encoder(engine.extractor)
+    except NoTextEncoder as error:
         raise TextUnsupported(
             f"The extractor {engine.extractor.name} embeds no texts. Add class scores to the engine with "
             "`lookalike classify ENGINE`, or index with an image–text encoder; `lookalike encoders` lists them."
-        )
-    vectors = embed_text([part.text for part in texts])
+        ) from error
+    vectors = encoder.embed_text([part.text or "" for part in texts])
     return [QueryPart(part.weight, vector) for part, vector in zip(texts, vectors, strict=True)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import identities
+from helpers.features.text_encoder import embeds_text
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.search.combined import QueryPart, search_parts
@@ -132,7 +133,7 @@ class GallerySearch:
     @property
     def has_text(self) -> bool:
         """Whether texts can be searched."""
-        return self._words is not None or hasattr(self.extractor, "embed_text")
+        return self._words is not None or embeds_text(self.extractor)
 
     def __len__(self) -> int:
         return len(self._live.engine)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from fastapi import Request
 
+from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
@@ -153,7 +154,7 @@ class SearchService:
 
 def _open_words(live: LiveEngine) -> WordIndex | None:
     """The word index of an engine with class scores; None if texts cannot be searched, or need none."""
-    if hasattr(live.engine.extractor, "embed_text"):
+    if embeds_text(live.engine.extractor):
         return None
     try:
         stored_classifier(live.folder)

@@ -21,6 +21,7 @@ from helpers.features.color_shape import ColorHistogram
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.features.text import WordVectors
+from helpers.features.text_encoder import TextEncoder
 from helpers.features.word_space import Conse
 from helpers.images import samples
 from helpers.images.imageset import ImageSet
@@ -90,7 +91,7 @@ WORDS = WordVectors.from_arrays(
 SPACE = Conse(WORDS)
 
 
-class Bilingual(ColorHistogram):
+class Bilingual(ColorHistogram, TextEncoder):
     """An extractor that embeds the texts "dark" and "bright"."""
 
     def __init__(self):

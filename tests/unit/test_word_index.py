@@ -8,6 +8,7 @@ from PIL import Image
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.text import LONGEST, TextError
+from helpers.features.text_encoder import TextEncoder
 from helpers.images.folders import from_folder
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.combined import QueryPart, TextUnsupported, parse_text, search_parts
@@ -248,7 +249,7 @@ def test_a_text_has_a_limit():
         parse_text("a" * (LONGEST + 1))
 
 
-class Bilingual(ColorFeatures):
+class Bilingual(ColorFeatures, TextEncoder):
     """Images and names of colors in one space."""
 
     name = "bilingual"
