@@ -642,8 +642,10 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
         picker.add(picker.search().columns[0].results[2].id)
         click(third)
         same()
-    _describe(page, "guitar -drum")
+    page.locator(ROOT).get_by_label("Text", exact=True).fill("guitar -drum")
     picker.set_text("guitar -drum")
+    page.locator(ROOT).get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_selector(f"{ROOT} .part.subtracted")
     same()
     assert [part[0] for part in _parts(page)] == ["+", "+", "+", "−"]
     reranking = page.locator(f"{ROOT} .settings").get_by_label("Re-ranking").first

@@ -118,6 +118,7 @@ class Tip {
       else this.hide();
     });
     root.addEventListener("focusout", () => this.hide());
+    root.addEventListener("input", () => this.hide());
     root.addEventListener("keydown", (event) => event.key === "Escape" && this.hide());
   }
 
@@ -609,11 +610,13 @@ class Page {
       ...this.secondSelects.map(([part, select]) => this.field(labels[part], select)));
     return make("form", { class: "settings", noValidate: true, onsubmit: (event) => {
       event.preventDefault();
-      // Send a value of k that was just typed before the search.
+      // Send what was just typed before the search.
       clearTimeout(this.timers.get("k"));
       this.timers.delete("k");
       if (this.k.value !== "" && this.k.valueAsNumber !== this.state.k) setK();
-      this.do("search");
+      const typed = this.text.value.trim();
+      if (!this.textForm.hidden && typed !== (this.state.query?.text ?? "")) this.do("set_text", { text: typed });
+      else this.do("search");
     } },
     make("fieldset", { class: "line" }, make("legend", {}, "Method"),
       ...this.firstSelects.map(([part, select]) => this.field(labels[part], select)),
