@@ -608,7 +608,7 @@ class Picker:
                 [(str(column.method), column.results) for column in self.columns],
                 self.images.paths,
                 self.step.marks,
-                [f"{part.sign} {part.name}" for part in self.parts[bool(query.image) :]],
+                [f"{part.sign} {part.short_name}" for part in self.parts[bool(query.image) :]],
             )
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=dpi)

@@ -821,7 +821,8 @@ def test_texts_and_parts_on_the_page(view, images, colors):
     assert [(part["sign"], part["name"]) for part in state["query"]["parts"]] == [("+", "red"), ("−", "blue")]
     assert len(state["columns"][0]["results"]) == 5
     state = act(view, 2, "add", row=4)
-    assert state["query"]["parts"][0] == {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    first = {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    assert state["query"]["parts"][0] == first | {"short_name": images.paths[4].name}
     assert state["query"]["title"] == f'{images.keys[4]} + "red" − "blue"'
     view._received(view, {"images": [state["query"]["image"]]}, [])
     wait(lambda: view.sent)

@@ -424,10 +424,10 @@ class Page {
     return Object.assign(make("li", { class: "part" }, sign, image, name, remove), { sign, image, name, removal: remove });
   }
 
-  updateChip(chip, { sign, name, kind, row }) {
+  updateChip(chip, { sign, name, short_name: shortName, kind, row }) {
     chip.classList.toggle("subtracted", sign !== "+");
     setText(chip.sign, sign);
-    setText(chip.name, kind === "image" ? name.split("/").at(-1) : `“${name}”`);
+    setText(chip.name, shortName);
     chip.image.hidden = kind !== "image";
     if (kind === "image") this.images.put(chip.image, row === null ? this.state.query.image : `row-${row}`);
     chip.removal.dataset.tip = `Remove ${name}`;
