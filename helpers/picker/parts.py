@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from helpers.picker.history import Query
@@ -19,6 +20,11 @@ class ShownPart(NamedTuple):
     name: str
     kind: str
     row: int | None = None
+
+    @property
+    def short_name(self) -> str:
+        """An image's file name without its folder; a text in quotation marks."""
+        return PurePosixPath(self.name).name if self.kind == "image" else f"“{self.name}”"
 
 
 def images_of(query: Query) -> list[int | None]:

@@ -611,7 +611,7 @@ class Picker:
                 [(str(column.method), column.results) for column in self.columns],
                 self.images.paths,
                 self.step.marks,
-                [f"{part.sign} {part.name}" for part in self.parts[bool(query.image) :]],
+                [f"{part.sign} {part.short_name}" for part in self.parts[bool(query.image) :]],
             )
         drawn, smaller = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)

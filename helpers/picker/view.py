@@ -199,7 +199,7 @@ def state_of(picker: Picker) -> dict:
         "query": query and {
             "title": picker.title, "name": query.name, "class_name": picker.class_of(query), "row": query.row,
             "image": query.image and f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
-            "text": query.text, "parts": [part._asdict() for part in picker.parts],
+            "text": query.text, "parts": [part._asdict() | {"short_name": part.short_name} for part in picker.parts],
             "is_combined": picker.is_combined,
         },
         "text_hint": picker.text_hint,

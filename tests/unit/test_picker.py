@@ -563,6 +563,7 @@ def test_images_and_a_text_are_one_query(images, picker, colors):
     picker.add(added).search()
     assert ids(picker) == in_order(images, "green", [0, added])
     assert picker.title == f'{images.keys[0]} + {images.keys[added]} + "green"'
+    assert {result.relevant for result in picker.columns[0].results} == {None}
     assert picker.remove_part(2).title == f"{images.keys[0]} + {images.keys[added]}"
     assert ids(picker.search()) == in_order(images, "", [0, added])
     assert picker.remove_part(0).query.row == added and not picker.is_combined
@@ -681,7 +682,10 @@ def test_parts_that_cannot_be_added_or_removed(picker, colors):
     assert "Say what to find" in picker.set_text("-red").remove_part(0).message.text
     assert picker.add(4).add(5).remove_part(1).query.more == (5,)
     assert [part.name for part in picker.parts] == [picker.images.keys[3], picker.images.keys[5], "red"]
-    for row in range(6, 30):
+    assert [part.row for part in picker.add(8).remove_part(0).parts] == [5, 8, None], (
+        "the next image replaces the first"
+    )
+    for row in range(9, 33):
         picker.add(row)
     assert len(picker.parts) == 20 and "at most 20" in picker.message.text
 
@@ -826,7 +830,8 @@ def test_texts_and_parts_on_the_page(view, images, colors):
     assert [(part["sign"], part["name"]) for part in state["query"]["parts"]] == [("+", "red"), ("−", "blue")]
     assert len(state["columns"][0]["results"]) == 5
     state = act(view, 2, "add", row=4)
-    assert state["query"]["parts"][0] == {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    first = {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    assert state["query"]["parts"][0] == first | {"short_name": images.paths[4].name}
     assert state["query"]["title"] == f'{images.keys[4]} + "red" − "blue"'
     view._received(view, {"images": [state["query"]["image"]]}, [])
     wait(lambda: view.sent)
