@@ -58,7 +58,7 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
     within : maximum error of a correct match.
     """
     bounds = np.round(np.arange(0.5, 1.0001, 0.025), 3)
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, (ratios, wrong_by)), color, style in zip(errors.items(), COLORS, ("-", "--", "-."), strict=False):
         kept = ratios[None, :] < bounds[:, None]
@@ -78,7 +78,7 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
 
 def match_lines(
     image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches,
-    found: Homography | None = None, limit: int = 60, seed: int = 0, width: float = 9,
+    found: Homography | None = None, limit: int = 60, seed: int = 0, width: float = 7.5,
 ) -> Figure:  # fmt: skip
     """Show two images side by side with a line for each match: blue for inliers of the homography, orange for others.
 

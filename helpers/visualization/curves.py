@@ -111,7 +111,7 @@ def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]
     """
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table["kind"]))
     lines = -(-(len(kinds) + 1) // columns)
-    figure = Figure(figsize=(14, 2.5 * lines), layout="constrained")
+    figure = Figure(figsize=(11, 2.2 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         for (name, table), color, above in zip(tables.items(), COLORS, range(len(tables) - 1, -1, -1), strict=False):
