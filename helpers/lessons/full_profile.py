@@ -3,13 +3,16 @@
 They are read from the project's ``figures`` folder. ``LOOKALIKE_FIGURES`` changes only where a run writes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from helpers import extras, paths
 from helpers.evaluation import leaderboard
+from helpers.evaluation.metrics import Scores
 from helpers.visualization import tables
+from helpers.visualization.curves import top_k_curves
 
 with extras.importing("notebooks", "IPython"):
     from IPython.display import Markdown
@@ -17,6 +20,8 @@ with extras.importing("notebooks", "IPython"):
 FIGURES = paths.committed_figures_dir()
 LEADERBOARD = "leaderboard.csv"
 PROFILE = "full"
+#: The *k* of the curves, those of the leaderboard.
+KS = (1, 3, 5, 10)
 
 
 def table(name: str) -> pd.DataFrame:
@@ -81,6 +86,29 @@ def scores(
     return _captioned(table, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
 
 
+def curves(
+    protocol: str, extractors: Iterable[str], run: Mapping[str, Scores] | None = None, title: str = ""
+) -> Figure:
+    """Plot full-profile top-k accuracy over k = 1, 3, 5, 10, with 95 % intervals, chance and ceiling.
+
+    Parameters
+    ----------
+    protocol : name of a frozen protocol. extractors : names of the extractors, searched with exact cosine similarity.
+    run : name → scores of this run, for a panel on the left.
+    title : of that panel.
+
+    Raises
+    ------
+    ValueError : the leaderboard has not exactly one such row for each extractor and *k*.
+    """
+    panels, board = {}, _exact(protocol)
+    if run:
+        measured = {name: scores.table().set_index("metric") for name, scores in run.items()}
+        panels[title] = _top_k((name, k, table.loc[f"top-{k}"]) for name, table in measured.items() for k in KS)
+    rows = [(name, k, _only(board, protocol, name, f"top-{k}")) for name in extractors for k in KS]
+    return top_k_curves(panels | {f"full profile, {protocol}": _top_k(rows)})
+
+
 def score(protocol: str, extractor: str, metric: str) -> float:
     """One full-profile score of the leaderboard, with exact search by cosine similarity.
 
@@ -88,12 +116,26 @@ def score(protocol: str, extractor: str, metric: str) -> float:
     ------
     ValueError : the leaderboard does not have exactly one such row.
     """
+    return float(_only(_exact(protocol), protocol, extractor, metric)["value"])
+
+
+def _exact(protocol: str) -> pd.DataFrame:
+    """The full-profile rows of a protocol with exact search by cosine similarity."""
     board = leaderboard.load(FIGURES / LEADERBOARD)
-    method = (board["protocol"] == protocol) & (board["extractor"] == extractor) & (board["metric"] == metric)
-    rows = board[method & (board["profile"] == PROFILE) & (board["index"] == "exact:cosine")]
+    return board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & (board["index"] == "exact:cosine")]
+
+
+def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str) -> pd.Series:
+    rows = board[(board["extractor"] == extractor) & (board["metric"] == metric)]
     if len(rows) != 1:
         raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}")
-    return float(rows["value"].item())
+    return rows.iloc[0]
+
+
+def _top_k(rows: Iterable[tuple[str, int, pd.Series]]) -> pd.DataFrame:
+    """The table of `top_k_curves` from (name, k, row with value and bounds)."""
+    columns = ["value", "low", "high", "chance", "ceiling"]
+    return pd.DataFrame([(name, k, *row[columns]) for name, k, row in rows], columns=["name", "k", *columns])
 
 
 def _file(name: str) -> str:

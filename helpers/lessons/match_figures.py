@@ -7,9 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
 
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.visualization.curves import COLORS
+
+#: A dark line behind a light one.
+_OUTLINE = [Stroke(linewidth=2.6, foreground="black", alpha=0.75), Normal()]
 
 
 def image_row(images: Mapping[str, np.ndarray], width: float = 12) -> Figure:
@@ -54,7 +58,7 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
     within : maximum error of a correct match.
     """
     bounds = np.round(np.arange(0.5, 1.0001, 0.025), 3)
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, (ratios, wrong_by)), color, style in zip(errors.items(), COLORS, ("-", "--", "-."), strict=False):
         kept = ratios[None, :] < bounds[:, None]
@@ -74,38 +78,45 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
 
 def match_lines(
     image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches,
-    found: Homography | None = None,
+    found: Homography | None = None, limit: int = 60, seed: int = 0, width: float = 7.5,
 ) -> Figure:  # fmt: skip
     """Show two images side by side with a line for each match: blue for inliers of the homography, orange for others.
 
-    The images are shown in light gray, so that the lines are visible on every image.
+    The lines have a dark outline, so that they are visible on every image.
 
+    Parameters
+    ----------
     image, other : uint8 (height, width, 3) RGB, the query and the gallery image.
     found : its matrix, if any, draws the query's outline in the other image. Without it all lines are blue.
+    limit : of more matches, this number is drawn at random with ``seed``.
+    width : of the figure, in inches.
     """
     left = image.shape[1] + 12
-    canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1]), 255, np.uint8)
+    canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1], 3), 255, np.uint8)
     for shown, start in ((image, 0), (other, left)):
-        canvas[: shown.shape[0], start : start + shown.shape[1]] = 96 + 0.62 * shown.mean(axis=2)
-    canvas = np.repeat(canvas[..., None], 3, axis=2)
-    figure = Figure(figsize=(12, 12 * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
+        canvas[: shown.shape[0], start : start + shown.shape[1]] = shown
+    figure = Figure(figsize=(width, width * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
     panel = figure.subplots()
     _image(panel, canvas)
     lines = np.stack([query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]] + (left, 0)], 1)
     inliers = np.ones(len(lines), bool) if found is None else found.inliers
+    selected = np.zeros(len(lines), bool)
+    selected[np.random.default_rng(seed).permutation(len(lines))[:limit]] = True
     # Outliers first, behind the inliers.
-    for drawn, color, alpha in ((~inliers, COLORS[1], 0.7), (inliers, COLORS[0], 0.8)):
-        panel.add_collection(LineCollection(list(lines[drawn]), colors=color, linewidths=0.9, alpha=alpha))
+    for drawn, color in ((~inliers & selected, COLORS[4]), (inliers & selected, COLORS[5])):
+        collection = LineCollection(list(lines[drawn]), colors=color, linewidths=1.1, path_effects=_OUTLINE)
+        panel.add_collection(collection)
     if found is not None and found.matrix is not None:
         rows, columns = query.shape
         corners = np.array([(0, 0, 1), (columns, 0, 1), (columns, rows, 1), (0, rows, 1), (0, 0, 1)])
         mapped = corners @ found.matrix.T
         outline = mapped[:, :2] / mapped[:, 2:] + (left, 0)
-        (line,) = panel.plot(*outline.T, color="black", linewidth=2)
+        (line,) = panel.plot(*outline.T, color="white", linewidth=2, path_effects=_OUTLINE)
         # The outline may extend beyond the other image, also over the query.
         line.set_clip_path(Rectangle((left - 0.5, -0.5), *other.shape[1::-1], transform=panel.transData))
     title = f"{len(matches)} matches"
-    panel.set_title(title if found is None else f"{title}, {found.count} inliers of one homography", fontsize=10)
+    title = title if found is None else f"{title}, {found.count} inliers of one homography"
+    panel.set_title(title if selected.all() else f"{title}; {limit} matches are drawn", fontsize=10)
     return figure
 
 

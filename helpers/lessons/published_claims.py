@@ -27,7 +27,7 @@ class Claim:
 
 #: The first reference of notebook 10.
 _TRENTO = "[1]"
-_UNKNOWN = "source not recorded"
+_UNKNOWN = "source not found"
 
 CLAIMS = (
     Claim(
@@ -90,7 +90,7 @@ CLAIMS = (
     Claim(
         "Annoy, Manhattan distance, 30 trees, 4,096 numbers: 0.2 to 1.5 s a query among a million images, 23 s to "
         "start.",
-        f"a project, {_UNKNOWN}",
+        f"a project, {_UNKNOWN}; [2] has the same design",
         "Full profile, {annoy_gallery} vectors: {annoy_ms:.1f} ms a query, {annoy_open:.1f} s to open "
         "{annoy_gb:.1f} GB, and {annoy_recall:.3f} of the true neighbors. An HNSW graph: {graph_ms:.1f} ms and "
         "{graph_recall:.3f}.",

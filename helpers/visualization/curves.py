@@ -70,6 +70,37 @@ def recall_curves(
     return figure
 
 
+def top_k_curves(panels: Mapping[str, pd.DataFrame], width: float = 5.5) -> Figure:
+    """Plot top-k accuracy over k with 95 % intervals, chance and ceiling: one panel per title.
+
+    Parameters
+    ----------
+    panels : title → table with the columns name, k, value, low, high, chance and ceiling, one row per curve and k. A
+        name has the same color in all panels.
+    width : of one panel, in inches.
+    """
+    figure = Figure(figsize=(width * len(panels), 4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(name for table in panels.values() for name in table["name"]))
+    for panel, (title, table) in zip(axes, panels.items(), strict=True):
+        for name, rows in table.groupby("name", sort=False):
+            color, marker = COLORS[names.index(name) % len(COLORS)], "osD^vP"[names.index(name) % 6]
+            panel.plot(rows["k"], rows["value"], marker=marker, markersize=4, color=color, label=name)
+            panel.fill_between(rows["k"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
+        bounds = table.drop_duplicates("k").sort_values("k")
+        panel.plot(bounds["k"], bounds["chance"], "--", color="0.5", label="chance")
+        panel.plot(bounds["k"], bounds["ceiling"], ":", color="0.5", label="ceiling")
+        panel.set_xscale("log")
+        panel.set_xticks(bounds["k"], [str(k) for k in bounds["k"]])
+        panel.minorticks_off()
+        panel.set_title(title, fontsize=10)
+        panel.set(ylim=(0, 1.02), xlabel="k")
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False, fontsize=9, loc="lower right")
+    axes[0].set_ylabel("top-k accuracy")
+    return figure
+
+
 def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str], columns: int = 5) -> Figure:
     """Plot recall@1 of known items over the strength of each change, one panel per kind; bands are 95 % intervals.
 
@@ -80,7 +111,7 @@ def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]
     """
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table["kind"]))
     lines = -(-(len(kinds) + 1) // columns)
-    figure = Figure(figsize=(14, 2.5 * lines), layout="constrained")
+    figure = Figure(figsize=(11, 2.2 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         for (name, table), color, above in zip(tables.items(), COLORS, range(len(tables) - 1, -1, -1), strict=False):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from helpers.visualization.curves import COLORS
@@ -39,9 +40,10 @@ def convolution(image: np.ndarray, kernel: np.ndarray, output: np.ndarray, row: 
     row, column : of the marked output value.
     """
     shapes = [array.shape for array in (image, kernel, output)]
-    figure = Figure(figsize=(1.1 + 0.52 * sum(width for _, width in shapes), 0.9 + 0.52 * image.shape[0]))
     widths = [width for _, width in shapes]
-    panels = figure.subplots(1, 3, width_ratios=widths, gridspec_kw={"wspace": 0.25})
+    size = 1.1 + 0.52 * sum(widths), 0.4 + 0.52 * max(height for height, _ in shapes)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.12))
+    panels = figure.subplots(1, 3, width_ratios=widths)
     for panel, array, title in zip(panels, (image, kernel, output), ("image", "kernel", "output"), strict=True):
         _numbers(panel, array, f"{title} {array.shape[0]} × {array.shape[1]}")
     side = kernel.shape[0]

@@ -1,11 +1,14 @@
 """Results of the full profile in the notebooks."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import paths
-from helpers.evaluation import leaderboard
+from helpers.evaluation import builders, leaderboard, metrics
+from helpers.images.imageset import ImageSet
 from helpers.lessons import full_profile
+from helpers.search.ranking import Ranking
 
 
 @pytest.fixture
@@ -107,3 +110,37 @@ def test_one_score_of_the_full_profile(figures):
     assert full_profile.score("val-train", "cnn", "top-1") == 0.3
     with pytest.raises(ValueError, match="0 full-profile rows of 'hog' under 'val-train' with 'mAP'"):
         full_profile.score("val-train", "hog", "mAP")
+
+
+def test_curves_show_all_values_with_intervals_chance_and_ceiling(figures):
+    values = {"network": (0.5, 0.6, 0.7, 0.8), "pixels": (0.2, 0.3, 0.4, 0.5)}
+    rows = [
+        row(name, f"top-{k}", value)
+        for name, each in values.items()
+        for k, value in zip((1, 3, 5, 10), each, strict=True)
+    ]
+    others = [row("network", "top-1", 0.9, **other) for other in ({"index": "votes"}, {"profile": "sample"})]
+    write(figures, *rows, *others, row("network", "mAP", 0.1))
+    (panel,) = full_profile.curves("val-train", ["pixels", "network"]).axes
+    lines = {line.get_label(): line.get_xydata().T.tolist() for line in panel.lines}
+    assert list(lines) == ["pixels", "network", "chance", "ceiling"]
+    assert lines["network"] == [[1, 3, 5, 10], [0.5, 0.6, 0.7, 0.8]]
+    assert lines["chance"][1] == [0.05] * 4 and lines["ceiling"][1] == [1] * 4
+    band = panel.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(0.4) and band[:, 1].max() == pytest.approx(0.9)
+    assert panel.get_title() == "full profile, val-train"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "3", "5", "10"]
+    with pytest.raises(ValueError, match="0 full-profile rows of 'hog' under 'val-train' with 'top-1'"):
+        full_profile.curves("val-train", ["hog"])
+
+
+def test_curves_of_a_run_are_beside_those_of_the_full_profile(figures):
+    write(figures, *(row("network", f"top-{k}", 0.5) for k in (1, 3, 5, 10)))
+    six = ImageSet("six", [f"{name}.jpg" for name in "abcdef"], [0, 0, 0, 1, 1, 1], ("one", "two"))
+    protocol = builders.query_gallery(six, [0, 3], [1, 2, 4, 5], "small")
+    ids = np.array([[1, 4, 2, 5], [1, 4, 2, 5]])
+    scores = metrics.evaluate(Ranking(ids, -np.arange(8.0).reshape(2, 4)), protocol)
+    left, right = full_profile.curves("val-train", ["network"], {"pixels": scores}, "this run").axes
+    assert [panel.get_title() for panel in (left, right)] == ["this run", "full profile, val-train"]
+    assert left.lines[0].get_ydata().tolist() == [0.5, 1, 1, 1]
+    assert left.lines[0].get_color() != right.lines[0].get_color()

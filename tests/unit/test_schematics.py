@@ -1,5 +1,6 @@
 """Schematic drawings show the values that they were given."""
 
+import itertools
 from io import BytesIO
 
 import numpy as np
@@ -31,6 +32,16 @@ def test_a_convolution_shows_all_numbers_and_marks_the_window_of_one():
     assert numbers == [f"{value:g}" for array in (image, kernel, output) for value in array.ravel()]
     marked = [panel.patches[-1].get_bbox().bounds for panel in figure.axes]
     assert marked == [(1.5, 0.5, 2, 2), (-0.5, -0.5, 2, 2), (1.5, 0.5, 1, 1)]
+
+
+def test_a_convolution_fills_its_figure():
+    """Its margins are at most 3 % of the width and 8 % of the height."""
+    image, kernel = np.zeros((6, 6)), np.ones((3, 3))
+    figure = schematics.convolution(image, kernel, correlate2d(image, kernel, "valid"), 1, 1)
+    figure.savefig(BytesIO())
+    areas = [panel.get_position() for panel in figure.axes]
+    assert areas[0].x0 < 0.03 and areas[-1].x1 > 0.97 and areas[0].y0 < 0.08
+    assert all(area.x1 + 0.05 < after.x0 for area, after in itertools.pairwise(areas))
 
 
 def test_a_residual_block_names_its_layers():

@@ -413,12 +413,12 @@ def test_ratio_curves_show_precision_and_correct_matches():
         assert [curve[bound] for bound in (0.5, 0.6, 0.8, 1.0)] == pytest.approx(expected, abs=1e-3)
 
 
-def drawn_matches(homography):
+def drawn_matches(homography, **options):
     """The panel for three matches of an image of 40 × 60 and one of 50 × 30, 12 pixels apart."""
     query, gallery = found([(1, 2), (3, 4), (5, 6)]), found([(7, 8), (9, 10)], shape=(50, 30))
     pairs = Matches(np.array([[0, 1], [2, 0], [1, 1]]), np.zeros(3, np.float32))
-    images = np.zeros((40, 60, 3), np.uint8), np.zeros((50, 30, 3), np.uint8)
-    (panel,) = match_figures.match_lines(*images, query, gallery, pairs, homography).axes
+    images = np.full((40, 60, 3), (200, 40, 7), np.uint8), np.zeros((50, 30, 3), np.uint8)
+    (panel,) = match_figures.match_lines(*images, query, gallery, pairs, homography, **options).axes
     return panel
 
 
@@ -426,6 +426,7 @@ def test_match_lines_distinguish_inliers():
     panel = drawn_matches(Homography(np.diag([0.5, 0.5, 1]), np.array([True, False, True])))
     assert panel.get_title() == "3 matches, 2 inliers of one homography"
     assert panel.images[0].get_array().shape == (50, 60 + 12 + 30, 3)
+    assert panel.images[0].get_array()[3, 5].tolist() == [200, 40, 7], "full color"
     outliers, inliers = panel.collections
     assert np.array_equal(outliers.get_segments(), [[(5, 6), (79, 8)]])
     assert np.array_equal(inliers.get_segments(), [[(1, 2), (81, 10)], [(3, 4), (81, 10)]])
@@ -441,6 +442,12 @@ def test_match_lines_without_a_homography_have_no_outline(homography):
     counts = tuple(len(lines.get_segments()) for lines in panel.collections)
     assert counts == ((0, 3) if homography is None else (3, 0))
     assert not panel.lines and panel.get_title().startswith("3 matches")
+
+
+def test_of_many_match_lines_a_random_part_is_drawn():
+    panel = drawn_matches(Homography(None, np.array([True, False, True])), limit=2)
+    assert sum(len(lines.get_segments()) for lines in panel.collections) == 2
+    assert panel.get_title() == "3 matches, 2 inliers of one homography; 2 matches are drawn"
 
 
 def test_strength_curves_one_panel_a_kind_with_its_own_strengths():
