@@ -2,7 +2,7 @@
 
 - `Conse`: the word vectors of the likeliest ImageNet classes, weighted by their probabilities (Norouzi et al. 2014,
   Zero-shot learning by convex combination of semantic embeddings). Nothing is learned.
-- `RidgeDevise` and `HingeDevise`: a map from feature vectors to word vectors, learned from images with class names
+- `RidgeDevise` and `DeviseNetwork`: a map from feature vectors to word vectors, learned from images with class names
   (Frome et al. 2013, DeViSE), by ridge regression or by a network with a ranking loss.
 - `Captions`: the words of each image's caption. It sees no image.
 
@@ -152,25 +152,27 @@ class RidgeDevise(_Learned):
         return self.model.predict(features)
 
 
-class HingeDevise(_Learned):
-    """A Keras network from features to word vectors, trained with a ranking loss.
+class DeviseNetwork(_Learned):
+    """A Keras network from features to word vectors, trained with a ranking loss (Frome et al. 2013).
 
     Features are divided by their root mean square, because unit vectors of 1280 numbers are tiny.
 
     hidden, dropout (of features and hidden layer), seed : see `helpers.networks.word_maps.word_map`.
-    margin, epochs, learning_rate : see `helpers.networks.word_maps.train_word_map`. The paper's margin is 0.1; a larger
-        one is better if each class has few images.
+    loss, margin, epochs, learning_rate : see `helpers.networks.word_maps.train_word_map`. E. Ameisen's semantic search
+        (2018, https://github.com/hundredblocks/semantic-search) uses the loss ``cosine``. The paper's margin is 0.1; a
+        larger one is better if each class has few images.
     """
 
     name = "devise"
 
     def __init__(
-        self, words: WordVectors, hidden: int = 300, dropout: float = 0.5, margin: float = 0.3, epochs: int = 60,
-        learning_rate: float = 1e-3, seed: int = 0,
+        self, words: WordVectors, hidden: int = 300, dropout: float = 0.5, loss: str = "hinge",
+        margin: float = 0.3, epochs: int = 60, learning_rate: float = 1e-3, seed: int = 0,
     ):  # fmt: skip
         super().__init__(words)
         self.hidden, self.dropout, self.seed = hidden, dropout, seed
-        self.margin, self.epochs, self.learning_rate = margin, epochs, learning_rate
+        self.loss, self.margin = loss, margin
+        self.epochs, self.learning_rate = epochs, learning_rate
 
     def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
         from helpers.networks import word_maps
@@ -179,12 +181,13 @@ class HingeDevise(_Learned):
         self.model: keras.Model = word_maps.word_map(features.shape[1], self.dim, self.hidden, self.dropout, self.seed)
         #: The loss of each epoch.
         self.losses = word_maps.train_word_map(
-            self.model, features / self._scale, labels, targets, margin=self.margin, epochs=self.epochs,
-            learning_rate=self.learning_rate,
+            self.model, features / self._scale, labels, targets, loss=self.loss, margin=self.margin,
+            epochs=self.epochs, learning_rate=self.learning_rate,
         )  # fmt: skip
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        return self.model.predict(features / self._scale, verbose=0)
+        parts = [features[start : start + _ROWS] / self._scale for start in range(0, len(features), _ROWS)]
+        return np.concatenate([self.model(part, training=False) for part in parts] or [np.empty((0, self.dim))])
 
 
 class Captions(WordSpace):

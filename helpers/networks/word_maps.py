@@ -50,14 +50,19 @@ def word_map(dim: int, out: int, hidden: int = 300, dropout: float = 0.5, seed: 
 
 
 def train_word_map(
-    model: "keras.Model", vectors: np.ndarray, labels: np.ndarray, targets: np.ndarray, *, margin: float = 0.1,
-    epochs: int = 60, learning_rate: float = 1e-3, batch_size: int = 32,
+    model: "keras.Model", vectors: np.ndarray, labels: np.ndarray, targets: np.ndarray, *, loss: str = "hinge",
+    margin: float = 0.3, epochs: int = 60, learning_rate: float = 1e-3, batch_size: int = 32,
 ) -> list[float]:  # fmt: skip
-    """Train a `word_map` with `HingeRankLoss` and Adam; returns the loss of each epoch.
+    """Train a `word_map` with Adam; returns the loss of each epoch.
 
     vectors : float32 (n, dim). labels : int64 (n,), rows of ``targets``. targets : float32 (c, out), of length 1.
+    loss : ``hinge`` for `HingeRankLoss`, or ``cosine``, which only looks at the true class.
     """
+    if loss not in ("hinge", "cosine"):
+        raise ValueError(f"loss must be hinge or cosine, got {loss!r}")
+    goal = HingeRankLoss(targets, margin) if loss == "hinge" else keras.losses.CosineSimilarity()
     # Compiling by XLA takes longer than the training of a small network.
-    model.compile(keras.optimizers.Adam(learning_rate), HingeRankLoss(targets, margin), jit_compile=False)
-    history = model.fit(vectors, labels, batch_size=batch_size, epochs=epochs, verbose=0)
+    model.compile(keras.optimizers.Adam(learning_rate), goal, jit_compile=False)
+    true = labels if loss == "hinge" else targets[labels]
+    history = model.fit(vectors, true, batch_size=batch_size, epochs=epochs, verbose=0)
     return [float(value) for value in history.history["loss"]]
