@@ -76,10 +76,15 @@ class Tagger:
         return cls(None, TemperatureScaling(TEMPERATURES[network]), k, threshold)
 
     def tags(self, scores: np.ndarray) -> list[tuple[Tag, ...]]:
-        """The tags of each image, the best first, from scores (n, c). An image may have none."""
+        """The tags of each image, the best first, from scores (n, c).
+
+        An image may have none. A row of NaN, of an image that could not be read, has none.
+        """
         scores = np.asarray(scores)
-        if scores.ndim != 2 or scores.shape[1] != self._width or not np.isfinite(scores).all():
-            raise ValueError(f"expected finite scores (n, {self._width}), got {scores.shape}")
+        if scores.ndim != 2 or scores.shape[1] != self._width:
+            raise ValueError(f"expected scores (n, {self._width}), got {scores.shape}")
+        unread = np.isnan(scores).any(axis=1)
+        scores = np.where(unread[:, None], 0, scores)
         if self.calibration is not None:
             scores = self.calibration.transform(scores)
         added = np.zeros((len(scores), len(self.names)), np.float64)
@@ -88,7 +93,7 @@ class Tagger:
         best = np.argsort(-added, axis=1, kind="stable")[:, : self.k]
         return [
             tuple(Tag(self.names[column], float(row[column])) for column in order if row[column] >= self.threshold)
-            for row, order in zip(added, best, strict=True)
+            for row, order in zip(np.where(unread[:, None], -1, added), best, strict=True)
         ]
 
 

@@ -41,10 +41,11 @@ class WordFileError(ValueError):
 
 
 class WordTable(NamedTuple):
-    """The content of a file: its words, and float32 (n, dim) vectors, memory-mapped."""
+    """The content of a file: its words, float32 (n, dim) vectors, memory-mapped, and a hash of the content."""
 
     words: WordList
     vectors: np.ndarray
+    digest: str
 
 
 def glove() -> WordTable:
@@ -65,7 +66,8 @@ def glove() -> WordTable:
             raise WordFileError(f"{file} cannot be read ({error}): {GLOVE_REMEDY}") from error
         if digest != GLOVE_FILES[file.name]:
             raise WordFileError(f"{file} is not the expected file (its SHA-256 is wrong): {GLOVE_REMEDY}")
-    return WordTable(_parquet_words(files[1]), np.load(files[0], mmap_mode="r", allow_pickle=False))
+    vectors = np.load(files[0], mmap_mode="r", allow_pickle=False)
+    return WordTable(_parquet_words(files[1]), vectors, GLOVE_FILES[files[0].name])
 
 
 def _parquet_words(file: Path) -> WordList:
@@ -129,7 +131,8 @@ def _parsed(folder: Path) -> WordTable:
     try:
         with np.load(folder / "words.npz", allow_pickle=False) as stored:
             words, dim = WordList(stored["text"], stored["starts"]), int(stored["dim"])
-        return WordTable(words, np.memmap(folder / "vectors.f32", "<f4", "r", shape=(len(words), dim)))
+        vectors = np.memmap(folder / "vectors.f32", "<f4", "r", shape=(len(words), dim))
+        return WordTable(words, vectors, folder.name)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise WordFileError(f"{folder} is damaged ({error}). Move it away; the file is then parsed again.") from error
 

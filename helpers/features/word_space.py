@@ -7,20 +7,20 @@
 - `Captions`: the words of each image's caption. It sees no image.
 
 All have ``embed_images`` → float32 (n, dim) and ``embed_text`` → float32 (dim,), of length 1, for any index. Images
-without a known word get zeros: their cosine to every text is 0.
+without a known word get zeros: their cosine to every text is 0. Images that could not be read have a row of NaN in the
+input, and get one.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
 from helpers.features.text import WordVectors
 from helpers.images import imagenet
 from helpers.vectors import l2_normalize
-
-if TYPE_CHECKING:
-    import keras
 
 #: Images computed at a time.
 _ROWS = 4096
@@ -35,6 +35,11 @@ class WordSpace:
     def __init__(self, words: WordVectors):
         self.words = words
         self.dim = words.dim
+
+    @property
+    def settings(self) -> dict:
+        """Everything that changes the vectors, as plain JSON, except for what `fit` learned."""
+        return {"way": self.name, **self.words.settings}
 
     def embed_text(self, text: str) -> np.ndarray:
         """float32 (dim,), of length 1. Raises `helpers.features.text.TextError`."""
@@ -66,6 +71,12 @@ class Conse(WordSpace):
         #: Names without a known word.
         self.unknown = tuple(name for name, found in zip(self.class_names, known.tolist(), strict=True) if not found)
 
+    @property
+    def settings(self) -> dict:
+        """See `WordSpace.settings`."""
+        names = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape")).hexdigest()
+        return super().settings | {"top": self.top, "class_names": names}
+
     def embed_images(self, probabilities: np.ndarray) -> np.ndarray:
         """Class probabilities (n, c), as `helpers.features.deep.ClassScores` extracts them → float32 (n, dim)."""
         probabilities = np.asarray(probabilities)
@@ -74,9 +85,10 @@ class Conse(WordSpace):
                 f"ConSE needs the probabilities of {len(self.class_names)} classes, shape (n, {len(self.class_names)}),"
                 f" got {probabilities.shape}. Extract them by ClassScores"
             )
-        if not (probabilities >= 0).all():
+        found = np.full((len(probabilities), self.dim), np.nan, np.float32)
+        read = ~np.isnan(probabilities).any(axis=1)
+        if not ((probabilities[read] >= 0) & np.isfinite(probabilities[read])).all():
             raise ValueError("probabilities must be finite and not negative")
-        found = np.empty((len(probabilities), self.dim), np.float32)
         top = min(self.top, len(self.class_names))
         for start in range(0, len(probabilities), _ROWS):
             part = probabilities[start : start + _ROWS]
@@ -85,11 +97,14 @@ class Conse(WordSpace):
             np.put_along_axis(kept, likeliest, np.take_along_axis(part, likeliest, axis=1), axis=1)
             # The sum of the probabilities does not matter, because vectors get length 1.
             found[start : start + _ROWS] = l2_normalize(kept @ self.class_vectors)
+        found[~read] = np.nan
         return found
 
 
-class _Learned(WordSpace):
+class _Learned(WordSpace, ABC):
     """A map from features that is learned from images with class names."""
+
+    _state: dict[str, np.ndarray] | None = None
 
     def fit(self, features: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Self:
         """Learn from float32 (n, m) feature vectors, int64 (n,) labels and the names of the classes.
@@ -107,24 +122,44 @@ class _Learned(WordSpace):
         if not known.any():
             raise ValueError(f"no image has a class whose name has a word in {self.words.name}")
         used, rows = np.unique(labels[known], return_inverse=True)
-        self._dim_in = features.shape[1]
         self._learn(features[known], rows, targets[used])
         return self
 
     def embed_images(self, features: np.ndarray) -> np.ndarray:
         """Feature vectors (n, m), as in `fit` → float32 (n, dim), of length 1."""
-        if not hasattr(self, "_dim_in"):
-            raise ValueError(f"{self.name} must be fitted first")
         features = np.asarray(features, np.float32)
-        if features.ndim != 2 or features.shape[1] != self._dim_in:
-            raise ValueError(f"{self.name} was fitted on vectors of {self._dim_in} numbers, got {features.shape}")
-        return l2_normalize(np.asarray(self._predict(features), np.float32))
+        if features.ndim != 2 or features.shape[1] != self.dim_in:
+            raise ValueError(f"{self.name} was fitted on vectors of {self.dim_in} numbers, got {features.shape}")
+        found = np.full((len(features), self.dim), np.nan, np.float32)
+        read = np.isfinite(features).all(axis=1)
+        if read.any():
+            found[read] = l2_normalize(np.asarray(self._predict(features[read]), np.float32))
+        return found
 
+    @property
+    def dim_in(self) -> int:
+        """The number of features that `fit` saw. Raises ValueError before."""
+        if self._state is None:
+            raise ValueError(f"{self.name} must be fitted first")
+        return len(self._state["kernel"])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was learned, as float32 arrays for an npz file; `restore` reads it."""
+        if self._state is None:
+            raise ValueError(f"{self.name} must be fitted first")
+        return dict(self._state)
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        """Use the `state` of another object with the same settings and word vectors, instead of `fit`."""
+
+    @abstractmethod
     def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
-        raise NotImplementedError
+        """Learn from float32 (n, m) features, and rows (n,) of targets (c, dim)."""
 
+    @abstractmethod
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Finite float32 (n, m) → (n, dim), not normalized."""
 
 
 class RidgeDevise(_Learned):
@@ -144,12 +179,19 @@ class RidgeDevise(_Learned):
         from sklearn.linear_model import RidgeCV
 
         # In float64, because float32 squares lose the small singular values.
-        self.model = RidgeCV(list(self.alphas)).fit(features.astype(np.float64), targets[labels].astype(np.float64))
+        model = RidgeCV(list(self.alphas)).fit(features.astype(np.float64), targets[labels].astype(np.float64))
         #: The strength that was chosen.
-        self.alpha = float(self.model.alpha_)
+        self.alpha = float(model.alpha_)
+        self.restore({"kernel": model.coef_.T, "bias": model.intercept_})
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        """See `_Learned.restore`."""
+        self._state = _arrays(state, {"kernel": (None, self.dim), "bias": (self.dim,)})
+        return self
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        return self.model.predict(features)
+        assert self._state is not None
+        return features @ self._state["kernel"] + self._state["bias"]
 
 
 class DeviseNetwork(_Learned):
@@ -177,17 +219,42 @@ class DeviseNetwork(_Learned):
     def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
         from helpers.networks import word_maps
 
-        self._scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
-        self.model: keras.Model = word_maps.word_map(features.shape[1], self.dim, self.hidden, self.dropout, self.seed)
+        scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
+        model = word_maps.word_map(features.shape[1], self.dim, self.hidden, self.dropout, self.seed)
         #: The loss of each epoch.
         self.losses = word_maps.train_word_map(
-            self.model, features / self._scale, labels, targets, loss=self.loss, margin=self.margin,
-            epochs=self.epochs, learning_rate=self.learning_rate,
+            model, features / scale, labels, targets, loss=self.loss, margin=self.margin, epochs=self.epochs,
+            learning_rate=self.learning_rate,
         )  # fmt: skip
+        kernel, *others = model.get_weights()
+        self.restore({"kernel": kernel / scale} | dict(zip(("bias", "kernel2", "bias2"), others, strict=True)))
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        """See `_Learned.restore`."""
+        shapes = {"kernel": (None, self.hidden), "bias": (self.hidden,)}
+        self._state = _arrays(state, shapes | {"kernel2": (self.hidden, self.dim), "bias2": (self.dim,)})
+        return self
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        parts = [features[start : start + _ROWS] / self._scale for start in range(0, len(features), _ROWS)]
-        return np.concatenate([self.model(part, training=False) for part in parts] or [np.empty((0, self.dim))])
+        assert self._state is not None
+        # Two layers need no Keras, which takes seconds to import.
+        hidden = np.maximum(features @ self._state["kernel"] + self._state["bias"], 0)
+        return hidden @ self._state["kernel2"] + self._state["bias2"]
+
+
+def _arrays(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+    """float32 copies of the arrays of a state, whose shapes are checked; None stands for any length."""
+    found = {}
+    for name, shape in shapes.items():
+        if name not in state:
+            raise ValueError(f"the state has no array {name!r}, only {', '.join(state)}")
+        array = np.array(state[name], np.float32)
+        if array.ndim != len(shape) or any(
+            want not in (None, has) for want, has in zip(shape, array.shape, strict=True)
+        ):
+            raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+        found[name] = array
+    return found
 
 
 class Captions(WordSpace):

@@ -94,10 +94,12 @@ def test_tags_by_hand():
     assert found == [(Tag("crane", pytest.approx(0.55)), Tag("dog", 0.35)), (Tag("dog", 0.85),), ()]
     calibrated = Tagger(["a", "b"], TemperatureScaling(0.5)).tags(np.array([[0.6, 0.4]]))
     assert calibrated == [(Tag("a", pytest.approx(0.36 / 0.52)), Tag("b", pytest.approx(0.16 / 0.52)))]
+    unread = Tagger(["a", "b"], TemperatureScaling(0.5), threshold=0).tags(np.array([[np.nan, np.nan], [1, 0]]))
+    assert unread[0] == () and unread[1][0] == Tag("a", 1)
 
 
 def test_tags_of_wrong_input():
-    with pytest.raises(ValueError, match=r"expected finite scores \(n, 1000\), got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"expected scores \(n, 1000\), got \(1, 3\)"):
         Tagger().tags(np.ones((1, 3)))
     with pytest.raises(KeyError, match="no temperature of 'resnet50' is known, only of efficientnet-lite0"):
         Tagger.for_network("resnet50")
