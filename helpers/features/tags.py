@@ -8,11 +8,14 @@ from typing import NamedTuple, Protocol, TextIO
 import numpy as np
 
 from helpers.features.calibration import TemperatureScaling
+from helpers.features.deep import ClassScores
 from helpers.files import write_atomically
 from helpers.images import imagenet
+from helpers.images.imageset import ImageSet
 from helpers.text import printable, write_csv
 
 #: Network → temperature of its class probabilities with plain resizing, fitted on one image of each ImageNet class.
+#: These are training images of the network; `tests/measured/test_words.py` measures the scores on other images.
 TEMPERATURES = {"efficientnet-lite0": 0.734}
 
 _NAMESPACES = {
@@ -95,6 +98,18 @@ class Tagger:
             tuple(Tag(self.names[column], float(row[column])) for column in order if row[column] >= self.threshold)
             for row, order in zip(np.where(unread[:, None], -1, added), best, strict=True)
         ]
+
+
+def tag_images(
+    images: ImageSet, network: str = "efficientnet-lite0", k: int = 5, threshold: float = 0.1, progress: bool = True
+) -> list[tuple[Tag, ...]]:
+    """The tags of each image by a network's classifier, see `Tagger`; class probabilities are cached.
+
+    An image that cannot be read has no tags, and a warning lists these images. Raises `WeightsUnavailable`, and
+    KeyError for a network whose temperature was not measured.
+    """
+    tagger = Tagger.for_network(network, k, threshold)
+    return tagger.tags(ClassScores(network).extract(images, progress=progress))
 
 
 def write_table(file: TextIO, keys: Sequence[str], tags: Sequence[Sequence[Tag]]) -> None:

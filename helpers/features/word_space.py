@@ -85,19 +85,19 @@ class Conse(WordSpace):
                 f"ConSE needs the probabilities of {len(self.class_names)} classes, shape (n, {len(self.class_names)}),"
                 f" got {probabilities.shape}. Extract them by ClassScores"
             )
-        found = np.full((len(probabilities), self.dim), np.nan, np.float32)
         read = ~np.isnan(probabilities).any(axis=1)
         if not ((probabilities[read] >= 0) & np.isfinite(probabilities[read])).all():
             raise ValueError("probabilities must be finite and not negative")
+        found = np.empty((len(probabilities), self.dim), np.float32)
         top = min(self.top, len(self.class_names))
         for start in range(0, len(probabilities), _ROWS):
             part = probabilities[start : start + _ROWS]
+            # NaN counts as the largest number, and so makes the whole vector NaN.
             likeliest = np.argpartition(part, -top, axis=1)[:, -top:]
             kept = np.zeros(part.shape, np.float32)
             np.put_along_axis(kept, likeliest, np.take_along_axis(part, likeliest, axis=1), axis=1)
             # The sum of the probabilities does not matter, because vectors get length 1.
             found[start : start + _ROWS] = l2_normalize(kept @ self.class_vectors)
-        found[~read] = np.nan
         return found
 
 

@@ -36,7 +36,7 @@ class HingeRankLoss(keras.losses.Loss):
         return {"targets": self.targets.tolist(), "margin": self.margin, "name": self.name}
 
 
-def word_map(dim: int, out: int, hidden: int = 300, dropout: float = 0.5, seed: int = 0) -> "keras.Model":
+def word_map(dim: int, out: int, hidden: int = 300, dropout: float = 0.5, seed: int = 0) -> keras.Model:
     """Feature vectors (b, dim) → hidden layer with ReLU → word vectors (b, out).
 
     dropout : of the features and of the hidden layer. Dropout of the features helps most, if each class has few images.
@@ -50,7 +50,7 @@ def word_map(dim: int, out: int, hidden: int = 300, dropout: float = 0.5, seed: 
 
 
 def train_word_map(
-    model: "keras.Model", vectors: np.ndarray, labels: np.ndarray, targets: np.ndarray, *, loss: str = "hinge",
+    model: keras.Model, vectors: np.ndarray, labels: np.ndarray, targets: np.ndarray, *, loss: str = "hinge",
     margin: float = 0.3, epochs: int = 60, learning_rate: float = 1e-3, batch_size: int = 32,
 ) -> list[float]:  # fmt: skip
     """Train a `word_map` with Adam; returns the loss of each epoch.

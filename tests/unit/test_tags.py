@@ -4,6 +4,7 @@ import csv
 import io
 import xml.etree.ElementTree as ElementTree
 
+import keras  # noqa: F401 (its first import starts a process, which the tests do not)
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +17,7 @@ from helpers.evaluation.calibration import calibration_error, reliability
 from helpers.features import tags
 from helpers.features.calibration import IsotonicScores, TemperatureScaling
 from helpers.features.tags import Tag, Tagger
+from helpers.images import samples
 from helpers.text import printable
 
 
@@ -106,6 +108,14 @@ def test_tags_of_wrong_input():
     for k, threshold in ((0, 0.1), (1, 2)):
         with pytest.raises(ValueError, match="k must be at least 1 and threshold"):
             Tagger(k=k, threshold=threshold)
+
+
+def test_tags_of_the_sample():
+    wanted = {"camel.jpg": "Arabian camel", "hen.jpg": "hen"}
+    images = samples.photos().where(lambda key: key.rpartition("/")[2] in wanted)
+    found = tags.tag_images(images, progress=False)
+    assert [line[0].word for line in found] == [wanted[key.rpartition("/")[2]] for key in images.keys]
+    assert all(tag.score >= 0.1 for line in found for tag in line)
 
 
 def test_the_table_can_be_read_back():
