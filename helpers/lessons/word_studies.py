@@ -6,7 +6,7 @@ Science 356, 2017: the Word Embedding Association Test (WEAT).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
 
@@ -33,27 +33,31 @@ class TextTask:
     ----------
     images : the gallery; each class name is a query.
     known : the class names that ImageNet's classes cover, see `sample_task` and the others.
+    weight_texts : label → the text by which queries are re-weighted.
     """
 
     images: ImageSet
     known: frozenset[str]
+    weight_texts: Mapping[int, str] = field(default_factory=dict)
 
 
 def sample_task() -> TextTask:
     """The photographs of the sample. Its class names, such as "fruit", are names of no class of ImageNet."""
     photos = samples.photos()
-    return TextTask(photos, frozenset(photos.class_names) & _imagenet_names())
+    return TextTask(photos, frozenset(photos.class_names) & _imagenet_names(), dict(enumerate(photos.class_names)))
 
 
 def caltech_task() -> TextTask:
     """Caltech-101 without the faces and the random images; the known classes are those of `KNOWN_TO_IMAGENET`.
 
-    The two classes of faces have the same photographs.
+    The two classes of faces have the same photographs. Known classes are re-weighted by the name of ImageNet's class.
     """
     images = caltech101.load()
     faces = [number for number, name in enumerate(images.class_names) if name in ("Faces", "Faces_easy")]
     left = images.subset((images.labels >= 0) & ~np.isin(images.labels, faces))
-    return TextTask(left, frozenset(caltech101.KNOWN_TO_IMAGENET))
+    known = caltech101.KNOWN_TO_IMAGENET
+    used = [label for label in np.unique(left.labels).tolist() if left.class_names[label] in known]
+    return TextTask(left, frozenset(known), {label: known[left.class_names[label]] for label in used})
 
 
 def imagenette_task() -> TextTask:
@@ -112,9 +116,15 @@ def methods_table(scores: Mapping[str, Scores], protocol: Protocol, task: TextTa
 
 
 def by_method(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """`methods_table` with one column per method: value and 95 % interval, then chance and ceiling."""
+    """`methods_table` with one column per method: value and 95 % interval, then chance and ceiling.
+
+    All names have a row only if some are known and some are not.
+    """
     rows = []
+    groups = table.groupby("dataset")["names"].nunique()
     for (dataset, names), part in table.groupby(["dataset", "names"], sort=False):
+        if names == "all" and groups[dataset] == 2:
+            continue
         first = part.iloc[0]
         row = {"images of": dataset, "names": names, "queries": first["queries"]}
         for line in part.to_dict("records"):
@@ -139,8 +149,9 @@ def classes_table(scores: Mapping[str, Scores], protocol: Protocol, task: TextTa
 
 
 def first_result_shares(
-    similarity: np.ndarray, text_scores: np.ndarray, labels: np.ndarray, weights: Sequence[float], own: bool = False
-) -> pd.DataFrame:
+    similarity: np.ndarray, text_scores: np.ndarray, labels: np.ndarray, weights: Sequence[float], own: bool = False,
+    texts: Sequence[int] | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The class of the first result of "image + weight × class name", for each weight.
 
     Columns: weight, ``image``: share of queries whose first result has the class of the query image, and ``text``: the
@@ -149,11 +160,12 @@ def first_result_shares(
 
     similarity : float (n, n), cosines of the images. text_scores : float (c, n), of the class names with the images.
     labels : int64 (n,). own : the text is the class of the image; otherwise all images of other classes are queries.
+    texts : the labels whose names are texts; None for all.
     """
     similarity = similarity.copy()
     np.fill_diagonal(similarity, -np.inf)
     rows = []
-    used = np.unique(labels)
+    used = np.unique(labels if texts is None else texts)
     for weight in weights:
         kept, moved = [], []
         for label in used:
@@ -169,13 +181,42 @@ def first_result_shares(
     return pd.DataFrame(rows)
 
 
+def shares_by_names(
+    similarity: np.ndarray, text_scores: np.ndarray, task: TextTask, weights: Sequence[float], own: bool = False
+) -> pd.DataFrame:
+    """`first_result_shares` for the known names and for the others.
+
+    The columns ``names`` and ``texts`` have the group and its number of texts.
+    """
+    parts = []
+    for title, known in (("known", True), ("others", False)):
+        used = np.unique(task.images.labels[task.images.labels >= 0]).tolist()
+        texts = [label for label in used if (task.images.class_names[label] in task.known) == known]
+        if texts:
+            part = first_result_shares(similarity, text_scores, task.images.labels, weights, own, texts)
+            part.insert(0, "names", title)
+            part.insert(1, "texts", len(texts))
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def with_intervals(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """A table with "value [low, high]" in each of these columns, instead of the columns ``… low`` and ``… high``."""
+    table = table.copy()
+    for column in columns:
+        bounds = zip(table[column], table[f"{column} low"], table[f"{column} high"], strict=True)
+        table[column] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bounds]
+    return table.drop(columns=[f"{column} {end}" for column in columns for end in ("low", "high")])
+
+
 def reweighted_shares(
     features: np.ndarray, labels: np.ndarray, texts: Mapping[int, str], weights: ClassWeights
 ) -> pd.DataFrame:
     """The share of first results that have the class of a text, for images of other classes, re-weighted by the text.
 
     Columns: text, the nearest class of ImageNet, the share without re-weighting (``plain``), with queries and gallery
-    re-weighted (``both``), and with queries only (``query``), and ``chance``.
+    re-weighted (``both``), and with queries only (``query``), ``chance``, and ``different``: the number of different
+    first results with re-weighted queries. One result means that the query image does not matter.
 
     features : float32 (n, dim), of length 1. labels : int64 (n,). texts : label → the text.
     """
@@ -187,8 +228,9 @@ def reweighted_shares(
         for name, left, right in (("plain", features, features), ("both", by, by), ("query", by, features)):
             scores = left @ right.T
             np.fill_diagonal(scores, -np.inf)
-            row[name] = float((labels[scores[queries].argmax(axis=1)] == label).mean())
-        rows.append(row | {"chance": float((labels == label).mean())})
+            first = scores[queries].argmax(axis=1)
+            row[name] = float((labels[first] == label).mean())
+        rows.append(row | {"chance": float((labels == label).mean()), "different": len(set(first.tolist()))})
     return pd.DataFrame(rows)
 
 

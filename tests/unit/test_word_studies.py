@@ -1,5 +1,6 @@
 """The studies and figures of notebook 14."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -60,6 +61,9 @@ def test_a_row_per_data_set_and_a_column_per_method(task):
     assert wide.columns.tolist() == ["images of", "names", "queries", "one", "two", "chance", "ceiling"]
     assert wide["names"].tolist() == ["known", "others", "all"]
     assert wide["two"].iloc[-1].startswith(f"{second.mean('mAP'):.3f} [")
+    unknown = word_studies.methods_table({"one": first}, protocol, replace(task, known=frozenset()))
+    assert unknown["names"].tolist() == ["others", "all"]
+    assert word_studies.by_method(unknown, "mAP")["names"].tolist() == ["others"]
 
 
 def test_runs_are_averaged_by_query(task):
@@ -98,6 +102,27 @@ def test_the_weight_moves_the_first_result():
     assert table["image"].tolist() == [1, 0] and table["image"].equals(table["text"])
 
 
+def test_shares_of_known_names_and_of_others(task):
+    """The vehicles are known; the text of a class has a score of 1 with its images."""
+    labels = task.images.labels
+    similarity = np.where(labels[:, None] == labels, 0.5, 0.0)
+    texts = (np.arange(len(task.images.class_names))[:, None] == labels).astype(float)
+    texts[task.images.class_names.index("vehicles")] = 0
+    table = word_studies.shares_by_names(similarity, texts, task, [0.6]).set_index("names")
+    assert table["texts"].to_dict() == {"known": 1, "others": 2}
+    assert table["text"].to_dict() == {"known": 0, "others": 1} and table["image"].to_dict() == {
+        "known": 1,
+        "others": 0,
+    }
+
+
+def test_intervals_in_one_cell():
+    shares = word_studies.first_result_shares(np.eye(4), np.eye(2)[:, [0, 0, 1, 1]], np.array([0, 0, 1, 1]), [1])
+    shown = word_studies.with_intervals(shares, ["text"])
+    assert shown["text"].tolist() == ["1.000 [1.000, 1.000]"]
+    assert shown.columns.tolist() == ["weight", "image", "text", "image low", "image high", "chance"]
+
+
 class Weights:
     """Each text is a class with the weight 1 for its own feature."""
 
@@ -116,8 +141,8 @@ def test_a_re_weighted_query_finds_images_of_the_class():
     table = word_studies.reweighted_shares(features, labels, {0: "0"}, Weights())
     row = table.iloc[0]
     assert (row["text"], row["class of ImageNet"], row["plain"]) == ("0", "class 0", 0)
-    # Image 2 has nothing of class 0; images 3 and 4 move.
-    assert row["query"] == pytest.approx(2 / 3) and row["chance"] == pytest.approx(0.4)
+    # Image 2 has nothing of class 0 and finds image 3; image 3 finds image 1, and image 4 finds image 0.
+    assert row["query"] == pytest.approx(2 / 3) and row["chance"] == pytest.approx(0.4) and row["different"] == 3
 
 
 def test_association_test_by_hand_and_by_permutations():
