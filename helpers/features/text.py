@@ -144,23 +144,15 @@ class WordVectors:
     def phrase(self, text: str) -> Phrase:
         """Find the words of a text, such as "sea horses", "joshua_tree", "high-speed train" or "n02084071".
 
-        A word is searched as it is, in lower case, and in the singular; a compound that is not in the list is divided
-        at hyphens and underscores. A WordNet ID of ImageNet stands for the name of its class.
+        A word is searched as it is, in lower case, in the singular, and without accents; a compound that is not in the
+        list is divided at hyphens and underscores. A WordNet ID of ImageNet stands for the name of its class.
 
         Raises `TextError` for an empty text and one of more than `LONGEST` characters, and `UnknownWords`.
         """
-        rows, ignored = [], []
-        for token in _tokens(text):
-            for word, row in self._parts(token):
-                if row is None:
-                    ignored.append(word)
-                else:
-                    rows.append(row)
+        rows, ignored = self._find(text)
         if not rows:
             raise UnknownWords(self._unknown(text, ignored))
-        weights = self._weights(np.array(rows))
-        vector = weights @ np.asarray(self.vectors[np.array(rows)], np.float64) / weights.sum()
-        return Phrase(text, tuple(self.words[row] for row in rows), tuple(ignored), vector.astype(np.float32))
+        return Phrase(text, tuple(self.words[row] for row in rows), tuple(ignored), self._mean(rows))
 
     def embed_text(self, text: str) -> np.ndarray:
         """float32 (dim,): the vector of a phrase, of length 1. Raises as `phrase`."""
@@ -169,16 +161,32 @@ class WordVectors:
     def embed_names(self, names: Sequence[str]) -> np.ndarray:
         """float32 (m, dim): `embed_text` of each name; zeros where none of its words is known."""
         found = np.zeros((len(names), self.dim), np.float32)
-        for row, name in enumerate(names):
-            try:
-                found[row] = self.embed_text(name)
-            except UnknownWords:
-                continue
-        return found
+        for number, name in enumerate(names):
+            rows, _ = self._find(name)
+            if rows:
+                found[number] = self._mean(rows)
+        return l2_normalize(found)
 
     def spellings(self, word: str, count: int = 3) -> list[str]:
         """Known words with at most two typing errors, the nearest first, see `WordList.spellings`."""
         return self.words.spellings(word.lower()[:LONGEST], count)
+
+    def _find(self, text: str) -> tuple[list[int], list[str]]:
+        """The rows of the known words of a text, and its other words."""
+        rows, ignored = [], []
+        for token in _tokens(text):
+            for word, row in self._parts(token):
+                if row is None:
+                    ignored.append(word)
+                else:
+                    rows.append(row)
+        return rows, ignored
+
+    def _mean(self, rows: Sequence[int]) -> np.ndarray:
+        """float32 (dim,): the weighted mean of the vectors of some words."""
+        weights = self._weights(np.array(rows))
+        vectors = np.asarray(self.vectors[np.array(rows)], np.float64)
+        return (weights @ vectors / weights.sum()).astype(np.float32)
 
     def _known(self, word: str) -> int | None:
         """The row of a word or of its singular."""
@@ -285,7 +293,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _forms(word: str) -> Iterator[str]:
-    """Spellings under which a word may be in the list: as it is, in lower case, with hyphens, and in the singular."""
+    """Spellings of a word that may be in the list: as it is, in lower case, with hyphens, singular, without accents."""
     yield word
     word = word.lower()
     yield word
@@ -297,3 +305,6 @@ def _forms(word: str) -> Iterator[str]:
         if word.endswith(ending) and len(word) > len(ending) + 2:
             for singular in singulars:
                 yield word.removesuffix(ending) + singular
+    plain = "".join(each for each in unicodedata.normalize("NFKD", word) if not unicodedata.combining(each))
+    if plain != word:
+        yield plain

@@ -119,9 +119,12 @@ def read_text(path: str | Path) -> WordTable:
             ) from error
         try:
             _parse(path, part)
-            # Another process may have parsed the same file.
-            if not folder.is_dir():
+            try:
                 part.rename(folder)
+            except OSError:
+                # Another process may have parsed the same file.
+                if not folder.is_dir():
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return _parsed(folder)

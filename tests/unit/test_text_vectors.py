@@ -86,6 +86,7 @@ def test_spellings_are_those_with_the_fewest_edits(words, word):
         ("high_speed TRAINS", ["high-speed", "train"], (4, 2)),
         ("foxes, wolves; ladies", ["fox", "wolf", "lady"], (-1, -1 / 3)),
         ("King", ["King"], (4, 1)),
+        ("Tràin", ["train"], (5, 0)),
         ("dog (dog)", ["dog", "dog"], (2, 2)),
     ],
 )
@@ -151,7 +152,9 @@ def test_any_text_gives_a_vector_or_an_error(text):
         assert vector.shape == (2,) and abs(np.linalg.norm(vector) - 1) < 1e-5
 
 
-def test_names_without_a_known_word_are_zeros():
+def test_names_without_a_known_word_are_zeros(monkeypatch):
+    # A search for similar spellings would take seconds for many names.
+    monkeypatch.setattr(WordList, "spellings", None)
     found = tiny().embed_names(["dog", "blorble"])
     np.testing.assert_allclose(found, [[0.5**0.5] * 2, [0, 0]], rtol=1e-6)
 
@@ -228,6 +231,20 @@ def test_a_file_is_parsed_once(write, own_cache, monkeypatch):
         damaged.write_bytes(b"")
     with pytest.raises(word_files.WordFileError, match="is damaged .* Move it away"):
         word_files.read_text(file)
+
+
+def test_two_processes_may_parse_one_file(write, monkeypatch):
+    """The other one finishes first: its folder is there when this one is renamed."""
+    file = write(LINES)
+    parse = word_files._parse
+
+    def slower(path, folder):
+        monkeypatch.setattr(word_files, "_parse", parse)
+        word_files.read_text(path)
+        parse(path, folder)
+
+    monkeypatch.setattr(word_files, "_parse", slower)
+    assert len(word_files.read_text(file).words) == 3
 
 
 def test_words_with_spaces_and_other_bytes(write):
