@@ -63,13 +63,28 @@ def word_plane(images: ImageSet, points: np.ndarray, words: Sequence[str], word_
         drawing = OffsetImage(np.concatenate([thumbnail, alpha], axis=2))
         panel.add_artist(AnnotationBbox(drawing, point, frameon=False, pad=0))
     frame = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
-    for word, (x, y) in zip(words, word_points, strict=True):
+    for word, (x, y) in zip(words, _apart(word_points, 0.1 * (high - low)[0], 0.027 * (high - low)[1]), strict=True):
         weight, color = ("bold", COLORS[1]) if word in images.class_names else ("normal", COLORS[0])
         panel.text(
             x, y, printable(word), fontsize=12, weight=weight, color=color, ha="center", va="center", zorder=5,
             parse_math=False, bbox=frame,
         )  # fmt: skip
     return figure
+
+
+def _apart(points: np.ndarray, width: float, height: float) -> np.ndarray:
+    """float (m, 2): points (m, 2) moved down until no two are within a width and a height, so that no text overlaps."""
+    placed: list[tuple[float, float]] = []
+    moved = points.astype(float).copy()
+    for row in np.argsort(-points[:, 1], kind="stable"):
+        x, y = moved[row]
+        near = sorted((other for other in placed if abs(other[0] - x) < width), key=lambda other: -other[1])
+        for _, taken in near:
+            if abs(taken - y) < height:
+                y = taken - height
+        placed.append((x, y))
+        moved[row, 1] = y
+    return moved
 
 
 def weight_curves(table: pd.DataFrame) -> Figure:

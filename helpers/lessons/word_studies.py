@@ -16,10 +16,12 @@ import pandas as pd
 from helpers.evaluation.intervals import bootstrap_interval
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
-from helpers.evaluation.text_queries import names_table, query_names
+from helpers.evaluation.text_queries import evaluate_texts, names_table, query_names
 from helpers.features.class_weights import ClassWeights, reweighted
+from helpers.features.text import WordVectors
 from helpers.images import caltech101, imagenet, samples
 from helpers.images.imageset import ImageSet
+from helpers.search.index import open_index
 
 #: The metrics of a text query in tables.
 METRICS = ("mAP", "precision@10")
@@ -84,6 +86,20 @@ def _imagenet_names() -> frozenset[str]:
 
 
 # ---- text queries ---------------------------------------------------------------------------------------------
+
+
+def score_methods(
+    spaces: Mapping[str, Sequence[np.ndarray]], words: WordVectors, protocol: Protocol
+) -> dict[str, list[Scores]]:
+    """Method → its scores under a text protocol, one per training.
+
+    spaces : method → the images' vectors in word space, float32 (n, dim), of each training.
+    """
+    texts = words.embed_names(query_names(protocol))
+    return {
+        method: [evaluate_texts(protocol, texts, vectors, open_index("exact:cosine")) for vectors in several]
+        for method, several in spaces.items()
+    }
 
 
 def mean_scores(runs: Sequence[Scores]) -> Scores:

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from helpers.evaluation.text_queries import evaluate_texts, text_protocol
+from helpers.features.text import WordVectors
 from helpers.images import samples
 from helpers.lessons import text_figures, word_studies
 from helpers.search.index import open_index
@@ -64,6 +65,16 @@ def test_a_row_per_data_set_and_a_column_per_method(task):
     unknown = word_studies.methods_table({"one": first}, protocol, replace(task, known=frozenset()))
     assert unknown["names"].tolist() == ["others", "all"]
     assert word_studies.by_method(unknown, "mAP")["names"].tolist() == ["others"]
+
+
+def test_methods_are_scored_once_per_training(task):
+    """Images of a class have the vector of its name, so the search is perfect; without images of it, it is not."""
+    names = task.images.class_names
+    words = WordVectors.from_arrays(names, np.eye(len(names), dtype=np.float32), frequency_weight=None)
+    right = np.eye(len(names), dtype=np.float32)[task.images.labels]
+    found = word_studies.score_methods({"both": [right, -right], "one": [right]}, words, text_protocol(task.images))
+    assert [run.mean("mAP") for run in found["both"]] == [1, pytest.approx(found["both"][1].mean("mAP"))]
+    assert found["both"][1].mean("mAP") < 0.3 and found["one"][0].mean("mAP") == 1
 
 
 def test_runs_are_averaged_by_query(task):
@@ -172,6 +183,9 @@ def test_figures_show_texts_images_and_words(task):
     plane = text_figures.word_plane(images, np.random.default_rng(0).random((30, 2)), ["birds", "boat"], np.eye(2))
     assert [text.get_text() for text in plane.axes[0].texts] == ["birds", "boat"]
     assert [text.get_weight() for text in plane.axes[0].texts] == ["bold", "normal"]
+    close = text_figures.word_plane(images, np.random.default_rng(0).random((30, 2)), ["a", "b"], np.full((2, 2), 0.5))
+    first, second = (text.get_position() for text in close.axes[0].texts)
+    assert first[0] == second[0] and abs(first[1] - second[1]) > 0.02
     bars = text_figures.direction_bars(["b", "a"], np.array([0.2, -0.3]), "she", "he").axes[0]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b"]
     shares = word_studies.first_result_shares(np.eye(4), np.eye(2)[:, [0, 0, 1, 1]], np.array([0, 0, 1, 1]), [0, 1])
