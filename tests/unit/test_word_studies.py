@@ -145,13 +145,13 @@ class Weights:
 
 
 def test_a_re_weighted_query_finds_images_of_the_class():
-    """Image 4 has a little of class 0. Images of classes 0 and 1 find their own class without re-weighting."""
-    features = np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0.1, 1, 0], [0.2, 1, 0]], np.float32)
+    """Images 3 and 4 of class 1 have something of class 0. Without re-weighting, only image 4 finds that class."""
+    features = np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0.1, 1, 0], [0.8, 0.6, 0]], np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     labels = np.array([0, 0, 1, 1, 1])
     table = word_studies.reweighted_shares(features, labels, {0: "0"}, Weights())
     row = table.iloc[0]
-    assert (row["text"], row["class of ImageNet"], row["plain"]) == ("0", "class 0", 0)
+    assert (row["text"], row["class of ImageNet"], row["plain"]) == ("0", "class 0", pytest.approx(1 / 3))
     # Image 2 has nothing of class 0 and finds image 3; image 3 finds image 1, and image 4 finds image 0.
     assert row["query"] == pytest.approx(2 / 3) and row["chance"] == pytest.approx(0.4) and row["different"] == 3
 
