@@ -34,7 +34,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in [*range(14), 16]}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in [*range(15), 16]}
 
 
 def unprinted(notebook):
@@ -339,3 +339,33 @@ def test_the_published_system_is_slower_than_a_graph():
     assert theirs["milliseconds"] > 4 * ours["milliseconds"]
     assert theirs["open_seconds"] > 2 and ours["open_seconds"] < 0.5
     assert ours["megabytes"] < 0.6 * theirs["megabytes"]
+
+
+def test_texts_find_images_as_the_text_says():
+    """The full profile: names of ImageNet are found best, by ConSE; the other names stand apart."""
+    table = full_profile.table("14_words_and_images_text_queries").set_index(["dataset", "names", "method"])
+    conse = table.xs("ConSE", level="method")
+    assert conse.loc[("caltech101", "all"), "mAP"] >= 0.72 and conse.loc[("caltech101", "all"), "precision@10"] >= 0.84
+    assert conse.loc[("imagenette", "known"), "mAP"] >= 0.93
+    assert table["queries"].to_dict()["caltech101", "others", "ConSE"] == 11
+    others = conse.loc[("caltech101", "others")]
+    assert others["mAP chance"] < 0.1 * others["mAP"] and others["mAP"] < conse.loc[("caltech101", "known"), "mAP low"]
+    learned = table.drop(index="ConSE", level="method").xs("known", level="names")
+    assert (learned["mAP high"] < conse.xs("known", level="names")["mAP low"].min()).loc["caltech101"].all()
+
+
+def test_texts_fail_as_the_text_says():
+    table = full_profile.table("14_words_and_images_classes").set_index("name")
+    table = table[table["dataset"] == "caltech101"]
+    assert table["AP, ConSE"].nsmallest(3).index.tolist() == ["ewer", "joshua_tree", "lotus"]
+    assert table.index[table["known"]].size == 17 and len(table) == 28
+    ridge = table["AP, ridge"] - table["AP, ConSE"]
+    assert set(ridge[ridge > 0.2].index) == {"joshua_tree", "chandelier", "ferry"}
+
+
+def test_a_re_weighted_query_moves_as_the_text_says():
+    table = full_profile.table("14_words_and_images_reweighting")
+    assert table["query"].min() > 0.86 and max(table["both"].max(), table["plain"].max()) < 0.01
+    assert table["different"].min() > 20
+    combined = full_profile.table("14_words_and_images_combined").set_index(["names", "weight"])["text"]
+    assert combined["known", 1] > combined["others", 1] > 0.4 > combined["known", 0.5]

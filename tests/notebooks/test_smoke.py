@@ -31,6 +31,7 @@ SMOKE = {
         "PUBLISHED": 1000,
         "EXTRACTOR": "hsv-histogram",
     },
+    "14_words_and_images": {"EPOCHS": 2, "SEEDS": 1},
     "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
 }
 

@@ -44,7 +44,7 @@ RETIRED = {
 #: The same for British spelling.
 BRITISH = {
     r"(?:colour|neighbour|favour|behaviour|honour|flavour)\w*": "-or",
-    r"grey(?!hound)\w*": "gray",
+    r"grey(?!hound| whale)\w*": "gray; the name of ImageNet's class is grey whale",
     r"(?:centre|metre|litre|fibre|theatre)[sd]?|centring": "-er",
     r"(?:learnt|spelt|burnt|dreamt)": "-ed",
     r"(?:normal|optim|general|recogn|random|quant|initial|visual|summar|organ|categor|minim|maxim|character|emphas|serial"
