@@ -29,7 +29,7 @@ from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
-from helpers.search.word_index import N_CLASSES, WordIndex
+from helpers.search.word_index import WordIndex
 
 TEXTS = ("boat", "sea lions", "a photo of a grand piano", "joshua_tree", "high-speed train")
 K = 10
@@ -89,7 +89,7 @@ def make_engine(folder: Path, count: int, dim: int) -> Engine:
         class_scores.start(connection, class_scores.Classifier("random-classes", "random"))
         for start in range(0, count, 1000):
             part = contents[start : start + 1000]
-            scores = random.dirichlet(np.full(N_CLASSES, 0.01), len(part))
+            scores = random.dirichlet(np.full(1000, 0.01), len(part))
             class_scores.write(connection, part, *class_scores.likeliest(scores))
     return engine
 

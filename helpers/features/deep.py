@@ -99,6 +99,11 @@ class NetworkExtractor(DeepExtractor):
         if pooling is not None:
             self.settings["pooling"] = pooling
 
+    @property
+    def network_name(self) -> str:
+        """The network's name in `helpers.networks.specs.ZOO`."""
+        return self._row.name
+
     def _compiled(self) -> KerasNetwork | CompiledNetwork:
         layers = [self._layer] if self._pooling else []
         return zoo_network(self._row.name, layers, self.size, self.engine, self.precision)
@@ -252,7 +257,7 @@ def zoo_network(
 
 def class_scores_of(extractor: FeatureExtractor, default: str = "efficientnet-lite0") -> ClassScores:
     """The class scores by an extractor's own network, or by ``default`` for extractors without a network of the zoo."""
-    return ClassScores(extractor._row.name if isinstance(extractor, NetworkExtractor) else default)
+    return ClassScores(extractor.network_name if isinstance(extractor, NetworkExtractor) else default)
 
 
 #: Name → factory, for `helpers.features.registry`.

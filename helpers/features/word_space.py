@@ -77,6 +77,16 @@ class Conse(WordSpace):
         names = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape")).hexdigest()
         return super().settings | {"top": self.top, "class_names": names}
 
+    def embed_likeliest(self, classes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Like `embed_images`, if only the likeliest classes are known: int (n, d) and floating (n, d), best first."""
+        from scipy.sparse import csr_array
+
+        classes, probabilities = classes[:, : self.top], probabilities[:, : self.top]
+        rows, depth = classes.shape
+        parts = probabilities.ravel(), classes.ravel(), np.arange(0, rows * depth + 1, max(depth, 1))[: rows + 1]
+        kept = csr_array(parts, shape=(rows, len(self.class_names)))
+        return l2_normalize(np.asarray(kept @ self.class_vectors, np.float32))
+
     def embed_images(self, probabilities: np.ndarray) -> np.ndarray:
         """Class probabilities (n, c), as `helpers.features.deep.ClassScores` extracts them → float32 (n, dim)."""
         probabilities = np.asarray(probabilities)

@@ -24,8 +24,6 @@ from helpers.text import printable
 #: Images whose scores are converted, or computed and written, at a time.
 _STEP = 4096
 _WRITTEN = 512
-#: ImageNet's classes.
-N_CLASSES = 1000
 #: The end of the names of classifiers, after the network's name.
 CLASSES = "-classes"
 
@@ -44,6 +42,13 @@ class TextSpace(EmbedsText, Protocol):
         """Class scores (n, 1000), or feature vectors (n, m) → float32 (n, dim)."""
 
 
+class ScoreSpace(EmbedsText, Protocol):
+    """A space of vectors for texts and for images with class scores: `helpers.features.word_space.Conse`."""
+
+    def embed_likeliest(self, classes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """The likeliest classes of images, int (n, d), and their probabilities (n, d) → float32 (n, dim)."""
+
+
 class NoClassScores(ValueError):
     """An engine has no class scores, so words cannot find its images."""
 
@@ -58,7 +63,7 @@ class WordIndex:
     Raises NoClassScores: no class scores are stored.
     """
 
-    def __init__(self, folder: str | Path, space: TextSpace):
+    def __init__(self, folder: str | Path, space: ScoreSpace):
         self._file, self._space = EngineFile(folder), space
         self._lock, self._classifying = threading.Lock(), threading.Lock()
         self._classifier: FeatureExtractor | None = None
@@ -128,7 +133,7 @@ class WordIndex:
             new = class_scores.read(connection, self._last)
         for start in range(0, len(new), _STEP):
             rows = slice(start, start + _STEP)
-            vectors = self._space.embed_images(new.dense(rows, N_CLASSES))
+            vectors = self._space.embed_likeliest(new.classes[rows], new.probabilities[rows])
             self._vectors.update(zip(new.contents[rows], vectors, strict=True))
         self._last, self._version = new.last, version
 

@@ -16,8 +16,9 @@ from helpers.search.engine import Engine
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
-from helpers.search.word_index import N_CLASSES, GalleryWords, NoClassScores, WordIndex, classify, stored_scores
+from helpers.search.word_index import GalleryWords, NoClassScores, WordIndex, classify, stored_scores
 
+N_CLASSES = 1000
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 
 
@@ -47,6 +48,11 @@ class ColorWords:
 
     def embed_images(self, scores):
         return scores[:, :3].astype(np.float32)
+
+    def embed_likeliest(self, classes, probabilities):
+        scores = np.zeros((len(classes), N_CLASSES), np.float32)
+        np.put_along_axis(scores, classes.astype(np.int64), probabilities, axis=1)
+        return self.embed_images(scores)
 
     def embed_text(self, text):
         names = [name for name in text.split() if name in COLORS]
@@ -169,11 +175,8 @@ def test_stored_scores_are_the_likeliest():
     scores = np.random.default_rng(0).dirichlet(np.ones(N_CLASSES), 7).astype(np.float32)
     classes, probabilities = class_scores.likeliest(scores)
     assert np.array_equal(probabilities, -np.sort(-scores, axis=1)[:, : class_scores.DEPTH])
-    stored = class_scores.StoredScores([b"x"] * 7, classes, probabilities)
-    dense = stored.dense(slice(2, 5), N_CLASSES)
-    kept = dense > 0
-    assert np.array_equal(dense[kept], scores[2:5][kept])
-    assert (kept.sum(axis=1) == class_scores.DEPTH).all()
+    assert np.array_equal(np.take_along_axis(scores, classes.astype(np.int64), axis=1), probabilities)
+    assert [len(set(row)) for row in classes.tolist()] == [class_scores.DEPTH] * 7
 
 
 # ---- combined queries --------------------------------------------------------------------------------------------

@@ -198,3 +198,12 @@ def test_captions_are_phrases(words):
     space = Captions(words)
     found = space.embed_images(["A boat, and a cat.", "", "nothing known", "Dogs!"])
     np.testing.assert_allclose(found, [space.embed_text("boat cat"), [0] * 3, [0] * 3, [1, 0, 0]], atol=1e-6)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 8), st.integers(0, 5))
+def test_the_likeliest_classes_give_the_same_vectors(seed, top, n):
+    conse = Conse(WordVectors.from_arrays(NAMES[:3], np.eye(3), "tiny", None), NAMES, top=top)
+    scores = np.random.default_rng(seed).dirichlet(np.ones(len(NAMES)), n).astype(np.float32)
+    classes = np.argsort(-scores, axis=1)
+    found = conse.embed_likeliest(classes.astype(np.int16), np.take_along_axis(scores, classes, axis=1))
+    np.testing.assert_allclose(found, conse.embed_images(scores), atol=1e-6)

@@ -51,13 +51,6 @@ class StoredScores:
     def __len__(self) -> int:
         return len(self.contents)
 
-    def dense(self, rows: slice, n_classes: int) -> np.ndarray:
-        """float32 (m, n_classes): the probabilities of some images; 0 for the classes that are not stored."""
-        classes = self.classes[rows].astype(np.int64)
-        scores = np.zeros((len(classes), n_classes), np.float32)
-        np.put_along_axis(scores, classes, self.probabilities[rows], axis=1)
-        return scores
-
 
 def likeliest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The `DEPTH` likeliest classes of (n, classes): int16 (n, depth), and their probabilities, float32 (n, depth)."""
