@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +108,7 @@ class CompiledNetwork:
     def __init__(self, graph: "openvino.Model", precision: str = "float32"):
         check_precision(precision)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
-        self._compiled = _openvino().Core().compile_model(graph, "CPU", settings)
+        self._compiled = openvino_package().Core().compile_model(graph, "CPU", settings)
         self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         #: Number of images that it computes at the same time.
         self.parallel: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -205,7 +206,7 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     if precision == "float32":
         return
-    capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     supported = [name for name in PRECISIONS if name == "float32" or _CAPABILITIES[name] in capabilities]
     if precision not in supported:
         raise PrecisionUnavailable(f"this processor does not support {precision}; it supports {', '.join(supported)}")
@@ -237,7 +238,7 @@ def _flat(output: Output) -> np.ndarray:
 
 def processor() -> str:
     """The name of the processor, as OpenVINO reports it, and the number of its cores."""
-    return f"{_openvino().Core().get_property('CPU', 'FULL_DEVICE_NAME')}, {os.cpu_count()} cores"
+    return f"{openvino_package().Core().get_property('CPU', 'FULL_DEVICE_NAME')}, {os.cpu_count()} cores"
 
 
 def without_comparison(keras: KerasNetwork, name: str) -> CompiledNetwork:
@@ -253,7 +254,9 @@ def _converted(keras: KerasNetwork, name: str) -> "tuple[openvino.Model, Compile
     try:
         # By name, because OpenVINO would add unconnected outputs of some networks.
         with _root_logger_unchanged():
-            graph = _openvino().convert_model(keras.graph, output=[tensor.name for tensor in keras.graph.outputs])
+            graph = openvino_package().convert_model(
+                keras.graph, output=[tensor.name for tensor in keras.graph.outputs]
+            )
         graph.reshape([1, keras.size, keras.size, 3])
         return graph, CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have no other common base
@@ -294,7 +297,7 @@ def _reason(error: Exception) -> str:
 
 def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openvino.Model":
     """`_graph`, cached on disk."""
-    openvino = _openvino()
+    openvino = openvino_package()
     key = {**key, "name": name, "format": FORMAT, "openvino": openvino.__version__}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = paths.cache_dir() / "compiled" / f"{name}-{digest}"
@@ -316,7 +319,7 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
-        _openvino().save_model(graph, part / "network.xml", compress_to_fp16=False)
+        openvino_package().save_model(graph, part / "network.xml", compress_to_fp16=False)
         sums = {name: _sum(part / name) for name in ("network.xml", "network.bin")}
         (part / "card.json").write_text(json.dumps({"key": key, "sha256": sums}, indent=1))
         part.replace(folder)
@@ -332,7 +335,7 @@ def _read(folder: Path, name: str) -> "openvino.Model | None":
         for file, expected in json.loads((folder / "card.json").read_text())["sha256"].items():
             if _sum(folder / file) != expected:
                 raise ValueError(f"the checksum of {file} is wrong")
-        return _openvino().Core().read_model(folder / "network.xml")
+        return openvino_package().Core().read_model(folder / "network.xml")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         warnings.warn(f"{folder} is damaged ({error}): {name} is compiled again.", stacklevel=5)
         shutil.rmtree(folder)
@@ -344,7 +347,7 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _openvino():
+def openvino_package() -> ModuleType:
     """The package, without its telemetry, which would report its import over the network."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
     import openvino
