@@ -18,7 +18,9 @@ from helpers.networks.ssd import sigmoid
 if TYPE_CHECKING:
     import openvino
 
-SUFFIXES = (".onnx", ".xml")
+#: Suffix → how such a file starts; ONNX starts with its field ir_version. Without this check, OpenVINO tries all its
+#: formats and prints their errors.
+HEADS = {".onnx": b"\x08", ".xml": b"<"}
 #: Side of the input in pixels for a network that takes any size.
 DYNAMIC_SIZE = 640
 #: Mean and standard deviation of ImageNet's red, green and blue, in 0 … 255.
@@ -101,10 +103,13 @@ def read_detector(path: str | Path, classes: int, size: int | None = None) -> De
 
 
 def _read(path: Path) -> "openvino.Model":
-    if path.suffix.lower() not in SUFFIXES:
+    if (suffix := path.suffix.lower()) not in HEADS:
         raise DetectorFileError(f"{path} must be an ONNX file (.onnx) or one of OpenVINO (.xml with its .bin)")
     if not path.is_file():
         raise DetectorFileError(f"{path} is missing")
+    with path.open("rb") as file:
+        if file.read(1) != HEADS[suffix]:
+            raise DetectorFileError(f"{path} is not a file of the format {suffix}")
     try:
         return openvino_package().Core().read_model(path)
     except RuntimeError as error:  # OpenVINO's
