@@ -7,6 +7,7 @@ are read from files, see `helpers.networks.detector_files`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,18 @@ class Detections:
         return [self.class_names[number] for number in self.classes]
 
 
+class Prepared(NamedTuple):
+    """An image, resized for a detector.
+
+    pixels : uint8 (height, width, 3) of the detector's input.
+    width, height : of the image, before it was resized.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
 class Detector:
     """A network that finds boxes of known classes, computed by OpenVINO.
 
@@ -69,10 +82,10 @@ class Detector:
             raise DetectorFileError(f"{name} cannot be compiled by OpenVINO: {reason(error)}") from error
 
     def detect(
-        self, images: Sequence[np.ndarray], threshold: float | Mapping[str, float] = THRESHOLD,
+        self, images: Sequence[np.ndarray | Prepared], threshold: float | Mapping[str, float] = THRESHOLD,
         max_iou: float = boxes.NMS_IOU, limit: int = LIMIT,
     ) -> list[Detections]:  # fmt: skip
-        """Find the objects in a batch of images, uint8 (height, width, 3) RGB each.
+        """Find the objects in a batch of images, uint8 (height, width, 3) RGB each, or from `prepare`.
 
         A box can have several classes, e.g. Car and Vehicle.
 
@@ -87,14 +100,22 @@ class Detector:
             raise ValueError(f"limit must be at least 1, got {limit}")
         if not len(images):
             return []
-        outputs = self.outputs(images)
+        prepared = [image if isinstance(image, Prepared) else self.prepare(image) for image in images]
+        outputs = self.outputs(prepared)
         return [
-            self._detections(one, image, lowest, max_iou, limit) for one, image in zip(outputs, images, strict=True)
+            self._detections(one, image, lowest, max_iou, limit) for one, image in zip(outputs, prepared, strict=True)
         ]
 
-    def outputs(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Resize an image, uint8 (height, width, 3) RGB, to the input; in YOLO's form with its aspect ratio."""
+        left, top, width, height = self._place(*image.shape[:2])
+        pixels = np.full((self.height, self.width, 3), BORDER, np.uint8)
+        pixels[top : top + height, left : left + width] = reading.resize(image, (height, width))
+        return Prepared(pixels, image.shape[1], image.shape[0])
+
+    def outputs(self, images: Sequence[Prepared]) -> list[tuple[np.ndarray, ...]]:
         """The network's outputs for each image, before they are decoded."""
-        found = self._network(np.stack([self._resize(image) for image in images]))
+        found = self._network(np.stack([image.pixels for image in images]))
         return list(zip(*(found if isinstance(found, tuple) else (found,)), strict=True))
 
     def _thresholds(self, threshold: float | Mapping[str, float]) -> np.ndarray:
@@ -118,18 +139,12 @@ class Detector:
         inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
         return (self.width - inner_width) // 2, (self.height - inner_height) // 2, inner_width, inner_height
 
-    def _resize(self, image: np.ndarray) -> np.ndarray:
-        left, top, width, height = self._place(*image.shape[:2])
-        pixels = np.full((self.height, self.width, 3), BORDER, np.uint8)
-        pixels[top : top + height, left : left + width] = reading.resize(image, (height, width))
-        return pixels
-
     def _detections(
-        self, outputs: Sequence[np.ndarray], image: np.ndarray, lowest: np.ndarray, max_iou: float, limit: int
+        self, outputs: Sequence[np.ndarray], image: Prepared, lowest: np.ndarray, max_iou: float, limit: int
     ) -> Detections:
         relative, scores = self._form.decode(outputs, (self.height, self.width))
         rows, classes = np.nonzero(scores >= lowest)
-        height, width = image.shape[:2]
+        width, height = image.width, image.height
         left, top, inner_width, inner_height = self._place(height, width)
         found = relative[rows] * np.array([self.width, self.height] * 2)
         found = (found - [left, top, 0, 0]) * np.array([width / inner_width, height / inner_height] * 2)

@@ -121,7 +121,7 @@ def test_a_box_in_the_border_is_left_out(tmp_path):
     """The third box is above the image, where the input is gray: 114 of 255."""
     detector = detectors.from_file(*save(tmp_path, columns))
     black = np.zeros((128, 256, 3), np.uint8)
-    assert detector.outputs([black])[0][0][4:, 2] == pytest.approx([114 / 255] * 3)
+    assert detector.outputs([detector.prepare(black)])[0][0][4:, 2] == pytest.approx([114 / 255] * 3)
     assert len(detector.detect([black], 0.4)[0]) == 0
     found = detector.detect([np.full((128, 256, 3), 255, np.uint8)], 0.4)[0]
     assert len(found) == 6 and set(found.boxes[:, 0].tolist()) == {32.0, 160.0}
@@ -161,6 +161,18 @@ def test_an_input_with_channels_last(tmp_path):
     assert detector.detect([scene(SIDE, SIDE, BOXES[1], (255, 0, 0))], 0.8)[0].names == ["red"]
 
 
+def test_a_network_in_half_precision(tmp_path):
+    half = ops.parameter([1, 3, SIDE, SIDE], np.float16, name="images")
+    found = columns(ops.convert(half, "f32"))["output0"]
+    result = ops.convert(found, "f16")
+    result.output(0).set_names({"output0"})
+    openvino.save_model(openvino.Model([ops.result(result)], [half]), tmp_path / "model.xml")
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    detector = detectors.from_file(tmp_path / "model.xml", tmp_path / "labels.txt")
+    found = detector.detect([scene(SIDE, SIDE, BOXES[1], (255, 0, 0))], 0.8)[0]
+    assert found.names == ["red"] and found.boxes == pytest.approx(np.array([BOXES[1]]), abs=0.05)
+
+
 def test_an_onnx_file_agrees_with_onnx(tmp_path):
     """The reference implementation is `onnx.reference.ReferenceEvaluator`."""
     import onnx
@@ -185,7 +197,7 @@ def test_an_onnx_file_agrees_with_onnx(tmp_path):
     detector = detectors.from_file(tmp_path / "model.onnx", tmp_path / "labels.txt", size=SIDE)
     image = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     given = image.transpose(2, 0, 1)[None].astype(np.float32) / 255
-    assert detector.outputs([image])[0][0] == pytest.approx(
+    assert detector.outputs([detector.prepare(image)])[0][0] == pytest.approx(
         ReferenceEvaluator(model).run(None, {"images": given})[0][0], abs=1e-3
     )
     assert len(detector.detect([image], 0.5)[0]) > 0

@@ -92,7 +92,9 @@ def test_detections_agree_with_a_slow_decoder(detector):
     pixels = [reading.read_image(path) for path in images.paths[:: len(images) // 12]]
     found = detector.detect(pixels, threshold=0.1)
     assert sum(map(len, found)) >= 20
-    for image, outputs, one in zip(pixels, detector.outputs(pixels), found, strict=True):
+    for image, outputs, one in zip(
+        pixels, detector.outputs([detector.prepare(image) for image in pixels]), found, strict=True
+    ):
         boxes, classes, scores = slow_decode(*outputs, image.shape[1], image.shape[0], threshold=0.1)
         assert one.classes.tolist() == classes
         assert np.abs(one.boxes - np.array(boxes).reshape(-1, 4)).max(initial=0) < 1e-3
