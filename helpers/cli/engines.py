@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
-from helpers.cli.changes import describe_additions, wait_for_compaction
+from helpers.cli.changes import classify_new, describe_additions, wait_for_compaction
 from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
 from helpers.text import clean_text
 
@@ -110,6 +110,7 @@ def _add(options: argparse.Namespace) -> int:
     with LiveEngine.open(folder) as live:
         locations.note_missing(live.engine, folder)
         added = live.add(images, classes=options.class_name is not None)
+        classify_new(folder, live.engine)
         total = len(live.engine)
         wait_for_compaction(live)
     if added.count(Outcome.UNREADABLE) == len(images):

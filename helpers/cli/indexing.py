@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
-from helpers.cli.changes import describe_additions, wait_for_compaction
+from helpers.cli.changes import classify_new, describe_additions, wait_for_compaction
 from helpers.cli.common import OK, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def _update(
         gone, elsewhere, unlisted = (
             len(part) for part in (done.others.gone, done.others.elsewhere, done.others.unlisted)
         )
+        classify_new(output, live.engine)
         details = [f"{_described(live.engine)}; {describe_additions(done.additions)}"]
         if gone:
             details.append(f"{gone:,} removed, because {'its file is' if gone == 1 else 'their files are'} gone")
@@ -178,6 +179,7 @@ def _make(
         if not existed:
             _remove_partial(output)
         raise
+    classify_new(output, engine)
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
     print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
 

@@ -14,10 +14,22 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from helpers.cli import audits, common, course, engines, indexing, listings, scores, searching, serving
+from helpers.cli import (
+    audits,
+    common,
+    course,
+    encoders,
+    engines,
+    indexing,
+    listings,
+    scores,
+    searching,
+    serving,
+    words,
+)  # fmt: skip
 
 #: In the order of ``lookalike --help``.
-COMMAND_MODULES = (indexing, engines, searching, scores, audits, listings, serving, course)
+COMMAND_MODULES = (indexing, engines, searching, words, scores, audits, listings, encoders, serving, course)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations
+from helpers.cli import common, locations, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
@@ -30,7 +30,7 @@ def register(commands: "common.Commands") -> None:
         commands,
         "search",
         _search,
-        "Find the images that look most like an image, or like each image of a folder.",
+        "Find the images that look most like an image, like each image of a folder, or as a text says.",
         """
 lookalike search holiday.jpg
 lookalike search holiday.jpg -e photos.engine -k 20
@@ -38,6 +38,10 @@ lookalike search queries/ --json
 lookalike search one.jpg two.png --csv -k 3
 lookalike search holiday.jpg --grid results.png
 lookalike search holiday.jpg --rerank k-reciprocal
+lookalike search --text "sailing boat"
+lookalike search holiday.jpg --text night --without snow
+lookalike search holiday.jpg --as lakeside
+lookalike search front.jpg side.jpg --together
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """,
         f"""
@@ -52,11 +56,15 @@ as \\xe9. `lookalike remove` accepts such keys and paths.
 --paths prints the bytes of the paths as they are. With --null, each path ends with a NUL byte, as xargs -0 expects. A
 path with a line break needs --null.
 
+A text is compared with the class scores of the images, which `lookalike classify` computes, by vectors of its words;
+an engine of an image–text encoder embeds the text itself. With several parts, the score is the weighted mean of the
+cosines with each of them; --without subtracts.
+
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
 """
         + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
     )
-    search.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
+    search.add_argument("images", metavar="IMAGE|FOLDER", nargs="*")
     search.add_argument("-e", "--engine", metavar="ENGINE", help=locations.DEFAULT_HELP)
     search.add_argument(
         "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
@@ -66,6 +74,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     search.add_argument("-0", "--null", action="store_true", help="end each path of --paths with NUL, for xargs -0")
     search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
+    text_queries.add_text_options(search)
     common.add_follow_links(search)
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
@@ -76,7 +85,10 @@ def _search(options: argparse.Namespace) -> int:
         raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
     if options.null and not options.paths:
         raise CommandError("--null needs --paths", USAGE)
-    queries, only_files = locations.images_named(options.images, options.follow_links)
+    text_queries.check_options(options)
+    queries, only_files = None, True
+    if options.images:
+        queries, only_files = locations.images_named(options.images, options.follow_links)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
     if not len(engine):
@@ -88,18 +100,23 @@ def _search(options: argparse.Namespace) -> int:
             f"but the engine holds {pluralize(len(engine), 'image')}"
         )
     # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
-    rows, results = _search_images(engine, queries, min(options.k, len(engine)), options.rerank, strict=only_files)
-    found = [(str(queries.paths[row]), one) for row, one in zip(rows, results, strict=True)]
+    k = min(options.k, len(engine))
+    if text_queries.is_combined(options) or queries is None:
+        found, images = text_queries.search_combined(engine, folder, queries, k, options, strict=only_files)
+    else:
+        rows, results = _search_images(engine, queries, k, options, strict=only_files)
+        images = [str(queries.paths[row]) for row in rows]
+        found = list(zip(images, results, strict=True))
     if options.grid:
-        _write_grid(Path(options.grid), found)
+        _write_grid(Path(options.grid), list(zip(images, (results for _, results in found), strict=True)))
     _print(found, engine, options)
     if not found:
         raise CommandError("none of these images can be read")
-    return OK if any(len(result) for result in results) else NEGATIVE
+    return OK if any(len(results) for _, results in found) else NEGATIVE
 
 
 def _search_images(
-    engine: "Engine", queries: "ImageSet", k: int, rerank: str, strict: bool
+    engine: "Engine", queries: "ImageSet", k: int, options: argparse.Namespace, strict: bool
 ) -> tuple["np.ndarray", list["Results"]]:
     """The rows of the queries that can be read, int64 (m,), and the results of each of them.
 
@@ -110,17 +127,18 @@ def _search_images(
     from helpers.search.ranking import Ranking
 
     try:
-        reranker(rerank).check(engine.index.metric, has_image=True)
+        reranker(options.rerank).check(engine.index.metric, has_image=True)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from error
     vectors = engine.extractor.extract(queries, strict=strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
-    if rerank == "none":
-        ranking = engine.index.search(vectors[rows], k)
+    vectors = text_queries.reweighted(engine, vectors[rows], options)
+    if options.rerank == "none":
+        ranking = engine.index.search(vectors, k)
     else:
-        ranking = _reranked(rerank, engine, queries.subset(rows), vectors[rows], k)
+        ranking = _reranked(options.rerank, engine, queries.subset(rows), vectors, k)
     results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(rows))]
     short = sum(len(result) < k for result in results)
     if short:

@@ -6,7 +6,7 @@ __all__, __getattr__ = lazy.exports(
     __name__,
     {
         "composite": ("Concatenated", "Projected", "TestTimeAugmentation"),
-        "deep": ("ModelExtractor", "NetworkExtractor"),
+        "deep": ("ClassScores", "ModelExtractor", "NetworkExtractor"),
         "extractor": ("FeatureExtractor",),
         "registry": ("names", "open_extractor"),
     },

@@ -28,9 +28,15 @@ class Wrapper(FeatureExtractor):
     batch_size = property(lambda self: self.of.batch_size)
     normalize = property(lambda self: self.of.normalize)
     weights = property(lambda self: self.of.weights)
+    # The name of a wrapper begins with that of the wrapped extractor.
+    short_name = property(lambda self: self.of.short_name + self.name.removeprefix(self.of.name))
 
     def prepare(self) -> None:
         self.of.prepare()
+
+    def preprocess(self, image: np.ndarray) -> np.ndarray:
+        """See `FeatureExtractor.preprocess`."""
+        return self.of.preprocess(image)
 
 
 # ---- several views of each image ------------------------------------------------------------------------
@@ -187,6 +193,7 @@ class Concatenated(FeatureExtractor):
         lambda self: {"parts": [part.fingerprint for part in self.parts], "shares": self.shares.round(6).tolist()}
     )
 
+    short_name = property(lambda self: "+".join(part.short_name for part in self.parts))
     images_per_second = property(lambda self: _combined_rate(self.parts))
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:

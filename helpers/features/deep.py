@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 
-class _DeepExtractor(FeatureExtractor):
+class DeepExtractor(FeatureExtractor):
     """Base class: preprocessing and network as one graph, compiled for this computer."""
 
     #: The network, built by the first `prepare`; not needed while all vectors are in the store.
@@ -51,7 +51,7 @@ class _DeepExtractor(FeatureExtractor):
             yield rows, self._checked(self._pooled(np.asarray(output)), len(rows))
 
 
-class NetworkExtractor(_DeepExtractor):
+class NetworkExtractor(DeepExtractor):
     """A network of the zoo, trained on ImageNet: its embedding layer, or the pooled feature map of a stage.
 
     Parameters
@@ -125,7 +125,49 @@ class NetworkExtractor(_DeepExtractor):
         return np.asarray(self._mapper(pixels))
 
 
-class ModelExtractor(_DeepExtractor):
+class ClassScores(DeepExtractor):
+    """The probabilities of ImageNet's 1000 classes, by the classifier of a network of the zoo: rows sum to 1.
+
+    They are the input of `helpers.features.word_space.Conse` and of tags. Column *i* is class *i* of
+    `helpers.images.imagenet.classes`. The input has the classifier's own size.
+
+    network : a name in `helpers.networks.specs.ZOO`.
+    resize : see `helpers.images.reading.resize`.
+    engine, precision : see `helpers.networks.compiled.fastest`.
+
+    Raises `WeightsUnavailable` if no source has the trained weights, or `PrecisionUnavailable`.
+    """
+
+    weights = "imagenet"
+    dim = 1000
+    normalize = False
+
+    def __init__(
+        self, network: str, resize: str = "squash", batch_size: int = 32, engine: str = "auto",
+        precision: str = "float32",
+    ):  # fmt: skip
+        compiled.check_precision(precision)
+        self._row = specs.network(network)
+        self.name = f"{self._row.name}-classes"
+        self.size = self._row.classifier_size
+        self.resize_rule, self.batch_size = resize, batch_size
+        self.engine, self.precision = engine, precision
+        self.origin = weights.origin(self._row.name)
+        self.settings = {"layer": "classes", "weights": self.origin["sha256"]}
+        if precision != "float32":
+            self.settings["precision"] = precision
+
+    def _compiled(self) -> KerasNetwork | CompiledNetwork:
+        name, size = self._row.name, self.size
+        key = {"layers": ["classes"], "size": size, "weights": self.origin["sha256"], "keras": version("keras")}
+
+        def reference() -> KerasNetwork:
+            return KerasNetwork(zoo.classifier(name), zoo.preprocessing(name), size)
+
+        return compiled.fastest(reference, self.name, key, self.engine, self.precision)
+
+
+class ModelExtractor(DeepExtractor):
     """Any Keras model, such as one that you have just trained.
 
     Vectors are stored by a hash of the model (`fingerprints.of_model`) that is computed at each call, so further
@@ -206,6 +248,11 @@ def zoo_network(
         return KerasNetwork(model, zoo.preprocessing(name), size)
 
     return compiled.fastest(reference, name, key, engine, precision)
+
+
+def class_scores_of(extractor: FeatureExtractor, default: str = "efficientnet-lite0") -> ClassScores:
+    """The class scores by an extractor's own network, or by ``default`` for extractors without a network of the zoo."""
+    return ClassScores(extractor._row.name if isinstance(extractor, NetworkExtractor) else default)
 
 
 #: Name → factory, for `helpers.features.registry`.

@@ -299,7 +299,9 @@ class _Worker:
         # At most one batch, and none if no file is readable.
         size, rule = extractor.size, extractor.resize_rule
         paths = [Path(file) for file in files]
-        for part, pixels in reading.batches(paths, size, rule, len(files), workers=1, failures=failures):
+        for part, pixels in reading.batches(
+            paths, size, rule, len(files), workers=1, failures=failures, transform=extractor.preprocess
+        ):
             readable, vectors = part, extractor.embed(pixels)
         # The failures are in the order of the files.
         return rows[readable], vectors, dict(zip(np.delete(rows, readable).tolist(), failures, strict=True))

@@ -57,7 +57,7 @@ class FeatureExtractor(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """The name and a hash of all settings. Vectors with equal fingerprints can be compared."""
+        """The short name and a hash of all settings. Vectors with equal fingerprints can be compared."""
         everything = {
             "settings": self.settings,
             "size": self.size,
@@ -67,7 +67,12 @@ class FeatureExtractor(ABC):
             "dim": self.dim,
         }
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-        return f"{self.name}-{digest[:12]}"
+        return f"{self.short_name}-{digest[:12]}"
+
+    @property
+    def short_name(self) -> str:
+        """The beginning of the fingerprint and of file names: the name, unless that contains a path."""
+        return self.name
 
     @property
     def images_per_second(self) -> float | None:
@@ -95,7 +100,9 @@ class FeatureExtractor(ABC):
         """
         self.prepare()
         start = perf_counter()
-        batches = reading.batches(files, self.size, self.resize_rule, self.batch_size, strict, failures=failures)
+        batches = reading.batches(
+            files, self.size, self.resize_rule, self.batch_size, strict, failures=failures, transform=self.preprocess
+        )
         for rows, vectors in self._embed_batches(batches):
             self._count(len(rows), perf_counter() - start)
             yield rows, vectors

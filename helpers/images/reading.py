@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -228,7 +228,7 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
     if rule == "squash":
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "crop":
-        image = _middle(image, LONGEST * max(height / width, width / height))
+        image = center_part(image, LONGEST * max(height / width, width / height))
         scale = max(height / image.height, width / image.width) * 256 / 224
         shape = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
         left, top = (shape[0] - width) // 2, (shape[1] - height) // 2
@@ -245,7 +245,7 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
     raise ValueError(f"rule must be one of {', '.join(RESIZE_RULES)}; got {rule!r}")
 
 
-def _middle(image: Image.Image, longest: float) -> Image.Image:
+def center_part(image: Image.Image, longest: float) -> Image.Image:
     """Cut an image to an aspect ratio of at most ``longest``, because a long strip would be enlarged to a huge one."""
     limit = int(longest * min(image.size)) + 1
     if max(image.size) <= limit:
@@ -263,6 +263,7 @@ def batches(
     strict: bool = False,
     workers: int = 2,
     failures: list[UnreadableImage] | None = None,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Stream images in batches of one size. The next batch is decoded while the current one is used.
 
@@ -271,6 +272,7 @@ def batches(
     strict : raise `UnreadableImage` for the first image that cannot be read. By default such images are skipped, and
         one `UnreadableImageWarning` lists them after the last batch.
     failures : a list that collects the errors of skipped images, instead of the warning.
+    transform : uint8 (h, w, 3) → uint8 (height, width, 3), instead of `resize` with size and rule. Threads call it.
 
     Yields
     ------
@@ -284,7 +286,8 @@ def batches(
 
     def load(source: str | Path | bytes) -> np.ndarray | UnreadableImage:
         try:
-            return resize(read_image(source), size, rule)
+            pixels = read_image(source)
+            return resize(pixels, size, rule) if transform is None else transform(pixels)
         except UnreadableImage as error:
             return error
 

@@ -3,6 +3,8 @@
 ``data/make_sample.py`` creates it from Tux Paint's stamps (GPL-2). The license and the origins are in its folder.
 """
 
+import csv
+
 import numpy as np
 
 from helpers import paths
@@ -26,6 +28,17 @@ def with_distractors() -> ImageSet:
 def drawings() -> ImageSet:
     """Drawings of some of the classes; the class names are those of the photographs."""
     return _load("sample-drawings", "drawings")
+
+
+def captions(images: ImageSet) -> list[str]:
+    """The caption of each image of the sample, e.g. "A pair of binoculars."; the author of the stamp wrote it.
+
+    Raises KeyError if an image is not of the sample.
+    """
+    folder = paths.checkout("The images of the sample") / "data" / "sample"
+    with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
+        listed = {row["key"]: row["caption"] for row in csv.DictReader(file)}
+    return [listed[key] for key in images.keys]
 
 
 def _load(name: str, *kinds: str) -> ImageSet:

@@ -33,18 +33,34 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Query:
-    """A query image: one of the set (``row``), another file (``path``) or an upload (its SHA-256)."""
+    """A query: an image, a text, or both, and further images.
 
-    name: str
+    name : of the image; empty without one.
+    row, path, upload : where the image is: a row of the set, another file, or the SHA-256 of an upload.
+    crop : the part of the image that is the query.
+    text : what results show, with a hyphen in front of each word for what they do not show, see `parse_text`.
+    more : rows of further images.
+    """
+
+    name: str = ""
     row: int | None = None
     path: Path | None = None
     upload: str | None = None
     crop: Crop | None = None
+    text: str = ""
+    more: tuple[int, ...] = ()
 
     @property
     def image(self) -> str:
-        """A key for the whole image, the same for all crops of it."""
-        return f"row-{self.row}" if self.row is not None else f"file-{self.path or self.upload}"
+        """A key for the whole image, the same for all crops of it; empty without an image."""
+        if self.row is not None:
+            return f"row-{self.row}"
+        return f"file-{self.path or self.upload}" if self.path or self.upload else ""
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether it is more than one image."""
+        return bool(self.text or self.more)
 
 
 @dataclass

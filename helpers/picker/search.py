@@ -3,19 +3,27 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from helpers import extras
 from helpers.evaluation.protocol import Protocol
+from helpers.features.deep import class_scores_of
 from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
+from helpers.features.text import WordVectors
+from helpers.features.text_encoder import embeds_text
+from helpers.features.word_space import Conse
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import read_image
 from helpers.networks.weights import WeightsUnavailable
+from helpers.search.combined import QueryPart, check_metric, search_parts
 from helpers.search.engine import Engine
-from helpers.search.ranking import PAD
-from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, names_for, rerank, rocchio
+from helpers.search.ranking import PAD, Ranking
+from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
+from helpers.search.word_index import GalleryWords
 
 #: Images between two progress messages.
 _STEP = 128
@@ -35,6 +43,21 @@ class Method:
 
     def __str__(self) -> str:
         return " · ".join([self.extractor, self.index, *([self.reranker] if self.reranker != NAMES[0] else [])])
+
+
+@dataclass(frozen=True)
+class QueryImage:
+    """An image of a query.
+
+    Attributes
+    ----------
+    pixels : returns uint8 (height, width, 3); called only if the pixels are needed.
+    row : its row in the set, or None. cropped : whether only a part of the image is the query.
+    """
+
+    pixels: Callable[[], np.ndarray]
+    row: int | None = None
+    cropped: bool = False
 
 
 class Searcher:
@@ -65,6 +88,9 @@ class Searcher:
         self.images, self.protocol, self._report = images, protocol, report
         self._extractors = {given.name: given for given in extractors if not isinstance(given, str)}
         self._engines: dict[tuple[str, str], Engine] = {}
+        #: Name of a classifier → the gallery by its class scores.
+        self._words: dict[str, GalleryWords] = {}
+        self._missing_text = extras.missing("text")
         # Row of an engine's id, and the reverse, which is PAD for images outside the gallery.
         self._rows = np.arange(len(images)) if protocol is None else protocol.gallery
         self._ids = np.full(len(images), PAD)
@@ -86,31 +112,49 @@ class Searcher:
             return np.isin(np.arange(len(self.images)), self.protocol.relevant(self._query_rows[row]))
         return self.images.labels == self.images.labels[row]
 
-    def ignored(self, row: int | None) -> np.ndarray:
-        """int64: the rows that are ignored for an image of the set: itself, its copies, and what the protocol lists."""
-        if row is None:
-            return np.empty(0, np.int64)
+    def ignored(self, rows: Sequence[int | None]) -> np.ndarray:
+        """int64: the rows that are ignored for images of a query: themselves, copies, and what the protocol lists.
+
+        rows : of the images, None for images that are not in the set.
+        """
+        ignored = np.empty(0, np.int64)
+        for row in rows:
+            if row is not None:
+                ignored = np.union1d(ignored, self._ignored(row))
+        return ignored
+
+    def _ignored(self, row: int) -> np.ndarray:
         if self.protocol is not None and row in self._query_rows:
             return np.union1d(self.protocol.ignored(self._query_rows[row]), [row])
         groups = self.images.groups
         return np.array([row]) if groups is None or groups[row] < 0 else np.flatnonzero(groups == groups[row])
 
+    @property
+    def text_hint(self) -> str:
+        """Why searches by text are not available, with the remedy; empty if they are."""
+        return "" if any(map(embeds_text, self._extractors.values())) else self._missing_text
+
+    def check_texts(self, method: Method, texts: Sequence[QueryPart]) -> None:
+        """Raise SearchError if a method cannot search by one of the texts, such as one without a known word."""
+        with _search_errors():
+            if not embeds_text(self._extractor(method)):
+                for part in texts:
+                    self._space.embed_text(part.text or "")
+
     def search(
         self,
         method: Method,
-        pixels: Callable[[], np.ndarray],
-        row: int | None,
-        cropped: bool,
+        images: Sequence[QueryImage],
+        texts: Sequence[QueryPart],
         k: int,
         good: Sequence[int] = (),
         bad: Sequence[int] = (),
     ) -> tuple[list[tuple[int, float]], str]:
-        """The ``k`` nearest images to a query: (row, score), best first, and a note on missing or meaningless results.
+        """The ``k`` best results of a query: (row, score), best first, and a note on missing or meaningless results.
 
         Parameters
         ----------
-        pixels : returns the query, uint8 (height, width, 3); called only if the pixels are needed.
-        row : the query's row in the set, or None. cropped : whether only a part of the image is the query.
+        images, texts : of the query; at least one. Only a single image without a text is re-ranked.
         good, bad : rows with that mark; they move the query (Rocchio).
 
         Raises
@@ -119,22 +163,26 @@ class Searcher:
         """
         with _search_errors():
             engine = self._engine(method)
+            single = len(images) == 1 and not texts
+            if not single:
+                check_metric(engine)
+            words = self._gallery_words(engine) if texts and not embeds_text(engine.extractor) else None
             self._report(f"Searching with {method} …")
-            if row is None or cropped:
-                vector = engine.extractor.extract_arrays([pixels()])[0]
-            else:
-                vector = self._vectors(engine.extractor, [row])[0]
-            empty = not vector.any()
-            if good or bad:
-                vectors = self._vectors(engine.extractor, [*good, *bad])
-                vector = rocchio(vector, vectors[: len(good)], vectors[len(good) :], metric=engine.index.metric)
-            excluded = self._ids[self.ignored(row)]
+            vectors = [self._vector(engine.extractor, image) for image in images]
+            empty = any(not vector.any() for vector in vectors)
+            none = np.empty((0, engine.extractor.dim), np.float32)
+            marked = self._vectors(engine.extractor, [*good, *bad]) if good or bad else none
+            excluded = self._ids[self.ignored([image.row for image in images])]
             excluded = excluded[excluded != PAD]
-            image = pixels() if RERANKERS[method.reranker].needs_image else None
-            ranking = rerank(SearchSpace.of(engine, exclude=excluded), vector, k, method.reranker, image)
+            if single:
+                ranking = _reranked(engine, method, images[0], vectors[0], marked, len(good), k, excluded)
+            else:
+                parts = [*(QueryPart(vector=vector) for vector in vectors), *texts, *_marked_parts(marked, len(good))]
+                ranking = search_parts(engine, parts, k, words, excluded=excluded)
+            unknown = [] if words is None else self._unknown_words(texts)
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
-        return list(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty)
+        return list(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty, unknown)
 
     def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """Explain why an image of the set is similar to a query, uint8 (height, width, 3).
@@ -156,18 +204,49 @@ class Searcher:
         fitted = self._engines.get((method.extractor, method.index))
         if fitted is not None:
             return fitted
+        extractor, gallery = self._extractor(method), self.images.subset(self._rows)
+        # The features go into the store, where `fit` finds them. Its own progress bar would belong to no cell.
+        self._extract(extractor, f"Extracting features with {method.extractor}")
+        self._report(f"Building {method.index} …")
+        engine = self._engines[method.extractor, method.index] = Engine(extractor, method.index).fit(gallery)
+        return engine
+
+    def _extractor(self, method: Method) -> FeatureExtractor:
         extractor = self._extractors.get(method.extractor)
         if extractor is None:
             self._report(f"Loading {method.extractor} …")
             extractor = self._extractors[method.extractor] = open_extractor(method.extractor)
-        gallery = self.images.subset(self._rows)
-        # The features go into the store, where `fit` finds them. Its own progress bar would belong to no cell.
-        for start in range(0, len(gallery), _STEP):
-            self._report(f"Extracting features with {method.extractor}: {start} of {len(gallery)} images …")
-            extractor.extract(gallery.subset(range(start, min(start + _STEP, len(gallery)))), progress=False)
-        self._report(f"Building {method.index} …")
-        engine = self._engines[method.extractor, method.index] = Engine(extractor, method.index).fit(gallery)
-        return engine
+        return extractor
+
+    def _extract(self, extractor: FeatureExtractor, title: str) -> np.ndarray:
+        """The vectors of the gallery, with progress messages."""
+        parts = []
+        for start in range(0, len(self), _STEP):
+            self._report(f"{title}: {start} of {len(self)} images …")
+            rows = self._rows[start : start + _STEP]
+            parts.append(extractor.extract(self.images.subset(rows), progress=False))
+        return np.concatenate(parts)
+
+    @cached_property
+    def _space(self) -> Conse:
+        self._report("Loading word vectors …")
+        return Conse(WordVectors.glove())
+
+    def _gallery_words(self, engine: Engine) -> GalleryWords:
+        """The gallery in the space of words, by the class scores of the extractor's network or the default one."""
+        classifier = class_scores_of(engine.extractor)
+        if classifier.name not in self._words:
+            scores = self._extract(classifier, f"Extracting class scores with {classifier.name}")
+            self._words[classifier.name] = GalleryWords(self._space, scores)
+        return self._words[classifier.name]
+
+    def _unknown_words(self, texts: Sequence[QueryPart]) -> list[str]:
+        return [word for part in texts for word in self._space.words.phrase(part.text or "").ignored]
+
+    def _vector(self, extractor: FeatureExtractor, image: QueryImage) -> np.ndarray:
+        if image.row is None or image.cropped:
+            return extractor.extract_arrays([image.pixels()])[0]
+        return self._vectors(extractor, [image.row])[0]
 
     def _vectors(self, extractor: FeatureExtractor, rows: list[int]) -> np.ndarray:
         vectors = extractor.extract(self.images.subset(rows), progress=False)
@@ -177,8 +256,27 @@ class Searcher:
         return vectors
 
 
-def _note(engine: Engine, k: int, found: int, ignored: int, empty: bool) -> str:
+def _reranked(
+    engine: Engine, method: Method, image: QueryImage, vector: np.ndarray, marked: np.ndarray, n_good: int, k: int,
+    excluded: np.ndarray,
+) -> Ranking:  # fmt: skip
+    """The ranking of one image. marked : the vectors of the good results, then of the bad ones."""
+    if len(marked):
+        vector = rocchio(vector, marked[:n_good], marked[n_good:], metric=engine.index.metric)
+    pixels = image.pixels() if RERANKERS[method.reranker].needs_image else None
+    return rerank(SearchSpace.of(engine, exclude=excluded), vector, k, method.reranker, pixels)
+
+
+def _marked_parts(marked: np.ndarray, n_good: int) -> list[QueryPart]:
+    """Marked results as parts of a query, with the weights of Rocchio's means."""
+    groups = (feedback.GOOD, marked[:n_good]), (-feedback.BAD, marked[n_good:])
+    return [QueryPart(weight / len(vectors), vector) for weight, vectors in groups for vector in vectors]
+
+
+def _note(engine: Engine, k: int, found: int, ignored: int, empty: bool, unknown: Sequence[str]) -> str:
     notes = []
+    if unknown:
+        notes.append(f"{', '.join(unknown)}: no word vector, ignored")
     if empty:
         notes.append(f"{engine.extractor.name} extracts only zeros from this image, so the scores mean nothing")
     if found < k:

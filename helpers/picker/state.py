@@ -1,8 +1,8 @@
 """The query picker's state: the query, the methods and the results, in plain Python without a browser.
 
 `helpers.picker.view` shows it. Each user action is a method. An invalid action, such as an unreadable upload, sets
-`Picker.message` and raises nothing. `Picker.search` and `Picker.why` are slow: they work on a copy of the choices, so
-another thread can run them.
+`Picker.message` and raises nothing. `Picker.search`, `Picker.why` and `Picker.set_text` are slow: another thread can
+run them, and the other actions do not wait for them.
 """
 
 import io
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
@@ -22,10 +22,12 @@ from PIL import Image
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Explanation
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.text import TextError
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.history import Crop, History, Query, Step
-from helpers.picker.search import NAMES, Method, Searcher, SearchError
+from helpers.picker.parts import MAX_PARTS, ShownPart, images_of, parts_of, texts_of, title_of, without_part
+from helpers.picker.search import NAMES, Method, QueryImage, Searcher, SearchError
 from helpers.text import printable, printable_lines, write_csv
 from helpers.visualization import grids
 
@@ -173,7 +175,7 @@ class Picker:
         self.set_k(k)
 
     def __repr__(self) -> str:
-        query = f"query {printable(self.query.name)}" if self.query else "no query yet"
+        query = f"query {printable(self.title)}" if self.query else "no query yet"
         methods = " | ".join(map(str, self.methods))
         return f"Picker({self.images.name!r}: {len(self.images)} images, {query}, {methods}, k {self.k})"
 
@@ -195,9 +197,30 @@ class Picker:
         return self.step.query if self.step else None
 
     @property
+    def title(self) -> str:
+        """The current query as text, such as ``boat.jpg + "at night" − "people"``; empty without one."""
+        return "" if self.query is None else title_of(self.query, self.images.keys)
+
+    @property
+    def parts(self) -> list[ShownPart]:
+        """The images and texts of the current query; `remove_part` removes one."""
+        return [] if self.query is None else parts_of(self.query, self.images.keys)
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether the current query has a text or several images. Such a query is not re-ranked."""
+        return self.query is not None and self.query.is_combined
+
+    @property
+    def text_hint(self) -> str:
+        """Why searches by text are not available, with the remedy; empty if they are."""
+        return self._searcher.text_hint
+
+    @property
     def methods(self) -> tuple[Method, ...]:
-        """One method, or two for comparison."""
-        return (self.method,) if self.other is None else (self.method, self.other)
+        """One method, or two for comparison, as the current query uses them."""
+        chosen = (self.method,) if self.other is None else (self.method, self.other)
+        return tuple(replace(method, reranker=NAMES[0]) for method in chosen) if self.is_combined else chosen
 
     @property
     def needs_search(self) -> bool:
@@ -241,20 +264,23 @@ class Picker:
         return (*names, *([NO_CLASS_NAME] if (self.images.labels == NO_CLASS).any() else []))
 
     def rerankers_for(self, method: Method) -> tuple[str, ...]:
-        """The re-rankers that work with a method's index; all of them until the index is built."""
-        return self._searcher.rerankers_for(method)
+        """The re-rankers that work with a method's index and the query; all of them until the index is built."""
+        return NAMES[:1] if self.is_combined else self._searcher.rerankers_for(method)
 
     def class_of(self, query: Query) -> str:
         """The name of a query's class, ``"–"`` for none."""
         return NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
 
     def pixels(self, query: Query, whole: bool = False) -> np.ndarray:
-        """A query, uint8 (height, width, 3): its crop, or the ``whole`` image.
+        """The image of a query, uint8 (height, width, 3): its crop, or the ``whole`` image.
 
         Raises
         ------
         UnreadableImage : the image was removed.
+        ValueError : the query has no image.
         """
+        if not query.image:
+            raise ValueError("a query by text alone has no pixels")
         source: Path | bytes | None
         if query.upload is not None:
             source = self.history.uploads.get(query.upload)
@@ -346,7 +372,7 @@ class Picker:
 
         The whole image as a rectangle removes the crop.
         """
-        query = self._current().query
+        query = self._current_image()
         try:
             numbers = [float(number) for number in (left, top, width, height)]
         except (TypeError, ValueError):
@@ -365,7 +391,7 @@ class Picker:
     @_action
     def uncrop(self) -> None:
         """Make the whole image the query again."""
-        self.history.add(replace(self._current().query, crop=None))
+        self.history.add(replace(self._current_image(), crop=None))
 
     @_action
     def follow(self, id: int) -> None:
@@ -373,6 +399,27 @@ class Picker:
         if not any(result.id == id for column in self.columns for result in column.results):
             raise InvalidAction("That image is not among the results.")
         self._choose(id)
+
+    @_action
+    def add(self, row: int) -> None:
+        """Add an image of the set to the query: results resemble all images and texts of it."""
+        row, query = self._row(row), self.query or Query()
+        if row in images_of(query):
+            raise InvalidAction("That image is already a part of the query.")
+        if len(self.parts) >= MAX_PARTS:
+            raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
+        if query.image:
+            self.history.add(replace(query, more=(*query.more, row)))
+        else:
+            self.history.add(replace(query, name=self.images.keys[row], row=row))
+
+    @_action
+    def remove_part(self, part: int) -> None:
+        """Remove a part of the query, by its row in `parts`."""
+        query, part = self._current().query, _integer(part, "The number of a part")
+        if not 0 <= part < len(self.parts):
+            raise InvalidAction(f"The query has no part {part}.")
+        self._change_query(without_part(query, part, self.images.keys))
 
     @_action
     def back(self) -> None:
@@ -426,7 +473,7 @@ class Picker:
     def mark(self, id: int, good: bool | None) -> None:
         """Mark a result as good or bad, or remove its mark for None; `search_again` applies the marks."""
         step, id = self._current(), _integer(id, "The id")
-        if not 0 <= id < len(self.images) or id == step.query.row:
+        if not 0 <= id < len(self.images) or id in images_of(step.query):
             raise InvalidAction(f"Image {id} cannot be marked: it is the query itself or does not exist.")
         if good is None:
             step.marks.pop(id, None)
@@ -448,6 +495,37 @@ class Picker:
         step.marks, step.applied = {}, {}
 
     # ---- slow actions ----------------------------------------------------------------------------------
+
+    def set_text(self, text: str) -> "Picker":
+        """Set the text of the query, such as "boat at night -people": results show a boat at night, and no people.
+
+        The image stays a part of the query. An empty text removes the former one. A text without a known word changes
+        nothing. The first call loads the word vectors.
+        """
+        with self._searching, self._errors_as_messages():
+            with self.lock:
+                self.message = None
+                query, methods = self.query or Query(), self.methods
+            if not isinstance(text, str):
+                raise InvalidAction(f"A text was expected, got {str(text)[:40]!r}.")
+            changed = replace(query, text=" ".join(text.split()))
+            if not (changed.text or query.text):
+                raise InvalidAction("The text is empty. Describe what to find, such as: boat at night -people")
+            try:
+                texts = texts_of(changed)
+                if len(texts) + len(images_of(query)) > MAX_PARTS:
+                    raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
+                for method in methods if texts else ():
+                    self._searcher.check_texts(method, texts)
+            except (TextError, SearchError) as error:
+                text = str(error)
+                raise InvalidAction(text[:1].upper() + text[1:]) from error
+            finally:
+                self.progress = ""
+            with self.lock:
+                self._change_query(replace(self.query or Query(), text=changed.text))
+        self._notify()
+        return self
 
     def search(self) -> "Picker":
         """Search with the current choices. The first search with an extractor extracts the whole gallery.
@@ -482,6 +560,8 @@ class Picker:
                 request, columns = self._request, self.columns
             if request is None or not 0 <= column < len(columns) or all(r.id != id for r in columns[column].results):
                 raise InvalidAction("That image is not among the results.")
+            if not request.query.image:
+                raise InvalidAction("Only the similarity to an image can be explained, and the query has none.")
             method = columns[column].method
             self._report(f"Explaining a result of {method.extractor} …")
             try:
@@ -524,12 +604,14 @@ class Picker:
             figure = grids.image_grid(self.images, self.rows, columns=min(8, len(self.rows)))
         else:
             query = self.step.query
+            name = self.class_of(query) if query.row is not None else Path(query.name).name
             figure = grids.picker_grid(
-                self.pixels(query),
-                "query\n" + (Path(query.name).name if query.row is None else self.class_of(query)),
+                self.pixels(query) if query.image else None,
+                f"query\n{name}",
                 [(str(column.method), column.results) for column in self.columns],
                 self.images.paths,
                 self.step.marks,
+                [f"{part.sign} {part.short_name}" for part in self.parts[bool(query.image) :]],
             )
         drawn, smaller = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
@@ -565,10 +647,14 @@ class Picker:
         rows = {os.path.realpath(path): row for row, path in enumerate(self.images.paths)}
         return rows | {key: row for row, key in enumerate(self.images.keys)}
 
-    def _choose(self, row: int) -> None:
+    def _row(self, row: int) -> int:
         row = _integer(row, "The number of an image")
         if not 0 <= row < len(self.images):
             raise InvalidAction(f"There is no image {row}: they are numbered 0 … {len(self.images) - 1}.")
+        return row
+
+    def _choose(self, row: int) -> None:
+        row = self._row(row)
         self.history.add(Query(self.images.keys[row], row=row))
 
     def _current(self) -> Step:
@@ -576,26 +662,45 @@ class Picker:
             raise InvalidAction("Choose an image first.")
         return self.step
 
+    def _current_image(self) -> Query:
+        """The current query, which has an image."""
+        query = self._current().query
+        if not query.image:
+            raise InvalidAction("Choose an image first.")
+        return query
+
+    def _change_query(self, query: Query) -> None:
+        """Put a query behind the current one, if it says what to find."""
+        if not query.image and not query.text:
+            raise InvalidAction("The query would be empty. Choose an image, or type another text.")
+        if not query.image and all(part.weight < 0 for part in texts_of(query)):
+            raise InvalidAction("Say what to find, too: words with a minus sign only leave images out.")
+        self.history.add(query)
+
     def _changed(self, method: Method, **parts: str | None) -> Method:
         known = {"extractor": self.extractors, "index": self.indexes, "reranker": self.rerankers}
         changes = {part: value for part, value in parts.items() if value is not None}
         for part, value in changes.items():
             if value not in known[part]:
                 raise InvalidAction(f"There is no {part} {value!r} here. Choose one of {', '.join(known[part])}.")
+        if self.is_combined and changes.get("reranker", NAMES[0]) != NAMES[0]:
+            raise InvalidAction("Re-ranking works for one image, not with a text or several images.")
         return replace(method, **changes)
 
     def _column(self, request: _Request, method: Method) -> Column:
         query, start = request.query, perf_counter()
+        first = QueryImage(lambda: self.pixels(query), query.row, query.crop is not None)
+        more = [QueryImage(partial(read_image, self.images.paths[row]), row) for row in query.more]
         found, note = self._searcher.search(
             method,
-            lambda: self.pixels(query),
-            row=query.row,
-            cropped=query.crop is not None,
+            [*([first] if query.image else []), *more],
+            texts_of(query),
             k=request.k,
             good=[id for id, good in request.applied if good],
             bad=[id for id, good in request.applied if not good],
         )
-        relevance = self._searcher.relevance(query.row)
+        # Nothing says which images are relevant to a text, or to several images.
+        relevance = None if query.is_combined else self._searcher.relevance(query.row)
         results = tuple(
             ShownResult(
                 rank, id, score, self.images.class_name(id), self.images.keys[id],

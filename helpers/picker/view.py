@@ -47,12 +47,12 @@ _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 ACTIONS = {
     name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
     for name in (
-        "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
-        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "search", "search_again",
-        "set_k", "uncrop", "upload", "use", "why",
+        "add", "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
+        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "remove_part", "search",
+        "search_again", "set_k", "set_text", "uncrop", "upload", "use", "why",
     )
 }  # fmt: skip
-_SLOW = {"search", "why"}
+_SLOW = {"search", "set_text", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
@@ -197,13 +197,16 @@ def state_of(picker: Picker) -> dict:
             ],
         },
         "query": query and {
-            "name": query.name, "class_name": picker.class_of(query), "row": query.row,
-            "image": f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
+            "title": picker.title, "name": query.name, "class_name": picker.class_of(query), "row": query.row,
+            "image": query.image and f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
+            "text": query.text, "parts": [part._asdict() | {"short_name": part.short_name} for part in picker.parts],
+            "is_combined": picker.is_combined,
         },
+        "text_hint": picker.text_hint,
         "history": {"position": picker.history.position, "length": len(picker.history.steps)},
         "extractors": picker.extractors, "indexes": picker.indexes, "rerankers": picker.rerankers,
         "possible": [picker.rerankers_for(method) for method in picker.methods],
-        "method": vars(picker.method), "other": picker.other and vars(picker.other),
+        "method": vars(picker.methods[0]), "other": vars(picker.methods[1]) if picker.other else None,
         "k": picker.k, "limit": picker.limit,
         "columns": [_column(column) for column in picker.columns],
         "marks": {str(id): good for id, good in step.marks.items()} if step else {},
@@ -227,9 +230,14 @@ def _column(column: Column) -> dict:
 
 def _file_name(picker: Picker, column: int) -> str:
     """A file name that is valid on all systems, such as ``eagle_hsv-histogram``."""
-    methods = picker.methods
-    words = [Path(picker.query.name).stem, methods[column % len(methods)].extractor] if picker.query else ["images"]
-    return "_".join("".join(letter if letter.isalnum() or letter in "-." else "-" for letter in word) for word in words)
+    query, methods = picker.query, picker.methods
+    words = ["images"]
+    if query is not None:
+        words = [Path(query.name).stem, query.text[:60], methods[column % len(methods)].extractor]
+    names = (
+        "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in word) for word in words if word
+    )
+    return "_".join(names)
 
 
 class _Worker:

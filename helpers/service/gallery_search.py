@@ -1,5 +1,6 @@
 """Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import identities
+from helpers.features.text_encoder import embeds_text
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
+from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.identity import Outcome
@@ -16,6 +19,7 @@ from helpers.search.index import IdSet
 from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.rerank import RERANKERS, SearchSpace, rerank
+from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.errors import ApiError
 from helpers.service.settings import MAX_DEPTH
@@ -97,11 +101,24 @@ class Page:
     note: str
 
 
-class GallerySearch:
-    """A live engine for many threads. Each call first applies the changes of other processes."""
+@dataclass(frozen=True)
+class PartOptions:
+    """One part of a combined query: a text, the id of an image of the gallery, or a feature vector; and its weight."""
 
-    def __init__(self, live: LiveEngine):
-        self._live = live
+    weight: float
+    text: str | None = None
+    id: int | None = None
+    vector: np.ndarray | None = None
+
+
+class GallerySearch:
+    """A live engine for many threads. Each call first applies the changes of other processes.
+
+    words : for searches by text, unless the extractor embeds texts; None if the engine has no class scores.
+    """
+
+    def __init__(self, live: LiveEngine, words: WordIndex | None = None):
+        self._live, self._words = live, words
         self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
 
     @property
@@ -112,6 +129,11 @@ class GallerySearch:
     @property
     def extractor(self) -> FeatureExtractor:
         return self._live.engine.extractor
+
+    @property
+    def has_text(self) -> bool:
+        """Whether texts can be searched."""
+        return self._words is not None or embeds_text(self.extractor)
 
     def __len__(self) -> int:
         return len(self._live.engine)
@@ -129,6 +151,7 @@ class GallerySearch:
             "extractor": engine.extractor.name,
             "index": engine.index.spec,
             "classes": sorted(classes),
+            "text": self.has_text,
         }
 
     def search(self, vector: np.ndarray, options: SearchOptions, image: np.ndarray | None = None) -> Page:
@@ -156,6 +179,38 @@ class GallerySearch:
             raise _no_image(id) from error
         image = self._pixels(id) if RERANKERS[options.reranker].needs_image else None
         return self._search(engine, vector, options, id, image), vector
+
+    def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> Page:
+        """The results of a query of several parts, without the images that are parts themselves.
+
+        Raises
+        ------
+        ApiError : 404, an image or the class does not exist; 422, a text or a vector cannot be used, or texts are not
+            supported.
+        """
+        engine = self._current()
+        ids = [part.id for part in parts if part.id is not None]
+        for id in ids:
+            if not engine.index.contains(np.array([id]))[0]:
+                raise _no_image(id)
+        vectors = dict(zip(ids, engine.index.vectors(ids), strict=True)) if ids else {}
+        query = []
+        for part in parts:
+            vector = vectors[part.id] if part.id is not None else part.vector
+            if vector is not None:
+                self._check_length(engine, vector)
+            query.append(QueryPart(part.weight, vector, part.text))
+        allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
+        excluded = IdSet(ids) if ids else None
+        candidates = engine.index.count(allowed=allowed, excluded=excluded)
+        depth = min(options.offset + options.k, MAX_DEPTH)
+        try:
+            ranking = search_parts(
+                engine, query, min(depth, max(1, candidates)), self._words, allowed=allowed, excluded=excluded
+            )
+        except ValueError as error:
+            raise ApiError(422, str(error)) from error
+        return _page(engine, _unpadded(ranking), candidates, depth, options)
 
     def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
         """Some images in the order of their ids, and the number of all.
@@ -270,18 +325,17 @@ class GallerySearch:
         self, engine: Engine, vector: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
     ) -> Page:
         """own_id : the query's id if it is in the gallery."""
-        index, table, class_name = engine.index, _table(engine), options.class_name
+        index, table = engine.index, _table(engine)
         try:
             RERANKERS[options.reranker].check(index.metric, image is not None)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
-        if index.dim is not None and vector.shape != (index.dim,):
-            raise ApiError(422, f"The vector must have {index.dim} numbers, it has {vector.size}.")
-        allowed = None if class_name is None else self._ids_of_class(engine, class_name)
+        self._check_length(engine, vector)
+        allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
         excluded = None if own_id is None else IdSet([own_id])
         candidates = index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
-        found = scores = np.empty(0)
+        ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
         if candidates:
             space = SearchSpace(
                 index.metric,
@@ -290,14 +344,28 @@ class GallerySearch:
                 lambda ids: _images(table, ids),
             )
             ranking = _unpadded(rerank(space, vector, min(depth, candidates), options.reranker, image))
-            found, scores = ranking.ids[0], ranking.scores[0]
-        hits = [
-            Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
-            for rank in range(options.offset + 1, min(depth, len(found)) + 1)
-        ]
-        if len(hits) == options.k:
-            return Page(hits, depth < min(candidates, MAX_DEPTH), "")
-        return Page(hits, False, _note(len(found), candidates, class_name, index.spec))
+        return _page(engine, ranking, candidates, depth, options)
+
+    @staticmethod
+    def _check_length(engine: Engine, vector: np.ndarray) -> None:
+        dim = engine.index.dim
+        if dim is not None and vector.shape != (dim,):
+            raise ApiError(422, f"The vector must have {dim} numbers, it has {vector.size}.")
+
+
+def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions) -> Page:
+    """The results of a ranking of one query that the options ask for.
+
+    candidates : the number of images that could be found. depth : of the ranking.
+    """
+    found, scores = ranking.ids[0], ranking.scores[0]
+    hits = [
+        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
+        for rank in range(options.offset + 1, min(depth, len(found)) + 1)
+    ]
+    if len(hits) == options.k:
+        return Page(hits, depth < min(candidates, MAX_DEPTH), "")
+    return Page(hits, False, _note(len(found), candidates, options.class_name, engine.index.spec))
 
 
 def _table(engine: Engine) -> GalleryTable:

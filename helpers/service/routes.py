@@ -20,6 +20,7 @@ from helpers.service.root_path import base_element
 from helpers.service.schemas import (
     ClassName,
     ClassOut,
+    CombinedQuery,
     Fraction,
     HealthOut,
     Id,
@@ -92,7 +93,7 @@ async def _crop(
 
 
 def searches(service: SearchService) -> APIRouter:
-    """Three kinds of queries with the same kind of response."""
+    """Four kinds of queries with the same kind of response."""
     router = APIRouter(prefix="/api/search", tags=["search"])
 
     @router.post("", responses=error_responses(404, 415, 422))
@@ -111,6 +112,14 @@ def searches(service: SearchService) -> APIRouter:
     async def search_by_id(id: _ImageId, options: _Options) -> SearchOut:
         """Search by an image of the gallery. The image itself is not among the results."""
         return await service.search_id(id, options)
+
+    @router.post("/combined", responses=error_responses(404, 422))
+    async def search_by_parts(query: CombinedQuery) -> SearchOut:
+        """Search by texts, images of the gallery and vectors of earlier responses, each with a weight.
+
+        The score is the weighted mean of the cosines with the parts. Images that are parts are not among the results.
+        """
+        return await service.search_parts([part.options for part in query.parts], query.options)
 
     return router
 

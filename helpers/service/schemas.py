@@ -5,11 +5,11 @@ import binascii
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from helpers.search.rerank.registry import NAMES, reranker
 from helpers.service.errors import ApiError
-from helpers.service.gallery_search import Entry, Page, SearchOptions
+from helpers.service.gallery_search import Entry, Page, PartOptions, SearchOptions
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.text import printable
 
@@ -34,16 +34,23 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
+#: A vector of an earlier response.
+EncodedVector = Annotated[
+    str,
+    Field(
+        min_length=4,
+        max_length=2**20,
+        description="The vector of an earlier response: base64 of little-endian float32.",
+    ),
+]
+
+
 class VectorQuery(BaseModel):
     """A search with the vector of an earlier search."""
 
     model_config = ConfigDict(extra="forbid")
 
-    vector: str = Field(
-        min_length=4,
-        max_length=2**20,
-        description="The vector of an earlier response: base64 of little-endian float32.",
-    )
+    vector: EncodedVector
     k: K = 20
     offset: Offset = 0
     class_name: ClassName | None = None
@@ -52,6 +59,48 @@ class VectorQuery(BaseModel):
     @property
     def options(self) -> SearchOptions:
         return SearchOptions(self.k, self.offset, self.class_name, self.rerank)
+
+
+class QueryPartIn(BaseModel):
+    """One part of a combined query: exactly one of text, id and vector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = Field(default=None, min_length=1, max_length=1000, description="What the images show.")
+    id: Id | None = Field(default=None, description="Id of an image of the gallery.")
+    vector: EncodedVector | None = None
+    weight: float = Field(
+        default=1, ge=-100, le=100, allow_inf_nan=False,
+        description="Share of the score; negative for what the results must not resemble. Not 0.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(value is not None for value in (self.text, self.id, self.vector)) != 1:
+            raise ValueError("a part needs exactly one of text, id and vector")
+        if self.weight == 0:
+            raise ValueError("the weight must not be 0")
+        return self
+
+    @property
+    def options(self) -> PartOptions:
+        vector = None if self.vector is None else from_text(self.vector)
+        return PartOptions(self.weight, self.text, self.id, vector)
+
+
+class CombinedQuery(BaseModel):
+    """A search with several parts, such as an image and a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parts: list[QueryPartIn] = Field(min_length=1, max_length=20)
+    k: K = 20
+    offset: Offset = 0
+    class_name: ClassName | None = None
+
+    @property
+    def options(self) -> SearchOptions:
+        return SearchOptions(self.k, self.offset, self.class_name)
 
 
 class ImageOut(BaseModel):
@@ -87,18 +136,20 @@ class SearchOut(BaseModel):
     k: int
     more: bool = Field(description="Whether a larger offset gives more results.")
     note: Text = Field(description="Why there are fewer results than requested; otherwise empty.")
-    vector: str = Field(description="Feature vector of the query: base64 of little-endian float32.")
+    vector: str | None = Field(
+        description="Feature vector of the query: base64 of little-endian float32. null for a combined query."
+    )
     milliseconds: float = Field(description="Time within the service.")
 
     @classmethod
-    def of(cls, page: Page, vector: np.ndarray, options: SearchOptions, seconds: float, root_path: str) -> Self:
+    def of(cls, page: Page, vector: np.ndarray | None, options: SearchOptions, seconds: float, root_path: str) -> Self:
         results = [
             ResultOut(rank=hit.rank, score=hit.score, **ImageOut.of(hit.entry, root_path).model_dump())
             for hit in page.hits
         ]
         return cls(
             results=results, offset=options.offset, k=options.k, more=page.more, note=page.note,
-            vector=to_text(vector), milliseconds=round(1000 * seconds, 3),
+            vector=None if vector is None else to_text(vector), milliseconds=round(1000 * seconds, 3),
         )  # fmt: skip
 
 
@@ -132,6 +183,7 @@ class InfoOut(BaseModel):
     extractor: Text
     index: Text
     classes: list[ClassOut]
+    text: bool = Field(description="Whether parts of a combined query may be texts.")
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
         description="Who may add and remove images: every client (open), clients with the key, or no one (off)."

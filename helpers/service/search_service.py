@@ -3,20 +3,25 @@
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from fastapi import Request
 
+from helpers.features.text_encoder import embeds_text
+from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.search.persist.live import LiveEngine
 from helpers.search.rerank import RERANKERS
+from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, unavailable
-from helpers.service.gallery_search import Entry, GallerySearch, Page, SearchOptions, Upload
+from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions, Upload
 from helpers.service.metrics import Metrics
 from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import SearchOut
@@ -42,13 +47,15 @@ class SearchService:
                 "NEWFOLDER, or run `lookalike relocate %s NEWFOLDER --from %s`.",
                 root.path, settings.folder, root.stored.path,
             )  # fmt: skip
-        self.gallery_search = GallerySearch(self._live)
+        self._words = _open_words(self._live)
+        self.gallery_search = GallerySearch(self._live, self._words)
         self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
         self._extraction = RequestExtraction(self.gallery_search.extractor, settings, self.metrics.batches.observe)
         # Separate pools, so that many requests of one kind do not delay the others.
         self.searches = BoundedThreadPool("search", 4, 8 * settings.queue)
         self.images = BoundedThreadPool("image", 2, 8 * settings.queue)
         self.changes = BoundedThreadPool("change", 1, settings.queue)
+        self._classifying = ThreadPoolExecutor(1, "classify")
 
     @property
     def ready(self) -> bool:
@@ -68,6 +75,9 @@ class SearchService:
         await self._extraction.close()
         for pool in (self.searches, self.images, self.changes):
             pool.close()
+        self._classifying.shutdown(wait=True, cancel_futures=True)
+        if self._words is not None:
+            self._words.close()
         self._live.close()
 
     async def extract(self, request: Request, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
@@ -98,7 +108,13 @@ class SearchService:
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
         return self._result(page, vector, options, start)
 
-    def _result(self, page: Page, vector: np.ndarray, options: SearchOptions, start: float) -> SearchOut:
+    async def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> SearchOut:
+        """Search by several texts and images."""
+        start = time.perf_counter()
+        page = await self.searches(self.gallery_search.search_parts, parts, options)
+        return self._result(page, None, options, start)
+
+    def _result(self, page: Page, vector: np.ndarray | None, options: SearchOptions, start: float) -> SearchOut:
         return SearchOut.of(page, vector, options, time.perf_counter() - start, self.settings.root_path)
 
     async def add(
@@ -109,7 +125,18 @@ class SearchService:
         # The service stores and sends only files that it encoded itself.
         encoded, suffix = await self.images(uploads.reencode, content, info)
         upload = Upload(bytes_hash(content), encoded, suffix, vector, uploads.clean_name(name), class_name)
-        return await self.changes(self.gallery_search.add, upload)
+        added = await self.changes(self.gallery_search.add, upload)
+        if self._words is not None:
+            # So that words find it. This is not part of the addition, and may take a while the first time.
+            self._classifying.submit(self._classify, self._words)
+        return added
+
+    def _classify(self, words: WordIndex) -> None:
+        """Compute the class scores of images that have none."""
+        try:
+            words.classify_missing(self._live.engine)
+        except Exception:
+            log.exception("the class scores of added images cannot be computed; words do not find these images")
 
     async def remove(self, id: int) -> None:
         """Remove an image and its thumbnails."""
@@ -123,3 +150,21 @@ class SearchService:
             tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
         self.gallery_search.remove(id)
         thumbnails.forget(tags)
+
+
+def _open_words(live: LiveEngine) -> WordIndex | None:
+    """The word index of an engine with class scores; None if texts cannot be searched, or need none."""
+    if embeds_text(live.engine.extractor):
+        return None
+    try:
+        stored_classifier(live.folder)
+    except NoClassScores:
+        return None
+    try:
+        from helpers.features.text import WordVectors
+        from helpers.features.word_space import Conse
+
+        return WordIndex(live.folder, Conse(WordVectors.glove()))
+    except (ImportError, WordFileError) as error:
+        log.warning("Searches by text are off: %s", error)
+        return None

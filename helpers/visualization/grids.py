@@ -1,5 +1,6 @@
 """Grids of images: sets, search results, pairs of duplicates, and faces."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE, NEUTRAL = "#1b7837", "#b2182b", "#555555"
 #: Relevant or not → the sign in a title.
 SIGNS = {True: "○", False: "✗"}
+#: The image of a query without an image.
+_BLANK = np.full((3, 4, 3), 255, np.uint8)
+#: Lines of text, and characters per line, that describe the parts of a query.
+_PART_LINES, _PART_WIDTH = 6, 20
 #: Results per line; further ones continue on the next line.
 _COLUMNS = 10
 
@@ -84,21 +89,23 @@ def query_grids(queries: Sequence[tuple[np.ndarray, Sequence[Result]]]) -> Figur
 
 
 def picker_grid(
-    query: np.ndarray,
+    query: np.ndarray | None,
     title: str,
     found: Sequence[tuple[str, Sequence]],
     paths: Sequence[Path],
     marks: Mapping[int, bool],
+    parts: Sequence[str] = (),
 ) -> Figure:
     """Show a query of the picker and its results by one or more methods, with ○, ✗ or no sign.
 
     Parameters
     ----------
-    query : uint8 (height, width, 3). title : its title.
+    query : uint8 (height, width, 3), or None for a query without an image. title : its title.
     found : tuples of (method, results): results have ``rank``, ``id``, ``score``, ``class_name`` and ``relevant`` (None
         if unknown).
     paths : the files of the set; a result's id is its row.
     marks : id → whether the user marked it as good.
+    parts : further parts of the query, such as its texts; they stand below the image, or in its place.
     """
     lines = [
         (name if start == 0 else "", results[start : start + _COLUMNS])
@@ -107,14 +114,21 @@ def picker_grid(
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
     cells = _cells(max(1, len(lines)), across, 14, 1.6)
-    _framed(cells[0, 0], query, "black", "\n".join(map(_short, title.split("\n"))))
+    image = _BLANK if query is None else query
+    _framed(cells[0, 0], image, "black", "\n".join(map(_short, title.split("\n"))))
+    wrapped = "\n".join(_wrapped(parts))
+    if query is None:
+        cells[0, 0].text(
+            0.5, 0.5, wrapped, ha="center", va="center", fontsize=8, transform=cells[0, 0].transAxes, parse_math=False
+        )
     for i, (line, (name, results)) in enumerate(zip(cells, lines, strict=False)):
         # The method stands in the first column; in the first line, below the query.
         method = name.replace(" · ", "\n")
         if i:
             line[0].text(0.5, 0.5, method, ha="center", va="center", fontsize=8, transform=line[0].transAxes)
         else:
-            line[0].set_xlabel(method, fontsize=8)
+            label = f"{wrapped}\n{method}" if wrapped and query is not None else method
+            line[0].set_xlabel(label, fontsize=8, parse_math=False)
         for cell, result in zip(line[1:], results, strict=False):
             color = NEUTRAL if result.relevant is None else POSITIVE if result.relevant else NEGATIVE
             mark = {True: " · good", False: " · bad", None: ""}[marks.get(result.id)]
@@ -173,6 +187,12 @@ def _framed(cell: Axes, image: np.ndarray | Path, color: str, title: str) -> Non
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set(color=color, linewidth=2)
+
+
+def _wrapped(parts: Sequence[str]) -> list[str]:
+    """The lines of some texts, at most `_PART_LINES`."""
+    lines = [line for part in parts for line in textwrap.wrap(printable_lines(part), _PART_WIDTH)]
+    return lines if len(lines) <= _PART_LINES else [*lines[: _PART_LINES - 1], "…"]
 
 
 def _short(text: str, limit: int = 18) -> str:

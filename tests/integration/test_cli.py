@@ -54,8 +54,8 @@ from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "sync", "add", "remove", "compact", "relocate", "search", "evaluate", "leaderboard", "audit",
-    "extractors", "backends", "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "tags", "words", "evaluate",
+    "leaderboard", "audit", "extractors", "backends", "encoders", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -951,6 +951,28 @@ def test_every_extractor_is_listed(run):
     # The cache of these tests is empty.
     assert "downloaded" in by_name["vgg16-gem"]["remedy"]
     assert "vgg16" in run("extractors")[1]
+
+
+def test_encoders_are_listed_with_license_and_size(run):
+    code, out, _ = run("encoders", "--json")
+    found = json.loads(out)
+    assert code == OK and set(found) == {"hub", "onnx"}
+    for part in found.values():
+        assert len(part["encoders"]) == 4 and {one["text"] for one in part["encoders"]} == {True, False}
+        for one in part["encoders"]:
+            assert one["license"] and one["megabytes"] > 50 and one["source"].startswith("https://"), one
+    clip = found["hub"]["encoders"][0]
+    assert clip["name"] == "hub:clip_vit_base_patch32" and clip["megabytes"] == 605 and clip["parameters"] == 151277363
+    assert found["onnx"]["remedy"] is None
+    text = run("encoders")[1]
+    assert "Xenova/dinov2-small" in text and "DINOv3 License" in text and "--all" in text
+
+
+def test_an_encoder_that_cannot_be_opened(run, here, tmp_path):
+    code, _, err = run("index", "photos", "-x", f"onnx:{tmp_path / 'none'}")
+    assert code == BAD_INPUT and f"encoder folder {tmp_path / 'none'} does not exist" in err
+    code, _, err = run("index", "photos", "-x", f"onnx:{tmp_path}")
+    assert code == BAD_INPUT and "has none of the files onnx/vision_model.onnx" in err
 
 
 def test_every_backend_is_listed_and_opens(run, monkeypatch):

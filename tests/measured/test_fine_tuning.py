@@ -1,4 +1,4 @@
-"""Transfer learning on the mirror's images: what notebook 05 says of Imagenette and Caltech-101, measured again."""
+"""Transfer learning on the downloaded copies: what notebook 05 says of Imagenette and Caltech-101, measured again."""
 
 import keras
 import numpy as np

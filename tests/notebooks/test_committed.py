@@ -14,6 +14,7 @@ from helpers.lessons import full_profile, index_measurement, runner
 
 FIGURES = paths.ROOT / "figures"
 NOTEBOOKS = runner.select(None)
+TUNED = "fine-tuned, cosine"
 SOLUTIONS = sorted((runner.NOTEBOOKS / "solutions").glob("*.ipynb"))
 #: Home folders and absolute paths.
 PRIVATE = re.compile(r"/(?:home|root|Users|work|tmp|private|mnt)/\w|[A-Z]:\\\\Users")
@@ -238,6 +239,28 @@ def test_visual_words_rank_as_the_text_says():
     assert mean_ap["gray-histogram"] < mean_ap["pixels"] and mean_ap["hog"] <= mean_ap["hsv-histogram"]
     fused = [name for name in mean_ap.index if "+" in name and name.startswith("hog")]
     assert len(fused) == 3 and mean_ap[fused].max() < mean_ap["sift-fisher"]
+
+
+def test_fine_tuning_differs_as_the_text_says():
+    full, sample = (
+        table.set_index(["network", "variant"])
+        for table in (
+            full_profile.table("05_transfer_learning_networks"),
+            pd.read_csv(FIGURES / "05_transfer_learning_networks.csv"),
+        )
+    )
+    networks = ["resnet50", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
+    assert list(full.index.unique("network")) == list(sample.index.unique("network")) == networks
+    for name in networks:
+        shelf, head, tuned = (full.loc[(name, kind)] for kind in ("off the shelf", "head only, cosine", TUNED))
+        assert min(head["low"], tuned["low"]) > shelf["high"]
+        assert (head["mAP"] > tuned["mAP"]) == (name != "resnet50")
+        assert sample.loc[(name, TUNED), "lowest seed"] > sample.loc[(name, "off the shelf"), "mAP"]
+    shelf = full.xs("off the shelf", level="variant")["mAP"]
+    assert shelf.idxmin() == "resnet50" and shelf.idxmax() == "efficientnet-lite2"
+    # One of the three trainings is the network off the shelf.
+    assert sample.loc[("resnet50", "fine-tuned, softmax"), "epoch kept"].count("0 (off the shelf)") == 1
+    assert sample.loc[("resnet50", TUNED), "highest seed"] - sample.loc[("resnet50", TUNED), "lowest seed"] > 0.04
 
 
 def test_features_differ_as_the_text_says():

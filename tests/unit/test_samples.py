@@ -56,6 +56,12 @@ def test_every_image_has_caption_and_origin():
     )
 
 
+def test_captions_of_images():
+    images = samples.with_distractors().where(lambda key: key.endswith(("binoculars.jpg", "zebra.jpg")))
+    found = dict(zip(images.keys, samples.captions(images), strict=True))
+    assert len(found) == 2 and found["distractors/binoculars.jpg"] == "A pair of binoculars."
+
+
 def test_license_and_origins_are_in_the_folder():
     assert "GNU GENERAL PUBLIC LICENSE" in (FOLDER / "LICENSE").read_text()
     assert "tuxpaint-stamps-default" in (FOLDER / "ORIGINS.md").read_text()

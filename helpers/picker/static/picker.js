@@ -9,6 +9,7 @@ const SHRUNK_SIDE = 2048;
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
 const MAX_URLS = 500;
+const ONE_IMAGE = "Re-ranking works for one image, not with a text or several images.";
 
 let instances = 0;
 
@@ -117,6 +118,7 @@ class Tip {
       else this.hide();
     });
     root.addEventListener("focusout", () => this.hide());
+    root.addEventListener("input", () => this.hide());
     root.addEventListener("keydown", (event) => event.key === "Escape" && this.hide());
   }
 
@@ -170,6 +172,7 @@ class Page {
     this.root.prepend(
       this.statusLine(),
       make("div", { class: "top" }, this.queryPart(), this.chooserPart()),
+      this.describePart(),
       this.settingsPart(),
       this.resultsPart(),
       this.whyPart(),
@@ -267,11 +270,12 @@ class Page {
     this.spinner = make("span", { class: "spinner", "aria-hidden": "true" });
     this.status = make("span", { role: "status" });
     this.alert = make("span", { class: "error", role: "alert" });
-    return make("p", { class: "status" }, this.spinner, this.alert, this.status);
+    this.hint = make("span", { class: "dim hint" });
+    return make("p", { class: "status" }, this.spinner, this.alert, this.status, this.hint);
   }
 
   updateStatus() {
-    const { message, searching, progress, columns, query } = this.state;
+    const { message, searching, progress, columns, query, text_hint: hint } = this.state;
     const busy = searching || progress !== "" || this.waiting;
     this.root.classList.toggle("busy", busy);
     const error = this.local ?? (message?.kind === "error" ? message.text : "");
@@ -280,11 +284,12 @@ class Page {
       return known.length ? `${known.filter((result) => result.relevant).length} of ${known.length} relevant` : "";
     });
     const found = columns.length
-      ? `${columns[0].results.length} results for ${query.name}${relevant[0] && `, ${relevant.join(" and ")}`}.`
-      : query === null ? "Choose an image as the query." : "";
+      ? `${columns[0].results.length} results for ${query.title}${relevant[0] && `, ${relevant.join(" and ")}`}.`
+      : query === null ? `Choose an image as the query${hint ? "" : ", or describe what to find"}.` : "";
     const note = message?.kind === "note" ? `${message.text} ` : "";
     setText(this.alert, error);
     setText(this.status, searching || progress ? progress || "Searching …" : error ? "" : note + found);
+    setText(this.hint, hint);
   }
 
   // ---- the query ----
@@ -356,9 +361,11 @@ class Page {
 
   updateQuery() {
     const { query, history } = this.state;
-    this.empty.hidden = query !== null;
-    this.frame.hidden = this.queryName.hidden = this.cropDetails.hidden = query === null;
-    if (query) {
+    const image = query?.image;
+    this.empty.hidden = Boolean(image);
+    setText(this.empty, query === null ? "No query yet" : query.title);
+    this.frame.hidden = this.queryName.hidden = this.cropDetails.hidden = !image;
+    if (image) {
       this.images.put(this.image, query.image);
       this.image.alt = `Query: ${query.name}`;
       setText(this.queryName, `${query.name} · ${query.class_name === "–" ? "no class" : query.class_name}`
@@ -373,6 +380,58 @@ class Page {
     this.backButton.setAttribute("aria-disabled", history.position < 1);
     this.forwardButton.setAttribute("aria-disabled", history.position + 1 >= history.length);
     setText(this.position, history.length ? `${history.position + 1} of ${history.length}` : "");
+  }
+
+  // ---- the text, and the parts of the query ----
+
+  describePart() {
+    this.text = make("input", { type: "text", class: "text", placeholder: "boat at night -people",
+      "data-tip": "What results show. A minus sign in front of a word leaves out what it names: boat at night -people" });
+    this.textForm = make("form", { class: "line", noValidate: true, onsubmit: (event) => {
+      event.preventDefault();
+      this.do("set_text", { text: this.text.value });
+    } }, this.field("Text", this.text), make("button", { type: "submit" }, "Search by text"));
+    this.parts = make("ul", { class: "line parts", "aria-label": "Parts of the query" });
+    this.partsHint = make("span", { class: "dim parts-hint" }, "Shift+click or + adds an image to the query.");
+    return make("div", { class: "line describe" }, this.textForm, this.parts, this.partsHint);
+  }
+
+  updateParts() {
+    const { query, text_hint: hint } = this.state;
+    this.textForm.hidden = hint !== "";
+    const text = query?.text ?? "";
+    // Not while the user is typing.
+    if (this.shownText !== text) this.text.value = this.shownText = text;
+    const parts = query?.is_combined ? query.parts : [];
+    this.parts.hidden = !parts.length;
+    this.partsHint.hidden = parts.length > 0;
+    const chips = this.parts.children;
+    while (chips.length > parts.length) {
+      const hadFocus = chips[chips.length - 1].contains(document.activeElement);
+      chips[chips.length - 1].remove();
+      if (hadFocus) (this.parts.lastChild?.lastChild ?? (hint ? this.thumbnails.children[this.tabbable ?? 0] : this.text)).focus();
+    }
+    parts.forEach((part, index) => {
+      if (!chips[index]) this.parts.append(this.chip(index));
+      this.updateChip(chips[index], part);
+    });
+  }
+
+  chip(index) {
+    const [sign, name] = [make("span", { class: "sign" }), make("span", { class: "part-name" })];
+    const image = make("img", { alt: "", draggable: "false" });
+    const remove = this.button("×", () => this.do("remove_part", { part: index }));
+    return Object.assign(make("li", { class: "part" }, sign, image, name, remove), { sign, image, name, removal: remove });
+  }
+
+  updateChip(chip, { sign, name, short_name: shortName, kind, row }) {
+    chip.classList.toggle("subtracted", sign !== "+");
+    setText(chip.sign, sign);
+    setText(chip.name, shortName);
+    chip.image.hidden = kind !== "image";
+    if (kind === "image") this.images.put(chip.image, row === null ? this.state.query.image : `row-${row}`);
+    chip.removal.dataset.tip = `Remove ${name}`;
+    chip.removal.setAttribute("aria-label", `Remove ${sign === "+" ? "" : "minus "}${name} from the query`);
   }
 
   // ---- the images to choose from ----
@@ -417,6 +476,7 @@ class Page {
     this.classes.value = page.class_name ?? "";
     this.row.max = set.size - 1;
     this.row.placeholder = `0–${set.size - 1}`;
+    const chosen = new Set(query?.parts.map(({ row }) => row));
     const buttons = this.thumbnails.children;
     while (buttons.length > page.thumbnails.length) buttons[buttons.length - 1].remove();
     page.thumbnails.forEach((thumbnail, index) => {
@@ -426,7 +486,7 @@ class Page {
       button.dataset.row = thumbnail.row;
       button.dataset.tip = `${name} · ${thumbnail.key} · number ${thumbnail.row}`;
       button.setAttribute("aria-label", `${name}, ${thumbnail.key}`);
-      button.setAttribute("aria-pressed", thumbnail.row === query?.row);
+      button.setAttribute("aria-pressed", chosen.has(thumbnail.row));
       this.images.put(button.firstChild, thumbnail.image);
     });
     const tabbable = Math.min(this.tabbable ?? 0, buttons.length - 1);
@@ -437,9 +497,9 @@ class Page {
   }
 
   thumbnail() {
-    const button = this.button(make("img", { alt: "", draggable: "false" }), () => {
+    const button = this.button(make("img", { alt: "", draggable: "false" }), (event) => {
       this.setTabbable([...this.thumbnails.children].indexOf(button));
-      this.do("choose", { row: Number(button.dataset.row) });
+      this.do(event.shiftKey ? "add" : "choose", { row: Number(button.dataset.row) });
     }, { class: "thumbnail" });
     return button;
   }
@@ -531,7 +591,7 @@ class Page {
 
   settingsPart() {
     const methods = (action) => ["extractor", "index", "reranker"].map((part) => {
-      const select = make("select", { onchange: () => this.later(`${action} ${part}`, () =>
+      const select = make("select", { class: part, onchange: () => this.later(`${action} ${part}`, () =>
         this.do(action, { [part]: select.value })) });
       return [part, select];
     });
@@ -550,11 +610,13 @@ class Page {
       ...this.secondSelects.map(([part, select]) => this.field(labels[part], select)));
     return make("form", { class: "settings", noValidate: true, onsubmit: (event) => {
       event.preventDefault();
-      // Send a value of k that was just typed before the search.
+      // Send what was just typed before the search.
       clearTimeout(this.timers.get("k"));
       this.timers.delete("k");
       if (this.k.value !== "" && this.k.valueAsNumber !== this.state.k) setK();
-      this.do("search");
+      const typed = this.text.value.trim();
+      if (!this.textForm.hidden && typed !== (this.state.query?.text ?? "")) this.do("set_text", { text: typed });
+      else this.do("search");
     } },
     make("fieldset", { class: "line" }, make("legend", {}, "Method"),
       ...this.firstSelects.map(([part, select]) => this.field(labels[part], select)),
@@ -572,7 +634,10 @@ class Page {
         this.fill(select, lists[part]);
         // Re-rankers that do not work with the index are shown but disabled.
         const possible = this.state.possible[action === "use" ? 0 : 1];
-        if (part === "reranker" && possible) for (const option of select.options) option.disabled = !possible.includes(option.value);
+        if (part === "reranker" && possible) {
+          for (const option of select.options) option.disabled = !possible.includes(option.value);
+          this.explainReranking(select);
+        }
         if (chosen && !this.timers.has(`${action} ${part}`)) select.value = chosen[part];
       }
     }
@@ -581,6 +646,13 @@ class Page {
     this.k.max = limit;
     this.comparing.checked = other !== null;
     this.second.hidden = other === null;
+  }
+
+  explainReranking(select) {
+    const combined = this.state.query?.is_combined;
+    setText(select.options[0], select.options[0].value + (combined ? " (one image only)" : ""));
+    if (combined) select.dataset.tip = ONE_IMAGE;
+    else delete select.dataset.tip;
   }
 
   fill(select, values, text = (value) => value) {
@@ -652,11 +724,13 @@ class Page {
   card(column) {
     const card = make("li", { class: "card" });
     const image = make("img", { alt: "", draggable: "false" });
-    const ready = (action) => () => this.state.searching || action();
+    const ready = (action) => (event) => this.state.searching || action(event);
+    const add = () => this.do("add", { row: card.result.id });
     const mark = (good) => ready(() => this.do("mark", { id: card.result.id, good: card.mark === good ? null : good }));
     const parts = {
       image,
-      open: this.button(image, ready(() => this.do("follow", { id: card.result.id })), { class: "image" }),
+      open: this.button(image, ready((event) =>
+        (event.shiftKey ? add() : this.do("follow", { id: card.result.id }))), { class: "image" }),
       sign: make("span", { class: "sign" }),
       score: make("span"),
       name: make("span", { class: "class" }),
@@ -666,9 +740,10 @@ class Page {
         this.explaining = [column, card.result.id];
         this.do("why", { id: card.result.id, column });
       })),
+      add: this.button("+", ready(add), { class: "add", "data-tip": "Add to the query" }),
     };
     card.append(parts.open, make("div", { class: "line caption" }, parts.sign, parts.score), parts.name,
-      make("div", { class: "line actions" }, parts.good, parts.bad, parts.why));
+      make("div", { class: "line actions" }, parts.good, parts.bad, parts.why), parts.add);
     return Object.assign(card, { parts });
   }
 
@@ -689,6 +764,8 @@ class Page {
       button.setAttribute("aria-label", `${good ? "good" : "bad"} result, rank ${result.rank}`);
     }
     parts.why.setAttribute("aria-label", `why is rank ${result.rank} similar`);
+    parts.why.setAttribute("aria-disabled", !this.state.query?.image);
+    parts.add.setAttribute("aria-label", `add rank ${result.rank} to the query`);
     this.images.put(parts.image, result.image);
   }
 
@@ -721,7 +798,8 @@ class Page {
     this.why.hidden = explained === null;
     if (!explained) return;
     setText(this.whyHeading, `Why similar: ${explained.key}`);
-    setText(this.whyText, `Similarity ${explained.similarity.toFixed(3)}. The maps show ${explained.shows} (${explained.method}).`);
+    const { query } = this.state;
+    setText(this.whyText, `Similarity ${query?.is_combined ? `to ${query.name} ` : ""}${explained.similarity.toFixed(3)}. The maps show ${explained.shows} (${explained.method}).`);
     explained.images.forEach((key, index) => {
       this.images.put(this.whyImages[index], key);
       this.whyImages[index].alt = index ? `${explained.key} with its map` : "The query with its map";
@@ -736,6 +814,7 @@ class Page {
   update() {
     this.state = JSON.parse(this.model.get("state"));
     this.updateQuery();
+    this.updateParts();
     this.updateChooser();
     this.updateSettings();
     this.updateResults();

@@ -19,7 +19,7 @@ import numpy as np
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
-from helpers.search.persist import wal
+from helpers.search.persist import class_scores, wal
 from helpers.search.persist.engine_file import (
     NAME,
     OLD_NAME,
@@ -276,6 +276,7 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
         ((id, *row) for id, row in enumerate(rows)),
     )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
+    class_scores.prune(connection)
 
 
 def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: Manifest, folder: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from helpers.search.index import METRIC_NAMES
 from helpers.vectors import l2_normalize
 
+#: Weights of good and of bad results; the query has weight 1.
+GOOD, BAD = 0.75, 0.15
 #: A sum below this part of its terms is a rounding error.
 _NOTHING = 1e-6
 
@@ -22,8 +24,8 @@ def rocchio(
     good: np.ndarray,
     bad: np.ndarray,
     alpha: float = 1.0,
-    beta: float = 0.75,
-    gamma: float = 0.15,
+    beta: float = GOOD,
+    gamma: float = BAD,
     metric: str = "cosine",
 ) -> np.ndarray:
     """The query moved towards the mean of the good results and away from the mean of the bad ones: float32 (dim,).

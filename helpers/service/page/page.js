@@ -1,7 +1,7 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
 import { AddDialog } from "./add_dialog.js";
-import { format, parse, sameCrop, sameQuery } from "./url_state.js";
+import { format, parse, sameCrop, sameQuery, textParts } from "./url_state.js";
 import { fetchPage } from "./results.js";
 import { CropTools } from "./crop_tools.js";
 import { Grid, nameOf } from "./grid.js";
@@ -41,17 +41,17 @@ const crop = new CropTools({ search: searchPart, announce: (text) => showMessage
 
 function viewOf(item) {
   known.set(item.id, item);
-  return { query: { kind: "id", value: String(item.id) }, crop: null, className: "" };
+  return { query: { kind: "id", value: String(item.id) }, crop: null, text: "", className: "" };
 }
 
 function newView(state) {
   const next = { ...state, items: [], ids: new Set(), offset: 0, more: true, vector: null, note: "", scroll: 0 };
-  // The same query with another class needs no second upload and feature extraction.
+  // The same query with another class or text needs no second upload and feature extraction.
   if (view?.vector && sameQuery(view.query, next.query) && sameCrop(view.crop, next.crop)) next.vector = view.vector;
   return next;
 }
 
-const stateOf = ({ query, crop: rectangle, className }) => ({ query, crop: rectangle, className });
+const stateOf = ({ query, crop: rectangle, text, className }) => ({ query, crop: rectangle, text, className });
 
 /** Search, then show the results. After an error the page stays as it was. */
 async function go(state, { replace = false } = {}) {
@@ -237,24 +237,32 @@ function show(shown) {
   view = shown;
   element("layout").classList.toggle("has-query", Boolean(shown.query));
   showQuery();
+  showText();
   showClasses();
   grid.show(shown.items);
   const [title, summary] = headings();
   element("results-title").textContent = title;
   element("summary").textContent = summary;
-  element("shuffle").hidden = Boolean(shown.query || shown.className);
-  document.title = shown.query ? `${title} – Lookalike` : "Lookalike";
+  element("shuffle").hidden = Boolean(shown.query || shown.text || shown.className);
+  document.title = shown.query || shown.text ? `${title} – Lookalike` : "Lookalike";
   showEnd();
 }
 
 function headings() {
-  if (!view.query && view.className) return [`All images of class ${view.className}`, ""];
-  if (!view.query) return ["Or start from one of these", ""];
-  const title = `Images that look like ${view.crop ? "a part of " : ""}${queryName()}`;
+  if (!view.query && !view.text && view.className) return [`All images of class ${view.className}`, ""];
+  if (!view.query && !view.text) return ["Or start from one of these", ""];
+  const image = view.query ? ` that look like ${view.crop ? "a part of " : ""}${queryName()}` : "";
+  const title = `Images${image}${textTitle()}`;
   const milliseconds = Math.max(1, Math.round(view.milliseconds));
   const time = view.milliseconds === undefined ? "" : ` · searched in ${milliseconds} ms`;
   const only = view.className ? ` · class ${view.className} only` : "";
-  return [title, `Most similar first${only}${time}`];
+  return [title, `${view.text ? "Best match" : "Most similar"} first${only}${time}`];
+}
+
+function textTitle() {
+  const { added, subtracted } = textParts(view.text);
+  const of = added ? `${view.query ? " and match" : " of"} “${added}”` : "";
+  return of + subtracted.map((word) => `, without “${word}”`).join("");
 }
 
 function queryName() {
@@ -288,6 +296,14 @@ function showQuery() {
   }
   crop.show(view.crop);
   if (query.kind === "id" && !known.has(Number(query.value))) fetchName(Number(query.value));
+}
+
+/** The text field, and what it says beside an image. */
+function showText() {
+  element("text-form").hidden = !info.text;
+  element("text").value = view.text;
+  element("text-label").textContent = view.query ? "And a description" : "Or describe what to find";
+  element("text-clear").hidden = !view.text;
 }
 
 async function fetchName(id) {
@@ -331,12 +347,12 @@ function showClasses() {
 }
 
 function showEnd() {
-  const { items, more, stopped, note, query } = view;
+  const { items, more, stopped, note, query, text } = view;
   element("more").hidden = !more || !items.length;
   const end = element("end");
   end.hidden = more || Boolean(running);
   if (!items.length) end.textContent = info.images ? "No images were found." : "The gallery is empty.";
-  else end.textContent = query && note ? `No more images. ${sentence(note)}` : "No more images.";
+  else end.textContent = (query || text) && note ? `No more images. ${sentence(note)}` : "No more images.";
   if (items.length) showMessage("count", `${plural(items.length, "image")} shown${more ? ", more below" : ""}.`);
   // Observe again, because only changes are reported: after a short page the button may still be visible.
   atEnd.disconnect();
@@ -381,7 +397,7 @@ async function searchFile(file, count) {
   if (tooLarge(file)) return showMessage("error", tooLarge(file));
   const value = uniqueName();
   uploads.add(value, file);
-  await go({ query: { kind: "upload", value }, crop: null, className: "" });
+  await go({ query: { kind: "upload", value }, crop: null, text: "", className: "" });
   if (count > 1) showMessage("hint", `Only one image can be the query. Searched with ${file.name}.`);
 }
 
@@ -426,6 +442,22 @@ element("query-image").addEventListener("load", () => {
 element("query-image").addEventListener("error", () => {
   showNoPreview("This browser can’t display the image. The search still works.");
 });
+
+// ---- the text ---------------------------------------------------------------------------------------------------
+
+function searchText(text) {
+  const { added, subtracted } = textParts(text);
+  if (text && !added && subtracted.length && !view.query) {
+    return showMessage("error", "Say what to find, too: words with a minus sign only leave images out.");
+  }
+  return text === view.text ? null : go({ ...stateOf(view), text });
+}
+
+element("text-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (info) searchText(element("text").value.trim());
+});
+element("text-clear").addEventListener("click", () => searchText(""));
 
 // ---- the rest of the page ---------------------------------------------------------------------------------------
 
@@ -475,7 +507,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (!element("help-keys").checked || isTextField(event.target) || document.querySelector("dialog[open]")) return;
   const action = {
-    "/": () => element("choose").focus(),
+    "/": () => element(info?.text ? "text" : "choose").focus(),
     "?": () => element("help").showModal(),
     c: () => view?.query && !element("crop-row").hidden && element("crop-open").click(),
   }[event.key];

@@ -2,6 +2,7 @@
 
 import { call, ServiceError } from "./api.js";
 import { scoreText } from "./text.js";
+import { textParts } from "./url_state.js";
 
 // Images per request; a service may allow fewer.
 const PAGE = 24;
@@ -15,11 +16,11 @@ const BLOCK = 4;
  * context: info (from /api/info) and uploads (name → {file}); options: signal and onWait for `call`.
  */
 export async function fetchPage(view, { info, uploads }, options) {
-  if (!view.query) return view.className ? listClass(view, options) : listRandomly(view, info.images, options);
+  if (!view.query && !view.text) return view.className ? listClass(view, options) : listRandomly(view, info.images, options);
   const parameters = { k: Math.min(PAGE, info.max_k), offset: view.offset };
   if (view.className) parameters.class_name = view.className;
   const { results, ...rest } = await search(view, parameters, uploads, options);
-  const ownId = view.query.kind === "id" ? Number(view.query.value) : null;
+  const ownId = view.query?.kind === "id" ? Number(view.query.value) : null;
   return {
     ...rest,
     // A crop of a gallery image would find the image itself first.
@@ -30,7 +31,24 @@ export async function fetchPage(view, { info, uploads }, options) {
   };
 }
 
-async function search({ query, crop, vector }, parameters, uploads, options) {
+async function search(view, parameters, uploads, options) {
+  if (!view.text) return searchImage(view, parameters, uploads, options);
+  const { query, crop, text } = view;
+  const { added, subtracted } = textParts(text);
+  const parts = subtracted.map((word) => ({ text: word, weight: -1 }));
+  if (added) parts.push({ text: added });
+  let { vector } = view;
+  if (query?.kind === "id" && !crop) parts.push({ id: Number(query.value) });
+  else if (query) {
+    // Another text needs no second upload and feature extraction.
+    vector ??= (await searchImage(view, { k: 1 }, uploads, options)).vector;
+    parts.push({ vector });
+  }
+  const found = await call("api/search/combined", { ...options, method: "POST", body: { ...parameters, parts } });
+  return { ...found, vector };
+}
+
+async function searchImage({ query, crop, vector }, parameters, uploads, options) {
   const post = (path, body, extra = {}) => call(path, { ...options, method: "POST", body, ...extra });
   if (query.kind === "id" && !crop) return call(`api/search/id/${query.value}`, { ...options, parameters });
   if (vector) return post("api/search/vector", { ...parameters, vector });

@@ -1,25 +1,35 @@
 // The state of the page in its URL fragment, so that back, forward, bookmarks and links work.
 
+// Characters of a text, as the service accepts them.
+export const MAX_TEXT = 1000;
+
 /**
- * A view: the query, its crop, and the class of the results.
+ * A view: the query image, its crop, a text, and the class of the results.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
- * crop: null or {left, top, width, height}, fractions of the upright image; className: "" for all.
+ * crop: null or {left, top, width, height}, fractions of the upright image; text: "" for none;
+ * className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   const kind = ["id", "upload"].find((name) => fields.get(name));
   const query = kind ? { kind, value: fields.get(kind) } : null;
   const valid = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
-  return { query: valid, crop: valid && parseCrop(fields.get("crop")), className: fields.get("class") ?? "" };
+  return {
+    query: valid,
+    crop: valid && parseCrop(fields.get("crop")),
+    text: (fields.get("text") ?? "").trim().slice(0, MAX_TEXT),
+    className: fields.get("class") ?? "",
+  };
 }
 
-export function format({ query, crop, className }) {
+export function format({ query, crop, text = "", className }) {
   const fields = new URLSearchParams();
   if (query) fields.set(query.kind, query.value);
   if (query && crop) fields.set("crop", [crop.left, crop.top, crop.width, crop.height].join(","));
+  if (text) fields.set("text", text);
   if (className) fields.set("class", className);
-  const text = fields.toString().replaceAll("%2C", ",");
-  return text && `#${text}`;
+  const hash = fields.toString().replaceAll("%2C", ",");
+  return hash && `#${hash}`;
 }
 
 export const sameQuery = (a, b) => a?.kind === b?.kind && a?.value === b?.value;
@@ -32,4 +42,14 @@ function parseCrop(text) {
   const [left, top, width, height] = numbers;
   const inside = width > 0 && height > 0 && left + width <= 1.0001 && top + height <= 1.0001;
   return inside ? { left, top, width, height } : null;
+}
+
+/** The parts of a text: "boat at night -people" is {added: "boat at night", subtracted: ["people"]}. */
+export function textParts(text) {
+  const words = text.split(/\s+/).filter(Boolean);
+  const isSubtracted = (word) => /^[-−].+/.test(word);
+  return {
+    added: words.filter((word) => !isSubtracted(word)).join(" "),
+    subtracted: words.filter(isSubtracted).map((word) => word.slice(1)),
+  };
 }

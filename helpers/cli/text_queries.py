@@ -1,0 +1,223 @@
+"""Queries of texts and of several images, for `lookalike search`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.cli import locations
+from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from helpers.features.text import WordVectors
+    from helpers.images.imageset import ImageSet
+    from helpers.search.combined import QueryPart, TextIndex
+    from helpers.search.engine import Engine, Results
+    from helpers.search.gallery import GalleryTable
+
+#: Ways from texts to images, with what each compares with the text.
+WAYS = {
+    "conse": "the class scores of `lookalike classify`",
+    "ridge": "a ridge regression from features to the words of the engine's classes",
+    "devise": "a network from features to the words of the engine's classes",
+    "captions": "a caption of each image",
+}
+#: The weight of a text beside an image, unless --text-weight gives another one.
+TEXT_WEIGHT = 1.0
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options --text, --without, --together, --text-weight and --vectors."""
+    parser.add_argument(
+        "--text", metavar="TEXT", action="append", default=[], help="what results show; can be repeated"
+    )
+    parser.add_argument(
+        "--without", metavar="TEXT", action="append", default=[], help="what results do not show; can be repeated"
+    )
+    parser.add_argument("--together", action="store_true", help="all images are one query, instead of one each")
+    parser.add_argument(
+        "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
+        help="weight of each text; an image has weight 1; default: %(default)s",
+    )  # fmt: skip
+    ways = "; ".join(f"{name}: {text}" for name, text in WAYS.items())
+    parser.add_argument("--way", choices=tuple(WAYS), default="conse", help=f"how texts find images; {ways}")
+    text = "for --way captions: a table with the columns path and caption"
+    parser.add_argument("--captions", metavar="FILE", help=text)
+    text = "re-weight the features of the query image by a class, such as --as boat"
+    parser.add_argument("--as", dest="as_class", metavar="CLASS", help=text)
+    text = "a text file of word vectors (GloVe, word2vec or fastText); default: GloVe 6B with 50 numbers"
+    parser.add_argument("--vectors", metavar="FILE", help=text)
+
+
+def _weight(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1000:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1000, got {text}")
+    return number
+
+
+def is_combined(options: argparse.Namespace) -> bool:
+    """Whether the options ask for a query of texts or of several images."""
+    return bool(options.text or options.without or options.together)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise CommandError if the options do not go together."""
+    if not options.images and not options.text:
+        raise CommandError("name an image or a folder, or describe what to find with --text", USAGE)
+    if is_combined(options) and options.rerank != "none":
+        raise CommandError("--rerank works for one image, not together with --text, --without or --together", USAGE)
+    if options.as_class and not options.images:
+        raise CommandError("--as re-weights a query image; name one", USAGE)
+    if options.grid and not options.images:
+        raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
+
+
+def search_combined(
+    engine: "Engine", folder: Path, queries: "ImageSet | None", k: int, options: argparse.Namespace, strict: bool
+) -> tuple[list[tuple[str, "Results"]], list[str]]:
+    """The names and results of the queries, and the first image of each.
+
+    queries : None for a query of texts alone. strict : raise `UnreadableImage` if one of them cannot be read.
+    """
+    from helpers.search.combined import QueryPart, search_parts
+
+    words = _open_words(engine, folder, options)
+    texts = [QueryPart(options.text_weight, text=text) for text in options.text]
+    texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
+    images = [] if queries is None else _image_parts(engine, queries, strict, options)
+    groups = [images] if options.together or queries is None else [[one] for one in images]
+    found, first = [], []
+    for group in groups:
+        if queries is not None and not group:
+            break
+        results = engine.results(search_parts(engine, [*(part for _, part in group), *texts], k, words))
+        names = [name for name, _ in group]
+        found.append((_name(names, options.text, options.without), results))
+        first += names[:1]
+    return found, first
+
+
+def _image_parts(
+    engine: "Engine", queries: "ImageSet", strict: bool, options: argparse.Namespace
+) -> list[tuple[str, "QueryPart"]]:
+    """Path and part of the images that can be read."""
+    import numpy as np
+
+    from helpers.search.combined import QueryPart
+
+    vectors = engine.extractor.extract(queries, strict=strict)
+    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+    vectors = reweighted(engine, vectors[rows], options)
+    return [(str(queries.paths[row]), QueryPart(1.0, vector)) for row, vector in zip(rows, vectors, strict=True)]
+
+
+def reweighted(engine: "Engine", vectors: "np.ndarray", options: argparse.Namespace) -> "np.ndarray":
+    """The vectors of query images (n, dim), multiplied by the classifier's weights of the class of --as, if given."""
+    if options.as_class is None:
+        return vectors
+    from helpers.features import class_weights
+    from helpers.networks import specs
+
+    name = engine.extractor.name
+    if name not in specs.ZOO or specs.network(name).embedding != "avg_pool":
+        raise CommandError(f"--as needs an engine of a network's pooled features, not of {name}", USAGE)
+    weights = class_weights.ClassWeights(name)
+    try:
+        known = weights.classes(options.as_class)
+    except ValueError:
+        weights = class_weights.ClassWeights(name, open_vectors(options.vectors))
+        known = weights.classes(options.as_class)
+        log(f"note: ImageNet has no class {printable(options.as_class)}; the nearest one is {', '.join(known)}")
+    return class_weights.reweighted(vectors, weights.weights(options.as_class))
+
+
+def _name(images: list[str], texts: list[str], without: list[str]) -> str:
+    """A query as text: its images and texts, joined by + and −."""
+    added = " + ".join([*images, *(f'"{text}"' for text in texts)])
+    return added + "".join(f' − "{text}"' for text in without)
+
+
+def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "TextIndex | None":
+    """What texts are compared with, by --way; None if no text needs it."""
+    from helpers.features.text_encoder import embeds_text
+
+    texts = [*options.text, *options.without]
+    if not texts or embeds_text(engine.extractor):
+        if options.vectors is not None and not options.as_class:
+            raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
+        return None
+    if (options.way == "captions") != (options.captions is not None):
+        raise CommandError("--way captions and --captions FILE go together", USAGE)
+    if options.way == "conse":
+        from helpers.search.word_index import stored_classifier
+
+        # Before the word vectors, which need an extra.
+        stored_classifier(folder)
+    vectors = open_vectors(options.vectors)
+    for text in texts:
+        if ignored := vectors.phrase(text).ignored:
+            log(f"note: {printable(text)}: {', '.join(map(printable, ignored))} has no vector and is ignored")
+    return _word_index(engine, folder, vectors, options)
+
+
+def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace) -> "TextIndex":
+    import numpy as np
+
+    from helpers.features.word_space import Captions, Conse, DeviseNetwork, RidgeDevise
+    from helpers.search.word_index import GalleryWords, WordIndex
+
+    if options.way == "conse":
+        index = WordIndex(folder, Conse(vectors))
+        if len(missing := index.missing(engine)):
+            log(
+                f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
+                f"lookalike classify {printable(folder)} computes them"
+            )
+        return index
+    ids, table = engine.index.ids, locations.table_of(engine)
+    if options.way == "captions":
+        captions = _read_captions(Path(options.captions), table)
+        space = Captions(vectors)
+        found = space.embed_images([captions.get(id, "") for id in ids.tolist()])
+        return GalleryWords.of_vectors(space, found, ids)
+    labels = table.labels[ids]
+    if not (labels >= 0).any():
+        raise CommandError(f"--way {options.way} learns the words of classes, but the images have no classes", USAGE)
+    features = np.asarray(engine.index.vectors(ids))
+    learned = (RidgeDevise if options.way == "ridge" else DeviseNetwork)(vectors)
+    return GalleryWords(learned.fit(features, labels, table.class_names), features, ids)
+
+
+def _read_captions(file: Path, table: "GalleryTable") -> dict[int, str]:
+    """Id → caption, of a table with the columns path and caption; CommandError if no path is in the engine."""
+    from helpers.images.table_files import TableError, read_rows
+
+    columns, rows = read_rows(file, ("path", "caption"))
+    captions, unknown = {}, 0
+    width = max(columns.positions) + 1
+    bad = [(row.line, row.error or "too few columns") for row in rows if row.error or len(row.cells) < width]
+    if bad:
+        raise TableError.of_rows(file, bad)
+    for row in rows:
+        path, caption = (row.cells[position].strip() for position in columns.positions)
+        id = table.id_of(path)
+        if id is None:
+            id = table.id_of(str(locations.absolute(file.parent / path)))
+        if id is None:
+            unknown += 1
+        else:
+            captions[id] = caption
+    if not captions:
+        raise CommandError(f"{printable(file)}: none of its {pluralize(len(rows), 'path')} is in the engine")
+    if unknown:
+        log(f"note: {printable(file)}: {pluralize(unknown, 'path')} not in the engine")
+    return captions
+
+
+def open_vectors(file: str | None) -> "WordVectors":
+    """The word vectors of a file, or GloVe's."""
+    from helpers.features.text import WordVectors
+
+    return WordVectors.glove() if file is None else WordVectors.from_file(file)

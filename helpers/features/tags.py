@@ -1,0 +1,182 @@
+"""Image → words: the class names of an image with calibrated scores, as a table and as XMP sidecars."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, TextIO
+
+import numpy as np
+
+from helpers.features.calibration import TemperatureScaling
+from helpers.features.deep import ClassScores
+from helpers.files import write_atomically
+from helpers.images import imagenet
+from helpers.images.imageset import ImageSet
+from helpers.text import printable, write_csv
+
+#: Network → temperature of its class probabilities with plain resizing, fitted on one image of each ImageNet class.
+#: These are training images of the network; `tests/measured/test_words.py` measures the scores on other images.
+TEMPERATURES = {"efficientnet-lite0": 0.734}
+
+_NAMESPACES = {
+    "x": "adobe:ns:meta/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "dc": "http://purl.org/dc/elements/1.1/",
+}
+#: The frame of an XMP packet (XMP specification part 1, 7.3.2).
+_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+_END = '\n<?xpacket end="w"?>\n'
+
+
+class Tag(NamedTuple):
+    """A word for an image, and the estimated probability that it is right."""
+
+    word: str
+    score: float
+
+
+class Calibration(Protocol):
+    """Scores (n, c) → probabilities (n, c), see `helpers.features.calibration`."""
+
+    def transform(self, scores: np.ndarray, /) -> np.ndarray:
+        """Scores (n, c) → float32 (n, c) in 0 … 1."""
+
+
+class Tagger:
+    """Selects the tags of images from scores.
+
+    Parameters
+    ----------
+    names : of the columns of the scores; by default ImageNet's classes. The probabilities of equal names are added.
+    calibration : turns scores into probabilities; None if they are.
+    k : maximum number of tags per image.
+    threshold : the lowest score of a tag.
+    """
+
+    def __init__(
+        self, names: Sequence[str] | None = None, calibration: Calibration | None = None, k: int = 5,
+        threshold: float = 0.1,
+    ):  # fmt: skip
+        if k < 1 or not 0 <= threshold <= 1:
+            raise ValueError(f"k must be at least 1 and threshold in 0 … 1, got {k} and {threshold}")
+        columns = tuple(imagenet.classes().values() if names is None else names)
+        self.names = tuple(dict.fromkeys(columns))
+        self._width = len(columns)
+        column = {name: number for number, name in enumerate(self.names)}
+        self._target = [column[name] for name in columns]
+        self.calibration, self.k, self.threshold = calibration, k, threshold
+
+    @classmethod
+    def for_network(cls, network: str, k: int = 5, threshold: float = 0.1) -> "Tagger":
+        """ImageNet's classes, calibrated for `helpers.features.deep.ClassScores` of a network with plain resizing.
+
+        Raises KeyError for a network whose temperature was not measured; fit a `TemperatureScaling` for it.
+        """
+        if network not in TEMPERATURES:
+            raise KeyError(
+                f"no temperature of {network!r} is known, only of {', '.join(TEMPERATURES)}; fit a TemperatureScaling"
+            )
+        return cls(None, TemperatureScaling(TEMPERATURES[network]), k, threshold)
+
+    def tags(self, scores: np.ndarray) -> list[tuple[Tag, ...]]:
+        """The tags of each image, the best first, from scores (n, c).
+
+        An image may have none. A row of NaN, of an image that could not be read, has none.
+        """
+        scores = np.asarray(scores)
+        if scores.ndim != 2 or scores.shape[1] != self._width:
+            raise ValueError(f"expected scores (n, {self._width}), got {scores.shape}")
+        unread = np.isnan(scores).any(axis=1)
+        scores = np.where(unread[:, None], 0, scores)
+        if self.calibration is not None:
+            scores = self.calibration.transform(scores)
+        added = np.zeros((len(scores), len(self.names)), np.float64)
+        for column, target in enumerate(self._target):
+            added[:, target] += scores[:, column]
+        best = np.argsort(-added, axis=1, kind="stable")[:, : self.k]
+        return [
+            tuple(Tag(self.names[column], float(row[column])) for column in order if row[column] >= self.threshold)
+            for row, order in zip(np.where(unread[:, None], -1, added), best, strict=True)
+        ]
+
+
+def tag_images(
+    images: ImageSet, network: str = "efficientnet-lite0", k: int = 5, threshold: float = 0.1, progress: bool = True
+) -> list[tuple[Tag, ...]]:
+    """The tags of each image by a network's classifier, see `Tagger`; class probabilities are cached.
+
+    An image that cannot be read has no tags, and a warning lists these images. Raises `WeightsUnavailable`, and
+    KeyError for a network whose temperature was not measured.
+    """
+    tagger = Tagger.for_network(network, k, threshold)
+    return tagger.tags(ClassScores(network).extract(images, progress=progress))
+
+
+def write_table(file: TextIO, keys: Sequence[str], tags: Sequence[Sequence[Tag]]) -> None:
+    """Write CSV with one line per tag: image, tag, score. An image without tags has one line with empty cells."""
+    rows: list[tuple[str, str | None, float | None]] = []
+    for key, found in zip(keys, tags, strict=True):
+        rows += [(key, tag.word, round(tag.score, 4)) for tag in found] or [(key, None, None)]
+    write_csv(file, ("image", "tag", "score"), rows)
+
+
+# ---- XMP sidecars -----------------------------------------------------------------------------------------
+
+
+class Sidecars(NamedTuple):
+    """What `write_sidecars` did with the sidecar of each image that has tags.
+
+    written : new files. replaced : files that existed and were replaced. kept : files that existed and were kept.
+    """
+
+    written: tuple[Path, ...]
+    replaced: tuple[Path, ...]
+    kept: tuple[Path, ...]
+
+
+def sidecar_path(image: str | Path) -> Path:
+    """``photo.jpg`` → ``photo.jpg.xmp``, as darktable and digiKam name it; ``photo.png`` has another one."""
+    image = Path(image)
+    return image.with_name(f"{image.name}.xmp")
+
+
+def sidecar(words: Iterable[str]) -> bytes:
+    """An XMP file with the words as keywords: the bag ``dc:subject``, which photo managers read."""
+    for prefix, uri in _NAMESPACES.items():
+        ElementTree.register_namespace(prefix, uri)
+    root = ElementTree.Element(_name("x", "xmpmeta"))
+    description = ElementTree.SubElement(
+        ElementTree.SubElement(root, _name("rdf", "RDF")), _name("rdf", "Description"), {_name("rdf", "about"): ""}
+    )
+    bag = ElementTree.SubElement(ElementTree.SubElement(description, _name("dc", "subject")), _name("rdf", "Bag"))
+    for word in words:
+        # XML cannot hold control characters, not even escaped.
+        ElementTree.SubElement(bag, _name("rdf", "li")).text = printable(word)
+    ElementTree.indent(root)
+    return (_BEGIN + ElementTree.tostring(root, encoding="unicode") + _END).encode()
+
+
+def write_sidecars(images: Sequence[Path], tags: Sequence[Sequence[Tag]], *, replace: bool = False) -> Sidecars:
+    """Write the sidecar of each image that has tags, next to the image. Each file is written atomically.
+
+    replace : replace existing sidecars, with everything in them, such as ratings. Otherwise they are kept; the result
+        lists them.
+    """
+    written: list[Path] = []
+    replaced: list[Path] = []
+    kept: list[Path] = []
+    for image, found in zip(images, tags, strict=True):
+        path = sidecar_path(image)
+        exists = path.exists() or path.is_symlink()
+        if not found:
+            continue
+        if exists and not replace:
+            kept.append(path)
+            continue
+        write_atomically(path, sidecar(tag.word for tag in found), durable=False)
+        (replaced if exists else written).append(path)
+    return Sidecars(tuple(written), tuple(replaced), tuple(kept))
+
+
+def _name(prefix: str, local: str) -> str:
+    return f"{{{_NAMESPACES[prefix]}}}{local}"

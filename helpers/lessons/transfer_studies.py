@@ -1,0 +1,275 @@
+"""Transfer learning with several networks and seeds: heads and fine-tuned last blocks, on stored feature maps."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from helpers.evaluation import builders, metrics, runner
+from helpers.evaluation.metrics import Scores
+from helpers.evaluation.protocol import Protocol
+from helpers.features.deep import ModelExtractor
+from helpers.features.feature_maps import feature_maps, vectors
+from helpers.images.imageset import ImageSet
+from helpers.lessons import baseline_studies
+from helpers.lessons.baseline_studies import Task
+from helpers.networks import examples, training, transfer, zoo
+from helpers.networks.training import Training
+from helpers.networks.transfer import SplitNetwork
+from helpers.search.index import open_index
+from helpers.vectors import l2_normalize
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+#: Names of the losses, see `loss`.
+LOSSES = ("softmax", "cosine")
+#: Columns of `summary`.
+COLUMNS = (
+    "network", "variant", "dim", "seeds", "epoch kept", "top-1", "mAP", "low", "high", "lowest seed", "highest seed",
+    "chance",
+)  # fmt: skip
+#: How `kept` shows that the pretrained weights were better than those of every epoch.
+UNTOUCHED = "0 (off the shelf)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of both stages.
+
+    head_rate, head_epochs : learning rate and number of epochs of the head.
+    rate, epochs : the same of fine-tuning.
+    """
+
+    head_rate: float = 3e-4
+    head_epochs: int = 40
+    rate: float = 3e-5
+    epochs: int = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network that was split after its frozen blocks, and the feature maps of a task's images.
+
+    maps : float16 (n, h, w, channels), row *i* of image *i*.
+    pretrained : the weights of the network's tail before any training.
+    train_rows, validation_rows : rows of the images for training and validation.
+    """
+
+    task: Task
+    split: SplitNetwork
+    maps: np.ndarray
+    pretrained: list[np.ndarray]
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+
+    def embeddings(self, weights: list[np.ndarray] | None = None, maps: np.ndarray | None = None) -> np.ndarray:
+        """float32 (n, dim), L2-normalized: the tail's output with these weights, which it has only during the call.
+
+        weights : the pretrained ones if None. maps : those of the task's images if None.
+        """
+        return self._output(weights, maps, normalize=True)
+
+    @cached_property
+    def inputs(self) -> np.ndarray:
+        """float32 (n, dim), the pretrained embeddings with their lengths, which a softmax head uses."""
+        return self._output(None, None, normalize=False)
+
+    def _output(self, weights: list[np.ndarray] | None, maps: np.ndarray | None, normalize: bool) -> np.ndarray:
+        tail = self.split.tail
+        before = tail.get_weights()
+        tail.set_weights(self.pretrained if weights is None else weights)
+        try:
+            return vectors(tail, self.maps if maps is None else maps, normalize=normalize, cache=True)
+        finally:
+            tail.set_weights(before)
+
+
+class Tuned(NamedTuple):
+    """A head, the training of the last block behind it, and the weights of the tail that this training kept."""
+
+    head: "keras.Model"
+    training: Training
+    weights: list[np.ndarray]
+
+
+class Variant(NamedTuple):
+    """The scores of one way to use a network, one per seed, and the epochs whose weights were kept."""
+
+    network: str
+    variant: str
+    dim: int
+    scores: Sequence[Scores]
+    epochs: Sequence[int] = ()
+
+
+def prepare(split: SplitNetwork, task: Task, progress: bool = True) -> Prepared:
+    """Compute the feature maps of a task's images, or load them from the cache.
+
+    split : a network with its pretrained weights.
+    """
+    maps = feature_maps(task.images, split, progress=progress)
+    row_of = {key: row for row, key in enumerate(task.images.keys)}
+    train, validation = (_rows(row_of, part) for part in (task.train, task.validation))
+    return Prepared(task, split, maps, split.tail.get_weights(), train, validation)
+
+
+def loss(kind: str) -> "keras.losses.Loss":
+    """The loss of a name in `LOSSES`: cross-entropy of a softmax, or of scaled cosines with a margin (CosFace)."""
+    import keras
+
+    from helpers.networks.losses import MarginSoftmaxLoss
+
+    if kind not in LOSSES:
+        raise ValueError(f"no loss is called {kind!r}; available: {', '.join(LOSSES)}")
+    if kind == "softmax":
+        return keras.losses.SparseCategoricalCrossentropy()
+    return MarginSoftmaxLoss("cosface", margin=0.2, scale=16)
+
+
+def search(matrix: np.ndarray, protocol: Protocol) -> Scores:
+    """The scores of an exact search by cosine. matrix : float32 (n, dim), row *i* for id *i* of the protocol."""
+    return metrics.evaluate(runner.run(protocol, matrix, open_index("exact:cosine")), protocol)
+
+
+def train_head(
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None
+) -> "tuple[keras.Model, Training]":
+    """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss."""
+    import keras
+
+    settings, task, found = settings or Settings(), prepared.task, prepared.inputs
+    head = transfer.head(found.shape[1], task.classes, seed=seed, cosine=kind == "cosine")
+    head.compile(keras.optimizers.Adam(settings.head_rate), loss(kind), metrics=["accuracy"], jit_compile=False)
+    history = training.fit(
+        head,
+        examples.arrays(found[prepared.train_rows], task.train.labels),
+        name=f"05-{prepared.split.name}-head-{kind}",
+        epochs=settings.head_epochs,
+        seed=seed,
+        validation=examples.arrays(found[prepared.validation_rows], task.validation.labels),
+        progress=False,
+    )
+    return head, history
+
+
+def validation_scores(prepared: Prepared) -> Scores:
+    """Each validation image searched among the other ones, with the weights that the tail has now."""
+    trial = builders.leave_one_out(prepared.task.validation, "validation")
+    return search(vectors(prepared.split.tail, prepared.maps[prepared.validation_rows]), trial)
+
+
+def validation_map(prepared: Prepared) -> "Callable[[keras.Model], float]":
+    """A score for `training.fit`: the mAP of `validation_scores`."""
+    return lambda _: validation_scores(prepared).mean("mAP")
+
+
+def fine_tune(
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, progress: bool = False
+) -> Tuned:
+    """Train a head, then the last block together with it.
+
+    The training keeps the epoch with the highest `validation_map`; epoch 0 is the pretrained network. Afterwards the
+    tail has its pretrained weights again.
+    """
+    import keras
+
+    settings = settings or Settings()
+    head, _ = train_head(prepared, kind, seed, settings)
+    tail = prepared.split.tail
+    tail.set_weights(prepared.pretrained)
+    model = transfer.warmed_up(tail, head, seed=seed)
+    model.compile(keras.optimizers.Adam(settings.rate), loss(kind), metrics=["accuracy"], jit_compile=False)
+    history = training.fit(
+        model,
+        examples.arrays(prepared.maps[prepared.train_rows], prepared.task.train.labels),
+        name=f"05-{prepared.split.name}-tuned-{kind}",
+        epochs=settings.epochs,
+        batch_size=16,
+        seed=seed,
+        score=validation_map(prepared),
+        progress=progress,
+    )
+    weights = tail.get_weights()
+    tail.set_weights(prepared.pretrained)
+    return Tuned(head, history, weights)
+
+
+def compare_variants(
+    prepared: Prepared, kinds: Iterable[str], seeds: Sequence[int], settings: Settings | None = None
+) -> tuple[list[Variant], dict[tuple[str, int], Tuned]]:
+    """Search with a network off the shelf, with the outputs of a head only, and with the fine-tuned last block.
+
+    kinds : losses, see `LOSSES`. Returns the variants, and loss and seed → what was trained.
+    """
+    name, protocol = prepared.split.name, prepared.task.protocol
+    embeddings = prepared.embeddings()
+    variants = [Variant(name, "off the shelf", embeddings.shape[1], [search(embeddings, protocol)])]
+    tuned = {(kind, seed): fine_tune(prepared, kind, seed, settings) for kind in kinds for seed in seeds}
+    inputs = prepared.inputs
+    for kind in dict.fromkeys(kind for kind, _ in tuned):
+        each = [tuned[kind, seed] for seed in seeds]
+        # A call, because `predict` would compile a function for each head.
+        outputs = [search(l2_normalize(np.asarray(one.head(inputs, training=False))), protocol) for one in each]
+        variants.append(Variant(name, f"head only, {kind}", prepared.task.classes, outputs))
+        found = [search(prepared.embeddings(one.weights), protocol) for one in each]
+        epochs = [one.training.best_epoch for one in each]
+        variants.append(Variant(name, f"fine-tuned, {kind}", embeddings.shape[1], found, epochs))
+    return variants, tuned
+
+
+def extractors(prepared: Prepared, tuned: Tuned) -> dict[str, ModelExtractor]:
+    """Feature extractors of images for the trained variants of a network.
+
+    Returns "head only" (the head on the pretrained network) and "fine-tuned" (a copy of the network with the weights of
+    ``tuned``).
+    """
+    import keras
+
+    name, task, whole = prepared.split.name, prepared.task, prepared.split.whole
+    prepared.split.tail.set_weights(tuned.weights)
+    copy = keras.models.clone_model(whole)
+    copy.set_weights(whole.get_weights())
+    prepared.split.tail.set_weights(prepared.pretrained)
+    dataset, preprocessing = task.protocol.dataset, zoo.preprocessing(name)
+    by_head = keras.Sequential([whole, tuned.head], name=f"{name}_head")
+    origin = f"imagenet, {dataset} ({len(task.train)} images)"
+    # Compiling takes longer than the few images of a lesson.
+    return {
+        "head only": ModelExtractor(f"{name}+head", by_head, f"imagenet, {dataset}", preprocessing, engine="keras"),
+        "fine-tuned": ModelExtractor(f"{name}+tuned", copy, origin, preprocessing, engine="keras"),
+    }
+
+
+def kept(epochs: Sequence[int]) -> str:
+    """The epochs that were kept as text; 0 is labeled as the network off the shelf."""
+    return ", ".join(UNTOUCHED if epoch == 0 else str(epoch) for epoch in epochs) or "–"
+
+
+def summary(variants: Iterable[Variant], seed: int = 0) -> "pd.DataFrame":
+    """One row per variant, with `COLUMNS`.
+
+    low and high bound the 95 % interval of the mAP (mean over the seeds) over the queries. lowest and highest seed are
+    the mAP of single trainings; they are equal for a network that is not trained.
+    """
+    import pandas as pd
+
+    rows = []
+    for one in variants:
+        table = baseline_studies.score_table({one.variant: one.scores}, ["top-1", "mAP"], seed).set_index("metric")
+        by_seed = [score.mean("mAP") for score in one.scores]
+        mean = table.loc["mAP"]
+        rows.append(
+            (
+                one.network, one.variant, one.dim, len(one.scores), kept(one.epochs), table.loc["top-1", "value"],
+                mean["value"], mean["low"], mean["high"], min(by_seed), max(by_seed), mean["chance"],
+            )
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(row_of: dict[str, int], images: ImageSet) -> np.ndarray:
+    return np.array([row_of[key] for key in images.keys])

@@ -1,0 +1,267 @@
+"""The images of an engine in a space of words, so that a text finds them.
+
+`WordIndex` is for saved engines with stored class scores, `GalleryWords` for class scores in memory.
+"""
+
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from helpers.features.extractor import FeatureExtractor
+from helpers.images.imageset import ImageSet
+from helpers.search.backends.exact import ExactIndex
+from helpers.search.engine import Engine
+from helpers.search.index import IdSet
+from helpers.search.persist import class_scores
+from helpers.search.persist.class_scores import Classifier, StoredScores
+from helpers.search.persist.engine_file import EngineFile
+from helpers.text import printable
+
+#: Images whose scores are converted, or computed and written, at a time.
+_STEP = 4096
+_WRITTEN = 512
+#: ImageNet's classes.
+N_CLASSES = 1000
+#: The end of the names of classifiers, after the network's name.
+CLASSES = "-classes"
+
+
+class EmbedsText(Protocol):
+    """A space of vectors for texts."""
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """A text → float32 (dim,). Raises ValueError: it has no known word."""
+
+
+class TextSpace(EmbedsText, Protocol):
+    """A space of vectors for texts and for images, such as `helpers.features.word_space.Conse`."""
+
+    def embed_images(self, inputs: np.ndarray, /) -> np.ndarray:
+        """Class scores (n, 1000), or feature vectors (n, m) → float32 (n, dim)."""
+
+
+class NoClassScores(ValueError):
+    """An engine has no class scores, so words cannot find its images."""
+
+
+class WordIndex:
+    """The vectors of a saved engine's images in a text space, by id, from their stored class scores.
+
+    Methods may be called from several threads. Other processes may add images and scores meanwhile.
+
+    folder : of the engine. space : the text space.
+
+    Raises NoClassScores: no class scores are stored.
+    """
+
+    def __init__(self, folder: str | Path, space: TextSpace):
+        self._file, self._space = EngineFile(folder), space
+        self._lock, self._classifying = threading.Lock(), threading.Lock()
+        self._classifier: FeatureExtractor | None = None
+        self._version = -1
+        self._last = 0
+        self._snapshot = ""
+        #: Identity of a content → its vector.
+        self._vectors: dict[bytes, np.ndarray] = {}
+        #: Ids below this number are in the index, or in ``_pending``.
+        self._seen = 0
+        self._pending: list[int] = []
+        self._index = ExactIndex("cosine")
+        self._gone: tuple[object, IdSet] | None = None
+        stored_classifier(folder)
+
+    def close(self) -> None:
+        """Close the engine's file; the next use opens it again."""
+        with self._lock:
+            self._file.close()
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
+        return self._space.embed_text(text)
+
+    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
+        """The index of word vectors, and its ids that the engine's searches must not find.
+
+        engine : the present one of the folder, see `LiveEngine.engine`.
+        """
+        with self._lock:
+            self._read()
+            self._extend(engine)
+            if self._gone is None or self._gone[0] is not engine.index:
+                ids = self._index.ids
+                self._gone = engine.index, IdSet(ids[~engine.index.contains(ids)])
+            return self._index, self._gone[1] if len(self._gone[1]) else None
+
+    def missing(self, engine: Engine) -> np.ndarray:
+        """int64 (m,): the ids of images without class scores, which words do not find."""
+        with self._lock:
+            self._read()
+            self._extend(engine)
+            ids = np.array(self._pending, np.int64)
+            return ids[engine.index.contains(ids)]
+
+    def classify_missing(self, engine: Engine) -> int:
+        """Compute and store the class scores of images that have none; returns the number of these images.
+
+        Raises NoClassScores: the stored scores are of another version of the classifier. Raises `WeightsUnavailable`.
+        """
+        ids = self.missing(engine)
+        if not len(ids):
+            return 0
+        stored = stored_classifier(self._file.folder)
+        with self._classifying:
+            if self._classifier is None or self._classifier.fingerprint != stored.fingerprint:
+                self._classifier = matching_classifier(self._file.folder, stored)
+            classify(self._file.folder, engine, self._classifier, ids=ids.tolist())
+        return len(ids)
+
+    def _read(self) -> None:
+        """Convert the scores that were stored since the last call."""
+        version = self._file.version()
+        if version == self._version:
+            return
+        with self._file.reading() as connection:
+            new = class_scores.read(connection, self._last)
+        for start in range(0, len(new), _STEP):
+            rows = slice(start, start + _STEP)
+            vectors = self._space.embed_images(new.dense(rows, N_CLASSES))
+            self._vectors.update(zip(new.contents[rows], vectors, strict=True))
+        self._last, self._version = new.last, version
+
+    def _extend(self, engine: Engine) -> None:
+        """Add the images of the engine that have scores by now."""
+        if engine.saved.snapshot_id != self._snapshot:
+            # Another save may have given the ids to other images.
+            self._index, self._seen, self._pending = ExactIndex("cosine"), 0, []
+            self._snapshot, self._gone = engine.saved.snapshot_id, None
+        table = engine.table
+        ids, self._pending = [], [*self._pending, *range(self._seen, len(table))]
+        vectors, pending = [], []
+        for id in self._pending:
+            content = table.content(id)
+            vector = None if content is None else self._vectors.get(content)
+            if vector is None:
+                pending.append(id)
+            else:
+                ids.append(id)
+                vectors.append(vector)
+        if ids:
+            self._index.add(np.stack(vectors), ids)
+            self._gone = None
+        self._seen, self._pending = len(table), pending
+
+
+class GalleryWords:
+    """The vectors of a gallery's images in a text space, by id, from class scores or feature vectors in memory.
+
+    space : the text space. inputs : float32 (n, m), what it embeds, such as class scores (n, 1000). Images that cannot
+        be read have rows of NaN; texts do not find them.
+    ids : int64 (n,), of the images, ascending; by default 0 … n - 1.
+    """
+
+    def __init__(self, space: TextSpace, inputs: np.ndarray, ids: np.ndarray | None = None):
+        rows = np.flatnonzero(~np.isnan(inputs).any(axis=1))
+        vectors = space.embed_images(inputs[rows]) if len(rows) else np.empty((0, 1), np.float32)
+        self._set(space, vectors, rows if ids is None else ids[rows])
+
+    @classmethod
+    def of_vectors(cls, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> Self:
+        """Images whose vectors in the text space are known: float32 (n, dim), with ids int64 (n,), ascending."""
+        words = cls.__new__(cls)
+        words._set(space, vectors, ids)
+        return words
+
+    def _set(self, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> None:
+        self._space, self._index = space, ExactIndex("cosine")
+        if len(ids):
+            self._index.add(vectors, ids)
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
+        return self._space.embed_text(text)
+
+    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
+        """The index of word vectors, and its ids that the engine's searches must not find.
+
+        engine : fitted to the gallery.
+        """
+        ids = self._index.ids
+        gone = ids[~engine.index.contains(ids)]
+        return self._index, IdSet(gone) if len(gone) else None
+
+
+def classify(
+    folder: str | Path, engine: Engine, classifier: FeatureExtractor, progress: Callable[[int], object] | None = None,
+    ids: Sequence[int] | None = None,
+) -> int:  # fmt: skip
+    """Compute and store the class scores of an engine's images; returns the number of images that cannot be read.
+
+    Scores that are stored already, by the same classifier, are kept. An interrupted call continues there. Images that
+    cannot be read get no scores; the extractor's warning names them.
+
+    classifier : `helpers.features.deep.ClassScores`. progress : called with the number of images after each step.
+    ids : of the images, by default of all.
+    """
+    table, file = engine.table, EngineFile(folder)
+    ids = engine.index.ids.tolist() if ids is None else ids
+    first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
+    skipped = 0
+    with file:
+        with file.writing() as connection:
+            class_scores.start(connection, Classifier(classifier.name, classifier.fingerprint))
+            todo = [first[content] for content in class_scores.missing(connection, first)]
+        for start in range(0, len(todo), _WRITTEN):
+            part = todo[start : start + _WRITTEN]
+            scores = classifier.extract(_images(engine, part), progress=False)
+            readable = ~np.isnan(scores).any(axis=1)
+            contents = [content for id in np.array(part)[readable] if (content := table.content(id)) is not None]
+            with file.writing() as connection:
+                class_scores.write(connection, contents, *class_scores.likeliest(scores[readable]))
+            skipped += int((~readable).sum())
+            if progress is not None:
+                progress(len(part))
+    return skipped
+
+
+def stored_classifier(folder: str | Path) -> Classifier:
+    """The classifier of a saved engine's class scores. Raises NoClassScores: none are stored."""
+    with EngineFile(folder) as file, file.reading() as connection:
+        classifier = class_scores.classifier_of(connection)
+    if classifier is None:
+        raise NoClassScores(
+            f"{printable(folder)} has no class scores, so words cannot find its images. "
+            f"Add them: lookalike classify {shlex.quote(str(folder))}"
+        )
+    return classifier
+
+
+def matching_classifier(folder: str | Path, stored: Classifier) -> FeatureExtractor:
+    """The extractor of an engine's class scores.
+
+    Raises NoClassScores: the scores are of another version of it. Raises `WeightsUnavailable`.
+    """
+    from helpers.features.deep import ClassScores
+
+    classifier = ClassScores(stored.name.removesuffix(CLASSES))
+    if classifier.fingerprint != stored.fingerprint:
+        raise NoClassScores(
+            f"The class scores of {printable(folder)} are of another version of {stored.name}. "
+            f"Compute them again: lookalike classify {shlex.quote(str(folder))}"
+        )
+    return classifier
+
+
+def stored_scores(folder: str | Path) -> StoredScores:
+    """All class scores of a saved engine, for tags. Raises NoClassScores: none are stored."""
+    stored_classifier(folder)
+    with EngineFile(folder) as file, file.reading() as connection:
+        return class_scores.read(connection)
+
+
+def _images(engine: Engine, ids: list[int]) -> ImageSet:
+    table = engine.table
+    return ImageSet(table.name, tuple(table.path(id) for id in ids), table.labels[ids], table.class_names)

