@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.networks.compiled import openvino_package, reason
+from helpers.networks.onnx_files import OnnxFileError, axes_text, read_graph
 from helpers.networks.ssd import sigmoid
 
 if TYPE_CHECKING:
     import openvino
 
-#: Suffix → how such a file starts; ONNX starts with its field ir_version. Without this check, OpenVINO tries all its
-#: formats and prints their errors.
-HEADS = {".onnx": b"\x08", ".xml": b"<"}
 #: Side of the input in pixels for a network that takes any size.
 DYNAMIC_SIZE = 640
 #: Mean and standard deviation of ImageNet's red, green and blue, in 0 … 255.
@@ -103,13 +101,15 @@ def read_detector(path: str | Path, classes: int, size: int | None = None) -> De
 
 
 def _read(path: Path) -> "openvino.Model":
-    if (suffix := path.suffix.lower()) not in HEADS:
+    if path.suffix.lower() == ".onnx":
+        try:
+            return read_graph(path)
+        except OnnxFileError as error:
+            raise DetectorFileError(str(error)) from error
+    if path.suffix.lower() != ".xml":
         raise DetectorFileError(f"{path} must be an ONNX file (.onnx) or one of OpenVINO (.xml with its .bin)")
     if not path.is_file():
         raise DetectorFileError(f"{path} is missing")
-    with path.open("rb") as file:
-        if file.read(1) != HEADS[suffix]:
-            raise DetectorFileError(f"{path} is not a file of the format {suffix}")
     try:
         return openvino_package().Core().read_model(path)
     except RuntimeError as error:  # OpenVINO's
@@ -123,7 +123,9 @@ def _fix_input(path: Path, graph: "openvino.Model", size: int | None) -> tuple[i
     shape = images[0].get_partial_shape() if len(images) == 1 else openvino.PartialShape([])
     channels_first = shape.rank == 4 and shape.compatible(openvino.PartialShape([1, 3, -1, -1]))
     if not channels_first and not (shape.rank == 4 and shape.compatible(openvino.PartialShape([1, -1, -1, 3]))):
-        found = ", ".join(f"{_name(one, number)} {_axes(one)}" for number, one in enumerate(graph.inputs))
+        found = ", ".join(
+            f"{_name(one, number)} {axes_text(one.get_partial_shape())}" for number, one in enumerate(graph.inputs)
+        )
         raise DetectorFileError(
             f"{path} must have one input of images, 1 × 3 × height × width or 1 × height × width × 3; it has {found}"
         )
@@ -225,7 +227,3 @@ def _four(size: tuple[int, int]) -> np.ndarray:
 
 def _name(one, number: int) -> str:
     return one.get_any_name() if one.get_names() else f"number {number}"
-
-
-def _axes(one) -> str:
-    return " × ".join(str(axis) for axis in one.get_partial_shape())

@@ -13,8 +13,9 @@ import numpy as np
 
 from helpers.images import reading
 from helpers.networks import boxes, detector_files, detector_weights, ssd
-from helpers.networks.compiled import CompiledNetwork, openvino_package, reason
+from helpers.networks.compiled import openvino_package, reason
 from helpers.networks.detector_files import DetectorFile, DetectorFileError, Form
+from helpers.networks.onnx_files import image_network
 
 #: Minimum score of a detection.
 THRESHOLD = 0.5
@@ -77,7 +78,8 @@ class Detector:
         self.height, self.width = file.height, file.width
         self._form = file.form
         try:
-            self._network = CompiledNetwork(_with_preprocessing(file))
+            layout = "NCHW" if file.channels_first else "NHWC"
+            self._network = image_network(file.graph, file.form.mean, file.form.std, layout)
         except RuntimeError as error:  # OpenVINO's
             raise DetectorFileError(f"{name} cannot be compiled by OpenVINO: {reason(error)}") from error
 
@@ -188,14 +190,3 @@ def from_file(path: str | Path, labels: str | Path, size: int | None = None) -> 
     """
     names = detector_files.read_labels(labels)
     return Detector(Path(path).name, detector_files.read_detector(path, len(names), size), names)
-
-
-def _with_preprocessing(file: DetectorFile):
-    """The graph for uint8 (1, height, width, 3)."""
-    openvino = openvino_package()
-    steps = openvino.preprocess.PrePostProcessor(file.graph)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW" if file.channels_first else "NHWC"))
-    steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(list(file.form.mean))
-    steps.input().preprocess().scale(list(file.form.std))
-    return steps.build()

@@ -252,7 +252,7 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(DetectorFileError, match="absent.onnx is missing"):
         detectors.from_file(tmp_path / "absent.onnx", labels)
     (tmp_path / "text.onnx").write_text("no network")
-    with pytest.raises(DetectorFileError, match="text.onnx is not a file of the format .onnx"):
+    with pytest.raises(DetectorFileError, match="text.onnx is not an ONNX file"):
         detectors.from_file(tmp_path / "text.onnx", labels)
     (tmp_path / "half.onnx").write_bytes(b"\x08\x08\x12")
     with pytest.raises(DetectorFileError, match="half.onnx is damaged"):
