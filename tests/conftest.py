@@ -148,6 +148,18 @@ def resnet50():
         pytest.skip(f"NOT TESTED with real weights: {error}")
 
 
+@pytest.fixture(scope="session")
+def detector():
+    """The pretrained detector; its weights are fetched once into the project's cache."""
+    from helpers.features import regions
+    from helpers.networks.weights import WeightsUnavailable
+
+    try:
+        return regions.pretrained_detector()
+    except WeightsUnavailable as error:
+        pytest.skip(f"NOT TESTED with real weights: {error}")
+
+
 @pytest.fixture
 def cache_with_weights(resnet50, tmp_path, monkeypatch):
     """A cache for one test that holds nothing but the weights."""

@@ -7,6 +7,8 @@ __all__, __getattr__ = lazy.exports(
     {
         "baselines": ("Schedule",),
         "compiled": ("CompiledNetwork", "KerasNetwork", "NotTrusted", "NotTrustedWarning", "fastest"),
+        "detector_files": ("DetectorFileError",),
+        "detectors": ("Detections", "Detector", "Prepared"),
         "examples": ("Examples",),
         "losses": (
             "ActiveTriplets", "ContrastiveLoss", "CosineClassifier", "MarginSoftmaxLoss", "MeanDistance", "SupConLoss",

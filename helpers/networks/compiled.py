@@ -100,7 +100,7 @@ class KerasNetwork:
 class CompiledNetwork:
     """A network that OpenVINO computes on all cores. Raises `PrecisionUnavailable`.
 
-    graph : its input is uint8 (1, size, size, 3).
+    graph : its input is uint8 (1, height, width, 3).
     """
 
     engine = "openvino"
@@ -260,7 +260,7 @@ def _converted(keras: KerasNetwork, name: str) -> "tuple[openvino.Model, Compile
         graph.reshape([1, keras.size, keras.size, 3])
         return graph, CompiledNetwork(graph)
     except Exception as error:  # OpenVINO's errors have no other common base
-        raise NotTrusted(f"{name} cannot be compiled by OpenVINO ({_reason(error)}).") from error
+        raise NotTrusted(f"{name} cannot be compiled by OpenVINO ({reason(error)}).") from error
 
 
 def _graph(reference: Callable[[], KerasNetwork], name: str) -> "openvino.Model":
@@ -289,8 +289,8 @@ def _root_logger_unchanged() -> Iterator[None]:
         root.filters[:] = filters
 
 
-def _reason(error: Exception) -> str:
-    """The line of OpenVINO's message with the reason; the others are locations in its source."""
+def reason(error: Exception) -> str:
+    """The line of a message of OpenVINO with the reason; the others are locations in its source."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "operation" in line.lower()), lines[-1] if lines else repr(error))
 

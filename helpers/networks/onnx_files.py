@@ -44,7 +44,7 @@ def read_image_model(path: Path, size: int, outputs: Sequence[str]) -> OnnxModel
 
     Its one input is floating (batch, 3, height, width). Raises `OnnxFileError`.
     """
-    graph = _read(path)
+    graph = read_graph(path)
     names = [one.any_name for one in graph.inputs]
     if names != [IMAGE_INPUT]:
         raise OnnxFileError(f"{path} must have the one input {IMAGE_INPUT}, it has {', '.join(names)}")
@@ -56,7 +56,7 @@ def read_text_model(path: Path, length: int, outputs: Sequence[str]) -> OnnxMode
 
     Its inputs are input_ids and, if it needs it, attention_mask: integer (batch, tokens). Raises `OnnxFileError`.
     """
-    graph = _read(path)
+    graph = read_graph(path)
     names = [one.any_name for one in graph.inputs]
     if TOKENS not in names or set(names) - {TOKENS, MASK}:
         raise OnnxFileError(f"{path} must have the inputs {TOKENS} and {MASK}, it has {', '.join(names)}")
@@ -65,7 +65,7 @@ def read_text_model(path: Path, length: int, outputs: Sequence[str]) -> OnnxMode
 
 def fixed_length(path: Path) -> int | None:
     """The number of tokens that a model of texts takes; None if it takes any number. Raises `OnnxFileError`."""
-    for one in _read(path).inputs:
+    for one in read_graph(path).inputs:
         shape = one.get_partial_shape()
         if one.any_name == TOKENS and shape.rank.is_static and len(shape) == 2 and shape[1].is_static:
             return shape[1].get_length()
@@ -93,20 +93,25 @@ class TextNetwork:
         return np.stack(rows)
 
 
-def image_network(model: OnnxModel, mean: Sequence[float], std: Sequence[float]) -> CompiledNetwork:
+def image_network(
+    graph: "openvino.Model", mean: Sequence[float], std: Sequence[float], layout: str = "NCHW"
+) -> CompiledNetwork:
     """A model of images with its normalization, compiled for this computer.
 
-    Its input is uint8 (b, size, size, 3), and that of the model (pixel − mean) / std.
+    Its input is uint8 (b, height, width, 3), and that of the model (pixel − mean) / std.
+
+    layout : of the model's input, NCHW or NHWC.
     """
     openvino = openvino_package()
-    steps = openvino.preprocess.PrePostProcessor(model.graph)
+    steps = openvino.preprocess.PrePostProcessor(graph)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    steps.input().model().set_layout(openvino.Layout(layout))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(list(mean)).scale(list(std))
     return CompiledNetwork(steps.build())
 
 
-def _read(path: Path) -> "openvino.Model":
+def read_graph(path: Path) -> "openvino.Model":
+    """Read an ONNX file. Raises `OnnxFileError` if it is missing or damaged."""
     if not path.is_file():
         raise OnnxFileError(f"{path} is missing")
     with path.open("rb") as file:
@@ -128,7 +133,9 @@ def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]
     for one in graph.inputs:
         found, wanted = one.get_partial_shape(), shapes[one.any_name]
         if not found.compatible(openvino_package().PartialShape([-1, *wanted[1:]])):
-            raise OnnxFileError(f"{path}: its input {one.any_name} is {_axes(found)}, but {_axes(wanted)} is needed")
+            raise OnnxFileError(
+                f"{path}: its input {one.any_name} is {axes_text(found)}, but {axes_text(wanted)} is needed"
+            )
     names = {name: one for one in graph.outputs for name in one.names}
     output = next((name for name in outputs if name in names), None)
     if output is None:
@@ -137,15 +144,16 @@ def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]
         part = openvino_package().Model([names[output].node], graph.get_parameters(), path.stem)
         part.reshape(shapes)
     except RuntimeError as error:  # OpenVINO's
-        given = ", ".join(f"{name} {_axes(axes)}" for name, axes in shapes.items())
+        given = ", ".join(f"{name} {axes_text(axes)}" for name, axes in shapes.items())
         raise OnnxFileError(f"{path} cannot compute an input of {given}: {_last_line(error)}") from error
     shape = part.outputs[0].get_partial_shape()
     if shape.is_dynamic or shape[0].get_length() != 1:
-        raise OnnxFileError(f"{path}: its output {output} is {_axes(shape)}, not that of one image or text")
+        raise OnnxFileError(f"{path}: its output {output} is {axes_text(shape)}, not that of one image or text")
     return OnnxModel(path, part, output, tuple(axis.get_length() for axis in shape)[1:])
 
 
-def _axes(shape) -> str:
+def axes_text(shape: "openvino.PartialShape") -> str:
+    """A shape in messages, such as 1 × 3 × 224 × 224."""
     return " × ".join(str(axis) for axis in shape)
 
 

