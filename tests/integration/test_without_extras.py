@@ -27,7 +27,8 @@ def test_the_library_starts_without_any_extra():
     outside_service = [module for module in done.stdout.split() if not module.startswith("helpers.service")]
     assert outside_service == [
         "helpers.lessons.baseline_studies", "helpers.lessons.full_profile", "helpers.lessons.lesson",
-        "helpers.lessons.readme", "helpers.picker.view", "helpers.search.backends.annoy_backend",
-        "helpers.search.backends.elasticsearch_backend",
-        "helpers.search.backends.milvus_backend", "helpers.visualization.tables",
+        "helpers.lessons.published_claims", "helpers.lessons.readme", "helpers.lessons.transfer_studies",
+        "helpers.lessons.zoo_table", "helpers.picker.view", "helpers.search.backends.annoy_backend",
+        "helpers.search.backends.elasticsearch_backend", "helpers.search.backends.milvus_backend",
+        "helpers.visualization.tables",
     ]  # fmt: skip
