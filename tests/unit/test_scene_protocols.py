@@ -1,10 +1,12 @@
 """Protocols on the scenes: relevant and ignored scenes by a plain loop, and the frozen files."""
 
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from helpers.cli import scores
 from helpers.evaluation import evaluate, frozen, run
 from helpers.evaluation.scene_protocols import known_item, same_class
 from helpers.images import scenes
@@ -68,6 +70,11 @@ def test_the_frozen_protocols_bind_and_are_those_of_the_scenes(loaded, name, mak
     assert len(protocol.queries) == 246 and len(protocol.gallery) == 300
 
 
+def test_evaluate_finds_the_images_of_the_protocols(loaded):
+    options = Namespace(images=None)
+    assert scores._images_of(frozen("scenes-class"), options).keys == loaded.with_photos().keys
+
+
 def test_a_search_by_the_known_objects_scores_one(loaded):
     """Vectors of which photographs a scene shows, one column each, rank the relevant scenes first."""
     n = len(loaded.photos)
@@ -76,8 +83,8 @@ def test_a_search_by_the_known_objects_scores_one(loaded):
     for each in loaded.objects:
         vectors[n + each.scene, each.photo] = 1
     protocol = known_item(loaded)
-    scores = evaluate(run(protocol, vectors, open_index("exact:cosine")), protocol)
-    assert scores.mean("mAP") == pytest.approx(1) and scores.mean_chance("mAP") < 0.05
+    best = evaluate(run(protocol, vectors, open_index("exact:cosine")), protocol)
+    assert best.mean("mAP") == pytest.approx(1) and best.mean_chance("mAP") < 0.05
     # Without the objects of every second photograph, half of the queries find nothing but ties.
     vectors[n:, ::2] = 0
     worse = evaluate(run(protocol, vectors, open_index("exact:cosine")), protocol)
