@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-#: Not data/sample: the images are GPL-2, and the package is MIT.
+#: Not data/sample and data/scenes: the images are GPL-2 and GPL-3, and the package is MIT.
 PATTERNS = ("imagenet_classes.csv", "projections/*.npz", "vocabularies/*.npz", "protocols/*.json", "audit_recall.csv")
 
 

@@ -1,4 +1,4 @@
-"""The Debian package that `make_pairs.py` and `make_sample.py` read, from their command line."""
+"""The Debian packages that `make_pairs.py`, `make_sample.py` and `make_scenes.py` read, from their command lines."""
 
 import subprocess
 import sys
@@ -10,9 +10,14 @@ from pathlib import Path
 
 def argument(usage: str) -> Path:
     """The only argument of the command line; without it, or with more, the script ends with its usage."""
-    if len(sys.argv) != 2:
+    return arguments(usage, 1)[0]
+
+
+def arguments(usage: str, number: int) -> list[Path]:
+    """All arguments of the command line; with fewer or more than ``number``, the script ends with its usage."""
+    if len(sys.argv) != number + 1:
         sys.exit(usage)
-    return Path(sys.argv[1])
+    return [Path(each) for each in sys.argv[1:]]
 
 
 @contextmanager

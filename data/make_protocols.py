@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from helpers import paths
-from helpers.evaluation import protocol_files
+from helpers.evaluation import protocol_files, scene_protocols
 from helpers.evaluation.builders import held_out, leave_one_out, one_per_class_gallery, query_gallery, unseen_classes
 from helpers.evaluation.protocol import Protocol
 from helpers.features.registry import open_extractor
-from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
+from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples, scenes
 from helpers.images.duplicates import audit
 from helpers.images.imageset import ImageSet
 
@@ -76,6 +76,8 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
         "The query and its copies are ignored.",
     ),
     "sample-drawings": sample_drawings,
+    "scenes-known-item": lambda: scene_protocols.known_item(scenes.load()),
+    "scenes-class": lambda: scene_protocols.same_class(scenes.load()),
     # Not audited: in this studio series, near-duplicates are part of the data set.
     "att-faces-leave-one-out": lambda: leave_one_out(att_faces.load(), "att-faces-leave-one-out"),
     "att-faces-one-per-person": lambda: one_per_class_gallery(att_faces.load(), "att-faces-one-per-person"),

@@ -223,11 +223,12 @@ def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":
         if set(protocol.keys) <= set(images.keys):
             return images
         return locations.read_gallery(options.images, follow_links=options.follow_links)
-    from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples
+    from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples, scenes
 
     loaders = {
         "sample": _whole_sample,
         "sample-drawings": samples.drawings,
+        "scenes": lambda: scenes.load().with_photos(),
         "att-faces": att_faces.load,
         "lfw": lfw.load,
         "imagenette": imagenet.imagenette,

@@ -20,5 +20,8 @@ __all__, __getattr__ = lazy.exports(
         "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
         "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
         "trec": ("write_qrels", "write_run"),
+        "detection": (
+            "DetectionScores", "Detections", "KnownObjects", "evaluate_detections", "iou",
+        ),
     },
 )  # fmt: skip

@@ -52,10 +52,14 @@ def query_gallery(
     name: str,
     excluded: Mapping[int, Sequence[int]] | None = None,
     description: str = "",
+    listed: Mapping[int, Sequence[int]] | None = None,
 ) -> Protocol:
     """Use the given rows of ``images``, or masks over it, as queries and gallery.
 
     Ids are rows of ``images``, which may also have images in neither part; ``images.subset`` drops those.
+
+    excluded, listed : query row → rows that are ignored for it, and rows that are relevant to it instead of those of
+        its class. Rows that are no queries are left out.
     """
     queries = _rows(images, query_rows)
     query_ids = set(queries.tolist())
@@ -69,8 +73,9 @@ def query_gallery(
         queries=queries,
         gallery=_rows(images, gallery_rows),
         groups=images.groups,
-        # A protocol lists ignored images of queries only.
+        # A protocol lists ignored and relevant images of queries only.
         excluded={row: tuple(others) for row, others in (excluded or {}).items() if row in query_ids},
+        listed=None if listed is None else {row: tuple(ids) for row, ids in listed.items() if row in query_ids},
     )
 
 

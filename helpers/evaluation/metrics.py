@@ -229,7 +229,7 @@ def _hits(ranking: Ranking, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
                 f"{protocol.name}: query {query!r} has the result {result!r} at rank {rank + 1}, {why}. "
                 "Rankings of runner.run contain no such results."
             )
-    return results & (protocol.labels[ids] == protocol.labels[protocol.queries[rows]][:, None])
+    return protocol.relevance(rows, ids)
 
 
 def _values(

@@ -1,8 +1,8 @@
 """The evaluation protocol: which images are queries, gallery, relevant and ignored.
 
-A gallery image is relevant to a query if both have the same class and the image is not ignored. The ignored images are
-the query itself, the images of its group (copies of one original) and those that the protocol lists for the query
-(duplicates).
+A gallery image is relevant to a query if both have the same class, or if the protocol lists it for the query, and the
+image is not ignored. The ignored images are the query itself, the images of its group (copies of one original) and
+those that the protocol lists as ignored for the query (duplicates).
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.search.index.filters import IdsPerQuery
+from helpers.search.ranking import PAD
 
 #: Entries (rows × columns) that one step of a chunked loop may hold.
 CHUNK = 2_000_000
@@ -43,6 +44,8 @@ class Protocol:
     gallery : int64 (g,): ids, each once.
     groups : int64 (n,) or None: images that share a group (>= 0) with the query are ignored.
     excluded : query id → ids that are ignored for it. List both directions if both images are queries.
+    listed : query id → ids that are relevant to it, for images with objects of several classes. The classes then decide
+        nothing, and a query that is not listed has no relevant image. None: the images of its class are relevant.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Protocol:
     gallery: np.ndarray
     groups: np.ndarray | None = None
     excluded: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    listed: Mapping[int, tuple[int, ...]] | None = None
 
     def __post_init__(self):
         if not self.name or "/" in self.name or "\\" in self.name:
@@ -72,7 +76,9 @@ class Protocol:
             object.__setattr__(self, "groups", self._per_image(self.groups, "groups"))
         object.__setattr__(self, "queries", self._ids(self.queries, "queries"))
         object.__setattr__(self, "gallery", self._ids(self.gallery, "gallery"))
-        object.__setattr__(self, "excluded", self._exclusions(self.excluded))
+        object.__setattr__(self, "excluded", self._ids_of_queries(self.excluded, "excluded"))
+        if self.listed is not None:
+            object.__setattr__(self, "listed", self._ids_of_queries(self.listed, "listed"))
 
     def _check_keys(self) -> None:
         if not self.keys:
@@ -105,14 +111,14 @@ class Protocol:
                 f"got {outside[0]}" + (f" and {len(outside) - 1} more" if len(outside) > 1 else "")
             )
 
-    def _exclusions(self, excluded: Mapping) -> dict[int, tuple[int, ...]]:
+    def _ids_of_queries(self, given: Mapping, what: str) -> dict[int, tuple[int, ...]]:
         queries = set(self.queries.tolist())
         checked: dict[int, tuple[int, ...]] = {}
-        for query in sorted(excluded):
+        for query in sorted(given):
             if query not in queries:
-                raise ValueError(f"{self.name}: excluded lists {query!r}, which is not the id of a query")
-            ids = np.unique(_integers(excluded[query], f"{self.name}: excluded[{query}]"))
-            self._check_range(ids, f"excluded[{query}]")
+                raise ValueError(f"{self.name}: {what} lists {query!r}, which is not the id of a query")
+            ids = np.unique(_integers(given[query], f"{self.name}: {what}[{query}]"))
+            self._check_range(ids, f"{what}[{query}]")
             if len(ids):
                 checked[int(query)] = tuple(ids.tolist())
         return checked
@@ -138,6 +144,8 @@ class Protocol:
     def relevant(self, row: int) -> np.ndarray:
         """int64 ids, ascending: the gallery images that are relevant to query ``row``."""
         self._check_row(row)
+        if self.listed is not None:
+            return self._listed_ids.ids[self._listed_ids.starts[row] : self._listed_ids.starts[row + 1]]
         label = self.labels[self.queries[row]]
         if label == NO_CLASS:
             return np.empty(0, dtype=np.int64)
@@ -147,6 +155,24 @@ class Protocol:
     def _check_row(self, row: int) -> None:
         if not 0 <= row < len(self.queries):
             raise IndexError(f"{self.name}: query rows are 0 … {len(self.queries) - 1}, got {row}")
+
+    def relevance(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """bool (r, k): which of the results ``ids`` (r, k) are relevant to the query rows ``rows`` (r,).
+
+        The results are gallery images that are not ignored, or -1, which is not relevant.
+        """
+        if self.listed is not None:
+            return self._listed_ids.take(np.asarray(rows)).contains(ids)
+        labels = self.labels[self.queries[rows]][:, None]
+        return (ids != PAD) & (labels != NO_CLASS) & (self.labels[ids] == labels)
+
+    @cached_property
+    def _listed_ids(self) -> IdsPerQuery:
+        """The listed images of each query row that are in the gallery and not ignored."""
+        listed = self.listed or {}
+        ids = [np.array(listed.get(query, ()), np.int64) for query in self.queries.tolist()]
+        kept = (np.setdiff1d(each[self.in_gallery[each]], self.ignored(row)) for row, each in enumerate(ids))
+        return IdsPerQuery.of(list(kept))
 
     @cached_property
     def ignored_ids(self) -> IdsPerQuery:
@@ -195,6 +221,8 @@ class Protocol:
     @cached_property
     def n_relevant(self) -> np.ndarray:
         """int64 (q,): R, the number of relevant gallery images that are not ignored."""
+        if self.listed is not None:
+            return _frozen(np.diff(self._listed_ids.starts))
         labels = self.labels[self.queries]
         in_class = np.bincount(self.labels[self.gallery] + 1, minlength=len(self.class_names) + 1)
         rows = np.repeat(np.arange(len(self.queries)), self.n_ignored)
@@ -210,7 +238,12 @@ class Protocol:
 
     @cached_property
     def n_distractors(self) -> int:
-        """The number of gallery images without a class, or of a class without a query."""
+        """The number of gallery images that are relevant to no query: without a class, or of a class without a query.
+
+        With listed images, these are the gallery images that are listed for no query.
+        """
+        if self.listed is not None:
+            return int((~np.isin(self.gallery, self._listed_ids.ids)).sum())
         classes = np.unique(self.labels[self.queries])
         return int((~np.isin(self.labels[self.gallery], classes[classes != NO_CLASS])).sum())
 

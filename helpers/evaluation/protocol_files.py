@@ -1,6 +1,7 @@
 """Reads and writes protocols as JSON, and finds the frozen ones in ``data/protocols``."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from helpers import paths
 from helpers.evaluation.protocol import Protocol
 from helpers.files import write_text
 
-#: The layout of the JSON files. Files of another format are refused.
-FORMAT = 2
+#: The layouts of the JSON files: with relevant images by class, and with listed ones. Files of others are refused.
+FORMAT, FORMAT_LISTED = 2, 3
 
 
 class ProtocolFileError(ValueError):
@@ -26,7 +27,7 @@ def _json(protocol: Protocol) -> str:
     groups = [] if protocol.groups is None else [protocol.groups.tolist()]
     images = zip(protocol.keys, protocol.labels.tolist(), *groups, strict=True)
     parts = {
-        "format": str(FORMAT),
+        "format": str(FORMAT if protocol.listed is None else FORMAT_LISTED),
         "name": json.dumps(protocol.name),
         "dataset": json.dumps(protocol.dataset),
         "description": json.dumps(protocol.description),
@@ -34,10 +35,16 @@ def _json(protocol: Protocol) -> str:
         "grouped": json.dumps(protocol.groups is not None),
         "queries": _lines(_wrapped(_ranges(protocol.queries))),
         "gallery": _lines(_wrapped(_ranges(protocol.gallery))),
-        "excluded": _lines([f'"{query}": {json.dumps(ids)}' for query, ids in protocol.excluded.items()], "{}"),
+        "excluded": _ids_of_queries(protocol.excluded),
+        **({} if protocol.listed is None else {"listed": _ids_of_queries(protocol.listed)}),
         "images": _lines([json.dumps(image) for image in images]),
     }
     return "{\n" + ",\n".join(f'"{key}": {value}' for key, value in parts.items()) + "\n}\n"
+
+
+def _ids_of_queries(ids_of: Mapping[int, tuple[int, ...]]) -> str:
+    """One query per line."""
+    return _lines([f'"{query}": {json.dumps(ids)}' for query, ids in ids_of.items()], "{}")
 
 
 def load(path: str | Path) -> Protocol:
@@ -58,9 +65,9 @@ def load(path: str | Path) -> Protocol:
         raise ProtocolFileError(f"{path} is not valid JSON, perhaps truncated: {error}. {remedy}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise ProtocolFileError(f"{path} is not a protocol: it has no 'format'. {remedy}")
-    if content["format"] != FORMAT:
+    if content["format"] not in (FORMAT, FORMAT_LISTED):
         raise ProtocolFileError(
-            f"{path} has format {content['format']!r}; this version reads format {FORMAT}. "
+            f"{path} has format {content['format']!r}; this version reads formats {FORMAT} and {FORMAT_LISTED}. "
             "Read it with the version that wrote it, or write the protocol again with protocol_files.save."
         )
     try:
@@ -87,6 +94,9 @@ def _from_json(content: dict) -> Protocol:
         gallery=_from_ranges(content["gallery"]),
         groups=np.asarray(columns[2]) if content["grouped"] else None,
         excluded={int(query): tuple(ids) for query, ids in content["excluded"].items()},
+        listed={int(query): tuple(ids) for query, ids in content["listed"].items()}
+        if content["format"] == FORMAT_LISTED
+        else None,
     )
 
 

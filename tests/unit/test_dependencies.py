@@ -13,8 +13,8 @@ import pytest
 from helpers import extras, paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-#: The last one is a file in data/, beside the scripts that import it.
-OWN = {"helpers", "tests", "benchmarks", "debian_package"}
+#: The last two are files in data/, beside the scripts that import them.
+OWN = {"helpers", "tests", "benchmarks", "debian_package", "make_sample"}
 
 #: Distributions that no code imports → a file, and the text in it that shows the use.
 STARTED = {

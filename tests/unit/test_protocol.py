@@ -65,6 +65,7 @@ def protocols(draw):
         gallery=draw(st.lists(ids, min_size=1, unique=True)),
         groups=draw(st.none() | st.lists(st.integers(-1, 2), min_size=n, max_size=n)),
         excluded=draw(st.dictionaries(st.sampled_from(queries), st.lists(ids, max_size=3), max_size=2)),
+        listed=draw(st.none() | st.dictionaries(st.sampled_from(queries), st.lists(ids, max_size=4), max_size=3)),
     )
 
 
@@ -99,13 +100,16 @@ def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_are_unanswera
 @given(protocols())
 @settings(max_examples=150, deadline=None)
 def test_relevance_is_its_definition(drawn):
-    everyone = range(len(drawn))
+    everyone, used = range(len(drawn)), set()
     for row, query in enumerate(drawn.queries.tolist()):
         ignored = {query} | set(drawn.excluded.get(query, ()))
         if drawn.groups is not None and drawn.groups[query] >= 0:
             ignored |= {i for i in everyone if drawn.groups[i] == drawn.groups[query]}
         gallery = set(drawn.gallery.tolist())
         same = {i for i in gallery if drawn.labels[i] == drawn.labels[query] >= 0}
+        if drawn.listed is not None:
+            same = gallery & set(drawn.listed.get(query, ()))
+        used |= same - ignored
         assert drawn.ignored(row).tolist() == sorted(ignored & gallery)
         assert drawn.relevant(row).tolist() == sorted(same - ignored)
         assert drawn.n_relevant[row] == len(same - ignored)
@@ -113,8 +117,25 @@ def test_relevance_is_its_definition(drawn):
         ids = np.array([[-1, *everyone]])
         expected = [False] + [i in ignored & gallery for i in everyone]
         assert drawn.ignored_mask(np.array([row]), ids)[0].tolist() == expected
+        results = np.array([[-1, *sorted(gallery - ignored)]])
+        expected = [i in same for i in results[0]]
+        assert drawn.relevance(np.array([row]), results)[0].tolist() == expected
+    if drawn.listed is not None:
+        assert drawn.n_distractors == len(set(drawn.gallery.tolist()) - used)
+        return
     classes = {int(label) for label in drawn.labels[drawn.queries] if label >= 0}
     assert drawn.n_distractors == sum(int(drawn.labels[i]) not in classes for i in drawn.gallery)
+
+
+def test_listed_images_are_relevant_whatever_their_class():
+    toy = valid(labels=[0, 0, -1, -1], listed={0: [2, 3]}, excluded={0: [3]})
+    # Query 1 is not listed, and image 3 is ignored for query 0.
+    assert [toy.relevant(row).tolist() for row in (0, 1)] == [[2], []]
+    assert toy.n_relevant.tolist() == [1, 0] and toy.answerable.tolist() == [True, False] and toy.n_distractors == 3
+    with pytest.raises(ValueError, match="listed lists 2, which is not the id of a query"):
+        valid(listed={2: [1]})
+    with pytest.raises(ValueError, match="listed\\[0\\] must hold ids"):
+        valid(listed={0: [4]})
 
 
 def test_a_protocol_with_disjoint_queries_and_gallery_passes():
@@ -238,7 +259,7 @@ def test_one_per_class_gallery_is_drawn_by_the_seed():
 
 
 def same(a: Protocol, b: Protocol) -> bool:
-    plain = ("name", "dataset", "description", "keys", "class_names", "excluded")
+    plain = ("name", "dataset", "description", "keys", "class_names", "excluded", "listed")
     arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("labels", "queries", "gallery"))
     groups = (a.groups is None) == (b.groups is None) and (a.groups is None or np.array_equal(a.groups, b.groups))
     return arrays and groups and all(getattr(a, name) == getattr(b, name) for name in plain)
@@ -249,6 +270,13 @@ def same(a: Protocol, b: Protocol) -> bool:
 def test_a_file_gives_back_what_was_saved(drawn, tmp_path_factory):
     path = tmp_path_factory.mktemp("protocols") / "drawn.json"
     assert same(protocol_files.load(protocol_files.save(drawn, path)), drawn)
+
+
+def test_only_files_with_listed_images_have_the_new_format(tmp_path):
+    for listed, number in ((None, 2), ({}, 3), ({0: (2,)}, 3)):
+        path = protocol_files.save(valid(listed=listed), tmp_path / "toy.json")
+        assert json.loads(path.read_text())["format"] == number
+        assert protocol_files.load(path).listed == listed
 
 
 def test_queries_keep_their_order(tmp_path):
@@ -288,7 +316,7 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(format=1), "has format 1; this version reads format 2"),
+        (lambda content: content.update(format=1), "has format 1; this version reads formats 2 and 3"),
         (lambda content: content.pop("format"), "no 'format'"),
         (lambda content: content.pop("gallery"), "'gallery' is missing"),
         (lambda content: content.update(gallery=["3-1"]), "runs backwards"),

@@ -1,0 +1,316 @@
+"""Evaluation of object detectors: intersection over union, matching, precision, recall and average precision.
+
+The definitions are those of ``pycocotools`` (https://github.com/cocodataset/cocoapi): detections are matched to known
+objects of their class from the highest score down, and average precision is the mean of the interpolated precision at
+the recalls 0, 0.01 … 1. Boxes are x, y, width, height, in pixels. Sources: Everingham et al. 2010 (PASCAL VOC), Lin et
+al. 2014 (COCO).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from helpers.evaluation.intervals import Interval
+
+#: The recalls at which the precision is averaged.
+RECALLS = np.linspace(0, 1, 101)
+
+
+def iou(boxes: ArrayLike, others: ArrayLike, crowd: ArrayLike | None = None) -> np.ndarray:
+    """Intersection over union of each pair: float64 (n, m).
+
+    Parameters
+    ----------
+    boxes, others : (n, 4), (m, 4): x, y, width, height.
+    crowd : bool (m,): whether each of ``others`` surrounds a crowd of objects. The intersection is then divided by the
+        area of the first box only, as in COCO.
+    """
+    one, two = _boxes(boxes, "boxes"), _boxes(others, "others")
+    start = np.maximum(one[:, None, :2], two[None, :, :2])
+    stop = np.minimum(one[:, None, :2] + one[:, None, 2:], two[None, :, :2] + two[None, :, 2:])
+    shared = np.prod(np.maximum(stop - start, 0), axis=2)
+    area, other_area = np.prod(one[:, 2:], axis=1)[:, None], np.prod(two[:, 2:], axis=1)[None]
+    union = area + other_area - shared
+    if crowd is not None:
+        union = np.where(_column(crowd, len(two), bool, "crowd")[None], area, union)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownObjects:
+    """The objects of some images.
+
+    Parameters
+    ----------
+    images : int64 (m,): the image of each object, a row of the image set.
+    labels : int64 (m,): its class.
+    boxes : float64 (m, 4).
+    ignored : bool (m,): objects, such as difficult ones, that need not be found. Detections of them do not count.
+    crowd : bool (m,): boxes around several objects. They are ignored, and match any number of detections.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    ignored: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "boxes", _boxes(self.boxes, "boxes"))
+        n = len(self.boxes)
+        for name in ("images", "labels"):
+            object.__setattr__(self, name, _column(getattr(self, name), n, np.int64, name))
+        for name in ("ignored", "crowd"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _column(getattr(self, name), n, bool, name))
+
+    @cached_property
+    def is_crowd(self) -> np.ndarray:
+        """bool (m,): whether each box surrounds a crowd."""
+        return np.zeros(len(self.boxes), bool) if self.crowd is None else self.crowd
+
+    @cached_property
+    def is_ignored(self) -> np.ndarray:
+        """bool (m,): whether each object, or crowd, is ignored."""
+        return self.is_crowd if self.ignored is None else self.is_crowd | self.ignored
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector found: image, int64 (n,), label, int64 (n,), box, float64 (n, 4), and score, float64 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "boxes", _boxes(self.boxes, "boxes"))
+        for name, kind in (("images", np.int64), ("labels", np.int64), ("scores", np.float64)):
+            object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), kind, name))
+        if not np.isfinite(self.scores).all():
+            raise ValueError("scores contain NaN or infinity")
+
+
+class PrecisionRecall(NamedTuple):
+    """Precision and recall of the detections with at least some score; the precision of no detection is NaN."""
+
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMatches:
+    """The detections of one class that count, from the highest score down.
+
+    Parameters
+    ----------
+    images, scores, correct : (n,): the image, the score, and whether a known object was matched.
+    objects : int64 (images,): the number of known objects of the class in each image, without those that are ignored.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    correct: np.ndarray
+    objects: np.ndarray
+
+    def curve(self, times: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Precision and recall, float64 (n,) each, of the detections up to each one.
+
+        times : (images,): how often each image counts; by default once.
+        """
+        weights = np.ones(len(self.images)) if times is None else times[self.images]
+        n = self.objects.sum() if times is None else self.objects @ times
+        hits, drawn = np.cumsum(weights * self.correct), np.cumsum(weights)
+        precision = np.divide(hits, drawn, out=np.zeros(len(hits)), where=drawn > 0)
+        return precision, hits / n if n else np.full(len(hits), np.nan)
+
+    def average_precision(self, times: np.ndarray | None = None) -> float:
+        """The mean of the interpolated precision at `RECALLS`; NaN if there is no known object."""
+        n = self.objects.sum() if times is None else self.objects @ times
+        if not n:
+            return float("nan")
+        precision, recall = self.curve(times)
+        # The interpolated precision at a recall is the best precision at this or a higher recall.
+        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+        return float(best[np.searchsorted(recall, RECALLS, side="left")].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionScores:
+    """The matches of each class with a known object or a detection, by label.
+
+    n_images : the number of images. Images without an object or detection count, because bootstrap intervals draw them.
+    """
+
+    matches: Mapping[int, ClassMatches]
+    n_images: int
+
+    @cached_property
+    def average_precisions(self) -> dict[int, float]:
+        """Label → average precision, for classes with a known object."""
+        values = {label: found.average_precision() for label, found in self.matches.items()}
+        return {label: value for label, value in values.items() if not np.isnan(value)}
+
+    @property
+    def mean_average_precision(self) -> float:
+        """The mean over classes with a known object."""
+        return float(np.mean(list(self.average_precisions.values())))
+
+    def at(self, score: float) -> PrecisionRecall:
+        """Precision and recall of all detections, of all classes, with at least this score."""
+        return self._ratios(score, np.ones(self.n_images))
+
+    def _ratios(self, score: float, times: np.ndarray) -> PrecisionRecall:
+        hits, drawn, objects = 0.0, 0.0, 0.0
+        for found in self.matches.values():
+            kept = found.scores >= score
+            weights = times[found.images[kept]]
+            hits += weights @ found.correct[kept]
+            drawn += weights.sum()
+            objects += found.objects @ times
+        return PrecisionRecall(
+            float(hits / drawn) if drawn else float("nan"), float(hits / objects) if objects else float("nan")
+        )
+
+    def intervals(self, score: float, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Percentile bootstrap intervals over images of ``mAP``, and of ``precision`` and ``recall`` at a score.
+
+        Whole images are drawn with replacement, because the objects of an image are not independent. A draw without a
+        known object, or without a detection, is left out of the values that it does not define.
+        """
+        if not 0 < level < 1 or resamples < 1:
+            raise ValueError(f"level must lie between 0 and 1, resamples must be at least 1; got {level}, {resamples}")
+        if self.n_images < 2:
+            return {name: Interval(float("nan"), float("nan")) for name in ("mAP", "precision", "recall")}
+        rng = np.random.default_rng(seed)
+        drawn = np.empty((resamples, 3))
+        for row in drawn:
+            times = np.bincount(rng.integers(self.n_images, size=self.n_images), minlength=self.n_images).astype(float)
+            values = np.array([found.average_precision(times) for found in self.matches.values()])
+            known = values[~np.isnan(values)]
+            row[:] = known.mean() if len(known) else np.nan, *self._ratios(score, times)
+        tail = (1 - level) / 2
+        low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
+        return {name: Interval(float(low[i]), float(high[i])) for i, name in enumerate(("mAP", "precision", "recall"))}
+
+
+def evaluate_detections(
+    known: KnownObjects,
+    detections: Detections,
+    n_images: int,
+    threshold: float = 0.5,
+    most: int = 100,
+    areas: tuple[float, float] = (0, np.inf),
+) -> DetectionScores:
+    """Match detections to the known objects of their image and class.
+
+    Parameters
+    ----------
+    n_images : the number of images; images are numbered from 0.
+    threshold : the smallest intersection over union of a match.
+    most : the number of detections of a class in an image that count, those with the highest scores.
+    areas : objects whose box has a smaller or larger area, in square pixels, are ignored, and so are detections of
+        another area that match no object.
+
+    Raises
+    ------
+    ValueError : an image is not one of ``n_images``, or the threshold is not in (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
+    for what in (known, detections):
+        if len(what.images) and not 0 <= what.images.min() <= what.images.max() < n_images:
+            raise ValueError(f"images must lie in 0 … {n_images - 1}, got {what.images.min()} … {what.images.max()}")
+    labels = np.union1d(known.labels, detections.labels).tolist()
+    return DetectionScores(
+        {label: _class_matches(known, detections, label, n_images, threshold, most, areas) for label in labels},
+        n_images,
+    )
+
+
+def _class_matches(
+    known: KnownObjects,
+    detections: Detections,
+    label: int,
+    n_images: int,
+    threshold: float,
+    most: int,
+    areas: tuple[float, float],
+) -> ClassMatches:
+    of_known, of_found = np.flatnonzero(known.labels == label), np.flatnonzero(detections.labels == label)
+    ignored = known.is_ignored | _outside(known.boxes, areas)
+    objects = np.bincount(known.images[of_known][~ignored[of_known]], minlength=n_images)
+    kept, correct = [np.empty(0, np.int64)], [np.empty(0, bool)]
+    for image in np.unique(detections.images[of_found]):
+        rows = of_found[detections.images[of_found] == image]
+        rows = rows[np.argsort(-detections.scores[rows], kind="stable")][:most]
+        truth = of_known[known.images[of_known] == image]
+        overlap = iou(detections.boxes[rows], known.boxes[truth], known.is_crowd[truth])
+        matched = match(overlap, ignored[truth], known.is_crowd[truth], threshold)
+        no_object = matched < 0
+        skipped = np.where(
+            no_object, _outside(detections.boxes[rows], areas), np.append(ignored[truth], False)[matched]
+        )
+        kept.append(rows[~skipped])
+        correct.append(~no_object[~skipped])
+    rows, hits = np.concatenate(kept), np.concatenate(correct)
+    # Images are in ascending order, and equal scores keep it.
+    order = np.argsort(-detections.scores[rows], kind="stable")
+    rows, hits = rows[order], hits[order]
+    return ClassMatches(detections.images[rows], detections.scores[rows], hits, objects)
+
+
+def match(overlap: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """int64 (n,): the object that each detection of one image and class matches, or -1.
+
+    Each detection, in the given order, takes the free object with the largest overlap of at least ``threshold``. It
+    takes an ignored object only if no other is left for it. Of equal overlaps, the last object is taken.
+
+    Parameters
+    ----------
+    overlap : float (n, m): intersection over union of detections, from the highest score down, and objects.
+    ignored, crowd : bool (m,): a crowd is never used up.
+    """
+    matched, free = np.full(len(overlap), -1), np.ones(overlap.shape[1], bool)
+    for row, values in enumerate(overlap):
+        for candidates in (free & ~ignored, (free | crowd) & ignored):
+            possible = np.flatnonzero(candidates & (values >= min(threshold, 1 - 1e-10)))
+            if len(possible):
+                matched[row] = possible[len(possible) - 1 - np.argmax(values[possible][::-1])]
+                free[matched[row]] = False
+                break
+    return matched
+
+
+def _outside(boxes: np.ndarray, areas: tuple[float, float]) -> np.ndarray:
+    """bool (n,): whether the area of each box is outside of the range."""
+    area = boxes[:, 2] * boxes[:, 3]
+    return (area < areas[0]) | (area > areas[1])
+
+
+def _boxes(values: ArrayLike, name: str) -> np.ndarray:
+    """float64 (n, 4), checked."""
+    boxes = np.asarray(values, dtype=np.float64)
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name} must have shape (n, 4): x, y, width, height; got {boxes.shape}")
+    bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite, with a width and a height of at least 0; the first other one is {boxes[bad[0]]}"
+        )
+    return boxes
+
+
+def _column(values: ArrayLike, n: int, kind: type, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one for each box, got {array.shape}")
+    if kind is np.int64 and array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    return array.astype(kind)
