@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from helpers.evaluation.intervals import Interval
+from helpers.networks import boxes as boxes_module
 
 #: The recalls at which the precision is averaged.
 RECALLS = np.linspace(0, 1, 101)
@@ -30,14 +31,13 @@ def iou(boxes: ArrayLike, others: ArrayLike, crowd: ArrayLike | None = None) -> 
         area of the first box only, as in COCO.
     """
     one, two = _boxes(boxes, "boxes"), _boxes(others, "others")
-    start = np.maximum(one[:, None, :2], two[None, :, :2])
-    stop = np.minimum(one[:, None, :2] + one[:, None, 2:], two[None, :, :2] + two[None, :, 2:])
-    shared = np.prod(np.maximum(stop - start, 0), axis=2)
-    area, other_area = np.prod(one[:, 2:], axis=1)[:, None], np.prod(two[:, 2:], axis=1)[None]
-    union = area + other_area - shared
+    overlaps = boxes_module.iou(one, two)
     if crowd is not None:
-        union = np.where(_column(crowd, len(two), bool, "crowd")[None], area, union)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        crowds = _column(crowd, len(two), bool, "crowd")
+        area = np.prod(one[:, 2:], axis=1)[:, None]
+        common = boxes_module.common_areas(one, two[crowds])
+        overlaps[:, crowds] = np.divide(common, area, out=np.zeros_like(common), where=area > 0)
+    return overlaps
 
 
 @dataclass(frozen=True, eq=False)
