@@ -28,6 +28,7 @@ def test_words_then_an_image_and_words(open_page, address, check_accessibility, 
     expect(page.locator("#results-title")).to_have_text("Images of “bird”")
     expect(page.locator(".class-name").first).to_have_text("birds")
     assert page.url.endswith("#text=bird")
+    assert "parts of the query" in page.locator(".score").first.get_attribute("title")
     check_accessibility(page)
     page.screenshot(path=screenshots / f"words-{'dark' if options else 'light'}.png")
 

@@ -26,7 +26,7 @@ export async function fetchPage(view, { info, uploads }, options) {
     // A crop of a gallery image would find the image itself first.
     items: results
       .filter((result) => result.id !== ownId)
-      .map((result) => ({ ...result, scoreText: scoreText(info, result.score) })),
+      .map((result) => ({ ...result, scoreText: scoreText(info, result.score, Boolean(view.text)) })),
     offset: view.offset + results.length,
   };
 }

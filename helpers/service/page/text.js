@@ -9,8 +9,9 @@ export const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maxi
 // Distances are negated, so that higher is better with every metric.
 const isDistance = ({ index }) => /euclid|manhattan|:l[12]\b/i.test(index);
 
-/** The tooltip of a score. info: from /api/info. */
-export function scoreText(info, score) {
+/** The tooltip of a score. info: from /api/info; hasText: whether the query has a text. */
+export function scoreText(info, score, hasText = false) {
+  if (hasText) return `${score.toFixed(4)}: mean similarity to the parts of the query. Compare it within one search.`;
   return isDistance(info)
     ? `${score.toFixed(4)}: negative distance of the two images according to ${info.extractor}. 0 means no difference.`
     : `${score.toFixed(4)}: similarity of the two images according to ${info.extractor}. 1 means no difference.`;
