@@ -41,7 +41,7 @@ lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow
 lookalike search holiday.jpg --as lakeside
-lookalike search front.jpg side.jpg --together
+lookalike search front.jpg side.jpg --together --weights 1,0.5
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """,
         f"""

@@ -1,6 +1,7 @@
 """Queries of texts and of several images, for `lookalike search`."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         "--without", metavar="TEXT", action="append", default=[], help="what results do not show; can be repeated"
     )
     parser.add_argument("--together", action="store_true", help="all images are one query, instead of one each")
+    text = "with --together, the weights of the images in their order, such as 1,0.5,-1; default: 1 each"
+    parser.add_argument("--weights", type=_weights, metavar="W,W,…", help=text)
     parser.add_argument(
         "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
         help="weight of each text; an image has weight 1; default: %(default)s",
@@ -57,6 +60,13 @@ def _weight(text: str) -> float:
     return number
 
 
+def _weights(text: str) -> list[float]:
+    numbers = [float(part) for part in text.split(",")]
+    if not all(0 < abs(number) < 1000 for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be numbers other than 0, separated by commas, got {text}")
+    return numbers
+
+
 def is_combined(options: argparse.Namespace) -> bool:
     """Whether the options ask for a query of texts or of several images."""
     return bool(options.text or options.without or options.together)
@@ -68,6 +78,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise CommandError("name an image or a folder, or describe what to find with --text", USAGE)
     if is_combined(options) and options.rerank != "none":
         raise CommandError("--rerank works for one image, not together with --text, --without or --together", USAGE)
+    if options.weights is not None and not options.together:
+        raise CommandError("--weights needs --together", USAGE)
     if options.as_class and not options.images:
         raise CommandError("--as re-weights a query image; name one", USAGE)
     if options.grid and not options.images:
@@ -87,6 +99,8 @@ def search_combined(
     texts = [QueryPart(options.text_weight, text=text) for text in options.text]
     texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
     images = [] if queries is None else _image_parts(engine, queries, strict, options)
+    if options.weights is not None:
+        images = _weighted(images, options.weights)
     groups = [images] if options.together or queries is None else [[one] for one in images]
     found, first = [], []
     for group in groups:
@@ -97,6 +111,12 @@ def search_combined(
         found.append((_name(names, options.text, options.without), results))
         first += names[:1]
     return found, first
+
+
+def _weighted(images: list[tuple[str, "QueryPart"]], weights: list[float]) -> list[tuple[str, "QueryPart"]]:
+    if len(images) != len(weights):
+        raise CommandError(f"--weights has {len(weights)} numbers for {pluralize(len(images), 'image')}", USAGE)
+    return [(name, replace(part, weight=weight)) for (name, part), weight in zip(images, weights, strict=True)]
 
 
 def _image_parts(

@@ -88,3 +88,36 @@ def test_without_class_scores_there_is_no_text_field(open_page, tmp_path):
         page = open_page(f"http://127.0.0.1:{client.port}/")
         expect(page.locator(".card").first).to_be_visible()
         expect(page.locator("#text-form")).to_be_hidden()
+
+
+def test_several_images_with_weights(open_page, address, check_accessibility, screenshots):
+    page = open_page(address)
+    fruit, bird, car = (
+        page.request.get(f"{address}api/images?class_name={name}").json()["images"][0]
+        for name in ("fruit", "birds", "vehicles")
+    )
+    page.goto(f"{address}#id={bird['id']}")
+    expect(page.locator("#query-name")).to_have_text(bird["name"])
+    page.locator(f'.card[data-id="{fruit["id"]}"]').hover()
+    page.get_by_role("button", name=f"Add {fruit['name']} to the query").click()
+    expect(page.locator("#results-title")).to_contain_text("with 1 further image")
+    assert page.url.endswith(f"#id={bird['id']}&also={fruit['id']}:1")
+    expect(page.locator(f'.card[data-id="{fruit["id"]}"]')).to_have_count(0)
+    page.get_by_label(f"Weight of {fruit['name']}").select_option("2")
+    expect(page.locator(".class-name").first).to_have_text("fruit")
+    page.screenshot(path=screenshots / "several-images.png")
+    check_accessibility(page)
+    page.get_by_label(f"Weight of {fruit['name']}").select_option("-2")
+    expect(page.locator(".class-name").first).not_to_have_text("fruit")
+
+    page.fill("#text", "car")
+    page.press("#text", "Enter")
+    page.get_by_label("Weight", exact=True).select_option("4")
+    expect(page.locator(".class-name").first).to_have_text("vehicles")
+    assert "weight=4" in page.url
+
+    page.get_by_role("button", name=f"Remove {fruit['name']} from the query").click()
+    expect(page.locator("#also")).to_be_hidden()
+    page.goto(f"{address}#also={bird['id']}:1,{car['id']}:0.7&text=bird")
+    expect(page.locator(".chip-name").first).to_have_text(bird["name"])
+    assert page.locator(".chip select").last.input_value() == "0.7"

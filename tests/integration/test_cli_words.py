@@ -114,6 +114,9 @@ def test_ignored_words_are_named(engine, capsys):
         (["--without", "bird"], "name an image"),
         (["--text", "bird", "--rerank", "expansion"], "--rerank"),
         (["--text", "bird", "--grid", "grid.png"], "--grid"),
+        (["photos", "--weights", "1,2"], "--weights needs --together"),
+        (["photos", "--weights", "1,0", "--together"], "other than 0"),
+        (["photos", "--weights", "1,2", "--together"], "2 numbers for 18 images"),
         (["photos", "--vectors", "vectors.txt", "--together"], "--vectors"),
     ],
 )
@@ -197,3 +200,13 @@ def test_captions(engine, folder, capsys):
     assert cli.main([*arguments, "--text", "car"]) == USAGE
     table.write_text("path,caption\nno.jpg,bird\n")
     assert cli.main([*arguments, "--text", "car", "--captions", str(table)]) == BAD_INPUT
+
+
+def test_images_with_weights(engine, folder, capsys):
+    bird, car = (sorted((folder / "photos" / name).iterdir())[0] for name in ("birds", "vehicles"))
+    for weights, class_name in (("1,3", "vehicles"), ("3,-1", "birds")):
+        capsys.readouterr()
+        arguments = [str(bird), str(car), "--together", "--weights", weights, "--json", "-k", "3"]
+        assert cli.main(["search", *arguments]) == OK
+        [found] = json.loads(capsys.readouterr().out)
+        assert found["results"][0]["class_name"] == class_name

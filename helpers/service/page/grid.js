@@ -1,7 +1,7 @@
 // The grid of images: one card per image, arrow keys move between cards. Names are inserted as text, never as HTML.
 
 export class Grid {
-  /** actions: href(item) → URL of the search with it; search(item); open(item). */
+  /** actions: href(item) → URL of the search with it; search(item); open(item); add(item) to the query. */
   constructor(list, template, actions) {
     this.list = list;
     this.template = template;
@@ -63,6 +63,9 @@ export class Grid {
     const enlarge = card.querySelector(".enlarge");
     enlarge.tabIndex = -1;
     enlarge.setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
+    const add = card.querySelector(".add-part");
+    add.tabIndex = -1;
+    add.setAttribute("aria-label", `Add ${nameOf(item)} to the query`);
     return card;
   }
 
@@ -70,7 +73,7 @@ export class Grid {
   #makeCurrent(card) {
     if (!card) return;
     for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;
-    for (const control of card.querySelectorAll(".card-link, .enlarge")) control.tabIndex = 0;
+    for (const control of card.querySelectorAll(".card-link, .enlarge, .add-part")) control.tabIndex = 0;
   }
 
   #item(card) {
@@ -81,6 +84,7 @@ export class Grid {
     const card = event.target.closest(".card");
     if (!card || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     if (event.target.closest(".enlarge")) this.actions.open(this.#item(card));
+    else if (event.target.closest(".add-part")) this.actions.add(this.#item(card));
     else if (event.target.closest(".card-link")) {
       event.preventDefault();
       this.actions.search(this.#item(card));

@@ -1,14 +1,15 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
 import { AddDialog } from "./add_dialog.js";
-import { format, parse, sameCrop, sameQuery, textParts } from "./url_state.js";
+import { MAX_ALSO, format, parse, sameCrop, sameQuery, textParts } from "./url_state.js";
 import { fetchPage } from "./results.js";
+import { MoreImages, TEXT_WEIGHTS, fillWeights } from "./more_images.js";
 import { CropTools } from "./crop_tools.js";
 import { Grid, nameOf } from "./grid.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
 import { Viewer } from "./viewer.js";
-import { megabytes, plural, scoreHelp, sentence } from "./text.js";
+import { isDistance, megabytes, plural, scoreHelp, sentence } from "./text.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -32,7 +33,9 @@ const grid = new Grid(element("grid"), element("card"), {
   href: (item) => format(viewOf(item)),
   search: (item) => go(viewOf(item)),
   open: (item) => viewer.open(item, info.changes, key),
+  add: addToQuery,
 });
+const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...stateOf(view), also })));
 const viewer = new Viewer({ neighbor, search: (item) => go(viewOf(item)), remove });
 const addDialog = new AddDialog({ add, search: (item) => go(viewOf(item)), done: changed });
 const crop = new CropTools({ search: searchPart, announce: (text) => showMessage("count", text) });
@@ -41,7 +44,7 @@ const crop = new CropTools({ search: searchPart, announce: (text) => showMessage
 
 function viewOf(item) {
   known.set(item.id, item);
-  return { query: { kind: "id", value: String(item.id) }, crop: null, text: "", className: "" };
+  return { query: { kind: "id", value: String(item.id) }, crop: null, text: "", weight: 1, also: [], className: "" };
 }
 
 function newView(state) {
@@ -51,7 +54,25 @@ function newView(state) {
   return next;
 }
 
-const stateOf = ({ query, crop: rectangle, text, className }) => ({ query, crop: rectangle, text, className });
+function stateOf({ query, crop: rectangle, text, weight, also, className }) {
+  return { query, crop: rectangle, text, weight, also, className };
+}
+
+/** Without a query image and a text, the first further image becomes the query. */
+function promoted(state) {
+  if (state.query || state.text) return state;
+  const first = state.also.find((part) => part.weight > 0);
+  if (!first) return { ...state, also: [] };
+  const also = state.also.filter((part) => part !== first);
+  return { ...state, query: { kind: "id", value: String(first.id) }, also };
+}
+
+function addToQuery(item) {
+  known.set(item.id, item);
+  const also = [...view.also.filter((part) => part.id !== item.id), { id: item.id, weight: 1 }];
+  if (also.length > MAX_ALSO) return showMessage("error", `A query has at most ${MAX_ALSO} further images.`);
+  return go(promoted({ ...stateOf(view), also }));
+}
 
 /** Search, then show the results. After an error the page stays as it was. */
 async function go(state, { replace = false } = {}) {
@@ -252,11 +273,12 @@ function headings() {
   if (!view.query && !view.text && view.className) return [`All images of class ${view.className}`, ""];
   if (!view.query && !view.text) return ["Or start from one of these", ""];
   const image = view.query ? ` that look like ${view.crop ? "a part of " : ""}${queryName()}` : "";
-  const title = `Images${image}${textTitle()}`;
+  const others = view.also.length ? `, with ${plural(view.also.length, "further image")}` : "";
+  const title = `Images${image}${textTitle()}${others}`;
   const milliseconds = Math.max(1, Math.round(view.milliseconds));
   const time = view.milliseconds === undefined ? "" : ` · searched in ${milliseconds} ms`;
   const only = view.className ? ` · class ${view.className} only` : "";
-  return [title, `${view.text ? "Best match" : "Most similar"} first${only}${time}`];
+  return [title, `${view.text || view.also.length ? "Best match" : "Most similar"} first${only}${time}`];
 }
 
 function textTitle() {
@@ -304,6 +326,19 @@ function showText() {
   element("text").value = view.text;
   element("text-label").textContent = view.query ? "And a description" : "Or describe what to find";
   element("text-clear").hidden = !view.text;
+  element("text-weight-label").hidden = !view.text || !(view.query || view.also.length);
+  fillWeights(element("text-weight"), TEXT_WEIGHTS, view.weight);
+  moreImages.show(view.also, (id) => known.get(id));
+  for (const { id } of view.also) if (!known.has(id)) fetchPart(id);
+}
+
+async function fetchPart(id) {
+  try {
+    known.set(id, await call(`api/images/${id}`));
+  } catch {
+    return; // The search shows the error.
+  }
+  if (view?.also.some((part) => part.id === id)) moreImages.show(view.also, (each) => known.get(each));
 }
 
 async function fetchName(id) {
@@ -332,6 +367,8 @@ function showInfo() {
   element("about").textContent = `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`;
   element("open-add").hidden = info.changes === "off";
   element("help-scores").textContent = scoreHelp(info);
+  // Several parts need cosines.
+  element("grid").classList.toggle("no-parts", isDistance(info));
 }
 
 function showClasses() {
@@ -397,7 +434,7 @@ async function searchFile(file, count) {
   if (tooLarge(file)) return showMessage("error", tooLarge(file));
   const value = uniqueName();
   uploads.add(value, file);
-  await go({ query: { kind: "upload", value }, crop: null, text: "", className: "" });
+  await go({ query: { kind: "upload", value }, crop: null, text: "", weight: 1, also: [], className: "" });
   if (count > 1) showMessage("hint", `Only one image can be the query. Searched with ${file.name}.`);
 }
 
@@ -450,7 +487,7 @@ function searchText(text) {
   if (text && !added && subtracted.length && !view.query) {
     return showMessage("error", "Say what to find, too: words with a minus sign only leave images out.");
   }
-  return text === view.text ? null : go({ ...stateOf(view), text });
+  return text === view.text ? null : go(promoted({ ...stateOf(view), text }));
 }
 
 element("text-form").addEventListener("submit", (event) => {
@@ -458,6 +495,9 @@ element("text-form").addEventListener("submit", (event) => {
   if (info) searchText(element("text").value.trim());
 });
 element("text-clear").addEventListener("click", () => searchText(""));
+element("text-weight").addEventListener("change", (event) => {
+  go({ ...stateOf(view), weight: Number(event.target.value) });
+});
 
 // ---- the rest of the page ---------------------------------------------------------------------------------------
 

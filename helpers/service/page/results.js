@@ -20,23 +20,24 @@ export async function fetchPage(view, { info, uploads }, options) {
   const parameters = { k: Math.min(PAGE, info.max_k), offset: view.offset };
   if (view.className) parameters.class_name = view.className;
   const { results, ...rest } = await search(view, parameters, uploads, options);
+  const isCombined = Boolean(view.text) || view.also.length > 0;
   const ownId = view.query?.kind === "id" ? Number(view.query.value) : null;
   return {
     ...rest,
     // A crop of a gallery image would find the image itself first.
     items: results
       .filter((result) => result.id !== ownId)
-      .map((result) => ({ ...result, scoreText: scoreText(info, result.score, Boolean(view.text)) })),
+      .map((result) => ({ ...result, scoreText: scoreText(info, result.score, isCombined) })),
     offset: view.offset + results.length,
   };
 }
 
 async function search(view, parameters, uploads, options) {
-  if (!view.text) return searchImage(view, parameters, uploads, options);
-  const { query, crop, text } = view;
+  if (!view.text && !view.also.length) return searchImage(view, parameters, uploads, options);
+  const { query, crop, text, weight, also } = view;
   const { added, subtracted } = textParts(text);
-  const parts = subtracted.map((word) => ({ text: word, weight: -1 }));
-  if (added) parts.push({ text: added });
+  const parts = [...subtracted.map((word) => ({ text: word, weight: -weight })), ...also];
+  if (added) parts.push({ text: added, weight });
   let { vector } = view;
   if (query?.kind === "id" && !crop) parts.push({ id: Number(query.value) });
   else if (query) {

@@ -7,11 +7,11 @@ export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) +
 export const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
 
 // Distances are negated, so that higher is better with every metric.
-const isDistance = ({ index }) => /euclid|manhattan|:l[12]\b/i.test(index);
+export const isDistance = ({ index }) => /euclid|manhattan|:l[12]\b/i.test(index);
 
-/** The tooltip of a score. info: from /api/info; hasText: whether the query has a text. */
-export function scoreText(info, score, hasText = false) {
-  if (hasText) return `${score.toFixed(4)}: mean similarity to the parts of the query. Compare it within one search.`;
+/** The tooltip of a score. info: from /api/info; isCombined: whether the query has several parts. */
+export function scoreText(info, score, isCombined = false) {
+  if (isCombined) return `${score.toFixed(4)}: mean similarity to the parts of the query. Compare it within one search.`;
   return isDistance(info)
     ? `${score.toFixed(4)}: negative distance of the two images according to ${info.extractor}. 0 means no difference.`
     : `${score.toFixed(4)}: similarity of the two images according to ${info.extractor}. 1 means no difference.`;

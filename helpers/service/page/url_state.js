@@ -1,13 +1,15 @@
 // The state of the page in its URL fragment, so that back, forward, bookmarks and links work.
 
+// Further images of a query.
+export const MAX_ALSO = 10;
 // Characters of a text, as the service accepts them.
 export const MAX_TEXT = 1000;
 
 /**
  * A view: the query image, its crop, a text, and the class of the results.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
- * crop: null or {left, top, width, height}, fractions of the upright image; text: "" for none;
- * className: "" for all.
+ * crop: null or {left, top, width, height}, fractions of the upright image; text: "" for none, with weight;
+ * also: further images of the query, [{id, weight}]; className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
@@ -18,17 +20,21 @@ export function parse(hash) {
     query: valid,
     crop: valid && parseCrop(fields.get("crop")),
     text: (fields.get("text") ?? "").trim().slice(0, MAX_TEXT),
+    weight: parseWeight(fields.get("weight"), 0.01) ?? 1,
+    also: parseAlso(fields.get("also")),
     className: fields.get("class") ?? "",
   };
 }
 
-export function format({ query, crop, text = "", className }) {
+export function format({ query, crop, text = "", weight = 1, also = [], className }) {
   const fields = new URLSearchParams();
   if (query) fields.set(query.kind, query.value);
   if (query && crop) fields.set("crop", [crop.left, crop.top, crop.width, crop.height].join(","));
   if (text) fields.set("text", text);
+  if (text && weight !== 1) fields.set("weight", weight);
+  if (also.length) fields.set("also", also.map((part) => `${part.id}:${part.weight}`).join(","));
   if (className) fields.set("class", className);
-  const hash = fields.toString().replaceAll("%2C", ",");
+  const hash = fields.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
   return hash && `#${hash}`;
 }
 
@@ -42,6 +48,18 @@ function parseCrop(text) {
   const [left, top, width, height] = numbers;
   const inside = width > 0 && height > 0 && left + width <= 1.0001 && top + height <= 1.0001;
   return inside ? { left, top, width, height } : null;
+}
+
+// A number that is not 0 and that the service accepts, or null.
+function parseWeight(text, least = -100) {
+  const number = Number(text || NaN);
+  return number && number >= least && number <= 100 ? number : null;
+}
+
+function parseAlso(text) {
+  const parts = (text ?? "").split(",").map((part) => /^(\d{1,15}):(-?[\d.]+)$/.exec(part));
+  const also = parts.filter(Boolean).map(([, id, weight]) => ({ id: Number(id), weight: parseWeight(weight) }));
+  return also.filter(({ weight }) => weight !== null).slice(0, MAX_ALSO);
 }
 
 /** The parts of a text: "boat at night -people" is {added: "boat at night", subtracted: ["people"]}. */
