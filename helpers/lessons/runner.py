@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,8 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = []
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = pool.map(lambda notebook: run(notebook, options.profile, figures, threads=threads), notebooks)
-        for notebook, outcome in zip(notebooks, runs, strict=True):
+        # The longest first, so that none of them runs alone at the end.
+        order = sorted(notebooks, key=saved_seconds, reverse=True)
+        runs = {pool.submit(run, notebook, options.profile, figures, threads=threads): notebook for notebook in order}
+        for future in as_completed(runs):
+            notebook, outcome = runs[future], future.result()
             if keep_all and outcome.ok:
                 _save(notebook, BUILD / "notebooks" / notebook.name)
                 outcome = _with_solutions(notebook, outcome)
@@ -78,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
     if options.save and not keep_all:
         _copy(figures, paths.committed_figures_dir(), *LEADERBOARD)
+    outcomes.sort(key=lambda outcome: outcome.notebook)
     print(f"\n{summary(outcomes)}\n\n{time.perf_counter() - started:.0f} s in all")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
@@ -93,14 +97,15 @@ def select(only: str | None) -> list[Path]:
     return [path for path in notebooks if _number(path) in numbers]
 
 
+def saved_seconds(notebook: Path, results: Path = paths.ROOT / "figures" / "results") -> float:
+    """How long the last saved run of a notebook took; 0 without one."""
+    file = results / f"{notebook.stem}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0
+
+
 def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
     """Every notebook → whether its last saved run took less than `QUICK_SECONDS`; True without a saved run."""
-
-    def seconds(notebook: Path) -> float:
-        file = results / f"{notebook.stem}.json"
-        return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0
-
-    return {notebook: seconds(notebook) < QUICK_SECONDS for notebook in select(None)}
+    return {notebook: saved_seconds(notebook, results) < QUICK_SECONDS for notebook in select(None)}
 
 
 def lesson_of(path: Path) -> Path:
