@@ -18,11 +18,11 @@ def register(commands: "common.Commands") -> None:
         """
 lookalike classify
 lookalike classify my.engine --network resnet50
-lookalike search --text "sailing boat"
 """,
         """
 The scores are the probabilities of ImageNet's classes by the classifier of a network. They are stored in the engine,
-50 per image. `add`, `sync` and `index` compute those of new images. With another network, all are computed again.
+50 per image. Then `lookalike search --text "sailing boat"` finds images. `add`, `sync` and `index` compute the scores of
+new images. With another network, all are computed again.
 """,
         "stopped; the scores so far are stored: run the same command again to continue",
     )
@@ -38,7 +38,7 @@ The scores are the probabilities of ImageNet's classes by the classifier of a ne
         "Find words for images: the names of their likeliest classes.",
         """
 lookalike tags holiday.jpg
-lookalike tags photos --csv > tags.csv
+lookalike tags photos --csv
 lookalike tags photos --sidecars
 """,
         """

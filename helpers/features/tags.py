@@ -15,7 +15,7 @@ from helpers.images.imageset import ImageSet
 from helpers.text import printable, write_csv
 
 #: Network → temperature of its class probabilities with plain resizing, fitted on one image of each ImageNet class.
-#: These are training images of the network; `tests/measured/test_words.py` measures the scores on other images.
+#: These are training images of the network; `tests/measured/test_word_search.py` measures the scores on other images.
 TEMPERATURES = {"efficientnet-lite0": 0.734}
 
 _NAMESPACES = {

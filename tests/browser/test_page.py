@@ -325,6 +325,8 @@ def test_keyboard_reaches_everything(open_service, service, outside):
     page.keyboard.press("Tab")
     expect(page.locator(".enlarge").first).to_be_focused()
     page.keyboard.press("Tab")
+    expect(page.locator(".add-part").first).to_be_focused()
+    page.keyboard.press("Tab")
     assert _focused(page) is None, "one Tab leaves the images"
 
     page.keyboard.press("c")

@@ -169,7 +169,7 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-@pytest.mark.parametrize("line", [[], ["nonsense"], ["search"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
+@pytest.mark.parametrize("line", [[], ["nonsense"], ["index"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
 def test_wrong_arguments_are_a_usage_error(run, line):
     code, out, err = run(*line)
     assert (code, out) == (USAGE, "") and "usage: lookalike" in err

@@ -59,7 +59,7 @@ def test_a_failing_cell_fails_the_run(tmp_path):
 
 def files_of(root):
     """The SHA-256 sum of each file outside of the ignored folders."""
-    ignored = {"build", "__pycache__", ".ipynb_checkpoints"}
+    ignored = {"build", "cache", "__pycache__", ".ipynb_checkpoints"}
     found = [path for path in root.rglob("*") if path.is_file() and not ignored & {*path.relative_to(root).parts}]
     return {path.relative_to(root): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 

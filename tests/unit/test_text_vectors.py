@@ -1,6 +1,7 @@
 """Word lists, files of word vectors, phrases, nearest words and analogies."""
 
 import gzip
+import sys
 
 import numpy as np
 import pytest
@@ -336,6 +337,8 @@ def test_a_changed_package_is_not_used(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test may have imported the real package.
+    monkeypatch.delitem(sys.modules, word_files.PACKAGE, raising=False)
     with pytest.raises(word_files.WordFileError, match="cannot be read .*pip install --force-reinstall"):
         word_files.glove()
     for name in word_files.GLOVE_FILES:
