@@ -21,8 +21,8 @@ lookalike classify my.engine --network resnet50
 """,
         """
 The scores are the probabilities of ImageNet's classes by the classifier of a network. They are stored in the engine,
-50 per image. Then `lookalike search --text "sailing boat"` finds images. `add`, `sync` and `index` compute the scores of
-new images. With another network, all are computed again.
+50 per image. Then `lookalike search --text "sailing boat"` finds images. `add`, `sync` and `index` compute the scores
+of new images. With another network, all are computed again.
 """,
         "stopped; the scores so far are stored: run the same command again to continue",
     )
