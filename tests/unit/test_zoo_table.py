@@ -43,7 +43,7 @@ def new_cache(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.measured) for name in specs.ZOO]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in specs.ZOO]
 )
 def test_structure(name):
     facts, = zoo_table.describe_networks([name])  # fmt: skip
