@@ -58,7 +58,7 @@ sidecars are kept.
     )
     common.add_follow_links(tags)
     formats = common.add_formats(tags)
-    formats.add_argument("--sidecars", action="store_true", help="write XMP files beside the images")
+    formats.add_argument("--sidecars", action="store_true", help="write XMP files next to the images")
 
     words = common.add_command(
         commands,

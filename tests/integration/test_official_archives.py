@@ -172,7 +172,7 @@ def test_all_of_lfw_is_the_official_archive_under_another_name(serve, file_serve
     assert protocol.name not in protocol_files.frozen_names()
     assert len(protocol.queries) == 6 and protocol.n_distractors == 1
     assert lfw.load(4, official=True).name == "lfw-all-4"
-    # Without the archive, the mirror is no remedy.
+    # Without the archive, LOOKALIKE_MIRROR is no remedy.
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
     file_server.files.clear()
     with pytest.raises(
