@@ -80,7 +80,7 @@ class KnownObjects:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class ScoredBoxes:
     """What a detector found: image, int64 (n,), label, int64 (n,), box, float64 (n, 4), and score, float64 (n,)."""
 
     images: np.ndarray
@@ -201,7 +201,7 @@ class DetectionScores:
 
 def evaluate_detections(
     known: KnownObjects,
-    detections: Detections,
+    detections: ScoredBoxes,
     n_images: int,
     threshold: float = 0.5,
     most: int = 100,
@@ -235,7 +235,7 @@ def evaluate_detections(
 
 def _class_matches(
     known: KnownObjects,
-    detections: Detections,
+    detections: ScoredBoxes,
     label: int,
     n_images: int,
     threshold: float,

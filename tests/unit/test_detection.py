@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from helpers.evaluation.detection import Detections, KnownObjects, evaluate_detections, iou, match
+from helpers.evaluation.detection import KnownObjects, ScoredBoxes, evaluate_detections, iou, match
 
 
 def known(boxes, images=None, labels=None, **flags) -> KnownObjects:
@@ -19,8 +19,8 @@ def known(boxes, images=None, labels=None, **flags) -> KnownObjects:
     return KnownObjects(images or [0] * n, labels or [0] * n, boxes, **flags)
 
 
-def found(boxes, scores, images=None, labels=None) -> Detections:
-    return Detections(images or [0] * len(boxes), labels or [0] * len(boxes), boxes, scores)
+def found(boxes, scores, images=None, labels=None) -> ScoredBoxes:
+    return ScoredBoxes(images or [0] * len(boxes), labels or [0] * len(boxes), boxes, scores)
 
 
 # ---- intersection over union -------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_invalid_thresholds_are_refused():
 # ---- the reference implementation --------------------------------------------------------------------
 
 
-def reference(truth: KnownObjects, detections: Detections, n_images: int, areas) -> dict[int, float]:
+def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int, areas) -> dict[int, float]:
     """Label → average precision of pycocotools at an intersection over union of 0.5; -1 without a known object."""
     labels = sorted({*truth.labels.tolist(), *detections.labels.tolist()})
     data = COCO()
@@ -203,7 +203,7 @@ def test_many_detections_of_an_image_are_cut_as_in_pycocotools():
 # ---- intervals ---------------------------------------------------------------------------------------
 
 
-def drawn(n: int, seed: int = 0) -> tuple[KnownObjects, Detections]:
+def drawn(n: int, seed: int = 0) -> tuple[KnownObjects, ScoredBoxes]:
     """One object in each image, found with a probability of 0.7, and a wrong detection with 0.5."""
     rng = np.random.default_rng(seed)
     hit, wrong = np.flatnonzero(rng.random(n) < 0.7), np.flatnonzero(rng.random(n) < 0.5)
