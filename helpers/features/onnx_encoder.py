@@ -89,7 +89,7 @@ class OnnxExtractor(DeepExtractor):
     def _files(self) -> list[Path]:
         """All files that the vectors depend on."""
         configs = [self.folder / name for name in (PROCESSOR_FILE, "config.json")]
-        return [self._image_file, *external_data(self._image_file), *configs]
+        return [self._image_file, *onnx_files.external_data(self._image_file), *configs]
 
     def _image_model(self) -> onnx_files.OnnxModel:
         return onnx_files.read_image_model(self._image_file, self.size, IMAGE_OUTPUTS)
@@ -136,7 +136,7 @@ class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
         return onnx_files.read_text_model(self._text_file, self._tokenizer.length, TEXT_OUTPUTS)
 
     def _files(self) -> list[Path]:
-        text = [self._text_file, *external_data(self._text_file)]
+        text = [self._text_file, *onnx_files.external_data(self._text_file)]
         return [*super()._files(), *text, *(self.folder / name for name in TOKENIZER_FILES)]
 
 
@@ -166,8 +166,3 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
     others = [path for path in sorted(folder.glob("**/*.onnx")) if re.sub("_[a-z0-9]+$", "", path.stem) in stems]
     hint = f" There is {', '.join(path.name for path in others)}: rename the one to use." if others else ""
     raise EncoderError(f"{folder} has none of the files {', '.join(names)}.{hint}")
-
-
-def external_data(path: Path) -> list[Path]:
-    """Files with the weights of an ONNX file that is larger than 2 GB, such as ``model.onnx_data``."""
-    return sorted(other for other in path.parent.glob(f"{path.name}?*") if other.is_file())

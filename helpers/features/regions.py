@@ -1,12 +1,20 @@
 """Regions of images: boxes of a detector, proposals without classes, and fixed grids.
 
-Boxes are float32 (n, 4): x, y, width, height in pixels of the image.
+Boxes are float32 (n, 4): x, y, width, height in pixels of the upright image, as `helpers.images.reading.read_image`
+gives it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,11 +22,31 @@ from helpers.features import pooling
 from helpers.features.extractor import check_rgb
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadableImage
 from helpers.networks import boxes, detectors
 from helpers.networks.detectors import Detections, Detector, Prepared
 
-#: Images that are read and computed at a time.
-BATCH = 16
+#: Files, contents of files, or pixels: uint8 (height, width, 3) RGB.
+Images = ImageSet | Sequence[str | Path | bytes | np.ndarray]
+
+Loaded = TypeVar("Loaded")
+
+#: Images that are computed at a time, and threads that read them.
+BATCH, WORKERS = 16, 2
+
+#: Sources of regions, see `region_source`.
+SOURCES = ("detector", "grid", "proposals")
+#: Maximum number of regions of an image.
+LIMIT = 20
+#: Of two boxes with a larger IoU, one is kept; a box with a larger IoU with the whole image is dropped.
+MAX_IOU, WHOLE_IOU = 0.7, 0.9
+#: Boxes with a shorter side, in pixels, are dropped.
+SHORTEST = 16
+#: Minimum score of the detections that become regions. It is lower than that of a shown detection, because a box may be
+#: good although its class is uncertain.
+REGION_THRESHOLD = 0.2
+#: A box that a person gives must have sides of at least this length, in pixels.
+SHORTEST_GIVEN = 8
 
 #: Long side in pixels at which selective search segments an image, and the minimum side of a proposal, relative to the
 #: image's. Its time grows with the number of pixels.
@@ -32,6 +60,154 @@ PROPOSALS, PROPOSAL_IOU = 20, 0.4
 GRID_LEVELS, GRID_OVERLAP = 3, 0.4
 
 
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The regions of one image, the best ones first.
+
+    boxes : float32 (n, 4), inside of the image, without the whole image.
+    class_names : the detected class of each box; None for boxes of a grid or a proposer.
+    scores : float32 (n,): the detector's score; 1 for boxes of a grid or a proposer.
+    """
+
+    boxes: np.ndarray
+    class_names: tuple[str | None, ...]
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+class RegionSource(ABC):
+    """Finds the regions of images: a detector, a grid, or proposals; see `region_source`.
+
+    name : one of `SOURCES`.
+    fingerprint : the name and a hash of all settings. Equal fingerprints find the same regions.
+    """
+
+    name: str
+    settings: dict
+
+    @property
+    def fingerprint(self) -> str:
+        common = {"limit": LIMIT, "iou": [MAX_IOU, WHOLE_IOU], "shortest": SHORTEST}
+        digest = hashlib.sha256(json.dumps(self.settings | common, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:12]}"
+
+    def find(self, images: Images, *, failures: list[UnreadableImage] | None = None) -> list[Regions | None]:
+        """The regions of each image; None for an image that cannot be read.
+
+        Boxes with nearly the same place are found once, whatever their classes; boxes that are tiny or nearly the whole
+        image are left out; and an image has at most `LIMIT` regions.
+
+        failures : collects the errors of images that cannot be read. Without it, one warning lists them.
+        """
+        found: list[Regions | None] = []
+        skipped: list[UnreadableImage] = [] if failures is None else failures
+        for batch in _batches(images, self._load):
+            skipped += [item for item in batch if isinstance(item, UnreadableImage)]
+            computed = iter(self._of([item for item in batch if not isinstance(item, UnreadableImage)]))
+            found += [None if isinstance(item, UnreadableImage) else next(computed) for item in batch]
+        if failures is None:
+            reading.warn_unreadable(skipped, len(found))
+        return found
+
+    @abstractmethod
+    def _load(self, image: np.ndarray) -> object:
+        """What `_of` needs of an image; threads call it."""
+
+    @abstractmethod
+    def _of(self, loaded: list) -> list[Regions]:
+        """The regions of a batch of images."""
+
+
+class _DetectorSource(RegionSource):
+    name = "detector"
+
+    def __init__(self, detector: Detector):
+        self.detector = detector
+        self.settings = {"detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU}
+
+    def _load(self, image: np.ndarray) -> Prepared:
+        return self.detector.prepare(image)
+
+    def _of(self, loaded: list[Prepared]) -> list[Regions]:
+        found = self.detector.detect(loaded, REGION_THRESHOLD)
+        return [
+            distinct(one.boxes, one.scores, one.names, image.width, image.height)
+            for one, image in zip(found, loaded, strict=True)
+        ]
+
+
+class _FixedSource(RegionSource):
+    """Boxes without classes and scores."""
+
+    def __init__(self, name: str, find_boxes: Callable[[np.ndarray], np.ndarray], settings: dict):
+        self.name, self._find_boxes, self.settings = name, find_boxes, settings
+
+    def _load(self, image: np.ndarray) -> Regions:
+        found = self._find_boxes(image)
+        return distinct(found, np.ones(len(found)), [None] * len(found), *image.shape[1::-1])
+
+    def _of(self, loaded: list[Regions]) -> list[Regions]:
+        return loaded
+
+
+def region_source(name: str, detector: Detector | None = None) -> RegionSource:
+    """A source of regions by its name in `SOURCES`; a ValueError for another name.
+
+    detector : for the source ``detector``, by default the pretrained one.
+    """
+    if name == "detector":
+        return _DetectorSource(detector or pretrained_detector())
+    if name == "grid":
+        settings = {"levels": GRID_LEVELS, "overlap": GRID_OVERLAP}
+        return _FixedSource(name, lambda image: grid(image.shape[1], image.shape[0]), settings)
+    if name == "proposals":
+        settings = {"proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU}
+        return _FixedSource(name, propose, settings)
+    raise ValueError(f"no source of regions is called {name!r}; known: {', '.join(SOURCES)}")
+
+
+def distinct(
+    found: np.ndarray, scores: np.ndarray, class_names: Sequence[str | None], width: int, height: int
+) -> Regions:
+    """The regions of an image from boxes (n, 4) with their scores (n,): large enough, different, and at most `LIMIT`.
+
+    Of nearly equal boxes, the one with the best score is kept, with its class.
+    """
+    kept = (found[:, 2:] >= SHORTEST).all(axis=1)
+    kept &= boxes.iou(found, np.array([[0, 0, width, height]]))[:, 0] <= WHOLE_IOU
+    rows = np.flatnonzero(kept)
+    # Equal scores keep their order.
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    order = np.linspace(1, 0.5, len(rows))
+    rows = rows[boxes.suppress(found[rows], order, np.zeros(len(rows)), MAX_IOU)[:LIMIT]]
+    return Regions(
+        found[rows].astype(np.float32), tuple(class_names[row] for row in rows), scores[rows].astype(np.float32)
+    )
+
+
+def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> np.ndarray:
+    """A box that a person gave for an image of this size, as float32 (4,); a ValueError says what is wrong with it."""
+    found = np.asarray(box, np.float64)
+    text = f"the box {', '.join(f'{number:g}' for number in found.ravel())}"
+    if found.shape != (4,) or not np.isfinite(found).all():
+        raise ValueError(f"{text} must be four finite numbers: x, y, width, height")
+    x, y, w, h = found
+    corners = " Are these the corners?" if x < w <= width and y < h <= height else ""
+    order = f"A box is x, y, width, height, in pixels.{corners}"
+    if w <= 0 or h <= 0:
+        raise ValueError(f"{text} must have a positive width and height. {order}")
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise ValueError(f"{text} is outside of the image, which has {width} × {height} pixels. {order}")
+    # Numbers that were computed in float32 may exceed it by a rounding error.
+    if min(x, y) < 0 or x + w > width * (1 + 1e-6) or y + h > height * (1 + 1e-6):
+        raise ValueError(f"{text} is partly outside of the image, which has {width} × {height} pixels. {order}")
+    if min(w, h) < SHORTEST_GIVEN:
+        raise ValueError(f"{text} is too small: both sides need at least {SHORTEST_GIVEN} pixels. {order}")
+    return boxes.clip(found, width, height)[0]
+
+
 @cache
 def pretrained_detector() -> Detector:
     """`helpers.networks.detectors.pretrained`, opened once. Raises `WeightsUnavailable`."""
@@ -39,7 +215,7 @@ def pretrained_detector() -> Detector:
 
 
 def detect(
-    images: ImageSet | Sequence[str | Path | bytes | np.ndarray], detector: Detector | None = None, *,
+    images: Images, detector: Detector | None = None, *,
     threshold: float | Mapping[str, float] = detectors.THRESHOLD, max_iou: float = boxes.NMS_IOU,
     limit: int = detectors.LIMIT, strict: bool = False,
 ) -> list[Detections]:  # fmt: skip
@@ -55,12 +231,12 @@ def detect(
     """
     detector = detector or pretrained_detector()
     found: list[Detections] = []
-    failures: list[reading.UnreadableImage] = []
-    for batch in _batches(images.paths if isinstance(images, ImageSet) else images, detector):
+    failures: list[UnreadableImage] = []
+    for batch in _batches(images, detector.prepare):
         readable = [image for image in batch if isinstance(image, Prepared)]
         computed = iter(detector.detect(readable, threshold, max_iou, limit))
         for image in batch:
-            if isinstance(image, reading.UnreadableImage):
+            if isinstance(image, UnreadableImage):
                 if strict:
                     raise image
                 failures.append(image)
@@ -71,24 +247,37 @@ def detect(
     return found
 
 
-def _batches(
-    images: Sequence[str | Path | bytes | np.ndarray], detector: Detector
-) -> Iterator[list[Prepared | reading.UnreadableImage]]:
-    """Read and resize images; the next batch is read while the current one is used."""
+def loaded(images: Images, load: Callable[[np.ndarray], Loaded], ahead: int) -> Iterator[Loaded | UnreadableImage]:
+    """Read images and call ``load`` on each, uint8 (height, width, 3), in threads; the results are in order.
 
-    def load(source: str | Path | bytes | np.ndarray) -> Prepared | reading.UnreadableImage:
-        # Resized here, because a batch of large images would take gigabytes.
+    ahead : number of images that are loaded before they are used. They stay in memory.
+    """
+
+    def one(source: str | Path | bytes | np.ndarray) -> Loaded | UnreadableImage:
         try:
-            return detector.prepare(check_rgb(source) if isinstance(source, np.ndarray) else reading.read_image(source))
-        except reading.UnreadableImage as error:
+            return load(check_rgb(source) if isinstance(source, np.ndarray) else reading.read_image(source))
+        except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(2) as pool:
-        ahead = [pool.submit(load, image) for image in images[:BATCH]]
-        for start in range(0, len(images), BATCH):
-            batch = [future.result() for future in ahead]
-            ahead = [pool.submit(load, image) for image in images[start + BATCH :][:BATCH]]
-            yield batch
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting: deque[Future[Loaded | UnreadableImage]] = deque()
+        try:
+            for source in images.paths if isinstance(images, ImageSet) else images:
+                waiting.append(pool.submit(one, source))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _batches(images: Images, load: Callable[[np.ndarray], Loaded]) -> Iterator[list[Loaded | UnreadableImage]]:
+    # Not the pixels, because a batch of large images would take gigabytes.
+    found = loaded(images, load, 2 * BATCH)
+    while batch := list(islice(found, BATCH)):
+        yield batch
 
 
 def _none(detector: Detector) -> Detections:

@@ -66,17 +66,3 @@ def clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     low = np.clip(boxes[:, :2], 0, size)
     high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size)
     return np.hstack([low, np.maximum(high - low, 0)]).astype(np.float32)
-
-
-def check_box(box: tuple[float, float, float, float], width: int, height: int) -> np.ndarray:
-    """A box that a user gave, as float32 (4,). Raises ValueError unless it has an area and is inside of the image."""
-    found = np.asarray(box, np.float64)
-    text = f"the box {', '.join(f'{number:g}' for number in found.ravel())}"
-    if found.shape != (4,) or not np.isfinite(found).all():
-        raise ValueError(f"{text} must be four finite numbers: x, y, width, height")
-    x, y, w, h = found
-    if w <= 0 or h <= 0:
-        raise ValueError(f"{text} must have a positive width and height; the order is x, y, width, height")
-    if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise ValueError(f"{text} exceeds the image, which has {width} × {height} pixels")
-    return found.astype(np.float32)

@@ -5,6 +5,7 @@ the input, then the scores of the classes; older versions have the score that th
 (Carion et al. 2020) has the outputs ``logits`` and ``pred_boxes``, with boxes relative to the image.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.files import content_hash
 from helpers.networks.compiled import openvino_package, reason
-from helpers.networks.onnx_files import OnnxFileError, axes_text, read_graph
+from helpers.networks.onnx_files import OnnxFileError, axes_text, external_data, read_graph
 from helpers.networks.ssd import sigmoid
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class DetectorFile:
     """A network for one image, with the form of its outputs.
 
     height, width : of the input, in pixels. channels_first : whether its input is (1, 3, height, width).
+    digest : hash of the network's files.
     """
 
     graph: "openvino.Model"
@@ -64,6 +67,7 @@ class DetectorFile:
     height: int
     width: int
     channels_first: bool
+    digest: str
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -97,7 +101,7 @@ def read_detector(path: str | Path, classes: int, size: int | None = None) -> De
     part = openvino_package().Model(
         [named[name].get_node().input_value(0) for name in form.outputs], graph.get_parameters(), path.stem
     )
-    return DetectorFile(part, form, height, width, channels_first)
+    return DetectorFile(part, form, height, width, channels_first, _digest(path))
 
 
 def _read(path: Path) -> "openvino.Model":
@@ -114,6 +118,12 @@ def _read(path: Path) -> "openvino.Model":
         return openvino_package().Core().read_model(path)
     except RuntimeError as error:  # OpenVINO's
         raise DetectorFileError(f"{path} is damaged, or a part of it is missing: {reason(error)}") from error
+
+
+def _digest(path: Path) -> str:
+    """Hash of a network's files: the ONNX file and its external weights, or the .xml and the .bin beside it."""
+    files = [path, *external_data(path)] if path.suffix.lower() == ".onnx" else [path, path.with_suffix(".bin")]
+    return hashlib.sha256(b"".join(content_hash(file) for file in files)).hexdigest()
 
 
 def _fix_input(path: Path, graph: "openvino.Model", size: int | None) -> tuple[int, int, bool]:

@@ -4,6 +4,8 @@ The pretrained one is an SSD (Liu et al. 2016) on MobileNetV2 (Sandler et al. 20
 are read from files, see `helpers.networks.detector_files`.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from helpers.files import content_hash
 from helpers.images import reading
 from helpers.networks import boxes, detector_files, detector_weights, ssd
 from helpers.networks.compiled import openvino_package, reason
@@ -70,6 +73,8 @@ class Detector:
     name : of the network or its file.
     class_names : the classes, without a background.
     height, width : of its input, in pixels.
+    fingerprint : the name and a hash of everything that changes the boxes and scores, except for the arguments of
+        `detect`.
     """
 
     def __init__(self, name: str, file: DetectorFile, class_names: Sequence[str]):
@@ -77,6 +82,8 @@ class Detector:
         self.class_names = tuple(class_names)
         self.height, self.width = file.height, file.width
         self._form = file.form
+        settings = [file.digest, file.form.text, self.height, self.width, *self.class_names]
+        self.fingerprint = f"{name}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}"
         try:
             layout = "NCHW" if file.channels_first else "NHWC"
             self._network = image_network(file.graph, file.form.mean, file.form.std, layout)
@@ -172,7 +179,11 @@ def pretrained() -> Detector:
     half = (127.5, 127.5, 127.5)
     form = Form("SSD", ("raw_outputs/box_encodings", "raw_outputs/class_predictions"), decode, half, half)
     graph = openvino_package().Core().read_model(path)
-    return Detector(detector_weights.NAME, DetectorFile(graph, form, grid.size, grid.size, False), names[1:])
+    return Detector(
+        detector_weights.NAME,
+        DetectorFile(graph, form, grid.size, grid.size, False, content_hash(path).hex()),
+        names[1:],
+    )
 
 
 def from_file(path: str | Path, labels: str | Path, size: int | None = None) -> Detector:

@@ -128,6 +128,11 @@ def read_graph(path: Path) -> "openvino.Model":
         raise OnnxFileError(f"{path} is damaged, or a part of it is missing: {reason}") from error
 
 
+def external_data(path: Path) -> list[Path]:
+    """Files with the weights of an ONNX file that is larger than 2 GB, such as ``model.onnx_data``."""
+    return sorted(other for other in path.parent.glob(f"{path.name}?*") if other.is_file())
+
+
 def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]], outputs: Sequence[str]) -> OnnxModel:
     """The model with fixed shapes and only the first of these outputs."""
     for one in graph.inputs:

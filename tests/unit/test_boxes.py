@@ -88,23 +88,3 @@ def test_clipping():
     found = boxes.clip([[-5, -5, 10, 10], [2, 3, 4, 5], [90, 40, 20, 20], [120, 0, 5, 5]], 100, 50)
     assert found.tolist() == [[0, 0, 5, 5], [2, 3, 4, 5], [90, 40, 10, 10], [100, 0, 0, 5]]
     assert found.dtype == np.float32
-
-
-def test_a_box_of_a_user():
-    assert boxes.check_box((0, 10, 100, 40), 100, 50).tolist() == [0, 10, 100, 40]
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        ((50, 10, 60, 20), "the box 50, 10, 60, 20 exceeds the image, which has 100 × 50 pixels"),
-        ((-1, 10, 20, 20), "exceeds the image"),
-        ((10, 10, 0, 20), "positive width and height"),
-        ((60, 40, -50, -30), "the order is x, y, width, height"),
-        ((1, 2, 3), "must be four finite numbers"),
-        ((1, 2, np.nan, 4), "must be four finite numbers"),
-    ],
-)
-def test_a_wrong_box_of_a_user(box, message):
-    with pytest.raises(ValueError, match=message):
-        boxes.check_box(box, 100, 50)

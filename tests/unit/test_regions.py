@@ -138,3 +138,101 @@ def test_the_grid_of_rmac_has_its_squares(width, height):
 def test_wrong_settings_of_a_grid(levels, overlap):
     with pytest.raises(ValueError, match="overlap from 0 to below 1"):
         regions.grid(10, 10, levels, overlap)
+
+
+# ---- regions of images --------------------------------------------------------------------------------
+
+
+def test_the_regions_of_a_detector(small, tmp_path):
+    """Box 0 is red and blue, which is one region; an image without objects has none."""
+    files = [write(tmp_path / "a.png", scene(SIDE, SIDE, BOXES[0], (255, 0, 250))), tmp_path / "absent.png"]
+    files.append(write(tmp_path / "b.png", np.zeros((SIDE, SIDE, 3), np.uint8)))
+    source = regions.region_source("detector", small)
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 3 images .*\n.*absent.png"):
+        first, second, third = source.find(files)
+    assert first.boxes.tolist() == [[*map(float, BOXES[0])]] and first.class_names == ("red",)
+    assert first.scores == pytest.approx([1], abs=1e-5) and second is None and len(third) == 0
+    failures = []
+    assert source.find(files[1:], failures=failures)[0] is None and "absent.png" in str(failures[0])
+
+
+@pytest.mark.parametrize("name", ["grid", "proposals"])
+def test_the_regions_without_a_detector(name):
+    image = reading.read_image(pairs.box()[1])
+    (found,) = regions.region_source(name).find([image])
+    height, width = image.shape[:2]
+    assert 5 <= len(found) <= regions.LIMIT and found.boxes.dtype == np.float32
+    assert set(found.class_names) == {None} and found.scores.tolist() == [1] * len(found)
+    assert boxes.iou(found.boxes, [[0, 0, width, height]]).max() <= regions.WHOLE_IOU
+    if name == "grid":
+        assert found.boxes.tolist() == regions.grid(width, height)[1:].tolist()
+
+
+def test_an_unknown_source():
+    with pytest.raises(ValueError, match="'boxes'; known: detector, grid, proposals"):
+        regions.region_source("boxes")
+
+
+def test_the_fingerprint_of_a_source(small, tmp_path, monkeypatch):
+    source = regions.region_source("detector", small)
+    assert (
+        source.fingerprint.startswith("detector-") and source.fingerprint != regions.region_source("grid").fingerprint
+    )
+    (tmp_path / "labels.txt").write_text("red\ngreen\nviolet\n")
+    other = detectors.from_file(tmp_path / "model.xml", tmp_path / "labels.txt")
+    again = detectors.from_file(tmp_path / "model.xml", tmp_path / "labels.txt")
+    assert small.fingerprint != other.fingerprint == again.fingerprint
+    assert regions.region_source("detector", other).fingerprint != source.fingerprint
+    monkeypatch.setattr(regions, "REGION_THRESHOLD", 0.3)
+    assert regions.region_source("detector", small).fingerprint != source.fingerprint
+
+
+def test_distinct_regions():
+    found = np.array([[0, 0, 50, 40], [2, 0, 50, 40], [60, 10, 15, 30], [1, 1, 98, 58], [40, 10, 30, 30]], np.float32)
+    names = ["Vehicle", "Car", "Mug", "Desk", None]
+    kept = regions.distinct(found, np.array([0.5, 0.8, 0.9, 0.95, 0.7]), names, 100, 60)
+    assert kept.boxes.tolist() == [[2, 0, 50, 40], [40, 10, 30, 30]] and kept.class_names == ("Car", None)
+    assert kept.scores == pytest.approx([0.8, 0.7])
+
+
+def test_the_number_of_regions_is_limited():
+    corners = np.mgrid[:10, :10].reshape(2, -1).T * 20
+    found = np.hstack([corners, np.full((100, 2), 18)]).astype(np.float32)
+    kept = regions.distinct(found, np.linspace(0.1, 1, 100), [None] * 100, 200, 200)
+    assert kept.boxes.tolist() == found[:79:-1].tolist()
+
+
+@given(sides, sides, st.lists(st.tuples(*[st.integers(-50, 700)] * 2, *[st.integers(0, 700)] * 2), max_size=30))
+def test_the_properties_of_distinct_regions(width, height, found):
+    clipped = boxes.clip(np.array(found).reshape(-1, 4), width, height)
+    kept = regions.distinct(clipped, np.ones(len(clipped)), [None] * len(clipped), width, height)
+    assert np.triu(boxes.iou(kept.boxes, kept.boxes), 1).max(initial=0) <= regions.MAX_IOU + 1e-6
+    assert {tuple(box) for box in kept.boxes.tolist()} <= {tuple(box) for box in clipped.tolist()}
+    assert (kept.boxes[:, 2:] >= regions.SHORTEST).all()
+
+
+# ---- a box of a person --------------------------------------------------------------------------------
+
+
+def test_a_box_of_a_person():
+    assert regions.check_box((0, 10, 100, 40), 100, 50).tolist() == [0, 10, 100, 40]
+    assert regions.check_box([0.5, 0, 8, 8], 100, 50).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((50, 10, 60, 20), "the box 50, 10, 60, 20 is partly outside of the image, which has 100 × 50 pixels"),
+        ((-1, 10, 20, 20), "partly outside of the image"),
+        ((10, 10, 0, 20), "positive width and height"),
+        ((60, 40, -50, -30), r"positive width and height. A box is x, y, width, height, in pixels.$"),
+        ((50, 20, 90, 45), "partly outside.*Are these the corners"),
+        ((120, 20, 30, 20), "is outside of the image"),
+        ((10, 20, 7, 20), "too small: both sides need at least 8 pixels"),
+        ((1, 2, 3), "must be four finite numbers"),
+        ((1, 2, np.nan, 4), "must be four finite numbers"),
+    ],
+)
+def test_a_wrong_box_of_a_person(box, message):
+    with pytest.raises(ValueError, match=message):
+        regions.check_box(box, 100, 50)
