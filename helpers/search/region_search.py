@@ -1,0 +1,220 @@
+"""Search by the parts of images: a query is an image, a part of it, or several parts at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from helpers.features.regions import Regions
+from helpers.search.combined import check_metric
+from helpers.search.engine import Engine
+from helpers.search.index import IdSet, Index, check_k, open_index
+from helpers.search.persist.delta import DeltaIndex
+from helpers.search.ranking import PAD, Ranking, best_first
+from helpers.vectors import l2_normalize
+
+#: Images for each query part whose scores are computed, if there are several parts.
+DEPTH = 200
+
+
+class RegionMatch(NamedTuple):
+    """The part of an image that matches a query part.
+
+    box : float32 (4,), x, y, width, height in pixels of the upright image; None for the whole image.
+    class_name : the detected class; None without one.
+    score : the cosine of the two parts.
+    """
+
+    box: np.ndarray | None
+    class_name: str | None
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class RegionRanking:
+    """The results of a query of one or more parts.
+
+    ranking : one row of image ids.
+    matches : for each result, the match of each query part; None for a part without a match, because the image has
+        fewer parts than the query.
+    """
+
+    ranking: Ranking
+    matches: tuple[tuple[RegionMatch | None, ...], ...]
+
+
+class GalleryRegions:
+    """The regions of a gallery's images: their vectors in an index, and their boxes and classes.
+
+    An entry is a region of an image. Images with identical content share the vectors of their regions.
+
+    Parameters
+    ----------
+    index : of the regions' vectors; of metric cosine.
+    images, regions : int64 (n,): the image and the region, an id in ``index``, of each entry.
+    boxes : float32 (n, 4). class_names, scores : (n,), of the detector.
+    """
+
+    def __init__(
+        self, index: Index | DeltaIndex, images: np.ndarray, regions: np.ndarray, boxes: np.ndarray,
+        class_names: Sequence[str | None], scores: np.ndarray,
+    ):  # fmt: skip
+        order = np.argsort(images, kind="stable")
+        self.index = index
+        self._images, self._regions = np.asarray(images, np.int64)[order], np.asarray(regions, np.int64)[order]
+        self._boxes, self._scores = np.asarray(boxes, np.float32).reshape(-1, 4)[order], np.asarray(scores)[order]
+        self._class_names = [class_names[row] for row in order]
+        self._by_region = np.argsort(self._regions, kind="stable")
+
+    @classmethod
+    def of_vectors(
+        cls, ids: np.ndarray, regions: Sequence[Regions], vectors: Sequence[np.ndarray],
+        index: str | Index = "exact:cosine",
+    ) -> Self:  # fmt: skip
+        """The regions of images in memory.
+
+        ids : int64 (m,), of the images. regions : of each image. vectors : float (n, dim) for its n regions.
+        index : empty, or its name.
+        """
+        opened = open_index(index) if isinstance(index, str) else index
+        counts = [len(each) for each in regions]
+        if counts != [len(each) for each in vectors] or len(counts) != len(ids):
+            raise ValueError("each image needs its regions, and each region its vector")
+        rows = np.arange(sum(counts))
+        if len(rows):
+            opened.add(np.concatenate([each for each in vectors if len(each)]), rows)
+        boxes = np.concatenate([np.empty((0, 4), np.float32), *(each.boxes for each in regions)])
+        names = [name for each in regions for name in each.class_names]
+        scores = np.concatenate([np.empty(0, np.float32), *(each.scores for each in regions)])
+        return cls(opened, np.repeat(np.asarray(ids, np.int64), counts), rows, boxes, names, scores)
+
+    def __len__(self) -> int:
+        """Number of regions, of all images."""
+        return len(self._images)
+
+    def regions_of(self, id: int) -> Regions:
+        """The boxes and classes of an image's regions; none for an image without regions."""
+        rows = self._rows_of(id)
+        return Regions(self._boxes[rows], tuple(self._class_names[rows]), self._scores[rows])
+
+    def images_of(self, regions: np.ndarray) -> np.ndarray:
+        """int64: the images of some regions, in the order of ``regions``, without repetitions."""
+        low = np.searchsorted(self._regions, regions, "left", sorter=self._by_region)
+        high = np.searchsorted(self._regions, regions, "right", sorter=self._by_region)
+        rows = self._by_region[_ranges(low, high)]
+        found, first = np.unique(self._images[rows], return_index=True)
+        return found[np.argsort(first)]
+
+    def permitted(self, images: np.ndarray) -> IdSet | None:
+        """The regions of these images, int64 ascending; None for all regions."""
+        position = np.minimum(np.searchsorted(images, self._images), max(0, len(images) - 1))
+        held = images[position] == self._images if len(images) else np.zeros(len(self._images), bool)
+        return None if held.all() else IdSet(self._regions[held])
+
+    def _rows_of(self, id: int) -> slice:
+        low, high = np.searchsorted(self._images, [id, id + 1])
+        return slice(low, high)
+
+    def parts_of(self, id: int) -> tuple[np.ndarray, list[RegionMatch]]:
+        """The regions of an image, ids (n,), and what a match with each of them is, with a score of 0."""
+        rows = self._rows_of(id)
+        matches = zip(self._boxes[rows], self._class_names[rows], strict=True)
+        return self._regions[rows], [RegionMatch(box, name, 0.0) for box, name in matches]
+
+
+def search_regions(
+    engine: Engine, regions: GalleryRegions, parts: np.ndarray | Sequence[np.ndarray], k: int = 10, *,
+    allowed: Any = None, excluded: Any = None,
+) -> RegionRanking:  # fmt: skip
+    """The ``k`` best images for a query of one or more parts.
+
+    The score of an image for one part is the maximum of the part's cosines with the whole image and with each of its
+    regions. Several parts are assigned to different parts of the image, so that the product of their cosines is
+    largest; negative cosines count as 0. The score is the product to the power 1 / number of parts. For several parts,
+    the `DEPTH` best images of each part are compared.
+
+    Parameters
+    ----------
+    parts : float (p, dim): a feature vector for each part of the query, by the engine's extractor.
+    allowed, excluded : ids of images, as in `Index.search`.
+
+    Raises ValueError: there is no part, k < 1, or an index has no cosines.
+    """
+    k, queries = check_k(k), np.atleast_2d(np.asarray(parts, np.float32))
+    if not queries.size:
+        raise ValueError("a query needs at least one part")
+    check_metric(engine)
+    held = _held(engine, allowed, excluded)
+    depth = min(max(1, len(held)), k if len(queries) == 1 else max(k, DEPTH))
+    found = [engine.index.search(queries, depth, allowed=allowed, excluded=excluded).ids.ravel()]
+    permitted = regions.permitted(held)
+    found += [_deepest(regions, query[None], depth, permitted) for query in queries]
+    ids = np.unique(np.concatenate(found))
+    ids = ids[(np.searchsorted(held, ids, "right") > np.searchsorted(held, ids))]
+    if not len(ids):
+        return RegionRanking(Ranking(np.full((1, k), PAD), np.full((1, k), -np.inf)), ())
+    scored = _scored(engine, regions, l2_normalize(queries), ids)
+    best_ids, scores = best_first(ids[None], np.array([[score for score, _ in scored]]), k)
+    padding = ((0, 0), (0, k - best_ids.shape[1]))
+    ranking = Ranking(np.pad(best_ids, padding, constant_values=PAD), np.pad(scores, padding, constant_values=-np.inf))
+    return RegionRanking(ranking, tuple(scored[row][1] for row in np.searchsorted(ids, best_ids[0])))
+
+
+def _held(engine: Engine, allowed: Any, excluded: Any) -> np.ndarray:
+    """int64, ascending: the images that a search may find."""
+    held, chosen, hidden = engine.index.ids, IdSet.of(allowed), IdSet.of(excluded)
+    if chosen is not None:
+        held = held[chosen.contains(held)]
+    return held if hidden is None else held[~hidden.contains(held)]
+
+
+def _deepest(regions: GalleryRegions, query: np.ndarray, count: int, permitted: IdSet | None) -> np.ndarray:
+    """The images of the regions that are nearest to a query (1, dim): at least ``count``, if there are so many."""
+    total = len(regions.index) if permitted is None else regions.index.count(allowed=permitted)
+    depth, images = 0, np.empty(0, np.int64)
+    while depth < total and len(images) < count:
+        depth = min(total, max(4 * depth, 4 * count))
+        found = regions.index.search(query, depth, allowed=permitted).ids[0]
+        images = regions.images_of(found[found != PAD])
+    return images
+
+
+def _scored(
+    engine: Engine, regions: GalleryRegions, queries: np.ndarray, ids: np.ndarray
+) -> list[tuple[float, tuple[RegionMatch | None, ...]]]:
+    """The score and the matches of each image."""
+    parts = [regions.parts_of(int(id)) for id in ids]
+    needed = np.unique(np.concatenate([each for each, _ in parts]))
+    needed = needed[regions.index.contains(needed)]
+    whole = l2_normalize(engine.index.vectors(ids)) @ queries.T
+    cosines = l2_normalize(regions.index.vectors(needed)) @ queries.T if len(needed) else np.empty((0, len(queries)))
+    scored = []
+    for of_whole, (numbers, matches) in zip(whole, parts, strict=True):
+        stored = np.isin(numbers, needed)
+        table = np.vstack([of_whole, cosines[np.searchsorted(needed, numbers[stored])]])
+        candidates = [RegionMatch(None, None, 0.0), *(one for one, kept in zip(matches, stored, strict=True) if kept)]
+        scored.append(_assigned(table.T, candidates))
+    return scored
+
+
+def _assigned(cosines: np.ndarray, candidates: Sequence[RegionMatch]) -> tuple[float, tuple[RegionMatch | None, ...]]:
+    """The score of an image, and its matches, from the cosines (p, m) of the query's parts with the image's."""
+    if len(cosines) == 1:
+        best = int(cosines[0].argmax())
+        return float(cosines[0, best]), (candidates[best]._replace(score=float(cosines[0, best])),)
+    # The logarithm, so that the sum of the assigned values is largest where the product is.
+    positive = np.log(np.maximum(cosines, 1e-6))
+    rows, columns = linear_sum_assignment(positive, maximize=True)
+    matches: list[RegionMatch | None] = [None] * len(cosines)
+    for row, column in zip(rows, columns, strict=True):
+        matches[row] = candidates[column]._replace(score=float(cosines[row, column]))
+    product = np.prod([max(0.0, match.score) if match else 0.0 for match in matches])
+    return float(product ** (1 / len(cosines))), tuple(matches)
+
+
+def _ranges(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The numbers low[0] … high[0] - 1, low[1] … high[1] - 1, …"""
+    counts = high - low
+    return np.arange(counts.sum()) + np.repeat(low - np.concatenate([[0], counts.cumsum()[:-1]]), counts)
