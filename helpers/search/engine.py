@@ -132,7 +132,19 @@ class Engine:
             raise ValueError(f"the gallery {gallery.name!r} is empty: there is nothing to search")
         # Before the features are extracted: a file that changes meanwhile must not pass for the extracted one later.
         contents = identities(gallery.paths) if contents is None else contents
-        rows, vectors = extract_readable(self.extractor, gallery)
+        return self.fit_extracted(gallery, self.extractor.extract(gallery), contents, display_names, source)
+
+    def fit_extracted(
+        self,
+        gallery: ImageSet,
+        vectors: np.ndarray,
+        contents: Sequence[bytes | None],
+        display_names: Mapping[int, str] | None = None,
+        source: str | None = None,
+    ) -> "Engine":
+        """`fit` with the feature vectors of the images, float32 (n, dim); rows of NaN are not indexed."""
+        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+        vectors = vectors[rows]
         if not len(rows):
             raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
         table = GalleryTable.of(gallery, contents, display_names, source)

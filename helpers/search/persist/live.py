@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -131,6 +132,7 @@ class LiveEngine:
         contents: Sequence[bytes | None] | None = None,
         display_names: Sequence[str | None] | None = None,
         write: Callable[[], object] | None = None,
+        compare: bool = True,
     ) -> Additions:
         """Add and save images whose features were extracted by this engine's extractor.
 
@@ -145,6 +147,7 @@ class LiveEngine:
         display_names : names that differ from those of the files, or None.
         write : called before the addition is saved, if anything is to be added; while it runs, no process changes
             the engine.
+        compare : whether known images are recognized; otherwise all images are added.
 
         Raises
         ------
@@ -164,7 +167,7 @@ class LiveEngine:
         candidates = Candidates(
             files, contents or nothing, class_names, display_names or nothing, vectors, np.full(len(paths), -1)
         )
-        return self.apply(candidates, write=write)
+        return self.apply(candidates, write=write, compare=compare)
 
     def apply(
         self,
@@ -173,6 +176,7 @@ class LiveEngine:
         classes: bool = False,
         root: Path | None = None,
         write: Callable[[], object] | None = None,
+        compare: bool = True,
     ) -> Additions:
         """Add images and remove others in one transaction; see `add` and `add_extracted`.
 
@@ -182,8 +186,9 @@ class LiveEngine:
             engine, gone = self.engine, np.unique(np.array(list(removed), np.int64))
             gone = gone[engine.index.contains(gone)]
             # An image of the same content that is removed here was renamed, and not copied.
+            compared = candidates if compare else replace(candidates, contents=[None] * len(candidates))
             decided = plan(
-                engine.table, lambda ids: engine.index.contains(ids) & ~np.isin(ids, gone), candidates, classes
+                engine.table, lambda ids: engine.index.contains(ids) & ~np.isin(ids, gone), compared, classes
             )
             rows = decided.rows
             if rows and write is not None:

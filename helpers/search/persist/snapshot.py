@@ -19,7 +19,7 @@ import numpy as np
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
-from helpers.search.persist import class_scores, wal
+from helpers.search.persist import class_scores, region_boxes, wal
 from helpers.search.persist.engine_file import (
     NAME,
     OLD_NAME,
@@ -277,6 +277,7 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
     )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
     class_scores.prune(connection)
+    region_boxes.prune(connection)
 
 
 def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: Manifest, folder: Path) -> None:
