@@ -70,6 +70,8 @@ class NetworkExtractor(DeepExtractor):
 
     #: Network that computes the embedding layer's map, built by the first `maps`.
     _mapper: KerasNetwork | CompiledNetwork | None = None
+    #: The extractor that `at_size` returned last.
+    _other: "NetworkExtractor | None" = None
 
     def __init__(
         self, network: str, size: int | None = None, resize: str = "squash", batch_size: int = 32, engine: str = "auto",
@@ -86,7 +88,7 @@ class NetworkExtractor(DeepExtractor):
             number = stage or len(row.stages)
             layer, self.dim = row.stages[number - 1]
             self.name += f"-{pooling}" if number == len(row.stages) else f"-stage{number}-{pooling}"
-        self._layer, self._pooling = layer, pooling
+        self._layer, self._pooling, self._stage = layer, pooling, stage
         self.size = size or row.size
         self.resize_rule = resize
         self.batch_size = batch_size
@@ -128,6 +130,15 @@ class NetworkExtractor(DeepExtractor):
         if self._mapper is None:
             self._mapper = zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision)
         return np.asarray(self._mapper(pixels))
+
+    def at_size(self, size: int) -> "NetworkExtractor":
+        """The same extractor with another size of the input; the last one is kept with its networks."""
+        if self._other is None or self._other.size != size:
+            self._other = NetworkExtractor(
+                self.network_name, size, self.resize_rule, self.batch_size, self.engine, self.precision, self._pooling,
+                self._stage,
+            )  # fmt: skip
+        return self._other
 
 
 class ClassScores(DeepExtractor):

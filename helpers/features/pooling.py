@@ -74,6 +74,49 @@ def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:
     return total
 
 
+def cell_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The share of each cell of a map that is inside of each box: float32 (n, height, width), in 0 … 1.
+
+    boxes : floating (n, 4): x, y, width, height in cells. A ValueError if one has no area inside of the map.
+    """
+    low = np.asarray(boxes, np.float64).reshape(-1, 4)[:, :2]
+    high = low + np.asarray(boxes, np.float64).reshape(-1, 4)[:, 2:]
+    columns, rows = (
+        np.clip(np.minimum(high[:, [axis]], cells + 1) - np.maximum(low[:, [axis]], cells), 0, 1)
+        for axis, cells in enumerate((np.arange(width), np.arange(height)))
+    )
+    if not (columns.any(axis=1) & rows.any(axis=1)).all():
+        raise ValueError(f"a box has no area inside of the map of {width} × {height} cells")
+    return (rows[:, :, None] * columns[:, None, :]).astype(np.float32)
+
+
+def pool_boxes(one: np.ndarray, boxes: np.ndarray, pooling: str) -> np.ndarray:
+    """Pool a map (h, w, channels) in boxes: float32 (n, channels). This is RoI pooling with exact fractional edges.
+
+    A cell counts by its share inside of the box; for the maximum, every cell counts of which more than a millionth is.
+
+    Parameters
+    ----------
+    boxes : see `cell_shares`.
+    pooling : a name in `REGION_POOLINGS`.
+    """
+    if pooling not in REGION_POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(REGION_POOLINGS)}; got {pooling!r}")
+    if not len(boxes):
+        return np.empty((0, one.shape[2]), np.float32)
+    cells = one.reshape(-1, one.shape[2]).astype(np.float32, copy=False)
+    shares = cell_shares(boxes, *one.shape[:2]).reshape(len(boxes), -1)
+    if pooling == "max":
+        return np.stack([cells[row > 1e-6].max(axis=0) for row in shares])
+    shares /= shares.sum(axis=1, keepdims=True)
+    if pooling == "average":
+        return shares @ cells
+    cells = np.maximum(cells, 0)
+    strongest = cells.max(axis=0)
+    powers = _power(cells / np.where(strongest > 0, strongest, np.float32(1)), GEM_EXPONENT)
+    return ((shares @ powers) ** (1 / GEM_EXPONENT) * strongest).astype(np.float32)
+
+
 def squares(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
     """R-MAC's regions of a map: (top, left, side) each.
 
@@ -89,6 +132,9 @@ def squares(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[in
             found += [(int(top), int(left), side) for left in np.linspace(0, width - side, across).astype(int)]
     return found
 
+
+#: The poolings of `pool_boxes`.
+REGION_POOLINGS = ("average", "max", "gem")
 
 #: Poolings that give one value per channel, by name.
 POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"average": average, "max": maximum, "gem": gem, "rmac": rmac}

@@ -79,3 +79,36 @@ def test_wrong_settings_are_refused():
         pooling.gem(MAP, 0)
     with pytest.raises(ValueError, match="at least 1"):
         pooling.rmac(MAP, 0)
+
+
+# ---- boxes --------------------------------------------------------------------------------------------
+
+
+@given(arrays(np.float32, (3, 4, 2), elements=st.floats(0, 100, width=32)), st.data())
+@pytest.mark.parametrize("name", pooling.REGION_POOLINGS)
+def test_pooling_in_boxes_agrees_with_pixels(name, one, data):
+    """The slow reference divides each cell into 8 × 8 pixels and pools those inside of the box."""
+    x, y = data.draw(st.integers(0, 31)), data.draw(st.integers(0, 23))
+    w, h = data.draw(st.integers(1, 32 - x)), data.draw(st.integers(1, 24 - y))
+    pixels = one.repeat(8, axis=0).repeat(8, axis=1)[y : y + h, x : x + w]
+    expected = pooling.POOLINGS[name](pixels[None])[0]
+    found = pooling.pool_boxes(one, np.array([[x, y, w, h]]) / 8, name)
+    assert found.dtype == np.float32 and found[0] == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+def test_the_shares_of_cells():
+    found = pooling.cell_shares(np.array([[0.5, 0, 1, 1.25], [0, 0, 3, 2]]), 2, 3)
+    assert found[0].tolist() == [[0.5, 0.5, 0], [0.125, 0.125, 0]] and (found[1] == 1).all()
+    assert pooling.cell_shares(np.empty((0, 4)), 2, 3).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("name", pooling.REGION_POOLINGS)
+def test_pooling_without_boxes(name):
+    assert pooling.pool_boxes(MAP[0], np.empty((0, 4)), name).shape == (0, 2)
+
+
+def test_wrong_boxes_and_poolings():
+    with pytest.raises(ValueError, match="no area inside of the map of 2 × 2 cells"):
+        pooling.pool_boxes(MAP[0], np.array([[0, 0, 1, 1], [2, 0, 1, 1]]), "average")
+    with pytest.raises(ValueError, match="average, max, gem; got 'rmac'"):
+        pooling.pool_boxes(MAP[0], np.array([[0, 0, 1, 1]]), "rmac")

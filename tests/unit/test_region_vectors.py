@@ -1,13 +1,18 @@
-"""Feature vectors of regions: crops, the store, and unreadable images."""
+"""Feature vectors of regions: crops, shared maps, the store, and unreadable images."""
 
 import cv2
 import numpy as np
 import pytest
 
 from helpers.features import region_vectors as module
-from helpers.features.region_vectors import crop, region_vectors
+from helpers.features.composite import Projected
+from helpers.features.deep import NetworkExtractor
+from helpers.features.projection import Projection
+from helpers.features.region_vectors import crop, region_method, region_vectors
 from helpers.features.registry import open_extractor
-from helpers.images import UnreadableImageWarning
+from helpers.images import UnreadableImageWarning, reading
+from helpers.networks.weights import WeightsUnavailable
+from helpers.vectors import l2_normalize
 
 
 @pytest.fixture
@@ -61,3 +66,77 @@ def test_an_unreadable_image_has_no_vectors(images, tmp_path, own_cache):
 def test_boxes_for_another_number_of_images(images):
     with pytest.raises(ValueError, match="got 2 for 3 images"):
         region_vectors(open_extractor("hsv-histogram"), list(images), BOXES[:2])
+
+
+# ---- shared maps --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """An extractor whose network is replaced: each cell of the map has the mean color of its 32 × 32 pixels."""
+
+    def maps(self, pixels):
+        cells = self.size // 32
+        return pixels.reshape(len(pixels), cells, 32, cells, 32, 3).mean(axis=(2, 4)).astype(np.float32)
+
+    monkeypatch.setattr(NetworkExtractor, "maps", maps)
+    try:
+        found = open_extractor("efficientnet-lite0")
+        found.at_size(320)  # reads the card of the weights, which an empty cache lacks
+        return found
+    except WeightsUnavailable as error:
+        pytest.skip(f"NOT TESTED with a network of the zoo: {error}")
+
+
+def test_the_vectors_of_shared_maps(network, images, tmp_path):
+    """The mean color of a box is that of its pixels in the resized image, with fractional edges of the map's cells."""
+    side = network.at_size(320).size
+    assert network.at_size(320) is network.at_size(320) and round(network.size * module.MAP_SCALE) == side
+    (tmp_path / "a.png").write_bytes(b"no image")
+    sources, boxes = [images[0], tmp_path / "a.png", images[2]], [BOXES[0], BOXES[0], BOXES[2]]
+    failures = []
+    found = region_vectors(network, sources, boxes, cache=False, progress=False, failures=failures)
+    assert len(failures) == 1 and np.isnan(found[1]).all() and len(found[1]) == 2
+    blocks = reading.resize(images[2], side).reshape(10, 32, 10, 32, 3).mean(axis=(1, 3)).repeat(32, 0).repeat(32, 1)
+    # 80 × 60 pixels became 320 × 320, so the box 5, 6, 70, 40 became 20, 32, 280, 213.3.
+    expected = l2_normalize(blocks[32:245, 20:300].mean(axis=(0, 1))[None])
+    assert found[2] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_projection_of_shared_maps(network, images):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(3, 2)))[0].astype(np.float32)
+    projection = Projection(np.full(3, 0.5, np.float32), axes, np.array([2, 1], np.float32), 1.0, "noise")
+    network.dim = 3
+    found = region_vectors(Projected(network, projection), list(images), BOXES, progress=False)
+    plain = region_vectors(network, list(images), BOXES, progress=False)
+    assert np.array_equal(found[0], projection(plain[0])) and found[1].shape == (0, 2)
+
+
+def test_vectors_of_maps_are_stored_apart(network, images, tmp_path, own_cache):
+    network.dim = 3
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    first = region_vectors(network, [tmp_path / "a.png"], BOXES[:1], progress=False)
+    again = region_vectors(network, [tmp_path / "a.png"], BOXES[:1], progress=False)
+    assert np.array_equal(first[0], again[0])
+    assert [path.name for path in (own_cache / "vectors").glob("*.sqlite")] == [f"{network.fingerprint}-maps320.sqlite"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "method"),
+    [
+        ("efficientnet-lite0", {}, "maps"),
+        ("efficientnet-lite0-gem", {}, "maps"),
+        ("efficientnet-lite0-gem-pcaw64", {}, "maps"),
+        ("efficientnet-lite0-rmac", {}, "crops"),
+        ("efficientnet-lite0", {"resize": "crop"}, "crops"),
+        ("hsv-histogram", {}, "crops"),
+    ],
+)
+def test_the_method_of_an_extractor(network, name, settings, method):
+    assert region_method(open_extractor(name, **settings)) == method
+
+
+def test_a_method_that_an_extractor_lacks(images):
+    with pytest.raises(ValueError, match="hsv-histogram has no method 'maps' for regions; use 'crops'"):
+        region_vectors(open_extractor("hsv-histogram"), list(images), BOXES, method="maps")
