@@ -44,6 +44,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Orientations that exchange width and height.
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 class UnreadableImage(ValueError):
@@ -97,6 +99,22 @@ def image_size(source: bytes, formats: Sequence[str]) -> tuple[int, int]:
     """
     with _opened(source, "the image given as bytes", formats) as image:
         return image.size
+
+
+def upright_size(source: str | Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels of an upright image, as `read_image` returns it, from the header of its file.
+
+    A PNG whose orientation comes after its pixels counts as upright, because only its decoder would find it.
+
+    Raises
+    ------
+    UnreadableImage : the file is missing, damaged or not an image.
+    """
+    with _opened(source, "the image given as bytes" if isinstance(source, bytes) else str(source), None) as image:
+        width, height = image.size
+        # Pillow turns the size of a TIFF, and would decode a PNG without an orientation in search of one.
+        known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        return (height, width) if known and _orientation(image) in _SIDEWAYS else (width, height)
 
 
 def reduction(width: int, height: int, max_pixels: int) -> int | None:
@@ -191,12 +209,17 @@ def _reduce(image: Image.Image, label: str, max_pixels: int, at_least: int | Non
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation. `ImageOps.exif_transpose` does the same, but fails for some damaged EXIF blocks."""
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 … 8; 0 without one."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # the parser of a damaged block may raise any error; the pixels are intact
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return 0
+    return orientation if isinstance(orientation, int) else 0
 
 
 def _to_rgb(image: Image.Image, opened: Image.Image) -> Image.Image:

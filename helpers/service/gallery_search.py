@@ -1,16 +1,18 @@
 """Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import identities
+from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
 from helpers.images.imageset import NO_CLASS, ImageSet
-from helpers.images.reading import UnreadableImage, read_image
+from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
@@ -18,6 +20,8 @@ from helpers.search.identity import Outcome
 from helpers.search.index import IdSet
 from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
+from helpers.search.region_index import RegionIndex
+from helpers.search.region_search import RegionMatch, search_regions
 from helpers.search.rerank import RERANKERS, SearchSpace, rerank
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
@@ -82,11 +86,17 @@ class Upload:
 
 @dataclass(frozen=True)
 class Hit:
-    """One result."""
+    """One result.
+
+    matches : the matched part for each part of the query, if regions were searched.
+    size : width and height of the upright image in pixels, if a match has a box and the file can be read.
+    """
 
     rank: int
     score: float
     entry: Entry
+    matches: tuple[RegionMatch | None, ...] = ()
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +104,13 @@ class Page:
     """Some results of a query.
 
     more : whether further results follow. note : why there are fewer results than requested, or "".
+    regions : the source of the regions that were searched; None if whole images were searched.
     """
 
     hits: list[Hit]
     more: bool
     note: str
+    regions: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +127,11 @@ class GallerySearch:
     """A live engine for many threads. Each call first applies the changes of other processes.
 
     words : for searches by text, unless the extractor embeds texts; None if the engine has no class scores.
+    regions : None if the engine has no regions; then whole images are searched.
     """
 
-    def __init__(self, live: LiveEngine, words: WordIndex | None = None):
-        self._live, self._words = live, words
+    def __init__(self, live: LiveEngine, words: WordIndex | None = None, regions: RegionIndex | None = None):
+        self._live, self._words, self._regions = live, words, regions
         self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
 
     @property
@@ -152,18 +165,22 @@ class GallerySearch:
             "index": engine.index.spec,
             "classes": sorted(classes),
             "text": self.has_text,
+            "regions": None if self._regions is None else self._regions.source,
         }
 
-    def search(self, vector: np.ndarray, options: SearchOptions, image: np.ndarray | None = None) -> Page:
-        """The results nearest to float32 (dim,).
+    def search(
+        self, vectors: np.ndarray, options: SearchOptions, image: np.ndarray | None = None, own_id: int | None = None
+    ) -> Page:
+        """The results nearest to the parts of a query, float32 (p, dim).
 
         image : uint8 (height, width, 3), the query; required by some re-rankers.
+        own_id : of the image of the gallery with these parts, which is left out.
 
         Raises
         ------
-        ApiError : 404, the class does not exist; 422, wrong length of the vector, or the re-ranker is not applicable.
+        ApiError : 404, the class does not exist; 422, wrong length of the vectors, or the re-ranker is not applicable.
         """
-        return self._search(self._current(), vector, options, None, image)
+        return self._search(self._current(), vectors, options, own_id, image)
 
     def search_id(self, id: int, options: SearchOptions) -> tuple[Page, np.ndarray]:
         """The results nearest to an image of the gallery, without the image itself; and its vector.
@@ -178,7 +195,7 @@ class GallerySearch:
         except KeyError as error:
             raise _no_image(id) from error
         image = self._pixels(id) if RERANKERS[options.reranker].needs_image else None
-        return self._search(engine, vector, options, id, image), vector
+        return self._search(engine, vector[None], options, id, image), vector
 
     def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> Page:
         """The results of a query of several parts, without the images that are parts themselves.
@@ -211,6 +228,18 @@ class GallerySearch:
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         return _page(engine, _unpadded(ranking), candidates, depth, options)
+
+    def regions(self, id: int, source: str) -> Regions | None:
+        """The stored regions of an image; None if it has none from this source.
+
+        Raises
+        ------
+        ApiError : 404, the image does not exist.
+        """
+        engine = self._engine_with(id)
+        if self._regions is None or self._regions.source != source:
+            return None
+        return self._regions.of(engine).regions_of(id) or None
 
     def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
         """Some images in the order of their ids, and the number of all.
@@ -322,35 +351,95 @@ class GallerySearch:
         return classes[class_name]
 
     def _search(
-        self, engine: Engine, vector: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
+        self, engine: Engine, vectors: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
     ) -> Page:
         """own_id : the query's id if it is in the gallery."""
-        index, table = engine.index, _table(engine)
+        reranked = options.reranker != "none"
+        if reranked and len(vectors) > 1:
+            raise ApiError(422, "Re-ranking needs a query of one part.")
         try:
-            RERANKERS[options.reranker].check(index.metric, image is not None)
+            RERANKERS[options.reranker].check(engine.index.metric, image is not None)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
-        self._check_length(engine, vector)
+        for vector in vectors:
+            self._check_length(engine, vector)
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
         excluded = None if own_id is None else IdSet([own_id])
-        candidates = index.count(allowed=allowed, excluded=excluded)
+        candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
-        ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
-        if candidates:
-            space = SearchSpace(
-                index.metric,
-                lambda query, k: _unpadded(index.search(query[None], k, allowed=allowed, excluded=excluded)),
-                index.vectors,
-                lambda ids: _images(table, ids),
-            )
-            ranking = _unpadded(rerank(space, vector, min(depth, candidates), options.reranker, image))
+        empty = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
+        searched = _Search(engine, vectors, min(depth, candidates), allowed, excluded)
+        if self._regions is not None and not reranked:
+            ranking, matches = searched.regions(self._regions) if candidates else (empty, ())
+            page = _page(engine, ranking, candidates, depth, options)
+            hits = [self._with_matches(hit, matches[hit.rank - 1]) for hit in page.hits]
+            return replace(page, hits=hits, regions=self._regions.source)
+        ranking = searched.images(options.reranker, image) if candidates else empty
         return _page(engine, ranking, candidates, depth, options)
+
+    def _with_matches(self, hit: Hit, matches: tuple[RegionMatch | None, ...]) -> Hit:
+        size = None
+        if any(match is not None and match.box is not None for match in matches):
+            try:
+                path = self.path(hit.entry.id)
+                size = _size(path, path.stat().st_mtime_ns)
+            except (ApiError, OSError, UnreadableImage):
+                pass  # removed meanwhile, or its file is missing: there is nothing to outline
+        return replace(hit, matches=matches, size=size)
 
     @staticmethod
     def _check_length(engine: Engine, vector: np.ndarray) -> None:
         dim = engine.index.dim
         if dim is not None and vector.shape != (dim,):
             raise ApiError(422, f"The vector must have {dim} numbers, it has {vector.size}.")
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search for the ``k`` best images. vectors : (p, dim), of the parts of the query."""
+
+    engine: Engine
+    vectors: np.ndarray
+    k: int
+    allowed: IdSet | None
+    excluded: IdSet | None
+
+    def regions(self, index: RegionIndex) -> tuple[Ranking, tuple[tuple[RegionMatch | None, ...], ...]]:
+        """The ranking by whole images and regions, and the matches of each result."""
+        found = search_regions(
+            self.engine, index.of(self.engine), self.vectors, self.k, allowed=self.allowed, excluded=self.excluded
+        )
+        return _unpadded(found.ranking), found.matches
+
+    def images(self, reranker: str, image: np.ndarray | None) -> Ranking:
+        """The ranking by whole images. For several parts, the score is the mean of the cosines.
+
+        image : the query, for re-rankers that compare pixels.
+        """
+        index, table, filters = self.engine.index, _table(self.engine), self._filters
+        if len(self.vectors) > 1:
+            parts = [QueryPart(1, vector) for vector in self.vectors]
+            try:
+                return _unpadded(search_parts(self.engine, parts, self.k, None, **filters))
+            except ValueError as error:
+                raise ApiError(422, str(error)) from error
+        space = SearchSpace(
+            index.metric,
+            lambda query, k: _unpadded(index.search(query[None], k, **filters)),
+            index.vectors,
+            lambda ids: _images(table, ids),
+        )
+        return _unpadded(rerank(space, self.vectors[0], self.k, reranker, image))
+
+    @property
+    def _filters(self) -> dict[str, IdSet | None]:
+        return {"allowed": self.allowed, "excluded": self.excluded}
+
+
+@lru_cache(maxsize=100_000)
+def _size(path: Path, modified: int) -> tuple[int, int]:
+    """Width and height of an upright image. modified : of the file, in nanoseconds."""
+    return upright_size(path)
 
 
 def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions) -> Page:

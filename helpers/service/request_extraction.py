@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,14 +11,20 @@ import numpy as np
 from helpers.features.composite import Projected
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.keypoints import shrink
+from helpers.features.regions import Regions, RegionSource, region_source
 from helpers.images.reading import resize
+from helpers.networks.detector_files import DetectorFileError
+from helpers.networks.weights import WeightsUnavailable
+from helpers.search.region_index import NoRegions
 from helpers.search.rerank import RERANKERS
 from helpers.service.batching import Batcher, PixelBudget
-from helpers.service.content import ImageInfo, inspect
-from helpers.service.errors import unavailable
+from helpers.service.content import ImageInfo
+from helpers.service.errors import ApiError, unavailable
+from helpers.service.query_image import Box, Crop, QueryImage, cut, full_size, scale
 from helpers.service.settings import Settings
 from helpers.service.thread_pool import CallLimit
-from helpers.service.uploads import Crop, decode
+
+log = logging.getLogger("lookalike.service")
 
 #: Longest side in pixels of the query image that the re-ranker geometry compares.
 _GEOMETRY_SIDE = int(RERANKERS["geometry"].settings["longest"])
@@ -29,6 +36,7 @@ class RequestExtraction:
     Parameters
     ----------
     on_batch : called with the size of each batch.
+    open_source : opens a source of regions by its name; called once for each.
 
     Attributes
     ----------
@@ -36,11 +44,16 @@ class RequestExtraction:
     failure : the error message if it cannot be prepared, else "".
     """
 
-    def __init__(self, extractor: FeatureExtractor, settings: Settings, on_batch: Callable[[int], object]):
+    def __init__(
+        self, extractor: FeatureExtractor, settings: Settings, on_batch: Callable[[int], object],
+        open_source: Callable[[str], RegionSource] = region_source,
+    ):  # fmt: skip
         self._extractor, self._settings = extractor, settings
+        self._open_source, self._sources = open_source, dict[str, RegionSource]()
         self._admitted = CallLimit(settings.queue)
         self._batches = Batcher(extractor.extract_arrays, settings.batch, settings.batch_seconds, on_batch)
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
+        self._opener = ThreadPoolExecutor(1, "detector")
         self._pixels = PixelBudget(settings.max_pixels)
         self.ready, self.failure = False, ""
 
@@ -59,49 +72,90 @@ class RequestExtraction:
             raise
         self.ready = True
 
-    async def vector(self, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
-        """float32 (dim,) of an image or a part of it, and the image's format and size.
+    async def vectors(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> tuple[np.ndarray, ImageInfo]:
+        """float32 (p, dim) of the parts of an image, or (1, dim) of the whole; and the image's format and size.
 
         Raises
         ------
-        ApiError : 400 or 415, see `inspect` and `decode`; 429, the queue is full; 503, it took too long.
+        ApiError : see `QueryImage`; 422, a box is not in the image; 429, the queue is full; 503, it took too long.
         """
+
+        def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
+            return [reduced(part, self._extractor) for part in cut(pixels, info, parts)]
+
+        async with self._limited(), self._loaded(image, load) as (inputs, info):
+            return np.stack(await asyncio.gather(*map(self._batches, inputs))), info
+
+    async def regions(self, image: QueryImage, source: str) -> tuple[Regions, tuple[int, int]]:
+        """The regions of an image, and its width and height. source : a name for `region_source`.
+
+        Raises
+        ------
+        ApiError : see `vectors`; 422, the source needs a detector that is not available.
+        """
+        async with self._limited():
+            # Its first use may load a network. Meanwhile, the thread that extracts must not wait.
+            opened = await asyncio.get_running_loop().run_in_executor(self._opener, self._source, source)
+            async with self._loaded(image, lambda pixels, _: [pixels]) as ((pixels,), info):
+                (found,) = await self._batches.in_thread(lambda: opened.find([pixels]))
+                assert found is not None, "pixels can be read"
+                boxes = (found.boxes * scale(pixels, info)).astype(np.float32)
+                return Regions(boxes, found.class_names, found.scores), full_size(pixels, info)
+
+    async def geometry_image(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> np.ndarray:
+        """uint8 (height, width, 3): the image or its only part, at the size that the re-ranker geometry compares.
+
+        Raises
+        ------
+        ApiError : see `vectors`.
+        """
+
+        def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
+            return [shrink(cut(pixels, info, parts)[0], _GEOMETRY_SIDE)]
+
+        async with self._loaded(image, load) as ((pixels,), _):
+            return pixels
+
+    @contextlib.asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        """Around a request: limits on its time, and on the number of waiting requests."""
         with self._admitted:
             try:
                 async with asyncio.timeout(self._settings.request_seconds):
-                    return await self._vector(content, crop)
+                    yield
             except TimeoutError as error:
                 raise unavailable(
                     f"Feature extraction took longer than {self._settings.request_seconds:g} seconds."
                 ) from error
 
-    async def _vector(self, content: bytes, crop: Crop | None) -> tuple[np.ndarray, ImageInfo]:
+    @contextlib.asynccontextmanager
+    async def _loaded(
+        self, image: QueryImage, load: Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
+    ) -> AsyncIterator[tuple[list[np.ndarray], ImageInfo]]:
+        """The images that ``load`` makes of the decoded image. Their pixels count until the end of the block."""
         loop = asyncio.get_running_loop()
-        info = await loop.run_in_executor(self._decoders, inspect, content, self._settings.max_pixels)
+        info = await loop.run_in_executor(self._decoders, image.inspect, self._settings.max_pixels)
         await self._pixels.acquire(info.pixels)
         held = info.pixels
-        decoding = self._decoders.submit(lambda: reduced(decode(content, info, crop), self._extractor))
+        decoding = self._decoders.submit(lambda: load(image.decode(info), info))
         try:
-            image = await asyncio.wrap_future(decoding)
-            held = image.shape[0] * image.shape[1]
+            loaded = await asyncio.wrap_future(decoding)
+            held = sum(each.shape[0] * each.shape[1] for each in loaded)
             self._pixels.release(info.pixels - held)
-            return await self._batches(image), info
+            yield loaded, info
         finally:
             # After a disconnect or a time-out the thread continues to decode, and occupies memory until it is done.
             decoding.add_done_callback(lambda _: self._release(loop, held))
 
-    async def image(self, content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndarray:
-        """uint8 (height, width, 3): the image or a part of it, at the size that the re-ranker geometry compares.
-
-        Raises
-        ------
-        ApiError : 400, it cannot be decoded.
-        """
-        loop = asyncio.get_running_loop()
-        await self._pixels.acquire(info.pixels)
-        decoding = self._decoders.submit(lambda: shrink(decode(content, info, crop), _GEOMETRY_SIDE))
-        decoding.add_done_callback(lambda _: self._release(loop, info.pixels))
-        return await asyncio.wrap_future(decoding)
+    def _source(self, name: str) -> RegionSource:
+        if name not in self._sources:
+            try:
+                self._sources[name] = self._open_source(name)
+            except (ImportError, WeightsUnavailable, DetectorFileError, NoRegions) as error:
+                log.warning("Objects cannot be found: %s", error)
+                detail = "Objects cannot be found, because the detector is not available. The service's log tells why."
+                raise ApiError(422, detail) from error
+        return self._sources[name]
 
     def _release(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed
@@ -109,7 +163,8 @@ class RequestExtraction:
 
     async def close(self) -> None:
         await self._batches.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._decoders, self._opener):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def reduced(image: np.ndarray, extractor: FeatureExtractor) -> np.ndarray:

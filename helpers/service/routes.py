@@ -16,8 +16,11 @@ from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
 from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
+from helpers.service.query_image import Box, Crop, UploadedImage
 from helpers.service.root_path import base_element
 from helpers.service.schemas import (
+    MAX_PARTS,
+    BoxText,
     ClassName,
     ClassOut,
     CombinedQuery,
@@ -32,14 +35,15 @@ from helpers.service.schemas import (
     NewClassName,
     Offset,
     Part,
+    RegionSourceName,
+    RegionsOut,
     RerankerName,
     SearchOut,
     VectorQuery,
-    from_text,
+    box_numbers,
 )
 from helpers.service.search_service import SearchService
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
-from helpers.service.uploads import Crop
 
 #: The web page and its files.
 PAGE = FilePath(__file__).parent / "page"
@@ -60,6 +64,8 @@ _JPEG: dict[int | str, dict] = {
 
 _KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
 
+_BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
+
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[UploadFile, File(description="JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF.")]
 
@@ -76,20 +82,26 @@ async def _options(
 _Options = Annotated[SearchOptions, Depends(_options)]
 
 
-async def _crop(
+async def _parts(
     left: Annotated[Fraction | None, Query(description="Left edge of a crop, divided by the upright width.")] = None,
     top: Annotated[Fraction | None, Query(description="Top edge of a crop, divided by the upright height.")] = None,
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
     height: Annotated[Part | None, Query(description="Height of a crop, divided by the upright height.")] = None,
-) -> Crop | None:
-    """The part of an uploaded image that is the query."""
+    box: Annotated[list[BoxText], Query(max_length=MAX_PARTS - 1, description=_BOX)] = [],  # noqa: B006
+) -> list[Crop | Box]:
+    """The parts of an image that are the query; none for the whole image."""
+    boxes = [Box(box_numbers(text)) for text in box]
     if left is None and top is None and width is None and height is None:
-        return None
+        return [*boxes]
     if left is None or top is None or width is None or height is None:
         raise ApiError(422, "A crop needs left, top, width and height.")
     if max(left + width, top + height) > 1 + _CROP_TOLERANCE:
         raise ApiError(422, "The crop extends beyond the image.")
-    return Crop(left, top, width, height)
+    return [Crop(left, top, width, height), *boxes]
+
+
+_Parts = Annotated[list[Crop | Box], Depends(_parts)]
+_Source = Annotated[RegionSourceName, Query()]
 
 
 def searches(service: SearchService) -> APIRouter:
@@ -97,21 +109,24 @@ def searches(service: SearchService) -> APIRouter:
     router = APIRouter(prefix="/api/search", tags=["search"])
 
     @router.post("", responses=error_responses(404, 415, 422))
-    async def search_by_upload(
-        request: Request, image: _Upload, crop: Annotated[Crop | None, Depends(_crop)], options: _Options
-    ) -> SearchOut:
-        """Search by an uploaded image, or by a part of it."""
-        return await service.search(request, await image.read(), crop, options)
+    async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
+        """Search by an uploaded image, or by parts of it.
+
+        If the index has regions, the score of an image for one part of the query is that of its best region, and
+        several parts are matched with different regions. Otherwise whole images are compared; for several parts, the
+        score is the mean. Re-ranking compares whole images.
+        """
+        return await service.search(request, UploadedImage(await image.read()), parts, options)
 
     @router.post("/vector", responses=error_responses(404, 422))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
         """Search by the vector of an earlier response: the next page, or another class, without a second upload."""
-        return await service.search_vector(from_text(query.vector), query.options)
+        return await service.search_vectors(query.vectors, query.options)
 
     @router.get("/id/{id}", responses=error_responses(404, 422))
-    async def search_by_id(id: _ImageId, options: _Options) -> SearchOut:
-        """Search by an image of the gallery. The image itself is not among the results."""
-        return await service.search_id(id, options)
+    async def search_by_id(request: Request, id: _ImageId, parts: _Parts, options: _Options) -> SearchOut:
+        """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
+        return await service.search_id(request, id, parts, options)
 
     @router.post("/combined", responses=error_responses(404, 422))
     async def search_by_parts(query: CombinedQuery) -> SearchOut:
@@ -120,6 +135,23 @@ def searches(service: SearchService) -> APIRouter:
         The score is the weighted mean of the cosines with the parts. Images that are parts are not among the results.
         """
         return await service.search_parts([part.options for part in query.parts], query.options)
+
+    return router
+
+
+def regions(service: SearchService) -> APIRouter:
+    """The objects in images, which are parts to search with."""
+    router = APIRouter(prefix="/api", tags=["regions"])
+
+    @router.post("/regions", responses=error_responses(415, 422))
+    async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
+        """Find the objects in an uploaded image."""
+        return await service.regions(request, UploadedImage(await image.read()), source)
+
+    @router.get("/images/{id}/regions", responses=error_responses(404, 422))
+    async def get_regions(request: Request, id: _ImageId, source: _Source = "detector") -> RegionsOut:
+        """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
+        return await service.regions_of(request, id, source)
 
     return router
 

@@ -7,11 +7,21 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from helpers.features.regions import SOURCES, Regions
+from helpers.search.region_search import RegionMatch
 from helpers.search.rerank.registry import NAMES, reranker
 from helpers.service.errors import ApiError
-from helpers.service.gallery_search import Entry, Page, PartOptions, SearchOptions
+from helpers.service.gallery_search import Entry, Hit, Page, PartOptions, SearchOptions
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.text import printable
+
+
+def known_source(name: str) -> str:
+    """A name of `SOURCES`. Raises ValueError: there is no such source."""
+    if name not in SOURCES:
+        raise ValueError(f"no source of regions is called {name!r}; known: {', '.join(SOURCES)}")
+    return name
+
 
 #: The largest integer of SQLite and NumPy.
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -26,13 +36,23 @@ RerankerName = Annotated[
     AfterValidator(lambda name: reranker(name).name),
     Field(description="Re-ranking of the best results.", json_schema_extra={"enum": list(NAMES)}),
 ]
+#: Sources of regions: objects that a detector finds, fixed boxes, or proposals without classes.
+RegionSourceName = Annotated[
+    str,
+    AfterValidator(known_source),
+    Field(description="Source of regions.", json_schema_extra={"enum": list(SOURCES)}),
+]
 NewClassName = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="Class of the image.")
 ]
+#: Parts of a query.
+MAX_PARTS = 8
 #: Position and extent of a crop.
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
+
+BoxText = Annotated[str, Field(max_length=200)]
 
 #: A vector of an earlier response.
 EncodedVector = Annotated[
@@ -50,7 +70,7 @@ class VectorQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    vector: EncodedVector
+    vector: EncodedVector | Annotated[list[EncodedVector], Field(min_length=1, max_length=MAX_PARTS)]
     k: K = 20
     offset: Offset = 0
     class_name: ClassName | None = None
@@ -59,6 +79,14 @@ class VectorQuery(BaseModel):
     @property
     def options(self) -> SearchOptions:
         return SearchOptions(self.k, self.offset, self.class_name, self.rerank)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 (p, dim). Raises ApiError: 422, the vectors have different lengths, or see `from_text`."""
+        vectors = [from_text(text) for text in ([self.vector] if isinstance(self.vector, str) else self.vector)]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise ApiError(422, "The vectors of a query must have the same length.")
+        return np.stack(vectors)
 
 
 class QueryPartIn(BaseModel):
@@ -121,11 +149,80 @@ class ImageOut(BaseModel):
         return cls(id=entry.id, key=entry.key, name=entry.name, class_name=entry.class_name, thumbnail=thumbnail)
 
 
+class BoxOut(BaseModel):
+    """A part of an upright image, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @classmethod
+    def of(cls, box: np.ndarray) -> Self:
+        """From x, y, width, height. The edges are rounded, so that the box stays in the image."""
+        x, y, right, bottom = (round(float(edge), 1) for edge in (*box[:2], box[0] + box[2], box[1] + box[3]))
+        return cls(x=x, y=y, width=round(right - x, 1), height=round(bottom - y, 1))
+
+
+class RegionOut(BaseModel):
+    """A part of an image."""
+
+    box: BoxOut
+    class_name: Text | None = Field(description="The class that the detector found; null without one.")
+    score: float = Field(description="The score of the detector; 1 for other sources.")
+
+
+class RegionsOut(BaseModel):
+    """The parts of an image that can be searched, best first."""
+
+    source: RegionSourceName
+    stored: bool = Field(description="Whether the parts come from the index; otherwise they were computed.")
+    width: int = Field(description="Of the upright image, in pixels.")
+    height: int
+    regions: list[RegionOut]
+
+    @classmethod
+    def of(cls, regions: Regions, source: str, size: tuple[int, int], stored: bool) -> Self:
+        found = [
+            RegionOut(box=BoxOut.of(box), class_name=name, score=float(score))
+            for box, name, score in zip(regions.boxes, regions.class_names, regions.scores, strict=True)
+        ]
+        return cls(source=source, stored=stored, width=size[0], height=size[1], regions=found)
+
+
+class MatchOut(BaseModel):
+    """The part of a result that matches a part of the query."""
+
+    part: int = Field(description="Number of the query's part; 1 is the first.")
+    box: BoxOut | None = Field(description="null if the whole image matches best.")
+    class_name: Text | None = Field(description="The class that the detector found; null without one.")
+    score: float = Field(description="The cosine of the two parts.")
+
+    @classmethod
+    def of(cls, part: int, match: RegionMatch) -> Self:
+        box = None if match.box is None else BoxOut.of(match.box)
+        return cls(part=part, box=box, class_name=match.class_name, score=match.score)
+
+
 class ResultOut(ImageOut):
     """One result of a search."""
 
     rank: int = Field(description="1 is the best.")
     score: float = Field(description="Higher is better. The index's metric determines the scale.")
+    regions: list[MatchOut] = Field(
+        description="The matched part for each part of the query. Empty if whole images were searched."
+    )
+    width: int | None = Field(description="Of the upright image, in pixels, if a matched part has a box; else null.")
+    height: int | None
+
+    @classmethod
+    def of_hit(cls, hit: Hit, root_path: str) -> Self:
+        matches = [MatchOut.of(part, match) for part, match in enumerate(hit.matches, 1) if match is not None]
+        width, height = hit.size or (None, None)
+        return cls(
+            rank=hit.rank, score=hit.score, regions=matches, width=width, height=height,
+            **ImageOut.of(hit.entry, root_path).model_dump(),
+        )  # fmt: skip
 
 
 class SearchOut(BaseModel):
@@ -136,20 +233,24 @@ class SearchOut(BaseModel):
     k: int
     more: bool = Field(description="Whether a larger offset gives more results.")
     note: Text = Field(description="Why there are fewer results than requested; otherwise empty.")
-    vector: str | None = Field(
-        description="Feature vector of the query: base64 of little-endian float32. null for a combined query."
+    regions: RegionSourceName | None = Field(
+        description="Source of the regions that were searched; null if only whole images were searched."
+    )
+    vector: str | list[str] | None = Field(
+        description="Feature vector of the query: base64 of little-endian float32. If the query has several boxes, a "
+        "list with the vector of each. null for a combined query."
     )
     milliseconds: float = Field(description="Time within the service.")
 
     @classmethod
-    def of(cls, page: Page, vector: np.ndarray | None, options: SearchOptions, seconds: float, root_path: str) -> Self:
-        results = [
-            ResultOut(rank=hit.rank, score=hit.score, **ImageOut.of(hit.entry, root_path).model_dump())
-            for hit in page.hits
-        ]
+    def of(cls, page: Page, vectors: np.ndarray | None, options: SearchOptions, seconds: float, root_path: str) -> Self:
+        """vectors : float32 (p, dim), of the parts of the query; None for a combined query."""
+        encoded = None if vectors is None else [to_text(vector) for vector in vectors]
         return cls(
-            results=results, offset=options.offset, k=options.k, more=page.more, note=page.note,
-            vector=None if vector is None else to_text(vector), milliseconds=round(1000 * seconds, 3),
+            results=[ResultOut.of_hit(hit, root_path) for hit in page.hits], offset=options.offset, k=options.k,
+            more=page.more, note=page.note, regions=page.regions,
+            vector=encoded[0] if encoded is not None and len(encoded) == 1 else encoded,
+            milliseconds=round(1000 * seconds, 3),
         )  # fmt: skip
 
 
@@ -184,6 +285,9 @@ class InfoOut(BaseModel):
     index: Text
     classes: list[ClassOut]
     text: bool = Field(description="Whether parts of a combined query may be texts.")
+    regions: RegionSourceName | None = Field(
+        description="Source of the regions that searches compare; null if they compare whole images only."
+    )
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
         description="Who may add and remove images: every client (open), clients with the key, or no one (off)."
@@ -195,6 +299,14 @@ class HealthOut(BaseModel):
     """The service works."""
 
     status: Literal["ok"] = "ok"
+
+
+def box_numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a text such as ``10,20,30,40``, of any count. Raises ApiError: 422, a part is no number."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise ApiError(422, f"The box {text!r} must be four numbers: x,y,width,height in pixels.") from error
 
 
 def to_text(vector: np.ndarray) -> str:

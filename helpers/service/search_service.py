@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from fastapi import Request
 
+from helpers.features.regions import RegionSource, region_source
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.search.persist.live import LiveEngine
+from helpers.search.region_index import NoRegions, RegionIndex, open_source
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
@@ -23,11 +25,11 @@ from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, unavailable
 from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions, Upload
 from helpers.service.metrics import Metrics
+from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
-from helpers.service.schemas import SearchOut
+from helpers.service.schemas import RegionsOut, SearchOut
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
 from helpers.service.thread_pool import BoundedThreadPool
-from helpers.service.uploads import Crop
 
 log = logging.getLogger("lookalike.service")
 
@@ -48,14 +50,17 @@ class SearchService:
                 root.path, settings.folder, root.stored.path,
             )  # fmt: skip
         self._words = _open_words(self._live)
-        self.gallery_search = GallerySearch(self._live, self._words)
+        self._regions = _open_regions(self._live)
+        self.gallery_search = GallerySearch(self._live, self._words, self._regions)
         self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
-        self._extraction = RequestExtraction(self.gallery_search.extractor, settings, self.metrics.batches.observe)
+        self._extraction = RequestExtraction(
+            self.gallery_search.extractor, settings, self.metrics.batches.observe, self._open_source
+        )
         # Separate pools, so that many requests of one kind do not delay the others.
         self.searches = BoundedThreadPool("search", 4, 8 * settings.queue)
         self.images = BoundedThreadPool("image", 2, 8 * settings.queue)
         self.changes = BoundedThreadPool("change", 1, settings.queue)
-        self._classifying = ThreadPoolExecutor(1, "classify")
+        self._completing = ThreadPoolExecutor(1, "complete")
 
     @property
     def ready(self) -> bool:
@@ -75,38 +80,61 @@ class SearchService:
         await self._extraction.close()
         for pool in (self.searches, self.images, self.changes):
             pool.close()
-        self._classifying.shutdown(wait=True, cancel_futures=True)
-        if self._words is not None:
-            self._words.close()
+        self._completing.shutdown(wait=True, cancel_futures=True)
+        for stored in (self._words, self._regions):
+            if stored is not None:
+                stored.close()
         self._live.close()
 
-    async def extract(self, request: Request, content: bytes, crop: Crop | None = None) -> tuple[np.ndarray, ImageInfo]:
-        """`RequestExtraction.vector`, canceled when the client disconnects."""
+    async def extract(
+        self, request: Request, image: QueryImage, parts: Sequence[Crop | Box] = ()
+    ) -> tuple[np.ndarray, ImageInfo]:
+        """`RequestExtraction.vectors`, canceled when the client disconnects."""
         if self._extraction.failure:
             raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
-        return await while_connected(request, self._extraction.vector(content, crop))
+        return await while_connected(request, self._extraction.vectors(image, parts))
 
-    async def search(self, request: Request, content: bytes, crop: Crop | None, options: SearchOptions) -> SearchOut:
-        """Search by an uploaded image."""
+    async def regions(self, request: Request, image: QueryImage, source: str) -> RegionsOut:
+        """`RequestExtraction.regions`, canceled when the client disconnects."""
+        found, size = await while_connected(request, self._extraction.regions(image, source))
+        return RegionsOut.of(found, source, size, stored=False)
+
+    async def regions_of(self, request: Request, id: int, source: str) -> RegionsOut:
+        """The stored regions of an image of the gallery; they are computed if there are none from this source."""
+        image = await self._gallery_image(id)
+        stored = await self.searches(self.gallery_search.regions, id, source)
+        if stored is None:
+            return await self.regions(request, image, source)
+        return RegionsOut.of(stored, source, await self.images(image.size), stored=True)
+
+    async def search(
+        self, request: Request, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions,
+        own_id: int | None = None,
+    ) -> SearchOut:  # fmt: skip
+        """Search by an image, or by parts of it. own_id : of an image of the gallery, which is left out."""
         start = time.perf_counter()
-        vector, info = await self.extract(request, content, crop)
-        image = None
+        vectors, _ = await self.extract(request, image, parts)
+        pixels = None
         if RERANKERS[options.reranker].needs_image:
-            image = await while_connected(request, self._extraction.image(content, info, crop))
-        page = await self.searches(self.gallery_search.search, vector, options, image)
-        return self._result(page, vector, options, start)
+            pixels = await while_connected(request, self._extraction.geometry_image(image, parts))
+        page = await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
+        return self._result(page, vectors, options, start)
 
-    async def search_vector(self, vector: np.ndarray, options: SearchOptions) -> SearchOut:
-        """Search by a vector."""
+    async def search_vectors(self, vectors: np.ndarray, options: SearchOptions) -> SearchOut:
+        """Search by vectors (p, dim), one for each part of the query."""
         start = time.perf_counter()
-        page = await self.searches(self.gallery_search.search, vector, options)
-        return self._result(page, vector, options, start)
+        page = await self.searches(self.gallery_search.search, vectors, options)
+        return self._result(page, vectors, options, start)
 
-    async def search_id(self, id: int, options: SearchOptions) -> SearchOut:
-        """Search by an image of the gallery."""
+    async def search_id(
+        self, request: Request, id: int, parts: Sequence[Crop | Box], options: SearchOptions
+    ) -> SearchOut:
+        """Search by an image of the gallery, or by parts of it."""
+        if parts:
+            return await self.search(request, await self._gallery_image(id), parts, options, id)
         start = time.perf_counter()
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
-        return self._result(page, vector, options, start)
+        return self._result(page, vector[None], options, start)
 
     async def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> SearchOut:
         """Search by several texts and images."""
@@ -114,29 +142,40 @@ class SearchService:
         page = await self.searches(self.gallery_search.search_parts, parts, options)
         return self._result(page, None, options, start)
 
-    def _result(self, page: Page, vector: np.ndarray | None, options: SearchOptions, start: float) -> SearchOut:
-        return SearchOut.of(page, vector, options, time.perf_counter() - start, self.settings.root_path)
+    def _open_source(self, name: str) -> RegionSource:
+        """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
+        is_own = self._regions is not None and self._regions.source == name
+        return open_source(self.settings.folder) if is_own else region_source(name)
+
+    async def _gallery_image(self, id: int) -> GalleryImage:
+        return GalleryImage(id, await self.searches(self.gallery_search.path, id))
+
+    def _result(self, page: Page, vectors: np.ndarray | None, options: SearchOptions, start: float) -> SearchOut:
+        return SearchOut.of(page, vectors, options, time.perf_counter() - start, self.settings.root_path)
 
     async def add(
         self, request: Request, content: bytes, name: str | None, class_name: str | None
     ) -> tuple[Entry, bool]:
         """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
-        vector, info = await self.extract(request, content)
+        vectors, info = await self.extract(request, UploadedImage(content))
         # The service stores and sends only files that it encoded itself.
         encoded, suffix = await self.images(uploads.reencode, content, info)
-        upload = Upload(bytes_hash(content), encoded, suffix, vector, uploads.clean_name(name), class_name)
+        upload = Upload(bytes_hash(content), encoded, suffix, vectors[0], uploads.clean_name(name), class_name)
         added = await self.changes(self.gallery_search.add, upload)
-        if self._words is not None:
-            # So that words find it. This is not part of the addition, and may take a while the first time.
-            self._classifying.submit(self._classify, self._words)
+        # So that words and parts find it. This is not part of the addition, and may take a while the first time.
+        self._completing.submit(self._complete)
         return added
 
-    def _classify(self, words: WordIndex) -> None:
-        """Compute the class scores of images that have none."""
-        try:
-            words.classify_missing(self._live.engine)
-        except Exception:
-            log.exception("the class scores of added images cannot be computed; words do not find these images")
+    def _complete(self) -> None:
+        """Compute the class scores and the regions of images that have none."""
+        for missing, computed in ((self._words, "class scores"), (self._regions, "regions")):
+            try:
+                if isinstance(missing, WordIndex):
+                    missing.classify_missing(self._live.engine)
+                elif missing is not None:
+                    missing.extract_missing(self._live.engine)
+            except Exception:
+                log.exception("the %s of added images cannot be computed; they do not find these images", computed)
 
     async def remove(self, id: int) -> None:
         """Remove an image and its thumbnails."""
@@ -167,4 +206,12 @@ def _open_words(live: LiveEngine) -> WordIndex | None:
         return WordIndex(live.folder, Conse(WordVectors.glove()))
     except (ImportError, WordFileError) as error:
         log.warning("Searches by text are off: %s", error)
+        return None
+
+
+def _open_regions(live: LiveEngine) -> RegionIndex | None:
+    """The regions of an engine; None if it has none, so that only whole images are searched."""
+    try:
+        return RegionIndex(live.folder)
+    except NoRegions:
         return None

@@ -5,7 +5,6 @@ import io
 import os
 import secrets
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +22,7 @@ FOLDER = "images"
 MAX_NAME = 200
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A part of an upright image, in fractions of its width and height."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-    def of(self, pixels: np.ndarray) -> np.ndarray:
-        """This part of uint8 (height, width, 3), at least one pixel; a copy, so that the rest can be freed."""
-        rows, columns = pixels.shape[:2]
-        top, left = min(int(self.top * rows), rows - 1), min(int(self.left * columns), columns - 1)
-        bottom = max(top + 1, round((self.top + self.height) * rows))
-        right = max(left + 1, round((self.left + self.width) * columns))
-        return pixels[top:bottom, left:right].copy()
-
-
-def decode(content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndarray:
+def decode(content: bytes, info: ImageInfo) -> np.ndarray:
     """uint8 (height, width, 3) of a file that `inspect` accepted.
 
     Raises
@@ -49,10 +30,9 @@ def decode(content: bytes, info: ImageInfo, crop: Crop | None = None) -> np.ndar
     ApiError : 400, the pixels are damaged.
     """
     try:
-        pixels = read_image(content, max_pixels=info.pixels, formats=[info.format])
+        return read_image(content, max_pixels=info.pixels, formats=[info.format])
     except UnreadableImage as error:
         raise ApiError(400, f"The {info.format} file is damaged or incomplete and cannot be decoded.") from error
-    return pixels if crop is None else crop.of(pixels)
 
 
 def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:

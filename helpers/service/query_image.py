@@ -1,0 +1,127 @@
+"""Query images: an upload or an image of the gallery, and the parts of it that are searched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from helpers.features.region_vectors import crop
+from helpers.features.regions import check_box
+from helpers.images.reading import MAX_PIXELS, UnreadableImage, read_image, reduction, upright_size
+from helpers.service.content import ImageInfo, inspect
+from helpers.service.errors import ApiError
+from helpers.service.uploads import decode
+
+
+class QueryImage(Protocol):
+    """An image file that a search decodes."""
+
+    def inspect(self, max_pixels: int) -> ImageInfo:
+        """Format and size, before the image is decoded. max_pixels : the service's limit for uploads.
+
+        Raises ApiError: the file cannot be used.
+        """
+
+    def decode(self, info: ImageInfo) -> np.ndarray:
+        """uint8 (height, width, 3), upright. info : from `inspect`. Raises ApiError: the pixels are damaged."""
+
+
+@dataclass(frozen=True)
+class UploadedImage:
+    """A file that a client sent."""
+
+    content: bytes
+
+    def inspect(self, max_pixels: int) -> ImageInfo:
+        return inspect(self.content, max_pixels)
+
+    def decode(self, info: ImageInfo) -> np.ndarray:
+        return decode(self.content, info)
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """The file of an image of the gallery, which may be larger than an upload, and of another format."""
+
+    id: int
+    path: Path
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright image. Raises ApiError: 404, the file cannot be read."""
+        try:
+            return upright_size(self.path)
+        except UnreadableImage as error:
+            raise self._unreadable() from error
+
+    def inspect(self, max_pixels: int) -> ImageInfo:
+        width, height = self.size()
+        return ImageInfo("", width, height, reduction(width, height, MAX_PIXELS) or 1)
+
+    def decode(self, info: ImageInfo) -> np.ndarray:
+        try:
+            return read_image(self.path)
+        except UnreadableImage as error:
+            raise self._unreadable() from error
+
+    def _unreadable(self) -> ApiError:
+        return ApiError(404, f"The file of image {self.id} cannot be read.")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an upright image, in fractions of its width and height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def of(self, pixels: np.ndarray, info: ImageInfo) -> np.ndarray:
+        """This part of uint8 (height, width, 3), at least one pixel; a view. info : of the image's file."""
+        rows, columns = pixels.shape[:2]
+        top, left = min(int(self.top * rows), rows - 1), min(int(self.left * columns), columns - 1)
+        bottom = max(top + 1, round((self.top + self.height) * rows))
+        right = max(left + 1, round((self.left + self.width) * columns))
+        return pixels[top:bottom, left:right]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of an upright image: x, y, width, height in pixels. The numbers need not be four, nor finite."""
+
+    numbers: tuple[float, ...]
+
+    def of(self, pixels: np.ndarray, info: ImageInfo) -> np.ndarray:
+        """This part of uint8 (height, width, 3); a view. info : of the image's file.
+
+        Raises ApiError: 422, `check_box` finds an error.
+        """
+        width, height = full_size(pixels, info)
+        try:
+            box = check_box(self.numbers, width, height)
+        except ValueError as error:
+            raise ApiError(422, str(error)) from error
+        return crop(pixels, box / scale(pixels, info))
+
+
+def cut(pixels: np.ndarray, info: ImageInfo, parts: Sequence[Crop | Box]) -> list[np.ndarray]:
+    """The parts of a decoded image; copies, so that the rest can be freed. Without parts, the whole image."""
+    return [part.of(pixels, info).copy() for part in parts] or [pixels]
+
+
+def full_size(pixels: np.ndarray, info: ImageInfo) -> tuple[int, int]:
+    """Width and height of an upright image that was perhaps reduced while it was decoded."""
+    height, width = pixels.shape[:2]
+    if info.scale == 1:
+        return width, height
+    # The header tells the size before the orientation is applied.
+    short, long = sorted((info.width, info.height))
+    return (long, short) if width > height else (short, long)
+
+
+def scale(pixels: np.ndarray, info: ImageInfo) -> np.ndarray:
+    """float64 (4,): the full size of an image, divided by its decoded size, for x, y, width and height of a box."""
+    width, height = full_size(pixels, info)
+    return np.array([width / pixels.shape[1], height / pixels.shape[0]] * 2)
