@@ -10,7 +10,7 @@ import socket
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -123,6 +123,8 @@ class Results(BaseHTTPRequestHandler):
         return (200 if name in self.server.indexes else 404), {}
 
     def do_put(self, name, body):
+        if name in self.server.indexes:
+            return 400, {"error": {"type": "resource_already_exists_exception", "reason": f"index [{name}] exists"}}
         self.server.indexes[name] = {"made": body, "documents": {}}
         return 200, {"acknowledged": True}
 
@@ -171,10 +173,9 @@ class Results(BaseHTTPRequestHandler):
 
     def do_mget(self, name, body):
         documents = self.server.indexes[name]["documents"]
-        fields = parse_qs(urlsplit(self.path).query).get("_source_includes", [""])[0].split(",")
         docs = []
-        for key in body["ids"]:
-            source = {field: documents[key][field] for field in fields if field} if key in documents else {}
+        for key, fields in ((each["_id"], each["_source"] or ()) for each in body["docs"]):
+            source = {field: documents[key][field] for field in fields} if key in documents else {}
             docs.append({"_id": key, "found": key in documents, "_source": source})
         return 200, {"docs": docs}
 
