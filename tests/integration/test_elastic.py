@@ -587,6 +587,22 @@ def test_what_stays_rejected_is_accounted_for(server, faults, reason):
     assert index.search(vectors, 1).ids[:, 0].tolist() == ids.tolist()
 
 
+def test_what_was_added_before_an_error_is_found_at_once(server):
+    index = opened(server)
+    index.chunk_rows = 2
+    server.faults = [None, 403]
+    with pytest.raises(PartlyIndexed):
+        index.add(random_vectors(4, 2))
+    assert server.requests[-1][1] == "/images/_refresh"
+
+
+def test_an_index_that_another_process_made_meanwhile_is_used(server):
+    first, second = opened(server), opened(server)
+    first.add(random_vectors(2, 2), [0, 1])
+    second.add(random_vectors(2, 2), [2, 3])
+    assert stored(server) == [0, 1, 2, 3]
+
+
 def test_when_all_are_rejected_nothing_is_in(server):
     server.faults = [{0: 400, 1: 400}]
     index = opened(server)
