@@ -11,40 +11,34 @@ import pytest
 
 from helpers.images import samples
 from helpers.search.backends import remote
-from helpers.search.backends.remote import PartlyIndexed, Payload, RetryPolicy, ServerRefused
+from helpers.search.backends.remote import Payload, ServerRefused
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
 from helpers.search.ranking import PAD
-from tests.search_server.server import SearchServer, Unavailable
+from tests.search_server import faults
+from tests.search_server.faults import random_vectors, recall
+from tests.search_server.server import OPENSEARCH, SearchServer, Unavailable
 
 pytestmark = pytest.mark.slow
 
 #: As in the published system: 30 shards without a replica.
 SHARDS = "shards=30&replicas=0"
-#: One thread writes and 20 parts wait for it, so that a request with a part for each of 30 shards is rejected in part.
-SETTINGS = {"thread_pool.write.size": 1, "thread_pool.write.queue_size": 20}
 COUNT, DIM = 5000, 64
 IDS = np.arange(COUNT) + 2**40
-
-
-def random_vectors(n, dim, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-
-
 VECTORS, QUERIES = random_vectors(COUNT, DIM), random_vectors(20, DIM, 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_waits():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "RetryPolicy", lambda: RetryPolicy(attempts=8, first=0.05, longest=1))
+        patch.setattr(remote, "RetryPolicy", lambda: faults.PATIENT)
         yield
 
 
 @pytest.fixture(scope="module")
 def server():
     try:
-        prepared = SearchServer(SETTINGS)
+        prepared = SearchServer(OPENSEARCH, faults.SETTINGS)
     except Unavailable as error:
         pytest.skip(f"NOT TESTED: OpenSearch itself, because {error}")
     with prepared:
@@ -78,12 +72,6 @@ def graph_index(server):
 @pytest.fixture(scope="module")
 def reference():
     return open_index("exact:cosine").add(VECTORS, IDS)
-
-
-def recall(found, truth):
-    """The mean part of the true results that were found."""
-    rows = zip(found.ids, truth.ids, strict=True)
-    return np.mean([np.isin(true[true != PAD], ids).mean() for ids, true in rows])
 
 
 # ---- searches ----------------------------------------------------------------------------------------------------
@@ -212,33 +200,8 @@ def test_documents_with_other_fields_are_refused(opened):
 # ---- faults ------------------------------------------------------------------------------------------------------
 
 
-def rejections(index):
-    """How many parts of bulk requests the server rejected since its start."""
-    (node,) = index._client.nodes.stats(metric="thread_pool")["nodes"].values()
-    return node["thread_pool"]["write"]["rejected"]
-
-
-def test_what_a_busy_server_rejects_is_sent_again(opened):
-    index = opened("busy", SHARDS)
-    before = rejections(index)
-    index.add(VECTORS[:600], IDS[:600])
-    assert rejections(index) > before
-    assert np.array_equal(open_index(index.spec).ids, IDS[:600])
-
-
-def test_what_stays_rejected_is_accounted_for(opened):
-    index = opened("busy", SHARDS)
-    index.retries = RetryPolicy(attempts=1)
-    with pytest.raises(PartlyIndexed, match="1 attempts: 429 .*rejected_execution_exception") as caught:
-        index.add(VECTORS[:600], IDS[:600])
-    error = caught.value
-    assert len(error.done) and len(error.missing) and not len(error.uncertain)
-    assert np.array_equal(np.union1d(error.done, error.missing), IDS[:600])
-    assert np.array_equal(open_index(index.spec).ids, error.done) and np.array_equal(index.ids, error.done)
-    index.retries = RetryPolicy(attempts=8, first=0.05)
-    left = np.isin(IDS, error.missing)
-    index.add(VECTORS[left], IDS[left])
-    assert np.array_equal(open_index(index.spec).ids, IDS[:600])
+def test_what_a_busy_server_rejects_is_accounted_for_and_sent_again(opened):
+    faults.fill_busy_server(opened("busy", SHARDS), VECTORS[:600], IDS[:600])
 
 
 def test_threads_that_add_at_once(opened):
@@ -252,58 +215,21 @@ def test_threads_that_add_at_once(opened):
     assert np.array_equal(index.refresh().ids, IDS[:600])
 
 
-def kill_during_part(server, index, number, monkeypatch):
-    """Kill the server when it has written some documents of the bulk request ``number``, or has just ended it."""
-    send, client, sent = index._send, open_index(index.spec)._client, []
-
-    def written():
-        (stats,) = client.indices.stats(index=index._name, metric="indexing")["indices"].values()
-        return stats["primaries"]["indexing"]["index_total"]
-
-    def kill_when_above(count):
-        while written() <= count:
-            pass
-        server.kill()
-
-    def send_and_kill(*part):
-        sent.append(part)
-        if len(sent) != number:
-            return send(*part)
-        killer = threading.Thread(target=kill_when_above, args=(written(),))
-        killer.start()
-        try:
-            return send(*part)
-        finally:
-            killer.join()
-
-    monkeypatch.setattr(index, "_send", send_and_kill)
-
-
 def test_a_kill_in_the_middle_loses_nothing_that_was_acknowledged(server, opened, exact_index, reference, monkeypatch):
     """The server starts again in this test, and recovers all indexes of this module."""
-    index = opened("killed", "shards=5&search=approximate").add(VECTORS[:10], IDS[:10])
-    index.chunk_rows = 1500
-    index.retries = RetryPolicy(attempts=3, first=0.01, longest=0.02)
-    kill_during_part(server, index, 2, monkeypatch)
-    with pytest.raises(PartlyIndexed, match="docker compose up opensearch.*Repeat the call with the missing") as caught:
-        index.add(VECTORS[10:], IDS[10:])
-    monkeypatch.undo()
-    error = caught.value
-    # Usually, the second request has no response.
-    assert np.array_equal(np.union1d(error.done, error.uncertain), IDS[10:3010])
-    assert np.isin(IDS[10:1510], error.done).all() and np.array_equal(error.missing, IDS[3010:])
-    server.start()
-    index.retries = RetryPolicy(attempts=8, first=0.05)
-    known = index.refresh().ids
-    assert np.isin(np.concatenate([IDS[:10], error.done]), known).all()
-    assert not np.isin(error.missing, known).any()
-    left = ~np.isin(IDS, known)
-    index.add(VECTORS[left], IDS[left])
-    assert np.array_equal(open_index(index.spec).ids, IDS)
+    index = opened("killed", "shards=5&search=approximate")
+    faults.fill_killed_server(server, index, VECTORS, IDS, monkeypatch)
     assert recall(index.search(QUERIES, 10), reference.search(QUERIES, 10)) >= 0.95
     # What was there before is there again.
     assert np.array_equal(exact_index.refresh().ids, IDS)
     assert np.array_equal(exact_index.search(QUERIES[:3], 10).ids, reference.search(QUERIES[:3], 10).ids)
+
+
+def test_a_search_that_fails_says_why(opened, monkeypatch):
+    index = opened("script").add(VECTORS[:3])
+    monkeypatch.setattr(type(index), "scripts", {"cosine": "doc['vector'] +"})
+    with pytest.raises(ServerRefused, match="400 script_exception: compile error"):
+        index.search(QUERIES, 1)
 
 
 # ---- an engine ---------------------------------------------------------------------------------------------------

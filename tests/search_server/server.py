@@ -1,6 +1,7 @@
-"""A real OpenSearch server for tests: assembled from Maven Central, started on loopback, killed and started again.
+"""Real search servers for tests: assembled from Maven Central, started on loopback, killed and started again.
 
-The distribution of OpenSearch is not in Maven Central, but its parts are: the server, two modules and the k-NN plugin.
+The distributions of OpenSearch and Elasticsearch are not in Maven Central, but their parts are: the servers, their
+modules for HTTP, and of OpenSearch also the script language and the k-NN plugin.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,25 +23,10 @@ from filelock import FileLock
 from helpers import paths
 
 HERE = Path(__file__).parent
-VERSION = "2.19.1"
-#: Newer ones have no security manager, which this version of OpenSearch needs.
-JAVA = range(17, 24)
-#: Module → its class, and the beginnings of the names of its files. All other files belong to the server.
-MODULES = {
-    "transport-netty4": ("org.opensearch.transport.Netty4Plugin", ("netty-", "transport-netty4-client-")),
-    "lang-painless": (
-        "org.opensearch.painless.PainlessPlugin",
-        ("lang-painless-", "opensearch-scripting-painless-spi-", "antlr4-runtime-", "asm-"),
-    ),
-}
-PLUGIN = "opensearch-knn"
-DESCRIPTOR = """name={name}
-description={name}
-version={version}
-opensearch.version={version}
-java.version=11
-classname={main}
-"""
+#: Seconds within which a server must be ready; an idle computer needs about ten.
+START_TIMEOUT = 240
+#: A user and a group without rights, on Linux.
+UNPRIVILEGED = 65534
 LOGGING = """status = error
 appender.console.type = Console
 appender.console.name = console
@@ -48,98 +35,142 @@ appender.console.layout.pattern = [%d{ISO8601}][%-5p][%-25c{1.}] %m%n
 rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 """
-#: A user and a group without rights, on Linux.
-UNPRIVILEGED = 65534
-#: Seconds within which the server must be ready; an idle computer needs about ten.
-START_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class Product:
+    """A server whose parts are in Maven Central.
+
+    name : its folder here, which has a ``pom.xml``, the sums of the files, and the descriptors of the modules.
+    java : the versions of Java that it runs on.
+    modules : module → the beginnings of the names of its files. All other files belong to the server.
+    arguments : of the command ``java``, after the options; ``{home}`` stands for the folder of the server.
+    """
+
+    name: str
+    version: str
+    java: range
+    modules: Mapping[str, tuple[str, ...]]
+    arguments: tuple[str, ...]
+
+
+OPENSEARCH = Product(
+    "opensearch",
+    "2.19.1",
+    # Newer ones have no security manager, which this version needs.
+    range(17, 24),
+    {
+        "transport-netty4": ("netty-", "transport-netty4-"),
+        "lang-painless": ("lang-painless-", "opensearch-scripting-painless-spi-", "antlr4-runtime-", "asm-"),
+    },
+    (
+        "-Djava.security.manager=allow", "-Djava.locale.providers=SPI,COMPAT", "-Dlog4j2.disable.jmx=true",
+        "-Dopensearch.path.home={home}", "-Dopensearch.path.conf={home}/config", "-Dopensearch.distribution.type=tar",
+        "-cp", "{home}/lib/*", "org.opensearch.bootstrap.OpenSearch",
+    ),
+)  # fmt: skip
+#: Without the script language, which the exact search needs.
+ELASTICSEARCH = Product(
+    "elasticsearch",
+    "9.5.3",
+    range(21, 26),
+    {"transport-netty4": ("netty-", "transport-netty4-")},
+    ("--add-modules", "ALL-MODULE-PATH", "-p", "{home}/lib", str(HERE / "elasticsearch" / "Launcher.java"), "{home}"),
+)
 
 
 class Unavailable(Exception):
     """The server cannot run here; the message says what is missing."""
 
 
-def check_tools() -> None:
-    """Raise `Unavailable` unless a suitable Java and Maven are installed."""
-    for tool in ("java", "mvn"):
-        if shutil.which(tool) is None:
-            raise Unavailable(f"the program {tool} is not installed")
-    text = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
-    found = re.search(r'version "(\d+)', text)
-    if found is None or int(found[1]) not in JAVA:
-        raise Unavailable(f"Java {JAVA[0]} to {JAVA[-1]} is needed, `java -version` says {text.splitlines()[0]}")
+def find_java(versions: range) -> str:
+    """The program ``java`` of a JDK of one of these versions, on the path or in the folder that Linux has for them.
+
+    Raises `Unavailable` if there is none.
+    """
+    on_path = shutil.which("java")
+    installed = [on_path] if on_path else []
+    installed += sorted(str(path) for path in Path("/usr/lib/jvm").glob("*/bin/java"))
+    for java in installed:
+        text = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
+        found = re.search(r'version "(\d+)', text)
+        if found and int(found[1]) in versions and Path(java).resolve().with_name("javac").is_file():
+            return java
+    raise Unavailable(f"no JDK of version {versions[0]} to {versions[-1]} is installed")
 
 
-def assemble() -> Path:
-    """The folder of the server in the cache, which is made at the first call: 50 MB are downloaded.
+def assemble(product: Product) -> Path:
+    """The folder of the server in the cache, which is made at the first call: about 50 MB are downloaded.
 
     Raises
     ------
-    Unavailable : Java or Maven is missing, or Maven Central cannot be reached.
+    Unavailable : Maven is missing, or Maven Central cannot be reached.
     ValueError : a downloaded file differs from the one that was tested.
     """
-    check_tools()
-    home = paths.cache_dir() / "search-server" / VERSION
+    home = paths.cache_dir() / "search-server" / f"{product.name}-{product.version}"
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.parent / "lock"):
         if not home.is_dir():
             with tempfile.TemporaryDirectory(dir=home.parent) as folder:
                 parts, made = Path(folder, "parts"), Path(folder, "home")
-                _download(parts)
-                _verify(parts)
-                _arrange(parts, made)
+                _download(HERE / product.name / "pom.xml", parts)
+                _verify(HERE / product.name / "sha256.txt", parts)
+                _arrange(product, parts, made)
                 made.rename(home)
     return home
 
 
-def _download(parts: Path) -> None:
-    command = ["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
-    done = subprocess.run([*command, f"-DoutputDirectory={parts}"], capture_output=True, text=True)
+def _download(pom: Path, parts: Path) -> None:
+    if shutil.which("mvn") is None:
+        raise Unavailable("Maven (the program mvn) is not installed")
+    command = ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={parts}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
         raise Unavailable(f"Maven could not download the server: {errors[0]}")
 
 
-def _verify(parts: Path) -> None:
-    lines = [line.split() for line in (HERE / "sha256.txt").read_text(encoding="utf-8").splitlines()]
+def _verify(sums: Path, parts: Path) -> None:
+    lines = [line.split() for line in sums.read_text(encoding="utf-8").splitlines()]
     expected = {name: digest for digest, name in lines}
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in parts.iterdir()}
     differ = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     if differ:
-        raise ValueError(f"not the files of sha256.txt: {', '.join(differ)}")
+        raise ValueError(f"not the files of {sums}: {', '.join(differ)}")
 
 
-def _arrange(parts: Path, home: Path) -> None:
+def _arrange(product: Product, parts: Path, home: Path) -> None:
     """The folders of an installed server."""
-    for folder in ("lib", *(f"modules/{name}" for name in MODULES)):
-        (home / folder).mkdir(parents=True)
+    shutil.copytree(HERE / product.name / "modules", home / "modules")
+    for name in ("lib", "plugins"):
+        (home / name).mkdir()
     for path in parts.glob("*.jar"):
-        owners = [f"modules/{name}" for name, (_, beginnings) in MODULES.items() if path.name.startswith(beginnings)]
+        owners = [f"modules/{name}" for name, beginnings in product.modules.items() if path.name.startswith(beginnings)]
         shutil.copy(path, home / (owners or ["lib"])[0])
-    for name, (main, _) in MODULES.items():
-        folder = home / "modules" / name
-        text = DESCRIPTOR.format(name=name, version=VERSION, main=main)
-        (folder / "plugin-descriptor.properties").write_text(text, encoding="utf-8")
-        shutil.copy(HERE / f"{name}.policy", folder / "plugin-security.policy")
-    with zipfile.ZipFile(next(parts.glob(f"{PLUGIN}-*.zip"))) as archive:
-        archive.extractall(home / "plugins" / PLUGIN)
+    for path in parts.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(home / "plugins" / path.stem)
 
 
 class SearchServer:
     """One node on a free port of this computer, with its data in a temporary folder.
 
-    settings : lines of ``opensearch.yml`` in addition to those that every test needs.
+    settings : lines of the node's configuration in addition to those that every test needs.
 
-    `kill` ends it as a power failure of the process would, without any preparation; `start` starts it again, on the
-    same port, with the same data. Use it in a ``with`` block, which stops it and deletes its data.
+    `kill` ends it without any preparation; `start` starts it again, on the same port, with the same data. Use it in a
+    ``with`` block, which starts it, and in the end kills it and deletes its data.
+
+    Raises `Unavailable` if it cannot run here.
     """
 
-    def __init__(self, settings: Mapping[str, object]):
-        source = assemble()
-        self.folder = Path(tempfile.mkdtemp(prefix="search-server-"))
-        self.home = self.folder / "home"
-        shutil.copytree(source, self.home)
+    def __init__(self, product: Product, settings: Mapping[str, object]):
+        java, source = find_java(product.java), assemble(product)
+        self.product = product
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{product.name}-"))
+        home = self.folder / "home"
+        shutil.copytree(source, home)
         for name in ("config", "data", "logs", "tmp"):
-            (self.home / name).mkdir()
+            (home / name).mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -153,13 +184,14 @@ class SearchServer:
             # By default, four shards at a time are made or recovered.
             "cluster.routing.allocation.node_initial_primaries_recoveries": 100,
         } | dict(settings)
-        config = self.home / "config"
         text = "".join(f"{name}: {value}\n" for name, value in lines.items())
-        (config / "opensearch.yml").write_text(text, encoding="utf-8")
-        (config / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+        (home / "config" / f"{product.name}.yml").write_text(text, encoding="utf-8")
+        (home / "config" / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+        self._command = [java, "-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        self._command += [f"-Djava.io.tmpdir={home / 'tmp'}", *(each.format(home=home) for each in product.arguments)]
         self._identity: dict[str, object] = {}
         if os.geteuid() == 0:
-            # OpenSearch does not run as root.
+            # Neither server runs as root.
             self._identity = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
             for path in [self.folder, *self.folder.rglob("*")]:
                 os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
@@ -169,10 +201,6 @@ class SearchServer:
     def address(self) -> str:
         """``host:port``."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "server.log"
 
     def __enter__(self) -> "SearchServer":
         try:
@@ -188,21 +216,16 @@ class SearchServer:
 
     def start(self) -> None:
         """Start it, and wait until every shard is there."""
-        home = self.home
-        command = ["java", "-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        command += ["-Djava.security.manager=allow", "-Djava.locale.providers=SPI,COMPAT", "-Dlog4j2.disable.jmx=true"]
-        command += [f"-Djava.io.tmpdir={home / 'tmp'}", "-Dopensearch.distribution.type=tar"]
-        command += [f"-Dopensearch.path.home={home}", f"-Dopensearch.path.conf={home / 'config'}"]
-        command += ["-cp", f"{home / 'lib'}/*", "org.opensearch.bootstrap.OpenSearch"]
-        with self.log.open("ab") as log:
+        path = self.folder / "server.log"
+        with path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home, **self._identity
+                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder, **self._identity
             )
         end = time.monotonic() + START_TIMEOUT
         while not self._is_green():
             if self._process.poll() is not None or time.monotonic() > end:
-                text = self.log.read_text(encoding="utf-8", errors="replace")
-                raise RuntimeError(f"the search server did not start; the end of its log:\n{text[-3000:]}")
+                text = path.read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"{self.product.name} did not start; the end of its log:\n{text[-3000:]}")
             time.sleep(0.1)
 
     def _is_green(self) -> bool:

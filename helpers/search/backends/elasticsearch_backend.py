@@ -1,7 +1,10 @@
 """Elasticsearch as an index: every vector scored by a script, or the approximate search of its graph.
 
-It is tested against a recorded protocol: a server of the tests returns documented responses. The tests with a real
-server run only where ELASTICSEARCH_URL names one. OpenSearch (opensearch_backend.py) is tested with a real server.
+The approximate search, additions, removals and failures are tested with a real server
+(tests/integration/test_elastic_server.py). That server lacks Elasticsearch's script language, which is published only
+with the whole distribution. The exact search is therefore tested against a recorded protocol, a server of the tests
+that returns documented responses, and with a real server only where ELASTICSEARCH_URL names one. OpenSearch
+(opensearch_backend.py) runs nearly the same scripts in its tests.
 """
 
 import contextlib

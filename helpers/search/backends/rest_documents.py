@@ -277,5 +277,7 @@ def read_reason(body: object) -> str:
     """The reason in a response or in an item of a bulk response; empty if it has none."""
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
+        # If all shards fail, only the first cause says why.
+        error = (error.get("root_cause") or [error])[0]
         return ": ".join(str(error[each]) for each in ("type", "reason") if error.get(each))
     return str(error or "")
