@@ -69,6 +69,7 @@ EXTRAS = {
     "elasticsearch": Extra(
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
+    "opensearch": Extra("An opensearch: index", _named(opensearchpy="opensearch-py")),
     "ray": Extra("Feature extraction with Ray", _named("ray")),
     "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
     "hub": Extra(

@@ -45,6 +45,7 @@ BACKENDS = {
         "elasticsearch",
         "a running Elasticsearch server (compose.yaml starts one)",
     ),
+    "opensearch://host:9200/name": ("opensearch", "a running OpenSearch server (compose.yaml starts one)"),
 }
 
 

@@ -982,7 +982,7 @@ def test_every_backend_is_listed_and_opens(run, monkeypatch):
 
     assert {name.partition(":")[2] for name in names if name.startswith("faiss")} == set(KINDS)
     for name in names:
-        if not name.startswith(("milvus", "elasticsearch", "annoy")):
+        if not name.startswith(("milvus", "elasticsearch", "opensearch", "annoy")):
             assert not len(open_index(name))
     monkeypatch.setitem(sys.modules, "annoy", None)
     code, out, _ = run("backends")

@@ -1,8 +1,7 @@
 """Elasticsearch: requests, responses, and all failures.
 
 Most tests use `FakeServer`, an HTTP server on loopback that returns some documented responses of Elasticsearch.
-That tests our side: requests, retries, accounting. It does not test Elasticsearch itself; the tests
-at the end do, and run where ELASTICSEARCH_URL names a server.
+That tests our side: requests, retries, accounting. test_elastic_server.py tests Elasticsearch itself.
 """
 
 import json
@@ -10,12 +9,11 @@ import socket
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from helpers import paths
 from helpers.search.backends import remote
 from helpers.search.backends.remote import (
     PartlyIndexed,
@@ -123,6 +121,8 @@ class Results(BaseHTTPRequestHandler):
         return (200 if name in self.server.indexes else 404), {}
 
     def do_put(self, name, body):
+        if name in self.server.indexes:
+            return 400, {"error": {"type": "resource_already_exists_exception", "reason": f"index [{name}] exists"}}
         self.server.indexes[name] = {"made": body, "documents": {}}
         return 200, {"acknowledged": True}
 
@@ -171,10 +171,9 @@ class Results(BaseHTTPRequestHandler):
 
     def do_mget(self, name, body):
         documents = self.server.indexes[name]["documents"]
-        fields = parse_qs(urlsplit(self.path).query).get("_source_includes", [""])[0].split(",")
         docs = []
-        for key in body["ids"]:
-            source = {field: documents[key][field] for field in fields if field} if key in documents else {}
+        for key, fields in ((each["_id"], each["_source"] or ()) for each in body["docs"]):
+            source = {field: documents[key][field] for field in fields} if key in documents else {}
             docs.append({"_id": key, "found": key in documents, "_source": source})
         return 200, {"docs": docs}
 
@@ -586,6 +585,22 @@ def test_what_stays_rejected_is_accounted_for(server, faults, reason):
     assert index.search(vectors, 1).ids[:, 0].tolist() == ids.tolist()
 
 
+def test_what_was_added_before_an_error_is_found_at_once(server):
+    index = opened(server)
+    index.chunk_rows = 2
+    server.faults = [None, 403]
+    with pytest.raises(PartlyIndexed):
+        index.add(random_vectors(4, 2))
+    assert server.requests[-1][1] == "/images/_refresh"
+
+
+def test_an_index_that_another_process_made_meanwhile_is_used(server):
+    first, second = opened(server), opened(server)
+    first.add(random_vectors(2, 2), [0, 1])
+    second.add(random_vectors(2, 2), [2, 3])
+    assert stored(server) == [0, 1, 2, 3]
+
+
 def test_when_all_are_rejected_nothing_is_in(server):
     server.faults = [{0: 400, 1: 400}]
     index = opened(server)
@@ -735,54 +750,3 @@ def test_failures_print_nothing(server, capfd):
     server.faults = [429, "lost"]
     index.add(random_vectors(2, 2))
     assert capfd.readouterr() == ("", "")
-
-
-# ---- the real one ------------------------------------------------------------------------------------------------
-
-ADDRESS = paths.elasticsearch_address()
-real = pytest.mark.skipif(
-    ADDRESS is None,
-    reason="NOT TESTED: Elasticsearch itself. Start one (docker compose up elasticsearch) and set "
-    "ELASTICSEARCH_URL=http://127.0.0.1:9200",
-)
-
-
-@pytest.fixture
-def name():
-    made = []
-
-    def name(query):
-        made.append(open_index(f"elasticsearch://{ADDRESS}/lookalike-test{query}").clear())
-        return made[-1]
-
-    yield name
-    for index in made:
-        index.clear()
-
-
-@real
-@pytest.mark.parametrize("search", ["exact", "approximate"])
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_elasticsearch_finds_what_the_exact_index_finds(name, metric, search):
-    vectors, queries = random_vectors(500, 32), random_vectors(20, 32, 1)
-    index = name(f"?metric={metric}&search={search}").add(vectors, np.arange(500) + 2**40)
-    exact = open_index(f"exact:{metric}").add(vectors, np.arange(500) + 2**40)
-    found, truth = index.search(queries, 10), exact.search(queries, 10)
-    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found.ids, truth.ids, strict=True)])
-    assert recall == 1 if search == "exact" else recall > 0.9
-    np.testing.assert_allclose(found.scores[:, 0], truth.scores[:, 0], atol=1e-3)
-    for filters in ({"allowed": np.arange(90) + 2**40}, {"excluded": np.arange(400) + 2**40}):
-        near = index.search(queries, 10, **filters)
-        assert np.mean(near.ids == exact.search(queries, 10, **filters).ids) > (0.99 if search == "exact" else 0.8)
-    index.remove(np.arange(0, 500, 2) + 2**40)
-    assert (index.search(queries, 10).ids % 2 == 1).all()
-    again = open_index(index.spec)
-    assert np.array_equal(again.ids, index.ids) and again.dim == 32
-
-
-@real
-def test_elasticsearch_keeps_payloads_and_orders_ties_by_id(name):
-    index = name("").add(np.ones((300, 4)), np.arange(300)[::-1], payload=[Payload(str(i), "", i) for i in range(300)])
-    assert index.search(np.ones((1, 4)), 5).ids.tolist() == [[0, 1, 2, 3, 4]]
-    assert index.payload([299, 0]) == [Payload("0", "", 0), Payload("299", "", 299)]
-    assert (len(index.remove(index.ids)), index.dim) == (0, 4)

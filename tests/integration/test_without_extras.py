@@ -30,5 +30,6 @@ def test_the_library_starts_without_any_extra():
         "helpers.lessons.published_claims", "helpers.lessons.readme", "helpers.lessons.transfer_studies",
         "helpers.lessons.zoo_table", "helpers.picker.view", "helpers.search.backends.annoy_backend",
         "helpers.search.backends.elasticsearch_backend", "helpers.search.backends.milvus_backend",
+        "helpers.search.backends.opensearch_backend",
         "helpers.visualization.tables",
     ]  # fmt: skip

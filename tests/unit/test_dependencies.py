@@ -89,7 +89,7 @@ def imported(*folders: str) -> dict[str, set[str]]:
     ("folders", "groups"),
     [
         (("helpers",), ["", *extras.EXTRAS]),
-        (("notebooks",), ["", "notebooks", "serve", "faces", "text", "milvus", "elasticsearch", "ray"]),
+        (("notebooks",), ["", "notebooks", "serve", "faces", "text", "milvus", "elasticsearch", "opensearch", "ray"]),
         (("tests", "benchmarks", "data", "setup.py"), ["", *extras.EXTRAS, "dev"]),
     ],
 )

@@ -51,6 +51,7 @@ def test_a_module_that_belongs_to_no_extra_is_an_error():
         ("index . --backend annoy:cosine", "annoy"),
         ("index . --backend milvus:x.db", "milvus"),
         ("index . --backend elasticsearch://127.0.0.1:9/x", "elasticsearch"),
+        ("index . --backend opensearch://127.0.0.1:9/x", "opensearch"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(arguments, extra, monkeypatch, capsys, tmp_path):

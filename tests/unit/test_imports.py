@@ -18,8 +18,8 @@ MODULES = {
 #: Packages whose import takes a tenth of a second or more.
 LARGE = {
     "IPython", "anywidget", "cv2", "dlib", "elasticsearch", "faiss", "fastapi", "ipywidgets", "joblib", "keras",
-    "matplotlib", "nbformat", "openvino", "pandas", "prometheus_client", "pydantic", "pymilvus", "ray", "requests",
-    "scipy", "sklearn", "starlette", "tensorflow", "usearch", "uvicorn",
+    "matplotlib", "nbformat", "opensearchpy", "openvino", "pandas", "prometheus_client", "pydantic", "pymilvus",
+    "ray", "requests", "scipy", "sklearn", "starlette", "tensorflow", "usearch", "uvicorn",
 }  # fmt: skip
 
 #: Modules about such a package, which are imported where they are used. A package includes all of its modules.
@@ -35,6 +35,7 @@ ABOUT_A_LIBRARY = {
     "helpers.search.backends.elasticsearch_backend",
     "helpers.search.backends.faiss_backend",
     "helpers.search.backends.milvus_backend",
+    "helpers.search.backends.opensearch_backend",
     "helpers.search.backends.sklearn_backend",
     "helpers.search.backends.usearch_backend",
 }

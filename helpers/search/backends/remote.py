@@ -160,7 +160,7 @@ class _ChangesLock(ReadWriteLock):
 
 
 def sign_in(address: str, key: str) -> None:
-    """Use a key for a server (``host:port``): an API key of Elasticsearch, a token of Milvus (``user:password``).
+    """Use a key for a server (``host:port``): an API key of Elasticsearch, ``user:password`` of OpenSearch or Milvus.
 
     The key stays in this process; no spec, message or file contains it. Call this before opening an index.
     """
@@ -234,7 +234,7 @@ class RemoteIndex(Index):
     remote = True
     #: What to do if the server is unavailable.
     remedy: ClassVar[str]
-    #: The largest number of ids in a filter, which is Elasticsearch's limit.
+    #: The largest number of ids in a filter, which is Elasticsearch's and OpenSearch's limit.
     max_listed: ClassVar[int] = 65_536
     #: The most bytes and rows in one request.
     chunk_bytes: int = 8 * 2**20
@@ -479,6 +479,7 @@ class RemoteIndex(Index):
             # An interrupt must not wait for the server.
             if isinstance(error, Exception):
                 self._recheck(ids, state, adding)
+                self._flush_done(state)
             done, missing, uncertain = (ids[state == each] for each in (_DONE, _UNTOUCHED, _UNCERTAIN))
             self._uncertain = np.union1d(self._uncertain, uncertain)
             if adding:
@@ -523,6 +524,13 @@ class RemoteIndex(Index):
         rows = np.flatnonzero(state == _UNCERTAIN)
         with contextlib.suppress(TemporaryFailure, OSError):
             state[rows] = np.where(self._present(ids[rows]) == adding, _DONE, _UNTOUCHED)
+
+    def _flush_done(self, state: np.ndarray) -> None:
+        """Let searches find what was done before an error, unless the server still fails."""
+        done = int(np.count_nonzero(state == _DONE))
+        if done and not (state == _UNCERTAIN).any():
+            with contextlib.suppress(TemporaryFailure, OSError):
+                self._flush(done)
 
     # ---- the file --------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ BACKENDS = {
     "usearch": "helpers.search.backends.usearch_backend:UsearchIndex",
     "milvus": "helpers.search.backends.milvus_backend:MilvusIndex",
     "elasticsearch": "helpers.search.backends.elasticsearch_backend:ElasticIndex",
+    "opensearch": "helpers.search.backends.opensearch_backend:OpenSearchIndex",
 }
 
 
