@@ -2,7 +2,7 @@
 # Sets up .venv from the lock, then runs the notebooks headless, or the tests.
 #
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
-#   ./run_all.sh test [--slow] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
+#   ./run_all.sh test [--slow | --ci] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
@@ -30,7 +30,7 @@ refuse() {
 }
 
 # Reads the arguments into the variables below. Anything wrong is reported before the set-up begins.
-command=run profile="" only="" jobs="" save="" slow="" rest=()
+command=run profile="" only="" jobs="" save="" slow="" ci="" rest=()
 read_arguments() {
     local name value
     if [ "${1:-}" = test ]; then
@@ -56,11 +56,12 @@ read_arguments() {
             fi
             set_"${name#--}" "$value"
             ;;
-        --save | --slow)
-            if [ "$1" != "$name" ] || [ "$command$name" = run--slow ] || [ "$command$name" = test--save ]; then
+        --save | --slow | --ci)
+            if [ "$1" != "$name" ] || { [ "$name" = --save ] && [ "$command" = test ]; } ||
+                { [ "$name" != --save ] && [ "$command" = run ]; }; then
                 refuse "unknown option $1"
             fi
-            if [ "$name" = --save ]; then save=1; else slow=1; fi
+            printf -v "${name#--}" 1
             ;;
         *)
             if [ "$command" = run ]; then
@@ -71,8 +72,11 @@ read_arguments() {
         esac
         shift
     done
-    if [ ${#rest[@]} -gt 0 ] && [ -n "$only$slow" ]; then
-        refuse "--only and --slow cannot be combined with arguments of pytest"
+    if [ ${#rest[@]} -gt 0 ] && [ -n "$only$slow$ci" ]; then
+        refuse "--only, --slow and --ci cannot be combined with arguments of pytest"
+    fi
+    if [ -n "$slow" ] && [ -n "$ci" ]; then
+        refuse "--slow and --ci cannot be combined"
     fi
 }
 
@@ -201,6 +205,7 @@ run_tests() {
     local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number
     if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
     if [ -n "$slow" ]; then marker="slow or measured"; fi
+    if [ -n "$ci" ]; then marker="not measured or ci"; fi
     # Selected tests run in this process, so that a debugger can be used.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")

@@ -33,15 +33,25 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.split("::")[0]
             return nodeid if file.endswith("test_smoke.py") else file
 
+    # The order of the collection, see below, and not the files with the most tests first.
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 
-def pytest_collection_modifyitems(items):
-    """Mark the cells of slow notebooks, which nbval collects, as slow."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items, config):
+    """Mark the cells of slow notebooks, which nbval collects, as measured.
+
+    With --jobs, the quick files are the last ones, so that no process is alone with a long test at the end.
+    """
     slow = {path for path, quick in runner.quick().items() if not quick}
     for item in items:
         if item.path.suffix == ".ipynb" and runner.lesson_of(Path(item.path)) in slow:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.measured)
+    yield  # -m selects tests
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if "unit" not in item.path.parts or item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ and rounding errors change the vector (cosine 0.7). Keras's own output then diff
 normalization layers are adapted, all outputs agree (`tests/measured/test_compiled_networks.py`).
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ import os
 import secrets
 import shutil
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +47,9 @@ TOLERANCE = 1e-4
 COMPARED = 4
 
 FORMAT = 1
+
+#: Held during a conversion, which changes a class of OpenVINO and Python's root logger.
+_CONVERSION = threading.Lock()
 
 
 class NotTrusted(RuntimeError):
@@ -253,7 +258,7 @@ def _converted(keras: KerasNetwork, name: str) -> "tuple[openvino.Model, Compile
     """Keras's graph for OpenVINO, and its compiled form. Raises `NotTrusted` if that fails."""
     try:
         # By name, because OpenVINO would add unconnected outputs of some networks.
-        with _root_logger_unchanged():
+        with _CONVERSION, _root_logger_unchanged(), _variables_are_remembered():
             graph = openvino_package().convert_model(
                 keras.graph, output=[tensor.name for tensor in keras.graph.outputs]
             )
@@ -287,6 +292,23 @@ def _root_logger_unchanged() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.filters[:] = filters
+
+
+@contextmanager
+def _variables_are_remembered() -> Iterator[None]:
+    """OpenVINO reads each variable about ten times, and searches all of the graph's variables for it each time.
+
+    With the thousand variables of a large network, this is most of the time of a conversion.
+    """
+    openvino_package()
+    from openvino.frontend.tensorflow.node_decoder import TFGraphNodeDecoder
+
+    search = TFGraphNodeDecoder.get_variable
+    TFGraphNodeDecoder.get_variable = staticmethod(functools.cache(search))
+    try:
+        yield
+    finally:
+        TFGraphNodeDecoder.get_variable = staticmethod(search)
 
 
 def reason(error: Exception) -> str:

@@ -10,7 +10,9 @@ from helpers import paths
 
 NUMBERS = ["00", "01", "09", "10"]
 RUN_USAGE = "usage: ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]"
-TEST_USAGE = "usage: ./run_all.sh test [--slow] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]"
+TEST_USAGE = (
+    "usage: ./run_all.sh test [--slow | --ci] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]"
+)
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def run(folder, *arguments):
         (["--profile"], "--profile needs a value"),
         (["--profile", "big"], "--profile must be sample or full, not 'big'"),
         (["--slow"], "unknown option --slow"),
+        (["--ci"], "unknown option --ci"),
         (["--save=1"], "unknown option --save=1"),
         (["--bogus"], "unknown argument '--bogus'"),
         (["9"], "unknown argument '9'"),
@@ -68,6 +71,9 @@ def run(folder, *arguments):
         (["test", "--only", "99"], "there is no notebook '99'"),
         (["test", "--only"], "--only needs a value"),
         (["test", "--save"], "unknown option --save"),
+        (["test", "--ci=1"], "unknown option --ci=1"),
+        (["test", "--slow", "--ci"], "--slow and --ci cannot be combined"),
+        (["test", "--ci", "tests/unit"], "cannot be combined with arguments of pytest"),
         (["test", "--only", "9", "tests/unit"], "cannot be combined with arguments of pytest"),
     ],
 )
@@ -104,6 +110,11 @@ def test_help_prints_both_forms(checkout, arguments):
             "-m pytest tests/notebooks notebooks/09_title.ipynb notebooks/solutions/09_title_solutions.ipynb "
             "notebooks/10_title.ipynb notebooks/solutions/10_title_solutions.ipynb --nbval-lax "
             "--nbval-cell-timeout=600 -m slow or measured -n 2 -k 09_ or 10_",
+        ),
+        (
+            ["test", "--ci", "--only", "0", "--jobs", "1"],
+            "-m pytest tests/notebooks notebooks/00_title.ipynb notebooks/solutions/00_title_solutions.ipynb "
+            "--nbval-lax --nbval-cell-timeout=600 -m not measured or ci -n 1 -k 00_",
         ),
     ],
 )

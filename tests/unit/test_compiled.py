@@ -68,6 +68,27 @@ def test_maps_keep_their_shape():
     assert np.allclose(network(pixels(3)), reference(model)(pixels(3)), rtol=1e-4, atol=1e-3)
 
 
+def test_a_conversion_searches_each_variable_once(monkeypatch):
+    """OpenVINO itself searches it about ten times, among all others, which is slow for a network with many."""
+    compiled.openvino_package()
+    from openvino.frontend.tensorflow.node_decoder import TFGraphNodeDecoder
+
+    searched, original = [], TFGraphNodeDecoder.get_variable
+
+    def search(operation):
+        searched.append(operation.name)
+        return original(operation)
+
+    monkeypatch.setattr(TFGraphNodeDecoder, "get_variable", staticmethod(search))
+    keras_network = reference()
+    compiled.without_comparison(keras_network, "small")
+    assert len(searched) == len(set(searched)) >= len(keras_network._model.weights)
+    assert TFGraphNodeDecoder.get_variable is search
+    with pytest.raises(compiled.NotTrusted, match="PyFunc"):
+        compiled.without_comparison(reference(small_model(layers=[Python()])), "python")
+    assert TFGraphNodeDecoder.get_variable is search, "also after an error"
+
+
 @pytest.mark.parametrize("sizes", [[3], [1, 1, 1], [5, 1, 4], [2, 0, 3], [0], []])
 def test_batches_are_returned_in_order(network, sizes):
     images = pixels(12)
