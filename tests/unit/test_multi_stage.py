@@ -10,7 +10,7 @@ from helpers.features.pooling import POOLINGS
 from helpers.features.registry import open_extractor
 from helpers.images import samples
 from helpers.lessons import extractor_comparison, multi_stage
-from helpers.lessons.feature_figures import bytes_curves, stage_grid
+from helpers.lessons.feature_figures import channels, principal_axes, regions, score_curves, stage_grid
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +69,67 @@ def test_versions_are_compared_on_the_same_queries():
         extractor_comparison.compare_extractors({"right": right}, protocol, "best")
 
 
+def test_long_vectors_are_compared_like_short_ones(photos):
+    protocol = builders.leave_one_out(photos, "photos")
+    random = np.random.default_rng(1)
+    long = random.normal(size=(len(photos), 9000)).astype(np.float32) + 3 * photos.labels[:, None]
+    # Appended zeros change no cosine similarity, but make a vector long.
+    short = long[:, : 8 * len(photos)]
+    padded = np.pad(short, ((0, 0), (0, 9000)))
+    table = extractor_comparison.compare_extractors({"short": short, "padded": padded, "long": long}, protocol, "short")
+    found, expected = (table.iloc[row].drop(["version", "dim", "bytes", "p"]) for row in (1, 0))
+    assert found.to_list() == pytest.approx(expected.to_list())
+    assert table["dim"].tolist() == [8 * len(photos), 8 * len(photos) + 9000, 9000]
+    found = extractor_comparison._short(long)
+    assert found.shape == (len(photos), len(photos))
+    unit = long / np.linalg.norm(long, axis=1, keepdims=True)
+    assert np.allclose(found @ found.T, unit @ unit.T, atol=1e-5)
+
+
 def test_figures_show_every_number():
     table = pd.DataFrame([[0.1, 0.25], [0.5, 0.4]], ["stage 1", "stage 2"], ["average", "max"])
-    texts = [text for panel in stage_grid({"a": table, "b": table}).axes for text in panel.texts]
+    figure = stage_grid({"a": table, "b": table}, "resnet50")
+    assert figure.get_suptitle().startswith("resnet50. A cell is the mAP")
+    texts = [text for panel in figure.axes for text in panel.texts]
     assert sorted(text.get_text() for text in texts) == sorted(2 * ["0.100", "0.250", "0.500", "0.400"])
     assert [text.get_text() for text in texts if text.get_weight() == "bold"] == ["0.500", "0.500"]
     rows = pd.DataFrame({"bytes": [64, 1024, 64], "mAP": [0.2, 0.5, 0.3], "low": [0.1, 0.4, 0.2],
                          "high": [0.3, 0.6, 0.4], "chance": 0.05, "kind": ["x", "x", "y"]})  # fmt: skip
-    panel = bytes_curves({"a": rows}, "kind").axes[0]
+    panel = score_curves({"a": rows}, "bytes", "kind", "bytes per image").axes[0]
     assert [line.get_label() for line in panel.lines[:2]] == ["x", "y"]
     assert panel.lines[0].get_xdata().tolist() == [64, 1024] and panel.lines[2].get_ydata()[0] == 0.05
+
+
+def test_figures_of_maps_say_what_a_cell_is():
+    maps = np.arange(32, dtype=np.float32).reshape(2, 2, 8) - 20
+    figure = channels(np.zeros((8, 8, 3), np.uint8), [maps, maps[:1, :1]], "a network", shown=2)
+    assert "A cell is one position of the map; its color is the activation" in figure.get_suptitle()
+    drawn = {panel.get_xlabel(): panel.images[0] for panel in figure.axes if panel.get_xlabel()}
+    assert "channel 7, maximum 11.0" in drawn and len(drawn) == 4
+    assert drawn["channel 7, maximum 11.0"].get_clim() == (0, 11)
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()][0] == "0 or less"
+
+
+def test_regions_are_drawn_at_their_cells():
+    squares = [(0, 0, 4), (0, 0, 2), (2, 1, 2)]
+    figure = regions(np.zeros((40, 80, 3), np.uint8), squares, 4)
+    large, small = figure.axes
+    assert (large.get_title(), small.get_title()) == ("1 region of 4 × 4 cells", "2 regions of 2 × 2 cells")
+    # The last one covers x from 20 to 60 and y from 20 to 40; the outline is a little inside.
+    box = small.patches[-1].get_bbox()
+    assert (box.x0, box.x1, box.y0, box.y1) == pytest.approx((20, 60, 20, 40), abs=3.5)
+
+
+def test_principal_axes_are_drawn_as_arrows():
+    rotated = np.random.default_rng(0).normal(size=(50, 2)) * [5, 1]
+    rotated -= rotated.mean(axis=0)
+    axes = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    deviations = rotated.std(axis=0, ddof=1)
+    figure = principal_axes(rotated @ axes + [3, 4], rotated, rotated / deviations, ("a", "b"))
+    arrows = figure.axes[0].texts
+    for arrow, axis, deviation in zip(arrows, axes, deviations, strict=True):
+        assert arrow.xyann == pytest.approx((3, 4)) and arrow.xy == pytest.approx((3, 4) + 2 * deviation * axis)
+    assert figure.axes[2].get_title().endswith("standard deviations 1.00 and 1.00")
 
 
 def test_last_maps_are_stored_by_the_pass_over_the_stages(photos, cache_with_weights, monkeypatch):
