@@ -305,6 +305,19 @@ def _update_vectors(
         return added, removed, blank
 
 
+def remove_unused(folder: str | Path) -> int:
+    """Remove the regions of images that a saved engine no longer holds, and compact the rest; returns their number."""
+    folder = Path(folder)
+    own = folder / FOLDER
+    with FileLock(folder / LOCK):
+        if not snapshot.is_engine(own):
+            return 0
+        with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
+            removed = _remove_unused(folder, live)
+            live.compact()
+    return removed
+
+
 def _remove_unused(folder: Path, live: LiveEngine) -> int:
     """Remove the regions of images that the folder's engine does not hold; returns their number.
 
@@ -371,21 +384,6 @@ def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEng
         return
     with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
         yield live
-
-
-def remove_unused(folder: str | Path, engine: Engine) -> int:
-    """Remove the regions of images that an engine no longer holds, and compact the rest; returns their number."""
-    own = Path(folder) / FOLDER
-    if not snapshot.is_engine(own):
-        return 0
-    held = {engine.table.content(id) for id in engine.index.ids.tolist()}
-    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
-        ids = live.engine.index.ids
-        gone = ids[np.array([live.engine.table.content(id) not in held for id in ids.tolist()], bool)]
-        if len(gone):
-            live.remove(gone)
-        live.compact()
-    return len(gone)
 
 
 def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:

@@ -16,7 +16,7 @@ from helpers.search import region_index
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.relocation import relocate
-from helpers.search.region_index import FOLDER, NoRegions, RegionIndex, update_regions
+from helpers.search.region_index import FOLDER, NoRegions, RegionIndex, remove_unused, update_regions
 from helpers.search.region_search import search_regions
 
 COLORS = {
@@ -100,15 +100,17 @@ def test_additions_removals_and_compaction_are_followed(folder, tmp_path):
         assert regions.extract_missing(live.engine) == 1
         assert best(live, regions, "yellow")[1] is not None and not len(regions.missing(live.engine))
         live.compact()
+        assert remove_unused(folder) == 0
         assert best(live, regions, "yellow")[0] == "yellow"
         count = len(regions.of(live.engine))
         live.remove([live.engine.table.id_of(tmp_path / "more" / "yellow.png")])
         assert len(regions.of(live.engine)) == count - 13
+        assert remove_unused(folder) == 13
         done = update(folder)
-        assert (done.removed, done.added) == (13, 0)
+        assert (done.removed, done.added) == (0, 0)
         with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
             assert all("yellow" not in str(own.engine.table.path(id)) for id in own.engine.index.ids)
-            assert own.compact() > 0
+            assert not own.changes
         assert len(regions.of(live.engine)) == count - 13
         assert best(live, regions, "red")[0] == "new-red" and best(live, regions, "blue")[0] == "blue"
 
