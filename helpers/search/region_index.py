@@ -201,11 +201,17 @@ class _Entries:
         stored : the regions of each content, with their scores.
         """
         first = len(self._boxes)
+        content: bytes | None = None
+        scores: dict[tuple[int, ...], float] = {}
         for region, path in enumerate(regions.paths[first:], first):
-            content = regions.content(region)
-            self._boxes.append(_box_of(path))
+            before, content = content, regions.content(region)
+            if content != before:
+                scores = _scores(stored.get(content or b""))
+            box = _box_of(path)
+            self._boxes.append(box)
             self._class_names.append(regions.class_name(region))
-            self._scores.append(_score(stored, content, self._boxes[-1]))
+            # 1 if its row was deleted meanwhile.
+            self._scores.append(scores.get(tuple(box), 1.0))
             if content is not None:
                 self._by_content[content].append(region)
                 for image in images.ids_with(content):
@@ -465,10 +471,8 @@ def _box_of(path: str) -> list[int]:
     return [int(side) for side in found.groups()]
 
 
-def _score(stored: dict[bytes, Regions], content: bytes | None, box: Sequence[int]) -> float:
-    """The score of a region; 1 if its row was deleted meanwhile."""
-    regions = None if content is None else stored.get(content)
+def _scores(regions: Regions | None) -> dict[tuple[int, ...], float]:
+    """The scores of an image's regions, by their box."""
     if regions is None:
-        return 1.0
-    rows = np.flatnonzero((regions.boxes == box).all(axis=1))
-    return float(regions.scores[rows[0]]) if len(rows) else 1.0
+        return {}
+    return dict(zip(map(tuple, regions.boxes.astype(int).tolist()), regions.scores.tolist(), strict=True))

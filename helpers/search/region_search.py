@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from helpers.features.regions import Regions
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, Index, check_k, open_index
+from helpers.search.index.filters import locate
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -102,7 +103,7 @@ class GalleryRegions:
         """int64: the images of some regions, in the order of ``regions``, without repetitions."""
         low, high = self._entries_of(regions)
         found, first = np.unique(self._images[self._by_region[_ranges(low, high)]], return_index=True)
-        return found[np.argsort(first)]
+        return found[np.argsort(first, kind="stable")]
 
     def filters(self, allowed: IdSet | None, excluded: IdSet | None) -> tuple[IdSet | None, IdSet | None]:
         """The ids in ``index`` that a search may find, and those that it must not find, by those of images."""
@@ -203,7 +204,7 @@ class _Images:
 
 
 def _nearest(regions: GalleryRegions, query: np.ndarray, count: int, images: _Images) -> np.ndarray:
-    """The images of the regions that are nearest to a query (1, dim): at least ``count``, if there are so many."""
+    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are so many."""
     allowed, excluded = regions.filters(images.allowed, images.excluded)
     total = min(regions.index.count(allowed=allowed, excluded=excluded), regions.index.max_k)
     depth, found = 0, np.empty(0, np.int64)
@@ -211,7 +212,7 @@ def _nearest(regions: GalleryRegions, query: np.ndarray, count: int, images: _Im
         depth = int(min(total, max(4 * depth, 4 * count)))
         nearest = regions.index.search(query, depth, allowed=allowed, excluded=excluded).ids[0]
         found = images.kept(regions.images_of(nearest[nearest != PAD]))
-    return found
+    return found[:count]
 
 
 def _scored(
@@ -225,8 +226,8 @@ def _scored(
     cosines = l2_normalize(regions.index.vectors(needed)) @ queries.T if len(needed) else np.empty((0, len(queries)))
     scored = []
     for of_whole, (numbers, matches) in zip(whole, parts, strict=True):
-        stored = np.isin(numbers, needed)
-        table = np.vstack([of_whole, cosines[np.searchsorted(needed, numbers[stored])]])
+        rows, stored = locate(needed, numbers)
+        table = np.vstack([of_whole, cosines[rows[stored]]])
         candidates = [RegionMatch(None, None, 0.0), *(one for one, kept in zip(matches, stored, strict=True) if kept)]
         scored.append(_assigned(table.T, candidates))
     return scored
