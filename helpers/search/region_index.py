@@ -392,6 +392,13 @@ def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEng
         yield live
 
 
+def forget_regions(folder: str | Path) -> None:
+    """Let a saved engine have no regions. Their vectors stay in its folder until regions are found again."""
+    folder = Path(folder)
+    with FileLock(folder / LOCK), EngineFile(folder) as file, file.writing() as connection:
+        region_boxes.clear(connection)
+
+
 def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
     """Save an engine of regions in place of an earlier one."""
     names = sorted({name for name in rows.class_names if name is not None})

@@ -57,6 +57,13 @@ def start(connection: sqlite3.Connection, source: StoredSource) -> None:
     connection.execute("insert into region_source values (?, ?, ?, ?)", source)
 
 
+def clear(connection: sqlite3.Connection) -> None:
+    """Delete the source and all regions, in a transaction."""
+    if source_of(connection) is not None:
+        connection.execute("delete from region_source")
+        connection.execute("delete from region_boxes")
+
+
 def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     """Boxes with their sides moved to whole pixels, as they are stored: floating (n, 4) → int32 (n, 4)."""
     low = np.rint(boxes[:, :2])
