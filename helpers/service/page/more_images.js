@@ -1,5 +1,6 @@
 // Further images of the query, each with a weight: chips below the query image.
 
+import { on } from "./dom.js";
 import { nameOf, thumbnail } from "./grid.js";
 
 // Weights that can be chosen; a negative one leaves out what the image shows.
@@ -15,8 +16,8 @@ export class MoreImages {
     this.template = template;
     this.changed = changed;
     this.also = [];
-    list.addEventListener("change", () => this.#send());
-    list.addEventListener("click", (event) => {
+    on(list, "change", () => this.#send());
+    on(list, "click", (event) => {
       if (!event.target.closest(".chip-remove")) return;
       event.target.closest("li").remove();
       this.#send();
