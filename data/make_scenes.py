@@ -1,4 +1,4 @@
-"""Create ``data/scenes/``: cut-out photographs on real photographs, with known boxes (GPL-3).
+"""Create ``data/scenes/``: cut-out photographs on real photographs, with known boxes and masks (GPL-3).
 
     apt-get download tuxpaint-stamps-default mate-backgrounds opencv-doc plasma-workspace-wallpapers
     python data/make_scenes.py tuxpaint-stamps-default_*.deb mate-backgrounds_*.deb opencv-doc_*.deb \
@@ -93,16 +93,18 @@ def make(*roots: Path) -> None:
           + [(row["package"], Path(row["file"])) for row in rows])  # fmt: skip
     cut_outs = [cut_out(root_of["tuxpaint-stamps-default"] / STAMPS / row["stamp"], row) for row in photos]
     backgrounds = [(row["name"], background(root_of[row["package"]] / row["file"])) for row in rows]
-    shutil.rmtree(SCENES / "images", ignore_errors=True)
-    (SCENES / "images").mkdir(parents=True)
+    for folder in ("images", "masks"):
+        shutil.rmtree(SCENES / folder, ignore_errors=True)
+        (SCENES / folder).mkdir(parents=True)
     objects: list[tuple[str, str, list[Placed]]] = []
     for number, chosen in enumerate(drawn(cut_outs)):
         rng = np.random.default_rng((SEED, number))
         # Every background is used equally often.
         name, photo = backgrounds[number % len(backgrounds)]
-        scene, placed = compose(photo, chosen, rng)
+        scene, placed, numbered = compose(photo, chosen, rng)
         key = f"images/{number:03d}.jpg"
         scene.save(SCENES / key, quality=QUALITY, optimize=True)
+        numbered.save(SCENES / f"masks/{number:03d}.png", optimize=True)
         objects.append((key, name, placed))
     write_tables(objects)
     print(len(objects), "scenes,", sum(path.stat().st_size for path in SCENES.rglob("*.jpg")) // 1000, "kB")
@@ -171,8 +173,12 @@ def drawn(cut_outs: Sequence[CutOut]) -> Iterator[list[CutOut]]:
 
 def compose(
     photo: Image.Image, cut_outs: Sequence[CutOut], rng: np.random.Generator
-) -> tuple[Image.Image, list[Placed]]:
-    """A scene with a random part of the background and the cut-outs at random places, the larger ones behind."""
+) -> tuple[Image.Image, list[Placed], Image.Image]:
+    """A scene with a random part of the background and the cut-outs at random places, the larger ones behind.
+
+    Returns the scene, its objects, and a gray image of the same size with the number of the visible object at each
+    pixel: 1 for the first one, 0 for the background.
+    """
     size = SIZES[rng.integers(len(SIZES))]
     scene = part(photo, size, rng)
     largest = COUNTS[len(cut_outs)][1]
@@ -185,9 +191,11 @@ def compose(
                 each.visible_share >= SMALLEST_VISIBLE and SMALLEST_AREA <= each.area_share <= largest
                 for each in placed
             ):
-                for _, image in layers:
+                numbered = np.zeros((size[1], size[0]), np.uint8)
+                for number, (_, image) in enumerate(layers, 1):
                     scene.paste(image, mask=image.getchannel("A"))
-                return scene, placed
+                    numbered[mask(image)] = number
+                return scene, placed, Image.fromarray(numbered)
         largest *= 0.9
 
 
@@ -257,7 +265,8 @@ def write_tables(objects: Sequence[tuple[str, str, list[Placed]]]) -> None:
     header = ("image", "background", "class", "photo", "x", "y", "width", "height", "visible_share", "area_share")
     write_csv(SCENES / "objects.csv", header, rows)
     write_csv(SCENES / "pairs.csv", ("image", "first", "second"), pairs(objects))
-    files = [*sorted((SCENES / "images").iterdir()), SCENES / "objects.csv", SCENES / "pairs.csv"]
+    images = [path for folder in ("images", "masks") for path in sorted((SCENES / folder).iterdir())]
+    files = [*images, SCENES / "objects.csv", SCENES / "pairs.csv"]
     sums = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(SCENES).as_posix()}\n" for file in files
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from helpers.cli.common import log, pluralize
 
 if TYPE_CHECKING:
+    from helpers.features.regions import RegionSource
     from helpers.search.engine import Engine
     from helpers.search.identity import Additions
     from helpers.search.persist.live import LiveEngine
@@ -79,3 +80,38 @@ def classify_new(folder: Path, engine: "Engine") -> None:
     skipped = classify(folder, engine, classifier, done.append)
     if done:
         log(f"note: class scores of {pluralize(sum(done) - skipped, 'image')} computed")
+
+
+def find_regions(folder: Path, engine: "Engine", source: "RegionSource", files: tuple[str, str] | None = None) -> None:
+    """Find and store the regions of an engine's images.
+
+    files : of the source's detector, if it is the reader's own: the network and its labels.
+    """
+    from tqdm.auto import tqdm
+
+    from helpers.search.region_index import update_regions
+
+    with tqdm(unit="image", disable=None) as bar:
+        done = update_regions(folder, engine, source, bar.update, files=files)
+    if done.skipped:
+        log(f"note: {pluralize(done.skipped, 'image')} cannot be read and got no regions")
+    if done.added or done.removed:
+        removed = f", {done.removed:,} removed" if done.removed else ""
+        log(f"note: {pluralize(done.added, 'region')} by {source.name} added{removed}")
+
+
+def find_new_regions(folder: Path, engine: "Engine") -> None:
+    """Find the regions of the images that have none, if the engine has regions."""
+    from helpers.search.region_index import NoRegions, open_source, stored_source
+
+    try:
+        stored = stored_source(folder)
+    except NoRegions:
+        return
+    try:
+        source = open_source(folder)
+    except NoRegions as error:
+        log(f"note: {error}")
+        return
+    files = (stored.detector, stored.labels) if stored.detector and stored.labels else None
+    find_regions(folder, engine, source, files)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
-from helpers.cli.changes import classify_new, describe_additions, wait_for_compaction
+from helpers.cli.changes import classify_new, describe_additions, find_new_regions, wait_for_compaction
 from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
 from helpers.text import clean_text
 
@@ -111,6 +111,7 @@ def _add(options: argparse.Namespace) -> int:
         locations.note_missing(live.engine, folder)
         added = live.add(images, classes=options.class_name is not None)
         classify_new(folder, live.engine)
+        find_new_regions(folder, live.engine)
         total = len(live.engine)
         wait_for_compaction(live)
     if added.count(Outcome.UNREADABLE) == len(images):
@@ -197,11 +198,16 @@ def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
 
 def _compact(options: argparse.Namespace) -> int:
     common.quiet_libraries()
+    from helpers.search.engine import Engine, UnopenedExtractor
     from helpers.search.persist.compaction import compact
     from helpers.search.persist.snapshot import manifest_of
+    from helpers.search.region_index import remove_unused
 
     folder = locations.engine_folder(options.engine)
     changes = compact(folder)
+    regions = remove_unused(folder, Engine.load(folder, UnopenedExtractor.of(folder), mmap=True))
+    if regions:
+        log(f"note: {pluralize(regions, 'region')} of removed images deleted")
     total = manifest_of(folder).indexed
     print(f"{printable(folder)}: {pluralize(changes, 'change')} written into the index, {total:,} images in total")
     return OK

@@ -5,17 +5,28 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations
-from helpers.cli.changes import classify_new, describe_additions, wait_for_compaction
-from helpers.cli.common import OK, CommandError, log, pluralize, printable
+from helpers.cli import common, locations, region_queries
+from helpers.cli.changes import (
+    classify_new,
+    describe_additions,
+    find_new_regions,
+    find_regions,
+    wait_for_compaction,
+)
+from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.features.extractor import FeatureExtractor
+    from helpers.features.regions import RegionSource
     from helpers.images.imageset import ImageSet
     from helpers.search.engine import Engine
     from helpers.search.index import Index
+
+
+#: The names of `helpers.features.regions.SOURCES`, which the parser must not import.
+_SOURCES = ("detector", "grid", "proposals")
 
 
 def register(commands: "common.Commands") -> None:
@@ -35,6 +46,7 @@ lookalike index photos
 lookalike index photos -o photos.engine --backend faiss:hnsw
 lookalike index table.csv --extractor hsv-histogram -o colors.engine
 lookalike index photos -o photos.engine --strict
+lookalike index photos --regions detector
 """,
         """
 Subfolders are classes; a folder without subfolders works too. Images that cannot be read are skipped, with a
@@ -45,6 +57,10 @@ to its folder. If a row cannot be used, the command lists the rows by their line
 
 Features are cached by image content. If you run the same command again, it only extracts the features of new images,
 and it continues where it was stopped.
+
+With --regions, parts of the images are indexed, too, so that a search finds small objects: the objects that a detector
+finds, a fixed grid, or proposals of regions that look like objects. `add`, `sync` and `index` find the regions of new
+images. The index must have cosines.
 
 For an engine of the same folder, the command brings it up to date: new files are added, changed files replace their
 images, and images whose files are gone are removed. Images that were added from elsewhere are kept. Images that were
@@ -62,6 +78,9 @@ engines are never overwritten.
     common.add_follow_links(index)
     text = "extract keypoints too, so that the first search --rerank geometry does not wait for them"
     index.add_argument("--keypoints", action="store_true", help=text)
+    text = "index parts of the images, too: " + ", ".join(_SOURCES)
+    index.add_argument("--regions", choices=_SOURCES, metavar="SOURCE", help=text)
+    region_queries.add_detector_options(index)
     index.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     index.add_argument(
         "--force",
@@ -104,6 +123,7 @@ def _index(options: argparse.Namespace) -> int:
     source = str(Path(options.folder).resolve())
     index = common.open_index(options.backend)
     extractor = common.open_extractor(options.extractor)
+    regions = _region_source(options, index)
     old = _engine_to_keep(output, gallery, source, options.force)
     if options.strict:
         extractor.extract(gallery, strict=True)
@@ -112,6 +132,7 @@ def _index(options: argparse.Namespace) -> int:
         _update(output, gallery, source, extractor)
     else:
         _make(output, gallery, source, extractor, index, old, options.force)
+    _find_regions(output, extractor, regions, options)
     if options.keypoints:
         _cache_keypoints(gallery)
     engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
@@ -182,6 +203,37 @@ def _make(
     classify_new(output, engine)
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
     print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
+
+
+def _region_source(options: argparse.Namespace, index: "Index") -> "RegionSource | None":
+    """The source of regions by --regions; CommandError if the index has no cosines."""
+    detector = region_queries.open_detector(options)
+    if detector is not None and options.regions != "detector":
+        raise CommandError("--detector is for --regions detector", USAGE)
+    if options.regions is None:
+        return None
+    if index.metric != "cosine":
+        raise CommandError(f"--regions needs cosines, but {index.spec} has {index.metric} distances", USAGE)
+    from helpers.features.regions import region_source
+
+    return region_source(options.regions, detector)
+
+
+def _find_regions(
+    output: Path, extractor: "FeatureExtractor", source: "RegionSource | None", options: argparse.Namespace
+) -> None:
+    """Find the regions of a source; without one, those of new images if the engine has regions."""
+    from helpers.search.engine import Engine
+
+    engine = Engine.load(output, extractor, mmap=True)
+    if source is None:
+        find_new_regions(output, engine)
+    elif options.detector is None:
+        find_regions(output, engine, source)
+    else:
+        find_regions(
+            output, engine, source, (str(Path(options.detector).resolve()), str(Path(options.labels).resolve()))
+        )
 
 
 def _cache_keypoints(gallery: "ImageSet") -> None:
@@ -313,5 +365,7 @@ def _sync(options: argparse.Namespace) -> int:
             f"`lookalike index FOLDER -o {shlex.quote(str(folder))}` or `lookalike add`"
         )
     gallery = locations.read_gallery(source, folder, options.follow_links)
-    _update(folder, gallery, source, common.open_extractor(engine.extractor.name), options.root)
+    extractor = common.open_extractor(engine.extractor.name)
+    _update(folder, gallery, source, extractor, options.root)
+    find_new_regions(folder, Engine.load(folder, extractor, mmap=True))
     return OK

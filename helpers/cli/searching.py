@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from helpers.cli import common, locations, text_queries
+from helpers.cli import common, locations, region_queries, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
@@ -41,6 +41,9 @@ lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow
 lookalike search holiday.jpg --as lakeside
+lookalike search holiday.jpg --box 120,40,200,260
+lookalike search holiday.jpg --detect
+lookalike search holiday.jpg --object 1 --object 3
 lookalike search front.jpg side.jpg --together --weights 1,0.5
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """,
@@ -60,6 +63,11 @@ A text is compared with the class scores of the images, which `lookalike classif
 an engine of an image–text encoder embeds the text itself. With several parts, the score is the weighted mean of the
 cosines with each of them; --without subtracts.
 
+If the engine has regions (lookalike index --regions), the score is the best cosine with the whole image or with one of
+its regions, which is printed after the path. --json adds "regions", a list of {{"part", "box", "class_name", "score"}}
+with x, y, width and height in pixels, and --csv adds a column. Without regions, --box compares a part of the query
+with whole images. For several parts, results must have a different region for each.
+
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
 """
         + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
@@ -75,6 +83,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
     search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     text_queries.add_text_options(search)
+    region_queries.add_region_options(search)
     common.add_follow_links(search)
     search.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
@@ -86,6 +95,9 @@ def _search(options: argparse.Namespace) -> int:
     if options.null and not options.paths:
         raise CommandError("--null needs --paths", USAGE)
     text_queries.check_options(options)
+    region_queries.check_options(options)
+    if options.detect:
+        return region_queries.list_objects(options)
     queries, only_files = None, True
     if options.images:
         queries, only_files = locations.images_named(options.images, options.follow_links)
@@ -101,15 +113,20 @@ def _search(options: argparse.Namespace) -> int:
         )
     # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
     k = min(options.k, len(engine))
+    matches: list[list[region_queries.Matches]] | None = None
     if text_queries.is_combined(options) or queries is None:
         found, images = text_queries.search_combined(engine, folder, queries, k, options, strict=only_files)
     else:
-        rows, results = _search_images(engine, queries, k, options, strict=only_files)
+        by_parts = region_queries.search(engine, folder, queries, k, options, strict=only_files)
+        if by_parts is None:
+            rows, results = _search_images(engine, queries, k, options, strict=only_files)
+        else:
+            rows, results, matches = by_parts
         images = [str(queries.paths[row]) for row in rows]
         found = list(zip(images, results, strict=True))
     if options.grid:
-        _write_grid(Path(options.grid), list(zip(images, (results for _, results in found), strict=True)))
-    _print(found, engine, options)
+        _write_grid(Path(options.grid), list(zip(images, (results for _, results in found), strict=True)), matches)
+    _print(found, engine, options, matches)
     if not found:
         raise CommandError("none of these images can be read")
     return OK if any(len(results) for _, results in found) else NEGATIVE
@@ -157,7 +174,9 @@ def _reranked(name: str, engine: "Engine", queries: "ImageSet", vectors: "np.nda
     return rerank_each(SearchSpace.of(engine), vectors, k, name, images)
 
 
-def _write_grid(path: Path, found: list[tuple[str, "Results"]]) -> None:
+def _write_grid(
+    path: Path, found: list[tuple[str, "Results"]], matches: "list[list[region_queries.Matches]] | None"
+) -> None:
     from helpers.images.reading import UnreadableImage, read_image
     from helpers.visualization import grids
 
@@ -166,15 +185,23 @@ def _write_grid(path: Path, found: list[tuple[str, "Results"]]) -> None:
     if len(found) > _GRID_ROWS:
         log(f"note: {printable(path)} shows the first {_GRID_ROWS} of {len(found):,} queries")
     try:
-        figure = grids.query_grids([(read_image(query), results) for query, results in found[:_GRID_ROWS]])
+        shown = [(read_image(query), results) for query, results in found[:_GRID_ROWS]]
+        boxes = [[[part.box for part in one if part is not None] for one in each] for each in matches or []]
+        figure = grids.query_grids(shown, boxes)
     except UnreadableImage as error:
         raise CommandError(f"{error} If the images were moved, name their folder: --root FOLDER") from error
     figure.savefig(path, dpi=100)
 
 
-def _print(found: list[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace) -> None:
+def _print(
+    found: list[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace,
+    matches: "list[list[region_queries.Matches]] | None",
+) -> None:  # fmt: skip
+    if options.paths:
+        _print_paths([str(result.path) for _, results in found for result in results], options.null)
+        return
     keys = locations.table_of(engine).images.keys
-    records = [
+    records: list[tuple[str, list[dict[str, Any]]]] = [
         (
             query,
             [
@@ -191,20 +218,24 @@ def _print(found: list[tuple[str, "Results"]], engine: "Engine", options: argpar
         )
         for query, results in found
     ]
+    if matches is not None:
+        for (_, results), each in zip(records, matches, strict=True):
+            for result, one in zip(results, each, strict=True):
+                result["regions"] = region_queries.records(one) if options.json else region_queries.describe(one)
     if options.json:
         common.print_json([{"query": query, "results": results} for query, results in records])
     elif options.csv:
-        common.print_csv(COLUMNS, ([query, *result.values()] for query, results in records for result in results))
-    elif options.paths:
-        _print_paths([str(result.path) for _, results in found for result in results], options.null)
+        columns = COLUMNS if matches is None else (*COLUMNS, "regions")
+        common.print_csv(columns, ([query, *result.values()] for query, results in records for result in results))
     else:
         for number, (query, results) in enumerate(records):
             if len(records) > 1:
                 print(f"{chr(10) if number else ''}{printable(query)}")
             for result in results:
+                region = f"  [{result['regions']}]" if "regions" in result else ""
                 print(
                     f"{result['rank']:4}  {result['score']:8.4f}  {printable(result['class_name'] or '–'):<20}  "
-                    f"{printable(result['path'])}"
+                    f"{printable(result['path'])}{region}"
                 )
 
 

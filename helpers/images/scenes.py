@@ -1,4 +1,5 @@
-"""The scenes that ship with the course: one to five photographs of the sample on real backgrounds, with known boxes.
+"""The scenes that ship with the course: one to five photographs of the sample on real backgrounds, with known boxes and
+masks.
 
 ``data/make_scenes.py`` creates them. The license (GPL-3) and the origins are in their folder.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from helpers import paths
 from helpers.images import samples
 from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate
+from helpers.images.reading import read_image
 
 _OBJECTS, _PAIRS = "objects.csv", "pairs.csv"
 
@@ -82,6 +84,12 @@ class Scenes:
     def of(self, scene: int) -> tuple[SceneObject, ...]:
         """The objects of a scene, given by its row."""
         return tuple(self.objects[i] for i in np.flatnonzero(self.rows == scene))
+
+    def masks(self, scene: int) -> np.ndarray:
+        """bool (objects, height, width): the visible pixels of each object of a scene, given by its row."""
+        path = self.images.paths[scene]
+        numbers = read_image(path.parents[1] / "masks" / f"{path.stem}.png")[..., 0]
+        return numbers == np.arange(1, len(self.of(scene)) + 1)[:, None, None]
 
     @cached_property
     def rows(self) -> np.ndarray:

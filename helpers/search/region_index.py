@@ -325,6 +325,21 @@ def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEng
         yield live
 
 
+def remove_unused(folder: str | Path, engine: Engine) -> int:
+    """Remove the regions of images that an engine no longer holds, and compact the rest; returns their number."""
+    own = Path(folder) / FOLDER
+    if not snapshot.is_engine(own):
+        return 0
+    held = {engine.table.content(id) for id in engine.index.ids.tolist()}
+    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
+        ids = live.engine.index.ids
+        gone = ids[np.array([live.engine.table.content(id) not in held for id in ids.tolist()], bool)]
+        if len(gone):
+            live.remove(gone)
+        live.compact()
+    return len(gone)
+
+
 def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
     """Save an engine of regions in place of an earlier one."""
     names = sorted({name for name in rows.class_names if name is not None})

@@ -17,6 +17,7 @@ from helpers.images.reading import read_image
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.results import Result
 from helpers.text import printable_lines
+from helpers.visualization.curves import COLORS
 
 if TYPE_CHECKING:
     from helpers.features.faces import Face
@@ -71,20 +72,27 @@ def query_grid(query: np.ndarray, results: Sequence[Result]) -> Figure:
     return query_grids([(query, results)])
 
 
-def query_grids(queries: Sequence[tuple[np.ndarray, Sequence[Result]]]) -> Figure:
+def query_grids(
+    queries: Sequence[tuple[np.ndarray, Sequence[Result]]],
+    boxes: Sequence[Sequence[Sequence[np.ndarray | None]]] = (),
+) -> Figure:
     """Show several queries and their results, one below the other.
 
     queries : tuples of (image, results): uint8 (h, w, 3) and the results of `Engine.query`.
+    boxes : for each query and each of its results, the boxes to draw, one for each part of the query; or none.
     """
     columns = min(_COLUMNS, max([1, *(len(results) for _, results in queries)]))
     lines = [max(1, -(-len(results) // columns)) for _, results in queries]
     cells = _cells(sum(lines), columns + 1, 1.3 * (columns + 1))
-    for (query, results), first in zip(queries, np.cumsum([0, *lines]), strict=False):
+    for line, ((query, results), first) in enumerate(zip(queries, np.cumsum([0, *lines]), strict=False)):
         _framed(cells[first, 0], query, "black", "query\n")
         for i, result in enumerate(results):
             name = _short(" ".join((result.class_name if result.label >= 0 else result.path.stem).split()))
             cell = cells[first + i // columns, 1 + i % columns]
             _framed(cell, result.path, NEUTRAL, f"{result.rank} · {result.score:.2f}\n{name}")
+            for box, color in zip(boxes[line][i] if boxes else (), COLORS, strict=False):
+                if box is not None:
+                    _outline(cell, box, color)
     return cells[0, 0].figure
 
 
@@ -187,6 +195,11 @@ def _framed(cell: Axes, image: np.ndarray | Path, color: str, title: str) -> Non
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set(color=color, linewidth=2)
+
+
+def _outline(cell: Axes, box: np.ndarray, color: str) -> None:
+    x, y, width, height = box
+    cell.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=color, linewidth=2))
 
 
 def _wrapped(parts: Sequence[str]) -> list[str]:

@@ -34,7 +34,8 @@ def script(monkeypatch):
 
 def test_files_have_the_listed_sums_and_are_small():
     listed = dict(reversed(line.split("  ")) for line in (FOLDER / "SHA256SUMS").read_text().splitlines())
-    files = {path.relative_to(FOLDER).as_posix(): path for path in [*FOLDER.rglob("*.jpg"), *FOLDER.glob("*.csv")]}
+    found = [path for suffix in ("jpg", "png", "csv") for path in FOLDER.rglob(f"*.{suffix}")]
+    files = {path.relative_to(FOLDER).as_posix(): path for path in found}
     assert listed == {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()}
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6_000_000
 
@@ -119,6 +120,17 @@ def test_colors_change_at_the_edges_of_boxes(loaded):
                 steps.append(np.abs(lines[first + 3] - lines[first - 3]).max())
                 beyond.append(np.abs(lines[first - 6] - lines[first - 12]).max())
     assert len(steps) >= 4 and min(steps) > 40 > max(beyond), (steps, beyond)
+
+
+def test_masks_have_the_boxes_and_do_not_overlap(loaded):
+    for scene in range(0, len(loaded), 10):
+        masks = loaded.masks(scene)
+        assert masks.shape == (len(loaded.of(scene)), *read_image(loaded.images.paths[scene]).shape[:2])
+        assert masks.dtype == bool and masks.sum(axis=0).max() == 1
+        for mask, each in zip(masks, loaded.of(scene), strict=True):
+            rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+            size = (columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
+            assert (columns[0], rows[0], *size) == each.box
 
 
 # ---- pairs -------------------------------------------------------------------------------------------

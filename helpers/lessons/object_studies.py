@@ -1,0 +1,149 @@
+"""Measurements of notebook 15: sources of boxes, and masks, against the known objects of scenes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from helpers.evaluation.detection import DetectionScores, KnownObjects, ScoredBoxes, evaluate_detections
+from helpers.evaluation.intervals import bootstrap_interval
+from helpers.features import masks
+from helpers.images import reading
+from helpers.images.scenes import Scenes
+from helpers.networks import boxes
+from helpers.networks.detectors import Detections
+
+#: Class of the pretrained detector → photographs of the sample that show it. Vehicle: see `_shows`.
+SHOWN = {
+    "Vehicle": (),
+    "Car": ("beetle", "sedan", "sportscar2", "indycar"),
+    "Cattle": ("bull", "cow", "cow_white", "zebu"),
+    "Dog": ("dog", "dingo"),
+}
+#: Photographs for which it is doubtful whether they show the class, such as toys. They need not be found.
+DOUBTFUL = {"Vehicle": ("balloon360", "walnutboat", "pink_tricycle"), "Cattle": ("yak", "bison"), "Dog": ("fox",)}
+#: An object is covered by a box with at least this IoU.
+COVERED = 0.5
+
+
+def known_objects(scenes: Scenes, class_names: Sequence[str]) -> KnownObjects:
+    """The objects of the scenes whose class is in `SHOWN`, with labels from the detector's ``class_names``.
+
+    An object can have several classes: a car is also a vehicle. Doubtful objects are ignored.
+    """
+    rows = []
+    for each in scenes.objects:
+        name = scenes.photos.paths[each.photo].stem
+        for class_name in SHOWN:
+            doubtful = name in DOUBTFUL.get(class_name, ())
+            if doubtful or _shows(name, each.class_name, class_name):
+                rows.append((each.scene, class_names.index(class_name), each.box, doubtful))
+    images, labels, found, ignored = zip(*rows, strict=True)
+    return KnownObjects(np.array(images), np.array(labels), np.array(found), np.array(ignored))
+
+
+def _shows(name: str, sample_class: str, class_name: str) -> bool:
+    """Whether a photograph shows a class; all of the sample's vehicles are Vehicles."""
+    return sample_class == "vehicles" if class_name == "Vehicle" else name in SHOWN[class_name]
+
+
+def scored_boxes(found: Sequence[Detections], class_names: Sequence[str] = tuple(SHOWN)) -> ScoredBoxes:
+    """The detections of these classes in images 0, 1, …, for `evaluate_detections`."""
+    labels = [found[0].class_names.index(name) for name in class_names] if len(found) else []
+    kept = [np.isin(each.classes, labels) for each in found]
+    pairs = list(zip(found, kept, strict=True))
+    return ScoredBoxes(
+        np.repeat(np.arange(len(found)), [mask.sum() for mask in kept]),
+        np.concatenate([np.empty(0, np.int64), *(each.classes[mask] for each, mask in pairs)]),
+        np.concatenate([np.empty((0, 4)), *(each.boxes[mask] for each, mask in pairs)]),
+        np.concatenate([np.empty(0), *(each.scores[mask] for each, mask in pairs)]),
+    )
+
+
+def of_other_images(found: ScoredBoxes, n_images: int) -> ScoredBoxes:
+    """The boxes of each image in the following one: what a detector would find that does not see the image."""
+    return ScoredBoxes((found.images + 1) % n_images, found.labels, found.boxes, found.scores)
+
+
+def class_table(
+    known: KnownObjects, found: ScoredBoxes, n_images: int, class_names: Sequence[str], score: float,
+    resamples: int = 300,
+) -> pd.DataFrame:  # fmt: skip
+    """Precision and recall of detections of at least ``score``, and AP at IoU 0.5, of each class and of all.
+
+    Columns: class, objects, precision, recall, AP, with bounds of 95 % intervals over images (``… low``, ``… high``),
+    and chance: the AP of the boxes of other images.
+    """
+    scores = evaluate_detections(known, found, n_images, COVERED)
+    chance = evaluate_detections(known, of_other_images(found, n_images), n_images, COVERED)
+    labels = sorted(scores.average_precisions, key=lambda label: -scores.matches[label].objects.sum())
+    parts = {class_names[label]: DetectionScores({label: scores.matches[label]}, n_images) for label in labels}
+    rows = []
+    for name, part in [*parts.items(), ("mean / all", scores)]:
+        bounds, at = part.intervals(score, resamples=resamples), part.at(score)
+        ap = part.mean_average_precision
+        objects = sum(int(each.objects.sum()) for each in part.matches.values())
+        row = {"class": name, "objects": objects}
+        for column, value, bound in (("precision", at.precision, "precision"), ("recall", at.recall, "recall"),
+                                     ("AP", ap, "mAP")):  # fmt: skip
+            row |= {column: value, f"{column} low": bounds[bound].low, f"{column} high": bounds[bound].high}
+        others = [value for label, value in chance.average_precisions.items() if label in part.matches]
+        rows.append(row | {"AP chance": float(np.mean(others))})
+    return pd.DataFrame(rows)
+
+
+def best_ious(scenes: Scenes, found: Sequence[np.ndarray]) -> np.ndarray:
+    """The largest IoU of each object with a box of its scene: float64 (objects,); 0 without a box.
+
+    found : floating (n, 4), the boxes of each scene.
+    """
+    best = np.zeros(len(scenes.objects))
+    for scene, boxes_ in enumerate(found):
+        rows = np.flatnonzero(scenes.rows == scene)
+        if len(boxes_) and len(rows):
+            best[rows] = boxes.iou(scenes.boxes[rows], boxes_).max(axis=1)
+    return best
+
+
+def coverage(scenes: Scenes, sources: Mapping[str, Sequence[Sequence[np.ndarray]]]) -> pd.DataFrame:
+    """The share of known objects that are covered (`COVERED`), by source and number of boxes.
+
+    sources : name → for each setting, the boxes of each scene.
+
+    Columns: source, boxes (their mean number in a scene), recall, low and high, by a bootstrap over scenes.
+    """
+    rows = []
+    for name, settings in sources.items():
+        for found in settings:
+            covered = best_ious(scenes, found) >= COVERED
+            low, high = bootstrap_interval(covered.astype(float), clusters=scenes.rows)
+            rows.append((name, np.mean([len(each) for each in found]), covered.mean(), low, high))
+    return pd.DataFrame(rows, columns=["source", "boxes", "recall", "low", "high"])
+
+
+def mask_ious(
+    scenes: Scenes, rows: Sequence[int], found: Sequence[np.ndarray], minimum: float = COVERED
+) -> pd.DataFrame:
+    """How well boxes and GrabCut's masks agree with the known masks of objects.
+
+    rows : scenes. found : floating (n, 4), the boxes of each scene of the set; an object takes the box with its largest
+        IoU, if that is at least ``minimum``.
+
+    Columns: scene, object (its number in the scene), box IoU (with the known box), box (the box as a mask) and GrabCut:
+    IoU with the known mask.
+    """
+    table = []
+    for scene in rows:
+        image = reading.read_image(scenes.images.paths[scene])
+        height, width = image.shape[:2]
+        known, own = scenes.masks(scene), scenes.boxes[scenes.rows == scene]
+        if not len(found[scene]):
+            continue
+        overlaps = boxes.iou(own, found[scene])
+        for number in np.flatnonzero(overlaps.max(axis=1) >= minimum):
+            box = found[scene][overlaps[number].argmax()]
+            as_mask = masks.box_mask(box, width, height)
+            cut = masks.grab_cut(image, box)
+            ious = (masks.mask_iou(mask, known[number]) for mask in (as_mask, cut))
+            table.append((scene, int(number), overlaps[number].max(), *ious))
+    return pd.DataFrame(table, columns=["scene", "object", "box IoU", "box", "GrabCut"])
