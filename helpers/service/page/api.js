@@ -17,12 +17,12 @@ export class ServiceError extends Error {
 }
 
 /**
- * Send a request to a path relative to the page; resolves to the JSON of the response (null if it has no body), or to a Blob.
+ * Send a request to a path relative to the page; resolves to the JSON of the response, or null without a body.
  *
- * options: method, body (FormData, or an object that is sent as JSON), parameters (lists are repeated, null and "" omitted), key,
- * signal, as ("json" or "blob"), and onWait(seconds), called before each retry after 429 or 503.
+ * options: method, body (FormData, or an object that is sent as JSON), parameters (lists are repeated, null and ""
+ * omitted), key, signal, and onWait(seconds), called before each retry after 429 or 503.
  */
-export async function call(path, { parameters = {}, body, key, as = "json", onWait = () => {}, ...options } = {}) {
+export async function call(path, { parameters = {}, body, key, onWait = () => {}, ...options } = {}) {
   const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(parameters)) {
     for (const each of [value].flat()) if ((each ?? "") !== "") url.searchParams.append(name, each);
@@ -35,7 +35,7 @@ export async function call(path, { parameters = {}, body, key, as = "json", onWa
   }
   for (let attempt = 1; ; attempt += 1) {
     const response = await reach(url, { ...options, headers, body });
-    if (response.ok) return response.status === 204 ? null : content(response, as);
+    if (response.ok) return response.status === 204 ? null : content(response);
     const wait = retryAfter(response);
     if (wait === null || attempt === MAX_ATTEMPTS) throw await failure(response);
     onWait(wait);
@@ -46,7 +46,7 @@ export async function call(path, { parameters = {}, body, key, as = "json", onWa
 const reach = (url, options) =>
   orFail(fetch(url, options), "The service can’t be reached. Check that it runs and that this computer is online.");
 
-const content = (response, as) => orFail(response[as](), "The response of the service is incomplete.");
+const content = (response) => orFail(response.json(), "The response of the service is incomplete.");
 
 async function orFail(promise, message) {
   try {

@@ -1,6 +1,6 @@
 // The objects in the query image: a button over each, which adds it to the parts to search with, or removes it.
 
-import { on, write } from "./dom.js";
+import { element, on, write } from "./dom.js";
 
 // Objects that are shown, and their minimum score; objects of links are always shown.
 const MAX_SHOWN = 12;
@@ -45,7 +45,11 @@ export class ObjectBoxes {
     // Small ones last, so that they are above large ones.
     boxes.sort((a, b) => b[3] * b[4] - a[3] * a[4]);
     const buttons = boxes.map(([text, x, y, w, h]) => {
-      const button = objectButton(text, names.get(text) ?? "part");
+      const button = element("object").content.firstElementChild.cloneNode(true);
+      const name = names.get(text) ?? "part";
+      button.dataset.box = text;
+      button.setAttribute("aria-label", `Search with this part: ${name}`);
+      write(button.firstElementChild, name);
       place(button, { left: x / width, top: y / height, width: w / width, height: h / height });
       return button;
     });
@@ -65,41 +69,27 @@ export class ObjectBoxes {
 /** The look of a part of the query, and of what matches it, by its number: 1, 2, 3, 1, … */
 export const partStyle = (number) => ((number - 1) % 3) + 1;
 
-function objectButton(text, name) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.dataset.box = text;
-  button.setAttribute("aria-label", `Search with this part: ${name}`);
-  button.append(document.createElement("span"));
-  write(button.firstChild, name);
-  return button;
-}
-
 /** Lay an element over a part of its parent, in fractions. */
 export function place(element, rectangle) {
   for (const [name, value] of Object.entries(rectangle)) element.style[name] = `${value * 100}%`;
 }
 
-const SVG = "http://www.w3.org/2000/svg";
+function svg(name, attributes) {
+  const drawn = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [attribute, value] of Object.entries(attributes)) drawn.setAttribute(attribute, value);
+  return drawn;
+}
 
 /** Outlines of the matched parts of a result, to be laid over its image; "" without any. */
 export function outlines({ regions = [], width, height }) {
   const matched = regions.filter(({ box }) => box && width);
   if (!matched.length) return "";
-  const drawing = document.createElementNS(SVG, "svg");
-  drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  drawing.setAttribute("aria-hidden", "true");
-  drawing.classList.add("outlines");
-  for (const { box, part } of matched) {
-    const outline = document.createElementNS(SVG, "rect");
-    for (const [name, value] of Object.entries(box)) outline.setAttribute(name, value);
-    outline.dataset.part = partStyle(part);
-    drawing.append(outline);
-  }
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "outlines", "aria-hidden": true });
+  drawing.append(...matched.map(({ box, part }) => svg("rect", { ...box, "data-part": partStyle(part) })));
   return drawing;
 }
 
-/** What matches the query, e.g. "matched part: Dog"; "" if whole images were searched. */
+/** What matches the query, e.g. "matched: Dog"; "" if whole images were searched. */
 export function matchText({ regions = [] }) {
   const names = regions.map(({ box, class_name: name }) => name ?? (box ? "a part" : "the whole image"));
   return names.length ? `matched: ${names.join(", ")}` : "";

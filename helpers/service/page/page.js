@@ -13,10 +13,8 @@ import { call, ServiceError } from "./api.js";
 import { Viewer } from "./viewer.js";
 import { isDistance, megabytes, plural, sentence } from "./text.js";
 
-// Number of views kept for back and forward.
-const MAX_VIEWS = 50;
-// Bytes of a request in addition to the image.
-const OVERHEAD = 2000;
+const MAX_VIEWS = 50; // for back and forward
+const OVERHEAD = 2000; // bytes of a request in addition to the image
 
 let info = null;
 let view = null; // the current view
@@ -30,15 +28,16 @@ let serial = 0;
 
 const uniqueName = () => `${Math.round(performance.timeOrigin).toString(36)}-${(serial += 1)}`;
 
+const search = (item) => go(viewOf(item));
 const grid = new Grid(element("grid"), element("card"), {
   href: (item) => format(viewOf(item)),
-  search: (item) => go(viewOf(item)),
+  search,
   open: (item) => viewer.open(item, info.changes, key),
   add: addToQuery,
 });
 const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...view, also })));
-const viewer = new Viewer({ neighbor, search: (item) => go(viewOf(item)), remove });
-const addDialog = new AddDialog({ add, search: (item) => go(viewOf(item)), done: changed });
+const viewer = new Viewer({ neighbor, search, remove });
+const addDialog = new AddDialog({ add, search, done: changed });
 const objects = new ObjectBoxes(element("objects"), (boxes) => go({ ...view, boxes }));
 const crop = new CropTools({ search: searchPart, announce: (text) => showMessage("count", text) });
 
@@ -314,7 +313,7 @@ function showQuery() {
     showParts();
     return;
   }
-  const source = { id: `api/images/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
+  const source = query.kind === "id" ? `api/images/${query.value}/file` : uploads.get(query.value)?.url;
   const image = element("query-image");
   if (!source) {
     image.removeAttribute("src");
@@ -329,8 +328,13 @@ function showQuery() {
 
 /** The crop and the objects of the query image. */
 function showParts() {
-  const { query, crop: rectangle, boxes } = view ?? parse("");
+  const { crop: rectangle, boxes } = view ?? parse("");
   crop.show(rectangle, boxes.length > 0);
+  showObjects();
+}
+
+function showObjects() {
+  const { query, crop: rectangle, boxes } = view ?? parse("");
   const name = query && `${query.kind}:${query.value}`;
   const any = objects.show(found.get(name) ?? null, boxes, rectangle ? 2 : 1);
   hide("objects-help", !any);
@@ -346,7 +350,7 @@ async function findObjects(name, query) {
   } catch (error) {
     showMessage("hint", error.message);
   }
-  if (sameImage({ query: view?.query }, { query })) showParts();
+  if (view.query?.value === query.value) showObjects();
 }
 
 /** The text field, and what it says beside an image. */
@@ -405,10 +409,9 @@ function showClasses() {
 function showEnd() {
   const { items, more, stopped, note, query, text } = view;
   hide("more", !more || !items.length);
-  const end = element("end");
-  end.hidden = more || Boolean(running);
-  if (!items.length) end.textContent = info.images ? "No images were found." : "The gallery is empty.";
-  else end.textContent = (query || text) && note ? `No more images. ${sentence(note)}` : "No more images.";
+  hide("end", more || Boolean(running));
+  const none = info.images ? "No images were found." : "The gallery is empty.";
+  write("end", items.length ? `No more images. ${(query || text) && note ? sentence(note) : ""}` : none);
   if (items.length) showMessage("count", `${plural(items.length, "image")} shown${more ? ", more below" : ""}.`);
   // Observe again, because only changes are reported: after a short page the button may still be visible.
   atEnd.disconnect();
@@ -435,10 +438,7 @@ function setBusy(busy) {
 
 /** where: "error", "hint" or "count"; again: the action of the button "Try again". */
 function showMessage(where, text, again = null) {
-  if (where !== "error") {
-    element(where).textContent = text;
-    return;
-  }
+  if (where !== "error") return write(where, text);
   write("error-text", text);
   hide("error", !text);
   hide("error-again", !again);

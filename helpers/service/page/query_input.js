@@ -31,12 +31,9 @@ export function listen({ file, text }) {
   };
   listenToPaste(take);
   listenToDrags(take);
-  for (const [button, input] of [
-    ["choose", "file"],
-    ["camera", "camera-file"],
-  ]) {
-    element(button).addEventListener("click", () => element(input).click());
-    element(input).addEventListener("change", () => {
+  for (const [button, input] of Object.entries({ choose: "file", camera: "camera-file" })) {
+    on(button, "click", () => element(input).click());
+    on(input, "change", () => {
       const [chosen] = element(input).files;
       // Reset, so that choosing the same file again is a change event.
       element(input).value = "";

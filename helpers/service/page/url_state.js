@@ -11,8 +11,9 @@ export const MAX_TEXT = 1000;
 /**
  * A view: the query image, its parts, a text, and the class of the results.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
- * crop: null or {left, top, width, height}, fractions of the upright image; boxes: further parts, each "x,y,width,height" in pixels;
- * text: "" for none, with weight; also: further images of the query, [{id, weight}]; className: "" for all.
+ * crop: null or {left, top, width, height}, fractions of the upright image; boxes: further parts of it, each
+ * "x,y,width,height" in pixels; text: "" for none, with weight; also: further images of the query, [{id, weight}];
+ * className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
