@@ -11,12 +11,11 @@ from helpers.features.region_vectors import crop
 from helpers.features.regions import region_source
 from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
-from helpers.networks import detectors
+from helpers.networks import detector_weights, detectors
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.search.region_index import RegionIndex, update_regions
 from helpers.search.region_search import search_regions
-from helpers.service import request_extraction
 from tests.integration.test_service import encoded, serving, upload
 from tests.unit.test_detector_files import columns, save
 
@@ -214,10 +213,8 @@ def test_without_regions_a_box_is_compared_with_whole_images(folder, tmp_path, m
         both = search(client, query, LEFT, RIGHT, k=7)["results"]
         means = (engine.index.vectors([one["id"] for one in both]) @ vectors.T).mean(axis=1)
         assert [one["score"] for one in both] == pytest.approx(means.tolist(), abs=1e-5)
-
-        def missing(name):
-            raise request_extraction.WeightsUnavailable("no weights in /home/secret")
-
-        monkeypatch.setattr(client.app.state.service._extraction, "_open_source", missing)
+        # A request does not download the detector.
+        monkeypatch.setattr(detector_weights, "available", lambda: False)
         result = client.post("/api/regions", files=upload(encoded(query)))
-        assert result.status_code == 422 and "detector is not available" in result.text and "secret" not in result.text
+        assert result.status_code == 422 and "detector is not available" in result.text
+        assert client.post("/api/regions?source=grid", files=upload(encoded(query))).status_code == 200
