@@ -64,10 +64,16 @@ def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     return np.hstack([low, high - low]).astype(np.int32)
 
 
-def write(connection: sqlite3.Connection, contents: Sequence[bytes], regions: Sequence[Regions]) -> None:
-    """Add the regions of images, in a transaction; those of contents that are stored already are ignored."""
+def write(
+    connection: sqlite3.Connection, contents: Sequence[bytes], regions: Sequence[Regions], replace: bool = False
+) -> None:
+    """Add the regions of images, in a transaction; those of contents that are stored already are ignored.
+
+    replace : replace them instead.
+    """
     connection.executemany(
-        "insert or ignore into region_boxes (content, boxes, class_names, scores) values (?, ?, ?, ?)",
+        f"insert or {'replace' if replace else 'ignore'} into region_boxes (content, boxes, class_names, scores) "
+        "values (?, ?, ?, ?)",
         (
             (
                 content,
