@@ -93,14 +93,13 @@ class RequestExtraction:
         ------
         ApiError : see `vectors`; 422, the source needs a detector that is not available.
         """
-        async with self._limited():
+        async with self._limited(), self._loaded(image, lambda pixels, _: [pixels]) as ((pixels,), info):
             # Its first use may load a network. Meanwhile, the thread that extracts must not wait.
             opened = await asyncio.get_running_loop().run_in_executor(self._opener, self._source, source)
-            async with self._loaded(image, lambda pixels, _: [pixels]) as ((pixels,), info):
-                (found,) = await self._batches.in_thread(lambda: opened.find([pixels]))
-                assert found is not None, "pixels can be read"
-                boxes = (found.boxes * scale(pixels, info)).astype(np.float32)
-                return Regions(boxes, found.class_names, found.scores), full_size(pixels, info)
+            (found,) = await self._batches.in_thread(lambda: opened.find([pixels]))
+            assert found is not None, "pixels can be read"
+            boxes = (found.boxes * scale(pixels, info)).astype(np.float32)
+            return Regions(boxes, found.class_names, found.scores), full_size(pixels, info)
 
     async def geometry_image(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> np.ndarray:
         """uint8 (height, width, 3): the image or its only part, at the size that the re-ranker geometry compares.

@@ -184,7 +184,7 @@ class RegionsOut(BaseModel):
     @classmethod
     def of(cls, regions: Regions, source: str, size: tuple[int, int], stored: bool) -> Self:
         found = [
-            RegionOut(box=BoxOut.of(box), class_name=name, score=float(score))
+            RegionOut(box=BoxOut.of(box), class_name=name, score=round(float(score), 4))
             for box, name, score in zip(regions.boxes, regions.class_names, regions.scores, strict=True)
         ]
         return cls(source=source, stored=stored, width=size[0], height=size[1], regions=found)

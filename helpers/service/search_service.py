@@ -15,8 +15,10 @@ from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
+from helpers.networks import detector_weights
+from helpers.networks.weights import WeightsUnavailable
 from helpers.search.persist.live import LiveEngine
-from helpers.search.region_index import NoRegions, RegionIndex, open_source
+from helpers.search.region_index import NoRegions, RegionIndex, open_source, stored_source
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
@@ -145,6 +147,10 @@ class SearchService:
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
         is_own = self._regions is not None and self._regions.source == name
+        has_file = is_own and stored_source(self.settings.folder).detector is not None
+        if name == "detector" and not has_file and not detector_weights.available():
+            # A request must not wait for a download.
+            raise WeightsUnavailable("the detector was not downloaded. Run: lookalike index FOLDER --regions detector")
         return open_source(self.settings.folder) if is_own else region_source(name)
 
     async def _gallery_image(self, id: int) -> GalleryImage:

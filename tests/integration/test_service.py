@@ -285,7 +285,7 @@ def test_info_and_lists_of_images(client, gallery):
     info = client.get("/api/info").json()
     assert info == {
         "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
-        "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False,
+        "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False, "regions": None,
         "max_k": 100, "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
     page = client.get("/api/images", params={"offset": 10, "limit": 3}).json()

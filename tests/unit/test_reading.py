@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from helpers.images import att_faces, reading, samples
-from helpers.images.reading import UnreadableImage, UnreadableImageWarning, batches, read_image, resize
+from helpers.images.reading import UnreadableImage, UnreadableImageWarning, batches, read_image, resize, upright_size
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,20 @@ def test_exif_orientation_in_every_kind_of_file(photo, kind):
     lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
     read = read_image(encoded(lying, format=kind, exif=exif, **({} if kind == "TIFF" else {"quality": 95})))
     assert read.shape == photo.shape and np.abs(read.astype(int) - photo).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 8])
+def test_the_upright_size_is_that_of_the_read_image(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    content = encoded(Image.new("RGB", (40, 25)), format=kind, exif=exif)
+    (tmp_path / "image").write_bytes(content)
+    assert upright_size(tmp_path / "image") == read_image(content).shape[1::-1]
+    assert upright_size(content) == ((25, 40) if orientation in (5, 6, 8) else (40, 25))
+    with pytest.raises(UnreadableImage):
+        upright_size(tmp_path / "missing")
 
 
 def with_exif(image: Image.Image, block: bytes) -> bytes:

@@ -1,47 +1,43 @@
 // The dialog that adds images to the gallery, one after another.
 
-const element = (name) => document.getElementById(`add-${name}`);
+import { element, keyField, on, tell, write } from "./dom.js";
+import { plural } from "./text.js";
 
 export class AddDialog {
   /** add(file, className, key) → promise of the new item; search(item); done() is called after the last file. */
   constructor({ add, search, done }) {
-    this.dialog = document.getElementById("add-dialog");
-    this.form = element("form");
+    this.dialog = element("add-dialog");
+    this.form = element("add-form");
     this.actions = { add, search, done };
     this.current = null;
-    element("close").addEventListener("click", () => this.dialog.close());
-    element("files").addEventListener("change", () => this.#showFiles());
-    this.form.addEventListener("submit", (event) => this.#submit(event));
+    on("add-files", "change", () => this.#showFiles());
+    on(this.form, "submit", (event) => this.#submit(event));
   }
 
   /** current: the query if it is an upload ({file, name}), or null; changes: "open" or "key"; key: entered earlier. */
   open({ current, changes, key, classes }) {
     this.current = current;
     this.form.reset();
-    const field = this.form.querySelector(".key");
-    field.hidden = changes !== "key";
-    this.form.elements.key.disabled = field.hidden;
-    this.form.elements.key.value = key;
-    document.getElementById("class-names").replaceChildren(...classes.map(({ name }) => new Option(name, name)));
+    keyField(this.form, changes, key);
+    element("class-names").replaceChildren(...classes.map(({ name }) => new Option(name, name)));
     this.#showStatus("", "");
     this.#showFiles();
     this.dialog.showModal();
   }
 
   #showFiles() {
-    const chosen = element("files").files.length > 0;
-    element("current").hidden = !this.current || chosen;
-    element("current").textContent = `${this.current?.name} will be added unless you choose other files.`;
-    element("files").required = !this.current;
+    const adds = this.current && !element("add-files").files.length;
+    tell("add-current", adds ? `${this.current.name} will be added unless you choose other files.` : "");
+    element("add-files").required = !this.current;
   }
 
   async #submit(event) {
     event.preventDefault();
-    const chosen = [...element("files").files];
+    const chosen = [...element("add-files").files];
     const files = chosen.length ? chosen : [this.current.file];
     const key = this.form.elements.key.value;
-    const className = element("class").value.trim();
-    element("submit").disabled = true;
+    const className = element("add-class").value.trim();
+    element("add-submit").disabled = true;
     const added = [];
     const failed = [];
     for (const [index, file] of files.entries()) {
@@ -54,12 +50,12 @@ export class AddDialog {
         if (error.status === 401 || error.status === 403 || error.status === 0) break;
       }
     }
-    element("submit").disabled = false;
+    element("add-submit").disabled = false;
     this.#finish(added, failed);
   }
 
   #finish(added, failed) {
-    const text = added.length === 1 ? "1 image was added. " : `${added.length} images were added. `;
+    const text = `${plural(added.length, "image")} ${added.length === 1 ? "was" : "were"} added. `;
     this.#showStatus(added.length ? text : "", failed.join("\n"));
     if (!added.length) return;
     if (!failed.length) this.form.reset();
@@ -67,20 +63,18 @@ export class AddDialog {
     this.#showFiles();
     const search = document.createElement("button");
     search.type = "button";
-    search.textContent = "Search with it";
-    search.addEventListener("click", () => {
+    write(search, "Search with it");
+    on(search, "click", () => {
       this.dialog.close();
       this.actions.search(added.at(-1));
     });
-    element("done").append(search);
+    element("add-done").append(search);
     search.focus();
     this.actions.done();
   }
 
   #showStatus(done, error) {
-    element("done").textContent = done;
-    element("done").hidden = !done;
-    element("error").textContent = error;
-    element("error").hidden = !error;
+    tell("add-done", done);
+    tell("add-error", error);
   }
 }

@@ -1,13 +1,9 @@
 // Requests to the service, with error messages and retries.
 
+// For responses of a proxy, and of 401, whose detail names a header and is for programs.
 const MESSAGES = {
-  400: "The image can’t be read.",
   401: "The key is missing or wrong.",
-  403: "The service does not allow this.",
-  404: "The image is not in the gallery.",
   413: "The file is too large for this service.",
-  415: "The file is not an image.",
-  422: "The request is not valid.",
 };
 
 // Attempts while the service is busy.
@@ -21,15 +17,15 @@ export class ServiceError extends Error {
 }
 
 /**
- * Send a request to a path relative to the page; resolves to the JSON of the response (null if it has no body), or to a Blob.
+ * Send a request to a path relative to the page; resolves to the JSON of the response, or null without a body.
  *
- * options: method, body (FormData, or an object that is sent as JSON), parameters (null and "" are omitted), key,
- * signal, as ("json" or "blob"), and onWait(seconds), called before each retry after 429 or 503.
+ * options: method, body (FormData, or an object that is sent as JSON), parameters (lists are repeated, null and ""
+ * omitted), key, signal, and onWait(seconds), called before each retry after 429 or 503.
  */
-export async function call(path, { parameters = {}, body, key, as = "json", onWait = () => {}, ...options } = {}) {
+export async function call(path, { parameters = {}, body, key, onWait = () => {}, ...options } = {}) {
   const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(parameters)) {
-    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+    for (const each of [value].flat()) if ((each ?? "") !== "") url.searchParams.append(name, each);
   }
   const headers = {};
   if (key) headers["X-API-Key"] = key;
@@ -39,7 +35,7 @@ export async function call(path, { parameters = {}, body, key, as = "json", onWa
   }
   for (let attempt = 1; ; attempt += 1) {
     const response = await reach(url, { ...options, headers, body });
-    if (response.ok) return response.status === 204 ? null : content(response, as);
+    if (response.ok) return response.status === 204 ? null : content(response);
     const wait = retryAfter(response);
     if (wait === null || attempt === MAX_ATTEMPTS) throw await failure(response);
     onWait(wait);
@@ -50,7 +46,7 @@ export async function call(path, { parameters = {}, body, key, as = "json", onWa
 const reach = (url, options) =>
   orFail(fetch(url, options), "The service can’t be reached. Check that it runs and that this computer is online.");
 
-const content = (response, as) => orFail(response[as](), "The response of the service is incomplete.");
+const content = (response) => orFail(response.json(), "The response of the service is incomplete.");
 
 async function orFail(promise, message) {
   try {
@@ -62,22 +58,16 @@ async function orFail(promise, message) {
 }
 
 // Seconds to wait before a retry, or null if a retry does not help.
-function retryAfter(response) {
-  if (response.status !== 429 && response.status !== 503) return null;
-  const seconds = Number(response.headers.get("Retry-After") ?? 3);
-  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 1), 60) : 3;
+function retryAfter({ status, headers }) {
+  if (status !== 429 && status !== 503) return null;
+  return Math.min(Math.max(Number(headers.get("Retry-After")) || 3, 1), 60);
 }
 
 async function failure(response) {
   const { status } = response;
-  let message = "";
-  try {
-    const { detail } = await response.json();
-    message = Array.isArray(detail) ? detail.map((each) => each.msg).join("; ") : detail;
-  } catch {
-    // A proxy sent the response.
-  }
-  // The detail of 401 names a header and is for programs.
+  // A proxy sends other responses than JSON.
+  const { detail } = await response.json().catch(() => ({}));
+  let message = Array.isArray(detail) ? detail.map((each) => each.msg).join("; ") : detail;
   if (typeof message !== "string" || !message || status === 401) {
     message = MESSAGES[status] ?? `The service failed with status ${status}. Its log describes the error.`;
   }
@@ -86,15 +76,11 @@ async function failure(response) {
 
 function sleep(seconds, signal) {
   return new Promise((resolve, reject) => {
-    const stop = () => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new DOMException("stopped", "AbortError"));
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, seconds * 1000);
-    if (signal?.aborted) stop();
-    else signal?.addEventListener("abort", stop, { once: true });
+      reject(signal.reason);
+    });
   });
 }

@@ -1,5 +1,8 @@
 // The crop box: a rectangle on an image, moved by mouse, touch or keyboard. All numbers are fractions of the image.
 
+import { isModified, on } from "./dom.js";
+import { place } from "./objects.js";
+
 const MIN_SIZE = 0.05;
 const STEP = 0.02;
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
@@ -19,10 +22,10 @@ export class CropBox {
       handle.dataset.handle = name;
       box.append(handle);
     }
-    stage.addEventListener("pointerdown", (event) => this.#startDrag(event));
+    on(stage, "pointerdown", (event) => this.#startDrag(event));
     // Otherwise the browser drags the image as a file.
-    stage.addEventListener("dragstart", (event) => event.preventDefault());
-    box.addEventListener("keydown", (event) => this.#keyPressed(event));
+    on(stage, "dragstart", (event) => event.preventDefault());
+    on(box, "keydown", (event) => this.#keyPressed(event));
   }
 
   get visible() {
@@ -41,13 +44,7 @@ export class CropBox {
 
   set(rectangle) {
     this.rectangle = normalized(rectangle);
-    const { left, top, width, height } = this.rectangle;
-    Object.assign(this.box.style, {
-      left: `${left * 100}%`,
-      top: `${top * 100}%`,
-      width: `${width * 100}%`,
-      height: `${height * 100}%`,
-    });
+    place(this.box, this.rectangle);
     this.onChange(this.rectangle);
   }
 
@@ -55,7 +52,8 @@ export class CropBox {
     const onBox = event.target.closest(".crop");
     // Outside the box, touch scrolls the page, and the mouse draws a new box.
     if (!this.enabled || event.button !== 0 || (!onBox && event.pointerType !== "mouse")) return;
-    event.preventDefault();
+    // The button of an object gets the focus.
+    if (!event.target.closest("button")) event.preventDefault();
     const frame = this.stage.getBoundingClientRect();
     const position = (each) => [
       clamp((each.clientX - frame.left) / frame.width, 0, 1),
@@ -69,52 +67,44 @@ export class CropBox {
     const move = (each) => {
       const [x, y] = position(each);
       if (!moved && Math.hypot((x - startX) * frame.width, (y - startY) * frame.height) < 4) return;
+      // Not before, so that a click reaches the button of an object.
+      if (!moved) this.stage.setPointerCapture(event.pointerId);
       moved = true;
       this.show(dragged(handle, before, x, y, startX, startY));
     };
+    const listening = new AbortController();
     const end = (each) => {
-      this.stage.removeEventListener("pointermove", move);
-      this.stage.removeEventListener("pointerup", end);
-      this.stage.removeEventListener("pointercancel", end);
+      listening.abort();
       if (!moved) return;
       if (each.type === "pointerup") this.onDone(this.rectangle);
       else if (wasVisible) this.set(before);
       else this.hide();
     };
-    this.stage.setPointerCapture(event.pointerId);
-    this.stage.addEventListener("pointermove", move);
-    this.stage.addEventListener("pointerup", end);
-    this.stage.addEventListener("pointercancel", end);
+    const { signal } = listening;
+    on(document, "pointermove", move, { signal });
+    for (const name of ["pointerup", "pointercancel"]) on(document, name, end, { signal });
     if (onBox) this.box.focus({ preventScroll: true });
   }
 
   #keyPressed(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter") {
-      event.preventDefault();
+    if (isModified(event)) return;
+    const arrow = ARROWS[event.key];
+    if (!arrow && event.key !== "Enter") return;
+    event.preventDefault();
+    if (!arrow) {
       this.onDone(this.rectangle);
       return;
     }
-    const arrow = ARROWS[event.key];
-    if (!arrow) return;
-    event.preventDefault();
     const [dx, dy] = arrow.map((direction) => direction * STEP);
     const { left, top, width, height } = this.rectangle;
-    this.set(
-      event.shiftKey
-        ? { left, top, width: clamp(width + dx, MIN_SIZE, 1 - left), height: clamp(height + dy, MIN_SIZE, 1 - top) }
-        : { left: clamp(left + dx, 0, 1 - width), top: clamp(top + dy, 0, 1 - height), width, height },
-    );
+    const resized = { width: Math.min(width + dx, 1 - left), height: Math.min(height + dy, 1 - top) };
+    this.set({ left, top, width, height, ...(event.shiftKey ? resized : { left: left + dx, top: top + dy }) });
   }
 }
 
 function dragged(handle, before, x, y, startX, startY) {
   if (handle === "move") {
-    return {
-      ...before,
-      left: clamp(before.left + x - startX, 0, 1 - before.width),
-      top: clamp(before.top + y - startY, 0, 1 - before.height),
-    };
+    return { ...before, left: before.left + x - startX, top: before.top + y - startY };
   }
   if (handle === "new") return between(startX, startY, x, y);
   let [left, top, right, bottom] = [before.left, before.top, before.left + before.width, before.top + before.height];
@@ -135,10 +125,8 @@ function normalized(rectangle) {
   const height = clamp(rectangle.height, MIN_SIZE, 1);
   const left = round(clamp(rectangle.left, 0, 1 - width));
   const top = round(clamp(rectangle.top, 0, 1 - height));
-  return { left, top, width: roundWithin(width, 1 - left), height: roundWithin(height, 1 - top) };
+  return { left, top, width: round(Math.min(width, 1 - left)), height: round(Math.min(height, 1 - top)) };
 }
 
-// Rounded down if rounding would cross the edge.
-const roundWithin = (value, max) => (round(value) > max ? Math.floor(max * 1e4) / 1e4 : round(value));
 const clamp = (value, min, max) => Math.min(Math.max(value, min), max);
 const round = (value) => Math.round(value * 1e4) / 1e4;

@@ -1,12 +1,11 @@
 // The controls of the crop box: the button that opens it, exact numbers, and a reset.
 
+import { element, hide, on } from "./dom.js";
 import { CropBox } from "./crop_box.js";
 
 // The first box.
 const INITIAL = { left: 0.15, top: 0.15, width: 0.7, height: 0.7 };
 const NUMBERS = ["left", "top", "width", "height"];
-
-const element = (name) => document.getElementById(`crop-${name}`);
 
 export class CropTools {
   /** search(rectangle, or null for the whole image); announce(text) to screen readers. */
@@ -14,24 +13,25 @@ export class CropTools {
     this.search = search;
     this.announce = announce;
     this.searched = null;
-    this.box = document.getElementById("crop");
-    this.crop = new CropBox(document.getElementById("stage"), this.box, {
+    this.box = element("crop");
+    this.crop = new CropBox(element("stage"), this.box, {
       onChange: (rectangle) => this.#showNumbers(rectangle),
       onDone: (rectangle) => this.#done(rectangle),
     });
-    element("open").addEventListener("click", () => this.#toggle());
-    element("reset").addEventListener("click", () => this.#reset());
-    this.box.addEventListener("keydown", (event) => event.key === "Escape" && this.#reset());
-    element("form").addEventListener("input", (event) => this.#readNumbers(event.target));
-    element("form").addEventListener("submit", (event) => {
+    on("crop-open", "click", () => this.#toggle());
+    on("crop-reset", "click", () => this.#reset());
+    on(this.box, "keydown", (event) => event.key === "Escape" && this.#reset());
+    on("crop-form", "input", (event) => this.#readNumbers(event.target));
+    on("crop-form", "submit", (event) => {
       event.preventDefault();
       this.#done(this.crop.rectangle);
     });
   }
 
-  /** Show the crop of the query: a rectangle, or null for the whole image. */
-  show(searched) {
+  /** Show the crop of the query: a rectangle, or null; hasParts: whether the query has other parts. */
+  show(searched, hasParts = false) {
     this.searched = searched;
+    this.hasParts = hasParts;
     if (searched) this.crop.show(searched);
     else this.crop.hide();
     this.#setOpen(this.#isOpen && searched !== null);
@@ -40,18 +40,18 @@ export class CropTools {
   /** Whether the query image is visible. */
   set enabled(enabled) {
     this.crop.enabled = enabled;
-    element("row").hidden = !enabled;
+    hide("crop-row", !enabled);
   }
 
   get #isOpen() {
-    return element("open").getAttribute("aria-expanded") === "true";
+    return element("crop-open").getAttribute("aria-expanded") === "true";
   }
 
   #setOpen(open) {
-    element("open").setAttribute("aria-expanded", String(open));
-    element("tools").hidden = !open;
-    element("reset").hidden = !this.crop.visible;
-    document.getElementById("query").classList.toggle("cropping", open);
+    element("crop-open").setAttribute("aria-expanded", String(open));
+    hide("crop-tools", !open);
+    hide("crop-reset", !this.crop.visible && !this.hasParts);
+    element("query").classList.toggle("cropping", open);
   }
 
   #toggle() {
@@ -63,9 +63,9 @@ export class CropTools {
   }
 
   #reset() {
-    const wasSearched = this.searched !== null;
+    const wasSearched = this.searched !== null || this.hasParts;
     this.show(null);
-    element("open").focus();
+    element("crop-open").focus();
     if (wasSearched) this.search(null);
   }
 
@@ -75,7 +75,7 @@ export class CropTools {
   }
 
   #showNumbers(rectangle) {
-    const fields = element("form").elements;
+    const fields = element("crop-form").elements;
     const percents = NUMBERS.map((name) => [name, Math.round(rectangle[name] * 100)]);
     for (const [name, percent] of percents) {
       if (document.activeElement !== fields[name]) fields[name].value = percent;
@@ -87,7 +87,7 @@ export class CropTools {
 
   #readNumbers(field) {
     if (!field.checkValidity()) return;
-    const [left, top, width, height] = NUMBERS.map((name) => Number(element("form").elements[name].value) / 100);
+    const [left, top, width, height] = NUMBERS.map((name) => Number(element("crop-form").elements[name].value) / 100);
     this.crop.set({ left, top, width: Math.min(width, 1 - left), height: Math.min(height, 1 - top) });
   }
 }

@@ -1,5 +1,8 @@
 // The grid of images: one card per image, arrow keys move between cards. Names are inserted as text, never as HTML.
 
+import { isModified, on, write } from "./dom.js";
+import { matchText, outlines } from "./objects.js";
+
 export class Grid {
   /** actions: href(item) → URL of the search with it; search(item); open(item); add(item) to the query. */
   constructor(list, template, actions) {
@@ -7,9 +10,9 @@ export class Grid {
     this.template = template;
     this.actions = actions;
     this.items = [];
-    list.addEventListener("click", (event) => this.#clicked(event));
-    list.addEventListener("keydown", (event) => this.#keyPressed(event));
-    list.addEventListener("focusin", (event) => this.#makeCurrent(event.target.closest(".card")));
+    on(list, "click", (event) => this.#clicked(event));
+    on(list, "keydown", (event) => this.#keyPressed(event));
+    on(list, "focusin", (event) => this.#makeCurrent(event.target.closest(".card")));
   }
 
   get cards() {
@@ -42,30 +45,27 @@ export class Grid {
 
   #card(item) {
     const card = this.template.content.firstElementChild.cloneNode(true);
+    const part = (selector) => card.querySelector(selector);
     card.dataset.id = item.id;
-    const link = card.querySelector(".card-link");
+    const link = part(".card-link");
     link.href = this.actions.href(item);
-    link.tabIndex = -1;
-    link.title = item.key;
-    const image = card.querySelector("img");
-    image.addEventListener("error", () => card.classList.add("missing"), { once: true });
+    link.title = [item.key, matchText(item)].filter(Boolean).join(" · ");
+    part(".tile").append(outlines(item));
+    const image = part("img");
+    on(image, "error", () => card.classList.add("missing"), { once: true });
     image.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
     image.src = thumbnail(item, 256);
-    card.querySelector(".class-name").textContent = item.class_name ?? "no class";
-    card.querySelector(".class-name").classList.toggle("none", item.class_name === null);
-    card.querySelector(".file-name").textContent = nameOf(item);
-    const score = card.querySelector(".score");
+    write(part(".class-name"), item.class_name ?? "no class");
+    part(".class-name").classList.toggle("none", item.class_name === null);
+    write(part(".file-name"), nameOf(item));
+    const score = part(".score");
     if (item.score === undefined) score.remove();
     else {
-      score.textContent = item.score.toFixed(3);
+      write(score, item.score.toFixed(3));
       score.title = item.scoreText;
     }
-    const enlarge = card.querySelector(".enlarge");
-    enlarge.tabIndex = -1;
-    enlarge.setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
-    const add = card.querySelector(".add-part");
-    add.tabIndex = -1;
-    add.setAttribute("aria-label", `Add ${nameOf(item)} to the query`);
+    part(".enlarge").setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
+    part(".add-part").setAttribute("aria-label", `Add ${nameOf(item)} to the query`);
     return card;
   }
 
@@ -82,7 +82,7 @@ export class Grid {
 
   #clicked(event) {
     const card = event.target.closest(".card");
-    if (!card || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (!card || event.button !== 0 || isModified(event) || event.shiftKey) return;
     if (event.target.closest(".enlarge")) this.actions.open(this.#item(card));
     else if (event.target.closest(".add-part")) this.actions.add(this.#item(card));
     else if (event.target.closest(".card-link")) {
@@ -93,13 +93,13 @@ export class Grid {
 
   #keyPressed(event) {
     const card = event.target.closest(".card");
-    if (!card || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (!card || isModified(event) || event.shiftKey) return;
     if (event.key === " " && event.target.matches(".card-link")) {
       event.preventDefault();
       this.actions.open(this.#item(card));
       return;
     }
-    const cards = this.cards;
+    const { cards } = this;
     const position = cards.indexOf(card);
     const columns = this.#columns(cards);
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
@@ -116,9 +116,7 @@ export class Grid {
   }
 }
 
-export function nameOf(item) {
-  return item.name;
-}
+export const nameOf = (item) => item.name;
 
 // Relative to the page, which a proxy may publish under any path.
 export const thumbnail = (item, side) => `api/images/${item.id}/thumbnail?side=${side}`;

@@ -1,5 +1,6 @@
 // Further images of the query, each with a weight: chips below the query image.
 
+import { hide, on, write } from "./dom.js";
 import { nameOf, thumbnail } from "./grid.js";
 
 // Weights that can be chosen; a negative one leaves out what the image shows.
@@ -14,9 +15,8 @@ export class MoreImages {
     this.list = list;
     this.template = template;
     this.changed = changed;
-    this.also = [];
-    list.addEventListener("change", () => this.#send());
-    list.addEventListener("click", (event) => {
+    on(list, "change", () => this.#send());
+    on(list, "click", (event) => {
       if (!event.target.closest(".chip-remove")) return;
       event.target.closest("li").remove();
       this.#send();
@@ -25,8 +25,7 @@ export class MoreImages {
 
   /** also: list of {id, weight}; known: id → image of the gallery, or undefined. */
   show(also, known) {
-    this.also = also;
-    this.list.hidden = !also.length;
+    hide(this.list, !also.length);
     const itemOf = ({ id }) => known(id) ?? { id, name: `image ${id}` };
     this.list.replaceChildren(...also.map((part) => this.#chip(part, itemOf(part))));
   }
@@ -35,7 +34,7 @@ export class MoreImages {
     const chip = this.template.content.firstElementChild.cloneNode(true);
     chip.dataset.id = id;
     chip.querySelector("img").src = thumbnail(item, 64);
-    chip.querySelector(".chip-name").textContent = nameOf(item);
+    write(chip.querySelector(".chip-name"), nameOf(item));
     const select = chip.querySelector("select");
     fillWeights(select, WEIGHTS, weight);
     select.setAttribute("aria-label", `Weight of ${nameOf(item)}`);

@@ -1,22 +1,20 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
+import { element, hide, isModified, on, tell, write } from "./dom.js";
 import { AddDialog } from "./add_dialog.js";
-import { MAX_ALSO, format, parse, sameCrop, sameQuery, textParts } from "./url_state.js";
-import { fetchPage } from "./results.js";
+import { MAX_ALSO, format, parse, sameImage, textParts } from "./url_state.js";
+import { fetchObjects, fetchPage } from "./results.js";
 import { MoreImages, TEXT_WEIGHTS, fillWeights } from "./more_images.js";
 import { CropTools } from "./crop_tools.js";
 import { Grid, nameOf } from "./grid.js";
+import { ObjectBoxes } from "./objects.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
 import { Viewer } from "./viewer.js";
-import { isDistance, megabytes, plural, scoreHelp, sentence } from "./text.js";
+import { isDistance, megabytes, plural, sentence } from "./text.js";
 
-const element = (id) => document.getElementById(id);
-
-// Number of views kept for back and forward.
-const MAX_VIEWS = 50;
-// Bytes of a request in addition to the image.
-const OVERHEAD = 2000;
+const MAX_VIEWS = 50; // for back and forward
+const OVERHEAD = 2000; // bytes of a request in addition to the image
 
 let info = null;
 let view = null; // the current view
@@ -25,37 +23,39 @@ let running = null; // AbortController of the current request
 const views = new Map(); // history entry → its view, so that going back needs no request
 const uploads = new Uploads();
 const known = new Map(); // id → image of the gallery
+const found = new Map(); // query image → its objects, or null while they are not known
 let serial = 0;
 
 const uniqueName = () => `${Math.round(performance.timeOrigin).toString(36)}-${(serial += 1)}`;
 
+const search = (item) => go(viewOf(item));
 const grid = new Grid(element("grid"), element("card"), {
   href: (item) => format(viewOf(item)),
-  search: (item) => go(viewOf(item)),
+  search,
   open: (item) => viewer.open(item, info.changes, key),
   add: addToQuery,
 });
-const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...stateOf(view), also })));
-const viewer = new Viewer({ neighbor, search: (item) => go(viewOf(item)), remove });
-const addDialog = new AddDialog({ add, search: (item) => go(viewOf(item)), done: changed });
+const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...view, also })));
+const viewer = new Viewer({ neighbor, search, remove });
+const addDialog = new AddDialog({ add, search, done: changed });
+const objects = new ObjectBoxes(element("objects"), (boxes) => go({ ...view, boxes }));
 const crop = new CropTools({ search: searchPart, announce: (text) => showMessage("count", text) });
 
-// ---- views: queries and their results ---------------------------------------------------------------------------
+// Views: queries and their results.
 
 function viewOf(item) {
   known.set(item.id, item);
-  return { query: { kind: "id", value: String(item.id) }, crop: null, text: "", weight: 1, also: [], className: "" };
+  return queryOf("id", String(item.id));
 }
 
-function newView(state) {
+const queryOf = (kind, value) => ({ ...parse(""), query: { kind, value } });
+
+function newView({ query, crop: rectangle, boxes, text, weight, also, className }) {
+  const state = { query, crop: rectangle, boxes, text, weight, also, className };
   const next = { ...state, items: [], ids: new Set(), offset: 0, more: true, vector: null, note: "", scroll: 0 };
   // The same query with another class or text needs no second upload and feature extraction.
-  if (view?.vector && sameQuery(view.query, next.query) && sameCrop(view.crop, next.crop)) next.vector = view.vector;
+  if (view?.vector && sameImage(view, next)) next.vector = view.vector;
   return next;
-}
-
-function stateOf({ query, crop: rectangle, text, weight, also, className }) {
-  return { query, crop: rectangle, text, weight, also, className };
 }
 
 /** Without a query image and a text, the first further image becomes the query. */
@@ -71,7 +71,7 @@ function addToQuery(item) {
   known.set(item.id, item);
   const also = [...view.also.filter((part) => part.id !== item.id), { id: item.id, weight: 1 }];
   if (also.length > MAX_ALSO) return showMessage("error", `A query has at most ${MAX_ALSO} further images.`);
-  return go(promoted({ ...stateOf(view), also }));
+  return go(promoted({ ...view, also }));
 }
 
 /** Search, then show the results. After an error the page stays as it was. */
@@ -83,6 +83,7 @@ async function go(state, { replace = false } = {}) {
   if (!(await load(next, { again: () => go(state, { replace }) }))) {
     // Restore the selected class, and continue to load the current view.
     showClasses();
+    showParts();
     if (view) showEnd();
     return;
   }
@@ -208,7 +209,7 @@ async function neighbor(item, step) {
   return grid.items[index] ?? null;
 }
 
-// ---- changes of the gallery -------------------------------------------------------------------------------------
+// Changes of the gallery.
 
 async function add(file, className, newKey) {
   if (tooLarge(file)) throw new ServiceError(413, tooLarge(file));
@@ -252,7 +253,7 @@ async function changed() {
   showEnd();
 }
 
-// ---- showing ----------------------------------------------------------------------------------------------------
+// Showing.
 
 function show(shown) {
   view = shown;
@@ -261,18 +262,27 @@ function show(shown) {
   showText();
   showClasses();
   grid.show(shown.items);
-  const [title, summary] = headings();
-  element("results-title").textContent = title;
-  element("summary").textContent = summary;
-  element("shuffle").hidden = Boolean(shown.query || shown.text || shown.className);
-  document.title = shown.query || shown.text ? `${title} – Lookalike` : "Lookalike";
+  showTitle();
+  hide("shuffle", Boolean(shown.query || shown.text || shown.className));
   showEnd();
+}
+
+function showTitle() {
+  const [title, summary] = headings();
+  write("results-title", title);
+  write("summary", summary);
+  document.title = view.query || view.text ? `${title} – Lookalike` : "Lookalike";
+  if (!view.query) return;
+  write("query-name", queryName());
+  element("query-image").alt = `Your image: ${queryName()}`;
 }
 
 function headings() {
   if (!view.query && !view.text && view.className) return [`All images of class ${view.className}`, ""];
   if (!view.query && !view.text) return ["Or start from one of these", ""];
-  const image = view.query ? ` that look like ${view.crop ? "a part of " : ""}${queryName()}` : "";
+  const parts = view.boxes.length + (view.crop ? 1 : 0);
+  const what = ["", "a part of "][parts] ?? `${parts} parts of `;
+  const image = view.query ? ` that look like ${what}${queryName()}` : "";
   const others = view.also.length ? `, with ${plural(view.also.length, "further image")}` : "";
   const title = `Images${image}${textTitle()}${others}`;
   const milliseconds = Math.max(1, Math.round(view.milliseconds));
@@ -296,19 +306,15 @@ function queryName() {
 
 function showQuery() {
   const { query } = view;
-  element("query").hidden = !query;
-  element("drop-text").textContent = query ? "Drop or paste another image" : "Drop an image here, or paste one";
-  element("choose").textContent = query ? "Choose another" : "Choose an image";
+  hide("query", !query);
   if (!query) {
     element("query-image").removeAttribute("src");
     crop.enabled = false;
-    crop.show(null);
+    showParts();
     return;
   }
-  const source = { id: `api/images/${query.value}/file`, upload: uploads.get(query.value)?.url }[query.kind];
+  const source = query.kind === "id" ? `api/images/${query.value}/file` : uploads.get(query.value)?.url;
   const image = element("query-image");
-  element("query-name").textContent = queryName();
-  image.alt = `Your image: ${queryName()}`;
   if (!source) {
     image.removeAttribute("src");
     showNoPreview("This tab no longer has the image. The search still works.");
@@ -316,80 +322,96 @@ function showQuery() {
     showNoPreview("");
     image.src = source;
   }
-  crop.show(view.crop);
-  if (query.kind === "id" && !known.has(Number(query.value))) fetchName(Number(query.value));
+  showParts();
+  if (query.kind === "id" && !known.has(Number(query.value))) fetchItem(Number(query.value));
+}
+
+/** The crop and the objects of the query image. */
+function showParts() {
+  const { crop: rectangle, boxes } = view ?? parse("");
+  crop.show(rectangle, boxes.length > 0);
+  showObjects();
+}
+
+function showObjects() {
+  const { query, crop: rectangle, boxes } = view ?? parse("");
+  const name = query && `${query.kind}:${query.value}`;
+  const any = objects.show(found.get(name) ?? null, boxes, rectangle ? 2 : 1);
+  hide("objects-help", !any);
+  element("query").classList.toggle("with-objects", any);
+  // Only an index with objects has a detector for sure.
+  if (query && info.regions === "detector" && !found.has(name)) findObjects(name, query);
+}
+
+async function findObjects(name, query) {
+  found.set(name, null);
+  try {
+    found.set(name, await fetchObjects(query, uploads));
+  } catch (error) {
+    showMessage("hint", error.message);
+  }
+  if (view.query?.value === query.value) showObjects();
 }
 
 /** The text field, and what it says beside an image. */
 function showText() {
-  element("text-form").hidden = !info.text;
+  hide("text-form", !info.text);
   element("text").value = view.text;
-  element("text-label").textContent = view.query ? "And a description" : "Or describe what to find";
-  element("text-clear").hidden = !view.text;
-  element("text-weight-label").hidden = !view.text || !(view.query || view.also.length);
+  hide("text-clear", !view.text);
+  hide("text-weight-label", !view.text || !(view.query || view.also.length));
   fillWeights(element("text-weight"), TEXT_WEIGHTS, view.weight);
   moreImages.show(view.also, (id) => known.get(id));
-  for (const { id } of view.also) if (!known.has(id)) fetchPart(id);
+  for (const { id } of view.also) if (!known.has(id)) fetchItem(id);
 }
 
-async function fetchPart(id) {
+/** Fetch the name of an image of the query. */
+async function fetchItem(id) {
   try {
     known.set(id, await call(`api/images/${id}`));
   } catch {
     return; // The search shows the error.
   }
-  if (view?.also.some((part) => part.id === id)) moreImages.show(view.also, (each) => known.get(each));
-}
-
-async function fetchName(id) {
-  try {
-    known.set(id, await call(`api/images/${id}`));
-  } catch {
-    return; // The search shows the error.
-  }
-  if (view?.query?.kind !== "id" || Number(view.query.value) !== id) return;
-  const [title] = headings();
-  element("results-title").textContent = title;
-  element("query-name").textContent = queryName();
-  element("query-image").alt = `Your image: ${queryName()}`;
-  document.title = `${title} – Lookalike`;
+  if (view.also.some((part) => part.id === id)) moreImages.show(view.also, (each) => known.get(each));
+  if (view.query?.kind !== "id" || Number(view.query.value) !== id) return;
+  showTitle();
 }
 
 /** A text instead of the query image, or "" to show the image. */
 function showNoPreview(text) {
-  element("query-no-preview").textContent = text;
-  element("query-no-preview").hidden = !text;
-  element("stage").hidden = Boolean(text);
+  tell("query-no-preview", text);
+  hide("stage", Boolean(text));
   crop.enabled = !text;
 }
 
 function showInfo() {
-  element("about").textContent = `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`;
-  element("open-add").hidden = info.changes === "off";
-  element("help-scores").textContent = scoreHelp(info);
+  write("about", `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`);
+  hide("open-add", info.changes === "off");
+  write("help-extractor", info.extractor);
+  hide("help-similarity", isDistance(info));
+  hide("help-distance", !isDistance(info));
+  hide("help-parts", !info.regions);
   // Several parts need cosines.
   element("grid").classList.toggle("no-parts", isDistance(info));
 }
 
 function showClasses() {
   const select = element("class");
-  const names = info.classes.map((each) => each.name);
-  const options = info.classes.map(({ name, count }) => new Option(`${name} (${count})`, name));
-  if (view?.className && !names.includes(view.className)) options.push(new Option(view.className, view.className));
-  const choices = [new Option("All classes", ""), ...options];
-  const isSame = (choice, index) => choice.text === select.options[index].text;
-  if (select.length !== choices.length || !choices.every(isSame)) select.replaceChildren(...choices);
-  select.value = view?.className ?? "";
-  select.closest(".filter").hidden = !options.length;
+  const choices = [["All classes", ""], ...info.classes.map(({ name, count }) => [`${name} (${count})`, name])];
+  hide(select.closest(".filter"), choices.length === 1);
+  const chosen = view?.className ?? "";
+  if (!choices.some(([, name]) => name === chosen)) choices.push([chosen, chosen]);
+  // Otherwise an open list would close.
+  if (select.dataset.shown !== `${choices}`) select.replaceChildren(...choices.map((choice) => new Option(...choice)));
+  select.dataset.shown = `${choices}`;
+  select.value = chosen;
 }
 
 function showEnd() {
   const { items, more, stopped, note, query, text } = view;
-  element("more").hidden = !more || !items.length;
-  const end = element("end");
-  end.hidden = more || Boolean(running);
-  if (!items.length) end.textContent = info.images ? "No images were found." : "The gallery is empty.";
-  else end.textContent = (query || text) && note ? `No more images. ${sentence(note)}` : "No more images.";
+  hide("more", !more || !items.length);
+  hide("end", more || Boolean(running));
+  const none = info.images ? "No images were found." : "The gallery is empty.";
+  write("end", items.length ? `No more images. ${(query || text) && note ? sentence(note) : ""}` : none);
   if (items.length) showMessage("count", `${plural(items.length, "image")} shown${more ? ", more below" : ""}.`);
   // Observe again, because only changes are reported: after a short page the button may still be visible.
   atEnd.disconnect();
@@ -405,10 +427,10 @@ function setBusy(busy) {
   clearTimeout(busyTimer);
   element("grid").setAttribute("aria-busy", String(busy));
   // Fast requests show no progress bar.
-  if (!busy) element("progress").hidden = true;
+  if (!busy) hide("progress", true);
   else {
     busyTimer = setTimeout(() => {
-      element("progress").hidden = false;
+      hide("progress", false);
       showMessage("count", "Searching …");
     }, 150);
   }
@@ -416,17 +438,14 @@ function setBusy(busy) {
 
 /** where: "error", "hint" or "count"; again: the action of the button "Try again". */
 function showMessage(where, text, again = null) {
-  if (where !== "error") {
-    element(where).textContent = text;
-    return;
-  }
-  element("error-text").textContent = text;
-  element("error").hidden = !text;
-  element("error-again").hidden = !again;
+  if (where !== "error") return write(where, text);
+  write("error-text", text);
+  hide("error", !text);
+  hide("error-again", !again);
   element("error-again").onclick = again;
 }
 
-// ---- the query: files, paste, URLs ------------------------------------------------------------------------------
+// The query: files, paste, URLs.
 
 async function searchFile(file, count) {
   if (!info) return;
@@ -434,7 +453,7 @@ async function searchFile(file, count) {
   if (tooLarge(file)) return showMessage("error", tooLarge(file));
   const value = uniqueName();
   uploads.add(value, file);
-  await go({ query: { kind: "upload", value }, crop: null, text: "", weight: 1, also: [], className: "" });
+  await go(queryOf("upload", value));
   if (count > 1) showMessage("hint", `Only one image can be the query. Searched with ${file.name}.`);
 }
 
@@ -447,104 +466,87 @@ function tooLarge(file) {
 
 function searchUrl(text) {
   if (!info) return;
-  const url = parseUrl(text);
-  if (!url) return showMessage("error", "The pasted or dropped data contains no image.");
+  const url = URL.canParse(text) ? new URL(text) : {};
+  if (!/^https?:$/.test(url.protocol)) return showMessage("error", "The pasted or dropped data contains no image.");
   const isOwn = url.origin === location.origin && url.pathname === location.pathname;
   if (isOwn && parse(url.hash).query) return go(parse(url.hash));
   return showMessage("error", "The service does not download images. Save the image and choose the file.");
 }
 
-function parseUrl(text) {
-  try {
-    const url = new URL(text.trim());
-    return /^https?:$/.test(url.protocol) ? url : null;
-  } catch {
-    return null;
-  }
-}
-
 listen({ file: searchFile, text: searchUrl });
 
 function searchPart(rectangle) {
-  if (sameCrop(rectangle, view.crop)) return;
+  // Without a rectangle, the whole image is searched.
+  const next = { ...view, crop: rectangle, ...(rectangle ? {} : { boxes: [] }) };
   // Several crops in a row are one history entry.
-  go({ ...stateOf(view), crop: rectangle }, { replace: Boolean(rectangle && view.crop) });
+  if (!sameImage(next, view)) go(next, { replace: Boolean(rectangle && view.crop) });
 }
 
-element("query-image").addEventListener("load", () => {
+on("query-image", "load", () => {
   const { naturalWidth, naturalHeight } = element("query-image");
   element("stage").style.setProperty("--ratio", naturalWidth / naturalHeight);
   showNoPreview("");
 });
-element("query-image").addEventListener("error", () => {
-  showNoPreview("This browser can’t display the image. The search still works.");
-});
+on("query-image", "error", () => showNoPreview("This browser can’t display the image. The search still works."));
 
-// ---- the text ---------------------------------------------------------------------------------------------------
+// The text.
 
 function searchText(text) {
   const { added, subtracted } = textParts(text);
   if (text && !added && subtracted.length && !view.query) {
     return showMessage("error", "Say what to find, too: words with a minus sign only leave images out.");
   }
-  return text === view.text ? null : go(promoted({ ...stateOf(view), text }));
+  return text === view.text ? null : go(promoted({ ...view, text }));
 }
 
-element("text-form").addEventListener("submit", (event) => {
+on("text-form", "submit", (event) => {
   event.preventDefault();
   if (info) searchText(element("text").value.trim());
 });
-element("text-clear").addEventListener("click", () => searchText(""));
-element("text-weight").addEventListener("change", (event) => {
-  go({ ...stateOf(view), weight: Number(event.target.value) });
-});
+on("text-clear", "click", () => searchText(""));
+on("text-weight", "change", (event) => go({ ...view, weight: Number(event.target.value) }));
 
-// ---- the rest of the page ---------------------------------------------------------------------------------------
+// The rest of the page.
 
-element("class").addEventListener("change", (event) => {
+on("class", "change", (event) => {
   // Several classes in a row are one history entry.
   const replace = Boolean(view.className && event.target.value);
-  go({ ...stateOf(view), className: event.target.value }, { replace });
+  go({ ...view, className: event.target.value }, { replace });
 });
-element("more").addEventListener("click", loadMore);
-element("shuffle").addEventListener("click", async () => {
-  const next = newView(parse(""));
-  if (!(await load(next, { again: () => element("shuffle").click() }))) return;
-  views.set(history.state.entry, next);
-  show(next);
-});
-element("brand").addEventListener("click", (event) => {
-  if (!info || event.ctrlKey || event.metaKey || event.shiftKey) return;
+on("more", "click", loadMore);
+on("shuffle", "click", () => go(parse(""), { replace: true }));
+on("brand", "click", (event) => {
+  if (!info || isModified(event) || event.shiftKey) return;
   event.preventDefault();
   go(parse(""));
 });
-element("skip").addEventListener("click", (event) => {
+on("skip", "click", (event) => {
   event.preventDefault();
-  if (grid.items.length) grid.focus(grid.items[0].id);
+  if (grid.items.length) grid.focus();
   else element("results-title").focus();
 });
-element("results-title").addEventListener("keydown", (event) => {
+on("results-title", "keydown", (event) => {
   if (event.key !== "ArrowDown" || !grid.items.length) return;
   event.preventDefault();
-  grid.focus(grid.items[0].id);
+  grid.focus();
 });
-element("error-close").addEventListener("click", () => showMessage("error", ""));
-element("open-add").addEventListener("click", () => {
+on("error-close", "click", () => showMessage("error", ""));
+on("open-add", "click", () => {
   const upload = view?.query?.kind === "upload" ? uploads.get(view.query.value) : null;
   addDialog.open({ current: upload, changes: info.changes, key, classes: info.classes });
 });
-element("open-help").addEventListener("click", () => element("help").showModal());
+on("open-help", "click", () => element("help").showModal());
 for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.addEventListener("pointerdown", (event) => {
+  on(dialog.querySelector(".close"), "click", () => dialog.close());
+  on(dialog, "pointerdown", (event) => {
     const { left, right, top, bottom } = dialog.getBoundingClientRect();
     const outside = event.clientX < left || event.clientX > right || event.clientY < top || event.clientY > bottom;
     if (event.target === dialog && outside) dialog.close();
   });
 }
-element("help-close").addEventListener("click", () => element("help").close());
 
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+on(document, "keydown", (event) => {
+  if (isModified(event) || event.defaultPrevented) return;
   if (!element("help-keys").checked || isTextField(event.target) || document.querySelector("dialog[open]")) return;
   const action = {
     "/": () => element(info?.text ? "text" : "choose").focus(),
@@ -556,15 +558,13 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 
-window.addEventListener("popstate", showCurrentUrl);
+on(window, "popstate", showCurrentUrl);
 history.scrollRestoration = "manual";
 
 async function start() {
   try {
     showMessage("error", "");
-    info = await call("api/info", {
-      onWait: () => showMessage("hint", "The service is starting …"),
-    });
+    info = await call("api/info", { onWait: () => showMessage("hint", "The service is starting …") });
   } catch (error) {
     showMessage("error", error.message, start);
     return;

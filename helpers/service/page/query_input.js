@@ -1,32 +1,22 @@
 // Input of query images: chosen files, the camera, paste, and drag and drop anywhere on the page.
 
+import { element, hide, on } from "./dom.js";
+
 // Number of uploads kept in the memory of this tab, for back and forward.
 const MAX_UPLOADS = 50;
 
-const element = (id) => document.getElementById(id);
 const dialogIsOpen = () => document.querySelector("dialog[open]") !== null;
 
 export const isTextField = (target) => target.matches?.("input, textarea, select, [contenteditable]") ?? false;
 
-/** Uploaded images by their names in the URL. */
-export class Uploads {
-  #uploads = new Map();
-
-  has(value) {
-    return this.#uploads.has(value);
-  }
-
-  /** {file, name, url}; url is the src of an img. */
-  get(value) {
-    return this.#uploads.get(value);
-  }
-
+/** Uploaded images by their names in the URL: {file, name, url}; url is the src of an img. */
+export class Uploads extends Map {
   add(value, file) {
-    this.#uploads.set(value, { file, name: file.name, url: URL.createObjectURL(file) });
-    for (const [oldest, { url }] of this.#uploads) {
-      if (this.#uploads.size <= MAX_UPLOADS) break;
+    this.set(value, { file, name: file.name, url: URL.createObjectURL(file) });
+    for (const [oldest, { url }] of this) {
+      if (this.size <= MAX_UPLOADS) break;
       URL.revokeObjectURL(url);
-      this.#uploads.delete(oldest);
+      this.delete(oldest);
     }
   }
 }
@@ -41,12 +31,9 @@ export function listen({ file, text }) {
   };
   listenToPaste(take);
   listenToDrags(take);
-  for (const [button, input] of [
-    ["choose", "file"],
-    ["camera", "camera-file"],
-  ]) {
-    element(button).addEventListener("click", () => element(input).click());
-    element(input).addEventListener("change", () => {
+  for (const [button, input] of Object.entries({ choose: "file", camera: "camera-file" })) {
+    on(button, "click", () => element(input).click());
+    on(input, "change", () => {
       const [chosen] = element(input).files;
       // Reset, so that choosing the same file again is a change event.
       element(input).value = "";
@@ -56,7 +43,7 @@ export function listen({ file, text }) {
 }
 
 function listenToPaste(take) {
-  document.addEventListener("paste", (event) => {
+  on(document, "paste", (event) => {
     if (dialogIsOpen() || (isTextField(event.target) && !event.clipboardData.files.length)) return;
     event.preventDefault();
     take(event.clipboardData);
@@ -69,13 +56,13 @@ function listenToDrags(take) {
   let depth = 0;
   const setDepth = (count) => {
     depth = Math.max(count, 0);
-    element("drop-overlay").hidden = depth === 0;
+    hide("drop-overlay", depth === 0);
   };
-  document.addEventListener("dragenter", (event) => hasImage(event) && !dialogIsOpen() && setDepth(depth + 1));
-  document.addEventListener("dragleave", (event) => hasImage(event) && setDepth(depth - 1));
+  on(document, "dragenter", (event) => hasImage(event) && !dialogIsOpen() && setDepth(depth + 1));
+  on(document, "dragleave", (event) => hasImage(event) && setDepth(depth - 1));
   // Anywhere on the page: otherwise the browser opens a dropped file instead of the page.
-  document.addEventListener("dragover", (event) => hasImage(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
+  on(document, "dragover", (event) => hasImage(event) && event.preventDefault());
+  on(document, "drop", (event) => {
     setDepth(0);
     if (!hasImage(event)) return;
     event.preventDefault();

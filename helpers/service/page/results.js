@@ -24,7 +24,7 @@ export async function fetchPage(view, { info, uploads }, options) {
   const ownId = view.query?.kind === "id" ? Number(view.query.value) : null;
   return {
     ...rest,
-    // A crop of a gallery image would find the image itself first.
+    // The vector of a part of a gallery image would find the image itself first.
     items: results
       .filter((result) => result.id !== ownId)
       .map((result) => ({ ...result, scoreText: scoreText(info, result.score, isCombined) })),
@@ -34,34 +34,43 @@ export async function fetchPage(view, { info, uploads }, options) {
 
 async function search(view, parameters, uploads, options) {
   if (!view.text && !view.also.length) return searchImage(view, parameters, uploads, options);
-  const { query, crop, text, weight, also } = view;
+  const { query, crop, boxes, text, weight, also } = view;
   const { added, subtracted } = textParts(text);
   const parts = [...subtracted.map((word) => ({ text: word, weight: -weight })), ...also];
   if (added) parts.push({ text: added, weight });
   let { vector } = view;
-  if (query?.kind === "id" && !crop) parts.push({ id: Number(query.value) });
+  if (query?.kind === "id" && !crop && !boxes.length) parts.push({ id: Number(query.value) });
   else if (query) {
     // Another text needs no second upload and feature extraction.
     vector ??= (await searchImage(view, { k: 1 }, uploads, options)).vector;
-    parts.push({ vector });
+    // One vector for each part of the image.
+    parts.push(...[vector].flat().map((each) => ({ vector: each })));
   }
   const found = await call("api/search/combined", { ...options, method: "POST", body: { ...parameters, parts } });
   return { ...found, vector };
 }
 
-async function searchImage({ query, crop, vector }, parameters, uploads, options) {
-  const post = (path, body, extra = {}) => call(path, { ...options, method: "POST", body, ...extra });
-  if (query.kind === "id" && !crop) return call(`api/search/id/${query.value}`, { ...options, parameters });
-  if (vector) return post("api/search/vector", { ...parameters, vector });
+async function searchImage({ query, crop, boxes, vector }, parameters, uploads, options) {
+  const post = (path, body, extra) => call(path, { ...options, method: "POST", body, ...extra });
+  const isPart = crop || boxes.length;
+  if (vector && (isPart || query.kind === "upload")) return post("api/search/vector", { ...parameters, vector });
+  const extra = { parameters: { ...parameters, ...crop, box: boxes } };
+  if (query.kind === "id") return call(`api/search/id/${query.value}`, { ...options, ...extra });
+  return post("api/search", uploadForm(query, uploads), extra);
+}
+
+function uploadForm({ value }, uploads) {
+  const upload = uploads.get(value);
+  if (!upload) throw new ServiceError(404, "This tab no longer has the uploaded image. Choose it again.");
   const body = new FormData();
-  if (query.kind === "id") {
-    body.append("image", await call(`api/images/${query.value}/file`, { ...options, as: "blob" }), "image.jpg");
-  } else {
-    const upload = uploads.get(query.value);
-    if (!upload) throw new ServiceError(404, "This tab no longer has the uploaded image. Choose it again.");
-    body.append("image", upload.file, upload.name);
-  }
-  return post("api/search", body, { parameters: { ...parameters, ...crop } });
+  body.append("image", upload.file, upload.name);
+  return body;
+}
+
+/** The objects in a query image: {width, height, regions}, in pixels. */
+export async function fetchObjects(query, uploads) {
+  if (query.kind === "id") return call(`api/images/${query.value}/regions`);
+  return call("api/regions", { method: "POST", body: uploadForm(query, uploads) });
 }
 
 async function listClass(view, options) {
@@ -72,43 +81,16 @@ async function listClass(view, options) {
 }
 
 async function listRandomly(view, total, options) {
-  view.order ??= new Blocks(total);
-  const blocks = view.order.next(PAGE / BLOCK);
+  view.order ??= shuffled([...Array(Math.ceil(total / BLOCK)).keys()]);
+  const blocks = view.order.splice(0, PAGE / BLOCK);
+  const fetched = (block) => call("api/images", { ...options, parameters: { offset: block * BLOCK, limit: BLOCK } });
   try {
-    const pages = await Promise.all(blocks.map((parameters) => call("api/images", { ...options, parameters })));
-    const items = shuffled(pages.flatMap((page) => page.images));
-    return { items, offset: view.offset + items.length, more: view.order.more, note: "" };
+    const items = shuffled((await Promise.all(blocks.map(fetched))).flatMap((page) => page.images));
+    return { items, offset: view.offset + items.length, more: view.order.length > 0, note: "" };
   } catch (error) {
     // These blocks would be skipped: start a new order.
     view.order = null;
     throw error;
-  }
-}
-
-/** Blocks of consecutive images, each once, in a random order that is generated on demand. */
-class Blocks {
-  constructor(total) {
-    this.left = Math.ceil(total / BLOCK);
-    this.swapped = new Map();
-  }
-
-  get more() {
-    return this.left > 0;
-  }
-
-  /** [{offset, limit}] of the next blocks. */
-  next(count) {
-    const blocks = [];
-    while (this.more && blocks.length < count) {
-      // Fisher–Yates shuffle that stores only the swapped positions.
-      const position = Math.floor(Math.random() * this.left);
-      this.left -= 1;
-      const block = this.swapped.get(position) ?? position;
-      this.swapped.set(position, this.swapped.get(this.left) ?? this.left);
-      this.swapped.delete(this.left);
-      blocks.push({ offset: block * BLOCK, limit: BLOCK });
-    }
-    return blocks;
   }
 }
 

@@ -1,15 +1,19 @@
 // The state of the page in its URL fragment, so that back, forward, bookmarks and links work.
 
+const IS_BOX = /^\d+(\.\d+)?(,\d+(\.\d+)?){3}$/;
 // Further images of a query.
 export const MAX_ALSO = 10;
+// Parts of a query image, as the service accepts them; one may be a crop.
+const MAX_BOXES = 7;
 // Characters of a text, as the service accepts them.
 export const MAX_TEXT = 1000;
 
 /**
- * A view: the query image, its crop, a text, and the class of the results.
+ * A view: the query image, its parts, a text, and the class of the results.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
- * crop: null or {left, top, width, height}, fractions of the upright image; text: "" for none, with weight;
- * also: further images of the query, [{id, weight}]; className: "" for all.
+ * crop: null or {left, top, width, height}, fractions of the upright image; boxes: further parts of it, each
+ * "x,y,width,height" in pixels; text: "" for none, with weight; also: further images of the query, [{id, weight}];
+ * className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
@@ -19,6 +23,7 @@ export function parse(hash) {
   return {
     query: valid,
     crop: valid && parseCrop(fields.get("crop")),
+    boxes: valid ? fields.getAll("box").filter((box) => IS_BOX.test(box)).slice(0, MAX_BOXES) : [],
     text: (fields.get("text") ?? "").trim().slice(0, MAX_TEXT),
     weight: parseWeight(fields.get("weight"), 0.01) ?? 1,
     also: parseAlso(fields.get("also")),
@@ -26,10 +31,11 @@ export function parse(hash) {
   };
 }
 
-export function format({ query, crop, text = "", weight = 1, also = [], className }) {
+export function format({ query, crop, boxes = [], text = "", weight = 1, also = [], className }) {
   const fields = new URLSearchParams();
   if (query) fields.set(query.kind, query.value);
   if (query && crop) fields.set("crop", [crop.left, crop.top, crop.width, crop.height].join(","));
+  if (query) for (const box of boxes) fields.append("box", box);
   if (text) fields.set("text", text);
   if (text && weight !== 1) fields.set("weight", weight);
   if (also.length) fields.set("also", also.map((part) => `${part.id}:${part.weight}`).join(","));
@@ -38,9 +44,10 @@ export function format({ query, crop, text = "", weight = 1, also = [], classNam
   return hash && `#${hash}`;
 }
 
-export const sameQuery = (a, b) => a?.kind === b?.kind && a?.value === b?.value;
+const imageOf = ({ query, crop, boxes }) => JSON.stringify([query, crop, boxes]);
 
-export const sameCrop = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+/** Whether two views have the same query image and the same parts of it. */
+export const sameImage = (a, b) => imageOf(a) === imageOf(b);
 
 function parseCrop(text) {
   const numbers = (text ?? "").split(",").map(Number);

@@ -1,32 +1,31 @@
 // The dialog that shows one image enlarged, with its actions.
 
+import { element, hide, isModified, keyField, on, tell, write } from "./dom.js";
 import { nameOf } from "./grid.js";
-
-const element = (name) => document.getElementById(`viewer-${name}`);
+import { matchText, outlines } from "./objects.js";
 
 export class Viewer {
   /** neighbor(item, step) → promise of an adjacent item, or null; search(item); remove(item, key) → promise. */
   constructor({ neighbor, search, remove }) {
-    this.dialog = document.getElementById("viewer");
+    this.dialog = element("viewer");
     this.actions = { neighbor, search, remove };
     this.changes = "off";
     this.item = null;
-    element("close").addEventListener("click", () => this.dialog.close());
-    element("previous").addEventListener("click", () => this.#step(-1));
-    element("next").addEventListener("click", () => this.#step(1));
-    element("search").addEventListener("click", () => {
+    on("viewer-previous", "click", () => this.#step(-1));
+    on("viewer-next", "click", () => this.#step(1));
+    on("viewer-search", "click", () => {
       const { item } = this;
       this.dialog.close();
       search(item);
     });
-    element("remove").addEventListener("click", () => this.#confirm(true));
-    element("keep").addEventListener("click", () => this.#confirm(false));
-    element("confirm").addEventListener("submit", (event) => this.#remove(event));
-    element("image").addEventListener("load", () => element("image").classList.remove("loading"));
-    element("image").addEventListener("error", () => this.#fail("The file of this image is missing."));
-    this.dialog.addEventListener("keydown", (event) => {
+    on("viewer-remove", "click", () => this.#confirm(true));
+    on("viewer-keep", "click", () => this.#confirm(false));
+    on("viewer-confirm", "submit", (event) => this.#remove(event));
+    on("viewer-image", "load", () => element("viewer-image").classList.remove("loading"));
+    on("viewer-image", "error", () => this.#fail("The file of this image is missing."));
+    on(this.dialog, "keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!step || event.target.matches("input") || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (!step || event.target.matches("input") || isModified(event)) return;
       event.preventDefault();
       this.#step(step);
     });
@@ -38,23 +37,23 @@ export class Viewer {
     this.key = key;
     this.#show(item);
     if (!this.dialog.open) this.dialog.showModal();
-    element("search").focus();
+    element("viewer-search").focus();
   }
 
   #show(item) {
     this.item = item;
     this.#fail("");
     this.#confirm(false);
-    element("title").textContent = nameOf(item);
-    const image = element("image");
+    write("viewer-title", nameOf(item));
+    const image = element("viewer-image");
     image.classList.add("loading");
     image.src = `api/images/${item.id}/file`;
     image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
     const facts = [item.class_name ?? "no class"];
     if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
-    facts.push(item.key);
-    element("facts").textContent = facts.join(" · ");
-    element("remove").hidden = this.changes === "off";
+    write("viewer-facts", [...facts, matchText(item), item.key].filter(Boolean).join(" · "));
+    image.parentElement.replaceChildren(image, outlines(item));
+    hide("viewer-remove", this.changes === "off");
   }
 
   async #step(step) {
@@ -63,16 +62,13 @@ export class Viewer {
   }
 
   #confirm(open) {
-    const form = element("confirm");
+    const form = element("viewer-confirm");
     const wasOpen = !form.hidden;
     form.hidden = !open;
-    element("remove").hidden = open || this.changes === "off";
-    const field = form.querySelector(".key");
-    field.hidden = this.changes !== "key";
-    form.elements.key.disabled = field.hidden;
-    form.elements.key.value = this.key ?? "";
-    if (open) (field.hidden || this.key ? form.querySelector("[type=submit]") : form.elements.key).focus();
-    else if (wasOpen) (element("remove").hidden ? element("search") : element("remove")).focus();
+    hide("viewer-remove", open || this.changes === "off");
+    const field = keyField(form, this.changes, this.key);
+    if (open) (field && !this.key ? field : form.querySelector("[type=submit]")).focus();
+    else if (wasOpen) element(element("viewer-remove").hidden ? "viewer-search" : "viewer-remove").focus();
   }
 
   async #remove(event) {
@@ -91,8 +87,7 @@ export class Viewer {
   }
 
   #fail(text) {
-    element("error").textContent = text;
-    element("error").hidden = !text;
-    if (text) element("image").classList.remove("loading");
+    tell("viewer-error", text);
+    if (text) element("viewer-image").classList.remove("loading");
   }
 }
