@@ -648,6 +648,21 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     page.wait_for_selector(f"{ROOT} .part.subtracted")
     same()
     assert [part[0] for part in _parts(page)] == ["+", "+", "+", "−"]
+    # The weights with the keyboard: two steps of 0.25 up, and typed.
+    page.get_by_label("Weight of drum").focus()
+    for key in ("ArrowUp", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+    picker.set_weight(3, -0.5)
+    same()
+    page.get_by_label("Weight of guitar").fill("1.5")
+    page.keyboard.press("Enter")
+    picker.set_weight(2, 1.5)
+    same()
+    assert '+ 1.5 × "guitar" − 0.5 × "drum"' in _status(page)
+    page.get_by_label("Weight of guitar").fill("7")
+    page.keyboard.press("Enter")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert "from -2 to 2, got '7'" in _status(page) and page.get_by_label("Weight of guitar").input_value() == "1.5"
     reranking = page.locator(f"{ROOT} .settings").get_by_label("Re-ranking").first
     assert reranking.locator("option:not([disabled])").all_inner_texts() == ["none (one image only)"]
     reranking.focus()
