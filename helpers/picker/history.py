@@ -40,6 +40,8 @@ class Query:
     crop : the part of the image that is the query.
     text : what results show, with a hyphen in front of each word for what they do not show, see `parse_text`.
     more : rows of further images.
+    weights : of the images and texts in their order, see `helpers.picker.parts.weights_of`; empty for 1, and -1 for
+        words with a hyphen.
     """
 
     name: str = ""
@@ -49,6 +51,7 @@ class Query:
     crop: Crop | None = None
     text: str = ""
     more: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
     @property
     def image(self) -> str:

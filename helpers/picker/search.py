@@ -53,11 +53,13 @@ class QueryImage:
     ----------
     pixels : returns uint8 (height, width, 3); called only if the pixels are needed.
     row : its row in the set, or None. cropped : whether only a part of the image is the query.
+    weight : its share of the score, as in `QueryPart`; an image of weight 0 is only left out of the results.
     """
 
     pixels: Callable[[], np.ndarray]
     row: int | None = None
     cropped: bool = False
+    weight: float = 1.0
 
 
 class Searcher:
@@ -154,7 +156,8 @@ class Searcher:
 
         Parameters
         ----------
-        images, texts : of the query; at least one. Only a single image without a text is re-ranked.
+        images, texts : of the query; at least one. Only a single image without a text is re-ranked. Several parts are
+            combined by their weights, see `search_parts`.
         good, bad : rows with that mark; they move the query (Rocchio).
 
         Raises
@@ -168,7 +171,8 @@ class Searcher:
                 check_metric(engine)
             words = self._gallery_words(engine) if texts and not embeds_text(engine.extractor) else None
             self._report(f"Searching with {method} …")
-            vectors = [self._vector(engine.extractor, image) for image in images]
+            used = [image for image in images if image.weight]
+            vectors = [self._vector(engine.extractor, image) for image in used]
             empty = any(not vector.any() for vector in vectors)
             none = np.empty((0, engine.extractor.dim), np.float32)
             marked = self._vectors(engine.extractor, [*good, *bad]) if good or bad else none
@@ -177,7 +181,8 @@ class Searcher:
             if single:
                 ranking = _reranked(engine, method, images[0], vectors[0], marked, len(good), k, excluded)
             else:
-                parts = [*(QueryPart(vector=vector) for vector in vectors), *texts, *_marked_parts(marked, len(good))]
+                weighted = [QueryPart(image.weight, vector) for image, vector in zip(used, vectors, strict=True)]
+                parts = [*weighted, *texts, *_marked_parts(marked, len(good))]
                 ranking = search_parts(engine, parts, k, words, excluded=excluded)
             unknown = [] if words is None else self._unknown_words(texts)
         valid = ranking.ids[0] != PAD

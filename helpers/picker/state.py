@@ -26,8 +26,23 @@ from helpers.features.text import TextError
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.picker.history import Crop, History, Query, Step
-from helpers.picker.parts import MAX_PARTS, ShownPart, images_of, parts_of, texts_of, title_of, without_part
+from helpers.picker.parts import (
+    MAX_PARTS,
+    MAX_WEIGHT,
+    ShownPart,
+    image_weights_of,
+    images_of,
+    parts_of,
+    texts_of,
+    title_of,
+    weights_of,
+    with_image,
+    with_text,
+    with_weights,
+    without_part,
+)
 from helpers.picker.search import NAMES, Method, QueryImage, Searcher, SearchError
+from helpers.search.combined import parse_text
 from helpers.text import printable, printable_lines, write_csv
 from helpers.visualization import grids
 
@@ -203,7 +218,7 @@ class Picker:
 
     @property
     def parts(self) -> list[ShownPart]:
-        """The images and texts of the current query; `remove_part` removes one."""
+        """The images and texts of the current query; `set_weight` changes one, `remove_part` removes one."""
         return [] if self.query is None else parts_of(self.query, self.images.keys)
 
     @property
@@ -408,17 +423,29 @@ class Picker:
             raise InvalidAction("That image is already a part of the query.")
         if len(self.parts) >= MAX_PARTS:
             raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
-        if query.image:
-            self.history.add(replace(query, more=(*query.more, row)))
-        else:
-            self.history.add(replace(query, name=self.images.keys[row], row=row))
+        self.history.add(with_image(query, row, self.images.keys))
+
+    @_action
+    def set_weight(self, part: int, weight: float) -> None:
+        """Change the weight of a part of the query, by its row in `parts`.
+
+        The score of an image is the weighted mean of its cosines with the parts, see `search_parts`. A part with a
+        negative weight is what results must not resemble; one with weight 0 changes nothing.
+        """
+        query, part = self._part(part)
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not abs(weight) <= MAX_WEIGHT:
+            limits = f"from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+            raise InvalidAction(f"A weight must be a number {limits}, got {str(weight)[:40]!r}.")
+        if not query.is_combined:
+            raise InvalidAction("Weights are for queries of several parts. Add an image or a text first.")
+        weights = list(weights_of(query))
+        weights[part] = float(weight)
+        self._change_query(with_weights(query, weights))
 
     @_action
     def remove_part(self, part: int) -> None:
         """Remove a part of the query, by its row in `parts`."""
-        query, part = self._current().query, _integer(part, "The number of a part")
-        if not 0 <= part < len(self.parts):
-            raise InvalidAction(f"The query has no part {part}.")
+        query, part = self._part(part)
         self._change_query(without_part(query, part, self.images.keys))
 
     @_action
@@ -508,22 +535,22 @@ class Picker:
                 query, methods = self.query or Query(), self.methods
             if not isinstance(text, str):
                 raise InvalidAction(f"A text was expected, got {str(text)[:40]!r}.")
-            changed = replace(query, text=" ".join(text.split()))
-            if not (changed.text or query.text):
+            text = " ".join(text.split())
+            if not (text or query.text):
                 raise InvalidAction("The text is empty. Describe what to find, such as: boat at night -people")
             try:
-                texts = texts_of(changed)
+                texts = parse_text(text)
                 if len(texts) + len(images_of(query)) > MAX_PARTS:
                     raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
                 for method in methods if texts else ():
                     self._searcher.check_texts(method, texts)
             except (TextError, SearchError) as error:
-                text = str(error)
-                raise InvalidAction(text[:1].upper() + text[1:]) from error
+                reason = str(error)
+                raise InvalidAction(reason[:1].upper() + reason[1:]) from error
             finally:
                 self.progress = ""
             with self.lock:
-                self._change_query(replace(self.query or Query(), text=changed.text))
+                self._change_query(with_text(self.query or Query(), text))
         self._notify()
         return self
 
@@ -607,11 +634,11 @@ class Picker:
             name = self.class_of(query) if query.row is not None else Path(query.name).name
             figure = grids.picker_grid(
                 self.pixels(query) if query.image else None,
-                f"query\n{name}",
+                f"{self.parts[0].factor if query.image else ''}query\n{name}",
                 [(str(column.method), column.results) for column in self.columns],
                 self.images.paths,
                 self.step.marks,
-                [f"{part.sign} {part.short_name}" for part in self.parts[bool(query.image) :]],
+                [part.label for part in self.parts[bool(query.image) :]],
             )
         drawn, smaller = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
@@ -662,6 +689,13 @@ class Picker:
             raise InvalidAction("Choose an image first.")
         return self.step
 
+    def _part(self, part: int) -> tuple[Query, int]:
+        """The current query, and the number of one of its parts."""
+        query, part = self._current().query, _integer(part, "The number of a part")
+        if not 0 <= part < len(self.parts):
+            raise InvalidAction(f"The query has no part {part}.")
+        return query, part
+
     def _current_image(self) -> Query:
         """The current query, which has an image."""
         query = self._current().query
@@ -673,8 +707,8 @@ class Picker:
         """Put a query behind the current one, if it says what to find."""
         if not query.image and not query.text:
             raise InvalidAction("The query would be empty. Choose an image, or type another text.")
-        if not query.image and all(part.weight < 0 for part in texts_of(query)):
-            raise InvalidAction("Say what to find, too: words with a minus sign only leave images out.")
+        if not any(weight > 0 for weight in weights_of(query)):
+            raise InvalidAction("Say what to find, too: at least one part needs a positive weight.")
         self.history.add(query)
 
     def _changed(self, method: Method, **parts: str | None) -> Method:
@@ -689,11 +723,11 @@ class Picker:
 
     def _column(self, request: _Request, method: Method) -> Column:
         query, start = request.query, perf_counter()
-        first = QueryImage(lambda: self.pixels(query), query.row, query.crop is not None)
-        more = [QueryImage(partial(read_image, self.images.paths[row]), row) for row in query.more]
+        images = [QueryImage(lambda: self.pixels(query), query.row, query.crop is not None)] if query.image else []
+        images += [QueryImage(partial(read_image, self.images.paths[row]), row) for row in query.more]
         found, note = self._searcher.search(
             method,
-            [*([first] if query.image else []), *more],
+            [replace(image, weight=weight) for image, weight in zip(images, image_weights_of(query), strict=True)],
             texts_of(query),
             k=request.k,
             good=[id for id, good in request.applied if good],

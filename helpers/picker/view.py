@@ -25,6 +25,7 @@ from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage, read_image
+from helpers.picker.parts import MAX_WEIGHT
 from helpers.picker.state import Column, Picker
 from helpers.text import clean_values, printable_lines
 from helpers.visualization.heatmaps import overlay
@@ -49,7 +50,7 @@ ACTIONS = {
     for name in (
         "add", "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
         "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "remove_part", "search",
-        "search_again", "set_k", "set_text", "uncrop", "upload", "use", "why",
+        "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
     )
 }  # fmt: skip
 _SLOW = {"search", "set_text", "why"}
@@ -199,7 +200,10 @@ def state_of(picker: Picker) -> dict:
         "query": query and {
             "title": picker.title, "name": query.name, "class_name": picker.class_of(query), "row": query.row,
             "image": query.image and f"large-{query.image}", "crop": query.crop and query.crop._asdict(),
-            "text": query.text, "parts": [part._asdict() | {"short_name": part.short_name} for part in picker.parts],
+            "text": query.text, "parts": [
+                part._asdict() | {"sign": part.sign, "short_name": part.short_name} for part in picker.parts
+            ],
+            "max_weight": MAX_WEIGHT,
             "is_combined": picker.is_combined,
         },
         "text_hint": picker.text_hint,

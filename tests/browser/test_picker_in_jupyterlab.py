@@ -648,6 +648,21 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     page.wait_for_selector(f"{ROOT} .part.subtracted")
     same()
     assert [part[0] for part in _parts(page)] == ["+", "+", "+", "−"]
+    # The weights with the keyboard: two steps of 0.25 up, and typed.
+    page.get_by_label("Weight of drum").focus()
+    for key in ("ArrowUp", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+    picker.set_weight(3, -0.5)
+    same()
+    page.get_by_label("Weight of guitar").fill("1.5")
+    page.keyboard.press("Enter")
+    picker.set_weight(2, 1.5)
+    same()
+    assert '+ 1.5 × "guitar" − 0.5 × "drum"' in _status(page)
+    page.get_by_label("Weight of guitar").fill("7")
+    page.keyboard.press("Enter")
+    page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
+    assert "from -2 to 2, got '7'" in _status(page) and page.get_by_label("Weight of guitar").input_value() == "1.5"
     reranking = page.locator(f"{ROOT} .settings").get_by_label("Re-ranking").first
     assert reranking.locator("option:not([disabled])").all_inner_texts() == ["none (one image only)"]
     reranking.focus()
@@ -655,16 +670,15 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     page.locator(f"{ROOT} .tip").wait_for()
     assert "works for one image" in page.locator(f"{ROOT} .tip").inner_text()
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
-    for shade in ("dark", "light"):
+    for shade, width in (("dark", 560), ("light", 1280)):
         theme = f"JupyterLab {shade.title()}"
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
         page.wait_for_selector(f"{ROOT}[data-theme={shade}]")
-        for width in (560, 1280):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(500)
-            _shot(page, screenshots, f"words-{shade}-{width}")
-            _check(page, check_accessibility)
-            assert page.locator(ROOT).evaluate("root => root.scrollWidth - root.clientWidth") <= 0
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(500)
+        _shot(page, screenshots, f"words-{shade}-{width}")
+        _check(page, check_accessibility)
+        assert page.locator(ROOT).evaluate("root => root.scrollWidth - root.clientWidth") <= 0
 
     # Marks, and the parts with the keyboard: the focus stays among them.
     page.locator(f"{ROOT} .card").nth(9).get_by_text("good").click()

@@ -122,6 +122,7 @@ SET = few()
 CONTENTS = [png(SET, row) for row in range(4)] + [b"", b"no image"]
 ANY_ID = st.integers(-2, 42)
 TEXTS = st.sampled_from(["red", "green -blue", "-red", "", "xyz", "blue xyz", "-red -green -blue", 7])
+WEIGHTS = st.sampled_from([-2, -1, -0.25, 0, 0.5, 1, 2, 2.5])
 
 
 class Actions(RuleBasedStateMachine):
@@ -205,10 +206,18 @@ class Actions(RuleBasedStateMachine):
         shown = self.picker.parts
         with self.choosing():
             self.picker.remove_part(number)
+        left = shown[:number] + shown[number + 1 :] if self.picker.message is None else shown
+        # The weight of a single part changes nothing, so it is 1.
+        assert self.picker.parts == (left if len(left) > 1 else [part._replace(weight=1.0) for part in left])
+
+    @rule(number=st.integers(-1, MOST_PARTS), weight=WEIGHTS)
+    def set_weight(self, number, weight):
+        shown = self.picker.parts
+        with self.choosing():
+            self.picker.set_weight(number, weight)
         if self.picker.message is None:
-            assert self.picker.parts == shown[:number] + shown[number + 1 :]
-        else:
-            assert self.picker.parts == shown
+            shown[number] = shown[number]._replace(weight=weight)
+        assert self.picker.parts == shown
 
     @rule(rank=st.integers(0, 9), id=st.none() | ANY_ID)
     def follow(self, rank, id):
@@ -292,8 +301,9 @@ class Actions(RuleBasedStateMachine):
     @invariant()
     def each_query_says_what_to_find(self):
         for step in self.picker.history.steps:
-            assert step.query.image or any(part.weight > 0 for part in parse_text(step.query.text))
-            assert len(parts_of(step.query, SET.keys)) <= MOST_PARTS
+            parts = parts_of(step.query, SET.keys)
+            assert any(part.weight > 0 for part in parts) and all(abs(part.weight) <= 2 for part in parts)
+            assert len(parts) <= MOST_PARTS
             assert not (step.query.more and not step.query.image)
 
     @invariant()
@@ -594,6 +604,66 @@ def test_marks_of_a_combined_query(images, picker, colors):
     assert "query itself" in picker.choose(4).add(6).mark(6, True).message.text
 
 
+@pytest.mark.parametrize("weights", [(0.5, -1.25, 2, 0.75), (-0.5, 1, 0.25, -2), (0, 1, 0, -0.5), (1.5, 0, 0, 0)])
+def test_each_part_has_a_weight(images, picker, colors, weights):
+    picker.choose(3).add(12).set_text("red -blue")
+    for part, weight in enumerate(weights):
+        # The first image stays positive until another part is.
+        picker.set_weight(part, weight or 0.5)
+    for part, weight in enumerate(weights):
+        picker.set_weight(part, weight)
+    assert picker.message is None and [part.weight for part in picker.parts] == list(weights)
+    engine = Engine(EXTRACTORS[0], "exact:cosine").fit(images)
+    vectors = engine.extractor.extract(images, progress=False)
+    given = {"vector": vectors[3]}, {"vector": vectors[12]}, {"text": "red"}, {"text": "blue"}
+    parts = [QueryPart(weight, **part) for weight, part in zip(weights, given, strict=True) if weight]
+    words = GalleryWords(SPACE, ColorClasses().extract(images, progress=False))
+    expected = search_parts(engine, parts, 5, words, excluded=[3, 12])
+    results = picker.search().columns[0].results
+    assert [result.id for result in results] == expected.ids[0].tolist()
+    assert [result.score for result in results] == pytest.approx(expected.scores[0].tolist(), abs=1e-6)
+
+
+def test_weights_follow_their_parts_and_the_history(images, picker, colors):
+    first, second = images.keys[3], images.keys[12]
+    picker.choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5)
+    assert picker.title == f'0.5 × {first} + "red" − 1.5 × "blue"'
+    assert picker.back().title == f'0.5 × {first} + "red" − "blue"'
+    assert picker.forward().add(12).title == f'0.5 × {first} + {second} + "red" − 1.5 × "blue"'
+    picker.set_weight(1, -0.25).set_text("green -blue -blue")
+    assert picker.title == f'0.5 × {first} + "green" − 0.25 × {second} − 1.5 × "blue" − "blue"'
+    steps = len(picker.history.steps)
+    assert len(picker.set_weight(1, -0.25).history.steps) == steps, "the same weight is no new query"
+    assert [part["weight"] for part in state_of(picker)["query"]["parts"]] == [0.5, -0.25, 1, -1.5, -1]
+    assert picker.remove_part(1).title == f'0.5 × {first} + "green" − 1.5 × "blue" − "blue"'
+    assert picker.crop(0, 0, 0.5, 0.5).parts[0].weight == 0.5
+    picker.remove_part(3).remove_part(2).remove_part(1)
+    assert picker.title == first and picker.query.weights == (), "a single image needs no weight"
+
+
+def test_a_wrong_weight_changes_nothing(picker, colors):
+    assert "Choose an image first" in picker.set_weight(0, 1).message.text
+    assert "several parts" in picker.choose(3).set_weight(0, 0.5).message.text
+    picker.set_text("red")
+    for part, weight, text in (
+        (0, 2.25, "from -2 to 2"), (0, float("nan"), "from -2 to 2"), (0, "1", "got '1'"), (0, True, "from -2 to 2"),
+        (2, 1, "no part 2"), (-1, 1, "no part -1"),
+    ):  # fmt: skip
+        before = picker.query
+        assert text in picker.set_weight(part, weight).message.text and picker.query == before
+    assert "positive weight" in picker.set_weight(0, 0).set_weight(1, -1).message.text
+    assert [part.weight for part in picker.parts] == [0, 1]
+    assert "positive weight" in picker.remove_part(1).message.text
+
+
+def test_the_grid_shows_weights(images, picker, colors, monkeypatch):
+    calls = []
+    draw = grids.picker_grid
+    monkeypatch.setattr(grids, "picker_grid", lambda *given: calls.append(given) or draw(*given))
+    picker.set_k(2).choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5).search().grid_png(dpi=40)
+    assert calls[0][1].startswith("0.5 × query\n") and calls[0][5] == ["+ “red”", "− 1.5 × “blue”"]
+
+
 def test_a_combined_query_is_not_reranked(images, picker, colors):
     picker.use(reranker="expansion").choose(4).search()
     reranked = ids(picker)
@@ -830,7 +900,7 @@ def test_texts_and_parts_on_the_page(view, images, colors):
     assert [(part["sign"], part["name"]) for part in state["query"]["parts"]] == [("+", "red"), ("−", "blue")]
     assert len(state["columns"][0]["results"]) == 5
     state = act(view, 2, "add", row=4)
-    first = {"sign": "+", "name": images.keys[4], "kind": "image", "row": 4}
+    first = {"sign": "+", "weight": 1, "name": images.keys[4], "kind": "image", "row": 4}
     assert state["query"]["parts"][0] == first | {"short_name": images.paths[4].name}
     assert state["query"]["title"] == f'{images.keys[4]} + "red" − "blue"'
     view._received(view, {"images": [state["query"]["image"]]}, [])

@@ -9,6 +9,7 @@ const SHRUNK_SIDE = 2048;
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
 const MAX_URLS = 500;
+const WEIGHT_STEP = "0.25";
 const ONE_IMAGE = "Re-ranking works for one image, not with a text or several images.";
 
 let instances = 0;
@@ -420,11 +421,32 @@ class Page {
   chip(index) {
     const [sign, name] = [make("span", { class: "sign" }), make("span", { class: "part-name" })];
     const image = make("img", { alt: "", draggable: "false" });
+    const weight = make("input", { type: "number", step: WEIGHT_STEP, class: "weight" });
+    const timer = `weight ${index}`;
+    const send = () => {
+      chip.shownWeight = null;
+      if (weight.value !== "") this.do("set_weight", { part: index, weight: weight.valueAsNumber });
+    };
+    // Arrow keys start one search, not one for each step.
+    weight.addEventListener("change", () => this.later(timer, send));
+    weight.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      clearTimeout(this.timers.get(timer));
+      this.timers.delete(timer);
+      send();
+    });
     const remove = this.button("×", () => this.do("remove_part", { part: index }));
-    return Object.assign(make("li", { class: "part" }, sign, image, name, remove), { sign, image, name, removal: remove });
+    const chip = make("li", { class: "part" }, sign, image, name, weight, remove);
+    return Object.assign(chip, { sign, image, name, weight, timer, removal: remove });
   }
 
-  updateChip(chip, { sign, name, short_name: shortName, kind, row }) {
+  updateChip(chip, { sign, name, weight, short_name: shortName, kind, row }) {
+    const limit = this.state.query.max_weight;
+    Object.assign(chip.weight, { min: -limit, max: limit });
+    chip.weight.setAttribute("aria-label", `Weight of ${name}`);
+    chip.weight.dataset.tip = `Weight, ${-limit} to ${limit}; negative: results must not resemble it`;
+    if (chip.shownWeight !== weight && !this.timers.has(chip.timer)) chip.weight.value = chip.shownWeight = weight;
+    chip.classList.toggle("unused", weight === 0);
     chip.classList.toggle("subtracted", sign !== "+");
     setText(chip.sign, sign);
     setText(chip.name, shortName);
