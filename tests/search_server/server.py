@@ -123,8 +123,8 @@ def assemble(product: Product) -> Path:
 def _download(pom: Path, parts: Path) -> None:
     if shutil.which("mvn") is None:
         raise Unavailable("Maven (the program mvn) is not installed")
-    command = ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={parts}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(pom), "dependency:copy-dependencies"]
+    done = subprocess.run([*command, f"-DoutputDirectory={parts}"], capture_output=True, text=True)
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
         raise Unavailable(f"Maven could not download the server: {errors[0]}")
