@@ -80,6 +80,15 @@ def region_method(extractor: FeatureExtractor) -> str:
     return "maps" if pools in pooling.REGION_POOLINGS and extractor.resize_rule == "squash" else "crops"
 
 
+def region_fingerprint(extractor: FeatureExtractor, method: str | None = None) -> str:
+    """The extractor's fingerprint and the method. Vectors of regions with equal fingerprints can be compared."""
+    method = method or region_method(extractor)
+    base = extractor
+    while isinstance(base, Projected):
+        base = base.of
+    return f"{extractor.fingerprint}-{method}{_map_size(base) if method == 'maps' else ''}"
+
+
 def crop(image: np.ndarray, box: Sequence[float] | np.ndarray) -> np.ndarray:
     """The pixels of a box, x, y, width, height, at least one: a view of uint8 (height, width, 3).
 
@@ -99,8 +108,7 @@ def _stored(
     """Read the vectors from the store, after computing and storing the missing ones."""
     found = [np.full((len(each), extractor.dim), np.nan, np.float32) for each in boxes]
     compute = _from_maps if method == "maps" else _from_crops
-    name = f"{extractor.fingerprint}-{method}{_map_size(extractor) if method == 'maps' else ''}"
-    with store.VectorStore(name, extractor.dim) as kept:
+    with store.VectorStore(region_fingerprint(extractor, method), extractor.dim) as kept:
         keys = _keys(sources, boxes) if cache else {}
         missing = [row for row, each in enumerate(boxes) if len(each)]
         if keys:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from helpers.features.region_vectors import region_vectors
+from helpers.features.region_vectors import region_fingerprint, region_vectors
 from helpers.features.regions import Regions, RegionSource, region_source
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.search.backends.remote import RemoteIndex
@@ -177,7 +177,7 @@ class RegionIndex:
             return None
         regions = self._live.engine
         known = regions.table.name, regions.extractor.fingerprint
-        return regions if known == (self._stored.fingerprint, engine.extractor.fingerprint) else None
+        return regions if known == (self._stored.fingerprint, region_fingerprint(engine.extractor)) else None
 
 
 class _Entries:
@@ -384,7 +384,7 @@ def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEng
         return
     manifest = snapshot.manifest_of(own)
     if (manifest.fingerprint, manifest.index_spec, manifest.name) != (
-        engine.extractor.fingerprint, _spec(engine), source.fingerprint,
+        region_fingerprint(engine.extractor), _spec(engine), source.fingerprint,
     ):  # fmt: skip
         yield None
         return
@@ -404,7 +404,7 @@ def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
     names = sorted({name for name in rows.class_names if name is not None})
     labels = np.array([NO_CLASS if name is None else names.index(name) for name in rows.class_names])
     images = ImageSet(source.fingerprint, tuple(Path(path) for path in rows.paths), labels, tuple(names))
-    extractor = UnopenedExtractor(engine.extractor.name, engine.extractor.fingerprint)
+    extractor = UnopenedExtractor(engine.extractor.name, region_fingerprint(engine.extractor))
     made = Engine(extractor, _empty_index(own, engine)).fit_extracted(images, rows.vectors, rows.contents)
     made.save(own, replace=True)
 

@@ -90,7 +90,7 @@ def test_objects_of_an_upload_and_of_a_gallery_image(client):
         assert boxes == {"red": pytest.approx(LEFT, abs=0.2), "blue": pytest.approx(RIGHT, abs=0.2)}
         assert all(0.9 < one["score"] <= 1 for one in each["regions"])
     grid = client.get(f"/api/images/{id_of(client, 'black')}/regions", params={"source": "grid"}).json()
-    assert len(grid["regions"]) == 13 and not grid["stored"] and grid["regions"][0]["class_name"] is None
+    assert len(grid["regions"]) == 29 and not grid["stored"] and grid["regions"][0]["class_name"] is None
     assert client.get("/api/images/0/regions", params={"source": "?"}).status_code == 422
     assert client.get("/api/images/999/regions").status_code == 404
 

@@ -13,7 +13,7 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.features.regions import region_source
 from helpers.images.folders import from_folder
 from helpers.search import region_index
-from helpers.search.engine import Engine
+from helpers.search.engine import Engine, UnopenedExtractor
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.relocation import relocate
 from helpers.search.region_index import FOLDER, NoRegions, RegionIndex, remove_unused, update_regions
@@ -104,14 +104,14 @@ def test_additions_removals_and_compaction_are_followed(folder, tmp_path):
         assert best(live, regions, "yellow")[0] == "yellow"
         count = len(regions.of(live.engine))
         live.remove([live.engine.table.id_of(tmp_path / "more" / "yellow.png")])
-        assert len(regions.of(live.engine)) == count - 13
-        assert remove_unused(folder) == 13
+        assert len(regions.of(live.engine)) == count - 29
+        assert remove_unused(folder) == 29
         done = update(folder)
         assert (done.removed, done.added) == (0, 0)
-        with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
+        with LiveEngine.open(folder / FOLDER, UnopenedExtractor.of(folder / FOLDER)) as own:
             assert all("yellow" not in str(own.engine.table.path(id)) for id in own.engine.index.ids)
             assert not own.changes
-        assert len(regions.of(live.engine)) == count - 13
+        assert len(regions.of(live.engine)) == count - 29
         assert best(live, regions, "red")[0] == "new-red" and best(live, regions, "blue")[0] == "blue"
 
 
@@ -234,7 +234,7 @@ def test_an_update_keeps_the_regions_of_images_that_another_process_added(folder
         paint(tmp_path / "new" / "yellow.png", "white", "yellow")
         live.add(from_folder(tmp_path / "new"))
         added = update_regions(folder, live.engine, region_source("grid")).added
-        assert added == 13 and update_regions(folder, before, region_source("grid")).removed == 0
+        assert added == 29 and update_regions(folder, before, region_source("grid")).removed == 0
         assert best(live, RegionIndex(folder), "yellow")[1] is not None
 
 
@@ -254,8 +254,8 @@ def test_two_updates_at_a_time_store_each_region_once(folder, tmp_path, monkeypa
         live.add(from_folder(tmp_path / "new"))
         with ThreadPoolExecutor(2) as pool:
             done = list(pool.map(lambda _: update_regions(folder, live.engine, region_source("grid")), range(2)))
-        assert sorted(one.added for one in done) == [0, 13]
-        assert len(RegionIndex(folder).of(live.engine)) == 4 * 13
+        assert sorted(one.added for one in done) == [0, 29]
+        assert len(RegionIndex(folder).of(live.engine)) == 4 * 29
 
 
 def test_images_without_regions_are_done(folder, tmp_path):
@@ -273,9 +273,9 @@ def test_images_without_regions_are_done(folder, tmp_path):
     engine = Engine(NoBlack(), "exact:cosine").fit(from_folder(tmp_path / "images"))
     engine.save(folder, replace=True)
     done = update_regions(folder, engine, region_source("grid"))
-    assert (done.found, done.skipped, done.added) == (2, 0, 3 * 13)
+    assert (done.found, done.skipped, done.added) == (2, 0, 3 * 29)
     regions = RegionIndex(folder)
-    assert not len(regions.missing(engine)) and len(regions.of(engine)) == 3 * 13
+    assert not len(regions.missing(engine)) and len(regions.of(engine)) == 3 * 29
     assert not any(len(regions.of(engine).regions_of(engine.table.id_of(f"{name}.png"))) for name in ("small", "black"))
 
 
