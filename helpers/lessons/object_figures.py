@@ -10,6 +10,8 @@ from helpers.evaluation.detection import DetectionScores
 from helpers.visualization.curves import COLORS
 
 _MARKERS = "osD^vPX"
+#: Colors of the methods of `size_curves`, which can be seven.
+_METHOD_COLORS = (*COLORS, "#000000")
 
 
 def precision_recall(scores: DetectionScores, names: Mapping[int, str]) -> Figure:
@@ -65,7 +67,7 @@ def size_curves(table: pd.DataFrame) -> Figure:
             # Moved apart, so that no interval hides another.
             x = positions + 0.07 * (number - (len(methods) - 1) / 2)
             panel.errorbar(
-                x, part["mAP"], errors, fmt=f"{_MARKERS[number % 7]}-", color=COLORS[number % len(COLORS)],
+                x, part["mAP"], errors, fmt=f"{_MARKERS[number % 7]}-", color=_METHOD_COLORS[number % 7],
                 markersize=5, linewidth=1.2, elinewidth=1, capsize=2, label=method,
             )  # fmt: skip
         panel.plot(positions, bands["chance"], "--", color="0.4", label="chance")

@@ -34,7 +34,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in [*range(15), 16]}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(17)}
 
 
 def unprinted(notebook):
