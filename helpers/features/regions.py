@@ -37,7 +37,7 @@ BATCH, WORKERS = 16, 2
 #: Sources of regions, see `region_source`.
 SOURCES = ("detector", "grid", "proposals")
 #: Maximum number of regions of an image.
-LIMIT = 20
+LIMIT = 30
 #: Of two boxes with a larger IoU, one is kept; a box with a larger IoU with the whole image is dropped.
 MAX_IOU, WHOLE_IOU = 0.7, 0.9
 #: Boxes with a shorter side, in pixels, are dropped.
@@ -61,7 +61,7 @@ PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.8
 PROPOSALS, PROPOSAL_IOU = 20, 0.4
 
 #: Levels of a grid: level l has l × l boxes. Overlap of neighbors, relative to their side.
-GRID_LEVELS, GRID_OVERLAP = 3, 0.4
+GRID_LEVELS, GRID_OVERLAP = 4, 0.4
 
 
 @dataclass(frozen=True, eq=False)

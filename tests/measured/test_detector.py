@@ -53,7 +53,7 @@ def test_proposals_cover_more_objects_than_a_grid(detector):
             image = reading.read_image(path)
             height, width = image.shape[:2]
             proposed += boxes.iou(found.boxes, regions.propose(image)).max(axis=1).tolist()
-            fixed += boxes.iou(found.boxes, regions.grid(width, height)).max(axis=1).tolist()
+            fixed += boxes.iou(found.boxes, regions.grid(width, height, levels=3)).max(axis=1).tolist()
             small += (found.boxes[:, 2:].prod(axis=1) < width * height / 4).tolist()
     covered, by_grid = np.array(proposed) >= 0.5, np.array(fixed) >= 0.5
     print(f"{len(small)} objects: proposals {covered.mean():.3f}, grid {by_grid.mean():.3f}")
