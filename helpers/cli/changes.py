@@ -102,11 +102,17 @@ def find_regions(folder: Path, engine: "Engine", source: "RegionSource", files: 
 
 def find_new_regions(folder: Path, engine: "Engine") -> None:
     """Find the regions of the images that have none, if the engine has regions."""
-    from helpers.search.region_index import NoRegions, open_source, stored_source
+    from helpers.search.region_index import NoRegions, forget_regions, open_source, stored_source
 
     try:
         stored = stored_source(folder)
     except NoRegions:
+        return
+    if engine.index.metric != "cosine":
+        forget_regions(folder)
+        log(
+            f"note: the engine has no regions any more, because {engine.index.spec} has {engine.index.metric} distances"
+        )
         return
     try:
         source = open_source(folder)

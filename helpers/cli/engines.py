@@ -198,14 +198,13 @@ def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
 
 def _compact(options: argparse.Namespace) -> int:
     common.quiet_libraries()
-    from helpers.search.engine import Engine, UnopenedExtractor
     from helpers.search.persist.compaction import compact
     from helpers.search.persist.snapshot import manifest_of
     from helpers.search.region_index import remove_unused
 
     folder = locations.engine_folder(options.engine)
     changes = compact(folder)
-    regions = remove_unused(folder, Engine.load(folder, UnopenedExtractor.of(folder), mmap=True))
+    regions = remove_unused(folder)
     if regions:
         log(f"note: {pluralize(regions, 'region')} of removed images deleted")
     total = manifest_of(folder).indexed

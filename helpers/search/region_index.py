@@ -10,12 +10,14 @@ import contextlib
 import re
 import shlex
 import threading
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from helpers.features.region_vectors import region_vectors
 from helpers.features.regions import Regions, RegionSource, region_source
@@ -25,17 +27,21 @@ from helpers.search.engine import Engine, UnopenedExtractor
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, open_index
 from helpers.search.persist import region_boxes, snapshot
+from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.engine_file import EngineFile, EngineFolderError
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.region_boxes import StoredSource
-from helpers.search.region_search import GalleryRegions
+from helpers.search.region_search import GalleryRegions, check_cosines
 from helpers.text import printable
 
 #: The folder of the regions' vectors, in the engine's folder.
 FOLDER = "regions"
+#: The lock of the process that finds regions, in the engine's folder.
+LOCK = ".regions.lock"
 
 #: Images whose regions are found and written, or whose vectors are extracted, at a time.
 _STEP = 256
+_NOTHING = Regions(np.empty((0, 4), np.float32), (), np.empty(0, np.float32))
 _BOX = re.compile(r"#xywh=(\d+),(\d+),(\d+),(\d+)$")
 
 
@@ -71,12 +77,14 @@ class RegionIndex:
         self.folder = Path(folder)
         self._stored = stored_source(folder)
         self._file = EngineFile(folder)
-        self._lock, self._updating = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._live: LiveEngine | None = None
         self._version, self._last = -1, 0
         self._boxes: dict[bytes, Regions] = {}
         self._entries = _Entries()
-        self._latest: tuple[object, object, GalleryRegions] | None = None
+        #: What the latest results were made of, and the results.
+        self._latest: tuple[tuple[object, ...], GalleryRegions] | None = None
+        self._missing: tuple[tuple[object, ...], np.ndarray] | None = None
 
     @property
     def source(self) -> str:
@@ -92,34 +100,37 @@ class RegionIndex:
             self._live = None
 
     def of(self, engine: Engine) -> GalleryRegions:
-        """The regions of an engine's images. Regions of removed images may be among them; searches hide these.
+        """The regions of an engine's images.
 
         engine : the present one of the folder, see `LiveEngine.engine`.
         """
         with self._lock:
             regions = self._refresh(engine)
+            state = engine.table, engine.index, None if regions is None else regions.index
+            if self._latest is not None and _same(self._latest[0], state):
+                return self._latest[1]
             if regions is None:
-                return GalleryRegions.of_vectors(np.empty(0, np.int64), [], [])
-            latest = self._latest
-            if latest is not None and latest[0] is engine.table and latest[1] is regions.index:
-                return latest[2]
-            entries = self._entries
-            if entries.snapshots != (engine.saved.snapshot_id, regions.saved.snapshot_id):
-                self._entries = entries = _Entries((engine.saved.snapshot_id, regions.saved.snapshot_id))
-            entries.extend(engine.table, regions.table)
-            found = GalleryRegions(regions.index, *entries.arrays(regions.table, self._boxes))
-            self._latest = engine.table, regions.index, found
+                found = GalleryRegions.of_vectors(np.empty(0, np.int64), [], [])
+            else:
+                snapshots = engine.saved.snapshot_id, regions.saved.snapshot_id
+                if self._entries.snapshots != snapshots:
+                    self._entries = _Entries(snapshots)
+                self._entries.extend(engine.table, regions.table, self._boxes)
+                found = self._entries.regions(engine.index, regions.index)
+            self._latest = state, found
             return found
 
     def missing(self, engine: Engine) -> np.ndarray:
         """int64 (m,): the ids of images whose regions, or their vectors, are not stored yet."""
         with self._lock:
             regions = self._refresh(engine)
-            table = engine.table
-            indexed = set() if regions is None else _contents_of(regions)
-            ids = engine.index.ids
-            waiting = [self._waits(table.content(id), indexed) for id in ids.tolist()]
-            return ids[np.array(waiting, bool)]
+            table, ids = engine.table, engine.index.ids
+            state = table, engine.index, None if regions is None else regions.index, self._version, len(ids)
+            if self._missing is None or not _same(self._missing[0], state):
+                indexed = set() if regions is None else _contents_of(regions)
+                waiting = [self._waits(table.content(id), indexed) for id in ids.tolist()]
+                self._missing = state, ids[np.array(waiting, bool)]
+            return self._missing[1]
 
     def extract_missing(self, engine: Engine, progress: Callable[[int], object] | None = None) -> int:
         """Find and store the regions of images that have none yet; returns the number of these images.
@@ -128,8 +139,7 @@ class RegionIndex:
         """
         if not len(self.missing(engine)):
             return 0
-        with self._updating:
-            return update_regions(self.folder, engine, open_source(self.folder), progress).found
+        return update_regions(self.folder, engine, open_source(self.folder), progress).found
 
     def _waits(self, content: bytes | None, indexed: set[bytes]) -> bool:
         if content is None:
@@ -140,7 +150,7 @@ class RegionIndex:
     def _refresh(self, engine: Engine) -> Engine | None:
         """Read what was stored since the last call; the engine of the regions.
 
-        None if there is none of the extractor of ``engine``.
+        None if there is none of this source and of the extractor of ``engine``.
         """
         version = self._file.version()
         if version != self._version:
@@ -163,9 +173,11 @@ class RegionIndex:
                 self._live = None
         if self._live is None and snapshot.is_engine(own):
             self._live = LiveEngine.open(own, UnopenedExtractor.of(own))
-        if self._live is None or self._live.engine.extractor.fingerprint != engine.extractor.fingerprint:
+        if self._live is None:
             return None
-        return self._live.engine
+        regions = self._live.engine
+        known = regions.table.name, regions.extractor.fingerprint
+        return regions if known == (self._stored.fingerprint, engine.extractor.fingerprint) else None
 
 
 class _Entries:
@@ -173,35 +185,57 @@ class _Entries:
 
     def __init__(self, snapshots: tuple[str, str] = ("", "")):
         self.snapshots = snapshots
-        self._images, self._regions = 0, 0
+        #: Number of images that were paired.
+        self._images = 0
         self._by_content: dict[bytes, list[int]] = defaultdict(list)
-        self._pairs: list[tuple[int, int]] = []
+        #: Image, region, image, region, …
+        self._pairs = array("q")
+        #: Of each region, by its id: box, class and score.
+        self._boxes: list[Sequence[int]] = []
+        self._class_names: list[str | None] = []
+        self._scores: list[float] = []
 
-    def extend(self, images: GalleryTable, regions: GalleryTable) -> None:
-        """Pair the rows that were added to the tables since the last call."""
-        for region in range(self._regions, len(regions)):
-            content = regions.content(region)
+    def extend(self, images: GalleryTable, regions: GalleryTable, stored: dict[bytes, Regions]) -> None:
+        """Pair the rows that were added to the tables since the last call.
+
+        stored : the regions of each content, with their scores.
+        """
+        first = len(self._boxes)
+        content: bytes | None = None
+        scores: dict[tuple[int, ...], float] = {}
+        for region, path in enumerate(regions.paths[first:], first):
+            before, content = content, regions.content(region)
+            if content != before:
+                scores = _scores(stored.get(content or b""))
+            box = _box_of(path)
+            self._boxes.append(box)
+            self._class_names.append(regions.class_name(region))
+            # 1 if its row was deleted meanwhile.
+            self._scores.append(scores.get(tuple(box), 1.0))
             if content is not None:
                 self._by_content[content].append(region)
-                self._pairs += [(image, region) for image in images.ids_with(content) if image < self._images]
+                for image in images.ids_with(content):
+                    if image < self._images:
+                        self._pairs.extend((image, region))
         for image in range(self._images, len(images)):
             content = images.content(image)
-            if content is not None:
-                self._pairs += [(image, region) for region in self._by_content.get(content, ())]
-        self._images, self._regions = len(images), len(regions)
+            for region in () if content is None else self._by_content.get(content, ()):
+                self._pairs.extend((image, region))
+        self._images = len(images)
 
-    def arrays(
-        self, regions: GalleryTable, stored: dict[bytes, Regions]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str | None], np.ndarray]:
-        """The images, regions, boxes, classes and scores of all pairs."""
+    def regions(self, images: Index | DeltaIndex, regions: Index | DeltaIndex) -> GalleryRegions:
+        """The regions of the pairs of which both are in an index."""
         pairs = np.array(self._pairs, np.int64).reshape(-1, 2)
-        numbers = np.unique(pairs[:, 1])
-        boxes = np.array([_box_of(str(regions.path(row))) for row in numbers.tolist()]).reshape(-1, 4)
-        contents = map(regions.content, numbers.tolist())
-        scores = np.array([_score(stored, content, box) for content, box in zip(contents, boxes, strict=True)])
-        rows = np.searchsorted(numbers, pairs[:, 1])
-        names = [regions.class_name(row) for row in pairs[:, 1].tolist()]
-        return pairs[:, 0], pairs[:, 1], boxes[rows], names, scores.astype(np.float32)[rows]
+        pairs = pairs[images.contains(pairs[:, 0]) & regions.contains(pairs[:, 1])]
+        rows = pairs[:, 1]
+        boxes = np.array(self._boxes, np.float32).reshape(-1, 4)[rows]
+        names = [self._class_names[row] for row in rows.tolist()]
+        return GalleryRegions(regions, pairs[:, 0], rows, boxes, names, np.array(self._scores, np.float32)[rows])
+
+
+def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    """Whether two states have the same objects and numbers."""
+    return all(one == other if isinstance(one, int) else one is other for one, other in zip(before, now, strict=True))
 
 
 def update_regions(
@@ -219,11 +253,13 @@ def update_regions(
     progress : called with the number of images after each step.
     files : of the source's detector, if it is the reader's own: the network and its labels.
     """
+    check_cosines(engine)
     folder, table = Path(folder), engine.table
     ids = engine.index.ids.tolist()
     first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
     unknown = sum(table.content(id) is None for id in ids)
-    with EngineFile(folder) as file:
+    # Two processes would add the regions of an image twice.
+    with FileLock(folder / LOCK), EngineFile(folder) as file:
         with file.writing() as connection:
             region_boxes.start(connection, StoredSource(source.name, source.fingerprint, *(files or (None, None))))
             todo = {first[content]: content for content in region_boxes.missing(connection, first)}
@@ -239,73 +275,104 @@ def update_regions(
                 progress(len(part))
         with file.reading() as connection:
             stored, _ = region_boxes.read(connection)
-    wanted = {id: stored[content].boxes for content, id in first.items() if len(stored.get(content, ()))}
-    names = {id: stored[content].class_names for content, id in first.items() if id in wanted}
-    added, removed = _update_vectors(folder, engine, source, wanted, names)
+        known = {id: stored[content] for content, id in first.items() if stored.get(content)}
+        added, removed, blank = _update_vectors(folder, engine, source, known)
+        if blank:
+            with file.writing() as connection:
+                region_boxes.write(connection, blank, [_NOTHING] * len(blank), replace=True)
     return RegionUpdate(len(todo), skipped + unknown, added, removed)
 
 
 def _update_vectors(
-    folder: Path, engine: Engine, source: RegionSource, boxes: dict[int, np.ndarray],
-    names: dict[int, tuple[str | None, ...]],
-) -> tuple[int, int]:  # fmt: skip
-    """Bring the engine of the regions up to date: the numbers of added and removed regions.
+    folder: Path, engine: Engine, source: RegionSource, regions: dict[int, Regions]
+) -> tuple[int, int, list[bytes]]:
+    """Bring the engine of the regions up to date: the numbers of added and removed regions, and contents without any.
 
-    boxes, names : of the images with regions, by id.
+    regions : of the images that have some, by id.
     """
     own, table = folder / FOLDER, engine.table
     with _opened(own, engine, source) as live:
         if live is None:
-            rows = _rows(engine, boxes, names)
-            if rows is not None:
+            rows = _rows(engine, regions)
+            if rows.paths:
                 _make(own, engine, source, rows)
-            return 0 if rows is None else len(rows.vectors), 0
-        present = live.engine
-        held = present.index.ids
-        contents = [present.table.content(id) for id in held.tolist()]
-        known, wanted = set(contents), {table.content(id) for id in boxes}
-        gone = held[np.array([content not in wanted for content in contents], bool)]
-        if len(gone):
-            live.remove(gone)
-        new = [id for id in boxes if table.content(id) not in known]
-        added = 0
+            return len(rows.paths), 0, rows.blank
+        removed = _remove_unused(folder, live)
+        known = _contents_of(live.engine)
+        new = [id for id in regions if table.content(id) not in known]
+        added, blank = 0, []
         for start in range(0, len(new), _STEP):
-            part = {id: boxes[id] for id in new[start : start + _STEP]}
-            rows = _rows(engine, part, names)
-            if rows is not None:
+            rows = _rows(engine, {id: regions[id] for id in new[start : start + _STEP]})
+            if rows.paths:
                 live.add_extracted(rows.paths, rows.vectors, rows.class_names, rows.contents, compare=False)
-                added += len(rows.vectors)
+            added += len(rows.paths)
+            blank += rows.blank
         live.wait_for_compaction()
-        return added, len(gone)
+        return added, removed, blank
+
+
+def remove_unused(folder: str | Path) -> int:
+    """Remove the regions of images that a saved engine no longer holds, and compact the rest; returns their number."""
+    folder = Path(folder)
+    own = folder / FOLDER
+    with FileLock(folder / LOCK):
+        if not snapshot.is_engine(own):
+            return 0
+        with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
+            removed = _remove_unused(folder, live)
+            live.compact()
+    return removed
+
+
+def _remove_unused(folder: Path, live: LiveEngine) -> int:
+    """Remove the regions of images that the folder's engine does not hold; returns their number.
+
+    live : the engine of the regions.
+    """
+    # As it is now, because another process may have added images and their regions.
+    engine = Engine.load(folder, UnopenedExtractor.of(folder), mmap=True)
+    held = _contents_of(engine)
+    ids = live.engine.index.ids
+    gone = ids[np.array([live.engine.table.content(id) not in held for id in ids.tolist()], bool)]
+    if len(gone):
+        live.remove(gone)
+    return len(gone)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Regions with vectors, as rows of an engine."""
+    """Regions with vectors, as rows of an engine.
+
+    blank : the contents of images that were read, but whose regions are similar to nothing.
+    """
 
     paths: list[str]
     vectors: np.ndarray
     class_names: list[str | None]
     contents: list[bytes | None]
+    blank: list[bytes]
 
 
-def _rows(engine: Engine, boxes: dict[int, np.ndarray], names: dict[int, tuple[str | None, ...]]) -> _Rows | None:
-    """The regions of some images, without those of files that cannot be read; None if there is none."""
-    ids, table = list(boxes), engine.table
-    found = region_vectors(engine.extractor, [table.path(id) for id in ids], [boxes[id] for id in ids])
+def _rows(engine: Engine, regions: dict[int, Regions]) -> _Rows:
+    """The regions of some images, by id.
+
+    Regions of files that cannot be read are left out, and those whose vector is zero, which are similar to nothing.
+    """
+    ids, table = list(regions), engine.table
+    found = region_vectors(engine.extractor, [table.path(id) for id in ids], [regions[id].boxes for id in ids])
     rows = [
         (id, box, name, vector)
         for id, vectors in zip(ids, found, strict=True)
-        for box, name, vector in zip(boxes[id], names[id], vectors, strict=True)
-        if not np.isnan(vector).any()
+        for box, name, vector in zip(regions[id].boxes, regions[id].class_names, vectors, strict=True)
+        if np.isfinite(vector).all() and vector.any()
     ]
-    if not rows:
-        return None
+    blank = [id for id, vectors in zip(ids, found, strict=True) if not vectors.any()]
     return _Rows(
         [f"{table.path(id)}#xywh={','.join(str(int(side)) for side in box)}" for id, box, _, _ in rows],
-        np.stack([vector for *_, vector in rows]),
+        np.array([vector for *_, vector in rows]),
         [name for _, _, name, _ in rows],
         [table.content(id) for id, *_ in rows],
+        [content for id in blank if (content := table.content(id)) is not None],
     )
 
 
@@ -325,19 +392,11 @@ def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEng
         yield live
 
 
-def remove_unused(folder: str | Path, engine: Engine) -> int:
-    """Remove the regions of images that an engine no longer holds, and compact the rest; returns their number."""
-    own = Path(folder) / FOLDER
-    if not snapshot.is_engine(own):
-        return 0
-    held = {engine.table.content(id) for id in engine.index.ids.tolist()}
-    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
-        ids = live.engine.index.ids
-        gone = ids[np.array([live.engine.table.content(id) not in held for id in ids.tolist()], bool)]
-        if len(gone):
-            live.remove(gone)
-        live.compact()
-    return len(gone)
+def forget_regions(folder: str | Path) -> None:
+    """Let a saved engine have no regions. Their vectors stay in its folder until regions are found again."""
+    folder = Path(folder)
+    with FileLock(folder / LOCK), EngineFile(folder) as file, file.writing() as connection:
+        region_boxes.clear(connection)
 
 
 def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
@@ -345,24 +404,30 @@ def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
     names = sorted({name for name in rows.class_names if name is not None})
     labels = np.array([NO_CLASS if name is None else names.index(name) for name in rows.class_names])
     images = ImageSet(source.fingerprint, tuple(Path(path) for path in rows.paths), labels, tuple(names))
-    index = open_index(_spec(engine))
     extractor = UnopenedExtractor(engine.extractor.name, engine.extractor.fingerprint)
-    made = Engine(extractor, _empty(index)).fit_extracted(images, rows.vectors, rows.contents)
+    made = Engine(extractor, _empty_index(own, engine)).fit_extracted(images, rows.vectors, rows.contents)
     made.save(own, replace=True)
 
 
-def _empty(index: Index) -> Index:
-    return index.clear() if isinstance(index, RemoteIndex) and len(index) else index
+def _empty_index(own: Path, engine: Engine) -> Index:
+    """A new index for the regions. Raises ValueError: a server has vectors of others under its name."""
+    index = open_index(_spec(engine))
+    # The folder is made first, so that vectors of an interrupted call are recognized.
+    if isinstance(index, RemoteIndex) and len(index):
+        if not own.is_dir():
+            raise ValueError(
+                f"{index.spec} holds {len(index):,} vectors of something else, so the regions cannot be stored there. "
+                "Remove them, or index the images under another name."
+            )
+        index.clear()
+    own.mkdir(exist_ok=True)
+    return index
 
 
 def _spec(engine: Engine) -> str:
-    """The index of the regions, as a name for `open_index`: that of the engine; on a server, another name."""
-    spec = engine.index.spec
-    scheme, _, rest = spec.partition(":")
-    if not rest.startswith("//"):
-        return spec
-    location, _, options = rest.partition("?")
-    return f"{scheme}:{location.rstrip('/')}_regions{'?' if options else ''}{options}"
+    """The index of the regions, as a name for `open_index`: that of the engine; on a server, another collection."""
+    index = engine.index.base if isinstance(engine.index, DeltaIndex) else engine.index
+    return index.beside("_regions") if isinstance(index, RemoteIndex) else index.spec
 
 
 def stored_source(folder: str | Path) -> StoredSource:
@@ -406,17 +471,15 @@ def _contents_of(regions: Engine) -> set[bytes]:
     return {content for content in found if content is not None}
 
 
-def _box_of(path: str) -> Sequence[int]:
+def _box_of(path: str) -> list[int]:
     found = _BOX.search(path)
     if found is None:
         raise ValueError(f"{printable(path)} is not a region: its path has no #xywh=")
     return [int(side) for side in found.groups()]
 
 
-def _score(stored: dict[bytes, Regions], content: bytes | None, box: np.ndarray) -> float:
-    """The score of a region; 1 if its row was deleted meanwhile."""
-    regions = None if content is None else stored.get(content)
+def _scores(regions: Regions | None) -> dict[tuple[int, ...], float]:
+    """The scores of an image's regions, by their box."""
     if regions is None:
-        return 1.0
-    rows = np.flatnonzero((regions.boxes == box).all(axis=1))
-    return float(regions.scores[rows[0]]) if len(rows) else 1.0
+        return {}
+    return dict(zip(map(tuple, regions.boxes.astype(int).tolist()), regions.scores.tolist(), strict=True))

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from helpers.features.regions import Regions
-from helpers.search.combined import check_metric
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, Index, check_k, open_index
+from helpers.search.index.filters import locate
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -101,17 +101,31 @@ class GalleryRegions:
 
     def images_of(self, regions: np.ndarray) -> np.ndarray:
         """int64: the images of some regions, in the order of ``regions``, without repetitions."""
-        low = np.searchsorted(self._regions, regions, "left", sorter=self._by_region)
-        high = np.searchsorted(self._regions, regions, "right", sorter=self._by_region)
-        rows = self._by_region[_ranges(low, high)]
-        found, first = np.unique(self._images[rows], return_index=True)
-        return found[np.argsort(first)]
+        low, high = self._entries_of(regions)
+        found, first = np.unique(self._images[self._by_region[_ranges(low, high)]], return_index=True)
+        return found[np.argsort(first, kind="stable")]
 
-    def permitted(self, images: np.ndarray) -> IdSet | None:
-        """The regions of these images, int64 ascending; None for all regions."""
-        position = np.minimum(np.searchsorted(images, self._images), max(0, len(images) - 1))
-        held = images[position] == self._images if len(images) else np.zeros(len(self._images), bool)
-        return None if held.all() else IdSet(self._regions[held])
+    def filters(self, allowed: IdSet | None, excluded: IdSet | None) -> tuple[IdSet | None, IdSet | None]:
+        """The ids in ``index`` that a search may find, and those that it must not find, by those of images."""
+        if allowed is not None:
+            kept = allowed.contains(self._images)
+            if excluded is not None:
+                kept &= ~excluded.contains(self._images)
+            return IdSet(self._regions[kept]), None
+        if excluded is None:
+            return None, None
+        rows = _ranges(*(np.searchsorted(self._images, excluded.ids, side) for side in ("left", "right")))
+        hidden = np.unique(self._regions[rows])
+        # Another image with identical content may be found.
+        low, high = self._entries_of(hidden)
+        others = ~excluded.contains(self._images[self._by_region[_ranges(low, high)]])
+        shared = np.bincount(np.repeat(np.arange(len(hidden)), high - low), others, len(hidden)) > 0
+        return None, IdSet(hidden[~shared])
+
+    def _entries_of(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first entry of each region in ``_by_region``, and the end of its entries."""
+        low = np.searchsorted(self._regions, regions, "left", sorter=self._by_region)
+        return low, np.searchsorted(self._regions, regions, "right", sorter=self._by_region)
 
     def _rows_of(self, id: int) -> slice:
         low, high = np.searchsorted(self._images, [id, id + 1])
@@ -145,14 +159,12 @@ def search_regions(
     k, queries = check_k(k), np.atleast_2d(np.asarray(parts, np.float32))
     if not queries.size:
         raise ValueError("a query needs at least one part")
-    check_metric(engine)
-    held = _held(engine, allowed, excluded)
-    depth = min(max(1, len(held)), k if len(queries) == 1 else max(k, DEPTH))
-    found = [engine.index.search(queries, depth, allowed=allowed, excluded=excluded).ids.ravel()]
-    permitted = regions.permitted(held)
-    found += [_deepest(regions, query[None], depth, permitted) for query in queries]
-    ids = np.unique(np.concatenate(found))
-    ids = ids[(np.searchsorted(held, ids, "right") > np.searchsorted(held, ids))]
+    check_cosines(engine)
+    images = _Images(engine, IdSet.of(allowed), IdSet.of(excluded))
+    depth = min(max(1, images.count), k if len(queries) == 1 else max(k, DEPTH))
+    found = [engine.index.search(queries, depth, allowed=images.allowed, excluded=images.excluded).ids.ravel()]
+    found += [_nearest(regions, query[None], depth, images) for query in queries]
+    ids = images.kept(np.unique(np.concatenate(found)))
     if not len(ids):
         return RegionRanking(Ranking(np.full((1, k), PAD), np.full((1, k), -np.inf)), ())
     scored = _scored(engine, regions, l2_normalize(queries), ids)
@@ -162,23 +174,45 @@ def search_regions(
     return RegionRanking(ranking, tuple(scored[row][1] for row in np.searchsorted(ids, best_ids[0])))
 
 
-def _held(engine: Engine, allowed: Any, excluded: Any) -> np.ndarray:
-    """int64, ascending: the images that a search may find."""
-    held, chosen, hidden = engine.index.ids, IdSet.of(allowed), IdSet.of(excluded)
-    if chosen is not None:
-        held = held[chosen.contains(held)]
-    return held if hidden is None else held[~hidden.contains(held)]
+def check_cosines(engine: Engine) -> None:
+    """Raise ValueError unless the engine's index has cosines."""
+    if engine.index.metric != "cosine":
+        raise ValueError(
+            f"Regions are compared by cosines, but this index has {engine.index.metric} distances. "
+            "Index the images with a backend of metric cosine, such as exact:cosine."
+        )
 
 
-def _deepest(regions: GalleryRegions, query: np.ndarray, count: int, permitted: IdSet | None) -> np.ndarray:
-    """The images of the regions that are nearest to a query (1, dim): at least ``count``, if there are so many."""
-    total = len(regions.index) if permitted is None else regions.index.count(allowed=permitted)
-    depth, images = 0, np.empty(0, np.int64)
-    while depth < total and len(images) < count:
-        depth = min(total, max(4 * depth, 4 * count))
-        found = regions.index.search(query, depth, allowed=permitted).ids[0]
-        images = regions.images_of(found[found != PAD])
-    return images
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """The images that a search may find."""
+
+    engine: Engine
+    allowed: IdSet | None
+    excluded: IdSet | None
+
+    @property
+    def count(self) -> int:
+        return self.engine.index.count(allowed=self.allowed, excluded=self.excluded)
+
+    def kept(self, ids: np.ndarray) -> np.ndarray:
+        """Those of some ids that may be found. Padding and removed images may not."""
+        kept = self.engine.index.contains(ids)
+        if self.allowed is not None:
+            kept &= self.allowed.contains(ids)
+        return ids[kept if self.excluded is None else kept & ~self.excluded.contains(ids)]
+
+
+def _nearest(regions: GalleryRegions, query: np.ndarray, count: int, images: _Images) -> np.ndarray:
+    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are so many."""
+    allowed, excluded = regions.filters(images.allowed, images.excluded)
+    total = min(regions.index.count(allowed=allowed, excluded=excluded), regions.index.max_k)
+    depth, found = 0, np.empty(0, np.int64)
+    while depth < total and len(found) < count:
+        depth = int(min(total, max(4 * depth, 4 * count)))
+        nearest = regions.index.search(query, depth, allowed=allowed, excluded=excluded).ids[0]
+        found = images.kept(regions.images_of(nearest[nearest != PAD]))
+    return found[:count]
 
 
 def _scored(
@@ -192,8 +226,8 @@ def _scored(
     cosines = l2_normalize(regions.index.vectors(needed)) @ queries.T if len(needed) else np.empty((0, len(queries)))
     scored = []
     for of_whole, (numbers, matches) in zip(whole, parts, strict=True):
-        stored = np.isin(numbers, needed)
-        table = np.vstack([of_whole, cosines[np.searchsorted(needed, numbers[stored])]])
+        rows, stored = locate(needed, numbers)
+        table = np.vstack([of_whole, cosines[rows[stored]]])
         candidates = [RegionMatch(None, None, 0.0), *(one for one, kept in zip(matches, stored, strict=True) if kept)]
         scored.append(_assigned(table.T, candidates))
     return scored

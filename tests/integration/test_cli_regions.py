@@ -101,6 +101,19 @@ def test_changes_of_the_engine_are_followed(engine, run):
     assert code == OK and "by proposals added" in err
 
 
+def test_an_engine_made_again_without_cosines_has_no_regions(engine, run):
+    shutil.copytree("my.engine", "distances.engine")
+    code, _, err = run(
+        "index", "photos", "-x", "hsv-histogram", "-o", "distances.engine", "--backend", "exact:euclidean", "--force"
+    )
+    assert code == OK and "no regions any more" in err
+    code, out, _ = run("search", first_image(engine), "-e", "distances.engine", "-k", 1)
+    assert code == OK and first_image(engine).name in out and "[" not in out
+    again = "index", "photos", "-x", "hsv-histogram", "-o", "distances.engine", "--force", "--regions", "grid"
+    assert run(*again)[0] == OK
+    assert "[whole image]" in run("search", first_image(engine), "-e", "distances.engine", "-k", 1)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,6 +1,9 @@
 """The stored regions of saved engines: additions, removals, compaction, copies, interruptions, other processes."""
 
+import contextlib
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ from PIL import Image
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.regions import region_source
 from helpers.images.folders import from_folder
+from helpers.search import region_index
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
-from helpers.search.region_index import FOLDER, NoRegions, RegionIndex, update_regions
+from helpers.search.persist.relocation import relocate
+from helpers.search.region_index import FOLDER, NoRegions, RegionIndex, remove_unused, update_regions
 from helpers.search.region_search import search_regions
 
 COLORS = {
@@ -95,12 +100,19 @@ def test_additions_removals_and_compaction_are_followed(folder, tmp_path):
         assert regions.extract_missing(live.engine) == 1
         assert best(live, regions, "yellow")[1] is not None and not len(regions.missing(live.engine))
         live.compact()
+        assert remove_unused(folder) == 0
         assert best(live, regions, "yellow")[0] == "yellow"
+        count = len(regions.of(live.engine))
         live.remove([live.engine.table.id_of(tmp_path / "more" / "yellow.png")])
-    done = update(folder)
-    assert done.removed > 0 and done.added == 0
-    with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
-        assert all("yellow" not in str(own.engine.table.path(id)) for id in own.engine.index.ids)
+        assert len(regions.of(live.engine)) == count - 13
+        assert remove_unused(folder) == 13
+        done = update(folder)
+        assert (done.removed, done.added) == (0, 0)
+        with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
+            assert all("yellow" not in str(own.engine.table.path(id)) for id in own.engine.index.ids)
+            assert not own.changes
+        assert len(regions.of(live.engine)) == count - 13
+        assert best(live, regions, "red")[0] == "new-red" and best(live, regions, "blue")[0] == "blue"
 
 
 def test_copies_share_regions_and_a_changed_copy_keeps_those_of_the_other(folder, tmp_path):
@@ -120,8 +132,6 @@ def test_copies_share_regions_and_a_changed_copy_keeps_those_of_the_other(folder
 
 
 def test_an_interrupted_update_continues(folder, monkeypatch):
-    from helpers.search import region_index
-
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -179,3 +189,98 @@ def test_a_moved_engine_and_images_that_cannot_be_read(folder, tmp_path):
         with pytest.warns(UserWarning, match="gone.png"):
             done = update_regions(moved, live.engine, region_source("grid"))
         assert (done.found, done.skipped, done.added) == (1, 1, 0)
+
+
+def test_regions_follow_images_that_were_moved(folder, tmp_path):
+    update(folder)
+    moved = tmp_path / "elsewhere" / "photos"
+    moved.parent.mkdir()
+    shutil.move(tmp_path / "images", moved)
+    relocate(folder, moved)
+    paint(tmp_path / "more" / "yellow.png", "white", "yellow")
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        regions = RegionIndex(folder)
+        live.add(from_folder(tmp_path / "more"))
+        assert not len(set(regions.missing(live.engine)) - {3}) and regions.extract_missing(live.engine) == 1
+        assert best(live, regions, "green")[0] == "green" and best(live, regions, "yellow")[0] == "yellow"
+    # The vectors of the moved images are computed again.
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        done = update_regions(folder, live.engine, region_source("proposals"))
+        assert (done.found, done.skipped) == (4, 0)
+
+
+def test_an_interrupted_change_of_the_source_leaves_no_regions_of_the_former_one(folder, monkeypatch):
+    update(folder)
+    regions = RegionIndex(folder)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        assert len(regions.of(live.engine))
+        with monkeypatch.context() as patched:
+            patched.setattr(region_index, "region_vectors", stop)
+            with pytest.raises(KeyboardInterrupt):
+                update(folder, "proposals")
+        assert not len(regions.of(live.engine)) and len(regions.missing(live.engine)) == 3
+        assert regions.source == "proposals" and regions.extract_missing(live.engine) == 0
+        assert len(regions.of(live.engine)) and not len(regions.missing(live.engine))
+
+
+def test_an_update_keeps_the_regions_of_images_that_another_process_added(folder, tmp_path):
+    update(folder)
+    with LiveEngine.open(folder, ColorFeatures()) as former, LiveEngine.open(folder, ColorFeatures()) as live:
+        before = former.engine
+        paint(tmp_path / "new" / "yellow.png", "white", "yellow")
+        live.add(from_folder(tmp_path / "new"))
+        added = update_regions(folder, live.engine, region_source("grid")).added
+        assert added == 13 and update_regions(folder, before, region_source("grid")).removed == 0
+        assert best(live, RegionIndex(folder), "yellow")[1] is not None
+
+
+def test_two_updates_at_a_time_store_each_region_once(folder, tmp_path, monkeypatch):
+    update(folder)
+    paint(tmp_path / "new" / "yellow.png", "white", "yellow")
+    both = threading.Barrier(2)
+    compute = region_index.region_vectors
+
+    def wait_for_the_other(*arguments):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return compute(*arguments)
+
+    monkeypatch.setattr(region_index, "region_vectors", wait_for_the_other)
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        live.add(from_folder(tmp_path / "new"))
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda _: update_regions(folder, live.engine, region_source("grid")), range(2)))
+        assert sorted(one.added for one in done) == [0, 13]
+        assert len(RegionIndex(folder).of(live.engine)) == 4 * 13
+
+
+def test_images_without_regions_are_done(folder, tmp_path):
+    """A small image has no regions, and regions whose vector is zero are not stored."""
+
+    class NoBlack(ColorFeatures):
+        name = "no-black"
+
+        def compute(self, pixels):
+            return pixels.mean(axis=(1, 2))
+
+    update(folder)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / "small.png")
+    Image.new("RGB", (90, 90)).save(tmp_path / "images" / "black.png")
+    engine = Engine(NoBlack(), "exact:cosine").fit(from_folder(tmp_path / "images"))
+    engine.save(folder, replace=True)
+    done = update_regions(folder, engine, region_source("grid"))
+    assert (done.found, done.skipped, done.added) == (2, 0, 3 * 13)
+    regions = RegionIndex(folder)
+    assert not len(regions.missing(engine)) and len(regions.of(engine)) == 3 * 13
+    assert not any(len(regions.of(engine).regions_of(engine.table.id_of(f"{name}.png"))) for name in ("small", "black"))
+
+
+def test_an_index_without_cosines_gets_no_regions(folder, tmp_path):
+    engine = Engine(ColorFeatures(), "exact:euclidean").fit(from_folder(tmp_path / "images"))
+    engine.save(folder, replace=True)
+    with pytest.raises(ValueError, match="exact:cosine"):
+        update_regions(folder, engine, region_source("grid"))

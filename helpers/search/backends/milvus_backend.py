@@ -128,6 +128,12 @@ class MilvusIndex(RemoteIndex):
             self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()
 
+    def _beside(self, suffix: str) -> str:
+        if not self._embedded:
+            return super()._beside(suffix)
+        path = Path(self.location)
+        return str(path.with_name(f"{path.stem}{suffix}{path.suffix}"))
+
     def _check_options(self, options: dict) -> None:
         index = options.get("index", "flat")
         if index not in KINDS:

@@ -261,6 +261,14 @@ class RemoteIndex(Index):
     def _target(self) -> str:
         return self.location
 
+    def beside(self, suffix: str) -> str:
+        """The spec of another collection of the same settings, named as this one with a suffix."""
+        _, mark, options = self.spec.partition("?")
+        return f"{self.scheme}:{self._beside(suffix)}{mark}{options}"
+
+    def _beside(self, suffix: str) -> str:
+        return f"//{self.address}/{self._name}{suffix}"
+
     @property
     def nbytes(self) -> int:
         """The float32 vectors in the server, and the ids here; the server's search structure is not known."""

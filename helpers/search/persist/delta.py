@@ -49,9 +49,19 @@ class DeltaIndex:
         return f"DeltaIndex({self._base!r}, {len(self._added)} added, {len(self._removed)} removed)"
 
     @property
+    def base(self) -> Index:
+        """The index without the changes."""
+        return self._base
+
+    @property
     def spec(self) -> str:
         """The spec of the base."""
         return self._base.spec
+
+    @property
+    def max_k(self) -> float:
+        """As of the base: the largest possible number of results per query."""
+        return self._base.max_k
 
     @property
     def nbytes(self) -> int:

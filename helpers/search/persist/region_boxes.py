@@ -57,6 +57,13 @@ def start(connection: sqlite3.Connection, source: StoredSource) -> None:
     connection.execute("insert into region_source values (?, ?, ?, ?)", source)
 
 
+def clear(connection: sqlite3.Connection) -> None:
+    """Delete the source and all regions, in a transaction."""
+    if source_of(connection) is not None:
+        connection.execute("delete from region_source")
+        connection.execute("delete from region_boxes")
+
+
 def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     """Boxes with their sides moved to whole pixels, as they are stored: floating (n, 4) → int32 (n, 4)."""
     low = np.rint(boxes[:, :2])
@@ -64,10 +71,16 @@ def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     return np.hstack([low, high - low]).astype(np.int32)
 
 
-def write(connection: sqlite3.Connection, contents: Sequence[bytes], regions: Sequence[Regions]) -> None:
-    """Add the regions of images, in a transaction; those of contents that are stored already are ignored."""
+def write(
+    connection: sqlite3.Connection, contents: Sequence[bytes], regions: Sequence[Regions], replace: bool = False
+) -> None:
+    """Add the regions of images, in a transaction; those of contents that are stored already are ignored.
+
+    replace : replace them instead.
+    """
     connection.executemany(
-        "insert or ignore into region_boxes (content, boxes, class_names, scores) values (?, ?, ?, ?)",
+        f"insert or {'replace' if replace else 'ignore'} into region_boxes (content, boxes, class_names, scores) "
+        "values (?, ?, ?, ?)",
         (
             (
                 content,
