@@ -369,3 +369,11 @@ def test_a_re_weighted_query_moves_as_the_text_says():
     assert table["different"].min() > 20
     combined = full_profile.table("14_words_and_images_combined").set_index(["names", "weight"])["text"]
     assert combined["known", 1] > combined["others", 1] > 0.4 > combined["known", 0.5]
+
+
+def test_objects_in_photographs_are_detected_as_the_text_says():
+    table = full_profile.table("15_objects_in_images_detected").set_index("class")
+    least = {"chair": 26, "laptop": 27, "dalmatian": 28, "English springer": 26}
+    assert (table["images"] == 30).all() and (table["found"] >= pd.Series(least)).all()
+    for share, low, high in table[["share", "low", "high"]].to_numpy():
+        assert wilson_interval(share, 30) == pytest.approx((low, high), abs=6e-6)
