@@ -32,16 +32,15 @@ TASKS = {"known item": scene_protocols.known_item, "class": scene_protocols.same
 WHOLE = "whole image"
 
 
-def first_scenes(scenes: Scenes, count: int) -> Scenes:
-    """The first scenes, with their objects and pairs; all scenes for a larger count."""
-    if count >= len(scenes):
-        return scenes
+def select(scenes: Scenes, rows: Sequence[int] | np.ndarray) -> Scenes:
+    """Some of the scenes, by their rows in ascending order, with their objects and pairs."""
+    number = {int(row): new for new, row in enumerate(rows)}
     return replace(
         scenes,
-        images=scenes.images.subset(range(count)),
-        objects=tuple(each for each in scenes.objects if each.scene < count),
-        backgrounds=scenes.backgrounds[:count],
-        pairs=tuple(pair for pair in scenes.pairs if pair.scene < count),
+        images=scenes.images.subset(rows),
+        objects=tuple(replace(each, scene=number[each.scene]) for each in scenes.objects if each.scene in number),
+        backgrounds=tuple(scenes.backgrounds[row] for row in number),
+        pairs=tuple(pair._replace(scene=number[pair.scene]) for pair in scenes.pairs if pair.scene in number),
     )
 
 
@@ -192,13 +191,19 @@ def background_scores(scenes: Scenes, vectors: Mapping[str, SceneVectors]) -> di
     names = sorted(set(scenes.backgrounds))
     labels = np.array([names.index(name) for name in scenes.backgrounds])
     images = ImageSet("scenes-backgrounds", scenes.images.paths, labels, tuple(names))
-    protocol = builders.leave_one_out(images, "scenes-background")
-    found = {}
-    for name, each in vectors.items():
-        cosines = np.stack([(each.whole @ parts.T).max(axis=1) for parts in each.parts], axis=1)
-        ranking = rank(np.arange(len(images)), cosines)
-        found[name] = metrics.evaluate(runner.excluding(ranking, protocol), protocol)
-    return found
+    return {name: leave_one_out_scores(images, each.whole, each.parts) for name, each in vectors.items()}
+
+
+def leave_one_out_scores(images: ImageSet, whole: np.ndarray, parts: Sequence[np.ndarray]) -> Scores:
+    """Every image with a class is a query for the other images of its class.
+
+    whole : float (n, dim), the vectors of the queries. parts : float (m, dim), the vectors that stand for each image in
+        the gallery. All have length 1.
+    """
+    protocol = builders.leave_one_out(images, images.name)
+    cosines = np.stack([(whole @ each.T).max(axis=1) for each in parts], axis=1)
+    ranking = rank(np.arange(len(images)), cosines[protocol.queries])
+    return metrics.evaluate(runner.excluding(ranking, protocol), protocol)
 
 
 def costs(

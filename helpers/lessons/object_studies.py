@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 
 from helpers.evaluation.detection import DetectionScores, KnownObjects, ScoredBoxes, evaluate_detections
-from helpers.evaluation.intervals import bootstrap_interval
+from helpers.evaluation.intervals import bootstrap_interval, wilson_interval
 from helpers.features import masks
+from helpers.features.region_vectors import crop
+from helpers.features.regions import detect
 from helpers.images import reading
+from helpers.images.imageset import ImageSet
 from helpers.images.scenes import Scenes
 from helpers.networks import boxes
-from helpers.networks.detectors import Detections
+from helpers.networks.detectors import Detections, Detector
 
 #: Class of the pretrained detector → photographs of the sample that show it. Vehicle: see `_shows`.
 SHOWN = {
@@ -147,3 +150,38 @@ def mask_ious(
             ious = (masks.mask_iou(mask, known[number]) for mask in (as_mask, cut))
             table.append((scene, int(number), overlaps[number].max(), *ious))
     return pd.DataFrame(table, columns=["scene", "object", "box IoU", "box", "GrabCut"])
+
+
+def cut_outs(scenes: Scenes) -> dict[str, list[np.ndarray]]:
+    """The first object of each scene, cropped at its known box: uint8 (height, width, 3) each.
+
+    With the background (``box``), and without the pixels outside of GrabCut's (``GrabCut``) and of the known mask
+    (``known mask``).
+    """
+    found: dict[str, list[np.ndarray]] = {"box": [], "GrabCut": [], "known mask": []}
+    for scene, path in enumerate(scenes.images.paths):
+        image, box = reading.read_image(path), scenes.of(scene)[0].box
+        found["box"].append(crop(image, box))
+        found["GrabCut"].append(crop(masks.without_background(image, masks.grab_cut(image, box)), box))
+        found["known mask"].append(crop(masks.without_background(image, scenes.masks(scene)[0]), box))
+    return found
+
+
+def classes_found(
+    sets: Sequence[tuple[ImageSet, str, str]], detector: Detector, score: float, count: int = 30
+) -> pd.DataFrame:
+    """In how many of the first ``count`` images of a class the detector finds it.
+
+    sets : an image set, the name of one of its classes, and that of the detector's class.
+
+    Columns: dataset, class, detector's class, images, found, share, low, high (Wilson's 95 % interval).
+    """
+    rows = []
+    for images, name, class_name in sets:
+        chosen = images.subset(np.flatnonzero(images.labels == images.class_names.index(name))[:count])
+        found = sum(class_name in each.names for each in detect(chosen, detector, threshold=score))
+        share = found / len(chosen)
+        bounds = wilson_interval(share, len(chosen))
+        rows.append((images.name, name, class_name, len(chosen), found, share, *bounds))
+    columns = ["dataset", "class", "detector's class", "images", "found", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)

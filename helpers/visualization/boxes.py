@@ -74,18 +74,23 @@ def draw_boxes(panel: Axes, item: BoxedImage, line_width: float = LINE_WIDTH) ->
         # Pixel centers have whole coordinates, so that an image begins at -0.5.
         panel.add_patch(Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=color, linewidth=line_width))
         if item.labels and item.labels[row]:
-            _label(panel, x, y, h, height, item.labels[row], color)
+            _label(panel, (x, y, w, h), item.image.shape[:2], item.labels[row], color)
 
 
-def _label(panel: Axes, x: float, y: float, box_height: float, height: int, text: str, color: str) -> None:
-    """A label above its box, or inside at its top if there is no place above it."""
-    above = y >= 0.09 * height
+def _label(panel: Axes, box: tuple[float, float, float, float], size: tuple[int, int], text: str, color: str) -> None:
+    """A label above its box, or inside at its top if there is no place above it.
+
+    It begins at the left edge of the box; in the right half of the image, it ends at the right edge.
+    """
+    x, y, width, _ = box
+    above, right = y >= 0.09 * size[0], x > 0.5 * size[1]
     red, green, blue = to_rgb(color)
     bright = 0.299 * red + 0.587 * green + 0.114 * blue > _BRIGHT
     panel.annotate(
-        printable(text), (max(x, 0) - 0.5, y - 0.5), xytext=(1, 2 if above else -2), textcoords="offset points",
-        fontsize=LABEL_SIZE, color="black" if bright else "white", ha="left", va="bottom" if above else "top",
-        parse_math=False, bbox={"boxstyle": "square,pad=0.15", "facecolor": color, "edgecolor": "none"},
+        printable(text), ((x + width if right else x) - 0.5, y - 0.5), xytext=(-1 if right else 1, 2 if above else -2),
+        textcoords="offset points", fontsize=LABEL_SIZE, color="black" if bright else "white",
+        ha="right" if right else "left", va="bottom" if above else "top", parse_math=False,
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": color, "edgecolor": "none"},
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in [*range(15), 16]}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(17)}
 
 
 def unprinted(notebook):
@@ -264,30 +264,53 @@ def test_fine_tuning_differs_as_the_text_says():
 
 
 def test_features_differ_as_the_text_says():
-    table = full_profile.table("06_features_grid").set_index(["dataset", "version"])
-    score, lost = table["mAP"], -table["difference"]
-    assert score["Imagenette", "stage 4, average"] > 3 * score["Imagenette", "stage 1, average"]
-    assert score["faces (LFW)", "stage 3, rmac"] > 1.9 * score["faces (LFW)", "stage 4, average"]
-    for group in ("of ImageNet", "others"):
-        assert score[f"Caltech-101, {group}", "stage 4, average"] > 0.2 + score[f"Caltech-101, {group}", "stage 3, gem"]
-    assert score["Caltech-101, of ImageNet", "stage 4, average"] > score["Caltech-101, others", "stage 4, average"]
-    for name in ("Imagenette", "Caltech-101"):
-        short = table.loc[(name, "gem, 256 axes, whitened by 0.25")]
-        assert short["difference low"] > 0 and short["p"] < 0.01
-        assert short["mAP"] > score[name, "average, 2048"]
-        assert score[name, "gem, 256 axes, whitened by 0.5"] > score[name, "gem, 2048"]
-    flat = lost.xs("stage 4, flatten", level=1)
-    faces = ["faces (AT&T)", "faces (LFW)"]
-    assert (flat[["photographs", "Imagenette", *faces]] > 0).all() and (flat[["Caltech-101", "drawings"]] < 0).all()
-    assert flat["photographs"] > flat["Imagenette"] and flat.round(2)["faces (AT&T)"] == flat.round(2)["Imagenette"]
-    assert score["Caltech-101", "stage 4, rmac"] > score["Caltech-101", "stage 4, flatten"]
-    assert score["Caltech-101", "stage 4, gem"] > score["Caltech-101", "stage 4, average"]
-    half, whole = (score.xs(f"gem, 256 axes, whitened by {w}", level=1) for w in ("0.5", "1"))
-    assert half.index[whole > half].tolist() == ["faces (LFW)"]
-    assert all(score[name, "plain axes, 256"] < score[name, "gem, 2048"] for name in faces)
-    # Objects lose less than 0.01 with 256 axes, and all six data sets almost nothing with eight bits.
-    assert all(lost[name, "plain axes, 256"] < 0.01 for name in ("photographs", "Imagenette", "Caltech-101"))
-    assert len(lost.xs("int8", level=1)) == 6 and lost.xs("int8", level=1).abs().max() < 0.001
+    table = full_profile.table("06_features_grid").set_index(["network", "dataset", "version"]).sort_index()
+    whole = [f"GeM, 256 axes, whitened by {w}" for w in ("0", "0.25", "0.5", "1")]
+    for network in ("resnet50", "efficientnet-lite0"):
+        of_network = table.loc[network]
+        score, gain, low = of_network["mAP"], of_network["difference"], of_network["difference low"]
+        assert score["Imagenette", "stage 4, average"] > 3 * score["Imagenette", "stage 1, average"]
+        for group in ("Caltech-101, of ImageNet", "Caltech-101, others"):
+            assert score[group, "stage 4, average"] > 0.2 + score[group, "stage 3, GeM"]
+        assert low["Caltech-101", "stage 4, R-MAC"] > 0 and low["faces (LFW)", "stage 4, R-MAC"] > 0
+        for name in ("photographs", "Imagenette", "faces (AT&T)"):
+            assert of_network.loc[(name, "stage 4, flatten"), "difference high"] < 0
+        assert low["Caltech-101", "stage 4, flatten"] > 0 and low["drawings", "stage 4, flatten"] > 0
+        for name in ("Imagenette", "Caltech-101"):
+            assert all(low[name, version] > 0 for version in whole)
+            assert max(score[name, version] for version in whole[1:3]) > score[name, whole[3]]
+        assert [score["photographs", version] for version in whole] == sorted(
+            (score["photographs", version] for version in whole), reverse=True
+        )
+        for name in ("faces (AT&T)", "faces (LFW)"):
+            assert all(gain[name, version] < 0 for version in whole)
+            fewer = [gain[name, f"{dim} axes, plain"] for dim in (32, 64, 128, 256)]
+            assert fewer == sorted(fewer)
+        assert all(gain[name, "256 axes, plain"] > -0.01 for name in ("photographs", "Imagenette", "Caltech-101"))
+        for version in ("256 axes, float16", "256 axes, int8"):
+            change = gain.xs(version, level="version")
+            assert len(change) == 6 and change.abs().max() < 0.001
+
+
+def test_the_stages_of_two_networks_differ_for_faces():
+    table = full_profile.table("06_features_grid").set_index(["network", "dataset", "version"]).sort_index()
+    score, gain = table["mAP"], table["difference"]
+    lfw = score["resnet50", "faces (LFW)"]
+    assert lfw["stage 3, R-MAC"] > 1.9 * lfw["stage 4, average"]
+    assert table.loc[("resnet50", "faces (AT&T)", "stage 3, GeM"), "difference low"] > 0
+    for name in ("faces (AT&T)", "faces (LFW)"):
+        third = gain["efficientnet-lite0", name][[f"stage 3, {kind}" for kind in ("average", "max", "GeM", "R-MAC")]]
+        assert (third < 0).all()
+
+
+def test_whitening_was_chosen_as_the_text_says():
+    table = full_profile.table("06_features_whitening").set_index(["network", "whitening"])
+    small = table.loc["efficientnet-lite0"].drop(0.25)
+    assert len(small) == 4 and (small["difference high"] < 0).all()
+    half = table.loc[("resnet50", 0.5)]
+    assert half["difference low"] < 0 < half["difference"] < 0.002
+    best = table.loc["resnet50"].drop([0.25, 0.5])
+    assert (best["difference high"] < 0).all()
 
 
 def test_reciprocal_neighbors_gain_most_on_objects():
@@ -369,3 +392,11 @@ def test_a_re_weighted_query_moves_as_the_text_says():
     assert table["different"].min() > 20
     combined = full_profile.table("14_words_and_images_combined").set_index(["names", "weight"])["text"]
     assert combined["known", 1] > combined["others", 1] > 0.4 > combined["known", 0.5]
+
+
+def test_objects_in_photographs_are_detected_as_the_text_says():
+    table = full_profile.table("15_objects_in_images_detected").set_index("class")
+    least = {"chair": 26, "laptop": 27, "dalmatian": 28, "English springer": 26}
+    assert (table["images"] == 30).all() and (table["found"] >= pd.Series(least)).all()
+    for share, low, high in table[["share", "low", "high"]].to_numpy():
+        assert wilson_interval(share, 30) == pytest.approx((low, high), abs=6e-6)

@@ -1,4 +1,4 @@
-"""What a reader of the core notebooks finds: library calls that run, visible numbers, short bookkeeping, alt text."""
+"""What readers of rewritten notebooks find: library calls that run, visible numbers, short bookkeeping, alt text."""
 
 import ast
 import functools
@@ -11,8 +11,10 @@ import pytest
 
 from helpers.lessons import runner
 
-#: The notebooks of the core path that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "07", "09", "10"]
+#: The notebooks that are rewritten. All tests of this module hold for them.
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10"]
+#: Those that follow the core path.
+ADVANCED = ["06"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -31,6 +33,11 @@ CALLS = {
         "keras.applications.ResNet152", "keras.applications.EfficientNetV2L", "preprocess_input", "predict",
         "keras.layers.GlobalAveragePooling2D",
     ],
+    "06": [
+        "keras.Model", "keras.layers.Flatten", "keras.layers.GlobalAveragePooling2D",
+        "keras.layers.GlobalMaxPooling2D", "numpy.linalg.eigh", "sklearn.decomposition.PCA", "pooling.squares",
+        "projection.learn", "regions", "principal_axes",
+    ],
     "07": [
         "cv2.SIFT_create", "cv2.ORB_create", "detectAndCompute", "cv2.drawKeypoints", "cv2.BFMatcher", "knnMatch",
         "cv2.findHomography", "cv2.perspectiveTransform", "graffiti", "box",
@@ -42,6 +49,7 @@ CALLS = {
 #: Arguments of these calls, as ``ast.unparse`` writes them.
 ARGUMENTS = {
     "05": ["include_top=False", "training=False"],
+    "06": ["include_top=False", "whiten=True", "whitening=1"],
     "07": ["crossCheck=True", "cv2.RANSAC", "k=2"],
     "09": ["n_neighbors=6"],
 }
@@ -271,7 +279,8 @@ class TestReadersCount:
         hours = {"two": "2", "two and a half": "2.5"}.get(stated, stated)
         course = "\n".join(cell.source for cell in read("00").cells)
         (row,) = re.findall(rf"^\| \[?{name} .*", course, re.MULTILINE)
-        assert [cell.strip() for cell in row.split("|")][2:4] == ["core", hours]
+        kind = "advanced" if name in ADVANCED else "core"
+        assert [cell.strip() for cell in row.split("|")][2:4] == [kind, hours]
 
     def test_has_three_kinds_of_exercises_and_solved_questions(self, name):
         text, solutions = (

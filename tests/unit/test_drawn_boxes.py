@@ -51,6 +51,10 @@ def test_labels_have_the_color_of_their_box():
         assert found[name].get_color() == "white"
     # At the upper border, the label is inside of the box.
     assert found["Dog $1$"].get_va() == "bottom" and found["Cat"].get_va() == "top"
+    # In the right half, the label ends at the edge of the box.
+    right = boxes.box_grid([BoxedImage(GRAY, np.array([[60, 30, 15, 9]]), ["Dog"])], 1)
+    label = texts(right.axes[0])["Dog"]
+    assert (label.get_ha(), label.xy) == ("right", (74.5, 29.5)) and found["Cat"].get_ha() == "left"
     # On a bright color, the text is black.
     bright = boxes.box_grid([BoxedImage(GRAY, np.array([[5, 30, 9, 9]]), ["Dog"], ["#E69F00"])], 1)
     assert texts(bright.axes[0])["Dog"].get_color() == "black"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.evaluation.detection import ScoredBoxes
+from helpers.evaluation.detection import ScoredBoxes, evaluate_detections
 from helpers.images import scenes
+from helpers.lessons import object_figures, object_search
 from helpers.lessons import object_studies as studies
 from helpers.networks.detectors import Detections
 
@@ -88,3 +89,30 @@ def test_masks_are_compared_with_the_known_ones(loaded):
     assert table["box"].iloc[0] == pytest.approx(mask.sum() / (box.width * box.height))
     shifted = [found + 500 for found in known]
     assert not len(studies.mask_ious(loaded, [0], shifted))
+
+
+def test_cut_outs_have_no_background(loaded):
+    few = object_search.select(loaded, [0, 3])
+    found = studies.cut_outs(few)
+    box = few.of(0)[0].box
+    assert {name: each[0].shape[:2] for name, each in found.items()} == dict.fromkeys(found, (box.height, box.width))
+    mask = few.masks(0)[0][box.y : box.y + box.height, box.x : box.x + box.width]
+    assert (found["known mask"][0][~mask] == 255).all()
+    assert (found["known mask"][0][mask] == found["box"][0][mask]).all()
+    assert (found["GrabCut"][0] == 255).all(axis=2).mean() > 0.2
+
+
+def test_curves_of_the_detector(loaded, known):
+    scores = evaluate_detections(
+        known, ScoredBoxes(known.images, known.labels, known.boxes, np.ones(len(known.images))), len(loaded)
+    )
+    panel = object_figures.precision_recall(scores, {2: "Vehicle", 3: "Car"}).axes[0]
+    texts = [each.get_text() for each in panel.get_legend().get_texts()]
+    assert texts[0].startswith("Vehicle, AP 1.000, ") and texts[1].startswith("Car")
+    table = studies.coverage(loaded, {"half": [[found * [1, 1, 0.5, 1] for found in per_scene(loaded)]] * 2})
+    panel = object_figures.coverage_curves(table).axes[0]
+    assert panel.lines[0].get_ydata().tolist() == [1, 1]
+
+
+def per_scene(loaded):
+    return [loaded.boxes[loaded.rows == scene].astype(float) for scene in range(len(loaded))]
