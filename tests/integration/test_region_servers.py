@@ -6,7 +6,7 @@ import pytest
 
 from helpers.features.regions import region_source
 from helpers.images.folders import from_folder
-from helpers.search.engine import Engine
+from helpers.search.engine import Engine, UnopenedExtractor
 from helpers.search.index import open_index
 from helpers.search.persist.live import LiveEngine
 from helpers.search.region_index import FOLDER, RegionIndex, update_regions
@@ -37,7 +37,7 @@ def check(folder, tmp_path):
         paint(tmp_path / "more" / "yellow.png", "white", "yellow")
         live.add(from_folder(tmp_path / "more"))
         assert regions.extract_missing(live.engine) == 1
-        with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
+        with LiveEngine.open(folder / FOLDER, UnopenedExtractor.of(folder / FOLDER)) as own:
             assert own.compact() > 0
         live.compact()
         name, box = best(live, regions, "yellow")
@@ -62,7 +62,7 @@ def test_regions_on_a_server_are_in_a_collection_beside_the_images(server, tmp_p
     assert "red.png#xywh=0,0,50,50" in names or "red.png#xywh=0,0,62,62" in names
     count = check(folder, tmp_path)
     update(folder)
-    with LiveEngine.open(folder / FOLDER, ColorFeatures()) as own:
+    with LiveEngine.open(folder / FOLDER, UnopenedExtractor.of(folder / FOLDER)) as own:
         own.compact()
     assert len(server.indexes["images_regions"]["documents"]) == count
     assert len(server.indexes["images"]["documents"]) == 3
