@@ -32,7 +32,7 @@ SMOKE = {
         "EXTRACTOR": "hsv-histogram",
     },
     "14_words_and_images": {"EPOCHS": 2, "SEEDS": 1},
-    "15_objects_in_images": {"SCENES": 24, "FEW": 4},
+    "15_objects_in_images": {"SCENES": 30, "FEW": 3},
     "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
 }
 
