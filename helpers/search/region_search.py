@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from helpers.features.regions import Regions
 from helpers.search.engine import Engine
@@ -238,6 +237,8 @@ def _assigned(cosines: np.ndarray, candidates: Sequence[RegionMatch]) -> tuple[f
     if len(cosines) == 1:
         best = int(cosines[0].argmax())
         return float(cosines[0, best]), (candidates[best]._replace(score=float(cosines[0, best])),)
+    from scipy.optimize import linear_sum_assignment
+
     # The logarithm, so that the sum of the assigned values is largest where the product is.
     positive = np.log(np.maximum(cosines, 1e-6))
     rows, columns = linear_sum_assignment(positive, maximize=True)
