@@ -48,12 +48,12 @@ _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 ACTIONS = {
     name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
     for name in (
-        "add", "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
-        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "remove_part", "search",
-        "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
+        "add", "back", "choose", "choose_boxes", "choose_path", "close_why", "compare", "compare_off", "crop", "filter",
+        "find_objects", "follow", "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random",
+        "remove_part", "search", "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
     )
 }  # fmt: skip
-_SLOW = {"search", "set_text", "why"}
+_SLOW = {"find_objects", "search", "set_text", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
@@ -203,7 +203,7 @@ def state_of(picker: Picker) -> dict:
             "text": query.text, "parts": [
                 part._asdict() | {"sign": part.sign, "short_name": part.short_name} for part in picker.parts
             ],
-            "max_weight": MAX_WEIGHT,
+            "max_weight": MAX_WEIGHT, "objects": _objects(picker), "searched_objects": picker.objects is not None,
             "is_combined": picker.is_combined,
         },
         "text_hint": picker.text_hint,
@@ -225,6 +225,21 @@ def state_of(picker: Picker) -> dict:
         "searching": picker.needs_search, "progress": picker.progress,
         "message": picker.message and picker.message._asdict(),
     }  # fmt: skip
+
+
+def _objects(picker: Picker) -> list[dict]:
+    """The objects of the query image, and chosen boxes that are none, with their numbers among the chosen boxes."""
+    chosen = () if picker.query is None else picker.query.boxes
+    found = {box: (name, score) for box, name, score in picker.objects or ()}
+    shown = {**dict.fromkeys(chosen, ("part", None)), **found}
+    # Small ones last, so that they are above large ones.
+    return [
+        {
+            "box": box[:4], "place": box.place._asdict(), "class_name": name, "score": score,
+            "part": chosen.index(box) if box in chosen else None,
+        }
+        for box, (name, score) in sorted(shown.items(), key=lambda item: -item[0].width * item[0].height)
+    ]  # fmt: skip
 
 
 def _column(column: Column) -> dict:
