@@ -742,7 +742,7 @@ from helpers.networks.detectors import Detections
 from helpers.search.region_search import GalleryRegions
 
 # Two objects in each image, so that no detector is needed.
-boxes = np.array([(10, 20, 200, 150), (120, 60, 60, 90)], np.float32)
+boxes = np.array([(10, 10, 90, 100), (80, 60, 60, 60)], np.float32)
 found = Detections(boxes, np.array([0, 1]), np.array([0.9, 0.6], np.float32), ("Dog", "Ball"))
 helpers.picker.search.detect = lambda images, limit: [found]
 images = images.subset(range(40))

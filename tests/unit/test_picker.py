@@ -939,7 +939,7 @@ def test_regions_of_a_protocol_are_those_of_its_gallery(images, regions):
     [
         ([(1, 2, 3)], "four finite numbers"), ([(10, 10, -5, 20)], "positive width"), ([(0, 0, 9999, 20)], "partly"),
         ([(0, 0, 4, 4)], "too small"), (["abcd"], "A list of at most 20 boxes"), (7, "A list"),
-        ([None], "four finite numbers"), ([BOXES[0], (1, 2)], "A list"), (None, "four"), ([[[1]]], "four"),
+        ([None], "four finite numbers"), ([BOXES[0], (1, 2)], "A list"), (None, "A list"), ([[[1]]], "four"),
         ([BOXES[0]] * 21, "at most"),
     ],
 )  # fmt: skip
