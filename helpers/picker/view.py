@@ -228,7 +228,7 @@ def state_of(picker: Picker) -> dict:
 
 
 def _objects(picker: Picker) -> list[dict]:
-    """The objects of the query image, and chosen boxes that are none, with their numbers among the chosen boxes."""
+    """The objects of the query image, and other chosen boxes, with their numbers among the chosen boxes."""
     chosen = () if picker.query is None else picker.query.boxes
     found = {box: (name, score) for box, name, score in picker.objects or ()}
     shown = {**dict.fromkeys(chosen, ("part", None)), **found}

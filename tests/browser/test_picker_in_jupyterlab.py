@@ -761,6 +761,7 @@ def test_objects_of_the_query(lab, open_notebook, screenshots, check_accessibili
     objects = page.locator(f"{ROOT} .frame button")
     objects.nth(1).wait_for()
     assert "2 objects found" in _status(page)
+    assert page.evaluate("document.activeElement.textContent") == "Find objects", "the focus stays"
     assert objects.nth(1).get_attribute("aria-label") == "Search with Ball, score 0.60"
     objects.nth(1).click()
     _idle(page)

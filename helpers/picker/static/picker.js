@@ -407,7 +407,8 @@ class Page {
   updateObjects() {
     const { query } = this.state;
     const objects = query?.image ? query.objects : [];
-    this.findButton.hidden = !query?.image || query.searched_objects;
+    this.findButton.hidden = !query?.image;
+    this.findButton.setAttribute("aria-disabled", Boolean(query?.searched_objects));
     const buttons = new Map([...this.objects.children].map((button) => [button.dataset.box, button]));
     const shown = objects.map((object) => {
       const button = buttons.get(object.box.join()) ?? this.button(make("span"), () => this.toggleBox(button.dataset.box));
