@@ -194,6 +194,13 @@ class Actions(RuleBasedStateMachine):
         with self.choosing():
             self.picker.uncrop()
 
+    @rule(boxes=st.lists(st.sampled_from([(0, 0, 40, 40), (9.5, 8, 60, 50), (0, 0, 4, 40)]), max_size=2))
+    def choose_boxes(self, boxes):
+        with self.choosing():
+            self.picker.choose_boxes(boxes)
+        if self.picker.message is None:
+            assert [box[:4] for box in self.picker.query.boxes] == list(dict.fromkeys(boxes))
+
     @rule(text=TEXTS)
     def set_text(self, text):
         with self.choosing():
@@ -311,6 +318,7 @@ class Actions(RuleBasedStateMachine):
             assert any(part.weight > 0 for part in parts) and all(abs(part.weight) <= 2 for part in parts)
             assert len(parts) <= MOST_PARTS
             assert not (step.query.more and not step.query.image)
+            assert not (step.query.boxes and (step.query.crop or not step.query.image))
 
     @invariant()
     def results_hold(self):
