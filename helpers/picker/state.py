@@ -5,7 +5,6 @@
 run them, and the other actions do not wait for them.
 """
 
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from time import perf_counter
 from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
-from PIL import Image
 
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Explanation
@@ -45,8 +43,7 @@ from helpers.picker.parts import (
 from helpers.picker.search import NAMES, Method, QueryImage, Searcher, SearchError
 from helpers.search.combined import parse_text
 from helpers.search.region_search import GalleryRegions
-from helpers.text import printable, printable_lines, write_csv
-from helpers.visualization import grids
+from helpers.text import printable, printable_lines
 
 #: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
 NO_CLASS_NAME = "–"
@@ -56,8 +53,6 @@ MAX_K = 100
 MAX_UPLOAD = 32 * 2**20
 #: The shortest side of a crop, as a fraction of the image's side.
 MIN_CROP = 0.02
-#: The number of results per method whose classes `Picker.grid_description` names.
-_DESCRIBED = 3
 
 P = ParamSpec("P")
 
@@ -682,55 +677,6 @@ class Picker:
         """Show an error that no user action caused."""
         self.message = Message("error", text)
         self._notify()
-
-    # ---- export ----------------------------------------------------------------------------------------
-
-    def ranking_csv(self, column: int = 0) -> str:
-        """The results of a column as CSV: rank, id, score, class, relevant (○, ✗ or empty), key."""
-        rows, columns = [], self.columns
-        for result in columns[column].results if column < len(columns) else ():
-            sign = "" if result.relevant is None else grids.SIGNS[result.relevant]
-            name = "" if result.class_name == NO_CLASS_NAME else result.class_name
-            rows.append([result.rank, result.id, repr(result.score), name, sign, result.key])
-        text = io.StringIO(newline="")
-        write_csv(text, ["rank", "id", "score", "class", "relevant", "key"], rows)
-        return text.getvalue()
-
-    def grid_png(self, dpi: int = 80) -> bytes:
-        """The query and its results as an image; the page of thumbnails if there is no query."""
-        if self.step is None:
-            figure = grids.image_grid(self.images, self.rows, columns=min(8, len(self.rows)))
-        else:
-            query = self.step.query
-            name = self.class_of(query) if query.row is not None else Path(query.name).name
-            figure = grids.picker_grid(
-                self.pixels(query, whole=bool(query.boxes)) if query.image else None,
-                f"{self.parts[0].factor if query.image else ''}query\n{name}",
-                [(str(column.method), column.results) for column in self.columns],
-                self.images.paths,
-                self.step.marks,
-                [part.label for part in self.parts[bool(query.image) :]],
-                [box.place for box in query.boxes],
-            )
-        drawn, smaller = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi)
-        Image.open(drawn).convert("RGB").save(smaller, "PNG", optimize=True)
-        return smaller.getvalue()
-
-    def grid_description(self) -> str:
-        """What `grid_png` shows, for readers who do not see it: the query, and the first classes of each method."""
-        if self.step is None:
-            return (
-                f"Query picker: {len(self.rows)} of the {len(self.images)} images of {self.images.name}; no query yet"
-            )
-        query = self.step.query
-        own, name = query.row is None, self.class_of(query)
-        kind = "your own image" if own else "an image without a class" if name == NO_CLASS_NAME else f"one of {name}"
-        parts = [f"Query picker: the query is {kind}"]
-        for column in self.columns:
-            classes = ", ".join(result.class_name for result in column.results[:_DESCRIBED])
-            parts.append(f"{len(column.results)} results by {column.method}, first: {classes or 'none'}")
-        return "; ".join(parts)
 
     # ---- private ---------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage, read_image
+from helpers.picker import export
 from helpers.picker.parts import MAX_WEIGHT
 from helpers.picker.state import Column, Picker
 from helpers.text import clean_values, printable_lines
@@ -95,10 +96,10 @@ class PickerView(anywidget.AnyWidget):
         data = data | {"text/plain": repr(self)}
         # The widget shows the error if the query cannot be read.
         with contextlib.suppress(UnreadableImage):
-            image = self.picker.grid_png(_PRINT_DPI)
+            image = export.grid_png(self.picker, _PRINT_DPI)
             data["image/png"] = base64.b64encode(image).decode()
             width = round(Image.open(io.BytesIO(image)).width * _SCREEN_DPI / _PRINT_DPI)
-            metadata = metadata | {"image/png": {"alt": self.picker.grid_description(), "width": width}}
+            metadata = metadata | {"image/png": {"alt": export.grid_description(self.picker), "width": width}}
         return data, metadata
 
     def close(self) -> None:
@@ -178,7 +179,7 @@ class PickerView(anywidget.AnyWidget):
     def _send_file(self, kind: str, column: int = 0) -> None:
         def send() -> None:
             picker = self.picker
-            content = picker.ranking_csv(column).encode() if kind == "csv" else picker.grid_png(dpi=110)
+            content = export.ranking_csv(picker, column).encode() if kind == "csv" else export.grid_png(picker, dpi=110)
             self.send({"file": f"{_file_name(picker, column)}.{kind}", "kind": kind}, [content])
 
         self._guarded(send)

@@ -33,6 +33,7 @@ from helpers.networks.detectors import Detections
 from helpers.networks.weights import WeightsUnavailable
 from helpers.picker import Picker, history
 from helpers.picker import view as picker_view
+from helpers.picker.export import grid_description, grid_png, ranking_csv
 from helpers.picker.history import Crop
 from helpers.picker.parts import parts_of
 from helpers.picker.state import MAX_K
@@ -674,7 +675,7 @@ def test_the_grid_shows_weights(images, picker, colors, monkeypatch):
     calls = []
     draw = grids.picker_grid
     monkeypatch.setattr(grids, "picker_grid", lambda *given: calls.append(given) or draw(*given))
-    picker.set_k(2).choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5).search().grid_png(dpi=40)
+    grid_png(picker.set_k(2).choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5).search(), dpi=40)
     assert calls[0][1].startswith("0.5 × query\n") and calls[0][5] == ["+ “red”", "− 1.5 × “blue”"]
 
 
@@ -816,13 +817,13 @@ def test_choosing_does_not_wait_for_a_search_and_late_results_are_dropped(images
 def test_ranking_as_a_table(images, picker):
     picker.choose(11).compare().search()
     for column in (0, 1):
-        rows = list(csv.DictReader(io.StringIO(picker.ranking_csv(column))))
+        rows = list(csv.DictReader(io.StringIO(ranking_csv(picker, column))))
         results = picker.columns[column].results
         assert list(rows[0]) == ["rank", "id", "score", "class", "relevant", "key"]
         assert [float(row["score"]) for row in rows] == [result.score for result in results]
         assert [row["relevant"] for row in rows] == ["○" if result.relevant else "✗" for result in results]
         assert [images.keys[int(row["id"])] for row in rows] == [row["key"] for row in rows]
-    assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,relevant,key"]
+    assert ranking_csv(picker.choose(1)).splitlines() == ["rank,id,score,class,relevant,key"]
 
 
 def test_the_grid_shows_query_results_signs_and_marks(images, picker):
@@ -843,12 +844,12 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
         shown = first.get_xlabel() if query is not None else first.texts[0].get_text()
         assert shown.startswith('+ "boat at night"\n− "people"')
         assert ("hsv-histogram" in first.get_xlabel()) and len(figure.axes[5].texts) == 0
-    image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
+    image = Image.open(io.BytesIO(grid_png(picker, dpi=40)))
     assert image.format == "PNG" and image.width > 400
-    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
+    assert Image.open(io.BytesIO(grid_png(Picker(images, EXTRACTORS), dpi=40))).format == "PNG", "without a query"
     shown = len(Picker(images, EXTRACTORS).rows)
     description = f"Query picker: {shown} of the {len(images)} images of few; no query yet"
-    assert Picker(images, EXTRACTORS).grid_description() == description
+    assert grid_description(Picker(images, EXTRACTORS)) == description
 
 
 # ---- parts of images -----------------------------------------------------------------------------------
@@ -1020,7 +1021,7 @@ def test_the_grid_outlines_the_matched_parts(images, by_regions):
     drawn = [[patch.get_bbox().bounds for patch in cell.patches] for cell in figure.axes]
     assert np.allclose(drawn[0], np.array(BOXES) - [0.5, 0.5, 0, 0])
     assert [len(each) for each in drawn[1:6]] == [len([b for b in r.boxes if b]) for r in found[0][1]]
-    assert Image.open(io.BytesIO(by_regions.grid_png(dpi=40))).format == "PNG"
+    assert Image.open(io.BytesIO(grid_png(by_regions, dpi=40))).format == "PNG"
 
 
 # ---- the widget ----------------------------------------------------------------------------------------
@@ -1076,7 +1077,7 @@ def test_actions_of_the_page_change_its_state(view, images):
     view._received(view, {"export": "csv", "column": 0}, [])
     view._received(view, {"export": "png"}, [])
     wait(lambda: len(view.sent) == 2)
-    assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [view.picker.ranking_csv().encode()])
+    assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [ranking_csv(view.picker).encode()])
     assert view.sent[1][1][0].startswith(b"\x89PNG")
 
 
