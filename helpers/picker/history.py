@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
+
+from helpers.features import region_vectors
 
 #: Queries that are kept.
 MAX_STEPS = 50
@@ -31,6 +33,27 @@ class Crop(NamedTuple):
         return pixels[span(self.top, self.height, pixels.shape[0]), span(self.left, self.width, pixels.shape[1])]
 
 
+class Box(NamedTuple):
+    """A part of an image: x, y, width, height in pixels, and its place in the image in fractions."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    place: Crop
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, pixels: np.ndarray) -> Self:
+        """A box (4,) that is inside of an image, uint8 (height, width, 3)."""
+        height, width = pixels.shape[:2]
+        x, y, w, h = np.asarray(numbers, np.float64).tolist()
+        return cls(x, y, w, h, Crop(x / width, y / height, w / width, h / height))
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of the whole image, uint8 (height, width, 3)."""
+        return region_vectors.crop(pixels, self[:4])
+
+
 @dataclass(frozen=True)
 class Query:
     """A query: an image, a text, or both, and further images.
@@ -38,6 +61,7 @@ class Query:
     name : of the image; empty without one.
     row, path, upload : where the image is: a row of the set, another file, or the SHA-256 of an upload.
     crop : the part of the image that is the query.
+    boxes : objects of the image that are the query; then there is no crop.
     text : what results show, with a hyphen in front of each word for what they do not show, see `parse_text`.
     more : rows of further images.
     weights : of the images and texts in their order, see `helpers.picker.parts.weights_of`; empty for 1, and -1 for
@@ -52,6 +76,7 @@ class Query:
     text: str = ""
     more: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
     @property
     def image(self) -> str:

@@ -1,9 +1,10 @@
 """Searches for the query picker: one engine per extractor and index, fitted at its first use."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,21 +13,26 @@ from helpers.evaluation.protocol import Protocol
 from helpers.features.deep import class_scores_of
 from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.region_vectors import crop
+from helpers.features.regions import SHORTEST_GIVEN, detect
 from helpers.features.registry import open_extractor
 from helpers.features.text import WordVectors
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_space import Conse
 from helpers.images.imageset import NO_CLASS, ImageSet
-from helpers.images.reading import read_image
+from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.networks.weights import WeightsUnavailable
 from helpers.search.combined import QueryPart, check_metric, search_parts
 from helpers.search.engine import Engine
 from helpers.search.ranking import PAD, Ranking
+from helpers.search.region_search import GalleryRegions, RegionMatch, search_regions
 from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
 from helpers.search.word_index import GalleryWords
 
 #: Images between two progress messages.
 _STEP = 128
+#: Objects of a query image that are shown, those with the best scores.
+MAX_OBJECTS = 12
 
 
 class SearchError(RuntimeError):
@@ -53,6 +59,7 @@ class QueryImage:
     ----------
     pixels : returns uint8 (height, width, 3); called only if the pixels are needed.
     row : its row in the set, or None. cropped : whether only a part of the image is the query.
+    boxes : parts of ``pixels`` that are searched together, if there are several.
     weight : its share of the score, as in `QueryPart`; an image of weight 0 is only left out of the results.
     """
 
@@ -60,6 +67,19 @@ class QueryImage:
     row: int | None = None
     cropped: bool = False
     weight: float = 1.0
+    boxes: tuple[tuple[float, ...], ...] = ()
+
+
+class Found(NamedTuple):
+    """A result: its row in the set.
+
+    boxes : what matches each part of the query, as x, y, width, height in fractions of the image's size; None for the
+        whole image. Empty if whole images were searched.
+    """
+
+    row: int
+    score: float
+    boxes: tuple[tuple[float, ...] | None, ...] = ()
 
 
 class Searcher:
@@ -67,7 +87,7 @@ class Searcher:
 
     Parameters
     ----------
-    images, extractors, indexes, protocol : as for `helpers.picker.state.Picker`.
+    images, extractors, indexes, protocol, regions : as for `helpers.picker.state.Picker`.
     report : called with a progress message.
     """
 
@@ -78,6 +98,7 @@ class Searcher:
         indexes: Sequence[str],
         protocol: Protocol | None,
         report: Callable[[str], object],
+        regions: GalleryRegions | Mapping[str, GalleryRegions] | None = None,
     ):
         if not len(images) or not len(extractors) or not len(indexes):
             raise ValueError("a picker needs at least one image, one extractor and one index")
@@ -97,6 +118,11 @@ class Searcher:
         self._rows = np.arange(len(images)) if protocol is None else protocol.gallery
         self._ids = np.full(len(images), PAD)
         self._ids[self._rows] = np.arange(len(self._rows))
+        given_regions = {self.extractors[0]: regions} if isinstance(regions, GalleryRegions) else regions or {}
+        unknown = next((name for name in given_regions if name not in self.extractors), None)
+        if unknown is not None:
+            raise ValueError(f"there are regions for {unknown!r}, which is not one of {', '.join(self.extractors)}")
+        self._regions = {name: each.with_ids(self._ids) for name, each in given_regions.items()}
         self._query_rows = {} if protocol is None else {int(id): row for row, id in enumerate(protocol.queries)}
 
     def __len__(self) -> int:
@@ -151,8 +177,10 @@ class Searcher:
         k: int,
         good: Sequence[int] = (),
         bad: Sequence[int] = (),
-    ) -> tuple[list[tuple[int, float]], str]:
-        """The ``k`` best results of a query: (row, score), best first, and a note on missing or meaningless results.
+    ) -> tuple[list[Found], str]:
+        """The ``k`` best results of a query, best first, and a note on missing or meaningless results.
+
+        One image is compared with the regions of the gallery, if there are some, unless it is re-ranked.
 
         Parameters
         ----------
@@ -169,25 +197,69 @@ class Searcher:
             single = len(images) == 1 and not texts
             if not single:
                 check_metric(engine)
+            regions, whole = self._regions_for(engine, method) if single else (None, "")
+            _check_boxes(images, texts, method, regions is not None, bool(good or bad))
             words = self._gallery_words(engine) if texts and not embeds_text(engine.extractor) else None
             self._report(f"Searching with {method} …")
             used = [image for image in images if image.weight]
-            vectors = [self._vector(engine.extractor, image) for image in used]
-            empty = any(not vector.any() for vector in vectors)
+            queries = [self._parts(engine.extractor, image) for image in used]
+            empty = any(not vector.any() for parts in queries for vector in parts)
             none = np.empty((0, engine.extractor.dim), np.float32)
             marked = self._vectors(engine.extractor, [*good, *bad]) if good or bad else none
             excluded = self._ids[self.ignored([image.row for image in images])]
             excluded = excluded[excluded != PAD]
-            if single:
-                ranking = _reranked(engine, method, images[0], vectors[0], marked, len(good), k, excluded)
+            matches: Sequence[Sequence[RegionMatch | None]] = ()
+            if regions is not None:
+                parts_moved = _moved(queries[0], marked, len(good), engine)
+                found = search_regions(engine, regions, parts_moved, k, excluded=excluded)
+                ranking, matches = found.ranking, found.matches
+            elif single:
+                ranking = _reranked(engine, method, images[0], queries[0][0], marked, len(good), k, excluded)
             else:
-                weighted = [QueryPart(image.weight, vector) for image, vector in zip(used, vectors, strict=True)]
+                weighted = [QueryPart(image.weight, parts[0]) for image, parts in zip(used, queries, strict=True)]
                 parts = [*weighted, *texts, *_marked_parts(marked, len(good))]
                 ranking = search_parts(engine, parts, k, words, excluded=excluded)
             unknown = [] if words is None else self._unknown_words(texts)
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
-        return list(zip(rows, scores, strict=True)), _note(engine, k, len(rows), len(excluded), empty, unknown)
+        boxes = [self._places(*one) for one in zip(rows, matches, strict=True)] if matches else [()] * len(rows)
+        note = "; ".join(filter(None, [whole, _note(engine, k, len(rows), len(excluded), empty, unknown)]))
+        return list(map(Found, rows, scores, boxes)), note
+
+    def objects(self, pixels: np.ndarray) -> list[tuple[np.ndarray, str, float]]:
+        """The objects in an image, uint8 (height, width, 3): box (4,), class and score, the best scores first.
+
+        The detector is downloaded at its first use. Raises SearchError: it is not available.
+        """
+        with _search_errors():
+            self._report("Finding objects …")
+            (found,) = detect([pixels], limit=MAX_OBJECTS)
+        objects = zip(found.boxes, found.names, found.scores.tolist(), strict=True)
+        # Smaller ones cannot be searched with.
+        return [one for one in objects if min(one[0][2:]) >= SHORTEST_GIVEN]
+
+    def _regions_for(self, engine: Engine, method: Method) -> tuple[GalleryRegions | None, str]:
+        """The regions to search with a method, or a note why whole images are searched although there are some."""
+        if not self._regions:
+            return None, ""
+        if method.extractor not in self._regions:
+            return None, f"whole images are searched: {method.extractor} has no regions here"
+        if engine.index.metric != "cosine":
+            return None, f"whole images are searched: regions need cosines, not {engine.index.metric} distances"
+        if method.reranker != NAMES[0]:
+            return None, "whole images are searched: regions are not re-ranked"
+        return self._regions[method.extractor], ""
+
+    def _places(self, row: int, matches: Sequence[RegionMatch | None]) -> tuple[tuple[float, ...] | None, ...]:
+        boxes = [None if match is None else match.box for match in matches]
+        if all(box is None for box in boxes):
+            return (None,) * len(boxes)
+        try:
+            size = np.tile(upright_size(self.images.paths[row]), 2)
+        except UnreadableImage:
+            # The page shows that the file is missing.
+            return (None,) * len(boxes)
+        return tuple(None if box is None else tuple((box / size).tolist()) for box in boxes)
 
     def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """Explain why an image of the set is similar to a query, uint8 (height, width, 3).
@@ -248,10 +320,14 @@ class Searcher:
     def _unknown_words(self, texts: Sequence[QueryPart]) -> list[str]:
         return [word for part in texts for word in self._space.words.phrase(part.text or "").ignored]
 
-    def _vector(self, extractor: FeatureExtractor, image: QueryImage) -> np.ndarray:
+    def _parts(self, extractor: FeatureExtractor, image: QueryImage) -> np.ndarray:
+        """float32 (p, dim): the vector of an image, or those of its boxes."""
+        if image.boxes:
+            pixels = image.pixels()
+            return extractor.extract_arrays([crop(pixels, box) for box in image.boxes])
         if image.row is None or image.cropped:
-            return extractor.extract_arrays([image.pixels()])[0]
-        return self._vectors(extractor, [image.row])[0]
+            return extractor.extract_arrays([image.pixels()])
+        return self._vectors(extractor, [image.row])
 
     def _vectors(self, extractor: FeatureExtractor, rows: list[int]) -> np.ndarray:
         vectors = extractor.extract(self.images.subset(rows), progress=False)
@@ -259,6 +335,32 @@ class Searcher:
             if np.isnan(vector).any():
                 raise SearchError(f"{self.images.paths[row]} cannot be read.")
         return vectors
+
+
+def _check_boxes(
+    images: Sequence[QueryImage], texts: Sequence[QueryPart], method: Method, has_regions: bool, is_marked: bool
+) -> None:
+    """Raise SearchError if an image has several boxes and the search cannot use them."""
+    if not any(image.boxes for image in images):
+        return
+    if len(images) > 1 or texts:
+        raise SearchError(
+            "Several boxes are a query of one image. Choose one box, or remove the texts and the other images."
+        )
+    if not has_regions:
+        raise SearchError(
+            f"Several boxes are searched among the regions of the gallery, and {method} has none. Choose one box, or "
+            "give the picker regions and choose an index with cosines and no re-ranking: Picker(…, regions=regions)."
+        )
+    if is_marked:
+        raise SearchError("Marks move a query of one part. Choose one box, or forget the marks.")
+
+
+def _moved(parts: np.ndarray, marked: np.ndarray, n_good: int, engine: Engine) -> np.ndarray:
+    """The parts of a query (p, dim), moved by marks; with marks, there is one. marked : as for `_reranked`."""
+    if not len(marked):
+        return parts
+    return rocchio(parts[0], marked[:n_good], marked[n_good:], metric=engine.index.metric)[None]
 
 
 def _reranked(

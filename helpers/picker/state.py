@@ -5,9 +5,8 @@
 run them, and the other actions do not wait for them.
 """
 
-import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, wraps
@@ -17,15 +16,15 @@ from time import perf_counter
 from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
-from PIL import Image
 
 from helpers.evaluation.protocol import Protocol
 from helpers.features.explain import Explanation
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.regions import check_box
 from helpers.features.text import TextError
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
-from helpers.picker.history import Crop, History, Query, Step
+from helpers.picker.history import Box, Crop, History, Query, Step
 from helpers.picker.parts import (
     MAX_PARTS,
     MAX_WEIGHT,
@@ -43,8 +42,8 @@ from helpers.picker.parts import (
 )
 from helpers.picker.search import NAMES, Method, QueryImage, Searcher, SearchError
 from helpers.search.combined import parse_text
-from helpers.text import printable, printable_lines, write_csv
-from helpers.visualization import grids
+from helpers.search.region_search import GalleryRegions
+from helpers.text import printable, printable_lines
 
 #: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
 NO_CLASS_NAME = "–"
@@ -54,8 +53,6 @@ MAX_K = 100
 MAX_UPLOAD = 32 * 2**20
 #: The shortest side of a crop, as a fraction of the image's side.
 MIN_CROP = 0.02
-#: The number of results per method whose classes `Picker.grid_description` names.
-_DESCRIBED = 3
 
 P = ParamSpec("P")
 
@@ -66,7 +63,7 @@ class InvalidAction(ValueError):
 
 @dataclass(frozen=True)
 class ShownResult:
-    """One result on the page; ``relevant`` is None if that is unknown."""
+    """One result on the page; ``relevant`` is None if that is unknown; ``boxes`` as in `Found`."""
 
     rank: int
     id: int
@@ -74,6 +71,7 @@ class ShownResult:
     class_name: str
     key: str
     relevant: bool | None
+    boxes: tuple[tuple[float, ...] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,14 @@ class ShownExplanation:
     column: int
     why: Explanation
     number: int
+
+
+class ShownObject(NamedTuple):
+    """A detected object in the image of a query; `Picker.choose_boxes` searches with its box."""
+
+    box: Box
+    class_name: str
+    score: float
 
 
 class Message(NamedTuple):
@@ -137,6 +143,8 @@ class Picker:
     protocol : queries, gallery, relevance and ignored images, bound to ``images`` (`Protocol.bind`). By default all
         images are the gallery, copies of the query (``images.groups``) are ignored, and images of the query's class are
         relevant.
+    regions : of the images for the first extractor, by their rows, or a dictionary for several extractors. A query of
+        one image, or of chosen boxes, is then compared with the regions, see `search_regions`.
     k : results per query. per_page : thumbnails per page. seed : for `random`.
 
     Attributes
@@ -161,6 +169,7 @@ class Picker:
         k: int = 10,
         per_page: int = 24,
         seed: int = 0,
+        regions: GalleryRegions | Mapping[str, GalleryRegions] | None = None,
     ):
         if protocol is not None and protocol.keys != images.keys:
             raise ValueError(
@@ -169,7 +178,7 @@ class Picker:
         if per_page < 1:
             raise ValueError(f"per_page must be at least 1, got {per_page}")
         self.images, self.protocol, self.per_page = images, protocol, per_page
-        self._searcher = Searcher(images, extractors, indexes, protocol, self._report)
+        self._searcher = Searcher(images, extractors, indexes, protocol, self._report, regions)
         self.extractors, self.indexes, self.rerankers = self._searcher.extractors, self._searcher.indexes, NAMES
         self.method = Method(self.extractors[0], self.indexes[0])
         self.other: Method | None = None
@@ -186,6 +195,8 @@ class Picker:
         self._searched: tuple[_Request, tuple[Column, ...]] | None = None
         self._explained: tuple[_Request, ShownExplanation] | None = None
         self._explanations = 0
+        #: `Query.image` → its objects, for the images of the history.
+        self._objects: dict[str, tuple[ShownObject, ...]] = {}
         self.k = 1
         self.set_k(k)
 
@@ -220,6 +231,11 @@ class Picker:
     def parts(self) -> list[ShownPart]:
         """The images and texts of the current query; `set_weight` changes one, `remove_part` removes one."""
         return [] if self.query is None else parts_of(self.query, self.images.keys)
+
+    @property
+    def objects(self) -> tuple[ShownObject, ...] | None:
+        """What `find_objects` found in the image of the query, the best scores first; None before it."""
+        return None if self.query is None else self._objects.get(self.query.image)
 
     @property
     def is_combined(self) -> bool:
@@ -287,7 +303,7 @@ class Picker:
         return NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
 
     def pixels(self, query: Query, whole: bool = False) -> np.ndarray:
-        """The image of a query, uint8 (height, width, 3): its crop, or the ``whole`` image.
+        """The image of a query, uint8 (height, width, 3): its crop or only box, or the ``whole`` image.
 
         Raises
         ------
@@ -304,6 +320,8 @@ class Picker:
         if source is None:
             raise UnreadableImage(f"{query.name} was removed from memory. Upload it again.")
         pixels = read_image(source)
+        if not whole and len(query.boxes) == 1:
+            return query.boxes[0].cut(pixels)
         return pixels if whole or query.crop is None else query.crop.cut(pixels)
 
     # ---- thumbnails ------------------------------------------------------------------------------------
@@ -401,12 +419,35 @@ class Picker:
         crop = Crop(first, upper, last - first, lower - upper)
         if min(crop.width, crop.height) < MIN_CROP:
             raise InvalidAction(f"The crop is too small: its sides must be at least {MIN_CROP:.0%} of the image's.")
-        self.history.add(replace(query, crop=None if crop.width == crop.height == 1 else crop))
+        self.history.add(replace(query, crop=None if crop.width == crop.height == 1 else crop, boxes=()))
 
     @_action
     def uncrop(self) -> None:
         """Make the whole image the query again."""
-        self.history.add(replace(self._current_image(), crop=None))
+        self.history.add(replace(self._current_image(), crop=None, boxes=()))
+
+    @_action
+    def choose_boxes(self, boxes: Sequence[Sequence[float]]) -> None:
+        """Make parts of the image the query: boxes of x, y, width and height in pixels, such as those of `objects`.
+
+        One box is searched like a crop. Several boxes are searched at once, among the regions of the gallery: each
+        must match a different part of an image. No box makes the whole image the query again.
+        """
+        query = self._current_image()
+        try:
+            numbers = np.asarray(boxes, np.float64)
+        except (TypeError, ValueError):
+            numbers = np.empty(())
+        if not numbers.ndim or len(numbers) > MAX_PARTS:
+            raise InvalidAction(f"A list of at most {MAX_PARTS} boxes was expected, each x, y, width and height.")
+        pixels = self.pixels(query, whole=True)
+        try:
+            checked = [Box.of(check_box(box, *pixels.shape[1::-1]), pixels) for box in numbers]
+        except ValueError as error:
+            reason = str(error)
+            raise InvalidAction(reason[:1].upper() + reason[1:]) from error
+        # A box twice would need two parts of an image that are the same.
+        self.history.add(replace(query, crop=None, boxes=tuple(dict.fromkeys(checked))))
 
     @_action
     def follow(self, id: int) -> None:
@@ -554,6 +595,29 @@ class Picker:
         self._notify()
         return self
 
+    def find_objects(self) -> "Picker":
+        """Detect the objects in the image of the query; `objects` holds them. The first call loads the detector."""
+        with self._searching, self._errors_as_messages():
+            with self.lock:
+                self.message = None
+                query = self._current_image()
+            try:
+                pixels = self.pixels(query, whole=True)
+                found = tuple(
+                    ShownObject(Box.of(box, pixels), name, score) for box, name, score in self._searcher.objects(pixels)
+                )
+            finally:
+                self.progress = ""
+            with self.lock:
+                images = {step.query.image for step in self.history.steps}
+                kept = {image: objects for image, objects in self._objects.items() if image in images}
+                self._objects = kept | {query.image: found}
+                counted = "1 object" if len(found) == 1 else f"{len(found)} objects"
+                text = f"{counted} found. Choose the ones to search with." if found else "No object was found."
+                self.message = Message("note", text)
+        self._notify()
+        return self
+
     def search(self) -> "Picker":
         """Search with the current choices. The first search with an extractor extracts the whole gallery.
 
@@ -589,6 +653,8 @@ class Picker:
                 raise InvalidAction("That image is not among the results.")
             if not request.query.image:
                 raise InvalidAction("Only the similarity to an image can be explained, and the query has none.")
+            if len(request.query.boxes) > 1:
+                raise InvalidAction("Only the similarity to one part can be explained. Choose one box.")
             method = columns[column].method
             self._report(f"Explaining a result of {method.extractor} …")
             try:
@@ -611,54 +677,6 @@ class Picker:
         """Show an error that no user action caused."""
         self.message = Message("error", text)
         self._notify()
-
-    # ---- export ----------------------------------------------------------------------------------------
-
-    def ranking_csv(self, column: int = 0) -> str:
-        """The results of a column as CSV: rank, id, score, class, relevant (○, ✗ or empty), key."""
-        rows, columns = [], self.columns
-        for result in columns[column].results if column < len(columns) else ():
-            sign = "" if result.relevant is None else grids.SIGNS[result.relevant]
-            name = "" if result.class_name == NO_CLASS_NAME else result.class_name
-            rows.append([result.rank, result.id, repr(result.score), name, sign, result.key])
-        text = io.StringIO(newline="")
-        write_csv(text, ["rank", "id", "score", "class", "relevant", "key"], rows)
-        return text.getvalue()
-
-    def grid_png(self, dpi: int = 80) -> bytes:
-        """The query and its results as an image; the page of thumbnails if there is no query."""
-        if self.step is None:
-            figure = grids.image_grid(self.images, self.rows, columns=min(8, len(self.rows)))
-        else:
-            query = self.step.query
-            name = self.class_of(query) if query.row is not None else Path(query.name).name
-            figure = grids.picker_grid(
-                self.pixels(query) if query.image else None,
-                f"{self.parts[0].factor if query.image else ''}query\n{name}",
-                [(str(column.method), column.results) for column in self.columns],
-                self.images.paths,
-                self.step.marks,
-                [part.label for part in self.parts[bool(query.image) :]],
-            )
-        drawn, smaller = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi)
-        Image.open(drawn).convert("RGB").save(smaller, "PNG", optimize=True)
-        return smaller.getvalue()
-
-    def grid_description(self) -> str:
-        """What `grid_png` shows, for readers who do not see it: the query, and the first classes of each method."""
-        if self.step is None:
-            return (
-                f"Query picker: {len(self.rows)} of the {len(self.images)} images of {self.images.name}; no query yet"
-            )
-        query = self.step.query
-        own, name = query.row is None, self.class_of(query)
-        kind = "your own image" if own else "an image without a class" if name == NO_CLASS_NAME else f"one of {name}"
-        parts = [f"Query picker: the query is {kind}"]
-        for column in self.columns:
-            classes = ", ".join(result.class_name for result in column.results[:_DESCRIBED])
-            parts.append(f"{len(column.results)} results by {column.method}, first: {classes or 'none'}")
-        return "; ".join(parts)
 
     # ---- private ---------------------------------------------------------------------------------------
 
@@ -723,7 +741,9 @@ class Picker:
 
     def _column(self, request: _Request, method: Method) -> Column:
         query, start = request.query, perf_counter()
-        images = [QueryImage(lambda: self.pixels(query), query.row, query.crop is not None)] if query.image else []
+        boxes = tuple(box[:4] for box in query.boxes) if len(query.boxes) > 1 else ()
+        cropped = query.crop is not None or bool(query.boxes)
+        images = [QueryImage(lambda: self.pixels(query), query.row, cropped, boxes=boxes)] if query.image else []
         images += [QueryImage(partial(read_image, self.images.paths[row]), row) for row in query.more]
         found, note = self._searcher.search(
             method,
@@ -738,9 +758,9 @@ class Picker:
         results = tuple(
             ShownResult(
                 rank, id, score, self.images.class_name(id), self.images.keys[id],
-                None if relevance is None else bool(relevance[id]),
+                None if relevance is None else bool(relevance[id]), boxes,
             )
-            for rank, (id, score) in enumerate(found, start=1)
+            for rank, (id, score, boxes) in enumerate(found, start=1)
         )  # fmt: skip
         return Column(method, results, note, perf_counter() - start)
 

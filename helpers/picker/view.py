@@ -25,6 +25,7 @@ from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage, read_image
+from helpers.picker import export
 from helpers.picker.parts import MAX_WEIGHT
 from helpers.picker.state import Column, Picker
 from helpers.text import clean_values, printable_lines
@@ -48,12 +49,12 @@ _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
 ACTIONS = {
     name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
     for name in (
-        "add", "back", "choose", "choose_path", "close_why", "compare", "compare_off", "crop", "filter", "follow",
-        "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random", "remove_part", "search",
-        "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
+        "add", "back", "choose", "choose_boxes", "choose_path", "close_why", "compare", "compare_off", "crop", "filter",
+        "find_objects", "follow", "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random",
+        "remove_part", "search", "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
     )
 }  # fmt: skip
-_SLOW = {"search", "set_text", "why"}
+_SLOW = {"find_objects", "search", "set_text", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
@@ -95,10 +96,10 @@ class PickerView(anywidget.AnyWidget):
         data = data | {"text/plain": repr(self)}
         # The widget shows the error if the query cannot be read.
         with contextlib.suppress(UnreadableImage):
-            image = self.picker.grid_png(_PRINT_DPI)
+            image = export.grid_png(self.picker, _PRINT_DPI)
             data["image/png"] = base64.b64encode(image).decode()
             width = round(Image.open(io.BytesIO(image)).width * _SCREEN_DPI / _PRINT_DPI)
-            metadata = metadata | {"image/png": {"alt": self.picker.grid_description(), "width": width}}
+            metadata = metadata | {"image/png": {"alt": export.grid_description(self.picker), "width": width}}
         return data, metadata
 
     def close(self) -> None:
@@ -178,7 +179,7 @@ class PickerView(anywidget.AnyWidget):
     def _send_file(self, kind: str, column: int = 0) -> None:
         def send() -> None:
             picker = self.picker
-            content = picker.ranking_csv(column).encode() if kind == "csv" else picker.grid_png(dpi=110)
+            content = export.ranking_csv(picker, column).encode() if kind == "csv" else export.grid_png(picker, dpi=110)
             self.send({"file": f"{_file_name(picker, column)}.{kind}", "kind": kind}, [content])
 
         self._guarded(send)
@@ -203,7 +204,7 @@ def state_of(picker: Picker) -> dict:
             "text": query.text, "parts": [
                 part._asdict() | {"sign": part.sign, "short_name": part.short_name} for part in picker.parts
             ],
-            "max_weight": MAX_WEIGHT,
+            "max_weight": MAX_WEIGHT, "objects": _objects(picker), "searched_objects": picker.objects is not None,
             "is_combined": picker.is_combined,
         },
         "text_hint": picker.text_hint,
@@ -225,6 +226,21 @@ def state_of(picker: Picker) -> dict:
         "searching": picker.needs_search, "progress": picker.progress,
         "message": picker.message and picker.message._asdict(),
     }  # fmt: skip
+
+
+def _objects(picker: Picker) -> list[dict]:
+    """The objects of the query image, and other chosen boxes, with their numbers among the chosen boxes."""
+    chosen = () if picker.query is None else picker.query.boxes
+    found = {box: (name, score) for box, name, score in picker.objects or ()}
+    shown = {**dict.fromkeys(chosen, ("part", None)), **found}
+    # Small ones last, so that they are above large ones.
+    return [
+        {
+            "box": box[:4], "place": box.place._asdict(), "class_name": name, "score": score,
+            "part": chosen.index(box) if box in chosen else None,
+        }
+        for box, (name, score) in sorted(shown.items(), key=lambda item: -item[0].width * item[0].height)
+    ]  # fmt: skip
 
 
 def _column(column: Column) -> dict:

@@ -89,6 +89,20 @@ class GalleryRegions:
         scores = np.concatenate([np.empty(0, np.float32), *(each.scores for each in regions)])
         return cls(opened, np.repeat(np.asarray(ids, np.int64), counts), rows, boxes, names, scores)
 
+    def with_ids(self, ids: np.ndarray) -> "GalleryRegions":
+        """The same regions of images with other ids.
+
+        ids : int64 (m,): the new id of each image; PAD leaves it out. Raises ValueError: an image has none.
+        """
+        if len(self) and self._images.max() >= len(ids):
+            raise ValueError(f"there are regions of image {self._images.max()}, but only {len(ids)} images")
+        images = np.asarray(ids, np.int64)[self._images]
+        kept = np.flatnonzero(images != PAD)
+        names = [self._class_names[row] for row in kept]
+        return GalleryRegions(
+            self.index, images[kept], self._regions[kept], self._boxes[kept], names, self._scores[kept]
+        )
+
     def __len__(self) -> int:
         """Number of regions, of all images."""
         return len(self._images)

@@ -1,5 +1,6 @@
 """Grids of images: sets, search results, pairs of duplicates, and faces."""
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,17 +104,19 @@ def picker_grid(
     paths: Sequence[Path],
     marks: Mapping[int, bool],
     parts: Sequence[str] = (),
+    query_boxes: Sequence[Sequence[float]] = (),
 ) -> Figure:
     """Show a query of the picker and its results by one or more methods, with ○, ✗ or no sign.
 
     Parameters
     ----------
     query : uint8 (height, width, 3), or None for a query without an image. title : its title.
-    found : tuples of (method, results): results have ``rank``, ``id``, ``score``, ``class_name`` and ``relevant`` (None
-        if unknown).
+    found : tuples of (method, results): results have ``rank``, ``id``, ``score``, ``class_name``, ``relevant`` (None
+        if unknown), and ``boxes``: for each part of the query a box to outline, or None.
     paths : the files of the set; a result's id is its row.
     marks : id → whether the user marked it as good.
     parts : further parts of the query, such as its texts; they stand below the image, or in its place.
+    query_boxes : parts of the image to outline. All boxes are x, y, width, height in fractions of the image's size.
     """
     lines = [
         (name if start == 0 else "", results[start : start + _COLUMNS])
@@ -124,6 +127,7 @@ def picker_grid(
     cells = _cells(max(1, len(lines)), across, 14, 1.6)
     image = _BLANK if query is None else query
     _framed(cells[0, 0], image, "black", "\n".join(map(_short, title.split("\n"))))
+    _outline_parts(cells[0, 0], query_boxes)
     wrapped = "\n".join(_wrapped(parts))
     if query is None:
         cells[0, 0].text(
@@ -143,6 +147,7 @@ def picker_grid(
             sign = "" if result.relevant is None else f"{SIGNS[result.relevant]} "
             text = f"{sign}{result.rank} · {result.score:.2f}{mark}\n{_short(result.class_name)}"
             _framed(cell, paths[result.id], color, text)
+            _outline_parts(cell, result.boxes)
     return cells[0, 0].figure
 
 
@@ -200,6 +205,14 @@ def _framed(cell: Axes, image: np.ndarray | Path, color: str, title: str) -> Non
 def _outline(cell: Axes, box: np.ndarray, color: str) -> None:
     x, y, width, height = box
     cell.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=color, linewidth=2))
+
+
+def _outline_parts(cell: Axes, boxes: Sequence[Sequence[float] | None]) -> None:
+    """Outline boxes in fractions of the size of a cell's image, each part in its color."""
+    height, width = cell.images[0].get_size()
+    for box, color in zip(boxes, itertools.cycle(COLORS), strict=False):
+        if box is not None:
+            _outline(cell, np.multiply(box, [width, height, width, height]), color)
 
 
 def _wrapped(parts: Sequence[str]) -> list[str]:

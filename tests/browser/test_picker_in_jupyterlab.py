@@ -730,3 +730,65 @@ def _write_small(path: Path, before: str = "", after: str = "") -> None:
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources if source.strip()]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+PARTS = """
+import helpers.picker.search
+import numpy as np
+from helpers.features.region_vectors import region_vectors
+from helpers.features.regions import region_source
+from helpers.features.registry import open_extractor
+from helpers.networks.detectors import Detections
+from helpers.search.region_search import GalleryRegions
+
+# Two objects in each image, so that no detector is needed.
+boxes = np.array([(10, 10, 90, 100), (80, 60, 60, 60)], np.float32)
+found = Detections(boxes, np.array([0, 1]), np.array([0.9, 0.6], np.float32), ("Dog", "Ball"))
+helpers.picker.search.detect = lambda images, limit: [found]
+images = images.subset(range(40))
+grid = region_source("grid").find(images)
+vectors = region_vectors(open_extractor("hsv-histogram"), images, [one.boxes for one in grid], progress=False)
+picker = Picker(images, ["hsv-histogram"], k=6, regions=GalleryRegions.of_vectors(np.arange(40), grid, vectors))
+picker.choose(3).search()
+"""
+
+
+def test_objects_of_the_query(lab, open_notebook, screenshots, check_accessibility):
+    _write_small(lab[2] / "parts.ipynb", PARTS)
+    page = open_notebook("parts.ipynb", 60)
+    page.wait_for_selector(f"{ROOT} .card .outlines rect")
+    page.locator(ROOT).get_by_text("Find objects").press("Enter")
+    objects = page.locator(f"{ROOT} .frame button")
+    objects.nth(1).wait_for()
+    assert "2 objects found" in _status(page)
+    assert page.evaluate("document.activeElement.textContent") == "Find objects", "the focus stays"
+    assert objects.nth(1).get_attribute("aria-label") == "Search with Ball, score 0.60"
+    objects.nth(1).click()
+    _idle(page)
+    objects.nth(0).press("Space")
+    _idle(page)
+    assert objects.evaluate_all("all => all.map(one => [one.ariaPressed, one.dataset.part])") == [
+        ["true", "2"], ["true", "1"],
+    ]  # fmt: skip
+    assert objects.nth(0).evaluate("one => one === document.activeElement"), "the focus stays"
+    assert page.locator(f"{ROOT} .card .outlines rect[data-part='2']").count()
+    # The outline of a result lies over its image.
+    rectangle, image = page.locator(f"{ROOT} .card").nth(0).evaluate(
+        """card => [card.querySelector("rect"), card.querySelector("img")].map(one => one.getBoundingClientRect())
+            .map(({left, top, right, bottom}) => [left, top, right, bottom])"""
+    )  # fmt: skip
+    assert np.all(np.array(rectangle[:2]) >= np.array(image[:2]) - 3)
+    assert np.all(np.array(rectangle[2:]) <= np.array(image[2:]) + 3)
+    _shot(page, screenshots, "parts")
+    _check(page, check_accessibility)
+    # A drag that starts on an object is a crop, as before.
+    frame = page.locator(f"{ROOT} .frame").bounding_box()
+    page.mouse.move(frame["x"] + 40, frame["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 100, frame["y"] + 100, steps=4)
+    page.mouse.up()
+    page.wait_for_selector(f"{ROOT} .rectangle", state="visible")
+    _idle(page)
+    assert objects.evaluate_all("all => all.map(one => one.ariaPressed)") == ["false", "false"]
+    _click(page, "button:has-text('← Back')")
+    assert objects.evaluate_all("all => all.map(one => one.ariaPressed)") == ["true", "true"]

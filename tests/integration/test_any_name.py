@@ -28,6 +28,7 @@ from helpers.evaluation import builders, protocol_files
 from helpers.images.duplicates import audit
 from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
+from helpers.picker.export import grid_png, ranking_csv
 from helpers.picker.state import Picker
 from helpers.picker.view import PickerView
 from helpers.service import server
@@ -214,8 +215,8 @@ def test_figures_and_pages_show_every_name(files):
         assert state["query"]["name"] == printable_lines(images.keys[0])
         assert [each["key"] for each in state["page"]["thumbnails"]] == [printable_lines(key) for key in images.keys]
         assert state["columns"][0]["results"] and json.dumps(state, ensure_ascii=False).encode()
-        assert picker.grid_png(dpi=20).startswith(b"\x89PNG")
-        table = pd.read_csv(io.BytesIO(picker.ranking_csv().encode()), keep_default_na=False)
+        assert grid_png(picker, dpi=20).startswith(b"\x89PNG")
+        table = pd.read_csv(io.BytesIO(ranking_csv(picker).encode()), keep_default_na=False)
         assert table["key"].tolist() == [clean_text(result.key) for result in picker.columns[0].results]
         for name in state["page"]["class_names"]:
             assert picker.filter(name).message is None and len(picker.listed)

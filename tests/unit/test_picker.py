@@ -19,6 +19,8 @@ from PIL import Image
 from helpers.evaluation import builders
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.region_vectors import crop, region_vectors
+from helpers.features.regions import region_source
 from helpers.features.registry import open_extractor
 from helpers.features.text import WordVectors
 from helpers.features.text_encoder import TextEncoder
@@ -27,14 +29,18 @@ from helpers.images import samples
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.lessons import runner
+from helpers.networks.detectors import Detections
+from helpers.networks.weights import WeightsUnavailable
 from helpers.picker import Picker, history
 from helpers.picker import view as picker_view
+from helpers.picker.export import grid_description, grid_png, ranking_csv
 from helpers.picker.history import Crop
 from helpers.picker.parts import parts_of
 from helpers.picker.state import MAX_K
 from helpers.picker.view import PickerView, state_of
 from helpers.search.combined import QueryPart, parse_text, search_parts
 from helpers.search.engine import Engine
+from helpers.search.region_search import GalleryRegions, search_regions
 from helpers.search.rerank.feedback import BAD, GOOD, rocchio
 from helpers.search.rerank.registry import NAMES
 from helpers.search.word_index import GalleryWords
@@ -189,6 +195,13 @@ class Actions(RuleBasedStateMachine):
         with self.choosing():
             self.picker.uncrop()
 
+    @rule(boxes=st.lists(st.sampled_from([(0, 0, 40, 40), (9.5, 8, 60, 50), (0, 0, 4, 40)]), max_size=2))
+    def choose_boxes(self, boxes):
+        with self.choosing():
+            self.picker.choose_boxes(boxes)
+        if self.picker.message is None:
+            assert [box[:4] for box in self.picker.query.boxes] == list(dict.fromkeys(boxes))
+
     @rule(text=TEXTS)
     def set_text(self, text):
         with self.choosing():
@@ -216,7 +229,8 @@ class Actions(RuleBasedStateMachine):
         with self.choosing():
             self.picker.set_weight(number, weight)
         if self.picker.message is None:
-            shown[number] = shown[number]._replace(weight=weight)
+            # The weight of a single part changes no order.
+            shown[number] = shown[number]._replace(weight=weight if len(shown) > 1 else 1.0)
         assert self.picker.parts == shown
 
     @rule(rank=st.integers(0, 9), id=st.none() | ANY_ID)
@@ -305,6 +319,7 @@ class Actions(RuleBasedStateMachine):
             assert any(part.weight > 0 for part in parts) and all(abs(part.weight) <= 2 for part in parts)
             assert len(parts) <= MOST_PARTS
             assert not (step.query.more and not step.query.image)
+            assert not (step.query.boxes and (step.query.crop or not step.query.image))
 
     @invariant()
     def results_hold(self):
@@ -660,7 +675,7 @@ def test_the_grid_shows_weights(images, picker, colors, monkeypatch):
     calls = []
     draw = grids.picker_grid
     monkeypatch.setattr(grids, "picker_grid", lambda *given: calls.append(given) or draw(*given))
-    picker.set_k(2).choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5).search().grid_png(dpi=40)
+    grid_png(picker.set_k(2).choose(3).set_text("red -blue").set_weight(0, 0.5).set_weight(2, -1.5).search(), dpi=40)
     assert calls[0][1].startswith("0.5 × query\n") and calls[0][5] == ["+ “red”", "− 1.5 × “blue”"]
 
 
@@ -802,13 +817,13 @@ def test_choosing_does_not_wait_for_a_search_and_late_results_are_dropped(images
 def test_ranking_as_a_table(images, picker):
     picker.choose(11).compare().search()
     for column in (0, 1):
-        rows = list(csv.DictReader(io.StringIO(picker.ranking_csv(column))))
+        rows = list(csv.DictReader(io.StringIO(ranking_csv(picker, column))))
         results = picker.columns[column].results
         assert list(rows[0]) == ["rank", "id", "score", "class", "relevant", "key"]
         assert [float(row["score"]) for row in rows] == [result.score for result in results]
         assert [row["relevant"] for row in rows] == ["○" if result.relevant else "✗" for result in results]
         assert [images.keys[int(row["id"])] for row in rows] == [row["key"] for row in rows]
-    assert picker.choose(1).ranking_csv().splitlines() == ["rank,id,score,class,relevant,key"]
+    assert ranking_csv(picker.choose(1)).splitlines() == ["rank,id,score,class,relevant,key"]
 
 
 def test_the_grid_shows_query_results_signs_and_marks(images, picker):
@@ -829,12 +844,184 @@ def test_the_grid_shows_query_results_signs_and_marks(images, picker):
         shown = first.get_xlabel() if query is not None else first.texts[0].get_text()
         assert shown.startswith('+ "boat at night"\n− "people"')
         assert ("hsv-histogram" in first.get_xlabel()) and len(figure.axes[5].texts) == 0
-    image = Image.open(io.BytesIO(picker.grid_png(dpi=40)))
+    image = Image.open(io.BytesIO(grid_png(picker, dpi=40)))
     assert image.format == "PNG" and image.width > 400
-    assert Image.open(io.BytesIO(Picker(images, EXTRACTORS).grid_png(dpi=40))).format == "PNG", "without a query"
+    assert Image.open(io.BytesIO(grid_png(Picker(images, EXTRACTORS), dpi=40))).format == "PNG", "without a query"
     shown = len(Picker(images, EXTRACTORS).rows)
     description = f"Query picker: {shown} of the {len(images)} images of few; no query yet"
-    assert Picker(images, EXTRACTORS).grid_description() == description
+    assert grid_description(Picker(images, EXTRACTORS)) == description
+
+
+# ---- parts of images -----------------------------------------------------------------------------------
+
+BOXES = [(4.0, 6.0, 80.0, 60.0), (40.0, 50.0, 64.0, 48.0)]
+
+
+@pytest.fixture(scope="module")
+def regions(images):
+    """The regions of the images, by a grid, for the first extractor."""
+    found = region_source("grid").find(images)
+    vectors = region_vectors(open_extractor(EXTRACTORS[0]), images, [one.boxes for one in found], progress=False)
+    return GalleryRegions.of_vectors(np.arange(len(images)), found, vectors)
+
+
+@pytest.fixture
+def by_regions(images, regions):
+    return Picker(images, EXTRACTORS, k=5, regions=regions)
+
+
+@pytest.fixture
+def detected(monkeypatch):
+    """A detector that finds the same two objects, and a tiny one, in each image."""
+    found = Detections(
+        np.array([*BOXES, (1, 1, 5, 5)], np.float32), np.array([0, 1, 1]), np.array([0.9, 0.6, 0.5], np.float32),
+        ("Dog", "Cat"),
+    )  # fmt: skip
+    monkeypatch.setattr("helpers.picker.search.detect", lambda images, limit: [found])
+
+
+def assert_found(picker, images, regions, parts, row):
+    engine = Engine(EXTRACTORS[0], "exact:cosine").fit(images)
+    found = search_regions(engine, regions, parts, 5, excluded=[row])
+    assert ids(picker) == found.ranking.ids[0].tolist()
+    for result, matches, score in zip(picker.columns[0].results, found.matches, found.ranking.scores[0], strict=True):
+        assert result.score == pytest.approx(score, abs=1e-6) and len(result.boxes) == len(matches)
+        height, width = read_image(images.paths[result.id]).shape[:2]
+        for box, match in zip(result.boxes, matches, strict=True):
+            expected = None if match is None or match.box is None else match.box.tolist()
+            assert (None if box is None else np.multiply(box, [width, height] * 2).tolist()) == pytest.approx(expected)
+    return [box for result in picker.columns[0].results for box in result.boxes]
+
+
+def test_an_image_and_its_boxes_are_searched_among_regions(images, by_regions, regions):
+    extractor, pixels = open_extractor(EXTRACTORS[0]), read_image(images.paths[3])
+    parts = [extractor.extract_arrays([crop(pixels, box)])[0] for box in BOXES]
+    by_regions.choose(3).search()
+    assert by_regions.message is None
+    whole = extractor.extract(images.subset([3]), progress=False)
+    assert any(assert_found(by_regions, images, regions, whole, 3))
+    by_regions.choose_boxes(BOXES[:1]).search()
+    assert np.array_equal(by_regions.pixels(by_regions.query), crop(pixels, BOXES[0]))
+    assert any(assert_found(by_regions, images, regions, parts[0], 3))
+    by_regions.choose_boxes([*BOXES, BOXES[0]]).search()
+    assert len(by_regions.query.boxes) == 2, "a box counts once"
+    assert any(assert_found(by_regions, images, regions, parts, 3))
+    assert "Choose one box" in by_regions.why(ids(by_regions)[0]).message.text
+
+
+def test_chosen_boxes_are_in_the_history(by_regions):
+    found = []
+    for boxes in ([], BOXES[:1], BOXES):
+        (by_regions.choose_boxes(boxes) if boxes else by_regions.choose(3)).search()
+        found.append(by_regions.columns[0].results)
+    assert found[0] != found[1] != found[2]
+    assert by_regions.back().needs_search and by_regions.search().columns[0].results == found[1]
+    assert by_regions.forward().search().columns[0].results == found[2]
+    by_regions.crop(0, 0, 0.5, 0.5)
+    assert by_regions.query.boxes == () and by_regions.query.crop is not None
+    by_regions.choose_boxes(BOXES)
+    assert len(by_regions.query.boxes) == 2 and by_regions.query.crop is None
+    assert by_regions.uncrop().search().columns[0].results == found[0]
+
+
+def test_marks_move_a_query_of_one_part(images, by_regions, regions):
+    by_regions.choose(3).choose_boxes(BOXES[:1]).search()
+    good, extractor = ids(by_regions)[1], open_extractor(EXTRACTORS[0])
+    by_regions.mark(good, True).search_again().search()
+    part = extractor.extract_arrays([crop(read_image(images.paths[3]), BOXES[0])])[0]
+    marked = extractor.extract(images.subset([good]), progress=False)
+    assert_found(by_regions, images, regions, rocchio(part, marked, marked[:0], metric="cosine"), 3)
+    by_regions.choose_boxes(BOXES).search().mark(ids(by_regions)[0], False).search_again().search()
+    assert "Choose one box, or forget the marks" in by_regions.message.text
+    assert by_regions.forget_marks().search().message is None
+
+
+def test_regions_of_a_protocol_are_those_of_its_gallery(images, regions):
+    protocol = builders.query_gallery(images, [1, 2], np.arange(5, 40), "gallery")
+    picker = Picker(images, EXTRACTORS, protocol=protocol, k=5, regions=regions).choose(1).search()
+    every = Picker(images, EXTRACTORS, k=20, regions=regions).choose(1).search()
+    allowed = [result for result in every.columns[0].results if result.id >= 5][:5]
+    assert [(result.id, result.boxes) for result in picker.columns[0].results] == [(r.id, r.boxes) for r in allowed]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "text"),
+    [
+        ([(1, 2, 3)], "four finite numbers"), ([(10, 10, -5, 20)], "positive width"), ([(0, 0, 9999, 20)], "partly"),
+        ([(0, 0, 4, 4)], "too small"), (["abcd"], "A list of at most 20 boxes"), (7, "A list"),
+        ([None], "four finite numbers"), ([BOXES[0], (1, 2)], "A list"), (None, "A list"), ([[[1]]], "four"),
+        ([BOXES[0]] * 21, "at most"),
+    ],
+)  # fmt: skip
+def test_wrong_boxes_change_nothing(picker, boxes, text):
+    picker.choose(3)
+    before = state_of(picker)
+    picker.choose_boxes(boxes)
+    assert picker.message.kind == "error" and text in picker.message.text
+    assert state_of(picker) | {"message": None} == before
+
+
+def test_boxes_without_regions(images, picker, regions):
+    part = crop(read_image(images.paths[3]), BOXES[0])
+    picker.choose(3).choose_boxes(BOXES[:1]).search()
+    expected = Engine(EXTRACTORS[0], "exact:cosine").fit(images).query(part, 5, exclude=[3])
+    assert ids(picker) == [result.id for result in expected] and picker.columns[0].results[0].boxes == ()
+    assert "Picker(…, regions=regions)" in picker.choose_boxes(BOXES).search().message.text
+    with pytest.raises(ValueError, match="no-extractor"):
+        Picker(images, EXTRACTORS, regions={"no-extractor": regions})
+    with pytest.raises(ValueError, match="only 9 images"):
+        Picker(images.subset(np.arange(9)), EXTRACTORS, regions=regions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"index": "exact:euclidean"}, "regions need cosines, not euclidean"),
+        ({"reranker": "diffusion"}, "regions are not re-ranked"), ({"extractor": EXTRACTORS[1]}, "has no regions here"),
+    ],
+)  # fmt: skip
+def test_a_note_says_why_whole_images_are_searched(by_regions, changes, note):
+    by_regions.choose(3).use(**changes).search()
+    assert note in by_regions.columns[0].note and by_regions.columns[0].results[0].boxes == ()
+
+
+def test_several_boxes_and_a_text_are_an_error(by_regions, colors):
+    by_regions.choose(3).choose_boxes(BOXES).add(9).search()
+    assert "Choose one box, or remove the texts" in by_regions.message.text
+    assert by_regions.choose_boxes(BOXES[:1]).search().message is None
+
+
+def test_detected_objects_can_be_chosen(by_regions, detected):
+    assert "Choose an image first" in by_regions.find_objects().message.text
+    assert by_regions.choose(3).objects is None
+    by_regions.find_objects()
+    assert by_regions.message.text.startswith("2 objects found")
+    found = [(one.box[:4], one.class_name, one.score) for one in by_regions.objects]
+    assert found == [(BOXES[0], "Dog", pytest.approx(0.9)), (BOXES[1], "Cat", pytest.approx(0.6))]
+    by_regions.choose_boxes([by_regions.objects[1].box[:4]])
+    assert by_regions.query.boxes == (by_regions.objects[1].box,)
+    assert by_regions.choose(4).objects is None and by_regions.back().objects is not None
+
+
+def test_a_missing_detector_is_a_message(picker, monkeypatch):
+    def unavailable(images, limit):
+        raise WeightsUnavailable("the detector cannot be downloaded")
+
+    monkeypatch.setattr("helpers.picker.search.detect", unavailable)
+    picker.choose(3).find_objects()
+    assert picker.message == ("error", "the detector cannot be downloaded") and picker.objects is None
+
+
+def test_the_grid_outlines_the_matched_parts(images, by_regions):
+    by_regions.choose(3).choose_boxes(BOXES).search()
+    boxes = [box.place for box in by_regions.query.boxes]
+    found = [("x", by_regions.columns[0].results)]
+    pixels = by_regions.pixels(by_regions.query, whole=True)
+    figure = grids.picker_grid(pixels, "query", found, images.paths, {}, (), boxes)
+    drawn = [[patch.get_bbox().bounds for patch in cell.patches] for cell in figure.axes]
+    assert np.allclose(drawn[0], np.array(BOXES) - [0.5, 0.5, 0, 0])
+    assert [len(each) for each in drawn[1:6]] == [len([b for b in r.boxes if b]) for r in found[0][1]]
+    assert Image.open(io.BytesIO(grid_png(by_regions, dpi=40))).format == "PNG"
 
 
 # ---- the widget ----------------------------------------------------------------------------------------
@@ -890,7 +1077,7 @@ def test_actions_of_the_page_change_its_state(view, images):
     view._received(view, {"export": "csv", "column": 0}, [])
     view._received(view, {"export": "png"}, [])
     wait(lambda: len(view.sent) == 2)
-    assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [view.picker.ranking_csv().encode()])
+    assert view.sent[0] == ({"file": "mine_hsv-histogram.csv", "kind": "csv"}, [ranking_csv(view.picker).encode()])
     assert view.sent[1][1][0].startswith(b"\x89PNG")
 
 
@@ -912,6 +1099,22 @@ def test_texts_and_parts_on_the_page(view, images, colors):
     view._received(view, {"export": "csv", "column": 0}, [])
     wait(lambda: view.sent)
     assert view.sent[0][0]["file"] == "red--blue_hsv-histogram.csv"
+
+
+def test_objects_on_the_page(view, detected):
+    state = act(view, 1, "choose", row=4)
+    assert state["query"]["objects"] == [] and not state["query"]["searched_objects"]
+    shown = act(view, 2, "find_objects")["query"]["objects"]
+    assert [(one["class_name"], one["part"]) for one in shown] == [("Dog", None), ("Cat", None)]
+    height, width = view.picker.pixels(view.picker.query).shape[:2]
+    assert list(shown[1]["place"].values()) == pytest.approx(np.divide(BOXES[1], [width, height] * 2).tolist())
+    state = act(view, 3, "choose_boxes", boxes=[shown[1]["box"]])
+    assert [one["part"] for one in state["query"]["objects"]] == [None, 0]
+    assert state["columns"][0]["results"][0]["boxes"] == []
+    state = act(view, 4, "choose_boxes", boxes=[[0, 0, 30, 30]])
+    assert [one["class_name"] for one in state["query"]["objects"]] == ["Dog", "Cat", "part"]
+    assert [one["part"] for one in state["query"]["objects"]] == [None, None, 0]
+    assert all(one["part"] is None for one in act(view, 5, "uncrop")["query"]["objects"])
 
 
 def test_choices_in_code_reach_the_page(view):

@@ -9,6 +9,8 @@ const SHRUNK_SIDE = 2048;
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
 const MAX_URLS = 500;
+// Pixels: a shorter move of the pointer on an object is a click.
+const DRAG = 4;
 const WEIGHT_STEP = "0.25";
 const ONE_IMAGE = "Re-ranking works for one image, not with a text or several images.";
 
@@ -36,6 +38,34 @@ function isDark(element) {
     if (blue !== undefined && alpha > 0.5) return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 128;
   }
   return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// The look of a part of the query, and of what matches it: 1, 2, 3, 1, …
+const partStyle = (number) => (number % 3) + 1;
+
+// Lay an element over a part of its parent, in fractions.
+function place(element, rectangle) {
+  for (const side of ["left", "top", "width", "height"]) element.style[side] = `${100 * rectangle[side]}%`;
+}
+
+// Outline boxes (x, y, width, height in fractions, or null) on an image that fits into a drawing of the same size.
+function outline(drawing, image, boxes) {
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const key = JSON.stringify([width, height, boxes]);
+  if (drawing.dataset.key === key) return;
+  drawing.dataset.key = key;
+  drawing.replaceChildren();
+  if (!width || !image.hasAttribute("src")) return;
+  drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  boxes.forEach((box, number) => {
+    if (!box) return;
+    const rectangle = document.createElementNS(drawing.namespaceURI, "rect");
+    const [x, y, across, down] = box;
+    const sides = { x: x * width, y: y * height, width: across * width, height: down * height };
+    for (const [name, value] of Object.entries(sides)) rectangle.setAttribute(name, value);
+    rectangle.dataset.part = partStyle(number);
+    drawing.append(rectangle);
+  });
 }
 
 // ---- images: requested by their keys, with a bounded cache ------------------------------------------------------
@@ -298,7 +328,9 @@ class Page {
   queryPart() {
     this.image = make("img", { class: "query", alt: "", draggable: "false" });
     this.rectangle = make("div", { class: "rectangle", hidden: true });
-    this.frame = make("div", { class: "frame" }, this.image, this.rectangle);
+    this.objects = make("div", { role: "group", "aria-label": "Objects in the query image" });
+    this.frame = make("div", { class: "frame" }, this.image, this.rectangle, this.objects);
+    this.findButton = this.button("Find objects", () => this.do("find_objects"));
     this.empty = make("p", { class: "empty" }, "No query yet");
     this.queryName = make("p", { class: "name" });
     this.backButton = this.button("← Back", () => this.do("back"));
@@ -319,12 +351,14 @@ class Page {
     return make("div", { class: "query-part" },
       make("h3", {}, "Query"), this.empty, this.frame, this.queryName,
       make("div", { class: "line" }, this.backButton, this.forwardButton, this.position),
+      this.findButton,
       this.cropDetails = make("details", {},
         make("summary", {}, "Crop: drag on the image, or enter numbers"), this.cropForm));
   }
 
   drawCrop() {
     let start = null;
+    let [downX, downY] = [0, 0];
     const at = (event) => {
       const box = this.image.getBoundingClientRect();
       const part = (value, from, length) => Math.min(1, Math.max(0, (value - from) / length));
@@ -338,9 +372,18 @@ class Page {
       if (event.button !== 0 || !this.image.hasAttribute("src")) return;
       event.preventDefault();
       start = at(event);
-      this.frame.setPointerCapture(event.pointerId);
+      [downX, downY] = [event.clientX, event.clientY];
+      // A click on an object must reach its button; a drag may start there.
+      if (!event.target.closest("button")) this.frame.setPointerCapture(event.pointerId);
     });
-    this.frame.addEventListener("pointermove", (event) => start && this.showRectangle(box(at(event))));
+    this.frame.addEventListener("pointermove", (event) => {
+      if (!start || (!event.buttons && event.pointerType === "mouse")) return;
+      if (!this.frame.hasPointerCapture(event.pointerId)) {
+        if (Math.hypot(event.clientX - downX, event.clientY - downY) < DRAG) return;
+        this.frame.setPointerCapture(event.pointerId);
+      }
+      this.showRectangle(box(at(event)));
+    });
     this.frame.addEventListener("pointerup", (event) => {
       if (!start) return;
       const crop = box(at(event));
@@ -357,7 +400,38 @@ class Page {
 
   showRectangle(crop) {
     this.rectangle.hidden = !crop;
-    for (const side of crop ? ["left", "top", "width", "height"] : []) this.rectangle.style[side] = `${100 * crop[side]}%`;
+    if (crop) place(this.rectangle, crop);
+  }
+
+  // A button over each object of the query image, which adds it to the parts to search with, or removes it.
+  updateObjects() {
+    const { query } = this.state;
+    const objects = query?.image ? query.objects : [];
+    this.findButton.hidden = !query?.image;
+    this.findButton.setAttribute("aria-disabled", Boolean(query?.searched_objects));
+    const buttons = new Map([...this.objects.children].map((button) => [button.dataset.box, button]));
+    const shown = objects.map((object) => {
+      const button = buttons.get(object.box.join()) ?? this.button(make("span"), () => this.toggleBox(button.dataset.box));
+      const { place: rectangle, class_name: name, score, part } = object;
+      button.dataset.box = object.box.join();
+      button.dataset.part = part === null ? "" : partStyle(part);
+      button.setAttribute("aria-pressed", part !== null);
+      button.setAttribute("aria-label", score === null ? `Search with this ${name}` : `Search with ${name}, score ${score.toFixed(2)}`);
+      setText(button.firstChild, name);
+      place(button, rectangle);
+      return button;
+    });
+    // The same buttons stay, with the focus.
+    const same = shown.length === this.objects.children.length && shown.every((button) => button.parentNode === this.objects);
+    if (!same) this.objects.replaceChildren(...shown);
+  }
+
+  toggleBox(box) {
+    const chosen = this.state.query.objects.filter(({ part }) => part !== null).sort((a, b) => a.part - b.part)
+      .map((object) => object.box.join());
+    const others = chosen.filter((each) => each !== box);
+    const boxes = others.length < chosen.length ? others : [...chosen, box];
+    this.do("choose_boxes", { boxes: boxes.map((each) => each.split(",").map(Number)) });
   }
 
   updateQuery() {
@@ -377,7 +451,8 @@ class Page {
         for (const input of this.cropInputs) input.value = Math.round(100 * sides[input.name]);
       }
     }
-    this.wholeButton.setAttribute("aria-disabled", !query?.crop);
+    this.updateObjects();
+    this.wholeButton.setAttribute("aria-disabled", !query?.crop && !query?.objects.some(({ part }) => part !== null));
     this.backButton.setAttribute("aria-disabled", history.position < 1);
     this.forwardButton.setAttribute("aria-disabled", history.position + 1 >= history.length);
     setText(this.position, history.length ? `${history.position + 1} of ${history.length}` : "");
@@ -745,12 +820,16 @@ class Page {
 
   card(column) {
     const card = make("li", { class: "card" });
-    const image = make("img", { alt: "", draggable: "false" });
+    const outlines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    outlines.classList.add("outlines");
+    outlines.setAttribute("aria-hidden", "true");
+    const image = make("img", { alt: "", draggable: "false", onload: () => outline(outlines, image, card.result.boxes) });
     const ready = (action) => (event) => this.state.searching || action(event);
     const add = () => this.do("add", { row: card.result.id });
     const mark = (good) => ready(() => this.do("mark", { id: card.result.id, good: card.mark === good ? null : good }));
     const parts = {
       image,
+      outlines,
       open: this.button(image, ready((event) =>
         (event.shiftKey ? add() : this.do("follow", { id: card.result.id }))), { class: "image" }),
       sign: make("span", { class: "sign" }),
@@ -764,6 +843,7 @@ class Page {
       })),
       add: this.button("+", ready(add), { class: "add", "data-tip": "Add to the query" }),
     };
+    parts.open.append(outlines);
     card.append(parts.open, make("div", { class: "line caption" }, parts.sign, parts.score), parts.name,
       make("div", { class: "line actions" }, parts.good, parts.bad, parts.why), parts.add);
     return Object.assign(card, { parts });
@@ -774,13 +854,14 @@ class Page {
     Object.assign(card, { result, mark });
     const name = result.class_name === "–" ? "no class" : result.class_name;
     const relevance = RELEVANCE.get(result.relevant);
+    const matched = result.boxes.some(Boolean);
     card.className = `card ${relevance?.replace(" ", "-") ?? ""}`;
     setText(parts.sign, SIGNS.get(result.relevant) ?? "");
     setText(parts.score, `${result.rank} · ${result.score.toFixed(3)}`);
     setText(parts.name, name);
     parts.open.dataset.tip = `${name} · score ${result.score.toPrecision(6)} · ${result.key}`;
     parts.open.setAttribute("aria-label",
-      `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}, ${result.key}`);
+      `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}${matched ? ", matched part outlined" : ""}, ${result.key}`);
     for (const [button, good] of [[parts.good, true], [parts.bad, false]]) {
       button.setAttribute("aria-pressed", mark === good);
       button.setAttribute("aria-label", `${good ? "good" : "bad"} result, rank ${result.rank}`);
@@ -789,6 +870,7 @@ class Page {
     parts.why.setAttribute("aria-disabled", !this.state.query?.image);
     parts.add.setAttribute("aria-label", `add rank ${result.rank} to the query`);
     this.images.put(parts.image, result.image);
+    outline(parts.outlines, parts.image, result.boxes);
   }
 
   // ---- why ----
