@@ -33,6 +33,8 @@ from helpers.search.word_index import GalleryWords
 _STEP = 128
 #: Objects of a query image that are shown, those with the best scores.
 MAX_OBJECTS = 12
+#: Their minimum score, as on the page of the web service: a box may be good although its class is uncertain.
+MIN_SCORE = 0.3
 
 
 class SearchError(RuntimeError):
@@ -233,7 +235,7 @@ class Searcher:
         """
         with _search_errors():
             self._report("Finding objects …")
-            (found,) = detect([pixels], limit=MAX_OBJECTS)
+            (found,) = detect([pixels], threshold=MIN_SCORE, limit=MAX_OBJECTS)
         objects = zip(found.boxes, found.names, found.scores.tolist(), strict=True)
         # Smaller ones cannot be searched with.
         return [one for one in objects if min(one[0][2:]) >= SHORTEST_GIVEN]

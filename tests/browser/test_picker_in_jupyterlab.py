@@ -744,7 +744,7 @@ from helpers.search.region_search import GalleryRegions
 # Two objects in each image, so that no detector is needed.
 boxes = np.array([(10, 10, 90, 100), (80, 60, 60, 60)], np.float32)
 found = Detections(boxes, np.array([0, 1]), np.array([0.9, 0.6], np.float32), ("Dog", "Ball"))
-helpers.picker.search.detect = lambda images, limit: [found]
+helpers.picker.search.detect = lambda images, threshold, limit: [found]
 images = images.subset(range(40))
 grid = region_source("grid").find(images)
 vectors = region_vectors(open_extractor("hsv-histogram"), images, [one.boxes for one in grid], progress=False)

@@ -877,7 +877,7 @@ def detected(monkeypatch):
         np.array([*BOXES, (1, 1, 5, 5)], np.float32), np.array([0, 1, 1]), np.array([0.9, 0.6, 0.5], np.float32),
         ("Dog", "Cat"),
     )  # fmt: skip
-    monkeypatch.setattr("helpers.picker.search.detect", lambda images, limit: [found])
+    monkeypatch.setattr("helpers.picker.search.detect", lambda images, threshold, limit: [found])
 
 
 def assert_found(picker, images, regions, parts, row):
@@ -1004,7 +1004,7 @@ def test_detected_objects_can_be_chosen(by_regions, detected):
 
 
 def test_a_missing_detector_is_a_message(picker, monkeypatch):
-    def unavailable(images, limit):
+    def unavailable(images, threshold, limit):
         raise WeightsUnavailable("the detector cannot be downloaded")
 
     monkeypatch.setattr("helpers.picker.search.detect", unavailable)
