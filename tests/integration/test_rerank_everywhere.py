@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -77,7 +78,9 @@ def ask(folder, *requests):
         ):
             return [await client.request(method, address, **more) for method, address, more in requests]
 
-    return asyncio.run(respond())
+    # In a thread of its own, because Playwright leaves an event loop running in the thread of the tests.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(respond())).result()
 
 
 def ids(response):
