@@ -60,7 +60,9 @@ PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.8
 #: (`tests/measured/test_detector.py`).
 PROPOSALS, PROPOSAL_IOU = 20, 0.4
 
-#: Levels of a grid: level l has l × l boxes. Overlap of neighbors, relative to their side.
+#: Levels of a grid: level l has l × l boxes. Overlap of neighbors, relative to their side. With four levels instead of
+#: three, more queries of two objects find their scene (0.83 instead of 0.79 of 100 on the scenes of notebook 15, and
+#: 0.65 instead of 0.60 on scenes of another seed).
 GRID_LEVELS, GRID_OVERLAP = 4, 0.4
 
 
