@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -13,7 +14,7 @@ from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import content_hashes
-from helpers.features.regions import BATCH, Images, loaded
+from helpers.features.regions import BATCH, Images, Regions, RegionSource, loaded
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage
@@ -47,7 +48,8 @@ def region_vectors(
     method : ``maps`` computes one feature map of the image and pools it in each box (Girshick, Fast R-CNN, 2015);
         ``crops`` extracts the pixels of each box like an image, which takes one pass for each box. By default, the
         method that `region_method` returns.
-    cache : store the vectors by the images' content and the boxes. Only those of files are stored.
+    cache : store the vectors by the image's content and its boxes, in one entry for each image. Only those of files are
+        stored.
     failures : collects the errors of images that cannot be read. Without it, one warning lists them.
     """
     method = method or region_method(extractor)
@@ -108,23 +110,23 @@ def _stored(
     """Read the vectors from the store, after computing and storing the missing ones."""
     found = [np.full((len(each), extractor.dim), np.nan, np.float32) for each in boxes]
     compute = _from_maps if method == "maps" else _from_crops
-    with store.VectorStore(region_fingerprint(extractor, method), extractor.dim) as kept:
+    with store.RegionStore(region_fingerprint(extractor, method), extractor.dim) as kept:
         keys = _keys(sources, boxes) if cache else {}
-        missing = [row for row, each in enumerate(boxes) if len(each)]
-        if keys:
-            known = kept.known(key for some in keys.values() for key in some)
-            missing = [row for row in missing if row not in keys or not known.issuperset(keys[row])]
-            for row in keys.keys() - set(missing):
-                found[row] = kept.get(keys[row])
+        stored = dict(kept.get(keys.values()))
+        for row, key in keys.items():
+            if key in stored:
+                found[row][:] = stored[key]
+        missing = [row for row, each in enumerate(boxes) if len(each) and keys.get(row) not in stored]
         computed = compute(extractor, [sources[row] for row in missing], [boxes[row] for row in missing])
         bar = tqdm(missing, f"{extractor.name} · regions", unit="image", disable=None if progress else True)
-        for row, vectors in zip(bar, computed, strict=True):
-            if isinstance(vectors, UnreadableImage):
-                skipped.append(vectors)
-                continue
-            found[row] = vectors
-            if row in keys:
-                kept.put(keys[row], vectors)
+        pairs = zip(bar, computed, strict=True)
+        # Each batch is one transaction; one for each image would take longer than its vectors.
+        while batch := list(islice(pairs, BATCH)):
+            skipped += [vectors for _, vectors in batch if isinstance(vectors, UnreadableImage)]
+            readable = {row: vectors for row, vectors in batch if not isinstance(vectors, UnreadableImage)}
+            for row, vectors in readable.items():
+                found[row] = vectors
+            kept.put((keys[row], vectors) for row, vectors in readable.items() if row in keys)
     return found
 
 
@@ -141,38 +143,91 @@ def _from_crops(
 def _from_maps(
     extractor: FeatureExtractor, sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]
 ) -> Iterator[_Found]:
-    assert isinstance(extractor, NetworkExtractor) and extractor.pools is not None
+    assert isinstance(extractor, NetworkExtractor)
     mapper = extractor.at_size(_map_size(extractor))
-
-    def prepared(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        return mapper.preprocess(image), image.shape[:2]
-
-    items, left = loaded(sources, prepared, 2 * BATCH), iter(boxes)
+    items = loaded(sources, lambda image: _MapInput(mapper.preprocess(image), *image.shape[:2]), 2 * BATCH)
+    left = iter(boxes)
     while batch := list(islice(items, BATCH)):
-        readable = [item for item in batch if not isinstance(item, UnreadableImage)]
-        maps = iter(mapper.maps(np.stack([pixels for pixels, _ in readable])) if readable else ())
-        for item in batch:
-            some = np.asarray(next(left), np.float64)
-            if isinstance(item, UnreadableImage):
-                yield item
-                continue
-            one, (height, width) = next(maps), item[1]
-            cells = some * np.tile([one.shape[1] / width, one.shape[0] / height], 2)
-            vectors = pooling.pool_boxes(one, cells, extractor.pools)
-            yield l2_normalize(vectors) if extractor.normalize else vectors
+        pairs = [(item, next(left)) for item in batch]
+        readable = [(item, some) for item, some in pairs if not isinstance(item, UnreadableImage)]
+        pooled = iter(_pool(extractor, mapper, readable))
+        yield from (item if isinstance(item, UnreadableImage) else next(pooled) for item in batch)
+
+
+class _MapInput(NamedTuple):
+    """The network's input of an image, uint8 (side, side, 3), and the image's size."""
+
+    pixels: np.ndarray
+    height: int
+    width: int
+
+
+def _pool(
+    extractor: NetworkExtractor, mapper: NetworkExtractor, batch: Sequence[tuple[_MapInput, np.ndarray]]
+) -> list[np.ndarray]:
+    """The vectors of the boxes of each image of a batch, from one map of each image."""
+    if not batch:
+        return []
+    assert extractor.pools is not None
+    found = []
+    for one, (image, boxes) in zip(mapper.maps(np.stack([image.pixels for image, _ in batch])), batch, strict=True):
+        scale = np.tile([one.shape[1] / image.width, one.shape[0] / image.height], 2)
+        vectors = pooling.pool_boxes(one, np.asarray(boxes, np.float64) * scale, extractor.pools)
+        found.append(l2_normalize(vectors) if extractor.normalize else vectors)
+    return found
+
+
+def find_regions(
+    source: RegionSource, extractor: FeatureExtractor, files: Sequence[str | Path]
+) -> list[Regions | None]:
+    """`RegionSource.find`, which also stores what `region_vectors` would compute for the regions that it finds.
+
+    Each image is read once for both, if its vectors are pooled from a map; otherwise, nothing is stored.
+    """
+    base = extractor
+    while isinstance(base, Projected):
+        base = base.of
+    if region_method(base) != "maps":
+        return source.find(files)
+    assert isinstance(base, NetworkExtractor)
+    mapper = base.at_size(_map_size(base))
+
+    def load(image: np.ndarray) -> tuple[object, _MapInput]:
+        return source.load(image), _MapInput(mapper.preprocess(image), *image.shape[:2])
+
+    found: list[Regions | None] = []
+    skipped: list[UnreadableImage] = []
+    items = loaded(files, load, 2 * BATCH)
+    with store.RegionStore(region_fingerprint(base, "maps"), base.dim) as kept:
+        while batch := list(islice(items, BATCH)):
+            part = files[len(found) : len(found) + len(batch)]
+            skipped += [item for item in batch if isinstance(item, UnreadableImage)]
+            readable = [item for item in batch if not isinstance(item, UnreadableImage)]
+            regions = source.find_loaded([item for item, _ in readable])
+            left = iter(regions)
+            found += [None if isinstance(item, UnreadableImage) else next(left) for item in batch]
+            names = [file for file, item in zip(part, batch, strict=True) if not isinstance(item, UnreadableImage)]
+            keys = _keys(names, [each.boxes for each in regions])
+            known = kept.known(keys.values())
+            missing = [row for row, key in keys.items() if key not in known]
+            vectors = _pool(base, mapper, [(readable[row][1], regions[row].boxes) for row in missing])
+            kept.put((keys[row], some) for row, some in zip(missing, vectors, strict=True))
+    reading.warn_unreadable(skipped, len(files))
+    return found
 
 
 def _map_size(extractor: FeatureExtractor) -> int:
     return max(1, round(extractor.size * MAP_SCALE / _STRIDE)) * _STRIDE
 
 
-def _keys(sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]) -> dict[int, list[bytes]]:
-    """Row of each file among the images → the key in the store of each of its boxes."""
-    files = {row: source for row, source in enumerate(sources) if isinstance(source, str | Path)}
+def _keys(sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]) -> dict[int, bytes]:
+    """Row of each file that has boxes → the key of its vectors in the store: its content and its boxes."""
+    files = {
+        row: source for row, source in enumerate(sources) if isinstance(source, str | Path) and len(boxes[row])
+    }  # fmt: skip
     return {
-        row: [
-            hashlib.blake2b(content + np.asarray(box, "<f4").tobytes(), digest_size=16, person=b"region").digest()
-            for box in boxes[row]
-        ]
+        row: hashlib.blake2b(
+            content + np.ascontiguousarray(boxes[row], "<f4").tobytes(), digest_size=16, person=b"region"
+        ).digest()
         for row, content in zip(files, content_hashes(files.values()), strict=True)
     }

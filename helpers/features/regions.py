@@ -109,21 +109,21 @@ class RegionSource(ABC):
         """
         found: list[Regions | None] = []
         skipped: list[UnreadableImage] = [] if failures is None else failures
-        for batch in _batches(images, self._load):
+        for batch in _batches(images, self.load):
             skipped += [item for item in batch if isinstance(item, UnreadableImage)]
-            computed = iter(self._of([item for item in batch if not isinstance(item, UnreadableImage)]))
+            computed = iter(self.find_loaded([item for item in batch if not isinstance(item, UnreadableImage)]))
             found += [None if isinstance(item, UnreadableImage) else next(computed) for item in batch]
         if failures is None:
             reading.warn_unreadable(skipped, len(found))
         return found
 
     @abstractmethod
-    def _load(self, image: np.ndarray) -> object:
-        """What `_of` needs of an image; threads call it."""
+    def load(self, image: np.ndarray) -> object:
+        """What `find_loaded` needs of an image, uint8 (height, width, 3) RGB. Threads call it."""
 
     @abstractmethod
-    def _of(self, loaded: list) -> list[Regions]:
-        """The regions of a batch of images."""
+    def find_loaded(self, images: list) -> list[Regions]:
+        """The regions of a batch of images, given the results of `load`."""
 
 
 class _DetectorSource(RegionSource):
@@ -133,14 +133,14 @@ class _DetectorSource(RegionSource):
         self.detector = detector
         self.settings = {"detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU}
 
-    def _load(self, image: np.ndarray) -> Prepared:
+    def load(self, image: np.ndarray) -> Prepared:
         return self.detector.prepare(image)
 
-    def _of(self, loaded: list[Prepared]) -> list[Regions]:
-        found = self.detector.detect(loaded, REGION_THRESHOLD)
+    def find_loaded(self, images: list[Prepared]) -> list[Regions]:
+        found = self.detector.detect(images, REGION_THRESHOLD)
         return [
             distinct(one.boxes, one.scores, one.names, image.width, image.height)
-            for one, image in zip(found, loaded, strict=True)
+            for one, image in zip(found, images, strict=True)
         ]
 
 
@@ -150,12 +150,12 @@ class _FixedSource(RegionSource):
     def __init__(self, name: str, find_boxes: Callable[[np.ndarray], np.ndarray], settings: dict):
         self.name, self._find_boxes, self.settings = name, find_boxes, settings
 
-    def _load(self, image: np.ndarray) -> Regions:
+    def load(self, image: np.ndarray) -> Regions:
         found = self._find_boxes(image)
         return distinct(found, np.ones(len(found)), [None] * len(found), *image.shape[1::-1])
 
-    def _of(self, loaded: list[Regions]) -> list[Regions]:
-        return loaded
+    def find_loaded(self, images: list[Regions]) -> list[Regions]:
+        return images
 
 
 def region_source(name: str, detector: Detector | None = None) -> RegionSource:

@@ -175,3 +175,25 @@ class VectorStore(BlobStore):
         for rows, vectors in compute(sorted(missing.values())):
             self.put([images[row] for row in rows], vectors)
         return self.get(images)
+
+
+class RegionStore(BlobStore):
+    """The vectors of the regions of images, all those of an image in one entry.
+
+    fingerprint : see `helpers.features.region_vectors.region_fingerprint`; names the file.
+    """
+
+    _content = "vectors of regions"
+
+    def __init__(self, fingerprint: str, dim: int):
+        self.dim = dim
+        super().__init__(paths.cache_dir() / "regions" / f"{fingerprint}.sqlite")
+
+    def get(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, np.ndarray]]:
+        """Yield (key, float32 (n, dim)) of the stored entries, in no order."""
+        for key, vectors in self._get(keys):
+            yield key, np.frombuffer(vectors, "<f4").reshape(-1, self.dim)
+
+    def put(self, entries: Iterable[tuple[bytes, np.ndarray]]) -> None:
+        """Store (key, float32 (n, dim)) entries, all or none; existing ones stay unchanged."""
+        self._put((key, np.ascontiguousarray(vectors, "<f4").tobytes()) for key, vectors in entries)

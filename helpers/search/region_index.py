@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from helpers.features.region_vectors import region_fingerprint, region_vectors
+from helpers.features.region_vectors import find_regions, region_fingerprint, region_vectors
 from helpers.features.regions import Regions, RegionSource, region_source
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.search.backends.remote import RemoteIndex
@@ -266,7 +266,7 @@ def update_regions(
         skipped = 0
         for start in range(0, len(todo), _STEP):
             part = list(todo)[start : start + _STEP]
-            found = source.find([table.path(id) for id in part])
+            found = find_regions(source, engine.extractor, [table.path(id) for id in part])
             readable = {todo[id]: one for id, one in zip(part, found, strict=True) if one is not None}
             with file.writing() as connection:
                 region_boxes.write(connection, list(readable), list(readable.values()))

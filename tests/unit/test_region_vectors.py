@@ -119,7 +119,7 @@ def test_vectors_of_maps_are_stored_apart(network, images, tmp_path, own_cache):
     first = region_vectors(network, [tmp_path / "a.png"], BOXES[:1], progress=False)
     again = region_vectors(network, [tmp_path / "a.png"], BOXES[:1], progress=False)
     assert np.array_equal(first[0], again[0])
-    assert [path.name for path in (own_cache / "vectors").glob("*.sqlite")] == [f"{network.fingerprint}-maps320.sqlite"]
+    assert [path.name for path in (own_cache / "regions").glob("*.sqlite")] == [f"{network.fingerprint}-maps320.sqlite"]
 
 
 @pytest.mark.parametrize(
