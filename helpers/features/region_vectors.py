@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers.features import pooling, store
@@ -170,11 +172,20 @@ def _pool(
         return []
     assert extractor.pools is not None
     found = []
-    for one, (image, boxes) in zip(mapper.maps(np.stack([image.pixels for image, _ in batch])), batch, strict=True):
-        scale = np.tile([one.shape[1] / image.width, one.shape[0] / image.height], 2)
-        vectors = pooling.pool_boxes(one, np.asarray(boxes, np.float64) * scale, extractor.pools)
-        found.append(l2_normalize(vectors) if extractor.normalize else vectors)
+    maps = mapper.maps(np.stack([image.pixels for image, _ in batch]))
+    # The products are small: several threads take ten times the processor time of one.
+    with _blas().limit(limits=1, user_api="blas"):
+        for one, (image, boxes) in zip(maps, batch, strict=True):
+            scale = np.tile([one.shape[1] / image.width, one.shape[0] / image.height], 2)
+            vectors = pooling.pool_boxes(one, np.asarray(boxes, np.float64) * scale, extractor.pools)
+            found.append(l2_normalize(vectors) if extractor.normalize else vectors)
     return found
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries with threads of this process; listing them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def find_regions(

@@ -70,7 +70,7 @@ GRID_LEVELS, GRID_OVERLAP = 4, 0.4
 class Regions:
     """The regions of one image, the best ones first.
 
-    boxes : float32 (n, 4), inside of the image, without the whole image.
+    boxes : float32 (n, 4), whole pixels inside of the image, without the whole image.
     class_names : the detected class of each box; None for boxes of a grid or a proposer.
     scores : float32 (n,): the detector's score; 1 for boxes of a grid or a proposer.
     """
@@ -189,9 +189,14 @@ def distinct(
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     order = np.linspace(1, 0.5, len(rows))
     rows = rows[boxes.suppress(found[rows], order, np.zeros(len(rows)), MAX_IOU)[:LIMIT]]
-    return Regions(
-        found[rows].astype(np.float32), tuple(class_names[row] for row in rows), scores[rows].astype(np.float32)
-    )
+    return Regions(whole_pixels(found[rows]), tuple(class_names[row] for row in rows), scores[rows].astype(np.float32))
+
+
+def whole_pixels(found: np.ndarray) -> np.ndarray:
+    """Boxes with their sides moved to whole pixels: floating (n, 4) → float32 (n, 4)."""
+    low = np.rint(found[:, :2])
+    high = np.maximum(np.rint(found[:, :2] + found[:, 2:]), low + 1)
+    return np.hstack([low, high - low]).astype(np.float32)
 
 
 def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from helpers.features import region_vectors as module
 from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.projection import Projection
-from helpers.features.region_vectors import crop, region_method, region_vectors
+from helpers.features.region_vectors import crop, find_regions, region_method, region_vectors
+from helpers.features.regions import region_source
 from helpers.features.registry import open_extractor
 from helpers.images import UnreadableImageWarning, reading
 from helpers.networks.weights import WeightsUnavailable
@@ -120,6 +121,31 @@ def test_vectors_of_maps_are_stored_apart(network, images, tmp_path, own_cache):
     again = region_vectors(network, [tmp_path / "a.png"], BOXES[:1], progress=False)
     assert np.array_equal(first[0], again[0])
     assert [path.name for path in (own_cache / "regions").glob("*.sqlite")] == [f"{network.fingerprint}-maps320.sqlite"]
+
+
+def test_regions_and_their_vectors_from_one_reading(network, images, tmp_path, own_cache, monkeypatch):
+    network.dim = 3
+    files = [tmp_path / f"{number}.png" for number in range(20)]
+    for number, file in enumerate(files):
+        cv2.imwrite(str(file), images[number % 3] // (1 + number))
+    files[7].write_bytes(b"no image")
+    grid = region_source("grid")
+    with pytest.warns(UnreadableImageWarning, match=r"1 of 20 images .*\n.*7.png"):
+        found = find_regions(grid, network, files)
+    assert found[7] is None and all(len(each) > 5 for each in found if each)
+    readable, boxes = [file for file in files if file != files[7]], [each.boxes for each in found if each]
+    assert [each.boxes.tolist() for each in grid.find(readable)] == [each.tolist() for each in boxes]
+    computed = region_vectors(network, readable, boxes, cache=False, progress=False)
+    monkeypatch.setattr(NetworkExtractor, "maps", None)
+    stored = region_vectors(network, readable, boxes, progress=False)
+    assert all(np.array_equal(one, other) for one, other in zip(stored, computed, strict=True))
+    assert find_regions(grid, network, readable)[3].boxes.tolist() == boxes[3].tolist()
+
+
+def test_regions_whose_vectors_come_from_crops(images, tmp_path, own_cache):
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    found = find_regions(region_source("grid"), open_extractor("hsv-histogram"), [tmp_path / "a.png"])
+    assert len(found[0]) > 5 and not (own_cache / "regions").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.regions import Regions
+from helpers.features.regions import Regions, whole_pixels
 
 _SCHEMA = """
 create table if not exists region_source (name not null, fingerprint not null, detector, labels);
@@ -64,13 +64,6 @@ def clear(connection: sqlite3.Connection) -> None:
         connection.execute("delete from region_boxes")
 
 
-def whole_pixels(boxes: np.ndarray) -> np.ndarray:
-    """Boxes with their sides moved to whole pixels, as they are stored: floating (n, 4) → int32 (n, 4)."""
-    low = np.rint(boxes[:, :2])
-    high = np.maximum(np.rint(boxes[:, :2] + boxes[:, 2:]), low + 1)
-    return np.hstack([low, high - low]).astype(np.int32)
-
-
 def write(
     connection: sqlite3.Connection, contents: Sequence[bytes], regions: Sequence[Regions], replace: bool = False
 ) -> None:
@@ -84,6 +77,7 @@ def write(
         (
             (
                 content,
+                # Sources find whole pixels; the regions may come from elsewhere.
                 whole_pixels(one.boxes).astype("<i4").tobytes(),
                 json.dumps(one.class_names),
                 one.scores.astype("<f4").tobytes(),
