@@ -1,6 +1,7 @@
 """Indexing with regions: the time of each source of regions against the vectors of whole images only.
 
     python -m benchmarks.regions
+    python -m benchmarks.regions --command
     python -m benchmarks.regions --images 100 --times 1 --extractor resnet50 --crops 30
 
 The work is that of ``lookalike index`` from files to vectors, without the writing of the index: reading, decoding,
@@ -12,18 +13,28 @@ those of the medians.
 - with regions: the same, then `helpers.features.regions.RegionSource.find` and
   `helpers.features.region_vectors.region_vectors` by the extractor's default method
 
-With ``--crops``, the same number of images is measured with the vectors of crops, which is slower.
+With ``--crops``, that number of images is measured with the vectors of crops, which is slower.
+
+With ``--command``, the command itself is measured, on all cores: the elapsed time of ``lookalike index FOLDER`` in a
+new process, with and without ``--regions``. The networks are compiled before; hashes and vectors are not in the cache.
+This is the time that a user waits, so nothing else may run on the computer.
 """
 
 import argparse
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from benchmarks.inputs import conditions, real_images
+from helpers import paths
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.region_vectors import region_method, region_vectors
 from helpers.features.regions import SOURCES, RegionSource, region_source
@@ -40,7 +51,11 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="number of measurements of each")
     parser.add_argument("--extractor", default="efficientnet-lite0")
     parser.add_argument("--crops", type=int, default=0, metavar="N", help="measure crops on N images, too")
+    parser.add_argument("--command", action="store_true", help="measure lookalike index")
     options = parser.parse_args()
+    if options.command:
+        compare_commands(options.extractor, real_images(options.images), options.times)
+        return
     on_one_core()
     extractor = open_extractor(options.extractor)
     sources = {name: region_source(name) for name in SOURCES}
@@ -92,6 +107,41 @@ def compare(
             f"  {name:13} {vectors:.1f} vectors, {4 * extractor.dim * vectors:,.0f} bytes, {total:.1f} ms an image: "
             f"{total / base:.1f} times{'' if total <= GOAL * base else f', more than {GOAL}'}"
         )
+
+
+def compare_commands(extractor: str, images: ImageSet, times: int) -> None:
+    """Print the seconds of ``lookalike index`` without regions and with each source, and the ratios."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, cache = Path(temporary) / "images", Path(temporary) / "cache"
+        folder.mkdir()
+        for number, path in enumerate(images.paths):
+            shutil.copy(path, folder / f"{number:06}{path.suffix}")
+
+        def seconds(arguments: list[str]) -> float:
+            for part in ("vectors", "regions"):
+                shutil.rmtree(cache / part, ignore_errors=True)
+            (cache / "file-hashes.sqlite").unlink(missing_ok=True)
+            engine = Path(temporary) / "my.engine"
+            shutil.rmtree(engine, ignore_errors=True)
+            command = [sys.executable, "-m", "helpers.cli", "index", str(folder), "-o", str(engine)]
+            start = time.perf_counter()
+            subprocess.run(
+                [*command, "--extractor", extractor, *arguments],
+                env=os.environ | {"LOOKALIKE_CACHE": str(cache)}, cwd=paths.ROOT, capture_output=True, check=True,
+            )  # fmt: skip
+            return time.perf_counter() - start
+
+        works = {"whole images": []} | {name: ["--regions", name] for name in SOURCES}
+        for arguments in works.values():
+            seconds(arguments)
+        print(f"lookalike index, {extractor}: {conditions(images)}")
+        spent: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(times):
+            for name, arguments in works.items():
+                spent[name].append(seconds(arguments))
+    base = median(spent["whole images"])
+    for name, found in spent.items():
+        print(f"  {name:13} {median(found):.1f} s: {median(found) / base:.1f} times")
 
 
 if __name__ == "__main__":
