@@ -202,7 +202,7 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number
+    local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number types="" failed=0
     if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
     if [ -n "$slow" ]; then marker="slow or measured"; fi
     if [ -n "$ci" ]; then marker="not measured or ci"; fi
@@ -225,12 +225,20 @@ run_tests() {
         if [[ "$marker" = not* ]]; then
             .venv/bin/ruff check .
             .venv/bin/ruff format --check .
-            .venv/bin/mypy
+            # On one core, while the tests start; it ends long before them.
+            mkdir -p build
+            .venv/bin/mypy >build/mypy.log 2>&1 &
+            types=$!
         fi
     fi
     # The notebooks must not overwrite the committed figures and tables.
-    LOOKALIKE_CHECK=1 exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
-        --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
+    LOOKALIKE_CHECK=1 .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
+        --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"} || failed=$?
+    if [ -n "$types" ]; then
+        wait "$types" || failed=1
+        cat build/mypy.log
+    fi
+    exit "$failed"
 }
 
 read_arguments "$@"
