@@ -13,9 +13,10 @@ from helpers.lessons import runner
 
 #: Parameters that make a notebook quick. A notebook without an entry runs with its defaults.
 SMOKE = {
+    "01_faces": {"EXTRACTOR": "hog"},
     "02_objects": {"PER_CLASS": 6, "EXTRACTOR": "hog"},
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
-    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 2},
+    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 1},
     "05_transfer_learning": {"EPOCHS": 1, "HEAD_EPOCHS": 2, "SEEDS": 1, "COMPARED": ["efficientnet-lite0"]},
     "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {"ORIGINALS": 6, "EVERY": 8, "MAX_QUERIES": 60},
