@@ -168,7 +168,9 @@ set_up() {
     if command -v uv >/dev/null 2>&1; then
         step "create .venv with $("$python" --version)" uv venv --clear --python "$python" .venv
         install=(uv pip install --python .venv/bin/python)
-        step "install up to $packages packages with uv" "${install[@]}" --compile-bytecode "${lock[@]}"
+        # As pip does, with the same variable to leave it out.
+        if [ -z "${PIP_NO_COMPILE:-}" ]; then install+=(--compile-bytecode); fi
+        step "install up to $packages packages with uv" "${install[@]}" "${lock[@]}"
     else
         step "create .venv with $("$python" --version)" "$python" -m venv --clear .venv
         install=(.venv/bin/python -m pip install --disable-pip-version-check)
