@@ -168,7 +168,9 @@ set_up() {
     if command -v uv >/dev/null 2>&1; then
         step "create .venv with $("$python" --version)" uv venv --clear --python "$python" .venv
         install=(uv pip install --python .venv/bin/python)
-        step "install up to $packages packages with uv" "${install[@]}" --compile-bytecode "${lock[@]}"
+        # As pip does, with the same variable to leave it out.
+        if [ -z "${PIP_NO_COMPILE:-}" ]; then install+=(--compile-bytecode); fi
+        step "install up to $packages packages with uv" "${install[@]}" "${lock[@]}"
     else
         step "create .venv with $("$python" --version)" "$python" -m venv --clear .venv
         install=(.venv/bin/python -m pip install --disable-pip-version-check)
@@ -202,7 +204,7 @@ share_cores() {
 }
 
 run_tests() {
-    local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number
+    local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number types="" failed=0
     if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
     if [ -n "$slow" ]; then marker="slow or measured"; fi
     if [ -n "$ci" ]; then marker="not measured or ci"; fi
@@ -225,12 +227,20 @@ run_tests() {
         if [[ "$marker" = not* ]]; then
             .venv/bin/ruff check .
             .venv/bin/ruff format --check .
-            .venv/bin/mypy
+            # On one core, while the tests start; it ends long before them.
+            mkdir -p build
+            .venv/bin/mypy >build/mypy.log 2>&1 &
+            types=$!
         fi
     fi
     # The notebooks must not overwrite the committed figures and tables.
-    LOOKALIKE_CHECK=1 exec .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
-        --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"}
+    LOOKALIKE_CHECK=1 .venv/bin/python -m pytest "${tests[@]}" "${notebooks[@]}" \
+        --nbval-lax --nbval-cell-timeout=600 -m "$marker" "${parallel[@]}" ${options[@]+"${options[@]}"} || failed=$?
+    if [ -n "$types" ]; then
+        wait "$types" || failed=1
+        cat build/mypy.log
+    fi
+    exit "$failed"
 }
 
 read_arguments "$@"

@@ -40,13 +40,16 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items, config):
-    """Mark the cells of slow notebooks, which nbval collects, as measured.
+    """Mark the cells of notebooks, which nbval runs with their defaults, as measured, and solutions of slow ones.
+
+    ``test_smoke.py`` runs all notebooks with small parameters.
 
     With --jobs, the quick files are the last ones, so that no process is alone with a long test at the end.
     """
     slow = {path for path, quick in runner.quick().items() if not quick}
     for item in items:
-        if item.path.suffix == ".ipynb" and runner.lesson_of(Path(item.path)) in slow:
+        lesson = runner.lesson_of(Path(item.path))
+        if item.path.suffix == ".ipynb" and (lesson == item.path or lesson in slow):
             item.add_marker(pytest.mark.measured)
     yield  # -m selects tests
     if hasattr(config, "workerinput"):

@@ -22,7 +22,7 @@ from helpers.files import write_text
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
-#: Tests run a notebook with its default parameters if its last saved run took less than this, else with small ones.
+#: ``./run_all.sh test`` and ``--ci`` run the solutions of a notebook whose last saved run took less than this.
 QUICK_SECONDS = 60
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from helpers import extras, paths
 from helpers.evaluation import protocol_files
 from helpers.images import samples
 from helpers.picker import Picker
+from tests.notebooks.test_smoke import SMOKE
 
 ROOT = ".lookalike-picker"
 NINE = paths.ROOT / "notebooks" / "09_knn_search.ipynb"
@@ -721,7 +721,13 @@ def test_without_word_vectors_the_hint_replaces_the_text_field(lab, open_noteboo
 
 
 def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):
-    shutil.copy(NINE, lab[2] / NINE.name)
+    """With the small parameters of ``test_smoke.py``, but with a network as extractor."""
+    notebook = nbformat.read(NINE, as_version=4)
+    position = next(row for row, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    small = SMOKE[NINE.stem] | {"EXTRACTOR": "efficientnet-lite0"}
+    lines = [f"{name} = {value!r}" for name, value in small.items()]
+    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+    nbformat.write(notebook, lab[2] / NINE.name)
     page = open_notebook(NINE.name, 300)
     _use_everything(page, tmp_path, screenshots, "notebook-09", check_accessibility)
 

@@ -89,8 +89,9 @@ def test_what_a_busy_server_rejects_is_accounted_for_and_sent_again(server):
     index.clear()
 
 
+@pytest.mark.measured
 def test_a_kill_in_the_middle_loses_nothing_that_was_acknowledged(server, monkeypatch):
-    """The server starts again in this test."""
+    """The server starts again in this test, for half a minute; CI runs the same test with OpenSearch."""
     index = open_index(f"elasticsearch://{server.address}/killed?shards=3&search=approximate")
     faults.fill_killed_server(server, index, VECTORS, IDS, monkeypatch)
     exact = open_index("exact:cosine").add(VECTORS, IDS)

@@ -119,13 +119,29 @@ def test_help_prints_both_forms(checkout, arguments):
     ],
 )
 def test_clear_arguments_are_passed_on(checkout, arguments, called):
-    script = (checkout / "run_all.sh").read_text(encoding="utf-8")
-    # A Python that prints its arguments takes the place of a set-up that takes minutes.
-    script = script.replace("\nset_up\n", "\n")
-    (checkout / "run_all.sh").write_text(script, encoding="utf-8")
-    python = checkout / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
+    replace_set_up(checkout, python='echo "$@"')
     ended = run(checkout, *arguments)
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", f"{called}\n")
+
+
+def replace_set_up(checkout, **programs):
+    """Shell scripts take the place of the programs of a set-up that takes minutes."""
+    script = (checkout / "run_all.sh").read_text(encoding="utf-8")
+    (checkout / "run_all.sh").write_text(script.replace("\nset_up\n", "\n"), encoding="utf-8")
+    folder = checkout / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name, content in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{content}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(("lint", "types", "tests", "status"), [
+    (0, 0, 0, 0), (0, 0, 5, 5), (0, 1, 0, 1), (0, 2, 5, 1), (3, 0, 0, 3),
+])  # fmt: skip
+def test_a_failing_check_fails_the_run(checkout, lint, types, tests, status):
+    """The types are checked while the tests run, and their errors are printed last."""
+    script = f"echo wrong type; exit {types}"
+    replace_set_up(checkout, ruff=f"exit {lint}", mypy=f"sleep 0.2; {script}", python=f"echo tested; exit {tests}")
+    ended = run(checkout, "test", "--ci")
+    assert ended.returncode == status
+    assert ended.stdout.split("\n") == ([""] if lint else ["tested", "wrong type", ""])

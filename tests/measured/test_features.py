@@ -16,7 +16,6 @@ from helpers.search.rerank.reciprocal import k_reciprocal
 
 pytestmark = [
     pytest.mark.measured,
-    pytest.mark.ci,
     pytest.mark.skipif(
         paths.mirror_dir() is None,
         reason="NOT TESTED: the recommendation needs the data sets; set LOOKALIKE_MIRROR to their folder",
@@ -24,7 +23,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])
+@pytest.fixture(scope="module", params=[pytest.param("Imagenette", marks=pytest.mark.ci), "Caltech-101"])
 def vectors(request, resnet50):
     """Images of every class; a third of them are queries, the others the gallery."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()

@@ -695,3 +695,28 @@ def test_annoy_takes_more_after_its_trees_were_made():
         assert index.search(vectors[: start + 100], 1).ids[:, 0].tolist() == list(range(start + 100))
     whole = open_index("annoy:angular").add(vectors)
     assert same(whole.search(vectors, 5), index.search(vectors, 5)), "the same trees as if made at once"
+
+
+@needs_annoy
+def test_annoy_counts_each_tree_once(monkeypatch):
+    """As if its threads ended at the same time: the last root of the file is not the one that was written last."""
+    from helpers.search.backends import annoy_backend
+
+    counts = []
+
+    class Forest(annoy_backend.Forest):
+        def save(self, path):
+            super().save(path)
+            if not counts:
+                nodes = np.fromfile(path, np.uint8).reshape(-1, 4 * 16 + 12)
+                self.unload()
+                nodes[[-1, -2]] = nodes[[-2, -1]]
+                nodes.tofile(path)
+                self.load(path)
+            counts.append(self.get_n_trees())
+
+    vectors = clustered(500, 16)
+    usual = open_index("annoy:angular").add(vectors).search(vectors, 5)
+    monkeypatch.setattr(annoy_backend, "Forest", Forest)
+    assert same(open_index("annoy:angular").add(vectors).search(vectors, 5), usual)
+    assert counts == [31, 30]

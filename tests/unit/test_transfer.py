@@ -39,6 +39,10 @@ LAST_BLOCK = {
 }
 
 
+#: These have more blocks of the kinds that ResNet50 and EfficientNet-Lite0 have.
+LONGER = ("resnet152", "efficientnet-lite2")
+
+
 def untrained(name):
     """A network up to its embedding, as built by the zoo, but with random weights."""
     keras.backend.clear_session()  # InceptionResNetV2's layers are numbered from the first one of the session
@@ -46,11 +50,13 @@ def untrained(name):
     return specs.embedding_architecture(name, SIZES[name])
 
 
-#: The other networks take a minute and a half.
-@pytest.fixture(
-    scope="module",
-    params=[name if name == "resnet50" else pytest.param(name, marks=pytest.mark.slow) for name in SIZES],
-)
+def networks(*measured):
+    """All networks as parameters; those but ResNet50 are slow, because they take a minute and a half, or measured."""
+    marks = {name: "slow" for name in SIZES if name != "resnet50"} | dict.fromkeys(measured, "measured")
+    return [pytest.param(name, marks=getattr(pytest.mark, marks[name]) if name in marks else ()) for name in SIZES]
+
+
+@pytest.fixture(scope="module", params=networks())
 def cut(request):
     """Each network in turn, split; built once, because that takes seconds."""
     return transfer.split_network(request.param, network=untrained(request.param))
@@ -148,6 +154,7 @@ def test_a_parallel_branch_is_not_frozen():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cut", networks(*LONGER), indirect=True)
 def test_training_the_tail_changes_the_whole_but_not_the_trunk(cut):
     inputs = noise(cut)
     maps = np.asarray(cut.trunk(inputs))
@@ -194,6 +201,7 @@ def test_the_embedding_is_pooled_from_the_last_feature_map(cut):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cut", networks(*LONGER, "vgg16"), indirect=True)
 def test_a_tail_can_be_saved(cut, tmp_path):
     """In Keras's format, with numbered layers and InceptionResNetV2's custom layers."""
     cut.tail.save(tmp_path / "tuned.keras")

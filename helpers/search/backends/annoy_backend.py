@@ -20,6 +20,8 @@ _METRICS: dict[str, Literal["angular", "euclidean", "manhattan"]] = {
 }  # fmt: skip
 #: Vectors that are passed at a time, as Python numbers.
 _STEP = 1024
+#: A node of Annoy has room for this many items more than a vector has numbers; a smaller gallery is one node per tree.
+_SMALL = 2
 
 
 class AnnoyIndex(Index):
@@ -73,15 +75,19 @@ class AnnoyIndex(Index):
         forest.set_seed(0x5EED)
         return forest
 
+    def _without_trees(self, forest: Forest) -> Forest:
+        """A new forest with the vectors of a finished one, to which Annoy cannot add."""
+        copied = self._new_forest(forest.f)
+        for item in range(len(self)):
+            copied.add_item(item, forest.get_item_vector(item))
+        return copied
+
     def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         if not len(ids):
             return
         forest = self._forest
         if forest is None or self._nodes is not None:
-            before, forest = forest, self._new_forest(vectors.shape[1])
-            if before is not None:
-                for item in range(len(self)):
-                    forest.add_item(item, before.get_item_vector(item))
+            forest = self._new_forest(vectors.shape[1]) if forest is None else self._without_trees(forest)
         item = len(self)
         for start in range(0, len(ids), _STEP):
             for vector in self._prepare(vectors[start : start + _STEP]).tolist():
@@ -101,12 +107,19 @@ class AnnoyIndex(Index):
         with self._building:
             forest = self._forest
             assert forest is not None, "the index holds vectors"
-            if self._nodes is None:
-                forest.build(self.options.get("trees", 30))
+            trees = self.options.get("trees", 30)
+            while self._nodes is None:
+                forest.build(trees)
                 # After saving, Annoy maps the file and frees its memory.
                 with _temporary_file() as path:
                     forest.save(path)
-                    self._nodes = np.memmap(path, np.uint8, "r")
+                    nodes = np.memmap(path, np.uint8, "r")
+                # If two threads end at almost the same time, Annoy takes one or two roots of the file twice, and a
+                # search reads other nodes. In a small gallery it always does, but there a search reads all nodes.
+                if forest.get_n_trees() == trees or len(self) <= forest.f + _SMALL:
+                    self._forest, self._nodes = forest, nodes
+                else:
+                    forest = self._without_trees(forest)
         return forest
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
