@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 #: As in the published system: 30 shards without a replica.
 SHARDS = "shards=30&replicas=0"
+#: Each shard costs the server time, and its start in the middle of the tests as much again.
+FEW_SHARDS = "shards=8&replicas=0"
 COUNT, DIM = 5000, 64
 IDS = np.arange(COUNT) + 2**40
 VECTORS, QUERIES = random_vectors(COUNT, DIM), random_vectors(20, DIM, 1)
@@ -66,7 +68,7 @@ def exact_index(server):
 
 @pytest.fixture(scope="module")
 def graph_index(server):
-    return open_index(f"opensearch://{server.address}/graph?search=approximate&{SHARDS}").add(VECTORS, IDS)
+    return open_index(f"opensearch://{server.address}/graph?search=approximate&{FEW_SHARDS}").add(VECTORS, IDS)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ def test_what_a_busy_server_rejects_is_accounted_for_and_sent_again(opened):
 
 
 def test_threads_that_add_at_once(opened):
-    index = opened("threads", SHARDS)
+    index = opened("threads", FEW_SHARDS)
     parts = np.split(np.arange(600), 6)
     threads = [threading.Thread(target=open_index(index.spec).add, args=(VECTORS[p], IDS[p])) for p in parts]
     for thread in threads:
