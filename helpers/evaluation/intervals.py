@@ -19,6 +19,9 @@ import numpy as np
 
 #: Random numbers drawn at a time.
 CHUNK = 1_000_000
+#: Smaller p-values are shown as "< 0.01": resampling does not measure them exactly, and cannot return less than
+#: 1 / (resamples + 1), or that times the number of tests after a correction.
+SMALL_P_VALUE = 0.01
 
 
 class Interval(NamedTuple):
@@ -38,7 +41,14 @@ class PairedResult:
     p_value: float
 
     def __str__(self) -> str:
-        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.4f}"
+        p = format_p_value(self.p_value)
+        sign = "" if p.startswith("<") else "= "
+        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p {sign}{p}"
+
+
+def format_p_value(p_value: float, digits: int = 4) -> str:
+    """A p-value as text: "< 0.01" if it is below `SMALL_P_VALUE`, else with ``digits`` decimals."""
+    return f"< {SMALL_P_VALUE:g}" if p_value < SMALL_P_VALUE else f"{p_value:.{digits}f}"
 
 
 def bootstrap_interval(

@@ -166,6 +166,15 @@ def test_a_paired_result_as_text():
     assert str(intervals.PairedResult(0.0171, 0.004, 0.0329, 0.024)) == "+0.017 [+0.004, +0.033], p = 0.0240"
 
 
+def test_the_smallest_p_values_of_resampling_are_shown_as_below_a_hundredth():
+    certain = intervals.paired_difference(np.linspace(0.5, 0.9, 40), np.zeros(40))
+    assert certain.p_value == 1 / 2001 and str(certain).endswith("], p < 0.01")
+    eighteen = intervals.holm(np.full(18, certain.p_value))
+    assert 0.005 < eighteen[0] < 0.01 and intervals.format_p_value(eighteen[0]) == "< 0.01"
+    shown = [intervals.format_p_value(p, 3) for p in (0.0, 0.00999, 0.01, 0.0525, 1.0, float("nan"))]
+    assert shown == ["< 0.01", "< 0.01", "0.010", "0.052", "1.000", "nan"]
+
+
 class TestWilson:
     @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
     @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (3, 7), (50, 100), (1443, 1500)])
