@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12", "16"]
 #: Those that follow the core path.
-ADVANCED = ["06", "12"]
+ADVANCED = ["06", "12", "16"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -47,6 +47,10 @@ CALLS = {
     "12": [
         "sklearn.neighbors.NearestNeighbors", "kneighbors", "numpy.linalg.solve", "cv2.BFMatcher", "knnMatch",
         "cv2.findHomography", "rerank", "rerank.k_reciprocal", "compare_rerankers",
+    ],
+    "16": [
+        "fastapi.FastAPI", "app.post", "uvicorn.Server", "uvicorn.Config", "session.post", "requests.post",
+        "sqlite3.connect", "os.fsync", "child.kill", "Batcher", "ServiceProcess", "screenshot",
     ],
 }  # fmt: skip
 
