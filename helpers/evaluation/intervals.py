@@ -19,6 +19,9 @@ import numpy as np
 
 #: Random numbers drawn at a time.
 CHUNK = 1_000_000
+#: Smaller p-values are shown as "< 0.01": resampling does not measure them exactly, and cannot return less than
+#: 1 / (resamples + 1), or that times the number of tests after a correction.
+SMALL_P_VALUE = 0.01
 
 
 class Interval(NamedTuple):
@@ -38,7 +41,14 @@ class PairedResult:
     p_value: float
 
     def __str__(self) -> str:
-        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.4f}"
+        p = format_p_value(self.p_value)
+        sign = "" if p.startswith("<") else "= "
+        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p {sign}{p}"
+
+
+def format_p_value(p_value: float, digits: int = 4) -> str:
+    """A p-value as text: "< 0.01" if it is below `SMALL_P_VALUE`, else with ``digits`` decimals."""
+    return f"< {SMALL_P_VALUE:g}" if p_value < SMALL_P_VALUE else f"{p_value:.{digits}f}"
 
 
 def bootstrap_interval(
@@ -73,12 +83,8 @@ def bootstrap_intervals(
     clusters: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """`bootstrap_interval` of several metrics (q,) on the same queries; the draws are made once."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    table = _table(columns)
-    draws = _resampled_means(table, clusters, resamples, seed)
-    tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    _check_level(level)
+    low, high = _bounds(_resampled_means(_table(columns), clusters, resamples, seed), level)
     return {name: Interval(float(low[i]), float(high[i])) for i, name in enumerate(columns)}
 
 
@@ -100,19 +106,32 @@ def paired_difference(
     a, b : (q,), in the same order. For ``clusters`` see `bootstrap_interval`. With one query or cluster, all
         but the difference is nan.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"both methods must be scored on the same queries, got shapes {a.shape} and {b.shape}")
-    table = _table({"a": a, "b": b})
-    differences = table[:, :1] - table[:, 1:]
-    difference = float(differences.mean())
-    low, high = bootstrap_interval(differences[:, 0], level, resamples, seed, clusters)
-    if np.isnan(low):
-        return PairedResult(difference, low, high, float("nan"))
-    draws = _resampled_means(differences, clusters, resamples, seed)[:, 0]
+    return paired_differences({"a": a}, b, level, resamples, seed, clusters)["a"]
+
+
+def paired_differences(
+    columns: Mapping[str, np.ndarray],
+    b: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    clusters: np.ndarray | None = None,
+) -> dict[str, PairedResult]:
+    """`paired_difference` of several methods (q,) and the same ``b``; the draws are made once."""
+    _check_level(level)
+    b = np.asarray(b, dtype=np.float64)
+    shapes = {np.shape(values) for values in columns.values()} - {b.shape}
+    if shapes:
+        raise ValueError(f"both methods must be scored on the same queries, got shapes {shapes.pop()} and {b.shape}")
+    differences = _table(columns) - _table({"b": b})
+    draws = _resampled_means(differences, clusters, resamples, seed)
+    lows, highs = _bounds(draws, level)
+    found = differences.mean(axis=0)
     # The tolerance counts draws that differ from the observed difference by rounding only.
-    extreme = np.abs(draws - difference) >= abs(difference) - 1e-12
-    return PairedResult(difference, low, high, float((1 + extreme.sum()) / (1 + resamples)))
+    extreme = np.abs(draws - found) >= np.abs(found) - 1e-12
+    p_values = np.where(np.isnan(lows), np.nan, (1 + extreme.sum(axis=0)) / (1 + resamples))
+    rows = zip(found.tolist(), lows.tolist(), highs.tolist(), p_values.tolist(), strict=True)
+    return {name: PairedResult(*row) for name, row in zip(columns, rows, strict=True)}
 
 
 def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
@@ -142,6 +161,17 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)))
     return adjusted
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+
+
+def _bounds(draws: np.ndarray, level: float) -> np.ndarray:
+    """float64 (2, m): the bounds of percentile intervals of draws (resamples, m)."""
+    tail = (1 - level) / 2
+    return np.quantile(draws, [tail, 1 - tail], axis=0)
 
 
 def _table(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.evaluation import metrics, runner
-from helpers.evaluation.intervals import bootstrap_interval, paired_difference
+from helpers.evaluation.intervals import bootstrap_intervals, paired_difference, paired_differences
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
@@ -48,14 +48,14 @@ def compare_extractors(
     for name, vectors in versions.items():
         ranking = runner.run(protocol, _short(np.asarray(vectors, np.float32)), open_index("exact:cosine"))
         scores[name] = metrics.evaluate(ranking, protocol)
-    base, rows = scores[reference].values["mAP"], []
+    values = {name: score.values["mAP"] for name, score in scores.items()}
+    gains, spans = paired_differences(values, values[reference], seed=seed), bootstrap_intervals(values, seed=seed)
+    rows = []
     for name, score in scores.items():
-        vectors, values = versions[name], score.values["mAP"]
-        gain = paired_difference(values, base, seed=seed)
-        interval = bootstrap_interval(values, seed=seed)
+        vectors, gain = versions[name], gains[name]
         rows.append(
             (
-                name, vectors.shape[1], vectors.shape[1] * vectors.dtype.itemsize, score.mean("mAP"), *interval,
+                name, vectors.shape[1], vectors.shape[1] * vectors.dtype.itemsize, score.mean("mAP"), *spans[name],
                 score.mean("top-1"), gain.difference, gain.low, gain.high,
                 np.nan if name == reference else gain.p_value, score.mean_chance("mAP"), score.mean_ceiling("mAP"),
             )

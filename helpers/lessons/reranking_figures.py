@@ -14,7 +14,6 @@ from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 #: The color of gains whose interval contains 0.
 UNDECIDED = "#777777"
-_MARKERS = "osD^vP"
 
 
 def gain_intervals(table: pd.DataFrame) -> Figure:
@@ -110,34 +109,6 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
         panel.set_title(task, fontsize=10)
         panel.grid(alpha=0.3, axis="y")
     panels[0].set_ylabel("gain of a query in AP")
-    return figure
-
-
-def gain_over_share(table: pd.DataFrame, xlabel: str) -> Figure:
-    """Plot the gain over a share such as top-1 accuracy: one panel per method; colors are tasks, markers extractors.
-
-    table : columns ``method, task, extractor, share, gain, low, high``.
-    """
-    methods, tasks, extractors = (list(dict.fromkeys(table[name])) for name in ("method", "task", "extractor"))
-    figure = Figure(figsize=(12, 4.1), layout="constrained")
-    panels = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
-    for panel, method in zip(panels, methods, strict=True):
-        for row in table[table["method"] == method].itertuples():
-            panel.errorbar(
-                row.share, row.gain, yerr=[[row.gain - row.low], [row.high - row.gain]], capsize=2, markersize=6,
-                fmt=_MARKERS[extractors.index(row.extractor)], color=COLORS[tasks.index(row.task)],
-            )  # fmt: skip
-        panel.axhline(0, color="0.4", linewidth=1)
-        panel.set_title(method, fontsize=10)
-        panel.set_xlim(0, 1.03)
-        panel.set_xlabel(xlabel)
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("gain in mAP")
-    for color, task in zip(COLORS, tasks, strict=False):
-        panels[0].plot([], [], "s", color=color, label=task)
-    for marker, name in zip(_MARKERS, extractors, strict=False):
-        panels[0].plot([], [], marker, color="0.4", label=name)
-    figure.legend(loc="outside lower center", ncols=len(tasks) + len(extractors), frameon=False, fontsize=9)
     return figure
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from helpers import extras
+from helpers.evaluation.intervals import format_p_value
 from helpers.evaluation.metrics import Scores
 from helpers.text import printable
 
@@ -38,14 +39,19 @@ def comparison(scores: dict[str, Scores], metrics: Iterable[str]) -> Markdown:
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> Markdown:
-    """A table as Markdown, which JupyterLab and GitHub both show well."""
+    """A table as Markdown, which JupyterLab and GitHub both show well.
 
-    def text(value: object) -> str:
+    digits : decimals of float values. Columns "p" and "p …" have p-values, see `format_p_value`.
+    """
+
+    def text(value: object, column: object) -> str:
+        if isinstance(value, float) and str(column).partition(" ")[0] == "p":
+            return format_p_value(value, digits)
         return f"{value:.{digits}f}" if isinstance(value, float) else printable(value).replace("|", "\\|")
 
     lines = [
         "| " + " | ".join(map(str, table.columns)) + " |",
         "|" + " --- |" * len(table.columns),
-        *("| " + " | ".join(text(value) for value in row) + " |" for row in table.itertuples(index=False)),
+        *("| " + " | ".join(map(text, row, table.columns)) + " |" for row in table.itertuples(index=False)),
     ]
     return Markdown("\n".join(lines))

@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12", "16"]
 #: Those that follow the core path.
-ADVANCED = ["06"]
+ADVANCED = ["06", "12", "16"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -44,6 +44,14 @@ CALLS = {
     ],
     "09": ["sklearn.neighbors.NearestNeighbors", "make_query", "evaluation"],
     "10": ["top_k", "average_precision", "metrics.evaluate"],
+    "12": [
+        "sklearn.neighbors.NearestNeighbors", "kneighbors", "numpy.linalg.solve", "cv2.BFMatcher", "knnMatch",
+        "cv2.findHomography", "rerank", "rerank.k_reciprocal", "compare_rerankers",
+    ],
+    "16": [
+        "fastapi.FastAPI", "app.post", "uvicorn.Server", "uvicorn.Config", "session.post", "requests.post",
+        "sqlite3.connect", "os.fsync", "child.kill", "Batcher", "ServiceProcess", "screenshot",
+    ],
 }  # fmt: skip
 
 #: Arguments of these calls, as ``ast.unparse`` writes them.
@@ -52,6 +60,7 @@ ARGUMENTS = {
     "06": ["include_top=False", "whiten=True", "whitening=1"],
     "07": ["crossCheck=True", "cv2.RANSAC", "k=2"],
     "09": ["n_neighbors=6"],
+    "12": ["'expansion'", "'alpha-expansion'", "'k-reciprocal'", "'diffusion'", "'geometry'"],
 }
 
 #: Other code of the cells that a reader needs to see.
@@ -72,6 +81,11 @@ STATED = {
     "05": {"23 of the 26": "validation images with another one of their class"},
     "09": {"0.68": "the cosine similarity of an exercise"},
     "10": {"96 %": "the published accuracy"},
+    "12": {
+        "0.3": "the weight of the former distance, in the table of the registry",
+        "0.6": "a vector of an exercise",
+        "0.8": "a vector of an exercise",
+    },
 }
 
 #: These data sets are measured in the full profile only.

@@ -162,8 +162,36 @@ def test_the_p_value_agrees_with_the_t_test():
     assert paired_difference(a, b, resamples=5000).p_value == pytest.approx(ttest_rel(a, b).pvalue, abs=0.03)
 
 
+def test_several_methods_have_the_same_differences_as_each_alone():
+    rng = np.random.default_rng(4)
+    b, clusters = rng.random(60), np.repeat(np.arange(12), 5)
+    methods = {"first": rng.random(60), "same": b, "third": b + rng.normal(0.03, 0.1, 60)}
+    for groups in (None, clusters):
+        together = intervals.paired_differences(methods, b, resamples=300, seed=3, clusters=groups)
+        assert list(together) == list(methods)
+        for name, found in together.items():
+            alone = paired_difference(methods[name], b, resamples=300, seed=3, clusters=groups)
+            for one, other in ((found.difference, alone.difference), (found.low, alone.low), (found.high, alone.high)):
+                assert one == pytest.approx(other, abs=1e-12)
+            assert found.p_value == alone.p_value
+    found = intervals.paired_differences(methods, b, resamples=300, seed=3)["third"]
+    interval = intervals.bootstrap_interval(methods["third"] - b, resamples=300, seed=3)
+    assert (found.low, found.high) == pytest.approx(interval, abs=1e-12)
+    with pytest.raises(ValueError, match="same queries"):
+        intervals.paired_differences({"short": b[:-1]}, b)
+
+
 def test_a_paired_result_as_text():
     assert str(intervals.PairedResult(0.0171, 0.004, 0.0329, 0.024)) == "+0.017 [+0.004, +0.033], p = 0.0240"
+
+
+def test_the_smallest_p_values_of_resampling_are_shown_as_below_a_hundredth():
+    certain = intervals.paired_difference(np.linspace(0.5, 0.9, 40), np.zeros(40))
+    assert certain.p_value == 1 / 2001 and str(certain).endswith("], p < 0.01")
+    eighteen = intervals.holm(np.full(18, certain.p_value))
+    assert 0.005 < eighteen[0] < 0.01 and intervals.format_p_value(eighteen[0]) == "< 0.01"
+    shown = [intervals.format_p_value(p, 3) for p in (0.0, 0.00999, 0.01, 0.0525, 1.0, float("nan"))]
+    assert shown == ["< 0.01", "< 0.01", "0.010", "0.052", "1.000", "nan"]
 
 
 class TestWilson:

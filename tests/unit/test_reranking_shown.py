@@ -79,19 +79,6 @@ def test_strips_of_a_task_with_relevant_first_results_only():
     assert "0 queries" in panel.get_xticklabels()[1].get_text()
 
 
-def test_gain_over_share_has_one_point_per_row():
-    columns = ["method", "task", "extractor", "share", "gain", "low", "high"]
-    lines = [
-        ("m", "photos", "a", 0.2, -0.1, -0.2, 0.0),
-        ("m", "faces", "b", 0.9, 0.1, 0.0, 0.2),
-        ("n", "faces", "b", 0.9, 0, 0, 0),
-    ]
-    first, second = reranking_figures.gain_over_share(pd.DataFrame(lines, columns=columns), "share").axes
-    drawn = [[c[0].get_xydata()[0].tolist() for c in panel.containers] for panel in (first, second)]
-    assert drawn == [[[0.2, -0.1], [0.9, 0.1]], [[0.9, 0.0]]]
-    assert len({c[0].get_color() for c in first.containers}) == len({c[0].get_marker() for c in first.containers}) == 2
-
-
 def test_a_sweep_is_sorted_by_value():
     columns = ["method", "parameter", "value", "task", "gain", "low", "high"]
     lines = [("m", "k", 10, "photos", 0.2, 0.1, 0.3), ("m", "k", 2, "photos", 0.1, 0.0, 0.2)]

@@ -467,3 +467,8 @@ def test_strength_curves_one_panel_a_kind_with_its_own_strengths():
     assert (band[:, 1].min(), band[:, 1].max()) == (0.4, 1.0)
     assert [text.get_text() for text in legend.get_legend().get_texts()] == ["sift", "orb"]
     assert not spare.axison and not legend.axison
+
+
+def test_tables_show_small_p_values_as_a_bound():
+    rows = pd.DataFrame({"precision": [0.0005], "p": [0.0005], "p by class": [0.031], "gain": [0.0005]})
+    assert tables.markdown(rows).data.splitlines()[-1] == "| 0.001 | < 0.01 | 0.031 | 0.001 |"
