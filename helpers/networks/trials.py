@@ -142,7 +142,9 @@ class Trial:
                 state = json.loads(saved["state"].tobytes())
                 return state, [saved[key] for key in sorted(saved.files) if key != "state"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise TrialStateError(f"{self.path} is damaged ({error}). Delete it to train this trial again") from error
+            raise TrialStateError(
+                f"{self.path} is damaged ({error}). Move it to another folder to train this trial again"
+            ) from error
 
     def _write(self, values: list[np.ndarray]) -> None:
         # One file, written atomically: scores and weights are always of the same epoch.

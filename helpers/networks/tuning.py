@@ -266,7 +266,7 @@ def _check_folder(place: Path, settings: dict) -> None:
     changed = [key for key in settings if settings[key] != known.get(key)]
     if changed:
         raise ValueError(
-            f"{place} has a search with another value of: {', '.join(changed)}. Give another folder, or delete this one"
+            f"{place} has a search with another value of: {', '.join(changed)}. Give another folder for this one"
         )
 
 

@@ -162,7 +162,7 @@ def test_a_repeated_search_is_loaded(finished, no_ray, capsys):
 )
 def test_a_folder_of_another_search_is_refused(finished, no_ray, changed, named):
     folder, log, _ = finished
-    with pytest.raises(ValueError, match=f"another value of: {named}. Give another folder, or delete this one"):
+    with pytest.raises(ValueError, match=f"another value of: {named}. Give another folder for this one"):
         searched(folder, log, **changed)
 
 
@@ -256,7 +256,9 @@ def test_a_damaged_file_is_named(tmp_path):
     run = trials(tmp_path / "search", tmp_path / "log")
     trial = Trial.load(run, 0)
     trial.path.write_bytes(b"PK\3\4 damaged")
-    with pytest.raises(TrialStateError, match=r"trial-0000\.npz is damaged .* Delete it to train this trial again"):
+    with pytest.raises(
+        TrialStateError, match=r"trial-0000\.npz is damaged .* Move it to another folder to train this trial again"
+    ):
         Trial.load(run, 0)
 
 
