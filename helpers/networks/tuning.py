@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from filelock import FileLock
@@ -317,7 +317,7 @@ def _run(run: Trials, halving: tuple[int, int] | None, workers: int) -> None:
             cause = getattr(result.error, "cause", None) or result.error
             if isinstance(cause, InvalidScore):
                 raise cause
-            number = result.config["number"]
+            number = cast(dict, result.config)["number"]
             raise TrialFailed(f"{run.describe(number)}: {type(cause).__name__}: {cause}") from cause
     # Tune ends quietly after an interrupt from the keyboard.
     if len(completed.numbers) < len(run.parameters):
