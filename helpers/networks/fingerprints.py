@@ -59,6 +59,7 @@ def _settings(model: "keras.Model") -> tuple[dict, list[dict]]:
     optimizers = [model.optimizer, getattr(model.optimizer, "inner_optimizer", model.optimizer)]
     numbers = _numbers(model, *optimizers)
     compiled = model.get_compile_config() | {"optimizer": keras.saving.serialize_keras_object(model.optimizer)}
+    # A loss without `get_config` also has settings.
     losses = [vars(loss) for loss in keras.tree.flatten(model.loss) if hasattr(loss, "__dict__")]
     own = [
         {key: value for key, value in loss.items() if isinstance(value, bool | int | float | str)} for loss in losses

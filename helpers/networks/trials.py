@@ -53,8 +53,8 @@ class Trials:
 
 def describe(parameters: Mapping[str, Any]) -> str:
     """Hyper-parameters as text: ``learning_rate=0.00321, layers=2``."""
-    return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in
-                     parameters.items())  # fmt: skip
+    values = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in parameters.items()}
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 @dataclass(eq=False)
