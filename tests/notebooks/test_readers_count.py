@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "13", "18"]
 #: Those that follow the core path.
-ADVANCED = ["06"]
+ADVANCED = ["06", "13", "18"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -44,6 +44,15 @@ CALLS = {
     ],
     "09": ["sklearn.neighbors.NearestNeighbors", "make_query", "evaluation"],
     "10": ["top_k", "average_precision", "metrics.evaluate"],
+    "13": [
+        "sklearn.neighbors.NearestNeighbors", "sklearn.cluster.KMeans", "faiss.IndexIVFFlat", "faiss.IndexHNSWFlat",
+        "faiss.IndexPQ", "annoy.AnnoyIndex", "get_nns_by_vector", "scipy.cluster.vq.kmeans2", "best_first",
+        "open_index", "synthetic_check.compare",
+    ],
+    "18": [
+        "usearch.index.Index", "load_index", "tune", "estimated_bytes", "measure_server", "distributed.extract",
+        "search_shards", "remove", "payload",
+    ],
 }  # fmt: skip
 
 #: Arguments of these calls, as ``ast.unparse`` writes them.
@@ -72,6 +81,7 @@ STATED = {
     "05": {"23 of the 26": "validation images with another one of their class"},
     "09": {"0.68": "the cosine similarity of an exercise"},
     "10": {"96 %": "the published accuracy"},
+    "13": {"1.5": "seconds that the published system reports", "0.2": "seconds that the published system reports"},
 }
 
 #: These data sets are measured in the full profile only.

@@ -311,7 +311,7 @@ def test_truth_is_kept_in_the_cache(vectors, own_cache):
 
 
 def test_each_index_is_measured_at_each_effort():
-    vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((1100, 8)).astype(np.float32)
     efforts = ({"probes": 1}, {"probes": 16})
     candidates = {"lists": Candidate("faiss:ivf?lists=16", efforts), "taxi": Candidate("exact:manhattan")}
     rows = sweep(candidates, vectors[20:], vectors[:20], 5)
