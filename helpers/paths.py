@@ -8,7 +8,8 @@ LOOKALIKE_MIRROR    none               a folder of archives with a manifest.json
 LOOKALIKE_FIGURES   see `figures_dir`  where notebooks write images and tables
 LOOKALIKE_CHECK     none               ``1``: a notebook stops if a number differs from its text
 CI                  none               set by most CI services; the same as LOOKALIKE_CHECK
-ELASTICSEARCH_URL   none               address of a server, for notebook 13 and tests
+ELASTICSEARCH_URL   none               address of a server, for notebook 18 and tests
+OPENSEARCH_URL      none               address of a server, for notebook 18
 LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike serve``
 ==================  =================  ====================================================
 
@@ -111,14 +112,24 @@ def elasticsearch_address() -> str | None:
 
     Raises ValueError if the variable is not of the form ``http://host:port``.
     """
-    url = os.environ.get("ELASTICSEARCH_URL", "").strip().rstrip("/")
+    return _server_address("elasticsearch")
+
+
+def opensearch_address() -> str | None:
+    """``host:port`` of the OpenSearch server to use; see `elasticsearch_address`."""
+    return _server_address("opensearch")
+
+
+def _server_address(scheme_of_index: str) -> str | None:
+    variable = f"{scheme_of_index.upper()}_URL"
+    url = os.environ.get(variable, "").strip().rstrip("/")
     if not url:
         return None
     scheme, _, address = url.partition("://")
     if scheme != "http" or not address or "@" in address or "/" in address:
         raise ValueError(
-            f"ELASTICSEARCH_URL must be like http://127.0.0.1:9200, got {url.rpartition('@')[-1]!r}; for encryption "
-            "and keys open elasticsearch://host:port/name?tls=1 after sign_in"
+            f"{variable} must be like http://127.0.0.1:9200, got {url.rpartition('@')[-1]!r}; for encryption "
+            f"and keys open {scheme_of_index}://host:port/name?tls=1 after sign_in"
         )
     return address
 

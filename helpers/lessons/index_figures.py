@@ -102,6 +102,28 @@ def trade_offs(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def memory_plan(plans: pd.DataFrame, limits: Sequence[float]) -> Figure:
+    """Plot gigabytes as bars: one group per row, one bar per column; limits of memory are dashed lines.
+
+    plans : gigabytes, with the specs as index and the numbers of dimensions as columns.
+    """
+    figure = Figure(figsize=(10, 0.55 * len(plans) + 1.6), layout="constrained")
+    panel = figure.subplots()
+    height = 0.8 / plans.shape[1]
+    for number, column in enumerate(plans):
+        places = np.arange(len(plans)) + (number - (plans.shape[1] - 1) / 2) * height
+        panel.barh(places, plans[column], height, color=COLORS[number], label=f"{column:,} dimensions")
+    for limit in limits:
+        panel.axvline(limit, color="0.4", linestyle="--", linewidth=1)
+        panel.annotate(f"{limit:g} GB", (limit, -0.6), ha="center", va="bottom", fontsize=9, color="0.3")
+    panel.set_yticks(np.arange(len(plans)), plans.index)
+    panel.set_ylim(len(plans) - 0.5, -0.9)
+    panel.set(xlabel="gigabytes", xscale="log")
+    panel.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
 def search_costs(table: pd.DataFrame, over: str, style: str) -> Figure:
     """Plot the milliseconds per query and the distances computed, one color per algorithm and one line style per group.
 

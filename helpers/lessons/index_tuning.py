@@ -1,7 +1,7 @@
 """Chooses an index and its settings for requirements on recall, time and memory."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
@@ -39,6 +39,23 @@ class Candidate:
 
     spec: str
     efforts: tuple[dict[str, int], ...] = ({},)
+
+
+def sweep(candidates: Mapping[str, Candidate], vectors: np.ndarray, queries: np.ndarray, k: int = 10) -> "pd.DataFrame":
+    """Build each index once, and measure it at each of its efforts: columns ``index, build_seconds`` and `Measurement`.
+
+    Recall refers to exact search by the metric of the index.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, candidate in candidates.items():
+        index, seconds = build(candidate.spec, vectors)
+        truth = exact_truth(vectors, queries, k, index.metric)
+        for effort in candidate.efforts:
+            measured = measure(index.tune(**effort), queries, truth, k)
+            rows.append({"index": name, "build_seconds": seconds} | measured.row())
+    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,14 @@ class SyntheticVectors:
     real : float32 (n, dim) of length one, the source.
     near : int64 (n, m): rows of the nearest others of each.
     count : number of synthetic vectors.
+    kept : int64 (n,): for activations, how many numbers of each real vector are not zero; None for other vectors.
     """
 
     real: np.ndarray
     near: np.ndarray
     count: int
     seed: int
+    kept: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -64,12 +66,21 @@ class SyntheticVectors:
     def __iter__(self) -> Iterator[np.ndarray]:
         return map(self.block, range(self.blocks))
 
+    def parents(self) -> np.ndarray:
+        """int64 (count,): the real row that each vector was made from."""
+        drawn = [self._random(number).integers(0, len(self.real), BLOCK) for number in range(self.blocks)]
+        return np.concatenate(drawn)[: self.count]
+
+    def _random(self, number: int) -> np.random.Generator:
+        """Of a block, which draws its parents first."""
+        return np.random.default_rng([self.seed, number])
+
     def block(self, number: int) -> np.ndarray:
         """float32 (b, dim) of length one: the rows from ``number`` · `BLOCK` on; IndexError if there are none."""
         if not 0 <= number < self.blocks:
             raise IndexError(f"there is no block {number}: {self.count} vectors have {self.blocks}, from 0 on")
         # A whole block is drawn and then cut, so that no row depends on ``count``.
-        random, rows = np.random.default_rng([self.seed, number]), min(BLOCK, self.count - number * BLOCK)
+        random, rows = self._random(number), min(BLOCK, self.count - number * BLOCK)
         width = self.near.shape[1]
         parents = random.integers(0, len(self.real), BLOCK)[:rows]
         partners = random.integers(0, width, BLOCK)[:rows]
@@ -80,10 +91,12 @@ class SyntheticVectors:
         synthetic = start.copy()
         for column in range(width):
             synthetic += weights[:, [column]] * (self.real[near[:, column]] - start)
+        if self.kept is not None:
+            synthetic = _largest(synthetic, self.kept[parents])
         return l2_normalize(synthetic, np.float64)
 
 
-def synthesize(vectors: np.ndarray, count: int, seed: int = 0) -> SyntheticVectors:
+def synthesize(vectors: np.ndarray, count: int, seed: int = 0, activations: bool = False) -> SyntheticVectors:
     """``count`` new vectors near real ones: x = v + u·(p - v) + noise/√m · Σ gⱼ·(nⱼ - v), normalized to length one.
 
     v is a random real vector; n₁ … nₘ are its nearest others by cosine (`NEIGHBORS`); p is a random one of these; u is
@@ -91,7 +104,13 @@ def synthesize(vectors: np.ndarray, count: int, seed: int = 0) -> SyntheticVecto
     ``count`` gives the first rows of a larger one.
 
     vectors : float (n, dim), finite, without later queries. They are copied. seed : not negative.
+    activations : the vectors are outputs of ReLU, without negative numbers and with many zeros. So are the new ones:
+        each keeps its largest numbers, as many as its v has above zero, and the others become zero.
+
+    Raises ValueError: there are too few vectors, or activations are negative or have a row of zeros.
     """
+    if activations and not (np.all(np.asarray(vectors) >= 0) and np.all(np.any(vectors, axis=1))):
+        raise ValueError("activations of ReLU must not be negative, and each row needs a number above zero")
     count = check_count("count", count)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
@@ -100,4 +119,12 @@ def synthesize(vectors: np.ndarray, count: int, seed: int = 0) -> SyntheticVecto
         raise ValueError(f"{NEIGHBORS} neighbors need more than {NEIGHBORS} vectors, got {len(index)}")
     vectors = l2_normalize(np.asarray(vectors, np.float32), np.float64)
     near, _ = Gallery(len(vectors)).others(index.search(vectors, NEIGHBORS + 1), NEIGHBORS)
-    return SyntheticVectors(vectors, near, count, seed)
+    kept = np.count_nonzero(vectors, axis=1) if activations else None
+    return SyntheticVectors(vectors, near, count, seed, kept)
+
+
+def _largest(vectors: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The ``counts`` largest numbers of each row, if they are positive; zero for the others."""
+    order = np.sort(vectors, axis=1)
+    least = order[np.arange(len(vectors)), vectors.shape[1] - counts][:, None]
+    return np.where(vectors >= least, np.maximum(vectors, 0), np.float32(0))

@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12", "16"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12", "13", "16", "18"]
 #: Those that follow the core path.
-ADVANCED = ["06", "12", "16"]
+ADVANCED = ["06", "12", "13", "16", "18"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -52,6 +52,15 @@ CALLS = {
         "fastapi.FastAPI", "app.post", "uvicorn.Server", "uvicorn.Config", "session.post", "requests.post",
         "sqlite3.connect", "os.fsync", "child.kill", "Batcher", "ServiceProcess", "screenshot",
     ],
+    "13": [
+        "sklearn.neighbors.NearestNeighbors", "sklearn.cluster.KMeans", "faiss.IndexIVFFlat", "faiss.IndexHNSWFlat",
+        "faiss.IndexPQ", "annoy.AnnoyIndex", "get_nns_by_vector", "scipy.cluster.vq.kmeans2", "best_first",
+        "open_index", "synthetic_check.compare",
+    ],
+    "18": [
+        "usearch.index.Index", "load_index", "tune", "estimated_bytes", "measure_server", "distributed.extract",
+        "search_shards", "remove", "payload",
+    ],
 }  # fmt: skip
 
 #: Arguments of these calls, as ``ast.unparse`` writes them.
@@ -86,6 +95,7 @@ STATED = {
         "0.6": "a vector of an exercise",
         "0.8": "a vector of an exercise",
     },
+    "13": {"1.5": "seconds that the published system reports", "0.2": "seconds that the published system reports"},
 }
 
 #: These data sets are measured in the full profile only.

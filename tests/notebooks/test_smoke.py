@@ -35,12 +35,13 @@ SMOKE = {
         "SIZES": [1000, 2000],
         "QUERIES": 30,
         "BY_HAND": 2000,
-        "PUBLISHED": 1000,
+        "PUBLISHED": 500,
         "EXTRACTOR": "hsv-histogram",
     },
     "14_words_and_images": {"EPOCHS": 2, "SEEDS": 1},
     "15_objects_in_images": {"SCENES": 30, "FEW": 3},
     "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
+    "18_index_servers": {"COUNT": 2500, "LARGER": 3000, "EXTRACTOR": "hsv-histogram"},
 }
 
 

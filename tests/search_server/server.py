@@ -2,6 +2,8 @@
 
 The distributions of OpenSearch and Elasticsearch are not in Maven Central, but their parts are: the servers, their
 modules for HTTP, and of OpenSearch also the script language and the k-NN plugin.
+
+To run a server for notebook 18: ``python -m tests.search_server.server``.
 """
 
 import hashlib
@@ -244,3 +246,8 @@ class SearchServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+if __name__ == "__main__":
+    with SearchServer(OPENSEARCH, {}) as running:
+        input(f"OPENSEARCH_URL=http://{running.address}; press Enter to stop the server")

@@ -23,6 +23,7 @@ from helpers.lessons.index_tuning import (
     choose,
     measure_least,
     meets,
+    sweep,
     tune,
 )
 from helpers.search.index import open_index
@@ -307,3 +308,14 @@ def test_a_single_vector_is_refused(vectors):
 def test_truth_is_kept_in_the_cache(vectors, own_cache):
     tune(vectors, candidates=[EXACT], progress=False)
     assert len(list(Path(own_cache, "results").glob("truth-*"))) == 1
+
+
+def test_each_index_is_measured_at_each_effort():
+    vectors = np.random.default_rng(0).standard_normal((1100, 8)).astype(np.float32)
+    efforts = ({"probes": 1}, {"probes": 16})
+    candidates = {"lists": Candidate("faiss:ivf?lists=16", efforts), "taxi": Candidate("exact:manhattan")}
+    rows = sweep(candidates, vectors[20:], vectors[:20], 5)
+    assert rows["index"].tolist() == ["lists", "lists", "taxi"] and (rows["k"] == 5).all()
+    few, every, taxi = rows["recall"]
+    assert few < every == taxi == 1
+    assert rows["build_seconds"].nunique() == 2 and rows["spec"][0] == "faiss:ivf?lists=16&probes=1"

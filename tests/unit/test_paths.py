@@ -124,31 +124,38 @@ def test_a_log_level_of_tensorflow_that_is_set_is_kept(monkeypatch):
     assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
 
 
+SERVERS = pytest.mark.parametrize("server", ["elasticsearch", "opensearch"])
+
+
+@SERVERS
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_no_elasticsearch_by_default(value, monkeypatch):
-    monkeypatch.delenv("ELASTICSEARCH_URL", raising=False)
+def test_no_server_by_default(server, value, monkeypatch):
+    monkeypatch.delenv(f"{server.upper()}_URL", raising=False)
     if value is not None:
-        monkeypatch.setenv("ELASTICSEARCH_URL", value)
-    assert paths.elasticsearch_address() is None
+        monkeypatch.setenv(f"{server.upper()}_URL", value)
+    assert getattr(paths, f"{server}_address")() is None
 
 
+@SERVERS
 @pytest.mark.parametrize("value", ["http://127.0.0.1:9200", " http://127.0.0.1:9200/ "])
-def test_the_address_of_elasticsearch(value, monkeypatch):
-    monkeypatch.setenv("ELASTICSEARCH_URL", value)
-    assert paths.elasticsearch_address() == "127.0.0.1:9200"
+def test_the_address_of_a_server(server, value, monkeypatch):
+    monkeypatch.setenv(f"{server.upper()}_URL", value)
+    assert getattr(paths, f"{server}_address")() == "127.0.0.1:9200"
 
 
+@SERVERS
 @pytest.mark.parametrize("value", ["127.0.0.1:9200", "https://host:9200", "http://", "http://host:9200/name"])
-def test_an_invalid_address_of_elasticsearch_is_rejected(value, monkeypatch):
-    monkeypatch.setenv("ELASTICSEARCH_URL", value)
-    with pytest.raises(ValueError, match="ELASTICSEARCH_URL must be like"):
-        paths.elasticsearch_address()
+def test_an_invalid_address_is_rejected(server, value, monkeypatch):
+    monkeypatch.setenv(f"{server.upper()}_URL", value)
+    with pytest.raises(ValueError, match=f"{server.upper()}_URL must be like .*{server}://host"):
+        getattr(paths, f"{server}_address")()
 
 
-def test_a_password_in_the_address_is_rejected_and_not_printed(monkeypatch):
-    monkeypatch.setenv("ELASTICSEARCH_URL", "http://elastic:secret@host:9200")
+@SERVERS
+def test_a_password_in_the_address_is_rejected_and_not_printed(server, monkeypatch):
+    monkeypatch.setenv(f"{server.upper()}_URL", "http://elastic:secret@host:9200")
     with pytest.raises(ValueError, match="host:9200") as error:
-        paths.elasticsearch_address()
+        getattr(paths, f"{server}_address")()
     assert "secret" not in str(error.value)
 
 

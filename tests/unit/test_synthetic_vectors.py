@@ -164,3 +164,36 @@ def test_a_vector_with_nan_is_refused():
 def test_a_block_that_is_not_there_is_refused(number):
     with pytest.raises(IndexError, match=f"no block {number}"):
         synthesize(clustered(30), 10).block(number)
+
+
+def test_synthetic_activations_are_sparse_and_not_negative():
+    """Rows of ReLU outputs with few and with many zeros; each synthetic row has as many as the real one it is near."""
+    random = np.random.default_rng(0)
+    real = np.concatenate([np.maximum(random.standard_normal((60, 40)) - shift, 0) for shift in (0.3, 1)])
+    real[:, 0] += 0.1
+    made = everything(synthesize(real, 500, activations=True))
+    assert made.min() == 0 and np.isfinite(made).all()
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
+    zeros, expected = (made == 0).mean(), (real == 0).mean()
+    assert abs(zeros - expected) < 0.03
+    assert np.count_nonzero(made, axis=1).max() <= np.count_nonzero(real, axis=1).max()
+    dense = everything(synthesize(real, 500))
+    assert (dense < 0).any() and (dense == 0).mean() < expected / 2
+
+
+@pytest.mark.parametrize("change", [-0.1, 0])
+def test_vectors_that_are_no_activations_are_rejected(change):
+    real = np.maximum(clustered(50), 0) + 0.01
+    real[3] = change
+    with pytest.raises(ValueError, match="must not be negative, and each row needs"):
+        synthesize(real, 10, activations=True)
+
+
+def test_parents_are_the_rows_that_the_vectors_lie_near(short_blocks):
+    """Two groups of real vectors that point away from each other: no vector leaves the group of its parent."""
+    real = clustered(80)
+    real[:, 0] = np.where(np.arange(80) < 40, 9, -9)
+    synthetic = synthesize(real, 150)
+    parents = synthetic.parents()
+    assert parents.shape == (150,) and set(parents) <= set(range(80)) and len(set(parents)) > 40
+    assert np.array_equal(everything(synthetic)[:, 0] > 0, parents < 40)

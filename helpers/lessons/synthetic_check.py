@@ -1,0 +1,92 @@
+"""Checks that synthetic vectors flatter no index: real vectors beside as many synthetic ones, made from few of them.
+
+``growth`` is the number of synthetic vectors per real one. A million synthetic vectors from 11,000 real ones have the
+growth 88. There are not a million real ones to compare them with, but the same growth can be checked on a smaller
+scale: 11,000 synthetic vectors from 128 real ones, beside 11,000 real ones.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from helpers.lessons.index_measurement import exact_truth, recalls
+from helpers.lessons.index_tuning import Candidate
+from helpers.lessons.synthetic_vectors import NEIGHBORS, synthesize
+from helpers.search.index import open_index
+
+K = 10
+#: Of a query: their distances are compared.
+RANKS = (1, 10, 100)
+#: Indexes at low efforts, where their recall differs most from one.
+INDEXES = {
+    "lists": Candidate("faiss:ivf", ({"probes": 1}, {"probes": 4})),
+    "graph": Candidate("faiss:hnsw?m=4&construction=20", ({"search": 10}, {"search": 40})),
+    "codes": Candidate("faiss:pq?refine=none"),
+    "int8 graph": Candidate("usearch:cosine?dtype=i8", ({"expansion_search": 32},)),
+}
+
+
+def intrinsic_dimension(distances: np.ndarray) -> float:
+    """The median local dimension over queries, from increasing distances (q, k).
+
+    Source: Levina & Bickel 2004, "Maximum likelihood estimation of intrinsic dimension".
+    """
+    return float(np.median(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)))
+
+
+def describe(vectors: np.ndarray, queries: np.ndarray) -> dict[str, float]:
+    """A gallery as its queries see it: median distances, the local dimension, and the recall of `INDEXES`.
+
+    vectors : float (n, dim) of length one, at least 100. queries : float (q, dim).
+    """
+    truth = exact_truth(vectors, queries, max(RANKS), cache=False)
+    distances = np.sqrt(np.maximum(2 - 2 * truth.scores, 1e-12))
+    row = {f"distance {rank}": float(np.median(distances[:, rank - 1])) for rank in RANKS}
+    row["dimension"] = intrinsic_dimension(distances[:, : 2 * K])
+    for name, candidate in INDEXES.items():
+        index = open_index(candidate.spec).add(vectors)
+        for effort in candidate.efforts:
+            label = " ".join([name, *(f"{value}" for value in effort.values())])
+            row[label] = float(recalls(index.tune(**effort).search(queries, K), truth, K).mean())
+    return row
+
+
+def compare(
+    real: np.ndarray, queries: np.ndarray, growths: Sequence[int], subsets: int = 3, seed: int = 0
+) -> pd.DataFrame:
+    """One row per gallery: the real vectors, and for each growth as many synthetic ones from ``subsets`` random parts.
+
+    Returns columns ``gallery, growth, subset`` and those of `describe`; the first row is that of the real vectors,
+    with the growth 1.
+
+    Raises ValueError: a growth leaves too few real vectors.
+    """
+    most = len(real) // (NEIGHBORS + 1)
+    if not all(1 <= growth <= most for growth in growths):
+        raise ValueError(f"growth must be from 1 to {most} with {len(real)} real vectors, got {list(growths)}")
+    rows = [{"gallery": f"{len(real):,} REAL", "growth": 1, "subset": 0} | describe(real, queries)]
+    random = np.random.default_rng(seed)
+    for growth in growths:
+        for subset in range(subsets):
+            part = real[random.permutation(len(real))[: len(real) // growth]]
+            made = np.concatenate(list(synthesize(part, len(real), seed + subset)))
+            name = f"{len(real):,} SYNTHETIC from {len(part):,}"
+            rows.append({"gallery": name, "growth": growth, "subset": subset} | describe(made, queries))
+    return pd.DataFrame(rows)
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compare` as a table: one column per gallery, the mean over its subsets."""
+    return rows.drop(columns=["growth", "subset"]).groupby("gallery", sort=False).mean().T
+
+
+def largest_gain(rows: pd.DataFrame) -> tuple[str, float]:
+    """The index, and by how much its recall over synthetic vectors is higher than over real ones, at the last growth.
+
+    A negative number says that each index finds less among synthetic vectors.
+    """
+    last = rows[rows["growth"] == rows["growth"].iloc[-1]]
+    measured = [name for name in rows if name.startswith(tuple(INDEXES))]
+    gains = last[measured].mean() - rows[measured].iloc[0]
+    return str(gains.idxmax()), float(gains.max())
