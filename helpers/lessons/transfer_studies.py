@@ -143,7 +143,7 @@ def train_head(
 
     settings, task, found = settings or Settings(), prepared.task, prepared.inputs
     head = transfer.head(found.shape[1], task.classes, seed=seed, cosine=kind == "cosine")
-    head.compile(keras.optimizers.Adam(settings.head_rate), loss(kind), metrics=["accuracy"], jit_compile=False)
+    head.compile(keras.optimizers.Adam(settings.head_rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
     history = training.fit(
         head,
         examples.arrays(found[prepared.train_rows], task.train.labels),
@@ -182,7 +182,7 @@ def fine_tune(
     tail = prepared.split.tail
     tail.set_weights(prepared.pretrained)
     model = transfer.warmed_up(tail, head, seed=seed)
-    model.compile(keras.optimizers.Adam(settings.rate), loss(kind), metrics=["accuracy"], jit_compile=False)
+    model.compile(keras.optimizers.Adam(settings.rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
     history = training.fit(
         model,
         examples.arrays(prepared.maps[prepared.train_rows], prepared.task.train.labels),
@@ -269,6 +269,13 @@ def summary(variants: Iterable[Variant], seed: int = 0) -> "pd.DataFrame":
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _accuracy() -> "keras.metrics.Metric":
+    """A metric object, because Keras would trace the training step twice if the metric were given by name."""
+    import keras
+
+    return keras.metrics.SparseCategoricalAccuracy("accuracy")
 
 
 def _rows(row_of: dict[str, int], images: ImageSet) -> np.ndarray:

@@ -102,11 +102,15 @@ def score_networks(
     names : networks, by default all of the zoo. Those without weights here are left out.
     """
     scores = {}
-    for name in _names(names):
-        if weights.local(name):
-            vectors = open_extractor(name).extract(images, progress=progress)
-            scores[name] = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
+    for name in with_weights(names):
+        vectors = open_extractor(name).extract(images, progress=progress)
+        scores[name] = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
     return scores
+
+
+def with_weights(names: Sequence[str] | None = None) -> list[str]:
+    """Those of the networks, by default of the zoo, whose trained weights are on this computer."""
+    return [name for name in _names(names) if weights.local(name)]
 
 
 def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str] | None = None) -> pd.DataFrame:

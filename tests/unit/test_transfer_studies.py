@@ -69,6 +69,18 @@ def test_fine_tuning_keeps_its_best_epoch(prepared):
     assert transfer_studies.validation_scores(prepared).mean("mAP") == pytest.approx(table["score"].max())
 
 
+def test_a_training_step_is_traced_once(prepared, monkeypatch):
+    traced, step = [], keras.Model.train_step
+
+    def recorded(self, data):
+        traced.append(self.name)
+        return step(self, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", recorded)
+    transfer_studies.train_head(prepared, "softmax", 7, SETTINGS)
+    assert len(traced) == 1
+
+
 def test_variants_of_a_network(prepared):
     variants, tuned = transfer_studies.compare_variants(prepared, ["softmax"], [0, 1], SETTINGS)
     assert [one.variant for one in variants] == ["off the shelf", "head only, softmax", "fine-tuned, softmax"]

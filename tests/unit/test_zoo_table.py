@@ -97,3 +97,9 @@ def test_table():
     assert lines[4].startswith("| resnet50 | 224 | 23.6 | 7.71 | 96 | 10 | 2,048 | ")
     assert lines[4].endswith(" |  |  |  |  |  | not measured: no weights here |")
     assert lines[5].endswith(" | measured |") and f" {scores.mean('mAP'):.3f} [" in lines[5]
+
+
+def test_networks_with_weights_on_this_computer(monkeypatch):
+    monkeypatch.setattr(weights, "local", {"vgg16", "resnet50"}.__contains__)
+    assert zoo_table.with_weights() == ["resnet50", "vgg16"]
+    assert zoo_table.with_weights(["VGG16", "resnet152"]) == ["vgg16"]
