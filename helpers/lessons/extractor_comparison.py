@@ -74,7 +74,8 @@ def _short(vectors: np.ndarray) -> np.ndarray:
         return vectors
     vectors, gram = l2_normalize(vectors), np.zeros((count, count))
     for start in range(0, dim, 2**13):
-        part = vectors[:, start : start + 2**13].astype(np.float64)
+        # Products in float32 take half the time; their sum is in float64.
+        part = vectors[:, start : start + 2**13]
         gram += part @ part.T
     values, axes = np.linalg.eigh(gram)
     return (axes * np.sqrt(np.maximum(values, 0))).astype(np.float32)
