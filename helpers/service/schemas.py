@@ -5,7 +5,7 @@ import binascii
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from helpers.features.regions import SOURCES, Regions
 from helpers.search.region_search import RegionMatch
@@ -71,8 +71,8 @@ class VectorQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     vector: EncodedVector | Annotated[list[EncodedVector], Field(min_length=1, max_length=MAX_PARTS)]
-    k: K = 20
-    offset: Offset = 0
+    k: Annotated[K, Strict()] = 20
+    offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
     rerank: RerankerName = "none"
 
@@ -95,9 +95,9 @@ class QueryPartIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str | None = Field(default=None, min_length=1, max_length=1000, description="What the images show.")
-    id: Id | None = Field(default=None, description="Id of an image of the gallery.")
+    id: Annotated[Id, Strict()] | None = Field(default=None, description="Id of an image of the gallery.")
     vector: EncodedVector | None = None
-    weight: float = Field(
+    weight: Annotated[float, Strict()] = Field(
         default=1, ge=-100, le=100, allow_inf_nan=False,
         description="Share of the score; negative for what the results must not resemble. Not 0.",
     )  # fmt: skip
@@ -122,8 +122,8 @@ class CombinedQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     parts: list[QueryPartIn] = Field(min_length=1, max_length=20)
-    k: K = 20
-    offset: Offset = 0
+    k: Annotated[K, Strict()] = 20
+    offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
 
     @property

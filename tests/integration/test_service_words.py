@@ -94,6 +94,9 @@ def test_a_vector_of_an_upload_and_a_class(client, folder):
         ([{"id": 10_000}], 404, "no image 10000"),
         ([{"vector": "AAAA"}], 422, "base64"),
         ([{"vector": "AACAPw=="}], 422, "1280 numbers"),
+        ([{"id": False}], 422, "valid integer"),
+        ([{"id": "1"}], 422, "valid integer"),
+        ([{"text": "bird", "weight": "2"}], 422, "valid number"),
         ([], 422, "at least 1 item"),
     ],
 )
