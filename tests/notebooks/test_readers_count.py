@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "17"]
 #: Those that follow the core path.
-ADVANCED = ["06"]
+ADVANCED = ["06", "08", "17"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -42,8 +42,18 @@ CALLS = {
         "cv2.SIFT_create", "cv2.ORB_create", "detectAndCompute", "cv2.drawKeypoints", "cv2.BFMatcher", "knnMatch",
         "cv2.findHomography", "cv2.perspectiveTransform", "graffiti", "box",
     ],
+    "08": [
+        "cv2.calcHist", "cv2.HOGDescriptor", "cv2.SIFT_create", "detectAndCompute", "sklearn.cluster.MiniBatchKMeans",
+        "sklearn.feature_extraction.text.TfidfTransformer", "sklearn.mixture.GaussianMixture", "predict_proba",
+        "sklearn.metrics.davies_bouldin_score", "bag_of_words", "soft_words", "vlad", "fisher",
+    ],
     "09": ["sklearn.neighbors.NearestNeighbors", "make_query", "evaluation"],
     "10": ["top_k", "average_precision", "metrics.evaluate"],
+    "17": [
+        "sklearn.pipeline.make_pipeline", "sklearn.model_selection.GridSearchCV", "sklearn.decomposition.PCA",
+        "pytrec_eval.RelevanceEvaluator", "keras.optimizers.AdamW", "compile", "fit", "predict", "out_of_fold",
+        "cifar_networks.fully_connected", "cifar_networks.small_cnn", "train_and_measure",
+    ],
 }  # fmt: skip
 
 #: Arguments of these calls, as ``ast.unparse`` writes them.
@@ -72,6 +82,14 @@ STATED = {
     "05": {"23 of the 26": "validation images with another one of their class"},
     "09": {"0.68": "the cosine similarity of an exercise"},
     "10": {"96 %": "the published accuracy"},
+    "17": {
+        "0.0019": "the published MAP@100 of visual words",
+        "0.0088": "that of VGG-16",
+        "0.001": "a learning rate",
+        "0.002": "a learning rate",
+        "0.01": "a learning rate",
+        "0.02": "a learning rate",
+    },
 }
 
 #: These data sets are measured in the full profile only.
