@@ -70,7 +70,7 @@ EXTRAS = {
         "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
     ),
     "opensearch": Extra("An opensearch: index", _named(opensearchpy="opensearch-py")),
-    "ray": Extra("Feature extraction with Ray", _named("ray")),
+    "ray": Extra("Feature extraction with Ray or a search for hyper-parameters", _named("ray")),
     "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
     "hub": Extra(
         "A hub: encoder",

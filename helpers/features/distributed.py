@@ -11,12 +11,8 @@ https://docs.ray.io/en/latest/data/data.html
 """
 
 import copy
-import logging
 import os
 import pickle
-import shutil
-import signal
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,21 +27,10 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
+from helpers.networks.ray_cluster import cluster, silent
 
 #: Number of times that a batch is repeated after its worker died.
 RETRIES = 3
-
-#: Bytes of Ray's shared memory; batches wait while it is full. The minimum is 75 MB.
-OBJECT_STORE = 200_000_000
-
-#: Maximum length of a local cluster's folder: below it are sockets, whose paths have at most 103 bytes on macOS.
-LONGEST_FOLDER = 103 - len("/ray-01234567/session_2000-01-01_00-00-00_000000_0123456/sockets/plasma_store")
-
-#: Environment of the workers, each with one CPU.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "TF_NUM_INTRAOP_THREADS",
-     "TF_NUM_INTEROP_THREADS", "LOKY_MAX_CPU_COUNT"), "1",
-)  # fmt: skip
 
 
 class WorkersDied(RuntimeError):
@@ -94,46 +79,6 @@ def extract(
     with ExitStack() as stack:
         run = _Run(factory, workers, address, stack)
         return _distributed(opened, run).extract(images, strict=strict, progress=progress)
-
-
-@contextmanager
-def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
-    """Start or connect to Ray for several calls of `extract`, and stop or disconnect afterwards.
-
-    workers : number of CPUs of a cluster on this computer, which may exceed the real number.
-    """
-    with extras.importing("ray"):
-        import ray
-        import ray.data
-
-    if ray.is_initialized():
-        yield
-        return
-    # Ray replaces the handler of SIGTERM, so that a cluster stops with its driver; it is restored afterwards.
-    handler = signal.getsignal(signal.SIGTERM)
-    folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_folder())
-    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": ONE_THREAD})
-    try:
-        if address:
-            start(address)
-        else:
-            # Ray disables its usage statistics in local clusters.
-            start(
-                "local", num_cpus=workers, object_store_memory=OBJECT_STORE, include_dashboard=False, _temp_dir=folder
-            )
-        yield
-    finally:
-        ray.shutdown(wait_for_processes=True)
-        if handler is not None and signal.getsignal(signal.SIGTERM) != handler:
-            signal.signal(signal.SIGTERM, handler)
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder() -> str:
-    """Parent folder of a local cluster's sockets and logs: the temporary folder, unless its path is too long."""
-    usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"
 
 
 def _distributed(extractor: FeatureExtractor, run: "_Run", path: tuple[str | int, ...] = ()) -> FeatureExtractor:
@@ -194,7 +139,8 @@ class _Run:
         failures += [unreadable[row] for row in sorted(unreadable)]
 
     def _pickled(self, name: str) -> bytes:
-        from ray import cloudpickle
+        with extras.importing("ray"):
+            from ray import cloudpickle
 
         try:
             return cloudpickle.dumps(self._factory)
@@ -216,7 +162,7 @@ class _Run:
         context.enable_progress_bars = context.print_on_execution_start = False
         # Ray repeats the batches of a dead worker without limit, so attempts are counted here.
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-        with _silent("ray.data"), ray.data.DataContext.current(context):
+        with silent("ray.data"), ray.data.DataContext.current(context):
             batches = ray.data.from_items(
                 # As bytes, because a file's name may not be valid text.
                 [{"row": row, "file": os.fsencode(file)} for row, file in enumerate(files)],
@@ -330,18 +276,6 @@ def _portable(error: Exception) -> Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"Raised in a worker:\n{where}")
     return error
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Silence a logger; errors are raised anyway."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

@@ -45,13 +45,7 @@ class Epochs(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.rate = epoch, float(self.model.optimizer.learning_rate)
-        losses = keras.tree.flatten(self.model.loss)
-        parts = [part for loss in losses for part in getattr(loss, "__dict__", {}).values()]
-        states = [part.state for part in parts if isinstance(part, keras.random.SeedGenerator)]
-        states += [variable for variable in self.model.variables if variable.name == "seed_generator_state"]
-        for number, state in enumerate(states):
-            seed = np.random.SeedSequence((self.task.seed, epoch, number)).generate_state(1)[0] >> 1
-            state.assign(np.array([seed, 0], dtype=np.uint32))
+        seed_layers(self.model, (self.task.seed, epoch))
         self.start, self.seconds = perf_counter(), None
 
     def on_test_begin(self, logs=None):
@@ -82,6 +76,17 @@ class Epochs(keras.callbacks.Callback):
                 f"{self.task.name}: {what} is {shown} in epoch {self.epoch + 1}; use a lower learning rate "
                 f"(now {self.rate:g}), clip the gradient, or look for invalid images or labels"
             )
+
+
+def seed_layers(model: keras.Model, entropy: tuple[int, ...]) -> None:
+    """Seed the random numbers of a compiled model's layers and losses, such as those of dropout."""
+    losses = keras.tree.flatten(model.loss)
+    parts = [part for loss in losses for part in getattr(loss, "__dict__", {}).values()]
+    states = [part.state for part in parts if isinstance(part, keras.random.SeedGenerator)]
+    states += [variable for variable in model.variables if variable.name == "seed_generator_state"]
+    for number, state in enumerate(states):
+        seed = np.random.SeedSequence((*entropy, number)).generate_state(1)[0] >> 1
+        state.assign(np.array([seed, 0], dtype=np.uint32))
 
 
 class Backup(keras.callbacks.Callback):

@@ -33,17 +33,7 @@ def of_training(model: "keras.Model", train: "Examples", settings: dict) -> str:
     model : compiled, with a built optimizer.
     settings : the other arguments of `training.fit`, as plain JSON.
     """
-    import keras
-
-    optimizers = [model.optimizer, getattr(model.optimizer, "inner_optimizer", model.optimizer)]
-    numbers = _numbers(model, *optimizers)
-    compiled = model.get_compile_config() | {"optimizer": keras.saving.serialize_keras_object(model.optimizer)}
-    # A loss without `get_config` also has settings.
-    losses = [vars(loss) for loss in keras.tree.flatten(model.loss) if hasattr(loss, "__dict__")]
-    own = [
-        {key: value for key, value in loss.items() if isinstance(value, bool | int | float | str)} for loss in losses
-    ]
-    config = _nameless({"model": model.get_config(), "compile": compiled}, numbers)
+    config, own = _settings(model)
     everything = {"version": VERSION, "config": config, "loss": own, "train": train.fingerprint, **settings}
     digest = hashlib.sha256(json.dumps(everything, sort_keys=True, default=_plain).encode())
     for variable in model.weights:
@@ -54,6 +44,27 @@ def of_training(model: "keras.Model", train: "Examples", settings: dict) -> str:
         # In a new optimizer most are zero, and hashing them takes longest.
         digest.update(value.data if value.any() else b"zeros")
     return digest.hexdigest()[:16]
+
+
+def of_settings(model: "keras.Model") -> str:
+    """A hash of a compiled model's layers, loss and optimizer, without weights: 16 hexadecimal digits."""
+    config, own = _settings(model)
+    return hashlib.sha256(json.dumps([config, own], sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+
+
+def _settings(model: "keras.Model") -> tuple[dict, list[dict]]:
+    """The settings of a compiled model with its optimizer, and those of losses without `get_config`."""
+    import keras
+
+    optimizers = [model.optimizer, getattr(model.optimizer, "inner_optimizer", model.optimizer)]
+    numbers = _numbers(model, *optimizers)
+    compiled = model.get_compile_config() | {"optimizer": keras.saving.serialize_keras_object(model.optimizer)}
+    # A loss without `get_config` also has settings.
+    losses = [vars(loss) for loss in keras.tree.flatten(model.loss) if hasattr(loss, "__dict__")]
+    own = [
+        {key: value for key, value in loss.items() if isinstance(value, bool | int | float | str)} for loss in losses
+    ]
+    return _nameless({"model": model.get_config(), "compile": compiled}, numbers), own
 
 
 def _numbers(model, *others) -> dict[str, str]:

@@ -28,7 +28,8 @@ def test_the_library_starts_without_any_extra():
     assert outside_service == [
         "helpers.lessons.baseline_studies", "helpers.lessons.full_profile", "helpers.lessons.lesson",
         "helpers.lessons.published_claims", "helpers.lessons.readme", "helpers.lessons.transfer_studies",
-        "helpers.lessons.zoo_table", "helpers.picker.view", "helpers.search.backends.annoy_backend",
+        "helpers.lessons.zoo_table", "helpers.networks.trial_actors", "helpers.picker.view",
+        "helpers.search.backends.annoy_backend",
         "helpers.search.backends.elasticsearch_backend", "helpers.search.backends.milvus_backend",
         "helpers.search.backends.opensearch_backend",
         "helpers.visualization.tables",

@@ -29,6 +29,7 @@ ABOUT_A_LIBRARY = {
     "helpers.picker",  # a widget
     "helpers.visualization",  # figures and tables
     "helpers.networks.callbacks",  # Keras callbacks
+    "helpers.networks.trial_actors",  # a Ray Tune trainable
     "helpers.networks.losses",  # Keras layers and losses
     "helpers.networks.word_maps",  # a Keras loss
     "helpers.images.augmentation",  # Keras layers

@@ -1,0 +1,165 @@
+"""A study of hyper-parameter search on CIFAR-10: ASHA, training of all trials, and random search at equal epochs.
+
+Run it by ``python -m helpers.lessons.tuning_study``. It writes two tables for notebook 17. It resumes, if it is killed.
+The settings were chosen before the first run.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import extras, paths
+from helpers.images import cifar10, reading
+from helpers.images.imageset import ImageSet
+from helpers.networks import cifar_networks, tuning
+from helpers.networks.ray_cluster import cluster
+from helpers.networks.trials import Data
+from helpers.networks.tuning import SearchResult
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+NETWORKS = ("fully_connected", "small_cnn")
+SEEDS = (0, 1, 2)
+TRIALS, EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, BATCH_SIZE = 16, 12, 2, 3, 64
+#: Images of each class for training and validation, all from the training images of CIFAR-10.
+PER_CLASS = (200, 100)
+
+#: Tables of the notebook: one row per network and seed, one row per trial.
+COMPARISON, TRIALS_TABLE = "17_cifar10_study_tuning_full.csv", "17_cifar10_study_trials_full.csv"
+
+
+def build(network: str, *, learning_rate: float, weight_decay: float, **architecture: Any) -> "keras.Model":
+    """A network of `helpers.networks.cifar_networks`, compiled with AdamW.
+
+    network : its function, ``"fully_connected"`` or ``"small_cnn"``. architecture : its hyper-parameters.
+    """
+    import keras
+
+    model = getattr(cifar_networks, network)(**architecture)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    model.compile(optimizer, loss="sparse_categorical_crossentropy")
+    return model
+
+
+def space(network: str) -> dict[str, Any]:
+    """The hyper-parameters of the study: name → domain of Ray Tune."""
+    with extras.importing("ray"):
+        from ray import tune
+
+    return {
+        "learning_rate": tune.loguniform(1e-4, 3e-2),
+        "weight_decay": tune.loguniform(1e-5, 1e-1),
+        "layers": tune.choice([1, 2, 3]),
+        "units": tune.choice({"fully_connected": [32, 64, 128, 256], "small_cnn": [4, 8, 16]}[network]),
+        "dropout": tune.uniform(0.0, 0.5),
+    }
+
+
+def divide(images: ImageSet, train: int, validation: int, seed: int = 0) -> tuple[Data, Data]:
+    """Draw images of each class for training and for validation, without overlap: pixels in 0 … 1, and labels.
+
+    Raises
+    ------
+    ValueError : a class has fewer than ``train + validation`` images.
+    """
+    random = np.random.default_rng(seed)
+    rows = []
+    for number, class_name in enumerate(images.class_names):
+        members = np.flatnonzero(images.labels == number)
+        if len(members) < train + validation:
+            raise ValueError(f"{class_name} has {len(members)} images, fewer than {train} + {validation}")
+        rows.append(random.permutation(members)[: train + validation])
+    chosen = np.array(rows)
+    return _data(images, chosen[:, :train].ravel()), _data(images, chosen[:, train:].ravel())
+
+
+def _data(images: ImageSet, rows: np.ndarray) -> Data:
+    size = cifar_networks.SIZE
+    pixels = np.stack([reading.resize(reading.read_image(images.paths[row]), size) for row in rows])
+    return pixels.astype(np.float32) / 255, images.labels[rows]
+
+
+def compare(network: str, seed: int, folder: Path, progress: bool = True) -> dict[str, SearchResult]:
+    """Run both searches with the same trials: ``"all epochs"`` and ``"ASHA"``.
+
+    The test images of CIFAR-10 are not used.
+    """
+    images = cifar10.load().where(lambda key: key.startswith("train/"))
+    train, validation = divide(images, *PER_CLASS, seed=seed)
+    results = {}
+    for name, grace_period in (("all epochs", None), ("ASHA", GRACE_PERIOD)):
+        results[name] = tuning.search(
+            partial(build, network), space(network), train, validation,
+            folder=folder / f"{network}-{seed}-{name.replace(' ', '-').lower()}", epochs=EPOCHS, trials=TRIALS,
+            grace_period=grace_period, reduction_factor=REDUCTION_FACTOR, batch_size=BATCH_SIZE, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    return results
+
+
+def comparison(full: SearchResult, asha: SearchResult) -> dict[str, float]:
+    """What ASHA saved: epochs, best scores, and random search at equal epochs.
+
+    Random search trains as many trials fully as the epochs of ASHA allow. ``random_score`` is its expected best score
+    for trials drawn from those of ``full``.
+    """
+    random_trials = max(1, asha.epochs // asha.max_epochs)
+    best = [max(curve) for curve in full.scores]
+    return {
+        "trials": len(best), "epochs": full.epochs, "asha_epochs": asha.epochs,
+        "asha_share": asha.epochs / full.epochs, "best_score": full.best_score, "asha_score": asha.best_score,
+        "asha_difference": asha.best_score - full.best_score, "random_trials": random_trials,
+        "random_score": tuning.expected_best(best, random_trials),
+    }  # fmt: skip
+
+
+def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The table of `comparison`, one row per network and seed, and the table of all trials."""
+    import pandas as pd
+
+    rows = [
+        {"network": network, "seed": seed, **comparison(found["all epochs"], found["ASHA"])}
+        for network, seed, found in searches
+    ]
+    trials = [
+        result.table.drop(columns="seconds").assign(network=network, seed=seed, search=name)
+        for network, seed, found in searches
+        for name, result in found.items()
+    ]
+    every = pd.concat(trials, ignore_index=True)
+    first = ["network", "seed", "search"]
+    return pd.DataFrame(rows), every[first + [name for name in every if name not in first]]
+
+
+def _searches(networks: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int, dict[str, SearchResult]]]:
+    folder = paths.cache_dir() / "tuning"
+    for seed in seeds:
+        for network in networks:
+            print(f"{network}, seed {seed}", flush=True)
+            yield network, seed, compare(network, seed, folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study, and write the tables if all networks and seeds were run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
+    chosen = parser.parse_args(arguments)
+    with cluster(workers=1):  # one for all searches, because starting Ray takes long
+        searches = list(_searches(chosen.networks, chosen.seeds))
+    if set(chosen.networks) == set(NETWORKS) and set(chosen.seeds) == set(SEEDS):
+        for table, name in zip(tables(searches), (COMPARISON, TRIALS_TABLE), strict=True):
+            file = paths.figures_dir() / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
+            print(f"{file} is written")
+
+
+if __name__ == "__main__":
+    main()
