@@ -53,6 +53,7 @@ CALLS = {
         "sklearn.pipeline.make_pipeline", "sklearn.model_selection.GridSearchCV", "sklearn.decomposition.PCA",
         "pytrec_eval.RelevanceEvaluator", "keras.optimizers.AdamW", "compile", "fit", "predict", "out_of_fold",
         "cifar_networks.fully_connected", "cifar_networks.small_cnn", "train_and_measure",
+        "ray.tune.Tuner", "ray.tune.schedulers.ASHAScheduler", "tuning.draw", "tuning.search",
     ],
 }  # fmt: skip
 

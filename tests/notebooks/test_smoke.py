@@ -34,7 +34,13 @@ SMOKE = {
     "14_words_and_images": {"EPOCHS": 2, "SEEDS": 1},
     "15_objects_in_images": {"SCENES": 30, "FEW": 3},
     "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
-    "17_cifar10_study": {"EXTRACTORS": ["hsv-histogram"], "EPOCHS": 1, "SEEDS": 1},
+    "17_cifar10_study": {
+        "EXTRACTORS": ["hsv-histogram"],
+        "EPOCHS": 1,
+        "SEEDS": 1,
+        "TUNING_TRIALS": 3,
+        "TUNING_EPOCHS": 2,
+    },
 }
 
 
