@@ -81,6 +81,7 @@ STATED = {
     "00": {"1.5": "hours of a notebook", "2.5": "hours of a notebook"},
     "04": {"96 %": "the accuracy that the report of the faces network states"},
     "05": {"23 of the 26": "validation images with another one of their class"},
+    "08": {"250 of 1,000": "the images of an exercise"},
     "09": {"0.68": "the cosine similarity of an exercise"},
     "10": {"96 %": "the published accuracy"},
     "17": {
