@@ -70,7 +70,7 @@ CLAIMS = (
         "Full profile: {neighbors_raw:.1%} with raw counts of visual words, {neighbors_scaled:.1%} after each part "
         "was divided by its length. Other classifiers: {others_low:.1%} to {others_high:.1%}.",
         "Vectors of raw counts are much longer than the other features, and their length depends on the number of "
-        "keypoints (notebook 08).",
+        "keypoints (notebook 17).",
     ),
     Claim(
         "MAP@100 of 0.0019 with visual words and 0.0088 with VGG16 on CIFAR-10.",
@@ -114,7 +114,7 @@ def from_full_profile() -> dict[str, float | str]:
         numbers[name] = f"[{low:.3f}, {high:.3f}]"
     ceiling = metrics.average_precision(np.ones(100, dtype=bool), 5000, k=100)
     numbers |= {"map_ceiling": ceiling, "map_words": 0.0019 / ceiling, "map_vgg": 0.0088 / ceiling}
-    words = full_profile.table("08_visual_words_classifiers").set_index(["fusion", "classifier"])["test accuracy"]
+    words = full_profile.table("17_cifar10_study_classifiers").set_index(["fusion", "classifier"])["test accuracy"]
     raw, scaled = words["HOG + SIFT, raw counts"], words["HOG + SIFT"]
     others = pd.concat([raw.drop("k nearest"), scaled.drop("k nearest")])
     numbers |= {"neighbors_raw": raw["k nearest"], "neighbors_scaled": scaled["k nearest"]}

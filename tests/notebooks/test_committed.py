@@ -36,7 +36,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(17)}
+    assert {path.name[:2] for path in NOTEBOOKS} >= {f"{number:02}" for number in range(18)}
 
 
 def unprinted(notebook):
@@ -215,7 +215,7 @@ def test_keypoints_are_worse_on_objects_and_better_on_people():
 
 
 def test_classifiers_depend_on_the_preparation_as_the_text_says():
-    table = full_profile.table("08_visual_words_classifiers").set_index(["fusion", "classifier"])
+    table = full_profile.table("17_cifar10_study_classifiers").set_index(["fusion", "classifier"])
     # Bounds of the table are rounded to four digits; CIFAR-10 has 1,000 test images.
     for accuracy, low, high in table[["test accuracy", "low", "high"]].to_numpy():
         assert wilson_interval(accuracy, 1000) == pytest.approx((low, high), abs=6e-5)

@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10", "12", "13", "16", "18"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "12", "13", "16", "17", "18"]
 #: Those that follow the core path.
-ADVANCED = ["06", "12", "13", "16", "18"]
+ADVANCED = ["06", "08", "12", "13", "16", "17", "18"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -42,6 +42,11 @@ CALLS = {
         "cv2.SIFT_create", "cv2.ORB_create", "detectAndCompute", "cv2.drawKeypoints", "cv2.BFMatcher", "knnMatch",
         "cv2.findHomography", "cv2.perspectiveTransform", "graffiti", "box",
     ],
+    "08": [
+        "cv2.calcHist", "cv2.HOGDescriptor", "cv2.SIFT_create", "detectAndCompute", "sklearn.cluster.MiniBatchKMeans",
+        "sklearn.feature_extraction.text.TfidfTransformer", "sklearn.mixture.GaussianMixture", "predict_proba",
+        "sklearn.metrics.davies_bouldin_score", "bag_of_words", "soft_words", "vlad", "fisher",
+    ],
     "09": ["sklearn.neighbors.NearestNeighbors", "make_query", "evaluation"],
     "10": ["top_k", "average_precision", "metrics.evaluate"],
     "12": [
@@ -60,6 +65,12 @@ CALLS = {
     "18": [
         "usearch.index.Index", "load_index", "tune", "estimated_bytes", "measure_server", "distributed.extract",
         "search_shards", "remove", "payload",
+    ],
+    "17": [
+        "sklearn.pipeline.make_pipeline", "sklearn.model_selection.GridSearchCV", "sklearn.decomposition.PCA",
+        "pytrec_eval.RelevanceEvaluator", "keras.optimizers.AdamW", "compile", "fit", "predict", "out_of_fold",
+        "cifar_networks.fully_connected", "cifar_networks.small_cnn", "train_and_measure",
+        "ray.tune.Tuner", "ray.tune.schedulers.ASHAScheduler", "tuning.draw", "tuning.search",
     ],
 }  # fmt: skip
 
@@ -88,6 +99,7 @@ STATED = {
     "00": {"1.5": "hours of a notebook", "2.5": "hours of a notebook"},
     "04": {"96 %": "the accuracy that the report of the faces network states"},
     "05": {"23 of the 26": "validation images with another one of their class"},
+    "08": {"250 of 1,000": "the images of an exercise"},
     "09": {"0.68": "the cosine similarity of an exercise"},
     "10": {"96 %": "the published accuracy"},
     "12": {
@@ -96,6 +108,14 @@ STATED = {
         "0.8": "a vector of an exercise",
     },
     "13": {"1.5": "seconds that the published system reports", "0.2": "seconds that the published system reports"},
+    "17": {
+        "0.0019": "the published MAP@100 of visual words",
+        "0.0088": "that of VGG-16",
+        "0.001": "a learning rate",
+        "0.002": "a learning rate",
+        "0.01": "a learning rate",
+        "0.02": "a learning rate",
+    },
 }
 
 #: These data sets are measured in the full profile only.

@@ -26,7 +26,7 @@ SMOKE = {
     },
     "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {"ORIGINALS": 6, "EVERY": 8, "MAX_QUERIES": 60},
-    "08_visual_words": {"SIZES": [50, 100], "MAX_QUERIES": 60},
+    "08_visual_words": {"SIZES": [50], "MAX_QUERIES": 60},
     "09_knn_search": {"DIMS": [2, 16], "SIZE": 500, "COUNTS": [200, 500], "EXTRACTOR": "hsv-histogram"},
     "10_evaluation": {"MAX_QUERIES": 60, "TRAININGS": 1, "EXTRACTOR": "hog"},
     "11_metric_learning": {"EPOCHS": 2, "SEEDS": 1, "BLOCK_EPOCHS": 1, "MAX_CLASSES": 8},
@@ -41,6 +41,13 @@ SMOKE = {
     "14_words_and_images": {"EPOCHS": 2, "SEEDS": 1},
     "15_objects_in_images": {"SCENES": 30, "FEW": 3},
     "16_search_service": {"MAX_QUERIES": 60, "WORKERS": 1, "EXTRACTOR": "hsv-histogram"},
+    "17_cifar10_study": {
+        "EXTRACTORS": ["hsv-histogram"],
+        "EPOCHS": 1,
+        "SEEDS": 1,
+        "TUNING_TRIALS": 3,
+        "TUNING_EPOCHS": 2,
+    },
     "18_index_servers": {"COUNT": 2500, "LARGER": 3000, "EXTRACTOR": "hsv-histogram"},
 }
 

@@ -40,7 +40,7 @@ def test_numbers_of_the_full_profile_are_those_of_its_tables():
     assert numbers.keys() < published_claims.fields()
     assert numbers["map_ceiling"] == pytest.approx(0.02) and numbers["map_vgg"] == pytest.approx(0.44)
     assert numbers["sketches_first"] == "[0.556, 0.778]"
-    words = full_profile.table("08_visual_words_classifiers")
+    words = full_profile.table("17_cifar10_study_classifiers")
     lowest = words[words["fusion"] == "HOG + SIFT, raw counts"]["test accuracy"].min()
     assert numbers["neighbors_raw"] == lowest < numbers["others_low"] < numbers["others_high"]
     assert numbers["annoy_recall"] in full_profile.table("13_indexes_at_scale_published")["recall"].tolist()

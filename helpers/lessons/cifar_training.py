@@ -1,0 +1,352 @@
+"""Trains the networks of `helpers.networks.cifar_networks` on CIFAR-10, and measures their embeddings.
+
+    python -m helpers.lessons.cifar_training --images cifar10-mini.tar --output figures/17_networks_full.csv
+
+The table has one row per network and seed. A row is written when its training ends, and a repeated call trains only
+the rows that are missing. The module needs Keras with any backend (variable ``KERAS_BACKEND``), NumPy and Pillow. The
+default images, those of `helpers.images.cifar10`, need the other packages of this project as well.
+
+All networks have the same schedule: AdamW, cosine decay with warm-up, horizontal flips and shifts. Nothing is selected
+on the test images: the number of epochs is fixed, and the weights of the last epoch are measured.
+"""
+
+import argparse
+import csv
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from helpers.files import write_text
+from helpers.networks import cifar_networks
+from helpers.networks.cifar_networks import NETWORKS, SIZE
+
+if TYPE_CHECKING:
+    import keras
+
+#: MAP@K is measured at this K, as in the published study.
+MAP_K = 100
+#: Random shifts in training, in pixels.
+SHIFT = 4
+
+#: The settings that identify a row.
+KEY = ("network", "seed", "epochs", "batch_size", "rate", "weight_decay", "train_images")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training.
+
+    rate : maximum learning rate, reached after a warm-up in the first tenth of the steps; cosine decay to zero follows.
+    weight_decay : of AdamW. augmented : flip half of the images, and shift all by up to `SHIFT` pixels.
+    """
+
+    epochs: int = 60
+    batch_size: int = 128
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+    augmented: bool = True
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0 or self.weight_decay < 0:
+            raise ValueError(f"epochs, batch_size and rate must be above 0, weight_decay at least 0; got {self}")
+
+
+class Pixels(NamedTuple):
+    """Images and their classes: uint8 (n, 32, 32, 3) and int64 (n,), of the gallery and of the queries."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+
+class Measured(NamedTuple):
+    """Per query, shape (q,): whether the predicted class and the first result are right, and the AP at `MAP_K`.
+
+    ceiling : the mean of the highest possible AP at `MAP_K`, min(R, 100) / R for R relevant images.
+    """
+
+    right: np.ndarray
+    first: np.ndarray
+    ap: np.ndarray
+    ceiling: float
+
+
+def read_pixels(path: Path | None = None) -> Pixels:
+    """CIFAR-10's training and test images.
+
+    path : a tar archive or a folder of files ``…/{train,test}/<class>/<number>.<jpg or png>``, in any number; None
+        loads the project's data set. Images of other sizes are resized.
+    """
+    files = _files(Path(path)) if path else _own_files()
+    parts: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
+    for split, class_name, pixels in files:
+        parts[split].append((class_name, pixels))
+    if not all(parts.values()):
+        counts = {split: len(images) for split, images in parts.items()}
+        raise ValueError(f"{path or 'CIFAR-10'}: no images at {{train,test}}/<class>/; found {counts}")
+    names = sorted({name for images in parts.values() for name, _ in images})
+    arrays = [
+        array
+        for split in ("train", "test")
+        for array in (
+            np.stack([pixels for _, pixels in parts[split]]),
+            np.array([names.index(name) for name, _ in parts[split]], dtype=np.int64),
+        )
+    ]
+    return Pixels(*arrays)
+
+
+def train(model: "keras.Model", pixels: Pixels, recipe: Recipe, seed: int = 0, verbose: int = 0) -> list[float]:
+    """Compile and train a model; returns the mean training loss of each epoch.
+
+    seed : of the order and the augmentation. The initial weights and the dropout follow ``keras.utils.set_random_seed``
+        at the time when the model was built.
+    """
+    import keras
+
+    steps = -(-len(pixels.train) // recipe.batch_size)
+    warmup = max(1, recipe.epochs * steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        recipe.rate / 10, max(1, recipe.epochs * steps - warmup), warmup_target=recipe.rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+    # XLA on a CPU takes longer to compile than it saves.
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=_jit())
+    history = model.fit(batches(pixels, recipe, seed), epochs=recipe.epochs, verbose=verbose, shuffle=False)
+    return [float(loss) for loss in history.history["loss"]]
+
+
+def batches(pixels: Pixels, recipe: Recipe, seed: int) -> "keras.utils.PyDataset":
+    """The training batches, float32 (b, 32, 32, 3) in 0 … 1 and int64 (b,), in a new order in each epoch."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            self.epoch = 0
+            self.on_epoch_begin()
+
+        def __len__(self) -> int:
+            return -(-len(pixels.train) // recipe.batch_size)
+
+        def on_epoch_begin(self) -> None:
+            self.order = np.random.default_rng((seed, self.epoch)).permutation(len(pixels.train))
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+            self.on_epoch_begin()
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
+            images = pixels.train[rows]
+            if recipe.augmented:
+                images = augment(images, np.random.default_rng((seed, self.epoch, index)))
+            return images.astype(np.float32) / 255, pixels.train_labels[rows]
+
+    return Batches()
+
+
+def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Flip each image with probability 0.5, and shift it by up to `SHIFT` pixels in both directions; edges are black.
+
+    images : (b, h, w, 3); returns an array of the same shape and dtype.
+    """
+    height, width = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    tops, lefts = rng.integers(2 * SHIFT + 1, size=(2, len(images)))
+    flips = rng.random(len(images)) < 0.5
+    shifted = [
+        image[top : top + height, left : left + width] for image, top, left in zip(padded, tops, lefts, strict=True)
+    ]
+    return np.stack([image[:, ::-1] if flip else image for image, flip in zip(shifted, flips, strict=True)])
+
+
+def measure(model: "keras.Model", pixels: Pixels, batch_size: int = 256) -> Measured:
+    """Classify the test images, and search the training images for them by the cosine of their embeddings."""
+    vectors = cifar_networks.embedder(model)
+    found = [_predict(vectors, images, batch_size) for images in (pixels.train, pixels.test)]
+    gallery, queries = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in found)
+    relevant = rank_relevance(queries, gallery, pixels.test_labels, pixels.train_labels)
+    counts = np.bincount(pixels.train_labels, minlength=pixels.classes)[pixels.test_labels]
+    ap = average_precision_at(relevant, counts)
+    right = _predict(model, pixels.test, batch_size).argmax(axis=1) == pixels.test_labels
+    return Measured(right, relevant[:, 0], ap, float((np.minimum(counts, MAP_K) / counts).mean()))
+
+
+def rank_relevance(queries: np.ndarray, gallery: np.ndarray, wanted: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """bool (q, min(n, 100)): whether each result has the query's class, best first; ties by row number.
+
+    queries, gallery : normalized float (q, d) and (n, d). wanted, classes : their classes.
+    """
+    order = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :MAP_K]
+    return classes[order] == wanted[:, None]
+
+
+def average_precision_at(relevant: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """float64 (q,): trec_eval's ``map_cut``, the sum of the precisions at the hits over all relevant images.
+
+    relevant : bool (q, k). counts : int (q,), the relevant images in the gallery, at least 1.
+    """
+    precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
+    return (precision * relevant).sum(axis=1) / counts
+
+
+def train_and_measure(name: str, pixels: Pixels, recipe: Recipe, seed: int, verbose: int = 0) -> dict:
+    """Build, train and measure one network; returns its row of the table.
+
+    ``test accuracy``, ``top-1`` and ``MAP@100`` are means over the test images, with 95 % intervals (normal
+    approximation) as ``… low`` and ``… high``; ``seconds`` is the time of the training.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = NETWORKS[name](classes=pixels.classes)
+    start = perf_counter()
+    losses = train(model, pixels, recipe, seed, verbose)
+    seconds = perf_counter() - start
+    if not np.isfinite(losses[-1]):
+        raise ArithmeticError(f"{name}, seed {seed}: the loss is {losses[-1]}; lower the learning rate {recipe.rate:g}")
+    measured = measure(model, pixels)
+    row = {
+        "network": name, "seed": seed, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "rate": recipe.rate,
+        "weight_decay": recipe.weight_decay, "train_images": len(pixels.train), "test_images": len(pixels.test),
+        "parameters": model.count_params(), "dim": model.get_layer(cifar_networks.EMBEDDING).output.shape[-1],
+        "loss": losses[-1],
+    }  # fmt: skip
+    for column, values in (
+        ("test accuracy", measured.right), ("top-1", measured.first), (f"MAP@{MAP_K}", measured.ap)
+    ):  # fmt: skip
+        mean, error = float(np.mean(values)), 1.96 * float(np.std(values)) / len(values) ** 0.5
+        row |= {column: mean, f"{column} low": mean - error, f"{column} high": mean + error}
+    versions = {"backend": keras.backend.backend(), "keras": keras.version(), "seconds": seconds}
+    return row | {"ceiling": measured.ceiling} | versions
+
+
+def complete(path: Path, names: Sequence[str], seeds: int, recipe: Recipe, pixels: Pixels, verbose: int = 0) -> int:
+    """Train what the table at ``path`` lacks, and write each row when it is there; returns the number of new rows.
+
+    names : networks of `NETWORKS`. seeds : seeds 0, 1, … of each.
+    """
+    for name in names:
+        if name not in NETWORKS:
+            raise ValueError(f"no network is called {name!r}; available: {', '.join(NETWORKS)}")
+    rows = _read(path)
+    done = {tuple(row[column] for column in KEY) for row in rows}
+    added = 0
+    for seed in range(seeds):
+        for name in names:
+            settings = (recipe.epochs, recipe.batch_size, recipe.rate, recipe.weight_decay)
+            if tuple(map(_text, (name, seed, *settings, len(pixels.train)))) in done:
+                continue
+            row = {column: _text(value) for column, value in
+                   train_and_measure(name, pixels, recipe, seed, verbose).items()}  # fmt: skip
+            rows.append(row)
+            _write(path, rows)
+            added += 1
+            print(f"{name}, seed {seed}: test accuracy {row['test accuracy']}, {row['seconds']} s", flush=True)
+    return added
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="the table; rows that it has are not trained again")
+    parser.add_argument(
+        "--images", type=Path, help="tar archive or folder of CIFAR-10; default: the project's data set"
+    )
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--seeds", type=int, default=3, help="number of trainings of each network")
+    parser.add_argument("--verbose", type=int, default=0, help="2 prints a line for each epoch")
+    given = parser.parse_args(arguments)
+    added = complete(
+        given.output, given.networks, given.seeds, Recipe(given.epochs), read_pixels(given.images), given.verbose
+    )
+    print(f"{added} new rows in {given.output}")
+
+
+def _files(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(split, class, pixels) of each image in an archive or a folder, sorted by path."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if described := _described(file.relative_to(path).as_posix()):
+                yield *described, _decoded(file.read_bytes())
+        return
+    with tarfile.open(path) as archive:
+        for member in sorted(archive.getmembers(), key=lambda member: member.name):
+            content = archive.extractfile(member) if member.isfile() else None
+            if content and (described := _described(member.name)):
+                yield *described, _decoded(content.read())
+
+
+def _own_files() -> Iterator[tuple[str, str, np.ndarray]]:
+    # The packages of the project are needed only here.
+    from helpers.images import cifar10
+
+    images = cifar10.load()
+    for key, path in zip(images.keys, images.paths, strict=True):
+        if described := _described(key):
+            yield *described, _decoded(path.read_bytes())
+
+
+def _described(key: str) -> tuple[str, str] | None:
+    """(split, class) of a path ``…/train/<class>/<file>``, or None for other files."""
+    parts = PurePosixPath(key).parts
+    named = len(parts) >= 3 and parts[-3] in ("train", "test") and parts[-1].lower().endswith((".png", ".jpg"))
+    return (parts[-3], parts[-2]) if named else None
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _predict(model: "keras.Model", images: np.ndarray, batch_size: int) -> np.ndarray:
+    parts = [
+        model.predict_on_batch(images[start : start + batch_size].astype(np.float32) / 255)
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _jit() -> "str | bool":
+    import keras
+
+    return False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Training on CIFAR-10: reading, augmentation, the measure, and a table that is completed by repeated calls."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.evaluation import builders, metrics, runner
+from helpers.images.imageset import ImageSet
+from helpers.lessons import cifar_training
+from helpers.lessons.cifar_training import Pixels, Recipe
+from helpers.networks import cifar_networks
+from helpers.search.index import open_index
+from helpers.vectors import l2_normalize
+
+BRIGHT = {"dark": 40, "light": 200}
+
+
+@pytest.fixture
+def pixels():
+    """Two classes, dark and light noise: 24 and 8 images of each."""
+    rng = np.random.default_rng(0)
+    parts = [
+        np.concatenate([rng.integers(value - 40, value + 40, (count, 32, 32, 3)) for value in BRIGHT.values()])
+        for count in (24, 8)
+    ]
+    train, test = (part.astype(np.uint8) for part in parts)
+    return Pixels(train, np.repeat([0, 1], 24), test, np.repeat([0, 1], 8))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A network that trains in a moment, under the name of another."""
+    monkeypatch.setitem(
+        cifar_networks.NETWORKS, "small-cnn", lambda classes: cifar_networks.small_cnn(units=4, classes=classes)
+    )
+
+
+def test_reads_a_folder_and_resizes(tmp_path):
+    for split, count, size in (("train", 2, 32), ("test", 1, 64)):
+        for name, value in BRIGHT.items():
+            (tmp_path / "cifar10" / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (size, size), (value, 0, 0)).save(
+                    tmp_path / "cifar10" / split / name / f"{number}.png"
+                )
+    read = cifar_training.read_pixels(tmp_path)
+    assert read.train.shape == (4, 32, 32, 3) and read.test.shape == (2, 32, 32, 3) and read.classes == 2
+    assert read.train[:, 5, 5, 0].tolist() == [40, 40, 200, 200] and read.train_labels.tolist() == [0, 0, 1, 1]
+    assert read.test[:, 0, 0, 0].tolist() == [40, 200] and read.test_labels.tolist() == [0, 1]
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match="no images at .*found {'train': 0, 'test': 0}"):
+        cifar_training.read_pixels(tmp_path)
+
+
+def test_augmentation_shifts_and_flips_whole_images():
+    images = np.zeros((200, 32, 32, 3), np.uint8)
+    images[:, 16, 10] = 255
+    changed = cifar_training.augment(images, np.random.default_rng(0))
+    count, row, column, _ = np.nonzero(changed)
+    assert np.array_equal(np.unique(count), np.arange(200)) and changed.dtype == np.uint8
+    assert set(row - 16) == set(range(-4, 5))
+    # Flipped, column 10 becomes 21.
+    assert set(column) == set(range(6, 15)) | set(range(17, 26))
+
+
+def test_every_epoch_has_all_images_in_another_order(pixels):
+    batches = cifar_training.batches(pixels, Recipe(batch_size=20, augmented=False), seed=3)
+    epochs = []
+    for _ in range(2):
+        parts = [batches[index] for index in range(len(batches))]
+        images = np.concatenate([part[0] for part in parts])
+        assert images.dtype == np.float32 and images.max() <= 1
+        epochs.append(np.round(images * 255).astype(np.uint8))
+        batches.on_epoch_end()
+    assert not np.array_equal(*epochs)
+    for images in epochs:
+        assert sorted(map(bytes, images)) == sorted(map(bytes, pixels.train))
+
+
+def test_the_measure_is_the_evaluation_of_the_course():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(3), 60)
+    vectors = l2_normalize(rng.normal(size=(180, 8)).astype(np.float32) + labels[:, None])
+    images = ImageSet("made", tuple(f"{i}.png" for i in range(180)), labels, ("a", "b", "c"))
+    queries = np.arange(0, 180, 4)
+    gallery = np.setdiff1d(np.arange(180), queries)
+    protocol = builders.query_gallery(images, queries, gallery, "made")
+    expected = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine"), 100), protocol, map_ks=(100,))
+    relevant = cifar_training.rank_relevance(vectors[queries], vectors[gallery], labels[queries], labels[gallery])
+    counts = np.bincount(labels[gallery])[labels[queries]]
+    assert cifar_training.average_precision_at(relevant, counts) == pytest.approx(expected.values["mAP@100"])
+    assert relevant[:, 0].mean() == expected.mean("top-1")
+
+
+def test_a_small_network_learns_and_the_table_is_completed(pixels, tiny, tmp_path, capsys):
+    path, recipe = tmp_path / "figures" / "networks.csv", Recipe(epochs=6, batch_size=16, rate=3e-3)
+    assert cifar_training.complete(path, ["small-cnn"], 1, recipe, pixels) == 1
+    first = path.read_text()
+    (row,) = csv.DictReader(first.splitlines())
+    assert float(row["test accuracy"]) == 1 and float(row["ceiling"]) == 1 and row["dim"] == "16"
+    assert row["backend"] == keras.backend.backend() and float(row["seconds"]) > 0
+    assert cifar_training.complete(path, ["small-cnn"], 1, recipe, pixels) == 0
+    assert path.read_text() == first
+    assert "small-cnn, seed 0" in capsys.readouterr().out
+
+
+def test_unknown_networks_and_settings_are_refused(pixels, tmp_path):
+    with pytest.raises(ValueError, match="no network is called 'lenet'"):
+        cifar_training.complete(tmp_path / "x.csv", ["lenet"], 1, Recipe(), pixels)
+    with pytest.raises(ValueError, match="above 0"):
+        Recipe(epochs=0)
