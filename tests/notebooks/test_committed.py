@@ -429,3 +429,20 @@ def test_objects_in_photographs_are_detected_as_the_text_says():
     assert (table["images"] == 30).all() and (table["found"] >= pd.Series(least)).all()
     for share, low, high in table[["share", "low", "high"]].to_numpy():
         assert wilson_interval(share, 30) == pytest.approx((low, high), abs=6e-6)
+
+
+def test_heads_learn_people_as_the_text_says():
+    """The full profile, LFW: linear maps and heads on ResNet50's vectors of unseen people."""
+    table = full_profile.table("11_metric_learning_heads").set_index(["dataset", "method"]).loc["LFW"]
+    closed = ["vectors", "PCA", "PCA, whitened", "LDA", "WCCN"]
+    heads = table.drop(index=closed)
+    assert len(heads) == 8 and (heads["runs"] == 3).all() and (heads["difference low"] > 0).all()
+    assert (
+        table["mAP"].idxmax() == "SupCon from WCCN" and table.loc["SupCon from WCCN", "lowest"] > table["mAP"]["WCCN"]
+    )
+    assert table.loc["WCCN", "mAP"] > heads.drop(index="SupCon from WCCN")["highest"].max()
+    assert table.loc["PCA", "difference low"] < 0 < table.loc["PCA", "difference high"]
+    mean_ap = full_scores("mAP")["lfw-unseen-people"]
+    assert mean_ap["resnet50"] < mean_ap["resnet50+supcon"] < mean_ap["resnet50+block"] < mean_ap["dlib-face"]
+    objects = full_scores("mAP")["caltech101-unseen-classes"]
+    assert objects["resnet50+block"] < objects["resnet50"] < objects["resnet50+supcon"]

@@ -12,9 +12,9 @@ import pytest
 from helpers.lessons import runner
 
 #: The notebooks that are rewritten. All tests of this module hold for them.
-REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "12", "13", "16", "17", "18"]
+REWRITTEN = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "16", "17", "18"]
 #: Those that follow the core path.
-ADVANCED = ["06", "08", "12", "13", "16", "17", "18"]
+ADVANCED = ["06", "08", "11", "12", "13", "16", "17", "18"]
 
 #: What cells of each notebook call. A name without a dot is that of a method or function of any object.
 CALLS = {
@@ -72,6 +72,10 @@ CALLS = {
         "cifar_networks.fully_connected", "cifar_networks.small_cnn", "train_and_measure",
         "ray.tune.Tuner", "ray.tune.schedulers.ASHAScheduler", "tuning.draw", "tuning.search",
     ],
+    "11": [
+        "sklearn.decomposition.PCA", "sklearn.discriminant_analysis.LinearDiscriminantAnalysis", "numpy.linalg.eigh",
+        "keras.ops.matmul", "keras.ops.relu", "fit", "compile", "PKSampler", "TripletLoss", "SupConLoss",
+    ],
 }  # fmt: skip
 
 #: Arguments of these calls, as ``ast.unparse`` writes them.
@@ -81,6 +85,7 @@ ARGUMENTS = {
     "07": ["crossCheck=True", "cv2.RANSAC", "k=2"],
     "09": ["n_neighbors=6"],
     "12": ["'expansion'", "'alpha-expansion'", "'k-reciprocal'", "'diffusion'", "'geometry'"],
+    "11": ["whiten=True"],
 }
 
 #: Other code of the cells that a reader needs to see.
@@ -89,6 +94,7 @@ CODE = {
     "07": [r"DRAW_RICH_KEYPOINTS", r"\.distance < 0\.8 \* \w+\.distance"],
     "09": [r"def make_query\(", r"def evaluation\("],
     "10": [r"def top_k\(", r"def average_precision\("],
+    "11": [r"class BatchHard\(keras\.losses\.Loss\)", r"class Batches\(keras\.utils\.PyDataset\)"],
 }
 
 #: What only cells that are tagged `bookkeeping` may call.

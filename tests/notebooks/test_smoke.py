@@ -29,7 +29,7 @@ SMOKE = {
     "08_visual_words": {"SIZES": [50], "MAX_QUERIES": 60},
     "09_knn_search": {"DIMS": [2, 16], "SIZE": 500, "COUNTS": [200, 500], "EXTRACTOR": "hsv-histogram"},
     "10_evaluation": {"MAX_QUERIES": 60, "TRAININGS": 1, "EXTRACTOR": "hog"},
-    "11_metric_learning": {"EPOCHS": 2, "SEEDS": 1, "BLOCK_EPOCHS": 1, "MAX_CLASSES": 8},
+    "11_metric_learning": {"EPOCHS": 1, "SEEDS": 1, "HEAD_EPOCHS": 1},
     "12_re_ranking": {"MAX_QUERIES": 20, "ORIGINALS": 6, "EXTRACTOR": "hsv-histogram"},
     "13_indexes_at_scale": {
         "SIZES": [1000, 2000],

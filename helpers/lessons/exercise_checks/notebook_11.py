@@ -1,0 +1,42 @@
+"""Checks of the exercises of notebook 11: triplets of a batch, and the contrastive loss."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from helpers.lessons.exercises import returned
+
+
+def exercise_1(count: int) -> None:
+    """The number of triplets of 8 identities with 4 images each."""
+    images, positives, negatives = 8 * 4, 4 - 1, 7 * 4
+    assert count != images * (positives + 1) * negatives, "an image is not its own positive"
+    assert count != images * positives * negatives / 2, "(a, p, n) and (p, a, n) are two triplets: the anchors differ"
+    assert count == images * positives * negatives, "multiply the numbers of anchors, of positives and of negatives"
+
+
+def exercise_2(function: Callable[[np.ndarray, np.ndarray, float], float]) -> None:
+    """The contrastive loss, compared with loops on random embeddings."""
+    rng = np.random.default_rng(11)
+    for count, identities, margin in ((2, 1, 1.0), (6, 3, 0.5), (12, 4, 1.0), (30, 5, 1.2)):
+        labels, embeddings = rng.permutation(np.arange(count) % identities), rng.normal(size=(count, 8)) * 3
+        before = labels.copy(), embeddings.copy()
+        found = float(returned(function(labels, embeddings, margin)))
+        unchanged = np.array_equal(labels, before[0]) and np.array_equal(embeddings, before[1])
+        assert unchanged, "the function must not change its arguments"
+        expected = _contrastive(labels, embeddings, margin)
+        assert np.isclose(found, expected, atol=1e-6), (
+            f"for {count} images and margin {margin} the loss is {expected:.4f}, you return {found:.4f}: normalize the "
+            "embeddings, leave out pairs of an image with itself, and divide by the number of pairs"
+        )
+
+
+def _contrastive(labels: np.ndarray, embeddings: np.ndarray, margin: float) -> float:
+    """The reference implementation, one pair at a time."""
+    unit, losses = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), []
+    for first in range(len(labels)):
+        for second in range(first):
+            distance = float(np.linalg.norm(unit[first] - unit[second]))
+            same = labels[first] == labels[second]
+            losses.append(distance**2 / 2 if same else max(0.0, margin - distance) ** 2 / 2)
+    return float(np.mean(losses))
