@@ -156,7 +156,7 @@ def test_a_repeated_search_is_loaded(finished, no_ray, capsys):
         ({"epochs": 6}, "epochs"),
         ({"trials": 8}, "hyper-parameters"),
         ({"grace_period": None}, "grace period and reduction factor"),
-        ({"seed": 1}, "hyper-parameters, seed"),
+        ({"seed": 1}, "hyper-parameters, seed, model"),
         ({"score": tuning.accuracy}, "score"),
     ],
 )
