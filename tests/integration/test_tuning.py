@@ -26,7 +26,7 @@ from helpers.networks import tuning
 from helpers.networks.trials import InvalidScore, Trial, Trials, TrialStateError
 from helpers.networks.tuning import SearchResult, TrialFailed, draw, expected_best, search
 
-EPOCHS, TRIALS, GRACE_PERIOD, REDUCTION_FACTOR, BATCH_SIZE = 5, 7, 1, 2, 8
+EPOCHS, TRIALS, GRACE_PERIOD, REDUCTION_FACTOR, BATCH_SIZE = 5, 6, 1, 2, 8
 INPUTS = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
 DATA = INPUTS, (INPUTS[:, 0] > 0).astype(np.int64)
 STEPS = len(INPUTS) // BATCH_SIZE
@@ -156,7 +156,7 @@ def test_a_repeated_search_is_loaded(finished, no_ray, capsys):
         ({"epochs": 6}, "epochs"),
         ({"trials": 8}, "hyper-parameters"),
         ({"grace_period": None}, "grace period and reduction factor"),
-        ({"seed": 1}, "hyper-parameters, seed"),
+        ({"seed": 1}, "hyper-parameters, seed, model"),
         ({"score": tuning.accuracy}, "score"),
     ],
 )
