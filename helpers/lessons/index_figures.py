@@ -115,10 +115,12 @@ def memory_plan(plans: pd.DataFrame, limits: Sequence[float]) -> Figure:
         panel.barh(places, plans[column], height, color=COLORS[number], label=f"{column:,} dimensions")
     for limit in limits:
         panel.axvline(limit, color="0.4", linestyle="--", linewidth=1)
-        panel.annotate(f"{limit:g} GB", (limit, -0.6), ha="center", va="bottom", fontsize=9, color="0.3")
+        panel.annotate(
+            f"{limit:g} GB", (limit, -0.6), ha="center", va="bottom", fontsize=9, color="0.3", backgroundcolor="white"
+        )
     panel.set_yticks(np.arange(len(plans)), plans.index)
     panel.set_ylim(len(plans) - 0.5, -0.9)
-    panel.set(xlabel="gigabytes", xscale="log")
+    panel.set_xlabel("gigabytes")
     panel.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure

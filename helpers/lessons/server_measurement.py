@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.lessons.index_measurement import measure
-from helpers.search.backends.remote import Payload
+from helpers.search.backends.remote import Payload, RemoteIndex
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 
@@ -33,7 +34,8 @@ def measure_server(
     """
     rows = []
     for options in searches:
-        index = open_index(f"{location}?{options}").clear()
+        index = _open(f"{location}?{options}")
+        index.clear()
         start = time.perf_counter()
         index.add(vectors, np.arange(len(vectors)), payload)
         seconds = time.perf_counter() - start
@@ -43,10 +45,19 @@ def measure_server(
         gone = np.arange(0, len(vectors), 10)
         index.remove(gone)
         index.close()
-        again = open_index(f"{location}?{options}")
+        again = _open(f"{location}?{options}")
         left = np.isin(again.search(queries, k).ids, gone).sum()
         row = {"search": options, "count": measured.count, "recall": measured.recall}
         row |= {"milliseconds": measured.milliseconds, "add_seconds": seconds, "first": first.name}
         rows.append(row | {"removed": len(gone), "found after removal": int(left), "left": len(again)})
-        again.clear().close()
+        again.clear()
+        again.close()
     return pd.DataFrame(rows)
+
+
+def _open(spec: str) -> Any:
+    """A `RemoteIndex`. Its backends have ``close``, which the class does not declare."""
+    index = open_index(spec)
+    if not isinstance(index, RemoteIndex):
+        raise TypeError(f"{spec} is no index in a server")
+    return index

@@ -11,7 +11,7 @@ from benchmarks import targets
 from helpers import paths
 from helpers.evaluation import leaderboard
 from helpers.evaluation.intervals import wilson_interval
-from helpers.lessons import full_profile, index_measurement, runner
+from helpers.lessons import full_profile, index_measurement, runner, synthetic_check
 from helpers.networks import specs
 
 FIGURES = paths.ROOT / "figures"
@@ -374,6 +374,15 @@ def test_the_recommended_index_is_faster_than_others_at_equal_recall():
     assert times[["annoy-30", "annoy-100"]].min() >= targets.LEAST_OF_ANNOY
     if "hnsw, FAISS alone" in times:
         assert 1 / times["hnsw, FAISS alone"] <= targets.MOST_OF_RAW
+
+
+def test_synthetic_vectors_flatter_no_index_at_the_growth_of_a_million():
+    rows = full_profile.table("13_indexes_at_scale_recipe")
+    assert rows["growth"].iloc[0] == 1 and rows["growth"].iloc[-1] > 80
+    _, gain = synthetic_check.largest_gain(rows)
+    assert gain < 0
+    dimension = synthetic_check.table(rows).loc["dimension"]
+    assert dimension.iloc[-1] > dimension.iloc[0]
 
 
 def test_the_published_system_is_slower_than_a_graph():

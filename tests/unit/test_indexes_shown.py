@@ -108,3 +108,14 @@ def test_search_costs_have_a_color_per_algorithm_and_a_style_per_group():
         ("brute, random", "-"), ("kd_tree, random", "-"), ("brute, photographs", "--"), ("kd_tree, photographs", "--"),
     ]  # fmt: skip
     assert time.get_xlabel() == "dimensions" and [text.get_text() for text in time.get_xticklabels()] == ["2", "512"]
+
+
+def test_a_plan_has_a_bar_per_index_and_dimension():
+    plans = pd.DataFrame({256: [1.0, 0.5], 2048: [8.0, 4.0]}, index=["exact:cosine", "faiss:ivf"])
+    (panel,) = index_figures.memory_plan(plans, (2, 16)).axes
+    widths = [[bar.get_width() for bar in container] for container in panel.containers]
+    assert widths == [[1.0, 0.5], [8.0, 4.0]]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["exact:cosine", "faiss:ivf"]
+    assert [line.get_xdata()[0] for line in panel.lines] == [2, 16]
+    # The first row is at the top, and bars start at zero.
+    assert panel.get_ylim()[0] > panel.get_ylim()[1] and panel.get_xlim()[0] == 0
