@@ -316,11 +316,14 @@ def _decoded(content: bytes) -> np.ndarray:
 
 
 def _predict(model: "keras.Model", images: np.ndarray, batch_size: int) -> np.ndarray:
+    import keras
+
+    # A call, because `predict` compiles a function for each model, and TensorFlow warns of the fifth one.
     parts = [
-        model.predict_on_batch(images[start : start + batch_size].astype(np.float32) / 255)
+        model(images[start : start + batch_size].astype(np.float32) / 255, training=False)
         for start in range(0, len(images), batch_size)
     ]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
 def _jit() -> "str | bool":
