@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,6 +13,9 @@ from helpers import extras
 
 #: Bytes of Ray's shared memory; batches wait while it is full. The minimum is 75 MB.
 OBJECT_STORE = 200_000_000
+
+#: Attempts to start a local cluster.
+STARTS = 3
 
 #: Maximum length of a local cluster's folder: below it are sockets, whose paths have at most 103 bytes on macOS.
 LONGEST_FOLDER = 103 - len("/ray-01234567/session_2000-01-01_00-00-00_000000_0123456/sockets/plasma_store")
@@ -45,9 +48,8 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
             start(address)
         else:
             # Ray disables its usage statistics in local clusters.
-            start(
-                "local", num_cpus=workers, object_store_memory=OBJECT_STORE, include_dashboard=False, _temp_dir=folder
-            )
+            local = {"num_cpus": workers, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+            _start_slowly(partial(start, "local", _temp_dir=folder, **local))
         yield
     finally:
         ray.shutdown(wait_for_processes=True)
@@ -55,6 +57,30 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_slowly(start: Callable[[], object]) -> None:
+    """Start a local cluster, again if the computer is so busy that Ray's processes need more than its 30 seconds.
+
+    Its first start after an installation also compiles its modules, which later ones read. Raises RuntimeError: no
+    start was fast enough.
+    """
+    import ray
+
+    for _ in range(STARTS):
+        try:
+            start()
+        except Exception as error:  # Ray raises no more specific one
+            if "timed out during startup" not in str(error):
+                raise
+            last = error
+            ray.shutdown(wait_for_processes=True)
+        else:
+            return
+    raise RuntimeError(
+        f"Ray did not start within 30 seconds, {STARTS} times. The computer is too busy: wait until other programs "
+        "have ended, and try again."
+    ) from last
 
 
 @contextmanager
