@@ -4,7 +4,7 @@
 #   ./run_all.sh [--profile sample|full] [--only 00,10] [--jobs N] [--save]
 #   ./run_all.sh test [--slow | --ci] [--profile sample|full] [--only 00,10] [--jobs N] [arguments of pytest]
 #
-# PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13).
+# PYTHON=/path/to/python chooses the interpreter (3.11.4 to 3.13).
 set -euo pipefail
 # For messages to the terminal while a step of the set-up writes its output to a file.
 exec 3>&2
@@ -114,7 +114,8 @@ set_only() {
     fi
 }
 
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
+# Python 3.11.4 has the filters of tarfile, without which archives are not unpacked.
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 
 find_python() {
     local candidate
@@ -124,7 +125,7 @@ find_python() {
             return
         fi
     done
-    echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or set PYTHON=/path/to/python." >&2
+    echo "No Python from 3.11.4 to 3.13 was found. Install one, or set PYTHON=/path/to/python." >&2
     return 1
 }
 

@@ -14,6 +14,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -360,18 +361,22 @@ def _rows(engine: Engine, regions: dict[int, Regions]) -> _Rows:
     """
     ids, table = list(regions), engine.table
     found = region_vectors(engine.extractor, [table.path(id) for id in ids], [regions[id].boxes for id in ids])
-    rows = [
-        (id, box, name, vector)
-        for id, vectors in zip(ids, found, strict=True)
-        for box, name, vector in zip(regions[id].boxes, regions[id].class_names, vectors, strict=True)
-        if np.isfinite(vector).all() and vector.any()
-    ]
     blank = [id for id, vectors in zip(ids, found, strict=True) if not vectors.any()]
+    vectors = np.concatenate([np.empty((0, engine.extractor.dim), np.float32), *found])
+    usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    paths: list[str] = []
+    names: list[str | None] = []
+    contents: list[bytes | None] = []
+    for id in ids:
+        path, one = table.path(id), regions[id]
+        paths += [f"{path}#xywh={x},{y},{w},{h}" for x, y, w, h in one.boxes.astype(int).tolist()]
+        names += one.class_names
+        contents += [table.content(id)] * len(one)
     return _Rows(
-        [f"{table.path(id)}#xywh={','.join(str(int(side)) for side in box)}" for id, box, _, _ in rows],
-        np.array([vector for *_, vector in rows]),
-        [name for _, _, name, _ in rows],
-        [table.content(id) for id, *_ in rows],
+        list(compress(paths, usable)),
+        vectors if usable.all() else vectors[usable],
+        list(compress(names, usable)),
+        list(compress(contents, usable)),
         [content for id in blank if (content := table.content(id)) is not None],
     )
 

@@ -85,11 +85,15 @@ def imported(*folders: str) -> dict[str, set[str]]:
     return {name: each or {by_extra.get(name, "not installed")} for name, each in found.items()}
 
 
+#: Extras whose packages notebooks import; annoy only if it is installed.
+FOR_NOTEBOOKS = ["notebooks", "serve", "faces", "text", "milvus", "elasticsearch", "opensearch", "ray", "annoy"]
+
+
 @pytest.mark.parametrize(
     ("folders", "groups"),
     [
         (("helpers",), ["", *extras.EXTRAS]),
-        (("notebooks",), ["", "notebooks", "serve", "faces", "text", "milvus", "elasticsearch", "opensearch", "ray"]),
+        (("notebooks",), ["", *FOR_NOTEBOOKS]),
         (("tests", "benchmarks", "data", "setup.py"), ["", *extras.EXTRAS, "dev"]),
     ],
 )
