@@ -252,7 +252,7 @@ def test_after_the_driver_is_killed_the_next_call_continues(ray_cluster, own_cac
     )
     request.addfinalizer(lambda: [os.kill(pid, signal.SIGKILL) for pid in session(driver.pid)])
     extractor = Logging(log)
-    wait_for(lambda: driver.poll() is not None or len(stored(extractor, photos)) >= 12, 120)
+    wait_for(lambda: driver.poll() is not None or len(stored(extractor, photos)) >= 12, 300)
     workers = {int(file.name) for file in log.iterdir()}
     assert workers <= session(driver.pid)
     os.kill(driver.pid, signal.SIGKILL)

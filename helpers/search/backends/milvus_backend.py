@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import re
 import threading
 import warnings
@@ -266,7 +267,9 @@ class MilvusIndex(RemoteIndex):
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         parameters = self._parameters(self._tunable)
         if "ef" in parameters:
-            parameters["ef"] = max(parameters["ef"], k)
+            # Milvus counts candidates that the filter drops, so that k of them need a proportionally longer list.
+            part = 1.0 if selection is None else selection.count / len(self)
+            parameters["ef"] = max(parameters["ef"], min(math.ceil(k / part), self.max_k))
         options = {"anns_field": "vector", "limit": k, "search_params": {"params": parameters}}
         options["filter"] = "" if selection is None else _condition(selection)
         step = max(1, min(_QUERIES, _RESULTS // k, self.chunk_bytes // (4 * queries.shape[1])))

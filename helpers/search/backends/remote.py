@@ -330,8 +330,8 @@ class RemoteIndex(Index):
         if _listed(selection) > self.max_listed:
             return super()._search_filtered(queries, k, selection)
         ids, scores = self._search(queries, k, selection)
-        # The search of a graph may miss a small selection.
-        short = np.flatnonzero(ids[:, -1] == PAD) if selection.count <= _LISTED else _NONE
+        # The search of a graph may miss a small selection; one request reads all of its vectors.
+        short = np.flatnonzero(ids[:, -1] == PAD) if selection.count <= _IDS_PER_REQUEST else _NONE
         if len(short):
             ids[short], scores[short] = super()._search_filtered(queries[short], k, selection)
         return ids, scores
