@@ -34,8 +34,9 @@ def as_vectors(vectors: ArrayLike, dim: int | None) -> np.ndarray:
         raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another extractor?")
     if array.shape[1] == 0:
         raise ValueError(f"vectors must have at least one number each, got shape {array.shape}")
-    bad = ~np.isfinite(array).all(axis=1)
-    if bad.any():
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = ~finite.all(axis=1)
         row = int(np.flatnonzero(bad)[0])
         what = "NaN" if np.isnan(array[row]).any() else "infinity (or a number too large for float32)"
         raise ValueError(f"row {row} holds {what} ({int(bad.sum())} of {len(array)} rows do): omit such rows")

@@ -23,19 +23,11 @@ class ReadWriteLock:
 
     @contextlib.contextmanager
     def _hold(self, exclusive: bool) -> Iterator[None]:
-        ticket = object()
         with self._condition:
-            self._queue.append(ticket)
-            try:
-                self._condition.wait_for(
-                    lambda: self._queue[0] is ticket and not self._exclusive and not (exclusive and self._holders)
-                )
-                self._holders += 1
-                self._exclusive = exclusive
-            finally:
-                # Also after an interrupt, which would otherwise block all later threads.
-                self._queue.remove(ticket)
-                self._condition.notify_all()
+            if self._queue or self._exclusive or (exclusive and self._holders):
+                self._wait(exclusive)
+            self._holders += 1
+            self._exclusive = exclusive
         try:
             yield
         finally:
@@ -43,3 +35,16 @@ class ReadWriteLock:
                 self._holders -= 1
                 self._exclusive = False
                 self._condition.notify_all()
+
+    def _wait(self, exclusive: bool) -> None:
+        """Wait in the queue until no earlier thread waits, and the lock can be taken."""
+        ticket = object()
+        self._queue.append(ticket)
+        try:
+            self._condition.wait_for(
+                lambda: self._queue[0] is ticket and not self._exclusive and not (exclusive and self._holders)
+            )
+        finally:
+            # Also after an interrupt, which would otherwise block all later threads.
+            self._queue.remove(ticket)
+            self._condition.notify_all()
