@@ -42,14 +42,15 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
     # Ray replaces the handler of SIGTERM, so that a cluster stops with its driver; it is restored afterwards.
     handler = signal.getsignal(signal.SIGTERM)
     folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_folder())
-    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": ONE_THREAD})
+    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address:
-            start(address)
+            start(address, runtime_env={"env_vars": ONE_THREAD})
         else:
             # Ray disables its usage statistics in local clusters.
             local = {"num_cpus": workers, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-            _start_slowly(partial(start, "local", _temp_dir=folder, **local))
+            with _environment(ONE_THREAD):
+                _start_slowly(partial(start, "local", _temp_dir=folder, **local))
         yield
     finally:
         ray.shutdown(wait_for_processes=True)
@@ -57,6 +58,24 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile.
+
+    A runtime environment would do, too, but with it Ray starts new processes instead of using those that wait.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_slowly(start: Callable[[], object]) -> None:
