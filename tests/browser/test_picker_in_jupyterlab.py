@@ -507,6 +507,7 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
         _idle(page)
 
 
+@pytest.mark.measured
 def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_accessibility):
     _write_small(lab[2] / "themes.ipynb", "picker.choose(30).mark(31, True).compare().search()")
     page = open_notebook("themes.ipynb", 60)
@@ -720,7 +721,7 @@ def test_without_word_vectors_the_hint_replaces_the_text_field(lab, open_noteboo
     _check(page, check_accessibility)
 
 
-def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessibility):
+def test_in_notebook_09(lab, open_notebook, screenshots):
     """With the small parameters of ``test_smoke.py``, but with a network as extractor."""
     notebook = nbformat.read(NINE, as_version=4)
     position = next(row for row, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
@@ -729,7 +730,14 @@ def test_in_notebook_09(lab, open_notebook, tmp_path, screenshots, check_accessi
     notebook.cells.insert(position + 1, nbformat.v4.new_code_cell("\n".join(lines)))
     nbformat.write(notebook, lab[2] / NINE.name)
     page = open_notebook(NINE.name, 300)
-    _use_everything(page, tmp_path, screenshots, "notebook-09", check_accessibility)
+    third = page.locator(f"{ROOT} .thumbnail").nth(2)
+    wanted = third.get_attribute("aria-label").split(", ", 1)[1]
+    third.click()
+    _idle(page, 300)
+    assert _query(page) == wanted
+    cards = _cards(page)
+    assert cards and wanted not in {card["key"] for card in cards}
+    _shot(page, screenshots, "notebook-09")
 
 
 def _write_small(path: Path, before: str = "", after: str = "") -> None:

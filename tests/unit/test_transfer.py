@@ -56,7 +56,7 @@ def networks(*measured):
     return [pytest.param(name, marks=getattr(pytest.mark, marks[name]) if name in marks else ()) for name in SIZES]
 
 
-@pytest.fixture(scope="module", params=networks())
+@pytest.fixture(scope="module", params=networks(*LONGER))
 def cut(request):
     """Each network in turn, split; built once, because that takes seconds."""
     return transfer.split_network(request.param, network=untrained(request.param))

@@ -22,8 +22,9 @@ PUBLISHED = {
     "efficientnetv2l": 53,  # Tan & Le 2021, table 7
 }
 QUICK = ("resnet50", "efficientnet-lite0")
-#: The largest network takes as long as all others.
-MARKS = {name: "slow" for name in specs.ZOO if name not in QUICK} | {"efficientnetv2l": "measured"}
+#: The three largest networks take longer than all others.
+LARGE = ("efficientnetv2l", "inceptionresnetv2", "resnet152")
+MARKS = {name: "slow" for name in specs.ZOO if name not in QUICK} | dict.fromkeys(LARGE, "measured")
 
 
 def multiply_adds(model):
