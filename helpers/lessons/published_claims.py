@@ -25,8 +25,8 @@ class Claim:
     why: str
 
 
-#: The first reference of notebook 10.
-_TRENTO = "[1]"
+#: The first and the third reference of notebook 10.
+_TRENTO, _CIFAR = "[1]", "[3]"
 _UNKNOWN = "source not found"
 
 CLAIMS = (
@@ -66,7 +66,7 @@ CLAIMS = (
     ),
     Claim(
         "k nearest neighbors: 19 % on CIFAR-10. Other classifiers: 37 to 56 %.",
-        f"a study, {_UNKNOWN}",
+        _CIFAR,
         "Full profile: {neighbors_raw:.1%} with raw counts of visual words, {neighbors_scaled:.1%} after each part "
         "was divided by its length. Other classifiers: {others_low:.1%} to {others_high:.1%}.",
         "Vectors of raw counts are much longer than the other features, and their length depends on the number of "
@@ -74,7 +74,7 @@ CLAIMS = (
     ),
     Claim(
         "MAP@100 of 0.0019 with visual words and 0.0088 with VGG16 on CIFAR-10.",
-        "the same study",
+        _CIFAR,
         "The ceiling is {map_ceiling:.3f}; the scores are {map_words:.1%} and {map_vgg:.1%} of it. The scores are not "
         "measured again.",
         "The sum over the first 100 results is divided by *R* = 5,000.",
