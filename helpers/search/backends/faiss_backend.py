@@ -273,7 +273,8 @@ class FaissIndex(Index):
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
         elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":
-            scores = np.clip(scores, -1, 1)
+            np.minimum(scores, 1, out=scores)
+            np.maximum(scores, -1, out=scores)
         return best_first(ids, scores, k)
 
     def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:

@@ -221,21 +221,24 @@ class Index(ABC):
                 raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
             if dropped is not None:
                 depth = max(k, min(k + dropped.max_size, len(self)))
-            ids = np.full((len(queries), depth), PAD, np.int64)
-            scores = np.full((len(queries), depth), -np.inf)
             filtered = allowed is not None or hidden is not None
             selection = Selection(self._ids, allowed, hidden) if filtered else None
             found = min(depth, len(self) if selection is None else selection.count)
+            best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
             if len(queries) and found:
                 # A server may hold more than this process knows.
                 if selection is None or (selection.count == len(self) and not self.remote):
                     best = self._search(queries, found)
                 else:
                     best = self._search_selection(queries, found, selection)
-                ids[:, :found], scores[:, :found] = best
+            ids, scores = best[0], best[1].astype(np.float64)
+            if ids.shape[1] < depth:
+                missing = ((0, 0), (0, depth - ids.shape[1]))
+                ids = np.pad(ids, missing, constant_values=PAD)
+                scores = np.pad(scores, missing, constant_values=-np.inf)
         if dropped is not None:
             ids, scores = keep(ids, scores, (ids != PAD) & ~dropped.contains(ids), k)
-        return Ranking(ids, scores)
+        return Ranking.of_sorted(ids, scores)
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool (m,): which ids are in the index."""

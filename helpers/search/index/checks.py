@@ -1,5 +1,7 @@
 """Checks of the arguments of an index: vectors, ids, counts."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -18,15 +20,10 @@ def check_k(k: int) -> int:
 
 def as_vectors(vectors: ArrayLike, dim: int | None) -> np.ndarray:
     """C-ordered float32 (n, dim) of finite numbers; the same array if it is one already."""
-    try:
-        given = np.asarray(vectors)
-        if given.dtype.kind == "c":
-            raise TypeError("complex numbers")
-        # Numbers beyond float32 become infinite, and are rejected below.
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(given, dtype=np.float32) if given.ndim else given
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"vectors must be numbers in an array of shape (n, dim): {error}") from error
+    if isinstance(vectors, np.ndarray) and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
+        array = vectors
+    else:
+        array = _as_float32(vectors)
     if array.ndim != 2:
         hint = "; pass one vector v as v[None]" if array.ndim == 1 else ""
         raise ValueError(f"vectors must have shape (n, dim), got {array.shape}{hint}")
@@ -34,13 +31,24 @@ def as_vectors(vectors: ArrayLike, dim: int | None) -> np.ndarray:
         raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another extractor?")
     if array.shape[1] == 0:
         raise ValueError(f"vectors must have at least one number each, got shape {array.shape}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        bad = ~finite.all(axis=1)
+    # The sum of the squares is not finite if a number is not, or if the sum is too large for float32.
+    if not math.isfinite(np.vdot(array, array)) and (bad := ~np.isfinite(array).all(axis=1)).any():
         row = int(np.flatnonzero(bad)[0])
         what = "NaN" if np.isnan(array[row]).any() else "infinity (or a number too large for float32)"
         raise ValueError(f"row {row} holds {what} ({int(bad.sum())} of {len(array)} rows do): omit such rows")
     return array
+
+
+def _as_float32(vectors: ArrayLike) -> np.ndarray:
+    try:
+        given = np.asarray(vectors)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        # Numbers beyond float32 become infinite, and are rejected by `as_vectors`.
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(given, dtype=np.float32) if given.ndim else given
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"vectors must be numbers in an array of shape (n, dim): {error}") from error
 
 
 def as_ids(ids: ArrayLike) -> np.ndarray:

@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
 
 
 class ReadWriteLock:
@@ -16,24 +15,25 @@ class ReadWriteLock:
         self._exclusive = False
 
     def read(self) -> contextlib.AbstractContextManager[object]:
-        return self._hold(exclusive=False)
+        return _Held(self, exclusive=False)
 
     def write(self) -> contextlib.AbstractContextManager[object]:
-        return self._hold(exclusive=True)
+        return _Held(self, exclusive=True)
 
-    @contextlib.contextmanager
-    def _hold(self, exclusive: bool) -> Iterator[None]:
+    def acquire(self, exclusive: bool) -> None:
+        """Wait for the lock, and take it."""
         with self._condition:
             if self._queue or self._exclusive or (exclusive and self._holders):
                 self._wait(exclusive)
             self._holders += 1
             self._exclusive = exclusive
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._holders -= 1
-                self._exclusive = False
+
+    def release(self) -> None:
+        """Give the lock back; it must be held."""
+        with self._condition:
+            self._holders -= 1
+            self._exclusive = False
+            if self._queue:
                 self._condition.notify_all()
 
     def _wait(self, exclusive: bool) -> None:
@@ -48,3 +48,18 @@ class ReadWriteLock:
             # Also after an interrupt, which would otherwise block all later threads.
             self._queue.remove(ticket)
             self._condition.notify_all()
+
+
+class _Held(contextlib.AbstractContextManager[None]):
+    """Holds a lock for the time of a ``with``; faster than a generator for a search of a fraction of a millisecond."""
+
+    __slots__ = ("_exclusive", "_lock")
+
+    def __init__(self, lock: ReadWriteLock, exclusive: bool) -> None:
+        self._lock, self._exclusive = lock, exclusive
+
+    def __enter__(self) -> None:
+        self._lock.acquire(self._exclusive)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
