@@ -233,6 +233,41 @@ def test_classifiers_depend_on_the_preparation_as_the_text_says():
     assert corrected.loc["logistic regression", "train accuracy"] < 0.8
 
 
+def test_networks_from_scratch_compare_as_the_text_says():
+    table = full_profile.table("17_networks")
+    assert (table.groupby("network").size() == 3).all() and set(table["epochs"]) == {60}
+    means = table.groupby("network")["test accuracy"].mean()
+    assert means["fully-connected"] == pytest.approx(0.360, abs=5e-4)
+    assert means["small-cnn"] == pytest.approx(0.583, abs=5e-4)
+    large = means.drop(["fully-connected", "small-cnn"])
+    assert (large.min(), large.max()) == pytest.approx((0.700, 0.736), abs=5e-4)
+    # Their order is not decided: the intervals of the best and the worst overlap.
+    low, high = (table.groupby("network")[f"test accuracy {end}"].mean() for end in ("low", "high"))
+    assert low[large.idxmax()] < high[large.idxmin()] and high["small-cnn"] < low[large.index].min()
+    parameters = table.groupby("network")["parameters"].first()
+    assert 19 < parameters["fully-connected"] / parameters["small-cnn"] < 21
+    losses = table.groupby("network")["loss"].mean()
+    assert losses["fully-connected"] > losses["small-cnn"] > 1 > 0.5 > losses[large.index].max()
+
+
+def test_asha_finds_as_good_networks_in_half_of_the_epochs():
+    table = full_profile.table("17_cifar10_study_tuning")
+    assert len(table) == 6 and set(table["seed"]) == {0, 1, 2}
+    assert table["asha_epochs"].sum() <= 0.5 * table["epochs"].sum()
+    assert (table["asha_score"] >= table["best_score"] - 0.0081).all()
+    better = table["asha_score"] - table["random_score"]
+    assert (better > 0.0095).sum() == 4 and better.nsmallest(2).abs().max() < 0.003
+
+
+def test_searches_on_cifar10_rank_as_the_text_says():
+    table = full_profile.table("17_cifar10_study_searches").set_index("vectors")
+    assert (table["ceiling"] == 0.2).all()
+    share = table["share of the ceiling"]
+    assert share["visual words"] < share["HOG + SIFT"] < share["resnet50"] < share["efficientnet-lite0"]
+    order = full_profile.table("17_cifar10_study_order")
+    assert set(order["verdict"]) == {"holds", "undecided", "no order"}
+
+
 def test_visual_words_rank_as_the_text_says():
     """The full profile's leaderboard on Imagenette."""
     mean_ap = full_scores("mAP")["imagenette-val-train"]
