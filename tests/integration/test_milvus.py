@@ -4,6 +4,7 @@ A server is Milvus Lite behind its own gRPC service on loopback, which the tests
 no cluster.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -304,6 +305,23 @@ sys.stdin.readline()
 index = open_index("milvus:" + sys.argv[1])
 print(index.ids.tolist(), index.dim, index.search([[1, 0, 0]], 2).ids.tolist(), index.payload([9])[0].path, flush=True)
 """
+
+
+def test_an_index_can_be_collected_while_a_lock_is_held_that_closing_needs(tmp_path):
+    """The garbage collector may run while a thread pool of Python holds its lock, which a flush of Milvus needs."""
+    held = [open_index(f"milvus:{tmp_path / 'gallery'}.db").add(random_vectors(5, 4))]
+
+    def collect():
+        with futures.thread._global_shutdown_lock:
+            held.clear()
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "the garbage collector waits for its own thread"
+    with closing(open_index(f"milvus:{tmp_path / 'gallery'}.db")) as again:
+        assert len(again) == 5
 
 
 def test_a_file_is_for_one_process_at_a_time_and_found_again_by_the_next(opened, tmp_path, capfd):

@@ -1,6 +1,9 @@
 """Milvus as an index: embedded, in a folder of its own, or as a server or cluster."""
 
+import _thread
+import atexit
 import contextlib
+import functools
 import logging
 import math
 import re
@@ -60,6 +63,7 @@ for _logger in ("pymilvus", "pymilvus.milvus_client"):
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
 logging.getLogger("milvus_lite").addHandler(logging.NullHandler())
 
+_at_exit = threading.Event()
 # Reentrant, because an index may be collected, and release its file, while another is opened.
 _opening = threading.RLock()
 #: File → the number of indexes that have it open in this process, and the lock that serializes their requests.
@@ -159,7 +163,9 @@ class MilvusIndex(RemoteIndex):
                     raise IndexFileError("it is a file, and Milvus Lite needs a folder there")
                 # Closing releases the file for other processes; so does the end of this one.
                 clients: list[MilvusClient] = []
-                self.close = weakref.finalize(self, partial(_release, clients, str(path)))
+                collected = weakref.finalize(self, _abandon, clients, str(path))
+                self.close = partial(_close, collected)
+                _watch_exit()
                 _users[str(path)] += 1
                 try:
                     self._client = self._connect(str(path), on_loopback=True)
@@ -287,6 +293,31 @@ def _condition(selection: Selection) -> str:
     if selection.allowed is None and selection.excluded is not None:
         return f"id not in {selection.excluded.ids.tolist()}"
     return f"id in {selection.ids.tolist()}"
+
+
+def _close(collected: weakref.finalize) -> None:
+    """Close a file, unless it is closed."""
+    if detached := collected.detach():
+        _, _, (clients, path), _ = detached
+        _release(clients, path)
+
+
+def _abandon(clients: list[MilvusClient], path: str) -> None:
+    """Close the file of an index that was not closed.
+
+    The garbage collector calls this at any moment, even while this thread holds a lock that Milvus Lite needs, such as
+    that of the thread pools of `concurrent.futures`. So another thread closes the file, except at the end of Python.
+    """
+    if _at_exit.is_set():
+        _release(clients, path)
+    else:
+        _thread.start_new_thread(_release, (clients, path))
+
+
+@functools.cache
+def _watch_exit() -> None:
+    # Called after the first `weakref.finalize`, so this function is called before those that wait for the end.
+    atexit.register(_at_exit.set)
 
 
 def _release(clients: list[MilvusClient], path: str) -> None:
