@@ -19,7 +19,7 @@ A service with several workers sets ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPR
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 #: The root of the checkout, or the folder that the package is installed in.
@@ -157,9 +157,8 @@ def metrics_dir() -> Path | None:
 
 
 @contextlib.contextmanager
-def worker_environment(settings: str, metrics: Path) -> Iterator[None]:
-    """Pass a service's settings and the folder of its metrics to processes that start inside the block."""
-    variables = {"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for processes that start inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -170,6 +169,11 @@ def worker_environment(settings: str, metrics: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def worker_environment(settings: str, metrics: Path) -> contextlib.AbstractContextManager[None]:
+    """Pass a service's settings and the folder of its metrics to processes that start inside the block."""
+    return environment({"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
 
 
 def bypass_proxies_on_loopback() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from helpers import extras
+from helpers import extras, paths
 
 #: Bytes of Ray's shared memory; batches wait while it is full. The minimum is 75 MB.
 OBJECT_STORE = 200_000_000
@@ -49,7 +49,8 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
         else:
             # Ray disables its usage statistics in local clusters.
             local = {"num_cpus": workers, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-            with _environment(ONE_THREAD):
+            # As a runtime environment, they would make Ray start new processes instead of using those that wait.
+            with paths.environment(ONE_THREAD):
                 _start_slowly(partial(start, "local", _temp_dir=folder, **local))
         yield
     finally:
@@ -58,24 +59,6 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started meanwhile.
-
-    A runtime environment would do, too, but with it Ray starts new processes instead of using those that wait.
-    """
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start_slowly(start: Callable[[], object]) -> None:
