@@ -25,7 +25,6 @@ def test_asha_finds_as_good_a_network_in_half_of_the_epochs(network, tmp_path):
     for stopped, whole in zip(found["ASHA"].scores, found["all epochs"].scores, strict=True):
         assert stopped == pytest.approx(whole[: len(stopped)], abs=0.005)
     compared = tuning_study.comparison(found["all epochs"], found["ASHA"])
-    # About half: one process compares the first trials with few others. All six searches together need less than half.
-    assert compared["asha_share"] <= 0.6
+    assert compared["asha_share"] <= 0.5
     assert compared["asha_difference"] >= -0.01
     assert compared["best_score"] > 0.3, "chance is 0.1"
