@@ -114,9 +114,9 @@ def clients(port: int, images: ImageSet, options: argparse.Namespace) -> dict:
 async def load(host: str, port: int, files: list[str], options: argparse.Namespace) -> dict:
     """Uploads by many clients, and searches by id by another one."""
     bodies = [multipart(Path(file).read_bytes()) for file in files]
-    head = f"POST /api/search?k=20 HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = f"POST /v1/search?k=20 HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     uploads = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
-    by_id = [f"GET /api/search/id/{id}?k=20 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for id in range(options.gallery)]
+    by_id = [f"GET /v1/search/id/{id}?k=20 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for id in range(options.gallery)]
     statuses: Counter[int] = Counter()
     upload_times: list[float] = []
     id_times: list[float] = []
@@ -177,7 +177,7 @@ def by_id_alone(port: int, count: int) -> list[float]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(500):
             start = time.perf_counter()
-            request = f"GET /api/search/id/{rng.randrange(count)}?k=20 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            request = f"GET /v1/search/id/{rng.randrange(count)}?k=20 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
             assert await exchange(reader, writer, request.encode()) == 200
             times.append(time.perf_counter() - start)
         writer.close()

@@ -18,7 +18,7 @@ _DESCRIPTION = """
 Finds the images of a gallery that are most similar to a query. The query is an uploaded image, an image of the gallery,
 or the vector of an earlier search. Results come page by page, and can be limited to a class.
 
-A query may be one or more parts of an image. If the index has regions (`regions` of `/api/info`), parts are compared
+A query may be one or more parts of an image. If the index has regions (`regions` of `/v1/info`), parts are compared
 with the parts of the gallery's images, and each result tells which of its parts matches.
 
 Errors consist of a status and a sentence. `429` and `503` come with `Retry-After`.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.types import Scope
 
 #: First parts of the paths of the service. A root path that begins with one could not be told from them.
-OWN_PARTS = {"api", "docs", "health", "metrics", "openapi.json", "ready", "static"}
+OWN_PARTS = {"docs", "health", "metrics", "openapi.json", "ready", "static", "v1"}
 
 
 def normalized(text: str) -> str:

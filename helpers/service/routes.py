@@ -106,7 +106,7 @@ _Source = Annotated[RegionSourceName, Query()]
 
 def searches(service: SearchService) -> APIRouter:
     """Four kinds of queries with the same kind of response."""
-    router = APIRouter(prefix="/api/search", tags=["search"])
+    router = APIRouter(prefix="/v1/search", tags=["search"])
 
     @router.post("", responses=error_responses(404, 415, 422))
     async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
@@ -141,7 +141,7 @@ def searches(service: SearchService) -> APIRouter:
 
 def regions(service: SearchService) -> APIRouter:
     """The objects in images, which are parts to search with."""
-    router = APIRouter(prefix="/api", tags=["regions"])
+    router = APIRouter(prefix="/v1", tags=["regions"])
 
     @router.post("/regions", responses=error_responses(415, 422))
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
@@ -172,7 +172,7 @@ def _change_dependencies(settings: Settings) -> list[params.Depends]:
 
 def images(service: SearchService) -> APIRouter:
     """The gallery and its changes."""
-    router = APIRouter(prefix="/api/images", tags=["images"])
+    router = APIRouter(prefix="/v1/images", tags=["images"])
     gallery_search, settings = service.gallery_search, service.settings
     change = _change_dependencies(settings)
 
@@ -266,7 +266,7 @@ def about(service: SearchService) -> APIRouter:
     async def interface(request: Request) -> HTMLResponse:
         return HTMLResponse(as_page(request.app.openapi()))
 
-    @router.get("/api/info", responses=error_responses(), tags=["about"])
+    @router.get("/v1/info", responses=error_responses(), tags=["about"])
     async def info() -> InfoOut:
         """Return the gallery's name, size and classes, and the limits of the service."""
         summary = await service.searches(service.gallery_search.summary)

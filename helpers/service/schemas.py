@@ -145,7 +145,7 @@ class ImageOut(BaseModel):
 
     @classmethod
     def of(cls, entry: Entry, root_path: str) -> Self:
-        thumbnail = f"{root_path}/api/images/{entry.id}/thumbnail"
+        thumbnail = f"{root_path}/v1/images/{entry.id}/thumbnail"
         return cls(id=entry.id, key=entry.key, name=entry.name, class_name=entry.class_name, thumbnail=thumbnail)
 
 

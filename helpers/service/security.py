@@ -139,7 +139,7 @@ def _too_large(limit: int) -> ApiError:
 def changes_the_index(method: str, path: str) -> bool:
     """Whether a request adds or removes an image."""
     path = path.rstrip("/")
-    return (method == "POST" and path == "/api/images") or (method == "DELETE" and path.startswith("/api/images/"))
+    return (method == "POST" and path == "/v1/images") or (method == "DELETE" and path.startswith("/v1/images/"))
 
 
 def _known_method(method: str) -> str:

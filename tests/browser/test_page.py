@@ -100,7 +100,7 @@ def test_start_shows_images_of_the_gallery_in_random_order(open_service, service
     assert _ids(page) != first
 
     _scroll_to_the_end(page)
-    total = _get(service, "api/info")["images"]
+    total = _get(service, "v1/info")["images"]
     assert sorted(_ids(page)) == list(range(total)), "each image once"
     expect(page.locator("#end")).to_have_text("No more images.")
 
@@ -124,7 +124,7 @@ def test_upload_finds_the_image_and_back_restores_the_position(
     sent = _requests(page)
     page.locator(".card").last.scroll_into_view_if_needed()
     expect(page.locator(".card").nth(PAGE)).to_be_attached()
-    assert [url for url in sent if "/api/search" in url][0] == f"{service}api/search/vector", "not uploaded again"
+    assert [url for url in sent if "/v1/search" in url][0] == f"{service}v1/search/vector", "not uploaded again"
     expect(page.locator("#count")).to_contain_text(re.compile(r"\d+ images shown"))
     shown = _ids(page)
     assert len(set(shown)) == len(shown) > PAGE
@@ -142,7 +142,7 @@ def test_upload_finds_the_image_and_back_restores_the_position(
     assert number not in _ids(page), "the query is not a result"
     assert page.evaluate("scrollY") == 0
     found = _ids(page)
-    assert found[:PAGE] == [result["id"] for result in _get(service, f"api/search/id/{number}?k={PAGE}")["results"]]
+    assert found[:PAGE] == [result["id"] for result in _get(service, f"v1/search/id/{number}?k={PAGE}")["results"]]
 
     page.go_back()
     expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
@@ -213,7 +213,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     page.mouse.move(*corners[0])
     page.mouse.down()
     page.mouse.move(*corners[1], steps=6)
-    with page.expect_request(re.compile("/api/search")) as request_info:
+    with page.expect_request(re.compile("/v1/search")) as request_info:
         page.mouse.up()
     sent = dict(re.findall(r"(left|top|width|height)=([\d.]+)", request_info.value.url))
     assert [float(sent[name]) for name in ("left", "top", "width", "height")] == pytest.approx(
@@ -267,7 +267,7 @@ def test_crop_of_a_gallery_image_is_a_link(open_service, service):
 
 def test_class_filter_needs_no_second_upload(open_service, service, outside):
     page = open_service()
-    counts = {each["name"]: each["count"] for each in _get(service, "api/info")["classes"]}
+    counts = {each["name"]: each["count"] for each in _get(service, "v1/info")["classes"]}
     assert f"birds ({counts['birds']})" in page.locator("#class option").all_text_contents()
     page.select_option("#class", "birds")
     expect(page.locator("#results-title")).to_have_text("All images of class birds")
@@ -282,7 +282,7 @@ def test_class_filter_needs_no_second_upload(open_service, service, outside):
     expect(page.locator("#summary")).to_contain_text("class fruit only")
     _scroll_to_the_end(page)
     assert page.locator(".class-name").all_text_contents() == ["fruit"] * counts["fruit"]
-    assert {url for url in sent if "/api/search" in url} == {f"{service}api/search/vector"}
+    assert {url for url in sent if "/v1/search" in url} == {f"{service}v1/search/vector"}
     page.go_back()
     expect(page.locator("#class")).to_have_value("")
     assert _ids(page)[:PAGE] == everything[:PAGE]
@@ -307,7 +307,7 @@ def test_keyboard_reaches_everything(open_service, service, outside):
     expect(page.locator("#viewer")).to_be_visible()
     expect(page.locator("#viewer-search")).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#viewer-image")).to_have_attribute("src", f"api/images/{ids[2 + columns]}/file")
+    expect(page.locator("#viewer-image")).to_have_attribute("src", f"v1/images/{ids[2 + columns]}/file")
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
     assert _focused(page) == ids[1 + columns], "the focus is restored"
@@ -377,7 +377,7 @@ def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility
 
 
 def test_an_image_is_added_found_and_removed(open_service, service, outside):
-    before = _get(service, "api/info")["images"]
+    before = _get(service, "v1/info")["images"]
     page = open_service()
     page.set_input_files("#file", outside)
     expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
@@ -387,7 +387,7 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     page.fill("#add-class", "striped")
     page.click("#add-submit")
     expect(page.locator("#add-done")).to_contain_text("1 image was added.")
-    assert _get(service, "api/info")["images"] == before + 1
+    assert _get(service, "v1/info")["images"] == before + 1
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
     expect(page.locator("#about")).to_contain_text(f"{before + 1} images")
@@ -406,7 +406,7 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     expect(page.locator("#viewer")).to_be_hidden()
     expect(page.locator(f'.card[data-id="{number}"]')).to_have_count(0)
     expect(page.locator("#about")).to_contain_text(f"{before} images")
-    assert _get(service, "api/info")["images"] == before
+    assert _get(service, "v1/info")["images"] == before
 
 
 def test_changes_need_the_key_and_do_not_store_it(service_with_key, open_page, outside):
@@ -446,7 +446,7 @@ def test_hostile_uploads_show_an_error_and_change_nothing(open_service, gallery,
         "half.jpg": whole[: len(whole) // 3],
         f"{HOSTILE}.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
         "empty.png": b"",
-        "large.png": bytes(_get(service, "api/info")["limits"]["body_bytes"] + 1),
+        "large.png": bytes(_get(service, "v1/info")["limits"]["body_bytes"] + 1),
     }
     for name, content in files.items():
         path = tmp_path / name
@@ -479,7 +479,7 @@ def test_a_busy_service_is_tried_again_with_a_message(open_service):
     page = open_service(allowed=[ERROR_RESPONSE + " 429"])
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": json.dumps({"detail": "Too many requests."})}
     # The first response is a fake, the next one is real.
-    page.route("**/api/search/**", lambda route: route.fulfill(**busy), times=1)
+    page.route("**/v1/search/**", lambda route: route.fulfill(**busy), times=1)
     page.locator(".tile").first.click()
     expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
     expect(page.locator("#progress")).to_be_visible()
@@ -501,10 +501,10 @@ def test_an_unreachable_service_can_be_tried_again(open_service):
 
 def test_a_start_that_failed_can_be_tried_again(open_page, service):
     page = open_page(allowed=["net::ERR_FAILED"])
-    page.route("**/api/images?*", lambda route: route.abort())
+    page.route("**/v1/images?*", lambda route: route.abort())
     page.goto(service)
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
-    page.unroute("**/api/images?*")
+    page.unroute("**/v1/images?*")
     page.click("#error-again")
     expect(page.locator(".card")).not_to_have_count(0)
 

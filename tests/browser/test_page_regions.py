@@ -63,7 +63,7 @@ def test_objects_are_chosen_and_matches_are_outlined(
 
 
 def test_a_part_of_a_gallery_image_is_a_link(open_page, address):
-    images = open_page(address).request.get(f"{address}api/images").json()["images"]
+    images = open_page(address).request.get(f"{address}v1/images").json()["images"]
     own = next(one["id"] for one in images if one["name"] == "red_and_blue.png")
     page = open_page(f"{address}#id={own}&box=32,80,64,96&box=0,0,256,48")
     expect(page.locator("#objects [aria-pressed=true]")).to_have_count(2)

@@ -68,9 +68,9 @@ def test_an_upload_with_words_is_sent_once(open_page, address):
         page.fill("#text", text)
         page.press("#text", "Enter")
         expect(page.locator("#results-title")).to_contain_text(f"“{text}”")
-    assert [url for url in sent if url.startswith("api/search")] == [
-        "api/search?k=24&offset=0",
-        *["api/search/combined"] * 2,
+    assert [url for url in sent if url.startswith("v1/search")] == [
+        "v1/search?k=24&offset=0",
+        *["v1/search/combined"] * 2,
     ]
 
 
@@ -95,7 +95,7 @@ def test_without_class_scores_there_is_no_text_field(open_page, tmp_path):
 def test_several_images_with_weights(open_page, address, check_accessibility, screenshots):
     page = open_page(address)
     fruit, bird, car = (
-        page.request.get(f"{address}api/images?class_name={name}").json()["images"][0]
+        page.request.get(f"{address}v1/images?class_name={name}").json()["images"][0]
         for name in ("fruit", "birds", "vehicles")
     )
     page.goto(f"{address}#id={bird['id']}")

@@ -162,18 +162,18 @@ def test_the_service_serves_every_name(files):
                 assert response.status_code == 200, response.text
                 return response
 
-            info = json.loads(get("/api/info").content.decode())
+            info = json.loads(get("/v1/info").content.decode())
             assert info["name"] == "gallery \\xe9 $x$ <b>" and info["images"] == len(files)
-            listed = get("/api/images", limit=100).json()["images"]
+            listed = get("/v1/images", limit=100).json()["images"]
             keys = [printable(os.fsdecode(class_name + b"/" + name + SUFFIX)) for class_name, name in files]
             assert sorted(image["key"] for image in listed) == sorted(keys)
             for image in listed:
                 assert get(image["thumbnail"]).headers["content-type"] == "image/jpeg"
-                assert get(f"/api/images/{image['id']}").json() == image
-                others = get(f"/api/search/id/{image['id']}", k=100).json()["results"]
+                assert get(f"/v1/images/{image['id']}").json() == image
+                others = get(f"/v1/search/id/{image['id']}", k=100).json()["results"]
                 assert {other["id"] for other in others} == {each["id"] for each in listed} - {image["id"]}
             for each in info["classes"]:
-                found = get("/api/images", limit=100, class_name=each["name"]).json()
+                found = get("/v1/images", limit=100, class_name=each["name"]).json()
                 assert {image["class_name"] for image in found["images"]} == {each["name"]}
 
 

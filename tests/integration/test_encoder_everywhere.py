@@ -59,7 +59,7 @@ def test_command_line(engine, expected, capsys):
 
 def test_service(engine, expected):
     with serving(engine) as client:
-        assert client.get("/api/info").json()["text"] is True
-        response = client.post("/api/search/combined", json={"parts": [{"text": TEXT}], "k": 12})
+        assert client.get("/v1/info").json()["text"] is True
+        response = client.post("/v1/search/combined", json={"parts": [{"text": TEXT}], "k": 12})
         assert [result["id"] for result in response.json()["results"]] == expected[0]
-        assert client.post("/api/search/combined", json={"parts": [{"text": " "}]}).status_code == 422
+        assert client.post("/v1/search/combined", json={"parts": [{"text": " "}]}).status_code == 422

@@ -85,5 +85,5 @@ def test_a_service_and_its_clients_need_no_setting(tmp_path):
     with pytest.raises(requests.exceptions.ProxyError):
         requests.get("http://127.0.0.1:1", timeout=5)
     with ServiceProcess(tmp_path / "own.engine") as service:
-        assert requests.get(f"{service.url}/api/info", timeout=20).json()["images"] == 3
+        assert requests.get(f"{service.url}/v1/info", timeout=20).json()["images"] == 3
         assert paths.child_environment()["NO_PROXY"] == "127.0.0.1,::1,localhost"

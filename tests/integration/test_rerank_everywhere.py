@@ -89,7 +89,7 @@ def ids(response):
 
 
 def upload(path, **parameters):
-    return "POST", "/api/search", {"files": {"image": path.read_bytes()}, "params": parameters}
+    return "POST", "/v1/search", {"files": {"image": path.read_bytes()}, "params": parameters}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +123,7 @@ def test_behind_the_shortlist_too_on_every_page(engine, folder, queries, name, c
 @pytest.mark.parametrize("name", NAMES)
 def test_a_query_of_the_gallery_is_left_out_and_has_no_say(engine, folder, tmp_path, name, capsys):
     """The command line has no exclusions, so it searches an engine from which the images were removed."""
-    results = ask(folder, *[("GET", f"/api/search/id/{id}", {"params": {"k": 60, "rerank": name}}) for id in INSIDE])
+    results = ask(folder, *[("GET", f"/v1/search/id/{id}", {"params": {"k": 60, "rerank": name}}) for id in INSIDE])
     picker = Picker(engine.gallery, ["hsv-histogram"], ["exact:cosine"], k=60).use(reranker=name)
     for id, result in zip(INSIDE, results, strict=True):
         path = engine.gallery.paths[id]
@@ -161,7 +161,7 @@ def test_a_crop_is_compared_by_its_own_pixels(engine, folder, queries):
 def test_a_vector_is_enough_but_for_geometry(engine, folder):
     vector = engine.index.vectors([9])[0]
     body = {"vector": to_text(vector), "k": 20}
-    requests = [("POST", "/api/search/vector", {"json": body | {"rerank": name}}) for name in NAMES]
+    requests = [("POST", "/v1/search/vector", {"json": body | {"rerank": name}}) for name in NAMES]
     for name, result in zip(NAMES, ask(folder, *requests), strict=True):
         if RERANKERS[name].needs_image:
             assert result.status_code == 422 and "its vector is not enough" in result.json()["detail"]
@@ -196,6 +196,6 @@ def test_an_image_whose_file_is_gone_can_not_be_compared_by_geometry(engine, tmp
     folder = own.save(tmp_path / "own.index")
     paths[3].unlink()
     missing, there = ask(
-        folder, *[("GET", "/api/search/id/3", {"params": {"rerank": name}}) for name in ("geometry", "diffusion")]
+        folder, *[("GET", "/v1/search/id/3", {"params": {"rerank": name}}) for name in ("geometry", "diffusion")]
     )
     assert missing.status_code == 404 and len(ids(there)) == 11

@@ -150,14 +150,14 @@ def zipped(name="run.js"):
 
 def test_an_upload_finds_what_the_engine_finds(client, engine):
     image = engine.gallery.paths[17]
-    result = client.post("/api/search", files=upload(image.read_bytes()), params={"k": 5})
+    result = client.post("/v1/search", files=upload(image.read_bytes()), params={"k": 5})
     expected = engine.query(image, k=5)
     assert ids(result) == [each.id for each in expected]
     body = result.json()
     assert [each["score"] for each in body["results"]] == pytest.approx([each.score for each in expected])
     assert body["results"][0] == {
         "id": 17, "key": engine.gallery.keys[17], "name": image.name, "class_name": engine.gallery.class_name(17),
-        "thumbnail": "/api/images/17/thumbnail", "rank": 1, "score": body["results"][0]["score"],
+        "thumbnail": "/v1/images/17/thumbnail", "rank": 1, "score": body["results"][0]["score"],
         "regions": [], "width": None, "height": None,
     }  # fmt: skip
     assert (body["offset"], body["k"], body["more"], body["note"]) == (0, 5, True, "")
@@ -167,14 +167,14 @@ def test_an_upload_finds_what_the_engine_finds(client, engine):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
 def test_every_format_is_accepted_under_any_name(client, engine, kind):
     image = encoded(read_image(engine.gallery.paths[3]), kind)
-    result = client.post("/api/search", files=upload(image, "x.exe", "text/html"), params={"k": 3})
+    result = client.post("/v1/search", files=upload(image, "x.exe", "text/html"), params={"k": 3})
     assert ids(result) == [each.id for each in engine.query(image, k=3)]
 
 
 def test_a_progressive_jpeg_is_accepted(client, engine):
     image = encoded(read_image(engine.gallery.paths[3]), "JPEG", progressive=True)
     assert image.count(b"\xff\xda") > 5
-    result = client.post("/api/search", files=upload(image), params={"k": 3})
+    result = client.post("/v1/search", files=upload(image), params={"k": 3})
     assert ids(result) == [each.id for each in engine.query(image, k=3)]
 
 
@@ -186,7 +186,7 @@ def test_a_crop_is_of_the_upright_image(client, engine):
     exif[0x0112] = 6
     turned = encoded(np.ascontiguousarray(np.rot90(pixels)), exif=exif)
     crop = {"left": 0.25, "top": 0.5, "width": 0.5, "height": 0.25}
-    result = client.post("/api/search", files=upload(turned), params={"k": 4, **crop})
+    result = client.post("/v1/search", files=upload(turned), params={"k": 4, **crop})
     part = pixels[int(height * 0.5) : round(height * 0.75), int(width * 0.25) : round(width * 0.75)]
     assert ids(result) == [each.id for each in engine.query(part, k=4)]
 
@@ -201,15 +201,15 @@ def test_a_crop_is_of_the_upright_image(client, engine):
     ],
 )
 def test_an_invalid_crop(client, gallery, crop):
-    assert client.post("/api/search", files=upload(gallery.paths[0].read_bytes()), params=crop).status_code == 422
+    assert client.post("/v1/search", files=upload(gallery.paths[0].read_bytes()), params=crop).status_code == 422
 
 
 def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gallery):
-    page = client.post("/api/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
+    page = client.post("/v1/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
     found, vector = [each["id"] for each in page["results"]], page["vector"]
     while page["more"]:
         query = {"vector": vector, "k": 17, "offset": len(found)}
-        page = client.post("/api/search/vector", json=query).json()
+        page = client.post("/v1/search/vector", json=query).json()
         assert [each["rank"] for each in page["results"]] == list(
             range(len(found) + 1, len(found) + 1 + len(page["results"]))
         )
@@ -219,7 +219,7 @@ def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gall
 
 
 def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
-    result = client.get("/api/search/id/4", params={"k": 6})
+    result = client.get("/v1/search/id/4", params={"k": 6})
     assert ids(result) == [each.id for each in engine.query_id(4, k=6)]
     np.testing.assert_array_equal(from_text(result.json()["vector"]), engine.index.vectors([4])[0])
 
@@ -228,17 +228,17 @@ def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
 def test_the_class_filter_finds_all_images_of_the_class(client, engine, gallery, class_name):
     best = [each.id for each in engine.query_id(0, k=len(gallery)) if each.class_name == class_name]
     for k in (3, len(best), 50):
-        result = client.get("/api/search/id/0", params={"k": k, "class_name": class_name})
+        result = client.get("/v1/search/id/0", params={"k": k, "class_name": class_name})
         assert ids(result) == best[:k]
         assert result.json()["more"] == (k < len(best))
-    assert ids(client.get("/api/search/id/0", params={"k": 3, "offset": 2, "class_name": class_name})) == best[2:5]
-    assert f"of class {class_name}" in client.get(f"/api/search/id/0?k=50&class_name={class_name}").json()["note"]
+    assert ids(client.get("/v1/search/id/0", params={"k": 3, "offset": 2, "class_name": class_name})) == best[2:5]
+    assert f"of class {class_name}" in client.get(f"/v1/search/id/0?k=50&class_name={class_name}").json()["note"]
 
 
 def test_an_approximate_index_finds_all_images_of_a_class(gallery, tmp_path):
     rare = Engine("hsv-histogram", "faiss:hnsw?m=4&search=1&construction=8").fit(gallery)
     with serving(rare.save(tmp_path / "own.index")) as client:
-        result = client.get("/api/search/id/0", params={"k": 8, "class_name": "fruit"})
+        result = client.get("/v1/search/id/0", params={"k": 8, "class_name": "fruit"})
         assert set(ids(result)) == set(np.flatnonzero(gallery.labels == gallery.class_names.index("fruit")))
 
 
@@ -248,7 +248,7 @@ def test_geometry_reads_only_the_images_that_it_compares(folder, monkeypatch):
 
     monkeypatch.setattr(GalleryTable, "images", property(all_images))
     with serving(folder) as client:
-        assert len(ids(client.get("/api/search/id/0", params={"k": 5, "rerank": "geometry"}))) == 5
+        assert len(ids(client.get("/v1/search/id/0", params={"k": 5, "rerank": "geometry"}))) == 5
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_geometry_reads_only_the_images_that_it_compares(folder, monkeypatch):
     ],
 )
 def test_an_invalid_vector(client, vector, message):
-    result = client.post("/api/search/vector", json={"vector": vector})
+    result = client.post("/v1/search/vector", json={"vector": vector})
     assert result.status_code == 422
     assert message in result.json()["detail"]
 
@@ -271,44 +271,44 @@ def test_an_empty_index_gives_no_results(engine, folder, gallery):
     with LiveEngine.open(folder) as live:
         live.remove(range(len(gallery)))
     with serving(folder) as client:
-        result = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        result = client.post("/v1/search", files=upload(gallery.paths[0].read_bytes()))
         assert ids(result) == []
         assert result.json()["note"] == "The gallery has 0 images."
-        assert client.get("/api/info").json()["images"] == 0
-        assert client.get("/api/search/id/3").status_code == 404
+        assert client.get("/v1/info").json()["images"] == 0
+        assert client.get("/v1/search/id/3").status_code == 404
 
 
 # --- the gallery
 
 
 def test_info_and_lists_of_images(client, gallery):
-    info = client.get("/api/info").json()
+    info = client.get("/v1/info").json()
     assert info == {
         "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
         "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False, "regions": None,
         "max_k": 100, "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
-    page = client.get("/api/images", params={"offset": 10, "limit": 3}).json()
+    page = client.get("/v1/images", params={"offset": 10, "limit": 3}).json()
     assert page["total"] == 50 and [each["id"] for each in page["images"]] == [10, 11, 12]
-    fruit = client.get("/api/images", params={"class_name": "fruit"}).json()
+    fruit = client.get("/v1/images", params={"class_name": "fruit"}).json()
     assert fruit["total"] == 8 and {each["class_name"] for each in fruit["images"]} == {"fruit"}
-    assert client.get("/api/images/10").json() == page["images"][0]
-    assert str(gallery.root) not in client.get("/api/images", params={"limit": 100}).text
+    assert client.get("/v1/images/10").json() == page["images"][0]
+    assert str(gallery.root) not in client.get("/v1/images", params={"limit": 100}).text
 
 
 def test_thumbnails_are_small_and_cached(client, gallery, thumbnail_folder, monkeypatch):
-    result = client.get("/api/images/3/thumbnail", params={"side": 100})
+    result = client.get("/v1/images/3/thumbnail", params={"side": 100})
     assert result.headers["content-type"] == "image/jpeg"
     assert max(Image.open(io.BytesIO(result.content)).size) == 128
-    again = client.get("/api/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
+    again = client.get("/v1/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert len(list(thumbnail_folder.rglob("*.jpg"))) >= 1
     # Cached on disk: not rendered again.
     monkeypatch.setattr(thumbnails, "render", None)
-    assert client.get("/api/images/3/thumbnail?side=100").content == result.content
+    assert client.get("/v1/images/3/thumbnail?side=100").content == result.content
     os.utime(gallery.paths[3], ns=(1, time.time_ns()))
     monkeypatch.undo()
-    changed = client.get("/api/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
+    changed = client.get("/v1/images/3/thumbnail?side=100", headers={"If-None-Match": result.headers["etag"]})
     assert changed.status_code == 200, "the file has changed"
 
 
@@ -317,8 +317,8 @@ def test_a_full_size_image_contains_no_metadata(folder):
     exif[0x010F] = "Secret Camera"
     with serving(folder) as client:
         image = encoded(np.zeros((3000, 200, 3), np.uint8), "JPEG", exif=exif)
-        added = client.post("/api/images", files=upload(image)).json()
-        content = client.get(f"/api/images/{added['id']}/file").content
+        added = client.post("/v1/images", files=upload(image)).json()
+        content = client.get(f"/v1/images/{added['id']}/file").content
         assert Image.open(io.BytesIO(content)).size == (137, 2048)
         assert b"Secret" in image and b"Secret" not in content
 
@@ -326,14 +326,14 @@ def test_a_full_size_image_contains_no_metadata(folder):
 @pytest.mark.parametrize("route", ["", "/thumbnail", "/file"])
 @pytest.mark.parametrize("id", [50, 2**63 - 1])
 def test_an_unknown_id(client, id, route):
-    result = client.get(f"/api/images/{id}{route}")
+    result = client.get(f"/v1/images/{id}{route}")
     assert (result.status_code, list(result.json())) == (404, ["detail"])
 
 
 @pytest.mark.parametrize("id", ["-1", "x", str(2**63), "..%2f..%2fetc%2fpasswd", "%00", "1.5"])
 def test_an_invalid_id(client, id):
-    assert client.get(f"/api/images/{id}").status_code in (404, 422)
-    assert client.get(f"/api/images/{id}/file").status_code in (404, 422)
+    assert client.get(f"/v1/images/{id}").status_code in (404, 422)
+    assert client.get(f"/v1/images/{id}/file").status_code in (404, 422)
 
 
 @pytest.mark.parametrize("path", ["/static/../service.py", "/static/..%2fservice.py", "/static/%2e%2e/service.py"])
@@ -372,14 +372,14 @@ def test_links_show_only_what_the_owner_has_indexed(engine, gallery, tmp_path):
     (root / gallery.keys[9]).unlink()
     with serving(folder, root=root) as client:
         for id in (5, inside, link):
-            assert client.get(f"/api/images/{id}/file").status_code == 200
+            assert client.get(f"/v1/images/{id}/file").status_code == 200
         for id in (dots, 6, 7, 8, 9):
             for route in ("file", "thumbnail"):
-                result = client.get(f"/api/images/{id}/{route}")
+                result = client.get(f"/v1/images/{id}/{route}")
                 assert (result.status_code, f"image {id} " in result.text) == (404, True), (id, route)
                 assert str(tmp_path) not in result.text
         wanted.write_bytes(secret.read_bytes())
-        assert client.get(f"/api/images/{link}/file").status_code == 404
+        assert client.get(f"/v1/images/{link}/file").status_code == 404
 
 
 def test_images_that_were_added_from_other_folders_are_shown(folder, gallery, tmp_path):
@@ -392,19 +392,19 @@ def test_images_that_were_added_from_other_folders_are_shown(folder, gallery, tm
         first, second = live.add(from_folder(tmp_path / "new")).ids.tolist()
         (single,) = live.add(ImageSet("one", (tmp_path / "single.png",), [-1], ())).ids.tolist()
     with serving(folder) as client:
-        entries = client.get("/api/images", params={"offset": 50}).json()["images"]
+        entries = client.get("/v1/images", params={"offset": 50}).json()["images"]
         assert [(each["id"], each["key"]) for each in entries] == [
             (first, "reptiles/0.png"), (second, "reptiles/1.png"), (single, "single.png"),
         ]  # fmt: skip
         for each in entries:
             small = client.get(each["thumbnail"])
-            large = client.get(f"/api/images/{each['id']}/file")
+            large = client.get(f"/v1/images/{each['id']}/file")
             assert (small.status_code, large.status_code) == (200, 200)
             pixels = np.asarray(Image.open(io.BytesIO(large.content)))
             source = read_image(gallery.paths[1 if each["id"] == second else 0])
             assert pixels.shape == source.shape and np.abs(pixels - (255.0 - source)).mean() < 3
         (added / "1.png").unlink()
-        gone = client.get(f"/api/images/{second}/file")
+        gone = client.get(f"/v1/images/{second}/file")
         assert (gone.status_code, gone.json()["detail"]) == (404, f"The file of image {second} was moved or deleted.")
 
 
@@ -413,9 +413,9 @@ def test_a_gallery_without_a_root_serves_the_listed_files(engine, gallery, tmp_p
     several = concatenate("several", [gallery.subset(range(5)), from_folder(other)])
     assert several.root is None
     with serving(Engine("hsv-histogram").fit(several).save(tmp_path / "own.index")) as client:
-        keys = [each["key"] for each in client.get("/api/images").json()["images"]]
+        keys = [each["key"] for each in client.get("/v1/images").json()["images"]]
         assert keys == [path.name for path in several.paths]
-        assert client.get("/api/images/12/thumbnail").status_code == 200
+        assert client.get("/v1/images/12/thumbnail").status_code == 200
 
 
 # --- changes
@@ -424,7 +424,7 @@ def test_a_gallery_without_a_root_serves_the_listed_files(engine, gallery, tmp_p
 def test_two_services_find_added_images_and_no_removed_ones(folder, gallery, thumbnail_folder):
     pixels = 255 - read_image(gallery.paths[0])
     with serving(folder) as one, serving(folder) as other:
-        added = one.post("/api/images", files=upload(encoded(pixels)), params={"class_name": "negatives"})
+        added = one.post("/v1/images", files=upload(encoded(pixels)), params={"class_name": "negatives"})
         assert added.status_code == 201
         entry = added.json()
         assert (entry["id"], entry["class_name"]) == (50, "negatives")
@@ -432,17 +432,17 @@ def test_two_services_find_added_images_and_no_removed_ones(folder, gallery, thu
         assert file.parent == folder / "images" and file.suffix == ".png"
         np.testing.assert_array_equal(read_image(file), pixels)
         for client in (other, one):
-            assert ids(client.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) == [50]
-            assert client.get("/api/info").json()["classes"][-1] == {"name": "negatives", "count": 1}
+            assert ids(client.post("/v1/search", files=upload(encoded(pixels)), params={"k": 1})) == [50]
+            assert client.get("/v1/info").json()["classes"][-1] == {"name": "negatives", "count": 1}
         kept = set(thumbnail_folder.rglob("*.jpg"))
-        assert one.get("/api/images/50/thumbnail").status_code == 200
+        assert one.get("/v1/images/50/thumbnail").status_code == 200
         assert len(set(thumbnail_folder.rglob("*.jpg")) - kept) == 1
-        assert one.delete("/api/images/50").status_code == 204
+        assert one.delete("/v1/images/50").status_code == 204
         assert set(thumbnail_folder.rglob("*.jpg")) == kept, "its thumbnails are deleted"
-        assert other.delete("/api/images/50").status_code == 404
-        assert ids(one.post("/api/search", files=upload(encoded(pixels)), params={"k": 1})) != [50]
+        assert other.delete("/v1/images/50").status_code == 404
+        assert ids(one.post("/v1/search", files=upload(encoded(pixels)), params={"k": 1})) != [50]
         assert not file.exists(), "files that were added over HTTP are deleted"
-        assert one.delete("/api/images/3").status_code == 204
+        assert one.delete("/v1/images/3").status_code == 204
         assert gallery.paths[3].exists(), "the user's own files stay"
     assert list((folder / "images").iterdir()) == []
 
@@ -451,18 +451,18 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
     content = encoded(255 - read_image(gallery.paths[0]))
     names = ["C:\\holiday photos\\Z\u00fcrich \u2603.png", "../../etc/other.png", ""]
     with serving(folder) as client:
-        results = [client.post("/api/images", files=upload(content, name or "x")) for name in names]
+        results = [client.post("/v1/images", files=upload(content, name or "x")) for name in names]
         assert [result.status_code for result in results] == [201, 200, 200]
-        assert {result.json()["id"] for result in results} == {50} and client.get("/api/info").json()["images"] == 51
+        assert {result.json()["id"] for result in results} == {50} and client.get("/v1/info").json()["images"] == 51
         assert {result.json()["name"] for result in results} == {"Z\u00fcrich \u2603.png"}
         assert len(list((folder / "images").iterdir())) == 1
         # After a removal, it is added again, with another name.
-        assert client.delete("/api/images/50").status_code == 204
-        again = client.post("/api/images", files=upload(content, "a/b\\c\u202ed.png"))
+        assert client.delete("/v1/images/50").status_code == 204
+        again = client.post("/v1/images", files=upload(content, "a/b\\c\u202ed.png"))
         assert (again.status_code, again.json()["id"], again.json()["name"]) == (201, 51, "cd.png")
         assert client.get(again.json()["thumbnail"]).status_code == 200
         # A file of the gallery is an image of its own, and a copy.
-        copied = client.post("/api/images", files=upload(gallery.paths[3].read_bytes()))
+        copied = client.post("/v1/images", files=upload(gallery.paths[3].read_bytes()))
         assert copied.status_code == 201
     table = Engine.load(folder).table
     assert table.groups[3] == table.groups[copied.json()["id"]] >= 0
@@ -507,14 +507,14 @@ def test_a_folder_that_can_not_be_written_allows_no_changes(folder, gallery, mon
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and real(path, mode))
     with serving(folder, key="a key") as client:
-        assert client.get("/api/info").json()["changes"] == "off"
+        assert client.get("/v1/info").json()["changes"] == "off"
         image = upload(gallery.paths[0].read_bytes())
         for result in (
-            client.post("/api/images", files=image, headers={"X-API-Key": "a key"}),
-            client.delete("/api/images/0", headers={"X-API-Key": "a key"}),
+            client.post("/v1/images", files=image, headers={"X-API-Key": "a key"}),
+            client.delete("/v1/images/0", headers={"X-API-Key": "a key"}),
         ):
             assert (result.status_code, "read-only" in result.text) == (403, True)
-        assert client.post("/api/search", files=image).status_code == 200
+        assert client.post("/v1/search", files=image).status_code == 200
 
 
 def with_extra_data():
@@ -537,7 +537,7 @@ def with_extra_data():
 def test_only_the_pixels_of_an_upload_are_stored(folder, kind, content):
     pixels = read_image(content)
     with serving(folder) as client:
-        added = client.post("/api/images", files=upload(content))
+        added = client.post("/v1/images", files=upload(content))
         assert added.status_code == 201, added.text
         file = folder / added.json()["key"]
         stored = file.read_bytes()
@@ -551,15 +551,15 @@ def test_only_the_pixels_of_an_upload_are_stored(folder, kind, content):
             np.testing.assert_array_equal(again, pixels)
         assert np.abs(again.astype(int) - pixels).mean() < 1
         for query in (content, stored):
-            first = client.post("/api/search", files=upload(query), params={"k": 1}).json()["results"][0]
+            first = client.post("/v1/search", files=upload(query), params={"k": 1}).json()["results"][0]
             assert first["id"] == added.json()["id"] and first["score"] > 0.99
-        assert client.delete(f"/api/images/{first['id']}").status_code == 204
+        assert client.delete(f"/v1/images/{first['id']}").status_code == 204
     assert not file.exists()
 
 
 @pytest.mark.parametrize("class_name", ["", "a\nb", "\x7f", "x" * 101])
 def test_an_invalid_class_name(client, gallery, class_name):
-    result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()), params={"class_name": class_name})
+    result = client.post("/v1/images", files=upload(gallery.paths[0].read_bytes()), params={"class_name": class_name})
     assert result.status_code == 422
 
 
@@ -569,39 +569,39 @@ def test_a_full_disk_adds_nothing_and_reveals_no_path(folder, gallery, monkeypat
 
     with serving(folder) as client:
         monkeypatch.setattr(os, "fsync", full)
-        result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()))
+        result = client.post("/v1/images", files=upload(gallery.paths[0].read_bytes()))
         monkeypatch.undo()
         assert result.status_code == 500
         assert "secret" not in result.text
-        assert client.get("/api/info").json()["images"] == 50
+        assert client.get("/v1/info").json()["images"] == 50
     assert list((folder / "images").iterdir()) == []
 
 
 def test_changes_need_the_key_if_there_is_one(folder, gallery):
     image = upload(gallery.paths[0].read_bytes())
     with serving(folder, key="right key") as client:
-        assert client.get("/api/info").json()["changes"] == "key"
+        assert client.get("/v1/info").json()["changes"] == "key"
         for key in (None, "", "wrong", "right", b"\xff"):
             headers = {} if key is None else {"X-API-Key": key}
             for result in (
-                client.post("/api/images", files=image, headers=headers),
-                client.delete("/api/images/1", headers=headers),
+                client.post("/v1/images", files=image, headers=headers),
+                client.delete("/v1/images/1", headers=headers),
             ):
                 assert result.status_code == 401
                 assert "X-API-Key" in result.json()["detail"]
         right = {"X-API-Key": "right key"}
-        assert client.post("/api/images", files=image, headers=right).status_code == 201
-        assert client.delete("/api/images/1", headers=right).status_code == 204
-        assert client.post("/api/search", files=image).status_code == 200
+        assert client.post("/v1/images", files=image, headers=right).status_code == 201
+        assert client.delete("/v1/images/1", headers=right).status_code == 204
+        assert client.post("/v1/search", files=image).status_code == 200
 
 
 @pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"hosts": ("images.example",)}])
 def test_changes_are_off_if_others_can_reach_the_service_and_there_is_no_key(folder, gallery, settings):
     with serving(folder, **settings) as client:
-        assert client.get("/api/info").json()["changes"] == "off"
-        result = client.post("/api/images", files=upload(gallery.paths[0].read_bytes()))
+        assert client.get("/v1/info").json()["changes"] == "off"
+        result = client.post("/v1/images", files=upload(gallery.paths[0].read_bytes()))
         assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
-        assert client.delete("/api/images/1").status_code == 403
+        assert client.delete("/v1/images/1").status_code == 403
         assert len(client.app.state.service.gallery_search) == 50
 
 
@@ -619,23 +619,23 @@ def test_changes_are_off_if_others_can_reach_the_service_and_there_is_no_key(fol
     ids=str,
 )
 def test_pages_of_other_sites_change_nothing(client, gallery, headers):
-    assert client.delete("/api/images/1", headers=headers).status_code == 403
+    assert client.delete("/v1/images/1", headers=headers).status_code == 403
     image = upload(gallery.paths[0].read_bytes())
-    assert client.post("/api/images", files=image, headers=headers).status_code == 403
-    assert client.get("/api/images/1").status_code == 200
+    assert client.post("/v1/images", files=image, headers=headers).status_code == 403
+    assert client.get("/v1/images/1").status_code == 200
 
 
 def test_the_own_page_may_change_the_gallery(folder):
     with serving(folder) as client:
         own = {"Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin"}
-        assert client.delete("/api/images/1", headers=own).status_code == 204
+        assert client.delete("/v1/images/1", headers=own).status_code == 204
 
 
 def test_unknown_host_names_are_rejected(client, folder):
     for host in ("evil.example", f"evil.example:{client.port}", "127.0.0.1.evil.example", ""):
-        assert client.get("/api/info", headers={"Host": host}).status_code == 403, host
+        assert client.get("/v1/info", headers={"Host": host}).status_code == 403, host
     for host in ("localhost", f"LOCALHOST:{client.port}", "127.0.0.1", "[::1]:8000"):
-        assert client.get("/api/info", headers={"Host": host}).status_code == 200, host
+        assert client.get("/v1/info", headers={"Host": host}).status_code == 200, host
     with serving(folder, hosts=("Images.example",)) as named:
         assert named.get("/health", headers={"Host": "images.example"}).status_code == 200
         assert named.get("/health", headers={"Host": "evil.example"}).status_code == 403
@@ -736,9 +736,9 @@ def test_hostile_uploads_are_rejected_fast_with_little_memory(separate_server, g
     address, process = separate_server
     with httpx.Client(base_url=address, timeout=20) as client:
         good = upload(gallery.paths[0].read_bytes())
-        assert client.post("/api/search", files=good).status_code == 200
+        assert client.post("/v1/search", files=good).status_code == 200
         before = peak_memory(process)
-        for route, (name, content, status) in zip(cycle(("/api/search", "/api/images")), hostile(), strict=False):
+        for route, (name, content, status) in zip(cycle(("/v1/search", "/v1/images")), hostile(), strict=False):
             start = time.perf_counter()
             result = client.post(route, files=upload(content))
             seconds = time.perf_counter() - start
@@ -750,12 +750,12 @@ def test_hostile_uploads_are_rejected_fast_with_little_memory(separate_server, g
             increase = peak_memory(process) - before
             assert increase < 100e6, (name, increase)
         print(f"peak memory: +{increase / 1e6:.0f} MB")
-        assert client.get("/api/info").json()["images"] == 50
-        assert client.post("/api/search", files=good).status_code == 200
+        assert client.get("/v1/info").json()["images"] == 50
+        assert client.post("/v1/search", files=good).status_code == 200
 
 
 def test_a_body_is_rejected_by_its_content_length(client):
-    head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with socket.create_connection(("127.0.0.1", client.port), timeout=5) as raw:
         raw.sendall(f"{head}Content-Length: {10**12}\r\n\r\n".encode())
         assert raw.makefile("rb").readline().split()[1] == b"413"
@@ -765,7 +765,7 @@ def test_a_body_is_rejected_by_its_content_length(client):
     ("kind", "limit"), [("multipart/form-data; boundary=x", 20 * 2**20), ("application/json", 2**21)]
 )
 def test_a_body_without_content_length_is_counted(client, kind, limit):
-    route = "/api/search" if "multipart" in kind else "/api/search/vector"
+    route = "/v1/search" if "multipart" in kind else "/v1/search/vector"
     sent = 0
 
     def body():
@@ -790,21 +790,21 @@ def test_other_invalid_bodies(client):
         (b"{}", {"Content-Type": "application/json"}, 422),
         (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 422),
     ]:
-        result = client.post("/api/search", content=content, headers=headers)
+        result = client.post("/v1/search", content=content, headers=headers)
         assert result.status_code == status, (content, result.text)
     deep = b'{"vector": ' + b"[" * 100_000
     for content in (b"{", b"[]", b"\xff", b'{"vector": NaN}', b'{"k": 1e999, "vector": "\\ud800"}', deep):
-        result = client.post("/api/search/vector", content=content, headers={"Content-Type": "application/json"})
+        result = client.post("/v1/search/vector", content=content, headers={"Content-Type": "application/json"})
         assert result.status_code in (400, 422), result.text
     image = b'--y\r\nContent-Disposition: form-data; name="image"\r\n\r\nno file\r\n--y--\r\n'
-    result = client.post("/api/search", content=image, headers={"Content-Type": "multipart/form-data; boundary=y"})
+    result = client.post("/v1/search", content=image, headers={"Content-Type": "multipart/form-data; boundary=y"})
     assert result.status_code == 422
 
 
 def test_a_slow_body_is_rejected(folder):
     with serving(folder, idle_seconds=0.3, body_seconds=0.8) as client:
         address = ("127.0.0.1", client.port)
-        head = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         start = time.perf_counter()
         with socket.create_connection(address, timeout=5) as idle:
             idle.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
@@ -855,25 +855,25 @@ def test_a_full_queue_returns_429_with_retry_after(folder, gallery, release_extr
     image = upload(gallery.paths[0].read_bytes())
     with serving(folder, queue=3, batch=1) as client, ThreadPoolExecutor(3) as pool:
         assert client.get("/ready").status_code == 503
-        waiting = [pool.submit(httpx.post, f"{client.base_url}/api/search", files=image, timeout=20) for _ in range(3)]
+        waiting = [pool.submit(httpx.post, f"{client.base_url}/v1/search", files=image, timeout=20) for _ in range(3)]
         wait_until(lambda: number(client, "lookalike_queue") == 3)
-        for route in ("/api/search", "/api/images"):
+        for route in ("/v1/search", "/v1/images"):
             result = client.post(route, files=image)
             assert result.status_code == 429
             assert int(result.headers["retry-after"]) >= 1
         # Requests that need no extractor still work.
-        assert client.get("/api/search/id/1").status_code == 200
-        assert client.get("/api/images/1/thumbnail").status_code == 200
+        assert client.get("/v1/search/id/1").status_code == 200
+        assert client.get("/v1/images/1/thumbnail").status_code == 200
         release_extractor.set()
         assert [each.result().status_code for each in waiting] == [200] * 3
-        assert client.post("/api/search", files=image).status_code == 200
+        assert client.post("/v1/search", files=image).status_code == 200
         wait_until(lambda: client.get("/ready").status_code == 200)
-        assert number(client, 'lookalike_requests_total{method="POST",route="/api/search",status="429"}') == 1
+        assert number(client, 'lookalike_requests_total{method="POST",route="/v1/search",status="429"}') == 1
 
 
 @pytest.mark.parametrize(("settings", "fit"), [({"queue": 2}, 4), ({"max_body": 1000}, 16)])
 def test_simultaneous_bodies_are_limited_in_number_and_bytes(folder, settings, fit):
-    head = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with serving(folder, **settings) as client, contextlib.ExitStack() as stack:
         middleware = client.app.middleware_stack.app
         while not hasattr(middleware, "_bodies"):
@@ -882,14 +882,14 @@ def test_simultaneous_bodies_are_limited_in_number_and_bytes(folder, settings, f
             raw = stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=5))
             raw.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
             wait_until(lambda number=number: middleware._bodies == number)
-        assert client.post("/api/search/vector", json={"vector": "AAAA"}).status_code == 429
+        assert client.post("/v1/search/vector", json={"vector": "AAAA"}).status_code == 429
         assert client.get("/health").status_code == 200
     assert (middleware._bodies, middleware._bytes) == (0, 0)
 
 
 def test_a_timeout_returns_503(folder, gallery, release_extractor):
     with serving(folder, request_seconds=0.2) as client:
-        result = client.post("/api/search", files=upload(gallery.paths[0].read_bytes()))
+        result = client.post("/v1/search", files=upload(gallery.paths[0].read_bytes()))
         assert result.status_code == 503 and "retry-after" in result.headers
         release_extractor.set()
 
@@ -899,10 +899,10 @@ def test_disconnected_requests_are_not_extracted(folder, gallery, release_extrac
     with serving(folder, batch=1) as client:
         for _ in range(4):
             with contextlib.suppress(httpx.ReadTimeout):
-                httpx.post(f"{client.base_url}/api/search", files=image, timeout=0.15)
+                httpx.post(f"{client.base_url}/v1/search", files=image, timeout=0.15)
         wait_until(lambda: number(client, "lookalike_queue") == 0)
         release_extractor.set()
-        assert client.post("/api/search", files=image).status_code == 200
+        assert client.post("/v1/search", files=image).status_code == 200
         # At most the first one was already being extracted.
         assert number(client, "lookalike_batch_images_sum") <= 2
 
@@ -913,7 +913,7 @@ def test_simultaneous_requests_share_a_batch(folder, gallery, engine):
         images = [path.read_bytes() for path in gallery.paths[:8]]
         found = list(
             pool.map(
-                lambda each: httpx.post(f"{client.base_url}/api/search?k=4", files=upload(each), timeout=20), images
+                lambda each: httpx.post(f"{client.base_url}/v1/search?k=4", files=upload(each), timeout=20), images
             )
         )
         assert [ids(each) for each in found] == [[a.id for a in engine.query(each, k=4)] for each in images]
@@ -932,7 +932,7 @@ def test_one_bad_image_fails_no_other_request(folder, gallery, release_extractor
     monkeypatch.setattr(ColorHistogram, "compute", fails_for_black)
     images = [encoded(np.zeros((9, 9, 3), np.uint8)), *(path.read_bytes() for path in gallery.paths[:3])]
     with serving(folder, batch=8) as client, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(client.post, "/api/search", files=upload(each)) for each in images]
+        waiting = [pool.submit(client.post, "/v1/search", files=upload(each)) for each in images]
         wait_until(lambda: number(client, "lookalike_queue") == 4)
         release_extractor.set()
         assert [each.result().status_code for each in waiting] == [500, 200, 200, 200]
@@ -957,8 +957,8 @@ def test_pixels_in_memory_are_limited(folder, monkeypatch):
         # After a disconnect the thread continues to decode, and its pixels count until it is done.
         for _ in range(6):
             with contextlib.suppress(httpx.ReadTimeout):
-                httpx.post(f"{client.base_url}/api/search", files=image, timeout=0.03)
-        jobs = [pool.submit(client.post, "/api/search", files=image) for _ in range(12)]
+                httpx.post(f"{client.base_url}/v1/search", files=image, timeout=0.03)
+        jobs = [pool.submit(client.post, "/v1/search", files=image) for _ in range(12)]
         assert {job.result().status_code for job in jobs} == {200}
         wait_until(lambda: client.app.state.service._extraction._pixels._used == 0)
     assert 90_000 < peak <= 200_000
@@ -973,13 +973,13 @@ def test_an_error_of_the_extractor_fails_only_the_request(folder, gallery, monke
         wait_until(lambda: client.get("/ready").status_code == 200)
         with monkeypatch.context() as patch:
             patch.setattr(ColorHistogram, "compute", broken)
-            result = client.post("/api/search", files=image)
+            result = client.post("/v1/search", files=image)
         assert result.status_code == 500
         detail = result.json()["detail"]
         assert "secret" not in detail and set(result.headers) >= {name.lower() for name in HEADERS}
         shown = re.search(r"number (\w{12})", detail)[1]
         assert shown in caplog.text and "internal secret" in caplog.text
-        assert client.post("/api/search", files=image).status_code == 200
+        assert client.post("/v1/search", files=image).status_code == 200
 
 
 @pytest.mark.parametrize("rule", ["squash", "pad", "crop"])
@@ -1001,9 +1001,9 @@ def test_reduced_images_have_the_same_vectors(gallery, rule):
 def test_every_response_has_the_security_headers(client):
     for method, path, status in [
         ("GET", "/", 200), ("GET", "/docs", 200), ("GET", "/static/icon.svg", 200), ("GET", "/openapi.json", 200),
-        ("GET", "/api/info", 200), ("GET", "/api/images/1/thumbnail", 200), ("GET", "/health", 200),
-        ("GET", "/nothing", 404), ("PUT", "/api/info", 405), ("GET", "/api/images/x", 422),
-        ("GET", "/api/info/", 404),
+        ("GET", "/v1/info", 200), ("GET", "/v1/images/1/thumbnail", 200), ("GET", "/health", 200),
+        ("GET", "/nothing", 404), ("PUT", "/v1/info", 405), ("GET", "/v1/images/x", 422),
+        ("GET", "/v1/info/", 404),
     ]:  # fmt: skip
         result = client.request(method, path)
         assert result.status_code == status, path
@@ -1017,13 +1017,13 @@ def test_every_response_has_the_security_headers(client):
 
 
 def test_metrics_count_routes_and_not_urls(client):
-    for path in ("/api/images/1", "/api/images/2", "/made-up/1", "/made-up/2"):
+    for path in ("/v1/images/1", "/v1/images/2", "/made-up/1", "/made-up/2"):
         client.get(path)
-    client.request("MADEUP", "/api/info")
+    client.request("MADEUP", "/v1/info")
     result = client.get("/metrics")
     assert result.headers["content-type"].startswith("text/plain; version=0.0.4")
     routes = set(re.findall(r'lookalike_requests_total\{.*?route="(.*?)"', result.text))
-    assert "/api/images/{id}" in routes and not any("1" in route or "made" in route for route in routes)
+    assert "/v1/images/{id}" in routes and not any("/1" in route or "made" in route for route in routes)
     assert "MADEUP" not in result.text
     assert number(client, "lookalike_images") == 50
 

@@ -79,22 +79,22 @@ def test_every_address_of_the_page_and_of_its_files_leads_to_a_file(published):
 def test_searches_images_and_changes_work(published):
     client, root_path = published
     first = samples.photos().paths[0]
-    found = client.post("/api/search", files=upload(first.read_bytes()), params={"k": 3}).json()["results"]
+    found = client.post("/v1/search", files=upload(first.read_bytes()), params={"k": 3}).json()["results"]
     assert [each["id"] for each in found][0] == 0
-    assert found[0]["thumbnail"] == f"{root_path}/api/images/0/thumbnail"
+    assert found[0]["thumbnail"] == f"{root_path}/v1/images/0/thumbnail"
     for route in ("thumbnail", "file"):
-        result = client.get(f"/api/images/0/{route}")
+        result = client.get(f"/v1/images/0/{route}")
         assert (result.status_code, result.headers["content-type"]) == (200, "image/jpeg")
-    assert client.post("/api/images", files=upload()).status_code == 401
+    assert client.post("/v1/images", files=upload()).status_code == 401
     key = {"X-API-Key": KEY}
-    added = client.post("/api/images", files=upload(), headers=key)
+    added = client.post("/v1/images", files=upload(), headers=key)
     assert added.status_code == 201, added.text
     id = added.json()["id"]
-    assert added.json()["thumbnail"] == f"{root_path}/api/images/{id}/thumbnail"
-    assert client.get(f"/api/images/{id}").json()["thumbnail"] == f"{root_path}/api/images/{id}/thumbnail"
-    assert client.delete(f"/api/images/{id}").status_code == 401
-    assert client.delete(f"/api/images/{id}", headers=key).status_code == 204
-    assert client.get(f"/api/images/{id}").status_code == 404
+    assert added.json()["thumbnail"] == f"{root_path}/v1/images/{id}/thumbnail"
+    assert client.get(f"/v1/images/{id}").json()["thumbnail"] == f"{root_path}/v1/images/{id}/thumbnail"
+    assert client.delete(f"/v1/images/{id}").status_code == 401
+    assert client.delete(f"/v1/images/{id}", headers=key).status_code == 204
+    assert client.get(f"/v1/images/{id}").status_code == 404
 
 
 def test_the_address_without_a_slash_leads_to_the_page(published):
@@ -116,24 +116,24 @@ def test_the_description_names_the_root_path(published):
     client, root_path = published
     description = client.get("/openapi.json").json()
     assert description.get("servers", []) == ([{"url": root_path}] if root_path else [])
-    assert "/api/search" in description["paths"]
+    assert "/v1/search" in description["paths"]
 
 
 def test_links_to_thumbnails_open_if_the_service_knows_its_path(folder, serve_app, reverse_proxy):
     url = reverse_proxy(serve_app(create_app(Settings(folder, root_path="/photos"))), "/photos", False)
-    for image in httpx.get(f"{url}/api/images").json()["images"]:
+    for image in httpx.get(f"{url}/v1/images").json()["images"]:
         assert httpx.get(urljoin(url, image["thumbnail"])).status_code == 200
 
 
 def test_without_a_proxy_both_forms_of_an_address_work(folder, serve_app):
     url = serve_app(create_app(Settings(folder, root_path="/photos")))
-    for path in ("/", "/photos/", "/api/info", "/photos/api/info", "/photos/static/page.js"):
+    for path in ("/", "/photos/", "/v1/info", "/photos/v1/info", "/photos/static/page.js"):
         assert httpx.get(url + path).status_code == 200, path
-    for path in ("/photosapi/info", "/photos/photos/", "/Photos/api/info"):
+    for path in ("/photosv1/info", "/photos/photos/", "/Photos/v1/info"):
         assert httpx.get(url + path).status_code == 404, path
 
 
-@pytest.mark.parametrize("path", ["/api/images", "/photos/api/images"])
+@pytest.mark.parametrize("path", ["/v1/images", "/photos/v1/images"])
 def test_both_forms_of_an_address_are_checked_before_the_body_is_read(folder, serve_app, path):
     url = serve_app(create_app(Settings(folder, root_path="/photos", api_key=KEY)))
     assert httpx.post(url + path, content=b"no form").status_code == 401
@@ -149,12 +149,12 @@ def test_a_page_behind_a_named_proxy_may_change_the_gallery_with_the_key(folder,
     service = serve_app(create_app(Settings(folder, hosts=("Hub.example",), api_key=KEY)))
     url = reverse_proxy(service, "/photos", False, keeps_host)
     key = {"X-API-Key": KEY}
-    assert httpx.post(f"{url}/api/images", files=upload(), headers=HUB | key).status_code == 201
+    assert httpx.post(f"{url}/v1/images", files=upload(), headers=HUB | key).status_code == 201
     # nginx's $host has no port. The image is there already.
     assert (
-        httpx.post(f"{url}/api/images", files=upload(), headers=HUB | key | {"Host": "hub.example"}).status_code == 200
+        httpx.post(f"{url}/v1/images", files=upload(), headers=HUB | key | {"Host": "hub.example"}).status_code == 200
     )
-    assert httpx.post(f"{url}/api/images", files=upload(), headers=HUB).status_code == 401
+    assert httpx.post(f"{url}/v1/images", files=upload(), headers=HUB).status_code == 401
     for foreign in (
         {"Origin": "https://evil.example"},
         {"Origin": "https://hub.example.evil.example"},
@@ -162,7 +162,7 @@ def test_a_page_behind_a_named_proxy_may_change_the_gallery_with_the_key(folder,
         {"Origin": "null"},
         {"Sec-Fetch-Site": "same-site"},
     ):
-        result = httpx.post(f"{url}/api/images", files=upload(), headers=HUB | key | foreign)
+        result = httpx.post(f"{url}/v1/images", files=upload(), headers=HUB | key | foreign)
         assert result.status_code == 403, foreign
         assert "--allow-host" in result.json()["detail"]
 
@@ -181,9 +181,9 @@ def test_an_unknown_host_name_is_named_with_the_remedy(folder, serve_app, revers
 @pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Prefix"])
 def test_without_a_key_requests_through_a_proxy_change_nothing(folder, serve_app, header):
     service = serve_app(create_app(Settings(folder)))
-    result = httpx.post(f"{service}/api/images", files=upload(), headers={header: "x"})
+    result = httpx.post(f"{service}/v1/images", files=upload(), headers={header: "x"})
     assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
-    assert httpx.post(f"{service}/api/images", files=upload()).status_code == 201
+    assert httpx.post(f"{service}/v1/images", files=upload()).status_code == 201
 
 
 @pytest.mark.parametrize(

@@ -66,13 +66,13 @@ def text(*boxes):
 
 def search(client, pixels, *boxes, **options):
     """The response to a search by parts of an image."""
-    result = client.post("/api/search", files=upload(encoded(pixels)), params={"box": text(*boxes), **options})
+    result = client.post("/v1/search", files=upload(encoded(pixels)), params={"box": text(*boxes), **options})
     assert result.status_code == 200, result.text
     return result.json()
 
 
 def id_of(client, name):
-    return next(one["id"] for one in client.get("/api/images").json()["images"] if one["name"] == f"{name}.png")
+    return next(one["id"] for one in client.get("/v1/images").json()["images"] if one["name"] == f"{name}.png")
 
 
 def box_of(region):
@@ -80,19 +80,19 @@ def box_of(region):
 
 
 def test_objects_of_an_upload_and_of_a_gallery_image(client):
-    assert client.get("/api/info").json()["regions"] == "detector"
-    found = client.post("/api/regions", files=upload(encoded(painted(IMAGES["red_and_blue"])))).json()
-    stored = client.get(f"/api/images/{id_of(client, 'red_and_blue')}/regions").json()
+    assert client.get("/v1/info").json()["regions"] == "detector"
+    found = client.post("/v1/regions", files=upload(encoded(painted(IMAGES["red_and_blue"])))).json()
+    stored = client.get(f"/v1/images/{id_of(client, 'red_and_blue')}/regions").json()
     assert (found["stored"], stored["stored"]) == (False, True)
     for each in (found, stored):
         assert (each["source"], each["width"], each["height"]) == ("detector", 256, 256)
         boxes = {one["class_name"]: box_of(one) for one in each["regions"]}
         assert boxes == {"red": pytest.approx(LEFT, abs=0.2), "blue": pytest.approx(RIGHT, abs=0.2)}
         assert all(0.9 < one["score"] <= 1 for one in each["regions"])
-    grid = client.get(f"/api/images/{id_of(client, 'black')}/regions", params={"source": "grid"}).json()
+    grid = client.get(f"/v1/images/{id_of(client, 'black')}/regions", params={"source": "grid"}).json()
     assert len(grid["regions"]) == 29 and not grid["stored"] and grid["regions"][0]["class_name"] is None
-    assert client.get("/api/images/0/regions", params={"source": "?"}).status_code == 422
-    assert client.get("/api/images/999/regions").status_code == 404
+    assert client.get("/v1/images/0/regions", params={"source": "?"}).status_code == 422
+    assert client.get("/v1/images/999/regions").status_code == 404
 
 
 def test_a_box_finds_the_object_in_other_places(client, folder):
@@ -120,12 +120,12 @@ def test_boxes_are_of_the_upright_image(client):
     exif[0x0112] = 6
     turned = encoded(np.ascontiguousarray(np.rot90(pixels)), exif=exif)
     sent = {"files": upload(turned), "params": {"box": text((100, 20, 60, 40)), "k": 2}}
-    found = client.post("/api/search", **sent).json()["results"]
+    found = client.post("/v1/search", **sent).json()["results"]
     assert {one["name"] for one in found} == {"green_left.png", "green_and_blue.png"}
     assert found[0]["score"] == pytest.approx(1)
     # A crop in fractions is one more part, the first one.
     sent["params"] |= {"left": 0, "top": 0.5, "width": 0.25, "height": 0.5}
-    assert len(client.post("/api/search", **sent).json()["vector"]) == 2
+    assert len(client.post("/v1/search", **sent).json()["vector"]) == 2
 
 
 def test_two_boxes_find_the_image_with_both_objects(client):
@@ -138,21 +138,21 @@ def test_two_boxes_find_the_image_with_both_objects(client):
     ]  # fmt: skip
     # The next page needs only the vectors.
     body = {"vector": found["vector"], "k": 2, "offset": 1}
-    page = client.post("/api/search/vector", json=body).json()
+    page = client.post("/v1/search/vector", json=body).json()
     assert page["results"] == found["results"][1:]
-    result = client.post("/api/search/vector", json=body | {"vector": [*found["vector"], "AAAAAA=="]})
+    result = client.post("/v1/search/vector", json=body | {"vector": [*found["vector"], "AAAAAA=="]})
     assert result.status_code == 422 and "same length" in result.text
-    result = client.post("/api/search/vector", json=body | {"rerank": "geometry"})
+    result = client.post("/v1/search/vector", json=body | {"rerank": "geometry"})
     assert result.status_code == 422 and "one part" in result.text
 
 
 def test_boxes_of_a_gallery_image(client):
     own = id_of(client, "red_and_blue")
-    found = client.get(f"/api/search/id/{own}", params={"box": text(RIGHT), "k": 7}).json()["results"]
+    found = client.get(f"/v1/search/id/{own}", params={"box": text(RIGHT), "k": 7}).json()["results"]
     assert own not in [one["id"] for one in found] and len(found) == 6
     assert {one["name"] for one in found[:2]} == {"blue_top.png", "green_and_blue.png"}
     # The whole image, too, is compared with regions.
-    found = client.get(f"/api/search/id/{own}", params={"k": 1}).json()
+    found = client.get(f"/v1/search/id/{own}", params={"k": 1}).json()
     assert len(found["results"][0]["regions"]) == 1 and found["regions"] == "detector"
 
 
@@ -172,31 +172,31 @@ def test_boxes_of_a_gallery_image(client):
 def test_a_bad_box(client, box, message):
     sent = upload(encoded(painted({})))
     for result in (
-        client.post("/api/search", files=sent, params={"box": box}),
-        client.get("/api/search/id/0", params={"box": [*text(LEFT), box]}),
+        client.post("/v1/search", files=sent, params={"box": box}),
+        client.get("/v1/search/id/0", params={"box": [*text(LEFT), box]}),
     ):
         assert result.status_code == 422 and message in result.json()["detail"]
 
 
 def test_too_many_boxes(client):
-    assert client.get("/api/search/id/0", params={"box": text(*[LEFT] * 8)}).status_code == 422
+    assert client.get("/v1/search/id/0", params={"box": text(*[LEFT] * 8)}).status_code == 422
 
 
 def test_added_images_get_regions_and_removed_ones_vanish(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "my.engine")
     with serving(tmp_path / "my.engine") as client:
         sent = upload(encoded(painted({RIGHT: GREEN, TOP: RED})), "new.png")
-        added = client.post("/api/images", files=sent).json()["id"]
+        added = client.post("/v1/images", files=sent).json()["id"]
         deadline = time.monotonic() + 20
-        while not client.get(f"/api/images/{added}/regions").json()["stored"]:
+        while not client.get(f"/v1/images/{added}/regions").json()["stored"]:
             assert time.monotonic() < deadline, "the regions were not stored"
             time.sleep(0.02)
         query = painted({LEFT: GREEN, RIGHT: RED})
         best = search(client, query, LEFT, RIGHT, k=1)["results"][0]
         assert best["id"] == added and [box_of(one) for one in best["regions"]] == [RIGHT, TOP]
-        assert client.delete(f"/api/images/{added}").status_code == 204
+        assert client.delete(f"/v1/images/{added}").status_code == 204
         assert added not in [one["id"] for one in search(client, query, LEFT, RIGHT, k=9)["results"]]
-        assert client.get(f"/api/images/{added}/regions").status_code == 404
+        assert client.get(f"/v1/images/{added}/regions").status_code == 404
 
 
 def test_without_regions_a_box_is_compared_with_whole_images(folder, tmp_path, monkeypatch):
@@ -206,7 +206,7 @@ def test_without_regions_a_box_is_compared_with_whole_images(folder, tmp_path, m
     vectors = engine.extractor.extract_arrays([crop(query, box) for box in (LEFT, RIGHT)])
     scores = np.sort(engine.index.vectors(range(len(images))) @ vectors.T, axis=0)[::-1]
     with serving(engine.save(tmp_path / "plain.engine")) as client:
-        assert client.get("/api/info").json()["regions"] is None
+        assert client.get("/v1/info").json()["regions"] is None
         found = search(client, query, LEFT, k=7)
         assert found["regions"] is None and {tuple(one["regions"]) for one in found["results"]} == {()}
         assert [one["score"] for one in found["results"]] == pytest.approx(scores[:, 0].tolist(), abs=1e-5)
@@ -215,6 +215,6 @@ def test_without_regions_a_box_is_compared_with_whole_images(folder, tmp_path, m
         assert [one["score"] for one in both] == pytest.approx(means.tolist(), abs=1e-5)
         # A request does not download the detector.
         monkeypatch.setattr(detector_weights, "available", lambda: False)
-        result = client.post("/api/regions", files=upload(encoded(query)))
+        result = client.post("/v1/regions", files=upload(encoded(query)))
         assert result.status_code == 422 and "detector is not available" in result.text
-        assert client.post("/api/regions?source=grid", files=upload(encoded(query))).status_code == 200
+        assert client.post("/v1/regions?source=grid", files=upload(encoded(query))).status_code == 200

@@ -44,11 +44,11 @@ def client(folder):
 
 
 def combined(client, *parts, **options):
-    return client.post("/api/search/combined", json={"parts": list(parts), **options})
+    return client.post("/v1/search/combined", json={"parts": list(parts), **options})
 
 
 def test_a_text_finds_its_class(client):
-    assert client.get("/api/info").json()["text"] is True
+    assert client.get("/v1/info").json()["text"] is True
     found = combined(client, {"text": "bird"}, k=5).json()
     assert [one["class_name"] for one in found["results"]].count("birds") >= 4
     assert found["vector"] is None and found["more"]
@@ -76,7 +76,7 @@ def test_the_order_is_that_of_the_engine(client, folder):
 
 def test_a_vector_of_an_upload_and_a_class(client, folder):
     photo = next((folder.parent / "photos" / "fruit").iterdir())
-    response = client.post("/api/search", files={"image": ("f.jpg", photo.read_bytes(), "image/jpeg")}).json()
+    response = client.post("/v1/search", files={"image": ("f.jpg", photo.read_bytes(), "image/jpeg")}).json()
     assert from_text(response["vector"]).shape == (1280,)
     found = combined(client, {"vector": response["vector"]}, {"text": "car"}, class_name="vehicles").json()
     assert {one["class_name"] for one in found["results"]} == {"vehicles"} and len(found["results"]) == 8
@@ -111,7 +111,7 @@ def test_an_added_image_gets_class_scores(folder, tmp_path):
     drawing = samples.drawings().paths[0]
     with serving(engine) as client:
         before = len(stored_scores(engine))
-        client.post("/api/images", files={"image": ("d.png", drawing.read_bytes(), "image/png")}).raise_for_status()
+        client.post("/v1/images", files={"image": ("d.png", drawing.read_bytes(), "image/png")}).raise_for_status()
         deadline = time.monotonic() + 60
         while len(stored_scores(engine)) == before:
             assert time.monotonic() < deadline, "the class scores were not computed"
@@ -122,7 +122,7 @@ def test_without_class_scores_the_error_has_the_remedy(tmp_path):
     photos = samples.photos()
     plain = Engine("hsv-histogram").fit(photos.subset(range(5))).save(tmp_path / "plain.engine")
     with serving(plain) as client:
-        assert client.get("/api/info").json()["text"] is False
+        assert client.get("/v1/info").json()["text"] is False
         response = combined(client, {"text": "bird"})
         assert response.status_code == 422 and "lookalike classify" in response.text
         assert len(combined(client, {"id": 0}, {"id": 1}).json()["results"]) == 3

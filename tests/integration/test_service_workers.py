@@ -90,7 +90,7 @@ def image(number):
     return written.getvalue()
 
 
-def send(address, content, route="/api/images", **parameters):
+def send(address, content, route="/v1/images", **parameters):
     return httpx.post(address + route, files={"image": ("x", content)}, params=parameters, timeout=20)
 
 
@@ -131,12 +131,12 @@ def test_one_worker_finds_additions_of_another_at_once(served):
         id = send(address, image(-1 - number)).json()["id"]
         # A new connection each time, so that both workers get requests.
         for _ in range(4):
-            result = send(address, image(-1 - number), "/api/search", k=1)
+            result = send(address, image(-1 - number), "/v1/search", k=1)
             assert result.json()["results"][0]["id"] == id
         if number % 2:
-            assert httpx.delete(f"{address}/api/images/{id}").status_code == 204
-            assert {httpx.get(f"{address}/api/images/{id}").status_code for _ in range(4)} == {404}
-    assert counted(address, "POST", "/api/search", 200) == 40, "sum over both workers"
+            assert httpx.delete(f"{address}/v1/images/{id}").status_code == 204
+            assert {httpx.get(f"{address}/v1/images/{id}").status_code for _ in range(4)} == {404}
+    assert counted(address, "POST", "/v1/search", 200) == 40, "sum over both workers"
 
 
 def counted(address, method, route, status):
@@ -148,7 +148,7 @@ def counted(address, method, route, status):
 def test_a_killed_worker_loses_no_acknowledged_image(served):
     folder, address, process = served
     added, lock, stop, numbers = {}, threading.Lock(), threading.Event(), iter(range(10**6))
-    counted_before = counted(address, "POST", "/api/images", 201)
+    counted_before = counted(address, "POST", "/v1/images", 201)
 
     def keep_adding():
         while not stop.is_set():
@@ -163,9 +163,9 @@ def test_a_killed_worker_loses_no_acknowledged_image(served):
 
     def check(address, some):
         for number, id in some:
-            result = send(address, image(number), "/api/search", k=1, class_name=f"class {number % 3}")
+            result = send(address, image(number), "/v1/search", k=1, class_name=f"class {number % 3}")
             assert [each["id"] for each in result.json()["results"]] == [id]
-            assert httpx.get(f"{address}/api/images/{id}/thumbnail").status_code == 200
+            assert httpx.get(f"{address}/v1/images/{id}/thumbnail").status_code == 200
 
     first = children(process)
     adders = [threading.Thread(target=keep_adding) for _ in range(4)]
@@ -187,7 +187,7 @@ def test_a_killed_worker_loses_no_acknowledged_image(served):
     everything = list(added.items())
     check(address, everything[::4])
     # A worker may be killed between a response and its count, at most once per thread.
-    total = counted(address, "POST", "/api/images", 201) - counted_before
+    total = counted(address, "POST", "/v1/images", 201) - counted_before
     assert abs(total - len(added)) <= 2 * len(adders), "sum over all workers, including the killed ones"
     process.terminate()
     process.wait(30)

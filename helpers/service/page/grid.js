@@ -119,4 +119,4 @@ export class Grid {
 export const nameOf = (item) => item.name;
 
 // Relative to the page, which a proxy may publish under any path.
-export const thumbnail = (item, side) => `api/images/${item.id}/thumbnail?side=${side}`;
+export const thumbnail = (item, side) => `v1/images/${item.id}/thumbnail?side=${side}`;

@@ -215,13 +215,13 @@ async function add(file, className, newKey) {
   if (tooLarge(file)) throw new ServiceError(413, tooLarge(file));
   const body = new FormData();
   body.append("image", file, file.name);
-  const item = await call("api/images", { method: "POST", body, key: newKey, parameters: { class_name: className } });
+  const item = await call("v1/images", { method: "POST", body, key: newKey, parameters: { class_name: className } });
   key = newKey;
   return item;
 }
 
 async function remove(item, newKey) {
-  await call(`api/images/${item.id}`, { method: "DELETE", key: newKey });
+  await call(`v1/images/${item.id}`, { method: "DELETE", key: newKey });
   key = newKey;
   const index = view.items.findIndex((each) => each.id === item.id);
   view.items = view.items.filter((each) => each.id !== item.id);
@@ -243,7 +243,7 @@ async function remove(item, newKey) {
 async function changed() {
   for (const [entry, each] of views) if (each !== view) views.delete(entry);
   try {
-    info = await call("api/info");
+    info = await call("v1/info");
   } catch (error) {
     showMessage("error", error.message, changed);
     return;
@@ -313,7 +313,7 @@ function showQuery() {
     showParts();
     return;
   }
-  const source = query.kind === "id" ? `api/images/${query.value}/file` : uploads.get(query.value)?.url;
+  const source = query.kind === "id" ? `v1/images/${query.value}/file` : uploads.get(query.value)?.url;
   const image = element("query-image");
   if (!source) {
     image.removeAttribute("src");
@@ -367,7 +367,7 @@ function showText() {
 /** Fetch the name of an image of the query. */
 async function fetchItem(id) {
   try {
-    known.set(id, await call(`api/images/${id}`));
+    known.set(id, await call(`v1/images/${id}`));
   } catch {
     return; // The search shows the error.
   }
@@ -564,7 +564,7 @@ history.scrollRestoration = "manual";
 async function start() {
   try {
     showMessage("error", "");
-    info = await call("api/info", { onWait: () => showMessage("hint", "The service is starting …") });
+    info = await call("v1/info", { onWait: () => showMessage("hint", "The service is starting …") });
   } catch (error) {
     showMessage("error", error.message, start);
     return;

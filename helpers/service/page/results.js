@@ -13,7 +13,7 @@ const BLOCK = 4;
  * The next page of a view: {items, offset, more, note}, and for searches also vector and milliseconds.
  *
  * view: the state of url_state.js with offset, vector (of an earlier page, or null) and order (initially null).
- * context: info (from /api/info) and uploads (name → {file}); options: signal and onWait for `call`.
+ * context: info (from /v1/info) and uploads (name → {file}); options: signal and onWait for `call`.
  */
 export async function fetchPage(view, { info, uploads }, options) {
   if (!view.query && !view.text) return view.className ? listClass(view, options) : listRandomly(view, info.images, options);
@@ -46,17 +46,17 @@ async function search(view, parameters, uploads, options) {
     // One vector for each part of the image.
     parts.push(...[vector].flat().map((each) => ({ vector: each })));
   }
-  const found = await call("api/search/combined", { ...options, method: "POST", body: { ...parameters, parts } });
+  const found = await call("v1/search/combined", { ...options, method: "POST", body: { ...parameters, parts } });
   return { ...found, vector };
 }
 
 async function searchImage({ query, crop, boxes, vector }, parameters, uploads, options) {
   const post = (path, body, extra) => call(path, { ...options, method: "POST", body, ...extra });
   const isPart = crop || boxes.length;
-  if (vector && (isPart || query.kind === "upload")) return post("api/search/vector", { ...parameters, vector });
+  if (vector && (isPart || query.kind === "upload")) return post("v1/search/vector", { ...parameters, vector });
   const extra = { parameters: { ...parameters, ...crop, box: boxes } };
-  if (query.kind === "id") return call(`api/search/id/${query.value}`, { ...options, ...extra });
-  return post("api/search", uploadForm(query, uploads), extra);
+  if (query.kind === "id") return call(`v1/search/id/${query.value}`, { ...options, ...extra });
+  return post("v1/search", uploadForm(query, uploads), extra);
 }
 
 function uploadForm({ value }, uploads) {
@@ -69,13 +69,13 @@ function uploadForm({ value }, uploads) {
 
 /** The objects in a query image: {width, height, regions}, in pixels. */
 export async function fetchObjects(query, uploads) {
-  if (query.kind === "id") return call(`api/images/${query.value}/regions`);
-  return call("api/regions", { method: "POST", body: uploadForm(query, uploads) });
+  if (query.kind === "id") return call(`v1/images/${query.value}/regions`);
+  return call("v1/regions", { method: "POST", body: uploadForm(query, uploads) });
 }
 
 async function listClass(view, options) {
   const parameters = { offset: view.offset, limit: PAGE, class_name: view.className };
-  const { images, total } = await call("api/images", { ...options, parameters });
+  const { images, total } = await call("v1/images", { ...options, parameters });
   const offset = view.offset + images.length;
   return { items: images, offset, more: images.length > 0 && offset < total, note: "" };
 }
@@ -83,7 +83,7 @@ async function listClass(view, options) {
 async function listRandomly(view, total, options) {
   view.order ??= shuffled([...Array(Math.ceil(total / BLOCK)).keys()]);
   const blocks = view.order.splice(0, PAGE / BLOCK);
-  const fetched = (block) => call("api/images", { ...options, parameters: { offset: block * BLOCK, limit: BLOCK } });
+  const fetched = (block) => call("v1/images", { ...options, parameters: { offset: block * BLOCK, limit: BLOCK } });
   try {
     const items = shuffled((await Promise.all(blocks.map(fetched))).flatMap((page) => page.images));
     return { items, offset: view.offset + items.length, more: view.order.length > 0, note: "" };

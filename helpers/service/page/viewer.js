@@ -47,7 +47,7 @@ export class Viewer {
     write("viewer-title", nameOf(item));
     const image = element("viewer-image");
     image.classList.add("loading");
-    image.src = `api/images/${item.id}/file`;
+    image.src = `v1/images/${item.id}/file`;
     image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
     const facts = [item.class_name ?? "no class"];
     if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
