@@ -1,9 +1,12 @@
 """Ranking: the result of a search, independent of the index."""
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 
+#: Rows of up to this many results are compared in Python.
+_SHORT = 32
 #: Pads a row that has fewer results than columns.
 PAD = -1
 
@@ -94,10 +97,19 @@ def rank(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> Ranking:
 
 def best_first(ids: np.ndarray, scores: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The sorted arrays (q, k) of `rank`, without the checks of `Ranking`."""
-    if ids.size and ids.min() > PAD and (scores[:, :-1] > scores[:, 1:]).all():
-        return ids[:, :k], scores[:, :k]
+    if _is_sorted(ids, scores):
+        return (ids, scores) if k is None or k >= ids.shape[1] else (ids[:, :k], scores[:, :k])
     padding = ids == PAD
     scores = np.where(padding, -np.inf, scores)
     # Padding must follow a result whose score is -inf too.
     rows, order = np.arange(len(ids))[:, None], np.lexsort((ids, padding, -scores), axis=1)[:, :k]
     return ids[rows, order], scores[rows, order]
+
+
+def _is_sorted(ids: np.ndarray, scores: np.ndarray) -> bool:
+    """Whether there is no padding, and the scores of each row are strictly descending."""
+    if ids.size <= _SHORT and len(ids) == 1:
+        # Python's loops over a short list take less time than three calls of NumPy.
+        row = scores[0].tolist()
+        return min(ids[0].tolist(), default=PAD) > PAD and all(map(operator.gt, row, row[1:]))
+    return bool(ids.size and ids.min() > PAD and (scores[:, :-1] > scores[:, 1:]).all())

@@ -41,12 +41,22 @@ def test_normalization_is_idempotent(vectors):
     assert np.allclose(l2_normalize(once, np.float64), once, atol=1e-6)
 
 
+@given(MATRICES)
+def test_one_vector_is_normalized_as_among_others(vectors):
+    """A single query takes a path of its own; only the last bit may differ."""
+    together = l2_normalize(np.repeat(vectors, 2, axis=0), np.float64)[::2]
+    alone = np.concatenate([l2_normalize(row[None], np.float64) for row in vectors])
+    assert alone.dtype == together.dtype
+    assert np.allclose(alone, together, rtol=2 * np.finfo(vectors.dtype).eps, atol=0)
+
+
 def test_extreme_numbers_need_float64():
     extreme = np.array([[3e30, 4e30], [3e-30, 4e-30]], np.float32)
     with np.errstate(over="ignore"):
         assert not np.allclose(l2_normalize(extreme), [[0.6, 0.8]] * 2)
     wide = l2_normalize(extreme, np.float64)
     assert wide.dtype == np.float32 and np.allclose(wide, [[0.6, 0.8]] * 2)
+    assert np.allclose(l2_normalize(extreme[:1], np.float64), [[0.6, 0.8]])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -62,4 +72,5 @@ def test_rows_do_not_depend_on_other_rows(order):
 def test_nan_stays_in_its_row():
     unit = l2_normalize(np.array([[np.nan, 1], [0, 5]], np.float32))
     assert np.isnan(unit[0, 0]) and unit[1].tolist() == [0, 1]
+    assert np.isnan(l2_normalize(np.array([[np.nan, 1]], np.float32), np.float64)).all()
     assert l2_normalize(np.empty((0, 3), np.float32)).shape == (0, 3)

@@ -273,8 +273,7 @@ class FaissIndex(Index):
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
         elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":
-            np.minimum(scores, 1, out=scores)
-            np.maximum(scores, -1, out=scores)
+            _clip_cosines(scores)
         return best_first(ids, scores, k)
 
     def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
@@ -346,6 +345,13 @@ class FaissIndex(Index):
             raise ValueError(f"FAISS has {index.ntotal} vectors of {index.d} numbers")
         self._index, self._blob = index, blob
         self._apply_search_options()
+
+
+def _clip_cosines(scores: np.ndarray) -> None:
+    """Clip float32 (q, k) in place to −1 … 1, which rounding errors exceed; each row is in descending order."""
+    # For one query, the two comparisons take less time than clipping.
+    if len(scores) > 1 or scores.item(0) > 1 or scores.item(-1) < -1:
+        np.clip(scores, -1, 1, out=scores)
 
 
 def _train_briefly(codes: faiss.ProductQuantizer) -> None:

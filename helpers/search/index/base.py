@@ -203,15 +203,16 @@ class Index(ABC):
         excluded : ids that must not be found, even if they are allowed. `IdsPerQuery` gives each query its own.
         """
         depth = k = check_k(k)
-        allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
         dropped, hidden = None, None
-        # A few more results cost less than any filter.
-        if isinstance(excluded, IdsPerQuery) or (
-            excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
-        ):
-            dropped = excluded
-        else:
-            hidden = excluded
+        if allowed is not None or excluded is not None:
+            allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+            # A few more results cost less than any filter.
+            if isinstance(excluded, IdsPerQuery) or (
+                excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
+            ):
+                dropped = excluded
+            else:
+                hidden = excluded
         with self._lock.read():
             self._sync()
             if not len(self):
@@ -224,18 +225,18 @@ class Index(ABC):
             filtered = allowed is not None or hidden is not None
             selection = Selection(self._ids, allowed, hidden) if filtered else None
             found = min(depth, len(self) if selection is None else selection.count)
-            best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
-            if len(queries) and found:
-                # A server may hold more than this process knows.
-                if selection is None or (selection.count == len(self) and not self.remote):
-                    best = self._search(queries, found)
-                else:
-                    best = self._search_selection(queries, found, selection)
-            ids, scores = best[0], best[1].astype(np.float64)
-            if ids.shape[1] < depth:
-                missing = ((0, 0), (0, depth - ids.shape[1]))
-                ids = np.pad(ids, missing, constant_values=PAD)
-                scores = np.pad(scores, missing, constant_values=-np.inf)
+            if not (len(queries) and found):
+                ids, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+            # A server may hold more than this process knows.
+            elif selection is None or (selection.count == len(self) and not self.remote):
+                ids, scores = self._search(queries, found)
+            else:
+                ids, scores = self._search_selection(queries, found, selection)
+        scores = scores.astype(np.float64)
+        if ids.shape[1] < depth:
+            missing = ((0, 0), (0, depth - ids.shape[1]))
+            ids = np.pad(ids, missing, constant_values=PAD)
+            scores = np.pad(scores, missing, constant_values=-np.inf)
         if dropped is not None:
             ids, scores = keep(ids, scores, (ids != PAD) & ~dropped.contains(ids), k)
         return Ranking.of_sorted(ids, scores)

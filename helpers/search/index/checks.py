@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 def check_count(name: str, value: int) -> int:
     """``value`` as an int. Raises ValueError unless it is a whole number of at least 1."""
+    if type(value) is int and value >= 1:
+        return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)
