@@ -62,6 +62,7 @@ def recommend(
     n_queries: int,
     metric: str = "mAP",
     unit: str = "queries",
+    first_right: Mapping[str, float] | None = None,
 ) -> Recommendation:
     """The cheapest method among those that the queries cannot tell from the best one.
 
@@ -72,6 +73,7 @@ def recommend(
     chance : the mean of the metric for a random order.
     n_queries : the number of independent queries; for changed copies, of images that copies were made of.
     unit : what they are called, in the plural.
+    first_right : top-1 accuracy of each method, which is named if another method has a higher one.
     """
     order = sorted(methods, key=lambda name: (-methods[name].score, methods[name].milliseconds, name))
     best = order[0]
@@ -94,6 +96,7 @@ def recommend(
         least = min(differences[best, name].low for name in worse)
         verb = "is" if len(worse) == 1 else "are"
         sentences.append(f"{_listed(worse)} {verb} worse than {best}, by at least {least:.3f}.")
+    sentences += _by_first_result(chosen, first_right or {})
     return Recommendation(chosen, best, tied, worse, (*sentences, *notes))
 
 
@@ -114,6 +117,17 @@ def queries_needed(difference: Difference, n_queries: int) -> int | None:
         return None
     # Rounding must not add a query to an exact result.
     return math.ceil(n_queries * (half / difference.difference) ** 2 - 1e-9)
+
+
+def _by_first_result(chosen: str, first_right: Mapping[str, float]) -> list[str]:
+    """That another method has a higher top-1 accuracy, as re-ranking may have a higher mAP and a lower top-1."""
+    leader = max(first_right, key=lambda name: (first_right[name], name == chosen), default=chosen)
+    if leader == chosen:
+        return []
+    return [
+        f"By the first result alone, {leader} is better on these queries (not tested): top-1 {first_right[leader]:.3f} "
+        f"instead of {first_right[chosen]:.3f}."
+    ]
 
 
 def _notes(best: str, top: Measured, n_queries: int, unit: str) -> list[str]:

@@ -85,6 +85,16 @@ def test_notes_on_intervals_that_are_too_narrow():
     assert "slow has the same score for each query, so these queries cannot tell them apart." in found.text
 
 
+def test_a_higher_top_1_of_another_method_is_named():
+    methods = {"poor": POOR, "slow": SLOW, "fast": FAST}
+    found = recommend(methods, TIED, 0.15, 200, first_right={"slow": 0.8, "fast": 0.9, "poor": 0.95})
+    assert found.sentences[-1] == (
+        "By the first result alone, poor is better on these queries (not tested): top-1 0.950 instead of 0.900."
+    )
+    equal = recommend(methods, TIED, 0.15, 200, first_right={"slow": 0.9, "fast": 0.9, "poor": 0.5})
+    assert "first result" not in equal.text
+
+
 @pytest.mark.parametrize(
     ("times", "sizes", "expected"),
     [((10, 12, 40), (900, 800, 1), "b"), ((10, 13, 40), (900, 800, 1), "a"), ((9, 9, 9), (5, 5, 5), "a")],
