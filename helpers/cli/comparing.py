@@ -205,7 +205,7 @@ def _log_images(prepared: "Prepared") -> None:
     task, notes = prepared.task, []
     used = len(task.images) + prepared.unreadable
     if used < prepared.found:
-        notes.append(f"{used:,} of {prepared.found:,} images were drawn; in all of them, the scores would be lower")
+        notes.append(f"{used:,} of {prepared.found:,} images were drawn; scores for all of them may differ")
     if prepared.unreadable:
         notes.append(
             f"{pluralize(prepared.unreadable, 'image')} cannot be read and {_was(prepared.unreadable)} left out"
@@ -219,6 +219,8 @@ def _log_images(prepared: "Prepared") -> None:
     queries = pluralize(len(task.protocol.queries), "query")
     drawn = f", drawn from {task.eligible:,} images" if task.eligible > task.n_units else ""
     log(f"{queries}{drawn}; gallery of {pluralize(len(task.protocol.gallery), 'image')}; {task.kind}")
+    if task.changes:
+        log("note: known items measure how well an image is found again, not whether results show similar things")
 
 
 def _was(number: int) -> str:

@@ -89,7 +89,7 @@ def recommend(
     chosen = cheapest({name: methods[name] for name in tied})
     sentences = [first]
     if len(tied) == 1:
-        sentences += _one_is_best(order, methods, differences, metric)
+        sentences += _one_is_best(order, methods, differences, metric, chance)
     else:
         sentences += _not_told_apart(chosen, tied, methods, differences, n_queries, metric, unit)
     if worse and len(tied) > 1:
@@ -149,6 +149,7 @@ def _one_is_best(
     methods: Mapping[str, Measured],
     differences: Mapping[tuple[str, str], Difference],
     metric: str,
+    chance: float,
 ) -> list[str]:
     best, second = order[0], order[1]
     gap = differences[best, second]
@@ -157,7 +158,9 @@ def _one_is_best(
         f"[{gap.low:.3f}, {gap.high:.3f}].",
         f"Use {best}.",
     ]
-    faster = [name for name in order[1:] if methods[name].milliseconds * SIMILAR < methods[best].milliseconds]
+    # A method of little use is no alternative.
+    useful = [name for name in order[1:] if methods[name].score - chance >= (methods[best].score - chance) / 2]
+    faster = [name for name in useful if methods[name].milliseconds * SIMILAR < methods[best].milliseconds]
     if faster:
         share, gap = methods[faster[0]].milliseconds / methods[best].milliseconds, differences[best, faster[0]]
         sentences.append(

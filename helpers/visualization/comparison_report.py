@@ -73,7 +73,7 @@ class _Report:
         drawn = images["compared"] + images["unreadable"]
         compared = f"{images['compared']:,}"
         if drawn < images["found"]:
-            compared += f" of {images['found']:,}, drawn; in all of them, the scores would be lower"
+            compared += f" of {images['found']:,}, drawn; scores for all of them may differ"
         if images["unreadable"]:
             compared += f"; {images['unreadable']:,} more cannot be read"
         rows = [("Images", compared), ("Queries", self._queries_text())]

@@ -87,7 +87,9 @@ def test_the_recorded_command_repeats_the_scores(here, run):
     assert code == OK
     assert without_times(first) == without_times(second)
     assert first["queries"]["count"] == 20 and first["images"] == {"found": 24, "compared": 24, "unreadable": 0}
-    other = json.loads(run("compare", "photos", *NAMES, "--queries", 20, "--seed", 4, "--json")[1])
+    code, out, err = run("compare", "photos", *NAMES, "--images", 12, "--seed", 4, "--json")
+    other = json.loads(out)
+    assert "note: 12 of 24 images were drawn" in err and other["images"]["compared"] == other["gallery"] == 12
     assert other["queries"]["keys"] != first["queries"]["keys"]
 
 
@@ -120,6 +122,7 @@ def test_a_folder_without_classes_is_compared_by_changed_copies(here, run):
     code, out, err = run(*arguments)
     content = json.loads(out)
     assert code == OK and "note: the folder has no classes, so changed copies of its images are the queries" in err
+    assert "note: known items measure how well an image is found again" in err
     assert content["mode"] == "known items" and content["command"].endswith("--known-items")
     assert content["queries"]["count"] == content["queries"]["images"] == 16
     assert set(content["top1_by_change"]) == {

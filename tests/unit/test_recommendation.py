@@ -48,6 +48,14 @@ def test_a_method_that_is_better_than_all_others():
     )
 
 
+def test_a_faster_method_that_is_half_as_good_is_no_alternative():
+    differences = both({("slow", "poor"): Difference(0.40, 0.36, 0.44)})
+    # 0.70 and 0.30 are 0.55 and 0.15 above a random order.
+    assert "If time matters" not in recommend({"slow": SLOW, "poor": POOR}, differences, 0.15, 200).text
+    near = POOR._replace(score=0.43)
+    assert "If time matters" in recommend({"slow": SLOW, "poor": near}, differences, 0.15, 200).text
+
+
 def test_the_best_one_is_recommended_if_it_is_the_cheapest_too():
     cheap = SLOW._replace(milliseconds=30.0)
     found = recommend({"slow": cheap, "fast": FAST}, TIED, 0.15, 200)
