@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from helpers.cli import (
     audits,
     common,
+    comparing,
     course,
     encoders,
     engines,
@@ -29,7 +30,7 @@ from helpers.cli import (
 )  # fmt: skip
 
 #: In the order of ``lookalike --help``.
-COMMAND_MODULES = (indexing, engines, searching, words, scores, audits, listings, encoders, serving, course)
+COMMAND_MODULES = (indexing, engines, searching, words, scores, comparing, audits, listings, encoders, serving, course)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -134,6 +134,64 @@ def paired_differences(
     return {name: PairedResult(*row) for name, row in zip(columns, rows, strict=True)}
 
 
+class Difference(NamedTuple):
+    """The mean of a - b over the same queries, with its interval."""
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def includes_zero(self) -> bool:
+        """Whether the queries leave open which of the two methods is better."""
+        return self.low <= 0 <= self.high
+
+
+def simultaneous_differences(
+    columns: Mapping[str, np.ndarray],
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    clusters: np.ndarray | None = None,
+) -> dict[tuple[str, str], Difference]:
+    """The differences a - b of all pairs of methods, with intervals that hold for all pairs together.
+
+    With the probability ``level``, no interval misses its true difference. The method that is best on these queries may
+    therefore be compared with the others, although it was chosen by the same queries. Each interval is the difference ±
+    c standard errors; c is the quantile of the largest deviation among all pairs, in standard errors (bootstrap of the
+    maximum: Romano & Wolf 2005, Stepwise multiple testing as formalized data snooping; without the steps). For two
+    methods, c is about 1.96.
+
+    columns : name → (q,), at least two methods on the same queries. For ``clusters`` see `bootstrap_interval`; with one
+        query or cluster, all bounds are nan.
+
+    Returns
+    -------
+    (a, b) → difference, for both orders of each pair.
+    """
+    _check_level(level)
+    if len(columns) < 2:
+        raise ValueError(f"at least two methods are needed, got {', '.join(columns) or 'none'}")
+    table, names = _table(columns), list(columns)
+    draws, means = _resampled_means(table, clusters, resamples, seed), table.mean(axis=0)
+    first, second = np.triu_indices(len(names), 1)
+    found = means[first] - means[second]
+    errors, largest = np.empty(len(found)), np.zeros(resamples)
+    for pair, (i, j) in enumerate(zip(first, second, strict=True)):
+        drawn = draws[:, i] - draws[:, j]
+        errors[pair] = drawn.std()
+        # Two methods with the same values differ by rounding only.
+        if errors[pair] > 1e-12:
+            np.maximum(largest, np.abs(drawn - found[pair]) / errors[pair], out=largest)
+    width = np.quantile(largest, level) * errors
+    lows, highs = (found - width).tolist(), (found + width).tolist()
+    results = {}
+    for i, j, difference, low, high in zip(first, second, found.tolist(), lows, highs, strict=True):
+        results[names[i], names[j]] = Difference(difference, low, high)
+        results[names[j], names[i]] = Difference(-difference, -high, -low)
+    return results
+
+
 def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
     """Confidence interval of a proportion among ``n`` trials (Wilson 1927); its width is not 0 for a share of 0 or 1.
 

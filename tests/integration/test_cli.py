@@ -55,7 +55,7 @@ from helpers.text import clean_text
 
 COMMANDS = (
     "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "tags", "words", "evaluate",
-    "leaderboard", "audit", "extractors", "backends", "encoders", "serve", "notebook",
+    "leaderboard", "compare", "audit", "extractors", "backends", "encoders", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.evaluation import intervals
-from helpers.evaluation.intervals import bootstrap_interval, bootstrap_intervals, paired_difference
+from helpers.evaluation.intervals import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_difference,
+    paired_differences,
+    simultaneous_differences,
+)
 
 
 def test_agrees_with_the_normal_approximation():
@@ -239,3 +246,59 @@ class TestHolm:
         p_values = np.random.default_rng(0).uniform(size=(2000, 21))
         found = np.array([(intervals.holm(family) < 0.05).any() for family in p_values])
         assert (p_values < 0.05).any(axis=1).mean() > 0.6 and found.mean() < 0.065
+
+
+# ---- all pairs together ---------------------------------------------------------------------------------
+
+
+def methods_of_noise(rng, methods, queries):
+    return {f"m{i}": column for i, column in enumerate(rng.normal(size=(methods, queries)))}
+
+
+@pytest.mark.parametrize("methods", [2, 5])
+def test_simultaneous_intervals_have_the_width_of_the_studentized_range(methods):
+    # Independent methods of equal variance are Tukey's case, whose quantile scipy computes. For two, it is 1.96 √2.
+    columns = methods_of_noise(np.random.default_rng(0), methods, 2000)
+    critical = stats.studentized_range.ppf(0.95, methods, np.inf) / np.sqrt(2)
+    for difference, low, high in simultaneous_differences(columns).values():
+        assert (high - low) / 2 == pytest.approx(critical * np.sqrt(2 / 2000), rel=0.06)
+        assert (high + low) / 2 == pytest.approx(difference)
+
+
+def test_the_best_of_equal_methods_is_rarely_called_better():
+    false_alarms, naive = 0, 0
+    for seed in range(150):
+        columns = methods_of_noise(np.random.default_rng(seed), 6, 60)
+        best = max(columns, key=lambda name: columns[name].mean())
+        others = {name: values for name, values in columns.items() if name != best}
+        found = simultaneous_differences(columns, resamples=400)
+        false_alarms += any(not found[best, name].includes_zero for name in others)
+        naive += any(result.high < 0 for result in paired_differences(others, columns[best], resamples=400).values())
+    # 5 % of 150 are 7.5; intervals of single pairs are wrong several times as often.
+    assert false_alarms <= 15 and naive >= 30
+
+
+def test_simultaneous_differences_by_hand():
+    found = simultaneous_differences({"a": [1, 1, 1, 1], "b": [1, 1, 1, 1], "c": [0, 1, 0, 1]})
+    assert found["a", "b"] == (0, 0, 0) and found["a", "b"].includes_zero
+    assert found["a", "c"].difference == 0.5
+    assert found["c", "a"] == tuple(-number for number in (0.5, found["a", "c"].high, found["a", "c"].low))
+    assert len(found) == 6
+
+
+def test_clusters_are_the_units_of_simultaneous_differences():
+    a, b = np.random.default_rng(3).random((2, 30))
+    alone = simultaneous_differences({"a": a, "b": b})
+    repeated = simultaneous_differences(
+        {"a": np.repeat(a, 4), "b": np.repeat(b, 4)}, clusters=np.repeat(np.arange(30), 4)
+    )
+    assert repeated["a", "b"] == pytest.approx(alone["a", "b"])
+    one = simultaneous_differences({"a": a, "b": b}, clusters=np.zeros(30, int))["a", "b"]
+    assert np.isnan([one.low, one.high]).all() and not one.includes_zero
+
+
+def test_simultaneous_differences_need_two_methods_on_the_same_queries():
+    with pytest.raises(ValueError, match="at least two methods are needed, got a"):
+        simultaneous_differences({"a": [1, 2]})
+    with pytest.raises(ValueError, match="same queries"):
+        simultaneous_differences({"a": [1, 2], "b": [1, 2, 3]})

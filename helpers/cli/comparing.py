@@ -1,0 +1,288 @@
+"""`lookalike compare`: which extractor, backend and re-ranker is best on a folder of images."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.cli import common, locations
+from helpers.cli.common import DEFAULT_BACKEND, OK, USAGE, CommandError, log, pluralize, printable
+
+if TYPE_CHECKING:
+    from helpers.evaluation.comparison import Comparison, Method
+    from helpers.evaluation.comparison_data import Prepared
+    from helpers.images.layout import Layout
+
+#: Hand-made features that are compared by default, beside the networks whose weights are here.
+CLASSICAL = ("hsv-histogram", "hog")
+#: Backends that store vectors in a server or a database of the user, which a comparison must not change.
+REMOTE = ("milvus", "elasticsearch", "opensearch")
+
+
+def register(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
+    command = common.add_command(
+        commands,
+        "compare",
+        _compare,
+        "Find out which extractor, backend and re-ranker is best on your images.",
+        """
+lookalike compare photos
+lookalike compare photos -o report.html
+lookalike compare photos --extractors efficientnet-lite0,resnet50,hsv-histogram -o report.html -o report.json
+lookalike compare photos --extractors resnet50 --rerankers none,k-reciprocal,diffusion
+lookalike compare photos --extractors resnet50 --backends exact:cosine,faiss:hnsw --known-items
+""",
+        f"""
+Each combination of extractor, backend and re-ranker is a method. All methods search for the same queries. If the
+subfolders are classes, some images are queries, and other images of the same class are relevant. Otherwise, or with
+--known-items, queries are changed copies of images (crops, rotations, noise and so on), and only the original is
+relevant. This measures how well an image is found again, not whether results show similar things.
+
+Copies of a query in the folder (see lookalike audit) are ignored. Images and queries are drawn with --seed. Vectors are
+cached, so an interrupted comparison continues.
+
+Each score has a 95 % interval (bootstrap over queries), the score of a random order (chance) and the highest possible
+score (ceiling). The methods are compared on the same queries, and the intervals of the differences hold for all pairs
+together. If the interval of a difference includes 0, the queries cannot tell the two methods apart. Then the cheaper
+one is recommended. Scores repeat exactly, times do not.
+
+{locations.SIDES}
+
+-o writes a report: .html with images, or .json. --json prints the latter. Its keys are described in the README.
+""",
+        common.VECTORS_KEPT,
+    )
+    command.add_argument("folder", metavar="FOLDER|TABLE")
+    text = f"names separated by commas; default: networks whose weights are here, and {', '.join(CLASSICAL)}"
+    command.add_argument("-x", "--extractors", metavar="NAMES", type=_names, help=text)
+    text = "names separated by commas; default: {}"
+    command.add_argument(
+        "-b", "--backends", metavar="NAMES", type=_names, default=[DEFAULT_BACKEND], help=text.format(DEFAULT_BACKEND)
+    )
+    command.add_argument("-r", "--rerankers", metavar="NAMES", type=_names, default=["none"], help=text.format("none"))
+    for name, default, what in (("queries", 200, "queries"), ("images", 2000, "images that are compared")):
+        help_text = f"the most {what}; default: %(default)s"
+        command.add_argument(f"--{name}", metavar="N", type=common.positive, default=default, help=help_text)
+    command.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all random choices; default: 0")
+    command.add_argument("--known-items", action="store_true", help="changed copies are queries, not images of a class")
+    locations.add_layout(command)
+    common.add_follow_links(command)
+    text = "write a report: .html or .json; can be repeated"
+    command.add_argument("-o", "--output", metavar="FILE", action="append", default=[], help=text)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _names(text: str) -> list[str]:
+    """An argparse type: names separated by commas, each once."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, got {text!r}")
+    return list(dict.fromkeys(names))
+
+
+def _seed(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number
+
+
+def _compare(options: argparse.Namespace) -> int:
+    common.quiet_libraries()
+    for name in options.output:
+        _check_output(Path(name))
+    options.extractors = options.extractors or _default_extractors()
+    methods = _methods(options)
+    layout = _read_layout(options)
+    from helpers.evaluation import comparison_data
+    from helpers.evaluation.comparison import compare
+    from helpers.evaluation.comparison_record import record
+
+    extractors = {name: common.open_extractor(name) for name in dict.fromkeys(one.extractor for one in methods)}
+    _log_plan(methods, options)
+    try:
+        prepared = comparison_data.prepare(
+            layout, _folder_name(options.folder), extractors, options.known_items, options.queries, options.images,
+            options.seed, _progress,
+        )  # fmt: skip
+    except comparison_data.TooFewImages as error:
+        raise CommandError(printable(error)) from error
+    except ValueError as error:
+        raise CommandError(f"{printable(error)}. --known-items needs no classes") from error
+    _log_images(prepared)
+    comparison = compare(prepared.task, extractors, prepared.vectors, methods, _progress)
+    content = record(comparison, _facts(options, prepared))
+    for name in options.output:
+        _write(Path(name), comparison, content)
+    if options.json:
+        common.print_json(content)
+    else:
+        _print(comparison)
+    for name in options.output:
+        log(f"report: {printable(name)}")
+    return OK
+
+
+def _check_output(file: Path) -> None:
+    """Find a report that cannot be written before the work."""
+    if file.suffix.lower() not in (".html", ".htm", ".json"):
+        raise CommandError(f"the report is HTML or JSON: {printable(file)} must end in .html or .json", USAGE)
+    if file.is_dir():
+        raise CommandError(f"{printable(file)} is a folder: name a file for the report")
+    if not file.absolute().parent.is_dir():
+        raise CommandError(f"{printable(file.parent)} does not exist: make this folder, or name another file")
+
+
+def _default_extractors() -> list[str]:
+    """The networks whose weights need no download, the default one first, and two hand-made features."""
+    from helpers.networks import specs, weights
+
+    networks = sorted((name for name in specs.ZOO if weights.local(name)), key=lambda n: n != common.DEFAULT_EXTRACTOR)
+    return [*networks, *CLASSICAL]
+
+
+def _methods(options: argparse.Namespace) -> "list[Method]":
+    """The combinations of the options; CommandError if there are too few or too many, or a name is unknown."""
+    from helpers.evaluation import comparison
+
+    for spec in options.backends:
+        if spec.partition(":")[0] in REMOTE:
+            raise CommandError(f"compare works in this process, and {printable(spec)} is stored elsewhere", USAGE)
+    try:
+        methods, left_out = comparison.combinations(options.extractors, options.backends, options.rerankers)
+    except ValueError as error:
+        raise CommandError(f"{printable(error)} (lookalike backends lists all backends)", USAGE) from error
+    for message in left_out:
+        log(f"note: {message}")
+    if not 2 <= len(methods) <= comparison.MOST_METHODS:
+        raise CommandError(
+            f"these options name {pluralize(len(methods), 'method')}; a comparison needs 2 to "
+            f"{comparison.MOST_METHODS}: change --extractors, --backends or --rerankers",
+            USAGE,
+        )
+    return methods
+
+
+def _read_layout(options: argparse.Namespace) -> "Layout":
+    """The layout of the folder. Without classes, ``options.known_items`` becomes true."""
+    from helpers.images.imageset import NO_CLASS
+    from helpers.images.layout import LayoutError
+
+    layout = locations.read_layout(options.folder, options)
+    try:
+        if not options.known_items and (layout.images.labels == NO_CLASS).all():
+            options.known_items = True
+            log("note: the folder has no classes, so changed copies of its images are the queries (--known-items)")
+        if not options.known_items:
+            layout = layout.for_evaluation()
+        return layout
+    except LayoutError as error:
+        raise CommandError(f"{printable(error)} Or compare with --known-items, which needs no classes.") from error
+    finally:
+        locations.log_layout(layout)
+
+
+def _folder_name(folder: str) -> str:
+    path = Path(folder).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _progress(items: Collection, title: str) -> Iterable:
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=title, disable=None)
+
+
+def _log_plan(methods: "Sequence[Method]", options: argparse.Namespace) -> None:
+    log(f"compared: {pluralize(len(methods), 'method')} of {', '.join(options.extractors)}")
+
+
+def _log_images(prepared: "Prepared") -> None:
+    """Print what became of the images, and which queries were drawn."""
+    task, notes = prepared.task, []
+    used = len(task.images) + prepared.unreadable
+    if used < prepared.found:
+        notes.append(f"{used:,} of {prepared.found:,} images were drawn; scores for all of them may differ")
+    if prepared.unreadable:
+        notes.append(
+            f"{pluralize(prepared.unreadable, 'image')} cannot be read and {_was(prepared.unreadable)} left out"
+        )
+    if len(prepared.duplicates):
+        notes.append(f"{pluralize(len(prepared.duplicates), 'duplicate')} found; copies of a query are ignored")
+    if task.alone:
+        notes.append(f"{pluralize(task.alone, 'image')} without another one of the class {_was(task.alone)} no query")
+    for note in notes:
+        log(f"note: {note}")
+    queries = pluralize(len(task.protocol.queries), "query")
+    drawn = f", drawn from {task.eligible:,} images" if task.eligible > task.n_units else ""
+    log(f"{queries}{drawn}; gallery of {pluralize(len(task.protocol.gallery), 'image')}; {task.kind}")
+    if task.changes:
+        log("note: known items measure how well an image is found again, not whether results show similar things")
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def _facts(options: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]:
+    """The first keys of the JSON: the command, the folder and the numbers of images."""
+    duplicates = prepared.duplicates
+    return {
+        "command": _command(options),
+        "folder": str(Path(options.folder).resolve()),
+        "images": {"found": prepared.found, "compared": len(prepared.task.images), "unreadable": prepared.unreadable},
+        "duplicates": {"count": len(duplicates), "searched": list(duplicates.searched)},
+    }
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that repeats the comparison, with all defaults written out."""
+    words = ["lookalike", "compare", options.folder]
+    for name in ("extractors", "backends", "rerankers"):
+        words += [f"--{name}", ",".join(getattr(options, name))]
+    for name in ("queries", "images", "seed"):
+        words += [f"--{name}", str(getattr(options, name))]
+    for name in ("train", "test"):
+        words += [word for folder in getattr(options, name) for word in (f"--{name}", folder)]
+    words += ["--classes-from", options.classes_from] if options.classes_from else []
+    words += ["--known-items"] * options.known_items + ["--follow-links"] * options.follow_links
+    return shlex.join(words)
+
+
+def _write(file: Path, comparison: "Comparison", content: dict[str, Any]) -> None:
+    from helpers.files import write_text
+    from helpers.text import clean_values
+
+    if file.suffix.lower() == ".json":
+        text = json.dumps(clean_values(content), ensure_ascii=False, indent=1) + "\n"
+    else:
+        from helpers.visualization.comparison_report import comparison_report
+
+        text = comparison_report(comparison, content)
+    write_text(file, text)
+
+
+def _print(comparison: "Comparison") -> None:
+    from helpers.evaluation.comparison import METRICS
+
+    first, lines = next(iter(comparison.results.values())), []
+    for name, one in comparison.results.items():
+        scores = (
+            f"{one.scores.mean(m):.3f} [{one.intervals[m].low:.3f}, {one.intervals[m].high:.3f}]" for m in METRICS
+        )
+        costs = (f"{one.images_per_second.value:.1f}", f"{one.query_milliseconds.value:.1f}")
+        lines.append([name, *scores, *costs, f"{one.bytes_per_image:,.0f}"])
+    for bound, mean in (("chance", first.scores.mean_chance), ("ceiling", first.scores.mean_ceiling)):
+        lines.append([bound, *(f"{mean(metric):.3f}" for metric in METRICS), "", "", ""])
+    common.print_table(["", *METRICS, "images/s", "ms/query", "bytes/image"], lines)
+    print("in brackets: 95 % intervals by bootstrap over queries")
+    best = next(iter(comparison.results))
+    for name in list(comparison.results)[1:]:
+        gap = comparison.differences[name, best]
+        verdict = "cannot be told apart" if gap.includes_zero else "worse"
+        print(f"{name} minus {best}: mAP {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {verdict}")
+    print("intervals of differences hold for all pairs together (95 %)\n")
+    print(printable(comparison.recommendation.text))

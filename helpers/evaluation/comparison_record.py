@@ -1,0 +1,140 @@
+"""A comparison as plain JSON: parameters, versions, scores with intervals, costs, differences and queries."""
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from helpers.evaluation.comparison import METRICS, RESAMPLES, Comparison, MethodResult
+from helpers.search.ranking import PAD
+
+#: Raised when a key changes its meaning.
+FORMAT = 1
+#: Distributions whose versions can change the numbers.
+_PACKAGES = (
+    "lookalike",
+    "numpy",
+    "scipy",
+    "keras",
+    "openvino",
+    "opencv-contrib-python-headless",
+    "pillow",
+    "faiss-cpu",
+)
+
+
+def record(comparison: Comparison, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison as a dictionary of JSON's types; a number that does not exist is None.
+
+    facts : what the caller knows, such as the command and the numbers of images; they come first.
+    """
+    task, recommended = comparison.task, comparison.recommendation
+    content = {
+        "format": FORMAT,
+        **facts,
+        "mode": task.kind,
+        "seed": task.seed,
+        "metric": METRICS[-1],
+        "resamples": RESAMPLES,
+        "queries": {
+            "count": len(task.protocol.queries),
+            "images": task.n_units,
+            "eligible": task.eligible,
+            "without_relevant": task.alone,
+            "keys": [task.protocol.keys[id] for id in task.protocol.queries.tolist()],
+        },
+        "gallery": len(task.protocol.gallery),
+        "methods": [_method(comparison, name, one) for name, one in comparison.results.items()],
+        "differences": [
+            {"first": first, "second": second, **one._asdict()}
+            for (first, second), one in comparison.differences.items()
+        ],
+        "recommendation": {
+            "method": recommended.method,
+            "best": recommended.best,
+            "tied": list(recommended.tied),
+            "worse": list(recommended.worse),
+            "text": recommended.text,
+        },
+        "disagreements": _disagreements(comparison),
+        "top1_by_change": comparison.recall_by_change(),
+        "versions": versions(),
+        "computer": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+    return _plain(content)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that can change the numbers, with their versions."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            # The library runs in a checkout that is not installed.
+            found[name] = "not installed"
+    return found
+
+
+def _method(comparison: Comparison, name: str, one: MethodResult) -> dict[str, Any]:
+    metrics = {
+        metric: {
+            "value": one.scores.mean(metric),
+            "low": one.intervals[metric].low,
+            "high": one.intervals[metric].high,
+            "chance": one.scores.mean_chance(metric),
+            "ceiling": one.scores.mean_ceiling(metric),
+        }
+        for metric in METRICS
+    }
+    best = comparison.recommendation.best
+    return {
+        "name": name,
+        "extractor": one.method.extractor,
+        "backend": one.method.backend,
+        "reranker": one.method.reranker,
+        "dim": one.dim,
+        "metrics": metrics,
+        "minus_best": None if name == best else comparison.differences[name, best]._asdict(),
+        "images_per_second": one.images_per_second.value,
+        "images_timed": one.images_per_second.timed,
+        "query_ms": one.query_milliseconds.value,
+        "queries_timed": one.query_milliseconds.timed,
+        "bytes_per_image": one.bytes_per_image,
+        "vector_bytes": 4 * one.dim,
+        "average_precision": one.scores.values[METRICS[-1]].tolist(),
+    }
+
+
+def _disagreements(comparison: Comparison) -> list[dict[str, Any]]:
+    """The queries where the best method and its rival differ most, with the first results of both."""
+    pair = next(iter(comparison.results)), comparison.rival
+    task, rows = comparison.task, []
+    for row in comparison.disagreements(*pair).tolist():
+        results = {}
+        for name in pair:
+            one = comparison.results[name]
+            results[name] = {
+                "average_precision": one.scores.values[METRICS[-1]][row],
+                "first": [
+                    {"key": task.protocol.keys[id], "relevant": bool(right)}
+                    for id, right in zip(one.first[row].tolist(), one.right[row].tolist(), strict=True)
+                    if id != PAD
+                ],
+            }
+        rows.append({"query": task.protocol.keys[task.protocol.queries[row]], "methods": results})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """Only JSON's types: NaN, which JSON lacks, becomes None."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
