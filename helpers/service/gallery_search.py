@@ -272,6 +272,17 @@ class GallerySearch:
         """
         return _entry(self._engine_with(id), id)
 
+    def sizes(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Id → width and height in pixels, of the images whose files can be read."""
+        return {id: size for id in ids if (size := self._size_of(id)) is not None}
+
+    def _size_of(self, id: int) -> tuple[int, int] | None:
+        try:
+            path = self.path(id)
+            return _size(path, path.stat().st_mtime_ns)
+        except (ApiError, OSError, UnreadableImage):
+            return None  # removed meanwhile, or its file is missing
+
     def path(self, id: int) -> Path:
         """The file of an image of the engine, with links resolved.
 
@@ -394,14 +405,8 @@ class GallerySearch:
         return engine.index.vectors(list(ids)) if ids else np.empty((0, engine.index.dim or 0), np.float32)
 
     def _with_matches(self, hit: Hit, matches: tuple[RegionMatch | None, ...]) -> Hit:
-        size = None
-        if any(match is not None and match.box is not None for match in matches):
-            try:
-                path = self.path(hit.entry.id)
-                size = _size(path, path.stat().st_mtime_ns)
-            except (ApiError, OSError, UnreadableImage):
-                pass  # removed meanwhile, or its file is missing: there is nothing to outline
-        return replace(hit, matches=matches, size=size)
+        has_box = any(match is not None and match.box is not None for match in matches)
+        return replace(hit, matches=matches, size=self._size_of(hit.entry.id) if has_box else None)
 
     @staticmethod
     def _check_length(engine: Engine, vector: np.ndarray) -> None:

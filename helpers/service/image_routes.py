@@ -8,11 +8,12 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
-from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut
+from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
 from helpers.service.query_image import Box, Crop, QueryImage, UploadedImage
 from helpers.service.routes import change_dependencies, query_parts
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
+from helpers.service.settings import MAX_K
 from helpers.text import printable
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
@@ -20,6 +21,8 @@ _Upload = Annotated[UploadFile | None, File(description="The query, unless it is
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
 _Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Ids = Annotated[list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.")]
+
+_SomeIds = Annotated[list[Id], Query(min_length=1, max_length=MAX_K, description="Ids of the images.")]
 
 _FILE: dict[int | str, dict] = {
     200: {
@@ -96,6 +99,11 @@ def whole_gallery(service: SearchService) -> APIRouter:
         name = safe_names([printable(service.gallery_search.summary()["name"])])[0]
         headers = {"Content-Disposition": f'attachment; filename="{_ascii(name)}.zip"'}
         return StreamingResponse(zipped(await service.searches(files)), media_type="application/zip", headers=headers)
+
+    @router.get("/images/sizes", responses=error_responses(422))
+    async def get_sizes(id: _SomeIds) -> SizesOut:
+        """Return the sizes of some images, so that a page can lay them out before it has them."""
+        return SizesOut(sizes=await service.images(service.gallery_search.sizes, id))
 
     @router.get("/duplicates", responses=error_responses(401, 422), dependencies=change_dependencies(service.settings))
     async def find_duplicates() -> DuplicatesOut:

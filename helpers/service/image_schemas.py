@@ -37,6 +37,14 @@ class DetailsOut(ImageOut):
         return cls(**ImageOut.of(entry, root_path).model_dump(), **vars(details), original=original)
 
 
+class SizesOut(BaseModel):
+    """Sizes of images, by their ids."""
+
+    sizes: dict[int, tuple[int, int]] = Field(
+        description="Width and height of the upright image in pixels. Images that cannot be read are left out."
+    )
+
+
 class CopyOut(ImageOut):
     """One of the copies of an image."""
 

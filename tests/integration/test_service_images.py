@@ -80,6 +80,13 @@ def test_details_of_a_photograph(client, gallery):
     assert client.get("/v1/images/99/details").status_code == 404
 
 
+def test_sizes_of_some_images(client, gallery):
+    row = row_of(gallery, "camera")
+    sizes = client.get("/v1/images/sizes", params={"id": [row, 3, 99]}).json()["sizes"]
+    shapes = {each: read_image(gallery.paths[each]).shape for each in (row, 3)}
+    assert sizes == {str(each): [shape[1], shape[0]] for each, shape in shapes.items()}
+
+
 def test_the_original_is_a_download(client, gallery):
     row = row_of(gallery, "zürich")
     sent = client.get(f"/v1/images/{row}/original")

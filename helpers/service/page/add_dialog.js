@@ -11,18 +11,29 @@ export class AddDialog {
     this.actions = { add, search, done };
     this.current = null;
     on("add-files", "change", () => this.#showFiles());
+    on(this.dialog, "dragover", (event) => this.#drag(event, true));
+    on(this.dialog, "dragleave", (event) => this.#drag(event, false));
+    on(this.dialog, "drop", (event) => {
+      this.#drag(event, false);
+      if (event.dataTransfer.files.length) element("add-files").files = event.dataTransfer.files;
+      this.#showFiles();
+    });
     on(this.form, "submit", (event) => this.#submit(event));
   }
 
   /** current: the query if it is an upload ({file, name}), or null; changes: "open" or "key"; key: entered earlier. */
-  open({ current, changes, key, classes }) {
+  open({ current, changes, key }) {
     this.current = current;
     this.form.reset();
     keyField(this.form, changes, key);
-    element("class-names").replaceChildren(...classes.map(({ name }) => new Option(name, name)));
     this.#showStatus("", "");
     this.#showFiles();
     this.dialog.showModal();
+  }
+
+  #drag(event, over) {
+    event.preventDefault();
+    element("add-drop").classList.toggle("over", over);
   }
 
   #showFiles() {

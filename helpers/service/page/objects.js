@@ -80,11 +80,12 @@ function svg(name, attributes) {
   return drawn;
 }
 
-/** Outlines of the matched parts of a result, to be laid over its image; "" without any. */
-export function outlines({ regions = [], width, height }) {
+/** Outlines of the matched parts of a result, to be laid over its image; "" without any. fit: "meet" or "slice". */
+export function outlines({ regions = [], width, height }, fit = "meet") {
   const matched = regions.filter(({ box }) => box && width);
   if (!matched.length) return "";
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "outlines", "aria-hidden": true });
+  const frame = { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: `xMidYMid ${fit}` };
+  const drawing = svg("svg", { ...frame, class: "outlines", "aria-hidden": true });
   drawing.append(...matched.map(({ box, part }) => svg("rect", { ...box, "data-part": partStyle(part) })));
   return drawing;
 }
