@@ -1,4 +1,4 @@
-// Changes of the gallery: each asks for the key of the service once, if it has one. The key is never stored.
+// Changes of the gallery. If the service has a key, the user enters it once; it is never stored.
 
 import { call, ServiceError } from "./api.js";
 import { element, on } from "./dom.js";

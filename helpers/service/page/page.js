@@ -731,19 +731,20 @@ on("text-weight", "change", (event) => go({ ...view, weight: Number(event.target
 
 // The rest of the page.
 
-on("class", "change", (event) => {
-  // Several classes in a row are one history entry.
-  const replace = Boolean(view.className && event.target.value);
-  go({ ...view, className: event.target.value }, { replace });
-});
-on("sort", "change", (event) => go({ ...parse(""), className: view.className, sort: event.target.value }, { replace: true }));
-for (const name of ["rerank", "compare"]) {
-  on(name, "change", (event) => go({ ...view, [name]: event.target.value }));
-}
-on("threshold", "change", (event) => {
-  const { value } = event.target;
-  go({ ...view, threshold: value === "" ? null : Number(value) }, { replace: view.threshold !== null });
-});
+/** The current view with the values of the controls, of which several may have changed since. */
+const chosen = () => {
+  const value = (id) => element(id).value;
+  const threshold = value("threshold") === "" ? null : Number(value("threshold"));
+  const searched = isSearch(view) ? { rerank: value("rerank"), compare: value("compare"), threshold } : {};
+  return { ...view, className: value("class"), sort: value("sort"), ...searched };
+};
+
+// Several classes or thresholds in a row are one history entry.
+on("class", "change", () => go(chosen(), { replace: Boolean(view.className && element("class").value) }));
+on("sort", "change", () => go(chosen(), { replace: true }));
+on("rerank", "change", () => go(chosen()));
+on("compare", "change", () => go(chosen()));
+on("threshold", "change", () => go(chosen(), { replace: view.threshold !== null }));
 on("copy-link", "click", async () => {
   const own = view.query?.kind === "upload" ? " It shows your image only in this browser." : "";
   showMessage("hint", (await copy(location.href)) ? `The link was copied.${own}` : "The browser did not copy the link.");
