@@ -575,7 +575,6 @@ function showNoPreview(text) {
 function showInfo() {
   write("about", `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`);
   hide("open-add", info.changes === "off");
-  hide("open-duplicates", info.changes === "off" || !info.images);
   element("class-names").replaceChildren(...info.classes.map(({ name }) => new Option(name, name)));
   write("help-extractor", info.extractor);
   hide("help-similarity", isDistance(info));
@@ -596,6 +595,7 @@ function showControls() {
   hide("sort-label", searching);
   hide("method", !searching);
   hide("copy-link", !searching);
+  hide("open-duplicates", searching || info.changes === "off" || !info.images);
   for (const label of document.querySelectorAll("#method .single")) hide(label, !isSingle(shown));
   const names = info.rerankers.filter((name) => name !== "none").map((name) => [name, name]);
   fill("rerank", [["none", ""], ...names], shown.rerank);
