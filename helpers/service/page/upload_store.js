@@ -33,10 +33,15 @@ async function using(mode, action) {
 
 /** Keep a file under its name in the URL; names sort by time. */
 export async function storeUpload(value, file) {
-  await using("readwrite", (store) => store.put(file, value));
+  // Bytes, because WebKit's private windows do not store files.
+  const stored = { name: file.name, type: file.type, bytes: await file.arrayBuffer() };
+  await using("readwrite", (store) => store.put(stored, value));
   const names = (await using("readonly", (store) => store.getAllKeys())) ?? [];
   for (const name of names.slice(0, -MOST)) await using("readwrite", (store) => store.delete(name));
 }
 
 /** The file of an earlier upload, or null. */
-export const storedUpload = (value) => using("readonly", (store) => store.get(value));
+export async function storedUpload(value) {
+  const stored = await using("readonly", (store) => store.get(value));
+  return stored && new File([stored.bytes], stored.name, { type: stored.type });
+}
