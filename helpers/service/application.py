@@ -13,6 +13,7 @@ from helpers.service import errors, routes
 from helpers.service.search_service import SearchService
 from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import Settings
+from helpers.visualization import web_modules
 
 _DESCRIPTION = """
 Finds the images of a gallery that are most similar to a query. The query is an uploaded image, an image of the gallery,
@@ -61,5 +62,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
     for router in (routes.searches(service), routes.regions(service), routes.images(service), routes.about(service)):
         app.include_router(router)
+    app.mount("/static/web", StaticFiles(directory=web_modules.FOLDER), name="web")
     app.mount("/static", StaticFiles(directory=routes.PAGE), name="static")
     return app

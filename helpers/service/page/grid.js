@@ -1,13 +1,14 @@
 // The grid of images: one card per image, arrow keys move between cards. Names are inserted as text, never as HTML.
 
-import { isModified, on, write } from "./dom.js";
-import { matchText, outlines } from "./objects.js";
+import { matchText, resultOutlines } from "./objects.js";
+import { controlOf, makeCard, neighborOf, outlineOnCard, showOnCard } from "./web/cards.js";
+import { isModified, on } from "./web/dom.js";
+import { scoreNumber } from "./web/words.js";
 
 export class Grid {
   /** actions: href(item) → URL of the search with it; search(item); open(item); add(item) to the query. */
-  constructor(list, template, actions) {
+  constructor(list, actions) {
     this.list = list;
-    this.template = template;
     this.actions = actions;
     this.items = [];
     on(list, "click", (event) => this.#clicked(event));
@@ -44,28 +45,19 @@ export class Grid {
   }
 
   #card(item) {
-    const card = this.template.content.firstElementChild.cloneNode(true);
-    const part = (selector) => card.querySelector(selector);
-    card.dataset.id = item.id;
-    const link = part(".card-link");
-    link.href = this.actions.href(item);
-    link.title = [item.key, matchText(item)].filter(Boolean).join(" · ");
-    part(".tile").append(outlines(item));
-    const image = part("img");
+    const card = makeCard({ tag: "a", controls: ["enlarge", "add"], tabIndex: -1 });
+    const { open, image } = card.parts;
+    open.href = this.actions.href(item);
+    showOnCard(card, {
+      id: item.id, name: nameOf(item), className: item.class_name, ratio: item.ratio,
+      title: [item.key, matchText(item)].filter(Boolean).join(" · "),
+      score: item.score === undefined ? "" : scoreNumber(item.score), scoreTitle: item.scoreText,
+    });
+    outlineOnCard(card, resultOutlines(item, "slice"));
     on(image, "error", () => card.classList.add("missing"), { once: true });
+    image.loading = "lazy";
     image.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
     image.src = thumbnail(item, 256);
-    write(part(".class-name"), item.class_name ?? "no class");
-    part(".class-name").classList.toggle("none", item.class_name === null);
-    write(part(".file-name"), nameOf(item));
-    const score = part(".score");
-    if (item.score === undefined) score.remove();
-    else {
-      write(score, item.score.toFixed(3));
-      score.title = item.scoreText;
-    }
-    part(".enlarge").setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
-    part(".add-part").setAttribute("aria-label", `Add ${nameOf(item)} to the query`);
     return card;
   }
 
@@ -73,7 +65,7 @@ export class Grid {
   #makeCurrent(card) {
     if (!card) return;
     for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;
-    for (const control of card.querySelectorAll(".card-link, .enlarge, .add-part")) control.tabIndex = 0;
+    for (const control of card.querySelectorAll("a, button")) control.tabIndex = 0;
   }
 
   #item(card) {
@@ -83,9 +75,10 @@ export class Grid {
   #clicked(event) {
     const card = event.target.closest(".card");
     if (!card || event.button !== 0 || isModified(event) || event.shiftKey) return;
-    if (event.target.closest(".enlarge")) this.actions.open(this.#item(card));
-    else if (event.target.closest(".add-part")) this.actions.add(this.#item(card));
-    else if (event.target.closest(".card-link")) {
+    const control = controlOf(event);
+    if (control === "enlarge") this.actions.open(this.#item(card));
+    else if (control === "add") this.actions.add(this.#item(card));
+    else if (control === "open") {
       event.preventDefault();
       this.actions.search(this.#item(card));
     }
@@ -99,20 +92,10 @@ export class Grid {
       this.actions.open(this.#item(card));
       return;
     }
-    const { cards } = this;
-    const position = cards.indexOf(card);
-    const columns = this.#columns(cards);
-    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-    let to = event.key === "Home" ? 0 : event.key === "End" ? cards.length - 1 : position + (moves[event.key] ?? 0);
-    if (!(event.key in moves) && event.key !== "Home" && event.key !== "End") return;
+    const to = neighborOf(this.cards, card, event.key);
+    if (to === undefined) return;
     event.preventDefault();
-    if (to >= cards.length && event.key === "ArrowDown") to = cards.length - 1;
-    cards[to]?.querySelector(".card-link").focus();
-  }
-
-  #columns(cards) {
-    const below = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
-    return below === -1 ? cards.length : below;
+    to?.querySelector(".card-link").focus();
   }
 }
 

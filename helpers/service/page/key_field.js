@@ -1,26 +1,4 @@
-// Short forms for elements of the page. An element is given as itself or by its id.
-
-export const element = (id) => document.getElementById(id);
-
-const found = (target) => (typeof target === "string" ? element(target) : target);
-
-export const on = (target, type, action, options) => found(target).addEventListener(type, action, options);
-
-export const write = (target, text) => {
-  found(target).textContent = text;
-};
-
-export const hide = (target, hidden = true) => {
-  found(target).hidden = hidden;
-};
-
-/** Write a text, and hide the element if it is "". */
-export const tell = (target, text) => {
-  write(target, text);
-  hide(target, !text);
-};
-
-export const isModified = (event) => event.ctrlKey || event.metaKey || event.altKey;
+// The field for the key that changes of the gallery may need.
 
 /** Show the field for the key of a form, if changes need it; returns the field, or null. */
 export function keyField(form, changes, key) {

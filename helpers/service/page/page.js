@@ -1,6 +1,5 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
-import { element, hide, isModified, on, tell, write } from "./dom.js";
 import { AddDialog } from "./add_dialog.js";
 import { MAX_ALSO, format, parse, sameImage, textParts } from "./url_state.js";
 import { fetchObjects, fetchPage } from "./results.js";
@@ -11,7 +10,9 @@ import { ObjectBoxes } from "./objects.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
 import { Viewer } from "./viewer.js";
-import { isDistance, megabytes, plural, sentence } from "./text.js";
+import { isDistance } from "./text.js";
+import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { ALL_CLASSES, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
@@ -29,7 +30,7 @@ let serial = 0;
 const uniqueName = () => `${Math.round(performance.timeOrigin).toString(36)}-${(serial += 1)}`;
 
 const search = (item) => go(viewOf(item));
-const grid = new Grid(element("grid"), element("card"), {
+const grid = new Grid(element("grid"), {
   href: (item) => format(viewOf(item)),
   search,
   open: (item) => viewer.open(item, info.changes, key),
@@ -396,7 +397,7 @@ function showInfo() {
 
 function showClasses() {
   const select = element("class");
-  const choices = [["All classes", ""], ...info.classes.map(({ name, count }) => [`${name} (${count})`, name])];
+  const choices = [[ALL_CLASSES, ""], ...info.classes.map(({ name, count }) => [`${name} (${count})`, name])];
   hide(select.closest(".filter"), choices.length === 1);
   const chosen = view?.className ?? "";
   if (!choices.some(([, name]) => name === chosen)) choices.push([chosen, chosen]);

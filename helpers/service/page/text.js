@@ -1,10 +1,4 @@
-// Numbers, sizes and scores as text.
-
-export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
-
-export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-
-export const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+// Scores as text.
 
 // Distances are negated, so that higher is better with every metric.
 export const isDistance = ({ index }) => /euclid|manhattan|:l[12]\b/i.test(index);

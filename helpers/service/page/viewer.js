@@ -1,18 +1,24 @@
 // The dialog that shows one image enlarged, with its actions.
 
-import { element, hide, isModified, keyField, on, tell, write } from "./dom.js";
+import { keyField } from "./key_field.js";
 import { nameOf } from "./grid.js";
-import { matchText, outlines } from "./objects.js";
+import { matchText, resultOutlines } from "./objects.js";
+import { element, hide, on } from "./web/dom.js";
+import { ImageViewer } from "./web/image_viewer.js";
+import { NO_CLASS } from "./web/words.js";
 
 export class Viewer {
   /** neighbor(item, step) → promise of an adjacent item, or null; search(item); remove(item, key) → promise. */
   constructor({ neighbor, search, remove }) {
-    this.dialog = element("viewer");
     this.actions = { neighbor, search, remove };
     this.changes = "off";
-    this.item = null;
-    on("viewer-previous", "click", () => this.#step(-1));
-    on("viewer-next", "click", () => this.#step(1));
+    this.frame = new ImageViewer({
+      actions: [element("viewer-actions").content],
+      neighbor: async ({ item }, step) => this.#shown(await neighbor(item, step)),
+      shown: () => this.#confirm(false),
+    });
+    this.dialog = this.frame.dialog;
+    document.body.append(this.dialog);
     on("viewer-search", "click", () => {
       const { item } = this;
       this.dialog.close();
@@ -21,44 +27,30 @@ export class Viewer {
     on("viewer-remove", "click", () => this.#confirm(true));
     on("viewer-keep", "click", () => this.#confirm(false));
     on("viewer-confirm", "submit", (event) => this.#remove(event));
-    on("viewer-image", "load", () => element("viewer-image").classList.remove("loading"));
-    on("viewer-image", "error", () => this.#fail("The file of this image is missing."));
-    on(this.dialog, "keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!step || event.target.matches("input") || isModified(event)) return;
-      event.preventDefault();
-      this.#step(step);
-    });
+  }
+
+  get item() {
+    return this.frame.item?.item ?? null;
   }
 
   /** changes: "open", "key" or "off"; key: entered earlier, or "". */
   open(item, changes, key) {
     this.changes = changes;
     this.key = key;
-    this.#show(item);
-    if (!this.dialog.open) this.dialog.showModal();
+    this.frame.open(this.#shown(item));
     element("viewer-search").focus();
   }
 
-  #show(item) {
-    this.item = item;
-    this.#fail("");
-    this.#confirm(false);
-    write("viewer-title", nameOf(item));
-    const image = element("viewer-image");
-    image.classList.add("loading");
-    image.src = `v1/images/${item.id}/file`;
-    image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
-    const facts = [item.class_name ?? "no class"];
+  /** An image of the gallery as `ImageViewer` shows it. */
+  #shown(item) {
+    if (!item) return null;
+    const facts = [item.class_name ?? NO_CLASS];
     if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
-    write("viewer-facts", [...facts, matchText(item), item.key].filter(Boolean).join(" · "));
-    image.parentElement.replaceChildren(image, outlines(item));
-    hide("viewer-remove", this.changes === "off");
-  }
-
-  async #step(step) {
-    const item = await this.actions.neighbor(this.item, step);
-    if (item && this.dialog.open) this.#show(item);
+    return {
+      item, name: nameOf(item), alt: `${nameOf(item)}, ${item.class_name ?? NO_CLASS}`,
+      facts: [...facts, matchText(item), item.key].filter(Boolean).join(" · "),
+      source: `v1/images/${item.id}/file`, outlines: resultOutlines(item),
+    };
   }
 
   #confirm(open) {
@@ -80,14 +72,9 @@ export class Viewer {
       await this.actions.remove(this.item, key);
       this.dialog.close();
     } catch (error) {
-      this.#fail(error.message);
+      this.frame.fail(error.message);
     } finally {
       button.disabled = false;
     }
-  }
-
-  #fail(text) {
-    tell("viewer-error", text);
-    if (text) element("viewer-image").classList.remove("loading");
   }
 }
