@@ -13,11 +13,12 @@ from helpers.service.page_files import PageFile, read_files
 from helpers.service.root_path import base_element
 from helpers.service.search_service import SearchService
 from helpers.service.settings import Settings
+from helpers.visualization import web_modules
 
 #: The page and its files.
 PAGE = Path(__file__).parent / "page"
 #: Folders of files that are sent, and the start of their paths below ``/static/``.
-FOLDERS = (("", PAGE),)
+FOLDERS = (("", PAGE), ("web/", web_modules.FOLDER))
 #: Files that are sent at another address only.
 _HIDDEN = ("index.html", "not_found.html")
 

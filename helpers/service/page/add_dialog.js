@@ -1,7 +1,8 @@
 // The dialog that adds images to the gallery, one after another.
 
-import { element, keyField, on, tell, write } from "./dom.js";
-import { plural } from "./text.js";
+import { keyField } from "./key_field.js";
+import { element, on, tell, write } from "./web/dom.js";
+import { plural } from "./web/words.js";
 
 export class AddDialog {
   /** add(file, className, key) → promise of the new item; search(item); done() is called after the last file. */

@@ -1,7 +1,7 @@
 // Changes of the gallery. If the service has a key, the user enters it once; it is never stored.
 
 import { call, ServiceError } from "./api.js";
-import { element, on } from "./dom.js";
+import { element, on } from "./web/dom.js";
 
 export class Changes {
   /** mode() → "open", "key" or "off". */

@@ -1,7 +1,8 @@
 // The bars at the bottom of the window: marked results, selected images, and what can be undone.
 
-import { element, hide, on, write } from "./dom.js";
-import { copy, csv, plural, save } from "./text.js";
+import { copy, csv, save } from "./export.js";
+import { element, hide, on, write } from "./web/dom.js";
+import { plural } from "./web/words.js";
 
 // Images of one ZIP file, as the service accepts them.
 const MAX_ZIP = 500;

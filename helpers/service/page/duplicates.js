@@ -1,8 +1,9 @@
 // The dialog with the near-duplicates of the gallery: groups of copies, of which all but the best are proposed to go.
 
-import { element, hide, on, tell, write } from "./dom.js";
 import { nameOf, thumbnail } from "./grid.js";
-import { fileSize, plural } from "./text.js";
+import { fileSize } from "./text.js";
+import { element, hide, make, on, tell, write } from "./web/dom.js";
+import { NO_CLASS, plural } from "./web/words.js";
 
 const SECONDS = 1;
 // Groups that are shown at once.
@@ -52,11 +53,8 @@ export class DuplicatesDialog {
   }
 
   #group(group, number) {
-    const list = document.createElement("ul");
-    list.className = "copies";
-    list.setAttribute("aria-label", `Group ${number + 1}`);
-    list.append(...group.map((item) => this.#copy(item)));
-    return list;
+    const given = { class: "copies", "aria-label": `Group ${number + 1}` };
+    return make("ul", given, ...group.map((item) => this.#copy(item)));
   }
 
   #copy(item) {
@@ -67,7 +65,7 @@ export class DuplicatesDialog {
     part("input").value = item.id;
     write(part(".copy-name"), nameOf(item));
     const size = item.width ? `${item.width} × ${item.height}, ${fileSize(item.bytes)}` : "cannot be read";
-    write(part(".copy-facts"), [size, item.class_name ?? "no class", HOW[item.how]].filter(Boolean).join(" · "));
+    write(part(".copy-facts"), [size, item.class_name ?? NO_CLASS, HOW[item.how]].filter(Boolean).join(" · "));
     part(".copy-facts").title = item.key;
     hide(part(".copy-best"), !item.keep);
     return copy;

@@ -1,6 +1,5 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
-import { element, hide, isModified, on, tell, write } from "./dom.js";
 import { AddDialog } from "./add_dialog.js";
 import { Changes } from "./changes.js";
 import { MarksBar, SelectionBar, UndoBar } from "./dock.js";
@@ -16,7 +15,10 @@ import { call, ServiceError } from "./api.js";
 import { reduced } from "./reduce.js";
 import { storedUpload, storeUpload } from "./upload_store.js";
 import { Viewer } from "./viewer.js";
-import { copy, isDistance, megabytes, plural, sentence } from "./text.js";
+import { copy } from "./export.js";
+import { isDistance } from "./text.js";
+import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { ALL_CLASSES, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
@@ -39,14 +41,15 @@ const search = (item) => go(viewOf(item));
 const changes = new Changes(() => info.changes);
 const actions = {
   href: (item) => format(viewOf(item)),
-  search,
-  open: (item) => viewer.open(item),
+  open: search,
+  enlarge: (item) => viewer.open(item),
   add: addToQuery,
-  mark,
+  good: (item) => mark(item, true),
+  bad: (item) => mark(item, false),
   pick: (item) => selection.toggle(item),
 };
-const grid = new Grid(element("grid"), element("card"), actions);
-const secondGrid = new Grid(element("second-grid"), element("card"), actions);
+const grid = new Grid(element("grid"), actions);
+const secondGrid = new Grid(element("second-grid"), actions);
 const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...view, also })));
 const viewer = new Viewer({
   neighbor, search, add: addToQuery, mark, setClass,
@@ -581,14 +584,14 @@ function showInfo() {
   hide("help-distance", !isDistance(info));
   hide("help-parts", !info.regions);
   // Several parts need cosines.
-  element("grid").classList.toggle("no-parts", isDistance(info));
+  for (const id of ["grid", "second-grid"]) element(id).classList.toggle("no-parts", isDistance(info));
 }
 
 /** The class, the order and the method. */
 function showControls() {
   const shown = view ?? newView({});
   const classes = info.classes.map(({ name, count }) => [`${name} (${count})`, name]);
-  fill("class", [["All classes", ""], ...classes], shown.className);
+  fill("class", [[ALL_CLASSES, ""], ...classes], shown.className);
   hide(element("class").closest(".filter"), !classes.length);
   const searching = isSearch(shown);
   element("sort").value = shown.sort;

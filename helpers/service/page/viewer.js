@@ -1,10 +1,13 @@
 // The dialog that shows one image enlarged, with its details and its actions.
 
 import { call } from "./api.js";
-import { element, hide, isModified, keyField, on, tell, write } from "./dom.js";
 import { nameOf } from "./grid.js";
-import { matchText, outlines } from "./objects.js";
+import { keyField } from "./key_field.js";
+import { matchText, resultOutlines } from "./objects.js";
 import { fileSize } from "./text.js";
+import { element, hide, make, on, write } from "./web/dom.js";
+import { ImageViewer } from "./web/image_viewer.js";
+import { NO_CLASS, scoreNumber } from "./web/words.js";
 
 // Differences of similarities that are only rounding.
 const ROUNDING = 0.005;
@@ -16,16 +19,19 @@ export class Viewer {
    * mark(item, good).
    */
   constructor(actions) {
-    this.dialog = element("viewer");
     this.actions = actions;
-    this.item = null;
+    this.frame = new ImageViewer({
+      actions: [element("viewer-actions").content],
+      neighbor: async ({ item }, step) => this.#framed(await actions.neighbor(item, step)),
+      shown: ({ item }) => this.#showActions(item),
+    });
+    this.dialog = this.frame.dialog;
+    document.body.append(this.dialog);
     const leave = (action) => () => {
       const { item } = this;
       this.dialog.close();
       action(item);
     };
-    on("viewer-previous", "click", () => this.#step(-1));
-    on("viewer-next", "click", () => this.#step(1));
     on("viewer-search", "click", leave(actions.search));
     on("viewer-add", "click", leave(actions.add));
     on("viewer-good", "click", () => this.#mark(true));
@@ -35,37 +41,33 @@ export class Viewer {
     on("viewer-keep", "click", () => this.#confirm(false));
     on("viewer-confirm", "submit", (event) => this.#remove(event));
     on("viewer-class-form", "submit", (event) => this.#setClass(event));
-    on("viewer-image", "load", () => element("viewer-image").classList.remove("loading"));
-    on("viewer-image", "error", () => this.#fail("The file of this image is missing."));
-    on(this.dialog, "keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!step || event.target.matches("input") || isModified(event)) return;
-      event.preventDefault();
-      this.#step(step);
-    });
+  }
+
+  get item() {
+    return this.frame.item?.item ?? null;
   }
 
   open(item) {
-    this.#show(item);
-    if (!this.dialog.open) this.dialog.showModal();
+    this.frame.open(this.#framed(item));
     element("viewer-search").focus();
   }
 
-  #show(item) {
-    this.item = item;
+  /** An image of the gallery as `ImageViewer` shows it. */
+  #framed(item) {
+    if (!item) return null;
+    const className = item.class_name ?? NO_CLASS;
+    const score = item.score === undefined ? [] : [`score ${scoreNumber(item.score)}`, `rank ${item.rank}`];
+    return {
+      item, name: nameOf(item), alt: `${nameOf(item)}, ${className}`,
+      facts: [className, ...score, matchText(item), item.key].filter(Boolean).join(" · "),
+      source: `v1/images/${item.id}/file`, outlines: resultOutlines(item),
+    };
+  }
+
+  #showActions(item) {
     this.state = this.actions.state(item);
     const { changes, canExplain, isSearch, canCombine } = this.state;
-    this.#fail("");
     this.#confirm(false);
-    write("viewer-title", nameOf(item));
-    const image = element("viewer-image");
-    image.classList.add("loading");
-    image.src = `v1/images/${item.id}/file`;
-    image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
-    const facts = [item.class_name ?? "no class"];
-    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
-    write("viewer-facts", [...facts, matchText(item), item.key].filter(Boolean).join(" · "));
-    image.parentElement.replaceChildren(image, outlines(item));
     element("viewer-download").href = `v1/images/${item.id}/original`;
     hide("viewer-remove", changes === "off");
     hide("viewer-class-form", changes === "off");
@@ -74,20 +76,21 @@ export class Viewer {
     hide("viewer-maps");
     hide("viewer-add", !isSearch || !canCombine);
     for (const name of ["good", "bad"]) hide(`viewer-${name}`, !isSearch);
-    this.#showMark();
+    this.#showMark(item);
     this.#showDetails(item);
   }
 
   async #showDetails(item) {
     const list = element("viewer-details");
     list.replaceChildren();
+    this.detailsOf = item;
     let details;
     try {
       details = await call(`v1/images/${item.id}/details`);
     } catch {
       return; // The image itself reports a missing file.
     }
-    if (this.item !== item) return;
+    if (this.detailsOf !== item) return;
     const { width, height, bytes, format, taken, camera, modified } = details;
     const date = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
     const rows = [
@@ -97,21 +100,17 @@ export class Viewer {
       ["Camera", camera],
       ["Path", item.key],
     ];
-    for (const [name, value] of rows) {
-      if (!value) continue;
-      const row = document.createElement("div");
-      for (const [tag, text] of [["dt", name], ["dd", value]]) row.append(Object.assign(document.createElement(tag), { textContent: text }));
-      list.append(row);
-    }
+    const known = rows.filter(([, value]) => value);
+    list.append(...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   }
 
   #mark(good) {
     this.actions.mark(this.item, good);
-    this.#showMark();
+    this.#showMark(this.item);
   }
 
-  #showMark() {
-    const { mark } = this.actions.state(this.item);
+  #showMark(item) {
+    const { mark } = this.actions.state(item);
     element("viewer-good").setAttribute("aria-pressed", String(mark === true));
     element("viewer-bad").setAttribute("aria-pressed", String(mark === false));
   }
@@ -120,7 +119,7 @@ export class Viewer {
     const { item } = this;
     const button = element("viewer-why");
     button.disabled = true;
-    this.#fail("");
+    this.frame.fail("");
     try {
       const { similarity, shows, query, result } = await this.actions.why(item);
       if (this.item !== item) return;
@@ -132,7 +131,7 @@ export class Viewer {
       hide("viewer-maps", false);
       element("viewer-maps").scrollIntoView({ block: "nearest" });
     } catch (error) {
-      this.#fail(error.message);
+      this.frame.fail(error.message);
     } finally {
       button.disabled = false;
     }
@@ -144,19 +143,14 @@ export class Viewer {
     const name = element("viewer-class").value.trim();
     if (name === (this.item.class_name ?? "")) return;
     button.disabled = true;
-    this.#fail("");
+    this.frame.fail("");
     try {
-      this.#show(await this.actions.setClass(this.item, name));
+      this.frame.show(this.#framed(await this.actions.setClass(this.item, name)));
     } catch (error) {
-      this.#fail(error.message);
+      this.frame.fail(error.message);
     } finally {
       button.disabled = false;
     }
-  }
-
-  async #step(step) {
-    const item = await this.actions.neighbor(this.item, step);
-    if (item && this.dialog.open) this.#show(item);
   }
 
   #confirm(open) {
@@ -179,14 +173,9 @@ export class Viewer {
       await this.actions.remove(this.item, key);
       this.dialog.close();
     } catch (error) {
-      this.#fail(error.message);
+      this.frame.fail(error.message);
     } finally {
       button.disabled = false;
     }
-  }
-
-  #fail(text) {
-    tell("viewer-error", text);
-    if (text) element("viewer-image").classList.remove("loading");
   }
 }
