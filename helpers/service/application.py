@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from helpers.service import errors, routes
+from helpers.service import errors, image_routes, page_routes, routes
 from helpers.service.search_service import SearchService
 from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import Settings
@@ -37,11 +36,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        preparing = asyncio.create_task(service.prepare())
+        tasks = [asyncio.create_task(service.prepare()), asyncio.create_task(service.sweep())]
         try:
             yield
         finally:
-            preparing.cancel()
+            for task in tasks:
+                task.cancel()
             await service.close()
 
     app = FastAPI(
@@ -55,11 +55,16 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         # FastAPI's own handlers fail for text that is not valid Unicode, such as some file names.
-        exception_handlers={HTTPException: errors.http_error, RequestValidationError: errors.invalid_request},
+        exception_handlers={
+            HTTPException: page_routes.http_error(settings),
+            RequestValidationError: errors.invalid_request,
+        },
     )
     app.state.service = service
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
-    for router in (routes.searches(service), routes.regions(service), routes.images(service), routes.about(service)):
+    for router in (
+        routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
+        image_routes.single_images(service), routes.about(service), page_routes.page(service),
+    ):  # fmt: skip
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=routes.PAGE), name="static")
     return app

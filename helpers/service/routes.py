@@ -17,8 +17,9 @@ from helpers.service.gallery_search import SearchOptions
 from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import Box, Crop, UploadedImage
-from helpers.service.root_path import base_element
 from helpers.service.schemas import (
+    BAD_MARKS,
+    GOOD_MARKS,
     MAX_PARTS,
     BoxText,
     ClassName,
@@ -32,6 +33,7 @@ from helpers.service.schemas import (
     InfoOut,
     K,
     LimitsOut,
+    Marks,
     NewClassName,
     Offset,
     Part,
@@ -39,14 +41,12 @@ from helpers.service.schemas import (
     RegionsOut,
     RerankerName,
     SearchOut,
+    SortName,
     VectorQuery,
     box_numbers,
 )
 from helpers.service.search_service import SearchService
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
-
-#: The web page and its files.
-PAGE = FilePath(__file__).parent / "page"
 
 #: Longest side in pixels of a full-size image.
 _LARGE = 2048
@@ -75,14 +75,16 @@ async def _options(
     offset: Annotated[Offset, Query()] = 0,
     class_name: Annotated[ClassName | None, Query()] = None,
     rerank: Annotated[RerankerName, Query()] = "none",
+    good: Annotated[Marks, Query(description=GOOD_MARKS)] = [],  # noqa: B006
+    bad: Annotated[Marks, Query(description=BAD_MARKS)] = [],  # noqa: B006
 ) -> SearchOptions:
-    return SearchOptions(k, offset, class_name, rerank)
+    return SearchOptions(k, offset, class_name, rerank, good=tuple(good), bad=tuple(bad))
 
 
 _Options = Annotated[SearchOptions, Depends(_options)]
 
 
-async def _parts(
+async def query_parts(
     left: Annotated[Fraction | None, Query(description="Left edge of a crop, divided by the upright width.")] = None,
     top: Annotated[Fraction | None, Query(description="Top edge of a crop, divided by the upright height.")] = None,
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
@@ -100,7 +102,7 @@ async def _parts(
     return [Crop(left, top, width, height), *boxes]
 
 
-_Parts = Annotated[list[Crop | Box], Depends(_parts)]
+_Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Source = Annotated[RegionSourceName, Query()]
 
 
@@ -156,7 +158,7 @@ def regions(service: SearchService) -> APIRouter:
     return router
 
 
-def _change_dependencies(settings: Settings) -> list[params.Depends]:
+def change_dependencies(settings: Settings) -> list[params.Depends]:
     """What the routes that change the gallery depend on."""
 
     async def may_change(request: Request) -> None:
@@ -174,16 +176,17 @@ def images(service: SearchService) -> APIRouter:
     """The gallery and its changes."""
     router = APIRouter(prefix="/v1/images", tags=["images"])
     gallery_search, settings = service.gallery_search, service.settings
-    change = _change_dependencies(settings)
+    change = change_dependencies(settings)
 
     @router.get("", responses=error_responses(404, 422))
     async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.")] = 0,
         limit: Annotated[int, Query(ge=1, le=100, description="Number of images.")] = 50,
         class_name: Annotated[ClassName | None, Query()] = None,
+        sort: Annotated[SortName, Query()] = "id",
     ) -> ImagesOut:
         """List the images of the gallery."""
-        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name)
+        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name, sort)
         return ImagesOut(
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
@@ -208,7 +211,10 @@ def images(service: SearchService) -> APIRouter:
 
     @router.delete("/{id}", status_code=204, responses=error_responses(401, 404, 422), dependencies=change)
     async def remove_image(id: _ImageId) -> Response:
-        """Remove an image from the index. Its file is deleted only if it was added over HTTP."""
+        """Remove an image from the index. For an hour, it can be restored.
+
+        Then its file is deleted, but only if it was added over HTTP.
+        """
         await service.remove(id)
         return Response(status_code=204)
 
@@ -251,16 +257,9 @@ async def _jpeg(
 
 
 def about(service: SearchService) -> APIRouter:
-    """The web page, and information about the service."""
+    """Information about the service."""
     router = APIRouter()
     settings = service.settings
-
-    html = (PAGE / "index.html").read_text(encoding="utf-8")
-
-    @router.get("/", include_in_schema=False)
-    async def page(request: Request) -> HTMLResponse:
-        text = html.replace("<head>", f"<head>{base_element(request.headers)}", 1)
-        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
 
     @router.get("/docs", include_in_schema=False)
     async def interface(request: Request) -> HTMLResponse:

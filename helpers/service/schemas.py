@@ -45,6 +45,14 @@ RegionSourceName = Annotated[
 NewClassName = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="Class of the image.")
 ]
+SortName = Annotated[
+    Literal["id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class"],
+    Field(description="Order of the list; with a hyphen, the reverse order. date and size are those of the files."),
+]
+#: Marked images move the query, as in J. J. Rocchio's relevance feedback.
+Marks = Annotated[list[Id], Field(max_length=100)]
+GOOD_MARKS = "Ids of good results: the query is moved towards their mean. Give all marks, and the first query."
+BAD_MARKS = "Ids of bad results: the query is moved away from their mean."
 #: Parts of a query.
 MAX_PARTS = 8
 #: Position and extent of a crop.
@@ -75,10 +83,14 @@ class VectorQuery(BaseModel):
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
     rerank: RerankerName = "none"
+    good: Marks = Field(default=[], description=GOOD_MARKS)
+    bad: Marks = Field(default=[], description=BAD_MARKS)
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(self.k, self.offset, self.class_name, self.rerank)
+        return SearchOptions(
+            self.k, self.offset, self.class_name, self.rerank, good=tuple(self.good), bad=tuple(self.bad)
+        )
 
     @property
     def vectors(self) -> np.ndarray:
@@ -125,10 +137,12 @@ class CombinedQuery(BaseModel):
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
+    good: Marks = Field(default=[], description=GOOD_MARKS)
+    bad: Marks = Field(default=[], description=BAD_MARKS)
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(self.k, self.offset, self.class_name)
+        return SearchOptions(self.k, self.offset, self.class_name, good=tuple(self.good), bad=tuple(self.bad))
 
 
 class ImageOut(BaseModel):
@@ -288,6 +302,7 @@ class InfoOut(BaseModel):
     regions: RegionSourceName | None = Field(
         description="Source of the regions that searches compare; null if they compare whole images only."
     )
+    rerankers: list[str] = Field(description="Names of the re-rankers that work with the index.")
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
         description="Who may add and remove images: every client (open), clients with the key, or no one (off)."

@@ -137,9 +137,11 @@ def _too_large(limit: int) -> ApiError:
 
 
 def changes_the_index(method: str, path: str) -> bool:
-    """Whether a request adds or removes an image."""
+    """Whether a request adds, changes, removes or restores an image."""
     path = path.rstrip("/")
-    return (method == "POST" and path == "/v1/images") or (method == "DELETE" and path.startswith("/v1/images/"))
+    if method == "POST":
+        return path == "/v1/images" or (path.startswith("/v1/images/") and path.endswith("/restore"))
+    return method in ("DELETE", "PATCH") and path.startswith("/v1/images/")
 
 
 def _known_method(method: str) -> str:

@@ -34,8 +34,10 @@ from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
+from helpers.search.rerank import NAMES
 from helpers.service import server, uploads
 from helpers.service.application import create_app
+from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch, Upload
 from helpers.service.query_image import UploadedImage
 from helpers.service.request_extraction import reduced
@@ -286,7 +288,8 @@ def test_info_and_lists_of_images(client, gallery):
     assert info == {
         "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
         "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False, "regions": None,
-        "max_k": 100, "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
+        "rerankers": list(NAMES), "max_k": 100, "changes": "open",
+        "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
     page = client.get("/v1/images", params={"offset": 10, "limit": 3}).json()
     assert page["total"] == 50 and [each["id"] for each in page["images"]] == [10, 11, 12]
@@ -475,6 +478,7 @@ def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder
     image = Upload(bytes_hash(content), content, ".png", vector, None, None)
     with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
         first, second = GallerySearch(one), GallerySearch(other)
+        edits, others = GalleryEdits(one), GalleryEdits(other)
         entry, new = first.add(image)
         assert (entry.id, new) == (50, True)
         remove, again = one.remove, []
@@ -484,10 +488,10 @@ def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder
             again.append(second.add(image))
 
         monkeypatch.setattr(one, "remove", remove_slowly)
-        first.remove(50)
+        edits.remove(50)
         ((entry, new),) = again
         assert (entry.id, new) == (51, True) and second.path(51).read_bytes() == content
-        second.remove(51)
+        others.remove(51)
         assert list((folder / "images").iterdir()) == []
 
 

@@ -212,7 +212,9 @@ def test_other_root_paths_are_refused(text):
 def test_a_root_path_is_no_path_of_the_service(folder):
     app = create_app(Settings(folder))
     found = [*app.openapi()["paths"], *(route.path for route in app.routes if hasattr(route, "path"))]
-    assert {path.split("/")[1] for path in found} - {""} == OWN_PARTS - {"docs"}, "docs describes the others"
+    assert {path.split("/")[1] for path in found} - {""} == OWN_PARTS - {"docs", "static"}, (
+        "these describe or show the others"
+    )
     for part in OWN_PARTS:
         with pytest.raises(ValueError, match="a path of the service"):
             Settings(folder, root_path=f"/{part}/x")
