@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,9 @@ def _register_add(commands: "common.Commands") -> None:
         _add,
         "Add images to an engine, even while it is being served.",
         """
-lookalike add my.engine holiday.jpg
-lookalike add my.engine new/photos another.png
-lookalike add my.engine owls/1.jpg owls/2.jpg --class owls
+lookalike add holiday.jpg
+lookalike add new/photos another.png -e photos.engine
+lookalike add owls/1.jpg owls/2.jpg --class owls
 """,
         """
 Subfolders are classes. An image that is in the engine already is skipped, unless its file has changed: then it is
@@ -43,8 +44,8 @@ the changes exceed a tenth of the index, they are written into it.
 """,
         common.VECTORS_KEPT,
     )
-    add.add_argument("engine", metavar="ENGINE")
     add.add_argument("images", metavar="IMAGE|FOLDER|TABLE", nargs="+")
+    locations.add_engine(add)
     common.add_follow_links(add)
     add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all added images")
 
@@ -56,17 +57,17 @@ def _register_others(commands: "common.Commands") -> None:
         _remove,
         "Remove images from an engine; the files are kept.",
         """
-lookalike remove my.engine 17 18
-lookalike remove my.engine owls/1.jpg
-lookalike remove my.engine photos/owls
+lookalike remove 17 18
+lookalike remove owls/1.jpg -e photos.engine
+lookalike remove photos/owls
 """,
         """
 Name an image by its path, or by its id or key, which search --json prints. A folder stands for all of its images. If
 one of the names is not in the engine, nothing is removed.
 """,
     )
-    remove.add_argument("engine", metavar="ENGINE")
     remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
+    locations.add_engine(remove)
 
     compact = common.add_command(
         commands,
@@ -75,10 +76,10 @@ one of the names is not in the engine, nothing is removed.
         "Write added and removed images into the index of an engine, which makes searches faster.",
         """
 lookalike compact
-lookalike compact my.engine
+lookalike compact -e photos.engine
 """,
     )
-    compact.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(compact)
 
     relocate = common.add_command(
         commands,
@@ -86,16 +87,16 @@ lookalike compact my.engine
         _relocate,
         "Store where the images of an engine are, after they were moved.",
         """
-lookalike relocate my.engine /new/photos
-lookalike relocate my.engine /new/holidays --from /old/holidays
+lookalike relocate /new/photos
+lookalike relocate /new/holidays --from /old/holidays -e photos.engine
 """,
         """
 If engine and images were moved together, this is not necessary. The folder must hold the images under their names; the
 contents of some are compared.
 """,
     )
-    relocate.add_argument("engine", metavar="ENGINE")
     relocate.add_argument("folder", metavar="FOLDER", help="the folder that holds the images now")
+    locations.add_engine(relocate)
     text = "the folder that held them; default: the only one that is missing, or else the indexed folder"
     relocate.add_argument("--from", dest="former", metavar="OLDFOLDER", help=text)
 
@@ -129,6 +130,7 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
     parts = []
     for name in names:
         path = Path(name)
+        locations.refuse_engine(path)
         if path.is_dir() or locations.is_table(path):
             part = locations.read_gallery(name, engine, follow_links)
         elif path.exists():
@@ -220,5 +222,8 @@ def _relocate(options: argparse.Namespace) -> int:
     images, there = relocate(folder, place, options.former)
     print(f"{printable(folder)}: {there:,} of {pluralize(images, 'image')} found in {printable(place)}")
     if there < images:
-        log(f"note: {images - there:,} are not there; `lookalike sync {folder}` removes the images without a file")
+        log(
+            f"note: {images - there:,} are not there; `lookalike sync -e {shlex.quote(str(folder))}` removes the "
+            "images without a file"
+        )
     return OK

@@ -97,8 +97,8 @@ def _register_sync(commands: "common.Commands") -> None:
         "Bring an engine up to date with the folder that it was made of.",
         """
 lookalike sync
-lookalike sync my.engine
-lookalike sync my.engine --root /new/photos
+lookalike sync -e photos.engine
+lookalike sync --root /new/photos
 """,
         """
 New files are added, changed files replace their images, and images whose files are gone are removed, even while the
@@ -106,7 +106,7 @@ engine is being served. Images that were added from elsewhere are kept. `lookali
 """,
         common.VECTORS_KEPT,
     )
-    sync.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(sync)
     common.add_follow_links(sync)
     sync.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
 
@@ -306,7 +306,7 @@ def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool)
         raise CommandError(
             f"{printable(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as "
             f"{printable(lost[0])}: choose another output with -o, add images with lookalike add "
-            f"{shlex.quote(str(output))} {shlex.quote(source)}, or replace the engine with --force"
+            f"{shlex.quote(source)} -e {shlex.quote(str(output))}, or replace the engine with --force"
         )
     if lost:
         log(f"note: {pluralize(len(lost), 'image')} of the previous engine dropped, such as {printable(lost[0])}")

@@ -73,7 +73,7 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
         + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
     )
     search.add_argument("images", metavar="IMAGE|FOLDER", nargs="*")
-    search.add_argument("-e", "--engine", metavar="ENGINE", help=locations.DEFAULT_HELP)
+    locations.add_engine(search)
     search.add_argument(
         "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
     )

@@ -16,10 +16,10 @@ def register(commands: "common.Commands") -> None:
         "Serve an engine as a web page and an HTTP interface.",
         """
 lookalike serve
-lookalike serve photos.engine --port 8080
-lookalike serve photos.engine --workers 2
-LOOKALIKE_API_KEY=secret lookalike serve photos.engine --host 0.0.0.0 --allow-host images.example.org
-LOOKALIKE_API_KEY=secret lookalike serve photos.engine --root-path /photos --allow-host www.example.org
+lookalike serve -e photos.engine --port 8080
+lookalike serve --workers 2
+LOOKALIKE_API_KEY=secret lookalike serve --host 0.0.0.0 --allow-host images.example.org
+LOOKALIKE_API_KEY=secret lookalike serve --root-path /photos --allow-host www.example.org
 """,
         """
 By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
@@ -29,7 +29,7 @@ documents the HTTP interface. Press Ctrl-C to stop the service.
 Put a reverse proxy in front of a service that other computers can reach: TLS and slow clients are its job.
 """,
     )
-    serve.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(serve)
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, metavar="N", help="default: %(default)s")
     serve.add_argument(

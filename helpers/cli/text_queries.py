@@ -1,6 +1,7 @@
 """Queries of texts and of several images, for `lookalike search`."""
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,7 +194,7 @@ def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options:
         if len(missing := index.missing(engine)):
             log(
                 f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
-                f"lookalike classify {printable(folder)} computes them"
+                f"lookalike classify -e {shlex.quote(str(folder))} computes them"
             )
         return index
     ids, table = engine.index.ids, locations.table_of(engine)

@@ -17,7 +17,7 @@ def register(commands: "common.Commands") -> None:
         "Compute the class scores of an engine's images, so that words find them.",
         """
 lookalike classify
-lookalike classify my.engine --network resnet50
+lookalike classify --network resnet50 -e photos.engine
 """,
         """
 The scores are the probabilities of ImageNet's classes by the classifier of a network. They are stored in the engine,
@@ -26,7 +26,7 @@ of new images. With another network, all are computed again.
 """,
         "stopped; the scores so far are stored: run the same command again to continue",
     )
-    classify.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(classify)
     classify.add_argument(
         "--network", metavar="NAME", default=common.DEFAULT_EXTRACTOR, help="the network; default: %(default)s"
     )

@@ -215,7 +215,7 @@ def test_add_takes_a_table(here, run):
     Path("one.csv").write_text(f"path,label\n{first},{first.parent.name}\n")
     Path("two.csv").write_text(f"path,label\n{first},{first.parent.name}\n{second},other\n")
     assert run("index", "one.csv", "-x", "hsv-histogram")[0] == OK
-    code, out, _ = run("add", "my.engine", "two.csv")
+    code, out, _ = run("add", "-e", "my.engine", "two.csv")
     assert code == OK and out.startswith("my.engine: 1 image added")
     assert Engine.load("my.engine").gallery.class_names == (first.parent.name, "other")
 
@@ -304,7 +304,7 @@ def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
         (["index", "photos", "-b", "faiss:nonsense"], USAGE, "lookalike backends"),
         (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
         (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
-        (["remove", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
+        (["remove", "-e", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
         (["evaluate", "nowhere"], BAD_INPUT, "sample-distractors"),
     ):
         result, out, err = run(*line)
@@ -400,7 +400,7 @@ def test_the_only_engine_of_the_folder_is_the_default(engine, run):
     code, _, err = run("search", query)
     assert code == USAGE and "birds.engine, more.engine" in err
     assert run("search", query, "-e", "more.engine")[0] == OK
-    assert "pass it with -e" in run("search", "more.engine", query)[2]
+    assert "name it with the option -e more.engine" in run("search", "more.engine", query)[2]
 
 
 def test_a_damaged_engine_is_named(engine, run):
@@ -465,9 +465,9 @@ def test_added_images_are_found_and_added_once(engine, run):
     Path("new/owls").mkdir(parents=True)
     shutil.copy(images.paths[301], "new/owls/two.jpg")
     shutil.copy(images.paths[302], "new/three.jpg")
-    code, out, _ = run("add", engine, "one.jpg", "--class", "things")
+    code, out, _ = run("add", "-e", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
-    code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
+    code, out, err = run("add", "-e", engine, "one.jpg", "new", "new/three.jpg")
     assert (code, err) == (OK, "")
     assert out == f"{engine}: 2 images added (ids 19 to 20), 1 already indexed, 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
@@ -484,37 +484,37 @@ def recolor(path, color):
 def test_changed_copied_and_known_images_are_reported(engine, run):
     first, second = images()[:2]
     recolor(first, "red")
-    assert run("add", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
+    assert run("add", "-e", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
     assert found(run, first)[0]["score"] == pytest.approx(1) and found(run, first)[0]["class_name"] == "birds"
-    assert run("add", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
-    assert run("add", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
+    assert run("add", "-e", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
+    assert run("add", "-e", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
     shutil.copy(second, "copy.jpg")
     shutil.copy(second, "again.jpg")
-    code, out, _ = run("add", engine, "copy.jpg")
+    code, out, _ = run("add", "-e", engine, "copy.jpg")
     assert out == f"{engine}: 1 image added, a copy of an indexed image (id 19), 19 in total\n"
     recolor("new.jpg", "blue")
-    out = run("add", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
+    out = run("add", "-e", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
     assert out == (
         f"{engine}: 2 images added, 1 of them a copy of an indexed image (ids 20 to 21), 1 already indexed, "
         "21 in total\n"
     )
     # By request, a known image gets another class.
-    assert "1 image moved to another class (id 22)" in run("add", engine, "new.jpg", "--class", "blue")[1]
+    assert "1 image moved to another class (id 22)" in run("add", "-e", engine, "new.jpg", "--class", "blue")[1]
     assert found(run, "new.jpg")[0]["class_name"] == "blue"
     # What was removed can be added again.
-    assert run("remove", engine, "new.jpg")[0] == OK and run("remove", engine, "new.jpg")[0] == BAD_INPUT
-    assert run("add", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
+    assert run("remove", "-e", engine, "new.jpg")[0] == OK and run("remove", "-e", engine, "new.jpg")[0] == BAD_INPUT
+    assert run("add", "-e", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
 
 
 def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     first, second, third = images()[:3]
     Path("elsewhere").mkdir()
     recolor("elsewhere/new.png", "red")
-    run("add", engine, "elsewhere")
+    run("add", "-e", engine, "elsewhere")
     recolor(first, "navy")
     second.unlink()
     recolor("photos/fruit/new.png", "teal")
-    assert run("remove", engine, third)[0] == OK
+    assert run("remove", "-e", engine, third)[0] == OK
     code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert (code, out) == (
         OK,
@@ -528,7 +528,7 @@ def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     shutil.move("photos/fruit/new.png", "photos/birds/moved.png")
     code, out, err = run("sync")
     assert (code, err) == (OK, "") and "1 image added (id 22), 17 already indexed, 1 removed" in out
-    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", engine)[1]
+    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", "-e", engine)[1]
     # With another backend, the engine is made again of the same images.
     code, out, _ = run("index", "photos", "-x", "hsv-histogram", "-b", "faiss:hnsw")
     assert code == OK and out.endswith("; the previous engine was replaced, 1 from elsewhere kept\n")
@@ -552,26 +552,26 @@ def test_sync_of_a_table_reads_the_table(here, run):
     # Its file exists, so it may have been added by hand.
     assert "1 kept that table does not list" in out
     Engine("hsv-histogram").fit(from_folder("photos")).save("library.engine")
-    code, _, err = run("sync", "library.engine")
+    code, _, err = run("sync", "-e", "library.engine")
     assert code == BAD_INPUT and "lookalike index FOLDER -o library.engine" in err
     assert run("index", "photos", "-x", "hsv-histogram", "-o", "library.engine")[0] == OK
-    assert run("sync", "library.engine")[0] == OK
+    assert run("sync", "-e", "library.engine")[0] == OK
 
 
 def test_moved_images_are_noticed_and_relocated(engine, run):
     Path("photos").rename("moved")
     query = images("moved")[0]
-    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate my.engine NEWFOLDER"
+    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate NEWFOLDER -e my.engine"
     code, out, err = run("search", query, "-k", "1")
     assert code == OK and out and f"note: the images of {Path('photos').absolute()} {note}" in err
     assert run("search", query, "--root", "moved")[2] == ""
-    code, _, err = run("add", engine, query)
+    code, _, err = run("add", "-e", engine, query)
     assert code == OK and "run lookalike relocate" in err and "--root" not in err
-    run("remove", engine, query)
+    run("remove", "-e", engine, query)
     Path("other").mkdir()
-    assert run("relocate", engine, "other")[0] == BAD_INPUT
+    assert run("relocate", "-e", engine, "other")[0] == BAD_INPUT
     images("moved")[1].unlink()
-    code, out, err = run("relocate", engine, "moved")
+    code, out, err = run("relocate", "-e", engine, "moved")
     assert (code, out) == (OK, f"{engine}: 17 of 18 images found in moved\n") and "lookalike sync" in err
     assert run("search", query, "--paths", "-k", "1")[1:] == (f"{query.resolve()}\n", "")
     # Moved together, an engine finds its images by itself.
@@ -581,7 +581,7 @@ def test_moved_images_are_noticed_and_relocated(engine, run):
     query = Path("together") / query
     code, out, err = run("search", query, "-e", "together/my.engine", "--paths", "-k", "1")
     assert (out, err) == (f"{query.resolve()}\n", "")
-    assert "all 17 images were already indexed" in run("add", "together/my.engine", "together/moved")[1]
+    assert "all 17 images were already indexed" in run("add", "-e", "together/my.engine", "together/moved")[1]
 
 
 def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
@@ -598,9 +598,9 @@ def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
 
 def test_adding_unreadable_images_is_an_error(engine, run):
     Path("broken.jpg").write_bytes(b"no image")
-    code, out, err = run("add", engine, "broken.jpg")
+    code, out, err = run("add", "-e", engine, "broken.jpg")
     assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err
-    assert run("add", engine, "nowhere.jpg")[0] == BAD_INPUT
+    assert run("add", "-e", engine, "nowhere.jpg")[0] == BAD_INPUT
 
 
 @pytest.mark.parametrize("kind", ["id", "key", "path", "folder"])
@@ -608,28 +608,28 @@ def test_removed_images_are_not_found(engine, run, kind):
     query = images("photos/fruit")[2]
     id = found(run, query)[0]["id"]
     named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[kind]
-    code, out, _ = run("remove", engine, named)
+    code, out, _ = run("remove", "-e", engine, named)
     left = 12 if kind == "folder" else 17
     assert code == OK and out.endswith(f"removed, {left} in total\n")
     assert id not in [result["id"] for result in found(run, query, "-k", "18")]
     # Removing it again is an error, and the other image is kept.
-    code, _, err = run("remove", engine, images()[0], named)
+    code, _, err = run("remove", "-e", engine, images()[0], named)
     assert code == BAD_INPUT and "nothing was removed" in err
     assert len(found(run, query, "-k", "18")) == left
 
 
 def test_compact_keeps_the_changes(engine, run):
     shutil.copy(samples.with_distractors().paths[300], "one.jpg")
-    run("add", engine, "one.jpg")
-    run("remove", engine, 0, 1)
+    run("add", "-e", engine, "one.jpg")
+    run("remove", "-e", engine, 0, 1)
     before = run("search", "photos", "one.jpg", "--json")[1]
     assert run("compact")[1] == "my.engine: 3 changes written into the index, 17 images in total\n"
-    assert run("compact", engine)[1].startswith(f"{engine}: 0 changes")
+    assert run("compact", "-e", engine)[1].startswith(f"{engine}: 0 changes")
     assert run("search", "photos", "one.jpg", "--json")[1] == before
 
 
 def test_an_engine_without_images_finds_nothing(engine, run):
-    assert run("remove", engine, "photos")[0] == OK
+    assert run("remove", "-e", engine, "photos")[0] == OK
     code, out, err = run("search", images()[0], "--json")
     assert code == NEGATIVE and "holds no images" in err and out == ""
 
@@ -1026,7 +1026,7 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
     code, _, err = run("serve", "--port", port, "--root-path", "https://a.example/photos")
     assert code == BAD_INPUT and "a path like /photos" in err
     assert run("serve", "--port", "99999")[0] == USAGE
-    assert run("serve", "nowhere")[0] == BAD_INPUT
+    assert run("serve", "-e", "nowhere")[0] == BAD_INPUT
 
 
 def free_port():
@@ -1119,14 +1119,14 @@ def test_unusual_file_names(here, run):
     code, out, err = run("search", "odd", "-k", "1", "--paths")
     assert (code, out) == (USAGE, "") and "new\\nline.jpg contains a line break: use --paths --null" in err
     for name in names:
-        assert run("remove", "my.engine", "--", Path("odd") / name)[0] == OK
-        assert run("add", "my.engine", "--", Path("odd") / name)[0] == OK
+        assert run("remove", "-e", "my.engine", "--", Path("odd") / name)[0] == OK
+        assert run("add", "-e", "my.engine", "--", Path("odd") / name)[0] == OK
     assert run("compact")[0] == OK
     assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == shown
     # Keys and paths are accepted as they are printed.
-    assert run("remove", "my.engine", "latin \\xe9.jpg")[0] == OK
-    assert run("add", "my.engine", Path("odd") / names[-1])[0] == OK
-    assert run("remove", "my.engine", Path("odd").resolve() / "latin \\xe9.jpg")[0] == OK
+    assert run("remove", "-e", "my.engine", "latin \\xe9.jpg")[0] == OK
+    assert run("add", "-e", "my.engine", Path("odd") / names[-1])[0] == OK
+    assert run("remove", "-e", "my.engine", Path("odd").resolve() / "latin \\xe9.jpg")[0] == OK
 
 
 # ---- processes -------------------------------------------------------------------------------------
@@ -1144,7 +1144,7 @@ def test_paths_are_bytes_that_xargs_reads(here, capsysbinary):
     found = capsysbinary.readouterr().out
     sums = subprocess.run(["xargs", "-0", "md5sum", "-z"], input=found, capture_output=True, check=True).stdout
     assert {line.partition(b"  ")[2] for line in sums.split(b"\0")[:-1]} == files
-    assert cli.main(["remove", "my.engine", "new\nline.jpg"]) == OK
+    assert cli.main(["remove", "-e", "my.engine", "new\nline.jpg"]) == OK
     capsysbinary.readouterr()
     assert cli.main(["search", "odd/-k.jpg", "-k", "3", "--paths"]) == OK
     assert set(capsysbinary.readouterr().out.splitlines()) == {file for file in files if b"\n" not in file}
