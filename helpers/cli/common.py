@@ -78,6 +78,8 @@ def add_command(
         description=f"{summary}\n\n{text.strip()}" if text else summary,
         epilog=f"examples:\n{lines}",
         formatter_class=HelpFormatter,
+        # Scripts stay right when a command gets another option.
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run, interrupted=interrupted)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -122,6 +124,15 @@ def pluralize(number: int, noun: str) -> str:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {plural}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion such as ". Did you mean search?", to be appended to an error; a full stop if nothing is similar."""
+    from difflib import get_close_matches
+
+    known = list(known)
+    similar = [one for one in known if one.startswith(name)] or get_close_matches(name, known, n=3, cutoff=0.65)
+    return f". Did you mean {' or '.join(similar)}?" if similar else "."
 
 
 def log(text: str) -> None:
@@ -212,12 +223,16 @@ def open_extractor(name: str) -> "FeatureExtractor":
     CommandError : the name is unknown.
     WeightsUnavailable : the weights are not available.
     """
-    from helpers.features.registry import open_extractor
+    from helpers.features.registry import names, open_extractor
 
     try:
         return open_extractor(name)
     except KeyError as error:
-        raise CommandError(f"unknown extractor {name!r}: `lookalike extractors` lists them all", USAGE) from error
+        unknown = next((part for part in name.split("+") if part.lower() not in names()), name)
+        suggestion = did_you_mean(unknown.lower(), names())
+        raise CommandError(
+            f"unknown extractor {unknown!r}{suggestion} `lookalike extractors` lists them all", USAGE
+        ) from error
 
 
 def open_index(spec: str) -> "Index":

@@ -84,13 +84,15 @@ def _classify(options: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     from helpers.features.deep import ClassScores
+    from helpers.networks import specs
     from helpers.search.word_index import classify
 
     folder = locations.engine_folder(options.engine)
     try:
         classifier = ClassScores(options.network)
     except KeyError as error:
-        raise CommandError(str(error.args[0]), USAGE) from error
+        suggestion = common.did_you_mean(options.network, specs.ZOO)
+        raise CommandError(f"{error.args[0]}{suggestion}", USAGE) from error
     engine = locations.load_engine(folder)
     with tqdm(total=len(engine), unit="image", disable=None) as bar:
         skipped = classify(folder, engine, classifier, bar.update)

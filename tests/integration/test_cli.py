@@ -169,10 +169,38 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-@pytest.mark.parametrize("line", [[], ["nonsense"], ["index"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
-def test_wrong_arguments_are_a_usage_error(run, line):
+@pytest.mark.parametrize(
+    ("line", "usage", "message"),
+    [
+        (["serch", "a.jpg"], "lookalike", "unknown command 'serch'. Did you mean search?"),
+        (["nonsense"], "lookalike", "unknown command 'nonsense'. `lookalike --help` lists the commands."),
+        (["--verison"], "lookalike", "unknown option --verison. Did you mean --version?"),
+        (["index"], "lookalike index", "the following arguments are required: FOLDER"),
+        (["index", "--forse"], "lookalike index", "unknown option --forse. Did you mean --force?"),
+        (["search", "a.jpg", "--reranck=none"], "lookalike search", "Did you mean --rerank?"),
+        (["search", "a.jpg", "-k", "0"], "lookalike search", "must be at least 1, got 0"),
+        (["index", "a", "--no"], "lookalike index", "unknown option --no."),
+        (["index", "a", "-z"], "lookalike index", "unrecognized arguments: -z"),
+        # An option is not abbreviated, so that a script stays right when a command gets another one.
+        (["search", "a.jpg", "--eng", "b"], "lookalike search", "unknown option --eng. Did you mean --engine?"),
+        (["compact", "my.engine"], "lookalike compact", "unrecognized arguments: my.engine"),
+    ],
+)
+def test_wrong_arguments_show_the_usage_of_the_command_and_what_was_meant(run, line, usage, message):
     code, out, err = run(*line)
-    assert (code, out) == (USAGE, "") and "usage: lookalike" in err
+    assert (code, out) == (USAGE, "")
+    assert err.startswith(f"usage: {usage} [") and f"{usage}: error: " in err and message in err
+
+
+def test_a_command_line_without_arguments_prints_the_help(run):
+    assert run() == run("--help") and run()[0] == OK and "lookalike index photos" in run()[1]
+
+
+def test_the_version_is_that_of_the_package(run):
+    import tomllib
+
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    assert run("--version") == (OK, f"lookalike {project['version']}\n", "")
 
 
 # ---- index -----------------------------------------------------------------------------------------
@@ -300,7 +328,10 @@ def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
 def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
     for line, code, message in (
         (["index", "nowhere"], BAD_INPUT, "nowhere does not exist"),
-        (["index", "photos", "-x", "resnet51"], USAGE, "lookalike extractors"),
+        (["index", "photos", "-x", "resnet51"], USAGE, "'resnet51'. Did you mean resnet50 or"),
+        (["index", "photos", "-x", "hog+hsv-histgram"], USAGE, "'hsv-histgram'. Did you mean hsv-histogram"),
+        (["index", "photos", "-x", "nonsense"], USAGE, "lookalike extractors"),
+        (["classify", "--network", "resnet51", "-e", "nowhere"], BAD_INPUT, "nowhere does not exist"),
         (["index", "photos", "-b", "faiss:nonsense"], USAGE, "lookalike backends"),
         (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
         (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
