@@ -18,6 +18,7 @@ from helpers import paths
 from helpers.cli import (
     audits,
     common,
+    contents,
     course,
     encoders,
     engines,
@@ -31,7 +32,7 @@ from helpers.cli import (
 from helpers.cli.arguments import parse
 
 #: In the order of ``lookalike --help``.
-COMMAND_MODULES = (indexing, engines, searching, words, scores, audits, listings, encoders, serving, course)
+COMMAND_MODULES = (indexing, engines, contents, searching, words, scores, audits, listings, encoders, serving, course)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

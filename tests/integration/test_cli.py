@@ -54,8 +54,8 @@ from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "tags", "words", "evaluate",
-    "leaderboard", "audit", "extractors", "backends", "encoders", "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "info", "list", "search", "classify", "tags", "words",
+    "evaluate", "leaderboard", "audit", "extractors", "backends", "encoders", "serve", "notebook",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -131,9 +131,9 @@ def command_parsers():
 
 
 def examples(text):
-    """The command lines in a help text or in README, without variables before and pipes and comments behind them."""
+    """The command lines in a help text or in README, without variables before, and redirections and comments behind."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [re.split(r"\s{2,}|\s+[#|]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
+    lines = [re.split(r"\s{2,}|\s+[#|<>]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
     return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
 
 
@@ -663,6 +663,47 @@ def test_an_engine_without_images_finds_nothing(engine, run):
     assert run("remove", "-e", engine, "photos")[0] == OK
     code, out, err = run("search", images()[0], "--json")
     assert code == NEGATIVE and "holds no images" in err and out == ""
+
+
+# ---- info, list ------------------------------------------------------------------------------------
+
+
+def test_info_says_what_an_engine_is(engine, run):
+    facts = json.loads(run("info", "--json")[1])
+    assert facts["classes"] == {"birds": 6, "fruit": 6, "vehicles": 6} and facts["source"] == str(
+        Path("photos").resolve()
+    )
+    assert (facts["images"], facts["extractor"], facts["backend"]) == (18, "hsv-histogram", "exact:cosine")
+    files = [path for path in engine.rglob("*") if path.is_file()]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files) > facts["index_bytes"] > 18 * 4 * facts["dim"]
+    assert (facts["pending_changes"], facts["class_scores"], facts["regions"]) == (0, None, None)
+    run("remove", 0, 1)
+    shutil.copy(samples.with_distractors().paths[300], "one.jpg")
+    run("add", "one.jpg")
+    later = json.loads(run("info", "-e", engine, "--json")[1])
+    assert (later["images"], later["pending_changes"], later["classes"]["birds"]) == (17, 3, 4)
+    assert facts["first_added"] == later["first_added"] <= later["last_added"] <= later["changed"]
+    text = dict(line.split("  ", 1) for line in run("info")[1].splitlines())
+    assert text["classes"].strip() == "3: fruit 6, vehicles 6, birds 4"
+    assert "3 changes; lookalike compact" in text["pending"] and "numbers per image" in text["extractor"]
+
+
+def test_list_has_the_images_of_the_engine(engine, run):
+    shutil.copy(samples.with_distractors().paths[300], "one.jpg")
+    run("add", "one.jpg")
+    run("remove", 0)
+    rows = json.loads(run("list", "--json")[1])
+    assert [row["id"] for row in rows] == list(range(1, 19))
+    assert [row["path"] for row in rows] == [str(path.resolve()) for path in [*images()[1:], Path("one.jpg")]]
+    assert (rows[0]["key"], rows[0]["class_name"]) == (f"birds/{images()[1].name}", "birds")
+    assert rows[-1]["class_name"] is None and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", rows[-1]["added"])
+    table = list(csv.DictReader(io.StringIO(run("list", "--csv", "--class", "fruit")[1])))
+    assert [int(row["id"]) for row in table] == [row["id"] for row in rows if row["class_name"] == "fruit"]
+    assert run("list")[1].splitlines()[-1].endswith(str(Path("one.jpg").resolve()))
+    code, _, err = run("list", "--class", "fruits")
+    assert code == BAD_INPUT and "has no class fruits. Did you mean fruit?" in err
+    run("remove", "photos/birds")
+    assert run("list", "--class", "birds")[:2] == (NEGATIVE, "")
 
 
 # ---- evaluate --------------------------------------------------------------------------------------
