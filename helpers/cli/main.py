@@ -27,12 +27,26 @@ from helpers.cli import (
     scores,
     searching,
     serving,
+    syncing,
     words,
 )
 from helpers.cli.arguments import parse
 
 #: In the order of ``lookalike --help``.
-COMMAND_MODULES = (indexing, engines, contents, searching, words, scores, audits, listings, encoders, serving, course)
+COMMAND_MODULES = (
+    indexing,
+    syncing,
+    engines,
+    contents,
+    searching,
+    words,
+    scores,
+    audits,
+    listings,
+    encoders,
+    serving,
+    course,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

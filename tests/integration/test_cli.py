@@ -572,6 +572,69 @@ def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     assert code == OK and "1 added image dropped, because their files are gone" in err and "18 images" in out
 
 
+def test_sync_says_what_it_will_do(engine, run):
+    first, second, third, fourth = images()[:4]
+    recolor(first, "navy")
+    second.unlink()
+    shutil.move(third, third.with_name("renamed.jpg"))
+    shutil.move(fourth, Path("photos/fruit") / fourth.name)
+    recolor("elsewhere.png", "teal")
+    run("add", "elsewhere.png")
+    before = run("list", "--json")[1]
+    code, out, err = run("sync", "--dry-run")
+    new = [third.with_name("renamed.jpg"), Path("photos/fruit") / fourth.name]
+    expected = {f"replace   {first.resolve()}"} | {f"add       {path.resolve()}" for path in new}
+    expected |= {f"remove    {path.absolute()}" for path in (second, third, fourth)}
+    assert code == OK and set(out.splitlines()) == expected
+    assert err == (
+        "my.engine: 2 to add, 1 to replace, 0 to reclass, 3 to remove; 1 image from elsewhere kept; "
+        "nothing was changed\n"
+    )
+    assert run("list", "--json")[1] == before
+    assert "2 images added, 1 image changed and was replaced" in run("sync")[1]
+    code, out, err = run("sync", "-n")
+    assert (code, out) == (OK, "") and "0 to add, 0 to replace" in err
+
+
+def test_sync_keeps_the_images_of_a_drive_that_is_not_mounted(engine, run):
+    before = run("list", "--json")[1]
+    # The whole folder: absent, and present as an empty mount point.
+    Path("photos").rename("drive")
+    code, _, err = run("sync")
+    assert code == BAD_INPUT and "does not exist" in err and "--root FOLDER" in err
+    Path("photos").mkdir()
+    code, _, err = run("sync", "--force")
+    assert (
+        code == BAD_INPUT and "contains no images" in err and "Nothing was changed. If the folder is on a drive" in err
+    )
+    Path("photos").rmdir()
+    Path("drive").rename("photos")
+    # A folder in it.
+    Path("photos/fruit").rename("fruit")
+    Path("photos/fruit").mkdir()
+    for command in (["sync"], ["index", "photos", "-x", "hsv-histogram"], ["index", "photos", "-x", "lab-histogram"]):
+        code, out, err = run(*command)
+        assert (code, out) == (BAD_INPUT, "") and "6 images would be removed" in err
+        assert f"{Path('photos/fruit').absolute()} is empty now" in err and "--force" in err
+    assert "without --dry-run, this would be an error" in run("sync", "--dry-run")[2]
+    # Most of the images.
+    Path("photos/fruit").rmdir()
+    Path("photos/birds").rename("birds")
+    code, _, err = run("sync")
+    assert code == BAD_INPUT and "12 images would be removed" in err and "the other 6 images of the folder" in err
+    assert run("list", "--json")[1] == before
+    # Files that were renamed are not lost, and a folder that was deleted is not a drive.
+    Path("birds").rename("photos/more birds")
+    assert "6 images added" in run("sync")[1]
+    Path("fruit").rename("photos/fruit")
+    assert "6 images added" in run("sync")[1]
+    shutil.rmtree("photos/fruit")
+    assert run("sync")[1].count("6 removed, because their files are gone") == 1
+    Path("photos/vehicles").rename("vehicles")
+    Path("photos/vehicles").mkdir()
+    assert "6 images in 1 class" in run("sync", "--force")[1]
+
+
 def test_sync_of_a_table_reads_the_table(here, run):
     rows = [f"{path},{path.parent.name}" for path in images()[:4]]
     Path("table.csv").write_text("\n".join(["path,label", *rows[:3]]))
