@@ -5,10 +5,12 @@ This module imports nothing heavy.
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.text import clean_values, printable, printable_lines, write_csv
@@ -169,6 +171,15 @@ def log_warnings() -> Callable[..., None]:
                 logged.add(str(message))
 
     return show
+
+
+def check_output(file: Path) -> None:
+    """CommandError if a file cannot be written at its place, before a long computation."""
+    folder = file.parent
+    if not folder.is_dir():
+        raise CommandError(f"the folder {printable(folder)} of {printable(file)} does not exist: make it first")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        raise CommandError(f"{printable(file)} cannot be written: choose another file")
 
 
 def print_json(value: object) -> None:

@@ -1,22 +1,17 @@
 """`lookalike add`, `remove`, `compact`, `relocate`: change engines."""
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
 from helpers.cli.changes import classify_new, describe_additions, find_new_regions, wait_for_compaction
-from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
-from helpers.text import clean_text
+from helpers.cli.common import OK, CommandError, log, pluralize, printable
+from helpers.cli.naming import ids_named
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from helpers.images.imageset import ImageSet
-    from helpers.search.engine import Engine
-    from helpers.search.gallery import GalleryTable
 
 
 def register(commands: "common.Commands") -> None:
@@ -62,8 +57,8 @@ lookalike remove owls/1.jpg -e photos.engine
 lookalike remove photos/owls
 """,
         """
-Name an image by its path, or by its id or key, which search --json prints. A folder stands for all of its images. If
-one of the names is not in the engine, nothing is removed.
+Name an image by its path, or by its id or key, which `lookalike list` and search --json print. A folder stands for all
+of its images. If one of the names is not in the engine, nothing is removed.
 """,
     )
     remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
@@ -131,6 +126,7 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
     for name in names:
         path = Path(name)
         locations.refuse_engine(path)
+        locations.refuse_url(name)
         if path.is_dir() or locations.is_table(path):
             part = locations.read_gallery(name, engine, follow_links)
         elif path.exists():
@@ -153,49 +149,12 @@ def _remove(options: argparse.Namespace) -> int:
     folder = locations.engine_folder(options.engine)
     with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
         locations.note_missing(live.engine, folder)
-        ids = _ids_named(live.engine, options.images, folder)
+        ids = ids_named(live.engine, options.images, folder)
         live.remove(ids)
         total = len(live.engine)
         wait_for_compaction(live)
     print(f"{printable(folder)}: {pluralize(len(ids), 'image')} removed, {total:,} in total")
     return OK
-
-
-def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":
-    """int64 (m,): the ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
-    import numpy as np
-
-    table, indexed = locations.table_of(engine), engine.index.ids.tolist()
-    held, paths = set(indexed), table.paths
-    ids: set[int] = set()
-    for name in names:
-        path = Path(name).resolve()
-        known = [
-            *table.ids_at(locations.absolute(Path(name))),
-            *table.ids_at(table.root / name if table.root else name),
-        ]
-        if found := held.intersection(known):
-            ids |= found
-        elif name.isdecimal() and int(name) in held:
-            ids.add(int(name))
-        elif below := [id for id in indexed if Path(paths[id]).is_relative_to(path)]:
-            ids.update(below)
-        elif printed := [id for id in indexed if name in _printed_names(table, paths[id])]:
-            if len(printed) > 1:
-                raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
-            ids.update(printed)
-        else:
-            raise CommandError(
-                f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
-                "`lookalike search IMAGE --json` prints ids and keys"
-            )
-    return np.array(sorted(ids), np.int64)
-
-
-def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
-    """Path and key of an image as JSON and CSV print them."""
-    key = path.removeprefix(f"{table.root}{os.sep}") if table.root else path
-    return clean_text(path), clean_text(key)
 
 
 def _compact(options: argparse.Namespace) -> int:

@@ -55,6 +55,17 @@ def refuse_engine(path: Path) -> None:
         raise CommandError(f"{printable(path)} is an engine, not images: name it with the option -e {name}", USAGE)
 
 
+def refuse_url(name: str) -> None:
+    """CommandError if the name of an image or a folder is the address of a web page or server."""
+    if "://" in name and not Path(name).exists():
+        quoted = shlex.quote(name)
+        raise CommandError(
+            f"{printable(name)} is a URL, and URLs are not supported: download the image first, or search with "
+            f"curl -L {quoted} | lookalike search -",
+            USAGE,
+        )
+
+
 def engine_folder(given: str | None) -> Path:
     """The given engine, or else ``my.engine``, or else the only engine in the current folder.
 
@@ -160,6 +171,7 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     only_files = True
     for name in names:
         path = Path(name)
+        refuse_url(name)
         if path.is_dir():
             refuse_engine(path)
             found = scan(path, follow_links).images
@@ -194,6 +206,7 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     from helpers.images import tables
 
     path = Path(source)
+    refuse_url(source)
     if is_table(path):
         return tables.from_table(path)
     return scan(path.resolve(), follow_links, without).image_set()

@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 
 from helpers import paths
 from helpers.cli import main as cli
-from helpers.cli import searching
+from helpers.cli import result_output
 from helpers.cli.common import (
     BAD_INPUT,
     INTERNAL_ERROR,
@@ -382,7 +382,7 @@ def test_json_csv_and_paths_equal_the_results_of_the_engine(engine, run):
     expected = Engine.load(engine).query(query, k=4)
     code, out, _ = run("search", query, "-k", "4", "--json")
     (record,) = json.loads(out)
-    assert code == OK and list(record) == ["query", "results"] and record["query"] == str(query)
+    assert code == OK and list(record) == ["query", "score_kind", "results"] and record["query"] == str(query)
     assert [list(result) for result in record["results"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
     assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in record["results"]] == [
         (a.rank, a.id, str(a.path), a.class_name) for a in expected
@@ -390,8 +390,10 @@ def test_json_csv_and_paths_equal_the_results_of_the_engine(engine, run):
     assert [a["score"] for a in record["results"]] == pytest.approx([a.score for a in expected], abs=1e-5)
     assert record["results"][0]["key"] == query.relative_to("photos").as_posix()
     rows = list(csv.DictReader(io.StringIO(run("search", query, "-k", "4", "--csv")[1])))
-    assert tuple(rows[0]) == searching.COLUMNS
-    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in record["results"]] == rows
+    assert tuple(rows[0]) == result_output.COLUMNS
+    assert [
+        {k: str(v) for k, v in ({"query": str(query), "score_kind": "cosine"} | a).items()} for a in record["results"]
+    ] == rows
     assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in record["results"]]
 
 
@@ -452,6 +454,114 @@ def test_the_grid_shows_queries_and_results(engine, run):
     colors = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colors, axis=0)) > 1000
     assert run("search", query, "--grid", "one.txt")[0] == USAGE
+
+
+def test_the_grid_says_what_it_shows(engine, run):
+    _, _, err = run("search", images()[7], "-k", "3", "--grid", "one.png")
+    assert err == "one.png: image of 1 query with 3 results\n"
+    code, _, err = run("search", images()[7], "--threshold", "2", "--grid", "none.png")
+    assert code == NEGATIVE and "none.png was not written, because there is no result" in err
+    # A query without a result is shown, too.
+    options = ["--threshold", "0.98", "--exclude", images()[0], "--grid", "some.png"]
+    code, _, err = run("search", *images()[:2], *options)
+    assert code == OK and err == "some.png: image of 2 queries with 1 result\n"
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_the_work(engine, run):
+    """The images do not exist, so that any work would be an error of its own."""
+    for command in (
+        ["search", "nowhere.jpg", "--grid", "no/grid.png"], ["audit", "nowhere", "-o", "no/report.html"],
+        ["evaluate", "nowhere", "--save", "no/protocol.json"],
+    ):  # fmt: skip
+        code, _, err = run(*command)
+        assert code == BAD_INPUT and f"the folder no of {command[-1]} does not exist: make it first" in err
+    Path("one.png").mkdir()
+    code, _, err = run("search", "nowhere.jpg", "--grid", "one.png")
+    assert code == BAD_INPUT and "one.png cannot be written" in err
+
+
+def give(monkeypatch, content):
+    """Set standard input to some bytes."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
+    query = images()[7]
+    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png"]):
+        give(monkeypatch, query.read_bytes())
+        code, out, err = run("search", "-", "--json", *options)
+        assert code == OK, err
+        (record,) = json.loads(out)
+        assert (code, record["query"]) == (OK, "-") and record["results"] == found(run, query, *options)
+    give(monkeypatch, query.read_bytes())
+    both = json.loads(run("search", images()[0], "-", "--json")[1])
+    assert [record["query"] for record in both] == [str(images()[0]), "-"]
+    for content, message in ((b"", "standard input is empty"), (b"no image", "standard input: ")):
+        give(monkeypatch, content)
+        code, out, err = run("search", "-")
+        assert (code, out) == (BAD_INPUT, "") and message in err
+    assert run("search", "-", "-")[0] == USAGE
+
+
+def test_a_url_is_named_as_unsupported(engine, run):
+    url = "https://example.org/owl.jpg?size=1&x=2"
+    for command in (["search", url], ["index", url], ["add", url], ["audit", url], ["tags", url]):
+        code, _, err = run(*command)
+        assert code == USAGE and "URLs are not supported: download the image first" in err
+        assert f"curl -L '{url}' | lookalike search -" in err
+
+
+def test_a_threshold_leaves_out_results_below_it(engine, run):
+    query = images()[7]
+    every = found(run, query, "-k", "18")
+    assert found(run, query, "-k", "18", "--threshold", every[4]["score"] - 1e-6) == every[:5]
+    code, out, err = run("search", query, "--threshold", "1.5", "--json")
+    assert (code, json.loads(out)[0]["results"]) == (
+        NEGATIVE,
+        [],
+    ) and "no result has this score; the best has 1.0" in err
+    code, _, err = run("search", query, "--threshold", "0.5", "--rerank", "diffusion")
+    assert code == USAGE and "the scores of --rerank diffusion have another unit" in err
+
+
+@pytest.mark.parametrize("options", [[], ["--rerank", "k-reciprocal"], ["--rerank", "expansion"], ["--together"]])
+def test_excluded_images_are_not_found_and_have_no_say(engine, run, options):
+    query = images()[7]
+    names = ["--exclude", query, "--exclude", "birds/*", "--exclude", "2"]
+    results = found(run, query, "-k", "11", *options, *names)
+    assert len(results) == 11 and not {result["class_name"] for result in results} & {"birds"}
+    assert str(query.resolve()) not in [result["path"] for result in results]
+    # The same as in an engine without them.
+    run("remove", "photos/birds", query)
+    assert found(run, query, "-k", "11", *options) == results
+
+
+def test_names_to_exclude_are_folders_keys_and_patterns(engine, run):
+    query = images()[7]
+    for name, left in (("photos/fruit", 12), (f"fruit/{query.name}", 17), ("*/fruit/*.jpg", 12), ("nothing", 18)):
+        code, out, err = run("search", query, "-k", "18", "--exclude", name)
+        assert code == OK and len(out.splitlines()) == left
+        assert ("--exclude nothing: no image of the engine has this name" in err) == (name == "nothing")
+    code, _, err = run("search", query, "--exclude", "*")
+    assert code == NEGATIVE and "holds no images that are not excluded" in err
+
+
+def test_scores_of_reranking_are_labeled(engine, run):
+    query = images()[7]
+    lines = run("search", query, "-k", "3", "--rerank", "k-reciprocal")[1].splitlines()
+    assert all(re.match(r" +\d +-?\d\.\d{4}  k-reciprocal  (birds|fruit|vehicles) ", line) for line in lines)
+    for options, kind in (
+        ([], "cosine"), (["--rerank", "k-reciprocal"], "re-ranking by k-reciprocal"),
+        (["--together"], "weighted mean of cosines"),
+    ):  # fmt: skip
+        (record,) = json.loads(run("search", query, "--json", *options)[1])
+        assert record["score_kind"] == kind
+        assert {
+            row["score_kind"] for row in csv.DictReader(io.StringIO(run("search", query, "--csv", *options)[1]))
+        } == {kind}
+    run("index", "photos", "-x", "hsv-histogram", "-b", "exact:euclidean", "-o", "distances.engine")
+    (record,) = json.loads(run("search", query, "--json", "-e", "distances.engine")[1])
+    assert record["score_kind"] == "negative euclidean distance"
 
 
 def test_images_that_were_moved_are_found_below_root(engine, run):
