@@ -23,6 +23,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         command.error(f"unrecognized arguments: {' '.join(unknown)}")
+    # `lookalike completion` describes it.
+    options.parser = parser
     return options
 
 

@@ -18,6 +18,7 @@ from helpers import paths
 from helpers.cli import (
     audits,
     common,
+    completion,
     contents,
     course,
     encoders,
@@ -46,6 +47,7 @@ COMMAND_MODULES = (
     encoders,
     serving,
     course,
+    completion,
 )
 
 

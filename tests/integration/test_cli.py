@@ -56,6 +56,7 @@ from helpers.text import clean_text
 COMMANDS = (
     "index", "sync", "add", "remove", "compact", "relocate", "info", "list", "search", "classify", "tags", "words",
     "evaluate", "leaderboard", "audit", "extractors", "backends", "encoders", "serve", "notebook",
+    "completion",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -1272,6 +1273,31 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
     assert code == BAD_INPUT and "a path like /photos" in err
     assert run("serve", "--port", "99999")[0] == USAGE
     assert run("serve", "-e", "nowhere")[0] == BAD_INPUT
+
+
+def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
+    """With a browser that writes the address of the page, and what the service answers there, into a file."""
+    browser = here / "browser.py"
+    browser.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1], timeout=60).read().decode()\n"
+        "pathlib.Path('part.txt').write_text(sys.argv[1] + '\\n' + page)\n"
+        "pathlib.Path('part.txt').rename('opened.txt')\n"
+    )
+    monkeypatch.setenv("BROWSER", f"{sys.executable} {browser} %s")
+    port = free_port()
+    process = start_process(
+        "serve", "--open", "--port", port, folder=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        stop = time.monotonic() + 120
+        while not Path("opened.txt").exists() and process.poll() is None and time.monotonic() < stop:
+            time.sleep(0.1)
+        address, page = Path("opened.txt").read_text().split("\n", 1)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert address == f"http://127.0.0.1:{port}/" and "<html" in page
 
 
 def free_port():
