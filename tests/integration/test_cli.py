@@ -1134,11 +1134,43 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     for image in report.images:
         assert image["src"].startswith("data:image/jpeg;base64,") and int(image["width"]) <= 180
     assert not {"script", "link", "iframe", "b"} & set(report.tags)
-    assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
+    links = {value for name, value in report.attributes if name == "href"}
+    names = [birds[0], Path('photos/fruit/<b>&"quoted"\n.jpg'), birds[1], Path("photos/birds/mirrored.png")]
+    assert links == {path.resolve().as_uri() for path in names}
+    assert not [value for name, value in report.attributes if name == "src" and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 copies of one image"]
     assert report.headings[-1] == "What this audit can find"
     assert "crops, which need an extractor" in text
+
+
+def test_the_audit_says_which_copy_to_keep(here, run):
+    bird, other = images("photos/birds")[:2]
+    with Image.open(bird) as image:
+        image.convert("RGB").resize((image.width * 2, image.height * 2)).save("photos/fruit/large.png")
+        image.convert("RGB").save("photos/fruit/small.jpg", quality=30)
+        size = f"{image.width * 2:,} × {image.height * 2:,}, "
+    # Of equal files, the older one, and then the one with the shorter path.
+    shutil.copy(other, "photos/fruit/a longer name of the copy.jpg")
+    for path, seconds in ((other, 2000), (Path("photos/fruit/a longer name of the copy.jpg"), 1000)):
+        os.utime(path, (seconds, seconds))
+    code, out, _ = run("audit", "photos", "-x", "none", "--json", "-o", "report.html")
+    assert code == NEGATIVE
+    kept = {pair["second"]: pair["keep"] for pair in json.loads(out)}
+    assert kept == {
+        "fruit/large.png": "fruit/large.png", "fruit/small.jpg": "fruit/large.png",
+        "fruit/a longer name of the copy.jpg": "fruit/a longer name of the copy.jpg",
+    }  # fmt: skip
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert text.count('<span class="keep">keep</span>') == 2 and text.count(size) == 2
+    assert "of these the largest file, then the oldest one, then the one with the shortest path" in text
+    assert re.search(r'<span class="keep">keep</span> <a href="file:[^"]+large.png">fruit/large.png</a>', text)
+    ends = {
+        line.rsplit("  keep ")[1].removesuffix("  DIFFERENT CLASSES")
+        for line in run("audit", "photos", "-x", "none")[1].splitlines()
+    }
+    assert "the second" in ends and ends <= {"the first", "the second", "fruit/large.png"}
+    assert "of these the largest file, then the oldest one, then" in " ".join(run("audit", "--help")[1].split())
 
 
 def test_leaks_between_two_folders(here, run):
@@ -1276,7 +1308,7 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
 
 
 def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
-    """With a browser that writes the address of the page, and what the service answers there, into a file."""
+    """With a browser that writes the address of the page, and what it loads there, into a file."""
     browser = here / "browser.py"
     browser.write_text(
         "import pathlib, sys, urllib.request\n"
