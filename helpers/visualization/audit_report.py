@@ -52,7 +52,7 @@ td a { color: inherit; }
 .side { font-weight: 600; } .soft { color: var(--soft); } .warn { color: var(--leak); font-weight: 600; }
 table { border-collapse: collapse; font-size: .85rem; width: 100%; }
 th, td { text-align: left; padding: .2rem .6rem .2rem 0; vertical-align: top; overflow-wrap: anywhere; }
-th { overflow-wrap: normal; }
+@media (min-width: 30rem) { th { overflow-wrap: normal; } }
 thead th, tbody tr { border-bottom: 1px solid var(--line); }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
