@@ -58,7 +58,7 @@ class SearchService:
         for root in self._live.engine.saved.roots.missing:
             log.warning(
                 "The images of %s are not there, so they are found but not shown. Start the service with --root "
-                "NEWFOLDER, or run `lookalike relocate %s NEWFOLDER --from %s`.",
+                "NEWFOLDER, or run `lookalike relocate NEWFOLDER -e %s --from %s`.",
                 root.path, settings.folder, root.stored.path,
             )  # fmt: skip
         self._words = _open_words(self._live)

@@ -55,9 +55,9 @@ def by_library(engine, path, k, name, exclude=()):
     return found[found >= 0].tolist()
 
 
-def by_command(folder, path, k, name, capsys):
+def by_command(folder, path, k, name, capsys, *options):
     capsys.readouterr()
-    assert cli.main(["search", str(path), "-e", str(folder), "-k", str(k), "--rerank", name, "--json"]) == 0
+    assert cli.main(["search", str(path), "-e", str(folder), "-k", str(k), "--rerank", name, "--json", *options]) == 0
     return [each["id"] for each in json.loads(capsys.readouterr().out)[0]["results"]]
 
 
@@ -122,7 +122,7 @@ def test_behind_the_shortlist_too_on_every_page(engine, folder, queries, name, c
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_query_of_the_gallery_is_left_out_and_has_no_say(engine, folder, tmp_path, name, capsys):
-    """The command line has no exclusions, so it searches an engine from which the images were removed."""
+    """The command line excludes it, or searches an engine from which it was removed."""
     results = ask(folder, *[("GET", f"/v1/search/id/{id}", {"params": {"k": 60, "rerank": name}}) for id in INSIDE])
     picker = Picker(engine.gallery, ["hsv-histogram"], ["exact:cosine"], k=60).use(reranker=name)
     for id, result in zip(INSIDE, results, strict=True):
@@ -130,6 +130,7 @@ def test_a_query_of_the_gallery_is_left_out_and_has_no_say(engine, folder, tmp_p
         order = by_library(engine, path, 60, name, [id])
         assert id not in order and ids(result) == order
         assert shown(picker.choose(id)) == order
+        assert by_command(folder, path, 60, name, capsys, "--exclude", str(path)) == order
         smaller = Engine.load(folder)
         smaller.remove([id])
         assert by_command(smaller.save(tmp_path / f"{id}.index"), path, 60, name, capsys) == order

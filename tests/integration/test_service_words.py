@@ -28,7 +28,7 @@ def make_engine(folder):
         for row in np.flatnonzero(photos.labels == photos.class_names.index(name))[:8]:
             shutil.copy(photos.paths[row], folder / "photos" / name)
     assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == 0
-    assert cli.main(["classify", str(folder / "my.engine")]) == 0
+    assert cli.main(["classify", "-e", str(folder / "my.engine")]) == 0
     return folder / "my.engine"
 
 

@@ -28,7 +28,7 @@ cli.parser()
 note("parser")
 engine, image = sys.argv[1:]
 with redirect_stdout(sys.stderr):
-    for line in (["extractors"], ["backends"], ["encoders"], ["remove", engine, "0"], ["compact", engine],
+    for line in (["extractors"], ["backends"], ["encoders"], ["remove", "0", "-e", engine], ["compact", "-e", engine],
                  ["search", image, "-e", engine]):
         assert cli.main(line) == 0, line
         note(line[0])
