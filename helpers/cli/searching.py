@@ -54,7 +54,8 @@ higher is more similar. Re-ranking gives scores of another unit; the text names 
 score_kind says what the scores are. Query images that cannot be read are listed on standard error.
 
 --exclude takes what `lookalike remove` takes, and patterns, which are compared with the key and with the path of each
-image: * stands for any text, also with slashes, and ? for one character. A folder of a class excludes the class.
+image, also below the current folder: * stands for any text, also with slashes, and ? for one character. The folder of a
+class excludes the class.
 
 --json prints a list of {{"query", "score_kind", "results": [{{{_RESULT_KEYS}}}]}}. The key is the path
 relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
