@@ -534,6 +534,8 @@ def test_a_file_that_cannot_be_written_is_noticed_before_the_work(engine, run):
     ):  # fmt: skip
         code, _, err = run(*command)
         assert code == BAD_INPUT and f"the folder no of {command[-1]} does not exist: make it first" in err
+    code, _, err = run("index", "nowhere", "-o", images()[0] / "my.engine")
+    assert code == BAD_INPUT and "my.engine cannot be made in" in err
     Path("one.png").mkdir()
     code, _, err = run("search", "nowhere.jpg", "--grid", "one.png")
     assert code == BAD_INPUT and "one.png cannot be written" in err
@@ -546,7 +548,7 @@ def give(monkeypatch, content):
 
 def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
     query = images()[7]
-    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png"]):
+    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png", "-k", "1"]):
         give(monkeypatch, query.read_bytes())
         code, out, err = run("search", "-", "--json", *options)
         assert code == OK, err
@@ -555,6 +557,9 @@ def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
     give(monkeypatch, query.read_bytes())
     both = json.loads(run("search", images()[0], "-", "--json")[1])
     assert [record["query"] for record in both] == [str(images()[0]), "-"]
+    give(monkeypatch, query.read_bytes())
+    (record,) = json.loads(run("search", images()[0], "-", "--together", "--json")[1])
+    assert record["query"] == f"{images()[0]} + -"
     for content, message in ((b"", "standard input is empty"), (b"no image", "standard input: ")):
         give(monkeypatch, content)
         code, out, err = run("search", "-")
