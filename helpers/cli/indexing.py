@@ -1,6 +1,7 @@
 """`lookalike index`: make engines, and keep them up to date."""
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,7 +202,10 @@ def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "Image
 
 
 def _refuse_other_folders(output: Path) -> None:
-    """CommandError if an output exists, is not an engine, and holds other files than those of an unfinished engine."""
+    """CommandError if an output cannot be made, or holds other files than those of an engine or unfinished engine."""
+    place = next(one for one in (output, *output.absolute().parents) if one.exists())
+    if place != output and not (place.is_dir() and os.access(place, os.W_OK)):
+        raise CommandError(f"{printable(output)} cannot be made in {printable(place)}: choose another output with -o")
     prefixes = ("vectors-", "engine.sqlite", ".")
     if not output.exists() or locations.is_engine(output):
         return

@@ -46,11 +46,17 @@ class ImageNames:
         return set(printed)
 
     def matching(self, pattern: str) -> set[int]:
-        """The ids of the images whose key or path matches a pattern with the wildcards * and ?."""
+        """The ids of the images whose key or path matches a pattern with the wildcards * and ?.
+
+        The path is compared with the pattern, and with the pattern below the current folder.
+        """
+        below = os.path.normpath(Path.cwd() / pattern)
         return {
             id
             for id in self._indexed
-            if any(fnmatchcase(name, pattern) for name in (self._paths[id], _key(self._table, self._paths[id])))
+            if fnmatchcase(_key(self._table, self._paths[id]), pattern)
+            or fnmatchcase(self._paths[id], pattern)
+            or fnmatchcase(self._paths[id], below)
         }
 
 

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 _RESULT_KEYS = ", ".join(f'"{column}"' for column in RESULT_COLUMNS)
 
 
-def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
-    search = common.add_command(
-        commands,
-        "search",
-        _search,
-        "Find the images that look most like an image, like each image of a folder, or as a text says.",
-        """
+_EXAMPLES = """
 lookalike search holiday.jpg
 lookalike search holiday.jpg -e photos.engine -k 20
 lookalike search queries/ --json
@@ -47,14 +40,15 @@ lookalike search holiday.jpg --detect
 lookalike search holiday.jpg --object 1 --object 3
 lookalike search front.jpg side.jpg --together --weights 1,0.5
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
-""",
-        f"""
+"""
+_TEXT = f"""
 If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
 higher is more similar. Re-ranking gives scores of another unit; the text names the method after each of them, and
 score_kind says what the scores are. Query images that cannot be read are listed on standard error.
 
 --exclude takes what `lookalike remove` takes, and patterns, which are compared with the key and with the path of each
-image: * stands for any text, also with slashes, and ? for one character. A folder of a class excludes the class.
+image, also below the current folder: * stands for any text, also with slashes, and ? for one character. The folder of a
+class excludes the class.
 
 --json prints a list of {{"query", "score_kind", "results": [{{{_RESULT_KEYS}}}]}}. The key is the path
 relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
@@ -74,8 +68,18 @@ with x, y, width and height in pixels, and --csv adds a column. Without regions,
 with whole images. For several parts, results must have a different region for each.
 
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
-"""
-        + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
+""" + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items())
+
+
+def register(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
+    search = common.add_command(
+        commands,
+        "search",
+        _search,
+        "Find the images that look most like an image, like each image of a folder, or as a text says.",
+        _EXAMPLES,
+        _TEXT,
     )
     search.add_argument("images", metavar="IMAGE|FOLDER|-", nargs="*", help="- is an image from standard input")
     locations.add_engine(search)
@@ -102,12 +106,12 @@ def _search(options: argparse.Namespace) -> int:
         region_queries.check_options(options)
         _check_threshold(options)
         if options.detect:
-            return region_queries.list_objects(options)
-        return _search_and_print(options, {} if file is None else {file: standard_input.NAME})
+            return region_queries.list_objects(options, standard_input.NAME if file else options.images[0])
+        return _search_and_print(options, file)
 
 
-def _search_and_print(options: argparse.Namespace, names: dict[str, str]) -> int:
-    """Search and print. ``names`` : those of queries that are not called by their path."""
+def _search_and_print(options: argparse.Namespace, file: str | None) -> int:
+    """Search and print. ``file`` : the image from standard input, or None."""
     queries, only_files = None, True
     if options.images:
         queries, only_files = locations.images_named(options.images, options.follow_links)
@@ -134,7 +138,8 @@ def _search_and_print(options: argparse.Namespace, names: dict[str, str]) -> int
         result_output.write_grid(Path(options.grid), shown, matches)
     combined = text_queries.is_combined(options)
     kind = result_output.score_kind(options, engine.index.metric, combined, matches is not None)
-    named = [(names.get(query, query), results) for query, results in found]
+    # A query of several images contains the names of all.
+    named = [(query.replace(file, standard_input.NAME) if file else query, results) for query, results in found]
     result_output.print_results(named, engine, options, kind, matches)
     if not found:
         raise CommandError("none of these images can be read")

@@ -24,8 +24,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers import paths
+from helpers.cli import common, result_output
 from helpers.cli import main as cli
-from helpers.cli import result_output
 from helpers.cli.common import (
     BAD_INPUT,
     INTERNAL_ERROR,
@@ -159,6 +159,64 @@ def test_the_examples_of_the_main_help_and_of_readme_parse():
     assert {line[0] for line in readme} >= {"index", "search", "evaluate", "audit", "add", "remove", "serve"}
     for line in main + readme:
         cli.parser().parse_args(line)
+
+
+#: Names in README and in the help → names of quick extractors, which need no weights.
+QUICK = {"efficientnet-lite0": "hsv-histogram", "resnet50": "pixels"}
+
+
+@pytest.fixture
+def reader(here, monkeypatch):
+    """The files that the examples name, and a quick default extractor."""
+    monkeypatch.setattr(common, "DEFAULT_EXTRACTOR", "hsv-histogram")
+    others = samples.with_distractors().paths[-12:]
+    for number, name in enumerate(
+        ("new/blurred.jpg", "new/photos/1.jpg", "queries/1.jpg", "queries/2.jpg", "holiday.jpg", "one.jpg",
+         "front.jpg", "side.jpg", "owls/1.jpg", "owls/2.jpg"),
+    ):  # fmt: skip
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(others[number], name)
+    Image.open("holiday.jpg").convert("RGB").resize((640, 480)).save("holiday.jpg")
+    for name in ("two.png", "another.png"):
+        Image.open("one.jpg").resize((50, 40)).save(name)
+    Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in images()))
+    return here
+
+
+def run_example(run, line):
+    """Run an example, with standard input and quick extractors."""
+    code, _, err = run(*(QUICK.get(word, word) for word in line))
+    assert code in (OK, NEGATIVE) and "Traceback" not in err, (line, err)
+
+
+def test_the_commands_of_readme_work_for_a_stranger(reader, run, monkeypatch):
+    """Takes over 5 s on a busy computer, because --grid draws an image, and evaluate compares two extractors."""
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("## Searching your own images")[2].split("```")[1]
+    lines = [line for line in examples(block) if line[0] != "serve"]
+    assert [line[0] for line in lines][:2] == ["index", "search"] and len(lines) >= 14
+    for line in lines:
+        give(monkeypatch, Path("holiday.jpg").read_bytes())
+        run_example(run, line)
+    assert Path("results.png").exists() and Path("report.html").exists()
+
+
+def test_the_examples_of_the_help_work(reader, run, monkeypatch):
+    """Those that need no weights, no servers and no folder outside: the others are only parsed.
+
+    Takes over 5 s, because it runs forty commands.
+    """
+    other = ("--text", "--as", "--detect", "--object", "--regions", "/new/", "/old/", "my-protocol.json", "sample-")
+    shutil.copytree("owls", "photos/owls")
+    run("index", "photos", "-o", "photos.engine")
+    for name in ("train", "test", "data/train", "data/dev", "data/images", "data/new"):
+        shutil.copytree("photos", name)
+    for name in ("index", "add", "sync", "info", "list", "search", "compact", "audit", "evaluate", "completion"):
+        # Each command stands for itself.
+        run("index", "photos", "--force")
+        for line in examples(command_parsers()[name].epilog):
+            if not any(word.startswith(other) for word in line):
+                run_example(run, line)
 
 
 def test_help_imports_nothing_heavy():
@@ -476,6 +534,8 @@ def test_a_file_that_cannot_be_written_is_noticed_before_the_work(engine, run):
     ):  # fmt: skip
         code, _, err = run(*command)
         assert code == BAD_INPUT and f"the folder no of {command[-1]} does not exist: make it first" in err
+    code, _, err = run("index", "nowhere", "-o", images()[0] / "my.engine")
+    assert code == BAD_INPUT and "my.engine cannot be made in" in err
     Path("one.png").mkdir()
     code, _, err = run("search", "nowhere.jpg", "--grid", "one.png")
     assert code == BAD_INPUT and "one.png cannot be written" in err
@@ -488,7 +548,7 @@ def give(monkeypatch, content):
 
 def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
     query = images()[7]
-    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png"]):
+    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png", "-k", "1"]):
         give(monkeypatch, query.read_bytes())
         code, out, err = run("search", "-", "--json", *options)
         assert code == OK, err
@@ -497,6 +557,9 @@ def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
     give(monkeypatch, query.read_bytes())
     both = json.loads(run("search", images()[0], "-", "--json")[1])
     assert [record["query"] for record in both] == [str(images()[0]), "-"]
+    give(monkeypatch, query.read_bytes())
+    (record,) = json.loads(run("search", images()[0], "-", "--together", "--json")[1])
+    assert record["query"] == f"{images()[0]} + -"
     for content, message in ((b"", "standard input is empty"), (b"no image", "standard input: ")):
         give(monkeypatch, content)
         code, out, err = run("search", "-")
@@ -539,7 +602,13 @@ def test_excluded_images_are_not_found_and_have_no_say(engine, run, options):
 
 def test_names_to_exclude_are_folders_keys_and_patterns(engine, run):
     query = images()[7]
-    for name, left in (("photos/fruit", 12), (f"fruit/{query.name}", 17), ("*/fruit/*.jpg", 12), ("nothing", 18)):
+    for name, left in (
+        ("photos/fruit", 12),
+        (f"fruit/{query.name}", 17),
+        ("*/fruit/*.jpg", 12),
+        ("photos/b*", 12),
+        ("nothing", 18),
+    ):
         code, out, err = run("search", query, "-k", "18", "--exclude", name)
         assert code == OK and len(out.splitlines()) == left
         assert ("--exclude nothing: no image of the engine has this name" in err) == (name == "nothing")
