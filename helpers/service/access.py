@@ -36,6 +36,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
         raise ApiError(
             403,
             f"This host name is not allowed. To allow it, start the service with: lookalike serve --allow-host {shown}",
+            code="host_not_allowed",
         )
 
 
@@ -51,6 +52,7 @@ def check_change(headers: Headers, settings: Settings) -> None:
             403,
             "Pages of other sites cannot change the gallery. If this is the service's own page behind a proxy, start "
             "the service with --allow-host and the host name in the address of the page.",
+            code="other_site",
         )
     if settings.read_only:
         raise ApiError(403, "The gallery cannot be changed, because the folder of its engine is read-only.")
@@ -62,6 +64,7 @@ def check_change(headers: Headers, settings: Settings) -> None:
                 401,
                 f"Changes require the key of this service in the header {KEY_HEADER}.",
                 {"WWW-Authenticate": "ApiKey"},
+                code="key_wrong" if given else "key_required",
             )
     elif settings.changes == "off":
         raise ApiError(

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from helpers.service import errors, image_routes, page_routes, routes
+from helpers.service.description import describe
+from helpers.service.parameters import check_parameters
 from helpers.service.search_service import SearchService
 from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import Settings
@@ -20,7 +22,8 @@ or the vector of an earlier search. Results come page by page, and can be limite
 A query may be one or more parts of an image. If the index has regions (`regions` of `/v1/info`), parts are compared
 with the parts of the gallery's images, and each result tells which of its parts matches.
 
-Errors consist of a status and a sentence. `429` and `503` come with `Retry-After`.
+Every error has the same form: a `code` for programs, a `message` for people, and `details` about invalid parts of the
+request. `429` and `503` come with `Retry-After`. Unknown parameters and fields are errors.
 """
 
 
@@ -54,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_parameters)],
         # FastAPI's own handlers fail for text that is not valid Unicode, such as some file names.
         exception_handlers={
             HTTPException: page_routes.http_error(settings),
@@ -61,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
     )
     app.state.service = service
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
     for router in (
         routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),

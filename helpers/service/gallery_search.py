@@ -233,7 +233,7 @@ class GallerySearch:
                 engine, query, min(depth, max(1, candidates)), self._words, allowed=allowed, excluded=excluded
             )
         except ValueError as error:
-            raise ApiError(422, str(error)) from error
+            raise ApiError(422, str(error), code="not_applicable") from error
         return _page(engine, _unpadded(ranking), candidates, depth, options)
 
     def regions(self, id: int, source: str) -> Regions | None:
@@ -296,7 +296,7 @@ class GallerySearch:
         engine = self._engine_with(id)
         table = _table(engine)
         path = table.path(id)
-        missing = ApiError(404, f"The file of image {id} was moved or deleted.")
+        missing = ApiError(404, f"The file of image {id} was moved or deleted.", code="file_not_found")
         try:
             real = path.resolve(strict=True)
             root = Path(engine.saved.roots.start_of(str(path))).resolve()
@@ -305,7 +305,7 @@ class GallerySearch:
         if not real.is_file():
             raise missing
         if not real.is_relative_to(root) and table.content(id) not in identities([real]):
-            raise ApiError(404, f"The file of image {id} is now a link to another image.")
+            raise ApiError(404, f"The file of image {id} is now a link to another image.", code="file_not_found")
         return real
 
     def add(self, upload: Upload) -> tuple[Entry, bool]:
@@ -339,7 +339,7 @@ class GallerySearch:
         try:
             return read_image(self.path(id))
         except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} cannot be read.") from error
+            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
     def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
         """All ids of a class, computed once per engine."""
@@ -357,11 +357,11 @@ class GallerySearch:
         """own_id : the query's id if it is in the gallery."""
         reranked = options.reranker != "none"
         if reranked and len(vectors) > 1:
-            raise ApiError(422, "Re-ranking needs a query of one part.")
+            raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
         try:
             RERANKERS[options.reranker].check(engine.index.metric, image is not None)
         except ValueError as error:
-            raise ApiError(422, str(error)) from error
+            raise ApiError(422, str(error), code="not_applicable") from error
         for vector in vectors:
             self._check_length(engine, vector)
         vectors = self._moved(engine, vectors, options)
@@ -385,11 +385,11 @@ class GallerySearch:
         if not len(good) and not len(bad):
             return vectors
         if len(vectors) > 1:
-            raise ApiError(422, "Marks move a query of one part.")
+            raise ApiError(422, "Marks move a query of one part.", code="not_applicable")
         try:
             return rocchio(vectors[0], good, bad, metric=engine.index.metric)[None]
         except ValueError as error:
-            raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+            raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="not_applicable") from error
 
     def _marked_parts(self, engine: Engine, options: SearchOptions) -> list[QueryPart]:
         """Marked images as parts of a query, with the weights of Rocchio's means."""
@@ -443,7 +443,7 @@ class _Search:
             try:
                 return _unpadded(search_parts(self.engine, parts, self.k, None, **filters))
             except ValueError as error:
-                raise ApiError(422, str(error)) from error
+                raise ApiError(422, str(error), code="not_applicable") from error
         space = SearchSpace(
             index.metric,
             lambda query, k: _unpadded(index.search(query[None], k, **filters)),
@@ -509,12 +509,12 @@ def _label(table: GalleryTable, class_name: str) -> int:
         # Clients know the names as responses contain them.
         label = next((label for label, name in enumerate(table.class_names) if printable(name) == class_name), None)
     if label is None:
-        raise ApiError(404, "The gallery has no such class.")
+        raise ApiError(404, "The gallery has no such class.", code="class_not_found")
     return label
 
 
 def _no_image(id: int) -> ApiError:
-    return ApiError(404, f"There is no image {id} in the index.")
+    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
 
 
 def _note(found: int, candidates: int, class_name: str | None, spec: str) -> str:

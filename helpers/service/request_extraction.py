@@ -155,7 +155,8 @@ class RequestExtraction:
                     yield
             except TimeoutError as error:
                 raise unavailable(
-                    f"Feature extraction took longer than {self._settings.request_seconds:g} seconds."
+                    f"Feature extraction took longer than {self._settings.request_seconds:g} seconds.",
+                    "extraction_timeout",
                 ) from error
 
     @contextlib.asynccontextmanager
@@ -184,7 +185,7 @@ class RequestExtraction:
             except (ImportError, WeightsUnavailable, DetectorFileError, NoRegions) as error:
                 log.warning("Objects cannot be found: %s", error)
                 detail = "Objects cannot be found, because the detector is not available. The service's log tells why."
-                raise ApiError(422, detail) from error
+                raise ApiError(422, detail, code="not_applicable") from error
         return self._sources[name]
 
     def _release(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:

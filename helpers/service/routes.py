@@ -64,6 +64,17 @@ _JPEG: dict[int | str, dict] = {
 
 _KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
 
+#: Errors of kinds of routes, in addition to those of all routes.
+_ID = ("image_not_found", "invalid_request")
+_FILE = ("file_not_found",)
+_CHOICES = ("invalid_request", "not_applicable")
+_JSON = ("bad_request", *_CHOICES)
+_EXTRACTION = ("not_ready", "extraction_timeout")
+UPLOAD_ERRORS = (
+    "bad_request", "image_damaged", "image_too_large", "unsupported_image", "invalid_request", *_EXTRACTION,
+)  # fmt: skip
+CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
+
 _BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
@@ -110,7 +121,7 @@ def searches(service: SearchService) -> APIRouter:
     """Four kinds of queries with the same kind of response."""
     router = APIRouter(prefix="/v1/search", tags=["search"])
 
-    @router.post("", responses=error_responses(404, 415, 422))
+    @router.post("", responses=error_responses(*UPLOAD_ERRORS, "class_not_found", "not_applicable"))
     async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an uploaded image, or by parts of it.
 
@@ -120,17 +131,17 @@ def searches(service: SearchService) -> APIRouter:
         """
         return await service.search(request, UploadedImage(await image.read()), parts, options)
 
-    @router.post("/vector", responses=error_responses(404, 422))
+    @router.post("/vector", responses=error_responses("class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
         """Search by the vector of an earlier response: the next page, or another class, without a second upload."""
         return await service.search_vectors(query.vectors, query.options)
 
-    @router.get("/id/{id}", responses=error_responses(404, 422))
+    @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *_EXTRACTION, "class_not_found"))
     async def search_by_id(request: Request, id: _ImageId, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         return await service.search_id(request, id, parts, options)
 
-    @router.post("/combined", responses=error_responses(404, 422))
+    @router.post("/combined", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_parts(query: CombinedQuery) -> SearchOut:
         """Search by texts, images of the gallery and vectors of earlier responses, each with a weight.
 
@@ -145,12 +156,12 @@ def regions(service: SearchService) -> APIRouter:
     """The objects in images, which are parts to search with."""
     router = APIRouter(prefix="/v1", tags=["regions"])
 
-    @router.post("/regions", responses=error_responses(415, 422))
+    @router.post("/regions", responses=error_responses(*UPLOAD_ERRORS, "not_applicable"))
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
         return await service.regions(request, UploadedImage(await image.read()), source)
 
-    @router.get("/images/{id}/regions", responses=error_responses(404, 422))
+    @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, *_EXTRACTION, "not_applicable"))
     async def get_regions(request: Request, id: _ImageId, source: _Source = "detector") -> RegionsOut:
         """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
         return await service.regions_of(request, id, source)
@@ -178,7 +189,7 @@ def images(service: SearchService) -> APIRouter:
     gallery_search, settings = service.gallery_search, service.settings
     change = change_dependencies(settings)
 
-    @router.get("", responses=error_responses(404, 422))
+    @router.get("", responses=error_responses("class_not_found", "invalid_request"))
     async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.")] = 0,
         limit: Annotated[int, Query(ge=1, le=100, description="Number of images.")] = 50,
@@ -191,7 +202,9 @@ def images(service: SearchService) -> APIRouter:
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
 
-    @router.post("", status_code=201, responses=_KNOWN | error_responses(401, 415, 422), dependencies=change)
+    @router.post(
+        "", status_code=201, responses=_KNOWN | error_responses(*UPLOAD_ERRORS, *CHANGE_ERRORS), dependencies=change
+    )
     async def add_image(
         request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
@@ -204,12 +217,12 @@ def images(service: SearchService) -> APIRouter:
             response.status_code = 200
         return ImageOut.of(entry, settings.root_path)
 
-    @router.get("/{id}", responses=error_responses(404, 422))
+    @router.get("/{id}", responses=error_responses(*_ID))
     async def get_image(id: _ImageId) -> ImageOut:
         """Return the name and class of an image."""
         return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
 
-    @router.delete("/{id}", status_code=204, responses=error_responses(401, 404, 422), dependencies=change)
+    @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
     async def remove_image(id: _ImageId) -> Response:
         """Remove an image from the index. For an hour, it can be restored.
 
@@ -218,7 +231,7 @@ def images(service: SearchService) -> APIRouter:
         await service.remove(id)
         return Response(status_code=204)
 
-    @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 422))
+    @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
     async def get_thumbnail(
         request: Request,
         id: _ImageId,
@@ -228,7 +241,7 @@ def images(service: SearchService) -> APIRouter:
         side = next(each for each in THUMBNAIL_SIDES if each >= side)
         return await _jpeg(request, service, id, side, thumbnails.get)
 
-    @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(404, 422))
+    @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
     async def get_file(request: Request, id: _ImageId) -> Response:
         """Return an image as an upright JPEG of at most 2048 × 2048 pixels."""
         return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
@@ -252,7 +265,7 @@ async def _jpeg(
             return Response(status_code=304, headers=headers)
         content = await service.images(make, path, longest)
     except UnreadableImage as error:
-        raise ApiError(404, "The file of the image is missing or cannot be read.") from error
+        raise ApiError(404, "The file of the image is missing or cannot be read.", code="file_not_found") from error
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
@@ -283,7 +296,7 @@ def about(service: SearchService) -> APIRouter:
         """Return 200 while the process runs."""
         return HealthOut()
 
-    @router.get("/ready", responses=error_responses(), tags=["about"])
+    @router.get("/ready", responses=error_responses("not_ready"), tags=["about"])
     async def ready() -> HealthOut:
         """Return 200 once the feature extractor has been prepared, else 503."""
         if not service.ready:

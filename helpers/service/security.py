@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helpers.service import access
-from helpers.service.errors import ApiError, internal_error, problem, too_many_requests
+from helpers.service.errors import ApiError, error_response, internal_error, too_many_requests
 from helpers.service.metrics import Metrics
 from helpers.service.root_path import with_root_path
 from helpers.service.settings import Settings
@@ -68,7 +68,7 @@ class SecurityMiddleware:
             await self._checked(scope, receive, send_secured)
         except ApiError as error:
             if not status:
-                await problem(error.status_code, error.detail, error.headers)(scope, receive, send_secured)
+                await error_response(error)(scope, receive, send_secured)
         except Exception as error:
             response = internal_error(error)
             # If the response has begun, only the connection can be closed.

@@ -490,7 +490,8 @@ def test_names_are_text_and_not_markup(open_service):
 
 def test_a_busy_service_is_tried_again_with_a_message(open_service):
     page = open_service(allowed=[ERROR_RESPONSE + " 429"])
-    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": json.dumps({"detail": "Too many requests."})}
+    body = json.dumps({"code": "too_many_requests", "message": "Too many requests.", "details": []})
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": body}
     # The first response is a fake, the next one is real.
     page.route("**/v1/search/**", lambda route: route.fulfill(**busy), times=1)
     page.locator(".tile").first.click()

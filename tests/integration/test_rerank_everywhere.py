@@ -164,7 +164,7 @@ def test_a_vector_is_enough_but_for_geometry(engine, folder):
     requests = [("POST", "/v1/search/vector", {"json": body | {"rerank": name}}) for name in NAMES]
     for name, result in zip(NAMES, ask(folder, *requests), strict=True):
         if RERANKERS[name].needs_image:
-            assert result.status_code == 422 and "its vector is not enough" in result.json()["detail"]
+            assert result.status_code == 422 and "its vector is not enough" in result.json()["message"]
         else:
             assert ids(result) == rerank(SearchSpace.of(engine), vector, 20, name).ids[0].tolist()
             assert np.array_equal(from_text(result.json()["vector"]), vector), "the next page has the same query"
@@ -180,7 +180,7 @@ def test_what_can_not_be_is_refused_with_the_names(engine, folder, queries, tmp_
     by_distance = Engine(engine.extractor, "exact:euclidean").fit(engine.gallery.subset(range(30)))
     other = by_distance.save(tmp_path / "distances.index")
     results = ask(other, upload(queries[0], rerank="diffusion"), upload(queries[0], rerank="geometry"))
-    assert results[0].status_code == 422 and "choose none or geometry" in results[0].json()["detail"]
+    assert results[0].status_code == 422 and "choose none or geometry" in results[0].json()["message"]
     assert cli.main(["search", str(queries[0]), "-e", str(other), "--rerank", "diffusion"]) == 2
     assert "choose none or geometry" in capsys.readouterr().err
     assert ids(results[1]) == by_library(by_distance, queries[0], 20, "geometry")

@@ -266,7 +266,7 @@ def test_geometry_reads_only_the_images_that_it_compares(folder, monkeypatch):
 def test_an_invalid_vector(client, vector, message):
     result = client.post("/v1/search/vector", json={"vector": vector})
     assert result.status_code == 422
-    assert message in result.json()["detail"]
+    assert message in result.json()["message"]
 
 
 def test_an_empty_index_gives_no_results(engine, folder, gallery):
@@ -330,7 +330,7 @@ def test_a_full_size_image_contains_no_metadata(folder):
 @pytest.mark.parametrize("id", [50, 2**63 - 1])
 def test_an_unknown_id(client, id, route):
     result = client.get(f"/v1/images/{id}{route}")
-    assert (result.status_code, list(result.json())) == (404, ["detail"])
+    assert (result.status_code, list(result.json())) == (404, ["code", "message", "details"])
 
 
 @pytest.mark.parametrize("id", ["-1", "x", str(2**63), "..%2f..%2fetc%2fpasswd", "%00", "1.5"])
@@ -408,7 +408,7 @@ def test_images_that_were_added_from_other_folders_are_shown(folder, gallery, tm
             assert pixels.shape == source.shape and np.abs(pixels - (255.0 - source)).mean() < 3
         (added / "1.png").unlink()
         gone = client.get(f"/v1/images/{second}/file")
-        assert (gone.status_code, gone.json()["detail"]) == (404, f"The file of image {second} was moved or deleted.")
+        assert (gone.status_code, gone.json()["message"]) == (404, f"The file of image {second} was moved or deleted.")
 
 
 def test_a_gallery_without_a_root_serves_the_listed_files(engine, gallery, tmp_path):
@@ -592,7 +592,7 @@ def test_changes_need_the_key_if_there_is_one(folder, gallery):
                 client.delete("/v1/images/1", headers=headers),
             ):
                 assert result.status_code == 401
-                assert "X-API-Key" in result.json()["detail"]
+                assert "X-API-Key" in result.json()["message"]
         right = {"X-API-Key": "right key"}
         assert client.post("/v1/images", files=image, headers=right).status_code == 201
         assert client.delete("/v1/images/1", headers=right).status_code == 204
@@ -604,7 +604,7 @@ def test_changes_are_off_if_others_can_reach_the_service_and_there_is_no_key(fol
     with serving(folder, **settings) as client:
         assert client.get("/v1/info").json()["changes"] == "off"
         result = client.post("/v1/images", files=upload(gallery.paths[0].read_bytes()))
-        assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
+        assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["message"]
         assert client.delete("/v1/images/1").status_code == 403
         assert len(client.app.state.service.gallery_search) == 50
 
@@ -748,7 +748,7 @@ def test_hostile_uploads_are_rejected_fast_with_little_memory(separate_server, g
             seconds = time.perf_counter() - start
             assert result.status_code == status, (name, result.text)
             assert seconds < 2, (name, seconds)
-            detail = result.json()["detail"]
+            detail = result.json()["message"]
             assert isinstance(detail, str) and "Traceback" not in detail and ".py" not in detail, name
             assert result.headers["content-security-policy"], name
             increase = peak_memory(process) - before
@@ -979,7 +979,7 @@ def test_an_error_of_the_extractor_fails_only_the_request(folder, gallery, monke
             patch.setattr(ColorHistogram, "compute", broken)
             result = client.post("/v1/search", files=image)
         assert result.status_code == 500
-        detail = result.json()["detail"]
+        detail = result.json()["message"]
         assert "secret" not in detail and set(result.headers) >= {name.lower() for name in HEADERS}
         shown = re.search(r"number (\w{12})", detail)[1]
         assert shown in caplog.text and "internal secret" in caplog.text

@@ -175,7 +175,7 @@ def test_a_bad_box(client, box, message):
         client.post("/v1/search", files=sent, params={"box": box}),
         client.get("/v1/search/id/0", params={"box": [*text(LEFT), box]}),
     ):
-        assert result.status_code == 422 and message in result.json()["detail"]
+        assert result.status_code == 422 and message in result.json()["message"]
 
 
 def test_too_many_boxes(client):
