@@ -77,6 +77,7 @@ class DuplicateSearch:
             raise ApiError(
                 422,
                 f"The page finds near-duplicates of up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
+                code="not_applicable",
             )
         paths = _paths(engine)
         with self._lock:

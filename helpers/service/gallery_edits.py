@@ -50,9 +50,11 @@ class GalleryEdits:
         image = self._removed.get(id)
         self._live.refresh()
         if image is None or self._live.engine.index.contains(np.array([id]))[0]:
-            raise ApiError(404, f"Image {id} cannot be restored: it was not removed, or too long ago.")
+            raise ApiError(
+                404, f"Image {id} cannot be restored: it was not removed, or too long ago.", code="image_not_found"
+            )
         if not self._removed.has_file(image):
-            raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.")
+            raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.", code="file_not_found")
         added = self._live.apply(_candidates(image), write=lambda: self._removed.return_file(image))
         self._removed.forget(id)
         return int(added.ids[0])
@@ -108,4 +110,4 @@ def _table(engine: Engine) -> GalleryTable:
 
 
 def _missing(id: int) -> ApiError:
-    return ApiError(404, f"There is no image {id} in the index.")
+    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")

@@ -385,11 +385,11 @@ class GallerySearch:
         if not len(good) and not len(bad):
             return vectors
         if len(vectors) > 1:
-            raise ApiError(422, "Marks move a query of one part.")
+            raise ApiError(422, "Marks move a query of one part.", code="not_applicable")
         try:
             return rocchio(vectors[0], good, bad, metric=engine.index.metric)[None]
         except ValueError as error:
-            raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+            raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="not_applicable") from error
 
     def _marked_parts(self, engine: Engine, options: SearchOptions) -> list[QueryPart]:
         """Marked images as parts of a query, with the weights of Rocchio's means."""

@@ -10,7 +10,7 @@ from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
 from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
 from helpers.service.query_image import Box, Crop, QueryImage, UploadedImage
-from helpers.service.routes import change_dependencies, query_parts
+from helpers.service.routes import CHANGE_ERRORS, UPLOAD_ERRORS, change_dependencies, query_parts
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
 from helpers.service.settings import MAX_K
@@ -23,6 +23,9 @@ _Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Ids = Annotated[list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.")]
 
 _SomeIds = Annotated[list[Id], Query(min_length=1, max_length=MAX_K, description="Ids of the images.")]
+
+_FILE_ERRORS = ("image_not_found", "file_not_found", "invalid_request")
+_EDIT_ERRORS = ("image_not_found", "invalid_request", *CHANGE_ERRORS)
 
 _FILE: dict[int | str, dict] = {
     200: {
@@ -41,12 +44,12 @@ def single_images(service: SearchService) -> APIRouter:
     settings = service.settings
     change = change_dependencies(settings)
 
-    @router.get("/details", responses=error_responses(404, 422))
+    @router.get("/details", responses=error_responses(*_FILE_ERRORS))
     async def get_details(id: _ImageId) -> DetailsOut:
         """Return what the file of an image says about it: its size, and when and with which camera it was taken."""
         return await service.details(id)
 
-    @router.get("/original", response_class=Response, responses=_FILE | error_responses(404, 422))
+    @router.get("/original", response_class=Response, responses=_FILE | error_responses(*_FILE_ERRORS))
     async def get_original(id: _ImageId) -> Response:
         """Download the file of an image, as it is."""
         entry = await service.searches(service.gallery_search.entry, id)
@@ -54,17 +57,17 @@ def single_images(service: SearchService) -> APIRouter:
         # Never shown in the browser: the file may be of any type.
         return FileResponse(path, media_type="application/octet-stream", filename=safe_names([entry.name])[0])
 
-    @router.patch("", responses=error_responses(401, 404, 422), dependencies=change)
+    @router.patch("", responses=error_responses(*_EDIT_ERRORS, "bad_request"), dependencies=change)
     async def change_class(id: _ImageId, change: ClassChange) -> ImageOut:
         """Change the class of an image. It gets a new id, which the response has."""
         return ImageOut.of(await service.set_class(id, change.class_name), settings.root_path)
 
-    @router.post("/restore", responses=error_responses(401, 404, 422), dependencies=change)
+    @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
     async def restore_image(id: _ImageId) -> ImageOut:
         """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
         return ImageOut.of(await service.restore(id), settings.root_path)
 
-    @router.post("/why", responses=error_responses(404, 415, 422))
+    @router.post("/why", responses=error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, "not_applicable"))
     async def explain(
         request: Request, id: _ImageId, parts: _Parts, image: _Upload = None, query_id: _QueryId = None
     ) -> ExplanationOut:
@@ -86,7 +89,7 @@ def whole_gallery(service: SearchService) -> APIRouter:
     """What can be done with many images. These routes come before those with an id."""
     router = APIRouter(prefix="/v1", tags=["images"])
 
-    @router.get("/images/export", response_class=Response, responses=_ZIP | error_responses(404, 422))
+    @router.get("/images/export", response_class=Response, responses=_ZIP | error_responses(*_FILE_ERRORS))
     async def export(id: _Ids) -> Response:
         """Download the files of some images as one ZIP file."""
 
@@ -100,12 +103,16 @@ def whole_gallery(service: SearchService) -> APIRouter:
         headers = {"Content-Disposition": f'attachment; filename="{_ascii(name)}.zip"'}
         return StreamingResponse(zipped(await service.searches(files)), media_type="application/zip", headers=headers)
 
-    @router.get("/images/sizes", responses=error_responses(422))
+    @router.get("/images/sizes", responses=error_responses("invalid_request"))
     async def get_sizes(id: _SomeIds) -> SizesOut:
         """Return the sizes of some images, so that a page can lay them out before it has them."""
         return SizesOut(sizes=await service.images(service.gallery_search.sizes, id))
 
-    @router.get("/duplicates", responses=error_responses(401, 422), dependencies=change_dependencies(service.settings))
+    @router.get(
+        "/duplicates",
+        responses=error_responses(*CHANGE_ERRORS, "not_applicable"),
+        dependencies=change_dependencies(service.settings),
+    )
     async def find_duplicates() -> DuplicatesOut:
         """Return the near-duplicates of the gallery.
 

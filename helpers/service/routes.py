@@ -70,10 +70,10 @@ _FILE = ("file_not_found",)
 _CHOICES = ("invalid_request", "not_applicable")
 _JSON = ("bad_request", *_CHOICES)
 _EXTRACTION = ("not_ready", "extraction_timeout")
-_UPLOAD = (
+UPLOAD_ERRORS = (
     "bad_request", "image_damaged", "image_too_large", "unsupported_image", "invalid_request", *_EXTRACTION,
 )  # fmt: skip
-_CHANGE = ("changes_off", "other_site", "key_required", "key_wrong")
+CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
 
 _BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
 
@@ -121,7 +121,7 @@ def searches(service: SearchService) -> APIRouter:
     """Four kinds of queries with the same kind of response."""
     router = APIRouter(prefix="/v1/search", tags=["search"])
 
-    @router.post("", responses=error_responses(*_UPLOAD, "class_not_found", "not_applicable"))
+    @router.post("", responses=error_responses(*UPLOAD_ERRORS, "class_not_found", "not_applicable"))
     async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an uploaded image, or by parts of it.
 
@@ -156,7 +156,7 @@ def regions(service: SearchService) -> APIRouter:
     """The objects in images, which are parts to search with."""
     router = APIRouter(prefix="/v1", tags=["regions"])
 
-    @router.post("/regions", responses=error_responses(*_UPLOAD, "not_applicable"))
+    @router.post("/regions", responses=error_responses(*UPLOAD_ERRORS, "not_applicable"))
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
         return await service.regions(request, UploadedImage(await image.read()), source)
@@ -202,7 +202,9 @@ def images(service: SearchService) -> APIRouter:
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
 
-    @router.post("", status_code=201, responses=_KNOWN | error_responses(*_UPLOAD, *_CHANGE), dependencies=change)
+    @router.post(
+        "", status_code=201, responses=_KNOWN | error_responses(*UPLOAD_ERRORS, *CHANGE_ERRORS), dependencies=change
+    )
     async def add_image(
         request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
@@ -220,7 +222,7 @@ def images(service: SearchService) -> APIRouter:
         """Return the name and class of an image."""
         return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
 
-    @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *_CHANGE), dependencies=change)
+    @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
     async def remove_image(id: _ImageId) -> Response:
         """Remove an image from the index. For an hour, it can be restored.
 

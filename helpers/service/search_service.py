@@ -213,7 +213,7 @@ class SearchService:
         try:
             details = await self.images(file_details, path)
         except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} cannot be read.") from error
+            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
         return DetailsOut.of_file(entry, details, self.settings.root_path)
 
     async def duplicates(self) -> DuplicatesOut:
@@ -239,7 +239,7 @@ class SearchService:
     ) -> ExplanationOut:
         """Why an image of the gallery is similar to a query."""
         if len(parts) > 1:
-            raise ApiError(422, "Only a query of one part can be explained.")
+            raise ApiError(422, "Only a query of one part can be explained.", code="not_applicable")
         metric = self._live.engine.index.metric
         result = await self.gallery_image(id)
         why, images = await while_connected(request, self._extraction.explanation(query, parts, result, metric))

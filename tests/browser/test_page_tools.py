@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import zipfile
 
@@ -103,7 +104,7 @@ def test_methods_side_by_side_and_a_threshold(open_service, client, check_access
     page = open_service(f"#id={query}")
     page.select_option("#rerank", "k-reciprocal")
     expect(page.locator("#summary")).to_contain_text("re-ranked by k-reciprocal")
-    expect(page.locator(".score").first).to_have_attribute("title", playwright_pattern("re-ranking k-reciprocal"))
+    expect(page.locator(".score").first).to_have_attribute("title", re.compile("re-ranking k-reciprocal"))
 
     def found(name):
         parameters = {"rerank": name, "k": 24}
@@ -137,12 +138,6 @@ def test_methods_side_by_side_and_a_threshold(open_service, client, check_access
     assert 4 <= len(kept) <= 5 and min(kept) >= scores[4] - 0.001
     page.click("#copy-link")
     expect(page.locator("#hint")).to_have_text("The link was copied.")
-
-
-def playwright_pattern(text):
-    import re
-
-    return re.compile(re.escape(text))
 
 
 def test_an_upload_is_re_ranked_by_its_pixels(open_service, gallery):
@@ -280,7 +275,6 @@ def test_large_photographs_are_reduced(open_page, engine, tmp_path):
         noise[200:700, 300:1000] += 120
         Image.fromarray(noise).save(tmp_path / "large.png")
         assert (tmp_path / "large.png").stat().st_size > 2_000_000
-        page.evaluate("document.title")
         page.set_input_files("#file", tmp_path / "large.png")
         # Noise stays large even as a JPEG.
         expect(page.locator("#error-text")).to_contain_text("is too large")
@@ -289,6 +283,7 @@ def test_large_photographs_are_reduced(open_page, engine, tmp_path):
         page.set_input_files("#file", tmp_path / "photo.bmp")
         expect(page.locator("#results-title")).to_have_text("Images that look like photo.jpg")
         expect(page.locator("#hint")).to_contain_text("photo.bmp is large, so the browser reduced it")
+        page.close()
 
 
 def test_images_are_dropped_into_the_dialog(open_service, client, tmp_path):
@@ -304,7 +299,7 @@ def test_images_are_dropped_into_the_dialog(open_service, client, tmp_path):
         list((tmp_path / "blue.png").read_bytes()),
     )
     page.dispatch_event("#add-drop", "dragover", {"dataTransfer": data})
-    expect(page.locator("#add-drop")).to_have_class(playwright_pattern("over"))
+    expect(page.locator("#add-drop")).to_have_class(re.compile("over"))
     page.dispatch_event("#add-drop", "drop", {"dataTransfer": data})
     page.click("#add-submit")
     expect(page.locator("#add-done")).to_contain_text("1 image was added.")
@@ -328,6 +323,7 @@ def test_edits_ask_for_the_key_once(open_page, engine, tmp_path):
         control(page, 1, ".pick input")
         page.click("#selection-remove")
         expect(page.locator("#undo-text")).to_contain_text("was removed.")
+        page.close()
 
 
 def test_nothing_at_an_address(open_page, client, check_accessibility, screenshots):
@@ -339,12 +335,17 @@ def test_nothing_at_an_address(open_page, client, check_accessibility, screensho
     expect(page.locator(".card").first).to_be_visible()
 
 
+# The other widths take seconds each.
 @pytest.mark.parametrize(
     "options",
-    [{**PHONE, "color_scheme": "dark"}, {"viewport": {"width": 768, "height": 1024}},
-     {"viewport": {"width": 2560, "height": 1440}, "color_scheme": "dark"}],
-    ids=["360", "768", "2560"],
-)  # fmt: skip
+    [
+        pytest.param({**PHONE, "color_scheme": "dark"}, id="360"),
+        pytest.param({"viewport": {"width": 768, "height": 1024}}, id="768", marks=pytest.mark.measured),
+        pytest.param(
+            {"viewport": {"width": 2560, "height": 1440}, "color_scheme": "dark"}, id="2560", marks=pytest.mark.measured
+        ),
+    ],
+)
 def test_widths(open_service, client, check_accessibility, screenshots, options):
     page = open_service(f"#id={own_id(client, 'flowers/')}&compare=expansion", **options)
     width = options["viewport"]["width"]

@@ -151,7 +151,7 @@ def test_removed_images_are_restored(folder, engine, gallery):
         assert client.get("/v1/info").json()["images"] == len(gallery) + 1
         for id in (4, 7, 99):
             again = client.post(f"/v1/images/{id}/restore")
-            assert again.status_code == 404 and "cannot be restored" in again.json()["detail"]
+            assert again.status_code == 404 and "cannot be restored" in again.json()["message"]
     assert list((folder / removed_images.FOLDER).iterdir()) == []
 
 
@@ -315,4 +315,4 @@ def test_browsers_see_a_page_where_nothing_is(client):
     assert "There is nothing at this address" in shown.text and '<base href="/">' in shown.text
     for path, headers in [("/no", {}), ("/v1/no", browser), ("/static/no.js", browser), ("/static/not_found.html", {})]:
         missing = client.get(path, headers=headers)
-        assert missing.status_code == 404 and "detail" in missing.json()
+        assert missing.status_code == 404 and "code" in missing.json()
