@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from helpers.service import errors, routes
+from helpers.service import documentation, errors, routes
 from helpers.service.description import describe
 from helpers.service.parameters import check_parameters
 from helpers.service.search_service import SearchService
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        # FastAPI's own pages load scripts from another host, which the Content-Security-Policy forbids.
+        # FastAPI's own pages load Swagger UI from another host, which the policy forbids; see `routes`.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -66,5 +66,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
     for router in (routes.searches(service), routes.regions(service), routes.images(service), routes.about(service)):
         app.include_router(router)
+    app.mount("/static/swagger", StaticFiles(directory=documentation.FILES), name="swagger")
     app.mount("/static", StaticFiles(directory=routes.PAGE), name="static")
     return app

@@ -14,7 +14,6 @@ from helpers.images.reading import UnreadableImage
 from helpers.service import access
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
-from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import Box, Crop, UploadedImage
 from helpers.service.root_path import base_element
@@ -24,6 +23,7 @@ from helpers.service.schemas import (
     ClassName,
     ClassOut,
     CombinedQuery,
+    Excluded,
     Fraction,
     HealthOut,
     Id,
@@ -39,6 +39,7 @@ from helpers.service.schemas import (
     RegionsOut,
     RerankerName,
     SearchOut,
+    Threshold,
     VectorQuery,
     box_numbers,
 )
@@ -86,8 +87,11 @@ async def _options(
     offset: Annotated[Offset, Query()] = 0,
     class_name: Annotated[ClassName | None, Query()] = None,
     rerank: Annotated[RerankerName, Query()] = "none",
+    threshold: Annotated[Threshold | None, Query()] = None,
+    exclude: Annotated[Excluded, Query()] = [],  # noqa: B006
+    vectors: Annotated[bool, Query(description="Return the vector of the query, for `/v1/search/vector`.")] = False,
 ) -> SearchOptions:
-    return SearchOptions(k, offset, class_name, rerank)
+    return SearchOptions(k, offset, class_name, rerank, threshold, tuple(exclude), vectors)
 
 
 _Options = Annotated[SearchOptions, Depends(_options)]
@@ -131,7 +135,7 @@ def searches(service: SearchService) -> APIRouter:
 
     @router.post("/vector", responses=error_responses("class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
-        """Search by the vector of an earlier response: the next page, or another class, without a second upload."""
+        """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
         return await service.search_vectors(query.vectors, query.options)
 
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *_EXTRACTION, "class_not_found"))
@@ -266,16 +270,14 @@ def about(service: SearchService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
 
-    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    files = {"/": "index.html", "/docs": "docs.html"}
+    pages = {path: (PAGE / name).read_text(encoding="utf-8") for path, name in files.items()}
 
     @router.get("/", include_in_schema=False)
-    async def page(request: Request) -> HTMLResponse:
-        text = html.replace("<head>", f"<head>{base_element(request.headers)}", 1)
-        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
-
     @router.get("/docs", include_in_schema=False)
-    async def interface(request: Request) -> HTMLResponse:
-        return HTMLResponse(as_page(request.app.openapi()))
+    async def page(request: Request) -> HTMLResponse:
+        text = pages[request.scope["route"].path].replace("<head>", f"<head>{base_element(request.headers)}", 1)
+        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
 
     @router.get("/v1/info", responses=error_responses(), tags=["about"])
     async def info() -> InfoOut:
