@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from helpers.service import errors, image_routes, page_routes, routes
+from helpers.service import documentation, errors, image_routes, page_routes, routes
 from helpers.service.description import describe
 from helpers.service.parameters import check_parameters
 from helpers.service.search_service import SearchService
@@ -53,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        # FastAPI's own pages load scripts from another host, which the Content-Security-Policy forbids.
+        # FastAPI's own pages load Swagger UI from another host, which the policy forbids; see `routes`.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -67,6 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
+    # Before the route of the page's own files, which are below /static too.
+    app.mount("/static/swagger", StaticFiles(directory=documentation.FILES), name="swagger")
     for router in (
         routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
         image_routes.single_images(service), routes.about(service), page_routes.page(service),

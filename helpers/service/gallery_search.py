@@ -41,6 +41,9 @@ class SearchOptions:
     class_name : only results of this class.
     reranker : a name of `helpers.search.rerank.RERANKERS`.
     good, bad : ids of images with that mark, which move the query (`helpers.search.rerank.feedback`).
+    threshold : only results with at least this score.
+    exclude : ids of images that are not results.
+    vectors : whether the response contains the vectors of the query.
     """
 
     k: int
@@ -49,6 +52,9 @@ class SearchOptions:
     reranker: str = "none"
     good: tuple[int, ...] = ()
     bad: tuple[int, ...] = ()
+    threshold: float | None = None
+    exclude: tuple[int, ...] = ()
+    vectors: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ class GallerySearch:
             query.append(QueryPart(part.weight, vector, part.text))
         query += self._marked_parts(engine, options)
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
-        excluded = IdSet(ids) if ids else None
+        excluded = _excluded(options, ids)
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
         try:
@@ -366,7 +372,7 @@ class GallerySearch:
             self._check_length(engine, vector)
         vectors = self._moved(engine, vectors, options)
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
-        excluded = None if own_id is None else IdSet([own_id])
+        excluded = _excluded(options, [] if own_id is None else [own_id])
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
         empty = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
@@ -469,13 +475,33 @@ def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options
     candidates : the number of images that could be found. depth : of the ranking.
     """
     found, scores = ranking.ids[0], ranking.scores[0]
-    hits = [
-        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
-        for rank in range(options.offset + 1, min(depth, len(found)) + 1)
-    ]
+    if options.threshold is not None and (below := scores < options.threshold).any():
+        # The results are in the order of their scores.
+        found = found[: int(below.argmax())]
+        note = f"No other image{_of_class(options.class_name)} has a score of {options.threshold:g} or more."
+        return Page(_hits(engine, found, scores, options), False, note)
+    hits = _hits(engine, found, scores, options)
     if len(hits) == options.k:
         return Page(hits, depth < min(candidates, MAX_DEPTH), "")
     return Page(hits, False, _note(len(found), candidates, options.class_name, engine.index.spec))
+
+
+def _hits(engine: Engine, found: np.ndarray, scores: np.ndarray, options: SearchOptions) -> list[Hit]:
+    """The results that the options ask for, of a ranking of one query: ids and scores (n,), best first."""
+    last = min(options.offset + options.k, len(found))
+    return [
+        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
+        for rank in range(options.offset + 1, last + 1)
+    ]
+
+
+def _excluded(options: SearchOptions, ids: Sequence[int]) -> IdSet | None:
+    """The images that are not results: those of the query itself and those that the options name."""
+    return IdSet([*ids, *options.exclude]) if ids or options.exclude else None
+
+
+def _of_class(class_name: str | None) -> str:
+    return "" if class_name is None else f" of class {class_name}"
 
 
 def _table(engine: Engine) -> GalleryTable:
@@ -518,7 +544,7 @@ def _no_image(id: int) -> ApiError:
 
 
 def _note(found: int, candidates: int, class_name: str | None, spec: str) -> str:
-    of_class = "" if class_name is None else f" of class {class_name}"
+    of_class = _of_class(class_name)
     if found < min(candidates, MAX_DEPTH):
         return f"{spec} found {found} of {candidates} images{of_class}: an approximate search does not find all images."
     if found < candidates:

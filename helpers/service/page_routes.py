@@ -20,26 +20,34 @@ PAGE = Path(__file__).parent / "page"
 #: Folders of files that are sent, and the start of their paths below ``/static/``.
 FOLDERS = (("", PAGE), ("web/", web_modules.FOLDER))
 #: Files that are sent at another address only.
-_HIDDEN = ("index.html", "not_found.html")
+_HIDDEN = ("index.html", "docs.html", "not_found.html")
 
 
 def page(service: SearchService) -> APIRouter:
     """The page and its files."""
     router = APIRouter(include_in_schema=False)
     files = read_files(FOLDERS)
-    pages: dict[str, PageFile] = {}
+    pages: dict[tuple[str, str], PageFile] = {}
+
+    def html(name: str, request: Request) -> Response:
+        base = base_element(request.headers)
+        if (name, base) not in pages:
+            # A few proxies at most; a client may invent others.
+            if len(pages) >= 16:
+                pages.clear()
+            text = files[name].content.decode().replace("<head>", f"<head>{base}", 1)
+            pages[name, base] = PageFile.of(text.encode(), "text/html")
+        return pages[name, base].response(request.headers)
 
     @router.get("/")
     @router.head("/")
     async def index(request: Request) -> Response:
-        base = base_element(request.headers)
-        if base not in pages:
-            # A few proxies at most; a client may invent others.
-            if len(pages) >= 8:
-                pages.clear()
-            text = files["index.html"].content.decode().replace("<head>", f"<head>{base}", 1)
-            pages[base] = PageFile.of(text.encode(), "text/html")
-        return pages[base].response(request.headers)
+        return html("index.html", request)
+
+    @router.get("/docs")
+    @router.head("/docs")
+    async def documentation(request: Request) -> Response:
+        return html("docs.html", request)
 
     @router.get("/static/{path:path}")
     @router.head("/static/{path:path}")

@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Security, UploadFile, params
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from fastapi.security import APIKeyHeader
 
 from helpers.images import thumbnails
@@ -14,7 +14,6 @@ from helpers.images.reading import UnreadableImage
 from helpers.service import access
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
-from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import Box, Crop, UploadedImage
 from helpers.service.schemas import (
@@ -25,6 +24,7 @@ from helpers.service.schemas import (
     ClassName,
     ClassOut,
     CombinedQuery,
+    Excluded,
     Fraction,
     HealthOut,
     Id,
@@ -42,6 +42,7 @@ from helpers.service.schemas import (
     RerankerName,
     SearchOut,
     SortName,
+    Threshold,
     VectorQuery,
     box_numbers,
 )
@@ -88,8 +89,14 @@ async def _options(
     rerank: Annotated[RerankerName, Query()] = "none",
     good: Annotated[Marks, Query(description=GOOD_MARKS)] = [],  # noqa: B006
     bad: Annotated[Marks, Query(description=BAD_MARKS)] = [],  # noqa: B006
+    threshold: Annotated[Threshold | None, Query()] = None,
+    exclude: Annotated[Excluded, Query()] = [],  # noqa: B006
+    vectors: Annotated[bool, Query(description="Return the vector of the query, for `/v1/search/vector`.")] = False,
 ) -> SearchOptions:
-    return SearchOptions(k, offset, class_name, rerank, good=tuple(good), bad=tuple(bad))
+    marks = {"good": tuple(good), "bad": tuple(bad)}
+    return SearchOptions(
+        k, offset, class_name, rerank, **marks, threshold=threshold, exclude=tuple(exclude), vectors=vectors
+    )
 
 
 _Options = Annotated[SearchOptions, Depends(_options)]
@@ -133,7 +140,7 @@ def searches(service: SearchService) -> APIRouter:
 
     @router.post("/vector", responses=error_responses("class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
-        """Search by the vector of an earlier response: the next page, or another class, without a second upload."""
+        """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
         return await service.search_vectors(query.vectors, query.options)
 
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *_EXTRACTION, "class_not_found"))
@@ -273,10 +280,6 @@ def about(service: SearchService) -> APIRouter:
     """Information about the service."""
     router = APIRouter()
     settings = service.settings
-
-    @router.get("/docs", include_in_schema=False)
-    async def interface(request: Request) -> HTMLResponse:
-        return HTMLResponse(as_page(request.app.openapi()))
 
     @router.get("/v1/info", responses=error_responses(), tags=["about"])
     async def info() -> InfoOut:

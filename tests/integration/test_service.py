@@ -207,7 +207,9 @@ def test_an_invalid_crop(client, gallery, crop):
 
 
 def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gallery):
-    page = client.post("/v1/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
+    page = client.post(
+        "/v1/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17, "vectors": True}
+    ).json()
     found, vector = [each["id"] for each in page["results"]], page["vector"]
     while page["more"]:
         query = {"vector": vector, "k": 17, "offset": len(found)}
@@ -221,9 +223,38 @@ def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gall
 
 
 def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
-    result = client.get("/v1/search/id/4", params={"k": 6})
+    result = client.get("/v1/search/id/4", params={"k": 6, "vectors": True})
     assert ids(result) == [each.id for each in engine.query_id(4, k=6)]
     np.testing.assert_array_equal(from_text(result.json()["vector"]), engine.index.vectors([4])[0])
+
+
+def test_a_threshold_and_excluded_images(client, engine, gallery):
+    ranked = engine.query_id(4, k=49)
+    threshold = (ranked[6].score + ranked[7].score) / 2
+    vector = to_text(engine.index.vectors([4])[0])
+    # The image itself is excluded too, so that all kinds of queries have the same results.
+    exclude = [4, ranked[2].id, 10**9]
+    expected = [each.id for each in ranked[:7] if each.id not in exclude]
+    options = {"threshold": threshold, "exclude": exclude}
+    image = gallery.paths[4].read_bytes()
+
+    def sent(**more):
+        body = {**options, **more}
+        yield client.get("/v1/search/id/4", params=body)
+        yield client.post("/v1/search", files=upload(image), params=body)
+        yield client.post("/v1/search/vector", json={"vector": vector, **body})
+        yield client.post("/v1/search/combined", json={"parts": [{"id": 4}], **body})
+
+    for result in sent():
+        assert ids(result) == expected
+        assert result.json()["more"] is False and "has a score of" in result.json()["note"]
+        assert result.json()["vector"] is None
+    for offset, last in ((0, False), (4, True)):
+        for result in sent(k=4, offset=offset):
+            assert ids(result) == expected[offset : offset + 4]
+            assert result.json()["more"] is not last
+    assert client.get("/v1/search/id/4", params={"threshold": "nan"}).status_code == 422
+    assert ids(client.get("/v1/search/id/4", params={"threshold": 2})) == []
 
 
 @pytest.mark.parametrize("class_name", CLASSES)

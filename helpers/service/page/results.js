@@ -70,9 +70,11 @@ async function search(view, parameters, uploads, options) {
 async function searchImage({ query, crop, boxes, vector }, parameters, uploads, options) {
   const post = (path, body, extra) => call(path, { ...options, method: "POST", body, ...extra });
   const isPart = crop || boxes.length;
-  const known = vector && parameters.rerank !== NEEDS_PIXELS;
-  if (known && (isPart || query.kind === "upload")) return post("v1/search/vector", { ...parameters, vector });
-  const extra = { parameters: { ...parameters, ...crop, box: boxes } };
+  const needsVector = Boolean(isPart) || query.kind === "upload";
+  if (vector && needsVector && parameters.rerank !== NEEDS_PIXELS) {
+    return { ...(await post("v1/search/vector", { ...parameters, vector })), vector };
+  }
+  const extra = { parameters: { ...parameters, ...crop, box: boxes, vectors: needsVector || null } };
   if (query.kind === "id") return call(`v1/search/id/${query.value}`, { ...options, ...extra });
   return post("v1/search", uploadForm(query, uploads), extra);
 }
