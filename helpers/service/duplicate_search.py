@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.images.copies import details_of, preference
 from helpers.images.duplicates import Audit, audit
-from helpers.images.file_details import FileDetails, file_details
+from helpers.images.file_details import FileDetails
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadableImage
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service.errors import ApiError
@@ -118,22 +118,14 @@ class DuplicateSearch:
         ids = {path: id for id, path in _paths(self._live.engine).items()}
         groups = []
         for members in found:
-            copies = [
-                Copy(ids[path], how, correlation, _details(path)) for path, how, correlation in members if path in ids
-            ]
-            if len(copies) > 1:
-                groups.append(CopyGroup(tuple(copies), best(copies)))
+            there = [member for member in members if member[0] in ids]
+            if len(there) < 2:
+                continue
+            details = {path: details_of(Path(path)) for path, _, _ in there}
+            copies = [Copy(ids[path], how, correlation, details[path]) for path, how, correlation in there]
+            best = min(details, key=lambda path: (*preference(Path(path), details[path]), ids[path]))
+            groups.append(CopyGroup(tuple(copies), ids[best]))
         return sorted(groups, key=lambda group: -len(group.copies))
-
-
-def best(copies: Sequence[Copy]) -> int:
-    """The id of the copy to keep: the one with the most pixels, then the largest file, then the first one."""
-
-    def value(copy: Copy) -> tuple[int, int, int]:
-        details = copy.details
-        return (0, 0, -copy.id) if details is None else (details.width * details.height, details.bytes, -copy.id)
-
-    return max(copies, key=value).id
 
 
 def _paths(engine: Engine) -> dict[int, str]:
@@ -155,10 +147,3 @@ def _groups(found: Audit) -> tuple[tuple[tuple[str, str | None, float | None], .
         members = groups.setdefault(pair.first, [(str(paths[pair.first]), None, None)])
         members.append((str(paths[pair.second]), pair.how, pair.correlation))
     return tuple(map(tuple, groups.values()))
-
-
-def _details(path: str) -> FileDetails | None:
-    try:
-        return file_details(Path(path))
-    except UnreadableImage:
-        return None

@@ -278,9 +278,9 @@ class GallerySearch:
         """
         return _entry(self._engine_with(id), id)
 
-    def sizes(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """Id → width and height in pixels, of the images whose files can be read."""
-        return {id: size for id in ids if (size := self._size_of(id)) is not None}
+        return {id: [*size] for id in ids if (size := self._size_of(id)) is not None}
 
     def _size_of(self, id: int) -> tuple[int, int] | None:
         try:

@@ -1,6 +1,6 @@
 """JSON bodies of the routes for single images, duplicates and explanations."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,7 +40,7 @@ class DetailsOut(ImageOut):
 class SizesOut(BaseModel):
     """Sizes of images, by their ids."""
 
-    sizes: dict[int, tuple[int, int]] = Field(
+    sizes: dict[int, Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
         description="Width and height of the upright image in pixels. Images that cannot be read are left out."
     )
 
@@ -56,7 +56,9 @@ class CopyOut(ImageOut):
         "that represents the group."
     )
     correlation: float | None = Field(description="Of its pixels with those of the image that it was compared with.")
-    keep: bool = Field(description="Whether it is the best copy: most pixels, then the largest file.")
+    keep: bool = Field(
+        description="Whether it is the best copy: most pixels, then the largest file, the oldest one, the shortest path"
+    )
 
     @classmethod
     def of_copy(cls, copy: Copy, entry: Entry, keep: int, root_path: str) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from helpers.images import thumbnails
-from helpers.images.copies import RULE, FileFacts, best_copy
+from helpers.images.copies import RULE, best_copy, describe, details_of
 from helpers.images.duplicates import Audit, Pair, recall
 from helpers.images.reading import UnreadableImage
 from helpers.text import printable
@@ -130,7 +130,7 @@ class _Report:
         name = "no class" if self.images.labels[row] < 0 else self.images.class_name(row)
         path, key = self.images.paths[row], self.images.keys[row]
         mark = '<span class="keep">keep</span> ' if keep else ""
-        facts = FileFacts.of(path).describe()
+        facts = describe(details_of(path))
         return (
             f'<li><a href="{_link(path)}">{_thumbnail(path, key)}</a>{mark}{side}{self.name(row)}'
             f'<br><span class="soft">{_text(name)}<br>{facts}</span></li>'
@@ -145,7 +145,7 @@ class _Report:
         columns = ["duplicate", "size", "compared with", "how", "correlation", *(["leak"] if self.leaks else [])]
         lines = []
         for pair in pairs:
-            facts = FileFacts.of(self.images.paths[pair.second]).describe()
+            facts = describe(details_of(self.images.paths[pair.second]))
             cells = [
                 self.name(pair.second),
                 facts,
