@@ -23,6 +23,17 @@ def used(folder):
     return {path.name for path in found}
 
 
+def test_the_page_and_the_picker_use_the_same_modules():
+    modules = {path.name for path in FOLDER.glob("*.js")}
+    assert modules >= {"cards.js", "crop_box.js", "image_viewer.js", "parts.js", "words.js"}
+    assert used(PAGE) == used(PICKER) == modules
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert 'class="lookalike"' in page and "static/web/theme.css" in page
+    widget = pytest.importorskip("helpers.picker.view").PickerView
+    assert all(f"module_{name.removesuffix('.js')} = " in widget._esm for name in modules)
+    assert web_modules.theme().count("light-dark") == widget._css.count("light-dark")
+
+
 @pytest.mark.parametrize("folder", [PAGE, PICKER, FOLDER], ids=lambda folder: folder.name)
 def test_each_imported_name_is_exported(folder):
     for path in folder.glob("*.js"):
