@@ -40,7 +40,7 @@ class DetailsOut(ImageOut):
 class SizesOut(BaseModel):
     """Sizes of images, by their ids."""
 
-    sizes: dict[int, tuple[int, int]] = Field(
+    sizes: dict[int, list[int]] = Field(
         description="Width and height of the upright image in pixels. Images that cannot be read are left out."
     )
 
