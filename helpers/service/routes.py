@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Security, UploadFile, params
 from fastapi.responses import PlainTextResponse
-from fastapi.security import APIKeyHeader
+from fastapi.security import HTTPBearer
 
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
@@ -185,8 +185,10 @@ def change_dependencies(settings: Settings) -> list[params.Depends]:
 
     change: list[params.Depends] = [Depends(may_change)]
     if settings.changes == "key":
-        key = APIKeyHeader(name=access.KEY_HEADER, auto_error=False, description="LOOKALIKE_API_KEY of the service.")
-        change.append(Security(key))
+        bearer = HTTPBearer(
+            auto_error=False, description="LOOKALIKE_API_KEY of the service. Or in the header X-API-Key."
+        )
+        change.append(Security(bearer))
     return change
 
 

@@ -272,7 +272,7 @@ class SearchOut(BaseModel):
         description="Source of the regions that were searched; null if only whole images were searched."
     )
     vector: str | list[str] | None = Field(
-        description="Feature vector of the query, if the request asks for it with `vectors`: base64 of little-endian "
+        description="Feature vector of the query, if the request has `vectors=true`: base64 of little-endian "
         "float32. If the query has several boxes, a list with the vector of each. Otherwise null."
     )
     milliseconds: float = Field(description="Time within the service.")

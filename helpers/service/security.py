@@ -6,6 +6,7 @@ many requests.
 """
 
 import asyncio
+import logging
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +18,8 @@ from helpers.service.errors import ApiError, error_response, internal_error, too
 from helpers.service.metrics import Metrics
 from helpers.service.root_path import with_root_path
 from helpers.service.settings import Settings
+
+log = logging.getLogger("lookalike.service")
 
 #: Bytes of a JSON body. Parsed JSON takes much more memory than its text.
 _MAX_JSON = 2 * 2**20
@@ -77,8 +80,11 @@ class SecurityMiddleware:
             await response(scope, receive, send_secured)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
-            self._metrics.requests.labels(route, _known_method(scope["method"]), str(status or 499)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            method, seconds = _known_method(scope["method"]), time.perf_counter() - start
+            self._metrics.requests.labels(route, method, str(status or 499)).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            # The route without ids, parameters and headers: they may be private.
+            log.info("%s %s %d %.1f ms", method, route, status or 499, 1000 * seconds)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -624,6 +624,16 @@ def test_changes_need_the_key_if_there_is_one(folder, gallery):
             ):
                 assert result.status_code == 401
                 assert "X-API-Key" in result.json()["message"]
+        for wrong in ("Bearer wrong", "Basic right key", "right key", "Bearer", "Bearer right key, x"):
+            assert client.delete("/v1/images/1", headers={"Authorization": wrong}).status_code == 401
+        challenge = client.delete("/v1/images/1")
+        assert (challenge.headers["www-authenticate"], challenge.json()["code"]) == (
+            'Bearer realm="Lookalike"', "key_required",
+        )  # fmt: skip
+        assert client.delete("/v1/images/2", headers={"Authorization": "bearer right key"}).status_code == 204
+        # A proxy that has its own use for Authorization.
+        both = {"Authorization": "Basic YTpi", "X-API-Key": "right key"}
+        assert client.delete("/v1/images/3", headers=both).status_code == 204
         right = {"X-API-Key": "right key"}
         assert client.post("/v1/images", files=image, headers=right).status_code == 201
         assert client.delete("/v1/images/1", headers=right).status_code == 204

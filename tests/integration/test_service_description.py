@@ -63,7 +63,7 @@ def test_the_service_matches_its_description(schema, engine):
         return case
 
     def send(case):
-        result = case.call_and_validate(headers={"X-API-Key": KEY})
+        result = case.call_and_validate(headers={"Authorization": f"Bearer {KEY}"})
         statuses[result.status_code] += 1
         sent[f"{case.method} {case.operation.path}"] += 1
 

@@ -1,5 +1,7 @@
 """Errors of the service: one form with a code, for every route, and parameters that a route does not know."""
 
+import re
+
 import httpx
 import pytest
 
@@ -131,6 +133,14 @@ def test_all_json_bodies_refuse_unknown_fields(description):
 
 
 # --- form
+
+
+def test_each_request_is_one_line_of_the_log_without_secrets(send, caplog):
+    with caplog.at_level("INFO", "lookalike.service"):
+        send("GET", "/v1/images/3?secret=4", headers={"Authorization": "Bearer secret"})
+        send("GET", "/secret")
+    lines = [re.sub(r"[0-9.]+ ms", "T ms", each.message) for each in caplog.records if each.name == "lookalike.service"]
+    assert lines == ["GET /v1/images/{id} 422 T ms", "GET other 404 T ms"]
 
 
 @pytest.mark.parametrize(
