@@ -85,9 +85,9 @@ def commands(number: int) -> Iterator[tuple[str, list[str]]]:
     for features in FEATURES:
         yield f"search, {features}", ["search", new, "-e", f"{features}.engine"]
     yield "search again, resnet50", ["search", new, "-e", "resnet50.engine"]
-    yield "add, hsv-histogram", ["add", "hsv-histogram.engine", new]
-    yield "remove, resnet50", ["remove", "resnet50.engine", str(number)]
-    yield "compact, resnet50", ["compact", "resnet50.engine"]
+    yield "add, hsv-histogram", ["add", new, "-e", "hsv-histogram.engine"]
+    yield "remove, resnet50", ["remove", str(number), "-e", "resnet50.engine"]
+    yield "compact, resnet50", ["compact", "-e", "resnet50.engine"]
 
 
 def measure(rounds: int, folder: Path, environment: dict[str, str]) -> None:

@@ -46,7 +46,7 @@ EXTRAS = {
     "serve": Extra(
         "The service (`lookalike serve`)",
         _named(
-            "fastapi", "psutil", "pydantic", "starlette", "uvicorn",
+            "fastapi", "psutil", "pydantic", "starlette", "uvicorn", fastapi_offline="fastapi-offline",
             prometheus_client="prometheus-client", python_multipart="python-multipart",
         ),
     ),

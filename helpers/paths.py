@@ -78,6 +78,18 @@ def mirror_dir() -> Path | None:
     return None if value.lower() in ("", "none") else Path(value).expanduser().resolve()
 
 
+def package_version() -> str:
+    """The version of this package, such as "0.1.0": of the checkout, or else of the installed package."""
+    if not IN_CHECKOUT:
+        from importlib import metadata
+
+        return metadata.version("lookalike")
+    import tomllib
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]["version"]
+
+
 def protocols_dir() -> Path:
     """The frozen protocols, one JSON file each."""
     return data_dir() / "protocols"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from helpers.images.duplicates import Audit
     from helpers.images.layout import Layout
 
-COLUMNS = ("leak", "how", "correlation", "first", "second", "same_class")
+COLUMNS = ("leak", "how", "correlation", "first", "second", "same_class", "keep")
 
 
 def register(commands: "common.Commands") -> None:
@@ -40,10 +40,12 @@ without sides, if there are any duplicates.
 
 {locations.SIDES}
 
---json prints a list of objects, --csv a table, with one row per duplicate. Both have the columns {", ".join(COLUMNS)}.
-first represents the group, second is the duplicate. The values of how are bytes, hash, mirror and crop: the search that
-found the duplicate. correlation is that with the image of the group that it was compared with. The report is one HTML
-file that contains images of the groups.
+--json prints a list of objects, --csv a table, with one row per duplicate. Both have the columns
+{", ".join(COLUMNS)}. first represents the group, second is the duplicate. The values of how are bytes, hash, mirror
+and crop: the search that found the duplicate. correlation is that with the image of the group that it was
+compared with. keep is the copy to keep: the one with the most pixels; of these the largest file, then the
+oldest one, then the one with the shortest path. An enlarged copy has more pixels, too, so look before you
+delete. The report is one HTML file with images of the groups, whose names are links to the files.
 """,
         common.VECTORS_KEPT,
     )
@@ -63,6 +65,8 @@ def _audit(options: argparse.Namespace) -> int:
     output = None if options.output is None else Path(options.output)
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
+    if output is not None:
+        common.check_output(output)
     layout = _read_layout(options)
     locations.log_layout(layout)
     vectors = None
@@ -107,6 +111,7 @@ def _print(found: "Audit", options: argparse.Namespace) -> None:
     leaks = set(found.leaks)
     table = found.table().rename(columns={"same class": "same_class"})
     table["leak"] = [pair in leaks for pair in found.pairs]
+    table["keep"] = _to_keep(found)
     # Leaks come first, because they have to be fixed.
     table = table.sort_values("leak", ascending=False, kind="stable")[list(COLUMNS)]
     rows = list(table.itertuples(index=False, name=None))
@@ -117,9 +122,22 @@ def _print(found: "Audit", options: argparse.Namespace) -> None:
             COLUMNS, ([str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows)
         )
     else:
-        for leak, how, correlation, first, second, same_class in rows:
+        for leak, how, correlation, first, second, same_class, keep in rows:
             marks = ("  LEAK" if leak else "") + ("" if same_class else "  DIFFERENT CLASSES")
-            print(f"{how:<6}  {correlation:.3f}  {printable(first)}  {printable(second)}{marks}")
+            kept = f"  keep the {'first' if keep == first else 'second'}" if keep in (first, second) else ""
+            kept = kept or f"  keep {printable(keep)}"
+            print(f"{how:<6}  {correlation:.3f}  {printable(first)}  {printable(second)}{kept}{marks}")
+
+
+def _to_keep(found: "Audit") -> list[str]:
+    """The key of the copy to keep in the group of each duplicate."""
+    from helpers.images.copies import best_copy
+
+    groups: dict[int, list[int]] = {}
+    for pair in found.pairs:
+        groups.setdefault(pair.first, [pair.first]).append(pair.second)
+    best = {first: found.images.keys[best_copy(found.images, rows)] for first, rows in groups.items()}
+    return [best[pair.first] for pair in found.pairs]
 
 
 def _log_recall(found: "Audit") -> None:

@@ -5,10 +5,12 @@ This module imports nothing heavy.
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.text import clean_values, printable, printable_lines, write_csv
@@ -78,6 +80,8 @@ def add_command(
         description=f"{summary}\n\n{text.strip()}" if text else summary,
         epilog=f"examples:\n{lines}",
         formatter_class=HelpFormatter,
+        # Scripts stay right when a command gets another option.
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run, interrupted=interrupted)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -124,6 +128,15 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion such as ". Did you mean search?", to be appended to an error; a full stop if nothing is similar."""
+    from difflib import get_close_matches
+
+    known = list(known)
+    similar = [one for one in known if one.startswith(name)] or get_close_matches(name, known, n=3, cutoff=0.65)
+    return f". Did you mean {' or '.join(similar)}?" if similar else "."
+
+
 def log(text: str) -> None:
     """Print a message on standard error. Its line breaks are kept, and other control characters are escaped."""
     print(printable_lines(text), file=sys.stderr, flush=True)
@@ -158,6 +171,15 @@ def log_warnings() -> Callable[..., None]:
                 logged.add(str(message))
 
     return show
+
+
+def check_output(file: Path) -> None:
+    """CommandError if a file cannot be written at its place, before a long computation."""
+    folder = file.parent
+    if not folder.is_dir():
+        raise CommandError(f"the folder {printable(folder)} of {printable(file)} does not exist: make it first")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        raise CommandError(f"{printable(file)} cannot be written: choose another file")
 
 
 def print_json(value: object) -> None:
@@ -212,12 +234,16 @@ def open_extractor(name: str) -> "FeatureExtractor":
     CommandError : the name is unknown.
     WeightsUnavailable : the weights are not available.
     """
-    from helpers.features.registry import open_extractor
+    from helpers.features.registry import names, open_extractor
 
     try:
         return open_extractor(name)
     except KeyError as error:
-        raise CommandError(f"unknown extractor {name!r}: `lookalike extractors` lists them all", USAGE) from error
+        unknown = next((part for part in name.split("+") if part.lower() not in names()), name)
+        suggestion = did_you_mean(unknown.lower(), names())
+        raise CommandError(
+            f"unknown extractor {unknown!r}{suggestion} `lookalike extractors` lists them all", USAGE
+        ) from error
 
 
 def open_index(spec: str) -> "Index":

@@ -1,21 +1,17 @@
 """`lookalike add`, `remove`, `compact`, `relocate`: change engines."""
 
 import argparse
-import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
 from helpers.cli.changes import classify_new, describe_additions, find_new_regions, wait_for_compaction
-from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
-from helpers.text import clean_text
+from helpers.cli.common import OK, CommandError, log, pluralize, printable
+from helpers.cli.naming import ids_named
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from helpers.images.imageset import ImageSet
-    from helpers.search.engine import Engine
-    from helpers.search.gallery import GalleryTable
 
 
 def register(commands: "common.Commands") -> None:
@@ -31,9 +27,9 @@ def _register_add(commands: "common.Commands") -> None:
         _add,
         "Add images to an engine, even while it is being served.",
         """
-lookalike add my.engine holiday.jpg
-lookalike add my.engine new/photos another.png
-lookalike add my.engine owls/1.jpg owls/2.jpg --class owls
+lookalike add holiday.jpg
+lookalike add new/photos another.png -e photos.engine
+lookalike add owls/1.jpg owls/2.jpg --class owls
 """,
         """
 Subfolders are classes. An image that is in the engine already is skipped, unless its file has changed: then it is
@@ -43,8 +39,8 @@ the changes exceed a tenth of the index, they are written into it.
 """,
         common.VECTORS_KEPT,
     )
-    add.add_argument("engine", metavar="ENGINE")
     add.add_argument("images", metavar="IMAGE|FOLDER|TABLE", nargs="+")
+    locations.add_engine(add)
     common.add_follow_links(add)
     add.add_argument("--class", dest="class_name", metavar="NAME", help="the class of all added images")
 
@@ -56,17 +52,17 @@ def _register_others(commands: "common.Commands") -> None:
         _remove,
         "Remove images from an engine; the files are kept.",
         """
-lookalike remove my.engine 17 18
-lookalike remove my.engine owls/1.jpg
-lookalike remove my.engine photos/owls
+lookalike remove 17 18
+lookalike remove owls/1.jpg -e photos.engine
+lookalike remove photos/owls
 """,
         """
-Name an image by its path, or by its id or key, which search --json prints. A folder stands for all of its images. If
-one of the names is not in the engine, nothing is removed.
+Name an image by its path, or by its id or key, which `lookalike list` and search --json print. A folder stands for all
+of its images. If one of the names is not in the engine, nothing is removed.
 """,
     )
-    remove.add_argument("engine", metavar="ENGINE")
     remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
+    locations.add_engine(remove)
 
     compact = common.add_command(
         commands,
@@ -75,10 +71,10 @@ one of the names is not in the engine, nothing is removed.
         "Write added and removed images into the index of an engine, which makes searches faster.",
         """
 lookalike compact
-lookalike compact my.engine
+lookalike compact -e photos.engine
 """,
     )
-    compact.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(compact)
 
     relocate = common.add_command(
         commands,
@@ -86,16 +82,16 @@ lookalike compact my.engine
         _relocate,
         "Store where the images of an engine are, after they were moved.",
         """
-lookalike relocate my.engine /new/photos
-lookalike relocate my.engine /new/holidays --from /old/holidays
+lookalike relocate /new/photos
+lookalike relocate /new/holidays --from /old/holidays -e photos.engine
 """,
         """
 If engine and images were moved together, this is not necessary. The folder must hold the images under their names; the
 contents of some are compared.
 """,
     )
-    relocate.add_argument("engine", metavar="ENGINE")
     relocate.add_argument("folder", metavar="FOLDER", help="the folder that holds the images now")
+    locations.add_engine(relocate)
     text = "the folder that held them; default: the only one that is missing, or else the indexed folder"
     relocate.add_argument("--from", dest="former", metavar="OLDFOLDER", help=text)
 
@@ -129,6 +125,8 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
     parts = []
     for name in names:
         path = Path(name)
+        locations.refuse_engine(path)
+        locations.refuse_url(name)
         if path.is_dir() or locations.is_table(path):
             part = locations.read_gallery(name, engine, follow_links)
         elif path.exists():
@@ -151,49 +149,12 @@ def _remove(options: argparse.Namespace) -> int:
     folder = locations.engine_folder(options.engine)
     with LiveEngine.open(folder, UnopenedExtractor.of(folder)) as live:
         locations.note_missing(live.engine, folder)
-        ids = _ids_named(live.engine, options.images, folder)
+        ids = ids_named(live.engine, options.images, folder)
         live.remove(ids)
         total = len(live.engine)
         wait_for_compaction(live)
     print(f"{printable(folder)}: {pluralize(len(ids), 'image')} removed, {total:,} in total")
     return OK
-
-
-def _ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":
-    """int64 (m,): the ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
-    import numpy as np
-
-    table, indexed = locations.table_of(engine), engine.index.ids.tolist()
-    held, paths = set(indexed), table.paths
-    ids: set[int] = set()
-    for name in names:
-        path = Path(name).resolve()
-        known = [
-            *table.ids_at(locations.absolute(Path(name))),
-            *table.ids_at(table.root / name if table.root else name),
-        ]
-        if found := held.intersection(known):
-            ids |= found
-        elif name.isdecimal() and int(name) in held:
-            ids.add(int(name))
-        elif below := [id for id in indexed if Path(paths[id]).is_relative_to(path)]:
-            ids.update(below)
-        elif printed := [id for id in indexed if name in _printed_names(table, paths[id])]:
-            if len(printed) > 1:
-                raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
-            ids.update(printed)
-        else:
-            raise CommandError(
-                f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
-                "`lookalike search IMAGE --json` prints ids and keys"
-            )
-    return np.array(sorted(ids), np.int64)
-
-
-def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
-    """Path and key of an image as JSON and CSV print them."""
-    key = path.removeprefix(f"{table.root}{os.sep}") if table.root else path
-    return clean_text(path), clean_text(key)
 
 
 def _compact(options: argparse.Namespace) -> int:
@@ -220,5 +181,8 @@ def _relocate(options: argparse.Namespace) -> int:
     images, there = relocate(folder, place, options.former)
     print(f"{printable(folder)}: {there:,} of {pluralize(images, 'image')} found in {printable(place)}")
     if there < images:
-        log(f"note: {images - there:,} are not there; `lookalike sync {folder}` removes the images without a file")
+        log(
+            f"note: {images - there:,} are not there; `lookalike sync -e {shlex.quote(str(folder))}` removes the "
+            "images without a file"
+        )
     return OK

@@ -1,18 +1,13 @@
-"""`lookalike index`, `sync`: make engines, and keep them up to date."""
+"""`lookalike index`: make engines, and keep them up to date."""
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations, region_queries
-from helpers.cli.changes import (
-    classify_new,
-    describe_additions,
-    find_new_regions,
-    find_regions,
-    wait_for_compaction,
-)
+from helpers.cli import common, locations, region_queries, syncing
+from helpers.cli.changes import classify_new, find_new_regions, find_regions
 from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
@@ -30,12 +25,7 @@ _SOURCES = ("detector", "grid", "proposals")
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
-    _register_index(commands)
-    _register_sync(commands)
-
-
-def _register_index(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
     index = common.add_command(
         commands,
         "index",
@@ -85,33 +75,8 @@ engines are never overwritten.
     index.add_argument(
         "--force",
         action="store_true",
-        help="replace an engine of another folder, and drop added images whose files are gone",
+        help="replace an engine of another folder, and drop images whose files are gone",
     )
-
-
-def _register_sync(commands: "common.Commands") -> None:
-    sync = common.add_command(
-        commands,
-        "sync",
-        _sync,
-        "Bring an engine up to date with the folder that it was made of.",
-        """
-lookalike sync
-lookalike sync my.engine
-lookalike sync my.engine --root /new/photos
-""",
-        """
-New files are added, changed files replace their images, and images whose files are gone are removed, even while the
-engine is being served. Images that were added from elsewhere are kept. `lookalike index FOLDER` does the same.
-""",
-        common.VECTORS_KEPT,
-    )
-    sync.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
-    common.add_follow_links(sync)
-    sync.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
-
-
-# ---- index -----------------------------------------------------------------------------------------
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -125,11 +90,13 @@ def _index(options: argparse.Namespace) -> int:
     extractor = common.open_extractor(options.extractor)
     regions = _region_source(options, index)
     old = _engine_to_keep(output, gallery, source, options.force)
+    if old is not None:
+        syncing.refuse_lost(old, gallery, output, options.force)
     if options.strict:
         extractor.extract(gallery, strict=True)
     same = old is not None and (old.extractor.fingerprint, old.index.spec) == (extractor.fingerprint, index.spec)
     if same and not options.force:
-        _update(output, gallery, source, extractor)
+        syncing.update(output, gallery, source, extractor)
     else:
         _make(output, gallery, source, extractor, index, old, options.force)
     _find_regions(output, extractor, regions, options)
@@ -138,34 +105,6 @@ def _index(options: argparse.Namespace) -> int:
     engine_option = "" if options.output == locations.DEFAULT else f" -e {shlex.quote(str(output))}"
     log(f"next: lookalike search IMAGE{engine_option}")
     return OK
-
-
-def _update(
-    output: Path, gallery: "ImageSet", source: str, extractor: "FeatureExtractor", root: str | None = None
-) -> None:
-    """Bring an engine of the same gallery, extractor and backend up to date."""
-    from helpers.search.persist import snapshot
-    from helpers.search.persist.live import LiveEngine
-    from helpers.search.persist.sync import sync
-
-    with LiveEngine.open(output, extractor, root) as live:
-        if locations.table_of(live.engine).source is None:
-            with live.locked() as connection:
-                snapshot.write_source(connection, source, live.engine.saved.roots)
-        done = sync(live, gallery)
-        wait_for_compaction(live)
-        gone, elsewhere, unlisted = (
-            len(part) for part in (done.others.gone, done.others.elsewhere, done.others.unlisted)
-        )
-        classify_new(output, live.engine)
-        details = [f"{_described(live.engine)}; {describe_additions(done.additions)}"]
-        if gone:
-            details.append(f"{gone:,} removed, because {'its file is' if gone == 1 else 'their files are'} gone")
-        if elsewhere:
-            details.append(f"{elsewhere:,} from elsewhere kept")
-        if unlisted:
-            details.append(f"{unlisted:,} kept that {printable(gallery.name)} does not list")
-        print(f"{printable(output)}: {', '.join(details)}; {extractor.computed:,} extracted")
 
 
 def _make(
@@ -245,18 +184,10 @@ def _cache_keypoints(gallery: "ImageSet") -> None:
     log(f"note: the keypoints of {pluralize(count, 'image')} are cached")
 
 
-def _described(engine: "Engine") -> str:
-    """Images, classes, extractor and index of an engine."""
-    table = locations.table_of(engine)
-    classes = len({label for label in table.labels[engine.index.ids].tolist() if label >= 0})
-    in_classes = f" in {pluralize(classes, 'class')}" if classes else ""
-    return f"{pluralize(len(engine), 'image')}{in_classes}; {engine.extractor.name}, {engine.index.spec}"
-
-
 def _summary(engine: "Engine") -> str:
     # Features of identical images are extracted once.
     extracted = min(engine.extractor.computed, len(engine))
-    return f"{_described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from the cache"
+    return f"{syncing.described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from the cache"
 
 
 def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
@@ -271,7 +202,10 @@ def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "Image
 
 
 def _refuse_other_folders(output: Path) -> None:
-    """CommandError if an output exists, is not an engine, and holds other files than those of an unfinished engine."""
+    """CommandError if an output cannot be made, or holds other files than those of an engine or unfinished engine."""
+    place = next(one for one in (output, *output.absolute().parents) if one.exists())
+    if place != output and not (place.is_dir() and os.access(place, os.W_OK)):
+        raise CommandError(f"{printable(output)} cannot be made in {printable(place)}: choose another output with -o")
     prefixes = ("vectors-", "engine.sqlite", ".")
     if not output.exists() or locations.is_engine(output):
         return
@@ -306,7 +240,7 @@ def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool)
         raise CommandError(
             f"{printable(output)} holds {pluralize(len(lost), 'image')} that would be lost, such as "
             f"{printable(lost[0])}: choose another output with -o, add images with lookalike add "
-            f"{shlex.quote(str(output))} {shlex.quote(source)}, or replace the engine with --force"
+            f"{shlex.quote(source)} -e {shlex.quote(str(output))}, or replace the engine with --force"
         )
     if lost:
         log(f"note: {pluralize(len(lost), 'image')} of the previous engine dropped, such as {printable(lost[0])}")
@@ -345,27 +279,3 @@ def _remove_partial(output: Path) -> None:
         for path in output.iterdir():
             path.unlink()
         output.rmdir()
-
-
-# ---- sync ------------------------------------------------------------------------------------------
-
-
-def _sync(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
-    from helpers.search.engine import Engine, UnopenedExtractor
-
-    folder = locations.engine_folder(options.engine)
-    root = None if options.root is None else locations.root_folder(options.root)
-    engine = Engine.load(folder, UnopenedExtractor.of(folder), root, mmap=True)
-    locations.note_missing(engine, folder, has_root=True)
-    source = locations.table_of(engine).source
-    if source is None:
-        raise CommandError(
-            f"{printable(folder)} was not made by `lookalike index`, so its folder is not known: use "
-            f"`lookalike index FOLDER -o {shlex.quote(str(folder))}` or `lookalike add`"
-        )
-    gallery = locations.read_gallery(source, folder, options.follow_links)
-    extractor = common.open_extractor(engine.extractor.name)
-    _update(folder, gallery, source, extractor, options.root)
-    find_new_regions(folder, Engine.load(folder, extractor, mmap=True))
-    return OK

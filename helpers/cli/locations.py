@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The engine that commands make and use if none is named.
 DEFAULT = "my.engine"
-DEFAULT_HELP = f"default: {DEFAULT}, or else the only engine in the current folder"
+DEFAULT_HELP = f"the engine; default: {DEFAULT} in the current folder, or else the only engine there"
 
 #: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
 SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
@@ -43,6 +43,29 @@ def absolute(file: Path) -> Path:
     return file.parent.resolve() / file.name
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the option --engine, which all commands that use an engine have."""
+    parser.add_argument("-e", "--engine", metavar="ENGINE", help=DEFAULT_HELP)
+
+
+def refuse_engine(path: Path) -> None:
+    """CommandError if a path that should hold images is an engine."""
+    if path.is_dir() and is_engine(path):
+        name = shlex.quote(str(path))
+        raise CommandError(f"{printable(path)} is an engine, not images: name it with the option -e {name}", USAGE)
+
+
+def refuse_url(name: str) -> None:
+    """CommandError if the name of an image or a folder is the address of a web page or server."""
+    if "://" in name and not Path(name).exists():
+        quoted = shlex.quote(name)
+        raise CommandError(
+            f"{printable(name)} is a URL, and URLs are not supported: download the image first, or search with "
+            f"curl -L {quoted} | lookalike search -",
+            USAGE,
+        )
+
+
 def engine_folder(given: str | None) -> Path:
     """The given engine, or else ``my.engine``, or else the only engine in the current folder.
 
@@ -64,9 +87,9 @@ def engine_folder(given: str | None) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise CommandError(f"there are several engines here, name one: {', '.join(map(str, found))}", USAGE)
+        raise CommandError(f"there are several engines here; name one with -e: {', '.join(map(str, found))}", USAGE)
     raise CommandError(
-        f"there is no engine here. Make one with lookalike index FOLDER (in {DEFAULT}), or name one elsewhere"
+        f"there is no engine here. Make one with lookalike index FOLDER (in {DEFAULT}), or name one elsewhere with -e"
     )
 
 
@@ -111,7 +134,7 @@ def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None
         log(
             f"note: the images of {printable(root.path)} are not there ({root.checked} of {root.checked} checked): "
             f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
-            f"run lookalike relocate {shlex.quote(str(folder))} NEWFOLDER{former}"
+            f"run lookalike relocate NEWFOLDER -e {shlex.quote(str(folder))}{former}"
         )
 
 
@@ -148,12 +171,9 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     only_files = True
     for name in names:
         path = Path(name)
+        refuse_url(name)
         if path.is_dir():
-            if is_engine(path):
-                raise CommandError(
-                    f"{printable(path)} is an engine, not an image: pass it with -e (lookalike search IMAGE -e {path})",
-                    USAGE,
-                )
+            refuse_engine(path)
             found = scan(path, follow_links).images
             if not found:
                 raise CommandError(f"{printable(path)} holds no image")
@@ -186,6 +206,7 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     from helpers.images import tables
 
     path = Path(source)
+    refuse_url(source)
     if is_table(path):
         return tables.from_table(path)
     return scan(path.resolve(), follow_links, without).image_set()

@@ -14,10 +14,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from helpers import paths
 from helpers.cli import (
     audits,
     common,
     comparing,
+    completion,
+    contents,
     course,
     encoders,
     engines,
@@ -26,11 +29,28 @@ from helpers.cli import (
     scores,
     searching,
     serving,
+    syncing,
     words,
-)  # fmt: skip
+)
+from helpers.cli.arguments import parse
 
 #: In the order of ``lookalike --help``.
-COMMAND_MODULES = (indexing, engines, searching, words, scores, comparing, audits, listings, encoders, serving, course)
+COMMAND_MODULES = (
+    indexing,
+    syncing,
+    engines,
+    contents,
+    searching,
+    words,
+    scores,
+    comparing,
+    audits,
+    listings,
+    encoders,
+    serving,
+    course,
+    completion,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = parser().parse_args(arguments)
+        options = parse(parser(), sys.argv[1:] if arguments is None else arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
@@ -76,11 +96,24 @@ def parser() -> argparse.ArgumentParser:
         description="Find images that look like an image: build, query, evaluate and serve image search engines.",
         epilog=f"{_START}\nexit codes:\n{common.EXIT_CODES}\n`lookalike COMMAND --help` shows examples.",
         formatter_class=common.HelpFormatter,
+        allow_abbrev=False,
     )
+    top.add_argument("--version", action=_Version, help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for module in COMMAND_MODULES:
         module.register(commands)
     return top
+
+
+class _Version(argparse.Action):
+    """Print the version. It is read only then, because every command makes the parser."""
+
+    def __init__(self, option_strings, dest, help=None):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(f"lookalike {paths.package_version()}")
+        parser.exit()
 
 
 _START = """examples:

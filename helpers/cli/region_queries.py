@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from helpers.cli import common
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
+from helpers.cli.query import Search
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.images.imageset import ImageSet
     from helpers.networks.detectors import Detections, Detector
     from helpers.search.engine import Engine, Results
     from helpers.search.region_search import GalleryRegions, RegionMatch
@@ -67,8 +67,8 @@ def check_options(options: argparse.Namespace) -> None:
         )
 
 
-def list_objects(options: argparse.Namespace) -> int:
-    """Print the objects of the query image."""
+def list_objects(options: argparse.Namespace, name: str) -> int:
+    """Print the objects of the query image. ``name`` : of the image in the command line."""
     found = _detected(options)
     rows = [
         (number, name, round(float(score), 4), _text(box))
@@ -90,22 +90,21 @@ def list_objects(options: argparse.Namespace) -> int:
         log("no object was found; name a part of the image with --box X,Y,W,H")
         return NEGATIVE
     engine = "" if options.engine is None else f" -e {shlex.quote(options.engine)}"
-    log(f"next: lookalike search {shlex.quote(options.images[0])} --object 1{engine}")
+    log(f"next: lookalike search {shlex.quote(name)} --object 1{engine}")
     return OK
 
 
-def search(
-    engine: "Engine", folder: Path, queries: "ImageSet", k: int, options: argparse.Namespace, strict: bool
-) -> tuple["np.ndarray", list["Results"], list[list[Matches]] | None] | None:
+def search(search: Search) -> tuple["np.ndarray", list["Results"], list[list[Matches]] | None] | None:
     """The rows of the queries that can be read, the results of each, and their matches; None for those of whole images.
 
     None if the query is of whole images, and the engine has no regions, or they are not wanted.
-    strict : raise `UnreadableImage` if a query cannot be read.
     """
     import numpy as np
 
     from helpers.search.region_search import search_regions
 
+    engine, folder, queries, options = search.engine, search.folder, search.queries, search.options
+    assert queries is not None
     has_parts = bool(options.box or options.object)
     regions = None if options.whole or options.rerank != "none" else _open_regions(engine, folder)
     if regions is None and not has_parts:
@@ -114,7 +113,7 @@ def search(
         parts = [_part_vectors(engine, queries.paths[0], options)]
         rows = np.array([0])
     else:
-        vectors = engine.extractor.extract(queries, strict=strict)
+        vectors = engine.extractor.extract(queries, strict=search.strict)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         parts = [vectors[[row]] for row in rows]
     if regions is None:
@@ -123,8 +122,8 @@ def search(
                 f"a query of several parts needs regions, and {printable(folder)} has none. Add them: "
                 f"lookalike index FOLDER --regions detector -o {shlex.quote(str(folder))}"
             )
-        return rows, [engine.query_vector(parts[0][0], k)], None
-    found = [search_regions(engine, regions, part, k) for part in parts]
+        return rows, [engine.query_vector(parts[0][0], search.k, search.excluded)], None
+    found = [search_regions(engine, regions, part, search.k, excluded=search.excluded) for part in parts]
     return rows, [engine.results(one.ranking) for one in found], [list(one.matches) for one in found]
 
 

@@ -115,6 +115,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     common.quiet_libraries()
     if options.save and Path(options.save).suffix.lower() != ".json":
         raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
+    if options.save:
+        common.check_output(Path(options.save))
     layout = _read_layout(options) if _has_images(Path(options.target)) else None
     protocol = None if layout is not None else _open_protocol(options)
     common.open_index(options.backend)

@@ -1,13 +1,14 @@
 """`lookalike search`: find similar images."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations, region_queries, text_queries
+from helpers.cli import common, locations, region_queries, result_output, standard_input, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
+from helpers.cli.naming import ids_excluded
+from helpers.cli.query import Search
+from helpers.cli.result_output import COLUMNS, RESULT_COLUMNS
 from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
 if TYPE_CHECKING:
@@ -17,26 +18,19 @@ if TYPE_CHECKING:
     from helpers.search.engine import Engine, Results
     from helpers.search.ranking import Ranking
 
-RESULT_COLUMNS = ("rank", "id", "score", "key", "path", "class_name")
-COLUMNS = ("query", *RESULT_COLUMNS)
 
-#: The largest number of queries in the image of --grid.
-_GRID_ROWS = 40
+_RESULT_KEYS = ", ".join(f'"{column}"' for column in RESULT_COLUMNS)
 
 
-def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
-    search = common.add_command(
-        commands,
-        "search",
-        _search,
-        "Find the images that look most like an image, like each image of a folder, or as a text says.",
-        """
+_EXAMPLES = """
 lookalike search holiday.jpg
 lookalike search holiday.jpg -e photos.engine -k 20
 lookalike search queries/ --json
 lookalike search one.jpg two.png --csv -k 3
 lookalike search holiday.jpg --grid results.png
+curl -L https://example.org/owl.jpg | lookalike search -
+lookalike search holiday.jpg --threshold 0.8
+lookalike search holiday.jpg --exclude holiday.jpg --exclude 'old/*'
 lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow
@@ -46,13 +40,18 @@ lookalike search holiday.jpg --detect
 lookalike search holiday.jpg --object 1 --object 3
 lookalike search front.jpg side.jpg --together --weights 1,0.5
 lookalike search holiday.jpg --paths --null | xargs -0 ls -l
-""",
-        f"""
+"""
+_TEXT = f"""
 If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
-higher is more similar. Query images that cannot be read are listed on standard error.
+higher is more similar. Re-ranking gives scores of another unit; the text names the method after each of them, and
+score_kind says what the scores are. Query images that cannot be read are listed on standard error.
 
---json prints a list of {{"query", "results": [{{{", ".join(f'"{column}"' for column in RESULT_COLUMNS)}}}]}}. The key
-is the path relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
+--exclude takes what `lookalike remove` takes, and patterns, which are compared with the key and with the path of each
+image, also below the current folder: * stands for any text, also with slashes, and ? for one character. The folder of a
+class excludes the class.
+
+--json prints a list of {{"query", "score_kind", "results": [{{{_RESULT_KEYS}}}]}}. The key is the path
+relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
 {", ".join(COLUMNS)}. Both are valid Unicode: a byte of a name that is not UTF-8 is printed as an escape sequence, such
 as \\xe9. `lookalike remove` accepts such keys and paths.
 
@@ -69,18 +68,29 @@ with x, y, width and height in pixels, and --csv adds a column. Without regions,
 with whole images. For several parts, results must have a different region for each.
 
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
-"""
-        + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items()),
+""" + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items())
+
+
+def register(commands: "common.Commands") -> None:
+    """Add the command of this module to a parser."""
+    search = common.add_command(
+        commands,
+        "search",
+        _search,
+        "Find the images that look most like an image, like each image of a folder, or as a text says.",
+        _EXAMPLES,
+        _TEXT,
     )
-    search.add_argument("images", metavar="IMAGE|FOLDER", nargs="*")
-    search.add_argument("-e", "--engine", metavar="ENGINE", help=locations.DEFAULT_HELP)
+    search.add_argument("images", metavar="IMAGE|FOLDER|-", nargs="*", help="- is an image from standard input")
+    locations.add_engine(search)
     search.add_argument(
         "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
     )
-    formats = common.add_formats(search)
-    formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
-    search.add_argument("-0", "--null", action="store_true", help="end each path of --paths with NUL, for xargs -0")
-    search.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
+    text = "minimum score of a result; results below are left out, so that there may be none"
+    search.add_argument("--threshold", type=float, metavar="SCORE", help=text)
+    text = "leave out these images of the engine: an id, key, path, folder, or a pattern with * and ?; can be repeated"
+    search.add_argument("--exclude", metavar="NAME", action="append", default=[], help=text)
+    result_output.add_output_options(search)
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     text_queries.add_text_options(search)
     region_queries.add_region_options(search)
@@ -90,72 +100,110 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
 
 def _search(options: argparse.Namespace) -> int:
     common.quiet_libraries()
-    if options.grid and Path(options.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
-        raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
-    if options.null and not options.paths:
-        raise CommandError("--null needs --paths", USAGE)
+    result_output.check_options(options)
     text_queries.check_options(options)
-    region_queries.check_options(options)
-    if options.detect:
-        return region_queries.list_objects(options)
+    with standard_input.as_file(options.images) as (options.images, file):
+        region_queries.check_options(options)
+        _check_threshold(options)
+        if options.detect:
+            return region_queries.list_objects(options, standard_input.NAME if file else options.images[0])
+        return _search_and_print(options, file)
+
+
+def _search_and_print(options: argparse.Namespace, file: str | None) -> int:
+    """Search and print. ``file`` : the image from standard input, or None."""
     queries, only_files = None, True
     if options.images:
         queries, only_files = locations.images_named(options.images, options.follow_links)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
-    if not len(engine):
-        log(f"{printable(folder)} holds no images")
+    excluded = ids_excluded(engine, options.exclude) if options.exclude else None
+    held = len(engine) - (0 if excluded is None else len(excluded))
+    if not held:
+        log(f"{printable(folder)} holds no images{' that are not excluded' if len(engine) else ''}")
         return NEGATIVE
-    if options.k > len(engine):
+    if options.k > held:
+        more = "" if excluded is None else " that are not excluded"
         log(
-            f"note: {pluralize(options.k, 'result')} were requested, "
-            f"but the engine holds {pluralize(len(engine), 'image')}"
+            f"note: {pluralize(options.k, 'result')} were requested, but the engine holds {pluralize(held, 'image')}"
+            f"{more}"
         )
     # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
-    k = min(options.k, len(engine))
-    matches: list[list[region_queries.Matches]] | None = None
-    if text_queries.is_combined(options) or queries is None:
-        found, images = text_queries.search_combined(engine, folder, queries, k, options, strict=only_files)
-    else:
-        by_parts = region_queries.search(engine, folder, queries, k, options, strict=only_files)
-        if by_parts is None:
-            rows, results = _search_images(engine, queries, k, options, strict=only_files)
-        else:
-            rows, results, matches = by_parts
-        images = [str(queries.paths[row]) for row in rows]
-        found = list(zip(images, results, strict=True))
+    search = Search(engine, folder, queries, min(options.k, held), options, only_files, excluded)
+    found, images, matches = _found(search)
+    if options.threshold is not None:
+        found, matches = _above(engine, found, matches, options.threshold)
     if options.grid:
-        _write_grid(Path(options.grid), list(zip(images, (results for _, results in found), strict=True)), matches)
-    _print(found, engine, options, matches)
+        shown = list(zip(images, (results for _, results in found), strict=True))
+        result_output.write_grid(Path(options.grid), shown, matches)
+    combined = text_queries.is_combined(options)
+    kind = result_output.score_kind(options, engine.index.metric, combined, matches is not None)
+    # A query of several images contains the names of all.
+    named = [(query.replace(file, standard_input.NAME) if file else query, results) for query, results in found]
+    result_output.print_results(named, engine, options, kind, matches)
     if not found:
         raise CommandError("none of these images can be read")
     return OK if any(len(results) for _, results in found) else NEGATIVE
 
 
-def _search_images(
-    engine: "Engine", queries: "ImageSet", k: int, options: argparse.Namespace, strict: bool
-) -> tuple["np.ndarray", list["Results"]]:
-    """The rows of the queries that can be read, int64 (m,), and the results of each of them.
+def _found(search: Search) -> tuple[list[tuple[str, "Results"]], list[str], "result_output.AllMatches"]:
+    """The name and results of each query, the first image of each, and the matched parts."""
+    if text_queries.is_combined(search.options) or search.queries is None:
+        return *text_queries.search_combined(search), None
+    matches: result_output.AllMatches = None
+    by_parts = region_queries.search(search)
+    if by_parts is None:
+        rows, results = _search_images(search, search.queries)
+    else:
+        rows, results, matches = by_parts
+    images = [str(search.queries.paths[row]) for row in rows]
+    return list(zip(images, results, strict=True)), images, matches
 
-    strict : raise `UnreadableImage` if a query cannot be read.
-    """
+
+def _check_threshold(options: argparse.Namespace) -> None:
+    if options.threshold is not None and options.rerank != "none":
+        raise CommandError(
+            f"--threshold compares similarities, but the scores of --rerank {options.rerank} have another unit: use "
+            "one of the two options",
+            USAGE,
+        )
+
+
+def _above(
+    engine: "Engine", found: list[tuple[str, "Results"]], matches: "result_output.AllMatches", threshold: float
+) -> tuple[list[tuple[str, "Results"]], "result_output.AllMatches"]:
+    """The results with at least this score, which come first, and their matched parts."""
+    counts = [sum(result.score >= threshold for result in results) for _, results in found]
+    kept = [
+        (query, engine.results(results.ranking.head(count)))
+        for (query, results), count in zip(found, counts, strict=True)
+    ]
+    if not any(counts):
+        best = max((result.score for _, results in found for result in results), default=None)
+        log("no result has this score" + ("" if best is None else f"; the best has {best:.4f}"))
+    return kept, None if matches is None else [one[:count] for one, count in zip(matches, counts, strict=True)]
+
+
+def _search_images(search: Search, queries: "ImageSet") -> tuple["np.ndarray", list["Results"]]:
+    """The rows of the queries that can be read, int64 (m,), and the results of each of them."""
     import numpy as np
 
     from helpers.search.ranking import Ranking
 
+    engine, options, k = search.engine, search.options, search.k
     try:
         reranker(options.rerank).check(engine.index.metric, has_image=True)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from error
-    vectors = engine.extractor.extract(queries, strict=strict)
+    vectors = engine.extractor.extract(queries, strict=search.strict)
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
     vectors = text_queries.reweighted(engine, vectors[rows], options)
     if options.rerank == "none":
-        ranking = engine.index.search(vectors, k)
+        ranking = engine.index.search(vectors, k, excluded=search.excluded)
     else:
-        ranking = _reranked(options.rerank, engine, queries.subset(rows), vectors, k)
+        ranking = _reranked(search, queries.subset(rows), vectors)
     results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(rows))]
     short = sum(len(result) < k for result in results)
     if short:
@@ -166,85 +214,11 @@ def _search_images(
     return rows, results
 
 
-def _reranked(name: str, engine: "Engine", queries: "ImageSet", vectors: "np.ndarray", k: int) -> "Ranking":
+def _reranked(search: Search, queries: "ImageSet", vectors: "np.ndarray") -> "Ranking":
     from helpers.images.reading import read_image
     from helpers.search.rerank import SearchSpace, rerank_each
 
+    name = search.options.rerank
     images = (read_image(path) for path in queries.paths) if RERANKERS[name].needs_image else None
-    return rerank_each(SearchSpace.of(engine), vectors, k, name, images)
-
-
-def _write_grid(
-    path: Path, found: list[tuple[str, "Results"]], matches: "list[list[region_queries.Matches]] | None"
-) -> None:
-    from helpers.images.reading import UnreadableImage, read_image
-    from helpers.visualization import grids
-
-    if not found:
-        return
-    if len(found) > _GRID_ROWS:
-        log(f"note: {printable(path)} shows the first {_GRID_ROWS} of {len(found):,} queries")
-    try:
-        shown = [(read_image(query), results) for query, results in found[:_GRID_ROWS]]
-        boxes = [[[part.box for part in one if part is not None] for one in each] for each in matches or []]
-        figure = grids.query_grids(shown, boxes)
-    except UnreadableImage as error:
-        raise CommandError(f"{error} If the images were moved, name their folder: --root FOLDER") from error
-    figure.savefig(path, dpi=100)
-
-
-def _print(
-    found: list[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace,
-    matches: "list[list[region_queries.Matches]] | None",
-) -> None:  # fmt: skip
-    if options.paths:
-        _print_paths([str(result.path) for _, results in found for result in results], options.null)
-        return
-    keys = locations.table_of(engine).images.keys
-    records: list[tuple[str, list[dict[str, Any]]]] = [
-        (
-            query,
-            [
-                {
-                    "rank": result.rank,
-                    "id": result.id,
-                    "score": round(result.score, 6),
-                    "key": keys[result.id],
-                    "path": str(result.path),
-                    "class_name": result.class_name if result.label >= 0 else None,
-                }
-                for result in results
-            ],
-        )
-        for query, results in found
-    ]
-    if matches is not None:
-        for (_, results), each in zip(records, matches, strict=True):
-            for result, one in zip(results, each, strict=True):
-                result["regions"] = region_queries.records(one) if options.json else region_queries.describe(one)
-    if options.json:
-        common.print_json([{"query": query, "results": results} for query, results in records])
-    elif options.csv:
-        columns = COLUMNS if matches is None else (*COLUMNS, "regions")
-        common.print_csv(columns, ([query, *result.values()] for query, results in records for result in results))
-    else:
-        for number, (query, results) in enumerate(records):
-            if len(records) > 1:
-                print(f"{chr(10) if number else ''}{printable(query)}")
-            for result in results:
-                region = f"  [{result['regions']}]" if "regions" in result else ""
-                print(
-                    f"{result['rank']:4}  {result['score']:8.4f}  {printable(result['class_name'] or '–'):<20}  "
-                    f"{printable(result['path'])}{region}"
-                )
-
-
-def _print_paths(paths: list[str], null: bool) -> None:
-    """Print the bytes of paths, which need not be text, one per line or each followed by NUL."""
-    broken = next((path for path in paths if "\n" in path), None)
-    if broken is not None and not null:
-        raise CommandError(f"the path {printable(broken)} contains a line break: use --paths --null", USAGE)
-    end = b"\0" if null else b"\n"
-    # What was printed as text comes first.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
+    space = SearchSpace.of(search.engine, None if search.excluded is None else search.excluded.tolist())
+    return rerank_each(space, vectors, search.k, name, images)

@@ -15,11 +15,11 @@ def register(commands: "common.Commands") -> None:
         _serve,
         "Serve an engine as a web page and an HTTP interface.",
         """
-lookalike serve
-lookalike serve photos.engine --port 8080
-lookalike serve photos.engine --workers 2
-LOOKALIKE_API_KEY=secret lookalike serve photos.engine --host 0.0.0.0 --allow-host images.example.org
-LOOKALIKE_API_KEY=secret lookalike serve photos.engine --root-path /photos --allow-host www.example.org
+lookalike serve --open
+lookalike serve -e photos.engine --port 8080
+lookalike serve --workers 2
+LOOKALIKE_API_KEY=secret lookalike serve --host 0.0.0.0 --allow-host images.example.org
+LOOKALIKE_API_KEY=secret lookalike serve --root-path /photos --allow-host www.example.org
 """,
         """
 By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
@@ -29,12 +29,13 @@ documents the HTTP interface. Press Ctrl-C to stop the service.
 Put a reverse proxy in front of a service that other computers can reach: TLS and slow clients are its job.
 """,
     )
-    serve.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(serve)
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, metavar="N", help="default: %(default)s")
     serve.add_argument(
         "--workers", type=common.positive, default=1, metavar="N", help="number of processes; default: %(default)s"
     )
+    serve.add_argument("--open", action="store_true", help="open the page in the browser when the service is ready")
     serve.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
     text = "a host name that clients use, for example that of a proxy; can be repeated"
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=text)
@@ -58,6 +59,10 @@ def _serve(options: argparse.Namespace) -> int:
     folder = locations.engine_folder(options.engine)
     root = None if options.root is None else locations.root_folder(options.root)
     _check_port(options.host, options.port)
+    if options.open:
+        from helpers.cli.browser import open_when_ready
+
+        open_when_ready(options.host, options.port, options.root_path)
     try:
         server.run(
             folder,

@@ -1,12 +1,14 @@
 """Queries of texts and of several images, for `lookalike search`."""
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import locations
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
+from helpers.cli.query import Search
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,19 +88,15 @@ def check_options(options: argparse.Namespace) -> None:
         raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
 
 
-def search_combined(
-    engine: "Engine", folder: Path, queries: "ImageSet | None", k: int, options: argparse.Namespace, strict: bool
-) -> tuple[list[tuple[str, "Results"]], list[str]]:
-    """The names and results of the queries, and the first image of each.
-
-    queries : None for a query of texts alone. strict : raise `UnreadableImage` if one of them cannot be read.
-    """
+def search_combined(search: Search) -> tuple[list[tuple[str, "Results"]], list[str]]:
+    """The names and results of the queries, and the first image of each; `Search.queries` may be None."""
     from helpers.search.combined import QueryPart, search_parts
 
+    engine, folder, queries, options = search.engine, search.folder, search.queries, search.options
     words = _open_words(engine, folder, options)
     texts = [QueryPart(options.text_weight, text=text) for text in options.text]
     texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
-    images = [] if queries is None else _image_parts(engine, queries, strict, options)
+    images = [] if queries is None else _image_parts(engine, queries, search.strict, options)
     if options.weights is not None:
         images = _weighted(images, options.weights)
     groups = [images] if options.together or queries is None else [[one] for one in images]
@@ -106,7 +104,8 @@ def search_combined(
     for group in groups:
         if queries is not None and not group:
             break
-        results = engine.results(search_parts(engine, [*(part for _, part in group), *texts], k, words))
+        parts = [*(part for _, part in group), *texts]
+        results = engine.results(search_parts(engine, parts, search.k, words, excluded=search.excluded))
         names = [name for name, _ in group]
         found.append((_name(names, options.text, options.without), results))
         first += names[:1]
@@ -193,7 +192,7 @@ def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options:
         if len(missing := index.missing(engine)):
             log(
                 f"note: {pluralize(len(missing), 'image')} without class scores cannot be found by words: "
-                f"lookalike classify {printable(folder)} computes them"
+                f"lookalike classify -e {shlex.quote(str(folder))} computes them"
             )
         return index
     ids, table = engine.index.ids, locations.table_of(engine)

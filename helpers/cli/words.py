@@ -17,7 +17,7 @@ def register(commands: "common.Commands") -> None:
         "Compute the class scores of an engine's images, so that words find them.",
         """
 lookalike classify
-lookalike classify my.engine --network resnet50
+lookalike classify --network resnet50 -e photos.engine
 """,
         """
 The scores are the probabilities of ImageNet's classes by the classifier of a network. They are stored in the engine,
@@ -26,7 +26,7 @@ of new images. With another network, all are computed again.
 """,
         "stopped; the scores so far are stored: run the same command again to continue",
     )
-    classify.add_argument("engine", metavar="ENGINE", nargs="?", help=locations.DEFAULT_HELP)
+    locations.add_engine(classify)
     classify.add_argument(
         "--network", metavar="NAME", default=common.DEFAULT_EXTRACTOR, help="the network; default: %(default)s"
     )
@@ -84,13 +84,15 @@ def _classify(options: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     from helpers.features.deep import ClassScores
+    from helpers.networks import specs
     from helpers.search.word_index import classify
 
     folder = locations.engine_folder(options.engine)
     try:
         classifier = ClassScores(options.network)
     except KeyError as error:
-        raise CommandError(str(error.args[0]), USAGE) from error
+        suggestion = common.did_you_mean(options.network, specs.ZOO)
+        raise CommandError(f"{error.args[0]}{suggestion}", USAGE) from error
     engine = locations.load_engine(folder)
     with tqdm(total=len(engine), unit="image", disable=None) as bar:
         skipped = classify(folder, engine, classifier, bar.update)

@@ -128,8 +128,17 @@ class NetworkExtractor(DeepExtractor):
         if self._pooling:
             return np.asarray(self._built()(pixels))
         if self._mapper is None:
-            self._mapper = zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision)
+            self._mapper = self._map_network()
         return np.asarray(self._mapper(pixels))
+
+    def _map_network(self) -> KerasNetwork | CompiledNetwork:
+        # Its means are the embeddings, so a cached network for them contains it.
+        return zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision, unpooled=True)
+
+    def prepare_maps(self) -> None:
+        """Build the network of `maps` now, if it is not that of the vectors."""
+        if not self._pooling and self.pools and self._mapper is None:
+            self._mapper = self._map_network()
 
     def at_size(self, size: int) -> "NetworkExtractor":
         """The same extractor with another size of the input; the last one is kept with its networks."""
@@ -246,9 +255,12 @@ class ModelExtractor(DeepExtractor):
 
 
 def zoo_network(
-    name: str, layers: Sequence[str], size: int, engine: str = "auto", precision: str = "float32"
-) -> KerasNetwork | CompiledNetwork:
+    name: str, layers: Sequence[str], size: int, engine: str = "auto", precision: str = "float32",
+    unpooled: bool = False,
+) -> KerasNetwork | CompiledNetwork:  # fmt: skip
     """A network of the zoo with its preprocessing: pixels → maps of the given layers, or the embedding without any.
+
+    unpooled : whether the embedding is the mean of the only given layer.
 
     For engine, precision and errors see `helpers.networks.compiled.fastest`.
     """
@@ -263,7 +275,8 @@ def zoo_network(
         model = zoo.mapper(name, layers, size) if layers else zoo.embedder(name, size)
         return KerasNetwork(model, zoo.preprocessing(name), size)
 
-    return compiled.fastest(reference, name, key, engine, precision)
+    embedder = key | {"layers": [row.embedding]} if unpooled else None
+    return compiled.fastest(reference, name, key, engine, precision, embedder)
 
 
 def class_scores_of(extractor: FeatureExtractor, default: str = "efficientnet-lite0") -> ClassScores:

@@ -117,6 +117,18 @@ def upright_size(source: str | Path | bytes) -> tuple[int, int]:
         return (height, width) if known and _orientation(image) in _SIDEWAYS else (width, height)
 
 
+@contextmanager
+def open_header(path: str | Path) -> Iterator[Image.Image]:
+    """An image whose header was read, for its format and its metadata; its pixels are not decoded.
+
+    Raises
+    ------
+    UnreadableImage : the file is missing, damaged or not an image.
+    """
+    with _opened(path, str(path), None) as image:
+        yield image
+
+
 def reduction(width: int, height: int, max_pixels: int) -> int | None:
     """The smallest of the `SCALES` at which an image has at most ``max_pixels`` pixels; None if there is none."""
     return next((scale for scale in SCALES if -(-width // scale) * -(-height // scale) <= max_pixels), None)

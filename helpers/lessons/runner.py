@@ -250,8 +250,8 @@ def _save(notebook: Path, executed_copy: Path) -> None:
             cell.outputs = [
                 output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
             ]
+            cell.outputs = _without_shown_widgets(cell.outputs)
             for output in cell.outputs:
-                _keep_image(output)
                 if "execution_count" in output:
                     output["execution_count"] = count
                 for texts in (output, output.get("data", {})):
@@ -265,10 +265,15 @@ def _progress_bar(output: dict) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
-def _keep_image(output: dict) -> None:
-    """Remove a widget that also has a static image: a saved notebook cannot show the widget."""
-    if {"image/png", "image/jpeg"} & output.get("data", {}).keys():
-        output["data"].pop("application/vnd.jupyter.widget-view+json", None)
+def _without_shown_widgets(outputs: list[dict]) -> list[dict]:
+    """The outputs without widgets that have a static image, another output with the same text: a saved notebook cannot
+    show the widget."""
+    data = [output.get("data", {}) for output in outputs]
+    texts = {each.get("text/plain") for each in data if "image/png" in each}
+    kept = (
+        "application/vnd.jupyter.widget-view+json" not in each or each.get("text/plain") not in texts for each in data
+    )
+    return [output for output, keep in zip(outputs, kept, strict=True) if keep]
 
 
 def _without_folders(text: str) -> str:

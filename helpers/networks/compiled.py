@@ -170,7 +170,7 @@ def _single(outputs: list[np.ndarray]) -> Output:
 
 def fastest(
     reference: Callable[[], KerasNetwork], name: str, key: dict | None = None, engine: str = "auto",
-    precision: str = "float32",
+    precision: str = "float32", unpooled: dict | None = None,
 ) -> KerasNetwork | CompiledNetwork:  # fmt: skip
     """The fastest trusted form of a network: Keras if TensorFlow has a GPU, else OpenVINO.
 
@@ -182,6 +182,8 @@ def fastest(
         next run does not import Keras.
     engine : ``auto``, ``openvino`` or ``keras``.
     precision : of the arithmetic, see `PRECISIONS`. The comparison with Keras always uses float32.
+    unpooled : the key of a network whose output is the mean of this one's map. If that network is cached, its last
+        layer is removed, which takes a second instead of the import of Keras and a conversion.
 
     Raises
     ------
@@ -197,7 +199,8 @@ def fastest(
             raise ValueError(f"{name}: {precision} is computed by openvino, not by keras")
         return reference()
     try:
-        return CompiledNetwork(_graph(reference, name) if key is None else _cached(reference, name, key), precision)
+        graph = _graph(reference, name) if key is None else _cached(reference, name, key, unpooled)
+        return CompiledNetwork(graph, precision)
     except NotTrusted as error:
         if engine == "openvino" or precision != "float32":
             raise
@@ -317,23 +320,60 @@ def reason(error: Exception) -> str:
     return next((line for line in lines if "operation" in line.lower()), lines[-1] if lines else repr(error))
 
 
-def _cached(reference: Callable[[], KerasNetwork], name: str, key: dict) -> "openvino.Model":
-    """`_graph`, cached on disk."""
-    openvino = openvino_package()
-    key = {**key, "name": name, "format": FORMAT, "openvino": openvino.__version__}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = paths.cache_dir() / "compiled" / f"{name}-{digest}"
+def _cached(
+    reference: Callable[[], KerasNetwork], name: str, key: dict, unpooled: dict | None = None
+) -> "openvino.Model":
+    """`_graph`, cached on disk. unpooled : as for `fastest`."""
+    folder, key = _place(name, key)
     graph = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             graph = _read(folder, name) if folder.is_dir() else None
+            if graph is None and unpooled is not None:
+                graph = _unpooled(name, unpooled)
+                if graph is not None:
+                    _write(folder, graph, key)
             if graph is None:
                 graph = _graph(reference, name)
                 _write(folder, graph, key)
     except OSError as error:
         warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
     return _graph(reference, name) if graph is None else graph
+
+
+def _place(name: str, key: dict) -> tuple[Path, dict]:
+    """The folder of a cached network, and its complete key."""
+    key = {**key, "name": name, "format": FORMAT, "openvino": openvino_package().__version__}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return paths.cache_dir() / "compiled" / f"{name}-{digest}", key
+
+
+def _unpooled(name: str, key: dict) -> "openvino.Model | None":
+    """The cached network with this key without its last layer, a mean over a map (1, h, w, channels); None if that is
+    not possible.
+
+    It needs no comparison with Keras: the mean of its output is that of the trusted network.
+    """
+    folder, _ = _place(name, key)
+    graph = _read(folder, name) if folder.is_dir() else None
+    if graph is None or len(graph.outputs) != 1:
+        return None
+    from openvino import opset8
+
+    # Reshapes behind the mean change no number.
+    node = graph.outputs[0].get_node().input_value(0).get_node()
+    while node.get_type_name() in ("Reshape", "Squeeze"):
+        node = node.input_value(0).get_node()
+    axes = node.input_value(1).get_node() if node.get_type_name() == "ReduceMean" else None
+    if axes is None or axes.get_type_name() != "Constant" or len(node.input_value(0).get_partial_shape()) != 4:
+        return None
+    output, pooled = node.input_value(0), sorted(axes.get_vector().astype(int).tolist())
+    if pooled == [2, 3]:
+        output = opset8.transpose(output, [0, 2, 3, 1]).output(0)
+    elif pooled != [1, 2]:
+        return None
+    return openvino_package().Model([opset8.result(output)], graph.get_parameters(), name)
 
 
 def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:

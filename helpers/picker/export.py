@@ -42,7 +42,8 @@ def grid_png(picker: Picker, dpi: int = 80) -> bytes:
             [box.place for box in query.boxes],
         )
     drawn, smaller = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    # The whole figure, with labels that are wider than their cells.
+    figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.05)
     Image.open(drawn).convert("RGB").save(smaller, "PNG", optimize=True)
     return smaller.getvalue()
 

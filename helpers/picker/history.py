@@ -66,6 +66,7 @@ class Query:
     more : rows of further images.
     weights : of the images and texts in their order, see `helpers.picker.parts.weights_of`; empty for 1, and -1 for
         words with a hyphen.
+    given_class : the class that the user gave an image that is not in the set; None for none.
     """
 
     name: str = ""
@@ -77,6 +78,7 @@ class Query:
     more: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     boxes: tuple[Box, ...] = ()
+    given_class: str | None = None
 
     @property
     def image(self) -> str:
@@ -89,6 +91,14 @@ class Query:
     def is_combined(self) -> bool:
         """Whether it is more than one image."""
         return bool(self.text or self.more)
+
+
+class Snapshot(NamedTuple):
+    """What `History.restore` needs: the steps, their marks and applied marks, and the position."""
+
+    steps: tuple["Step", ...]
+    marks: tuple[tuple[dict[int, bool], dict[int, bool]], ...]
+    position: int
 
 
 @dataclass
@@ -125,6 +135,21 @@ class History:
             self.steps = [*self.steps[: self.position + 1], Step(query)][-MAX_STEPS:]
             self.position = len(self.steps) - 1
         self._remove_uploads()
+
+    def snapshot(self) -> Snapshot:
+        """The steps as they are now."""
+        marks = tuple((dict(step.marks), dict(step.applied)) for step in self.steps)
+        return Snapshot(tuple(self.steps), marks, self.position)
+
+    def restore(self, before: Snapshot) -> None:
+        """Go back to a snapshot, without queries whose upload was removed."""
+        current = before.steps[before.position] if before.steps else None
+        for step, (marks, applied) in zip(before.steps, before.marks, strict=True):
+            step.marks, step.applied = dict(marks), dict(applied)
+        self.steps = [step for step in before.steps if step.query.upload is None or step.query.upload in self.uploads]
+        self.position = next((row for row, step in enumerate(self.steps) if step is current), len(self.steps) - 1)
+        used = {step.query.upload for step in self.steps}
+        self.uploads = {digest: content for digest, content in self.uploads.items() if digest in used}
 
     def add_upload(self, name: str, content: bytes) -> None:
         """Put an uploaded image behind the current query."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers import extras
 from helpers.evaluation.protocol import Protocol
-from helpers.features.deep import class_scores_of
+from helpers.features.deep import NetworkExtractor, class_scores_of
 from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.region_vectors import crop
@@ -131,11 +131,14 @@ class Searcher:
         """The number of gallery images."""
         return len(self._rows)
 
-    def relevance(self, row: int | None) -> np.ndarray | None:
+    def relevance(self, row: int | None, given_class: str | None = None) -> np.ndarray | None:
         """bool (n,): which images are relevant to an image of the set; None if that is unknown.
 
-        The protocol decides for its queries, the class for all other images.
+        The protocol decides for its queries, the class for all other images. given_class : of an image that is not in
+        the set.
         """
+        if row is None and given_class is not None:
+            return self.images.labels == self.images.class_names.index(given_class)
         if row is None or self.images.labels[row] == NO_CLASS:
             return None
         if self.protocol is not None and row in self._query_rows:
@@ -179,6 +182,7 @@ class Searcher:
         k: int,
         good: Sequence[int] = (),
         bad: Sequence[int] = (),
+        label: int | None = None,
     ) -> tuple[list[Found], str]:
         """The ``k`` best results of a query, best first, and a note on missing or meaningless results.
 
@@ -189,6 +193,7 @@ class Searcher:
         images, texts : of the query; at least one. Only a single image without a text is re-ranked. Several parts are
             combined by their weights, see `search_parts`.
         good, bad : rows with that mark; they move the query (Rocchio).
+        label : only results of this class, `NO_CLASS` for those of none; None for all.
 
         Raises
         ------
@@ -208,8 +213,12 @@ class Searcher:
             empty = any(not vector.any() for parts in queries for vector in parts)
             none = np.empty((0, engine.extractor.dim), np.float32)
             marked = self._vectors(engine.extractor, [*good, *bad]) if good or bad else none
-            excluded = self._ids[self.ignored([image.row for image in images])]
-            excluded = excluded[excluded != PAD]
+            ignored = self._ids[self.ignored([image.row for image in images])]
+            ignored = ignored[ignored != PAD]
+            others: Sequence[int] | np.ndarray = (
+                [] if label is None else np.flatnonzero(self.images.labels[self._rows] != label)
+            )
+            excluded = np.union1d(ignored, others).astype(np.int64)
             matches: Sequence[Sequence[RegionMatch | None]] = ()
             if regions is not None:
                 parts_moved = _moved(queries[0], marked, len(good), engine)
@@ -225,7 +234,7 @@ class Searcher:
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
         boxes = [self._places(*one) for one in zip(rows, matches, strict=True)] if matches else [()] * len(rows)
-        note = "; ".join(filter(None, [whole, _note(engine, k, len(rows), len(excluded), empty, unknown)]))
+        note = "; ".join(filter(None, [whole, _note(engine, k, len(rows), len(ignored), empty, unknown, label)]))
         return list(map(Found, rows, scores, boxes)), note
 
     def objects(self, pixels: np.ndarray) -> list[tuple[np.ndarray, str, float]]:
@@ -273,6 +282,13 @@ class Searcher:
         with _search_errors():
             engine = self._engine(method)
             return explain(engine.extractor, pixels, read_image(self.images.paths[row]), engine.index.metric)
+
+    def prepare_why(self, method: Method) -> None:
+        """Build the network that `why` needs, if its extractor has another one than the search used."""
+        engine = self._engines.get((method.extractor, method.index))
+        if engine is not None and engine.index.metric == "cosine" and isinstance(engine.extractor, NetworkExtractor):
+            with _search_errors():
+                engine.extractor.prepare_maps()
 
     def rerankers_for(self, method: Method) -> tuple[str, ...]:
         """The re-rankers that work with a method's index; all of them until the index is built."""
@@ -382,13 +398,17 @@ def _marked_parts(marked: np.ndarray, n_good: int) -> list[QueryPart]:
     return [QueryPart(weight / len(vectors), vector) for weight, vectors in groups for vector in vectors]
 
 
-def _note(engine: Engine, k: int, found: int, ignored: int, empty: bool, unknown: Sequence[str]) -> str:
+def _note(
+    engine: Engine, k: int, found: int, ignored: int, empty: bool, unknown: Sequence[str], label: int | None
+) -> str:  # fmt: skip
     notes = []
     if unknown:
         notes.append(f"{', '.join(unknown)}: no word vector, ignored")
     if empty:
         notes.append(f"{engine.extractor.name} extracts only zeros from this image, so the scores mean nothing")
-    if found < k:
+    if found < k and label is not None:
+        notes.append(f"{k} results requested, {found} of the class found")
+    elif found < k:
         notes.append(
             f"{k} results requested, {found} found: {len(engine)} images are indexed"
             + (f", {ignored} of them ignored for this query" if ignored else "")

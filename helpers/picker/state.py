@@ -5,6 +5,7 @@
 run them, and the other actions do not wait for them.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from helpers.features.regions import check_box
 from helpers.features.text import TextError
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image
-from helpers.picker.history import Box, Crop, History, Query, Step
+from helpers.picker.history import Box, Crop, History, Query, Snapshot, Step
 from helpers.picker.parts import (
     MAX_PARTS,
     MAX_WEIGHT,
@@ -51,6 +52,15 @@ NO_CLASS_NAME = "–"
 MAX_K = 100
 #: The largest upload in bytes.
 MAX_UPLOAD = 32 * 2**20
+#: Action → what `Picker.undo` calls it. Other changes of the query are undone by `Picker.back`.
+UNDOABLE = {
+    "add": "adding an image", "remove_part": "removing a part", "set_weight": "changing a weight",
+    "mark": "a mark", "search_again": "the search with marks", "forget_marks": "forgetting marks",
+}  # fmt: skip
+#: Scores that differ less are the same, up to the rounding of a network.
+_SAME_SCORE = 5e-4
+#: Actions that can be undone.
+MAX_UNDO = 50
 #: The shortest side of a crop, as a fraction of the image's side.
 MIN_CROP = 0.02
 
@@ -86,12 +96,16 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class ShownExplanation:
-    """Why a result is similar to the query: its id and column, the maps, and a number that grows with each one."""
+    """Why a result is similar to the query: its id and column, the maps, and a number that grows with each one.
+
+    note : why the similarity is not the score of the result; empty if it is.
+    """
 
     id: int
     column: int
     why: Explanation
     number: int
+    note: str = ""
 
 
 class ShownObject(NamedTuple):
@@ -116,6 +130,7 @@ class _Request(NamedTuple):
     methods: tuple[Method, ...]
     k: int
     applied: tuple[tuple[int, bool], ...]
+    class_name: str | None
 
 
 def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concatenate["Picker", P], "Picker"]:
@@ -125,8 +140,10 @@ def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concat
     def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":
         with self.lock:
             self.message = None
+            before = self.history.snapshot()
             with self._errors_as_messages():
                 method(self, *args, **kwargs)
+            self._remember(method.__name__, before)
         self._notify()
         return self
 
@@ -195,6 +212,8 @@ class Picker:
         self._searched: tuple[_Request, tuple[Column, ...]] | None = None
         self._explained: tuple[_Request, ShownExplanation] | None = None
         self._explanations = 0
+        #: What `undo` goes back to: the name of the action, the history before it, and the steps after it.
+        self._undo: list[tuple[str, Snapshot, list[Step]]] = []
         #: `Query.image` → its objects, for the images of the history.
         self._objects: dict[str, tuple[ShownObject, ...]] = {}
         self.k = 1
@@ -275,8 +294,7 @@ class Picker:
         """int64: the rows of all thumbnails."""
         if self.class_name is None:
             return np.arange(len(self.images))
-        label = NO_CLASS if self.class_name == NO_CLASS_NAME else self.images.class_names.index(self.class_name)
-        return np.flatnonzero(self.images.labels == label)
+        return np.flatnonzero(self.images.labels == self._label(self.class_name))
 
     @property
     def pages(self) -> int:
@@ -298,9 +316,16 @@ class Picker:
         """The re-rankers that work with a method's index and the query; all of them until the index is built."""
         return NAMES[:1] if self.is_combined else self._searcher.rerankers_for(method)
 
+    @property
+    def undoable(self) -> str:
+        """What `undo` would undo, such as ``a mark``; empty for nothing."""
+        if not self._undo or self._undo[-1][2] != self.history.steps:
+            return ""
+        return UNDOABLE[self._undo[-1][0]]
+
     def class_of(self, query: Query) -> str:
         """The name of a query's class, ``"–"`` for none."""
-        return NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
+        return query.given_class or NO_CLASS_NAME if query.row is None else self.images.class_name(query.row)
 
     def pixels(self, query: Query, whole: bool = False) -> np.ndarray:
         """The image of a query, uint8 (height, width, 3): its crop or only box, or the ``whole`` image.
@@ -338,14 +363,8 @@ class Picker:
 
     @_action
     def filter(self, class_name: str | None) -> None:
-        """Show thumbnails of one class, or of all for None."""
-        if class_name is not None and class_name not in self.class_names:
-            # The page knows the names as its JSON contains them.
-            shown = {printable_lines(name): name for name in self.class_names}
-            if class_name not in shown:
-                raise InvalidAction(f"There is no class {class_name!r}.")
-            class_name = shown[class_name]
-        self.class_name, self.page = class_name, 0
+        """Show thumbnails and results of one class, or of all for None."""
+        self.class_name, self.page = self._class(class_name), 0
 
     # ---- the query -------------------------------------------------------------------------------------
 
@@ -394,6 +413,14 @@ class Picker:
         except UnreadableImage as error:
             raise InvalidAction(str(error).replace("the image given as bytes", name)) from error
         self.history.add_upload(name, content)
+
+    @_action
+    def set_class(self, class_name: str | None) -> None:
+        """Give the query image a class if it is not in the set: results of that class are then relevant."""
+        query, class_name = self._current_image(), self._class(class_name)
+        if query.row is not None or class_name == NO_CLASS_NAME:
+            raise InvalidAction("Only an image that is not in the set can be given a class, and only one of the set's.")
+        self._current().query = replace(query, given_class=class_name)
 
     def paste(self, content: bytes) -> "Picker":
         """Make an image from the clipboard the query."""
@@ -495,6 +522,13 @@ class Picker:
         if self.history.position < 1:
             raise InvalidAction("There is no previous query.")
         self.history.position -= 1
+
+    @_action
+    def undo(self) -> None:
+        """Undo the last change of the parts, weights or marks of a query."""
+        if not self.undoable:
+            raise InvalidAction("There is nothing to undo.")
+        self.history.restore(self._undo.pop()[1])
 
     @_action
     def forward(self) -> None:
@@ -656,6 +690,7 @@ class Picker:
             if len(request.query.boxes) > 1:
                 raise InvalidAction("Only the similarity to one part can be explained. Choose one box.")
             method = columns[column].method
+            result = next(r for r in columns[column].results if r.id == id)
             self._report(f"Explaining a result of {method.extractor} …")
             try:
                 why = self._searcher.why(method, self.pixels(request.query), id)
@@ -663,10 +698,17 @@ class Picker:
                 self.progress = ""
             with self.lock:
                 self._explanations += 1
-                self._explained = request, ShownExplanation(id, column, why, self._explanations)
+                note = _difference(why.similarity, result, request, method)
+                self._explained = request, ShownExplanation(id, column, why, self._explanations, note)
                 self.message = None
         self._notify()
         return self
+
+    def prepare_why(self) -> None:
+        """Prepare `why` for the current methods, so that its first call is fast. Another thread can run it."""
+        for method in self.methods:
+            with contextlib.suppress(SearchError):
+                self._searcher.prepare_why(method)
 
     @_action
     def close_why(self) -> None:
@@ -684,13 +726,32 @@ class Picker:
     def _request(self) -> _Request | None:
         if self.step is None:
             return None
-        return _Request(self.step.query, self.methods, self.k, tuple(sorted(self.step.applied.items())))
+        return _Request(
+            self.step.query, self.methods, self.k, tuple(sorted(self.step.applied.items())), self.class_name
+        )
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
         """Real path or key → row."""
         rows = {os.path.realpath(path): row for row, path in enumerate(self.images.paths)}
         return rows | {key: row for row, key in enumerate(self.images.keys)}
+
+    def _remember(self, action: str, before: Snapshot) -> None:
+        """Make an action that changed something undoable."""
+        if action in UNDOABLE and before != self.history.snapshot():
+            self._undo = [*self._undo, (action, before, list(self.history.steps))][-MAX_UNDO:]
+
+    def _class(self, class_name: str | None) -> str | None:
+        """A name in `class_names`, from that name or as the page's JSON contains it."""
+        if class_name is None or class_name in self.class_names:
+            return class_name
+        shown = {printable_lines(name): name for name in self.class_names}
+        if class_name not in shown:
+            raise InvalidAction(f"There is no class {class_name!r}.")
+        return shown[class_name]
+
+    def _label(self, class_name: str) -> int:
+        return NO_CLASS if class_name == NO_CLASS_NAME else self.images.class_names.index(class_name)
 
     def _row(self, row: int) -> int:
         row = _integer(row, "The number of an image")
@@ -752,9 +813,10 @@ class Picker:
             k=request.k,
             good=[id for id, good in request.applied if good],
             bad=[id for id, good in request.applied if not good],
+            label=None if request.class_name is None else self._label(request.class_name),
         )
         # Nothing says which images are relevant to a text, or to several images.
-        relevance = None if query.is_combined else self._searcher.relevance(query.row)
+        relevance = None if query.is_combined else self._searcher.relevance(query.row, query.given_class)
         results = tuple(
             ShownResult(
                 rank, id, score, self.images.class_name(id), self.images.keys[id],
@@ -779,6 +841,20 @@ class Picker:
     def _notify(self) -> None:
         for listener in list(self.listeners):
             listener()
+
+
+def _difference(similarity: float, result: ShownResult, request: _Request, method: Method) -> str:
+    """Why the similarity of two images is not the score of a result; empty if it is, up to rounding."""
+    if abs(similarity - result.score) < _SAME_SCORE:
+        return ""
+    reasons = {
+        f"is of the re-ranking {method.reranker}": method.reranker != NAMES[0],
+        "is the mean of all parts of the query": request.query.is_combined,
+        "is of the query that the marks moved": bool(request.applied),
+        "is of the parts that match best": bool(result.boxes),
+    }
+    reason = next((text for text, holds in reasons.items() if holds), "is of vectors that the index compressed")
+    return f"The score of the result, {result.score:.3f}, {reason}."
 
 
 def _integer(value: object, name: str) -> int:

@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from queue import Full, Queue
 from weakref import WeakKeyDictionary
@@ -24,11 +25,13 @@ from PIL import Image
 from helpers import extras
 from helpers.features.explain import METHODS
 from helpers.images import thumbnails
-from helpers.images.reading import UnreadableImage, read_image
+from helpers.images.imageset import ImageSet
+from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.picker import export
 from helpers.picker.parts import MAX_WEIGHT
 from helpers.picker.state import Column, Picker
 from helpers.text import clean_values, printable_lines
+from helpers.visualization import web_modules
 from helpers.visualization.heatmaps import overlay
 
 with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
@@ -38,8 +41,8 @@ with extras.importing("notebooks", "anywidget", "traitlets", "IPython"):
 
 _LOGGER = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
-#: The longest side in pixels of thumbnails, and of the query and the explanation.
-_THUMBNAIL, _LARGE = 160, 480
+#: The longest side in pixels of thumbnails, of the query and the explanation, and of an enlarged result.
+_THUMBNAIL, _LARGE, _ENLARGED = 256, 480, 1280
 #: Pixels per inch at which the static image is shown, and with which it is drawn.
 _SCREEN_DPI, _PRINT_DPI = 80, 150
 #: Limits: images per message, waiting jobs per thread, and views of one widget whose actions are counted.
@@ -51,7 +54,8 @@ ACTIONS = {
     for name in (
         "add", "back", "choose", "choose_boxes", "choose_path", "close_why", "compare", "compare_off", "crop", "filter",
         "find_objects", "follow", "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random",
-        "remove_part", "search", "search_again", "set_k", "set_text", "set_weight", "uncrop", "upload", "use", "why",
+        "remove_part", "search", "search_again", "set_class", "set_k", "set_text", "set_weight", "uncrop", "undo",
+        "upload", "use", "why",
     )
 }  # fmt: skip
 _SLOW = {"find_objects", "search", "set_text", "why"}
@@ -65,13 +69,34 @@ def show(picker: Picker) -> None:
     if picker not in _WIDGETS:
         _WIDGETS[picker] = PickerView(picker)
     display(_WIDGETS[picker])
+    data, metadata = static_image(picker)
+    if data:
+        display(data, metadata=metadata, raw=True)
+
+
+def static_image(picker: Picker) -> tuple[dict, dict]:
+    """A PNG of the state as a MIME bundle with its metadata; empty if the query cannot be read.
+
+    It is an output of its own: notebooks prefer the widget's type in one bundle, even if no kernel runs. The styles of
+    the widget hide the image while the widget is shown.
+    """
+    if picker.needs_search:
+        picker.search()
+    # The widget shows the error if the query cannot be read.
+    with contextlib.suppress(UnreadableImage):
+        image = export.grid_png(picker, _PRINT_DPI)
+        width = round(Image.open(io.BytesIO(image)).width * _SCREEN_DPI / _PRINT_DPI)
+        data = {"image/png": base64.b64encode(image).decode(), "text/plain": repr(picker)}
+        return data, {"image/png": {"alt": export.grid_description(picker), "width": width}}
+    return {}, {}
 
 
 class PickerView(anywidget.AnyWidget):
     """The widget of one picker. It also shows changes that code makes."""
 
-    _esm = _STATIC / "picker.js"
-    _css = _STATIC / "picker.css"
+    _esm = web_modules.bundle(_STATIC / "picker.js")
+    # The rules of a notebook for buttons must not win over the shared ones.
+    _css = web_modules.theme().replace(":where(.lookalike)", ".lookalike") + (_STATIC / "picker.css").read_text("utf-8")
     #: `state_of` as JSON, and the number of the last finished action of each view.
     state = traitlets.Unicode("{}").tag(sync=True)
 
@@ -79,6 +104,7 @@ class PickerView(anywidget.AnyWidget):
         self.picker = picker
         self._pushing = threading.Lock()
         self._slow_jobs, self._image_jobs = _Worker("picker search"), _Worker("picker images")
+        self._preparing = _Worker("picker explanations")
         self._done: OrderedDict[str, int] = OrderedDict()
         super().__init__(state=self._as_json())
         picker.listeners.append(self._push)
@@ -88,19 +114,12 @@ class PickerView(anywidget.AnyWidget):
         return repr(self.picker)
 
     def _repr_mimebundle_(self, **arguments):
-        """The widget, and the text and PNG that a saved notebook keeps."""
+        """The widget, and the text that a saved notebook keeps; the image is another output."""
         bundle = super()._repr_mimebundle_(**arguments)
         if self.picker.needs_search:
             self.picker.search()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        data = data | {"text/plain": repr(self)}
-        # The widget shows the error if the query cannot be read.
-        with contextlib.suppress(UnreadableImage):
-            image = export.grid_png(self.picker, _PRINT_DPI)
-            data["image/png"] = base64.b64encode(image).decode()
-            width = round(Image.open(io.BytesIO(image)).width * _SCREEN_DPI / _PRINT_DPI)
-            metadata = metadata | {"image/png": {"alt": export.grid_description(self.picker), "width": width}}
-        return data, metadata
+        return data | {"text/plain": repr(self)}, metadata
 
     def close(self) -> None:
         """Remove the widget from the page; the picker stays usable."""
@@ -158,6 +177,7 @@ class PickerView(anywidget.AnyWidget):
         # Several changes during a search need one more search, not one each.
         while self.picker.needs_search:
             self._guarded(self.picker.search)
+        self._preparing.put(self.picker.prepare_why)
 
     def _guarded(self, act: Callable[[], object]) -> None:
         """Run it; show and log an error that no user action should cause."""
@@ -205,22 +225,23 @@ def state_of(picker: Picker) -> dict:
                 part._asdict() | {"sign": part.sign, "short_name": part.short_name} for part in picker.parts
             ],
             "max_weight": MAX_WEIGHT, "objects": _objects(picker), "searched_objects": picker.objects is not None,
-            "is_combined": picker.is_combined,
+            "is_combined": picker.is_combined, "given_class": query.given_class,
         },
         "text_hint": picker.text_hint,
+        "undo": picker.undoable,
         "history": {"position": picker.history.position, "length": len(picker.history.steps)},
         "extractors": picker.extractors, "indexes": picker.indexes, "rerankers": picker.rerankers,
         "possible": [picker.rerankers_for(method) for method in picker.methods],
         "method": vars(picker.methods[0]), "other": vars(picker.methods[1]) if picker.other else None,
         "k": picker.k, "limit": picker.limit,
-        "columns": [_column(column) for column in picker.columns],
+        "columns": [_column(column, images) for column in picker.columns],
         "marks": {str(id): good for id, good in step.marks.items()} if step else {},
         "applied": step is not None and bool(step.applied),
         "pending": step is not None and step.marks != step.applied,
         "explained": explained and {
             "id": explained.id, "column": explained.column, "key": images.keys[explained.id],
             "similarity": explained.why.similarity, "method": explained.why.method,
-            "shows": METHODS[explained.why.method],
+            "shows": METHODS[explained.why.method], "note": explained.note,
             "images": [f"why-{explained.number}-query", f"why-{explained.number}-result"],
         },
         "searching": picker.needs_search, "progress": picker.progress,
@@ -243,9 +264,23 @@ def _objects(picker: Picker) -> list[dict]:
     ]  # fmt: skip
 
 
-def _column(column: Column) -> dict:
-    results = [vars(result) | {"image": f"row-{result.id}"} for result in column.results]
+def _column(column: Column, images: ImageSet) -> dict:
+    results = [
+        vars(result)
+        | {"image": f"row-{result.id}", "name": images.paths[result.id].name, "ratio": _ratio(images.paths[result.id])}
+        for result in column.results
+    ]
     return {"method": vars(column.method), "note": column.note, "seconds": column.seconds, "results": results}
+
+
+@lru_cache(maxsize=4096)
+def _ratio(path: Path) -> float | None:
+    """Width / height of an image; None if it cannot be read."""
+    try:
+        width, height = upright_size(path)
+    except UnreadableImage:
+        return None
+    return width / height
 
 
 def _file_name(picker: Picker, column: int) -> str:
@@ -282,12 +317,18 @@ class _Worker:
 
 
 def _jpeg(picker: Picker, key: str) -> bytes | None:
-    """The image with a key of `state_of`, such as ``row-12``, ``large-row-12`` or ``why-3-query``; None if missing."""
+    """The image with a key of `state_of`, such as ``row-12``, ``large-row-12`` or ``why-3-query``; None if missing.
+
+    ``view-12`` is the enlarged image of a result.
+    """
     kind, _, rest = key.partition("-")
     try:
         if kind == "row":
             row = int(rest)
             return thumbnails.get(picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
+        if kind == "view":
+            row = int(rest)
+            return thumbnails.render(picker.images.paths[row], _ENLARGED) if row >= 0 else None
         pixels = {"large": _query_pixels, "why": _explanation_pixels}[kind](picker, rest)
     except (UnreadableImage, ValueError, LookupError):
         return None

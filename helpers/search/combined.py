@@ -148,7 +148,7 @@ def _embedded(engine: Engine, texts: Sequence[QueryPart]) -> list[QueryPart]:
     except NoTextEncoder as error:
         raise TextUnsupported(
             f"The extractor {engine.extractor.name} embeds no texts. Add class scores to the engine with "
-            "`lookalike classify ENGINE`, or index with an image–text encoder; `lookalike encoders` lists them."
+            "`lookalike classify -e ENGINE`, or index with an image–text encoder; `lookalike encoders` lists them."
         ) from error
     vectors = encoder.embed_text([part.text or "" for part in texts])
     return [QueryPart(part.weight, vector) for part, vector in zip(texts, vectors, strict=True)]

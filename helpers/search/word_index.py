@@ -239,7 +239,7 @@ def stored_classifier(folder: str | Path) -> Classifier:
     if classifier is None:
         raise NoClassScores(
             f"{printable(folder)} has no class scores, so words cannot find its images. "
-            f"Add them: lookalike classify {shlex.quote(str(folder))}"
+            f"Add them: lookalike classify -e {shlex.quote(str(folder))}"
         )
     return classifier
 
@@ -255,7 +255,7 @@ def matching_classifier(folder: str | Path, stored: Classifier) -> FeatureExtrac
     if classifier.fingerprint != stored.fingerprint:
         raise NoClassScores(
             f"The class scores of {printable(folder)} are of another version of {stored.name}. "
-            f"Compute them again: lookalike classify {shlex.quote(str(folder))}"
+            f"Compute them again: lookalike classify -e {shlex.quote(str(folder))}"
         )
     return classifier
 

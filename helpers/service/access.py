@@ -21,6 +21,14 @@ _FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
 KEY_HEADER = "X-API-Key"
 
 
+def given_key(headers: Headers) -> str:
+    """The key of a request, or "". Behind a proxy that uses ``Authorization`` itself, it is in ``X-API-Key``."""
+    if key := headers.get(KEY_HEADER, ""):
+        return key
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def check_host(headers: Headers, settings: Settings) -> None:
     """Check the ``Host`` header of a service on loopback, or of one with allowed host names.
 
@@ -36,6 +44,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
         raise ApiError(
             403,
             f"This host name is not allowed. To allow it, start the service with: lookalike serve --allow-host {shown}",
+            code="host_not_allowed",
         )
 
 
@@ -51,17 +60,19 @@ def check_change(headers: Headers, settings: Settings) -> None:
             403,
             "Pages of other sites cannot change the gallery. If this is the service's own page behind a proxy, start "
             "the service with --allow-host and the host name in the address of the page.",
+            code="other_site",
         )
     if settings.read_only:
         raise ApiError(403, "The gallery cannot be changed, because the folder of its engine is read-only.")
     if settings.api_key:
-        given = headers.get(KEY_HEADER, "")
+        given = given_key(headers)
         # Takes the same time for every wrong key, so that the time reveals nothing about the right one.
         if not hmac.compare_digest(given.encode("utf-8", "replace"), settings.api_key.encode()):
             raise ApiError(
                 401,
-                f"Changes require the key of this service in the header {KEY_HEADER}.",
-                {"WWW-Authenticate": "ApiKey"},
+                f"Changes require the key of this service: Authorization: Bearer KEY, or {KEY_HEADER}: KEY.",
+                {"WWW-Authenticate": 'Bearer realm="Lookalike"'},
+                code="key_wrong" if given else "key_required",
             )
     elif settings.changes == "off":
         raise ApiError(

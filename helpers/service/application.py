@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from helpers.service import errors, routes
+from helpers.service import documentation, errors, image_routes, page_routes, routes
+from helpers.service.description import describe
+from helpers.service.parameters import check_parameters
 from helpers.service.search_service import SearchService
 from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import Settings
@@ -21,7 +23,8 @@ or the vector of an earlier search. Results come page by page, and can be limite
 A query may be one or more parts of an image. If the index has regions (`regions` of `/v1/info`), parts are compared
 with the parts of the gallery's images, and each result tells which of its parts matches.
 
-Errors consist of a status and a sentence. `429` and `503` come with `Retry-After`.
+Every error has the same form: a `code` for programs, a `message` for people, and `details` about invalid parts of the
+request. `429` and `503` come with `Retry-After`. Unknown parameters and fields are errors.
 """
 
 
@@ -37,11 +40,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        preparing = asyncio.create_task(service.prepare())
+        tasks = [asyncio.create_task(service.prepare()), asyncio.create_task(service.sweep())]
         try:
             yield
         finally:
-            preparing.cancel()
+            for task in tasks:
+                task.cancel()
             await service.close()
 
     app = FastAPI(
@@ -50,16 +54,25 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        # FastAPI's own pages load scripts from another host, which the Content-Security-Policy forbids.
+        # FastAPI's own pages load Swagger UI from another host, which the policy forbids; see `routes`.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_parameters)],
         # FastAPI's own handlers fail for text that is not valid Unicode, such as some file names.
-        exception_handlers={HTTPException: errors.http_error, RequestValidationError: errors.invalid_request},
+        exception_handlers={
+            HTTPException: page_routes.http_error(settings),
+            RequestValidationError: errors.invalid_request,
+        },
     )
     app.state.service = service
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
-    for router in (routes.searches(service), routes.regions(service), routes.images(service), routes.about(service)):
+    # Before the route of the page's own files, which are below /static too.
+    app.mount("/static/swagger", StaticFiles(directory=documentation.FILES), name="swagger")
+    for router in (
+        routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
+        image_routes.single_images(service), routes.about(service), page_routes.page(service),
+    ):  # fmt: skip
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=routes.PAGE), name="static")
     return app

@@ -114,7 +114,9 @@ def _tiff(content: bytes, kind: str) -> None:
             if type_ not in (1, 2, 7) and count > _TIFF_VALUES:
                 raise _too_many(kind, "values in a directory entry")
     except struct.error as error:
-        raise ApiError(400, "The TIFF file is damaged: its directory lies outside the file.") from error
+        raise ApiError(
+            400, "The TIFF file is damaged: its directory lies outside the file.", code="image_damaged"
+        ) from error
 
 
 def _gif(content: bytes, kind: str) -> None:
@@ -140,4 +142,5 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _too_many(kind: str, what: str) -> ApiError:
-    return ApiError(400, f"The {kind} file has too many {what} to be decoded safely. Export the image again.")
+    message = f"The {kind} file has too many {what} to be decoded safely. Export the image again."
+    return ApiError(400, message, code="image_damaged")

@@ -66,13 +66,13 @@ def inspect(content: bytes, max_pixels: int) -> ImageInfo:
         is not an image in one of the `FORMATS`.
     """
     if not content:
-        raise ApiError(400, "The file is empty.")
+        raise ApiError(400, "The file is empty.", code="image_damaged")
     kind = _kind(content)
     check_structure(content, kind)
     try:
         width, height = image_size(content, [kind])
     except UnreadableImage as error:
-        raise ApiError(400, f"The {kind} file is damaged and cannot be read.") from error
+        raise ApiError(400, f"The {kind} file is damaged and cannot be read.", code="image_damaged") from error
     if width * height <= max_pixels:
         return ImageInfo(kind, width, height)
     one_scan = kind == "JPEG" and has_one_scan(content)
@@ -80,7 +80,8 @@ def inspect(content: bytes, max_pixels: int) -> ImageInfo:
     scale = reduction(width, height, max_pixels)
     if width * height > limit or scale is None:
         what = f"a progressive {kind}" if kind == "JPEG" and not one_scan else kind
-        raise ApiError(400, f"The image has {width} × {height} pixels. The limit is {limit:,} pixels for {what}.")
+        message = f"The image has {width} × {height} pixels. The limit is {limit:,} pixels for {what}."
+        raise ApiError(400, message, code="image_too_large")
     return ImageInfo(kind, width, height, scale)
 
 

@@ -1,8 +1,8 @@
-"""Errors as clients receive them: a status code and a sentence, never a stack trace."""
+"""Errors as clients receive them: a status, a code and a sentence, never a stack trace."""
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -17,9 +17,76 @@ log = logging.getLogger("lookalike.service")
 #: ``Retry-After`` of 429 and 503, in seconds.
 RETRY_AFTER = 1
 
+#: All codes, with their status and meaning. Programs depend on them. The first one of a status is its default.
+CODES: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The body cannot be parsed."),
+    "image_damaged": (400, "The image is empty or damaged, or costs too much to decode."),
+    "image_too_large": (400, "The image has too many pixels."),
+    "key_required": (401, "The request has no key."),
+    "key_wrong": (401, "The key is wrong."),
+    "changes_off": (403, "The service does not allow changes."),
+    "host_not_allowed": (403, "The service does not accept requests for this host name."),
+    "other_site": (403, "A page of another site sent the request."),
+    "not_found": (404, "There is no such path."),
+    "image_not_found": (404, "The index has no such image."),
+    "file_not_found": (404, "The file of the image is missing or cannot be read."),
+    "class_not_found": (404, "The gallery has no such class."),
+    "method_not_allowed": (405, "The path does not support the method."),
+    "request_timeout": (408, "The request arrived too slowly."),
+    "body_too_large": (413, "The body is too large."),
+    "unsupported_image": (415, "The file is not an image, or its format is not supported."),
+    "invalid_request": (422, "A parameter or a field is missing or invalid. The details name it."),
+    "unknown_parameter": (422, "A parameter or a field is not known, is repeated, or is at the wrong place."),
+    "not_applicable": (422, "The request is valid, but this engine does not support it."),
+    "too_many_requests": (429, "Too many requests are waiting."),
+    "internal_error": (500, "The message contains a number that identifies the error in the log of the service."),
+    "not_ready": (503, "The feature extractor is not ready, or does not work."),
+    "extraction_timeout": (503, "Feature extraction took too long."),
+}
+
+#: Every route can return these.
+_COMMON = (
+    "host_not_allowed", "request_timeout", "body_too_large", "unknown_parameter", "too_many_requests", "internal_error",
+)  # fmt: skip
+
+
+def default_code(status: int) -> str:
+    """The first code of a status; that of 400 or 500 if the status has none."""
+    return next(
+        (code for code, (each, _) in CODES.items() if each == status),
+        "bad_request" if status < 500 else "internal_error",
+    )
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong with one part of a request."""
+
+    location: list[str | int] = Field(description='Position in the request, such as ["query", "k"].')
+    message: str = Field(description="The problem, for people.")
+    type: str = Field(description="The problem, for programs.")
+
+
+class ErrorOut(BaseModel):
+    """The reason for an error."""
+
+    code: str = Field(description="The error, for programs.", json_schema_extra={"enum": list(CODES)})
+    message: str = Field(description="The error, for people: a sentence.")
+    details: list[ErrorDetail] = Field(description="The invalid parts of the request. Empty for most codes.")
+
 
 class ApiError(HTTPException):
-    """An error response: ``ApiError(status, detail, headers=None)``."""
+    """An error response.
+
+    code : a key of `CODES`; by default the first one of the status.
+    """
+
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str | None = None,
+        details: Sequence[ErrorDetail] = (),
+    ):  # fmt: skip
+        super().__init__(status, message, headers)
+        self.code = code or default_code(status)
+        self.details = tuple(details)
 
 
 def too_many_requests() -> ApiError:
@@ -29,78 +96,59 @@ def too_many_requests() -> ApiError:
     )
 
 
-def unavailable(detail: str) -> ApiError:
+def unavailable(message: str, code: str = "not_ready") -> ApiError:
     """503: the service is not ready yet, or the request took too long."""
-    return ApiError(503, detail, headers={"Retry-After": str(RETRY_AFTER)})
+    return ApiError(503, message, headers={"Retry-After": str(RETRY_AFTER)}, code=code)
 
 
-class ValidationProblem(BaseModel):
-    """What is wrong with one part of a request."""
-
-    loc: list[str | int] = Field(description="Position in the request.")
-    msg: str = Field(description="The problem, for people.")
-    type: str = Field(description="The problem, for programs.")
-
-
-class Problem(BaseModel):
-    """The reason for an error."""
-
-    detail: str = Field(description="A sentence for people.")
-
-
-class InvalidRequest(BaseModel):
-    """A request that does not match this description."""
-
-    detail: str | list[ValidationProblem] = Field(description="A sentence, or one entry for each invalid part.")
-
-
-_DESCRIPTIONS = {
-    400: "The request or the image cannot be read.",
-    401: "The key is missing or wrong.",
-    403: "The request is not allowed.",
-    404: "Not found.",
-    408: "The request arrived too slowly.",
-    413: "The body is too large.",
-    415: "The file is not an image, or its format is not supported.",
-    422: "A parameter is missing or invalid.",
-    429: "Too many requests are waiting.",
-    500: "Internal error. The response contains a number that identifies the error in the log of the service.",
-    503: "The service is not ready, or took too long.",
-}
+#: `helpers.service.description` adds it. FastAPI would describe an error of a JPEG route as a JPEG.
+_SCHEMA = {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}
 _RETRY_AFTER_HEADER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
-#: Any route can return these.
-_COMMON = (400, 403, 408, 413, 429, 500, 503)
 
+def error_responses(*errors: str | int) -> dict[int | str, dict]:
+    """The OpenAPI description of a route's errors: ``errors`` and those that all routes share.
 
-def error_responses(*statuses: int) -> dict[int | str, dict]:
-    """The OpenAPI description of a route's errors: ``statuses`` and those that all routes share."""
+    errors : codes; a status stands for its default code.
+    """
+    codes = [default_code(each) if isinstance(each, int) else each for each in errors]
     responses: dict[int | str, dict] = {}
-    for status in sorted({*statuses, *_COMMON}):
-        responses[status] = {
-            "model": InvalidRequest if status == 422 else Problem,
-            "description": _DESCRIPTIONS[status],
+    for code in sorted({*codes, *_COMMON}, key=list(CODES).index):
+        status, meaning = CODES[code]
+        response = responses.setdefault(
+            status, {"description": "", "content": {"application/json": {"schema": _SCHEMA, "examples": {}}}}
+        )
+        response["description"] += f"{' ' if response['description'] else ''}`{code}`: {meaning}"
+        response["content"]["application/json"]["examples"][code] = {
+            "value": {"code": code, "message": meaning, "details": []}
         }
         if status in (429, 503):
-            responses[status]["headers"] = _RETRY_AFTER_HEADER
+            response["headers"] = _RETRY_AFTER_HEADER
     return responses
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_response(error: HTTPException) -> JSONResponse:
     """The response to an error."""
-    return JSONResponse({"detail": printable(detail)}, status, headers)
+    if not isinstance(error, ApiError):
+        # Of Starlette, with texts such as "Not Found"; only those about bodies say more.
+        meaning = CODES[default_code(error.status_code)][1]
+        message = f"{meaning[:-1]}: {error.detail}" if error.status_code == 400 else meaning
+        error = ApiError(error.status_code, message, error.headers)
+    details = [each.model_dump() for each in error.details]
+    content = {"code": error.code, "message": printable(str(error.detail)), "details": details}
+    return JSONResponse(content, error.status_code, error.headers)
 
 
 def internal_error(error: BaseException) -> JSONResponse:
     """Log an unexpected exception under a random number, and return a response that contains only the number."""
     number = secrets.token_hex(6)
     log.error("error %s", number, exc_info=error)
-    return problem(500, f"The service failed. Its log describes the error under number {number}.")
+    return error_response(ApiError(500, f"The service failed. Its log describes the error under number {number}."))
 
 
 async def http_error(_: Request, error: HTTPException) -> JSONResponse:
     """The response to an `HTTPException`, such as an `ApiError`."""
-    return problem(error.status_code, str(error.detail), error.headers)
+    return error_response(error)
 
 
 async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -108,9 +156,16 @@ async def invalid_request(_: Request, error: RequestValidationError) -> JSONResp
 
     It does not repeat the input, which may be large and may not be valid JSON.
     """
-    parts = [
-        {"loc": [each if isinstance(each, int) else printable(each) for each in part["loc"]]}
-        | {name: printable(part[name]) for name in ("msg", "type")}
+    details = [
+        ErrorDetail(
+            location=[each if isinstance(each, int) else printable(each) for each in part["loc"]],
+            message=printable(part["msg"]),
+            type=printable(part["type"]),
+        )
         for part in error.errors()
     ]
-    return JSONResponse({"detail": parts}, 422)
+    unknown = details and all(each.type == "extra_forbidden" for each in details)
+    sentences = [f"{' '.join(map(str, each.location))}: {each.message}" for each in details[:3]]
+    message = f"The request is not valid. {'; '.join(sentences)}{'; …' if len(details) > 3 else ''}"
+    code = "unknown_parameter" if unknown else "invalid_request"
+    return error_response(ApiError(422, message, code=code, details=details))

@@ -22,10 +22,11 @@ from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.region_index import RegionIndex
 from helpers.search.region_search import RegionMatch, search_regions
-from helpers.search.rerank import RERANKERS, SearchSpace, rerank
+from helpers.search.rerank import RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.errors import ApiError
+from helpers.service.listing import Listing
 from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
 
@@ -39,12 +40,21 @@ class SearchOptions:
     k, offset : the number of results, and the number of better results to skip.
     class_name : only results of this class.
     reranker : a name of `helpers.search.rerank.RERANKERS`.
+    good, bad : ids of images with that mark, which move the query (`helpers.search.rerank.feedback`).
+    threshold : only results with at least this score.
+    exclude : ids of images that are not results.
+    vectors : whether the response contains the vectors of the query.
     """
 
     k: int
     offset: int = 0
     class_name: str | None = None
     reranker: str = "none"
+    good: tuple[int, ...] = ()
+    bad: tuple[int, ...] = ()
+    threshold: float | None = None
+    exclude: tuple[int, ...] = ()
+    vectors: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,7 @@ class GallerySearch:
     def __init__(self, live: LiveEngine, words: WordIndex | None = None, regions: RegionIndex | None = None):
         self._live, self._words, self._regions = live, words, regions
         self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
+        self._listing = Listing()
 
     @property
     def folder(self) -> Path:
@@ -166,6 +177,7 @@ class GallerySearch:
             "classes": sorted(classes),
             "text": self.has_text,
             "regions": None if self._regions is None else self._regions.source,
+            "rerankers": list(names_for(engine.index.metric)),
         }
 
     def search(
@@ -217,8 +229,9 @@ class GallerySearch:
             if vector is not None:
                 self._check_length(engine, vector)
             query.append(QueryPart(part.weight, vector, part.text))
+        query += self._marked_parts(engine, options)
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
-        excluded = IdSet(ids) if ids else None
+        excluded = _excluded(options, ids)
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
         try:
@@ -226,7 +239,7 @@ class GallerySearch:
                 engine, query, min(depth, max(1, candidates)), self._words, allowed=allowed, excluded=excluded
             )
         except ValueError as error:
-            raise ApiError(422, str(error)) from error
+            raise ApiError(422, str(error), code="not_applicable") from error
         return _page(engine, _unpadded(ranking), candidates, depth, options)
 
     def regions(self, id: int, source: str) -> Regions | None:
@@ -241,15 +254,17 @@ class GallerySearch:
             return None
         return self._regions.of(engine).regions_of(id) or None
 
-    def entries(self, offset: int, limit: int, class_name: str | None = None) -> tuple[list[Entry], int]:
-        """Some images in the order of their ids, and the number of all.
+    def entries(
+        self, offset: int, limit: int, class_name: str | None = None, sort: str = "id"
+    ) -> tuple[list[Entry], int]:
+        """Some images, and the number of all. sort : their order, one of `helpers.service.listing.SORTS`.
 
         Raises
         ------
         ApiError : 404, the class does not exist.
         """
         engine = self._current()
-        table, ids = _table(engine), engine.index.ids
+        table, ids = _table(engine), self._listing.ids(engine, sort)
         if class_name is not None:
             ids = ids[table.labels[ids] == _label(table, class_name)]
         return [_entry(engine, int(id)) for id in ids[offset : offset + limit]], len(ids)
@@ -262,6 +277,17 @@ class GallerySearch:
         ApiError : 404, it does not exist.
         """
         return _entry(self._engine_with(id), id)
+
+    def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """Id → width and height in pixels, of the images whose files can be read."""
+        return {id: [*size] for id in ids if (size := self._size_of(id)) is not None}
+
+    def _size_of(self, id: int) -> tuple[int, int] | None:
+        try:
+            path = self.path(id)
+            return _size(path, path.stat().st_mtime_ns)
+        except (ApiError, OSError, UnreadableImage):
+            return None  # removed meanwhile, or its file is missing
 
     def path(self, id: int) -> Path:
         """The file of an image of the engine, with links resolved.
@@ -276,7 +302,7 @@ class GallerySearch:
         engine = self._engine_with(id)
         table = _table(engine)
         path = table.path(id)
-        missing = ApiError(404, f"The file of image {id} was moved or deleted.")
+        missing = ApiError(404, f"The file of image {id} was moved or deleted.", code="file_not_found")
         try:
             real = path.resolve(strict=True)
             root = Path(engine.saved.roots.start_of(str(path))).resolve()
@@ -285,7 +311,7 @@ class GallerySearch:
         if not real.is_file():
             raise missing
         if not real.is_relative_to(root) and table.content(id) not in identities([real]):
-            raise ApiError(404, f"The file of image {id} is now a link to another image.")
+            raise ApiError(404, f"The file of image {id} is now a link to another image.", code="file_not_found")
         return real
 
     def add(self, upload: Upload) -> tuple[Entry, bool]:
@@ -304,25 +330,6 @@ class GallerySearch:
         )  # fmt: skip
         return _entry(self._live.engine, int(added.ids[0])), added.outcomes != (Outcome.UNCHANGED,)
 
-    def remove(self, id: int) -> None:
-        """Remove an image, and delete its file if it was added over HTTP.
-
-        Raises
-        ------
-        ApiError : 404, the image does not exist.
-        """
-        path = _table(self._engine_with(id)).path(id)
-        try:
-            self._live.remove([id])
-        except KeyError as error:
-            raise _no_image(id) from error
-        if uploads.is_upload(self.folder, path):
-            # Meanwhile, another client may have added the same image again.
-            with self._live.locked():
-                engine = self._live.engine
-                if not engine.index.contains(np.array(_table(engine).ids_at(path), np.int64)).any():
-                    path.unlink(missing_ok=True)
-
     def _current(self) -> Engine:
         self._live.refresh()
         return self._live.engine
@@ -338,7 +345,7 @@ class GallerySearch:
         try:
             return read_image(self.path(id))
         except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} cannot be read.") from error
+            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
     def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
         """All ids of a class, computed once per engine."""
@@ -356,15 +363,16 @@ class GallerySearch:
         """own_id : the query's id if it is in the gallery."""
         reranked = options.reranker != "none"
         if reranked and len(vectors) > 1:
-            raise ApiError(422, "Re-ranking needs a query of one part.")
+            raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
         try:
             RERANKERS[options.reranker].check(engine.index.metric, image is not None)
         except ValueError as error:
-            raise ApiError(422, str(error)) from error
+            raise ApiError(422, str(error), code="not_applicable") from error
         for vector in vectors:
             self._check_length(engine, vector)
+        vectors = self._moved(engine, vectors, options)
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
-        excluded = None if own_id is None else IdSet([own_id])
+        excluded = _excluded(options, [] if own_id is None else [own_id])
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
         empty = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
@@ -377,15 +385,34 @@ class GallerySearch:
         ranking = searched.images(options.reranker, image) if candidates else empty
         return _page(engine, ranking, candidates, depth, options)
 
+    def _moved(self, engine: Engine, vectors: np.ndarray, options: SearchOptions) -> np.ndarray:
+        """The vectors of a query, moved by the marks; with marks, a query has one vector."""
+        good, bad = (self._marked(engine, ids) for ids in (options.good, options.bad))
+        if not len(good) and not len(bad):
+            return vectors
+        if len(vectors) > 1:
+            raise ApiError(422, "Marks move a query of one part.", code="not_applicable")
+        try:
+            return rocchio(vectors[0], good, bad, metric=engine.index.metric)[None]
+        except ValueError as error:
+            raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="not_applicable") from error
+
+    def _marked_parts(self, engine: Engine, options: SearchOptions) -> list[QueryPart]:
+        """Marked images as parts of a query, with the weights of Rocchio's means."""
+        groups = ((feedback.GOOD, options.good), (-feedback.BAD, options.bad))
+        return [QueryPart(weight / len(ids), vector) for weight, ids in groups for vector in self._marked(engine, ids)]
+
+    @staticmethod
+    def _marked(engine: Engine, ids: Sequence[int]) -> np.ndarray:
+        """float32 (n, dim): the vectors of marked images."""
+        for id in ids:
+            if not engine.index.contains(np.array([id]))[0]:
+                raise _no_image(id)
+        return engine.index.vectors(list(ids)) if ids else np.empty((0, engine.index.dim or 0), np.float32)
+
     def _with_matches(self, hit: Hit, matches: tuple[RegionMatch | None, ...]) -> Hit:
-        size = None
-        if any(match is not None and match.box is not None for match in matches):
-            try:
-                path = self.path(hit.entry.id)
-                size = _size(path, path.stat().st_mtime_ns)
-            except (ApiError, OSError, UnreadableImage):
-                pass  # removed meanwhile, or its file is missing: there is nothing to outline
-        return replace(hit, matches=matches, size=size)
+        has_box = any(match is not None and match.box is not None for match in matches)
+        return replace(hit, matches=matches, size=self._size_of(hit.entry.id) if has_box else None)
 
     @staticmethod
     def _check_length(engine: Engine, vector: np.ndarray) -> None:
@@ -422,7 +449,7 @@ class _Search:
             try:
                 return _unpadded(search_parts(self.engine, parts, self.k, None, **filters))
             except ValueError as error:
-                raise ApiError(422, str(error)) from error
+                raise ApiError(422, str(error), code="not_applicable") from error
         space = SearchSpace(
             index.metric,
             lambda query, k: _unpadded(index.search(query[None], k, **filters)),
@@ -448,13 +475,33 @@ def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options
     candidates : the number of images that could be found. depth : of the ranking.
     """
     found, scores = ranking.ids[0], ranking.scores[0]
-    hits = [
-        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
-        for rank in range(options.offset + 1, min(depth, len(found)) + 1)
-    ]
+    if options.threshold is not None and (below := scores < options.threshold).any():
+        # The results are in the order of their scores.
+        found = found[: int(below.argmax())]
+        note = f"No other image{_of_class(options.class_name)} has a score of {options.threshold:g} or more."
+        return Page(_hits(engine, found, scores, options), False, note)
+    hits = _hits(engine, found, scores, options)
     if len(hits) == options.k:
         return Page(hits, depth < min(candidates, MAX_DEPTH), "")
     return Page(hits, False, _note(len(found), candidates, options.class_name, engine.index.spec))
+
+
+def _hits(engine: Engine, found: np.ndarray, scores: np.ndarray, options: SearchOptions) -> list[Hit]:
+    """The results that the options ask for, of a ranking of one query: ids and scores (n,), best first."""
+    last = min(options.offset + options.k, len(found))
+    return [
+        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
+        for rank in range(options.offset + 1, last + 1)
+    ]
+
+
+def _excluded(options: SearchOptions, ids: Sequence[int]) -> IdSet | None:
+    """The images that are not results: those of the query itself and those that the options name."""
+    return IdSet([*ids, *options.exclude]) if ids or options.exclude else None
+
+
+def _of_class(class_name: str | None) -> str:
+    return "" if class_name is None else f" of class {class_name}"
 
 
 def _table(engine: Engine) -> GalleryTable:
@@ -488,16 +535,16 @@ def _label(table: GalleryTable, class_name: str) -> int:
         # Clients know the names as responses contain them.
         label = next((label for label, name in enumerate(table.class_names) if printable(name) == class_name), None)
     if label is None:
-        raise ApiError(404, "The gallery has no such class.")
+        raise ApiError(404, "The gallery has no such class.", code="class_not_found")
     return label
 
 
 def _no_image(id: int) -> ApiError:
-    return ApiError(404, f"There is no image {id} in the index.")
+    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
 
 
 def _note(found: int, candidates: int, class_name: str | None, spec: str) -> str:
-    of_class = "" if class_name is None else f" of class {class_name}"
+    of_class = _of_class(class_name)
     if found < min(candidates, MAX_DEPTH):
         return f"{spec} found {found} of {candidates} images{of_class}: an approximate search does not find all images."
     if found < candidates:

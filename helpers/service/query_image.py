@@ -66,7 +66,7 @@ class GalleryImage:
             raise self._unreadable() from error
 
     def _unreadable(self) -> ApiError:
-        return ApiError(404, f"The file of image {self.id} cannot be read.")
+        return ApiError(404, f"The file of image {self.id} cannot be read.", code="file_not_found")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from helpers.features.composite import Projected
+from helpers.features.explain import Explanation, explain
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.keypoints import shrink
 from helpers.features.regions import Regions, RegionSource, region_source
@@ -28,6 +29,9 @@ log = logging.getLogger("lookalike.service")
 
 #: Longest side in pixels of the query image that the re-ranker geometry compares.
 _GEOMETRY_SIDE = int(RERANKERS["geometry"].settings["longest"])
+
+#: Longest side in pixels of images that are explained, and how many explanations may wait: each holds two images.
+_EXPLAINED_SIDE, _MOST_EXPLAINED = 2048, 8
 
 
 class RequestExtraction:
@@ -51,6 +55,7 @@ class RequestExtraction:
         self._extractor, self._settings = extractor, settings
         self._open_source, self._sources = open_source, dict[str, RegionSource]()
         self._admitted = CallLimit(settings.queue)
+        self._explaining = CallLimit(_MOST_EXPLAINED)
         self._batches = Batcher(extractor.extract_arrays, settings.batch, settings.batch_seconds, on_batch)
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._opener = ThreadPoolExecutor(1, "detector")
@@ -115,6 +120,32 @@ class RequestExtraction:
         async with self._loaded(image, load) as ((pixels,), _):
             return pixels
 
+    async def explanation(
+        self, image: QueryImage, parts: Sequence[Crop | Box], result: QueryImage, metric: str
+    ) -> tuple[Explanation, list[np.ndarray]]:
+        """Why an image is similar to a query, and both as uint8 (height, width, 3), at most 2048 pixels long.
+
+        Raises
+        ------
+        ApiError : see `vectors`.
+        """
+
+        def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
+            return [shrink(pixels, _EXPLAINED_SIDE)]
+
+        def load_part(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
+            return [shrink(cut(pixels, info, parts)[0], _EXPLAINED_SIDE)]
+
+        images = []
+        with self._explaining:
+            async with self._limited():
+                # One after the other: two that wait for each other's pixels would wait forever.
+                for each, how in ((image, load_part), (result, load)):
+                    async with self._loaded(each, how) as ((pixels,), _):
+                        images.append(pixels)
+                why = await self._batches.in_thread(lambda: explain(self._extractor, images[0], images[1], metric))
+        return why, images
+
     @contextlib.asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
         """Around a request: limits on its time, and on the number of waiting requests."""
@@ -124,7 +155,8 @@ class RequestExtraction:
                     yield
             except TimeoutError as error:
                 raise unavailable(
-                    f"Feature extraction took longer than {self._settings.request_seconds:g} seconds."
+                    f"Feature extraction took longer than {self._settings.request_seconds:g} seconds.",
+                    "extraction_timeout",
                 ) from error
 
     @contextlib.asynccontextmanager
@@ -153,7 +185,7 @@ class RequestExtraction:
             except (ImportError, WeightsUnavailable, DetectorFileError, NoRegions) as error:
                 log.warning("Objects cannot be found: %s", error)
                 detail = "Objects cannot be found, because the detector is not available. The service's log tells why."
-                raise ApiError(422, detail) from error
+                raise ApiError(422, detail, code="not_applicable") from error
         return self._sources[name]
 
     def _release(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:

@@ -6,24 +6,25 @@ from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Security, UploadFile, params
-from fastapi.responses import HTMLResponse, PlainTextResponse
-from fastapi.security import APIKeyHeader
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
 
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.service import access
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
-from helpers.service.interface import as_page
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import Box, Crop, UploadedImage
-from helpers.service.root_path import base_element
 from helpers.service.schemas import (
+    BAD_MARKS,
+    GOOD_MARKS,
     MAX_PARTS,
     BoxText,
     ClassName,
     ClassOut,
     CombinedQuery,
+    Excluded,
     Fraction,
     HealthOut,
     Id,
@@ -32,6 +33,7 @@ from helpers.service.schemas import (
     InfoOut,
     K,
     LimitsOut,
+    Marks,
     NewClassName,
     Offset,
     Part,
@@ -39,14 +41,13 @@ from helpers.service.schemas import (
     RegionsOut,
     RerankerName,
     SearchOut,
+    SortName,
+    Threshold,
     VectorQuery,
     box_numbers,
 )
 from helpers.service.search_service import SearchService
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
-
-#: The web page and its files.
-PAGE = FilePath(__file__).parent / "page"
 
 #: Longest side in pixels of a full-size image.
 _LARGE = 2048
@@ -64,6 +65,17 @@ _JPEG: dict[int | str, dict] = {
 
 _KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
 
+#: Errors of kinds of routes, in addition to those of all routes.
+_ID = ("image_not_found", "invalid_request")
+_FILE = ("file_not_found",)
+_CHOICES = ("invalid_request", "not_applicable")
+_JSON = ("bad_request", *_CHOICES)
+_EXTRACTION = ("not_ready", "extraction_timeout")
+UPLOAD_ERRORS = (
+    "bad_request", "image_damaged", "image_too_large", "unsupported_image", "invalid_request", *_EXTRACTION,
+)  # fmt: skip
+CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
+
 _BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
@@ -75,14 +87,22 @@ async def _options(
     offset: Annotated[Offset, Query()] = 0,
     class_name: Annotated[ClassName | None, Query()] = None,
     rerank: Annotated[RerankerName, Query()] = "none",
+    good: Annotated[Marks, Query(description=GOOD_MARKS)] = [],  # noqa: B006
+    bad: Annotated[Marks, Query(description=BAD_MARKS)] = [],  # noqa: B006
+    threshold: Annotated[Threshold | None, Query()] = None,
+    exclude: Annotated[Excluded, Query()] = [],  # noqa: B006
+    vectors: Annotated[bool, Query(description="Return the vector of the query, for `/v1/search/vector`.")] = False,
 ) -> SearchOptions:
-    return SearchOptions(k, offset, class_name, rerank)
+    marks = {"good": tuple(good), "bad": tuple(bad)}
+    return SearchOptions(
+        k, offset, class_name, rerank, **marks, threshold=threshold, exclude=tuple(exclude), vectors=vectors
+    )
 
 
 _Options = Annotated[SearchOptions, Depends(_options)]
 
 
-async def _parts(
+async def query_parts(
     left: Annotated[Fraction | None, Query(description="Left edge of a crop, divided by the upright width.")] = None,
     top: Annotated[Fraction | None, Query(description="Top edge of a crop, divided by the upright height.")] = None,
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
@@ -100,7 +120,7 @@ async def _parts(
     return [Crop(left, top, width, height), *boxes]
 
 
-_Parts = Annotated[list[Crop | Box], Depends(_parts)]
+_Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Source = Annotated[RegionSourceName, Query()]
 
 
@@ -108,7 +128,7 @@ def searches(service: SearchService) -> APIRouter:
     """Four kinds of queries with the same kind of response."""
     router = APIRouter(prefix="/v1/search", tags=["search"])
 
-    @router.post("", responses=error_responses(404, 415, 422))
+    @router.post("", responses=error_responses(*UPLOAD_ERRORS, "class_not_found", "not_applicable"))
     async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an uploaded image, or by parts of it.
 
@@ -118,17 +138,17 @@ def searches(service: SearchService) -> APIRouter:
         """
         return await service.search(request, UploadedImage(await image.read()), parts, options)
 
-    @router.post("/vector", responses=error_responses(404, 422))
+    @router.post("/vector", responses=error_responses("class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
-        """Search by the vector of an earlier response: the next page, or another class, without a second upload."""
+        """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
         return await service.search_vectors(query.vectors, query.options)
 
-    @router.get("/id/{id}", responses=error_responses(404, 422))
+    @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *_EXTRACTION, "class_not_found"))
     async def search_by_id(request: Request, id: _ImageId, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         return await service.search_id(request, id, parts, options)
 
-    @router.post("/combined", responses=error_responses(404, 422))
+    @router.post("/combined", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_parts(query: CombinedQuery) -> SearchOut:
         """Search by texts, images of the gallery and vectors of earlier responses, each with a weight.
 
@@ -143,12 +163,12 @@ def regions(service: SearchService) -> APIRouter:
     """The objects in images, which are parts to search with."""
     router = APIRouter(prefix="/v1", tags=["regions"])
 
-    @router.post("/regions", responses=error_responses(415, 422))
+    @router.post("/regions", responses=error_responses(*UPLOAD_ERRORS, "not_applicable"))
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
         return await service.regions(request, UploadedImage(await image.read()), source)
 
-    @router.get("/images/{id}/regions", responses=error_responses(404, 422))
+    @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, *_EXTRACTION, "not_applicable"))
     async def get_regions(request: Request, id: _ImageId, source: _Source = "detector") -> RegionsOut:
         """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
         return await service.regions_of(request, id, source)
@@ -156,7 +176,7 @@ def regions(service: SearchService) -> APIRouter:
     return router
 
 
-def _change_dependencies(settings: Settings) -> list[params.Depends]:
+def change_dependencies(settings: Settings) -> list[params.Depends]:
     """What the routes that change the gallery depend on."""
 
     async def may_change(request: Request) -> None:
@@ -165,8 +185,10 @@ def _change_dependencies(settings: Settings) -> list[params.Depends]:
 
     change: list[params.Depends] = [Depends(may_change)]
     if settings.changes == "key":
-        key = APIKeyHeader(name=access.KEY_HEADER, auto_error=False, description="LOOKALIKE_API_KEY of the service.")
-        change.append(Security(key))
+        bearer = HTTPBearer(
+            auto_error=False, description="LOOKALIKE_API_KEY of the service. Or in the header X-API-Key."
+        )
+        change.append(Security(bearer))
     return change
 
 
@@ -174,21 +196,24 @@ def images(service: SearchService) -> APIRouter:
     """The gallery and its changes."""
     router = APIRouter(prefix="/v1/images", tags=["images"])
     gallery_search, settings = service.gallery_search, service.settings
-    change = _change_dependencies(settings)
+    change = change_dependencies(settings)
 
-    @router.get("", responses=error_responses(404, 422))
+    @router.get("", responses=error_responses("class_not_found", "invalid_request"))
     async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.")] = 0,
         limit: Annotated[int, Query(ge=1, le=100, description="Number of images.")] = 50,
         class_name: Annotated[ClassName | None, Query()] = None,
+        sort: Annotated[SortName, Query()] = "id",
     ) -> ImagesOut:
         """List the images of the gallery."""
-        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name)
+        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name, sort)
         return ImagesOut(
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
 
-    @router.post("", status_code=201, responses=_KNOWN | error_responses(401, 415, 422), dependencies=change)
+    @router.post(
+        "", status_code=201, responses=_KNOWN | error_responses(*UPLOAD_ERRORS, *CHANGE_ERRORS), dependencies=change
+    )
     async def add_image(
         request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
     ) -> ImageOut:
@@ -201,18 +226,21 @@ def images(service: SearchService) -> APIRouter:
             response.status_code = 200
         return ImageOut.of(entry, settings.root_path)
 
-    @router.get("/{id}", responses=error_responses(404, 422))
+    @router.get("/{id}", responses=error_responses(*_ID))
     async def get_image(id: _ImageId) -> ImageOut:
         """Return the name and class of an image."""
         return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
 
-    @router.delete("/{id}", status_code=204, responses=error_responses(401, 404, 422), dependencies=change)
+    @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
     async def remove_image(id: _ImageId) -> Response:
-        """Remove an image from the index. Its file is deleted only if it was added over HTTP."""
+        """Remove an image from the index. For an hour, it can be restored.
+
+        Then its file is deleted, but only if it was added over HTTP.
+        """
         await service.remove(id)
         return Response(status_code=204)
 
-    @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 422))
+    @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
     async def get_thumbnail(
         request: Request,
         id: _ImageId,
@@ -222,7 +250,7 @@ def images(service: SearchService) -> APIRouter:
         side = next(each for each in THUMBNAIL_SIDES if each >= side)
         return await _jpeg(request, service, id, side, thumbnails.get)
 
-    @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(404, 422))
+    @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
     async def get_file(request: Request, id: _ImageId) -> Response:
         """Return an image as an upright JPEG of at most 2048 × 2048 pixels."""
         return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
@@ -246,25 +274,14 @@ async def _jpeg(
             return Response(status_code=304, headers=headers)
         content = await service.images(make, path, longest)
     except UnreadableImage as error:
-        raise ApiError(404, "The file of the image is missing or cannot be read.") from error
+        raise ApiError(404, "The file of the image is missing or cannot be read.", code="file_not_found") from error
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
 def about(service: SearchService) -> APIRouter:
-    """The web page, and information about the service."""
+    """Information about the service."""
     router = APIRouter()
     settings = service.settings
-
-    html = (PAGE / "index.html").read_text(encoding="utf-8")
-
-    @router.get("/", include_in_schema=False)
-    async def page(request: Request) -> HTMLResponse:
-        text = html.replace("<head>", f"<head>{base_element(request.headers)}", 1)
-        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
-
-    @router.get("/docs", include_in_schema=False)
-    async def interface(request: Request) -> HTMLResponse:
-        return HTMLResponse(as_page(request.app.openapi()))
 
     @router.get("/v1/info", responses=error_responses(), tags=["about"])
     async def info() -> InfoOut:
@@ -284,7 +301,7 @@ def about(service: SearchService) -> APIRouter:
         """Return 200 while the process runs."""
         return HealthOut()
 
-    @router.get("/ready", responses=error_responses(), tags=["about"])
+    @router.get("/ready", responses=error_responses("not_ready"), tags=["about"])
     async def ready() -> HealthOut:
         """Return 200 once the feature extractor has been prepared, else 503."""
         if not service.ready:

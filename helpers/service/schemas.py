@@ -27,6 +27,14 @@ def known_source(name: str) -> str:
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of results.")]
 Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="Number of better results to skip.")]
+Threshold = Annotated[
+    float, Field(allow_inf_nan=False, description="Only results with at least this score; see `score` of the results.")
+]
+#: Ids of one request.
+MAX_EXCLUDED = 1000
+Excluded = Annotated[
+    list[Id], Field(max_length=MAX_EXCLUDED, description="Ids of images that are not results. Unknown ids are ignored.")
+]
 #: A text of a response. File names and classes need not be valid Unicode, but JSON must be.
 Text = Annotated[str, BeforeValidator(printable)]
 #: A folder's name has up to 255 bytes, and `Text` up to four characters for each of them.
@@ -45,6 +53,14 @@ RegionSourceName = Annotated[
 NewClassName = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="Class of the image.")
 ]
+SortName = Annotated[
+    Literal["id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class"],
+    Field(description="Order of the list; with a hyphen, the reverse order. date and size are those of the files."),
+]
+#: Marked images move the query, as in J. J. Rocchio's relevance feedback.
+Marks = Annotated[list[Id], Field(max_length=100)]
+GOOD_MARKS = "Ids of good results: the query is moved towards their mean. Give all marks, and the first query."
+BAD_MARKS = "Ids of bad results: the query is moved away from their mean."
 #: Parts of a query.
 MAX_PARTS = 8
 #: Position and extent of a crop.
@@ -68,17 +84,26 @@ EncodedVector = Annotated[
 class VectorQuery(BaseModel):
     """A search with the vector of an earlier search."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"vector": "AACAPwAAAAAAAAA/", "k": 20, "offset": 20}]}
+    )
 
     vector: EncodedVector | Annotated[list[EncodedVector], Field(min_length=1, max_length=MAX_PARTS)]
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
     rerank: RerankerName = "none"
+    good: Marks = Field(default=[], description=GOOD_MARKS)
+    bad: Marks = Field(default=[], description=BAD_MARKS)
+    threshold: Annotated[Threshold, Strict()] | None = None
+    exclude: Excluded = []
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(self.k, self.offset, self.class_name, self.rerank)
+        return SearchOptions(
+            self.k, self.offset, self.class_name, self.rerank, tuple(self.good), tuple(self.bad), self.threshold,
+            tuple(self.exclude),
+        )  # fmt: skip
 
     @property
     def vectors(self) -> np.ndarray:
@@ -119,16 +144,26 @@ class QueryPartIn(BaseModel):
 class CombinedQuery(BaseModel):
     """A search with several parts, such as an image and a text."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"parts": [{"id": 3}, {"id": 8, "weight": -0.5}], "k": 20}]},
+    )
 
     parts: list[QueryPartIn] = Field(min_length=1, max_length=20)
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
+    good: Marks = Field(default=[], description=GOOD_MARKS)
+    bad: Marks = Field(default=[], description=BAD_MARKS)
+    threshold: Annotated[Threshold, Strict()] | None = None
+    exclude: Excluded = []
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(self.k, self.offset, self.class_name)
+        return SearchOptions(
+            self.k, self.offset, self.class_name, "none", tuple(self.good), tuple(self.bad), self.threshold,
+            tuple(self.exclude),
+        )  # fmt: skip
 
 
 class ImageOut(BaseModel):
@@ -237,15 +272,15 @@ class SearchOut(BaseModel):
         description="Source of the regions that were searched; null if only whole images were searched."
     )
     vector: str | list[str] | None = Field(
-        description="Feature vector of the query: base64 of little-endian float32. If the query has several boxes, a "
-        "list with the vector of each. null for a combined query."
+        description="Feature vector of the query, if the request has `vectors=true`: base64 of little-endian "
+        "float32. If the query has several boxes, a list with the vector of each. Otherwise null."
     )
     milliseconds: float = Field(description="Time within the service.")
 
     @classmethod
     def of(cls, page: Page, vectors: np.ndarray | None, options: SearchOptions, seconds: float, root_path: str) -> Self:
         """vectors : float32 (p, dim), of the parts of the query; None for a combined query."""
-        encoded = None if vectors is None else [to_text(vector) for vector in vectors]
+        encoded = [to_text(vector) for vector in vectors] if vectors is not None and options.vectors else None
         return cls(
             results=[ResultOut.of_hit(hit, root_path) for hit in page.hits], offset=options.offset, k=options.k,
             more=page.more, note=page.note, regions=page.regions,
@@ -288,6 +323,7 @@ class InfoOut(BaseModel):
     regions: RegionSourceName | None = Field(
         description="Source of the regions that searches compare; null if they compare whole images only."
     )
+    rerankers: list[str] = Field(description="Names of the re-rankers that work with the index.")
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
         description="Who may add and remove images: every client (open), clients with the key, or no one (off)."

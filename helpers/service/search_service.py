@@ -1,19 +1,22 @@
 """The operations of the service: searches, additions and removals, in threads with bounded queues."""
 
+import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from fastapi import Request
 
+from helpers.features.explain import METHODS
 from helpers.features.regions import RegionSource, region_source
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
+from helpers.images.file_details import file_details
 from helpers.images.reading import UnreadableImage
 from helpers.networks import detector_weights
 from helpers.networks.weights import WeightsUnavailable
@@ -24,8 +27,12 @@ from helpers.search.word_index import NoClassScores, WordIndex, stored_classifie
 from helpers.service import uploads
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
+from helpers.service.duplicate_search import CopyGroup, DuplicateSearch
 from helpers.service.errors import ApiError, unavailable
+from helpers.service.explanation_images import explanation_jpegs
+from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions, Upload
+from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut
 from helpers.service.metrics import Metrics
 from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
@@ -34,6 +41,9 @@ from helpers.service.settings import THUMBNAIL_SIDES, Settings
 from helpers.service.thread_pool import BoundedThreadPool
 
 log = logging.getLogger("lookalike.service")
+
+#: Seconds between two looks at the removed images.
+_SWEEP_SECONDS = 600
 
 
 class SearchService:
@@ -48,12 +58,13 @@ class SearchService:
         for root in self._live.engine.saved.roots.missing:
             log.warning(
                 "The images of %s are not there, so they are found but not shown. Start the service with --root "
-                "NEWFOLDER, or run `lookalike relocate %s NEWFOLDER --from %s`.",
+                "NEWFOLDER, or run `lookalike relocate NEWFOLDER -e %s --from %s`.",
                 root.path, settings.folder, root.stored.path,
             )  # fmt: skip
         self._words = _open_words(self._live)
         self._regions = _open_regions(self._live)
         self.gallery_search = GallerySearch(self._live, self._words, self._regions)
+        self._edits, self._duplicates = GalleryEdits(self._live), DuplicateSearch(self._live)
         self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
         self._extraction = RequestExtraction(
             self.gallery_search.extractor, settings, self.metrics.batches.observe, self._open_source
@@ -103,7 +114,7 @@ class SearchService:
 
     async def regions_of(self, request: Request, id: int, source: str) -> RegionsOut:
         """The stored regions of an image of the gallery; they are computed if there are none from this source."""
-        image = await self._gallery_image(id)
+        image = await self.gallery_image(id)
         stored = await self.searches(self.gallery_search.regions, id, source)
         if stored is None:
             return await self.regions(request, image, source)
@@ -133,7 +144,7 @@ class SearchService:
     ) -> SearchOut:
         """Search by an image of the gallery, or by parts of it."""
         if parts:
-            return await self.search(request, await self._gallery_image(id), parts, options, id)
+            return await self.search(request, await self.gallery_image(id), parts, options, id)
         start = time.perf_counter()
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
         return self._result(page, vector[None], options, start)
@@ -153,7 +164,8 @@ class SearchService:
             raise WeightsUnavailable("the detector was not downloaded. Run: lookalike index FOLDER --regions detector")
         return open_source(self.settings.folder) if is_own else region_source(name)
 
-    async def _gallery_image(self, id: int) -> GalleryImage:
+    async def gallery_image(self, id: int) -> GalleryImage:
+        """An image of the gallery as a query. Raises ApiError: 404, it does not exist, or its file is missing."""
         return GalleryImage(id, await self.searches(self.gallery_search.path, id))
 
     def _result(self, page: Page, vectors: np.ndarray | None, options: SearchOptions, start: float) -> SearchOut:
@@ -171,6 +183,70 @@ class SearchService:
         # So that words and parts find it. This is not part of the addition, and may take a while the first time.
         self._completing.submit(self._complete)
         return added
+
+    async def restore(self, id: int) -> Entry:
+        """Add a removed image again."""
+        return await self._edited(self._edits.restore, id)
+
+    async def set_class(self, id: int, class_name: str | None) -> Entry:
+        """Change the class of an image."""
+        return await self._edited(self._edits.set_class, id, class_name)
+
+    async def _edited(self, edit: Callable[..., int], *arguments) -> Entry:
+        """An image after an edit, which may have given it a new id."""
+        id = await self.changes(edit, *arguments)
+        self._completing.submit(self._complete)
+        return await self.searches(self.gallery_search.entry, id)
+
+    async def sweep(self) -> None:
+        """Delete what can no longer be restored, now and then."""
+        while True:
+            if not self.settings.read_only:
+                with contextlib.suppress(ApiError, OSError):
+                    await self.changes(self._edits.sweep)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def details(self, id: int) -> DetailsOut:
+        """An image and what its file says about it."""
+        entry = await self.searches(self.gallery_search.entry, id)
+        path = await self.searches(self.gallery_search.path, id)
+        try:
+            details = await self.images(file_details, path)
+        except UnreadableImage as error:
+            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
+        return DetailsOut.of_file(entry, details, self.settings.root_path)
+
+    async def duplicates(self) -> DuplicatesOut:
+        """The near-duplicates of the gallery, or that they are not known yet."""
+        groups = await self.images(self._duplicates.groups)
+        if groups is None:
+            return DuplicatesOut(state="running", groups=[])
+        return DuplicatesOut(state="done", groups=await self.searches(self._copies, groups))
+
+    def _copies(self, groups: Sequence[CopyGroup]) -> list[CopiesOut]:
+        found = []
+        for group in groups:
+            with contextlib.suppress(ApiError):  # removed meanwhile
+                copies = [
+                    CopyOut.of_copy(copy, self.gallery_search.entry(copy.id), group.keep, self.settings.root_path)
+                    for copy in group.copies
+                ]
+                found.append(CopiesOut(images=copies))
+        return found
+
+    async def explain(
+        self, request: Request, id: int, query: QueryImage, parts: Sequence[Crop | Box]
+    ) -> ExplanationOut:
+        """Why an image of the gallery is similar to a query."""
+        if len(parts) > 1:
+            raise ApiError(422, "Only a query of one part can be explained.", code="not_applicable")
+        metric = self._live.engine.index.metric
+        result = await self.gallery_image(id)
+        why, images = await while_connected(request, self._extraction.explanation(query, parts, result, metric))
+        maps = await self.images(explanation_jpegs, why, images)
+        return ExplanationOut(
+            similarity=why.similarity, method=why.method, shows=METHODS[why.method], query=maps[0], result=maps[1]
+        )
 
     def _complete(self) -> None:
         """Compute the class scores and the regions of images that have none."""
@@ -193,7 +269,8 @@ class SearchService:
         with contextlib.suppress(ApiError, UnreadableImage):
             path = self.gallery_search.path(id)
             tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
-        self.gallery_search.remove(id)
+        self._edits.remove(id)
+        self._edits.sweep()
         thumbnails.forget(tags)
 
 

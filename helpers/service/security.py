@@ -6,6 +6,7 @@ many requests.
 """
 
 import asyncio
+import logging
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,10 +14,12 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helpers.service import access
-from helpers.service.errors import ApiError, internal_error, problem, too_many_requests
+from helpers.service.errors import ApiError, error_response, internal_error, too_many_requests
 from helpers.service.metrics import Metrics
 from helpers.service.root_path import with_root_path
 from helpers.service.settings import Settings
+
+log = logging.getLogger("lookalike.service")
 
 #: Bytes of a JSON body. Parsed JSON takes much more memory than its text.
 _MAX_JSON = 2 * 2**20
@@ -68,7 +71,7 @@ class SecurityMiddleware:
             await self._checked(scope, receive, send_secured)
         except ApiError as error:
             if not status:
-                await problem(error.status_code, error.detail, error.headers)(scope, receive, send_secured)
+                await error_response(error)(scope, receive, send_secured)
         except Exception as error:
             response = internal_error(error)
             # If the response has begun, only the connection can be closed.
@@ -77,8 +80,11 @@ class SecurityMiddleware:
             await response(scope, receive, send_secured)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
-            self._metrics.requests.labels(route, _known_method(scope["method"]), str(status or 499)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            method, seconds = _known_method(scope["method"]), time.perf_counter() - start
+            self._metrics.requests.labels(route, method, str(status or 499)).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            # The route without ids, parameters and headers: they may be private.
+            log.info("%s %s %d %.1f ms", method, route, status or 499, 1000 * seconds)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -137,9 +143,11 @@ def _too_large(limit: int) -> ApiError:
 
 
 def changes_the_index(method: str, path: str) -> bool:
-    """Whether a request adds or removes an image."""
+    """Whether a request adds, changes, removes or restores an image."""
     path = path.rstrip("/")
-    return (method == "POST" and path == "/v1/images") or (method == "DELETE" and path.startswith("/v1/images/"))
+    if method == "POST":
+        return path == "/v1/images" or (path.startswith("/v1/images/") and path.endswith("/restore"))
+    return method in ("DELETE", "PATCH") and path.startswith("/v1/images/")
 
 
 def _known_method(method: str) -> str:

@@ -103,7 +103,7 @@ def from_environment() -> "FastAPI":
     """
     settings = paths.serve_settings()
     if settings is None:
-        raise RuntimeError("LOOKALIKE_SERVE is not set. Start the service with `lookalike serve ENGINE`")
+        raise RuntimeError("LOOKALIKE_SERVE is not set. Start the service with `lookalike serve -e ENGINE`")
     from helpers.service.application import create_app
 
     _log_to_stderr("info")

@@ -49,7 +49,7 @@ class ServiceProcess:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [
-            sys.executable, "-m", "helpers.cli", "serve", str(self.folder.absolute()), "--port", str(port),
+            sys.executable, "-m", "helpers.cli", "serve", "-e", str(self.folder.absolute()), "--port", str(port),
             "--workers", str(workers), "--log-level", "warning",
         ]  # fmt: skip
         self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}

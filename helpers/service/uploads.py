@@ -32,7 +32,8 @@ def decode(content: bytes, info: ImageInfo) -> np.ndarray:
     try:
         return read_image(content, max_pixels=info.pixels, formats=[info.format])
     except UnreadableImage as error:
-        raise ApiError(400, f"The {info.format} file is damaged or incomplete and cannot be decoded.") from error
+        message = f"The {info.format} file is damaged or incomplete and cannot be decoded."
+        raise ApiError(400, message, code="image_damaged") from error
 
 
 def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from helpers.images import thumbnails
+from helpers.images.copies import RULE, best_copy, describe, details_of
 from helpers.images.duplicates import Audit, Pair, recall
 from helpers.images.reading import UnreadableImage
 from helpers.text import printable
@@ -28,9 +29,10 @@ _SIDE = 180
 # The contrast of text is at least 7 : 1 in both color schemes.
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --back: #ffffff; --card: #f3f3f1; --line: #8a8a86; --leak: #8c1d18;
-  --soft: #4a4a48; }
+  --soft: #4a4a48; --keep: #1b5e20; }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #ededeb; --back: #161616; --card: #232323; --line: #80807c; --leak: #ffb4ab; --soft: #c4c4c0; } }
+  :root { --text: #ededeb; --back: #161616; --card: #232323; --line: #80807c; --leak: #ffb4ab; --soft: #c4c4c0;
+    --keep: #a5d6a7; } }
 body { font: 1rem/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 70rem;
   margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.25rem; margin: 2rem 0 .5rem; }
@@ -39,13 +41,18 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
   margin: .75rem 0; }
 article.leak { border-left: .4rem solid var(--leak); }
 .images { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0; margin: 0 0 .5rem; }
-.images li { max-width: 12rem; overflow-wrap: anywhere; font-size: .85rem; }
+.images li { width: 12rem; overflow-wrap: anywhere; font-size: .85rem; }
 .images img, .missing { display: block; max-width: 100%; height: auto; background: #ffffff;
   border: 1px solid var(--line); }
 .missing { padding: 2rem .5rem; color: #1b1b1b; }
+.images a { color: inherit; } .images b { display: block; margin-top: .3rem; }
+.keep { display: inline-block; color: var(--back); background: var(--keep); border-radius: .25rem; padding: 0 .4rem;
+  font-weight: 600; }
+td a { color: inherit; }
 .side { font-weight: 600; } .soft { color: var(--soft); } .warn { color: var(--leak); font-weight: 600; }
 table { border-collapse: collapse; font-size: .85rem; width: 100%; }
 th, td { text-align: left; padding: .2rem .6rem .2rem 0; vertical-align: top; overflow-wrap: anywhere; }
+@media (min-width: 30rem) { th { overflow-wrap: normal; } }
 thead th, tbody tr { border-bottom: 1px solid var(--line); }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
@@ -91,12 +98,19 @@ class _Report:
         for how in found.searched:
             count = sum(pair.how == how for pair in found.pairs)
             rows.append((f"Found by {how}", f"{count:,} ({METHODS[how]})"))
+        if len(found):
+            rows.append(
+                ("Keep", f"{RULE}. Look before you delete: an enlarged copy has more pixels, but no more detail")
+            )
         if "crop" not in found.searched:
             rows.append(("Not searched", "crops, which need an extractor"))
         return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
 
     def article(self, number: int, group: list[Pair]) -> str:
         rows = [group[0].first, *(pair.second for pair in group)]
+        keep = best_copy(self.images, rows)
+        # The copy to keep is shown, even if the group has many images.
+        shown = list(dict.fromkeys([*rows[: MAX_IMAGES - 1], keep, *rows[MAX_IMAGES - 1 :]]))[:MAX_IMAGES]
         leak = self.leaking(group)
         notes = ["leak"] * leak + ["classes differ"] * any(map(self.differs, group))
         heading = f"{number}. {len(rows):,} copies of one image"
@@ -105,27 +119,40 @@ class _Report:
         hidden = f"<p>{len(rows) - MAX_IMAGES:,} more images are not shown.</p>" if len(rows) > MAX_IMAGES else ""
         return (
             f"<article{' class=leak' if leak else ''}><h3>{heading}</h3>\n"
-            f'<ul class="images">{"".join(map(self.image, rows[:MAX_IMAGES]))}</ul>\n'
+            f'<ul class="images">{"".join(self.image(row, row == keep) for row in shown)}</ul>\n'
             f"{hidden}{self.table('How they were found', group)}</article>"
         )
 
-    def image(self, row: int) -> str:
+    def image(self, row: int, keep: bool) -> str:
+        """An image with its whole name, which is a link to the file, its class and its size."""
         sides = self.found.sides
         side = "" if sides is None else f'<span class="side">{_text(self.names[sides[row]])}</span> · '
         name = "no class" if self.images.labels[row] < 0 else self.images.class_name(row)
-        key = self.images.keys[row]
+        path, key = self.images.paths[row], self.images.keys[row]
+        mark = '<span class="keep">keep</span> ' if keep else ""
+        facts = describe(details_of(path))
         return (
-            f"<li>{_thumbnail(self.images.paths[row], key)}{side}{_text(key)}"
-            f'<br><span class="soft">{_text(name)}</span></li>'
+            f'<li><a href="{_link(path)}">{_thumbnail(path, key)}</a>{mark}{side}{self.name(row)}'
+            f'<br><span class="soft">{_text(name)}<br>{facts}</span></li>'
         )
+
+    def name(self, row: int) -> str:
+        """The whole name of an image, as a link to its file."""
+        return f'<a href="{_link(self.images.paths[row])}">{_text(self.images.keys[row])}</a>'
 
     def table(self, caption: str, pairs: Iterable[Pair]) -> str:
         """One line for each duplicate, with the image of its group that it was compared with."""
-        columns = ["duplicate", "compared with", "how", "correlation", *(["leak"] if self.leaks else [])]
+        columns = ["duplicate", "size", "compared with", "how", "correlation", *(["leak"] if self.leaks else [])]
         lines = []
         for pair in pairs:
-            duplicate, other = (_text(self.images.keys[row]) for row in (pair.second, pair.compared))
-            cells = [duplicate, other, METHODS[pair.how], f"{pair.correlation:.3f}"]
+            facts = describe(details_of(self.images.paths[pair.second]))
+            cells = [
+                self.name(pair.second),
+                facts,
+                self.name(pair.compared),
+                METHODS[pair.how],
+                f"{pair.correlation:.3f}",
+            ]
             lines.append([*cells, *(["leak" if pair in self.leaks else ""] if self.leaks else [])])
         return _table(caption, columns, lines)
 
@@ -193,6 +220,11 @@ def _thumbnail(path: Path, key: str) -> str:
     data = base64.b64encode(content).decode()
     width, height = Image.open(io.BytesIO(content)).size
     return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{_text(key)}">'
+
+
+def _link(path: Path) -> str:
+    """The address of a file on this computer."""
+    return html.escape(path.absolute().as_uri())
 
 
 def _text(value: object) -> str:

@@ -156,13 +156,20 @@ def test_upload_finds_the_image_and_back_restores_the_position(
     expect(page.locator(".card")).not_to_have_count(0)
 
 
-def test_reload_reports_a_lost_upload(open_service, outside):
+def test_an_upload_survives_a_reload_and_a_link_elsewhere_says_so(open_service, open_page, outside):
     page = open_service()
     page.set_input_files("#file", outside)
-    expect(page.locator("#results-title")).to_contain_text("zebra.jpg")
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
+    shown = _ids(page)
     page.reload()
-    expect(page.locator("#error-text")).to_contain_text("Choose it again")
-    expect(page.locator(".card")).not_to_have_count(0)
+    expect(page.locator("#results-title")).to_have_text("Images that look like zebra.jpg")
+    expect(page.locator(".card").first).to_be_visible()
+    assert _ids(page)[:PAGE] == shown[:PAGE]
+    assert page.locator("#query-image").evaluate("image => image.complete && image.naturalWidth") > 0
+    other = open_page(page.url)
+    expect(other.locator("#error-text")).to_contain_text("uploaded in another browser")
+    expect(other.locator("#results-title")).to_have_text("Or start from one of these")
+    expect(other.locator(".card")).not_to_have_count(0)
 
 
 def test_drop_of_a_file_anywhere_and_of_a_result(open_service, gallery, service):
@@ -298,8 +305,11 @@ def test_keyboard_reaches_everything(open_service, service, outside):
     ids = _ids(page)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    columns = page.evaluate("getComputedStyle(document.getElementById('grid')).gridTemplateColumns.split(' ').length")
-    assert _focused(page) == ids[1 + columns]
+    below = _focused(page)
+    tops = dict(zip(ids, page.locator(".card").evaluate_all("cards => cards.map(card => card.offsetTop)"), strict=True))
+    rows = sorted(set(tops.values()))
+    assert (tops[ids[1]], tops[below]) == (rows[0], rows[1]), "the next row"
+    position = ids.index(below)
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
     assert outline == "3px", "the focus is visible"
 
@@ -307,18 +317,18 @@ def test_keyboard_reaches_everything(open_service, service, outside):
     expect(page.locator("#viewer")).to_be_visible()
     expect(page.locator("#viewer-search")).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#viewer-image")).to_have_attribute("src", f"v1/images/{ids[2 + columns]}/file")
+    expect(page.locator("#viewer-image")).to_have_attribute("src", f"v1/images/{ids[position + 1]}/file")
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
-    assert _focused(page) == ids[1 + columns], "the focus is restored"
+    assert _focused(page) == below, "the focus is restored"
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{service}#id={ids[1 + columns]}")
+    expect(page).to_have_url(f"{service}#id={below}")
     expect(page.locator("#results-title")).to_be_focused()
     page.keyboard.press("ArrowDown")
     results = _ids(page)
     assert _focused(page) == results[0]
     for _ in range(PAGE):
-        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")
     expect(page.locator(".card").nth(PAGE)).to_be_attached()
     page.keyboard.press("Home")
     assert _focused(page) == results[0]
@@ -326,6 +336,9 @@ def test_keyboard_reaches_everything(open_service, service, outside):
     expect(page.locator(".enlarge").first).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator(".add-part").first).to_be_focused()
+    for control in (".card .mark-good", ".card .mark-bad", ".pick input"):
+        page.keyboard.press("Tab")
+        expect(page.locator(control).first).to_be_focused()
     page.keyboard.press("Tab")
     assert _focused(page) is None, "one Tab leaves the images"
 
@@ -355,7 +368,7 @@ def test_keyboard_reaches_everything(open_service, service, outside):
         page.go_back()
         expect(page.locator("#results-title")).to_contain_text(title)
     expect(page.locator("#results-title")).to_have_text("Or start from one of these")
-    assert _focused(page) == ids[1 + columns], "back restores the focus"
+    assert _focused(page) == below, "back restores the focus"
 
 
 def test_viewer_help_and_adding_are_accessible(open_service, check_accessibility, screenshots):
@@ -477,7 +490,8 @@ def test_names_are_text_and_not_markup(open_service):
 
 def test_a_busy_service_is_tried_again_with_a_message(open_service):
     page = open_service(allowed=[ERROR_RESPONSE + " 429"])
-    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": json.dumps({"detail": "Too many requests."})}
+    body = json.dumps({"code": "too_many_requests", "message": "Too many requests.", "details": []})
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": body}
     # The first response is a fake, the next one is real.
     page.route("**/v1/search/**", lambda route: route.fulfill(**busy), times=1)
     page.locator(".tile").first.click()

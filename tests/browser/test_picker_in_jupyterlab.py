@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from helpers import extras, paths
@@ -144,10 +145,11 @@ def _cards(page, column: int = 0) -> list[dict]:
     """What the cards of a column show: rank, score, class, sign, key, and the color of the frame."""
     return page.locator(f"{ROOT} .column").nth(column).locator(".card").evaluate_all(
         """cards => cards.map(card => {
-            const [rank, score] = card.querySelector(".caption span:last-child").textContent.split(" · ");
-            return {rank: Number(rank), score: Number(score), class: card.querySelector(".class").textContent,
-                sign: card.querySelector(".sign").textContent, color: getComputedStyle(card).borderTopColor,
-                key: card.querySelector(".image").dataset.tip.split(" · ").at(-1)}; })"""
+            const text = name => card.querySelector(name).textContent;
+            return {rank: Number(text(".file-name").split(" · ")[0]), score: Number(text(".score")),
+                class: text(".class-name"), sign: text(".sign"),
+                color: getComputedStyle(card.querySelector(".card-link")).outlineColor,
+                key: card.querySelector(".card-link").dataset.tip.split(" · ").at(-1)}; })"""
     )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     _shot(page, shots, f"{prefix}-picked")
 
     # hover: class, score and file
-    page.locator(f"{ROOT} .card .image").nth(1).hover()
+    page.locator(f"{ROOT} .card .card-link").nth(1).hover()
     tip = page.locator(f"{ROOT} .tip")
     tip.wait_for()
     assert cards[1]["key"] in tip.inner_text() and cards[1]["class"] in tip.inner_text()
@@ -224,7 +226,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
 
     # click through, back and forth
     length = int(page.locator(f"{ROOT} .query-part .line .dim").inner_text().split()[-1])
-    _click(page, ".card .image")
+    _click(page, ".card .card-link")
     assert _query(page) == cards[0]["key"]
     assert page.locator(f"{ROOT} .query-part .line .dim").inner_text() == f"{length + 1} of {length + 1}"
     _click(page, "text=← Back")
@@ -246,7 +248,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     )
     _click(page, "text=Random")
     assert page.locator(f"{ROOT} .query-part .name").inner_text().split(" · ")[1] == name
-    classes.select_option("all")
+    classes.select_option("")
     _click(page, "[aria-label='Next page']")
     page.wait_for_function(
         "root => document.querySelector(`${root} .chooser`).innerText.includes('page 2 of')", arg=ROOT
@@ -274,6 +276,11 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     )
     _idle(page)
     assert len(_cards(page)) == k
+    page.locator(f"{ROOT} .query-part select").select_option("birds")
+    page.wait_for_function("root => document.querySelector(`${root} .card .sign`).textContent", arg=ROOT)
+    assert [card["sign"] for card in _cards(page)] == [
+        "○" if card["class"] == "birds" else "✗" for card in _cards(page)
+    ]
     (tmp_path / "broken.jpg").write_bytes(b"no image at all")
     page.locator(f"{ROOT} input[type=file]").set_input_files(tmp_path / "broken.jpg")
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
@@ -316,10 +323,10 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     page.mouse.move(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.5 * frame["height"])
     page.mouse.move(frame["x"] + 0.75 * frame["width"], frame["y"] + 0.6 * frame["height"])
     page.mouse.up()
-    page.wait_for_function("root => document.querySelector(`${root} .rectangle`).checkVisibility()", arg=ROOT)
+    page.wait_for_function("root => document.querySelector(`${root} .crop`).checkVisibility()", arg=ROOT)
     page.locator(f"{ROOT} summary").click()
     _idle(page)
-    numbers = [float(field.input_value()) for field in page.locator(f"{ROOT} .crop input").all()]
+    numbers = [float(field.input_value()) for field in page.locator(f"{ROOT} .crop-form input").all()]
     assert numbers == pytest.approx([25, 10, 50, 50], abs=2)
     assert [card["score"] for card in _cards(page)] != [card["score"] for card in before]
     _shot(page, shots, f"{prefix}-cropped")
@@ -327,7 +334,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     page.get_by_label("Left %").fill("0")
     page.get_by_label("Left %").press("Enter")
     _idle(page)
-    width = page.locator(f"{ROOT} .rectangle").evaluate("box => box.style.width")
+    width = page.locator(f"{ROOT} .crop").evaluate("box => box.style.width")
     assert width == "100%"
     _click(page, "text=Whole image")
     assert _cards(page) == before
@@ -349,10 +356,10 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
 
     # feedback
     first, second = _cards(page)[:2]
-    page.locator(f"{ROOT} .card").nth(k - 1).get_by_text("good").click()
-    page.locator(f"{ROOT} .card").nth(0).get_by_text("bad").click()
+    page.locator(f"{ROOT} .card").nth(k - 1).locator(".mark-good").click()
+    page.locator(f"{ROOT} .card").nth(0).locator(".mark-bad").click()
     page.wait_for_function(
-        "root => document.querySelectorAll(`${root} .actions [aria-pressed=true]`).length === 2", arg=ROOT
+        "root => document.querySelectorAll(`${root} .control[aria-pressed=true]`).length === 2", arg=ROOT
     )
     liked = _cards(page)[-1]
     _click(page, "text=Search again with marks")
@@ -363,14 +370,14 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     _shot(page, shots, f"{prefix}-feedback")
     _click(page, "text=Forget marks")
     page.wait_for_function(
-        "([root, key]) => document.querySelector(`${root} .card .image`).dataset.tip.endsWith(key)",
+        "([root, key]) => document.querySelector(`${root} .card .card-link`).dataset.tip.endsWith(key)",
         arg=[ROOT, first["key"]],
     )
     assert [card["key"] for card in _cards(page)[:2]] == [first["key"], second["key"]]
 
     # why
-    page.locator(f"{ROOT} .card").nth(1).get_by_text("why").click()
-    why = page.locator(f"{ROOT} .why")
+    page.locator(f"{ROOT} .card").nth(1).locator(".why").click()
+    why = page.locator(f"{ROOT} div.why")
     why.wait_for(timeout=60_000)
     _idle(page)
     assert second["key"] in why.inner_text()
@@ -381,6 +388,37 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     page.keyboard.press("Escape")
     why.wait_for(state="hidden")
     assert "rank 2" in page.evaluate("document.activeElement.ariaLabel"), "the focus goes back to where it came from"
+
+    # enlarge, with the neighbors
+    page.locator(f"{ROOT} .enlarge").first.click()
+    viewer = page.locator(f"{ROOT} dialog.viewer")
+    viewer.locator("img:not(.loading)").wait_for()
+    assert _cards(page)[0]["key"] in viewer.inner_text() and "rank 1" in viewer.inner_text()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("root => document.querySelector(`${root} dialog`).innerText.includes('rank 2')", arg=ROOT)
+    viewer.locator("img:not(.loading)").wait_for()
+    page.screenshot(path=shots / f"{prefix}-viewer.png")
+    _check(page, check_accessibility)
+    page.keyboard.press("Escape")
+    viewer.wait_for(state="hidden")
+
+    # add an image, and undo that
+    page.locator(f"{ROOT} .add-part").first.click()
+    page.wait_for_function("root => document.querySelectorAll(`${root} .part`).length === 2", arg=ROOT)
+    _click(page, ".undo")
+    page.wait_for_function("root => !document.querySelectorAll(`${root} .part`).length", arg=ROOT)
+    assert _cards(page)[1]["key"] == second["key"]
+
+    # the class filters the results, too
+    classes.select_option("fruit")
+    page.wait_for_function(
+        """root => [...document.querySelectorAll(`${root} .card .class-name`)]
+            .every(name => name.textContent === "fruit")""",
+        arg=ROOT,
+    )
+    assert "class fruit only" in page.locator(f"{ROOT} .column .note").inner_text() and len(_cards(page)) > 2
+    classes.select_option("")
+    _idle(page)
 
     # two methods side by side
     page.get_by_label("Compare two methods").check()
@@ -416,22 +454,47 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
 _CELLS = "[...window.jupyterapp.shell.currentWidget.model.cells].map(cell => [cell.id, cell.type])"
 
 
+def _check_image_without_a_kernel(page, console, path: Path, shots: Path) -> None:
+    """A saved notebook shows the static image in place of the widget, in JupyterLab and as HTML."""
+    image = page.locator(".jp-RenderedImage img")
+    assert image.count() == 1 and not image.is_visible(), "the widget is shown instead"
+    page.evaluate(
+        """async () => { const {context} = window.jupyterapp.shell.currentWidget;
+            await context.save(); await context.sessionContext.shutdown(); }"""
+    )
+    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.outputs]
+    kinds = [set(output.data) for output in outputs if output.output_type == "display_data"]
+    assert len(kinds) == 2 and kinds[1] == {"image/png", "text/plain"}
+    page.reload()
+    image.wait_for(timeout=60_000)
+    assert not page.locator(ROOT).count()
+    image.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    page.screenshot(path=shots / "without-kernel.png")
+    inside = image.evaluate(
+        """image => { const place = at => at.getBoundingClientRect();
+            const [own, cell] = [place(image), place(image.closest(".jp-OutputArea"))];
+            return own.width > 300 && own.left >= cell.left && own.right <= cell.right + 1; }"""
+    )
+    assert inside, "the image is clipped"
+    page.goto("about:blank")
+    # nbconvert's own template requests scripts from the internet; the picker does not.
+    console.allowed += ["ERR_NAME_NOT_RESOLVED", "outside: https://cdn"]
+    html, _ = HTMLExporter().from_filename(str(path))
+    page.set_content(html)
+    image.wait_for()
+    right = image.evaluate("image => image.getBoundingClientRect().right - document.documentElement.clientWidth")
+    assert image.evaluate("image => image.naturalWidth") > 800 and right <= 0
+    page.screenshot(path=shots / "as-html.png")
+
+
 def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, check_accessibility, console):
     _write_small(lab[2] / "small.ipynb")
     page = open_notebook("small.ipynb", 180)
     assert "Choose an image" in _status(page)
     _shot(page, screenshots, "small-empty")
     _use_everything(page, tmp_path, screenshots, "small", check_accessibility)
-    # The saved notebook has an image for readers without a kernel.
-    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
-    page.wait_for_timeout(1500)
-    (shown,) = [
-        output.data
-        for cell in nbformat.read(lab[2] / "small.ipynb", 4).cells
-        for output in cell.outputs
-        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    ]
-    assert {"image/png", "text/plain"} <= shown.keys()
+    _check_image_without_a_kernel(page, console, lab[2] / "small.ipynb", screenshots)
     assert console.unexpected == []
 
 
@@ -470,23 +533,26 @@ def test_with_the_keyboard_alone(lab, open_notebook, screenshots, tmp_path):
                         class: at.className}; }"""
             )
         )
-        if stops[-1]["class"] == "image":
+        if stops[-1]["class"] == "card-link":
             break
-    assert stops[-1]["class"] == "image", stops
+    assert stops[-1]["class"] == "card-link", stops
     assert all(stop["name"].strip() and stop["ring"] and stop["seen"] for stop in stops), stops
     first = _cards(page)[0]["key"]
     tip = page.locator(f"{ROOT} .tip")
     assert tip.inner_text().endswith(first), "the tooltip also appears with the keyboard"
-    page.keyboard.press("Tab")
+    # Enlarge, add, good.
+    for _ in range(3):
+        page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    page.wait_for_selector(f"{ROOT} .actions [aria-pressed=true]")
-    page.keyboard.press("Shift+Tab")
+    page.wait_for_selector(f"{ROOT} .control[aria-pressed=true]")
+    for _ in range(3):
+        page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     page.wait_for_function(
         "([root, name]) => document.querySelector(`${root} .name`).textContent.startsWith(name)", arg=[ROOT, first]
     )
     _idle(page)
-    assert page.evaluate("document.activeElement.className") == "image"
+    assert page.evaluate("document.activeElement.className") == "card-link"
     assert tip.inner_text().endswith(_cards(page)[0]["key"]), "same position, another result"
     page.screenshot(path=screenshots / "small-keyboard.png")
     # An image in the clipboard, by the key and by the button.
@@ -620,7 +686,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     assert {card["sign"] for card in _cards(page)} == {""}, "relevance to a text is unknown"
     assert page.locator(f"{ROOT} .empty").inner_text() == '"guitar"' and '10 results for "guitar"' in _status(page)
     assert _top(page) == top, "the first part of a query moves nothing"
-    page.locator(f"{ROOT} .card").first.get_by_text("why").press("Enter")
+    page.locator(f"{ROOT} .card").first.locator(".why").press("Enter")
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
     assert "Only the similarity to an image" in _status(page)
 
@@ -637,7 +703,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     # A result and another one with Shift become parts of the query, and a word is subtracted.
     for click in (
         lambda card: card.get_by_role("button", name="add rank 3").click(),
-        lambda card: card.locator(".image").click(modifiers=["Shift"]),
+        lambda card: card.locator(".card-link").click(modifiers=["Shift"]),
     ):
         third = page.locator(f"{ROOT} .card").nth(2)
         picker.add(picker.search().columns[0].results[2].id)
@@ -683,7 +749,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
             assert page.locator(ROOT).evaluate("root => root.scrollWidth - root.clientWidth") <= 0
 
     # Marks, and the parts with the keyboard: the focus stays among them.
-    page.locator(f"{ROOT} .card").nth(9).get_by_text("good").click()
+    page.locator(f"{ROOT} .card").nth(9).locator(".mark-good").click()
     picker.mark(picker.columns[0].results[9].id, True).search_again()
     _click(page, "text=Search again with marks")
     same()
@@ -773,7 +839,7 @@ def test_objects_of_the_query(lab, open_notebook, screenshots, check_accessibili
     page = open_notebook("parts.ipynb", 180)
     page.wait_for_selector(f"{ROOT} .card .outlines rect")
     page.locator(ROOT).get_by_text("Find objects").press("Enter")
-    objects = page.locator(f"{ROOT} .frame button")
+    objects = page.locator(f"{ROOT} .objects button")
     objects.nth(1).wait_for()
     assert "2 objects found" in _status(page)
     assert page.evaluate("document.activeElement.textContent") == "Find objects", "the focus stays"
@@ -797,12 +863,12 @@ def test_objects_of_the_query(lab, open_notebook, screenshots, check_accessibili
     _shot(page, screenshots, "parts")
     _check(page, check_accessibility)
     # A drag that starts on an object is a crop, as before.
-    frame = page.locator(f"{ROOT} .frame").bounding_box()
+    frame = page.locator(f"{ROOT} .stage").bounding_box()
     page.mouse.move(frame["x"] + 40, frame["y"] + 40)
     page.mouse.down()
     page.mouse.move(frame["x"] + 100, frame["y"] + 100, steps=4)
     page.mouse.up()
-    page.wait_for_selector(f"{ROOT} .rectangle", state="visible")
+    page.wait_for_selector(f"{ROOT} .crop", state="visible")
     _idle(page)
     assert objects.evaluate_all("all => all.map(one => one.ariaPressed)") == ["false", "false"]
     _click(page, "button:has-text('← Back')")

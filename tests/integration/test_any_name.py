@@ -124,7 +124,7 @@ def test_commands_print_every_name(files):
         # A key is accepted as it is printed, unless it stands for two files.
         keys = table["key"].tolist()
         if keys.count(keys[0]) == 1:
-            run("remove", engine, "--", keys[0])
+            run("remove", "-e", engine, "--", keys[0])
             left = run(*search[:-1], max(1, len(files) - 1), "--json") if len(files) > 1 else b"[]"
             assert keys[0] not in [each["key"] for query in json.loads(left) for each in query["results"]]
 

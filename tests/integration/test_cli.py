@@ -24,8 +24,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers import paths
+from helpers.cli import common, result_output
 from helpers.cli import main as cli
-from helpers.cli import searching
 from helpers.cli.common import (
     BAD_INPUT,
     INTERNAL_ERROR,
@@ -54,8 +54,9 @@ from helpers.service.settings import Settings
 from helpers.text import clean_text
 
 COMMANDS = (
-    "index", "sync", "add", "remove", "compact", "relocate", "search", "classify", "tags", "words", "evaluate",
-    "leaderboard", "compare", "audit", "extractors", "backends", "encoders", "serve", "notebook",
+    "index", "sync", "add", "remove", "compact", "relocate", "info", "list", "search", "classify", "tags", "words",
+    "evaluate", "leaderboard", "compare", "audit", "extractors", "backends", "encoders", "serve", "notebook",
+    "completion",
 )  # fmt: skip
 #: Ctrl-C works here even if the process that started the tests ignores it.
 PROGRAM = (
@@ -131,9 +132,9 @@ def command_parsers():
 
 
 def examples(text):
-    """The command lines in a help text or in README, without variables before and pipes and comments behind them."""
+    """The command lines in a help text or in README, without variables before, and redirections and comments behind."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [re.split(r"\s{2,}|\s+[#|]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
+    lines = [re.split(r"\s{2,}|\s+[#|<>]\s", re.sub(r"^([A-Z_]+=\S+ )+", "", line))[0] for line in lines]
     return [shlex.split(line)[1:] for line in lines if line.startswith("lookalike ")]
 
 
@@ -160,6 +161,64 @@ def test_the_examples_of_the_main_help_and_of_readme_parse():
         cli.parser().parse_args(line)
 
 
+#: Names in README and in the help → names of quick extractors, which need no weights.
+QUICK = {"efficientnet-lite0": "hsv-histogram", "resnet50": "pixels"}
+
+
+@pytest.fixture
+def reader(here, monkeypatch):
+    """The files that the examples name, and a quick default extractor."""
+    monkeypatch.setattr(common, "DEFAULT_EXTRACTOR", "hsv-histogram")
+    others = samples.with_distractors().paths[-12:]
+    for number, name in enumerate(
+        ("new/blurred.jpg", "new/photos/1.jpg", "queries/1.jpg", "queries/2.jpg", "holiday.jpg", "one.jpg",
+         "front.jpg", "side.jpg", "owls/1.jpg", "owls/2.jpg"),
+    ):  # fmt: skip
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(others[number], name)
+    Image.open("holiday.jpg").convert("RGB").resize((640, 480)).save("holiday.jpg")
+    for name in ("two.png", "another.png"):
+        Image.open("one.jpg").resize((50, 40)).save(name)
+    Path("table.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in images()))
+    return here
+
+
+def run_example(run, line):
+    """Run an example, with standard input and quick extractors."""
+    code, _, err = run(*(QUICK.get(word, word) for word in line))
+    assert code in (OK, NEGATIVE) and "Traceback" not in err, (line, err)
+
+
+def test_the_commands_of_readme_work_for_a_stranger(reader, run, monkeypatch):
+    """Takes over 5 s on a busy computer, because --grid draws an image, and evaluate compares two extractors."""
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("## Searching your own images")[2].split("```")[1]
+    lines = [line for line in examples(block) if line[0] != "serve"]
+    assert [line[0] for line in lines][:2] == ["index", "search"] and len(lines) >= 14
+    for line in lines:
+        give(monkeypatch, Path("holiday.jpg").read_bytes())
+        run_example(run, line)
+    assert Path("results.png").exists() and Path("report.html").exists()
+
+
+def test_the_examples_of_the_help_work(reader, run, monkeypatch):
+    """Those that need no weights, no servers and no folder outside: the others are only parsed.
+
+    Takes over 5 s, because it runs forty commands.
+    """
+    other = ("--text", "--as", "--detect", "--object", "--regions", "/new/", "/old/", "my-protocol.json", "sample-")
+    shutil.copytree("owls", "photos/owls")
+    run("index", "photos", "-o", "photos.engine")
+    for name in ("train", "test", "data/train", "data/dev", "data/images", "data/new"):
+        shutil.copytree("photos", name)
+    for name in ("index", "add", "sync", "info", "list", "search", "compact", "audit", "evaluate", "completion"):
+        # Each command stands for itself.
+        run("index", "photos", "--force")
+        for line in examples(command_parsers()[name].epilog):
+            if not any(word.startswith(other) for word in line):
+                run_example(run, line)
+
+
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\nfrom helpers.cli.main import main\ncode = main(['search', '--help'])\n"
@@ -169,10 +228,38 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-@pytest.mark.parametrize("line", [[], ["nonsense"], ["index"], ["search", "a.jpg", "-k", "0"], ["index", "a", "--no"]])
-def test_wrong_arguments_are_a_usage_error(run, line):
+@pytest.mark.parametrize(
+    ("line", "usage", "message"),
+    [
+        (["serch", "a.jpg"], "lookalike", "unknown command 'serch'. Did you mean search?"),
+        (["nonsense"], "lookalike", "unknown command 'nonsense'. `lookalike --help` lists the commands."),
+        (["--verison"], "lookalike", "unknown option --verison. Did you mean --version?"),
+        (["index"], "lookalike index", "the following arguments are required: FOLDER"),
+        (["index", "--forse"], "lookalike index", "unknown option --forse. Did you mean --force?"),
+        (["search", "a.jpg", "--reranck=none"], "lookalike search", "Did you mean --rerank?"),
+        (["search", "a.jpg", "-k", "0"], "lookalike search", "must be at least 1, got 0"),
+        (["index", "a", "--no"], "lookalike index", "unknown option --no."),
+        (["index", "a", "-z"], "lookalike index", "unrecognized arguments: -z"),
+        # An option is not abbreviated, so that a script stays right when a command gets another one.
+        (["search", "a.jpg", "--eng", "b"], "lookalike search", "unknown option --eng. Did you mean --engine?"),
+        (["compact", "my.engine"], "lookalike compact", "unrecognized arguments: my.engine"),
+    ],
+)
+def test_wrong_arguments_show_the_usage_of_the_command_and_what_was_meant(run, line, usage, message):
     code, out, err = run(*line)
-    assert (code, out) == (USAGE, "") and "usage: lookalike" in err
+    assert (code, out) == (USAGE, "")
+    assert err.startswith(f"usage: {usage} [") and f"{usage}: error: " in err and message in err
+
+
+def test_a_command_line_without_arguments_prints_the_help(run):
+    assert run() == run("--help") and run()[0] == OK and "lookalike index photos" in run()[1]
+
+
+def test_the_version_is_that_of_the_package(run):
+    import tomllib
+
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    assert run("--version") == (OK, f"lookalike {project['version']}\n", "")
 
 
 # ---- index -----------------------------------------------------------------------------------------
@@ -215,7 +302,7 @@ def test_add_takes_a_table(here, run):
     Path("one.csv").write_text(f"path,label\n{first},{first.parent.name}\n")
     Path("two.csv").write_text(f"path,label\n{first},{first.parent.name}\n{second},other\n")
     assert run("index", "one.csv", "-x", "hsv-histogram")[0] == OK
-    code, out, _ = run("add", "my.engine", "two.csv")
+    code, out, _ = run("add", "-e", "my.engine", "two.csv")
     assert code == OK and out.startswith("my.engine: 1 image added")
     assert Engine.load("my.engine").gallery.class_names == (first.parent.name, "other")
 
@@ -300,11 +387,14 @@ def test_an_engine_of_other_images_is_replaced_only_with_force(engine, run):
 def test_errors_name_what_does_not_exist_and_the_remedy(here, run):
     for line, code, message in (
         (["index", "nowhere"], BAD_INPUT, "nowhere does not exist"),
-        (["index", "photos", "-x", "resnet51"], USAGE, "lookalike extractors"),
+        (["index", "photos", "-x", "resnet51"], USAGE, "'resnet51'. Did you mean resnet50 or"),
+        (["index", "photos", "-x", "hog+hsv-histgram"], USAGE, "'hsv-histgram'. Did you mean hsv-histogram"),
+        (["index", "photos", "-x", "nonsense"], USAGE, "lookalike extractors"),
+        (["classify", "--network", "resnet51", "-e", "nowhere"], BAD_INPUT, "nowhere does not exist"),
         (["index", "photos", "-b", "faiss:nonsense"], USAGE, "lookalike backends"),
         (["search", "photos"], BAD_INPUT, "lookalike index FOLDER"),
         (["search", "photos", "-e", "photos"], BAD_INPUT, "photos holds no engine"),
-        (["remove", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
+        (["remove", "-e", "nowhere", "1"], BAD_INPUT, "nowhere does not exist"),
         (["evaluate", "nowhere"], BAD_INPUT, "sample-distractors"),
     ):
         result, out, err = run(*line)
@@ -351,7 +441,7 @@ def test_json_csv_and_paths_equal_the_results_of_the_engine(engine, run):
     expected = Engine.load(engine).query(query, k=4)
     code, out, _ = run("search", query, "-k", "4", "--json")
     (record,) = json.loads(out)
-    assert code == OK and list(record) == ["query", "results"] and record["query"] == str(query)
+    assert code == OK and list(record) == ["query", "score_kind", "results"] and record["query"] == str(query)
     assert [list(result) for result in record["results"]] == [["rank", "id", "score", "key", "path", "class_name"]] * 4
     assert [(a["rank"], a["id"], a["path"], a["class_name"]) for a in record["results"]] == [
         (a.rank, a.id, str(a.path), a.class_name) for a in expected
@@ -359,8 +449,10 @@ def test_json_csv_and_paths_equal_the_results_of_the_engine(engine, run):
     assert [a["score"] for a in record["results"]] == pytest.approx([a.score for a in expected], abs=1e-5)
     assert record["results"][0]["key"] == query.relative_to("photos").as_posix()
     rows = list(csv.DictReader(io.StringIO(run("search", query, "-k", "4", "--csv")[1])))
-    assert tuple(rows[0]) == searching.COLUMNS
-    assert [{k: str(v) for k, v in ({"query": str(query)} | a).items()} for a in record["results"]] == rows
+    assert tuple(rows[0]) == result_output.COLUMNS
+    assert [
+        {k: str(v) for k, v in ({"query": str(query), "score_kind": "cosine"} | a).items()} for a in record["results"]
+    ] == rows
     assert run("search", query, "-k", "4", "--paths")[1].split("\n")[:-1] == [a["path"] for a in record["results"]]
 
 
@@ -400,7 +492,7 @@ def test_the_only_engine_of_the_folder_is_the_default(engine, run):
     code, _, err = run("search", query)
     assert code == USAGE and "birds.engine, more.engine" in err
     assert run("search", query, "-e", "more.engine")[0] == OK
-    assert "pass it with -e" in run("search", "more.engine", query)[2]
+    assert "name it with the option -e more.engine" in run("search", "more.engine", query)[2]
 
 
 def test_a_damaged_engine_is_named(engine, run):
@@ -421,6 +513,125 @@ def test_the_grid_shows_queries_and_results(engine, run):
     colors = np.asarray(Image.open("one.png").convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colors, axis=0)) > 1000
     assert run("search", query, "--grid", "one.txt")[0] == USAGE
+
+
+def test_the_grid_says_what_it_shows(engine, run):
+    _, _, err = run("search", images()[7], "-k", "3", "--grid", "one.png")
+    assert err == "one.png: image of 1 query with 3 results\n"
+    code, _, err = run("search", images()[7], "--threshold", "2", "--grid", "none.png")
+    assert code == NEGATIVE and "none.png was not written, because there is no result" in err
+    # A query without a result is shown, too.
+    options = ["--threshold", "0.98", "--exclude", images()[0], "--grid", "some.png"]
+    code, _, err = run("search", *images()[:2], *options)
+    assert code == OK and err == "some.png: image of 2 queries with 1 result\n"
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_the_work(engine, run):
+    """The images do not exist, so that any work would be an error of its own."""
+    for command in (
+        ["search", "nowhere.jpg", "--grid", "no/grid.png"], ["audit", "nowhere", "-o", "no/report.html"],
+        ["evaluate", "nowhere", "--save", "no/protocol.json"],
+    ):  # fmt: skip
+        code, _, err = run(*command)
+        assert code == BAD_INPUT and f"the folder no of {command[-1]} does not exist: make it first" in err
+    code, _, err = run("index", "nowhere", "-o", images()[0] / "my.engine")
+    assert code == BAD_INPUT and "my.engine cannot be made in" in err
+    Path("one.png").mkdir()
+    code, _, err = run("search", "nowhere.jpg", "--grid", "one.png")
+    assert code == BAD_INPUT and "one.png cannot be written" in err
+
+
+def give(monkeypatch, content):
+    """Set standard input to some bytes."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_hyphen_is_an_image_from_standard_input(engine, run, monkeypatch):
+    query = images()[7]
+    for options in ([], ["--rerank", "geometry"], ["--box", "1,1,20,20"], ["--grid", "grid.png", "-k", "1"]):
+        give(monkeypatch, query.read_bytes())
+        code, out, err = run("search", "-", "--json", *options)
+        assert code == OK, err
+        (record,) = json.loads(out)
+        assert (code, record["query"]) == (OK, "-") and record["results"] == found(run, query, *options)
+    give(monkeypatch, query.read_bytes())
+    both = json.loads(run("search", images()[0], "-", "--json")[1])
+    assert [record["query"] for record in both] == [str(images()[0]), "-"]
+    give(monkeypatch, query.read_bytes())
+    (record,) = json.loads(run("search", images()[0], "-", "--together", "--json")[1])
+    assert record["query"] == f"{images()[0]} + -"
+    for content, message in ((b"", "standard input is empty"), (b"no image", "standard input: ")):
+        give(monkeypatch, content)
+        code, out, err = run("search", "-")
+        assert (code, out) == (BAD_INPUT, "") and message in err
+    assert run("search", "-", "-")[0] == USAGE
+
+
+def test_a_url_is_named_as_unsupported(engine, run):
+    url = "https://example.org/owl.jpg?size=1&x=2"
+    for command in (["search", url], ["index", url], ["add", url], ["audit", url], ["tags", url]):
+        code, _, err = run(*command)
+        assert code == USAGE and "URLs are not supported: download the image first" in err
+        assert f"curl -L '{url}' | lookalike search -" in err
+
+
+def test_a_threshold_leaves_out_results_below_it(engine, run):
+    query = images()[7]
+    every = found(run, query, "-k", "18")
+    assert found(run, query, "-k", "18", "--threshold", every[4]["score"] - 1e-6) == every[:5]
+    code, out, err = run("search", query, "--threshold", "1.5", "--json")
+    assert (code, json.loads(out)[0]["results"]) == (
+        NEGATIVE,
+        [],
+    ) and "no result has this score; the best has 1.0" in err
+    code, _, err = run("search", query, "--threshold", "0.5", "--rerank", "diffusion")
+    assert code == USAGE and "the scores of --rerank diffusion have another unit" in err
+
+
+@pytest.mark.parametrize("options", [[], ["--rerank", "k-reciprocal"], ["--rerank", "expansion"], ["--together"]])
+def test_excluded_images_are_not_found_and_have_no_say(engine, run, options):
+    query = images()[7]
+    names = ["--exclude", query, "--exclude", "birds/*", "--exclude", "2"]
+    results = found(run, query, "-k", "11", *options, *names)
+    assert len(results) == 11 and not {result["class_name"] for result in results} & {"birds"}
+    assert str(query.resolve()) not in [result["path"] for result in results]
+    # The same as in an engine without them.
+    run("remove", "photos/birds", query)
+    assert found(run, query, "-k", "11", *options) == results
+
+
+def test_names_to_exclude_are_folders_keys_and_patterns(engine, run):
+    query = images()[7]
+    for name, left in (
+        ("photos/fruit", 12),
+        (f"fruit/{query.name}", 17),
+        ("*/fruit/*.jpg", 12),
+        ("photos/b*", 12),
+        ("nothing", 18),
+    ):
+        code, out, err = run("search", query, "-k", "18", "--exclude", name)
+        assert code == OK and len(out.splitlines()) == left
+        assert ("--exclude nothing: no image of the engine has this name" in err) == (name == "nothing")
+    code, _, err = run("search", query, "--exclude", "*")
+    assert code == NEGATIVE and "holds no images that are not excluded" in err
+
+
+def test_scores_of_reranking_are_labeled(engine, run):
+    query = images()[7]
+    lines = run("search", query, "-k", "3", "--rerank", "k-reciprocal")[1].splitlines()
+    assert all(re.match(r" +\d +-?\d\.\d{4}  k-reciprocal  (birds|fruit|vehicles) ", line) for line in lines)
+    for options, kind in (
+        ([], "cosine"), (["--rerank", "k-reciprocal"], "re-ranking by k-reciprocal"),
+        (["--together"], "weighted mean of cosines"),
+    ):  # fmt: skip
+        (record,) = json.loads(run("search", query, "--json", *options)[1])
+        assert record["score_kind"] == kind
+        assert {
+            row["score_kind"] for row in csv.DictReader(io.StringIO(run("search", query, "--csv", *options)[1]))
+        } == {kind}
+    run("index", "photos", "-x", "hsv-histogram", "-b", "exact:euclidean", "-o", "distances.engine")
+    (record,) = json.loads(run("search", query, "--json", "-e", "distances.engine")[1])
+    assert record["score_kind"] == "negative euclidean distance"
 
 
 def test_images_that_were_moved_are_found_below_root(engine, run):
@@ -465,9 +676,9 @@ def test_added_images_are_found_and_added_once(engine, run):
     Path("new/owls").mkdir(parents=True)
     shutil.copy(images.paths[301], "new/owls/two.jpg")
     shutil.copy(images.paths[302], "new/three.jpg")
-    code, out, _ = run("add", engine, "one.jpg", "--class", "things")
+    code, out, _ = run("add", "-e", engine, "one.jpg", "--class", "things")
     assert (code, out) == (OK, f"{engine}: 1 image added (id 18), 19 in total\n")
-    code, out, err = run("add", engine, "one.jpg", "new", "new/three.jpg")
+    code, out, err = run("add", "-e", engine, "one.jpg", "new", "new/three.jpg")
     assert (code, err) == (OK, "")
     assert out == f"{engine}: 2 images added (ids 19 to 20), 1 already indexed, 21 in total\n"
     for name, class_name in (("one.jpg", "things"), ("new/owls/two.jpg", "owls"), ("new/three.jpg", None)):
@@ -484,37 +695,37 @@ def recolor(path, color):
 def test_changed_copied_and_known_images_are_reported(engine, run):
     first, second = images()[:2]
     recolor(first, "red")
-    assert run("add", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
+    assert run("add", "-e", engine, first)[1] == f"{engine}: 1 image changed and was replaced (id 18), 18 in total\n"
     assert found(run, first)[0]["score"] == pytest.approx(1) and found(run, first)[0]["class_name"] == "birds"
-    assert run("add", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
-    assert run("add", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
+    assert run("add", "-e", engine, first)[1] == f"{engine}: the image was already indexed, 18 in total\n"
+    assert run("add", "-e", engine, "photos")[1] == f"{engine}: all 18 images were already indexed, 18 in total\n"
     shutil.copy(second, "copy.jpg")
     shutil.copy(second, "again.jpg")
-    code, out, _ = run("add", engine, "copy.jpg")
+    code, out, _ = run("add", "-e", engine, "copy.jpg")
     assert out == f"{engine}: 1 image added, a copy of an indexed image (id 19), 19 in total\n"
     recolor("new.jpg", "blue")
-    out = run("add", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
+    out = run("add", "-e", engine, "again.jpg", "new.jpg", "./copy.jpg", Path("photos/../copy.jpg").absolute())[1]
     assert out == (
         f"{engine}: 2 images added, 1 of them a copy of an indexed image (ids 20 to 21), 1 already indexed, "
         "21 in total\n"
     )
     # By request, a known image gets another class.
-    assert "1 image moved to another class (id 22)" in run("add", engine, "new.jpg", "--class", "blue")[1]
+    assert "1 image moved to another class (id 22)" in run("add", "-e", engine, "new.jpg", "--class", "blue")[1]
     assert found(run, "new.jpg")[0]["class_name"] == "blue"
     # What was removed can be added again.
-    assert run("remove", engine, "new.jpg")[0] == OK and run("remove", engine, "new.jpg")[0] == BAD_INPUT
-    assert run("add", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
+    assert run("remove", "-e", engine, "new.jpg")[0] == OK and run("remove", "-e", engine, "new.jpg")[0] == BAD_INPUT
+    assert run("add", "-e", engine, "new.jpg")[1] == f"{engine}: 1 image added (id 23), 21 in total\n"
 
 
 def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     first, second, third = images()[:3]
     Path("elsewhere").mkdir()
     recolor("elsewhere/new.png", "red")
-    run("add", engine, "elsewhere")
+    run("add", "-e", engine, "elsewhere")
     recolor(first, "navy")
     second.unlink()
     recolor("photos/fruit/new.png", "teal")
-    assert run("remove", engine, third)[0] == OK
+    assert run("remove", "-e", engine, third)[0] == OK
     code, out, err = run("index", "photos", "-x", "hsv-histogram")
     assert (code, out) == (
         OK,
@@ -528,7 +739,7 @@ def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     shutil.move("photos/fruit/new.png", "photos/birds/moved.png")
     code, out, err = run("sync")
     assert (code, err) == (OK, "") and "1 image added (id 22), 17 already indexed, 1 removed" in out
-    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", engine)[1]
+    assert "all 18 images were already indexed, 1 from elsewhere kept" in run("sync", "-e", engine)[1]
     # With another backend, the engine is made again of the same images.
     code, out, _ = run("index", "photos", "-x", "hsv-histogram", "-b", "faiss:hnsw")
     assert code == OK and out.endswith("; the previous engine was replaced, 1 from elsewhere kept\n")
@@ -539,6 +750,69 @@ def test_index_add_and_sync_keep_the_images_of_each_other(engine, run):
     assert code == BAD_INPUT and "new.png" in err and "--force" in err and len(Engine.load(engine)) == 19
     code, out, err = run("index", "photos", "-x", "lab-histogram", "--force")
     assert code == OK and "1 added image dropped, because their files are gone" in err and "18 images" in out
+
+
+def test_sync_says_what_it_will_do(engine, run):
+    first, second, third, fourth = images()[:4]
+    recolor(first, "navy")
+    second.unlink()
+    shutil.move(third, third.with_name("renamed.jpg"))
+    shutil.move(fourth, Path("photos/fruit") / fourth.name)
+    recolor("elsewhere.png", "teal")
+    run("add", "elsewhere.png")
+    before = run("list", "--json")[1]
+    code, out, err = run("sync", "--dry-run")
+    new = [third.with_name("renamed.jpg"), Path("photos/fruit") / fourth.name]
+    expected = {f"replace   {first.resolve()}"} | {f"add       {path.resolve()}" for path in new}
+    expected |= {f"remove    {path.absolute()}" for path in (second, third, fourth)}
+    assert code == OK and set(out.splitlines()) == expected
+    assert err == (
+        "my.engine: 2 to add, 1 to replace, 0 to reclass, 3 to remove; 1 image from elsewhere kept; "
+        "nothing was changed\n"
+    )
+    assert run("list", "--json")[1] == before
+    assert "2 images added, 1 image changed and was replaced" in run("sync")[1]
+    code, out, err = run("sync", "-n")
+    assert (code, out) == (OK, "") and "0 to add, 0 to replace" in err
+
+
+def test_sync_keeps_the_images_of_a_drive_that_is_not_mounted(engine, run):
+    before = run("list", "--json")[1]
+    # The whole folder: absent, and present as an empty mount point.
+    Path("photos").rename("drive")
+    code, _, err = run("sync")
+    assert code == BAD_INPUT and "does not exist" in err and "--root FOLDER" in err
+    Path("photos").mkdir()
+    code, _, err = run("sync", "--force")
+    assert (
+        code == BAD_INPUT and "contains no images" in err and "Nothing was changed. If the folder is on a drive" in err
+    )
+    Path("photos").rmdir()
+    Path("drive").rename("photos")
+    # A folder in it.
+    Path("photos/fruit").rename("fruit")
+    Path("photos/fruit").mkdir()
+    for command in (["sync"], ["index", "photos", "-x", "hsv-histogram"], ["index", "photos", "-x", "lab-histogram"]):
+        code, out, err = run(*command)
+        assert (code, out) == (BAD_INPUT, "") and "6 images would be removed" in err
+        assert f"{Path('photos/fruit').absolute()} is empty now" in err and "--force" in err
+    assert "without --dry-run, this would be an error" in run("sync", "--dry-run")[2]
+    # Most of the images.
+    Path("photos/fruit").rmdir()
+    Path("photos/birds").rename("birds")
+    code, _, err = run("sync")
+    assert code == BAD_INPUT and "12 images would be removed" in err and "the other 6 images of the folder" in err
+    assert run("list", "--json")[1] == before
+    # Files that were renamed are not lost, and a folder that was deleted is not a drive.
+    Path("birds").rename("photos/more birds")
+    assert "6 images added" in run("sync")[1]
+    Path("fruit").rename("photos/fruit")
+    assert "6 images added" in run("sync")[1]
+    shutil.rmtree("photos/fruit")
+    assert run("sync")[1].count("6 removed, because their files are gone") == 1
+    Path("photos/vehicles").rename("vehicles")
+    Path("photos/vehicles").mkdir()
+    assert "6 images in 1 class" in run("sync", "--force")[1]
 
 
 def test_sync_of_a_table_reads_the_table(here, run):
@@ -552,26 +826,26 @@ def test_sync_of_a_table_reads_the_table(here, run):
     # Its file exists, so it may have been added by hand.
     assert "1 kept that table does not list" in out
     Engine("hsv-histogram").fit(from_folder("photos")).save("library.engine")
-    code, _, err = run("sync", "library.engine")
+    code, _, err = run("sync", "-e", "library.engine")
     assert code == BAD_INPUT and "lookalike index FOLDER -o library.engine" in err
     assert run("index", "photos", "-x", "hsv-histogram", "-o", "library.engine")[0] == OK
-    assert run("sync", "library.engine")[0] == OK
+    assert run("sync", "-e", "library.engine")[0] == OK
 
 
 def test_moved_images_are_noticed_and_relocated(engine, run):
     Path("photos").rename("moved")
     query = images("moved")[0]
-    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate my.engine NEWFOLDER"
+    note = "are not there (5 of 5 checked): pass --root NEWFOLDER, or run lookalike relocate NEWFOLDER -e my.engine"
     code, out, err = run("search", query, "-k", "1")
     assert code == OK and out and f"note: the images of {Path('photos').absolute()} {note}" in err
     assert run("search", query, "--root", "moved")[2] == ""
-    code, _, err = run("add", engine, query)
+    code, _, err = run("add", "-e", engine, query)
     assert code == OK and "run lookalike relocate" in err and "--root" not in err
-    run("remove", engine, query)
+    run("remove", "-e", engine, query)
     Path("other").mkdir()
-    assert run("relocate", engine, "other")[0] == BAD_INPUT
+    assert run("relocate", "-e", engine, "other")[0] == BAD_INPUT
     images("moved")[1].unlink()
-    code, out, err = run("relocate", engine, "moved")
+    code, out, err = run("relocate", "-e", engine, "moved")
     assert (code, out) == (OK, f"{engine}: 17 of 18 images found in moved\n") and "lookalike sync" in err
     assert run("search", query, "--paths", "-k", "1")[1:] == (f"{query.resolve()}\n", "")
     # Moved together, an engine finds its images by itself.
@@ -581,7 +855,7 @@ def test_moved_images_are_noticed_and_relocated(engine, run):
     query = Path("together") / query
     code, out, err = run("search", query, "-e", "together/my.engine", "--paths", "-k", "1")
     assert (out, err) == (f"{query.resolve()}\n", "")
-    assert "all 17 images were already indexed" in run("add", "together/my.engine", "together/moved")[1]
+    assert "all 17 images were already indexed" in run("add", "-e", "together/my.engine", "together/moved")[1]
 
 
 def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
@@ -598,9 +872,9 @@ def test_an_engine_of_another_format_is_replaced_only_with_force(engine, run):
 
 def test_adding_unreadable_images_is_an_error(engine, run):
     Path("broken.jpg").write_bytes(b"no image")
-    code, out, err = run("add", engine, "broken.jpg")
+    code, out, err = run("add", "-e", engine, "broken.jpg")
     assert (code, out) == (BAD_INPUT, "") and "broken.jpg" in err
-    assert run("add", engine, "nowhere.jpg")[0] == BAD_INPUT
+    assert run("add", "-e", engine, "nowhere.jpg")[0] == BAD_INPUT
 
 
 @pytest.mark.parametrize("kind", ["id", "key", "path", "folder"])
@@ -608,30 +882,71 @@ def test_removed_images_are_not_found(engine, run, kind):
     query = images("photos/fruit")[2]
     id = found(run, query)[0]["id"]
     named = {"id": id, "key": f"fruit/{query.name}", "path": query, "folder": "photos/fruit"}[kind]
-    code, out, _ = run("remove", engine, named)
+    code, out, _ = run("remove", "-e", engine, named)
     left = 12 if kind == "folder" else 17
     assert code == OK and out.endswith(f"removed, {left} in total\n")
     assert id not in [result["id"] for result in found(run, query, "-k", "18")]
     # Removing it again is an error, and the other image is kept.
-    code, _, err = run("remove", engine, images()[0], named)
+    code, _, err = run("remove", "-e", engine, images()[0], named)
     assert code == BAD_INPUT and "nothing was removed" in err
     assert len(found(run, query, "-k", "18")) == left
 
 
 def test_compact_keeps_the_changes(engine, run):
     shutil.copy(samples.with_distractors().paths[300], "one.jpg")
-    run("add", engine, "one.jpg")
-    run("remove", engine, 0, 1)
+    run("add", "-e", engine, "one.jpg")
+    run("remove", "-e", engine, 0, 1)
     before = run("search", "photos", "one.jpg", "--json")[1]
     assert run("compact")[1] == "my.engine: 3 changes written into the index, 17 images in total\n"
-    assert run("compact", engine)[1].startswith(f"{engine}: 0 changes")
+    assert run("compact", "-e", engine)[1].startswith(f"{engine}: 0 changes")
     assert run("search", "photos", "one.jpg", "--json")[1] == before
 
 
 def test_an_engine_without_images_finds_nothing(engine, run):
-    assert run("remove", engine, "photos")[0] == OK
+    assert run("remove", "-e", engine, "photos")[0] == OK
     code, out, err = run("search", images()[0], "--json")
     assert code == NEGATIVE and "holds no images" in err and out == ""
+
+
+# ---- info, list ------------------------------------------------------------------------------------
+
+
+def test_info_says_what_an_engine_is(engine, run):
+    facts = json.loads(run("info", "--json")[1])
+    assert facts["classes"] == {"birds": 6, "fruit": 6, "vehicles": 6} and facts["source"] == str(
+        Path("photos").resolve()
+    )
+    assert (facts["images"], facts["extractor"], facts["backend"]) == (18, "hsv-histogram", "exact:cosine")
+    files = [path for path in engine.rglob("*") if path.is_file()]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files) > facts["index_bytes"] > 18 * 4 * facts["dim"]
+    assert (facts["pending_changes"], facts["class_scores"], facts["regions"]) == (0, None, None)
+    run("remove", 0, 1)
+    shutil.copy(samples.with_distractors().paths[300], "one.jpg")
+    run("add", "one.jpg")
+    later = json.loads(run("info", "-e", engine, "--json")[1])
+    assert (later["images"], later["pending_changes"], later["classes"]["birds"]) == (17, 3, 4)
+    assert facts["first_added"] == later["first_added"] <= later["last_added"] <= later["changed"]
+    text = dict(line.split("  ", 1) for line in run("info")[1].splitlines())
+    assert text["classes"].strip() == "3: fruit 6, vehicles 6, birds 4"
+    assert "3 changes; lookalike compact" in text["pending"] and "numbers per image" in text["extractor"]
+
+
+def test_list_has_the_images_of_the_engine(engine, run):
+    shutil.copy(samples.with_distractors().paths[300], "one.jpg")
+    run("add", "one.jpg")
+    run("remove", 0)
+    rows = json.loads(run("list", "--json")[1])
+    assert [row["id"] for row in rows] == list(range(1, 19))
+    assert [row["path"] for row in rows] == [str(path.resolve()) for path in [*images()[1:], Path("one.jpg")]]
+    assert (rows[0]["key"], rows[0]["class_name"]) == (f"birds/{images()[1].name}", "birds")
+    assert rows[-1]["class_name"] is None and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", rows[-1]["added"])
+    table = list(csv.DictReader(io.StringIO(run("list", "--csv", "--class", "fruit")[1])))
+    assert [int(row["id"]) for row in table] == [row["id"] for row in rows if row["class_name"] == "fruit"]
+    assert run("list")[1].splitlines()[-1].endswith(str(Path("one.jpg").resolve()))
+    code, _, err = run("list", "--class", "fruits")
+    assert code == BAD_INPUT and "has no class fruits. Did you mean fruit?" in err
+    run("remove", "photos/birds")
+    assert run("list", "--class", "birds")[:2] == (NEGATIVE, "")
 
 
 # ---- evaluate --------------------------------------------------------------------------------------
@@ -888,11 +1203,43 @@ def test_duplicates_are_found_and_the_report_shows_them(here, run):
     for image in report.images:
         assert image["src"].startswith("data:image/jpeg;base64,") and int(image["width"]) <= 180
     assert not {"script", "link", "iframe", "b"} & set(report.tags)
-    assert not [value for name, value in report.attributes if name in ("src", "href") and "data:" not in value]
+    links = {value for name, value in report.attributes if name == "href"}
+    names = [birds[0], Path('photos/fruit/<b>&"quoted"\n.jpg'), birds[1], Path("photos/birds/mirrored.png")]
+    assert links == {path.resolve().as_uri() for path in names}
+    assert not [value for name, value in report.attributes if name == "src" and "data:" not in value]
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert report.headings[:3] == ["Audit of photos", "Duplicates", "1. 2 copies of one image"]
     assert report.headings[-1] == "What this audit can find"
     assert "crops, which need an extractor" in text
+
+
+def test_the_audit_says_which_copy_to_keep(here, run):
+    bird, other = images("photos/birds")[:2]
+    with Image.open(bird) as image:
+        image.convert("RGB").resize((image.width * 2, image.height * 2)).save("photos/fruit/large.png")
+        image.convert("RGB").save("photos/fruit/small.jpg", quality=30)
+        size = f"{image.width * 2:,} × {image.height * 2:,}, "
+    # Of equal files, the older one, and then the one with the shorter path.
+    shutil.copy(other, "photos/fruit/a longer name of the copy.jpg")
+    for path, seconds in ((other, 2000), (Path("photos/fruit/a longer name of the copy.jpg"), 1000)):
+        os.utime(path, (seconds, seconds))
+    code, out, _ = run("audit", "photos", "-x", "none", "--json", "-o", "report.html")
+    assert code == NEGATIVE
+    kept = {pair["second"]: pair["keep"] for pair in json.loads(out)}
+    assert kept == {
+        "fruit/large.png": "fruit/large.png", "fruit/small.jpg": "fruit/large.png",
+        "fruit/a longer name of the copy.jpg": "fruit/a longer name of the copy.jpg",
+    }  # fmt: skip
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert text.count('<span class="keep">keep</span>') == 2 and text.count(size) == 2
+    assert "of these the largest file, then the oldest one, then the one with the shortest path" in text
+    assert re.search(r'<span class="keep">keep</span> <a href="file:[^"]+large.png">fruit/large.png</a>', text)
+    ends = {
+        line.rsplit("  keep ")[1].removesuffix("  DIFFERENT CLASSES")
+        for line in run("audit", "photos", "-x", "none")[1].splitlines()
+    }
+    assert "the second" in ends and ends <= {"the first", "the second", "fruit/large.png"}
+    assert "of these the largest file, then the oldest one, then" in " ".join(run("audit", "--help")[1].split())
 
 
 def test_leaks_between_two_folders(here, run):
@@ -1026,7 +1373,32 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
     code, _, err = run("serve", "--port", port, "--root-path", "https://a.example/photos")
     assert code == BAD_INPUT and "a path like /photos" in err
     assert run("serve", "--port", "99999")[0] == USAGE
-    assert run("serve", "nowhere")[0] == BAD_INPUT
+    assert run("serve", "-e", "nowhere")[0] == BAD_INPUT
+
+
+def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
+    """With a browser that writes the address of the page, and what it loads there, into a file."""
+    browser = here / "browser.py"
+    browser.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1], timeout=60).read().decode()\n"
+        "pathlib.Path('part.txt').write_text(sys.argv[1] + '\\n' + page)\n"
+        "pathlib.Path('part.txt').rename('opened.txt')\n"
+    )
+    monkeypatch.setenv("BROWSER", f"{sys.executable} {browser} %s")
+    port = free_port()
+    process = start_process(
+        "serve", "--open", "--port", port, folder=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        stop = time.monotonic() + 120
+        while not Path("opened.txt").exists() and process.poll() is None and time.monotonic() < stop:
+            time.sleep(0.1)
+        address, page = Path("opened.txt").read_text().split("\n", 1)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert address == f"http://127.0.0.1:{port}/" and "<html" in page
 
 
 def free_port():
@@ -1119,14 +1491,14 @@ def test_unusual_file_names(here, run):
     code, out, err = run("search", "odd", "-k", "1", "--paths")
     assert (code, out) == (USAGE, "") and "new\\nline.jpg contains a line break: use --paths --null" in err
     for name in names:
-        assert run("remove", "my.engine", "--", Path("odd") / name)[0] == OK
-        assert run("add", "my.engine", "--", Path("odd") / name)[0] == OK
+        assert run("remove", "-e", "my.engine", "--", Path("odd") / name)[0] == OK
+        assert run("add", "-e", "my.engine", "--", Path("odd") / name)[0] == OK
     assert run("compact")[0] == OK
     assert {each["results"][0]["key"] for each in json.loads(run("search", "odd", "--json")[1])} == shown
     # Keys and paths are accepted as they are printed.
-    assert run("remove", "my.engine", "latin \\xe9.jpg")[0] == OK
-    assert run("add", "my.engine", Path("odd") / names[-1])[0] == OK
-    assert run("remove", "my.engine", Path("odd").resolve() / "latin \\xe9.jpg")[0] == OK
+    assert run("remove", "-e", "my.engine", "latin \\xe9.jpg")[0] == OK
+    assert run("add", "-e", "my.engine", Path("odd") / names[-1])[0] == OK
+    assert run("remove", "-e", "my.engine", Path("odd").resolve() / "latin \\xe9.jpg")[0] == OK
 
 
 # ---- processes -------------------------------------------------------------------------------------
@@ -1144,7 +1516,7 @@ def test_paths_are_bytes_that_xargs_reads(here, capsysbinary):
     found = capsysbinary.readouterr().out
     sums = subprocess.run(["xargs", "-0", "md5sum", "-z"], input=found, capture_output=True, check=True).stdout
     assert {line.partition(b"  ")[2] for line in sums.split(b"\0")[:-1]} == files
-    assert cli.main(["remove", "my.engine", "new\nline.jpg"]) == OK
+    assert cli.main(["remove", "-e", "my.engine", "new\nline.jpg"]) == OK
     capsysbinary.readouterr()
     assert cli.main(["search", "odd/-k.jpg", "-k", "3", "--paths"]) == OK
     assert set(capsysbinary.readouterr().out.splitlines()) == {file for file in files if b"\n" not in file}

@@ -87,16 +87,16 @@ def test_changes_of_the_engine_are_followed(engine, run):
     image = cv2.imread(str(path))
     (engine / "new").mkdir()
     cv2.imwrite("new/inverted.png", 255 - image)
-    code, _, err = run("add", "changed.engine", "new/inverted.png")
+    code, _, err = run("add", "-e", "changed.engine", "new/inverted.png")
     assert code == OK and "regions by grid added" in err
     assert (
         run("search", "new/inverted.png", "-e", "changed.engine", "-k", 1, "--paths")[1]
         .strip()
         .endswith("inverted.png")
     )
-    assert run("remove", "changed.engine", "new/inverted.png")[0] == OK
+    assert run("remove", "-e", "changed.engine", "new/inverted.png")[0] == OK
     assert "inverted" not in run("search", "new/inverted.png", "-e", "changed.engine", "--box", "0,0,50,50")[1]
-    assert "of removed images deleted" in run("compact", "changed.engine")[2]
+    assert "of removed images deleted" in run("compact", "-e", "changed.engine")[2]
     code, _, err = run("index", "photos", "-x", "hsv-histogram", "-o", "changed.engine", "--regions", "proposals")
     assert code == OK and "by proposals added" in err
 

@@ -46,7 +46,7 @@ def here(folder, monkeypatch):
 @pytest.fixture(scope="module")
 def engine(folder):
     assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == OK
-    assert cli.main(["classify", str(folder / "my.engine")]) == OK
+    assert cli.main(["classify", "-e", str(folder / "my.engine")]) == OK
     return folder / "my.engine"
 
 
@@ -77,7 +77,7 @@ def test_an_addition_gets_class_scores(engine, tmp_path, capsys):
     photos = samples.photos()
     new = tmp_path / "new.jpg"
     shutil.copy(photos.paths[-1], new)
-    assert cli.main(["add", str(engine), str(new)]) == OK
+    assert cli.main(["add", "-e", str(engine), str(new)]) == OK
     assert "class scores of 1 image computed" in capsys.readouterr().err
     assert len(stored_scores(engine)) == before + 1
 
@@ -85,7 +85,7 @@ def test_an_addition_gets_class_scores(engine, tmp_path, capsys):
 def test_an_engine_without_class_scores_names_the_command(folder, capsys):
     assert cli.main(["index", "photos", "-o", "plain.engine", "-x", "pixels"]) == OK
     assert cli.main(["search", "-e", "plain.engine", "--text", "bird", "--vectors", "vectors.txt"]) == BAD_INPUT
-    assert "lookalike classify plain.engine" in capsys.readouterr().err
+    assert "lookalike classify -e plain.engine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_options_that_do_not_go_together(engine, capsys, arguments, message):
 
 
 def test_another_network_replaces_the_scores_and_an_unknown_one_does_not(engine, capsys):
-    assert cli.main(["classify", str(engine), "--network", "resnet5"]) == USAGE
+    assert cli.main(["classify", "-e", str(engine), "--network", "resnet5"]) == USAGE
     assert "resnet5" in capsys.readouterr().err
     assert cli.main(["search", "--vectors", "vectors.txt", "--text", "bird"]) == OK
 

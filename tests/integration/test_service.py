@@ -34,8 +34,10 @@ from helpers.images.reading import read_image
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
+from helpers.search.rerank import NAMES
 from helpers.service import server, uploads
 from helpers.service.application import create_app
+from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch, Upload
 from helpers.service.query_image import UploadedImage
 from helpers.service.request_extraction import reduced
@@ -205,7 +207,9 @@ def test_an_invalid_crop(client, gallery, crop):
 
 
 def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gallery):
-    page = client.post("/v1/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17}).json()
+    page = client.post(
+        "/v1/search", files=upload(gallery.paths[2].read_bytes()), params={"k": 17, "vectors": True}
+    ).json()
     found, vector = [each["id"] for each in page["results"]], page["vector"]
     while page["more"]:
         query = {"vector": vector, "k": 17, "offset": len(found)}
@@ -219,9 +223,38 @@ def test_all_pages_by_vector_give_every_image_once_in_order(client, engine, gall
 
 
 def test_an_image_of_the_gallery_is_not_its_own_result(client, engine):
-    result = client.get("/v1/search/id/4", params={"k": 6})
+    result = client.get("/v1/search/id/4", params={"k": 6, "vectors": True})
     assert ids(result) == [each.id for each in engine.query_id(4, k=6)]
     np.testing.assert_array_equal(from_text(result.json()["vector"]), engine.index.vectors([4])[0])
+
+
+def test_a_threshold_and_excluded_images(client, engine, gallery):
+    ranked = engine.query_id(4, k=49)
+    threshold = (ranked[6].score + ranked[7].score) / 2
+    vector = to_text(engine.index.vectors([4])[0])
+    # The image itself is excluded too, so that all kinds of queries have the same results.
+    exclude = [4, ranked[2].id, 10**9]
+    expected = [each.id for each in ranked[:7] if each.id not in exclude]
+    options = {"threshold": threshold, "exclude": exclude}
+    image = gallery.paths[4].read_bytes()
+
+    def sent(**more):
+        body = {**options, **more}
+        yield client.get("/v1/search/id/4", params=body)
+        yield client.post("/v1/search", files=upload(image), params=body)
+        yield client.post("/v1/search/vector", json={"vector": vector, **body})
+        yield client.post("/v1/search/combined", json={"parts": [{"id": 4}], **body})
+
+    for result in sent():
+        assert ids(result) == expected
+        assert result.json()["more"] is False and "has a score of" in result.json()["note"]
+        assert result.json()["vector"] is None
+    for offset, last in ((0, False), (4, True)):
+        for result in sent(k=4, offset=offset):
+            assert ids(result) == expected[offset : offset + 4]
+            assert result.json()["more"] is not last
+    assert client.get("/v1/search/id/4", params={"threshold": "nan"}).status_code == 422
+    assert ids(client.get("/v1/search/id/4", params={"threshold": 2})) == []
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
@@ -264,7 +297,7 @@ def test_geometry_reads_only_the_images_that_it_compares(folder, monkeypatch):
 def test_an_invalid_vector(client, vector, message):
     result = client.post("/v1/search/vector", json={"vector": vector})
     assert result.status_code == 422
-    assert message in result.json()["detail"]
+    assert message in result.json()["message"]
 
 
 def test_an_empty_index_gives_no_results(engine, folder, gallery):
@@ -286,7 +319,8 @@ def test_info_and_lists_of_images(client, gallery):
     assert info == {
         "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
         "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False, "regions": None,
-        "max_k": 100, "changes": "open", "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
+        "rerankers": list(NAMES), "max_k": 100, "changes": "open",
+        "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
     page = client.get("/v1/images", params={"offset": 10, "limit": 3}).json()
     assert page["total"] == 50 and [each["id"] for each in page["images"]] == [10, 11, 12]
@@ -327,7 +361,7 @@ def test_a_full_size_image_contains_no_metadata(folder):
 @pytest.mark.parametrize("id", [50, 2**63 - 1])
 def test_an_unknown_id(client, id, route):
     result = client.get(f"/v1/images/{id}{route}")
-    assert (result.status_code, list(result.json())) == (404, ["detail"])
+    assert (result.status_code, list(result.json())) == (404, ["code", "message", "details"])
 
 
 @pytest.mark.parametrize("id", ["-1", "x", str(2**63), "..%2f..%2fetc%2fpasswd", "%00", "1.5"])
@@ -405,7 +439,7 @@ def test_images_that_were_added_from_other_folders_are_shown(folder, gallery, tm
             assert pixels.shape == source.shape and np.abs(pixels - (255.0 - source)).mean() < 3
         (added / "1.png").unlink()
         gone = client.get(f"/v1/images/{second}/file")
-        assert (gone.status_code, gone.json()["detail"]) == (404, f"The file of image {second} was moved or deleted.")
+        assert (gone.status_code, gone.json()["message"]) == (404, f"The file of image {second} was moved or deleted.")
 
 
 def test_a_gallery_without_a_root_serves_the_listed_files(engine, gallery, tmp_path):
@@ -475,6 +509,7 @@ def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder
     image = Upload(bytes_hash(content), content, ".png", vector, None, None)
     with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
         first, second = GallerySearch(one), GallerySearch(other)
+        edits, others = GalleryEdits(one), GalleryEdits(other)
         entry, new = first.add(image)
         assert (entry.id, new) == (50, True)
         remove, again = one.remove, []
@@ -484,10 +519,10 @@ def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder
             again.append(second.add(image))
 
         monkeypatch.setattr(one, "remove", remove_slowly)
-        first.remove(50)
+        edits.remove(50)
         ((entry, new),) = again
         assert (entry.id, new) == (51, True) and second.path(51).read_bytes() == content
-        second.remove(51)
+        others.remove(51)
         assert list((folder / "images").iterdir()) == []
 
 
@@ -588,7 +623,17 @@ def test_changes_need_the_key_if_there_is_one(folder, gallery):
                 client.delete("/v1/images/1", headers=headers),
             ):
                 assert result.status_code == 401
-                assert "X-API-Key" in result.json()["detail"]
+                assert "X-API-Key" in result.json()["message"]
+        for wrong in ("Bearer wrong", "Basic right key", "right key", "Bearer", "Bearer right key, x"):
+            assert client.delete("/v1/images/1", headers={"Authorization": wrong}).status_code == 401
+        challenge = client.delete("/v1/images/1")
+        assert (challenge.headers["www-authenticate"], challenge.json()["code"]) == (
+            'Bearer realm="Lookalike"', "key_required",
+        )  # fmt: skip
+        assert client.delete("/v1/images/2", headers={"Authorization": "bearer right key"}).status_code == 204
+        # A proxy that has its own use for Authorization.
+        both = {"Authorization": "Basic YTpi", "X-API-Key": "right key"}
+        assert client.delete("/v1/images/3", headers=both).status_code == 204
         right = {"X-API-Key": "right key"}
         assert client.post("/v1/images", files=image, headers=right).status_code == 201
         assert client.delete("/v1/images/1", headers=right).status_code == 204
@@ -600,7 +645,7 @@ def test_changes_are_off_if_others_can_reach_the_service_and_there_is_no_key(fol
     with serving(folder, **settings) as client:
         assert client.get("/v1/info").json()["changes"] == "off"
         result = client.post("/v1/images", files=upload(gallery.paths[0].read_bytes()))
-        assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
+        assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["message"]
         assert client.delete("/v1/images/1").status_code == 403
         assert len(client.app.state.service.gallery_search) == 50
 
@@ -744,7 +789,7 @@ def test_hostile_uploads_are_rejected_fast_with_little_memory(separate_server, g
             seconds = time.perf_counter() - start
             assert result.status_code == status, (name, result.text)
             assert seconds < 2, (name, seconds)
-            detail = result.json()["detail"]
+            detail = result.json()["message"]
             assert isinstance(detail, str) and "Traceback" not in detail and ".py" not in detail, name
             assert result.headers["content-security-policy"], name
             increase = peak_memory(process) - before
@@ -975,7 +1020,7 @@ def test_an_error_of_the_extractor_fails_only_the_request(folder, gallery, monke
             patch.setattr(ColorHistogram, "compute", broken)
             result = client.post("/v1/search", files=image)
         assert result.status_code == 500
-        detail = result.json()["detail"]
+        detail = result.json()["message"]
         assert "secret" not in detail and set(result.headers) >= {name.lower() for name in HEADERS}
         shown = re.search(r"number (\w{12})", detail)[1]
         assert shown in caplog.text and "internal secret" in caplog.text

@@ -61,7 +61,9 @@ def test_every_address_of_the_page_and_of_its_files_leads_to_a_file(published):
             result = client.get(address)
             assert result.status_code == 200, address
             seen[address] = result
-            if result.headers["content-type"].startswith(("text/html", "text/javascript")):
+            # Swagger UI's own code loads no other files.
+            code = result.headers["content-type"].startswith(("text/html", "text/javascript"))
+            if code and "/swagger/" not in address:
                 todo += [urljoin(address, each) for each in addresses(result.text)]
     names = {address.removeprefix(str(client.base_url)) for address in seen}
     assert {
@@ -164,7 +166,7 @@ def test_a_page_behind_a_named_proxy_may_change_the_gallery_with_the_key(folder,
     ):
         result = httpx.post(f"{url}/v1/images", files=upload(), headers=HUB | key | foreign)
         assert result.status_code == 403, foreign
-        assert "--allow-host" in result.json()["detail"]
+        assert "--allow-host" in result.json()["message"]
 
 
 def test_an_unknown_host_name_is_named_with_the_remedy(folder, serve_app, reverse_proxy):
@@ -172,17 +174,17 @@ def test_an_unknown_host_name_is_named_with_the_remedy(folder, serve_app, revers
     url = reverse_proxy(service, "/user/ann/proxy/8000", False)
     result = httpx.get(f"{url}/", headers=HUB)
     assert result.status_code == 403
-    assert result.json()["detail"].endswith("lookalike serve --allow-host hub.example")
+    assert result.json()["message"].endswith("lookalike serve --allow-host hub.example")
     # A name that no shell should see is not repeated.
     result = httpx.get(service, headers={"Host": "a;reboot"})
-    assert result.json()["detail"].endswith("lookalike serve --allow-host NAME")
+    assert result.json()["message"].endswith("lookalike serve --allow-host NAME")
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Prefix"])
 def test_without_a_key_requests_through_a_proxy_change_nothing(folder, serve_app, header):
     service = serve_app(create_app(Settings(folder)))
     result = httpx.post(f"{service}/v1/images", files=upload(), headers={header: "x"})
-    assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["detail"]
+    assert result.status_code == 403 and "LOOKALIKE_API_KEY" in result.json()["message"]
     assert httpx.post(f"{service}/v1/images", files=upload()).status_code == 201
 
 

@@ -63,7 +63,7 @@ def test_the_service_matches_its_description(schema, engine):
         return case
 
     def send(case):
-        result = case.call_and_validate(headers={"X-API-Key": KEY})
+        result = case.call_and_validate(headers={"Authorization": f"Bearer {KEY}"})
         statuses[result.status_code] += 1
         sent[f"{case.method} {case.operation.path}"] += 1
 
@@ -90,4 +90,4 @@ def test_the_service_matches_its_description(schema, engine):
     assert not [status for status in statuses if status >= 500]
     # Each kind of response occurred.
     assert {200, 201, 204, 400, 401, 404, 415, 422} <= set(statuses)
-    assert len(sent) == 16
+    assert len(sent) == 24

@@ -28,7 +28,7 @@ def make_engine(folder):
         for row in np.flatnonzero(photos.labels == photos.class_names.index(name))[:8]:
             shutil.copy(photos.paths[row], folder / "photos" / name)
     assert cli.main(["index", str(folder / "photos"), "-o", str(folder / "my.engine")]) == 0
-    assert cli.main(["classify", str(folder / "my.engine")]) == 0
+    assert cli.main(["classify", "-e", str(folder / "my.engine")]) == 0
     return folder / "my.engine"
 
 
@@ -76,7 +76,8 @@ def test_the_order_is_that_of_the_engine(client, folder):
 
 def test_a_vector_of_an_upload_and_a_class(client, folder):
     photo = next((folder.parent / "photos" / "fruit").iterdir())
-    response = client.post("/v1/search", files={"image": ("f.jpg", photo.read_bytes(), "image/jpeg")}).json()
+    image = {"image": ("f.jpg", photo.read_bytes(), "image/jpeg")}
+    response = client.post("/v1/search", files=image, params={"vectors": True}).json()
     assert from_text(response["vector"]).shape == (1280,)
     found = combined(client, {"vector": response["vector"]}, {"text": "car"}, class_name="vehicles").json()
     assert {one["class_name"] for one in found["results"]} == {"vehicles"} and len(found["results"]) == 8

@@ -28,7 +28,8 @@ cli.parser()
 note("parser")
 engine, image = sys.argv[1:]
 with redirect_stdout(sys.stderr):
-    for line in (["extractors"], ["backends"], ["encoders"], ["remove", engine, "0"], ["compact", engine],
+    for line in (["extractors"], ["backends"], ["encoders"], ["remove", "0", "-e", engine], ["compact", "-e", engine],
+                 ["info", "-e", engine], ["list", "-e", engine], ["completion", "bash"],
                  ["search", image, "-e", engine]):
         assert cli.main(line) == 0, line
         note(line[0])
@@ -72,7 +73,10 @@ def test_commands_import_only_what_they_use(own_cache, tmp_path):
     # The features of this image are not in the cache, so the search extracts them.
     steps = run_in_new_process(IMPORTED, folder, samples.photos().paths[61], LOOKALIKE_CACHE=str(own_cache))
     assert steps.pop("search") == ["cv2"], "OpenCV computes the color histogram"
-    assert steps == {step: [] for step in ("parser", "extractors", "backends", "encoders", "remove", "compact")}
+    assert steps == {
+        step: []
+        for step in ("parser", "extractors", "backends", "encoders", "remove", "compact", "info", "list", "completion")
+    }
     assert len(Engine.load(folder)) == 5
 
 

@@ -77,7 +77,7 @@ def test_files_of_the_wheel(wheel):
     modules = {path.relative_to(paths.ROOT).as_posix() for path in (paths.ROOT / "helpers").rglob("*.py")}
     pages = {
         path.relative_to(paths.ROOT).as_posix()
-        for folder in ("service/page", "picker/static")
+        for folder in ("service/page", "picker/static", "visualization/web")
         for path in (paths.ROOT / "helpers" / folder).iterdir()
     }
     assert len(pages) > 10 and modules | pages <= names

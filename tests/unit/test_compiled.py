@@ -222,6 +222,21 @@ def test_the_second_time_keras_is_not_used(own_cache):
         kept("2", fail)
 
 
+def test_a_map_network_is_a_part_of_a_cached_network(own_cache):
+    model = small_model()
+    pooled = keras.Model(model.inputs, model.layers[-2].output)
+    images = pixels(4)
+    embed = fastest(lambda: reference(pooled), "small", {"x": "pooled"}, "openvino")
+    maps = fastest(fail, "small", {"x": "map"}, "openvino", unpooled={"x": "pooled"})(images)
+    assert maps.shape == (4, 22, 22, 8)
+    assert np.allclose(maps.mean(axis=(1, 2)), embed(images), rtol=1e-5, atol=1e-7)
+    assert np.allclose(fastest(fail, "small", {"x": "map"}, "openvino")(images), maps)
+    # A network that ends otherwise has no such part.
+    fastest(reference, "small", {"x": "dense"}, "openvino")
+    with pytest.raises(AssertionError, match="it is cached"):
+        fastest(fail, "small", {"x": "other"}, "openvino", unpooled={"x": "dense"})
+
+
 @pytest.mark.parametrize("file", ["network.bin", "network.xml", "card.json"])
 def test_a_damaged_file_is_replaced_after_a_warning(own_cache, file):
     expected = kept()(pixels(3))

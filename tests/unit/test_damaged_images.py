@@ -190,7 +190,7 @@ def test_no_command_stops_at_a_damaged_file(folder, capsys):
         ["audit", "photos", *options],
         ["evaluate", "photos", *options],
         ["search", "photos", "--json", *engine],
-        ["add", "my.engine", "photos/class 0/cdn.jpg", str(samples.photos().paths[20])],
+        ["add", "-e", "my.engine", "photos/class 0/cdn.jpg", str(samples.photos().paths[20])],
     ):
         assert cli.main(command) == OK, command
         out, err = capsys.readouterr()

@@ -269,7 +269,7 @@ def test_commands_follow_links_on_request(command, tmp_path, own_cache, monkeypa
     extractor = ["-x", "hsv-histogram"]
     assert cli.main(["index", "elsewhere", *extractor]) == OK
     arguments = {
-        "index": ["photos", "-o", "other.engine", *extractor], "add": ["my.engine", "photos"],
+        "index": ["photos", "-o", "other.engine", *extractor], "add": ["photos", "-e", "my.engine"],
         "evaluate": ["photos", *extractor], "audit": ["photos", *extractor], "search": ["photos"],
     }[command]  # fmt: skip
     capsys.readouterr()

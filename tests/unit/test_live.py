@@ -525,8 +525,8 @@ def test_closing_cancels_a_compaction(live, folder, small_logs, monkeypatch):
 
 def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
     """`mean-color` cannot be opened by name, so a search is refused."""
-    assert cli.main(["remove", str(folder), "0", "4"]) == 0
-    assert cli.main(["compact", str(folder)]) == 0
+    assert cli.main(["remove", "-e", str(folder), "0", "4"]) == 0
+    assert cli.main(["compact", "-e", str(folder)]) == 0
     assert capsys.readouterr().out.endswith("2 changes written into the index, 3 images in total\n")
     with pytest.raises(EngineFolderError, match="'mean-color', which cannot be opened by name"):
         Engine.load(folder)
@@ -536,7 +536,7 @@ def test_remove_and_compact_do_not_open_the_extractor(folder, capsys):
 
 
 def test_a_command_says_that_it_compacted(folder, capsys, small_logs):
-    assert cli.main(["remove", str(folder), "0", "1", "2", "4"]) == 0
+    assert cli.main(["remove", "-e", str(folder), "0", "1", "2", "4"]) == 0
     told = capsys.readouterr()
     assert "4 images removed, 1 in total" in told.out
     assert "4 changes written from the log into the index" in told.err
@@ -547,7 +547,7 @@ def test_an_engine_of_the_old_format_is_refused_by_name(images, tmp_path, capsys
     (tmp_path / "old.index").mkdir()
     (tmp_path / "old.index" / "engine.json").write_text("{}")
     file = str(paint(tmp_path / "x.png", (1, 2, 3)))
-    for command in (["search", file, "-e"], ["compact"]):
+    for command in (["search", file, "-e"], ["compact", "-e"]):
         assert cli.main([*command, str(tmp_path / "old.index")]) != 0
         assert "old.index holds an engine of an older format" in capsys.readouterr().err
     index = ["index", str(images), "-o", str(tmp_path / "old.index"), "-x", "hsv-histogram"]

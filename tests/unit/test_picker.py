@@ -290,6 +290,17 @@ class Actions(RuleBasedStateMachine):
     def filter(self, class_name):
         self.picker.filter(class_name)
 
+    @rule()
+    def undo(self):
+        undoable, steps = self.picker.undoable, len(self.picker.history.steps)
+        self.picker.undo()
+        assert (self.picker.message is None) == bool(undoable)
+        assert len(self.picker.history.steps) <= max(steps, SMALL_HISTORY)
+
+    @rule(class_name=st.sampled_from([None, "birds", "flowers", "no such"]))
+    def set_class(self, class_name):
+        self.picker.set_class(class_name)
+
     @rule(forward=st.booleans())
     def turn(self, forward):
         self.picker.next_page() if forward else self.picker.previous_page()
@@ -327,6 +338,7 @@ class Actions(RuleBasedStateMachine):
             shown = [result.id for result in column.results]
             assert len(shown) <= self.picker.k and len(set(shown)) == len(shown)
             assert not {self.picker.query.row, *self.picker.query.more} & set(shown)
+            assert set(shown) <= set(self.picker.listed.tolist()), "the class filters the results"
             assert [result.rank for result in column.results] == list(range(1, len(shown) + 1))
 
     @invariant()
@@ -1024,6 +1036,64 @@ def test_the_grid_outlines_the_matched_parts(images, by_regions):
     assert Image.open(io.BytesIO(grid_png(by_regions, dpi=40))).format == "PNG"
 
 
+# ---- the class, undo, and the note of an explanation ------------------------------------------------------
+
+
+@pytest.mark.parametrize("reranker", ["none", "expansion"])
+def test_the_class_filters_the_results(images, picker, reranker):
+    """As on the page of the service: results of the class, in the order that they have among all."""
+    whole = ids(picker.use(reranker="none").set_k(40).choose(12).search())
+    picker.use(reranker=reranker).filter("mammals").search()
+    found = ids(picker)
+    assert len(found) == 10 and {images.class_name(id) for id in found} == {"mammals"}
+    if reranker == "none":
+        assert found == [id for id in whole if images.class_name(id) == "mammals"]
+    assert "40 results requested, 10 of the class found" in picker.columns[0].note or picker.k < 40
+    assert {images.class_name(id) for id in ids(picker.filter("–").search())} == {"–"}
+    assert ids(picker.filter(None).use(reranker="none").search()) == whole
+
+
+def test_an_upload_can_be_given_a_class(images, picker):
+    picker.upload("mine.png", png(images, 4)).search()
+    assert {result.relevant for result in picker.columns[0].results} == {None}
+    picker.set_class("birds").search()
+    assert [result.relevant for result in picker.columns[0].results] == [
+        result.class_name == "birds" for result in picker.columns[0].results
+    ]
+    assert picker.class_of(picker.query) == "birds"
+    assert picker.set_class(None).search().columns[0].results[0].relevant is None
+    assert "not in the set" in picker.choose(3).set_class("birds").message.text
+
+
+def test_changes_of_parts_and_marks_can_be_undone(picker):
+    assert "nothing to undo" in picker.choose(12).undo().message.text
+    first = ids(picker.search())
+    picker.add(20).set_weight(1, 0.5)
+    assert picker.undoable == "changing a weight"
+    assert [part.weight for part in picker.undo().parts] == [1, 1] and picker.undoable == "adding an image"
+    assert ids(picker.undo().search()) == first and not picker.undoable
+    picker.mark(first[0], False).search_again().search()
+    assert ids(picker) != first
+    assert picker.undo().step.marks == {first[0]: False} and ids(picker.search()) == first
+    assert picker.undo().step.marks == {}
+    # Another query starts anew.
+    picker.mark(first[0], True).choose(13)
+    assert not picker.undoable
+    assert picker.back().undoable == "", "the steps are others"
+
+
+def test_an_explanation_says_why_its_similarity_is_not_the_score(picker):
+    picker.choose(12).search()
+    assert picker.why(ids(picker)[0]).explained.note == ""
+    assert picker.explained.why.similarity == pytest.approx(picker.columns[0].results[0].score, abs=5e-4)
+    picker.use(reranker="k-reciprocal").search()
+    assert "is of the re-ranking k-reciprocal" in picker.why(ids(picker)[0]).explained.note
+    picker.use(reranker="none").search().mark(ids(picker)[0], True).search_again().search()
+    assert "that the marks moved" in picker.why(ids(picker)[-1]).explained.note
+    picker.forget_marks().add(20).search()
+    assert "mean of all parts" in picker.why(ids(picker)[0]).explained.note
+
+
 # ---- the widget ----------------------------------------------------------------------------------------
 
 
@@ -1064,6 +1134,7 @@ def test_actions_of_the_page_change_its_state(view, images):
         result["image"],
         state["query"]["image"],
         *state["explained"]["images"],
+        f"view-{result['id']}",
         "row-9999",
         "large-row-3",
         "x",
@@ -1072,7 +1143,7 @@ def test_actions_of_the_page_change_its_state(view, images):
     wait(lambda: len(view.sent) == len(keys))
     sizes = [max(Image.open(io.BytesIO(buffers[0])).size) for message, buffers in view.sent if message["found"]]
     assert [message["image"] for message, _ in view.sent] == keys
-    assert len(sizes) == 4 and sizes[0] <= 160 < max(sizes[1:]) <= 480
+    assert len(sizes) == 5 and sizes[0] <= 256 and max(sizes[1:]) <= 480
     view.sent.clear()
     view._received(view, {"export": "csv", "column": 0}, [])
     view._received(view, {"export": "png"}, [])
@@ -1149,13 +1220,19 @@ def test_invalid_arguments_are_an_error_and_the_picker_continues(view, action, g
 def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypatch):
     import nbformat
 
-    shown = []
-    monkeypatch.setattr(picker_view, "display", shown.append)
+    shown, pickers_image = [], []
+
+    def display(value, metadata=None, raw=False):
+        (pickers_image if raw else shown).append((value, metadata) if raw else value)
+
+    monkeypatch.setattr(picker_view, "display", display)
     picker.choose(5)
     picker_view.show(picker)
     picker_view.show(picker)
     assert shown[0] is shown[1], "running a cell again adds no widget"
-    data, metadata = shown[0]._repr_mimebundle_()
+    widget, _ = shown[0]._repr_mimebundle_()
+    assert widget["text/plain"] == repr(picker) and "image/png" not in widget
+    data, metadata = pickers_image[0]
     assert len(picker.columns[0].results) == 5, "the image shows results"
     assert data["text/plain"] == repr(picker) and "0x" not in data["text/plain"]
     described = metadata["image/png"]
@@ -1164,8 +1241,10 @@ def test_a_notebook_keeps_an_image_of_the_same_state(picker, tmp_path, monkeypat
     assert f"5 results by {method}, first: {', '.join(classes)}" in described["alt"]
     drawn = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert drawn.width == pytest.approx(described["width"] * 150 / 80, abs=1)
-    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=[output])])
+    outputs = [
+        nbformat.v4.new_output("display_data", widget), nbformat.v4.new_output("display_data", data, metadata=metadata),
+    ]  # fmt: skip
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show", outputs=outputs)])
     nbformat.write(notebook, tmp_path / "x.ipynb")
     runner._save(tmp_path / "x.ipynb", tmp_path / "x.ipynb")
     (kept,) = nbformat.read(tmp_path / "x.ipynb", 4).cells[0].outputs
@@ -1186,7 +1265,7 @@ def test_a_set_with_a_broken_image_can_be_searched_and_shown(images, tmp_path):
     with pytest.warns(UserWarning, match="broken.jpg"):
         data, _ = picker.choose(6) and view._repr_mimebundle_()
     assert "broken.jpg cannot be read" in picker.message.text
-    assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
+    assert "application/vnd.jupyter.widget-view+json" in data and picker_view.static_image(picker) == ({}, {})
     view.send = print
     view._send_file("png")
     assert "broken.jpg is not an image" in picker.message.text

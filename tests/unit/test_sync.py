@@ -110,7 +110,7 @@ class FilesAndEngine(RuleBasedStateMachine):
     def add(self, name):
         names = self.listed(name) if name == "new" else {name} if (self.folder / name).exists() else set()
         if names:
-            self.run("add", "my.engine", name)
+            self.run("add", "-e", "my.engine", name)
             held = self.paths()
             readable = self.readable(name) if name == "new" else names & self.readable(str(Path(name).parent))
             assert names & held == readable
@@ -120,13 +120,13 @@ class FilesAndEngine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(IN_ROOT + ELSEWHERE))
     def remove(self, name):
         held = self.paths()
-        assert self.run("remove", "my.engine", name) == (0 if name in held else 3)
+        assert self.run("remove", "-e", "my.engine", name) == (0 if name in held else 3)
         assert self.paths() == held - {name}
         self.added.discard(name)
 
     @rule()
     def compact(self):
-        assert self.run("compact", "my.engine") == 0
+        assert self.run("compact", "-e", "my.engine") == 0
 
     # ---- comparisons
 

@@ -1,36 +1,23 @@
 // The query picker's page. It shows the state that Python sends as JSON and sends user actions back; it makes no
 // decisions. Elements are created once and changed in place, which keeps the focus.
 
-const SIGNS = new Map([[true, "○"], [false, "✗"]]);
-const RELEVANCE = new Map([[true, "relevant"], [false, "not relevant"]]);
-// Bytes of an upload; the websocket of a notebook server accepts messages of 10 MB. Larger images are shrunk.
-const MAX_UPLOAD = 6e6;
-const SHRUNK_SIDE = 2048;
+import { Images } from "./images.js";
+import { Tip } from "./tip.js";
+import { acceptFiles, contentOf, copiedImage } from "./uploads.js";
+import { controlOf, decorateCard, makeCard, outlineOnCard, showOnCard } from "./web/cards.js";
+import { CropBox, WHOLE, fromFields, toFields } from "./web/crop_box.js";
+import { hide, make, write } from "./web/dom.js";
+import { icon } from "./web/icons.js";
+import { ImageViewer } from "./web/image_viewer.js";
+import { ObjectButtons, outlines } from "./web/parts.js";
+import { ALL_CLASSES, NO_CLASS, RELEVANCE, scoreNumber } from "./web/words.js";
+
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
-const MAX_URLS = 500;
-// Pixels: a shorter move of the pointer on an object is a click.
-const DRAG = 4;
 const WEIGHT_STEP = "0.25";
 const ONE_IMAGE = "Re-ranking works for one image, not with a text or several images.";
 
 let instances = 0;
-
-function make(tag, given = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && typeof value !== "string") element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-// Setting the same text again would make a screen reader repeat a live region.
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 function isDark(element) {
   for (let at = element; at; at = at.parentElement) {
@@ -38,150 +25,6 @@ function isDark(element) {
     if (blue !== undefined && alpha > 0.5) return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 128;
   }
   return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-// The look of a part of the query, and of what matches it: 1, 2, 3, 1, …
-const partStyle = (number) => (number % 3) + 1;
-
-// Lay an element over a part of its parent, in fractions.
-function place(element, rectangle) {
-  for (const side of ["left", "top", "width", "height"]) element.style[side] = `${100 * rectangle[side]}%`;
-}
-
-// Outline boxes (x, y, width, height in fractions, or null) on an image that fits into a drawing of the same size.
-function outline(drawing, image, boxes) {
-  const [width, height] = [image.naturalWidth, image.naturalHeight];
-  const key = JSON.stringify([width, height, boxes]);
-  if (drawing.dataset.key === key) return;
-  drawing.dataset.key = key;
-  drawing.replaceChildren();
-  if (!width || !image.hasAttribute("src")) return;
-  drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  boxes.forEach((box, number) => {
-    if (!box) return;
-    const rectangle = document.createElementNS(drawing.namespaceURI, "rect");
-    const [x, y, across, down] = box;
-    const sides = { x: x * width, y: y * height, width: across * width, height: down * height };
-    for (const [name, value] of Object.entries(sides)) rectangle.setAttribute(name, value);
-    rectangle.dataset.part = partStyle(number);
-    drawing.append(rectangle);
-  });
-}
-
-// ---- images: requested by their keys, with a bounded cache ------------------------------------------------------
-
-class Images {
-  constructor(send, root) {
-    this.send = send;
-    this.root = root;
-    this.urls = new Map();
-    this.requested = new Set();
-    this.queued = new Set();
-  }
-
-  put(image, key) {
-    if (image.dataset.key === key) return;
-    image.dataset.key = key;
-    if (this.urls.has(key)) image.src = this.urls.get(key);
-    else {
-      image.removeAttribute("src");
-      this.request(key);
-    }
-  }
-
-  request(key) {
-    if (this.requested.has(key)) return;
-    if (!this.queued.size) {
-      queueMicrotask(() => {
-        this.send({ images: [...this.queued] });
-        this.queued.clear();
-      });
-    }
-    this.requested.add(key);
-    this.queued.add(key);
-  }
-
-  received(key, content) {
-    this.requested.delete(key);
-    const images = [...this.root.querySelectorAll("img")].filter((image) => image.dataset.key === key);
-    for (const image of images) image.classList.toggle("missing", !content);
-    if (!content) return;
-    const url = URL.createObjectURL(new Blob([content], { type: "image/jpeg" }));
-    if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
-    this.urls.set(key, url);
-    for (const image of images) image.src = url;
-    this.evict();
-  }
-
-  evict() {
-    if (this.urls.size <= MAX_URLS) return;
-    const shown = new Set([...this.root.querySelectorAll("img")].map((image) => image.dataset.key));
-    for (const key of [...this.urls.keys()].slice(0, this.urls.size - MAX_URLS)) {
-      if (shown.has(key)) continue;
-      URL.revokeObjectURL(this.urls.get(key));
-      this.urls.delete(key);
-    }
-  }
-
-  close() {
-    this.urls.forEach((url) => URL.revokeObjectURL(url));
-  }
-}
-
-// ---- one line on hover and focus; Escape hides it ------------------------------------------------------------------
-
-class Tip {
-  constructor(root, id) {
-    this.root = root;
-    this.box = make("div", { class: "tip", role: "tooltip", id, hidden: true });
-    root.append(this.box);
-    const over = (event) => {
-      if (this.box.contains(event.target)) return clearTimeout(this.later);
-      const owner = event.target.closest("[data-tip]");
-      if (owner) this.show(owner);
-      else this.hideSoon();
-    };
-    root.addEventListener("pointerover", over);
-    root.addEventListener("pointerleave", () => this.hideSoon());
-    root.addEventListener("focusin", (event) => {
-      const owner = event.target.closest("[data-tip]");
-      if (owner && owner.matches(":focus-visible")) this.show(owner);
-      else this.hide();
-    });
-    root.addEventListener("focusout", () => this.hide());
-    root.addEventListener("input", () => this.hide());
-    root.addEventListener("keydown", (event) => event.key === "Escape" && this.hide());
-  }
-
-  show(owner) {
-    clearTimeout(this.later);
-    if (this.owner !== owner) this.hide();
-    this.owner = owner;
-    this.box.textContent = owner.dataset.tip;
-    this.box.hidden = false;
-    owner.setAttribute("aria-describedby", this.box.id);
-    const [around, at] = [this.root.getBoundingClientRect(), owner.getBoundingClientRect()];
-    const left = Math.min(at.left - around.left, around.width - this.box.offsetWidth - 4);
-    this.box.style.left = `${Math.max(0, left)}px`;
-    this.box.style.top = `${at.bottom - around.top + 2}px`;
-  }
-
-  // The owner may show another image now.
-  refresh() {
-    if (this.owner) this.show(this.owner);
-  }
-
-  hideSoon() {
-    clearTimeout(this.later);
-    this.later = setTimeout(() => this.hide(), 150);
-  }
-
-  hide() {
-    clearTimeout(this.later);
-    this.owner?.removeAttribute("aria-describedby");
-    this.owner = null;
-    this.box.hidden = true;
-  }
 }
 
 // ---- the parts of the page ----------------------------------------------------------------------------------------
@@ -195,7 +38,7 @@ class Page {
     this.state = {};
     this.timers = new Map();
     this.root = make("section", {
-      class: "lookalike-picker",
+      class: "lookalike lookalike-picker",
       "aria-label": "Query picker",
     });
     this.images = new Images((message) => model.send(message), this.root);
@@ -207,8 +50,9 @@ class Page {
       this.settingsPart(),
       this.resultsPart(),
       this.whyPart(),
+      this.viewerPart(),
     );
-    this.acceptFiles();
+    acceptFiles(this.root, { file: (file, pasted) => this.sendFile(file, pasted), fail: (text) => this.showError(text) });
     // In JupyterLab, Enter in a field does not submit its form.
     this.root.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !event.target.matches("form input:not([type=checkbox])")) return;
@@ -318,112 +162,62 @@ class Page {
       ? `${columns[0].results.length} results for ${query.title}${relevant[0] && `, ${relevant.join(" and ")}`}.`
       : query === null ? `Choose an image as the query${hint ? "" : ", or describe what to find"}.` : "";
     const note = message?.kind === "note" ? `${message.text} ` : "";
-    setText(this.alert, error);
-    setText(this.status, searching || progress ? progress || "Searching …" : error ? "" : note + found);
-    setText(this.hint, hint);
+    write(this.alert, error);
+    write(this.status, searching || progress ? progress || "Searching …" : error ? "" : note + found);
+    write(this.hint, hint);
   }
 
   // ---- the query ----
 
   queryPart() {
     this.image = make("img", { class: "query", alt: "", draggable: "false" });
-    this.rectangle = make("div", { class: "rectangle", hidden: true });
-    this.objects = make("div", { role: "group", "aria-label": "Objects in the query image" });
-    this.frame = make("div", { class: "frame" }, this.image, this.rectangle, this.objects);
+    const objects = make("div", { class: "objects", role: "group", "aria-label": "Objects in the query image" });
+    this.cropBox = make("div", { class: "crop", role: "group", tabindex: "0", hidden: true,
+      "aria-roledescription": "crop box", "aria-label": "Part of the image to search with",
+      "data-tip": "Arrow keys move it, Shift and arrow keys resize it, Enter searches." });
+    this.frame = make("div", { class: "stage" }, this.image, objects, this.cropBox);
+    this.objects = new ObjectButtons(objects, (box) => this.toggleBox(box));
     this.findButton = this.button("Find objects", () => this.do("find_objects"));
     this.empty = make("p", { class: "empty" }, "No query yet");
     this.queryName = make("p", { class: "name" });
     this.backButton = this.button("← Back", () => this.do("back"));
     this.forwardButton = this.button("Forward →", () => this.do("forward"));
+    this.undoButton = this.button(icon("undo"), () => this.do("undo"), { class: "undo" });
+    this.undoButton.append("Undo");
+    this.uploadClass = make("select", { onchange: () => this.do("set_class", { class_name: this.uploadClass.value || null }) });
+    this.uploadField = this.field("Class", this.uploadClass);
     this.position = make("span", { class: "dim" });
     this.cropInputs = ["Left", "Top", "Width", "Height"].map((name) =>
       make("input", { type: "number", min: "0", max: "100", step: "1", name: name.toLowerCase(), value: "0" }));
     const apply = (event) => {
       event.preventDefault();
-      const [left, top, width, height] = this.cropInputs.map((input) => input.valueAsNumber / 100);
-      this.do("crop", { left, top, width, height });
+      this.do("crop", fromFields(this.cropForm.elements));
     };
-    this.cropForm = make("form", { class: "crop", noValidate: true, onsubmit: apply },
+    this.cropForm = make("form", { class: "crop-form", noValidate: true, onsubmit: apply },
       make("div", { class: "four" }, ...this.cropInputs.map((input) => this.field(`${input.name} %`, input))),
       make("div", { class: "line" }, make("button", { type: "submit" }, "Crop"),
         this.wholeButton = this.button("Whole image", () => this.do("uncrop"))));
-    this.drawCrop();
+    this.crop = new CropBox(this.frame, this.cropBox, {
+      onChange: (rectangle) => toFields(this.cropForm.elements, rectangle),
+      onDone: (rectangle) => this.do("crop", rectangle),
+    });
     return make("div", { class: "query-part" },
-      make("h3", {}, "Query"), this.empty, this.frame, this.queryName,
-      make("div", { class: "line" }, this.backButton, this.forwardButton, this.position),
+      make("h3", {}, "Query"), this.empty, this.frame, this.queryName, this.uploadField,
+      make("div", { class: "line" }, this.backButton, this.forwardButton, this.undoButton, this.position),
       this.findButton,
       this.cropDetails = make("details", {},
         make("summary", {}, "Crop: drag on the image, or enter numbers"), this.cropForm));
   }
 
-  drawCrop() {
-    let start = null;
-    let [downX, downY] = [0, 0];
-    const at = (event) => {
-      const box = this.image.getBoundingClientRect();
-      const part = (value, from, length) => Math.min(1, Math.max(0, (value - from) / length));
-      return [part(event.clientX, box.left, box.width), part(event.clientY, box.top, box.height)];
-    };
-    const box = ([x, y]) => ({
-      left: Math.min(start[0], x), top: Math.min(start[1], y),
-      width: Math.abs(start[0] - x), height: Math.abs(start[1] - y),
-    });
-    this.frame.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || !this.image.hasAttribute("src")) return;
-      event.preventDefault();
-      start = at(event);
-      [downX, downY] = [event.clientX, event.clientY];
-      // A click on an object must reach its button; a drag may start there.
-      if (!event.target.closest("button")) this.frame.setPointerCapture(event.pointerId);
-    });
-    this.frame.addEventListener("pointermove", (event) => {
-      if (!start || (!event.buttons && event.pointerType === "mouse")) return;
-      if (!this.frame.hasPointerCapture(event.pointerId)) {
-        if (Math.hypot(event.clientX - downX, event.clientY - downY) < DRAG) return;
-        this.frame.setPointerCapture(event.pointerId);
-      }
-      this.showRectangle(box(at(event)));
-    });
-    this.frame.addEventListener("pointerup", (event) => {
-      if (!start) return;
-      const crop = box(at(event));
-      start = null;
-      // A click is not a crop.
-      if (crop.width < 0.02 || crop.height < 0.02) this.showRectangle(this.state.query?.crop);
-      else this.do("crop", crop);
-    });
-    this.frame.addEventListener("pointercancel", () => {
-      start = null;
-      this.showRectangle(this.state.query?.crop);
-    });
-  }
-
-  showRectangle(crop) {
-    this.rectangle.hidden = !crop;
-    if (crop) place(this.rectangle, crop);
-  }
-
-  // A button over each object of the query image, which adds it to the parts to search with, or removes it.
   updateObjects() {
     const { query } = this.state;
     const objects = query?.image ? query.objects : [];
     this.findButton.hidden = !query?.image;
     this.findButton.setAttribute("aria-disabled", Boolean(query?.searched_objects));
-    const buttons = new Map([...this.objects.children].map((button) => [button.dataset.box, button]));
-    const shown = objects.map((object) => {
-      const button = buttons.get(object.box.join()) ?? this.button(make("span"), () => this.toggleBox(button.dataset.box));
-      const { place: rectangle, class_name: name, score, part } = object;
-      button.dataset.box = object.box.join();
-      button.dataset.part = part === null ? "" : partStyle(part);
-      button.setAttribute("aria-pressed", part !== null);
-      button.setAttribute("aria-label", score === null ? `Search with this ${name}` : `Search with ${name}, score ${score.toFixed(2)}`);
-      setText(button.firstChild, name);
-      place(button, rectangle);
-      return button;
-    });
-    // The same buttons stay, with the focus.
-    const same = shown.length === this.objects.children.length && shown.every((button) => button.parentNode === this.objects);
-    if (!same) this.objects.replaceChildren(...shown);
+    this.objects.show(objects.map(({ box, place, class_name: name, score, part }) => ({
+      key: box.join(), place, name, part: part === null ? null : part + 1,
+      label: score === null ? `Search with this ${name}` : `Search with ${name}, score ${score.toFixed(2)}`,
+    })));
   }
 
   toggleBox(box) {
@@ -438,24 +232,31 @@ class Page {
     const { query, history } = this.state;
     const image = query?.image;
     this.empty.hidden = Boolean(image);
-    setText(this.empty, query === null ? "No query yet" : query.title);
+    write(this.empty, query === null ? "No query yet" : query.title);
     this.frame.hidden = this.queryName.hidden = this.cropDetails.hidden = !image;
     if (image) {
       this.images.put(this.image, query.image);
       this.image.alt = `Query: ${query.name}`;
-      setText(this.queryName, `${query.name} · ${query.class_name === "–" ? "no class" : query.class_name}`
+      write(this.queryName, `${query.name} · ${query.class_name === "–" ? NO_CLASS : query.class_name}`
         + (query.row === null ? "" : ` · number ${query.row}`));
-      this.showRectangle(query.crop);
-      const sides = query.crop ?? { left: 0, top: 0, width: 1, height: 1 };
-      if (!this.cropForm.contains(document.activeElement) || document.activeElement.type !== "number") {
-        for (const input of this.cropInputs) input.value = Math.round(100 * sides[input.name]);
+      if (query.crop) this.crop.show(query.crop);
+      else {
+        this.crop.hide();
+        toFields(this.cropForm.elements, WHOLE);
       }
     }
+    this.crop.enabled = Boolean(image);
+    // The class of an image of the set is known.
+    this.uploadField.hidden = !image || query.row !== null;
+    this.fill(this.uploadClass, ["", ...this.state.page.class_names.filter((name) => name !== "–")], (name) => name || NO_CLASS);
+    this.uploadClass.value = query?.given_class ?? "";
+    hide(this.undoButton, !this.state.undo);
+    this.undoButton.dataset.tip = `Undo: ${this.state.undo}`;
     this.updateObjects();
     this.wholeButton.setAttribute("aria-disabled", !query?.crop && !query?.objects.some(({ part }) => part !== null));
     this.backButton.setAttribute("aria-disabled", history.position < 1);
     this.forwardButton.setAttribute("aria-disabled", history.position + 1 >= history.length);
-    setText(this.position, history.length ? `${history.position + 1} of ${history.length}` : "");
+    write(this.position, history.length ? `${history.position + 1} of ${history.length}` : "");
   }
 
   // ---- the text, and the parts of the query ----
@@ -523,8 +324,8 @@ class Page {
     if (chip.shownWeight !== weight && !this.timers.has(chip.timer)) chip.weight.value = chip.shownWeight = weight;
     chip.classList.toggle("unused", weight === 0);
     chip.classList.toggle("subtracted", sign !== "+");
-    setText(chip.sign, sign);
-    setText(chip.name, shortName);
+    write(chip.sign, sign);
+    write(chip.name, shortName);
     chip.image.hidden = kind !== "image";
     if (kind === "image") this.images.put(chip.image, row === null ? this.state.query.image : `row-${row}`);
     chip.removal.dataset.tip = `Remove ${name}`;
@@ -569,7 +370,7 @@ class Page {
 
   updateChooser() {
     const { page, query, set } = this.state;
-    this.fill(this.classes, ["", ...page.class_names], (name) => ({ "": "all", "–": "no class" })[name] ?? name);
+    this.fill(this.classes, ["", ...page.class_names], (name) => ({ "": ALL_CLASSES, "–": NO_CLASS })[name] ?? name);
     this.classes.value = page.class_name ?? "";
     this.row.max = set.size - 1;
     this.row.placeholder = `0–${set.size - 1}`;
@@ -579,7 +380,7 @@ class Page {
     page.thumbnails.forEach((thumbnail, index) => {
       if (!buttons[index]) this.thumbnails.append(this.thumbnail());
       const button = buttons[index];
-      const name = thumbnail.class_name === "–" ? "no class" : thumbnail.class_name;
+      const name = thumbnail.class_name === "–" ? NO_CLASS : thumbnail.class_name;
       button.dataset.row = thumbnail.row;
       button.dataset.tip = `${name} · ${thumbnail.key} · number ${thumbnail.row}`;
       button.setAttribute("aria-label", `${name}, ${thumbnail.key}`);
@@ -590,7 +391,7 @@ class Page {
     [...buttons].forEach((button, index) => { button.tabIndex = index === tabbable ? 0 : -1; });
     this.previousButton.setAttribute("aria-disabled", page.number < 1);
     this.nextButton.setAttribute("aria-disabled", page.number + 1 >= page.count);
-    setText(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} images`);
+    write(this.pageText, `page ${page.number + 1} of ${page.count}, ${page.listed} images`);
   }
 
   thumbnail() {
@@ -627,56 +428,21 @@ class Page {
 
   // ---- uploads ----
 
-  acceptFiles() {
-    const over = (event) => {
-      event.preventDefault();
-      event.stopPropagation();
-      this.root.classList.toggle("over", event.type !== "dragleave" || this.root.contains(event.relatedTarget));
-    };
-    for (const kind of ["dragenter", "dragover", "dragleave"]) this.root.addEventListener(kind, over);
-    const accept = (event, data) => {
-      const file = [...(data?.files ?? [])].find(({ type }) => type.startsWith("image/")) ?? data?.files?.[0];
-      if (file) {
-        event.preventDefault();
-        event.stopPropagation();
-        this.sendFile(file, event.type === "paste");
-      }
-      return Boolean(file);
-    };
-    this.root.addEventListener("drop", (event) => {
-      this.root.classList.remove("over");
-      if (!accept(event, event.dataTransfer)) {
-        event.preventDefault();
-        event.stopPropagation();
-        this.showError("Only files can be dropped here. Save the image first, then drop its file.");
-      }
-    });
-    this.root.addEventListener("paste", (event) => accept(event, event.clipboardData));
-  }
-
   async pasteFromClipboard() {
     try {
-      for (const item of await navigator.clipboard.read()) {
-        const type = item.types.find((name) => name.startsWith("image/"));
-        if (type) return this.sendFile(await item.getType(type), true);
-      }
-      return this.showError("There is no image in the clipboard.");
-    } catch {
-      return this.showError("The browser blocks access to the clipboard. Press Ctrl+V (⌘V) here instead.");
+      await this.sendFile(await copiedImage(), true);
+    } catch (error) {
+      this.showError(error.message);
     }
   }
 
   async sendFile(file, pasted = false) {
-    let content = file;
-    if (file.size > MAX_UPLOAD) {
-      try {
-        content = await shrunk(file);
-      } catch {
-        return this.showError(`${file.name ?? "This image"} is too large, and the browser cannot shrink it.`);
-      }
+    try {
+      const bytes = await contentOf(file);
+      this.do(pasted ? "paste" : "upload", pasted ? {} : { name: file.name ?? "upload" }, bytes);
+    } catch (error) {
+      this.showError(error.message);
     }
-    const bytes = await content.arrayBuffer();
-    return pasted ? this.do("paste", {}, bytes) : this.do("upload", { name: file.name ?? "upload" }, bytes);
   }
 
   showError(text) {
@@ -718,7 +484,7 @@ class Page {
     make("fieldset", { class: "line" }, make("legend", {}, "Method"),
       ...this.firstSelects.map(([part, select]) => this.field(labels[part], select)),
       this.field("k", this.k),
-      make("button", { type: "submit", class: "main" }, "Search"),
+      make("button", { type: "submit", class: "primary" }, "Search"),
       make("span", { class: "check" }, this.comparing, make("label", { for: this.comparing.id }, "Compare two methods"))),
     this.second);
   }
@@ -747,7 +513,7 @@ class Page {
 
   explainReranking(select) {
     const combined = this.state.query?.is_combined;
-    setText(select.options[0], select.options[0].value + (combined ? " (one image only)" : ""));
+    write(select.options[0], select.options[0].value + (combined ? " (one image only)" : ""));
     if (combined) select.dataset.tip = ONE_IMAGE;
     else delete select.dataset.tip;
   }
@@ -791,7 +557,7 @@ class Page {
     this.secondTable.hidden = columns.length < 2;
     const values = Object.values(marks);
     const good = values.filter(Boolean).length;
-    setText(this.markText, values.length
+    write(this.markText, values.length
       ? `${good} good, ${values.length - good} bad${pending ? ", not applied yet" : ""}`
       : applied ? "marks removed, but still applied" : "Mark results as good or bad, then search again.");
     this.again.setAttribute("aria-disabled", !pending);
@@ -800,7 +566,8 @@ class Page {
 
   column(number) {
     const [heading, note, list] = [make("h3", { id: this.id(`column-${number}`) }), make("p", { class: "dim note" }),
-      make("ol", { "aria-labelledby": this.id(`column-${number}`) })];
+      make("ol", { class: "grid", "aria-labelledby": this.id(`column-${number}`),
+        onclick: (event) => this.cardClicked(event, number) })];
     const column = make("div", { class: "column" }, heading, note, list);
     Object.assign(column, { heading, note, list, number });
     return column;
@@ -808,69 +575,99 @@ class Page {
 
   updateColumn(column, { method, results, note, seconds }, marks) {
     const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
-    setText(column.heading, `${method.extractor} · ${method.index}${reranker}`);
-    setText(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${note && ` · ${note}`}`);
+    write(column.heading, `${method.extractor} · ${method.index}${reranker}`);
+    const ofClass = this.state.page.class_name === null ? "" : ` · ${this.state.page.class_name === "–" ? NO_CLASS : `class ${this.state.page.class_name}`} only`;
+    write(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${ofClass}${note && ` · ${note}`}`);
     const cards = column.list.children;
     while (cards.length > results.length) cards[cards.length - 1].remove();
     results.forEach((result, index) => {
-      if (!cards[index]) column.list.append(this.card(column.number));
+      if (!cards[index]) column.list.append(makeCard({ controls: ["enlarge", "add", "good", "bad", "why"] }));
       this.updateCard(cards[index], result, marks[result.id]);
     });
   }
 
-  card(column) {
-    const card = make("li", { class: "card" });
-    const outlines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    outlines.classList.add("outlines");
-    outlines.setAttribute("aria-hidden", "true");
-    const image = make("img", { alt: "", draggable: "false", onload: () => outline(outlines, image, card.result.boxes) });
-    const ready = (action) => (event) => this.state.searching || action(event);
-    const add = () => this.do("add", { row: card.result.id });
-    const mark = (good) => ready(() => this.do("mark", { id: card.result.id, good: card.mark === good ? null : good }));
-    const parts = {
-      image,
-      outlines,
-      open: this.button(image, ready((event) =>
-        (event.shiftKey ? add() : this.do("follow", { id: card.result.id }))), { class: "image" }),
-      sign: make("span", { class: "sign" }),
-      score: make("span"),
-      name: make("span", { class: "class" }),
-      good: this.button("good", mark(true)),
-      bad: this.button("bad", mark(false)),
-      why: this.button("why", ready(() => {
-        this.explaining = [column, card.result.id];
-        this.do("why", { id: card.result.id, column });
-      })),
-      add: this.button("+", ready(add), { class: "add", "data-tip": "Add to the query" }),
+  cardClicked(event, column) {
+    const card = event.target.closest(".card");
+    if (!card || this.state.searching) return;
+    const { id } = card.result;
+    const mark = (good) => this.do("mark", { id, good: card.mark === good ? null : good });
+    const actions = {
+      open: () => this.do(event.shiftKey ? "add" : "follow", event.shiftKey ? { row: id } : { id }),
+      enlarge: () => this.viewer.open(this.viewed(column, card.result)),
+      add: () => this.do("add", { row: id }),
+      good: () => mark(true),
+      bad: () => mark(false),
+      why: () => this.explain(id, column),
     };
-    parts.open.append(outlines);
-    card.append(parts.open, make("div", { class: "line caption" }, parts.sign, parts.score), parts.name,
-      make("div", { class: "line actions" }, parts.good, parts.bad, parts.why), parts.add);
-    return Object.assign(card, { parts });
+    actions[controlOf(event)]?.();
+  }
+
+  explain(id, column) {
+    this.explaining = [column, id];
+    this.do("why", { id, column });
   }
 
   updateCard(card, result, mark) {
     const { parts } = card;
     Object.assign(card, { result, mark });
-    const name = result.class_name === "–" ? "no class" : result.class_name;
+    const className = result.class_name === "–" ? null : result.class_name;
+    const name = className ?? NO_CLASS;
     const relevance = RELEVANCE.get(result.relevant);
     const matched = result.boxes.some(Boolean);
-    card.className = `card ${relevance?.replace(" ", "-") ?? ""}`;
-    setText(parts.sign, SIGNS.get(result.relevant) ?? "");
-    setText(parts.score, `${result.rank} · ${result.score.toFixed(3)}`);
-    setText(parts.name, name);
+    showOnCard(card, {
+      id: result.id, name: `rank ${result.rank}`, className, score: scoreNumber(result.score),
+      line: `${result.rank} · ${result.name}`, ratio: result.ratio, relevant: result.relevant,
+      label: `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}${matched ? ", matched part outlined" : ""}, ${result.key}`,
+    });
     parts.open.dataset.tip = `${name} · score ${result.score.toPrecision(6)} · ${result.key}`;
-    parts.open.setAttribute("aria-label",
-      `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}${matched ? ", matched part outlined" : ""}, ${result.key}`);
-    for (const [button, good] of [[parts.good, true], [parts.bad, false]]) {
-      button.setAttribute("aria-pressed", mark === good);
-      button.setAttribute("aria-label", `${good ? "good" : "bad"} result, rank ${result.rank}`);
-    }
-    parts.why.setAttribute("aria-label", `why is rank ${result.rank} similar`);
+    decorateCard(card, { mark: mark ?? null });
     parts.why.setAttribute("aria-disabled", !this.state.query?.image);
-    parts.add.setAttribute("aria-label", `add rank ${result.rank} to the query`);
     this.images.put(parts.image, result.image);
-    outline(parts.outlines, parts.image, result.boxes);
+    outlineOnCard(card, this.outlined(result, "slice"));
+  }
+
+  // Outlines of the boxes of a result, which are fractions of its sides.
+  outlined({ boxes, ratio }, fit) {
+    const [width, height] = [1000 * (ratio ?? 1), 1000];
+    const parts = boxes.map((box, number) => box && { x: box[0] * width, y: box[1] * height, width: box[2] * width,
+      height: box[3] * height, part: number + 1 }).filter(Boolean);
+    return outlines({ width, height, parts }, fit);
+  }
+
+  // ---- one enlarged result ----
+
+  viewerPart() {
+    const act = (action) => () => {
+      const { id } = this.viewer.item.result;
+      this.viewer.dialog.close();
+      action(id);
+    };
+    const actions = make("div", { class: "row" },
+      this.button("Search with this image", act((id) => this.do("follow", { id })), { class: "primary" }),
+      this.button("Add to the query", act((id) => this.do("add", { row: id }))),
+      this.viewerWhy = this.button("Why similar", act((id) => this.explain(id, this.viewer.item.column))));
+    this.viewer = new ImageViewer({ prefix: this.id("viewer"), actions: [actions],
+      neighbor: (item, step) => this.neighbor(item, step),
+      shown: () => hide(this.viewerWhy, !this.state.query?.image) });
+    return this.viewer.dialog;
+  }
+
+  neighbor({ column, result }, step) {
+    const { results } = this.state.columns[column] ?? { results: [] };
+    const next = results[results.findIndex(({ id }) => id === result.id) + step];
+    return next ? this.viewed(column, next) : null;
+  }
+
+  viewed(column, result) {
+    const name = result.class_name === "–" ? NO_CLASS : result.class_name;
+    return {
+      column, result, name: result.name, alt: `${result.name}, ${name}`, outlines: this.outlined(result, "meet"),
+      facts: `${name} · score ${scoreNumber(result.score)} · rank ${result.rank} · ${result.key}`,
+      source: (image) => {
+        image.dataset.key = "";
+        this.images.put(image, `view-${result.id}`);
+      },
+    };
   }
 
   // ---- why ----
@@ -901,9 +698,9 @@ class Page {
     const { explained } = this.state;
     this.why.hidden = explained === null;
     if (!explained) return;
-    setText(this.whyHeading, `Why similar: ${explained.key}`);
+    write(this.whyHeading, `Why similar: ${explained.key}`);
     const { query } = this.state;
-    setText(this.whyText, `Similarity ${query?.is_combined ? `to ${query.name} ` : ""}${explained.similarity.toFixed(3)}. The maps show ${explained.shows} (${explained.method}).`);
+    write(this.whyText, `Similarity ${query?.is_combined ? `to ${query.name} ` : ""}${explained.similarity.toFixed(3)}${explained.note ? `. ${explained.note}` : "."} The maps show ${explained.shows} (${explained.method}).`);
     explained.images.forEach((key, index) => {
       this.images.put(this.whyImages[index], key);
       this.whyImages[index].alt = index ? `${explained.key} with its map` : "The query with its map";
@@ -926,22 +723,6 @@ class Page {
     this.updateStatus();
     this.tip.refresh();
   }
-}
-
-// An upright JPEG with sides of at most SHRUNK_SIDE pixels.
-async function shrunk(file) {
-  const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, SHRUNK_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)),
-    height: Math.max(1, Math.round(bitmap.height * scale)) });
-  const drawing = canvas.getContext("2d");
-  // White behind transparency, as Python does.
-  drawing.fillStyle = "white";
-  drawing.fillRect(0, 0, canvas.width, canvas.height);
-  drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return new Promise((resolve, reject) =>
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no JPEG"))), "image/jpeg", 0.92));
 }
 
 export default {

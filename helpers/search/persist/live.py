@@ -16,7 +16,7 @@ from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.identity import Additions, Candidates, plan
 from helpers.search.index.checks import name_ids
-from helpers.search.persist import snapshot, wal
+from helpers.search.persist import added_dates, snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.engine_file import EngineFile
@@ -205,6 +205,8 @@ class LiveEngine:
                 [candidates.contents[row] for row in rows],
                 [candidates.display_names[row] for row in rows],
             )
+            if rows:
+                added_dates.note_addition(connection, len(engine.table))
             wal.remove(connection, np.union1d(gone, decided.replaced))
         return decided.additions
 

@@ -19,7 +19,7 @@ import numpy as np
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
-from helpers.search.persist import class_scores, region_boxes, wal
+from helpers.search.persist import added_dates, class_scores, region_boxes, wal
 from helpers.search.persist.engine_file import (
     NAME,
     OLD_NAME,
@@ -258,6 +258,7 @@ def prepare_tables(connection: sqlite3.Connection) -> None:
 
 def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: GalleryTable, roots: Roots) -> None:
     """Replace the whole content by a new snapshot, in a transaction."""
+    dates = added_dates.known_dates(connection)
     for name in ("manifest", "classes", "gallery", "roots", "parts", "log"):
         connection.execute(f"delete from {name}")
     _insert_manifest(connection, manifest)
@@ -276,6 +277,7 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
         ((id, *row) for id, row in enumerate(rows)),
     )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
+    added_dates.replace(connection, ((path, place, content) for path, place, _, _, content, _ in rows), dates)
     class_scores.prune(connection)
     region_boxes.prune(connection)
 

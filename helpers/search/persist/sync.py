@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.features.file_hashes import identities
 from helpers.images.imageset import ImageSet
+from helpers.search.engine import Engine, class_names_of
 from helpers.search.gallery import GalleryTable
-from helpers.search.identity import Additions
+from helpers.search.identity import Additions, Outcome, compare, file_paths
 from helpers.search.persist.live import LiveEngine
 
 
@@ -70,3 +72,42 @@ def sync(live: LiveEngine, images: ImageSet) -> Synchronized:
     others = Others.of(live.engine.table, live.engine.index.ids.tolist(), images, live.folder)
     additions = live.apply(candidates, removed=others.gone.tolist(), classes=True, root=images.root)
     return Synchronized(additions, others)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What a synchronization would do, without features.
+
+    Attributes
+    ----------
+    paths, outcomes : of the images of the set. A file that cannot be decoded counts as new or changed.
+    others : the images that the set does not list.
+    lost : int64 (m,), those of ``others.gone`` whose contents the set does not have under other names.
+    """
+
+    paths: list[str]
+    outcomes: list[Outcome]
+    others: Others
+    lost: np.ndarray
+
+
+def preview(engine: Engine, images: ImageSet, folder: Path) -> Preview:
+    """What `sync` would do. The engine may be loaded without its extractor.
+
+    folder : of the engine.
+    """
+    table, index = engine.table, engine.index
+    others = Others.of(table, index.ids.tolist(), images, folder)
+    paths = file_paths(table, images.paths)
+    contents = identities(paths)
+    known = compare(
+        table,
+        # An image that is removed and has a new name is not a copy.
+        lambda ids: index.contains(ids) & ~np.isin(ids, others.gone),
+        paths,
+        contents,
+        class_names_of(images, np.arange(len(images))),
+    )
+    present = set(contents)
+    lost = [id for id in others.gone.tolist() if table.content(id) is None or table.content(id) not in present]
+    return Preview(paths, [one.outcome for one in known], others, np.array(lost, np.int64))

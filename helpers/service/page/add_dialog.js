@@ -1,7 +1,8 @@
 // The dialog that adds images to the gallery, one after another.
 
-import { element, keyField, on, tell, write } from "./dom.js";
-import { plural } from "./text.js";
+import { keyField } from "./key_field.js";
+import { element, on, tell, write } from "./web/dom.js";
+import { plural } from "./web/words.js";
 
 export class AddDialog {
   /** add(file, className, key) → promise of the new item; search(item); done() is called after the last file. */
@@ -11,18 +12,29 @@ export class AddDialog {
     this.actions = { add, search, done };
     this.current = null;
     on("add-files", "change", () => this.#showFiles());
+    on(this.dialog, "dragover", (event) => this.#drag(event, true));
+    on(this.dialog, "dragleave", (event) => this.#drag(event, false));
+    on(this.dialog, "drop", (event) => {
+      this.#drag(event, false);
+      if (event.dataTransfer.files.length) element("add-files").files = event.dataTransfer.files;
+      this.#showFiles();
+    });
     on(this.form, "submit", (event) => this.#submit(event));
   }
 
   /** current: the query if it is an upload ({file, name}), or null; changes: "open" or "key"; key: entered earlier. */
-  open({ current, changes, key, classes }) {
+  open({ current, changes, key }) {
     this.current = current;
     this.form.reset();
     keyField(this.form, changes, key);
-    element("class-names").replaceChildren(...classes.map(({ name }) => new Option(name, name)));
     this.#showStatus("", "");
     this.#showFiles();
     this.dialog.showModal();
+  }
+
+  #drag(event, over) {
+    event.preventDefault();
+    element("add-drop").classList.toggle("over", over);
   }
 
   #showFiles() {

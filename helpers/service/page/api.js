@@ -1,6 +1,6 @@
 // Requests to the service, with error messages and retries.
 
-// For responses of a proxy, and of 401, whose detail names a header and is for programs.
+// For responses of a proxy, and of 401, whose message names a header and is for programs.
 const MESSAGES = {
   401: "The key is missing or wrong.",
   413: "The file is too large for this service.",
@@ -66,8 +66,7 @@ function retryAfter({ status, headers }) {
 async function failure(response) {
   const { status } = response;
   // A proxy sends other responses than JSON.
-  const { detail } = await response.json().catch(() => ({}));
-  let message = Array.isArray(detail) ? detail.map((each) => each.msg).join("; ") : detail;
+  let { message } = await response.json().catch(() => ({}));
   if (typeof message !== "string" || !message || status === 401) {
     message = MESSAGES[status] ?? `The service failed with status ${status}. Its log describes the error.`;
   }

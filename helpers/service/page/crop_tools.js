@@ -1,11 +1,10 @@
 // The controls of the crop box: the button that opens it, exact numbers, and a reset.
 
-import { element, hide, on } from "./dom.js";
-import { CropBox } from "./crop_box.js";
+import { CropBox, fromFields, percents, toFields } from "./web/crop_box.js";
+import { element, hide, on } from "./web/dom.js";
 
 // The first box.
 const INITIAL = { left: 0.15, top: 0.15, width: 0.7, height: 0.7 };
-const NUMBERS = ["left", "top", "width", "height"];
 
 export class CropTools {
   /** search(rectangle, or null for the whole image); announce(text) to screen readers. */
@@ -75,19 +74,13 @@ export class CropTools {
   }
 
   #showNumbers(rectangle) {
-    const fields = element("crop-form").elements;
-    const percents = NUMBERS.map((name) => [name, Math.round(rectangle[name] * 100)]);
-    for (const [name, percent] of percents) {
-      if (document.activeElement !== fields[name]) fields[name].value = percent;
-    }
+    toFields(element("crop-form").elements, rectangle);
     clearTimeout(this.timer);
     if (document.activeElement !== this.box) return;
-    this.timer = setTimeout(() => this.announce(percents.map((each) => `${each.join(" ")} %`).join(", ")), 400);
+    this.timer = setTimeout(() => this.announce(percents(rectangle).map((each) => `${each.join(" ")} %`).join(", ")), 400);
   }
 
   #readNumbers(field) {
-    if (!field.checkValidity()) return;
-    const [left, top, width, height] = NUMBERS.map((name) => Number(element("crop-form").elements[name].value) / 100);
-    this.crop.set({ left, top, width: Math.min(width, 1 - left), height: Math.min(height, 1 - top) });
+    if (field.checkValidity()) this.crop.set(fromFields(element("crop-form").elements));
   }
 }

@@ -1,13 +1,22 @@
-// The grid of images: one card per image, arrow keys move between cards. Names are inserted as text, never as HTML.
+// A grid of images: one card per image, arrow keys move between cards.
 
-import { isModified, on, write } from "./dom.js";
-import { matchText, outlines } from "./objects.js";
+import { matchText, resultOutlines } from "./objects.js";
+import { controlOf, decorateCard, makeCard, neighborOf, outlineOnCard, showOnCard } from "./web/cards.js";
+import { element, isModified, make, on } from "./web/dom.js";
+import { scoreNumber } from "./web/words.js";
+
+const CONTROLS = ["enlarge", "add", "good", "bad", "pick"];
+// Single keys for a focused card.
+const KEYS = { " ": "enlarge", g: "good", b: "bad", x: "pick" };
+const SKELETONS = [1, 1.5, 0.75, 1.33, 1, 1.5, 0.75, 1.33, 1, 1.5, 0.75, 1.33];
 
 export class Grid {
-  /** actions: href(item) → URL of the search with it; search(item); open(item); add(item) to the query. */
-  constructor(list, template, actions) {
+  /**
+   * actions: href(item) → URL of the search with it, and one for each control of a card: open(item) searches with it,
+   * enlarge(item), add(item) to the query, good(item), bad(item) and pick(item).
+   */
+  constructor(list, actions) {
     this.list = list;
-    this.template = template;
     this.actions = actions;
     this.items = [];
     on(list, "click", (event) => this.#clicked(event));
@@ -16,7 +25,7 @@ export class Grid {
   }
 
   get cards() {
-    return [...this.list.children];
+    return [...this.list.querySelectorAll(".card")];
   }
 
   /** Id of the image that has the focus, or null. */
@@ -32,6 +41,7 @@ export class Grid {
   }
 
   append(items) {
+    this.showSkeletons(false);
     this.items.push(...items);
     const first = !this.list.children.length;
     this.list.append(...items.map((item) => this.#card(item)));
@@ -39,41 +49,52 @@ export class Grid {
   }
 
   focus(id) {
-    const card = this.cards.find((each) => each.dataset.id === String(id)) ?? this.list.firstElementChild;
+    const card = this.cards.find((each) => each.dataset.id === String(id)) ?? this.cards[0];
     card?.querySelector(".card-link").focus();
   }
 
-  #card(item) {
-    const card = this.template.content.firstElementChild.cloneNode(true);
-    const part = (selector) => card.querySelector(selector);
-    card.dataset.id = item.id;
-    const link = part(".card-link");
-    link.href = this.actions.href(item);
-    link.title = [item.key, matchText(item)].filter(Boolean).join(" · ");
-    part(".tile").append(outlines(item));
-    const image = part("img");
-    on(image, "error", () => card.classList.add("missing"), { once: true });
-    image.srcset = `${thumbnail(item, 256)} 1x, ${thumbnail(item, 512)} 2x`;
-    image.src = thumbnail(item, 256);
-    write(part(".class-name"), item.class_name ?? "no class");
-    part(".class-name").classList.toggle("none", item.class_name === null);
-    write(part(".file-name"), nameOf(item));
-    const score = part(".score");
-    if (item.score === undefined) score.remove();
-    else {
-      write(score, item.score.toFixed(3));
-      score.title = item.scoreText;
+  /** Gray tiles where images will be. */
+  showSkeletons(shown = true) {
+    for (const each of this.list.querySelectorAll(".skeleton")) each.remove();
+    if (!shown) return;
+    const tiles = SKELETONS.map(() => make("li", { class: "skeleton", "aria-hidden": "true" }));
+    // The Content-Security-Policy forbids style attributes.
+    for (const [number, tile] of tiles.entries()) tile.style.setProperty("--ratio", SKELETONS[number]);
+    this.list.append(...tiles);
+  }
+
+  /** Show marks (id → true for good), the selected ids, and the ranks of the same images in another list, or null. */
+  decorate({ marks, picked, others = null }) {
+    for (const card of this.cards) {
+      const id = Number(card.dataset.id);
+      const rank = others?.get(id);
+      decorateCard(card, { mark: marks.get(id), picked: picked.has(id), note: rank ? `also rank ${rank}` : "" });
     }
-    part(".enlarge").setAttribute("aria-label", `Enlarge ${nameOf(item)}`);
-    part(".add-part").setAttribute("aria-label", `Add ${nameOf(item)} to the query`);
+  }
+
+  #card(item) {
+    const card = makeCard({ tag: "a", controls: CONTROLS, tabIndex: -1 });
+    const { open, image } = card.parts;
+    open.href = this.actions.href(item);
+    showOnCard(card, {
+      id: item.id, name: nameOf(item), className: item.class_name, ratio: item.ratio,
+      title: [item.key, matchText(item)].filter(Boolean).join(" · "),
+      score: item.score === undefined ? "" : scoreNumber(item.score), scoreTitle: item.scoreText,
+    });
+    outlineOnCard(card, resultOutlines(item, "slice"));
+    on(image, "error", () => card.classList.add("missing"), { once: true });
+    image.loading = "lazy";
+    const isLong = Math.abs(Math.log(item.ratio ?? 1)) > 0.25;
+    image.srcset = `${thumbnail(item, isLong ? 512 : 256)} 1x, ${thumbnail(item, 512)} 2x`;
+    image.src = thumbnail(item, 256);
     return card;
   }
 
   // Only one card is in the tab order, so that one Tab leaves the grid.
   #makeCurrent(card) {
-    if (!card) return;
+    if (!card?.matches(".card")) return;
     for (const control of this.list.querySelectorAll('[tabindex="0"]')) control.tabIndex = -1;
-    for (const control of card.querySelectorAll(".card-link, .enlarge, .add-part")) control.tabIndex = 0;
+    for (const control of card.querySelectorAll("a, button, input")) control.tabIndex = 0;
   }
 
   #item(card) {
@@ -83,36 +104,20 @@ export class Grid {
   #clicked(event) {
     const card = event.target.closest(".card");
     if (!card || event.button !== 0 || isModified(event) || event.shiftKey) return;
-    if (event.target.closest(".enlarge")) this.actions.open(this.#item(card));
-    else if (event.target.closest(".add-part")) this.actions.add(this.#item(card));
-    else if (event.target.closest(".card-link")) {
-      event.preventDefault();
-      this.actions.search(this.#item(card));
-    }
+    const control = controlOf(event);
+    if (control === "open") event.preventDefault();
+    if (control) this.actions[control](this.#item(card));
   }
 
   #keyPressed(event) {
     const card = event.target.closest(".card");
     if (!card || isModified(event) || event.shiftKey) return;
-    if (event.key === " " && event.target.matches(".card-link")) {
-      event.preventDefault();
-      this.actions.open(this.#item(card));
-      return;
-    }
-    const { cards } = this;
-    const position = cards.indexOf(card);
-    const columns = this.#columns(cards);
-    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-    let to = event.key === "Home" ? 0 : event.key === "End" ? cards.length - 1 : position + (moves[event.key] ?? 0);
-    if (!(event.key in moves) && event.key !== "Home" && event.key !== "End") return;
+    const control = event.target.matches(".card-link") && KEYS[event.key];
+    const to = neighborOf(this.cards, card, event.key);
+    if (control && (control === "enlarge" || element("help-keys").checked)) this.actions[control](this.#item(card));
+    else if (to === undefined) return;
+    else to?.querySelector(".card-link").focus();
     event.preventDefault();
-    if (to >= cards.length && event.key === "ArrowDown") to = cards.length - 1;
-    cards[to]?.querySelector(".card-link").focus();
-  }
-
-  #columns(cards) {
-    const below = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
-    return below === -1 ? cards.length : below;
   }
 }
 

@@ -1,6 +1,6 @@
 // Further images of the query, each with a weight: chips below the query image.
 
-import { hide, on, write } from "./dom.js";
+import { hide, on, write } from "./web/dom.js";
 import { nameOf, thumbnail } from "./grid.js";
 
 // Weights that can be chosen; a negative one leaves out what the image shows.

@@ -1,43 +1,82 @@
 // The main script of the page: handles input, sends requests, and shows the results.
 
-import { element, hide, isModified, on, tell, write } from "./dom.js";
 import { AddDialog } from "./add_dialog.js";
-import { MAX_ALSO, format, parse, sameImage, textParts } from "./url_state.js";
-import { fetchObjects, fetchPage } from "./results.js";
+import { Changes } from "./changes.js";
+import { MarksBar, SelectionBar, UndoBar } from "./dock.js";
+import { DuplicatesDialog } from "./duplicates.js";
+import { MAX_ALSO, format, isSearch, isSingle, parse, sameImage, textParts } from "./url_state.js";
+import { fetchObjects, fetchPage, fetchWhy } from "./results.js";
 import { MoreImages, TEXT_WEIGHTS, fillWeights } from "./more_images.js";
 import { CropTools } from "./crop_tools.js";
 import { Grid, nameOf } from "./grid.js";
 import { ObjectBoxes } from "./objects.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
+import { reduced } from "./reduce.js";
+import { storedUpload, storeUpload } from "./upload_store.js";
 import { Viewer } from "./viewer.js";
-import { isDistance, megabytes, plural, sentence } from "./text.js";
+import { copy } from "./export.js";
+import { isDistance } from "./text.js";
+import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { ALL_CLASSES, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
+const QUERY_SIDE = 2048; // pixels of the longest side of a query that is reduced
+const ADDED_SIDE = 4096; // and of an image that is added
 
 let info = null;
 let view = null; // the current view
-let key = ""; // for changes; never stored
 let running = null; // AbortController of the current request
 const views = new Map(); // history entry → its view, so that going back needs no request
 const uploads = new Uploads();
 const known = new Map(); // id → image of the gallery
 const found = new Map(); // query image → its objects, or null while they are not known
-let serial = 0;
 
-const uniqueName = () => `${Math.round(performance.timeOrigin).toString(36)}-${(serial += 1)}`;
+// Names sort by time, and no two tabs give the same one.
+const uniqueName = () =>
+  `${Date.now().toString(36)}-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
 
 const search = (item) => go(viewOf(item));
-const grid = new Grid(element("grid"), element("card"), {
+const changes = new Changes(() => info.changes);
+const actions = {
   href: (item) => format(viewOf(item)),
-  search,
-  open: (item) => viewer.open(item, info.changes, key),
+  open: search,
+  enlarge: (item) => viewer.open(item),
   add: addToQuery,
-});
+  good: (item) => mark(item, true),
+  bad: (item) => mark(item, false),
+  pick: (item) => selection.toggle(item),
+};
+const grid = new Grid(element("grid"), actions);
+const secondGrid = new Grid(element("second-grid"), actions);
 const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...view, also })));
-const viewer = new Viewer({ neighbor, search, remove });
+const viewer = new Viewer({
+  neighbor, search, add: addToQuery, mark, setClass,
+  remove: (item, key) => {
+    changes.key = key;
+    return removeAll([item]);
+  },
+  why: (item) => fetchWhy(view, item.id, uploads),
+  state: (item) => ({
+    changes: info.changes,
+    key: changes.key,
+    isSearch: isSearch(view),
+    canCombine: !isDistance(info),
+    canExplain: isSingle(view) && item.score !== undefined,
+    mark: view.marks.get(item.id),
+  }),
+});
 const addDialog = new AddDialog({ add, search, done: changed });
+const marksBar = new MarksBar({ search: searchMarked, forget: () => searchMarked(new Map()) });
+const selection = new SelectionBar({
+  changed: decorate,
+  shown: () => view.items,
+  remove: (items) => attempt(() => removeAll(items)),
+  announce: (text) => showMessage("hint", text),
+});
+const undo = new UndoBar();
+new DuplicatesDialog({ find: () => changes.duplicates(), remove: removeAll, total: () => info.images });
 const objects = new ObjectBoxes(element("objects"), (boxes) => go({ ...view, boxes }));
 const crop = new CropTools({ search: searchPart, announce: (text) => showMessage("count", text) });
 
@@ -48,13 +87,22 @@ function viewOf(item) {
   return queryOf("id", String(item.id));
 }
 
-const queryOf = (kind, value) => ({ ...parse(""), query: { kind, value } });
+/** Another query with the same method. */
+const queryOf = (kind, value) => {
+  const { rerank = "", compare = "" } = view ?? {};
+  return { ...parse(""), rerank, compare, query: { kind, value } };
+};
 
-function newView({ query, crop: rectangle, boxes, text, weight, also, className }) {
-  const state = { query, crop: rectangle, boxes, text, weight, also, className };
-  const next = { ...state, items: [], ids: new Set(), offset: 0, more: true, vector: null, note: "", scroll: 0 };
+/** A view of a state of url_state.js; marks: those that are not applied yet, too. */
+function newView(given) {
+  const state = { ...parse(""), ...given };
+  const marks = new Map(given.marks ?? [...state.good.map((id) => [id, true]), ...state.bad.map((id) => [id, false])]);
+  const empty = () => ({ items: [], ids: new Set(), offset: 0, more: true, note: "", order: null });
+  const next = { ...state, ...empty(), marks, vector: null, scroll: 0, milliseconds: undefined, stopped: false };
   // The same query with another class or text needs no second upload and feature extraction.
   if (view?.vector && sameImage(view, next)) next.vector = view.vector;
+  const isCompared = state.compare && isSingle(state);
+  next.second = isCompared ? { ...next, ...empty(), rerank: state.compare.replace(/^none$/, ""), second: null } : null;
   return next;
 }
 
@@ -81,8 +129,8 @@ async function go(state, { replace = false } = {}) {
   const next = newView(state);
   const hadFocus = element("grid").contains(document.activeElement) || document.activeElement === document.body;
   if (!(await load(next, { again: () => go(state, { replace }) }))) {
-    // Restore the selected class, and continue to load the current view.
-    showClasses();
+    // Restore the controls, and continue to load the current view.
+    showControls();
     showParts();
     if (view) showEnd();
     return;
@@ -114,8 +162,10 @@ async function showCurrentUrl() {
     return;
   }
   const state = parse(location.hash);
-  if (state.query?.kind === "upload" && !uploads.has(state.query.value)) {
-    await home("The uploaded image was lost when the page was reloaded. Choose it again.");
+  if (state.query?.kind === "upload" && !(await findUpload(state.query.value))) {
+    await home(
+      "This is a link to a search with an image that was uploaded in another browser, or long ago. Choose the image again.",
+    );
     return;
   }
   const next = newView(state);
@@ -123,6 +173,15 @@ async function showCurrentUrl() {
   show(next);
   await load(next, { again: showCurrentUrl, lost: home });
   if (view === next) show(next);
+}
+
+/** Whether this tab or the database of the browser has an upload. */
+async function findUpload(value) {
+  if (!uploads.has(value)) {
+    const file = await storedUpload(value);
+    if (file) uploads.add(value, file);
+  }
+  return uploads.has(value);
 }
 
 async function home(message) {
@@ -154,25 +213,20 @@ async function load(target, { again, lost = null } = {}) {
   running?.abort();
   const controller = new AbortController();
   running = controller;
-  setBusy(true);
+  setBusy(true, target === view || !view?.items.length);
   showMessage("error", "");
   let waited = false;
   const onWait = (seconds) => {
     waited = true;
     showMessage("hint", `The service is busy. Trying again in ${plural(seconds, "second")} …`);
   };
+  const options = { signal: controller.signal, onWait };
   try {
-    const page = await fetchPage(target, { info, uploads }, { signal: controller.signal, onWait });
-    const fresh = page.items.filter((item) => !target.ids.has(item.id));
-    for (const item of fresh) {
-      target.ids.add(item.id);
-      known.set(item.id, item);
+    await fetchInto(target, options);
+    if (target.second) {
+      target.second.vector ??= target.vector;
+      await fetchInto(target.second, options);
     }
-    target.items.push(...fresh);
-    target.fresh = fresh;
-    const { offset, more, note, vector = target.vector } = page;
-    Object.assign(target, { offset, more, note, vector });
-    target.milliseconds ??= page.milliseconds;
     return true;
   } catch (error) {
     if (error.name === "AbortError") return false;
@@ -193,12 +247,32 @@ async function load(target, { again, lost = null } = {}) {
   }
 }
 
+async function fetchInto(target, options) {
+  target.fresh = [];
+  if (!target.more) return;
+  const page = await fetchPage(target, { info, uploads }, options);
+  const fresh = page.items.filter((item) => !target.ids.has(item.id));
+  for (const item of fresh) {
+    target.ids.add(item.id);
+    known.set(item.id, item);
+  }
+  target.items.push(...fresh);
+  target.fresh = fresh;
+  const { offset, more, note, vector = target.vector } = page;
+  Object.assign(target, { offset, more, note, vector });
+  target.milliseconds ??= page.milliseconds;
+}
+
+const hasMore = ({ more, second }) => more || Boolean(second?.more);
+
 async function loadMore() {
   const target = view;
-  if (running || !target?.more) return;
+  if (running || !target || !hasMore(target)) return;
   target.stopped = false;
   if ((await load(target, { again: loadMore })) && view === target) {
     grid.append(target.fresh);
+    if (target.second) secondGrid.append(target.second.fresh);
+    decorate();
     showEnd();
   } else if (view === target) showEnd();
 }
@@ -211,32 +285,98 @@ async function neighbor(item, step) {
 
 // Changes of the gallery.
 
-async function add(file, className, newKey) {
-  if (tooLarge(file)) throw new ServiceError(413, tooLarge(file));
-  const body = new FormData();
-  body.append("image", file, file.name);
-  const item = await call("v1/images", { method: "POST", body, key: newKey, parameters: { class_name: className } });
-  key = newKey;
-  return item;
+async function add(file, className, key) {
+  const smaller = await reduced(file, limits(), ADDED_SIDE);
+  if (tooLarge(smaller)) throw new ServiceError(413, tooLarge(smaller));
+  return changes.add(smaller, className, key);
 }
 
-async function remove(item, newKey) {
-  await call(`v1/images/${item.id}`, { method: "DELETE", key: newKey });
-  key = newKey;
-  const index = view.items.findIndex((each) => each.id === item.id);
-  view.items = view.items.filter((each) => each.id !== item.id);
-  view.offset = Math.max(view.offset - 1, 0);
+/** Show the error of an action. */
+async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    showMessage("error", error.message);
+  }
+}
+
+async function removeAll(items) {
+  const removed = [];
+  try {
+    for (const item of items) {
+      await changes.remove(item.id);
+      removed.push(item);
+    }
+  } finally {
+    if (removed.length) await showRemoved(removed);
+  }
+}
+
+async function showRemoved(removed) {
+  const gone = new Set(removed.map(({ id }) => id));
+  const index = view.items.findIndex((each) => gone.has(each.id));
+  for (const target of [view, view.second].filter(Boolean)) {
+    const kept = target.items.filter((each) => !gone.has(each.id));
+    target.offset = Math.max(target.offset - (target.items.length - kept.length), 0);
+    target.items = kept;
+  }
+  for (const id of gone) selection.replace(id);
+  const text = removed.length === 1 ? `${nameOf(removed[0])} was removed.` : `${plural(removed.length, "image")} were removed.`;
+  undo.offer(text, () => restoreAll(removed));
   const scroll = window.scrollY;
   await changed();
-  if (view.query?.kind === "id" && Number(view.query.value) === item.id) {
-    await home("");
-  } else {
-    show(view);
-    window.scrollTo(0, scroll);
-    const next = view.items[Math.min(index, view.items.length - 1)];
-    if (next) grid.focus(next.id);
+  if (view.query?.kind === "id" && gone.has(Number(view.query.value))) return home("");
+  show(view);
+  window.scrollTo(0, scroll);
+  const next = view.items[Math.min(Math.max(index, 0), view.items.length - 1)];
+  if (next) grid.focus(next.id);
+}
+
+/** Undo a removal; resolves to a message. */
+async function restoreAll(removed) {
+  for (const item of removed) known.delete(item.id);
+  while (removed.length) {
+    const restored = await changes.restore(removed[0].id);
+    known.set(restored.id, restored);
+    removed.shift();
   }
-  showMessage("count", `${nameOf(item)} was removed.`);
+  await changed();
+  await refresh();
+  return "The removal was undone.";
+}
+
+/** Search again for the current view, after the gallery has changed. */
+async function refresh() {
+  const next = newView(view);
+  if (!(await load(next, { again: refresh }))) return;
+  const scroll = window.scrollY;
+  keep(history.state.entry, next);
+  show(next);
+  window.scrollTo(0, scroll);
+}
+
+/** Change the class of an image, which then has another id; resolves to the new item. */
+async function setClass(item, name) {
+  const next = { ...item, ...(await changes.setClass(item.id, name)) };
+  known.set(next.id, next);
+  selection.replace(item.id, next);
+  const swap = (id) => (id === item.id ? next.id : id);
+  for (const target of [view, view.second].filter(Boolean)) {
+    target.items = target.items.map((each) => (each.id === item.id ? { ...each, ...next, rank: each.rank, score: each.score, scoreText: each.scoreText } : each));
+    target.ids.add(next.id);
+    target.good = target.good.map(swap);
+    target.bad = target.bad.map(swap);
+    target.marks = new Map([...target.marks].map(([id, good]) => [swap(id), good]));
+    target.also = target.also.map((part) => ({ ...part, id: swap(part.id) }));
+    if (target.query?.kind === "id") target.query = { ...target.query, value: String(swap(Number(target.query.value))) };
+  }
+  history.replaceState(history.state, "", format(view) || location.pathname);
+  const scroll = window.scrollY;
+  await changed();
+  show(view);
+  window.scrollTo(0, scroll);
+  return next;
 }
 
 /** After a change of the gallery, the stored views are out of date. */
@@ -249,8 +389,43 @@ async function changed() {
     return;
   }
   showInfo();
-  showClasses();
+  showControls();
   showEnd();
+}
+
+// Marks.
+
+function mark(item, good) {
+  const { marks } = view;
+  if (marks.get(item.id) === good) marks.delete(item.id);
+  else marks.set(item.id, good);
+  decorate();
+}
+
+function searchMarked(marks) {
+  const ids = (good) => [...marks].filter((each) => each[1] === good).map(([id]) => id);
+  const [good, bad] = [ids(true), ids(false)];
+  if (isApplied(view, marks)) {
+    view.marks = new Map(marks);
+    return decorate();
+  }
+  return go({ ...view, good, bad, marks: null });
+}
+
+const isApplied = ({ good, bad }, marks) =>
+  marks.size === good.length + bad.length &&
+  good.every((id) => marks.get(id) === true) &&
+  bad.every((id) => marks.get(id) === false);
+
+/** Marks, selected images and common results on the cards, and the bars below. */
+function decorate() {
+  if (!view) return;
+  const { marks, second, items } = view;
+  const ranks = (list) => new Map(list.map(({ id }, index) => [id, index + 1]));
+  const picked = selection.items;
+  grid.decorate({ marks, picked, others: second && ranks(second.items) });
+  secondGrid.decorate({ marks, picked, others: ranks(items) });
+  marksBar.show(marks, isApplied(view, marks));
 }
 
 // Showing.
@@ -260,10 +435,15 @@ function show(shown) {
   element("layout").classList.toggle("has-query", Boolean(shown.query));
   showQuery();
   showText();
-  showClasses();
+  showControls();
   grid.show(shown.items);
+  secondGrid.show(shown.second?.items ?? []);
+  element("columns").classList.toggle("compared", Boolean(shown.second));
+  // Several parts and the gallery itself have no query that marks could move.
+  element("columns").classList.toggle("no-marks", !isSearch(shown) || shown.boxes.length + (shown.crop ? 1 : 0) > 1);
+  decorate();
   showTitle();
-  hide("shuffle", Boolean(shown.query || shown.text || shown.className));
+  hide("shuffle", isSearch(shown) || Boolean(shown.className || shown.sort));
   showEnd();
 }
 
@@ -278,17 +458,29 @@ function showTitle() {
 }
 
 function headings() {
-  if (!view.query && !view.text && view.className) return [`All images of class ${view.className}`, ""];
-  if (!view.query && !view.text) return ["Or start from one of these", ""];
+  const { query, text, className, sort, second } = view;
+  if (!isSearch(view)) {
+    if (className) return [`All images of class ${className}`, ""];
+    return [sort ? "All images" : "Or start from one of these", ""];
+  }
   const parts = view.boxes.length + (view.crop ? 1 : 0);
   const what = ["", "a part of "][parts] ?? `${parts} parts of `;
-  const image = view.query ? ` that look like ${what}${queryName()}` : "";
+  const image = query ? ` that look like ${what}${queryName()}` : "";
   const others = view.also.length ? `, with ${plural(view.also.length, "further image")}` : "";
   const title = `Images${image}${textTitle()}${others}`;
   const milliseconds = Math.max(1, Math.round(view.milliseconds));
-  const time = view.milliseconds === undefined ? "" : ` · searched in ${milliseconds} ms`;
-  const only = view.className ? ` · class ${view.className} only` : "";
-  return [title, `${view.text || view.also.length ? "Best match" : "Most similar"} first${only}${time}`];
+  const marks = view.good.length + view.bad.length;
+  const common = second && view.items.filter(({ id }) => second.ids.has(id)).length;
+  const facts = [
+    `${text || view.also.length ? "Best match" : "Most similar"} first`,
+    className && `class ${className} only`,
+    isSingle(view) && view.rerank && !second && `re-ranked by ${view.rerank}`,
+    marks && `moved by ${plural(marks, "mark")}`,
+    view.threshold !== null && `scores from ${view.threshold}`,
+    second && `${common.toLocaleString("en")} in both lists`,
+    view.milliseconds !== undefined && `searched in ${milliseconds} ms`,
+  ];
+  return [title, facts.filter(Boolean).join(" · ")];
 }
 
 function textTitle() {
@@ -386,32 +578,55 @@ function showNoPreview(text) {
 function showInfo() {
   write("about", `${plural(info.images, "image")} · ${info.extractor} · ${info.index}`);
   hide("open-add", info.changes === "off");
+  element("class-names").replaceChildren(...info.classes.map(({ name }) => new Option(name, name)));
   write("help-extractor", info.extractor);
   hide("help-similarity", isDistance(info));
   hide("help-distance", !isDistance(info));
   hide("help-parts", !info.regions);
   // Several parts need cosines.
-  element("grid").classList.toggle("no-parts", isDistance(info));
+  for (const id of ["grid", "second-grid"]) element(id).classList.toggle("no-parts", isDistance(info));
 }
 
-function showClasses() {
-  const select = element("class");
-  const choices = [["All classes", ""], ...info.classes.map(({ name, count }) => [`${name} (${count})`, name])];
-  hide(select.closest(".filter"), choices.length === 1);
-  const chosen = view?.className ?? "";
-  if (!choices.some(([, name]) => name === chosen)) choices.push([chosen, chosen]);
+/** The class, the order and the method. */
+function showControls() {
+  const shown = view ?? newView({});
+  const classes = info.classes.map(({ name, count }) => [`${name} (${count})`, name]);
+  fill("class", [[ALL_CLASSES, ""], ...classes], shown.className);
+  hide(element("class").closest(".filter"), !classes.length);
+  const searching = isSearch(shown);
+  element("sort").value = shown.sort;
+  hide("sort-label", searching);
+  hide("method", !searching);
+  hide("copy-link", !searching);
+  hide("open-duplicates", searching || info.changes === "off" || !info.images);
+  for (const label of document.querySelectorAll("#method .single")) hide(label, !isSingle(shown));
+  const names = info.rerankers.filter((name) => name !== "none").map((name) => [name, name]);
+  fill("rerank", [["none", ""], ...names], shown.rerank);
+  fill("compare", [["nothing", ""], ["no re-ranking", "none"], ...names], shown.compare);
+  element("threshold").value = shown.threshold ?? "";
+  for (const [id, name] of [["first-title", shown.rerank], ["second-title", shown.second?.rerank]]) {
+    tell(id, shown.second ? name || "No re-ranking" : "");
+  }
+  hide("second", !shown.second);
+}
+
+/** The choices of a select element; a value of a link is added. */
+function fill(id, choices, chosen) {
+  const select = element(id);
+  const all = choices.some(([, value]) => value === chosen) ? choices : [...choices, [chosen, chosen]];
   // Otherwise an open list would close.
-  if (select.dataset.shown !== `${choices}`) select.replaceChildren(...choices.map((choice) => new Option(...choice)));
-  select.dataset.shown = `${choices}`;
+  if (select.dataset.shown !== `${all}`) select.replaceChildren(...all.map((choice) => new Option(...choice)));
+  select.dataset.shown = `${all}`;
   select.value = chosen;
 }
 
 function showEnd() {
-  const { items, more, stopped, note, query, text } = view;
+  const { items, stopped, note } = view;
+  const more = hasMore(view);
   hide("more", !more || !items.length);
   hide("end", more || Boolean(running));
   const none = info.images ? "No images were found." : "The gallery is empty.";
-  write("end", items.length ? `No more images. ${(query || text) && note ? sentence(note) : ""}` : none);
+  write("end", items.length ? `No more images. ${isSearch(view) && note ? sentence(note) : ""}` : note ? sentence(note) : none);
   if (items.length) showMessage("count", `${plural(items.length, "image")} shown${more ? ", more below" : ""}.`);
   // Observe again, because only changes are reported: after a short page the button may still be visible.
   atEnd.disconnect();
@@ -423,14 +638,19 @@ const atEnd = new IntersectionObserver((entries) => entries.some((each) => each.
 });
 
 let busyTimer = 0;
-function setBusy(busy) {
+/** appends: whether the images will be added to those that are shown. */
+function setBusy(busy, appends = false) {
   clearTimeout(busyTimer);
-  element("grid").setAttribute("aria-busy", String(busy));
+  const grids = view?.second ? [grid, secondGrid] : [grid];
+  for (const { list } of grids) list.setAttribute("aria-busy", String(busy));
   // Fast requests show no progress bar.
-  if (!busy) hide("progress", true);
-  else {
+  if (!busy) {
+    hide("progress", true);
+    for (const each of grids) each.showSkeletons(false);
+  } else {
     busyTimer = setTimeout(() => {
       hide("progress", false);
+      if (appends) for (const each of grids) each.showSkeletons();
       showMessage("count", "Searching …");
     }, 150);
   }
@@ -450,16 +670,22 @@ function showMessage(where, text, again = null) {
 async function searchFile(file, count) {
   if (!info) return;
   if (!file.size) return showMessage("error", `${file.name} is empty.`);
-  if (tooLarge(file)) return showMessage("error", tooLarge(file));
+  const smaller = await reduced(file, limits(), QUERY_SIDE);
+  if (tooLarge(smaller)) return showMessage("error", tooLarge(smaller));
   const value = uniqueName();
-  uploads.add(value, file);
+  uploads.add(value, smaller);
+  storeUpload(value, smaller);
   await go(queryOf("upload", value));
   if (count > 1) showMessage("hint", `Only one image can be the query. Searched with ${file.name}.`);
+  else if (smaller !== file) showMessage("hint", `${file.name} is large, so the browser reduced it before the search.`);
 }
+
+/** Of an image. */
+const limits = () => ({ ...info.limits, body_bytes: info.limits.body_bytes - OVERHEAD });
 
 /** An error message, or "". */
 function tooLarge(file) {
-  const limit = info.limits.body_bytes - OVERHEAD;
+  const limit = limits().body_bytes;
   if (file.size <= limit) return "";
   return `${file.name} is too large (${megabytes(file.size)}). The limit is ${megabytes(limit)}.`;
 }
@@ -508,10 +734,23 @@ on("text-weight", "change", (event) => go({ ...view, weight: Number(event.target
 
 // The rest of the page.
 
-on("class", "change", (event) => {
-  // Several classes in a row are one history entry.
-  const replace = Boolean(view.className && event.target.value);
-  go({ ...view, className: event.target.value }, { replace });
+/** The current view with the values of the controls, of which several may have changed since. */
+const chosen = () => {
+  const value = (id) => element(id).value;
+  const threshold = value("threshold") === "" ? null : Number(value("threshold"));
+  const searched = isSearch(view) ? { rerank: value("rerank"), compare: value("compare"), threshold } : {};
+  return { ...view, className: value("class"), sort: value("sort"), ...searched };
+};
+
+// Several classes or thresholds in a row are one history entry.
+on("class", "change", () => go(chosen(), { replace: Boolean(view.className && element("class").value) }));
+on("sort", "change", () => go(chosen(), { replace: true }));
+on("rerank", "change", () => go(chosen()));
+on("compare", "change", () => go(chosen()));
+on("threshold", "change", () => go(chosen(), { replace: view.threshold !== null }));
+on("copy-link", "click", async () => {
+  const own = view.query?.kind === "upload" ? " It shows your image only in this browser." : "";
+  showMessage("hint", (await copy(location.href)) ? `The link was copied.${own}` : "The browser did not copy the link.");
 });
 on("more", "click", loadMore);
 on("shuffle", "click", () => go(parse(""), { replace: true }));
@@ -533,7 +772,7 @@ on("results-title", "keydown", (event) => {
 on("error-close", "click", () => showMessage("error", ""));
 on("open-add", "click", () => {
   const upload = view?.query?.kind === "upload" ? uploads.get(view.query.value) : null;
-  addDialog.open({ current: upload, changes: info.changes, key, classes: info.classes });
+  addDialog.open({ current: upload, changes: info.changes, key: changes.key });
 });
 on("open-help", "click", () => element("help").showModal());
 for (const dialog of document.querySelectorAll("dialog")) {

@@ -1,6 +1,6 @@
 // Input of query images: chosen files, the camera, paste, and drag and drop anywhere on the page.
 
-import { element, hide, on } from "./dom.js";
+import { element, hide, on } from "./web/dom.js";
 
 // Number of uploads kept in the memory of this tab, for back and forward.
 const MAX_UPLOADS = 50;

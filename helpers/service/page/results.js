@@ -2,34 +2,51 @@
 
 import { call, ServiceError } from "./api.js";
 import { scoreText } from "./text.js";
-import { textParts } from "./url_state.js";
+import { isSearch, isSingle, textParts } from "./url_state.js";
 
 // Images per request; a service may allow fewer.
 const PAGE = 24;
 // Consecutive images of the gallery that stay together in the random order.
 const BLOCK = 4;
+// This re-ranker compares the pixels of the query, so that its vector is not enough.
+const NEEDS_PIXELS = "geometry";
 
 /**
- * The next page of a view: {items, offset, more, note}, and for searches also vector and milliseconds.
+ * The next page of a view: {items, offset, more, note}, and for searches also vector and milliseconds. Items have the
+ * ratio of their sides, if it is known.
  *
  * view: the state of url_state.js with offset, vector (of an earlier page, or null) and order (initially null).
  * context: info (from /v1/info) and uploads (name → {file}); options: signal and onWait for `call`.
  */
 export async function fetchPage(view, { info, uploads }, options) {
-  if (!view.query && !view.text) return view.className ? listClass(view, options) : listRandomly(view, info.images, options);
-  const parameters = { k: Math.min(PAGE, info.max_k), offset: view.offset };
+  const page = await fetchItems(view, { info, uploads }, options);
+  const ids = page.items.map(({ id }) => id);
+  if (!ids.length) return page;
+  const { sizes } = await call("v1/images/sizes", { signal: options.signal, parameters: { id: ids } });
+  const ratio = ([width, height]) => width / height;
+  return { ...page, items: page.items.map((item) => ({ ...item, ratio: sizes[item.id] && ratio(sizes[item.id]) })) };
+}
+
+async function fetchItems(view, { info, uploads }, options) {
+  if (!isSearch(view)) return view.className || view.sort ? list(view, options) : listRandomly(view, info.images, options);
+  const isCombined = !isSingle(view);
+  const rerank = isCombined ? "" : view.rerank;
+  const parameters = { k: Math.min(PAGE, info.max_k), offset: view.offset, good: view.good, bad: view.bad };
   if (view.className) parameters.class_name = view.className;
+  if (rerank) parameters.rerank = rerank;
   const { results, ...rest } = await search(view, parameters, uploads, options);
-  const isCombined = Boolean(view.text) || view.also.length > 0;
   const ownId = view.query?.kind === "id" ? Number(view.query.value) : null;
-  return {
+  const high = results.filter(({ score }) => view.threshold === null || score >= view.threshold);
+  const page = {
     ...rest,
     // The vector of a part of a gallery image would find the image itself first.
-    items: results
+    items: high
       .filter((result) => result.id !== ownId)
-      .map((result) => ({ ...result, scoreText: scoreText(info, result.score, isCombined) })),
+      .map((result) => ({ ...result, scoreText: scoreText(info, result.score, isCombined, rerank) })),
     offset: view.offset + results.length,
   };
+  if (high.length === results.length) return page;
+  return { ...page, more: false, note: `All other scores are below ${view.threshold}.` };
 }
 
 async function search(view, parameters, uploads, options) {
@@ -53,15 +70,18 @@ async function search(view, parameters, uploads, options) {
 async function searchImage({ query, crop, boxes, vector }, parameters, uploads, options) {
   const post = (path, body, extra) => call(path, { ...options, method: "POST", body, ...extra });
   const isPart = crop || boxes.length;
-  if (vector && (isPart || query.kind === "upload")) return post("v1/search/vector", { ...parameters, vector });
-  const extra = { parameters: { ...parameters, ...crop, box: boxes } };
+  const needsVector = Boolean(isPart) || query.kind === "upload";
+  if (vector && needsVector && parameters.rerank !== NEEDS_PIXELS) {
+    return { ...(await post("v1/search/vector", { ...parameters, vector })), vector };
+  }
+  const extra = { parameters: { ...parameters, ...crop, box: boxes, vectors: needsVector || null } };
   if (query.kind === "id") return call(`v1/search/id/${query.value}`, { ...options, ...extra });
   return post("v1/search", uploadForm(query, uploads), extra);
 }
 
 function uploadForm({ value }, uploads) {
   const upload = uploads.get(value);
-  if (!upload) throw new ServiceError(404, "This tab no longer has the uploaded image. Choose it again.");
+  if (!upload) throw new ServiceError(404, "This browser no longer has the uploaded image. Choose it again.");
   const body = new FormData();
   body.append("image", upload.file, upload.name);
   return body;
@@ -73,8 +93,15 @@ export async function fetchObjects(query, uploads) {
   return call("v1/regions", { method: "POST", body: uploadForm(query, uploads) });
 }
 
-async function listClass(view, options) {
-  const parameters = { offset: view.offset, limit: PAGE, class_name: view.className };
+/** Why an image is similar to the query of a view: {similarity, shows, query, result}, with two data URLs. */
+export async function fetchWhy({ query, crop, boxes }, id, uploads) {
+  const parameters = { ...crop, box: boxes, query_id: query.kind === "id" ? query.value : null };
+  const body = query.kind === "id" ? undefined : uploadForm(query, uploads);
+  return call(`v1/images/${id}/why`, { method: "POST", parameters, body });
+}
+
+async function list(view, options) {
+  const parameters = { offset: view.offset, limit: PAGE, class_name: view.className, sort: view.sort };
   const { images, total } = await call("v1/images", { ...options, parameters });
   const offset = view.offset + images.length;
   return { items: images, offset, more: images.length > 0 && offset < total, note: "" };

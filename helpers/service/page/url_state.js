@@ -7,16 +7,20 @@ export const MAX_ALSO = 10;
 const MAX_BOXES = 7;
 // Characters of a text, as the service accepts them.
 export const MAX_TEXT = 1000;
+// Marks of each kind, as the service accepts them.
+const MAX_MARKS = 100;
 
 /**
- * A view: the query image, its parts, a text, and the class of the results.
+ * A view: the query image, its parts, a text, marks, and how results are searched and shown.
  * query: null (the gallery itself) or {kind: "id" | "upload", value: string};
  * crop: null or {left, top, width, height}, fractions of the upright image; boxes: further parts of it, each
  * "x,y,width,height" in pixels; text: "" for none, with weight; also: further images of the query, [{id, weight}];
- * className: "" for all.
+ * good, bad: ids of marked results; rerank, compare: names of re-rankers, "" for none; threshold: the least score, or
+ * null; sort: the order of the gallery, "" for a random one; className: "" for all.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
+  const text = (name) => fields.get(name) ?? "";
   const kind = ["id", "upload"].find((name) => fields.get(name));
   const query = kind ? { kind, value: fields.get(kind) } : null;
   const valid = query && (kind !== "id" || /^\d{1,15}$/.test(query.value)) ? query : null;
@@ -24,14 +28,21 @@ export function parse(hash) {
     query: valid,
     crop: valid && parseCrop(fields.get("crop")),
     boxes: valid ? fields.getAll("box").filter((box) => IS_BOX.test(box)).slice(0, MAX_BOXES) : [],
-    text: (fields.get("text") ?? "").trim().slice(0, MAX_TEXT),
+    text: text("text").trim().slice(0, MAX_TEXT),
     weight: parseWeight(fields.get("weight"), 0.01) ?? 1,
     also: parseAlso(fields.get("also")),
-    className: fields.get("class") ?? "",
+    good: parseIds(text("good")),
+    bad: parseIds(text("bad")),
+    rerank: parseName(text("rerank")),
+    compare: parseName(text("compare")),
+    threshold: parseNumber(text("min")),
+    sort: parseName(text("sort")),
+    className: text("class"),
   };
 }
 
-export function format({ query, crop, boxes = [], text = "", weight = 1, also = [], className }) {
+export function format(view) {
+  const { query, crop, boxes = [], text = "", weight = 1, also = [], good = [], bad = [], className } = view;
   const fields = new URLSearchParams();
   if (query) fields.set(query.kind, query.value);
   if (query && crop) fields.set("crop", [crop.left, crop.top, crop.width, crop.height].join(","));
@@ -39,6 +50,10 @@ export function format({ query, crop, boxes = [], text = "", weight = 1, also = 
   if (text) fields.set("text", text);
   if (text && weight !== 1) fields.set("weight", weight);
   if (also.length) fields.set("also", also.map((part) => `${part.id}:${part.weight}`).join(","));
+  if (good.length) fields.set("good", good.join(","));
+  if (bad.length) fields.set("bad", bad.join(","));
+  for (const name of ["rerank", "compare", "sort"]) if (view[name]) fields.set(name, view[name]);
+  if (view.threshold !== null && view.threshold !== undefined) fields.set("min", view.threshold);
   if (className) fields.set("class", className);
   const hash = fields.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
   return hash && `#${hash}`;
@@ -49,6 +64,13 @@ const imageOf = ({ query, crop, boxes }) => JSON.stringify([query, crop, boxes])
 /** Whether two views have the same query image and the same parts of it. */
 export const sameImage = (a, b) => imageOf(a) === imageOf(b);
 
+/** Whether a view shows results of a search, and not the gallery. */
+export const isSearch = ({ query, text, also }) => Boolean(query || text || also.length);
+
+/** Whether the query is one image, or one part of it: only such results can be re-ranked. */
+export const isSingle = ({ query, text, also, crop, boxes }) =>
+  Boolean(query) && !text && !also.length && boxes.length + (crop ? 1 : 0) < 2;
+
 function parseCrop(text) {
   const numbers = (text ?? "").split(",").map(Number);
   if (numbers.length !== 4 || !numbers.every((number) => number >= 0 && number <= 1)) return null;
@@ -56,6 +78,12 @@ function parseCrop(text) {
   const inside = width > 0 && height > 0 && left + width <= 1.0001 && top + height <= 1.0001;
   return inside ? { left, top, width, height } : null;
 }
+
+const parseNumber = (text) => (text && Number.isFinite(Number(text)) ? Number(text) : null);
+
+const parseName = (text) => (/^-?[\w-]{1,40}$/.test(text) ? text : "");
+
+const parseIds = (text) => text.split(",").filter((id) => /^\d{1,15}$/.test(id)).map(Number).slice(0, MAX_MARKS);
 
 // A number that is not 0 and that the service accepts, or null.
 function parseWeight(text, least = -100) {

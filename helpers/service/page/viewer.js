@@ -1,73 +1,166 @@
-// The dialog that shows one image enlarged, with its actions.
+// The dialog that shows one image enlarged, with its details and its actions.
 
-import { element, hide, isModified, keyField, on, tell, write } from "./dom.js";
+import { call } from "./api.js";
 import { nameOf } from "./grid.js";
-import { matchText, outlines } from "./objects.js";
+import { keyField } from "./key_field.js";
+import { matchText, resultOutlines } from "./objects.js";
+import { fileSize } from "./text.js";
+import { element, hide, make, on, write } from "./web/dom.js";
+import { ImageViewer } from "./web/image_viewer.js";
+import { NO_CLASS, scoreNumber } from "./web/words.js";
+
+// Differences of similarities that are only rounding.
+const ROUNDING = 0.005;
 
 export class Viewer {
-  /** neighbor(item, step) → promise of an adjacent item, or null; search(item); remove(item, key) → promise. */
-  constructor({ neighbor, search, remove }) {
-    this.dialog = element("viewer");
-    this.actions = { neighbor, search, remove };
-    this.changes = "off";
-    this.item = null;
-    on("viewer-previous", "click", () => this.#step(-1));
-    on("viewer-next", "click", () => this.#step(1));
-    on("viewer-search", "click", () => {
+  /**
+   * neighbor(item, step) → promise of an adjacent item, or null; search(item); add(item) to the query; remove(item) and
+   * setClass(item, name) → promises; why(item) → promise; state(item) → {changes, key, canExplain, isSearch, mark};
+   * mark(item, good).
+   */
+  constructor(actions) {
+    this.actions = actions;
+    this.frame = new ImageViewer({
+      actions: [element("viewer-actions").content],
+      neighbor: async ({ item }, step) => this.#framed(await actions.neighbor(item, step)),
+      shown: ({ item }) => this.#showActions(item),
+    });
+    this.dialog = this.frame.dialog;
+    document.body.append(this.dialog);
+    const leave = (action) => () => {
       const { item } = this;
       this.dialog.close();
-      search(item);
-    });
+      action(item);
+    };
+    on("viewer-search", "click", leave(actions.search));
+    on("viewer-add", "click", leave(actions.add));
+    on("viewer-good", "click", () => this.#mark(true));
+    on("viewer-bad", "click", () => this.#mark(false));
+    on("viewer-why", "click", () => this.#explain());
     on("viewer-remove", "click", () => this.#confirm(true));
     on("viewer-keep", "click", () => this.#confirm(false));
     on("viewer-confirm", "submit", (event) => this.#remove(event));
-    on("viewer-image", "load", () => element("viewer-image").classList.remove("loading"));
-    on("viewer-image", "error", () => this.#fail("The file of this image is missing."));
-    on(this.dialog, "keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!step || event.target.matches("input") || isModified(event)) return;
-      event.preventDefault();
-      this.#step(step);
-    });
+    on("viewer-class-form", "submit", (event) => this.#setClass(event));
   }
 
-  /** changes: "open", "key" or "off"; key: entered earlier, or "". */
-  open(item, changes, key) {
-    this.changes = changes;
-    this.key = key;
-    this.#show(item);
-    if (!this.dialog.open) this.dialog.showModal();
+  get item() {
+    return this.frame.item?.item ?? null;
+  }
+
+  open(item) {
+    this.frame.open(this.#framed(item));
     element("viewer-search").focus();
   }
 
-  #show(item) {
-    this.item = item;
-    this.#fail("");
-    this.#confirm(false);
-    write("viewer-title", nameOf(item));
-    const image = element("viewer-image");
-    image.classList.add("loading");
-    image.src = `v1/images/${item.id}/file`;
-    image.alt = `${nameOf(item)}, ${item.class_name ?? "no class"}`;
-    const facts = [item.class_name ?? "no class"];
-    if (item.score !== undefined) facts.push(`score ${item.score.toFixed(3)}`, `rank ${item.rank}`);
-    write("viewer-facts", [...facts, matchText(item), item.key].filter(Boolean).join(" · "));
-    image.parentElement.replaceChildren(image, outlines(item));
-    hide("viewer-remove", this.changes === "off");
+  /** An image of the gallery as `ImageViewer` shows it. */
+  #framed(item) {
+    if (!item) return null;
+    const className = item.class_name ?? NO_CLASS;
+    const score = item.score === undefined ? [] : [`score ${scoreNumber(item.score)}`, `rank ${item.rank}`];
+    return {
+      item, name: nameOf(item), alt: `${nameOf(item)}, ${className}`,
+      facts: [className, ...score, matchText(item), item.key].filter(Boolean).join(" · "),
+      source: `v1/images/${item.id}/file`, outlines: resultOutlines(item),
+    };
   }
 
-  async #step(step) {
-    const item = await this.actions.neighbor(this.item, step);
-    if (item && this.dialog.open) this.#show(item);
+  #showActions(item) {
+    this.state = this.actions.state(item);
+    const { changes, canExplain, isSearch, canCombine } = this.state;
+    this.#confirm(false);
+    element("viewer-download").href = `v1/images/${item.id}/original`;
+    hide("viewer-remove", changes === "off");
+    hide("viewer-class-form", changes === "off");
+    element("viewer-class").value = item.class_name ?? "";
+    hide("viewer-why", !canExplain);
+    hide("viewer-maps");
+    hide("viewer-add", !isSearch || !canCombine);
+    for (const name of ["good", "bad"]) hide(`viewer-${name}`, !isSearch);
+    this.#showMark(item);
+    this.#showDetails(item);
+  }
+
+  async #showDetails(item) {
+    const list = element("viewer-details");
+    list.replaceChildren();
+    this.detailsOf = item;
+    let details;
+    try {
+      details = await call(`v1/images/${item.id}/details`);
+    } catch {
+      return; // The image itself reports a missing file.
+    }
+    if (this.detailsOf !== item) return;
+    const { width, height, bytes, format, taken, camera, modified } = details;
+    const date = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+    const rows = [
+      ["Size", `${width} × ${height} pixels, ${fileSize(bytes)}, ${format}`],
+      ["Taken", taken && date(taken)],
+      ["File date", date(modified)],
+      ["Camera", camera],
+      ["Path", item.key],
+    ];
+    const known = rows.filter(([, value]) => value);
+    list.append(...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  }
+
+  #mark(good) {
+    this.actions.mark(this.item, good);
+    this.#showMark(this.item);
+  }
+
+  #showMark(item) {
+    const { mark } = this.actions.state(item);
+    element("viewer-good").setAttribute("aria-pressed", String(mark === true));
+    element("viewer-bad").setAttribute("aria-pressed", String(mark === false));
+  }
+
+  async #explain() {
+    const { item } = this;
+    const button = element("viewer-why");
+    button.disabled = true;
+    this.frame.fail("");
+    try {
+      const { similarity, shows, query, result } = await this.actions.why(item);
+      if (this.item !== item) return;
+      element("viewer-map-query").src = query;
+      element("viewer-map-result").src = result;
+      const differs = item.score !== undefined && Math.abs(similarity - item.score) > ROUNDING;
+      const reason = differs ? " The score above differs, because the search re-ranked, used marks or compared parts." : "";
+      write("viewer-map-text", `Bright: ${shows}. The similarity of the two images is ${similarity.toFixed(3)}.${reason}`);
+      hide("viewer-maps", false);
+      element("viewer-maps").scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      this.frame.fail(error.message);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async #setClass(event) {
+    event.preventDefault();
+    const button = event.submitter ?? element("viewer-class-save");
+    const name = element("viewer-class").value.trim();
+    if (name === (this.item.class_name ?? "")) return;
+    button.disabled = true;
+    this.frame.fail("");
+    try {
+      this.frame.show(this.#framed(await this.actions.setClass(this.item, name)));
+    } catch (error) {
+      this.frame.fail(error.message);
+    } finally {
+      button.disabled = false;
+    }
   }
 
   #confirm(open) {
     const form = element("viewer-confirm");
     const wasOpen = !form.hidden;
+    const { changes, key } = this.state;
     form.hidden = !open;
-    hide("viewer-remove", open || this.changes === "off");
-    const field = keyField(form, this.changes, this.key);
-    if (open) (field && !this.key ? field : form.querySelector("[type=submit]")).focus();
+    hide("viewer-remove", open || changes === "off");
+    const field = keyField(form, changes, key);
+    if (open) (field && !key ? field : form.querySelector("[type=submit]")).focus();
     else if (wasOpen) element(element("viewer-remove").hidden ? "viewer-search" : "viewer-remove").focus();
   }
 
@@ -80,14 +173,9 @@ export class Viewer {
       await this.actions.remove(this.item, key);
       this.dialog.close();
     } catch (error) {
-      this.#fail(error.message);
+      this.frame.fail(error.message);
     } finally {
       button.disabled = false;
     }
-  }
-
-  #fail(text) {
-    tell("viewer-error", text);
-    if (text) element("viewer-image").classList.remove("loading");
   }
 }

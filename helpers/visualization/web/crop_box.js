@@ -1,12 +1,15 @@
-// The crop box: a rectangle on an image, moved by mouse, touch or keyboard. All numbers are fractions of the image.
+// The crop box: a rectangle on an image, moved by mouse, touch or keyboard, or by exact numbers. All numbers are
+// fractions of the image. The page and the query picker use this module.
 
 import { isModified, on } from "./dom.js";
-import { place } from "./objects.js";
+import { place } from "./parts.js";
 
 const MIN_SIZE = 0.05;
 const STEP = 0.02;
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const NUMBERS = ["left", "top", "width", "height"];
 
 export const WHOLE = Object.freeze({ left: 0, top: 0, width: 1, height: 1 });
 
@@ -99,6 +102,22 @@ export class CropBox {
     const { left, top, width, height } = this.rectangle;
     const resized = { width: Math.min(width + dx, 1 - left), height: Math.min(height + dy, 1 - top) };
     this.set({ left, top, width, height, ...(event.shiftKey ? resized : { left: left + dx, top: top + dy }) });
+  }
+}
+
+/** A rectangle as pairs of a side's name and percents: [["left", 15], …]. */
+export const percents = (rectangle) => NUMBERS.map((name) => [name, Math.round(rectangle[name] * 100)]);
+
+/** The rectangle in number fields of percents with the names left, top, width and height, clipped to the image. */
+export function fromFields(fields) {
+  const [left, top, width, height] = NUMBERS.map((name) => Number(fields[name].value) / 100);
+  return { left, top, width: Math.min(width, 1 - left), height: Math.min(height, 1 - top) };
+}
+
+/** Show a rectangle in such fields, but not in the one that the user edits. */
+export function toFields(fields, rectangle) {
+  for (const [name, percent] of percents(rectangle)) {
+    if (document.activeElement !== fields[name]) fields[name].value = percent;
   }
 }
 

@@ -1,0 +1,98 @@
+"""Images of an engine that a command line names: by id, key, path, folder or pattern."""
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.cli import locations
+from helpers.cli.common import USAGE, CommandError, log, printable
+from helpers.text import clean_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from helpers.search.engine import Engine
+    from helpers.search.gallery import GalleryTable
+
+
+class ImageNames:
+    """Finds images of one engine by names."""
+
+    def __init__(self, engine: "Engine"):
+        self._table = locations.table_of(engine)
+        self._indexed = engine.index.ids.tolist()
+        self._held, self._paths = set(self._indexed), self._table.paths
+
+    def ids(self, name: str) -> set[int]:
+        """The ids of an id, key, path or folder; none if it is not in the engine.
+
+        Raises CommandError: several images have this name.
+        """
+        table, path = self._table, Path(name).resolve()
+        known = [
+            *table.ids_at(locations.absolute(Path(name))),
+            *table.ids_at(table.root / name if table.root else name),
+        ]
+        if found := self._held.intersection(known):
+            return found
+        if name.isdecimal() and int(name) in self._held:
+            return {int(name)}
+        if below := {id for id in self._indexed if Path(self._paths[id]).is_relative_to(path)}:
+            return below
+        printed = [id for id in self._indexed if name in _printed_names(table, self._paths[id])]
+        if len(printed) > 1:
+            raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
+        return set(printed)
+
+    def matching(self, pattern: str) -> set[int]:
+        """The ids of the images whose key or path matches a pattern with the wildcards * and ?.
+
+        The path is compared with the pattern, and with the pattern below the current folder.
+        """
+        below = os.path.normpath(Path.cwd() / pattern)
+        return {
+            id
+            for id in self._indexed
+            if fnmatchcase(_key(self._table, self._paths[id]), pattern)
+            or fnmatchcase(self._paths[id], pattern)
+            or fnmatchcase(self._paths[id], below)
+        }
+
+
+def ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":
+    """int64 (m,): the ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
+    import numpy as np
+
+    images, ids = ImageNames(engine), set[int]()
+    for name in names:
+        found = images.ids(name)
+        if not found:
+            raise CommandError(
+                f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
+                "`lookalike list` prints ids and paths"
+            )
+        ids |= found
+    return np.array(sorted(ids), np.int64)
+
+
+def ids_excluded(engine: "Engine", names: list[str]) -> "np.ndarray":
+    """int64 (m,): the ids of images given by id, key, path, folder or pattern. A message says which name has none."""
+    import numpy as np
+
+    images, ids = ImageNames(engine), set[int]()
+    for name in names:
+        found = images.ids(name) or images.matching(name)
+        if not found:
+            log(f"note: --exclude {printable(name)}: no image of the engine has this name")
+        ids |= found
+    return np.array(sorted(ids), np.int64)
+
+
+def _key(table: "GalleryTable", path: str) -> str:
+    return path.removeprefix(f"{table.root}{os.sep}") if table.root else path
+
+
+def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
+    """Path and key of an image as JSON and CSV print them."""
+    return clean_text(path), clean_text(_key(table, path))

@@ -1,0 +1,142 @@
+"""What `lookalike search` writes: text, JSON, CSV, paths, and the image of --grid."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.cli import common, locations, region_queries
+from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
+
+if TYPE_CHECKING:
+    from helpers.search.engine import Engine, Results
+
+    #: The matched parts of the results of each query, or None for a search of whole images.
+    AllMatches = list[list[region_queries.Matches]] | None
+
+RESULT_COLUMNS = ("rank", "id", "score", "key", "path", "class_name")
+COLUMNS = ("query", "score_kind", *RESULT_COLUMNS)
+
+#: The suffixes of images that --grid writes.
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
+#: The largest number of queries in the image of --grid.
+_GRID_ROWS = 40
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options --json, --csv, --paths, --null and --grid."""
+    formats = common.add_formats(parser)
+    formats.add_argument("--paths", action="store_true", help="print only the paths of the results, one per line")
+    parser.add_argument("-0", "--null", action="store_true", help="end each path of --paths with NUL, for xargs -0")
+    parser.add_argument("--grid", metavar="FILE", help="save an image of queries and results (.png, .jpg, .pdf …)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise CommandError if the options do not go together, or if the file of --grid cannot be written."""
+    if options.grid and Path(options.grid).suffix.lower() not in _SUFFIXES:
+        raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
+    if options.null and not options.paths:
+        raise CommandError("--null needs --paths", USAGE)
+    if options.grid:
+        common.check_output(Path(options.grid))
+
+
+def score_kind(options: argparse.Namespace, metric: str, combined: bool, regions: bool) -> str:
+    """What the scores are, for people and programs.
+
+    metric : of the index. combined : whether the query has texts or several images. regions : whether parts were found.
+    """
+    if options.rerank != "none":
+        return f"re-ranking by {options.rerank}"
+    if combined:
+        return "weighted mean of cosines"
+    if regions:
+        return "best cosine with a part"
+    return "cosine" if metric == "cosine" else f"negative {metric} distance"
+
+
+def write_grid(path: Path, found: Sequence[tuple[str, "Results"]], matches: "AllMatches") -> None:
+    """Write the image of --grid, and print what it shows."""
+    from helpers.images.reading import UnreadableImage, read_image
+    from helpers.visualization import grids
+
+    if not any(len(results) for _, results in found):
+        log(f"note: {printable(path)} was not written, because there is no result")
+        return
+    shown = found[:_GRID_ROWS]
+    try:
+        images = [(read_image(query), results) for query, results in shown]
+        boxes = [[[part.box for part in one if part is not None] for one in each] for each in matches or []]
+        figure = grids.query_grids(images, boxes)
+    except UnreadableImage as error:
+        raise CommandError(f"{error} If the images were moved, name their folder: --root FOLDER") from error
+    figure.savefig(path, dpi=100)
+    first = f"the first {len(shown)} of {len(found):,} queries" if len(shown) < len(found) else ""
+    results = pluralize(sum(len(results) for _, results in shown), "result")
+    log(f"{printable(path)}: image of {first or pluralize(len(shown), 'query')} with {results}")
+
+
+def print_results(
+    found: Sequence[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace, kind: str,
+    matches: "AllMatches",
+) -> None:  # fmt: skip
+    """Print the results of queries in the format of the options.
+
+    found : the name and the results of each query. kind : of the scores, see `score_kind`.
+    """
+    if options.paths:
+        _print_paths([str(result.path) for _, results in found for result in results], options.null)
+        return
+    records = [(query, _records(results, engine)) for query, results in found]
+    if matches is not None:
+        for (_, results), each in zip(records, matches, strict=True):
+            for result, one in zip(results, each, strict=True):
+                result["regions"] = region_queries.records(one) if options.json else region_queries.describe(one)
+    if options.json:
+        common.print_json([{"query": query, "score_kind": kind, "results": results} for query, results in records])
+    elif options.csv:
+        columns = COLUMNS if matches is None else (*COLUMNS, "regions")
+        common.print_csv(columns, ([query, kind, *result.values()] for query, results in records for result in results))
+    else:
+        _print_text(records, f"  {options.rerank}" if options.rerank != "none" else "")
+
+
+def _records(results: "Results", engine: "Engine") -> list[dict[str, Any]]:
+    keys = locations.table_of(engine).images.keys
+    return [
+        {
+            "rank": result.rank,
+            "id": result.id,
+            "score": round(result.score, 6),
+            "key": keys[result.id],
+            "path": str(result.path),
+            "class_name": result.class_name if result.label >= 0 else None,
+        }
+        for result in results
+    ]
+
+
+def _print_text(records: Sequence[tuple[str, list[dict[str, Any]]]], label: str) -> None:
+    """Print one line per result. ``label`` follows each score that is not the index's own."""
+    for number, (query, results) in enumerate(records):
+        if len(records) > 1:
+            print(f"{chr(10) if number else ''}{printable(query)}")
+        for result in results:
+            region = f"  [{result['regions']}]" if "regions" in result else ""
+            print(
+                f"{result['rank']:4}  {result['score']:8.4f}{label}  {printable(result['class_name'] or '–'):<20}  "
+                f"{printable(result['path'])}{region}"
+            )
+
+
+def _print_paths(paths: list[str], null: bool) -> None:
+    """Print the bytes of paths, which need not be text, one per line or each followed by NUL."""
+    broken = next((path for path in paths if "\n" in path), None)
+    if broken is not None and not null:
+        raise CommandError(f"the path {printable(broken)} contains a line break: use --paths --null", USAGE)
+    end = b"\0" if null else b"\n"
+    # What was printed as text comes first.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))

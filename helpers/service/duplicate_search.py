@@ -1,0 +1,149 @@
+"""Near-duplicates of the gallery, found in the background."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helpers.images.copies import details_of, preference
+from helpers.images.duplicates import Audit, audit
+from helpers.images.file_details import FileDetails
+from helpers.images.imageset import ImageSet
+from helpers.search.engine import Engine
+from helpers.search.persist.live import LiveEngine
+from helpers.service.errors import ApiError
+
+log = logging.getLogger("lookalike.service")
+
+#: Images of a gallery whose near-duplicates the service finds: an audit of so many takes minutes.
+MAX_IMAGES = 20_000
+
+#: How long a request waits for the result, in seconds.
+_WAIT = 0.2
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An image of a group of copies of one original.
+
+    Attributes
+    ----------
+    how : the search that found it, as in `helpers.images.duplicates.Pair`; None for the one that represents the group.
+    correlation : of the pixels with the image of the group that it was compared with; None as above.
+    details : of its file; None if that cannot be read.
+    """
+
+    id: int
+    how: str | None
+    correlation: float | None
+    details: FileDetails | None
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """The copies of one original. keep : the id of the best one."""
+
+    copies: tuple[Copy, ...]
+    keep: int
+
+
+class DuplicateSearch:
+    """The near-duplicates of a live engine, by `helpers.images.duplicates.audit`.
+
+    One thread at a time computes. The result is kept until images are added; removed images drop out of it.
+    """
+
+    def __init__(self, live: LiveEngine):
+        self._live = live
+        self._lock = threading.Lock()
+        self._running: threading.Thread | None = None
+        self._audited: frozenset[str] = frozenset()
+        self._found: tuple[tuple[tuple[str, str | None, float | None], ...], ...] = ()
+        self._failed = False
+
+    def groups(self) -> list[CopyGroup] | None:
+        """The groups, those with the most copies first; None while they are not known.
+
+        Raises
+        ------
+        ApiError : 422, the gallery is too large.
+        """
+        self._live.refresh()
+        engine = self._live.engine
+        if len(engine.index.ids) > MAX_IMAGES:
+            raise ApiError(
+                422,
+                f"The page finds near-duplicates of up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
+                code="not_applicable",
+            )
+        paths = _paths(engine)
+        with self._lock:
+            if self._running is None and not self._audited.issuperset(paths.values()):
+                # A daemon, so that the service can stop.
+                self._running = threading.Thread(target=self._search, args=(engine,), name="audit", daemon=True)
+                self._running.start()
+            running = self._running
+        if running is not None:
+            running.join(_WAIT)
+            if running.is_alive():
+                return None
+        with self._lock:
+            if self._failed:
+                self._failed = False
+                raise RuntimeError("the search for near-duplicates failed; see the log")
+            found, audited = self._found, self._audited
+        # Images that were added meanwhile need another search.
+        return self._current(found) if audited else None
+
+    def _search(self, engine: Engine) -> None:
+        try:
+            ids = engine.index.ids
+            images = _images(engine, ids)
+            found = audit(images, engine.index.vectors(ids))
+            with self._lock:
+                self._found, self._audited = _groups(found), frozenset(map(str, images.paths))
+        except Exception:
+            log.exception("the search for near-duplicates failed")
+            with self._lock:
+                self._failed = True
+        finally:
+            with self._lock:
+                self._running = None
+
+    def _current(self, found: Sequence[Sequence[tuple[str, str | None, float | None]]]) -> list[CopyGroup]:
+        """The groups without images that were removed; ids may have changed meanwhile."""
+        ids = {path: id for id, path in _paths(self._live.engine).items()}
+        groups = []
+        for members in found:
+            there = [member for member in members if member[0] in ids]
+            if len(there) < 2:
+                continue
+            details = {path: details_of(Path(path)) for path, _, _ in there}
+            copies = [Copy(ids[path], how, correlation, details[path]) for path, how, correlation in there]
+            best = min(details, key=lambda path: (*preference(Path(path), details[path]), ids[path]))
+            groups.append(CopyGroup(tuple(copies), ids[best]))
+        return sorted(groups, key=lambda group: -len(group.copies))
+
+
+def _paths(engine: Engine) -> dict[int, str]:
+    assert engine.table is not None, "a saved engine is fitted"
+    return {id: str(engine.table.path(id)) for id in engine.index.ids.tolist()}
+
+
+def _images(engine: Engine, ids: np.ndarray) -> ImageSet:
+    table = engine.table
+    assert table is not None, "a saved engine is fitted"
+    paths = tuple(table.path(id) for id in ids.tolist())
+    return ImageSet(table.name, paths, table.labels[ids], table.class_names, root=table.root)
+
+
+def _groups(found: Audit) -> tuple[tuple[tuple[str, str | None, float | None], ...], ...]:
+    groups: dict[int, list[tuple[str, str | None, float | None]]] = {}
+    paths = found.images.paths
+    for pair in found.pairs:
+        members = groups.setdefault(pair.first, [(str(paths[pair.first]), None, None)])
+        members.append((str(paths[pair.second]), pair.how, pair.correlation))
+    return tuple(map(tuple, groups.values()))

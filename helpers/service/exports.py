@@ -1,0 +1,74 @@
+"""Images of the gallery as one ZIP file, which is sent while it is made."""
+
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from helpers.text import printable
+
+#: Images of one file.
+MAX_IMAGES = 500
+
+_CHUNK = 2**18
+#: What Windows does not accept in names, and control characters.
+_UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+
+
+class _Sink:
+    """A file that cannot be read or searched; `taken` returns what was written."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, content: bytes) -> int:
+        self._parts.append(bytes(content))
+        return len(content)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def zipped(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
+    """The parts of a ZIP file of images, which are stored as they are: compression would gain nothing.
+
+    files : pairs of a name in the ZIP file and a path.
+    """
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
+        for name, path in files:
+            with path.open("rb") as source, archive.open(_info(name, path), "w", force_zip64=True) as target:
+                while content := source.read(_CHUNK):
+                    target.write(content)
+                    yield sink.taken()
+    yield sink.taken()
+
+
+def _info(name: str, path: Path) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
+    info.compress_type = zipfile.ZIP_STORED
+    return info
+
+
+def safe_names(names: Iterable[str]) -> list[str]:
+    """Names that are unique and can be unpacked everywhere, and never outside of a folder.
+
+    names : relative paths, such as those of a gallery.
+    """
+    used: set[str] = set()
+    safe = []
+    for name in names:
+        parts = [_UNSAFE.sub("_", printable(part)).strip(" .") for part in name.split("/")]
+        path = "/".join(part for part in parts if part) or "image"
+        stem, dot, suffix = path.rpartition(".")
+        number, unique = 1, path
+        while unique.casefold() in used:
+            number += 1
+            unique = f"{stem} ({number}){dot}{suffix}" if stem and "/" not in suffix else f"{path} ({number})"
+        used.add(unique.casefold())
+        safe.append(unique)
+    return safe

@@ -1,0 +1,113 @@
+"""Edits of a gallery: removing images, restoring them, and changing their class."""
+
+import numpy as np
+
+from helpers.search.engine import Engine
+from helpers.search.gallery import GalleryTable
+from helpers.search.identity import Candidates
+from helpers.search.persist.live import LiveEngine
+from helpers.service import uploads
+from helpers.service.errors import ApiError
+from helpers.service.removed_images import RemovedImage, RemovedImages
+
+
+class GalleryEdits:
+    """Edits of one live engine.
+
+    Images of an engine do not change: an image in another class, and a restored one, get a new id, as if the file had
+    been removed and added again. Their feature vectors are kept.
+    """
+
+    def __init__(self, live: LiveEngine):
+        self._live, self._removed = live, RemovedImages(live.folder)
+
+    def remove(self, id: int) -> None:
+        """Remove an image. It can be restored for an hour; then the file of an upload is deleted.
+
+        Raises
+        ------
+        ApiError : 404, the image does not exist.
+        """
+        image = self._image(id)
+        self._removed.put(image)
+        try:
+            self._live.remove([id])
+        except KeyError as error:
+            raise _missing(id) from error
+        if uploads.is_upload(self._live.folder, image.path):
+            # Meanwhile, another client may have added the same image again.
+            with self._live.locked():
+                if not self._ids_at(image):
+                    self._removed.take_file(image)
+
+    def restore(self, id: int) -> int:
+        """Add an image again that was removed: its new id.
+
+        Raises
+        ------
+        ApiError : 404, it was not removed, or too long ago, or its file was deleted.
+        """
+        image = self._removed.get(id)
+        self._live.refresh()
+        if image is None or self._live.engine.index.contains(np.array([id]))[0]:
+            raise ApiError(
+                404, f"Image {id} cannot be restored: it was not removed, or too long ago.", code="image_not_found"
+            )
+        if not self._removed.has_file(image):
+            raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.", code="file_not_found")
+        added = self._live.apply(_candidates(image), write=lambda: self._removed.return_file(image))
+        self._removed.forget(id)
+        return int(added.ids[0])
+
+    def set_class(self, id: int, class_name: str | None) -> int:
+        """Change the class of an image: its new id, or the same one if it has this class. class_name : None for none.
+
+        Raises
+        ------
+        ApiError : 404, the image does not exist.
+        """
+        image = self._image(id)
+        if image.class_name == class_name:
+            return id
+        candidates = _candidates(image, class_name)
+        # An image without a known content is not recognized by its path.
+        removed = [id] if image.content is None else []
+        return int(self._live.apply(candidates, removed, classes=True).ids[0])
+
+    def sweep(self) -> None:
+        """Delete what can no longer be restored."""
+        self._removed.sweep()
+
+    def _image(self, id: int) -> RemovedImage:
+        self._live.refresh()
+        engine = self._live.engine
+        if not engine.index.contains(np.array([id]))[0]:
+            raise _missing(id)
+        table = _table(engine)
+        name = table.display_name(id)
+        path = table.path(id)
+        vector = engine.index.vectors(np.array([id]))[0]
+        return RemovedImage(
+            id, path, table.class_name(id), vector, table.content(id), None if name == path.name else name
+        )
+
+    def _ids_at(self, image: RemovedImage) -> bool:
+        engine = self._live.engine
+        return bool(engine.index.contains(np.array(_table(engine).ids_at(image.path), np.int64)).any())
+
+
+def _candidates(image: RemovedImage, *class_name: str | None) -> Candidates:
+    """An image that is to be added again. class_name : another class."""
+    (name,) = class_name or (image.class_name,)
+    return Candidates(
+        [str(image.path)], [image.content], [name], [image.name], image.vector[None].astype(np.float32), np.array([-1])
+    )
+
+
+def _table(engine: Engine) -> GalleryTable:
+    assert engine.table is not None, "a saved engine is fitted"
+    return engine.table
+
+
+def _missing(id: int) -> ApiError:
+    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")

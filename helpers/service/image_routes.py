@@ -1,0 +1,130 @@
+"""Routes for single images of the gallery (details, file, class, explanation), and for exports and duplicates."""
+
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, UploadFile
+from fastapi.responses import FileResponse, StreamingResponse
+
+from helpers.service.errors import ApiError, error_responses
+from helpers.service.exports import MAX_IMAGES, safe_names, zipped
+from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
+from helpers.service.query_image import Box, Crop, QueryImage, UploadedImage
+from helpers.service.routes import CHANGE_ERRORS, UPLOAD_ERRORS, change_dependencies, query_parts
+from helpers.service.schemas import Id, ImageOut
+from helpers.service.search_service import SearchService
+from helpers.service.settings import MAX_K
+from helpers.text import printable
+
+_ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
+_Upload = Annotated[UploadFile | None, File(description="The query, unless it is an image of the gallery.")]
+_QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
+_Parts = Annotated[list[Crop | Box], Depends(query_parts)]
+_Ids = Annotated[list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.")]
+
+_SomeIds = Annotated[list[Id], Query(min_length=1, max_length=MAX_K, description="Ids of the images.")]
+
+_FILE_ERRORS = ("image_not_found", "file_not_found", "invalid_request")
+_EDIT_ERRORS = ("image_not_found", "invalid_request", *CHANGE_ERRORS)
+
+_FILE: dict[int | str, dict] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "The file.",
+    }
+}
+_ZIP: dict[int | str, dict] = {
+    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}, "description": "The ZIP."}
+}
+
+
+def single_images(service: SearchService) -> APIRouter:
+    """What can be done with one image."""
+    router = APIRouter(prefix="/v1/images/{id}", tags=["images"])
+    settings = service.settings
+    change = change_dependencies(settings)
+
+    @router.get("/details", responses=error_responses(*_FILE_ERRORS))
+    async def get_details(id: _ImageId) -> DetailsOut:
+        """Return what the file of an image says about it: its size, and when and with which camera it was taken."""
+        return await service.details(id)
+
+    @router.get("/original", response_class=Response, responses=_FILE | error_responses(*_FILE_ERRORS))
+    async def get_original(id: _ImageId) -> Response:
+        """Download the file of an image, as it is."""
+        entry = await service.searches(service.gallery_search.entry, id)
+        path = await service.searches(service.gallery_search.path, id)
+        # Never shown in the browser: the file may be of any type.
+        return FileResponse(path, media_type="application/octet-stream", filename=safe_names([entry.name])[0])
+
+    @router.patch("", responses=error_responses(*_EDIT_ERRORS, "bad_request"), dependencies=change)
+    async def change_class(id: _ImageId, change: ClassChange) -> ImageOut:
+        """Change the class of an image. It gets a new id, which the response has."""
+        return ImageOut.of(await service.set_class(id, change.class_name), settings.root_path)
+
+    @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
+    async def restore_image(id: _ImageId) -> ImageOut:
+        """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
+        return ImageOut.of(await service.restore(id), settings.root_path)
+
+    @router.post("/why", responses=error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, "not_applicable"))
+    async def explain(
+        request: Request, id: _ImageId, parts: _Parts, image: _Upload = None, query_id: _QueryId = None
+    ) -> ExplanationOut:
+        """Explain why an image is similar to a query, which is an upload or an image of the gallery."""
+        if (image is None) == (query_id is None):
+            raise ApiError(422, "An explanation needs a query: either an uploaded image or query_id.")
+        query: QueryImage
+        if image is not None:
+            query = UploadedImage(await image.read())
+        else:
+            assert query_id is not None
+            query = await service.gallery_image(query_id)
+        return await service.explain(request, id, query, parts)
+
+    return router
+
+
+def whole_gallery(service: SearchService) -> APIRouter:
+    """What can be done with many images. These routes come before those with an id."""
+    router = APIRouter(prefix="/v1", tags=["images"])
+
+    @router.get("/images/export", response_class=Response, responses=_ZIP | error_responses(*_FILE_ERRORS))
+    async def export(id: _Ids) -> Response:
+        """Download the files of some images as one ZIP file."""
+
+        def files() -> list[tuple[str, FilePath]]:
+            entries = [service.gallery_search.entry(each) for each in dict.fromkeys(id)]
+            # The file of an upload has a technical name.
+            names = safe_names(entry.key if entry.key.endswith(entry.name) else entry.name for entry in entries)
+            return [(name, service.gallery_search.path(entry.id)) for name, entry in zip(names, entries, strict=True)]
+
+        name = safe_names([printable(service.gallery_search.summary()["name"])])[0]
+        headers = {"Content-Disposition": f'attachment; filename="{_ascii(name)}.zip"'}
+        return StreamingResponse(zipped(await service.searches(files)), media_type="application/zip", headers=headers)
+
+    @router.get("/images/sizes", responses=error_responses("invalid_request"))
+    async def get_sizes(id: _SomeIds) -> SizesOut:
+        """Return the sizes of some images, so that a page can lay them out before it has them."""
+        sizes = await service.images(service.gallery_search.sizes, id)
+        return SizesOut(sizes={each: list(size) for each, size in sizes.items()})
+
+    @router.get(
+        "/duplicates",
+        responses=error_responses(*CHANGE_ERRORS, "not_applicable"),
+        dependencies=change_dependencies(service.settings),
+    )
+    async def find_duplicates() -> DuplicatesOut:
+        """Return the near-duplicates of the gallery.
+
+        The first request starts the search, which takes time for each image. It is for clients that may change the
+        gallery.
+        """
+        return await service.duplicates()
+
+    return router
+
+
+def _ascii(name: str) -> str:
+    """A name for a header."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in name) or "images"

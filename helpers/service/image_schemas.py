@@ -1,0 +1,94 @@
+"""JSON bodies of the routes for single images, duplicates and explanations."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from helpers.images.file_details import FileDetails
+from helpers.service.duplicate_search import Copy
+from helpers.service.gallery_search import Entry
+from helpers.service.schemas import ImageOut, NewClassName, Text
+
+
+class ClassChange(BaseModel):
+    """The new class of an image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    class_name: NewClassName | None = Field(description="null for no class.")
+
+
+class DetailsOut(ImageOut):
+    """An image of the gallery, and what its file says about it."""
+
+    width: int = Field(description="Of the upright image, in pixels.")
+    height: int
+    bytes: int = Field(description="Size of the file.")
+    format: str = Field(description="Of the file, such as JPEG.")
+    modified: str = Field(description="When the file was modified, in UTC.")
+    taken: str | None = Field(description="When the image was taken, in the time of the camera; null if unknown.")
+    camera: Text | None = Field(description="Maker and model; null if unknown.")
+    original: str = Field(description="URL of the file itself.")
+
+    @classmethod
+    def of_file(cls, entry: Entry, details: FileDetails, root_path: str) -> Self:
+        """From an image and the details of its file."""
+        original = f"{root_path}/v1/images/{entry.id}/original"
+        return cls(**ImageOut.of(entry, root_path).model_dump(), **vars(details), original=original)
+
+
+class SizesOut(BaseModel):
+    """Sizes of images, by their ids."""
+
+    sizes: dict[int, Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        description="Width and height of the upright image in pixels. Images that cannot be read are left out."
+    )
+
+
+class CopyOut(ImageOut):
+    """One of the copies of an image."""
+
+    width: int | None = Field(description="Of the upright image, in pixels; null if its file cannot be read.")
+    height: int | None
+    bytes: int | None = Field(description="Size of the file.")
+    how: str | None = Field(
+        description="What found it: bytes (equal files), hash (a similar image), mirror or crop; null for the image "
+        "that represents the group."
+    )
+    correlation: float | None = Field(description="Of its pixels with those of the image that it was compared with.")
+    keep: bool = Field(
+        description="Whether it is the best copy: most pixels, then the largest file, the oldest one, the shortest path"
+    )
+
+    @classmethod
+    def of_copy(cls, copy: Copy, entry: Entry, keep: int, root_path: str) -> Self:
+        """keep : the id of the best copy."""
+        details = copy.details
+        width, height, size = (None,) * 3 if details is None else (details.width, details.height, details.bytes)
+        return cls(
+            **ImageOut.of(entry, root_path).model_dump(), width=width, height=height, bytes=size, how=copy.how,
+            correlation=copy.correlation, keep=copy.id == keep,
+        )  # fmt: skip
+
+
+class CopiesOut(BaseModel):
+    """The copies of one image."""
+
+    images: list[CopyOut]
+
+
+class DuplicatesOut(BaseModel):
+    """The near-duplicates of the gallery."""
+
+    state: Literal["running", "done"] = Field(description="Ask again in a second while it is running.")
+    groups: list[CopiesOut] = Field(description="The copies of each image, largest groups first. Empty while running.")
+
+
+class ExplanationOut(BaseModel):
+    """What makes an image similar to a query: maps over both, as JPEG in a data URL. They have one scale."""
+
+    similarity: float = Field(description="Of the query and the whole image.")
+    method: str
+    shows: str = Field(description="What the maps show.")
+    query: str = Field(description="The map over the query.")
+    result: str = Field(description="The map over the image of the gallery.")

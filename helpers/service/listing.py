@@ -1,0 +1,63 @@
+"""The order in which the images of the gallery are listed."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.search.engine import Engine
+
+#: The orders: a hyphen in front of a name is for the reverse order. Images of the same value are in the order of ids.
+SORTS = ("id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class")
+
+
+class Listing:
+    """The ids of an engine in each of the `SORTS`, computed once per engine.
+
+    Sizes and dates of files are read once for each image, so a list with one of them for the first time takes time for
+    each file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[int, tuple[int, int]] = {}
+        self._sorted: tuple[Engine | None, dict[str, np.ndarray]] = (None, {})
+
+    def ids(self, engine: Engine, sort: str = "id") -> np.ndarray:
+        """int64 (n,): all ids of the index. sort : one of `SORTS`."""
+        if sort == "id":
+            return engine.index.ids
+        with self._lock:
+            known, orders = self._sorted
+            if known is not engine:
+                self._sorted = engine, (orders := {})
+            if sort not in orders:
+                orders[sort] = self._order(engine, sort)
+            return orders[sort]
+
+    def _order(self, engine: Engine, sort: str) -> np.ndarray:
+        name, reverse = sort.removeprefix("-"), sort.startswith("-")
+        table, ids = engine.table, engine.index.ids.tolist()
+        assert table is not None, "a saved engine is fitted"
+        keys: dict[str, Callable[[int], Any]] = {
+            "id": lambda id: id,
+            "name": lambda id: table.display_name(id).casefold(),
+            # Images without a class follow all classes, in both directions.
+            "class": lambda id: ((table.class_name(id) is None) != reverse, (table.class_name(id) or "").casefold()),
+            "date": lambda id: self._file(table.path(id), id)[0],
+            "size": lambda id: self._file(table.path(id), id)[1],
+        }
+        # A reverse sort keeps the order of equal values, too.
+        return np.array(sorted(ids, key=keys[name], reverse=reverse), np.int64)
+
+    def _file(self, path: Path, id: int) -> tuple[int, int]:
+        """When a file was modified, in nanoseconds, and its size in bytes; 0 for a missing file."""
+        if id not in self._files:
+            try:
+                status = path.stat()
+            except OSError:
+                return 0, 0
+            self._files[id] = status.st_mtime_ns, status.st_size
+        return self._files[id]

@@ -1,0 +1,57 @@
+// Changes of the gallery. If the service has a key, the user enters it once; it is never stored.
+
+import { call, ServiceError } from "./api.js";
+import { element, on } from "./web/dom.js";
+
+export class Changes {
+  /** mode() → "open", "key" or "off". */
+  constructor(mode) {
+    this.mode = mode;
+    this.key = "";
+    this.resolve = null;
+    on("key-form", "submit", (event) => {
+      event.preventDefault();
+      this.resolve?.(event.target.elements.key.value);
+      element("key-dialog").close();
+    });
+    on("key-dialog", "close", () => this.resolve?.(""));
+  }
+
+  /** Send a request with the key; other arguments are those of `call`. */
+  async send(path, options) {
+    if (this.mode() === "key" && !this.key) this.key = await this.#ask();
+    try {
+      return await call(path, { ...options, key: this.key });
+    } catch (error) {
+      if (error.status === 401) this.key = "";
+      throw error;
+    }
+  }
+
+  add(file, className, key) {
+    this.key = key;
+    const body = new FormData();
+    body.append("image", file, file.name);
+    return this.send("v1/images", { method: "POST", body, parameters: { class_name: className } });
+  }
+
+  remove = (id) => this.send(`v1/images/${id}`, { method: "DELETE" });
+
+  restore = (id) => this.send(`v1/images/${id}/restore`, { method: "POST" });
+
+  setClass = (id, name) => this.send(`v1/images/${id}`, { method: "PATCH", body: { class_name: name || null } });
+
+  duplicates = () => this.send("v1/duplicates");
+
+  async #ask() {
+    const dialog = element("key-dialog");
+    element("key-form").reset();
+    const key = await new Promise((resolve) => {
+      this.resolve = resolve;
+      dialog.showModal();
+    });
+    this.resolve = null;
+    if (!key) throw new ServiceError(401, "Changes need the key of the service.");
+    return key;
+  }
+}

@@ -1,0 +1,88 @@
+"""A check of parameters: a name that a route does not know is an error, because a typing error would change nothing."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from fastapi import FastAPI, Request
+
+from helpers.service.errors import ApiError, ErrorDetail
+from helpers.text import printable
+
+_BODIES = {"multipart/form-data": "form", "application/json": "JSON body"}
+
+
+class _Known:
+    """The names that one route knows. query, form : whether each may be repeated. body : fields of the JSON body."""
+
+    def __init__(self, operation: Mapping, schemas: Mapping):
+        parameters = operation.get("parameters", ())
+        self.query = {each["name"]: _is_list(each["schema"]) for each in parameters if each["in"] == "query"}
+        bodies = operation.get("requestBody", {}).get("content", {})
+        fields = {kind: _properties(bodies.get(kind, {}).get("schema", {}), schemas) for kind in _BODIES}
+        self.form = {name: _is_list(schema) for name, schema in fields["multipart/form-data"].items()}
+        self.body = set(fields["application/json"])
+
+
+def _properties(schema: Mapping, schemas: Mapping) -> Mapping:
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    return schema.get("properties", {})
+
+
+def _is_list(schema: Mapping) -> bool:
+    return schema.get("type") == "array" or any(map(_is_list, schema.get("anyOf", ())))
+
+
+async def check_parameters(request: Request) -> None:
+    """A dependency of all routes: a request has only parameters and form fields that the OpenAPI description names.
+
+    Routes outside the description, such as the web page, accept any.
+
+    Raises
+    ------
+    ApiError : 422, a name is unknown, is at the wrong place, or is repeated although it has one value.
+    """
+    known = _of_routes(request.app).get((request.method, request.scope["route"].path))
+    if known is None:
+        return
+    elsewhere = dict.fromkeys(known.form, "form") | dict.fromkeys(known.body, "JSON body")
+    _check("query", request.query_params.multi_items(), known.query, elsewhere)
+    if known.form and request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        # Starlette has parsed it and returns the same form.
+        form = await request.form()
+        _check("body", form.multi_items(), known.form, dict.fromkeys(known.query, "query string of the address"))
+
+
+def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewhere: Mapping[str, str]) -> None:
+    """place : of the names in the request. elsewhere : names that belong to other places, and these."""
+    names = [name for name, _ in items]
+    details = []
+    for name in dict.fromkeys(names):
+        shown = printable(name[:100])
+        if name in elsewhere and name not in known:
+            message = f"{shown} belongs in the {elsewhere[name]}"
+        elif name not in known:
+            close = get_close_matches(name, known, 1)
+            choices = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+            message = f"{shown} is not known; {choices}"
+        elif names.count(name) > 1 and not known[name]:
+            message = f"{shown} is repeated, but has one value"
+        else:
+            continue
+        details.append(ErrorDetail(location=[place, shown], message=message, type="unknown_parameter"))
+    if details:
+        message = f"The request has a parameter that cannot be used: {'; '.join(each.message for each in details[:3])}"
+        raise ApiError(422, message, code="unknown_parameter", details=details[:20])
+
+
+def _of_routes(app: FastAPI) -> dict[tuple[str, str], _Known]:
+    """What the routes of an application know, by method and path. Computed once."""
+    if not hasattr(app.state, "known_parameters"):
+        description = app.openapi()
+        schemas = description.get("components", {}).get("schemas", {})
+        app.state.known_parameters = {
+            (method.upper(), path): _Known(operation, schemas)
+            for path, operations in description["paths"].items()
+            for method, operation in operations.items()
+        }
+    return app.state.known_parameters

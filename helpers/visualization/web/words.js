@@ -1,0 +1,26 @@
+// Words, numbers and signs that the page and the query picker write in the same way.
+
+export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+export const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+
+export const scoreNumber = (score) => score.toFixed(3);
+
+export const NO_CLASS = "no class";
+export const ALL_CLASSES = "All classes";
+
+// Relevance: true, false or null if it is unknown.
+export const SIGNS = new Map([[true, "○"], [false, "✗"]]);
+export const RELEVANCE = new Map([[true, "relevant"], [false, "not relevant"]]);
+
+// Controls of a card: the tooltip, and the label with the name of the image.
+export const CONTROLS = {
+  enlarge: ["Enlarge", (name) => `Enlarge ${name}`],
+  add: ["Add to the query", (name) => `Add ${name} to the query`],
+  good: ["Good result", (name) => `Good result: ${name}`],
+  bad: ["Bad result", (name) => `Bad result: ${name}`],
+  why: ["Why similar", (name) => `Why is ${name} similar?`],
+  pick: ["Select", (name) => `Select ${name}`],
+};
