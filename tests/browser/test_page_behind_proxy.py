@@ -16,7 +16,7 @@ KEY = "a key for this test"
 # Takes 5 seconds and more: a new service and proxy each, because a proxy cannot change the path of a running page.
 @pytest.mark.parametrize(
     ("path", "root_path", "keeps_path"),
-    [("/user/ann/proxy/8000", "", False), ("/photos", "/photos", True)],
+    [("/user/ann/proxy/8000", "", False), pytest.param("/photos", "/photos", True, marks=pytest.mark.measured)],
     ids=["path removed", "path kept"],
 )
 def test_the_page_works_under_a_path(

@@ -69,7 +69,7 @@ def test_an_upload_with_words_is_sent_once(open_page, address):
         page.press("#text", "Enter")
         expect(page.locator("#results-title")).to_contain_text(f"“{text}”")
     assert [url for url in sent if url.startswith("v1/search")] == [
-        "v1/search?k=24&offset=0",
+        "v1/search?k=24&offset=0&vectors=true",
         *["v1/search/combined"] * 2,
     ]
 

@@ -238,7 +238,7 @@ distributed.extract(Logging(sys.argv[1], pause=1.5), samples.photos().subset(ran
 """
 
 
-@pytest.mark.slow
+@pytest.mark.measured
 def test_after_the_driver_is_killed_the_next_call_continues(ray_cluster, own_cache, log, photos, request):
     """Its workers stop at once; Ray's two agents wait for the GCS for a minute or two longer."""
     temporary = tempfile.mkdtemp(prefix="t-")
@@ -305,7 +305,7 @@ def test_an_extractor_that_cannot_be_pickled(no_ray, own_cache, photos):
         distributed.extract(extractor, photos, progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.measured
 def test_resnet50(ray_cluster, own_cache, resnet50, photos):
     few = photos.subset(range(8))
     # First, so that the workers find the compiled network.

@@ -13,9 +13,8 @@ from helpers.service.schemas import to_text
 from helpers.service.settings import Settings
 
 KEY = "the key of the test"
-#: Per operation with parameters and per kind: valid, valid with existing images, and invalid.
-CASES = 75
-MIN_REQUESTS = 2000
+#: Per operation with parameters and per kind: valid, valid with existing images, and invalid. All take two minutes.
+FEW, ALL = 8, 75
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,8 @@ def schema(engine, tmp_path_factory):
         schemathesis.python.asgi.shutdown_lifespans()
 
 
-def test_the_service_matches_its_description(schema, engine):
+@pytest.mark.parametrize("count", [FEW, pytest.param(ALL, marks=pytest.mark.measured)])
+def test_the_service_matches_its_description(schema, engine, count):
     from schemathesis import GenerationMode
 
     images = [path.read_bytes() for path in engine.gallery.paths[:20]]
@@ -76,7 +76,7 @@ def test_the_service_matches_its_description(schema, engine):
             invalid = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
             kinds += [st.builds(existing, valid, st.integers(0, 99)), invalid]
         run_settings = settings(
-            max_examples=CASES if has_input else 5,
+            max_examples=count if has_input else 5,
             deadline=None,
             database=None,
             derandomize=True,
@@ -86,8 +86,10 @@ def test_the_service_matches_its_description(schema, engine):
         for cases in kinds:
             run_settings(given(case=cases)(send))()
     print(f"{sum(sent.values())} cases: {dict(sorted(statuses.items()))}, {dict(sent)}")
-    assert sum(sent.values()) >= MIN_REQUESTS
     assert not [status for status in statuses if status >= 500]
-    # Each kind of response occurred.
-    assert {200, 201, 204, 400, 401, 404, 415, 422} <= set(statuses)
     assert len(sent) == 24
+    assert {200, 404, 422} <= set(statuses)
+    if count == ALL:
+        assert sum(sent.values()) >= 2000
+        # Each kind of response occurred.
+        assert {200, 201, 204, 400, 401, 404, 415, 422} <= set(statuses)

@@ -1,6 +1,8 @@
 """Errors of the service: one form with a code, for every route, and parameters that a route does not know."""
 
+import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -39,14 +41,15 @@ def photo():
 @pytest.fixture
 def send(app):
     """Sends one request to the application and returns its response."""
-    import asyncio
 
     async def sent(method, path, **options):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **options)
 
-    return lambda method, path, **options: asyncio.run(sent(method, path, **options))
+    with ThreadPoolExecutor(1) as thread:
+        # Playwright's event loop may run in this thread.
+        yield lambda method, path, **options: thread.submit(lambda: asyncio.run(sent(method, path, **options))).result()
 
 
 def operations(description):

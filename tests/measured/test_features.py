@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("Imagenette", marks=pytest.mark.ci), "Caltech-101"])
+@pytest.fixture(scope="module", params=["Imagenette", "Caltech-101"])
 def vectors(request, resnet50):
     """Images of every class; a third of them are queries, the others the gallery."""
     images = imagenet.imagenette() if request.param == "Imagenette" else caltech101.load()

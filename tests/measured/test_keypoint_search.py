@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 #: Number of originals; each has 6.6 copies in the mean.
-ORIGINALS = [pytest.param(50, marks=pytest.mark.ci), 150]
+ORIGINALS = [50, 150]
 TURNS = [Change("rotation", degrees) for degrees in CHANGES["rotation"].strengths]
 SMALL = [Change("crop", 0.5), Change("scale", 0.25)]
 

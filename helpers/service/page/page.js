@@ -28,6 +28,7 @@ const ADDED_SIDE = 4096; // and of an image that is added
 let info = null;
 let view = null; // the current view
 let running = null; // AbortController of the current request
+let coming = null; // the state of a search that has not ended
 const views = new Map(); // history entry → its view, so that going back needs no request
 const uploads = new Uploads();
 const known = new Map(); // id → image of the gallery
@@ -50,7 +51,7 @@ const actions = {
 };
 const grid = new Grid(element("grid"), actions);
 const secondGrid = new Grid(element("second-grid"), actions);
-const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...view, also })));
+const moreImages = new MoreImages(element("also"), element("chip"), (also) => go(promoted({ ...latest(), also })));
 const viewer = new Viewer({
   neighbor, search, add: addToQuery, mark, setClass,
   remove: (item, key) => {
@@ -77,7 +78,7 @@ const selection = new SelectionBar({
 });
 const undo = new UndoBar();
 new DuplicatesDialog({ find: () => changes.duplicates(), remove: removeAll, total: () => info.images });
-const objects = new ObjectBoxes(element("objects"), (boxes) => go({ ...view, boxes }));
+const objects = new ObjectBoxes(element("objects"), (boxes) => go({ ...latest(), boxes }));
 const crop = new CropTools({ search: searchPart, announce: (text) => showMessage("count", text) });
 
 // Views: queries and their results.
@@ -117,18 +118,24 @@ function promoted(state) {
 
 function addToQuery(item) {
   known.set(item.id, item);
-  const also = [...view.also.filter((part) => part.id !== item.id), { id: item.id, weight: 1 }];
+  const also = [...latest().also.filter((part) => part.id !== item.id), { id: item.id, weight: 1 }];
   if (also.length > MAX_ALSO) return showMessage("error", `A query has at most ${MAX_ALSO} further images.`);
-  return go(promoted({ ...view, also }));
+  return go(promoted({ ...latest(), also }));
 }
+
+/** The state to change: that of a search that has not ended, or else that of the view. */
+const latest = () => coming ?? view;
 
 /** Search, then show the results. After an error the page stays as it was. */
 async function go(state, { replace = false } = {}) {
   if (!info) return;
   showMessage("hint", "");
+  coming = state;
   const next = newView(state);
   const hadFocus = element("grid").contains(document.activeElement) || document.activeElement === document.body;
-  if (!(await load(next, { again: () => go(state, { replace }) }))) {
+  const loaded = await load(next, { again: () => go(state, { replace }) });
+  if (coming === state) coming = null;
+  if (!loaded) {
     // Restore the controls, and continue to load the current view.
     showControls();
     showParts();
@@ -151,6 +158,7 @@ async function showCurrentUrl() {
   if (!info) return;
   rememberPosition();
   running?.abort();
+  coming = null;
   if (!history.state?.entry) history.replaceState({ entry: uniqueName() }, "", location.href);
   const { entry } = history.state;
   const kept = views.get(entry);
@@ -409,7 +417,7 @@ function searchMarked(marks) {
     view.marks = new Map(marks);
     return decorate();
   }
-  return go({ ...view, good, bad, marks: null });
+  return go({ ...latest(), good, bad, marks: null });
 }
 
 const isApplied = ({ good, bad }, marks) =>
@@ -703,7 +711,7 @@ listen({ file: searchFile, text: searchUrl });
 
 function searchPart(rectangle) {
   // Without a rectangle, the whole image is searched.
-  const next = { ...view, crop: rectangle, ...(rectangle ? {} : { boxes: [] }) };
+  const next = { ...latest(), crop: rectangle, ...(rectangle ? {} : { boxes: [] }) };
   // Several crops in a row are one history entry.
   if (!sameImage(next, view)) go(next, { replace: Boolean(rectangle && view.crop) });
 }
@@ -722,7 +730,7 @@ function searchText(text) {
   if (text && !added && subtracted.length && !view.query) {
     return showMessage("error", "Say what to find, too: words with a minus sign only leave images out.");
   }
-  return text === view.text ? null : go(promoted({ ...view, text }));
+  return text === view.text ? null : go(promoted({ ...latest(), text }));
 }
 
 on("text-form", "submit", (event) => {
@@ -730,7 +738,7 @@ on("text-form", "submit", (event) => {
   if (info) searchText(element("text").value.trim());
 });
 on("text-clear", "click", () => searchText(""));
-on("text-weight", "change", (event) => go({ ...view, weight: Number(event.target.value) }));
+on("text-weight", "change", (event) => go({ ...latest(), weight: Number(event.target.value) }));
 
 // The rest of the page.
 
@@ -739,7 +747,7 @@ const chosen = () => {
   const value = (id) => element(id).value;
   const threshold = value("threshold") === "" ? null : Number(value("threshold"));
   const searched = isSearch(view) ? { rerank: value("rerank"), compare: value("compare"), threshold } : {};
-  return { ...view, className: value("class"), sort: value("sort"), ...searched };
+  return { ...latest(), className: value("class"), sort: value("sort"), ...searched };
 };
 
 // Several classes or thresholds in a row are one history entry.
