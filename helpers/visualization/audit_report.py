@@ -13,7 +13,7 @@ from helpers.images import thumbnails
 from helpers.images.copies import RULE, best_copy, describe, details_of
 from helpers.images.duplicates import Audit, Pair, recall
 from helpers.images.reading import UnreadableImage
-from helpers.text import printable
+from helpers.visualization.report_page import document, text
 
 #: `Pair.how` → its description.
 METHODS = {
@@ -104,7 +104,7 @@ class _Report:
             )
         if "crop" not in found.searched:
             rows.append(("Not searched", "crops, which need an extractor"))
-        return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows) + "</dl>"
+        return "<dl>" + "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows) + "</dl>"
 
     def article(self, number: int, group: list[Pair]) -> str:
         rows = [group[0].first, *(pair.second for pair in group)]
@@ -126,19 +126,19 @@ class _Report:
     def image(self, row: int, keep: bool) -> str:
         """An image with its whole name, which is a link to the file, its class and its size."""
         sides = self.found.sides
-        side = "" if sides is None else f'<span class="side">{_text(self.names[sides[row]])}</span> · '
+        side = "" if sides is None else f'<span class="side">{text(self.names[sides[row]])}</span> · '
         name = "no class" if self.images.labels[row] < 0 else self.images.class_name(row)
         path, key = self.images.paths[row], self.images.keys[row]
         mark = '<span class="keep">keep</span> ' if keep else ""
         facts = describe(details_of(path))
         return (
             f'<li><a href="{_link(path)}">{_thumbnail(path, key)}</a>{mark}{side}{self.name(row)}'
-            f'<br><span class="soft">{_text(name)}<br>{facts}</span></li>'
+            f'<br><span class="soft">{text(name)}<br>{facts}</span></li>'
         )
 
     def name(self, row: int) -> str:
         """The whole name of an image, as a link to its file."""
-        return f'<a href="{_link(self.images.paths[row])}">{_text(self.images.keys[row])}</a>'
+        return f'<a href="{_link(self.images.paths[row])}">{text(self.images.keys[row])}</a>'
 
     def table(self, caption: str, pairs: Iterable[Pair]) -> str:
         """One line for each duplicate, with the image of its group that it was compared with."""
@@ -178,31 +178,25 @@ def audit_report(found: Audit, names: Sequence[str] = ()) -> str:
         table = report.table("Without images, to keep this file small", chain(*rest))
         parts.append(f"<h2>{len(rest):,} more groups</h2>\n{table}")
     parts.append(_limits(found))
-    title = f"Audit of {_text(found.images.name)}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"Audit of {found.images.name}", parts, _STYLE)
 
 
 def _limits(found: Audit) -> str:
     """Which changed copies an audit finds, as it was measured."""
     table = recall(found.searched)
     lines = [
-        [_text(row.change), row.level, f"{row.recall:.2f}", str(row.false_alarms)]
+        [text(row.change), row.level, f"{row.recall:.2f}", str(row.false_alarms)]
         for row in table.sort_values("recall", ascending=False, kind="stable").itertuples()
     ]
-    text = (
+    sentences = (
         f"In a test, {table['images'].iloc[0]} photographs were audited together with one changed copy of each. The "
         "recall is the share of the copies that were found in the group of their original. False alarms are copies "
         "in a group with another photograph or its copy."
     )
     if "crop" in found.searched:
-        text += " The search for crops used ResNet50."
+        sentences += " The search for crops used ResNet50."
     columns = ("change", "result", "recall", "false alarms")
-    return f"<h2>What this audit can find</h2>\n<p>{text}</p>\n{_table('Recall by change', columns, lines)}"
+    return f"<h2>What this audit can find</h2>\n<p>{sentences}</p>\n{_table('Recall by change', columns, lines)}"
 
 
 def _table(caption: str, columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -219,14 +213,9 @@ def _thumbnail(path: Path, key: str) -> str:
         return '<span class="missing">no longer readable</span>'
     data = base64.b64encode(content).decode()
     width, height = Image.open(io.BytesIO(content)).size
-    return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{_text(key)}">'
+    return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{text(key)}">'
 
 
 def _link(path: Path) -> str:
     """The address of a file on this computer."""
     return html.escape(path.absolute().as_uri())
-
-
-def _text(value: object) -> str:
-    """Text for HTML."""
-    return html.escape(printable(value))
