@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.types import Scope
 
 #: First parts of the paths of the service. A root path that begins with one could not be told from them.
-OWN_PARTS = {"docs", "health", "metrics", "openapi.json", "ready", "static", "v1"}
+OWN_PARTS = {"docs", "health", "metrics", "openapi.json", "ready", "static", "v1", "version"}
 
 
 def normalized(text: str) -> str:

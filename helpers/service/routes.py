@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
+from helpers.paths import package_version
 from helpers.service import access
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
@@ -44,6 +45,7 @@ from helpers.service.schemas import (
     SortName,
     Threshold,
     VectorQuery,
+    VersionOut,
     box_numbers,
 )
 from helpers.service.search_service import SearchService
@@ -295,6 +297,13 @@ def about(service: SearchService) -> APIRouter:
             changes=settings.changes,
             limits=LimitsOut(body_bytes=settings.max_body, pixels=settings.max_pixels),
         )
+
+    version_out = VersionOut(version=package_version())
+
+    @router.get("/version", responses=error_responses(), tags=["about"])
+    async def version() -> VersionOut:
+        """Return the version of the service."""
+        return version_out
 
     @router.get("/health", responses=error_responses(), tags=["about"])
     async def health() -> HealthOut:

@@ -337,6 +337,13 @@ class HealthOut(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class VersionOut(BaseModel):
+    """The version of the program, and of the interface."""
+
+    version: str = Field(description="Of lookalike, as `lookalike --version` prints it.", examples=["0.1.0"])
+    api: Literal["v1"] = Field(default="v1", description="The beginning of the paths of the interface.")
+
+
 def box_numbers(text: str) -> tuple[float, ...]:
     """The numbers of a text such as ``10,20,30,40``, of any count. Raises ApiError: 422, a part is no number."""
     try:

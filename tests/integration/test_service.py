@@ -24,6 +24,7 @@ import uvicorn
 from PIL import Image
 
 from helpers import paths
+from helpers.cli.main import main
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
 from helpers.files import bytes_hash
@@ -1059,6 +1060,11 @@ def test_every_response_has_the_security_headers(client):
     for path in ("/", "/docs"):
         page = client.get(path).text
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page), "no inline scripts or styles"
+
+
+def test_the_version_is_that_of_the_command_line(client, capsys):
+    assert main(["--version"]) == 0
+    assert client.get("/version").json() == {"version": capsys.readouterr().out.split()[-1], "api": "v1"}
 
 
 def test_metrics_count_routes_and_not_urls(client):
