@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from helpers.evaluation.comparison_data import Prepared
     from helpers.images.layout import Layout
 
-#: Hand-made features that are compared by default, beside the networks whose weights are here.
+#: Hand-made features that are compared by default, in addition to the networks whose weights are here.
 CLASSICAL = ("hsv-histogram", "hog")
 #: Backends that store vectors in a server or a database of the user, which a comparison must not change.
 REMOTE = ("milvus", "elasticsearch", "opensearch")

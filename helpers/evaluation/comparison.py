@@ -115,7 +115,7 @@ class Comparison:
 
     @cached_property
     def rival(self) -> str:
-        """The method whose results are shown beside the best one's: the recommended one, or else the second best."""
+        """The method to show next to the best one: the recommended one, or else the second best."""
         recommended = self.recommendation.method
         names = list(self.results)
         return recommended if recommended not in (None, names[0]) else names[1]

@@ -1,19 +1,13 @@
 """The report of an audit as one HTML file with all images in it; it needs no network and no scripts."""
 
-import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
-from helpers.images import thumbnails
 from helpers.images.copies import RULE, best_copy, describe, details_of
 from helpers.images.duplicates import Audit, Pair, recall
-from helpers.images.reading import UnreadableImage
-from helpers.visualization.report_page import document, text
+from helpers.visualization.report_page import document, text, thumbnail
 
 #: `Pair.how` → its description.
 METHODS = {
@@ -132,7 +126,7 @@ class _Report:
         mark = '<span class="keep">keep</span> ' if keep else ""
         facts = describe(details_of(path))
         return (
-            f'<li><a href="{_link(path)}">{_thumbnail(path, key)}</a>{mark}{side}{self.name(row)}'
+            f'<li><a href="{_link(path)}">{thumbnail(path, key, _SIDE, quality=80)}</a>{mark}{side}{self.name(row)}'
             f'<br><span class="soft">{text(name)}<br>{facts}</span></li>'
         )
 
@@ -204,16 +198,6 @@ def _table(caption: str, columns: Iterable[str], lines: Iterable[Iterable[str]])
     header = "".join(f"<th scope=col>{column}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
     return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _thumbnail(path: Path, key: str) -> str:
-    try:
-        content = thumbnails.render(path, _SIDE, quality=80)
-    except UnreadableImage:
-        return '<span class="missing">no longer readable</span>'
-    data = base64.b64encode(content).decode()
-    width, height = Image.open(io.BytesIO(content)).size
-    return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{text(key)}">'
 
 
 def _link(path: Path) -> str:

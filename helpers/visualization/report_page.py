@@ -86,13 +86,13 @@ def table(caption: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]])
     )
 
 
-def thumbnail(image: Path | np.ndarray, alternative: str, longest: int = 128) -> str:
+def thumbnail(image: Path | np.ndarray, alternative: str, longest: int = 128, quality: int = 75) -> str:
     """A file, or uint8 (height, width, 3), as an embedded image; alternative : text for those who do not see it."""
     try:
         if isinstance(image, np.ndarray):
-            content = thumbnails.encode(image, longest, quality=75)
+            content = thumbnails.encode(image, longest, quality)
         else:
-            content = thumbnails.render(image, longest, quality=75)
+            content = thumbnails.render(image, longest, quality)
     except UnreadableImage:
         return '<span class="missing">no longer readable</span>'
     data = base64.b64encode(content).decode()

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _MINI_BROWSERS = "*/webkit2gtk-4.*/MiniBrowser"
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
-class Browser:
+class Browser(ABC):
     """What both clients can do.
 
     errors : uncaught errors and console errors of the page, if the browser reports them.
@@ -31,21 +32,21 @@ class Browser:
 
     errors: list[str]
 
+    @abstractmethod
     def open(self, url: str) -> None:
         """Load a page."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, script: str, *arguments: object) -> object:
         """The JSON value of ``return …`` in a script with ``arguments[0]`` …; may be a promise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def upload(self, selector: str, path: Path) -> None:
         """Choose a file in a file field."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drag the mouse between two positions of the window."""
-        raise NotImplementedError
 
     def wait(self, script: str, *arguments: object) -> object:
         """The value of a script as soon as it is true."""
