@@ -11,6 +11,7 @@ CI                  none               set by most CI services; the same as LOOK
 ELASTICSEARCH_URL   none               address of a server, for notebook 18 and tests
 OPENSEARCH_URL      none               address of a server, for notebook 18
 LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike serve``
+LOOKALIKE_READ_KEY  none               key required for reading, for ``lookalike serve``
 ==================  =================  ====================================================
 
 A service with several workers sets ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` for them.
@@ -151,9 +152,18 @@ def api_key() -> str | None:
 
     Raises ValueError if the key has characters that an HTTP header cannot contain.
     """
-    key = os.environ.get("LOOKALIKE_API_KEY", "").strip()
+    return _key("LOOKALIKE_API_KEY")
+
+
+def read_key() -> str | None:
+    """The key that a service requires for reading; see `api_key`."""
+    return _key("LOOKALIKE_READ_KEY")
+
+
+def _key(variable: str) -> str | None:
+    key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("LOOKALIKE_API_KEY must consist of printable ASCII characters, because it is sent in a header")
+        raise ValueError(f"{variable} must consist of printable ASCII characters, because it is sent in a header")
     return key or None
 
 

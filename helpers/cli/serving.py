@@ -23,8 +23,9 @@ LOOKALIKE_API_KEY=secret lookalike serve --root-path /photos --allow-host www.ex
 """,
         """
 By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
-environment variable LOOKALIKE_API_KEY can add and remove images. If the variable is not set, no client can. /docs
-documents the HTTP interface. Press Ctrl-C to stop the service.
+environment variable LOOKALIKE_API_KEY can add and remove images. If the variable is not set, no client can. If
+LOOKALIKE_READ_KEY is set, searches need that key, too. /docs documents the HTTP interface. Press Ctrl-C to stop the
+service.
 
 Put a reverse proxy in front of a service that other computers can reach: TLS and slow clients are its job.
 """,
@@ -39,6 +40,8 @@ Put a reverse proxy in front of a service that other computers can reach: TLS an
     serve.add_argument("--root", metavar="FOLDER", help="where the images of the engine are now, if they were moved")
     text = "a host name that clients use, for example that of a proxy; can be repeated"
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=text)
+    text = "an origin such as https://www.example.org, whose pages may search with scripts; can be repeated"
+    serve.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help=text)
     text = "the path of the service behind a proxy, for example /photos; the proxy may remove or keep it"
     serve.add_argument("--root-path", metavar="PATH", default="", help=text)
     serve.add_argument("--log-level", choices=("warning", "info", "debug"), default="info", help="default: %(default)s")
@@ -73,6 +76,7 @@ def _serve(options: argparse.Namespace) -> int:
             port=options.port,
             root_path=options.root_path,
             hosts=tuple(options.allow_host),
+            origins=tuple(options.allow_origin),
         )
     except SystemExit as stop:
         if stop.code:

@@ -1,12 +1,14 @@
-"""Access control: which requests the service accepts, and which of them may change the index.
+"""Access control: which requests the service accepts, and which of them may read or change the index.
 
 Any page in a browser on this computer can send requests to a service on this computer, even if no other computer can
 reach it. Such requests are recognized by the headers ``Origin`` and ``Sec-Fetch-Site``, which no page can forge, and by
 ``Host``, which differs if another host name was made to resolve to this computer (DNS rebinding).
 """
 
+import contextlib
 import hmac
 import re
+from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,6 +21,9 @@ from helpers.service.settings import Settings
 _FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
 
 KEY_HEADER = "X-API-Key"
+
+#: The cookie of a browser that knows the key for reading.
+COOKIE = "lookalike_session"
 
 
 def given_key(headers: Headers) -> str:
@@ -48,6 +53,35 @@ def check_host(headers: Headers, settings: Settings) -> None:
         )
 
 
+def needs_read_key(path: str) -> bool:
+    """Whether a path shows something of the gallery. The page itself and the state of the service do not."""
+    return path.startswith("/v1/") or path == "/metrics"
+
+
+def check_read(headers: Headers, path: str, settings: Settings) -> None:
+    """Check whether the request may read a path, if the service has a key for reading.
+
+    A browser that has sent the key to ``/v1/session`` may also show its cookie: images of a page come without headers.
+
+    Raises
+    ------
+    ApiError : 401, the key is missing or wrong.
+    """
+    if settings.read_key is None or not needs_read_key(path):
+        return
+    given = given_key(headers)
+    if _same(given, settings.read_key) or (settings.api_key and _same(given, settings.api_key)):
+        return
+    if _same(_cookie(headers), session(settings.read_key)):
+        return
+    raise _key_error(given, "Requests require the key of this service")
+
+
+def session(read_key: str) -> str:
+    """The value of the cookie of a browser that knows the key for reading. It does not contain the key."""
+    return hmac.digest(read_key.encode(), b"lookalike session", "sha256").hex()
+
+
 def check_change(headers: Headers, settings: Settings) -> None:
     """Check whether the request may change the index.
 
@@ -55,7 +89,10 @@ def check_change(headers: Headers, settings: Settings) -> None:
     ------
     ApiError : 401, the key is missing or wrong; 403, changes are off, or the request comes from another site.
     """
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or not _is_own(headers, settings):
+    # Pages of other sites need the key, which a page that forges requests does not have.
+    is_allowed = settings.api_key is not None and headers.get("origin", "").lower() in settings.origins
+    is_other = headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or not _is_own(headers, settings)
+    if is_other and not is_allowed:
         raise ApiError(
             403,
             "Pages of other sites cannot change the gallery. If this is the service's own page behind a proxy, start "
@@ -66,14 +103,8 @@ def check_change(headers: Headers, settings: Settings) -> None:
         raise ApiError(403, "The gallery cannot be changed, because the folder of its engine is read-only.")
     if settings.api_key:
         given = given_key(headers)
-        # Takes the same time for every wrong key, so that the time reveals nothing about the right one.
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), settings.api_key.encode()):
-            raise ApiError(
-                401,
-                f"Changes require the key of this service: Authorization: Bearer KEY, or {KEY_HEADER}: KEY.",
-                {"WWW-Authenticate": 'Bearer realm="Lookalike"'},
-                code="key_wrong" if given else "key_required",
-            )
+        if not _same(given, settings.api_key):
+            raise _key_error(given, "Changes require the key of this service")
     elif settings.changes == "off":
         raise ApiError(
             403,
@@ -86,6 +117,29 @@ def check_change(headers: Headers, settings: Settings) -> None:
             "Without a key, only this computer can change the gallery, and this request came through a proxy. "
             "Start the service with LOOKALIKE_API_KEY to allow changes.",
         )
+
+
+def _same(given: str, key: str) -> bool:
+    # Takes the same time for every wrong key, so that the time reveals nothing about the right one.
+    return hmac.compare_digest(given.encode("utf-8", "replace"), key.encode())
+
+
+def _key_error(given: str, reason: str) -> ApiError:
+    return ApiError(
+        401,
+        f"{reason}: Authorization: Bearer KEY, or {KEY_HEADER}: KEY.",
+        {"WWW-Authenticate": 'Bearer realm="Lookalike"'},
+        code="key_wrong" if given else "key_required",
+    )
+
+
+def _cookie(headers: Headers) -> str:
+    """The cookie of a session, or ""."""
+    cookies: SimpleCookie = SimpleCookie()
+    for line in headers.getlist("cookie"):
+        with contextlib.suppress(CookieError):
+            cookies.load(line)
+    return cookies[COOKIE].value if COOKIE in cookies else ""
 
 
 def _is_own(headers: Headers, settings: Settings) -> bool:

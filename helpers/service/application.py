@@ -8,8 +8,9 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from helpers.service import documentation, errors, image_routes, page_routes, routes
+from helpers.service import access, documentation, errors, image_routes, page_routes, routes
 from helpers.service.description import describe
 from helpers.service.parameters import check_parameters
 from helpers.service.search_service import SearchService
@@ -72,7 +73,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static/swagger", StaticFiles(directory=documentation.FILES), name="swagger")
     for router in (
         routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
-        image_routes.single_images(service), routes.about(service), page_routes.page(service),
+        image_routes.single_images(service), routes.about(service),
     ):  # fmt: skip
+        app.include_router(router, dependencies=routes.read_dependencies(settings))
+    for router in (routes.state(service), page_routes.page(service)):
         app.include_router(router)
+    if settings.origins:
+        # Outside of the other middleware, so that scripts of other sites can also read errors.
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", access.KEY_HEADER], max_age=600,
+            expose_headers=["Content-Disposition", "ETag", "Retry-After"],
+        )  # fmt: skip
     return app

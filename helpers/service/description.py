@@ -3,7 +3,8 @@
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from helpers.service.errors import ErrorOut
+from helpers.service.access import needs_read_key
+from helpers.service.errors import ErrorOut, error_responses
 
 
 def describe(app: FastAPI) -> dict:
@@ -14,6 +15,35 @@ def describe(app: FastAPI) -> dict:
         )
         errors = ErrorOut.model_json_schema(ref_template="#/components/schemas/{model}")
         parts = errors.pop("$defs")
-        description.setdefault("components", {}).setdefault("schemas", {}).update({ErrorOut.__name__: errors} | parts)
+        schemas = description.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update({ErrorOut.__name__: errors} | parts)
+        for operations in description["paths"].values():
+            for operation in operations.values():
+                _require_file(operation, schemas)
+        if app.state.service.settings.read_key is not None:
+            _require_key(description["paths"])
         app.openapi_schema = description
     return app.openapi_schema
+
+
+def _require_file(operation: dict, schemas: dict) -> None:
+    """The file of a form is optional for FastAPI, because it may also be the body itself."""
+    body = operation.get("requestBody", {})
+    form = body.get("content", {}).get("multipart/form-data")
+    if form and body.get("required"):
+        schema = schemas[form["schema"]["$ref"].rpartition("/")[2]]
+        image = schema["properties"]["image"]
+        if "anyOf" in image:
+            schema["properties"]["image"] = image["anyOf"][0] | {
+                name: value for name, value in image.items() if name != "anyOf"
+            }
+        schema["required"] = ["image"]
+
+
+def _require_key(paths: dict) -> None:
+    """Add the errors about the key to the routes that it protects."""
+    (unauthorized,) = error_responses("key_required", "key_wrong", shared=False).values()
+    for path, operations in paths.items():
+        if needs_read_key(path):
+            for operation in operations.values():
+                operation["responses"].setdefault("401", unauthorized)

@@ -35,6 +35,7 @@ CODES: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "The request arrived too slowly."),
     "body_too_large": (413, "The body is too large."),
     "unsupported_image": (415, "The file is not an image, or its format is not supported."),
+    "unsupported_content_type": (415, "The body has a Content-Type that the path does not support."),
     "invalid_request": (422, "A parameter or a field is missing or invalid. The details name it."),
     "unknown_parameter": (422, "A parameter or a field is not known, is repeated, or is at the wrong place."),
     "not_applicable": (422, "The request is valid, but this engine does not support it."),
@@ -46,7 +47,7 @@ CODES: dict[str, tuple[int, str]] = {
 
 #: Every route can return these.
 _COMMON = (
-    "host_not_allowed", "request_timeout", "body_too_large", "unknown_parameter", "too_many_requests", "internal_error",
+    "host_not_allowed", "body_too_large", "unknown_parameter", "too_many_requests", "internal_error",
 )  # fmt: skip
 
 
@@ -106,14 +107,14 @@ _SCHEMA = {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}
 _RETRY_AFTER_HEADER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
 
-def error_responses(*errors: str | int) -> dict[int | str, dict]:
-    """The OpenAPI description of a route's errors: ``errors`` and those that all routes share.
+def error_responses(*errors: str | int, shared: bool = True) -> dict[int | str, dict]:
+    """The OpenAPI description of a route's errors.
 
-    errors : codes; a status stands for its default code.
+    errors : codes; a status stands for its default code. shared : add those that all routes have.
     """
     codes = [default_code(each) if isinstance(each, int) else each for each in errors]
     responses: dict[int | str, dict] = {}
-    for code in sorted({*codes, *_COMMON}, key=list(CODES).index):
+    for code in sorted({*codes, *(_COMMON if shared else ())}, key=list(CODES).index):
         status, meaning = CODES[code]
         response = responses.setdefault(
             status, {"description": "", "content": {"application/json": {"schema": _SCHEMA, "examples": {}}}}
@@ -127,16 +128,19 @@ def error_responses(*errors: str | int) -> dict[int | str, dict]:
     return responses
 
 
-def error_response(error: HTTPException) -> JSONResponse:
-    """The response to an error."""
+def error_out(error: HTTPException) -> ErrorOut:
+    """An error in the form that clients receive."""
     if not isinstance(error, ApiError):
         # Of Starlette, with texts such as "Not Found"; only those about bodies say more.
         meaning = CODES[default_code(error.status_code)][1]
         message = f"{meaning[:-1]}: {error.detail}" if error.status_code == 400 else meaning
         error = ApiError(error.status_code, message, error.headers)
-    details = [each.model_dump() for each in error.details]
-    content = {"code": error.code, "message": printable(str(error.detail)), "details": details}
-    return JSONResponse(content, error.status_code, error.headers)
+    return ErrorOut(code=error.code, message=printable(str(error.detail)), details=list(error.details))
+
+
+def error_response(error: HTTPException) -> JSONResponse:
+    """The response to an error."""
+    return JSONResponse(error_out(error).model_dump(), error.status_code, error.headers)
 
 
 def internal_error(error: BaseException) -> JSONResponse:

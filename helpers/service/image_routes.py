@@ -3,21 +3,29 @@
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
 from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
 from helpers.service.query_image import Box, Crop, QueryImage, UploadedImage
-from helpers.service.routes import CHANGE_ERRORS, UPLOAD_ERRORS, change_dependencies, query_parts
+from helpers.service.routes import (
+    BODY_ERRORS,
+    CHANGE_ERRORS,
+    EXTRACTION_ERRORS,
+    UPLOAD_ERRORS,
+    change_dependencies,
+    query_parts,
+)
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
+from helpers.service.sent_files import OPTIONAL_FILE, SentFile, optional_file
 from helpers.service.settings import MAX_K
 from helpers.text import printable
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
-_Upload = Annotated[UploadFile | None, File(description="The query, unless it is an image of the gallery.")]
+_Upload = Annotated[SentFile | None, Depends(optional_file)]
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
 _Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Ids = Annotated[list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.")]
@@ -57,7 +65,7 @@ def single_images(service: SearchService) -> APIRouter:
         # Never shown in the browser: the file may be of any type.
         return FileResponse(path, media_type="application/octet-stream", filename=safe_names([entry.name])[0])
 
-    @router.patch("", responses=error_responses(*_EDIT_ERRORS, "bad_request"), dependencies=change)
+    @router.patch("", responses=error_responses(*_EDIT_ERRORS, *BODY_ERRORS), dependencies=change)
     async def change_class(id: _ImageId, change: ClassChange) -> ImageOut:
         """Change the class of an image. It gets a new id, which the response has."""
         return ImageOut.of(await service.set_class(id, change.class_name), settings.root_path)
@@ -67,16 +75,18 @@ def single_images(service: SearchService) -> APIRouter:
         """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
         return ImageOut.of(await service.restore(id), settings.root_path)
 
-    @router.post("/why", responses=error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, "not_applicable"))
+    why_errors = error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "not_applicable")
+
+    @router.post("/why", responses=why_errors, openapi_extra=OPTIONAL_FILE)
     async def explain(
-        request: Request, id: _ImageId, parts: _Parts, image: _Upload = None, query_id: _QueryId = None
+        request: Request, id: _ImageId, parts: _Parts, image: _Upload, query_id: _QueryId = None
     ) -> ExplanationOut:
         """Explain why an image is similar to a query, which is an upload or an image of the gallery."""
         if (image is None) == (query_id is None):
             raise ApiError(422, "An explanation needs a query: either an uploaded image or query_id.")
         query: QueryImage
         if image is not None:
-            query = UploadedImage(await image.read())
+            query = UploadedImage(image.content)
         else:
             assert query_id is not None
             query = await service.gallery_image(query_id)

@@ -1,4 +1,4 @@
-"""A check of parameters: a name that a route does not know is an error, because a typing error would change nothing."""
+"""A check of requests: a name or a type of body that a route does not know is an error, instead of being ignored."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -6,18 +6,23 @@ from difflib import get_close_matches
 from fastapi import FastAPI, Request
 
 from helpers.service.errors import ApiError, ErrorDetail
+from helpers.service.sent_files import FILE_TYPES, content_type, is_file
 from helpers.text import printable
 
 _BODIES = {"multipart/form-data": "form", "application/json": "JSON body"}
 
 
 class _Known:
-    """The names that one route knows. query, form : whether each may be repeated. body : fields of the JSON body."""
+    """What one route knows.
+
+    query, form : names, and whether each may be repeated. body : fields of the JSON body. kinds : types of the body.
+    """
 
     def __init__(self, operation: Mapping, schemas: Mapping):
         parameters = operation.get("parameters", ())
         self.query = {each["name"]: _is_list(each["schema"]) for each in parameters if each["in"] == "query"}
         bodies = operation.get("requestBody", {}).get("content", {})
+        self.kinds = list(bodies)
         fields = {kind: _properties(bodies.get(kind, {}).get("schema", {}), schemas) for kind in _BODIES}
         self.form = {name: _is_list(schema) for name, schema in fields["multipart/form-data"].items()}
         self.body = set(fields["application/json"])
@@ -34,23 +39,40 @@ def _is_list(schema: Mapping) -> bool:
 
 
 async def check_parameters(request: Request) -> None:
-    """A dependency of all routes: a request has only parameters and form fields that the OpenAPI description names.
+    """A dependency of all routes: a request has only parameters, form fields and bodies that the description names.
 
-    Routes outside the description, such as the web page, accept any.
+    Routes outside the description, such as the web page, accept any. A body is ignored by routes without one.
 
     Raises
     ------
-    ApiError : 422, a name is unknown, is at the wrong place, or is repeated although it has one value.
+    ApiError : 415, the body has another type; 422, a name is unknown, is at the wrong place, or is repeated although it
+        has one value.
     """
     known = _of_routes(request.app).get((request.method, request.scope["route"].path))
     if known is None:
         return
+    if known.kinds and _has_body(request):
+        _check_type(content_type(request.headers), known.kinds)
     elsewhere = dict.fromkeys(known.form, "form") | dict.fromkeys(known.body, "JSON body")
     _check("query", request.query_params.multi_items(), known.query, elsewhere)
-    if known.form and request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if known.form and content_type(request.headers) == "multipart/form-data":
         # Starlette has parsed it and returns the same form.
         form = await request.form()
         _check("body", form.multi_items(), known.form, dict.fromkeys(known.query, "query string of the address"))
+
+
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
+def _check_type(kind: str, known: list[str]) -> None:
+    if kind in known or (is_file(kind) and set(FILE_TYPES) <= set(known)):
+        return
+    given = f"is {printable(kind[:100])}" if kind else "is missing"
+    choices = ", ".join(known[:-1]) + (" or " if known[:-1] else "") + known[-1]
+    raise ApiError(
+        415, f"The Content-Type of the body {given}. It must be {choices}.", code="unsupported_content_type"
+    )  # fmt: skip
 
 
 def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewhere: Mapping[str, str]) -> None:

@@ -82,12 +82,14 @@ class RequestExtraction:
 
         Raises
         ------
-        ApiError : see `QueryImage`; 422, a box is not in the image; 429, the queue is full; 503, it took too long.
+        ApiError : see `QueryImage`; 422, a box is not in the image; 429, the queue is full; 503, it took too long, or
+            the extractor does not work.
         """
 
         def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
             return [reduced(part, self._extractor) for part in cut(pixels, info, parts)]
 
+        self._check_extractor()
         async with self._limited(), self._loaded(image, load) as (inputs, info):
             return np.stack(await asyncio.gather(*map(self._batches, inputs))), info
 
@@ -136,6 +138,7 @@ class RequestExtraction:
         def load_part(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
             return [shrink(cut(pixels, info, parts)[0], _EXPLAINED_SIDE)]
 
+        self._check_extractor()
         images = []
         with self._explaining:
             async with self._limited():
@@ -177,6 +180,10 @@ class RequestExtraction:
         finally:
             # After a disconnect or a time-out the thread continues to decode, and occupies memory until it is done.
             decoding.add_done_callback(lambda _: self._release(loop, held))
+
+    def _check_extractor(self) -> None:
+        if self.failure:
+            raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
 
     def _source(self, name: str) -> RegionSource:
         if name not in self._sources:

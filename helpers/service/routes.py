@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Path, Query, Request, Response, Security, UploadFile, params
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security, params
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
@@ -21,6 +21,8 @@ from helpers.service.schemas import (
     BAD_MARKS,
     GOOD_MARKS,
     MAX_PARTS,
+    BatchOut,
+    BatchQuery,
     BoxText,
     ClassName,
     ClassOut,
@@ -49,6 +51,7 @@ from helpers.service.schemas import (
     box_numbers,
 )
 from helpers.service.search_service import SearchService
+from helpers.service.sent_files import REQUIRED_FILE, SentFile, named_file, required_file, several_files
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 
 #: Longest side in pixels of a full-size image.
@@ -71,17 +74,18 @@ _KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The im
 _ID = ("image_not_found", "invalid_request")
 _FILE = ("file_not_found",)
 _CHOICES = ("invalid_request", "not_applicable")
-_JSON = ("bad_request", *_CHOICES)
-_EXTRACTION = ("not_ready", "extraction_timeout")
-UPLOAD_ERRORS = (
-    "bad_request", "image_damaged", "image_too_large", "unsupported_image", "invalid_request", *_EXTRACTION,
-)  # fmt: skip
+BODY_ERRORS = ("bad_request", "request_timeout", "unsupported_content_type")
+_JSON = (*BODY_ERRORS, *_CHOICES)
+UPLOAD_ERRORS = (*BODY_ERRORS, "image_damaged", "image_too_large", "unsupported_image", "invalid_request")
+EXTRACTION_ERRORS = ("not_ready", "extraction_timeout")
 CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
 
 _BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
 
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
-_Upload = Annotated[UploadFile, File(description="JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF.")]
+_Upload = Annotated[SentFile, Depends(required_file)]
+_NamedUpload = Annotated[SentFile, Depends(named_file)]
+_Uploads = Annotated[list[SentFile], Depends(several_files)]
 
 
 async def _options(
@@ -127,10 +131,14 @@ _Source = Annotated[RegionSourceName, Query()]
 
 
 def searches(service: SearchService) -> APIRouter:
-    """Four kinds of queries with the same kind of response."""
+    """Four kinds of queries with the same kind of response, and batches of queries."""
     router = APIRouter(prefix="/v1/search", tags=["search"])
 
-    @router.post("", responses=error_responses(*UPLOAD_ERRORS, "class_not_found", "not_applicable"))
+    found = error_responses(
+        *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "image_not_found", "class_not_found", "not_applicable"
+    )  # fmt: skip
+
+    @router.post("", responses=found, openapi_extra=REQUIRED_FILE)
     async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an uploaded image, or by parts of it.
 
@@ -138,14 +146,31 @@ def searches(service: SearchService) -> APIRouter:
         several parts are matched with different regions. Otherwise whole images are compared; for several parts, the
         score is the mean. Re-ranking compares whole images.
         """
-        return await service.search(request, UploadedImage(await image.read()), parts, options)
+        return await service.search(request, UploadedImage(image.content), parts, options)
 
-    @router.post("/vector", responses=error_responses("class_not_found", *_JSON))
+    @router.post("/batch", responses=error_responses(*_ID, *_FILE, *_JSON, "class_not_found"))
+    async def search_by_batch(batch: BatchQuery) -> BatchOut:
+        """Search by several images of the gallery or vectors of earlier responses, each on its own.
+
+        A query that fails has an error in its place, and the others have results. If all fail for the same reason, so
+        does the request.
+        """
+        return await service.search_batch(batch.queries, batch.options)
+
+    @router.post("/batch/upload", responses=found)
+    async def search_by_uploads(request: Request, image: _Uploads, options: _Options) -> BatchOut:
+        """Search by several uploaded images, each on its own. Their features are extracted together.
+
+        An image that cannot be used has an error in its place, as in `/v1/search/batch`.
+        """
+        return await service.search_uploads(request, [each.content for each in image], options)
+
+    @router.post("/vector", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
         """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
         return await service.search_vectors(query.vectors, query.options)
 
-    @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *_EXTRACTION, "class_not_found"))
+    @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *EXTRACTION_ERRORS, "class_not_found"))
     async def search_by_id(request: Request, id: _ImageId, parts: _Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         return await service.search_id(request, id, parts, options)
@@ -165,17 +190,22 @@ def regions(service: SearchService) -> APIRouter:
     """The objects in images, which are parts to search with."""
     router = APIRouter(prefix="/v1", tags=["regions"])
 
-    @router.post("/regions", responses=error_responses(*UPLOAD_ERRORS, "not_applicable"))
+    upload_errors = error_responses(*UPLOAD_ERRORS, "not_applicable", "extraction_timeout")
+
+    @router.post("/regions", responses=upload_errors, openapi_extra=REQUIRED_FILE)
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
-        return await service.regions(request, UploadedImage(await image.read()), source)
+        return await service.regions(request, UploadedImage(image.content), source)
 
-    @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, *_EXTRACTION, "not_applicable"))
+    @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, "not_applicable", "extraction_timeout"))
     async def get_regions(request: Request, id: _ImageId, source: _Source = "detector") -> RegionsOut:
         """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
         return await service.regions_of(request, id, source)
 
     return router
+
+
+_BEARER = HTTPBearer(auto_error=False, description="A key of the service. Or in the header X-API-Key.")
 
 
 def change_dependencies(settings: Settings) -> list[params.Depends]:
@@ -185,13 +215,12 @@ def change_dependencies(settings: Settings) -> list[params.Depends]:
         # The middleware has checked this before it read the body. This check does not depend on the path.
         access.check_change(request.headers, settings)
 
-    change: list[params.Depends] = [Depends(may_change)]
-    if settings.changes == "key":
-        bearer = HTTPBearer(
-            auto_error=False, description="LOOKALIKE_API_KEY of the service. Or in the header X-API-Key."
-        )
-        change.append(Security(bearer))
-    return change
+    return [Depends(may_change), *([Security(_BEARER)] if settings.changes == "key" else [])]
+
+
+def read_dependencies(settings: Settings) -> list[params.Depends]:
+    """What the routes that show something of the gallery depend on. The middleware checks the key."""
+    return [] if settings.read_key is None else [Security(_BEARER)]
 
 
 def images(service: SearchService) -> APIRouter:
@@ -213,17 +242,18 @@ def images(service: SearchService) -> APIRouter:
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )
 
-    @router.post(
-        "", status_code=201, responses=_KNOWN | error_responses(*UPLOAD_ERRORS, *CHANGE_ERRORS), dependencies=change
-    )
+    added = _KNOWN | error_responses(*UPLOAD_ERRORS, *EXTRACTION_ERRORS, *CHANGE_ERRORS)
+
+    @router.post("", status_code=201, responses=added, dependencies=change, openapi_extra=REQUIRED_FILE)
     async def add_image(
-        request: Request, response: Response, image: _Upload, class_name: Annotated[NewClassName | None, Query()] = None
-    ) -> ImageOut:
+        request: Request, response: Response, image: _NamedUpload,
+        class_name: Annotated[NewClassName | None, Query()] = None,
+    ) -> ImageOut:  # fmt: skip
         """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it.
 
         The same file is added once: a second request returns 200 and the image that is there, with its class.
         """
-        entry, new = await service.add(request, await image.read(), image.filename, class_name)
+        entry, new = await service.add(request, image.content, image.name, class_name)
         if not new:
             response.status_code = 200
         return ImageOut.of(entry, settings.root_path)
@@ -281,11 +311,11 @@ async def _jpeg(
 
 
 def about(service: SearchService) -> APIRouter:
-    """Information about the service."""
-    router = APIRouter()
+    """Information about the gallery."""
+    router = APIRouter(tags=["about"])
     settings = service.settings
 
-    @router.get("/v1/info", responses=error_responses(), tags=["about"])
+    @router.get("/v1/info", responses=error_responses())
     async def info() -> InfoOut:
         """Return the gallery's name, size and classes, and the limits of the service."""
         summary = await service.searches(service.gallery_search.summary)
@@ -298,28 +328,48 @@ def about(service: SearchService) -> APIRouter:
             limits=LimitsOut(body_bytes=settings.max_body, pixels=settings.max_pixels),
         )
 
+    @router.get("/metrics", response_class=PlainTextResponse, responses=error_responses())
+    async def metrics() -> Response:
+        """Return metrics of all workers in Prometheus text format."""
+        return Response(await service.searches(service.metrics.text), media_type=CONTENT_TYPE)
+
+    if settings.read_key is not None:
+        cookie = access.session(settings.read_key)
+
+        @router.post("/v1/session", status_code=204, responses=error_responses())
+        async def start_session(request: Request) -> Response:
+            """Start a session of a browser: a cookie takes the place of the key, for pages and their images."""
+            response = Response(status_code=204)
+            is_encrypted = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+            response.set_cookie(
+                access.COOKIE, cookie, path=f"{settings.root_path}/", secure=is_encrypted, httponly=True,
+                samesite="strict",
+            )  # fmt: skip
+            return response
+
+    return router
+
+
+def state(service: SearchService) -> APIRouter:
+    """Information about the service, which needs no key."""
+    router = APIRouter(tags=["about"])
     version_out = VersionOut(version=package_version())
 
-    @router.get("/version", responses=error_responses(), tags=["about"])
+    @router.get("/version", responses=error_responses())
     async def version() -> VersionOut:
         """Return the version of the service."""
         return version_out
 
-    @router.get("/health", responses=error_responses(), tags=["about"])
+    @router.get("/health", responses=error_responses())
     async def health() -> HealthOut:
         """Return 200 while the process runs."""
         return HealthOut()
 
-    @router.get("/ready", responses=error_responses("not_ready"), tags=["about"])
+    @router.get("/ready", responses=error_responses("not_ready"))
     async def ready() -> HealthOut:
         """Return 200 once the feature extractor has been prepared, else 503."""
         if not service.ready:
             raise unavailable("The feature extractor is not ready yet.")
         return HealthOut()
-
-    @router.get("/metrics", response_class=PlainTextResponse, responses=error_responses(), tags=["about"])
-    async def metrics() -> Response:
-        """Return metrics of all workers in Prometheus text format."""
-        return Response(await service.searches(service.metrics.text), media_type=CONTENT_TYPE)
 
     return router

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from helpers.features.regions import SOURCES, Regions
 from helpers.search.region_search import RegionMatch
 from helpers.search.rerank.registry import NAMES, reranker
-from helpers.service.errors import ApiError
+from helpers.service.errors import ApiError, ErrorOut
 from helpers.service.gallery_search import Entry, Hit, Page, PartOptions, SearchOptions
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.text import printable
@@ -61,8 +61,8 @@ SortName = Annotated[
 Marks = Annotated[list[Id], Field(max_length=100)]
 GOOD_MARKS = "Ids of good results: the query is moved towards their mean. Give all marks, and the first query."
 BAD_MARKS = "Ids of bad results: the query is moved away from their mean."
-#: Parts of a query.
-MAX_PARTS = 8
+#: Parts of a query, and queries of a batch.
+MAX_PARTS, MAX_QUERIES = 8, 100
 #: Position and extent of a crop.
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -163,6 +163,45 @@ class CombinedQuery(BaseModel):
         return SearchOptions(
             self.k, self.offset, self.class_name, "none", tuple(self.good), tuple(self.bad), self.threshold,
             tuple(self.exclude),
+        )  # fmt: skip
+
+
+class OneQuery(BaseModel):
+    """One query of a batch: exactly one of id and vector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[Id, Strict()] | None = Field(default=None, description="Id of an image of the gallery.")
+    vector: EncodedVector | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.id is None) == (self.vector is None):
+            raise ValueError("a query needs exactly one of id and vector")
+        return self
+
+
+class BatchQuery(BaseModel):
+    """Several searches with the same settings."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"queries": [{"id": 3}, {"id": 8}], "k": 20}]}
+    )
+
+    queries: list[OneQuery] = Field(min_length=1, max_length=MAX_QUERIES)
+    k: Annotated[K, Strict()] = 20
+    offset: Annotated[Offset, Strict()] = 0
+    class_name: ClassName | None = None
+    rerank: RerankerName = "none"
+    threshold: Annotated[Threshold, Strict()] | None = None
+    exclude: Excluded = []
+    vectors: bool = Field(default=False, description="Return the vectors of the queries.")
+
+    @property
+    def options(self) -> SearchOptions:
+        return SearchOptions(
+            self.k, self.offset, self.class_name, self.rerank, threshold=self.threshold, exclude=tuple(self.exclude),
+            vectors=self.vectors,
         )  # fmt: skip
 
 
@@ -287,6 +326,20 @@ class SearchOut(BaseModel):
             vector=encoded[0] if encoded is not None and len(encoded) == 1 else encoded,
             milliseconds=round(1000 * seconds, 3),
         )  # fmt: skip
+
+
+class AnswerOut(BaseModel):
+    """The results of one query of a batch, or its error."""
+
+    search: SearchOut | None = Field(description="null if the query failed.")
+    error: ErrorOut | None = Field(description="null if it did not fail.")
+
+
+class BatchOut(BaseModel):
+    """One answer for each query of a batch, in the same order."""
+
+    answers: list[AnswerOut]
+    milliseconds: float = Field(description="Time within the service.")
 
 
 class ImagesOut(BaseModel):

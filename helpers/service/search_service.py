@@ -25,10 +25,11 @@ from helpers.search.region_index import NoRegions, RegionIndex, open_source, sto
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
+from helpers.service.batch_answers import batch_out, outcome
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import CopyGroup, DuplicateSearch
-from helpers.service.errors import ApiError, unavailable
+from helpers.service.errors import ApiError
 from helpers.service.explanation_images import explanation_jpegs
 from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions, Upload
@@ -36,7 +37,7 @@ from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, Duplic
 from helpers.service.metrics import Metrics
 from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
-from helpers.service.schemas import RegionsOut, SearchOut
+from helpers.service.schemas import BatchOut, OneQuery, RegionsOut, SearchOut, from_text
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
 from helpers.service.thread_pool import BoundedThreadPool
 
@@ -103,8 +104,6 @@ class SearchService:
         self, request: Request, image: QueryImage, parts: Sequence[Crop | Box] = ()
     ) -> tuple[np.ndarray, ImageInfo]:
         """`RequestExtraction.vectors`, canceled when the client disconnects."""
-        if self._extraction.failure:
-            raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
         return await while_connected(request, self._extraction.vectors(image, parts))
 
     async def regions(self, request: Request, image: QueryImage, source: str) -> RegionsOut:
@@ -124,12 +123,20 @@ class SearchService:
         self, request: Request, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions,
         own_id: int | None = None,
     ) -> SearchOut:  # fmt: skip
-        """Search by an image, or by parts of it. own_id : of an image of the gallery, which is left out."""
+        """Search by an image, or by parts of it. It stops when the client disconnects.
+
+        own_id : of an image of the gallery, which is left out.
+        """
+        return await while_connected(request, self._search(image, parts, options, own_id))
+
+    async def _search(
+        self, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions, own_id: int | None = None
+    ) -> SearchOut:
         start = time.perf_counter()
-        vectors, _ = await self.extract(request, image, parts)
+        vectors, _ = await self._extraction.vectors(image, parts)
         pixels = None
         if RERANKERS[options.reranker].needs_image:
-            pixels = await while_connected(request, self._extraction.geometry_image(image, parts))
+            pixels = await self._extraction.geometry_image(image, parts)
         page = await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
         return self._result(page, vectors, options, start)
 
@@ -145,6 +152,9 @@ class SearchService:
         """Search by an image of the gallery, or by parts of it."""
         if parts:
             return await self.search(request, await self.gallery_image(id), parts, options, id)
+        return await self._search_stored(id, options)
+
+    async def _search_stored(self, id: int, options: SearchOptions) -> SearchOut:
         start = time.perf_counter()
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
         return self._result(page, vector[None], options, start)
@@ -154,6 +164,28 @@ class SearchService:
         start = time.perf_counter()
         page = await self.searches(self.gallery_search.search_parts, parts, options)
         return self._result(page, None, options, start)
+
+    async def search_batch(self, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
+        """Search by each of several images of the gallery or vectors."""
+
+        async def search(query: OneQuery) -> SearchOut:
+            if query.vector is not None:
+                return await self.search_vectors(from_text(query.vector)[None], options)
+            assert query.id is not None, "OneQuery has one of the two"
+            return await self._search_stored(query.id, options)
+
+        start = time.perf_counter()
+        # One after the other, so that a batch occupies one thread, and other searches come in between.
+        return batch_out([await outcome(search(query)) for query in queries], start)
+
+    async def search_uploads(self, request: Request, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
+        """Search by each of several uploaded images."""
+
+        async def search() -> list[SearchOut | ApiError]:
+            return await asyncio.gather(*(outcome(self._search(UploadedImage(each), (), options)) for each in images))
+
+        start = time.perf_counter()
+        return batch_out(await while_connected(request, search()), start)
 
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""

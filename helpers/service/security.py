@@ -17,6 +17,7 @@ from helpers.service import access
 from helpers.service.errors import ApiError, error_response, internal_error, too_many_requests
 from helpers.service.metrics import Metrics
 from helpers.service.root_path import with_root_path
+from helpers.service.sent_files import content_type, is_file
 from helpers.service.settings import Settings
 
 log = logging.getLogger("lookalike.service")
@@ -94,9 +95,11 @@ class SecurityMiddleware:
             # Relative addresses of the page need the slash at the end.
             await RedirectResponse(f"{scope['path']}/", headers={"Cache-Control": "no-cache"})(scope, receive, send)
             return
+        access.check_read(headers, path, self._settings)
         if changes_the_index(scope["method"], path):
             access.check_change(headers, self._settings)
-        upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        kind = content_type(headers)
+        upload = kind == "multipart/form-data" or is_file(kind)
         limit = self._settings.max_body if upload else min(_MAX_JSON, self._settings.max_body)
         length = headers.get("content-length", "0")
         announced = int(length) if length.isdecimal() and "transfer-encoding" not in headers else limit

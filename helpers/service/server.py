@@ -34,7 +34,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     ----------
     workers : processes that share the folder's index. Uvicorn replaces a worker that dies.
     log_level : of uvicorn, such as "info" or "warning".
-    settings : see `Settings`. The key comes from ``LOOKALIKE_API_KEY``.
+    settings : see `Settings`. The keys come from ``LOOKALIKE_API_KEY`` and ``LOOKALIKE_READ_KEY``.
 
     Raises
     ------
@@ -43,7 +43,8 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    chosen = Settings(folder=Path(engine_folder).absolute(), api_key=paths.api_key(), **settings)
+    keys = {"api_key": paths.api_key(), "read_key": paths.read_key()}
+    chosen = Settings(folder=Path(engine_folder).absolute(), **keys, **settings)
     if not logging.getLogger("lookalike").handlers:
         _log_to_stderr(log_level)
     _print_address(chosen, workers)
@@ -108,7 +109,7 @@ def from_environment() -> "FastAPI":
 
     _log_to_stderr("info")
     _limit_blas_threads()
-    return create_app(Settings.from_json(settings, paths.api_key()))
+    return create_app(Settings.from_json(settings, paths.api_key(), paths.read_key()))
 
 
 def _limit_blas_threads() -> None:
@@ -127,6 +128,8 @@ def _print_address(settings: Settings, workers: int) -> None:
         if settings.read_only
         else "images cannot be added or removed; set LOOKALIKE_API_KEY to allow it",
     }[settings.changes]
+    if settings.read_key:
+        changes = f"only clients with a key can search; {changes}"
     processes = "" if workers == 1 else f" with {workers} workers"
     served = f"{printable(settings.folder)}{processes}"
     print(f"serving {served} at http://{host}:{settings.port}{settings.root_path}/ ({changes})", file=sys.stderr)

@@ -52,7 +52,7 @@ class ServiceProcess:
             sys.executable, "-m", "helpers.cli", "serve", "-e", str(self.folder.absolute()), "--port", str(port),
             "--workers", str(workers), "--log-level", "warning",
         ]  # fmt: skip
-        self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or ""}
+        self._environment = paths.child_environment() | {"LOOKALIKE_API_KEY": key or "", "LOOKALIKE_READ_KEY": ""}
         paths.bypass_proxies_on_loopback()
         self._process: subprocess.Popen | None = None
         self._log: IO[bytes] | None = None

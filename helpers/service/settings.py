@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from helpers.loopback import is_loopback
 from helpers.service.root_path import normalized
@@ -32,7 +33,10 @@ class Settings:
     root_path : the path under which a proxy publishes the service, see `helpers.service.root_path`.
     hosts : host names, such as those of a proxy. If given, the service accepts requests only for these names and those
         of this computer.
-    api_key : required for changes of the index; not part of `to_json`, because other users may read that.
+    origins : of pages of other sites whose scripts may use the service, such as ``https://www.example.org``, or ``*``
+        for all pages. To change the index, they need the key.
+    api_key : required for changes of the index.
+    read_key : required for all other requests that show something of the gallery; `api_key` will do, too.
     max_body : bytes of a request.
     max_pixels : of an image.
     queue : requests that wait for feature extraction. Further ones get status 429.
@@ -44,7 +48,7 @@ class Settings:
 
     Raises
     ------
-    ValueError : a number is not positive, or the root path is not valid.
+    ValueError : a number is not positive, or the root path or an origin is not valid.
     """
 
     folder: Path
@@ -53,7 +57,9 @@ class Settings:
     port: int = 8000
     root_path: str = ""
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     api_key: str | None = dataclasses.field(default=None, repr=False)
+    read_key: str | None = dataclasses.field(default=None, repr=False)
     max_body: int = 20 * 2**20
     max_pixels: int = 50_000_000
     queue: int = 64
@@ -69,6 +75,7 @@ class Settings:
         object.__setattr__(self, "root", None if self.root is None else Path(self.root))
         object.__setattr__(self, "root_path", normalized(self.root_path))
         object.__setattr__(self, "hosts", tuple(name.lower() for name in self.hosts))
+        object.__setattr__(self, "origins", tuple(map(_origin, self.origins)))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value > (-1 if field.name == "port" else 0):
@@ -95,12 +102,21 @@ class Settings:
         return "open" if self.on_loopback and not self.hosts else "off"
 
     def to_json(self) -> str:
-        """All settings except the key."""
+        """All settings except the keys, because other users may read this."""
         values = dataclasses.asdict(self)
-        del values["api_key"]
+        del values["api_key"], values["read_key"]
         return json.dumps(values, default=str)
 
     @classmethod
-    def from_json(cls, text: str, api_key: str | None = None) -> Self:
+    def from_json(cls, text: str, api_key: str | None = None, read_key: str | None = None) -> Self:
         """The reverse of `to_json`."""
-        return cls(**json.loads(text), api_key=api_key)
+        return cls(**json.loads(text), api_key=api_key, read_key=read_key)
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it. Raises ValueError: it is none."""
+    origin = text.strip().lower().rstrip("/")
+    parts = urlsplit(origin)
+    if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path or "@" in origin):
+        raise ValueError(f"an origin is like https://www.example.org, without a path, got {text!r}")
+    return origin

@@ -1,20 +1,13 @@
 // Changes of the gallery. If the service has a key, the user enters it once; it is never stored.
 
 import { call, ServiceError } from "./api.js";
-import { element, on } from "./web/dom.js";
+import { askKey } from "./key_field.js";
 
 export class Changes {
   /** mode() → "open", "key" or "off". */
   constructor(mode) {
     this.mode = mode;
     this.key = "";
-    this.resolve = null;
-    on("key-form", "submit", (event) => {
-      event.preventDefault();
-      this.resolve?.(event.target.elements.key.value);
-      element("key-dialog").close();
-    });
-    on("key-dialog", "close", () => this.resolve?.(""));
   }
 
   /** Send a request with the key; other arguments are those of `call`. */
@@ -44,13 +37,7 @@ export class Changes {
   duplicates = () => this.send("v1/duplicates");
 
   async #ask() {
-    const dialog = element("key-dialog");
-    element("key-form").reset();
-    const key = await new Promise((resolve) => {
-      this.resolve = resolve;
-      dialog.showModal();
-    });
-    this.resolve = null;
+    const key = await askKey();
     if (!key) throw new ServiceError(401, "Changes need the key of the service.");
     return key;
   }

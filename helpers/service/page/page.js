@@ -12,6 +12,7 @@ import { Grid, nameOf } from "./grid.js";
 import { ObjectBoxes } from "./objects.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
+import { askKey } from "./key_field.js";
 import { reduced } from "./reduce.js";
 import { storedUpload, storeUpload } from "./upload_store.js";
 import { Viewer } from "./viewer.js";
@@ -808,10 +809,24 @@ on(document, "keydown", (event) => {
 on(window, "popstate", showCurrentUrl);
 history.scrollRestoration = "manual";
 
+/** The result of a request; if reading needs a key, the user enters it first. */
+async function signedIn(request) {
+  try {
+    return await request();
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    const key = await askKey();
+    if (!key) throw new ServiceError(401, "This gallery needs the key of the service.");
+    await call("v1/session", { method: "POST", key });
+    return request();
+  }
+}
+
 async function start() {
   try {
     showMessage("error", "");
-    info = await call("v1/info", { onWait: () => showMessage("hint", "The service is starting …") });
+    const onWait = () => showMessage("hint", "The service is starting …");
+    info = await signedIn(() => call("v1/info", { onWait }));
   } catch (error) {
     showMessage("error", error.message, start);
     return;
