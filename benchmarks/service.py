@@ -10,6 +10,7 @@ use HTTP over plain sockets, which needs little processor time. The benchmark pr
   (decoding overlaps with computing), and decoded first, then with ``extract_arrays``
 - the throughput of the service, divided by the better rate of the extractor
 - the duration of searches by upload, and by id: under this load, and without it
+- the duration of a search by upload without load, divided by that of decoding and extracting the same image alone
 - all responses other than 200 and 429
 """
 
@@ -68,8 +69,9 @@ def main() -> None:
         with served(folder) as port:
             results = clients(port, sent, options)
             alone = by_id_alone(port, len(images))
+            one = one_by_one(port, extractor, sent)
         after = extractor_rates(extractor, sent)
-    report(options, before, after, results, alone)
+    report(options, before, after, results, alone, one)
 
 
 def extractor_rates(extractor: FeatureExtractor, images: ImageSet) -> tuple[float, float]:
@@ -186,7 +188,31 @@ def by_id_alone(port: int, count: int) -> list[float]:
     return asyncio.run(search())
 
 
-def report(options, before, after, results, alone) -> None:
+def one_by_one(port: int, extractor: FeatureExtractor, images: ImageSet) -> tuple[list[float], list[float]]:
+    """Seconds of searches by upload without load, and of the extractor alone, in turns on the same images."""
+    uploads, extractions = [], []
+
+    async def search(content: bytes) -> float:
+        body = multipart(content)
+        head = "POST /v1/search?k=20 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        start = time.perf_counter()
+        assert await exchange(reader, writer, request) == 200
+        seconds = time.perf_counter() - start
+        writer.close()
+        return seconds
+
+    for path in images.paths[:100]:
+        uploads.append(asyncio.run(search(path.read_bytes())))
+        start = time.perf_counter()
+        extractor.extract_arrays([read_image(path)])
+        extractions.append(time.perf_counter() - start)
+    # The first ones are a warm-up.
+    return uploads[10:], extractions[10:]
+
+
+def report(options, before, after, results, alone, one) -> None:
     """Print the results."""
     files, arrays = (max(pair) for pair in zip(before, after, strict=True))
     rate = len(results["uploads"]) / results["seconds"]
@@ -198,9 +224,12 @@ def report(options, before, after, results, alone) -> None:
         ("by upload", results["uploads"]),
         ("by id, under load", results["by_id"]),
         ("by id, no load", alone),
+        ("by upload, no load", one[0]),
+        ("the extractor alone", one[1]),
     ):
         p50, p99 = 1000 * median(times), 1000 * float(np.percentile(times, 99))
         print(f"  {name:20} p50 {p50:7.1f} ms   p99 {p99:7.1f} ms   ({len(times)} searches)")
+    print(f"  a search by upload takes {median(one[0]) / median(one[1]):.2f} times the extraction (medians)")
     failed = {status: count for status, count in results["statuses"].items() if status not in ("200", "429")}
     print(f"  status 429: {results['statuses'].get('429', 0)}; other errors: {failed or 'none'}")
     if hasattr(os, "getloadavg"):

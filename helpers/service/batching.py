@@ -27,6 +27,7 @@ class Batcher:
     size : images per batch.
     seconds : how long an incomplete batch waits for more images.
     on_batch : called with the size of each batch.
+    expected : the number of requests whose images wait or will come. A batch does not wait if it has all of them.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Batcher:
         size: int,
         seconds: float,
         on_batch: Callable[[int], object],
+        expected: Callable[[], int],
     ):
-        self._extract, self._size, self._seconds, self._on_batch = extract, size, seconds, on_batch
+        self._extract, self._size, self._seconds = extract, size, seconds
+        self._on_batch, self._expected = on_batch, expected
         self._thread = ThreadPoolExecutor(1, "extract")
         self._waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
         self._task: asyncio.Task | None = None
@@ -68,7 +71,7 @@ class Batcher:
         while True:
             waiting = [await self._waiting.get()]
             try:
-                if self._waiting.qsize() < self._size - 1:
+                if self._waiting.qsize() + 1 < min(self._size, self._expected()):
                     await asyncio.sleep(self._seconds)
                 while not self._waiting.empty() and len(waiting) < self._size:
                     waiting.append(self._waiting.get_nowait())

@@ -56,7 +56,9 @@ class RequestExtraction:
         self._open_source, self._sources = open_source, dict[str, RegionSource]()
         self._admitted = CallLimit(settings.queue)
         self._explaining = CallLimit(_MOST_EXPLAINED)
-        self._batches = Batcher(extractor.extract_arrays, settings.batch, settings.batch_seconds, on_batch)
+        self._batches = Batcher(
+            extractor.extract_arrays, settings.batch, settings.batch_seconds, on_batch, lambda: len(self._admitted)
+        )  # fmt: skip
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._opener = ThreadPoolExecutor(1, "detector")
         self._pixels = PixelBudget(settings.max_pixels)

@@ -24,7 +24,7 @@ SMOKE = {
         "HEAD_EPOCHS": 2,
         "SEEDS": 1,
     },
-    "06_features": {"DIMS": [32, 256], "MAX_QUERIES": 20},
+    "06_features": {"NETWORKS": ["resnet50"], "DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {
         "EXTRACTOR": "hsv-histogram",
         "SECOND": "efficientnet-lite0",
@@ -34,7 +34,7 @@ SMOKE = {
     },
     "08_visual_words": {"SIZES": [50], "MAX_QUERIES": 60},
     "09_knn_search": {"DIMS": [2, 16], "SIZE": 500, "COUNTS": [200, 500], "EXTRACTOR": "hsv-histogram"},
-    "10_evaluation": {"MAX_QUERIES": 60, "TRAININGS": 1, "EXTRACTOR": "hog"},
+    "10_evaluation": {"MAX_QUERIES": 60, "TRAININGS": 1, "EPOCHS": 1, "EXTRACTOR": "hog"},
     "11_metric_learning": {"EPOCHS": 1, "SEEDS": 1, "HEAD_EPOCHS": 1},
     "12_re_ranking": {"MAX_QUERIES": 20, "ORIGINALS": 6, "EXTRACTOR": "hsv-histogram"},
     "13_indexes_at_scale": {
