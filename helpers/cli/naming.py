@@ -89,6 +89,22 @@ def ids_excluded(engine: "Engine", names: list[str]) -> "np.ndarray":
     return np.array(sorted(ids), np.int64)
 
 
+def ids_marked(engine: "Engine", names: list[str], option: str) -> "np.ndarray":
+    """int64 (m,): the ids of images given by id, key or path. CommandError: a name is not that of one image."""
+    import numpy as np
+
+    images, ids = ImageNames(engine), dict[int, None]()
+    for name in names:
+        found = images.ids(name)
+        if len(found) != 1:
+            what = "a folder or the path of several images" if found else "not an id, key or path of the engine"
+            raise CommandError(
+                f"{option} {printable(name)}: this is {what}. `lookalike list` prints ids and paths", USAGE
+            )
+        ids |= dict.fromkeys(found)
+    return np.array(list(ids), np.int64)
+
+
 def _key(table: "GalleryTable", path: str) -> str:
     return path.removeprefix(f"{table.root}{os.sep}") if table.root else path
 

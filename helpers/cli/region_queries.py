@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common
+from helpers.cli import common, marks
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.cli.query import Search
 
@@ -116,6 +116,10 @@ def search(search: Search) -> tuple["np.ndarray", list["Results"], list[list[Mat
         vectors = engine.extractor.extract(queries, strict=search.strict)
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
         parts = [vectors[[row]] for row in rows]
+    if options.good or options.bad:
+        if len(parts[0]) > 1:
+            raise CommandError("--good and --bad move a query of one part, not of several boxes or objects", USAGE)
+        parts = [marks.moved(engine, part, options) for part in parts]
     if regions is None:
         if len(parts[0]) > 1:
             raise CommandError(

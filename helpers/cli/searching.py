@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations, region_queries, result_output, standard_input, text_queries
+from helpers.cli import common, locations, marks, region_queries, result_output, standard_input, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.cli.naming import ids_excluded
 from helpers.cli.query import Search
@@ -31,6 +31,7 @@ lookalike search holiday.jpg --grid results.png
 curl -L https://example.org/owl.jpg | lookalike search -
 lookalike search holiday.jpg --threshold 0.8
 lookalike search holiday.jpg --exclude holiday.jpg --exclude 'old/*'
+lookalike search holiday.jpg --good beach.jpg --bad street.jpg
 lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow
@@ -49,6 +50,8 @@ score_kind says what the scores are. Query images that cannot be read are listed
 --exclude takes what `lookalike remove` takes, and patterns, which are compared with the key and with the path of each
 image, also below the current folder: * stands for any text, also with slashes, and ? for one character. The folder of a
 class excludes the class.
+
+--good and --bad move the query towards and away from results of an earlier search (Rocchio). Give all marks each time.
 
 --json prints a list of {{"query", "score_kind", "results": [{{{_RESULT_KEYS}}}]}}. The key is the path
 relative to the indexed folder; class_name is null if the image has no class. --csv prints the columns
@@ -90,6 +93,7 @@ def register(commands: "common.Commands") -> None:
     search.add_argument("--threshold", type=float, metavar="SCORE", help=text)
     text = "leave out these images of the engine: an id, key, path, folder, or a pattern with * and ?; can be repeated"
     search.add_argument("--exclude", metavar="NAME", action="append", default=[], help=text)
+    marks.add_mark_options(search)
     result_output.add_output_options(search)
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     text_queries.add_text_options(search)
@@ -199,7 +203,7 @@ def _search_images(search: Search, queries: "ImageSet") -> tuple["np.ndarray", l
     rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
     if not len(rows):
         return rows, []
-    vectors = text_queries.reweighted(engine, vectors[rows], options)
+    vectors = marks.moved(engine, text_queries.reweighted(engine, vectors[rows], options), options)
     if options.rerank == "none":
         ranking = engine.index.search(vectors, k, excluded=search.excluded)
     else:

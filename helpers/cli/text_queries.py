@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import locations
+from helpers.cli import locations, marks
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 from helpers.cli.query import Search
 
@@ -99,12 +99,13 @@ def search_combined(search: Search) -> tuple[list[tuple[str, "Results"]], list[s
     images = [] if queries is None else _image_parts(engine, queries, search.strict, options)
     if options.weights is not None:
         images = _weighted(images, options.weights)
+    marked = marks.parts(engine, options)
     groups = [images] if options.together or queries is None else [[one] for one in images]
     found, first = [], []
     for group in groups:
         if queries is not None and not group:
             break
-        parts = [*(part for _, part in group), *texts]
+        parts = [*(part for _, part in group), *texts, *marked]
         results = engine.results(search_parts(engine, parts, search.k, words, excluded=search.excluded))
         names = [name for name, _ in group]
         found.append((_name(names, options.text, options.without), results))

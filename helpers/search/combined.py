@@ -13,6 +13,7 @@ from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
 from helpers.search.ranking import PAD, Ranking, best_first
+from helpers.search.rerank import feedback
 from helpers.vectors import l2_normalize
 
 #: The number of best results of each kind of part whose scores are combined.
@@ -42,6 +43,12 @@ class QueryPart:
             raise ValueError("a part of a query is either a vector or a text")
         if not np.isfinite(self.weight) or self.weight == 0:
             raise ValueError(f"the weight of a part of a query must be a number other than 0, got {self.weight}")
+
+
+def marked_parts(good: np.ndarray, bad: np.ndarray) -> list[QueryPart]:
+    """Results that a user marked as parts of a query, with the weights of Rocchio's means: (n, dim) and (m, dim)."""
+    groups = ((feedback.GOOD, good), (-feedback.BAD, bad))
+    return [QueryPart(weight / len(vectors), vector) for weight, vectors in groups for vector in vectors]
 
 
 class TextIndex(Protocol):

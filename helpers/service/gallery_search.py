@@ -13,7 +13,7 @@ from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
-from helpers.search.combined import QueryPart, search_parts
+from helpers.search.combined import QueryPart, marked_parts, search_parts
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.identity import Outcome
@@ -22,7 +22,7 @@ from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.region_index import RegionIndex
 from helpers.search.region_search import RegionMatch, search_regions
-from helpers.search.rerank import RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
+from helpers.search.rerank import RERANKERS, SearchSpace, names_for, rerank, rocchio
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.errors import ApiError
@@ -229,7 +229,7 @@ class GallerySearch:
             if vector is not None:
                 self._check_length(engine, vector)
             query.append(QueryPart(part.weight, vector, part.text))
-        query += self._marked_parts(engine, options)
+        query += marked_parts(self._marked(engine, options.good), self._marked(engine, options.bad))
         allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
         excluded = _excluded(options, ids)
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
@@ -396,11 +396,6 @@ class GallerySearch:
             return rocchio(vectors[0], good, bad, metric=engine.index.metric)[None]
         except ValueError as error:
             raise ApiError(422, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="not_applicable") from error
-
-    def _marked_parts(self, engine: Engine, options: SearchOptions) -> list[QueryPart]:
-        """Marked images as parts of a query, with the weights of Rocchio's means."""
-        groups = ((feedback.GOOD, options.good), (-feedback.BAD, options.bad))
-        return [QueryPart(weight / len(ids), vector) for weight, ids in groups for vector in self._marked(engine, ids)]
 
     @staticmethod
     def _marked(engine: Engine, ids: Sequence[int]) -> np.ndarray:

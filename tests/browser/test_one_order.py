@@ -15,7 +15,7 @@ from helpers.images.known_items import Change
 from helpers.images.reading import read_image
 from helpers.picker.state import Picker
 from helpers.search.engine import Engine
-from helpers.search.rerank import NAMES, SearchSpace, rerank
+from helpers.search.rerank import NAMES, SearchSpace, rerank, rocchio
 from helpers.service.service_process import ServiceProcess
 
 #: A query of the gallery, which is not a result; and how many results are compared.
@@ -91,3 +91,31 @@ def test_five_ways_give_the_same_order(engine, service, open_page, capsys):
             assert by_page(open_page, service.url, name) == orders[name], name
     # Otherwise, a way that ignores the re-ranker would pass.
     assert [name for name in NAMES if orders[name] == orders["none"]] == ["none"]
+
+
+def test_five_ways_move_the_query_by_the_same_marks(engine, service, open_page, capsys):
+    index, path = engine.index, str(engine.gallery.paths[QUERY])
+    plain = by_library(engine, "none")
+    good, bad = plain[3:5], plain[1:2]
+    moved = rocchio(index.vectors([QUERY])[0], index.vectors(good), index.vectors(bad))
+    expected = index.search(moved[None], K, excluded=[QUERY]).ids[0].tolist()
+    assert expected != plain and expected[0] in good
+
+    marks = [option for name, ids in (("--good", good), ("--bad", bad)) for id in ids for option in (name, str(id))]
+    line = ["search", path, "--exclude", path, "-e", str(service.folder), "-k", str(K), *marks, "--json"]
+    assert cli.main(line) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)[0]["results"]] == expected
+
+    picker = Picker(engine.gallery, ["hsv-histogram"], ["exact:cosine"], k=K).choose(QUERY).search()
+    for id in good + bad:
+        picker.mark(id, id in good)
+    assert picker.search_again().search().message is None
+    assert [each.id for each in picker.columns[0].results] == expected
+
+    parameters = {"k": K, "good": good, "bad": bad}
+    response = requests.get(f"{service.url}/v1/search/id/{QUERY}", params=parameters, timeout=60)
+    assert [each["id"] for each in response.json()["results"]] == expected
+
+    page = open_page(f"{service.url}/#id={QUERY}&good={','.join(map(str, good))}&bad={bad[0]}")
+    expect(page.locator(".card").nth(K - 1)).to_be_visible()
+    assert page.locator(".card").evaluate_all("cards => cards.map(card => Number(card.dataset.id))")[:K] == expected

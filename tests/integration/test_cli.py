@@ -616,6 +616,33 @@ def test_names_to_exclude_are_folders_keys_and_patterns(engine, run):
     assert code == NEGATIVE and "holds no images that are not excluded" in err
 
 
+def test_marks_move_the_query(engine, run):
+    query = images()[7]
+    plain = found(run, query, "-k", "18")
+    last, first = plain[-1], plain[1]
+    for name in (str(last["id"]), last["key"], last["path"]):
+        moved = found(run, query, "-k", "18", "--good", name, "--bad", str(first["id"]))
+        places = [each["id"] for each in moved]
+        assert places.index(last["id"]) < 5 and places.index(first["id"]) > 1
+    # A part of the query, and a text or several images, are moved too.
+    box = ["--box", "0,0,40,40"]
+    assert found(run, query, *box) != found(run, query, *box, "--good", last["path"])
+    assert found(run, query, "--together") != found(run, query, "--together", "--bad", first["path"])
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        (["--good", "nothing.jpg"], "--good nothing.jpg: this is not an id, key or path of the engine"),
+        (["--bad", "photos/fruit"], "--bad photos/fruit: this is a folder or the path of several images"),
+        (["--good", "3", "--bad", "3"], "image 3 has both marks, --good and --bad"),
+    ],
+)
+def test_a_mark_is_one_image(engine, run, marks, message):
+    code, _, err = run("search", images()[7], *marks)
+    assert code == USAGE and message in err
+
+
 def test_scores_of_reranking_are_labeled(engine, run):
     query = images()[7]
     lines = run("search", query, "-k", "3", "--rerank", "k-reciprocal")[1].splitlines()

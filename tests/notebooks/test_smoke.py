@@ -13,7 +13,7 @@ from helpers.lessons import runner
 
 #: Parameters that make a notebook quick. A notebook without an entry runs with its defaults.
 SMOKE = {
-    "01_faces": {"EXTRACTOR": "hog"},
+    "01_faces": {"EXTRACTOR": "hog", "SECOND": "rgb-histogram"},
     "02_objects": {"PER_CLASS": 6, "EXTRACTOR": "hog"},
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
     "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 1},
@@ -27,7 +27,7 @@ SMOKE = {
     "06_features": {"NETWORKS": ["resnet50"], "DIMS": [32, 256], "MAX_QUERIES": 20},
     "07_sift_and_orb": {
         "EXTRACTOR": "hsv-histogram",
-        "SECOND": "efficientnet-lite0",
+        "SECOND": "hog",
         "ORIGINALS": 6,
         "EVERY": 8,
         "MAX_QUERIES": 60,
