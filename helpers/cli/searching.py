@@ -31,7 +31,7 @@ lookalike search holiday.jpg --grid results.png
 curl -L https://example.org/owl.jpg | lookalike search -
 lookalike search holiday.jpg --threshold 0.8
 lookalike search holiday.jpg --exclude holiday.jpg --exclude 'old/*'
-lookalike search holiday.jpg --good beach.jpg --bad street.jpg
+lookalike search holiday.jpg --good 2 --bad 5
 lookalike search holiday.jpg --rerank k-reciprocal
 lookalike search --text "sailing boat"
 lookalike search holiday.jpg --text night --without snow

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from helpers.service import access, documentation, errors, image_routes, page_routes, routes
 from helpers.service.description import describe
-from helpers.service.parameters import check_parameters
+from helpers.service.parameters import check_parameters, known_parameters
 from helpers.service.search_service import SearchService
 from helpers.service.security import SecurityMiddleware
 from helpers.service.settings import Settings
@@ -41,6 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # It takes half a second, for which the first request would wait.
+        known_parameters(app)
         tasks = [asyncio.create_task(service.prepare()), asyncio.create_task(service.sweep())]
         try:
             yield

@@ -48,7 +48,7 @@ async def check_parameters(request: Request) -> None:
     ApiError : 415, the body has another type; 422, a name is unknown, is at the wrong place, or is repeated although it
         has one value.
     """
-    known = _of_routes(request.app).get((request.method, request.scope["route"].path))
+    known = known_parameters(request.app).get((request.method, request.scope["route"].path))
     if known is None:
         return
     if known.kinds and _has_body(request):
@@ -97,7 +97,7 @@ def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewh
         raise ApiError(422, message, code="unknown_parameter", details=details[:20])
 
 
-def _of_routes(app: FastAPI) -> dict[tuple[str, str], _Known]:
+def known_parameters(app: FastAPI) -> dict[tuple[str, str], _Known]:
     """What the routes of an application know, by method and path. Computed once."""
     if not hasattr(app.state, "known_parameters"):
         description = app.openapi()

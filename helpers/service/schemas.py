@@ -328,7 +328,7 @@ class SearchOut(BaseModel):
         )  # fmt: skip
 
 
-class AnswerOut(BaseModel):
+class ItemOut(BaseModel):
     """The results of one query of a batch, or its error."""
 
     search: SearchOut | None = Field(description="null if the query failed.")
@@ -336,9 +336,9 @@ class AnswerOut(BaseModel):
 
 
 class BatchOut(BaseModel):
-    """One answer for each query of a batch, in the same order."""
+    """One item for each query of a batch, in the same order."""
 
-    answers: list[AnswerOut]
+    items: list[ItemOut]
     milliseconds: float = Field(description="Time within the service.")
 
 

@@ -25,7 +25,7 @@ from helpers.search.region_index import NoRegions, RegionIndex, open_source, sto
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
-from helpers.service.batch_answers import batch_out, outcome
+from helpers.service.batch_items import batch_out, outcome
 from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import CopyGroup, DuplicateSearch

@@ -13,7 +13,7 @@ expect = playwright_api.expect
 KEY, READ_KEY = "the key for changes", "the key for reading"
 
 
-def test_the_page_asks_for_the_key_and_shows_nothing_without_it(
+def test_the_page_shows_nothing_without_the_key(
     open_page, serve_app, check_accessibility, tmp_path, own_cache, screenshots
 ):
     folder = Engine("hsv-histogram").fit(samples.photos().subset(range(30))).save(tmp_path / "own.engine")

@@ -833,8 +833,8 @@ def test_other_invalid_bodies(client):
         (b"x", {"Content-Type": "multipart/form-data"}, 400),
         (b"x", {"Content-Type": "multipart/form-data; boundary=y"}, 400),
         (b"--y--", {"Content-Type": "multipart/form-data; boundary=y"}, 422),
-        (b"{}", {"Content-Type": "application/json"}, 422),
-        (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 422),
+        (b"{}", {"Content-Type": "application/json"}, 415),
+        (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 400),
     ]:
         result = client.post("/v1/search", content=content, headers=headers)
         assert result.status_code == status, (content, result.text)

@@ -113,27 +113,27 @@ def test_a_batch_gives_what_its_queries_give(client, engine):
         queries = [{"id": 7}, {"id": 0}]
         if settings.get("rerank") != "geometry":
             queries += [{"vector": each} for each in vectors]
-        found = client.post("/v1/search/batch", json={"queries": queries, **settings}).json()["answers"]
+        found = client.post("/v1/search/batch", json={"queries": queries, **settings}).json()["items"]
         assert len(found) == len(queries)
-        for query, answer in zip(queries, found, strict=True):
+        for query, item in zip(queries, found, strict=True):
             if "id" in query:
                 alone = client.get(f"/v1/search/id/{query['id']}", params=settings)
             else:
                 alone = client.post("/v1/search/vector", json=query | settings)
-            assert answer["error"] is None
-            assert ranking(answer["search"]) == ranking(alone.json()), (query, settings)
-            assert answer["search"]["note"] == alone.json()["note"]
+            assert item["error"] is None
+            assert ranking(item["search"]) == ranking(alone.json()), (query, settings)
+            assert item["search"]["note"] == alone.json()["note"]
 
 
 def test_a_batch_of_uploads_gives_what_its_images_give(client, photos):
     for settings in ({"k": 5}, {"k": 5, "class_name": "a", "rerank": "geometry"}, {"k": 3, "vectors": True}):
         files = [("image", ("a.jpg", each)) for each in photos]
-        found = client.post("/v1/search/batch/upload", files=files, params=settings).json()["answers"]
-        for photo, answer in zip(photos, found, strict=True):
+        found = client.post("/v1/search/batch/upload", files=files, params=settings).json()["items"]
+        for photo, item in zip(photos, found, strict=True):
             alone = searched(client, photo, **settings)
-            assert [id for id, _ in ranking(answer["search"])] == [id for id, _ in ranking(alone)]
+            assert [id for id, _ in ranking(item["search"])] == [id for id, _ in ranking(alone)]
             if "vectors" in settings:
-                np.testing.assert_allclose(from_text(answer["search"]["vector"]), from_text(alone["vector"]), atol=1e-6)
+                np.testing.assert_allclose(from_text(item["search"]["vector"]), from_text(alone["vector"]), atol=1e-6)
 
 
 def test_the_images_of_a_batch_are_extracted_together(client, photos, monkeypatch):
@@ -147,12 +147,12 @@ def test_the_images_of_a_batch_are_extracted_together(client, photos, monkeypatc
 
 def test_an_error_of_one_query_leaves_the_others(client, photos):
     queries = [{"id": 1}, {"id": 999}, {"vector": "AAAA"}]
-    answers = client.post("/v1/search/batch", json={"queries": queries, "k": 2}).json()["answers"]
-    assert [each["error"] and each["error"]["code"] for each in answers] == [None, "image_not_found", "invalid_request"]
-    assert [each["search"] is None for each in answers] == [False, True, True]
+    items = client.post("/v1/search/batch", json={"queries": queries, "k": 2}).json()["items"]
+    assert [each["error"] and each["error"]["code"] for each in items] == [None, "image_not_found", "invalid_request"]
+    assert [each["search"] is None for each in items] == [False, True, True]
     files = [("image", ("a.jpg", photos[0])), ("image", ("b.jpg", photos[1][:500])), ("image", ("c.txt", b"text"))]
-    answers = client.post("/v1/search/batch/upload", files=files, params={"k": 2}).json()["answers"]
-    assert [each["error"] and each["error"]["code"] for each in answers] == [None, "image_damaged", "unsupported_image"]
+    items = client.post("/v1/search/batch/upload", files=files, params={"k": 2}).json()["items"]
+    assert [each["error"] and each["error"]["code"] for each in items] == [None, "image_damaged", "unsupported_image"]
 
 
 def test_a_batch_whose_queries_all_fail_for_one_reason_fails(client):

@@ -104,7 +104,7 @@ BODIES = {
 
 
 class Service:
-    """An application and how it is asked."""
+    """An application and its client."""
 
     def __init__(self, folder, **settings):
         self.app = create_app(Settings(**({"folder": folder, "api_key": KEY, "read_key": READ_KEY} | settings)))

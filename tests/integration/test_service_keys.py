@@ -135,8 +135,8 @@ def test_scripts_of_an_allowed_site_read_and_those_of_others_do_not(serving):
         for path in ("/v1/search/id/1", "/v1/images/999"):
             result = client.get(path, headers={"Origin": origin})
             assert result.headers.get("access-control-allow-origin") == allowed
-        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
-        preflight = client.options("/v1/search/batch", headers={"Origin": origin} | asked)
+        wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
+        preflight = client.options("/v1/search/batch", headers={"Origin": origin} | wanted)
         assert preflight.headers.get("access-control-allow-origin") == allowed
         assert preflight.is_success == (allowed is not None)
     # No cookies: a session is for the page of the service.

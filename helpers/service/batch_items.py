@@ -1,10 +1,10 @@
-"""Answers to batches: a query that fails does not fail the others."""
+"""Results of batches: a query that fails does not fail the others."""
 
 import time
 from collections.abc import Awaitable, Sequence
 
 from helpers.service.errors import ApiError, error_out
-from helpers.service.schemas import AnswerOut, BatchOut, SearchOut
+from helpers.service.schemas import BatchOut, ItemOut, SearchOut
 
 
 async def outcome(search: Awaitable[SearchOut]) -> SearchOut | ApiError:
@@ -16,7 +16,7 @@ async def outcome(search: Awaitable[SearchOut]) -> SearchOut | ApiError:
 
 
 def batch_out(outcomes: Sequence[SearchOut | ApiError], start: float) -> BatchOut:
-    """One answer for each outcome. start : of the batch, from `time.perf_counter`.
+    """One item for each outcome. start : of the batch, from `time.perf_counter`.
 
     Raises
     ------
@@ -25,10 +25,8 @@ def batch_out(outcomes: Sequence[SearchOut | ApiError], start: float) -> BatchOu
     errors = [each for each in outcomes if isinstance(each, ApiError)]
     if len(errors) == len(outcomes) and len({error.code for error in errors}) == 1:
         raise errors[0]
-    answers = [
-        AnswerOut(search=None, error=error_out(each))
-        if isinstance(each, ApiError)
-        else AnswerOut(search=each, error=None)
+    items = [
+        ItemOut(search=None, error=error_out(each)) if isinstance(each, ApiError) else ItemOut(search=each, error=None)
         for each in outcomes
     ]
-    return BatchOut(answers=answers, milliseconds=round(1000 * (time.perf_counter() - start), 3))
+    return BatchOut(items=items, milliseconds=round(1000 * (time.perf_counter() - start), 3))
