@@ -219,8 +219,15 @@ def change_dependencies(settings: Settings) -> list[params.Depends]:
 
 
 def read_dependencies(settings: Settings) -> list[params.Depends]:
-    """What the routes that show something of the gallery depend on. The middleware checks the key."""
-    return [] if settings.read_key is None else [Security(_BEARER)]
+    """What the routes that show something of the gallery depend on."""
+    if settings.read_key is None:
+        return []
+
+    async def may_read(request: Request) -> None:
+        # The middleware has checked this by the path of the request. This is the path of the route.
+        access.check_read(request.headers, request.scope["route"].path, settings)
+
+    return [Depends(may_read), Security(_BEARER)]
 
 
 def images(service: SearchService) -> APIRouter:
