@@ -1,5 +1,6 @@
 """Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -506,10 +507,11 @@ def _table(engine: Engine) -> GalleryTable:
 
 def _entry(engine: Engine, id: int) -> Entry:
     table = _table(engine)
-    path = table.path(id)
+    path = table.path_text(id)
     # Clients must not learn in which folder of this computer a file lies.
-    start = engine.saved.roots.start_of(str(path))
-    key = path.name if start in ("", path.anchor) else path.as_posix()[len(start) :]
+    start = engine.saved.roots.start_of(path)
+    anchor = f"{os.path.splitdrive(path)[0]}{os.sep}"
+    key = path.rpartition(os.sep)[2] if start in ("", anchor) else path[len(start) :].replace(os.sep, "/")
     return Entry(id, key, table.display_name(id), table.class_name(id))
 
 
