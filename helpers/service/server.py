@@ -43,8 +43,8 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    keys = {"api_key": paths.api_key(), "read_key": paths.read_key()}
-    chosen = Settings(folder=Path(engine_folder).absolute(), **keys, **settings)
+    folder = Path(engine_folder).absolute()
+    chosen = Settings(folder=folder, api_key=paths.api_key(), read_key=paths.read_key(), **settings)
     if not logging.getLogger("lookalike").handlers:
         _log_to_stderr(log_level)
     _print_address(chosen, workers)
