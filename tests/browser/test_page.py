@@ -693,7 +693,8 @@ def _settle(page) -> None:
             const images = [...document.querySelectorAll(".tile img")].filter(
                 (image) => image.checkVisibility() && isNear(image.getBoundingClientRect()));
             images.push(...document.querySelectorAll("#query-image[src]"));
-            const loaded = document.getElementById("grid").ariaBusy === "false" && images.every((each) => each.complete);
+            const isBusy = document.getElementById("grid").ariaBusy !== "false";
+            const loaded = !isBusy && images.every((each) => each.complete);
             const places = [...document.querySelectorAll("#drop, #stage, #crop, .card")].map((each) => {
                 const {x, y, width, height} = each.getBoundingClientRect();
                 return [each.dataset.id, x, y, width, height];
