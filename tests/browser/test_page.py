@@ -687,6 +687,7 @@ def _settle(page) -> None:
 
     The place of a card is only known then: new results replace the cards, and the query image makes room for itself.
     """
+    page.evaluate("delete window.settling")
     page.wait_for_function(
         """() => {
             const isNear = ({top, bottom}) => bottom > 0 && top < innerHeight;
