@@ -101,7 +101,7 @@ class _Run:
 
     def __init__(self, factory: Callable[[], FeatureExtractor], workers: int, address: str | None, stack: ExitStack):
         self._factory, self._workers, self._address = factory, workers, address
-        self._stack, self._connected = stack, False
+        self._stack, self._attempts = stack, None
 
     def __call__(
         self, extractor: FeatureExtractor, path: tuple[str | int, ...], files: Sequence[Path], *, strict: bool,
@@ -109,9 +109,9 @@ class _Run:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
         """See `FeatureExtractor.iter_batches`; batches are in the order in which they are completed."""
         factory = self._pickled(extractor.name)
-        if not self._connected:
+        if self._attempts is None:
             self._stack.enter_context(cluster(self._workers, self._address))
-            self._connected = True
+            self._attempts = self._started_attempts()
         import ray.exceptions
 
         unreadable: dict[int, reading.UnreadableImage] = {}
@@ -160,8 +160,6 @@ class _Run:
         blocks = -(-len(files) // extractor.batch_size)
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
-        # Ray repeats the batches of a dead worker without limit, so attempts are counted here.
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         with silent("ray.data"), ray.data.DataContext.current(context):
             batches = ray.data.from_items(
                 # As bytes, because a file's name may not be valid text.
@@ -169,7 +167,7 @@ class _Run:
                 override_num_blocks=blocks,
             ).map_batches(
                 _Worker,
-                fn_constructor_args=(factory, path, extractor.fingerprint, attempts, 1 + RETRIES),
+                fn_constructor_args=(factory, path, extractor.fingerprint, self._attempts, 1 + RETRIES),
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(size=min(self._workers, blocks)),
                 num_cpus=1,
@@ -177,6 +175,14 @@ class _Run:
             # Prefetching would hold back a completed batch until the next one.
             for batch in batches.iter_batches(batch_size=None, prefetch_batches=0):
                 yield from map(pickle.loads, batch["result"])
+
+    @staticmethod
+    def _started_attempts():
+        """One process for all parts of an extractor, because its start takes a second."""
+        import ray
+
+        # Ray repeats the batches of a dead worker without limit, so attempts are counted here.
+        return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
 
     @staticmethod
     def _workers_died(reason: str, done: int, files: Sequence[Path]) -> WorkersDied:
@@ -199,14 +205,17 @@ class _Run:
 
 
 class _Attempts:
-    """Counts the attempts at each batch, by its first row, in a process of its own that outlives the workers."""
+    """Counts the attempts at each batch, in a process of its own that outlives the workers.
+
+    A batch is known by its part of the extractor, as a path, and its first row.
+    """
 
     def __init__(self) -> None:
-        self._count: Counter[int] = Counter()
+        self._count: Counter[tuple] = Counter()
 
-    def begin(self, row: int) -> int:
-        self._count[row] += 1
-        return self._count[row]
+    def begin(self, path: tuple[str | int, ...], row: int) -> int:
+        self._count[path, row] += 1
+        return self._count[path, row]
 
 
 class _Worker:
@@ -234,7 +243,7 @@ class _Worker:
     ) -> tuple[np.ndarray, np.ndarray, dict[int, reading.UnreadableImage]]:
         import ray
 
-        if ray.get(self._attempts.begin.remote(int(rows[0]))) > self._max_attempts:
+        if ray.get(self._attempts.begin.remote(self._source[1], int(rows[0]))) > self._max_attempts:
             raise WorkersDied(
                 f"workers died {self._max_attempts} times in one batch, {files[0]} … {files[-1]}: one of these images "
                 "crashes them, or memory is short and fewer workers are needed"

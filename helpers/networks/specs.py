@@ -117,19 +117,28 @@ def split_name(extractor: str) -> tuple[str, str]:
     return names[0], extractor.removeprefix(names[0]).removeprefix("-")
 
 
-def embedding_architecture(name: str, size: int | None = None) -> "keras.Model":
-    """The network up to its embedding layer, with RANDOM weights: float32 (b, s, s, 3), preprocessed → (b, dim).
+def embedding_size(name: str, size: int | None = None) -> int:
+    """The side of the input for an embedding, by default the network's own.
 
     Raises ValueError if the embedding is a dense layer and the size is not the network's own.
     """
+    row = network(name)
+    side = size or row.size
+    if row.embedding != "avg_pool" and side != row.classifier_size:
+        raise ValueError(f"{name}'s layer {row.embedding} needs {row.classifier_size} × {row.classifier_size} input")
+    return side
+
+
+def embedding_architecture(name: str, size: int | None = None) -> "keras.Model":
+    """The network up to its embedding layer, with RANDOM weights: float32 (b, s, s, 3), preprocessed → (b, dim).
+
+    Raises ValueError for a size that `embedding_size` refuses.
+    """
     import keras
 
-    row = network(name)
-    size = size or row.size
+    row, size = network(name), embedding_size(name, size)
     if row.embedding == "avg_pool":
         return architecture(name, size, classifier=False)
-    if size != row.classifier_size:
-        raise ValueError(f"{name}'s layer {row.embedding} needs {row.classifier_size} × {row.classifier_size} input")
     model = architecture(name)
     return keras.Model(model.input, model.get_layer(row.embedding).output, name=f"{name}_{row.embedding}")
 

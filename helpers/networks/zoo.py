@@ -13,16 +13,20 @@ if TYPE_CHECKING:
 
 def classifier(name: str) -> "keras.Model":
     """The whole network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes."""
+    # First, so that their absence is reported before seconds pass.
+    trained = weights.arrays(name)
     model = specs.architecture(name)
-    model.set_weights(weights.arrays(name))
+    model.set_weights(trained)
     return model
 
 
 def embedder(name: str, size: int | None = None) -> "keras.Model":
     """The network up to its embedding layer: float32 (b, s, s, 3), preprocessed → (b, dim)."""
-    model = specs.embedding_architecture(name, size)
+    side = specs.embedding_size(name, size)
+    trained = weights.arrays(name)
+    model = specs.embedding_architecture(name, side)
     # The weights of later layers, such as the classifier, come last.
-    model.set_weights(weights.arrays(name)[: len(model.weights)])
+    model.set_weights(trained[: len(model.weights)])
     return model
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ ARGUMENTS = (
     "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
+#: Of a page, unless a test wants another one.
+VIEWPORT = {"width": 1280, "height": 900}
 #: WCAG 2.1, levels A and AA.
 WCAG_TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
@@ -56,6 +59,21 @@ class Console(list):
         return [line for line in self if not any(part in line for part in self.allowed)]
 
 
+@contextmanager
+def errors_of(page, console):
+    """Collect the errors of a page in the console of a test."""
+    listeners = {
+        "console": lambda line: line.type == "error" and console.append(f"{line.text} ({_source(line)})"),
+        "pageerror": lambda error: console.append(f"uncaught: {error}"),
+        "request": lambda request: _is_outside(request.url) and console.append(f"outside: {request.url}"),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    yield
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+
+
 @pytest.fixture
 def console():
     """Console errors, uncaught exceptions and requests to other hosts, of all pages of `open_page`."""
@@ -70,18 +88,16 @@ def open_page(browser, console):
     ``has_touch=True``. Errors that contain one of ``allowed`` are expected, such as the message of the browser for
     each response with status 400. Any other error fails the test.
     """
-    contexts = []
+    contexts, listening = [], ExitStack()
 
     def open_(url: str | None = None, allowed=(), **options):
-        options.setdefault("viewport", {"width": 1280, "height": 900})
+        options.setdefault("viewport", VIEWPORT)
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(20_000)
         console.allowed += allowed
         page = context.new_page()
-        page.on("console", lambda line: line.type == "error" and console.append(f"{line.text} ({_source(line)})"))
-        page.on("pageerror", lambda error: console.append(f"uncaught: {error}"))
-        page.on("request", lambda request: _is_outside(request.url) and console.append(f"outside: {request.url}"))
+        listening.enter_context(errors_of(page, console))
         if url is not None:
             page.goto(url)
         return page
@@ -89,6 +105,7 @@ def open_page(browser, console):
     yield open_
     for context in contexts:
         context.close()
+    listening.close()
     assert console.unexpected == []
 
 

@@ -65,9 +65,27 @@ def running(home: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def run_all(page, lab: tuple[str, str, Path], name: str) -> None:
-    """Open a notebook of the server's folder, and run it from top to bottom."""
+    """Open a notebook of the server's folder, and run it from top to bottom.
+
+    If JupyterLab is open, the notebooks in it are closed and their kernels ended, and the view is as at the start.
+    """
     address, token, _ = lab
-    page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+    if page.url.startswith(address):
+        page.evaluate(
+            """async path => {
+                const {shell, commands} = window.jupyterapp;
+                for (const open of [...shell.widgets("main")]) {
+                    await open.context?.sessionContext?.shutdown();
+                    open.dispose();
+                }
+                shell.expandLeft();
+                await commands.execute("apputils:change-theme", {theme: "JupyterLab Light"});
+                await commands.execute("docmanager:open", {path, factory: "Notebook"});
+            }""",
+            name,
+        )
+    else:
+        page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.evaluate(
         """async () => {

@@ -131,9 +131,9 @@ def test_upload_finds_the_image_and_back_restores_the_position(
     scores = [float(text) for text in page.locator(".score").all_text_contents()]
     assert scores == sorted(scores, reverse=True)
 
-    page.wait_for_load_state("networkidle")
     chosen = page.locator(".card").nth(20)
     chosen.scroll_into_view_if_needed()
+    _settle(page)
     scroll, name = page.evaluate("scrollY"), chosen.locator(".file-name").text_content()
     number = int(chosen.get_attribute("data-id"))
     chosen.locator(".tile").click()
@@ -181,8 +181,10 @@ def test_drop_of_a_file_anywhere_and_of_a_result(open_service, gallery, service)
     page.dispatch_event("#grid", "dragover", {"dataTransfer": data})
     page.dispatch_event("#grid", "drop", {"dataTransfer": data})
     expect(page.locator("#drop-overlay")).to_be_hidden()
+    expect(page.locator("#results-title")).to_have_text(f"Images that look like {image.name}")
     expect(page.locator(".file-name").first).to_have_text(image.name)
 
+    _settle(page)
     second = page.locator(".card").nth(1)
     number = second.get_attribute("data-id")
     second.locator(".tile").drag_to(page.locator("#drop"))
@@ -193,6 +195,7 @@ def test_paste_of_an_image_of_text_and_of_a_url(open_service, gallery):
     page = open_service()
     image = next((gallery / "flowers").iterdir())
     page.evaluate(_PASTE, _data_transfer(page, image))
+    expect(page.locator("#results-title")).to_contain_text("look like")
     expect(page.locator(".file-name").first).to_have_text(image.name)
     page.evaluate(_PASTE, _text_transfer(page, "a"))
     expect(page.locator("#error-text")).to_have_text("The pasted or dropped data contains no image.")
@@ -213,6 +216,7 @@ def test_crop_by_mouse_keys_and_numbers(open_service, gallery, tmp_path, check_a
     expect(page.locator("#results-title")).to_contain_text("both.png")
     expect(page.locator("#stage")).to_have_attribute("style", re.compile("ratio: 2"))
 
+    _settle(page)
     stage = page.locator("#stage").bounding_box()
     corners = [
         (stage["x"] + x * stage["width"], stage["y"] + y * stage["height"]) for x, y in ((0.5, 0.001), (0.999, 0.999))
@@ -546,6 +550,7 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     _shoot(page, screenshots, "phone-results")
 
     page.tap("#crop-open")
+    _settle(page)
     box = page.locator("#crop").bounding_box()
     start = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     _swipe(page, start, (start[0] - box["width"] / 10, start[1]))
@@ -554,6 +559,7 @@ def test_phone(open_service, outside, check_accessibility, screenshots):
     check_accessibility(page)
     _shoot(page, screenshots, "phone-crop")
 
+    _settle(page)
     before = page.evaluate("scrollY")
     card = page.locator(".card").nth(2).bounding_box()
     _swipe(page, (card["x"] + 20, card["y"] + 60), (card["x"] + 20, card["y"] - 240))
@@ -674,6 +680,31 @@ def _swipe(page, start: tuple[float, float], end: tuple[float, float]) -> None:
         kind = "touchMove" if number else "touchStart"
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def _settle(page) -> None:
+    """Wait until the search has ended, the visible images are loaded, and nothing has moved for ten frames.
+
+    The place of a card is only known then: new results replace the cards, and the query image makes room for itself.
+    """
+    page.evaluate("delete window.settling")
+    page.wait_for_function(
+        """() => {
+            const isNear = ({top, bottom}) => bottom > 0 && top < innerHeight;
+            const images = [...document.querySelectorAll(".tile img")].filter(
+                (image) => image.checkVisibility() && isNear(image.getBoundingClientRect()));
+            images.push(...document.querySelectorAll("#query-image[src]"));
+            const isBusy = document.getElementById("grid").ariaBusy !== "false";
+            const loaded = !isBusy && images.every((each) => each.complete);
+            const places = [...document.querySelectorAll("#drop, #stage, #crop, .card")].map((each) => {
+                const {x, y, width, height} = each.getBoundingClientRect();
+                return [each.dataset.id, x, y, width, height];
+            });
+            const now = JSON.stringify(places), before = window.settling ?? {};
+            window.settling = {now, frames: loaded && now === before.now ? before.frames + 1 : 0};
+            return window.settling.frames >= 10;
+        }"""
+    )
 
 
 def _wait_until_still(page) -> None:

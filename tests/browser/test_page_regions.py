@@ -5,6 +5,7 @@ import re
 import pytest
 from PIL import Image
 
+from tests.browser.test_page import _settle
 from tests.integration.test_service import serving
 from tests.integration.test_service_regions import BLUE, RED, RIGHT, TOP, make_engine, painted
 
@@ -29,6 +30,7 @@ def test_objects_are_chosen_and_matches_are_outlined(
     page.set_input_files("#file", tmp_path / "query.png")
     red, blue = (page.get_by_role("button", name=f"Search with this part: {name}") for name in ("red", "blue"))
     expect(red).to_have_attribute("aria-pressed", "false")
+    _settle(page)
     stage, box = page.locator("#stage").bounding_box(), red.bounding_box()
     inside = [(box["x"] - stage["x"]) / stage["width"], box["width"] / stage["width"], box["height"] / stage["height"]]
     assert inside == pytest.approx([160 / 256, 80 / 256, 64 / 256], abs=0.01)

@@ -17,6 +17,7 @@ from helpers.evaluation import protocol_files
 from helpers.images import samples
 from helpers.picker import Picker
 from tests.browser import jupyterlab
+from tests.browser.conftest import VIEWPORT, errors_of
 from tests.notebooks.test_smoke import SMOKE
 
 ROOT = ".lookalike-picker"
@@ -37,19 +38,34 @@ def lab(tmp_path_factory):
         yield started
 
 
+@pytest.fixture(scope="module")
+def lab_page(browser):
+    """One page for all tests, because JupyterLab takes five seconds until it shows a notebook."""
+    context = browser.new_context(viewport=VIEWPORT)
+    context.set_default_timeout(20_000)
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
-def open_notebook(lab, open_page):
+def open_notebook(lab, lab_page, console):
     """Opens a notebook of the server's folder, runs it from top to bottom, and waits for the picker in it."""
 
-    def open_(name: str, seconds: float, **options):
-        page = open_page(**options)
+    def open_(name: str, seconds: float, permissions=()):
+        page = lab_page
+        page.context.grant_permissions(permissions)
+        page.set_viewport_size(VIEWPORT)
+        page.mouse.move(0, 0)
         jupyterlab.run_all(page, lab, name)
         page.wait_for_selector(f"{ROOT} .thumbnail img[src]", timeout=1000 * seconds, state="attached")
         page.locator(ROOT).scroll_into_view_if_needed()
         _idle(page)
         return page
 
-    return open_
+    with errors_of(lab_page, console):
+        yield open_
+    lab_page.context.clear_permissions()
+    assert console.unexpected == []
 
 
 def _idle(page, seconds: float = 30) -> None:
@@ -89,13 +105,31 @@ def _shot(page, folder: Path, name: str) -> None:
         page.locator(ROOT).screenshot(path=folder / f"{name}.png")
 
 
+def _still(page) -> None:
+    """Wait until the picker has not moved for ten frames, because JupyterLab lays out its cells more than once."""
+    page.locator(ROOT).evaluate(
+        """root => new Promise(done => {
+            let before = "", frames = 0;
+            const look = () => {
+                const {x, y, width, height} = root.getBoundingClientRect();
+                const now = `${[x, y, width, height]}`;
+                frames = now === before ? frames + 1 : 0;
+                before = now;
+                if (frames < 10) requestAnimationFrame(look);
+                else done();
+            };
+            look();
+        })"""
+    )
+
+
 @contextmanager
 def _tall(page):
     """A window high enough for the whole picker."""
     before = page.viewport_size
     page.set_viewport_size(before | {"height": int(page.locator(ROOT).bounding_box()["height"]) + 300})
     page.locator(ROOT).evaluate("root => root.scrollIntoView()")
-    page.wait_for_timeout(300)
+    _still(page)
     yield
     page.set_viewport_size(before)
 

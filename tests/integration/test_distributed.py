@@ -119,9 +119,12 @@ def test_a_second_call_starts_nothing(no_ray, own_cache, photos):
 
 
 def test_vectors_are_those_of_the_plain_extractor(ray_cluster, own_cache, photos, monkeypatch):
-    """Concatenated; OpenCV's HOG cannot be pickled, but every worker opens its own by the name."""
+    """Concatenated; OpenCV's HOG cannot be pickled, but every worker opens its own by the name.
+
+    One worker, because each part starts its workers, which takes seconds; the next test has two.
+    """
     settings = {"weights": [1, 2]}
-    vectors = distributed.extract("hog+hsv-histogram", photos, workers=2, settings=settings, progress=False)
+    vectors = distributed.extract("hog+hsv-histogram", photos, workers=1, settings=settings, progress=False)
     plain = open_extractor("hog+hsv-histogram", **settings)
     assert vectors.dtype == np.float32 and np.array_equal(vectors, plain.extract(photos, cache=False))
     for part in plain.parts:

@@ -14,7 +14,6 @@ from helpers.features.faces import FaceExtractor
 from helpers.features.visual_words import ENCODINGS, VisualWords
 from helpers.images import att_faces, samples
 from helpers.search.index import open_index
-from tests.unit.test_compiled import kept
 
 #: A face of the AT&T set.
 ROW = 8
@@ -57,6 +56,9 @@ def test_keras_comes_with_augmentation_only():
 
 
 def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
+    # Not above, because it imports Keras, and another process imports this file.
+    from tests.unit.test_compiled import kept
+
     kept()
     code = (
         "import sys, numpy as np; from helpers.networks.compiled import fastest\n"

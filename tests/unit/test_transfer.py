@@ -63,7 +63,6 @@ def cut(request):
 
 
 only_resnet50 = pytest.mark.parametrize("cut", ["resnet50"], indirect=True)
-only_resnet152 = pytest.mark.parametrize("cut", [pytest.param("resnet152", marks=pytest.mark.slow)], indirect=True)
 
 
 def noise(split, n=2):
@@ -156,10 +155,10 @@ def test_a_parallel_branch_is_not_frozen():
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", networks(*LONGER), indirect=True)
 def test_training_the_tail_changes_the_whole_but_not_the_trunk(cut):
-    inputs = noise(cut)
+    inputs = noise(cut, 1)
     maps = np.asarray(cut.trunk(inputs))
     before = np.asarray(cut.tail(maps))
-    assert maps.ndim == 4 and before.shape == (2, specs.network(cut.name).dim) and before.std() > 0
+    assert maps.ndim == 4 and before.shape == (1, specs.network(cut.name).dim) and before.std() > 0
 
     held = {value.path: value.numpy() for value in cut.whole.weights}
     # Six, so that no block of EfficientNet is dropped for all of them.
@@ -201,12 +200,15 @@ def test_the_embedding_is_pooled_from_the_last_feature_map(cut):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", networks(*LONGER, "vgg16"), indirect=True)
+@pytest.mark.parametrize("cut", networks(*LONGER, "vgg16", "efficientnetv2l"), indirect=True)
 def test_a_tail_can_be_saved(cut, tmp_path):
-    """In Keras's format, with numbered layers and InceptionResNetV2's custom layers."""
+    """In Keras's format, with numbered layers and InceptionResNetV2's custom layers.
+
+    The largest files, up to 420 MB, take seconds each.
+    """
     cut.tail.save(tmp_path / "tuned.keras")
     loaded = keras.models.load_model(tmp_path / "tuned.keras")
-    (tmp_path / "tuned.keras").unlink()  # up to 420 MB
+    (tmp_path / "tuned.keras").unlink()
     maps = noisy_maps(cut)
     assert np.array_equal(loaded(maps), cut.tail(maps))
     assert fingerprints.of_model(loaded) == fingerprints.of_model(cut.tail)
@@ -259,19 +261,19 @@ def test_another_network_is_an_error(cut):
         transfer.split_network("resnet152", network=cut.whole)
 
 
-@only_resnet152
+@only_resnet50
 def test_weights_copied_into_the_cache_are_used(cut, own_cache):
-    """The remedy of the error about missing weights: two files."""
+    """The remedy of the error about missing weights, which is the same for all networks: two files."""
     put = [array + np.float32(number / 1000) for number, array in enumerate(cut.whole.get_weights())]
-    path = weights._file("resnet152")
+    path = weights._file("resnet50")
     path.parent.mkdir(parents=True)
     classifier = [np.zeros((2048, 1000), np.float32), np.zeros(1000, np.float32)]
     np.savez(path, **{f"{number:04d}": array for number, array in enumerate(put + classifier)})
     path.with_suffix(".json").write_text(json.dumps({"source": "my own training", "sha256": "12ab"}))
-    found = transfer.split_network("resnet152", 64)
-    path.unlink()  # 243 MB
+    found = transfer.split_network("resnet50", 64)
+    path.unlink()  # 103 MB
     assert all(map(np.array_equal, found.whole.get_weights(), put)) and found.size == 64
-    assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 155 + 4 * 155
+    assert len(found.trunk.get_weights()) + len(found.tail.get_weights()) == len(put) == 2 * 53 + 4 * 53
 
 
 def test_an_extractor_names_the_origin_of_its_weights(own_cache):
