@@ -5,13 +5,12 @@ reach it. Such requests are recognized by the headers ``Origin`` and ``Sec-Fetch
 ``Host``, which differs if another host name was made to resolve to this computer (DNS rebinding).
 """
 
-import contextlib
 import hmac
 import re
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 
 from helpers.loopback import is_loopback
 from helpers.service.errors import ApiError
@@ -135,11 +134,7 @@ def _key_error(given: str, reason: str) -> ApiError:
 
 def _cookie(headers: Headers) -> str:
     """The cookie of a session, or ""."""
-    cookies: SimpleCookie = SimpleCookie()
-    for line in headers.getlist("cookie"):
-        with contextlib.suppress(CookieError):
-            cookies.load(line)
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def _is_own(headers: Headers, settings: Settings) -> bool:

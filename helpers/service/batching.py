@@ -27,7 +27,8 @@ class Batcher:
     size : images per batch.
     seconds : how long an incomplete batch waits for more images.
     on_batch : called with the size of each batch.
-    expected : the number of requests whose images wait or will come. A batch does not wait if it has all of them.
+    expected : the number of requests whose images wait or will come. A batch does not wait if it has all of them. If it
+        is None, an incomplete batch always waits.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Batcher:
         size: int,
         seconds: float,
         on_batch: Callable[[int], object],
-        expected: Callable[[], int],
+        expected: Callable[[], int] | None = None,
     ):
         self._extract, self._size, self._seconds = extract, size, seconds
         self._on_batch, self._expected = on_batch, expected
@@ -71,7 +72,8 @@ class Batcher:
         while True:
             waiting = [await self._waiting.get()]
             try:
-                if self._waiting.qsize() + 1 < min(self._size, self._expected()):
+                coming = self._size if self._expected is None else min(self._size, self._expected())
+                if self._waiting.qsize() + 1 < coming:
                     await asyncio.sleep(self._seconds)
                 while not self._waiting.empty() and len(waiting) < self._size:
                     waiting.append(self._waiting.get_nowait())
