@@ -208,11 +208,7 @@ run_tests() {
     local options=() parallel=() marker="not slow and not measured" tests=(tests) notebooks=() number types="" failed=0
     if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
     if [ -n "$slow" ]; then marker="slow or measured"; fi
-    if [ -n "$ci" ]; then
-        marker="not measured or ci"
-        # One more than the cores of most such machines: a process often waits for a server, a browser or the disk.
-        jobs="${jobs:-3}"
-    fi
+    if [ -n "$ci" ]; then marker="not measured or ci"; fi
     # Selected tests run in this process, so that a debugger can be used.
     if [ ${#rest[@]} -eq 0 ] || [ -n "$jobs" ]; then
         parallel=(-n "${jobs:-2}")

@@ -23,7 +23,7 @@ from helpers.files import write_text
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
 #: ``./run_all.sh test`` and ``--ci`` run the solutions of a notebook whose last saved run took less than this.
-QUICK_SECONDS = 60
+QUICK_SECONDS = 40
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
 LEADERBOARD = ("leaderboard.csv", "leaderboard.md")

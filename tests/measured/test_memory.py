@@ -43,7 +43,6 @@ def thousand(tmp_path_factory):
     return folder
 
 
-@pytest.mark.ci
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells the peak in /proc")
 def test_a_thousand_images_killed_half_way(thousand, own_cache):
     extractor = open_extractor("efficientnet-lite0")
