@@ -24,6 +24,7 @@ from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.networks.weights import WeightsUnavailable
 from helpers.search.combined import QueryPart, check_metric, search_parts
 from helpers.search.engine import Engine
+from helpers.search.index import UnsupportedByIndex
 from helpers.search.ranking import PAD, Ranking
 from helpers.search.region_search import GalleryRegions, RegionMatch, search_regions
 from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
@@ -423,5 +424,5 @@ def _search_errors() -> Iterator[None]:
     """Turn the errors of extractors and indexes into `SearchError`."""
     try:
         yield
-    except (ImportError, KeyError, NotImplementedError, OSError, ValueError, WeightsUnavailable) as error:
+    except (ImportError, KeyError, OSError, UnsupportedByIndex, ValueError, WeightsUnavailable) as error:
         raise SearchError(error.args[0] if isinstance(error, KeyError) else str(error)) from error

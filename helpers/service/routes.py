@@ -149,13 +149,13 @@ def searches(service: SearchService) -> APIRouter:
         return await service.search(request, UploadedImage(image.content), parts, options)
 
     @router.post("/batch", responses=error_responses(*_ID, *_FILE, *_JSON, "class_not_found"))
-    async def search_by_batch(batch: BatchQuery) -> BatchOut:
+    async def search_by_batch(request: Request, batch: BatchQuery) -> BatchOut:
         """Search by several images of the gallery or vectors of earlier responses, each on its own.
 
         A query that fails has an error in its place, and the others have results. If all fail for the same reason, so
         does the request.
         """
-        return await service.search_batch(batch.queries, batch.options)
+        return await service.search_batch(request, batch.queries, batch.options)
 
     @router.post("/batch/upload", responses=found)
     async def search_by_uploads(request: Request, image: _Uploads, options: _Options) -> BatchOut:

@@ -165,8 +165,8 @@ class SearchService:
         page = await self.searches(self.gallery_search.search_parts, parts, options)
         return self._result(page, None, options, start)
 
-    async def search_batch(self, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
-        """Search by each of several images of the gallery or vectors."""
+    async def search_batch(self, request: Request, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
+        """Search by each of several images of the gallery or vectors. It stops when the client disconnects."""
 
         async def search(query: OneQuery) -> SearchOut:
             if query.vector is not None:
@@ -174,9 +174,12 @@ class SearchService:
             assert query.id is not None, "OneQuery has one of the two"
             return await self._search_stored(query.id, options)
 
+        async def search_all() -> list[SearchOut | ApiError]:
+            # One after the other, so that a batch occupies one thread, and other searches come in between.
+            return [await outcome(search(query)) for query in queries]
+
         start = time.perf_counter()
-        # One after the other, so that a batch occupies one thread, and other searches come in between.
-        return batch_out([await outcome(search(query)) for query in queries], start)
+        return batch_out(await while_connected(request, search_all()), start)
 
     async def search_uploads(self, request: Request, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""

@@ -32,14 +32,12 @@ WCAG_TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 def browser():
     """The browser, started once. Without one, the tests are skipped with a message."""
     try:
-        from playwright.sync_api import Error, expect, sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
         pytest.skip(f"NOT TESTED in a browser: {error}; ./run_all.sh installs Playwright")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip(f"NOT TESTED in a browser: none of {', '.join(BROWSERS)} is installed; apt-get install chromium")
-    # By default 5 seconds, which a search may take while other processes occupy all cores.
-    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))

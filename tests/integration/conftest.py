@@ -1,11 +1,21 @@
 """What integration tests share."""
 
 import http.server
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
-from helpers.images import download
+from helpers.images import download, samples
+
+
+def two_classes(root: Path, count: int) -> Path:
+    """The folder, with the first photographs of the sample in its subfolders a and b, in turns."""
+    for number, path in enumerate(samples.photos().paths[:count]):
+        (root / "ab"[number % 2]).mkdir(exist_ok=True)
+        shutil.copy(path, root / "ab"[number % 2])
+    return root
 
 
 class _FileHandler(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,5 @@
 """Batches of queries, and images that are the body of a request."""
 
-import shutil
-
 import httpx
 import numpy as np
 import pytest
@@ -12,15 +10,12 @@ from helpers.search.engine import Engine
 from helpers.service.application import create_app
 from helpers.service.schemas import from_text, to_text
 from helpers.service.settings import Settings
+from tests.integration.conftest import two_classes
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    for number, path in enumerate(samples.photos().paths[:30]):
-        (root / "ab"[number % 2]).mkdir(exist_ok=True)
-        shutil.copy(path, root / "ab"[number % 2])
-    return Engine("hsv-histogram").fit(from_folder(root))
+    return Engine("hsv-histogram").fit(from_folder(two_classes(tmp_path_factory.mktemp("photos"), 30)))
 
 
 @pytest.fixture

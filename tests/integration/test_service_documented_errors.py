@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from helpers.images import samples
 from helpers.images.folders import from_folder
 from helpers.search.engine import Engine
 from helpers.service import duplicate_search
@@ -18,6 +16,7 @@ from helpers.service.errors import CODES
 from helpers.service.parameters import check_parameters
 from helpers.service.schemas import to_text
 from helpers.service.settings import Settings
+from tests.integration.conftest import two_classes
 
 KEY, READ_KEY = "the key for changes", "the key for reading"
 AUTHORIZED = {"X-API-Key": KEY}
@@ -29,11 +28,7 @@ OF_NO_ROUTE = {"not_found", "method_not_allowed"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Twelve photographs in two classes."""
-    root = tmp_path_factory.mktemp("photos")
-    for number, path in enumerate(samples.photos().paths[:12]):
-        (root / "ab"[number % 2]).mkdir(exist_ok=True)
-        shutil.copy(path, root / "ab"[number % 2])
-    return root
+    return two_classes(tmp_path_factory.mktemp("photos"), 12)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_a_changed_file_is_read_again(own_cache, files, read, later, change):
     assert after[2] == content_hash(files[2]) != before[2] and after[3] == before[3]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no time of the last status change")
+@pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has no time of the last status change")
 def test_a_change_is_noticed_despite_its_modification_time(own_cache, files, read, later):
     state = files[0].stat()
     before = content_hashes(files)

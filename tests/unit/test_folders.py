@@ -197,7 +197,7 @@ def test_a_folder_and_a_file_that_are_not_readable(tmp_path, monkeypatch):
         from_folder(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="NOT TESTED: this system has no named pipes")
 def test_pipes_are_not_opened(tmp_path):
     os.mkfifo(made(tmp_path, a_jpg=b"") / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe")
