@@ -7,6 +7,10 @@ from numpy.typing import DTypeLike
 
 #: Rows normalized at a time, to keep intermediate results small.
 _ROWS = 4096
+#: Between these squared lengths, the squares of the numbers that matter neither overflow nor underflow in float32.
+_SMALLEST, _LARGEST = 1e-20, 1e30
+#: The squared length of a float32 vector of length one differs from 1 by about this rounding error.
+_ROUNDING = 2.0**-22
 
 
 def l2_normalize(vectors: np.ndarray, compute_dtype: DTypeLike | None = None) -> np.ndarray:
@@ -41,3 +45,18 @@ def _unit_vector(vector: np.ndarray) -> np.ndarray:
     if length != 0:  # also if it is NaN
         unit /= length
     return unit.astype(vector.dtype)
+
+
+def unit_query(query: np.ndarray) -> np.ndarray:
+    """`l2_normalize` of one query, in fewer calls: in a graph, they take a good part of the time of a search.
+
+    The last bits may differ, so stored vectors are normalized by `l2_normalize`.
+
+    query : float32 (1, d). Returns the query itself if its length is one.
+    """
+    square = float(np.vdot(query, query))
+    if abs(square - 1) <= _ROUNDING:
+        return query
+    if _SMALLEST < square < _LARGEST:
+        return query * (1 / math.sqrt(square))
+    return _unit_vector(query)

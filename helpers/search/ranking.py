@@ -46,10 +46,10 @@ class Ranking:
 
         ids, scores : arrays as `best_first` returns them; they become read-only.
         """
+        ids.setflags(write=False)
+        scores.setflags(write=False)
         ranking = object.__new__(cls)
-        for name, array in (("ids", ids), ("scores", scores)):
-            array.setflags(write=False)
-            object.__setattr__(ranking, name, array)
+        ranking.__dict__.update(ids=ids, scores=scores)
         return ranking
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Ranking:
 
     def head(self, k: int) -> "Ranking":
         """The first ``k`` results of each query."""
-        return Ranking(self.ids[:, :k], self.scores[:, :k])
+        return self if k >= self.k else Ranking.of_sorted(self.ids[:, :k], self.scores[:, :k])
 
 
 def _checked(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -110,6 +110,6 @@ def _is_sorted(ids: np.ndarray, scores: np.ndarray) -> bool:
     """Whether there is no padding, and the scores of each row are strictly descending."""
     if ids.size <= _SHORT and len(ids) == 1:
         # Python's loops over a short list take less time than three calls of NumPy.
-        row = scores[0].tolist()
-        return min(ids[0].tolist(), default=PAD) > PAD and all(map(operator.gt, row, row[1:]))
+        (row,) = scores.tolist()
+        return bool(row) and min(*ids.tolist()) > PAD and all(map(operator.gt, row, row[1:]))
     return bool(ids.size and ids.min() > PAD and (scores[:, :-1] > scores[:, 1:]).all())

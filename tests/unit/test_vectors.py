@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.preprocessing import normalize
 
-from helpers.vectors import l2_normalize
+from helpers.vectors import l2_normalize, unit_query
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6)
 MATRICES = st.sampled_from([np.float32, np.float64]).flatmap(
@@ -48,6 +48,22 @@ def test_one_vector_is_normalized_as_among_others(vectors):
     alone = np.concatenate([l2_normalize(row[None], np.float64) for row in vectors])
     assert alone.dtype == together.dtype
     assert np.allclose(alone, together, rtol=2 * np.finfo(vectors.dtype).eps, atol=0)
+
+
+@given(MATRICES)
+def test_a_query_is_normalized_as_a_vector(vectors):
+    for row in vectors.astype(np.float32):
+        alone = unit_query(row[None])
+        assert alone.dtype == np.float32 and alone.shape == (1, len(row))
+        assert np.allclose(alone, l2_normalize(row[None], np.float64), rtol=4 * np.finfo(np.float32).eps, atol=0)
+        assert np.allclose(unit_query(alone), alone, rtol=4 * np.finfo(np.float32).eps, atol=0)
+
+
+def test_a_query_of_length_one_is_not_copied():
+    unit = l2_normalize(np.random.default_rng(0).normal(size=(100, 1280)).astype(np.float32))
+    assert all(unit_query(row[None]).base is not None for row in unit)
+    extreme = np.array([[3e30, 4e30], [3e-30, 4e-30], [0, 0]], np.float32)
+    assert np.allclose([unit_query(row[None])[0] for row in extreme], [[0.6, 0.8], [0.6, 0.8], [0, 0]])
 
 
 def test_extreme_numbers_need_float64():

@@ -126,7 +126,7 @@ class AnnoyIndex(Index):
         forest, nodes = self._built(), self.options.get("search", -1)
         ids = np.full((len(queries), k), PAD, np.int64)
         distances = np.zeros((len(queries), k))
-        for row, query in enumerate(self._prepare(queries).tolist()):
+        for row, query in enumerate(self._prepare_queries(queries).tolist()):
             items, near = forest.get_nns_by_vector(query, k, nodes, include_distances=True)
             ids[row, : len(items)], distances[row, : len(items)] = self._order[items], near
         return best_first(ids, 1 - distances**2 / 2 if self.metric == "cosine" else 0.0 - distances, k)

@@ -152,6 +152,10 @@ class ExactIndex(StoredIndex):
                 part = self._scorer.scores(queries, gallery[start : start + step])
                 scores[here] = part[rows[here], columns[here] - start]
             return scores
+        if len(queries) == 1:
+            for start in range(0, len(rows), step):
+                scores[start : start + step] = self._scorer.scores(queries, gallery[columns[start : start + step]])[0]
+            return scores
         unique, starts = np.unique(rows, return_index=True)
         for row, start, stop in zip(unique, starts, np.append(starts, len(rows))[1:], strict=True):
             for first in range(start, stop, step):
@@ -264,6 +268,9 @@ class _Best:
         queries, k = self.ids.shape
         if not len(rows):
             return
+        if queries == 1:
+            self._merge_one(ids, scores)
+            return
         held = self.ids != PAD
         rows = np.concatenate([np.nonzero(held)[0], rows])
         ids = np.concatenate([self.ids[held], ids])
@@ -274,6 +281,14 @@ class _Best:
         kept = column < k
         self.ids[rows[kept], column[kept]] = ids[kept]
         self.scores[rows[kept], column[kept]] = scores[kept]
+
+    def _merge_one(self, ids: np.ndarray, scores: np.ndarray) -> None:
+        """`merge` for a single query, with fewer calls: they take longer than the sorting."""
+        if self.ids[0, 0] != PAD:
+            held = self.ids[0] != PAD
+            ids, scores = np.concatenate([self.ids[0, held], ids]), np.concatenate([self.scores[0, held], scores])
+        order = np.lexsort((ids, -scores))[: self.ids.shape[1]]
+        self.ids[0, : len(order)], self.scores[0, : len(order)] = ids[order], scores[order]
 
 
 def _relative_error(dim: int) -> float:

@@ -269,7 +269,7 @@ class FaissIndex(Index):
     def _search(
         self, queries: np.ndarray, k: int, parameters: faiss.SearchParameters | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        scores, ids = self._index.search(self._prepare(queries), k, params=parameters)
+        scores, ids = self._index.search(self._prepare_queries(queries), k, params=parameters)
         if self.metric == "euclidean":
             scores = 0.0 - np.sqrt(np.maximum(scores, 0))
         elif self.kind in ("flat", "ivf", "hnsw") and self._storage == "float32":

@@ -124,7 +124,7 @@ class UsearchIndex(Index):
         self._graph = self._blob = self._by_key = None
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        found = self._opened.search(self._prepare(queries), k, threads=_threads(len(queries)))
+        found = self._opened.search(self._prepare_queries(queries), k, threads=_threads(len(queries)))
         ids = np.full((len(queries), k), PAD, np.int64)
         distances = np.zeros((len(queries), k), np.float32)
         if isinstance(found, Matches):

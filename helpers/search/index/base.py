@@ -17,7 +17,7 @@ from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, lo
 from helpers.search.index.locks import ReadWriteLock
 from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
-from helpers.vectors import l2_normalize
+from helpers.vectors import l2_normalize, unit_query
 
 #: A filtered search compares with all selected vectors if they are fewer than this times the depth of an over-fetch.
 _EXACT_FACTOR = 8
@@ -302,6 +302,11 @@ class Index(ABC):
     def _prepare(self, vectors: np.ndarray) -> np.ndarray:
         """The form of float32 (n, dim) that the library gets: by default of length one for the cosine."""
         return l2_normalize(vectors, np.float64) if self.metric == "cosine" else vectors
+
+    def _prepare_queries(self, queries: np.ndarray) -> np.ndarray:
+        """`_prepare` of float32 (q, dim) for a search."""
+        one = len(queries) == 1 and self.metric == "cosine"
+        return unit_query(queries) if one else self._prepare(queries)
 
     def _new_ids(self, ids: ArrayLike | None, count: int) -> np.ndarray:
         if ids is None:

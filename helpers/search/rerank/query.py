@@ -170,4 +170,6 @@ def _followed(shortlist: Ranking, rest: np.ndarray) -> Ranking:
 
 def _first(ranking: Ranking, k: int) -> Ranking:
     """The first ``k`` of a ranking, padded if there are fewer."""
+    if ranking.k >= k:
+        return ranking.head(k)
     return Ranking(*keep(ranking.ids, ranking.scores, ranking.ids != PAD, k))
