@@ -7,6 +7,7 @@ time; while it computes, other threads decode the next images.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -53,6 +54,11 @@ class Batcher:
         future = loop.create_future()
         self._waiting.put_nowait((image, future))
         return await future
+
+    def extract_here(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 (b, dim). Only work of `in_thread` may call it."""
+        self._on_batch(len(images))
+        return self._extract(images)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Call a function in the thread that extracts, between two batches."""
@@ -114,18 +120,39 @@ class PixelBudget:
     """
 
     def __init__(self, limit: int):
-        self._limit, self._used = limit, 0
+        self._limit, self._used, self._waiting = limit, 0, 0
+        self._mutex = threading.Lock()
         self._turn, self._released = asyncio.Lock(), asyncio.Event()
+
+    def try_acquire(self, pixels: int) -> bool:
+        """Acquire pixels if they fit and no one waits for others. Any thread may call it."""
+        with self._mutex:
+            return not self._waiting and self._take(pixels)
 
     async def acquire(self, pixels: int) -> None:
         """Wait until this many pixels fit."""
-        async with self._turn:
-            while self._used and self._used + pixels > self._limit:
-                self._released.clear()
-                await self._released.wait()
-            self._used += pixels
+        with self._mutex:
+            self._waiting += 1
+        try:
+            async with self._turn:
+                while not self._taken(pixels):
+                    self._released.clear()
+                    await self._released.wait()
+        finally:
+            with self._mutex:
+                self._waiting -= 1
 
     def release(self, pixels: int) -> None:
-        """Free some of the acquired pixels."""
-        self._used -= pixels
+        """Free some of the acquired pixels. Only the thread of the event loop may call it."""
+        with self._mutex:
+            self._used -= pixels
         self._released.set()
+
+    def _taken(self, pixels: int) -> bool:
+        with self._mutex:
+            return self._take(pixels)
+
+    def _take(self, pixels: int) -> bool:
+        fits = not self._used or self._used + pixels <= self._limit
+        self._used += pixels if fits else 0
+        return fits

@@ -523,7 +523,7 @@ def _images(table: GalleryTable, ids: np.ndarray) -> ImageSet:
 
 def _unpadded(ranking: Ranking) -> Ranking:
     """A ranking of one query without its padding."""
-    return ranking.head(int((ranking.ids[0] != PAD).sum()))
+    return ranking.head(int(np.count_nonzero(ranking.ids[0] != PAD)))
 
 
 def _label(table: GalleryTable, class_name: str) -> int:

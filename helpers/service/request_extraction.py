@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -32,6 +32,15 @@ _GEOMETRY_SIDE = int(RERANKERS["geometry"].settings["longest"])
 
 #: Longest side in pixels of images that are explained, and how many explanations may wait: each holds two images.
 _EXPLAINED_SIDE, _MOST_EXPLAINED = 2048, 8
+
+#: Pixels of an image that is decoded in the thread that extracts, if no other request is in progress.
+_SMALL_PIXELS = 2**21
+
+
+class _Held:
+    """Pixels that a request has acquired."""
+
+    pixels = 0
 
 
 class RequestExtraction:
@@ -92,8 +101,11 @@ class RequestExtraction:
             return [reduced(part, self._extractor) for part in cut(pixels, info, parts)]
 
         self._check_extractor()
-        async with self._limited(), self._loaded(image, load) as (inputs, info):
-            return np.stack(await asyncio.gather(*map(self._batches, inputs))), info
+        async with self._limited():
+            if len(self._admitted) == 1 and (done := await self._alone(image, load)) is not None:
+                return done
+            async with self._loaded(image, load) as (inputs, info):
+                return np.stack(await asyncio.gather(*map(self._batches, inputs))), info
 
     async def regions(self, image: QueryImage, source: str) -> tuple[Regions, tuple[int, int]]:
         """The regions of an image, and its width and height. source : a name for `region_source`.
@@ -169,19 +181,50 @@ class RequestExtraction:
         self, image: QueryImage, load: Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
     ) -> AsyncIterator[tuple[list[np.ndarray], ImageInfo]]:
         """The images that ``load`` makes of the decoded image. Their pixels count until the end of the block."""
-        loop = asyncio.get_running_loop()
-        info = await loop.run_in_executor(self._decoders, image.inspect, self._settings.max_pixels)
-        await self._pixels.acquire(info.pixels)
-        held = info.pixels
-        decoding = self._decoders.submit(lambda: load(image.decode(info), info))
+        loop, held = asyncio.get_running_loop(), _Held()
+
+        def start() -> tuple[ImageInfo, list[np.ndarray] | None]:
+            info = image.inspect(self._settings.max_pixels)
+            if not self._pixels.try_acquire(info.pixels):
+                return info, None
+            held.pixels = info.pixels
+            return info, load(image.decode(info), info)
+
+        decoding: Future = self._decoders.submit(start)
         try:
-            loaded = await asyncio.wrap_future(decoding)
-            held = sum(each.shape[0] * each.shape[1] for each in loaded)
-            self._pixels.release(info.pixels - held)
+            info, loaded = await asyncio.wrap_future(decoding)
+            if loaded is None:
+                await self._pixels.acquire(info.pixels)
+                held.pixels = info.pixels
+                decoding = self._decoders.submit(lambda: load(image.decode(info), info))
+                loaded = await asyncio.wrap_future(decoding)
+            kept = sum(each.shape[0] * each.shape[1] for each in loaded)
+            self._pixels.release(held.pixels - kept)
+            held.pixels = kept
             yield loaded, info
         finally:
             # After a disconnect or a time-out the thread continues to decode, and occupies memory until it is done.
-            decoding.add_done_callback(lambda _: self._release(loop, held))
+            decoding.add_done_callback(lambda _: self._release(loop, held.pixels))
+
+    async def _alone(
+        self, image: QueryImage, load: Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
+    ) -> tuple[np.ndarray, ImageInfo] | None:
+        """`vectors` of a small image in one step, for the only request: each change of threads takes time.
+
+        None if the image is large, so that decoding it would delay the requests that come meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+
+        def work() -> tuple[np.ndarray, ImageInfo] | None:
+            info = image.inspect(self._settings.max_pixels)
+            if info.pixels > _SMALL_PIXELS or not self._pixels.try_acquire(info.pixels):
+                return None
+            try:
+                return self._batches.extract_here(load(image.decode(info), info)), info
+            finally:
+                self._release(loop, info.pixels)
+
+        return await self._batches.in_thread(work)
 
     def _check_extractor(self) -> None:
         if self.failure:

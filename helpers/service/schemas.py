@@ -205,6 +205,17 @@ class BatchQuery(BaseModel):
         )  # fmt: skip
 
 
+def _fields(entry: Entry, root_path: str) -> dict:
+    """The values of `ImageOut` for an image."""
+    return {
+        "id": entry.id,
+        "key": entry.key,
+        "name": entry.name,
+        "class_name": entry.class_name,
+        "thumbnail": f"{root_path}/v1/images/{entry.id}/thumbnail",
+    }
+
+
 class ImageOut(BaseModel):
     """An image of the gallery."""
 
@@ -219,8 +230,7 @@ class ImageOut(BaseModel):
 
     @classmethod
     def of(cls, entry: Entry, root_path: str) -> Self:
-        thumbnail = f"{root_path}/v1/images/{entry.id}/thumbnail"
-        return cls(id=entry.id, key=entry.key, name=entry.name, class_name=entry.class_name, thumbnail=thumbnail)
+        return cls(**_fields(entry, root_path))
 
 
 class BoxOut(BaseModel):
@@ -295,7 +305,7 @@ class ResultOut(ImageOut):
         width, height = hit.size or (None, None)
         return cls(
             rank=hit.rank, score=hit.score, regions=matches, width=width, height=height,
-            **ImageOut.of(hit.entry, root_path).model_dump(),
+            **_fields(hit.entry, root_path),
         )  # fmt: skip
 
 

@@ -953,17 +953,39 @@ def test_disconnected_requests_are_not_extracted(folder, gallery, release_extrac
         assert number(client, "lookalike_batch_images_sum") <= 2
 
 
-def test_simultaneous_requests_share_a_batch(folder, gallery, engine):
+def test_simultaneous_requests_share_a_batch(folder, gallery, engine, release_extractor):
+    """The first one is alone. While its image is extracted, the others come, and wait for each other."""
     with serving(folder, batch_seconds=0.2, batch=8) as client, ThreadPoolExecutor(8) as pool:
-        wait_until(lambda: client.get("/ready").status_code == 200)
         images = [path.read_bytes() for path in gallery.paths[:8]]
-        found = list(
-            pool.map(
-                lambda each: httpx.post(f"{client.base_url}/v1/search?k=4", files=upload(each), timeout=20), images
-            )
-        )
+        waiting = [
+            pool.submit(httpx.post, f"{client.base_url}/v1/search?k=4", files=upload(each), timeout=20)
+            for each in images
+        ]
+        wait_until(lambda: number(client, "lookalike_queue") == 8)
+        release_extractor.set()
+        found = [each.result() for each in waiting]
         assert [ids(each) for each in found] == [[a.id for a in engine.query(each, k=4)] for each in images]
-        assert number(client, "lookalike_batch_images_count") <= 3
+        assert number(client, "lookalike_batch_images_count") == 2
+        assert number(client, "lookalike_batch_images_sum") == 8
+
+
+def test_a_large_upload_is_decoded_beside_the_thread_that_extracts(folder, gallery, engine, monkeypatch):
+    """A lone small one is decoded in that thread, which saves time; a large one would delay other requests."""
+    threads, decode = [], UploadedImage.decode
+
+    def watched(self, info):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return decode(self, info)
+
+    monkeypatch.setattr(UploadedImage, "decode", watched)
+    pixels = read_image(gallery.paths[5])
+    factor = int(2000 / min(pixels.shape[:2])) + 1
+    large = encoded(np.kron(pixels, np.ones((factor, factor, 1), np.uint8)))
+    with serving(folder) as client:
+        for content in (encoded(pixels), large):
+            found = client.post("/v1/search", files=upload(content), params={"k": 4})
+            assert ids(found) == [each.id for each in engine.query(content, k=4)]
+    assert threads == ["extract", "decode"]
 
 
 def test_one_bad_image_fails_no_other_request(folder, gallery, release_extractor, monkeypatch):
