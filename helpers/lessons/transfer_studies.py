@@ -135,17 +135,38 @@ def search(matrix: np.ndarray, protocol: Protocol) -> Scores:
     return metrics.evaluate(runner.run(protocol, matrix, open_index("exact:cosine")), protocol)
 
 
-def train_head(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None
-) -> "tuple[keras.Model, Training]":
-    """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss."""
-    import keras
+class Models(NamedTuple):
+    """The compiled models of both stages. TensorFlow traces a model once, which takes longer than a short training."""
 
+    head: "keras.Model"
+    tuned: "keras.Model"
+
+
+def models(prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None) -> Models:
+    """The models of a loss. They can be trained with several seeds, one after the other."""
+    settings = settings or Settings()
+    head = _new_head(prepared, kind, seed)
+    tuned = transfer.warmed_up(prepared.split.tail, head, seed=seed)
+    for model, rate in ((head, settings.head_rate), (tuned, settings.rate)):
+        _compile(model, kind, rate)
+    return Models(head, tuned)
+
+
+def train_head(
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, model: "keras.Model | None" = None
+) -> "tuple[keras.Model, Training]":
+    """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss.
+
+    model : a compiled head of the same loss, which is trained; the returned head has its weights. A new one if None.
+    """
     settings, task, found = settings or Settings(), prepared.task, prepared.inputs
-    head = transfer.head(found.shape[1], task.classes, seed=seed, cosine=kind == "cosine")
-    head.compile(keras.optimizers.Adam(settings.head_rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
+    head = _new_head(prepared, kind, seed)
+    if model is None:
+        _compile(head, kind, settings.head_rate)
+    else:
+        model.set_weights(head.get_weights())
     history = training.fit(
-        head,
+        model or head,
         examples.arrays(found[prepared.train_rows], task.train.labels),
         name=f"05-{prepared.split.name}-head-{kind}",
         epochs=settings.head_epochs,
@@ -153,7 +174,19 @@ def train_head(
         validation=examples.arrays(found[prepared.validation_rows], task.validation.labels),
         progress=False,
     )
+    if model is not None:
+        head.set_weights(model.get_weights())
     return head, history
+
+
+def _new_head(prepared: Prepared, kind: str, seed: int) -> "keras.Model":
+    return transfer.head(prepared.inputs.shape[1], prepared.task.classes, seed=seed, cosine=kind == "cosine")
+
+
+def _compile(model: "keras.Model", kind: str, rate: float) -> None:
+    import keras
+
+    model.compile(keras.optimizers.Adam(rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
 
 
 def validation_scores(prepared: Prepared) -> Scores:
@@ -168,21 +201,22 @@ def validation_map(prepared: Prepared) -> "Callable[[keras.Model], float]":
 
 
 def fine_tune(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, progress: bool = False
-) -> Tuned:
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, progress: bool = False,
+    shared: Models | None = None,
+) -> Tuned:  # fmt: skip
     """Train a head, then the last block together with it.
 
     The training keeps the epoch with the highest `validation_map`; epoch 0 is the pretrained network. Afterwards the
     tail has its pretrained weights again.
-    """
-    import keras
 
+    shared : from `models`, for the same arguments but the seed.
+    """
     settings = settings or Settings()
-    head, _ = train_head(prepared, kind, seed, settings)
-    tail = prepared.split.tail
+    stages = shared or models(prepared, kind, seed, settings)
+    head, _ = train_head(prepared, kind, seed, settings, stages.head)
+    tail, model = prepared.split.tail, stages.tuned
     tail.set_weights(prepared.pretrained)
-    model = transfer.warmed_up(tail, head, seed=seed)
-    model.compile(keras.optimizers.Adam(settings.rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
+    model.get_layer("classifier").set_weights(head.get_layer("classifier").get_weights())
     history = training.fit(
         model,
         examples.arrays(prepared.maps[prepared.train_rows], prepared.task.train.labels),
@@ -208,7 +242,10 @@ def compare_variants(
     name, protocol = prepared.split.name, prepared.task.protocol
     embeddings = prepared.embeddings()
     variants = [Variant(name, "off the shelf", embeddings.shape[1], [search(embeddings, protocol)])]
-    tuned = {(kind, seed): fine_tune(prepared, kind, seed, settings) for kind in kinds for seed in seeds}
+    tuned: dict[tuple[str, int], Tuned] = {}
+    for kind in kinds:
+        shared = models(prepared, kind, seeds[0], settings)
+        tuned |= {(kind, seed): fine_tune(prepared, kind, seed, settings, shared=shared) for seed in seeds}
     inputs = prepared.inputs
     for kind in dict.fromkeys(kind for kind, _ in tuned):
         each = [tuned[kind, seed] for seed in seeds]

@@ -69,14 +69,20 @@ def test_fine_tuning_keeps_its_best_epoch(prepared):
     assert transfer_studies.validation_scores(prepared).mean("mAP") == pytest.approx(table["score"].max())
 
 
-def test_a_training_step_is_traced_once(prepared, own_cache, monkeypatch):
-    traced, step = [], keras.Model.train_step
+@pytest.fixture
+def traced(own_cache, monkeypatch):
+    """The names of the models whose training step TensorFlow traces."""
+    names, step = [], keras.Model.train_step
 
     def recorded(self, data):
-        traced.append(self.name)
+        names.append(self.name)
         return step(self, data)
 
     monkeypatch.setattr(keras.Model, "train_step", recorded)
+    return names
+
+
+def test_a_training_step_is_traced_once(prepared, traced):
     transfer_studies.train_head(prepared, "softmax", 7, SETTINGS)
     assert len(traced) == 1
 
@@ -92,6 +98,23 @@ def test_variants_of_a_network(prepared):
         found = prepared.embeddings(tuned["softmax", seed].weights)
         score = transfer_studies.search(found, prepared.task.protocol)
         assert score.mean("mAP") == variants[2].scores[seed].mean("mAP")
+
+
+def test_seeds_share_models_and_give_the_same_weights_as_alone(task, traced):
+    """Each model is traced once for all seeds."""
+    together = transfer_studies.prepare(small(), task, progress=False)
+    _, tuned = transfer_studies.compare_variants(together, ["cosine"], (3, 4), SETTINGS)
+    assert len(traced) == len(set(traced)) == 2
+    for seed in (3, 4):
+        shared = tuned["cosine", seed]
+        alone = transfer_studies.fine_tune(
+            transfer_studies.prepare(small(), task, progress=False), "cosine", seed, SETTINGS
+        )
+        for one, other in (alone.weights, shared.weights), (alone.head.get_weights(), shared.head.get_weights()):
+            for value, expected in zip(one, other, strict=True):
+                np.testing.assert_array_equal(value, expected)
+        tables = [each.training.table.drop(columns="seconds") for each in (alone, shared)]
+        assert tables[0].equals(tables[1])
 
 
 def test_extractors_give_the_vectors_of_the_maps(prepared, task):
