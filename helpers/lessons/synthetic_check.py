@@ -16,6 +16,8 @@ from helpers.lessons.synthetic_vectors import NEIGHBORS, synthesize
 from helpers.search.index import open_index
 
 K = 10
+#: The end of the name of a column with the error of a difference.
+ERROR = " ±"
 #: Of a query: their distances are compared.
 RANKS = (1, 10, 100)
 #: Indexes at low efforts, where their recall differs most from one.
@@ -35,8 +37,8 @@ def intrinsic_dimension(distances: np.ndarray) -> float:
     return float(np.median(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)))
 
 
-def describe(vectors: np.ndarray, queries: np.ndarray) -> dict[str, float]:
-    """A gallery as its queries see it: median distances, the local dimension, and the recall of `INDEXES`.
+def describe(vectors: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """A gallery as its queries see it: median distances and the local dimension; and the recalls (q,) of `INDEXES`.
 
     vectors : float (n, dim) of length one, at least 100. queries : float (q, dim).
     """
@@ -44,12 +46,13 @@ def describe(vectors: np.ndarray, queries: np.ndarray) -> dict[str, float]:
     distances = np.sqrt(np.maximum(2 - 2 * truth.scores, 1e-12))
     row = {f"distance {rank}": float(np.median(distances[:, rank - 1])) for rank in RANKS}
     row["dimension"] = intrinsic_dimension(distances[:, : 2 * K])
+    found = {}
     for name, candidate in INDEXES.items():
         index = open_index(candidate.spec).add(vectors)
         for effort in candidate.efforts:
             label = " ".join([name, *(f"{value}" for value in effort.values())])
-            row[label] = float(recalls(index.tune(**effort).search(queries, K), truth, K).mean())
-    return row
+            found[label] = recalls(index.tune(**effort).search(queries, K), truth, K)
+    return row, found
 
 
 def compare(
@@ -57,37 +60,53 @@ def compare(
 ) -> pd.DataFrame:
     """One row per gallery: the real vectors, and for each growth as many synthetic ones from ``subsets`` random parts.
 
-    Returns columns ``gallery, growth, subset`` and those of `describe`; the first row is that of the real vectors,
-    with the growth 1.
+    Returns columns ``gallery, growth, subset``, those of `describe` with mean recalls, and for each index half of the
+    95 % interval of the difference to the recall over the real vectors, paired by query (`ERROR` ends the name). The
+    first row is that of the real vectors, with the growth 1.
 
     Raises ValueError: a growth leaves too few real vectors.
     """
     most = len(real) // (NEIGHBORS + 1)
     if not all(1 <= growth <= most for growth in growths):
         raise ValueError(f"growth must be from 1 to {most} with {len(real)} real vectors, got {list(growths)}")
-    rows = [{"gallery": f"{len(real):,} REAL", "growth": 1, "subset": 0} | describe(real, queries)]
+    row, over_real = describe(real, queries)
+    rows = [{"gallery": f"{len(real):,} REAL", "growth": 1, "subset": 0} | row | _recalls(over_real, over_real)]
     random = np.random.default_rng(seed)
     for growth in growths:
         for subset in range(subsets):
             part = real[random.permutation(len(real))[: len(real) // growth]]
             made = np.concatenate(list(synthesize(part, len(real), seed + subset)))
             name = f"{len(real):,} SYNTHETIC from {len(part):,}"
-            rows.append({"gallery": name, "growth": growth, "subset": subset} | describe(made, queries))
+            row, found = describe(made, queries)
+            rows.append({"gallery": name, "growth": growth, "subset": subset} | row | _recalls(found, over_real))
     return pd.DataFrame(rows)
+
+
+def _recalls(found: dict[str, np.ndarray], over_real: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean recall of each index, and the error of its difference."""
+    columns: dict[str, float] = {}
+    for name, values in found.items():
+        error = 1.96 * (values - over_real[name]).std(ddof=1) / len(values) ** 0.5
+        columns |= {name: float(values.mean()), f"{name}{ERROR}": float(error)}
+    return columns
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare` as a table: one column per gallery, the mean over its subsets."""
-    return rows.drop(columns=["growth", "subset"]).groupby("gallery", sort=False).mean().T
+    errors = [name for name in rows if name.endswith(ERROR)]
+    return rows.drop(columns=["growth", "subset", *errors]).groupby("gallery", sort=False).mean().T
 
 
-def largest_gain(rows: pd.DataFrame) -> tuple[str, float]:
-    """The index, and by how much its recall over synthetic vectors is higher than over real ones, at the last growth.
+def largest_gain(rows: pd.DataFrame) -> tuple[str, float, float]:
+    """The index whose recall over synthetic vectors exceeds that over real ones by most, at the last growth.
 
-    A negative number says that each index finds less among synthetic vectors. An index that finds everything among the
-    real ones cannot gain; it is left out.
+    Returns its name, the difference (mean over the subsets), and half of the 95 % interval over the queries (the mean
+    over the subsets, as if they had the same error). A negative difference says that each index finds less among
+    synthetic vectors. An index that finds everything among the real ones cannot gain; it is left out.
     """
     last = rows[rows["growth"] == rows["growth"].iloc[-1]]
-    measured = [name for name in rows if name.startswith(tuple(INDEXES)) and rows[name].iloc[0] < 1]
+    names = [name for name in rows if name.startswith(tuple(INDEXES)) and not name.endswith(ERROR)]
+    measured = [name for name in names if rows[name].iloc[0] < 1]
     gains = last[measured].mean() - rows[measured].iloc[0]
-    return str(gains.idxmax()), float(gains.max())
+    best = str(gains.idxmax())
+    return best, float(gains.max()), float(last[f"{best}{ERROR}"].mean())

@@ -414,15 +414,14 @@ def test_the_recommended_index_is_faster_than_others_at_equal_recall():
     times = table["times"]
     assert times["exact"] >= targets.LEAST_OF_EXACT
     assert times[["annoy-30", "annoy-100"]].min() >= targets.LEAST_OF_ANNOY
-    if "hnsw, FAISS alone" in times:
-        assert 1 / times["hnsw, FAISS alone"] <= targets.MOST_OF_RAW
+    assert 1 / times["hnsw, FAISS alone"] <= targets.MOST_OF_RAW
 
 
 def test_synthetic_vectors_flatter_no_index_at_the_growth_of_a_million():
     rows = full_profile.table("13_indexes_at_scale_recipe")
     assert rows["growth"].iloc[0] == 1 and rows["growth"].iloc[-1] > 80
-    _, gain = synthetic_check.largest_gain(rows)
-    assert gain < 0
+    _, gain, error = synthetic_check.largest_gain(rows)
+    assert gain < error and gain + error < 0.05
     dimension = synthetic_check.table(rows).loc["dimension"]
     assert dimension.iloc[-1] > dimension.iloc[0]
 

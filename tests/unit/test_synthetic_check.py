@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from benchmarks import targets
 from helpers.lessons import synthetic_check
 from helpers.lessons.index_tuning import Candidate
+from helpers.lessons.synthetic_vectors import synthesize
 from helpers.search.index import open_index
 from helpers.vectors import l2_normalize
 
@@ -26,9 +28,10 @@ def one_index(monkeypatch):
 
 @pytest.mark.parametrize("dim", [2, 6])
 def test_the_dimension_of_a_neighborhood(dim, one_index):
-    row = synthetic_check.describe(plane(3000, dim), plane(40, dim, 1))
+    row, recalls = synthetic_check.describe(plane(3000, dim), plane(40, dim, 1))
     assert row["dimension"] == pytest.approx(dim, rel=0.25)
-    assert row["distance 1"] < row["distance 10"] < row["distance 100"] and 0 < row["lists 1"] < 1
+    assert row["distance 1"] < row["distance 10"] < row["distance 100"]
+    assert list(recalls) == ["lists 1"] and recalls["lists 1"].shape == (40,) and 0 < recalls["lists 1"].mean() < 1
 
 
 def test_each_growth_is_made_from_fewer_real_vectors(one_index):
@@ -37,16 +40,30 @@ def test_each_growth_is_made_from_fewer_real_vectors(one_index):
     assert rows["gallery"].tolist()[::2] == ["800 REAL", "800 SYNTHETIC from 400", "800 SYNTHETIC from 20"]
     assert rows["distance 1"][3] != rows["distance 1"][4]
     table = synthetic_check.table(rows)
-    assert list(table) == list(dict.fromkeys(rows["gallery"]))
+    assert list(table) == list(dict.fromkeys(rows["gallery"])) and "lists 1 ±" not in table.index
     assert table.loc["lists 1"].iloc[2] == pytest.approx(rows["lists 1"][3:].mean())
 
 
 def test_an_index_that_is_flattered_is_named():
     rows = pd.DataFrame({"growth": [1, 2, 8, 8], "lists 1": [0.5, 0.9, 0.4, 0.5], "graph 10": [0.6, 0.1, 0.7, 0.8]})
-    assert synthetic_check.largest_gain(rows) == ("graph 10", pytest.approx(0.15))
-    assert synthetic_check.largest_gain(rows.assign(codes=1.0)) == ("graph 10", pytest.approx(0.15))
-    lists = rows.drop(columns="graph 10").assign(codes=1.0)
-    assert synthetic_check.largest_gain(lists) == ("lists 1", pytest.approx(-0.05))
+    rows = rows.assign(**{"lists 1 ±": [0, 0.1, 0.01, 0.03], "graph 10 ±": [0, 0.1, 0.03, 0.05]})
+    flattered = ("graph 10", pytest.approx(0.15), pytest.approx(0.04))
+    assert synthetic_check.largest_gain(rows) == flattered
+    assert synthetic_check.largest_gain(rows.assign(codes=1.0)) == flattered
+    lists = rows.drop(columns=["graph 10", "graph 10 ±"]).assign(codes=1.0)
+    assert synthetic_check.largest_gain(lists) == ("lists 1", pytest.approx(-0.05), pytest.approx(0.02))
+
+
+def test_the_error_is_that_of_the_difference_paired_by_query(one_index):
+    real, queries = plane(2000, 4), plane(50, 4, 1)
+    rows = synthetic_check.compare(real, queries, (2,), subsets=1)
+    _, over_real = synthetic_check.describe(real, queries)
+    part = real[np.random.default_rng(0).permutation(2000)[:1000]]
+    _, over_made = synthetic_check.describe(np.concatenate(list(synthesize(part, 2000, 0))), queries)
+    differences = over_made["lists 1"] - over_real["lists 1"]
+    low, high = stats.t.interval(0.95, 49, differences.mean(), stats.sem(differences))
+    assert rows["lists 1"][1] - rows["lists 1"][0] == pytest.approx(differences.mean())
+    assert rows["lists 1 ±"].tolist() == [0, pytest.approx((high - low) / 2, rel=0.05)]
 
 
 @pytest.mark.parametrize("growth", [0, 73])
