@@ -12,7 +12,6 @@ from helpers.images import samples
 from helpers.images.reading import batches
 from helpers.networks import specs, zoo
 from helpers.networks.compiled import KerasNetwork
-from helpers.networks.weights import WeightsUnavailable
 
 
 def test_keras_has_all_networks_but_efficientnet_lite():
@@ -96,13 +95,18 @@ def test_input_of_efficientnet_lite_is_minus_one_to_one():
     assert zoo.preprocessing("efficientnet-lite0")(pixels).ravel().tolist() == [-127 / 128, 0, 1]
 
 
+@pytest.fixture(scope="module", params=[("resnet50", 2048), ("efficientnet-lite0", 1280)], ids=lambda each: each[0])
+def embedder(request):
+    """Name and dimension of a network whose weights are in the cache before the test starts."""
+    if request.param[0] == "resnet50":
+        request.getfixturevalue("resnet50")
+    return request.param
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "dim"), [("resnet50", 2048), ("efficientnet-lite0", 1280)])
-def test_the_embedder_is_the_classifier_up_to_its_embedding(name, dim):
-    try:
-        extractor = open_extractor(name, engine="openvino")
-    except WeightsUnavailable as error:
-        pytest.skip(f"NOT TESTED with real weights: {error}")
+def test_the_embedder_is_the_classifier_up_to_its_embedding(embedder):
+    name, dim = embedder
+    extractor = open_extractor(name, engine="openvino")
     _, pixels = next(batches(samples.photos().subset([0, 40, 80]), 224))
     inputs = zoo.preprocessing(name)(pixels.astype(np.float32))
     whole = zoo.classifier(name)

@@ -77,8 +77,6 @@ def test_table():
 
     It takes up to ten seconds, because it compiles three networks.
     """
-    if not weights.local("efficientnet-lite0"):
-        pytest.skip("NOT TESTED: no weights of EfficientNet-Lite0")
     images = samples.photos().subset(range(0, 100, 2))
     protocol = builders.leave_one_out(images, "photos")
     table = zoo_table.zoo_table(protocol, images, QUICK)
