@@ -35,7 +35,8 @@ def test_the_page_shows_nothing_without_the_key(
     dialog.get_by_role("button", name="Continue").click()
     card = page.locator(".card").first
     expect(card).to_be_visible()
-    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    # A function: the page forbids eval(), and Playwright evaluates a string again for each poll.
+    page.wait_for_function("() => document.querySelector('.card img').naturalWidth > 0")
     card.click()
     expect(page.locator(".score").first).to_be_visible()
     # The cookie lasts until the browser is closed. The key for changes is another one.
