@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             notebook, outcome = runs[future], future.result()
             if keep_all and outcome.ok:
                 _save(notebook, BUILD / "notebooks" / notebook.name)
-                outcome = _with_solutions(notebook, outcome)
+                outcome = _with_solutions(notebook, outcome, threads)
             elif options.save and outcome.ok:
                 _copy(figures / "results", paths.committed_figures_dir() / FULL_RESULTS, f"{notebook.stem}.json")
             outcomes.append(outcome)
@@ -135,11 +135,9 @@ def run(
     command = [*_papermill(notebook, output, profile), "-p", "PROFILE", profile]
     for name, value in (parameters or {}).items():
         command += ["-y", json.dumps({name: value})]
-    environment = os.environ | {
+    environment = _threaded(threads) | {
         "LOOKALIKE_FIGURES": str(figures), "LOOKALIKE_CHECK": "1", "JUPYTER_PREFER_ENV_PATH": "1",
     }  # fmt: skip
-    if threads:
-        environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment
     started = time.perf_counter()
     for _ in range(2):
         code, log = _bounded(command, environment, WHOLE_SECONDS[profile])
@@ -151,6 +149,12 @@ def run(
         return Outcome(notebook.stem, True, seconds, json.loads(result.read_text(encoding="utf-8"))["headline"])
     reason = "no results file" if code == 0 else _last_line(log) if code is not None else "time-out"
     return Outcome(notebook.stem, False, seconds, f"{reason} (log: {output.with_suffix('.log')})")
+
+
+def _threaded(threads: int | None) -> dict[str, str]:
+    """The environment of a notebook. Variables of the user have precedence."""
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}
+    return limits | os.environ
 
 
 def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:
@@ -217,11 +221,14 @@ def _copy(source: Path, target: Path, *names: str) -> None:
             shutil.copy(source / name, target / name)
 
 
-def _with_solutions(notebook: Path, outcome: Outcome) -> Outcome:
-    """Run the notebook's solutions, and replace the committed ones by the executed copy; the outcome of both."""
+def _with_solutions(notebook: Path, outcome: Outcome, threads: int | None) -> Outcome:
+    """Run the notebook's solutions, and replace the committed ones by the executed copy; the outcome of both.
+
+    threads : as for the notebook, because rounding errors of a training depend on it.
+    """
     solutions = notebook.parent / "solutions" / f"{notebook.stem}_solutions.ipynb"
     output = BUILD / "notebooks" / solutions.name
-    code, log = _bounded(_papermill(solutions, output, "sample"), dict(os.environ), WHOLE_SECONDS["sample"])
+    code, log = _bounded(_papermill(solutions, output, "sample"), _threaded(threads), WHOLE_SECONDS["sample"])
     if code != 0:
         return replace(outcome, ok=False, headline=f"{solutions.name} failed: {_last_line(log)}")
     _save(solutions, output)

@@ -4,7 +4,7 @@ The input is (b, size, size, 3) in 0 … 255, the output class probabilities. Th
 the feature vector, see `embedder`. `train` compiles a network and trains it by a `Schedule`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -171,6 +171,39 @@ def train(
     The weights of the best validation loss are kept.
     """
     compiled(model, schedule, -(-len(train_examples) // schedule.batch_size))
+    return _fit(model, schedule, train_examples, validation, name, seed, progress)
+
+
+def train_seeds(
+    networks: "Mapping[int, keras.Model]", schedule: Schedule, train_examples: Examples, validation: Examples, *,
+    name: str, progress: bool = True,
+) -> dict[int, Training]:  # fmt: skip
+    """Call `train` for networks that differ only in their seed; returns the training of each seed.
+
+    The weights are those of separate calls. One copy is compiled, and trained for each seed, because TensorFlow traces
+    every compiled model, which takes longer than several epochs of a small network.
+
+    networks : seed → the network with its initial weights.
+    name : without the seed.
+    """
+    import keras
+
+    shared = compiled(
+        keras.models.clone_model(next(iter(networks.values()))), schedule,
+        -(-len(train_examples) // schedule.batch_size),
+    )  # fmt: skip
+    found = {}
+    for seed, network in networks.items():
+        shared.set_weights(network.get_weights())
+        found[seed] = _fit(shared, schedule, train_examples, validation, f"{name}-seed{seed}", seed, progress)
+        network.set_weights(shared.get_weights())
+    return found
+
+
+def _fit(
+    model: "keras.Model", schedule: Schedule, train_examples: Examples, validation: Examples, name: str, seed: int,
+    progress: bool,
+) -> Training:  # fmt: skip
     return training.fit(
         model, train_examples, name=name, epochs=schedule.epochs, batch_size=schedule.batch_size, seed=seed,
         one_hot=model.output_shape[-1] if schedule.one_hot else None, validation=validation, plateau=schedule.plateau,

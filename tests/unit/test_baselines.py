@@ -185,6 +185,33 @@ class TestTrain:
         again = baselines.train(SMALL[name](), schedule, *stripes, name=name, progress=False)
         assert again.computed == 0 and again.best_epoch == trained.best_epoch
 
+    @pytest.mark.parametrize(
+        ("name", "schedule"),
+        [
+            ("student_objects_moved", Schedule(2, 12, one_hot=True, plateau=Plateau(0.5, 1), patience=2)),
+            ("corrected", Schedule(2, 12, cosine=True, one_hot=True)),
+        ],
+    )
+    def test_seeds_share_a_model_and_give_the_same_weights_as_alone(
+        self, own_cache, stripes, name, schedule, monkeypatch
+    ):
+        traced, step = [], keras.Model.train_step
+        monkeypatch.setattr(
+            keras.Model, "train_step", lambda self, data: [traced.append(self.name), step(self, data)][1]
+        )
+        together = {seed: SMALL[name](seed) for seed in (3, 4)}
+        found = baselines.train_seeds(together, schedule, *stripes, name=name, progress=False)
+        assert len(traced) == 1
+        for seed, network in together.items():
+            alone = SMALL[name](seed)
+            expected = baselines.train(alone, schedule, *stripes, name="alone", seed=seed, progress=False)
+            for value, other in zip(network.get_weights(), alone.get_weights(), strict=True):
+                np.testing.assert_array_equal(value, other)
+            tables = [each.table.drop(columns="seconds") for each in (found[seed], expected)]
+            assert tables[0].equals(tables[1]) and found[seed].best_epoch == expected.best_epoch
+        first = [network.get_layer("classifier").get_weights()[0] for network in together.values()]
+        assert (first[0] != first[1]).any()
+
     def test_plateau_and_patience_are_used(self, own_cache, stripes):
         schedule = Schedule(8, 36, rate=1e-12, plateau=Plateau(0.5, 1, 0.0), patience=2)
         trained = baselines.train(SMALL["student_faces"](), schedule, *stripes, name="still", progress=False)
