@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.evaluation import runner
-from helpers.evaluation.intervals import holm, paired_difference
+from helpers.evaluation.intervals import SMALL_P_VALUE, holm, paired_difference
 from helpers.evaluation.metrics import Scores, evaluate
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
@@ -91,11 +91,15 @@ class RerankerComparison:
         """
         import pandas as pd
 
+        # The smallest corrected p-value, tests / (1 + resamples), must be small.
+        resamples = max(2000, int(len(self.after) / SMALL_P_VALUE) + 1)
         lines = []
         for (task, method), scores in self.after.items():
             protocol, before = self.protocols[task], self.before[task]
             classes = protocol.labels[protocol.queries[before.rows]] if by_class else None
-            test = paired_difference(scores.values[metric], before.values[metric], seed=seed, clusters=classes)
+            test = paired_difference(
+                scores.values[metric], before.values[metric], resamples=resamples, seed=seed, clusters=classes
+            )
             lines.append(
                 (task, method, before.n_queries, before.mean(metric), scores.mean(metric), test.difference, test.low)
                 + (test.high, test.p_value, self.milliseconds[task, method])

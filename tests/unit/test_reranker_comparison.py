@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluation import builders, metrics
-from helpers.evaluation.intervals import paired_difference
+from helpers.evaluation.intervals import format_p_value, paired_difference
 from helpers.images.imageset import ImageSet
 from helpers.lessons.reranker_comparison import compare_rerankers, first_search
 from helpers.search.ranking import Ranking, rank
@@ -92,6 +92,12 @@ def test_the_table_has_paired_intervals_and_holms_p(case):
     assert table["queries"].tolist() == [12] * 4
     first = comparison.table("top-1", seed=5).iloc[0]
     assert first["after"] == 1 and first["before"] == comparison.before["four"].mean("top-1")
+
+
+def test_a_clear_gain_is_significant_among_many_tests(case):
+    _, _, found = case
+    table = compare_rerankers({"toy": found}, {f"perfect {number}": perfect for number in range(30)}).table()
+    assert len(table) == 30 and format_p_value(table["p"].max()) == "< 0.01"
 
 
 def test_by_class_whole_classes_are_drawn(case):
