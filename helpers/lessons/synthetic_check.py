@@ -5,7 +5,7 @@ growth 88. There are not a million real ones to compare them with, but the same 
 scale: 11,000 synthetic vectors from 128 real ones, beside 11,000 real ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,15 @@ K = 10
 ERROR = " ±"
 #: Of a query: their distances are compared.
 RANKS = (1, 10, 100)
-#: Indexes at low efforts, where their recall differs most from one.
+#: One index of each kind at low efforts, where its recall differs most from one. The graph and the trees are those of
+#: `benchmarks.targets`.
 INDEXES = {
     "lists": Candidate("faiss:ivf", ({"probes": 1}, {"probes": 4})),
-    "graph": Candidate("faiss:hnsw?m=4&construction=20", ({"search": 10}, {"search": 40})),
+    "sparse graph": Candidate("faiss:hnsw?m=4&construction=20", ({"search": 10}, {"search": 40})),
+    "graph": Candidate("faiss:hnsw?m=32", ({"search": 10}, {"search": 40})),
+    "trees": Candidate("annoy:angular?trees=30", ({"search": 300}, {"search": 3000})),
     "codes": Candidate("faiss:pq?refine=none"),
+    "rotated codes": Candidate("faiss:opq?depth=2", ({"probes": 4},)),
     "int8 graph": Candidate("usearch:cosine?dtype=i8", ({"expansion_search": 32},)),
 }
 
@@ -37,8 +41,10 @@ def intrinsic_dimension(distances: np.ndarray) -> float:
     return float(np.median(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)))
 
 
-def describe(vectors: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """A gallery as its queries see it: median distances and the local dimension; and the recalls (q,) of `INDEXES`.
+def describe(
+    vectors: np.ndarray, queries: np.ndarray, indexes: Mapping[str, Candidate] = INDEXES
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """A gallery as its queries see it: median distances and the local dimension; and the recalls (q,) of indexes.
 
     vectors : float (n, dim) of length one, at least 100. queries : float (q, dim).
     """
@@ -47,7 +53,7 @@ def describe(vectors: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float]
     row = {f"distance {rank}": float(np.median(distances[:, rank - 1])) for rank in RANKS}
     row["dimension"] = intrinsic_dimension(distances[:, : 2 * K])
     found = {}
-    for name, candidate in INDEXES.items():
+    for name, candidate in indexes.items():
         index = open_index(candidate.spec).add(vectors)
         for effort in candidate.efforts:
             label = " ".join([name, *(f"{value}" for value in effort.values())])
@@ -56,8 +62,9 @@ def describe(vectors: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float]
 
 
 def compare(
-    real: np.ndarray, queries: np.ndarray, growths: Sequence[int], subsets: int = 3, seed: int = 0
-) -> pd.DataFrame:
+    real: np.ndarray, queries: np.ndarray, growths: Sequence[int], subsets: int = 3, seed: int = 0,
+    indexes: Mapping[str, Candidate] = INDEXES,
+) -> pd.DataFrame:  # fmt: skip
     """One row per gallery: the real vectors, and for each growth as many synthetic ones from ``subsets`` random parts.
 
     Returns columns ``gallery, growth, subset``, those of `describe` with mean recalls, and for each index half of the
@@ -69,7 +76,7 @@ def compare(
     most = len(real) // (NEIGHBORS + 1)
     if not all(1 <= growth <= most for growth in growths):
         raise ValueError(f"growth must be from 1 to {most} with {len(real)} real vectors, got {list(growths)}")
-    row, over_real = describe(real, queries)
+    row, over_real = describe(real, queries, indexes)
     rows = [{"gallery": f"{len(real):,} REAL", "growth": 1, "subset": 0} | row | _recalls(over_real, over_real)]
     random = np.random.default_rng(seed)
     for growth in growths:
@@ -77,7 +84,7 @@ def compare(
             part = real[random.permutation(len(real))[: len(real) // growth]]
             made = np.concatenate(list(synthesize(part, len(real), seed + subset)))
             name = f"{len(real):,} SYNTHETIC from {len(part):,}"
-            row, found = describe(made, queries)
+            row, found = describe(made, queries, indexes)
             rows.append({"gallery": name, "growth": growth, "subset": subset} | row | _recalls(found, over_real))
     return pd.DataFrame(rows)
 
@@ -105,7 +112,7 @@ def largest_gain(rows: pd.DataFrame) -> tuple[str, float, float]:
     synthetic vectors. An index that finds everything among the real ones cannot gain; it is left out.
     """
     last = rows[rows["growth"] == rows["growth"].iloc[-1]]
-    names = [name for name in rows if name.startswith(tuple(INDEXES)) and not name.endswith(ERROR)]
+    names = [name.removesuffix(ERROR) for name in rows if name.endswith(ERROR)]
     measured = [name for name in names if rows[name].iloc[0] < 1]
     gains = last[measured].mean() - rows[measured].iloc[0]
     best = str(gains.idxmax())
