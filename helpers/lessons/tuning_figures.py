@@ -1,7 +1,7 @@
 """Figures of a search for hyper-parameters: parallel coordinates, and the curves of the trials."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from helpers.networks.tuning import COLUMNS, SearchResult
@@ -39,7 +40,7 @@ def parallel_coordinates(
     names = [name for name in table if name not in COLUMNS]
     if not names or not len(table):
         raise ValueError(f"a table of at least one trial and one hyper-parameter is needed, got {table.shape}")
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     panel = figure.subplots()
     heights = np.column_stack(
         [_axis(panel, x, table[name], name in logarithmic) for x, name in enumerate([*names, "score"])]
@@ -57,6 +58,10 @@ def parallel_coordinates(
     panel.set(yticks=[], xlim=(-0.25, len(names) + 0.35), ylim=(-0.04, 1.04))
     panel.spines[:].set_visible(False)
     figure.colorbar(ScalarMappable(norm, COLOR_MAP), ax=panel, label=label, pad=0.01)
+    kinds: tuple[tuple[str, Literal["-", "--"], float], ...]
+    kinds = (("best trial", "-", 3.5), ("trained to the end", "-", 1.4), ("stopped", "--", 1.4))
+    lines = [Line2D([], [], color="0.35", label=name, linestyle=style, linewidth=w) for name, style, w in kinds]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
 

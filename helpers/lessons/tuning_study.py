@@ -1,8 +1,8 @@
 """A study of hyper-parameter search on CIFAR-10: ASHA, training of all trials, and random search at equal epochs.
 
-Run it by ``python -m helpers.lessons.tuning_study``. It writes two tables for notebook 17. It resumes, if it is killed.
-The settings were chosen before the first run, but for the reduction factor: a first run had 3, with which ASHA trained
-more than half of the epochs of the small CNN. 4 is Ray Tune's default. It was chosen with the scores of that run.
+Run it by ``python -m helpers.lessons.tuning_study``. It writes three tables for notebook 17. A second call resumes. The
+settings were chosen before the first run, but for the reduction factor: a first run had 3, with which ASHA trained more
+than half of the epochs of the small CNN. 4 is Ray Tune's default. It was chosen with the scores of that run.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers import extras, paths
+from helpers.evaluation.intervals import wilson_interval
 from helpers.images import cifar10, reading
 from helpers.images.imageset import ImageSet
 from helpers.networks import cifar_networks, tuning
@@ -31,8 +32,9 @@ TRIALS, EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, BATCH_SIZE = 16, 12, 2, 4, 64
 #: Images of each class for training and validation, all from the training images of CIFAR-10.
 PER_CLASS = (200, 100)
 
-#: Tables of the notebook: one row per network and seed, one row per trial.
+#: Tables of the notebook: one row per network and seed, one row per trial, and the networks that ASHA chose.
 COMPARISON, TRIALS_TABLE = "17_cifar10_study_tuning_full.csv", "17_cifar10_study_trials_full.csv"
+CHOSEN = "17_cifar10_study_chosen_full.csv"
 
 
 def build(network: str, *, learning_rate: float, weight_decay: float, **architecture: Any) -> "keras.Model":
@@ -91,8 +93,7 @@ def compare(network: str, seed: int, folder: Path, progress: bool = True) -> dic
 
     The test images of CIFAR-10 are not used.
     """
-    images = cifar10.load().where(lambda key: key.startswith("train/"))
-    train, validation = divide(images, *PER_CLASS, seed=seed)
+    train, validation = divide(_part("train/"), *PER_CLASS, seed=seed)
     results = {}
     for name, grace_period in (("all epochs", None), ("ASHA", GRACE_PERIOD)):
         results[name] = tuning.search(
@@ -102,6 +103,28 @@ def compare(network: str, seed: int, folder: Path, progress: bool = True) -> dic
             progress=progress,
         )  # fmt: skip
     return results
+
+
+def on_test_images(network: str, seed: int, chosen: SearchResult) -> dict[str, float]:
+    """The accuracy of the chosen network on the test images of CIFAR-10, with a 95 % interval.
+
+    The network is trained again, see `helpers.networks.tuning.best_model`; its validation images are not added.
+    """
+    train, validation = divide(_part("train/"), *PER_CLASS, seed=seed)
+    model = tuning.best_model(partial(build, network), chosen, train, batch_size=BATCH_SIZE, seed=seed)
+    images = _part("test/")
+    test = _data(images, np.arange(len(images)))
+    found = tuning.accuracy(model, test)
+    low, high = wilson_interval(found, len(images))
+    return {
+        "trial": chosen.best_trial, "best_epoch": 1 + int(np.argmax(chosen.scores[chosen.best_trial])),
+        "validation_accuracy": chosen.best_score, "repeated": tuning.accuracy(model, validation),
+        "test_accuracy": found, "low": low, "high": high, "test_images": len(images),
+    }  # fmt: skip
+
+
+def _part(prefix: str) -> ImageSet:
+    return cifar10.load().where(lambda key: key.startswith(prefix))
 
 
 def comparison(full: SearchResult, asha: SearchResult) -> dict[str, float]:
@@ -148,6 +171,8 @@ def _searches(networks: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[s
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study, and write the tables if all networks and seeds were run."""
+    import pandas as pd
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
@@ -155,7 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with cluster(workers=1):  # one for all searches, because starting Ray takes long
         searches = list(_searches(chosen.networks, chosen.seeds))
     if set(chosen.networks) == set(NETWORKS) and set(chosen.seeds) == set(SEEDS):
-        for table, name in zip(tables(searches), (COMPARISON, TRIALS_TABLE), strict=True):
+        on_test = pd.DataFrame(
+            {"network": network, "seed": seed, **on_test_images(network, seed, found["ASHA"])}
+            for network, seed, found in searches
+        )
+        for table, name in zip((*tables(searches), on_test), (COMPARISON, TRIALS_TABLE, CHOSEN), strict=True):
             file = paths.figures_dir() / name
             file.parent.mkdir(parents=True, exist_ok=True)
             table.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")

@@ -88,6 +88,12 @@ class Trial:
     def path(self) -> Path:
         return self.trials.folder / f"trial-{self.number:04}.npz"
 
+    @property
+    def model(self) -> "keras.Model":
+        """The model after the last complete epoch."""
+        self._model = self._model or self._restored()
+        return self._model
+
     def train_epoch(self) -> None:
         """Train one more epoch, score the model and save the state.
 
@@ -98,7 +104,7 @@ class Trial:
         from helpers.networks.callbacks import seed_layers
 
         trials, epoch, start = self.trials, len(self.scores), perf_counter()
-        model = self._model = self._model or self._restored()
+        model = self.model
         seed_layers(model, (trials.seed, self.number, epoch))
         inputs, labels = trials.train
         rows = np.random.default_rng((trials.seed, self.number, epoch)).permutation(len(inputs))
@@ -122,7 +128,6 @@ class Trial:
         self._write([])
 
     def _restored(self) -> "keras.Model":
-        """The model after the last complete epoch."""
         import keras
 
         trials = self.trials

@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
@@ -205,6 +205,27 @@ def search(
     return result
 
 
+def best_model(
+    build: "Callable[..., keras.Model]", result: SearchResult, train: Data, *, batch_size: int = 32, seed: int = 0
+) -> "keras.Model":
+    """Train the best trial again, up to its best epoch; returns the model.
+
+    A search keeps scores, not weights. With the arguments of the search, the random numbers are the same, too. The
+    score can differ a little from ``result.best_score``, because rounding errors depend on the number of threads, and
+    grow in a training.
+    """
+    number = result.best_trial
+    with tempfile.TemporaryDirectory() as folder:
+        again = Trials(
+            build, lambda model, data: 0.0, train, train, result.parameters, result.max_epochs, batch_size, seed,
+            Path(folder),
+        )  # fmt: skip
+        trial = Trial(again, number)
+        for _ in range(1 + int(np.argmax(result.scores[number]))):
+            trial.train_epoch()
+        return trial.model
+
+
 def expected_best(scores: Sequence[float], count: int) -> float:
     """The expected highest score of ``count`` trials that are drawn without replacement from all trials."""
     if not 1 <= count <= len(scores):
@@ -312,12 +333,13 @@ def _run(run: Trials, halving: tuple[int, int] | None, workers: int) -> None:
             ).fit()  # fmt: skip
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for result in (results[position] for position in range(len(results))):
-        if result.error is not None:
-            cause = getattr(result.error, "cause", None) or result.error
+    # In the order of the trials. A trial that failed in its first epoch has no configuration.
+    for number in range(len(results)):
+        error = results[number].error
+        if error is not None:
+            cause = getattr(error, "cause", None) or error
             if isinstance(cause, InvalidScore):
                 raise cause
-            number = cast(dict, result.config)["number"]
             raise TrialFailed(f"{run.describe(number)}: {type(cause).__name__}: {cause}") from cause
     # Tune ends quietly after an interrupt from the keyboard.
     if len(completed.numbers) < len(run.parameters):

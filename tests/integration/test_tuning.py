@@ -14,17 +14,23 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from helpers import extras, paths
+from helpers.evaluation import builders, metrics, runner
 from helpers.files import write_text
+from helpers.images.imageset import ImageSet
 from helpers.lessons import tuning_study
 from helpers.networks import tuning
 from helpers.networks.trials import InvalidScore, Trial, Trials, TrialStateError
 from helpers.networks.tuning import SearchResult, TrialFailed, draw, expected_best, search
+from helpers.search.index import open_index
+from helpers.vectors import l2_normalize
 
 EPOCHS, TRIALS, GRACE_PERIOD, REDUCTION_FACTOR, BATCH_SIZE = 5, 6, 1, 2, 8
 INPUTS = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
@@ -236,11 +242,44 @@ def test_a_resumed_trial_ends_with_the_same_weights(tmp_path):
             trial = Trial.load(run, 1)
             for _ in range(epochs):
                 trial.train_epoch()
-        weights.append(trial._model.get_weights())
+        weights.append(trial.model.get_weights())
     assert all(np.array_equal(*pair) for pair in zip(*weights, strict=True))
     other = Trial.load(run, 0)
     other.train_epoch()
-    assert not np.array_equal(other._model.get_weights()[-1], weights[0][-1])
+    assert not np.array_equal(other.model.get_weights()[-1], weights[0][-1])
+
+
+def test_the_best_model_is_trained_again(finished, tmp_path, no_ray):
+    result = finished[2]
+    build, _ = task(tmp_path / "log")
+    model = tuning.best_model(build, result, DATA, batch_size=BATCH_SIZE, seed=0)
+    assert model.get_layer("hidden").units == result.best["units"]
+    epochs = 1 + int(np.argmax(result.scores[result.best_trial]))
+    assert int(model.optimizer.iterations) == epochs * STEPS
+    searched = Trial.load(trials(tmp_path / "again", tmp_path / "log"), result.best_trial)
+    for _ in range(epochs):
+        searched.train_epoch()
+    assert all(map(np.array_equal, model.get_weights(), searched.model.get_weights()))
+
+
+def retrieval_map(model, validation):
+    """mAP of the validation examples by the cosines of their embeddings; each is searched among the others."""
+    inputs, labels = validation
+    vectors = keras.Model(model.inputs[0], model.get_layer("hidden").output).predict(inputs, verbose=0)
+    images = ImageSet("examples", tuple(Path(str(row)) for row in range(len(labels))), labels, ("no", "yes"))
+    protocol = builders.leave_one_out(images, "validation")
+    return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol).mean("mAP")
+
+
+def test_a_retrieval_score(tmp_path):
+    run = trials(tmp_path / "search", tmp_path / "log", score=retrieval_map)
+    trial = Trial.load(run, 1)
+    trial.train_epoch()
+    vectors = l2_normalize(keras.Model(trial.model.inputs[0], trial.model.get_layer("hidden").output)(INPUTS).numpy())
+    cosines, same = vectors @ vectors.T, DATA[1][:, None] == DATA[1]
+    others = ~np.eye(len(INPUTS), dtype=bool)
+    expected = [average_precision_score(same[row, some], cosines[row, some]) for row, some in enumerate(others)]
+    assert trial.scores == [pytest.approx(np.mean(expected), abs=1e-6)]
 
 
 def test_a_score_that_is_not_finite(tmp_path):
@@ -319,8 +358,6 @@ def test_expected_best_needs_enough_trials():
 
 
 def test_accuracy():
-    import keras
-
     model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("softmax")])
     assert tuning.accuracy(model, (np.eye(3, dtype=np.float32), np.array([0, 1, 0]))) == pytest.approx(2 / 3)
 
@@ -338,10 +375,12 @@ def test_errors_in_the_worker_name_the_trial(tmp_path):
     broken.touch()
     second = draw(space(), TRIALS)[2]["units"]
 
+    working, _ = task(log)
+
     def build(units, rate):
         if units == second and broken.exists():
             raise KeyError("no such layer")
-        return task(log)[0](units, rate)
+        return working(units, rate)
 
     with pytest.raises(TrialFailed, match=rf"trial 2 \(units={second}, .*KeyError: 'no such layer'"):
         searched(folder, log, build=build)

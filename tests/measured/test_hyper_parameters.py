@@ -27,6 +27,9 @@ def test_asha_finds_as_good_networks_in_half_of_the_epochs(network, tmp_path):
             for stopped, whole in zip(found["ASHA"].scores, found["all epochs"].scores, strict=True):
                 assert stopped == pytest.approx(whole[: len(stopped)], abs=0.005)
             compared.append(tuning_study.comparison(found["all epochs"], found["ASHA"]))
+            on_test = tuning_study.on_test_images(network, seed, found["ASHA"])
+            assert on_test["repeated"] == pytest.approx(found["ASHA"].best_score, abs=0.03)
+            assert on_test["low"] < on_test["test_accuracy"] < on_test["high"] and on_test["test_accuracy"] > 0.2
     assert sum(each["asha_epochs"] for each in compared) <= 0.5 * sum(each["epochs"] for each in compared)
     for each in compared:
         assert each["asha_difference"] >= -0.01
