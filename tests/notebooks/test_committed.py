@@ -40,11 +40,15 @@ def test_there_are_notebooks():
 
 
 def unprinted(notebook):
-    """Scores (three decimals) in a notebook's text that none of its outputs contains, even rounded."""
+    """Scores (three decimals) in a notebook's text that none of its outputs contains, even rounded.
+
+    The numbers that `Lesson.expect` prints beside the measured ones do not count, because they are typed.
+    """
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     shown = [output.get("text", "") for output in outputs]
     shown += [text for output in outputs for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
-    printed = {f"{round(float(number), 3):.3f}" for number in LONG_DECIMAL.findall("\n".join(shown))}
+    measured = re.sub(r", expected \S+ ± ", ", ", "\n".join(shown))
+    printed = {f"{round(float(number), 3):.3f}" for number in LONG_DECIMAL.findall(measured)}
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     return set(SCORE.findall(text)) - printed
 
@@ -137,7 +141,10 @@ def test_a_score_that_no_cell_prints_is_found():
     cells = [
         nbformat.v4.new_markdown_cell("From 0.637 to 0.701; 0.8375 and 10.637 are no scores."),
         nbformat.v4.new_code_cell(
-            "scores", outputs=[nbformat.v4.new_output("stream", text="mAP 0.6371, +10.701, 0.70")]
+            "scores",
+            outputs=[
+                nbformat.v4.new_output("stream", text="mAP 0.6371, +10.701, 0.70, mAP: 0.702, expected 0.701 ± 0.01 ✓")
+            ],
         ),
     ]
     assert unprinted(nbformat.v4.new_notebook(cells=cells)) == {"0.701"}
@@ -260,6 +267,19 @@ def test_asha_finds_as_good_networks_in_half_of_the_epochs():
     assert (table["asha_score"] >= table["best_score"] - 0.0051).all()
     better = table["asha_score"] - table["random_score"]
     assert better.min() > 0.0045 and better.max() < 0.0235
+
+
+def test_the_networks_that_the_searches_chose_are_measured_on_test_images():
+    chosen = full_profile.table("17_cifar10_study_chosen")
+    trials = full_profile.table("17_cifar10_study_trials").query("search == 'ASHA'")
+    best = trials.loc[trials.groupby(["network", "seed"])["score"].idxmax()]
+    both = chosen.merge(best, on=["network", "seed"], suffixes=("", "_searched"))
+    assert len(both) == 6 and (both["trial"] == both["trial_searched"]).all()
+    assert (both["validation_accuracy"] == both["score"]).all()
+    gaps = chosen["validation_accuracy"] - chosen["test_accuracy"]
+    assert (gaps > 0).sum() == 5
+    assert chosen.loc[gaps.idxmax(), ["network", "seed"]].tolist() == ["fully_connected", 2]
+    assert chosen["validation_accuracy"].between(chosen["low"], chosen["high"]).sum() == 5
 
 
 def test_searches_on_cifar10_rank_as_the_text_says():
