@@ -42,7 +42,7 @@ def test_there_are_notebooks():
 def unprinted(notebook):
     """Scores (three decimals) in a notebook's text that none of its outputs contains, even rounded.
 
-    The numbers that `Lesson.expect` prints beside the measured ones do not count, because they are typed.
+    The numbers that `Lesson.expect` prints next to the measured ones do not count, because they are typed.
     """
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     shown = [output.get("text", "") for output in outputs]
