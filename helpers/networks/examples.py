@@ -45,22 +45,39 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self, rows: np.ndarray | Callable[[], np.ndarray], batch_size: int, one_hot: int | None = None
-    ) -> "tf.data.Dataset":
-        """Batches of (inputs, labels) in the order of ``rows``; two batches are loaded ahead.
+    def batches(self, rows: np.ndarray, batch_size: int, one_hot: int | None = None) -> "tf.data.Dataset":
+        """Batches of (inputs, labels) in the order of ``rows``, int64 (m,); two batches are loaded ahead.
 
-        rows : int64 (m,), or a function that returns them for each pass, always the same number.
         one_hot : number of classes, for labels float32 (b, classes) instead of int64 (b,).
         """
         import tensorflow as tf
 
-        if callable(rows):
-            once = tf.data.Dataset.from_tensors(0).map(lambda _: tf.numpy_function(rows, [], tf.int64))
-            order = once.map(lambda row: tf.ensure_shape(row, (None,))).unbatch().batch(batch_size)
-            order = order.apply(tf.data.experimental.assert_cardinality(-(-len(rows()) // batch_size)))
-        else:
-            order = tf.data.Dataset.from_tensor_slices(np.asarray(rows, dtype=np.int64)).batch(batch_size)
+        order = tf.data.Dataset.from_tensor_slices(np.asarray(rows, dtype=np.int64)).batch(batch_size)
+        return self._read(order, one_hot)
+
+    def epochs(
+        self, rows: Callable[[int], np.ndarray], numbers: range, batch_size: int, one_hot: int | None = None
+    ) -> "tf.data.Dataset":
+        """The batches of several epochs, one after the other.
+
+        A training needs ``steps_per_epoch`` for it. It then uses one iterator; for a dataset of one epoch, Keras makes
+        two iterators for each epoch, which takes longer than a step of a small network.
+
+        rows : number of an epoch → int64 (m,), the rows in their order. No batch has rows of two epochs.
+        numbers : the numbers of the epochs.
+        one_hot : see `batches`.
+        """
+        import tensorflow as tf
+
+        def order_of(epoch: "tf.Tensor") -> "tf.data.Dataset":
+            found = tf.ensure_shape(tf.numpy_function(lambda number: rows(int(number)), [epoch], tf.int64), (None,))
+            return tf.data.Dataset.from_tensor_slices(found).batch(batch_size)
+
+        return self._read(tf.data.Dataset.range(numbers.start, numbers.stop).flat_map(order_of), one_hot)
+
+    def _read(self, order: "tf.data.Dataset", one_hot: int | None) -> "tf.data.Dataset":
+        import tensorflow as tf
+
         # There is nothing to tune, and the end of an iteration would wait for the tuner, up to the time of an epoch.
         options = tf.data.Options()
         options.autotune.enabled = False

@@ -197,9 +197,12 @@ class Task:
         else:
             callbacks = [epochs, *stopping, backup, *([report] if progress else [])]
             with self.train.original_errors(), (self.validation or self.train).original_errors():
+                batches, steps = self.batches(done)
+                # With a number of steps, Keras makes one iterator of a pass instead of two.
+                passes = validation and {"validation_data": validation.repeat(), "validation_steps": len(validation)}
                 self.model.fit(
-                    self.batches(lambda: epochs.epoch), validation_data=validation, callbacks=callbacks,
-                    epochs=self.epochs, initial_epoch=done, verbose=0, shuffle=False,
+                    batches, steps_per_epoch=steps, callbacks=callbacks, epochs=self.epochs, initial_epoch=done,
+                    verbose=0, shuffle=False, **(passes or {}),
                 )  # fmt: skip
         # The last row has all columns in the order to display.
         table = pd.DataFrame(rows, columns=list(rows[-1]))
@@ -227,16 +230,19 @@ class Task:
             row |= {f"val_{key}": float(value) for key, value in values.items()}
         return row | {"learning_rate": float(self.model.optimizer.learning_rate), "seconds": np.nan}
 
-    def batches(self, epoch: Callable[[], int]) -> "tf.data.Dataset":
-        """The training batches; ``epoch`` is called for the number of the epoch at the start of each."""
+    def batches(self, first: int) -> "tuple[tf.data.Dataset, int]":
+        """The training batches from this epoch on, see `Examples.epochs`, and the number of batches in an epoch."""
 
-        def rows() -> np.ndarray:
+        def rows(epoch: int) -> np.ndarray:
             if self.sampler is not None:
-                return self.sampler.epoch(epoch()).ravel()
-            return np.random.default_rng((self.seed, epoch())).permutation(len(self.train))
+                return self.sampler.epoch(epoch).ravel()
+            return np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
 
-        size = self.batch_size if self.sampler is None else self.sampler.p * self.sampler.k
-        return self.train.batches(rows, size, self.one_hot)
+        if self.sampler is not None:
+            size, steps = self.sampler.p * self.sampler.k, len(self.sampler)
+        else:
+            size, steps = self.batch_size, -(-len(self.train) // self.batch_size)
+        return self.train.epochs(rows, range(first, self.epochs), size, self.one_hot), steps
 
     def fingerprint(self) -> str:
         """A hash of everything that determines the result; the optimizer must be built."""

@@ -56,20 +56,17 @@ def test_batches_have_the_same_order_in_each_pass(images):
     assert first[0][0].dtype == np.uint8 and first[0][1].dtype == np.int64
 
 
-def test_a_function_of_rows_is_called_for_each_pass(images):
-    train, drawn = examples.images(images, SIDE), []
-
-    def rows():
-        drawn.append(np.roll(MIXED, len(drawn)))
-        return drawn[-1]
-
-    batches = train.batches(rows, 3, one_hot=8)
-    assert len(batches) == 3
-    for number in (1, 2):
-        found = gathered(batches)
-        assert len(drawn) == number + 1 and [len(inputs) for inputs, _ in found] == [3, 3, 1]
-        assert np.array_equal(np.concatenate([labels for _, labels in found]).argmax(axis=1), drawn[-1])
-        assert np.array_equal(np.concatenate([inputs for inputs, _ in found]), train.load(drawn[-1]))
+def test_epochs_follow_each_other(images):
+    train = examples.images(images, SIDE)
+    drawn = {epoch: np.roll(MIXED, epoch) for epoch in range(9)}
+    found = gathered(train.epochs(drawn.__getitem__, range(2, 5), 3, one_hot=8))
+    # No batch has rows of two epochs.
+    assert [len(inputs) for inputs, _ in found] == 3 * [3, 3, 1]
+    for number, epoch in enumerate((2, 3, 4)):
+        batches = found[3 * number : 3 * number + 3]
+        labels = np.concatenate([labels for _, labels in batches]).argmax(axis=1)
+        assert np.array_equal(labels, drawn[epoch])
+        assert np.array_equal(np.concatenate([inputs for inputs, _ in batches]), train.load(drawn[epoch]))
 
 
 def test_one_hot_labels(images):

@@ -95,9 +95,9 @@ def same_table(ours, theirs):
 
 
 def with_hook(train, batch):
-    """The same examples, and a list; a function in the list is called when this batch of the epoch is loaded.
+    """The same examples, and a list; a function in the list is called when this batch is loaded after that.
 
-    At most four batches are loaded ahead, so the first ones have been trained on.
+    At most four batches are loaded ahead, also those of the next epoch.
     """
     todo, calls = [], []
 
@@ -129,7 +129,7 @@ def train_on_images(kill: bool):
         ]
     )  # fmt: skip
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
-    train, todo = with_hook(examples.arrays(pixels, LABELS), batch=8)
+    train, todo = with_hook(examples.arrays(pixels, LABELS), batch=4)
     score = scored(*CURVE, steps=8)
 
     def score_then_kill(model):
@@ -145,26 +145,27 @@ def train_on_images(kill: bool):
     return ended, model
 
 
-def mined(rate=0.01):
-    """A schedule of the learning rate, dropout, and random triplets."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, 4 * STEPS)
+def mined(rate=0.01, steps=STEPS):
+    """A schedule of the learning rate over 4 epochs, dropout, and random triplets."""
+    schedule = keras.optimizers.schedules.CosineDecay(rate, 4 * steps)
     return network(keras.optimizers.Adam(schedule), TripletLoss("distance", 0.5))
 
 
 @pytest.mark.slow
 def test_the_same_call_resumes_after_an_interruption(cache, monkeypatch, tmp_path):
-    sampler = PKSampler(LABELS, p=4, k=2, seed=5, batches_per_epoch=STEPS)
-    options = {"sampler": sampler, "score": scored(0.1, 0.5, 0.2, 0.3, 0.4)}
+    steps = 10  # so that the batches that are loaded ahead are of one epoch
+    sampler = PKSampler(LABELS, p=4, k=2, seed=5, batches_per_epoch=steps)
+    options = {"sampler": sampler, "score": scored(0.1, 0.5, 0.2, 0.3, 0.4, steps=steps)}
     train, todo = with_hook(data(), batch=4)
 
     def interrupt():
         raise KeyboardInterrupt
 
-    model = mined()
+    model = mined(steps=steps)
     before = model.get_weights()
 
     def score(model):
-        if int(model.optimizer.iterations) == 2 * STEPS and cache.exists() and not resumed:
+        if int(model.optimizer.iterations) == 2 * steps and cache.exists() and not resumed:
             todo.append(interrupt)
         return options["score"](model)
 
@@ -176,7 +177,7 @@ def test_the_same_call_resumes_after_an_interruption(cache, monkeypatch, tmp_pat
     again = fit(model, train, **options)
     assert again.computed == 2
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "other"))
-    other = mined()
+    other = mined(steps=steps)
     uninterrupted = fit(other, **options)
     assert uninterrupted.computed == 4 and uninterrupted.best_epoch == 1
     assert same_table(again, uninterrupted)
