@@ -10,7 +10,9 @@ use HTTP over plain sockets, which needs little processor time. The benchmark pr
   (decoding overlaps with computing), and decoded first, then with ``extract_arrays``
 - the throughput of the service, divided by the better rate of the extractor
 - the duration of searches by upload, and by id: under this load, and without it
-- the duration of a search by upload without load, divided by that of decoding and extracting the same image alone
+- the duration of a search by upload without load, divided by that of decoding and extracting the same image alone:
+  with ``extract_arrays``, which computes an image on one core, and after ``expect_single_images``, as the service
+  extracts a single upload on all cores
 - all responses other than 200 and 429
 """
 
@@ -69,7 +71,10 @@ def main() -> None:
         with served(folder) as port:
             results = clients(port, sent, options)
             alone = by_id_alone(port, len(images))
-            one = one_by_one(port, extractor, sent)
+            # A second extractor, because the rates are those of the first one.
+            single = open_extractor(options.extractor)
+            single.expect_single_images()
+            one = one_by_one(port, [extractor, single], sent)
         after = extractor_rates(extractor, sent)
     report(options, before, after, results, alone, one)
 
@@ -188,9 +193,9 @@ def by_id_alone(port: int, count: int) -> list[float]:
     return asyncio.run(search())
 
 
-def one_by_one(port: int, extractor: FeatureExtractor, images: ImageSet) -> tuple[list[float], list[float]]:
-    """Seconds of searches by upload without load, and of the extractor alone, in turns on the same images."""
-    uploads, extractions = [], []
+def one_by_one(port: int, extractors: list[FeatureExtractor], images: ImageSet) -> list[list[float]]:
+    """Seconds of searches by upload without load, and of each extractor alone, in turns on the same images."""
+    times: list[list[float]] = [[] for _ in range(1 + len(extractors))]
 
     async def search(content: bytes) -> float:
         body = multipart(content)
@@ -204,12 +209,13 @@ def one_by_one(port: int, extractor: FeatureExtractor, images: ImageSet) -> tupl
         return seconds
 
     for path in images.paths[:100]:
-        uploads.append(asyncio.run(search(path.read_bytes())))
-        start = time.perf_counter()
-        extractor.extract_arrays([read_image(path)])
-        extractions.append(time.perf_counter() - start)
+        times[0].append(asyncio.run(search(path.read_bytes())))
+        for extractor, spent in zip(extractors, times[1:], strict=True):
+            start = time.perf_counter()
+            extractor.extract_arrays([read_image(path)])
+            spent.append(time.perf_counter() - start)
     # The first ones are a warm-up.
-    return uploads[10:], extractions[10:]
+    return [each[10:] for each in times]
 
 
 def report(options, before, after, results, alone, one) -> None:
@@ -226,10 +232,13 @@ def report(options, before, after, results, alone, one) -> None:
         ("by id, no load", alone),
         ("by upload, no load", one[0]),
         ("the extractor alone", one[1]),
+        ("... on all cores", one[2]),
     ):
         p50, p99 = 1000 * median(times), 1000 * float(np.percentile(times, 99))
         print(f"  {name:20} p50 {p50:7.1f} ms   p99 {p99:7.1f} ms   ({len(times)} searches)")
-    print(f"  a search by upload takes {median(one[0]) / median(one[1]):.2f} times the extraction (medians)")
+    upload, alone_ms, all_cores = map(median, one)
+    print(f"  a search by upload takes {upload / alone_ms:.2f} times the extraction, ", end="")
+    print(f"{upload / all_cores:.2f} times that on all cores (medians)")
     failed = {status: count for status, count in results["statuses"].items() if status not in ("200", "429")}
     print(f"  status 429: {results['statuses'].get('429', 0)}; other errors: {failed or 'none'}")
     if hasattr(os, "getloadavg"):

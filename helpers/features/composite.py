@@ -34,6 +34,9 @@ class Wrapper(FeatureExtractor):
     def prepare(self) -> None:
         self.of.prepare()
 
+    def expect_single_images(self) -> None:
+        self.of.expect_single_images()
+
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """See `FeatureExtractor.preprocess`."""
         return self.of.preprocess(image)
@@ -195,6 +198,11 @@ class Concatenated(FeatureExtractor):
 
     short_name = property(lambda self: "+".join(part.short_name for part in self.parts))
     images_per_second = property(lambda self: _combined_rate(self.parts))
+
+    def expect_single_images(self) -> None:
+        """See `FeatureExtractor.expect_single_images`."""
+        for part in self.parts:
+            part.expect_single_images()
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, height, width, 3) of any size → float32 (b, dim)."""

@@ -23,10 +23,17 @@ class DeepExtractor(FeatureExtractor):
 
     #: The network, built by the first `prepare`; not needed while all vectors are in the store.
     network: KerasNetwork | CompiledNetwork | None = None
+    #: Whether the network is compiled for single images, too; see `helpers.networks.compiled.CompiledNetwork`.
+    single_images = False
 
     def prepare(self) -> None:
         """Build the network, unless it is built."""
         self._built()
+
+    def expect_single_images(self) -> None:
+        """See `FeatureExtractor.expect_single_images`. The next `prepare` builds the network again."""
+        if not self.single_images:
+            self.network, self.single_images = None, True
 
     def _built(self) -> KerasNetwork | CompiledNetwork:
         if self.network is None:
@@ -108,7 +115,9 @@ class NetworkExtractor(DeepExtractor):
 
     def _compiled(self) -> KerasNetwork | CompiledNetwork:
         layers = [self._layer] if self._pooling else []
-        return zoo_network(self._row.name, layers, self.size, self.engine, self.precision)
+        return zoo_network(
+            self._row.name, layers, self.size, self.engine, self.precision, single=self.single_images
+        )  # fmt: skip
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
         return POOLINGS[self._pooling](output) if self._pooling else output
@@ -189,7 +198,7 @@ class ClassScores(DeepExtractor):
         def reference() -> KerasNetwork:
             return KerasNetwork(zoo.classifier(name), zoo.preprocessing(name), size)
 
-        return compiled.fastest(reference, self.name, key, self.engine, self.precision)
+        return compiled.fastest(reference, self.name, key, self.engine, self.precision, single=self.single_images)
 
 
 class ModelExtractor(DeepExtractor):
@@ -243,7 +252,7 @@ class ModelExtractor(DeepExtractor):
 
     def _compiled(self) -> KerasNetwork | CompiledNetwork:
         reference = partial(KerasNetwork, self._model, self._prepare, self.size)
-        return compiled.fastest(reference, self.name, engine=self.engine)
+        return compiled.fastest(reference, self.name, engine=self.engine, single=self.single_images)
 
     def _effect(self) -> str:
         """Hash of a preprocessed noise image, which identifies the preprocessing."""
@@ -256,13 +265,13 @@ class ModelExtractor(DeepExtractor):
 
 def zoo_network(
     name: str, layers: Sequence[str], size: int, engine: str = "auto", precision: str = "float32",
-    unpooled: bool = False,
+    unpooled: bool = False, single: bool = False,
 ) -> KerasNetwork | CompiledNetwork:  # fmt: skip
     """A network of the zoo with its preprocessing: pixels → maps of the given layers, or the embedding without any.
 
     unpooled : whether the embedding is the mean of the only given layer.
 
-    For engine, precision and errors see `helpers.networks.compiled.fastest`.
+    For engine, precision, single and errors see `helpers.networks.compiled.fastest`.
     """
     row = specs.network(name)
     # The version of Keras covers its architecture and preprocessing.
@@ -276,7 +285,7 @@ def zoo_network(
         return KerasNetwork(model, zoo.preprocessing(name), size)
 
     embedder = key | {"layers": [row.embedding]} if unpooled else None
-    return compiled.fastest(reference, name, key, engine, precision, embedder)
+    return compiled.fastest(reference, name, key, engine, precision, embedder, single)
 
 
 def class_scores_of(extractor: FeatureExtractor, default: str = "efficientnet-lite0") -> ClassScores:

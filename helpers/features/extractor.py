@@ -55,6 +55,13 @@ class FeatureExtractor(ABC):
     def prepare(self) -> None:  # noqa: B027 (most extractors have nothing to prepare)
         """Do what is needed once before the first image, such as building a network. The rate excludes this time."""
 
+    def expect_single_images(self) -> None:  # noqa: B027 (most extractors compute each image alone)
+        """Make `extract_arrays` and `embed` of a single image fast, for a program that extracts one at a time.
+
+        A network then computes a single image on all cores instead of one, and occupies the memory of its weights
+        twice. The vectors are the same up to rounding.
+        """
+
     @property
     def fingerprint(self) -> str:
         """The short name and a hash of all settings. Vectors with equal fingerprints can be compared."""

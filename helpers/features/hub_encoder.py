@@ -156,7 +156,7 @@ class HubExtractor(DeepExtractor):
             )
             return KerasNetwork(self._model(), lambda pixels: pixels * scale + offset, self.size)
 
-        return compiled.fastest(reference, self.short_name, key, self.engine)
+        return compiled.fastest(reference, self.short_name, key, self.engine, single=self.single_images)
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
         return pooled(output, self._registers, channels_axis=3)

@@ -95,7 +95,8 @@ class OnnxExtractor(DeepExtractor):
         return onnx_files.read_image_model(self._image_file, self.size, IMAGE_OUTPUTS)
 
     def _compiled(self) -> CompiledNetwork:
-        return onnx_files.image_network(self._image_model().graph, self._processor.mean, self._processor.std)
+        mean, std = self._processor.mean, self._processor.std
+        return onnx_files.image_network(self._image_model().graph, mean, std, single=self.single_images)
 
     def _pooled(self, output: np.ndarray) -> np.ndarray:
         return pooled(output, self._registers, channels_axis=1)

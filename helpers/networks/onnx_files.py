@@ -94,20 +94,21 @@ class TextNetwork:
 
 
 def image_network(
-    graph: "openvino.Model", mean: Sequence[float], std: Sequence[float], layout: str = "NCHW"
+    graph: "openvino.Model", mean: Sequence[float], std: Sequence[float], layout: str = "NCHW", single: bool = False
 ) -> CompiledNetwork:
     """A model of images with its normalization, compiled for this computer.
 
     Its input is uint8 (b, height, width, 3), and that of the model (pixel − mean) / std.
 
     layout : of the model's input, NCHW or NHWC.
+    single : see `CompiledNetwork`.
     """
     openvino = openvino_package()
     steps = openvino.preprocess.PrePostProcessor(graph)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout(layout))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(list(mean)).scale(list(std))
-    return CompiledNetwork(steps.build())
+    return CompiledNetwork(steps.build(), single=single)
 
 
 def read_graph(path: Path) -> "openvino.Model":

@@ -78,11 +78,18 @@ class RequestExtraction:
         return len(self._admitted)
 
     async def prepare(self) -> None:
-        """Extract the features of a blank image, so that the first request does not wait for a network to be built."""
+        """Extract the features of blank images, so that the first request does not wait for a network to be built."""
         side = getattr(self._extractor, "size", 64)
         blank = np.full((side, side, 3), 255, np.uint8)
+
+        def extract() -> None:
+            self._extractor.expect_single_images()
+            # A single image and several may be computed by separate networks.
+            for count in (1, 2):
+                self._extractor.extract_arrays([blank] * count)
+
         try:
-            await self._batches.in_thread(lambda: self._extractor.extract_arrays([blank]))
+            await self._batches.in_thread(extract)
         except Exception as error:
             self.failure = str(error) or type(error).__name__
             raise

@@ -54,6 +54,22 @@ def test_a_small_model_agrees_with_keras(network):
     assert np.allclose(found, reference()(images), rtol=1e-4, atol=1e-6)
 
 
+def test_a_single_image_is_computed_on_all_cores(network):
+    images = pixels(5)
+    both = fastest(reference, "small", engine="openvino", single=True)
+    assert both._single.get_property("PERFORMANCE_HINT") == "LATENCY"
+    expected = network(images)
+    assert np.array_equal(both(images), expected)
+    for row in range(5):
+        alone = both(images[row : row + 1])
+        assert alone.dtype == np.float32 and np.allclose(alone, expected[row : row + 1], rtol=1e-5, atol=1e-7)
+    # The result does not change with the next call.
+    first = both(images[:1])
+    kept = first.copy()
+    both(images[1:2])
+    assert np.array_equal(first, kept)
+
+
 def test_the_output_does_not_depend_on_other_images(network):
     images = pixels(9)
     alone = np.concatenate([network(images[row : row + 1]) for row in range(9)])

@@ -1,5 +1,6 @@
 """A Keras model as an extractor: vectors, fingerprints after further training, and bad shapes."""
 
+import asyncio
 import json
 
 import keras
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from helpers.evaluation import builders, metrics, runner
+from helpers.features.color_shape import Pixels
+from helpers.features.composite import Concatenated, TestTimeAugmentation
 from helpers.features.deep import ModelExtractor
 from helpers.images import samples
 from helpers.images.folders import from_folder
@@ -15,6 +18,8 @@ from helpers.images.reading import read_image, resize
 from helpers.lessons.lesson import Lesson
 from helpers.networks import zoo
 from helpers.search.index import open_index
+from helpers.service.request_extraction import RequestExtraction
+from helpers.service.settings import Settings
 
 
 def a_model(size=16, dim=5, seed=0):
@@ -45,6 +50,39 @@ def test_vectors_equal_the_output_of_the_model(own_cache, photos):
     found = mine.extract(photos, progress=False)
     assert found.dtype == np.float32 and np.allclose(found, by_hand(model, photos), atol=1e-5)
     assert np.allclose(an_extractor(model, batch_size=4).extract(photos, cache=False, progress=False), found, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda mine: mine, TestTimeAugmentation, lambda mine: Concatenated([Pixels(), mine])],
+    ids=["itself", "views", "concatenated"],
+)
+def test_single_images_on_all_cores(photos, wrapped):
+    mine = an_extractor(a_model())
+    images, extractor = [read_image(path) for path in photos.paths[:3]], wrapped(mine)
+    expected, before = extractor.extract_arrays(images), mine.network
+    extractor.expect_single_images()
+    alone = np.concatenate([extractor.extract_arrays([image]) for image in images])
+    np.testing.assert_allclose(alone, expected, atol=1e-6)
+    np.testing.assert_array_equal(extractor.extract_arrays(images), expected)
+    assert mine.single_images and mine.network is not before
+    # A second call does not build the network again.
+    built = mine.network
+    extractor.expect_single_images()
+    extractor.prepare()
+    assert mine.network is built
+
+
+def test_the_service_expects_single_images(tmp_path):
+    mine = an_extractor(a_model())
+    extraction = RequestExtraction(mine, Settings(folder=tmp_path), lambda size: None)
+
+    async def prepare():
+        await extraction.prepare()
+        await extraction.close()
+
+    asyncio.run(prepare())
+    assert extraction.ready and mine.single_images and mine.network is not None
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inceptionresnetv2", "efficientnetv2l"])
