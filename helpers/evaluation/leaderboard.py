@@ -5,6 +5,8 @@ The committed table is ``figures/leaderboard.csv``. A run that is not saved writ
 """
 
 import csv
+from collections.abc import Sequence
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,10 @@ COLUMNS = (
 
 #: The columns that identify a row. A new run replaces the row with the same values.
 KEY = ("dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "metric")
+
+#: The columns that identify a method, and those that share the rate of its extractor.
+_METHOD = tuple(column for column in KEY if column != "metric")
+_EXTRACTOR = ("dataset", "profile", "extractor", "weights", "dim")
 
 _NAME = "leaderboard.csv"
 _SCORES = ("value", "low", "high", "chance", "ceiling")
@@ -65,7 +71,7 @@ def record(
     ------
     LeaderboardError : the table on disk is damaged; it is not changed.
     """
-    known, path = path, paths.figures_dir() / _NAME if path is None else Path(path)
+    own, path = path is None, paths.figures_dir() / _NAME if path is None else Path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
     for what, name in names.items():
         if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
@@ -83,30 +89,42 @@ def record(
     lock = paths.cache_dir() / "leaderboard.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        rows, _ = _merged(load(known), rows)
-        _, board = _merged(load(path), rows)
+        board = load(path)
+        rows = _with_known_costs(rows, board)
+        if own and paths.IN_CHECKOUT:
+            rows = _with_known_costs(rows, load(paths.committed_figures_dir() / _NAME))
+        board = _replaced(board, rows)
         write_text(path, _csv(board))
         write_text(path.with_suffix(".md"), _markdown(board))
     return rows
 
 
-def _merged(known: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The new rows, with costs that only an earlier run measured, and the table with these rows."""
-    import pandas as pd
-
+def _with_known_costs(rows: "pd.DataFrame", known: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of a method, with the costs that only an earlier run measured."""
     rows = rows.copy()
-    # All rows of the earlier run are removed, also of metrics that the new run does not have.
-    method_key = [column for column in KEY if column != "metric"]
-    same = (known[method_key].astype(str) == rows.iloc[0][method_key].astype(str)).all(axis=1)
-    extractor_key = ["dataset", "profile", "extractor", "weights", "dim"]
-    same_extractor = (known[extractor_key].astype(str) == rows.iloc[0][extractor_key].astype(str)).all(axis=1)
+    same, same_extractor = _same(known, rows, _METHOD), _same(known, rows, _EXTRACTOR)
     for cost, where in (("extract_ips", same_extractor), ("query_ms", same), ("index_bytes", same)):
         earlier = known.loc[where, cost].dropna()
         if rows[cost].isna().all() and len(earlier):
             rows[cost] = earlier.iloc[0]
-    known.loc[same_extractor, "extract_ips"] = rows["extract_ips"].iloc[0]
-    board = _typed(pd.concat([known[~same], rows]) if len(known) else rows)
-    return rows, _sorted(board)
+    return rows
+
+
+def _replaced(board: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with these rows of a method in place of all its earlier ones, also of other metrics."""
+    import pandas as pd
+
+    board.loc[_same(board, rows, _EXTRACTOR), "extract_ips"] = rows["extract_ips"].iloc[0]
+    kept = board[~_same(board, rows, _METHOD)]
+    return _sorted(_typed(pd.concat([kept, rows]) if len(kept) else rows))
+
+
+def _same(board: "pd.DataFrame", rows: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
+    """bool (n,): which rows of the table have the first row's values in these columns."""
+    found = np.ones(len(board), bool)
+    for column in columns:
+        found &= (board[column] == rows[column].iloc[0]).to_numpy(bool)
+    return found
 
 
 def load(path: str | Path | None = None) -> "pd.DataFrame":
@@ -118,14 +136,28 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
     ------
     LeaderboardError : the columns differ, a row is incomplete or repeated, or a number is invalid.
     """
-    import pandas as pd
-
     if path is None:
         own = load(paths.figures_dir() / _NAME)
         return _overlaid(load(paths.committed_figures_dir() / _NAME), own) if paths.IN_CHECKOUT else own
     path = Path(path)
     if not path.is_file():
-        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+        return _empty()
+    found = path.stat()
+    return _parsed(path, (found.st_ino, found.st_mtime_ns, found.st_size)).copy()
+
+
+def _empty() -> "pd.DataFrame":
+    import pandas as pd
+
+    return _typed(pd.DataFrame(columns=list(COLUMNS)))
+
+
+# A notebook records many methods, and reading the table takes longer than writing a row. `record` needs two files.
+@lru_cache(maxsize=4)
+def _parsed(path: Path, state: tuple[int, int, int]) -> "pd.DataFrame":
+    """The table in a file. state : changes when the file does."""
+    import pandas as pd
+
     remedy = "Restore it (git checkout) or move it away; the notebooks write a new one."
     try:
         text = path.read_text(encoding="utf-8")
@@ -150,10 +182,9 @@ def _overlaid(committed: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
 
     if not len(own) or not len(committed):
         return own if len(own) else committed
-    method_key = [column for column in KEY if column != "metric"]
-    methods = set(own[method_key].itertuples(index=False, name=None))
-    kept = [row not in methods for row in committed[method_key].itertuples(index=False, name=None)]
-    return _typed(_sorted(pd.concat([committed[kept], own])))
+    methods = set(own[list(_METHOD)].itertuples(index=False, name=None))
+    kept = [row not in methods for row in committed[list(_METHOD)].itertuples(index=False, name=None)]
+    return _sorted(pd.concat([committed[kept], own])).reset_index(drop=True)
 
 
 def _sorted(board: "pd.DataFrame") -> "pd.DataFrame":
