@@ -130,10 +130,7 @@ def _check_output(file: Path) -> None:
     """Find a report that cannot be written before the work."""
     if file.suffix.lower() not in (".html", ".htm", ".json"):
         raise CommandError(f"the report is HTML or JSON: {printable(file)} must end in .html or .json", USAGE)
-    if file.is_dir():
-        raise CommandError(f"{printable(file)} is a folder: name a file for the report")
-    if not file.absolute().parent.is_dir():
-        raise CommandError(f"{printable(file.parent)} does not exist: make this folder, or name another file")
+    common.check_output(file)
 
 
 def _default_extractors() -> list[str]:

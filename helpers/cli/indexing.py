@@ -61,8 +61,9 @@ engines are never overwritten.
         common.VECTORS_KEPT,
     )
     index.add_argument("folder", metavar="FOLDER", help="a folder of images, or a table")
-    text = "the folder for the engine; default: %(default)s, as for the other commands"
-    index.add_argument("-o", "--output", metavar="ENGINE", default=locations.DEFAULT, help=text)
+    text = "the folder for the engine; default: %(default)s, as for the other commands; -e is the same"
+    names = ("-o", "--output", "-e", "--engine")
+    index.add_argument(*names, dest="output", metavar="ENGINE", default=locations.DEFAULT, help=text)
     common.add_extractor(index, "the feature extractor; default: %(default)s")
     common.add_backend(index, ", which is exact; faiss:hnsw is much faster beyond 100,000 images")
     common.add_follow_links(index)

@@ -4,15 +4,16 @@ There are two methods; the exact one is used where it is available:
 
 - **shares**: if a network's vector is pooled from a feature map, the cosine is a sum over the locations of the map
   (Stylianou, Souvenir & Pless 2019, "Visualizing deep similarity networks", WACV; Zhou et al. 2016 for one class). This
-  takes one pass per image.
+  takes one pass per image. For the Euclidean distance of normalized vectors, the shares are those of the cosine.
 - **occlusion**: a gray patch slides over the image, and the decrease of the similarity is measured (Zeiler & Fergus
   2014, "Visualizing and understanding convolutional networks", ECCV). This works with every extractor and takes one
   pass per cell. If the other image has gray parts, the patch may increase the similarity.
 """
 
+import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +27,14 @@ from helpers.images.reading import LONGEST, resize
 #: Method → description of its maps, for display.
 METHODS = {
     "shares": "each location's share of the similarity; the shares sum to the similarity",
+    "cosine shares": "each location's share of the cosine, which orders the results as their distance does",
     "occlusion": "how much the similarity decreases when a gray patch covers the location",
 }
 
 #: Maximum number of cells of an image for occlusion; each takes a pass through the extractor.
 MAX_CELLS = 49
+#: A slow extractor gets fewer cells, so that both maps take about this many seconds; but not fewer than this number.
+SECONDS, MIN_CELLS = 1.5, 9
 #: Side of a patch in cells. Patches overlap, so that one of them covers an object on the border of two cells.
 _PATCH = 2
 _GRAY = 127
@@ -60,7 +64,8 @@ def explain(
 ) -> Explanation:
     """Explain the similarity of a query and a result.
 
-    The method is shares for the cosine of a network's average, maximum or generalized mean, else occlusion.
+    The method is shares for a network's average, maximum or generalized mean, if the metric is the cosine or the
+    vectors are normalized and the metric is the Euclidean distance; else occlusion.
 
     query_pixels, result_pixels : uint8 (height, width, 3) RGB, upright, of any size.
     metric : ``cosine``, ``euclidean`` or ``manhattan``.
@@ -68,9 +73,21 @@ def explain(
     if metric not in _SCORES:
         raise ValueError(f"there is no metric {metric!r}; known: {', '.join(_SCORES)}")
     images = [check_rgb(query_pixels), check_rgb(result_pixels)]
-    if metric == "cosine" and isinstance(extractor, NetworkExtractor) and extractor.pools in _SHARES:
-        return _by_shares(extractor, _SHARES[extractor.pools], images)
+    if has_shares(extractor, metric):
+        assert isinstance(extractor, NetworkExtractor)
+        found = _by_shares(extractor, _SHARES[extractor.pools], images)
+        if metric == "cosine":
+            return found
+        distance = max(0.0, 2 - 2 * found.similarity) ** 0.5
+        return replace(found, similarity=-distance, method="cosine shares")
     return _by_occlusion(extractor, images, metric)
+
+
+def has_shares(extractor: FeatureExtractor, metric: str) -> bool:
+    """Whether `explain` uses shares, which need the extractor's feature map."""
+    if not isinstance(extractor, NetworkExtractor) or extractor.pools not in _SHARES:
+        return False
+    return metric == "cosine" or (metric == "euclidean" and extractor.normalize)
 
 
 # ---- shares -------------------------------------------------------------------------------------------
@@ -180,9 +197,9 @@ def _by_occlusion(extractor: FeatureExtractor, images: list[np.ndarray], metric:
         # Occluded images are compared with the shrunk image.
         vectors = _vectors(extractor, small)
     before = score(vectors[:1], vectors[1])[0]
-    maps = []
+    cells, maps = _number_of_cells(extractor, small), []
     for image, other in zip(small, vectors[::-1], strict=True):
-        rows, columns = _grid(image.shape)
+        rows, columns = _grid(image.shape, cells)
         corners = [(row, column) for row in range(rows) for column in range(columns)]
         after = np.empty(len(corners))
         # A patch may hide the only face or all keypoints, which needs no warning.
@@ -200,11 +217,24 @@ def _vectors(extractor: FeatureExtractor, images: list[np.ndarray]) -> np.ndarra
     return extractor.extract_arrays(images).astype(np.float64)
 
 
-def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of at most `MAX_CELLS` approximately square cells."""
+def _number_of_cells(extractor: FeatureExtractor, images: list[np.ndarray]) -> int:
+    """The number of cells of each image, by the time that the extractor takes; it must have extracted before."""
+    cells = 0
+    # Another program may have delayed the first measurement.
+    for _ in range(2):
+        start = time.perf_counter()
+        _vectors(extractor, images)
+        cells = max(cells, int(SECONDS / (time.perf_counter() - start)))
+        if cells >= MAX_CELLS:
+            break
+    return min(max(cells, MIN_CELLS), MAX_CELLS)
+
+
+def _grid(shape: tuple[int, ...], cells: int) -> tuple[int, int]:
+    """Rows and columns of at most this number of approximately square cells."""
     height, width = shape[:2]
-    rows = min(max(1, round((MAX_CELLS * height / width) ** 0.5)), MAX_CELLS, height)
-    return rows, min(max(1, MAX_CELLS // rows), width)
+    rows = min(max(1, round((cells * height / width) ** 0.5)), cells, height)
+    return rows, min(max(1, cells // rows), width)
 
 
 def _covered(image: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:

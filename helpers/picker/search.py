@@ -11,7 +11,7 @@ import numpy as np
 from helpers import extras
 from helpers.evaluation.protocol import Protocol
 from helpers.features.deep import NetworkExtractor, class_scores_of
-from helpers.features.explain import Explanation, explain
+from helpers.features.explain import Explanation, explain, has_shares
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.region_vectors import crop
 from helpers.features.regions import SHORTEST_GIVEN, detect
@@ -287,7 +287,8 @@ class Searcher:
     def prepare_why(self, method: Method) -> None:
         """Build the network that `why` needs, if its extractor has another one than the search used."""
         engine = self._engines.get((method.extractor, method.index))
-        if engine is not None and engine.index.metric == "cosine" and isinstance(engine.extractor, NetworkExtractor):
+        if engine is not None and has_shares(engine.extractor, engine.index.metric):
+            assert isinstance(engine.extractor, NetworkExtractor)
             with _search_errors():
                 engine.extractor.prepare_maps()
 

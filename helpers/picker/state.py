@@ -853,7 +853,8 @@ def _difference(similarity: float, result: ShownResult, request: _Request, metho
         "is of the query that the marks moved": bool(request.applied),
         "is of the parts that match best": bool(result.boxes),
     }
-    reason = next((text for text, holds in reasons.items() if holds), "is of vectors that the index compressed")
+    other = "is of the vectors in the index, which are compressed, or of an earlier version of the file"
+    reason = next((text for text, holds in reasons.items() if holds), other)
     return f"The score of the result, {result.score:.3f}, {reason}."
 
 

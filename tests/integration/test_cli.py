@@ -346,7 +346,7 @@ def test_images_inside_an_engine_are_not_indexed_with_the_folder_that_contains_i
     assert run("index", "photos", "-x", "hsv-histogram", "-o", target)[0] == OK
     (target / "images").mkdir()
     shutil.copy(images()[0], target / "images" / "1.jpg")
-    assert run("index", "photos", "-x", "hsv-histogram", "-o", target)[0] == OK
+    assert run("index", "photos", "-x", "hsv-histogram", "-e", target)[0] == OK
     gallery = Engine.load(target).gallery
     assert len(gallery) == 18 and gallery.class_names == ("birds", "fruit", "vehicles")
 
@@ -530,7 +530,7 @@ def test_a_file_that_cannot_be_written_is_noticed_before_the_work(engine, run):
     """The images do not exist, so that any work would be an error of its own."""
     for command in (
         ["search", "nowhere.jpg", "--grid", "no/grid.png"], ["audit", "nowhere", "-o", "no/report.html"],
-        ["evaluate", "nowhere", "--save", "no/protocol.json"],
+        ["evaluate", "nowhere", "--save", "no/protocol.json"], ["compare", "nowhere", "-o", "no/report.html"],
     ):  # fmt: skip
         code, _, err = run(*command)
         assert code == BAD_INPUT and f"the folder no of {command[-1]} does not exist: make it first" in err

@@ -21,6 +21,12 @@ def photos():
     return [reading.read_image(every.paths[row]) for row in range(0, len(every), 40)]
 
 
+@pytest.fixture(autouse=True)
+def enough_time(monkeypatch):
+    """The number of cells must not depend on other programs."""
+    monkeypatch.setattr(module, "SECONDS", 600)
+
+
 @pytest.fixture(scope="module")
 def histogram():
     return open_extractor("hsv-histogram")
@@ -146,6 +152,18 @@ def test_layers_without_a_map(monkeypatch):
         open_extractor("vgg16").maps(np.zeros((1, 224, 224, 3), np.uint8))
 
 
+@pytest.mark.parametrize("normalized", [True, False])
+def test_distances_of_normalized_vectors_have_shares_of_the_cosine(resnet50, photos, monkeypatch, normalized):
+    monkeypatch.setattr(resnet50, "normalize", normalized)
+    monkeypatch.setattr(module, "MAX_CELLS", 2)
+    found = explain(resnet50, photos[0], photos[1], "euclidean")
+    one, other = resnet50.extract_arrays(photos[:2]).astype(np.float64)
+    assert found.similarity == pytest.approx(-np.linalg.norm(one - other), rel=1e-5)
+    assert found.method == ("cosine shares" if normalized else "occlusion")
+    if normalized:
+        assert found.query_map.sum() == pytest.approx(one @ other, abs=1e-4)
+
+
 # ---- occlusion ----------------------------------------------------------------------------------------
 
 
@@ -208,10 +226,34 @@ def test_the_number_of_passes_is_bounded(photos):
     found = explain(opened, large, strip)
     assert found.query_map.size <= MAX_CELLS and found.query_map.shape == (6, 8)
     assert found.result_map.shape[0] == 1 and found.result_map.size <= MAX_CELLS
-    assert len(extracted) <= 2 * MAX_CELLS + 4
+    # Both images twice, because they are shrunk, and once or twice for the time.
+    assert len(extracted) <= 2 * MAX_CELLS + 8
     # Occluded images are small, but the similarity is that of the original images.
     assert max(max(image.shape) for image in extracted[4:]) <= 640
     assert found.similarity == pytest.approx(cosine("pixels", large, strip), abs=1e-6)
+
+
+def test_a_slow_extractor_gets_fewer_cells(histogram, photos, monkeypatch):
+    passes, extract = [], histogram.extract_arrays
+    clock = iter(range(10**6))
+
+    def slow(images):
+        passes.extend(images)
+        # A tenth of a second for each image.
+        for _ in images:
+            next(clock)
+        return extract(images)
+
+    monkeypatch.setattr(histogram, "extract_arrays", slow)
+    monkeypatch.setattr(module, "SECONDS", 4)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock) / 10)
+    found = explain(histogram, photos[0], photos[1])
+    # 4 s are 40 images of 0.1 s, and the clock itself takes 0.1 s for each pair.
+    assert 9 <= found.query_map.size <= 13 and 9 <= found.result_map.size <= 13
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    passes.clear()
+    found = explain(histogram, photos[0], photos[1])
+    assert found.query_map.size <= 9 and len(passes) <= 2 * 9 + 6
 
 
 def test_a_covered_face_gives_no_warning(monkeypatch):
@@ -241,7 +283,7 @@ def test_bad_input_is_refused(histogram, photos):
     for bad in (photos[0][:, :, 0], photos[0] / 255, np.empty((0, 5, 3), np.uint8)):
         with pytest.raises(ValueError, match="an image must be uint8"):
             explain(histogram, photos[0], bad)
-    assert set(METHODS) == {"shares", "occlusion"} and all(METHODS.values())
+    assert set(METHODS) == {"shares", "cosine shares", "occlusion"} and all(METHODS.values())
 
 
 # ---- the overlay --------------------------------------------------------------------------------------
