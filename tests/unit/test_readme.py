@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+from PIL import Image
 
 from helpers import paths
 from helpers.lessons import readme
@@ -20,6 +21,16 @@ def test_a_changed_number_is_found():
     forged = TEXT.replace(digit, "0.999", 1)
     assert forged != TEXT
     assert readme.refreshed(forged) == TEXT
+
+
+def test_images_of_the_page_and_the_picker_are_animated_and_small():
+    shown = re.findall(r'src="(figures/[\w.]+\.webp)" alt="[^"]{40,}"', TEXT)
+    assert set(shown) == {"figures/page.webp", "figures/picker.webp"}
+    for name in shown:
+        file = paths.ROOT / name
+        assert file.stat().st_size < 3e6
+        with Image.open(file) as image:
+            assert image.n_frames > 2 and image.width >= 700
 
 
 def test_indexes_are_shown_at_the_least_sufficient_effort(tmp_path):

@@ -1,5 +1,6 @@
 """Helpers of notebook 00: the table of downloads, and the checks of its exercises."""
 
+import nbformat
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
@@ -32,6 +33,13 @@ def test_the_size_of_the_downloads_is_stated_as_the_code_has_it():
     size = machine.downloads()["MB"].sum()
     assert f"| all | | {size} | |" in (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert f"all four data sets: {size} MB" in (paths.ROOT / "notebooks/00_start_here.ipynb").read_text("utf-8")
+
+
+def test_the_picker_stands_in_the_upper_third():
+    cells = nbformat.read(paths.ROOT / "notebooks/00_start_here.ipynb", 4).cells
+    first = next(row for row, cell in enumerate(cells) if "show(picker" in cell.source)
+    lines = [len(cell.source.splitlines()) for cell in cells]
+    assert 3 * sum(lines[:first]) < sum(lines)
 
 
 @pytest.mark.parametrize(
