@@ -38,8 +38,12 @@ class ImageNames:
             return found
         if name.isdecimal() and int(name) in self._held:
             return {int(name)}
-        if below := {id for id in self._indexed if Path(self._paths[id]).is_relative_to(path)}:
-            return below
+        # A folder by its path, or by the beginning of the keys. "." and ".." are paths only.
+        parts = Path(name).parts
+        own = [table.root / name] if table.root and parts and ".." not in parts else []
+        for folder in (path, *own):
+            if below := {id for id in self._indexed if Path(self._paths[id]).is_relative_to(folder)}:
+                return below
         printed = [id for id in self._indexed if name in _printed_names(table, self._paths[id])]
         if len(printed) > 1:
             raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)

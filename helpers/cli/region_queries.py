@@ -67,8 +67,8 @@ def check_options(options: argparse.Namespace) -> None:
         )
 
 
-def list_objects(options: argparse.Namespace, name: str) -> int:
-    """Print the objects of the query image. ``name`` : of the image in the command line."""
+def list_objects(options: argparse.Namespace, image: str) -> int:
+    """Print the objects of the query image. ``image`` : as in the command line."""
     found = _detected(options)
     rows = [
         (number, name, round(float(score), 4), _text(box))
@@ -90,7 +90,7 @@ def list_objects(options: argparse.Namespace, name: str) -> int:
         log("no object was found; name a part of the image with --box X,Y,W,H")
         return NEGATIVE
     engine = "" if options.engine is None else f" -e {shlex.quote(options.engine)}"
-    log(f"next: lookalike search {shlex.quote(name)} --object 1{engine}")
+    log(f"next: lookalike search {shlex.quote(image)} --object 1{engine}")
     return OK
 
 

@@ -184,7 +184,8 @@ def _above(
     ]
     if not any(counts):
         best = max((result.score for _, results in found for result in results), default=None)
-        log("no result has this score" + ("" if best is None else f"; the best has {best:.4f}"))
+        best_text = "" if best is None else f"; the best has {best:.4f}"
+        log(f"no result has a score of {threshold:g} or more{best_text}")
     return kept, None if matches is None else [one[:count] for one, count in zip(matches, counts, strict=True)]
 
 

@@ -164,8 +164,8 @@ def _one_is_best(
     if faster:
         share, gap = methods[faster[0]].milliseconds / methods[best].milliseconds, differences[best, faster[0]]
         sentences.append(
-            f"If time matters more: {faster[0]} takes {_share(share)} of its time per query, and its {metric} is lower "
-            f"by {gap.difference:.3f} [{gap.low:.3f}, {gap.high:.3f}]."
+            f"If time matters more: {faster[0]} takes {_share(share)} of its time from a query's file to the results, "
+            f"and its {metric} is lower by {gap.difference:.3f} [{gap.low:.3f}, {gap.high:.3f}]."
         )
     return sentences
 

@@ -81,6 +81,7 @@ def test_five_ways_give_the_same_order(engine, service, open_page, capsys):
     page = open_page(f"{service.url}/#id={QUERY}")
     expect(page.locator(".card").nth(K - 1)).to_be_visible()
     offered, orders = names_on(page), {}
+    assert offered == list(NAMES)
     for name in NAMES:
         orders[name] = by_library(engine, name)
         assert len(orders[name]) == K and QUERY not in orders[name]

@@ -155,7 +155,10 @@ def test_detected_objects_are_listed_and_searched(engine, run, detector):
         code, out, err = run("search", path, "--detect", "--json")
         if code == OK:
             break
-    assert code == OK and "--object 1" in err
+    assert code == OK
+    code, table, err = run("search", path, "--detect")
+    assert code == OK and f"next: lookalike search {path} --object 1\n" in err
+    assert len(table.splitlines()) == len(json.loads(out))
     objects = json.loads(out)
     assert [one["object"] for one in objects] == list(range(1, len(objects) + 1))
     assert objects[0]["score"] >= objects[-1]["score"] >= 0.2

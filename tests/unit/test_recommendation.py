@@ -44,7 +44,8 @@ def test_a_method_that_is_better_than_all_others():
     assert found.sentences[1:] == (
         "It is better than each other method: the difference to fast, the next one, is 0.010 [0.004, 0.016].",
         "Use slow.",
-        "If time matters more: fast takes 20 % of its time per query, and its mAP is lower by 0.010 [0.004, 0.016].",
+        "If time matters more: fast takes 20 % of its time from a query's file to the results, and its mAP is lower by "
+        "0.010 [0.004, 0.016].",
     )
 
 
