@@ -75,3 +75,7 @@ def test_the_main_path(start, address, tmp_path):
         browser.wait(f"{_TITLE}.startsWith(arguments_[0])", f"Images that look like {image.name}")
         browser.wait("return document.querySelectorAll('.card.loaded').length > 8")
         assert browser.errors == []
+        # Errors would have been seen.
+        browser.run("setTimeout(() => { throw new Error('on purpose') })")
+        browser.wait("return new Promise((resolve) => setTimeout(() => resolve(true), 100))")
+        assert len(browser.errors) == 1 and "on purpose" in browser.errors[0]

@@ -139,12 +139,21 @@ class _WebKit(Browser):
         self._send("POST", "/url", url=url)
 
     def run(self, script: str, *arguments: object) -> object:
+        # The driver does not report errors. They are collected from the first script after a page has loaded.
         body = f"""
             const arguments_ = Array.from(arguments), done = arguments_.pop();
-            (async () => {{ {script} }})().then((value) => done([value ?? null]), (error) => done(String(error)));
+            if (!window.testErrors) {{
+                const errors = window.testErrors = [], log = console.error;
+                window.addEventListener("error", (event) => errors.push(String(event.message)));
+                window.addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+                console.error = (...parts) => {{ errors.push(parts.join(" ")); log.apply(console, parts); }};
+            }}
+            const answer = (value) => done([value ?? null, window.testErrors.splice(0)]);
+            (async () => {{ {script} }})().then(answer, (error) => done(String(error)));
         """
         found = self._send("POST", "/execute/async", script=body, args=list(arguments))
         assert isinstance(found, list), found
+        self.errors += found[1]
         return found[0]
 
     def upload(self, selector: str, path: Path) -> None:
