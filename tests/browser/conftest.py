@@ -122,6 +122,8 @@ def check_accessibility():
             "runOnly": {"type": "tag", "values": list(WCAG_TAGS)},
             "rules": {rule: {"enabled": False} for rule in known},
         }
+        # A list that loads more images is dimmed.
+        page.wait_for_function("() => !document.querySelector('[aria-busy=\"true\"]')")
         results = Axe().run(page, context=within, options=options).response
         # If axe-core considers all text hidden, it finds no violations.
         checked = [node for rule in results["passes"] + results["violations"] if rule["id"] == "color-contrast"
