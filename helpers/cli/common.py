@@ -265,6 +265,8 @@ def open_index(spec: str) -> "Index":
 def quiet_libraries() -> None:
     """Silence the start-up log of TensorFlow and the warnings of matplotlib."""
     from helpers import paths
+    from helpers.cli.tensorflow_log import hide_startup_log
 
     paths.quiet_tensorflow()
+    hide_startup_log()
     warnings.filterwarnings("ignore", module="matplotlib")

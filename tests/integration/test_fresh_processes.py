@@ -55,6 +55,28 @@ def test_keras_comes_with_augmentation_only():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_commands_hide_the_startup_log_of_tensorflow_only(tmp_path):
+    """A package in place of TensorFlow, whose import takes seconds, writes its log and another message."""
+    (tmp_path / "tensorflow").mkdir()
+    messages = [
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1.5   31247 port.cc:153] oneDNN custom operations are on. You may see",
+        "E0000 00:00:1.5   31247 cuda.cc:1] an error",
+    ]
+    lines = [f"os.write(2, {(message + chr(10)).encode()!r})" for message in messages]
+    (tmp_path / "tensorflow" / "__init__.py").write_text("\n".join(["import os", *lines, "VALUE = 3"]))
+    code = (
+        "import sys\nfrom helpers.cli.common import quiet_libraries\nquiet_libraries()\nquiet_libraries()\n"
+        "sys.stderr.write('before ')\nimport tensorflow\nsys.stderr.write(f'after {tensorflow.VALUE}')\n"
+    )
+    environment = paths.child_environment()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == f"before {messages[2]}\nafter 3"
+
+
 def test_a_process_that_finds_it_imports_no_tensorflow(own_cache):
     # Not above, because it imports Keras, and another process imports this file.
     from tests.unit.test_compiled import kept
