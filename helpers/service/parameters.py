@@ -41,18 +41,21 @@ def _is_list(schema: Mapping) -> bool:
 async def check_parameters(request: Request) -> None:
     """A dependency of all routes: a request has only parameters, form fields and bodies that the description names.
 
-    Routes outside the description, such as the web page, accept any. A body is ignored by routes without one.
+    Routes outside the description, such as the web page, accept any.
 
     Raises
     ------
     ApiError : 415, the body has another type; 422, a name is unknown, is at the wrong place, or is repeated although it
-        has one value.
+        has one value, or the route takes no body.
     """
     known = known_parameters(request.app).get((request.method, request.scope["route"].path))
     if known is None:
         return
-    if known.kinds and _has_body(request):
-        _check_type(content_type(request.headers), known.kinds)
+    if _has_body(request):
+        if known.kinds:
+            _check_type(content_type(request.headers), known.kinds)
+        else:
+            await _check_empty(request)
     elsewhere = dict.fromkeys(known.form, "form") | dict.fromkeys(known.body, "JSON body")
     _check("query", request.query_params.multi_items(), known.query, elsewhere)
     if known.form and content_type(request.headers) == "multipart/form-data":
@@ -63,6 +66,15 @@ async def check_parameters(request: Request) -> None:
 
 def _has_body(request: Request) -> bool:
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
+async def _check_empty(request: Request) -> None:
+    # A body in chunks announces no length, and may be empty.
+    async for chunk in request.stream():
+        if chunk:
+            detail = ErrorDetail(location=["body"], message="The path takes no body", type="unknown_parameter")
+            message = "The request has a body, but this path takes none. Parameters belong in the address."
+            raise ApiError(422, message, code="unknown_parameter", details=[detail])
 
 
 def _check_type(kind: str, known: list[str]) -> None:

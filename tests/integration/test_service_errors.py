@@ -102,6 +102,27 @@ def test_unknown_misplaced_and_repeated_parameters(send, photo, method, path, op
     assert body["details"] and all(each["message"] for each in body["details"])
 
 
+def test_routes_without_a_body_refuse_one(send, description):
+    routes = [(method, path) for method, path, each in operations(description) if "requestBody" not in each]
+    assert {("GET", "/v1/search/id/{id}"), ("DELETE", "/v1/images/{id}"), ("GET", "/health")} < set(routes)
+    for method, path in routes:
+        for options in ({"json": {"k": 5}}, {"content": b"x"}, {"files": {"image": ("a.jpg", b"x")}}):
+            body = check_form(send(method, path.format(id=1), **options), 422, "unknown_parameter")
+            assert "this path takes none" in body["message"]
+            assert body["details"][0]["location"] == ["body"]
+    assert send("GET", "/v1/images/1").status_code == 200, "a refused request changes nothing"
+
+
+def test_a_body_in_chunks_is_refused_unless_it_is_empty(send):
+    async def chunks(*contents):
+        for each in contents:
+            yield each
+
+    check_form(send("GET", "/v1/search/id/1", content=chunks(b"", b"x")), 422, "unknown_parameter")
+    assert send("GET", "/v1/search/id/1", content=chunks(b"")).status_code == 200
+    assert send("GET", "/v1/search/id/1", headers={"Content-Length": "0"}).status_code == 200
+
+
 def test_a_file_is_not_sent_twice(send, photo):
     files = [("image", ("a.jpg", photo)), ("image", ("b.jpg", photo))]
     body = check_form(send("POST", "/v1/search", files=files), 422, "unknown_parameter")
