@@ -14,7 +14,8 @@ LOOKALIKE_API_KEY   none               key required for changes, for ``lookalike
 LOOKALIKE_READ_KEY  none               key required for reading, for ``lookalike serve``
 ==================  =================  ====================================================
 
-A service with several workers sets ``LOOKALIKE_SERVE`` and ``PROMETHEUS_MULTIPROC_DIR`` for them.
+A service with several workers sets ``LOOKALIKE_SERVE``, ``LOOKALIKE_LOG_LEVEL`` and ``PROMETHEUS_MULTIPROC_DIR`` for
+them.
 `bypass_proxies_on_loopback` extends ``NO_PROXY``.
 """
 
@@ -172,6 +173,11 @@ def serve_settings() -> str | None:
     return os.environ.get("LOOKALIKE_SERVE") or None
 
 
+def serve_log_level() -> str:
+    """The log level that `worker_environment` passed to this process, or "info"."""
+    return os.environ.get("LOOKALIKE_LOG_LEVEL") or "info"
+
+
 def metrics_dir() -> Path | None:
     """The folder in which the workers of a service store their metrics, or None for a single process."""
     value = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
@@ -193,9 +199,13 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def worker_environment(settings: str, metrics: Path) -> contextlib.AbstractContextManager[None]:
-    """Pass a service's settings and the folder of its metrics to processes that start inside the block."""
-    return environment({"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+def worker_environment(
+    settings: str, metrics: Path, log_level: str = "info"
+) -> contextlib.AbstractContextManager[None]:
+    """Pass a service's settings, the folder of its metrics and its log level to processes started inside the block."""
+    return environment(
+        {"LOOKALIKE_SERVE": settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics), "LOOKALIKE_LOG_LEVEL": log_level}
+    )
 
 
 def bypass_proxies_on_loopback() -> None:

@@ -33,7 +33,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     Parameters
     ----------
     workers : processes that share the folder's index. Uvicorn replaces a worker that dies.
-    log_level : of uvicorn, such as "info" or "warning".
+    log_level : of the service and of uvicorn, such as "info" or "warning".
     settings : see `Settings`. The keys come from ``LOOKALIKE_API_KEY`` and ``LOOKALIKE_READ_KEY``.
 
     Raises
@@ -61,7 +61,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
     manifest_of(chosen.folder)
     metrics = Path(tempfile.mkdtemp(prefix="lookalike-metrics-"))
     try:
-        with paths.worker_environment(chosen.to_json(), metrics):
+        with paths.worker_environment(chosen.to_json(), metrics, log_level):
             _run_workers(
                 uvicorn.Config(f"{__name__}:from_environment", factory=True, workers=workers, **uvicorn_options)
             )
@@ -107,7 +107,7 @@ def from_environment() -> "FastAPI":
         raise RuntimeError("LOOKALIKE_SERVE is not set. Start the service with `lookalike serve -e ENGINE`")
     from helpers.service.application import create_app
 
-    _log_to_stderr("info")
+    _log_to_stderr(paths.serve_log_level())
     _limit_blas_threads()
     return create_app(Settings.from_json(settings, paths.api_key(), paths.read_key()))
 

@@ -1123,8 +1123,9 @@ def test_settings_reach_workers_without_the_key(folder, monkeypatch):
     assert Settings.from_json(chosen.to_json(), "secret") == chosen
     assert json.loads(chosen.to_json())["queue"] == 7
     monkeypatch.setenv("LOOKALIKE_API_KEY", " secret ")
-    with paths.worker_environment(chosen.to_json(), folder):
+    with paths.worker_environment(chosen.to_json(), folder, "warning"):
         assert Settings.from_json(paths.serve_settings(), paths.api_key()) == chosen
+        assert paths.serve_log_level() == "warning"
         assert paths.metrics_dir() == folder
     assert paths.serve_settings() is None and paths.metrics_dir() is None
     monkeypatch.setenv("LOOKALIKE_API_KEY", "")

@@ -139,6 +139,14 @@ def test_one_worker_finds_additions_of_another_at_once(served):
     assert counted(address, "POST", "/v1/search", 200) == 40, "sum over both workers"
 
 
+def test_workers_have_the_log_level_of_the_service(served):
+    folder, address, _ = served
+    for _ in range(4):
+        assert httpx.get(f"{address}/health").status_code == 200
+    log = folder.with_suffix(".2.log").read_text()
+    assert log.startswith("serving ") and "INFO" not in log
+
+
 def counted(address, method, route, status):
     metrics = httpx.get(f"{address}/metrics").text
     name = f'lookalike_requests_total{{method="{method}",route="{route}",status="{status}"}}'
