@@ -5,10 +5,11 @@ from fastapi.openapi.utils import get_openapi
 
 from helpers.service.access import needs_read_key
 from helpers.service.errors import ErrorOut, error_responses
+from helpers.service.examples import RESPONSES
 
 
 def describe(app: FastAPI) -> dict:
-    """The description of all routes of an application, with the form of their errors. Computed once."""
+    """The description of all routes of an application, with the form of errors and examples. Computed once."""
     if not app.openapi_schema:
         description = get_openapi(
             title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
@@ -17,6 +18,8 @@ def describe(app: FastAPI) -> dict:
         parts = errors.pop("$defs")
         schemas = description.setdefault("components", {}).setdefault("schemas", {})
         schemas.update({ErrorOut.__name__: errors} | parts)
+        for example in RESPONSES:
+            schemas[type(example).__name__]["examples"] = [example.model_dump(mode="json")]
         for operations in description["paths"].values():
             for operation in operations.values():
                 _require_file(operation, schemas)

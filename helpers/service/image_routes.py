@@ -28,9 +28,13 @@ _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[SentFile | None, Depends(optional_file)]
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
 _Parts = Annotated[list[Crop | Box], Depends(query_parts)]
-_Ids = Annotated[list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.")]
+_Ids = Annotated[
+    list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.", examples=[[3, 8]])
+]
 
-_SomeIds = Annotated[list[Id], Query(min_length=1, max_length=MAX_K, description="Ids of the images.")]
+_SomeIds = Annotated[
+    list[Id], Query(min_length=1, max_length=MAX_K, description="Ids of the images.", examples=[[3, 8]])
+]
 
 _FILE_ERRORS = ("image_not_found", "file_not_found", "invalid_request")
 _EDIT_ERRORS = ("image_not_found", "invalid_request", *CHANGE_ERRORS)

@@ -13,7 +13,7 @@ from helpers.service.schemas import ImageOut, NewClassName, Text
 class ClassChange(BaseModel):
     """The new class of an image."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"class_name": "beach"}]})
 
     class_name: NewClassName | None = Field(description="null for no class.")
 

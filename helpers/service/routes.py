@@ -82,6 +82,8 @@ CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
 
 _BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
 
+_BOXES = Query(max_length=MAX_PARTS - 1, description=_BOX, examples=[["40,60,120,90", "200,80,64,150"]])
+
 _ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[SentFile, Depends(required_file)]
 _NamedUpload = Annotated[SentFile, Depends(named_file)]
@@ -113,7 +115,7 @@ async def query_parts(
     top: Annotated[Fraction | None, Query(description="Top edge of a crop, divided by the upright height.")] = None,
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
     height: Annotated[Part | None, Query(description="Height of a crop, divided by the upright height.")] = None,
-    box: Annotated[list[BoxText], Query(max_length=MAX_PARTS - 1, description=_BOX)] = [],  # noqa: B006
+    box: Annotated[list[BoxText], _BOXES] = [],  # noqa: B006
 ) -> list[Crop | Box]:
     """The parts of an image that are the query; none for the whole image."""
     boxes = [Box(box_numbers(text)) for text in box]
@@ -238,8 +240,8 @@ def images(service: SearchService) -> APIRouter:
 
     @router.get("", responses=error_responses("class_not_found", "invalid_request"))
     async def list_images(
-        offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.")] = 0,
-        limit: Annotated[int, Query(ge=1, le=100, description="Number of images.")] = 50,
+        offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.", examples=[50])] = 0,
+        limit: Annotated[int, Query(ge=1, le=100, description="Number of images.", examples=[50])] = 50,
         class_name: Annotated[ClassName | None, Query()] = None,
         sort: Annotated[SortName, Query()] = "id",
     ) -> ImagesOut:
@@ -283,7 +285,9 @@ def images(service: SearchService) -> APIRouter:
     async def get_thumbnail(
         request: Request,
         id: _ImageId,
-        side: Annotated[int, Query(ge=32, le=512, description="Longest side in pixels; may be rounded up.")] = 256,
+        side: Annotated[
+            int, Query(ge=32, le=512, description="Longest side in pixels; may be rounded up.", examples=[256])
+        ] = 256,
     ) -> Response:
         """Return a small JPEG of an image."""
         side = next(each for each in THUMBNAIL_SIDES if each >= side)

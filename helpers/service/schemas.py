@@ -24,51 +24,75 @@ def known_source(name: str) -> str:
 
 
 #: The largest integer of SQLite and NumPy.
-Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
-K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of results.")]
-Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="Number of better results to skip.")]
+Id = Annotated[int, Field(ge=0, le=2**63 - 1, examples=[3])]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of results.", examples=[20])]
+Offset = Annotated[int, Field(ge=0, le=MAX_DEPTH, description="Number of better results to skip.", examples=[20])]
 Threshold = Annotated[
-    float, Field(allow_inf_nan=False, description="Only results with at least this score; see `score` of the results.")
+    float,
+    Field(
+        allow_inf_nan=False,
+        description="Only results with at least this score; see `score` of the results.",
+        examples=[0.5],
+    ),
 ]
 #: Ids of one request.
 MAX_EXCLUDED = 1000
 Excluded = Annotated[
-    list[Id], Field(max_length=MAX_EXCLUDED, description="Ids of images that are not results. Unknown ids are ignored.")
+    list[Id],
+    Field(
+        max_length=MAX_EXCLUDED,
+        description="Ids of images that are not results. Unknown ids are ignored.",
+        examples=[[3, 8]],
+    ),
 ]
 #: A text of a response. File names and classes need not be valid Unicode, but JSON must be.
 Text = Annotated[str, BeforeValidator(printable)]
 #: A folder's name has up to 255 bytes, and `Text` up to four characters for each of them.
-ClassName = Annotated[str, Field(min_length=1, max_length=4 * 255, description="Only images of this class.")]
+ClassName = Annotated[
+    str, Field(min_length=1, max_length=4 * 255, description="Only images of this class.", examples=["beach"])
+]
 RerankerName = Annotated[
     str,
     AfterValidator(lambda name: reranker(name).name),
-    Field(description="Re-ranking of the best results.", json_schema_extra={"enum": list(NAMES)}),
+    Field(
+        description="Re-ranking of the best results.", json_schema_extra={"enum": list(NAMES)}, examples=["expansion"]
+    ),
 ]
 #: Sources of regions: objects that a detector finds, fixed boxes, or proposals without classes.
 RegionSourceName = Annotated[
     str,
     AfterValidator(known_source),
-    Field(description="Source of regions.", json_schema_extra={"enum": list(SOURCES)}),
+    Field(description="Source of regions.", json_schema_extra={"enum": list(SOURCES)}, examples=["grid"]),
 ]
 NewClassName = Annotated[
-    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", description="Class of the image.")
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]+$",
+        description="Class of the image.",
+        examples=["beach"],
+    ),
 ]
 SortName = Annotated[
     Literal["id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class"],
-    Field(description="Order of the list; with a hyphen, the reverse order. date and size are those of the files."),
+    Field(
+        description="Order of the list; with a hyphen, the reverse order. date and size are those of the files.",
+        examples=["-date"],
+    ),
 ]
 #: Marked images move the query, as in J. J. Rocchio's relevance feedback.
-Marks = Annotated[list[Id], Field(max_length=100)]
+Marks = Annotated[list[Id], Field(max_length=100, examples=[[3, 8]])]
 GOOD_MARKS = "Ids of good results: the query is moved towards their mean. Give all marks, and the first query."
 BAD_MARKS = "Ids of bad results: the query is moved away from their mean."
 #: Parts of a query, and queries of a batch.
 MAX_PARTS, MAX_QUERIES = 8, 100
 #: Position and extent of a crop.
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, examples=[0.25])]
+Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, examples=[0.5])]
 
 
-BoxText = Annotated[str, Field(max_length=200)]
+BoxText = Annotated[str, Field(max_length=200, examples=["40,60,120,90"])]
 
 #: A vector of an earlier response.
 EncodedVector = Annotated[
@@ -403,7 +427,7 @@ class HealthOut(BaseModel):
 class VersionOut(BaseModel):
     """The version of the program, and of the interface."""
 
-    version: str = Field(description="Of lookalike, as `lookalike --version` prints it.", examples=["0.1.0"])
+    version: str = Field(description="Of lookalike, as `lookalike --version` prints it.")
     api: Literal["v1"] = Field(default="v1", description="The beginning of the paths of the interface.")
 
 

@@ -63,7 +63,13 @@ async def required_file(file: Annotated[SentFile | None, Depends(optional_file)]
 async def named_file(
     file: Annotated[SentFile, Depends(required_file)],
     name: Annotated[
-        str | None, Query(min_length=1, max_length=255, description="Name of the file, if the body is the file itself.")
+        str | None,
+        Query(
+            min_length=1,
+            max_length=255,
+            description="Name of the file, if the body is the file itself.",
+            examples=["dunes.jpg"],
+        ),
     ] = None,
 ) -> SentFile:
     """The file of a request, with the name that the form or the parameter gives."""
