@@ -85,7 +85,8 @@ RESPONSES: tuple[BaseModel, ...] = (
     ExplanationOut(similarity=0.87, method="shares", shows=METHODS["shares"], query=_JPEG, result=_JPEG),
     InfoOut(
         name="holidays", images=120, extractor="efficientnet-lite0", index="exact:cosine",
-        classes=[ClassOut(name="beach", count=70), ClassOut(name="city", count=50)], text=True, regions="detector",
+        classes=[ClassOut(name="beach", count=70), ClassOut(name="city", count=40)], no_class=10, text=True,
+        regions="detector",
         rerankers=list(names_for("cosine")), max_k=MAX_K, changes="open",
         limits=LimitsOut(body_bytes=20 * 2**20, pixels=50_000_000),
     ),

@@ -45,6 +45,11 @@ class SearchOptions:
     threshold : only results with at least this score.
     exclude : ids of images that are not results.
     vectors : whether the response contains the vectors of the query.
+    no_class : only images without a class.
+
+    Raises
+    ------
+    ApiError : 422, both class_name and no_class are given.
     """
 
     k: int
@@ -56,6 +61,10 @@ class SearchOptions:
     threshold: float | None = None
     exclude: tuple[int, ...] = ()
     vectors: bool = False
+    no_class: bool = False
+
+    def __post_init__(self):
+        _check_filter(self.class_name, self.no_class)
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class GallerySearch:
 
     def __init__(self, live: LiveEngine, words: WordIndex | None = None, regions: RegionIndex | None = None):
         self._live, self._words, self._regions = live, words, regions
-        self._classes: tuple[Engine | None, dict[str, IdSet]] = (None, {})
+        self._classes: tuple[Engine | None, dict[str | None, IdSet]] = (None, {})
         self._listing = Listing()
 
     @property
@@ -164,7 +173,7 @@ class GallerySearch:
         return len(self._live.engine)
 
     def summary(self) -> dict:
-        """Name, number of images, extractor, index, and classes with their counts."""
+        """Name, number of images, extractor, index, classes with their counts, and the number of images without one."""
         engine = self._current()
         table, ids = _table(engine), engine.index.ids
         labels = table.labels[ids]
@@ -176,6 +185,7 @@ class GallerySearch:
             "extractor": engine.extractor.name,
             "index": engine.index.spec,
             "classes": sorted(classes),
+            "no_class": int(np.count_nonzero(labels == NO_CLASS)),
             "text": self.has_text,
             "regions": None if self._regions is None else self._regions.source,
             "rerankers": list(names_for(engine.index.metric)),
@@ -231,7 +241,7 @@ class GallerySearch:
                 self._check_length(engine, vector)
             query.append(QueryPart(part.weight, vector, part.text))
         query += marked_parts(self._marked(engine, options.good), self._marked(engine, options.bad))
-        allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
+        allowed = self._allowed(engine, options)
         excluded = _excluded(options, ids)
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
@@ -256,17 +266,21 @@ class GallerySearch:
         return self._regions.of(engine).regions_of(id) or None
 
     def entries(
-        self, offset: int, limit: int, class_name: str | None = None, sort: str = "id"
+        self, offset: int, limit: int, class_name: str | None = None, sort: str = "id", no_class: bool = False
     ) -> tuple[list[Entry], int]:
-        """Some images, and the number of all. sort : their order, one of `helpers.service.listing.SORTS`.
+        """Some images, and the number of all.
+
+        class_name, no_class : only images of this class, or without a class, as in `SearchOptions`.
+        sort : their order, one of `helpers.service.listing.SORTS`.
 
         Raises
         ------
-        ApiError : 404, the class does not exist.
+        ApiError : 404, the class does not exist; 422, both class_name and no_class are given.
         """
+        _check_filter(class_name, no_class)
         engine = self._current()
         table, ids = _table(engine), self._listing.ids(engine, sort)
-        if class_name is not None:
+        if class_name is not None or no_class:
             ids = ids[table.labels[ids] == _label(table, class_name)]
         return [_entry(engine, int(id)) for id in ids[offset : offset + limit]], len(ids)
 
@@ -348,8 +362,14 @@ class GallerySearch:
         except UnreadableImage as error:
             raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
-    def _ids_of_class(self, engine: Engine, class_name: str) -> IdSet:
-        """All ids of a class, computed once per engine."""
+    def _allowed(self, engine: Engine, options: SearchOptions) -> IdSet | None:
+        """The images that may be results; None for all."""
+        if options.class_name is None and not options.no_class:
+            return None
+        return self._ids_of_class(engine, options.class_name)
+
+    def _ids_of_class(self, engine: Engine, class_name: str | None) -> IdSet:
+        """All ids of a class, or of no class (None), computed once per engine."""
         cached_engine, classes = self._classes
         if cached_engine is not engine:
             self._classes = engine, (classes := {})
@@ -372,7 +392,7 @@ class GallerySearch:
         for vector in vectors:
             self._check_length(engine, vector)
         vectors = self._moved(engine, vectors, options)
-        allowed = None if options.class_name is None else self._ids_of_class(engine, options.class_name)
+        allowed = self._allowed(engine, options)
         excluded = _excluded(options, [] if own_id is None else [own_id])
         candidates = engine.index.count(allowed=allowed, excluded=excluded)
         depth = min(options.offset + options.k, MAX_DEPTH)
@@ -474,12 +494,12 @@ def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options
     if options.threshold is not None and (below := scores < options.threshold).any():
         # The results are in the order of their scores.
         found = found[: int(below.argmax())]
-        note = f"No other image{_of_class(options.class_name)} has a score of {options.threshold:g} or more."
+        note = f"No other image{_of_class(options)} has a score of {options.threshold:g} or more."
         return Page(_hits(engine, found, scores, options), False, note)
     hits = _hits(engine, found, scores, options)
     if len(hits) == options.k:
         return Page(hits, depth < min(candidates, MAX_DEPTH), "")
-    return Page(hits, False, _note(len(found), candidates, options.class_name, engine.index.spec))
+    return Page(hits, False, _note(len(found), candidates, _of_class(options), engine.index.spec))
 
 
 def _hits(engine: Engine, found: np.ndarray, scores: np.ndarray, options: SearchOptions) -> list[Hit]:
@@ -496,8 +516,15 @@ def _excluded(options: SearchOptions, ids: Sequence[int]) -> IdSet | None:
     return IdSet([*ids, *options.exclude]) if ids or options.exclude else None
 
 
-def _of_class(class_name: str | None) -> str:
-    return "" if class_name is None else f" of class {class_name}"
+def _check_filter(class_name: str | None, no_class: bool) -> None:
+    if class_name is not None and no_class:
+        raise ApiError(422, "class_name and no_class exclude each other. Give one of them.")
+
+
+def _of_class(options: SearchOptions) -> str:
+    if options.no_class:
+        return " without a class"
+    return "" if options.class_name is None else f" of class {options.class_name}"
 
 
 def _table(engine: Engine) -> GalleryTable:
@@ -526,7 +553,10 @@ def _unpadded(ranking: Ranking) -> Ranking:
     return ranking.head(int(np.count_nonzero(ranking.ids[0] != PAD)))
 
 
-def _label(table: GalleryTable, class_name: str) -> int:
+def _label(table: GalleryTable, class_name: str | None) -> int:
+    """class_name : None for no class."""
+    if class_name is None:
+        return NO_CLASS
     label = table.class_label(class_name)
     if label is None:
         # Clients know the names as responses contain them.
@@ -540,8 +570,7 @@ def _no_image(id: int) -> ApiError:
     return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
 
 
-def _note(found: int, candidates: int, class_name: str | None, spec: str) -> str:
-    of_class = _of_class(class_name)
+def _note(found: int, candidates: int, of_class: str, spec: str) -> str:
     if found < min(candidates, MAX_DEPTH):
         return f"{spec} found {found} of {candidates} images{of_class}: an approximate search does not find all images."
     if found < candidates:

@@ -38,6 +38,7 @@ from helpers.service.schemas import (
     LimitsOut,
     Marks,
     NewClassName,
+    NoClass,
     Offset,
     Part,
     RegionSourceName,
@@ -94,6 +95,7 @@ async def _options(
     k: Annotated[K, Query()] = 20,
     offset: Annotated[Offset, Query()] = 0,
     class_name: Annotated[ClassName | None, Query()] = None,
+    no_class: Annotated[NoClass, Query()] = False,
     rerank: Annotated[RerankerName, Query()] = "none",
     good: Annotated[Marks, Query(description=GOOD_MARKS)] = [],  # noqa: B006
     bad: Annotated[Marks, Query(description=BAD_MARKS)] = [],  # noqa: B006
@@ -101,9 +103,8 @@ async def _options(
     exclude: Annotated[Excluded, Query()] = [],  # noqa: B006
     vectors: Annotated[bool, Query(description="Return the vector of the query, for `/v1/search/vector`.")] = False,
 ) -> SearchOptions:
-    marks = {"good": tuple(good), "bad": tuple(bad)}
     return SearchOptions(
-        k, offset, class_name, rerank, **marks, threshold=threshold, exclude=tuple(exclude), vectors=vectors
+        k, offset, class_name, rerank, tuple(good), tuple(bad), threshold, tuple(exclude), vectors, no_class
     )
 
 
@@ -243,10 +244,11 @@ def images(service: SearchService) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=2**31, description="Number of images to skip.", examples=[50])] = 0,
         limit: Annotated[int, Query(ge=1, le=100, description="Number of images.", examples=[50])] = 50,
         class_name: Annotated[ClassName | None, Query()] = None,
+        no_class: Annotated[NoClass, Query()] = False,
         sort: Annotated[SortName, Query()] = "id",
     ) -> ImagesOut:
         """List the images of the gallery."""
-        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name, sort)
+        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name, sort, no_class)
         return ImagesOut(
             images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
         )

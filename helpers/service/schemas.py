@@ -51,6 +51,7 @@ Text = Annotated[str, BeforeValidator(printable)]
 ClassName = Annotated[
     str, Field(min_length=1, max_length=4 * 255, description="Only images of this class.", examples=["beach"])
 ]
+NoClass = Annotated[bool, Field(description="Only images without a class. It excludes class_name.")]
 RerankerName = Annotated[
     str,
     AfterValidator(lambda name: reranker(name).name),
@@ -116,6 +117,7 @@ class VectorQuery(BaseModel):
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
+    no_class: Annotated[NoClass, Strict()] = False
     rerank: RerankerName = "none"
     good: Marks = Field(default=[], description=GOOD_MARKS)
     bad: Marks = Field(default=[], description=BAD_MARKS)
@@ -126,7 +128,7 @@ class VectorQuery(BaseModel):
     def options(self) -> SearchOptions:
         return SearchOptions(
             self.k, self.offset, self.class_name, self.rerank, tuple(self.good), tuple(self.bad), self.threshold,
-            tuple(self.exclude),
+            tuple(self.exclude), no_class=self.no_class,
         )  # fmt: skip
 
     @property
@@ -177,6 +179,7 @@ class CombinedQuery(BaseModel):
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
+    no_class: Annotated[NoClass, Strict()] = False
     good: Marks = Field(default=[], description=GOOD_MARKS)
     bad: Marks = Field(default=[], description=BAD_MARKS)
     threshold: Annotated[Threshold, Strict()] | None = None
@@ -186,7 +189,7 @@ class CombinedQuery(BaseModel):
     def options(self) -> SearchOptions:
         return SearchOptions(
             self.k, self.offset, self.class_name, "none", tuple(self.good), tuple(self.bad), self.threshold,
-            tuple(self.exclude),
+            tuple(self.exclude), no_class=self.no_class,
         )  # fmt: skip
 
 
@@ -216,6 +219,7 @@ class BatchQuery(BaseModel):
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
+    no_class: Annotated[NoClass, Strict()] = False
     rerank: RerankerName = "none"
     threshold: Annotated[Threshold, Strict()] | None = None
     exclude: Excluded = []
@@ -225,7 +229,7 @@ class BatchQuery(BaseModel):
     def options(self) -> SearchOptions:
         return SearchOptions(
             self.k, self.offset, self.class_name, self.rerank, threshold=self.threshold, exclude=tuple(self.exclude),
-            vectors=self.vectors,
+            vectors=self.vectors, no_class=self.no_class,
         )  # fmt: skip
 
 
@@ -406,6 +410,7 @@ class InfoOut(BaseModel):
     extractor: Text
     index: Text
     classes: list[ClassOut]
+    no_class: int = Field(description="Number of images without a class.")
     text: bool = Field(description="Whether parts of a combined query may be texts.")
     regions: RegionSourceName | None = Field(
         description="Source of the regions that searches compare; null if they compare whole images only."

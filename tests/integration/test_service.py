@@ -319,7 +319,8 @@ def test_info_and_lists_of_images(client, gallery):
     info = client.get("/v1/info").json()
     assert info == {
         "name": "gallery", "images": 50, "extractor": "hsv-histogram", "index": "exact:cosine",
-        "classes": [{"name": name, "count": count} for name, count in CLASSES.items()], "text": False, "regions": None,
+        "classes": [{"name": name, "count": count} for name, count in CLASSES.items()],
+        "no_class": len(gallery) - sum(CLASSES.values()), "text": False, "regions": None,
         "rerankers": list(NAMES), "max_k": 100, "changes": "open",
         "limits": {"body_bytes": 20 * 2**20, "pixels": 50_000_000},
     }  # fmt: skip
