@@ -221,6 +221,8 @@ class BatchQuery(BaseModel):
     class_name: ClassName | None = None
     no_class: Annotated[NoClass, Strict()] = False
     rerank: RerankerName = "none"
+    good: Marks = Field(default=[], description=GOOD_MARKS)
+    bad: Marks = Field(default=[], description=BAD_MARKS)
     threshold: Annotated[Threshold, Strict()] | None = None
     exclude: Excluded = []
     vectors: bool = Field(default=False, description="Return the vectors of the queries.")
@@ -228,8 +230,8 @@ class BatchQuery(BaseModel):
     @property
     def options(self) -> SearchOptions:
         return SearchOptions(
-            self.k, self.offset, self.class_name, self.rerank, threshold=self.threshold, exclude=tuple(self.exclude),
-            vectors=self.vectors, no_class=self.no_class,
+            self.k, self.offset, self.class_name, self.rerank, tuple(self.good), tuple(self.bad), self.threshold,
+            tuple(self.exclude), self.vectors, self.no_class,
         )  # fmt: skip
 
 

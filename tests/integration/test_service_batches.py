@@ -103,6 +103,7 @@ def test_a_batch_gives_what_its_queries_give(client, engine):
     vectors = [to_text(vector) for vector in engine.index.vectors([3, 4])]
     for settings in (
         {"k": 5}, {"k": 4, "offset": 3}, {"class_name": "b"}, {"threshold": 0.5}, {"exclude": [1, 2]},
+        {"good": [3, 5]}, {"bad": [4], "k": 3},
         {"rerank": "expansion"}, {"rerank": "geometry", "k": 3},
     ):  # fmt: skip
         queries = [{"id": 7}, {"id": 0}]
