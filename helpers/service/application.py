@@ -8,9 +8,9 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from helpers.service import access, documentation, errors, image_routes, page_routes, routes
+from helpers.service.cors import CrossSiteMiddleware
 from helpers.service.description import describe
 from helpers.service.parameters import check_parameters, known_parameters
 from helpers.service.search_service import SearchService
@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.origins:
         # Outside of the other middleware, so that scripts of other sites can also read errors.
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            CrossSiteMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", access.KEY_HEADER], max_age=600,
             expose_headers=["Content-Disposition", "ETag", "Retry-After"],
         )  # fmt: skip

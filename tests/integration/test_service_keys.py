@@ -143,6 +143,19 @@ def test_scripts_of_an_allowed_site_read_and_those_of_others_do_not(serving):
     assert "access-control-allow-credentials" not in preflight.headers
 
 
+def test_a_refused_preflight_has_the_form_of_all_errors(serving):
+    client = serving(origins=(SITE,))
+    for origin, method, refused in (("https://x.org", "POST", "origin"), (SITE, "PUT", "method")):
+        headers = {"Origin": origin, "Access-Control-Request-Method": method}
+        result = client.options("/v1/search/batch", headers=headers)
+        assert (result.status_code, result.headers["content-type"]) == (403, "application/json")
+        body = result.json()
+        assert (list(body), body["code"]) == (["code", "message", "details"], "other_site")
+        assert body["message"].endswith(f"does not allow its {refused}.")
+        assert "Origin" in result.headers["vary"]
+        assert result.headers.get("access-control-allow-origin") == (SITE if origin == SITE else None)
+
+
 def test_by_default_no_script_of_another_site_reads(serving):
     result = serving().get("/v1/info", headers={"Origin": SITE})
     assert "access-control-allow-origin" not in result.headers
