@@ -386,12 +386,19 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     page.wait_for_function("root => document.querySelectorAll(`${root} .column`).length === 2", arg=ROOT)
     _idle(page, 300)
     assert [card["key"] for card in _cards(page, 0)] != [card["key"] for card in _cards(page, 1)]
-    page.locator(f"{ROOT} .settings fieldset").nth(1).get_by_label("Re-ranking").select_option("alpha-expansion")
+    # The same extractor, so that the methods have results in common.
+    first_method, second_method = page.locator(f"{ROOT} .settings fieldset").all()
+    extractor = first_method.get_by_label("Extractor").input_value()
+    second_method.get_by_label("Extractor").select_option(extractor)
+    second_method.get_by_label("Re-ranking").select_option("alpha-expansion")
     page.wait_for_function(
-        "root => document.querySelectorAll(`${root} .column h3`)[1]?.textContent.includes('alpha')", arg=ROOT
+        """([root, extractor]) => { const text = document.querySelectorAll(`${root} .column h3`)[1].textContent;
+            return text.startsWith(extractor) && text.includes("alpha"); }""",
+        arg=[ROOT, extractor],
     )
     _idle(page)
     assert len(_cards(page, 1)) == k
+    _check_common_results(page)
     _shot(page, shots, f"{prefix}-two")
     _check(page, check_accessibility)
     page.get_by_label("Compare two methods").uncheck()
@@ -409,6 +416,21 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
         page.locator(ROOT).get_by_text("Grid as PNG").click()
     download.value.save_as(shots / f"{prefix}-grid.png")
     assert Image.open(shots / f"{prefix}-grid.png").width > 800
+
+
+def _check_common_results(page) -> None:
+    """Results of both methods have a mark, and the rank in the other column."""
+    ranks = [{card["key"]: card["rank"] for card in _cards(page, column)} for column in (0, 1)]
+    common = set(ranks[0]) & set(ranks[1])
+    assert common
+    for column, other in ((0, 1), (1, 0)):
+        notes = page.locator(f"{ROOT} .column").nth(column).locator(".card").evaluate_all(
+            """cards => Object.fromEntries(cards.filter(card => card.classList.contains("common"))
+                .map(card => [card.querySelector(".card-link").dataset.tip.split(" · ").at(-1),
+                    card.querySelector(".card-note").textContent]))"""
+        )  # fmt: skip
+        assert notes == {key: f"also rank {ranks[other][key]}" for key in common}
+    assert f", {len(common)} in both lists." in _status(page)
 
 
 #: Ids and kinds of the notebook's cells.

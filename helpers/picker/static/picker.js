@@ -10,7 +10,7 @@ import { hide, make, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { ImageViewer } from "./web/image_viewer.js";
 import { ObjectButtons, outlines } from "./web/parts.js";
-import { ALL_CLASSES, NO_CLASS, RELEVANCE, scoreNumber } from "./web/words.js";
+import { ALL_CLASSES, NO_CLASS, RELEVANCE, alsoRank, inBothLists, scoreNumber } from "./web/words.js";
 
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
@@ -158,8 +158,10 @@ class Page {
       const known = results.filter((result) => result.relevant !== null);
       return known.length ? `${known.filter((result) => result.relevant).length} of ${known.length} relevant` : "";
     });
+    const others = new Set(columns[1]?.results.map(({ id }) => id));
+    const common = columns.length > 1 ? `, ${inBothLists(columns[0].results.filter(({ id }) => others.has(id)).length)}` : "";
     const found = columns.length
-      ? `${columns[0].results.length} results for ${query.title}${relevant[0] && `, ${relevant.join(" and ")}`}.`
+      ? `${columns[0].results.length} results for ${query.title}${relevant[0] && `, ${relevant.join(" and ")}`}${common}.`
       : query === null ? `Choose an image as the query${hint ? "" : ", or describe what to find"}.` : "";
     const note = message?.kind === "note" ? `${message.text} ` : "";
     write(this.alert, error);
@@ -547,11 +549,12 @@ class Page {
     // During a search the old results stay, gray and not clickable. `inert` would take the focus away.
     if (!searching) {
       while (this.columns.children.length > columns.length) this.columns.lastChild.remove();
+      const ranks = columns.map(({ results }) => new Map(results.map(({ id, rank }) => [id, rank])));
       columns.forEach((column, number) => {
         if (!this.columns.children[number]) this.columns.append(this.column(number));
-        this.updateColumn(this.columns.children[number], column, marks);
+        this.updateColumn(this.columns.children[number], column, marks, ranks[1 - number]);
       });
-      this.columns.classList.toggle("two", columns.length > 1);
+      for (const name of ["two", "compared"]) this.columns.classList.toggle(name, columns.length > 1);
     }
     this.after.hidden = !columns.length && !this.columns.children.length;
     this.secondTable.hidden = columns.length < 2;
@@ -573,7 +576,8 @@ class Page {
     return column;
   }
 
-  updateColumn(column, { method, results, note, seconds }, marks) {
+  /** others: id → rank in the other column, if there are two. */
+  updateColumn(column, { method, results, note, seconds }, marks, others) {
     const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
     write(column.heading, `${method.extractor} · ${method.index}${reranker}`);
     const ofClass = this.state.page.class_name === null ? "" : ` · ${this.state.page.class_name === "–" ? NO_CLASS : `class ${this.state.page.class_name}`} only`;
@@ -582,7 +586,7 @@ class Page {
     while (cards.length > results.length) cards[cards.length - 1].remove();
     results.forEach((result, index) => {
       if (!cards[index]) column.list.append(makeCard({ controls: ["enlarge", "add", "good", "bad", "why"] }));
-      this.updateCard(cards[index], result, marks[result.id]);
+      this.updateCard(cards[index], result, { mark: marks[result.id], note: alsoRank(others?.get(result.id)) });
     });
   }
 
@@ -607,7 +611,7 @@ class Page {
     this.do("why", { id, column });
   }
 
-  updateCard(card, result, mark) {
+  updateCard(card, result, { mark = null, note }) {
     const { parts } = card;
     Object.assign(card, { result, mark });
     const className = result.class_name === "–" ? null : result.class_name;
@@ -617,10 +621,10 @@ class Page {
     showOnCard(card, {
       id: result.id, name: `rank ${result.rank}`, className, score: scoreNumber(result.score),
       line: `${result.rank} · ${result.name}`, ratio: result.ratio, relevant: result.relevant,
-      label: `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}${matched ? ", matched part outlined" : ""}, ${result.key}`,
+      label: `Search with rank ${result.rank}: ${name}, score ${result.score.toFixed(3)}${relevance ? `, ${relevance}` : ""}${matched ? ", matched part outlined" : ""}${note && `, ${note}`}, ${result.key}`,
     });
     parts.open.dataset.tip = `${name} · score ${result.score.toPrecision(6)} · ${result.key}`;
-    decorateCard(card, { mark: mark ?? null });
+    decorateCard(card, { mark, note });
     parts.why.setAttribute("aria-disabled", !this.state.query?.image);
     this.images.put(parts.image, result.image);
     outlineOnCard(card, this.outlined(result, "slice"));

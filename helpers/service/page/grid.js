@@ -3,7 +3,7 @@
 import { matchText, resultOutlines } from "./objects.js";
 import { controlOf, decorateCard, makeCard, neighborOf, outlineOnCard, showOnCard } from "./web/cards.js";
 import { element, isModified, make, on } from "./web/dom.js";
-import { scoreNumber } from "./web/words.js";
+import { alsoRank, scoreNumber } from "./web/words.js";
 
 const CONTROLS = ["enlarge", "add", "good", "bad", "pick"];
 // Single keys for a focused card.
@@ -67,8 +67,7 @@ export class Grid {
   decorate({ marks, picked, others = null }) {
     for (const card of this.cards) {
       const id = Number(card.dataset.id);
-      const rank = others?.get(id);
-      decorateCard(card, { mark: marks.get(id), picked: picked.has(id), note: rank ? `also rank ${rank}` : "" });
+      decorateCard(card, { mark: marks.get(id), picked: picked.has(id), note: alsoRank(others?.get(id)) });
     }
   }
 

@@ -19,7 +19,7 @@ import { Viewer } from "./viewer.js";
 import { copy } from "./export.js";
 import { isDistance } from "./text.js";
 import { element, hide, isModified, on, tell, write } from "./web/dom.js";
-import { ALL_CLASSES, megabytes, plural, sentence } from "./web/words.js";
+import { ALL_CLASSES, inBothLists, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
@@ -486,7 +486,7 @@ function headings() {
     isSingle(view) && view.rerank && !second && `re-ranked by ${view.rerank}`,
     marks && `moved by ${plural(marks, "mark")}`,
     view.threshold !== null && `scores from ${view.threshold}`,
-    second && `${common.toLocaleString("en")} in both lists`,
+    second && inBothLists(common),
     view.milliseconds !== undefined && `searched in ${milliseconds} ms`,
   ];
   return [title, facts.filter(Boolean).join(" · ")];

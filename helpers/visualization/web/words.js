@@ -8,6 +8,10 @@ export const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maxi
 
 export const scoreNumber = (score) => score.toFixed(3);
 
+// A result that two methods have in common: its rank in the other list, and the number of such results.
+export const alsoRank = (rank) => (rank ? `also rank ${rank}` : "");
+export const inBothLists = (count) => `${count.toLocaleString("en")} in both lists`;
+
 export const NO_CLASS = "no class";
 export const ALL_CLASSES = "All classes";
 
