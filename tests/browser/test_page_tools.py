@@ -278,7 +278,7 @@ def test_rows_are_full_and_images_without_bars(open_service, client):
 
 
 def test_large_photographs_are_reduced(open_page, engine, tmp_path):
-    with serving(engine.save(tmp_path / "small.engine"), max_body=300_000) as client:
+    with serving(engine.save(tmp_path / "small.engine"), max_body=300_000, max_pixels=1_500_000) as client:
         page = open_page(f"http://127.0.0.1:{client.port}/")
         expect(page.locator(".card").first).to_be_visible()
         noise = np.random.default_rng(0).integers(0, 60, (900, 1400, 3)).astype(np.uint8)
@@ -286,14 +286,32 @@ def test_large_photographs_are_reduced(open_page, engine, tmp_path):
         Image.fromarray(noise).save(tmp_path / "large.png")
         assert (tmp_path / "large.png").stat().st_size > 2_000_000
         page.set_input_files("#file", tmp_path / "large.png")
-        # Noise stays large even as a JPEG.
-        expect(page.locator("#error-text")).to_contain_text("is too large")
+        # As a JPEG of the same size, noise is still too large.
+        expect(page.locator("#results-title")).to_have_text("Images that look like large.jpg")
+        assert 300 < _query_size(page)[0] < 1400
+        (tmp_path / "unknown.jpg").write_bytes(bytes(400_000))
+        page.set_input_files("#file", tmp_path / "unknown.jpg")
+        expect(page.locator("#error-text")).to_have_text("unknown.jpg is too large (0.4 MB). The limit is 0.3 MB.")
         smooth = np.kron(noise[::30, ::30], np.ones((30, 30, 1), np.uint8))
         Image.fromarray(smooth).save(tmp_path / "photo.bmp")
         page.set_input_files("#file", tmp_path / "photo.bmp")
         expect(page.locator("#results-title")).to_have_text("Images that look like photo.jpg")
         expect(page.locator("#hint")).to_contain_text("photo.bmp is large, so the browser reduced it")
+        # Few bytes, but too many pixels.
+        Image.new("RGB", (1600, 1000), (3, 90, 200)).save(tmp_path / "flat.png")
+        assert (tmp_path / "flat.png").stat().st_size < 20_000
+        page.set_input_files("#file", tmp_path / "flat.png")
+        expect(page.locator("#results-title")).to_have_text("Images that look like flat.jpg")
+        width, height = _query_size(page)
+        assert 1_400_000 < width * height <= 1_500_000 and width / height == pytest.approx(1.6, rel=0.01)
         page.close()
+
+
+def _query_size(page) -> list[int]:
+    """Width and height of the query image, once it is loaded."""
+    return page.locator("#query-image").evaluate(
+        "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
+    )
 
 
 def test_images_are_dropped_into_the_dialog(open_service, client, tmp_path):

@@ -1,20 +1,16 @@
-// Uploaded images: dropped, pasted or chosen files; large ones are shrunk.
+// Uploaded images: dropped, pasted or chosen files; large ones are reduced.
 
-import { make } from "./web/dom.js";
+import { reduced } from "./web/reduce.js";
+import { megabytes } from "./web/words.js";
 
-// Bytes of an upload; the websocket of a notebook server accepts messages of 10 MB. Larger images are shrunk.
-const MAX_UPLOAD = 6e6;
-const SHRUNK_SIDE = 2048;
+// The websocket of a notebook server accepts messages of 10 MB, and Python images of 100 megapixels.
+const LIMITS = { bytes: 6e6, pixels: 100e6, side: 2048 };
 
-/** The bytes of an image file, shrunk if it is too large; an error says what to do. */
+/** The bytes of an image file, reduced if it is too large; an error says what to do. */
 export async function contentOf(file) {
-  let content = file;
-  if (file.size > MAX_UPLOAD) {
-    try {
-      content = await shrunk(file);
-    } catch {
-      throw new Error(`${file.name ?? "This image"} is too large, and the browser cannot shrink it.`);
-    }
+  const content = await reduced(file, LIMITS);
+  if (content.size > LIMITS.bytes) {
+    throw new Error(`${file.name ?? "This image"} is larger than ${megabytes(LIMITS.bytes)}, and the browser cannot reduce it.`);
   }
   return content.arrayBuffer();
 }
@@ -60,20 +56,4 @@ export function acceptFiles(root, { file: accepted, fail }) {
     }
   });
   root.addEventListener("paste", (event) => accept(event, event.clipboardData));
-}
-
-// An upright JPEG with sides of at most SHRUNK_SIDE pixels.
-async function shrunk(file) {
-  const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, SHRUNK_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)),
-    height: Math.max(1, Math.round(bitmap.height * scale)) });
-  const drawing = canvas.getContext("2d");
-  // White behind transparency, as Python does.
-  drawing.fillStyle = "white";
-  drawing.fillRect(0, 0, canvas.width, canvas.height);
-  drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return new Promise((resolve, reject) =>
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no JPEG"))), "image/jpeg", 0.92));
 }

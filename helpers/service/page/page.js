@@ -13,12 +13,12 @@ import { ObjectBoxes } from "./objects.js";
 import { isTextField, listen, Uploads } from "./query_input.js";
 import { call, ServiceError } from "./api.js";
 import { askKey } from "./key_field.js";
-import { reduced } from "./reduce.js";
 import { storedUpload, storeUpload } from "./upload_store.js";
 import { Viewer } from "./viewer.js";
 import { copy } from "./export.js";
 import { isDistance } from "./text.js";
 import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { reduced } from "./web/reduce.js";
 import { ALL_CLASSES, inBothLists, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
@@ -295,7 +295,7 @@ async function neighbor(item, step) {
 // Changes of the gallery.
 
 async function add(file, className, key) {
-  const smaller = await reduced(file, limits(), ADDED_SIDE);
+  const smaller = await reduced(file, limits(ADDED_SIDE));
   if (tooLarge(smaller)) throw new ServiceError(413, tooLarge(smaller));
   return changes.add(smaller, className, key);
 }
@@ -679,7 +679,7 @@ function showMessage(where, text, again = null) {
 async function searchFile(file, count) {
   if (!info) return;
   if (!file.size) return showMessage("error", `${file.name} is empty.`);
-  const smaller = await reduced(file, limits(), QUERY_SIDE);
+  const smaller = await reduced(file, limits(QUERY_SIDE));
   if (tooLarge(smaller)) return showMessage("error", tooLarge(smaller));
   const value = uniqueName();
   uploads.add(value, smaller);
@@ -689,14 +689,14 @@ async function searchFile(file, count) {
   else if (smaller !== file) showMessage("hint", `${file.name} is large, so the browser reduced it before the search.`);
 }
 
-/** Of an image. */
-const limits = () => ({ ...info.limits, body_bytes: info.limits.body_bytes - OVERHEAD });
+/** Of an image; side: of one that is reduced. */
+const limits = (side) => ({ bytes: info.limits.body_bytes - OVERHEAD, pixels: info.limits.pixels, side });
 
 /** An error message, or "". */
 function tooLarge(file) {
-  const limit = limits().body_bytes;
-  if (file.size <= limit) return "";
-  return `${file.name} is too large (${megabytes(file.size)}). The limit is ${megabytes(limit)}.`;
+  const { bytes } = limits();
+  if (file.size <= bytes) return "";
+  return `${file.name} is too large (${megabytes(file.size)}). The limit is ${megabytes(bytes)}.`;
 }
 
 function searchUrl(text) {
