@@ -503,6 +503,7 @@ def test_a_busy_service_is_tried_again_with_a_message(open_service):
     page.locator(".tile").first.click()
     expect(page.locator("#hint")).to_have_text("The service is busy. Trying again in 1 second …")
     expect(page.locator("#progress")).to_be_visible()
+    assert page.locator(".card").count() and not page.locator(".skeleton").count(), "the former images stay"
     expect(page.locator("#results-title")).to_contain_text("Images that look like")
     expect(page.locator("#hint")).to_be_empty()
 
@@ -525,8 +526,17 @@ def test_a_start_that_failed_can_be_tried_again(open_page, service):
     page.goto(service)
     expect(page.locator("#error-text")).to_contain_text("can’t be reached")
     page.unroute("**/v1/images?*")
+    waiting = []
+    page.route("**/v1/images?*", lambda route: waiting.append(route) if len(waiting) < 6 else route.continue_())
     page.click("#error-again")
+    # Until the six requests for the first images have ended, gray tiles are in their places.
+    tiles = page.locator("#grid .skeleton")
+    expect(tiles.nth(3)).to_be_in_viewport()
+    assert tiles.nth(3).bounding_box()["height"] > 80
+    for route in waiting:
+        route.continue_()
     expect(page.locator(".card")).not_to_have_count(0)
+    expect(tiles).to_have_count(0)
 
 
 def test_a_link_to_a_missing_image_leads_to_the_start(open_service):
