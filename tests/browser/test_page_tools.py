@@ -83,6 +83,7 @@ def test_marks_move_the_query(open_service, client, check_accessibility, screens
     page.locator("#grid .card-link").nth(1).focus()
     page.keyboard.press("b")
     expect(page.locator("#marks-text")).to_have_text("1 good, 1 bad")
+    expect(page.locator("#marks-search")).to_have_text("Search again with marks")
     check_accessibility(page)
     _shoot(page, screenshots, "marks")
     page.click("#marks-search")

@@ -34,6 +34,18 @@ def test_the_page_and_the_picker_use_the_same_modules():
     assert web_modules.theme().count("light-dark") == widget._css.count("light-dark")
 
 
+def test_shared_words_and_icons_are_used_and_written_once():
+    own = {name: (FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("words", "icons")}
+    icons = dict(re.findall(r'^  (\w+): "([^"]+)"', own["icons"], re.M))
+    words = re.findall(r'"([A-Z][^"]* [^"]+)"', own["words"])
+    assert {"add", "link", "undo"} <= set(icons) and {"All classes", "Why similar?", "No re-ranking"} <= set(words)
+    files = [PAGE / "index.html", *(path for folder in (PAGE, PICKER, FOLDER) for path in folder.glob("*.js"))]
+    text = "".join(path.read_text(encoding="utf-8") for path in files if path.stem not in own)
+    assert [each for each in [*words, *icons.values()] if each in text] == [], "use words.js and icons.js"
+    controls = re.findall(r"^  (\w+): \[", own["words"], re.M)
+    assert [name for name in icons if f'"{name}"' not in text and name not in controls] == [], "icons of no button"
+
+
 @pytest.mark.parametrize("folder", [PAGE, PICKER, FOLDER], ids=lambda folder: folder.name)
 def test_each_imported_name_is_exported(folder):
     for path in folder.glob("*.js"):

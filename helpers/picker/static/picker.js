@@ -10,7 +10,7 @@ import { hide, make, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { ImageViewer } from "./web/image_viewer.js";
 import { ObjectButtons, outlines } from "./web/parts.js";
-import { ALL_CLASSES, NO_CLASS, RELEVANCE, alsoRank, inBothLists, scoreNumber } from "./web/words.js";
+import { ALL_CLASSES, BUTTONS, CONTROLS, NO_CLASS, NO_RERANKING, RELEVANCE, alsoRank, inBothLists, markCounts, scoreNumber } from "./web/words.js";
 
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
@@ -496,7 +496,7 @@ class Page {
     const lists = { extractor: this.state.extractors, index: this.state.indexes, reranker: this.state.rerankers };
     for (const [selects, chosen, action] of [[this.firstSelects, method, "use"], [this.secondSelects, other, "compare"]]) {
       for (const [part, select] of selects) {
-        this.fill(select, lists[part]);
+        this.fill(select, lists[part], (name) => (name === lists.reranker[0] ? NO_RERANKING : name));
         // Re-rankers that do not work with the index are shown but disabled.
         const possible = this.state.possible[action === "use" ? 0 : 1];
         if (part === "reranker" && possible) {
@@ -515,7 +515,7 @@ class Page {
 
   explainReranking(select) {
     const combined = this.state.query?.is_combined;
-    write(select.options[0], select.options[0].value + (combined ? " (one image only)" : ""));
+    write(select.options[0], NO_RERANKING + (combined ? " (one image only)" : ""));
     if (combined) select.dataset.tip = ONE_IMAGE;
     else delete select.dataset.tip;
   }
@@ -530,8 +530,8 @@ class Page {
   resultsPart() {
     this.columns = make("div", { class: "columns" });
     this.markText = make("span", { class: "dim gap" });
-    this.again = this.button("Search again with marks", () => this.do("search_again"));
-    this.forgetMarks = this.button("Forget marks", () => this.do("forget_marks"));
+    this.again = this.button(BUTTONS.again, () => this.do("search_again"));
+    this.forgetMarks = this.button(BUTTONS.forget, () => this.do("forget_marks"));
     const exportFile = (kind, column = 0) => () => {
       this.exporting = true;
       this.model.send({ export: kind, column });
@@ -561,7 +561,7 @@ class Page {
     const values = Object.values(marks);
     const good = values.filter(Boolean).length;
     write(this.markText, values.length
-      ? `${good} good, ${values.length - good} bad${pending ? ", not applied yet" : ""}`
+      ? `${markCounts(good, values.length - good)}${pending ? ", not applied yet" : ""}`
       : applied ? "marks removed, but still applied" : "Mark results as good or bad, then search again.");
     this.again.setAttribute("aria-disabled", !pending);
     this.forgetMarks.setAttribute("aria-disabled", !values.length && !applied);
@@ -647,9 +647,9 @@ class Page {
       action(id);
     };
     const actions = make("div", { class: "row" },
-      this.button("Search with this image", act((id) => this.do("follow", { id })), { class: "primary" }),
-      this.button("Add to the query", act((id) => this.do("add", { row: id }))),
-      this.viewerWhy = this.button("Why similar", act((id) => this.explain(id, this.viewer.item.column))));
+      this.button(BUTTONS.search, act((id) => this.do("follow", { id })), { class: "primary" }),
+      this.button(CONTROLS.add[0], act((id) => this.do("add", { row: id }))),
+      this.viewerWhy = this.button(CONTROLS.why[0], act((id) => this.explain(id, this.viewer.item.column))));
     this.viewer = new ImageViewer({ prefix: this.id("viewer"), actions: [actions],
       neighbor: (item, step) => this.neighbor(item, step),
       shown: () => hide(this.viewerWhy, !this.state.query?.image) });
@@ -680,7 +680,7 @@ class Page {
     this.whyHeading = make("h3", { tabindex: "-1" });
     this.whyText = make("p", { class: "dim" });
     this.whyImages = ["query", "result"].map(() => make("img", { draggable: "false" }));
-    this.why = make("div", { class: "why", role: "region", "aria-label": "Why similar", hidden: true,
+    this.why = make("div", { class: "why", role: "region", "aria-label": CONTROLS.why[0], hidden: true,
       onkeydown: (event) => event.key === "Escape" && this.closeWhy() },
     this.whyHeading, this.whyText,
     make("div", { class: "line" }, ...this.whyImages.map((image, index) =>

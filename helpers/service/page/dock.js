@@ -2,7 +2,7 @@
 
 import { copy, csv, save } from "./export.js";
 import { element, hide, on, write } from "./web/dom.js";
-import { plural } from "./web/words.js";
+import { BUTTONS, markCounts, plural } from "./web/words.js";
 
 // Images of one ZIP file, as the service accepts them.
 const MAX_ZIP = 500;
@@ -12,6 +12,8 @@ const COLUMNS = ["rank", "score", "id", "path", "class", "name"];
 export class MarksBar {
   /** search(marks): id → true for good; forget(). */
   constructor({ search, forget }) {
+    write("marks-search", BUTTONS.again);
+    write("marks-clear", BUTTONS.forget);
     on("marks-search", "click", () => search(this.marks));
     on("marks-clear", "click", forget);
   }
@@ -21,7 +23,7 @@ export class MarksBar {
     this.marks = marks;
     const good = [...marks.values()].filter(Boolean).length;
     hide("marks-bar", !marks.size && applied);
-    write("marks-text", `${good} good, ${marks.size - good} bad`);
+    write("marks-text", markCounts(good, marks.size - good));
     hide("marks-search", applied);
     hide("marks-clear", !marks.size);
   }

@@ -18,8 +18,9 @@ import { Viewer } from "./viewer.js";
 import { copy } from "./export.js";
 import { isDistance } from "./text.js";
 import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { icon } from "./web/icons.js";
 import { reduced } from "./web/reduce.js";
-import { ALL_CLASSES, inBothLists, megabytes, plural, sentence } from "./web/words.js";
+import { ALL_CLASSES, NO_RERANKING, inBothLists, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
@@ -610,11 +611,11 @@ function showControls() {
   hide("open-duplicates", searching || info.changes === "off" || !info.images);
   for (const label of document.querySelectorAll("#method .single")) hide(label, !isSingle(shown));
   const names = info.rerankers.filter((name) => name !== "none").map((name) => [name, name]);
-  fill("rerank", [["none", ""], ...names], shown.rerank);
-  fill("compare", [["nothing", ""], ["no re-ranking", "none"], ...names], shown.compare);
+  fill("rerank", [[NO_RERANKING, ""], ...names], shown.rerank);
+  fill("compare", [["nothing", ""], [NO_RERANKING, "none"], ...names], shown.compare);
   element("threshold").value = shown.threshold ?? "";
   for (const [id, name] of [["first-title", shown.rerank], ["second-title", shown.second?.rerank]]) {
-    tell(id, shown.second ? name || "No re-ranking" : "");
+    tell(id, shown.second ? name || NO_RERANKING : "");
   }
   hide("second", !shown.second);
 }
@@ -742,6 +743,8 @@ on("text-clear", "click", () => searchText(""));
 on("text-weight", "change", (event) => go({ ...latest(), weight: Number(event.target.value) }));
 
 // The rest of the page.
+
+for (const [id, name] of [["open-add", "add"], ["crop-open", "crop"], ["copy-link", "link"]]) element(id).prepend(icon(name));
 
 /** The current view with the values of the controls, of which several may have changed since. */
 const chosen = () => {

@@ -6,8 +6,9 @@ import { keyField } from "./key_field.js";
 import { matchText, resultOutlines } from "./objects.js";
 import { fileSize } from "./text.js";
 import { element, hide, make, on, write } from "./web/dom.js";
+import { icon } from "./web/icons.js";
 import { ImageViewer } from "./web/image_viewer.js";
-import { NO_CLASS, scoreNumber } from "./web/words.js";
+import { BUTTONS, CONTROLS, NO_CLASS, scoreNumber } from "./web/words.js";
 
 // Differences of similarities that are only rounding.
 const ROUNDING = 0.005;
@@ -27,6 +28,9 @@ export class Viewer {
     });
     this.dialog = this.frame.dialog;
     document.body.append(this.dialog);
+    write("viewer-search", BUTTONS.search);
+    for (const name of ["add", "good", "bad", "why"]) write(`viewer-${name}`, CONTROLS[name][0]);
+    for (const name of ["good", "bad"]) element(`viewer-${name}`).prepend(icon(name));
     const leave = (action) => () => {
       const { item } = this;
       this.dialog.close();

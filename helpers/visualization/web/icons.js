@@ -8,6 +8,7 @@ const PATHS = {
   crop: "M6 2v12h12M2 6h12v12",
   enlarge: "M12 3h5v5M8 17H3v-5M17 3l-6 6M3 17l6-6",
   good: "M4 10.5l4 4 8-9",
+  link: "M8 12l4-4M9 6l2-2a3.5 3.5 0 0 1 5 5l-2 2M11 14l-2 2a3.5 3.5 0 0 1-5-5l2-2",
   next: "M7 3l7 7-7 7",
   previous: "M13 3l-7 7 7 7",
   undo: "M4 8h8a4 4 0 0 1 0 8H8M4 8l4-4M4 8l4 4",

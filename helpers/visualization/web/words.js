@@ -12,6 +12,14 @@ export const scoreNumber = (score) => score.toFixed(3);
 export const alsoRank = (rank) => (rank ? `also rank ${rank}` : "");
 export const inBothLists = (count) => `${count.toLocaleString("en")} in both lists`;
 
+export const markCounts = (good, bad) => `${good} good, ${bad} bad`;
+export const BUTTONS = {
+  again: "Search again with marks",
+  forget: "Forget marks",
+  search: "Search with this image",
+};
+export const NO_RERANKING = "No re-ranking";
+
 export const NO_CLASS = "no class";
 export const ALL_CLASSES = "All classes";
 
@@ -25,6 +33,6 @@ export const CONTROLS = {
   add: ["Add to the query", (name) => `Add ${name} to the query`],
   good: ["Good result", (name) => `Good result: ${name}`],
   bad: ["Bad result", (name) => `Bad result: ${name}`],
-  why: ["Why similar", (name) => `Why is ${name} similar?`],
+  why: ["Why similar?", (name) => `Why is ${name} similar?`],
   pick: ["Select", (name) => `Select ${name}`],
 };
