@@ -160,7 +160,10 @@ def test_an_upload_is_re_ranked_by_its_pixels(open_service, gallery):
     control(page, 2, ".enlarge")
     page.click("#viewer-why")
     expect(page.locator("#viewer-maps")).to_be_visible()
-    assert page.locator("#viewer-map-query").evaluate("image => image.naturalWidth") > 50
+    for name in ("query", "result"):
+        image = page.locator(f"#viewer-map-{name}")
+        assert image.evaluate("image => image.naturalWidth") > 50
+        expect(image).to_be_in_viewport(ratio=0.9)
     expect(page.locator("#viewer-map-text")).to_contain_text("The score above differs")
 
 

@@ -127,8 +127,10 @@ export class Viewer {
     try {
       const { similarity, shows, query, result } = await this.actions.why(item);
       if (this.item !== item) return;
-      element("viewer-map-query").src = query;
-      element("viewer-map-result").src = result;
+      const maps = [["viewer-map-query", query], ["viewer-map-result", result]];
+      // Before an image is decoded it has no height, and the dialog would scroll too little.
+      await Promise.all(maps.map(([id, url]) => Object.assign(element(id), { src: url }).decode()));
+      if (this.item !== item) return;
       const differs = item.score !== undefined && Math.abs(similarity - item.score) > ROUNDING;
       const reason = differs ? " The score above differs, because the search re-ranked, used marks or compared parts." : "";
       write("viewer-map-text", `Bright: ${shows}. The similarity of the two images is ${similarity.toFixed(3)}.${reason}`);
