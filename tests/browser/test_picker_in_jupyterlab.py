@@ -16,6 +16,7 @@ from helpers import extras, paths
 from helpers.evaluation import protocol_files
 from helpers.images import samples
 from helpers.picker import Picker
+from helpers.picker.view import PickerView
 from tests.browser import jupyterlab
 from tests.browser.conftest import VIEWPORT, errors_of
 from tests.notebooks.test_smoke import SMOKE
@@ -433,6 +434,12 @@ def _check_common_results(page) -> None:
     assert f", {len(common)} in both lists." in _status(page)
 
 
+#: The outputs of a picker's cell as the classic notebook shows them.
+_CLASSIC_OUTPUTS = """
+<div class="output_area"><div class="output_subarea"><section class="lookalike-picker"></section></div></div>
+<div class="output_area"><div class="output_png jp-RenderedImage"><img alt="Results" width="40"></div></div>
+"""
+
 #: Ids and kinds of the notebook's cells.
 _CELLS = "[...window.jupyterapp.shell.currentWidget.model.cells].map(cell => [cell.id, cell.type])"
 
@@ -469,6 +476,10 @@ def _check_image_without_a_kernel(page, console, path: Path, shots: Path) -> Non
     right = image.evaluate("image => image.getBoundingClientRect().right - document.documentElement.clientWidth")
     assert image.evaluate("image => image.naturalWidth") > 800 and right <= 0
     page.screenshot(path=shots / "as-html.png")
+    page.set_content(_CLASSIC_OUTPUTS)
+    assert image.is_visible()
+    page.add_style_tag(content=PickerView._css)
+    assert not image.is_visible(), "the classic notebook, too, shows the widget instead"
 
 
 def test_everything_with_the_mouse(lab, open_notebook, tmp_path, screenshots, check_accessibility, console):
@@ -714,7 +725,7 @@ def test_texts_and_several_images(lab, open_notebook, screenshots, check_accessi
     page.wait_for_function("root => document.querySelector(`${root} [role=alert]`).textContent", arg=ROOT)
     assert "from -2 to 2, got '7'" in _status(page) and page.get_by_label("Weight of guitar").input_value() == "1.5"
     reranking = page.locator(f"{ROOT} .settings").get_by_label("Re-ranking").first
-    assert reranking.locator("option:not([disabled])").all_inner_texts() == ["none (one image only)"]
+    assert reranking.locator("option:not([disabled])").all_inner_texts() == ["Only for one image"]
     reranking.focus()
     page.keyboard.press("Shift")
     page.locator(f"{ROOT} .tip").wait_for()

@@ -87,5 +87,7 @@ def test_the_picker_of_notebook_16_is_an_app(app, open_page, check_accessibility
         timeout=60_000,
     )
     assert re.search(r"10 results for \S+", status.inner_text())
+    static = page.locator(f".jp-OutputArea-child:has({ROOT}) + .jp-OutputArea-child img")
+    assert static.count() == 1 and not static.is_visible(), "the widget is shown instead of its image"
     check_accessibility(page, ROOT)
     page.screenshot(path=screenshots / "voila.png")

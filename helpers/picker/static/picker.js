@@ -515,7 +515,7 @@ class Page {
 
   explainReranking(select) {
     const combined = this.state.query?.is_combined;
-    write(select.options[0], NO_RERANKING + (combined ? " (one image only)" : ""));
+    write(select.options[0], combined ? "Only for one image" : NO_RERANKING);
     if (combined) select.dataset.tip = ONE_IMAGE;
     else delete select.dataset.tip;
   }
