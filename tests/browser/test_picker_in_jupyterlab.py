@@ -175,6 +175,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
         card["color"] for card in cards if card["sign"] == "✗"
     )
     _shot(page, shots, f"{prefix}-picked")
+    _check_rows(page)
 
     # hover: class, score and file
     page.locator(f"{ROOT} .card .card-link").nth(1).hover()
@@ -400,6 +401,7 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
     _idle(page)
     assert len(_cards(page, 1)) == k
     _check_common_results(page)
+    _check_rows(page)
     _shot(page, shots, f"{prefix}-two")
     _check(page, check_accessibility)
     page.get_by_label("Compare two methods").uncheck()
@@ -417,6 +419,21 @@ def _use_everything(page, tmp_path: Path, shots: Path, prefix: str, check_access
         page.locator(ROOT).get_by_text("Grid as PNG").click()
     download.value.save_as(shots / f"{prefix}-grid.png")
     assert Image.open(shots / f"{prefix}-grid.png").width > 800
+
+
+def _check_rows(page) -> None:
+    """Rows of results have images of one height and end at the edge of their column, except the last one."""
+    for column in page.locator(f"{ROOT} .column").all():
+        edge, tiles = column.evaluate(
+            """column => [column.getBoundingClientRect().right, [...column.querySelectorAll(".tile")].map(tile => {
+                const {top, right, height} = tile.getBoundingClientRect();
+                return [Math.round(top), right, height]; })]"""
+        )
+        *rows, _ = [[tile[1:] for tile in tiles if tile[0] == top] for top in dict.fromkeys(tile[0] for tile in tiles)]
+        assert rows
+        for row in rows:
+            rights, heights = zip(*row, strict=True)
+            assert max(rights) == pytest.approx(edge, abs=3) and max(heights) - min(heights) < 3
 
 
 def _check_common_results(page) -> None:
