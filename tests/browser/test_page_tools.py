@@ -263,6 +263,28 @@ def test_the_gallery_in_an_order(open_service, client, gallery):
     assert shown == sorted(shown, reverse=True)
 
 
+def test_images_without_a_class(open_service, client):
+    """The page sends ``no_class=true``, which the service accepts in place of ``class_name``."""
+
+    def set_class(id: int, name: str | None) -> dict:
+        return client.patch(f"/v1/images/{id}", json={"class_name": name}).raise_for_status().json()
+
+    changed = set_class(own_id(client, "birds/photo"), None)
+    try:
+        page = open_service()
+        page.select_option("#class", label="no class (1)")
+        expect(page.locator("#results-title")).to_have_text("All images without a class")
+        assert page.url.endswith("#no_class=true") and _ids(page) == [changed["id"]]
+        page.goto(f"{page.url}&id={own_id(client, 'birds/')}")
+        expect(page.locator("#summary")).to_contain_text("no class only")
+        assert _ids(page) == [changed["id"]]
+        page.select_option("#class", "birds")
+        expect(page.locator("#summary")).to_contain_text("class birds only")
+        assert "no_class" not in page.url and "birds" in page.url
+    finally:
+        set_class(changed["id"], "birds")
+
+
 def test_rows_are_full_and_images_without_bars(open_service, client):
     page = open_service("#sort=name", viewport={"width": 1366, "height": 900})
     expect(page.locator(".card.loaded").nth(19)).to_be_attached()

@@ -10,7 +10,7 @@ import { hide, make, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { ImageViewer } from "./web/image_viewer.js";
 import { ObjectButtons, outlines } from "./web/parts.js";
-import { ALL_CLASSES, BUTTONS, CONTROLS, NO_CLASS, NO_RERANKING, RELEVANCE, alsoRank, inBothLists, markCounts, scoreNumber } from "./web/words.js";
+import { ALL_CLASSES, BUTTONS, CONTROLS, NO_CLASS, NO_RERANKING, RELEVANCE, alsoRank, classOnly, inBothLists, markCounts, scoreNumber } from "./web/words.js";
 
 // Milliseconds: arrow keys in a list of options start no search for the options that they pass.
 const PAUSE = 350;
@@ -580,7 +580,8 @@ class Page {
   updateColumn(column, { method, results, note, seconds }, marks, others) {
     const reranker = method.reranker === this.state.rerankers[0] ? "" : ` · ${method.reranker}`;
     write(column.heading, `${method.extractor} · ${method.index}${reranker}`);
-    const ofClass = this.state.page.class_name === null ? "" : ` · ${this.state.page.class_name === "–" ? NO_CLASS : `class ${this.state.page.class_name}`} only`;
+    const className = this.state.page.class_name;
+    const ofClass = className === null ? "" : ` · ${classOnly(className === "–" ? null : className)}`;
     write(column.note, `${seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}${ofClass}${note && ` · ${note}`}`);
     const cards = column.list.children;
     while (cards.length > results.length) cards[cards.length - 1].remove();

@@ -4,7 +4,7 @@ import { AddDialog } from "./add_dialog.js";
 import { Changes } from "./changes.js";
 import { MarksBar, SelectionBar, UndoBar } from "./dock.js";
 import { DuplicatesDialog } from "./duplicates.js";
-import { MAX_ALSO, format, isSearch, isSingle, parse, sameImage, textParts } from "./url_state.js";
+import { MAX_ALSO, format, isFiltered, isSearch, isSingle, parse, sameImage, textParts } from "./url_state.js";
 import { fetchObjects, fetchPage, fetchWhy } from "./results.js";
 import { MoreImages, TEXT_WEIGHTS, fillWeights } from "./more_images.js";
 import { CropTools } from "./crop_tools.js";
@@ -20,12 +20,13 @@ import { isDistance } from "./text.js";
 import { element, hide, isModified, on, tell, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { reduced } from "./web/reduce.js";
-import { ALL_CLASSES, NO_RERANKING, inBothLists, megabytes, plural, sentence } from "./web/words.js";
+import { ALL_CLASSES, NO_CLASS, NO_RERANKING, classOnly, inBothLists, megabytes, plural, sentence } from "./web/words.js";
 
 const MAX_VIEWS = 50; // for back and forward
 const OVERHEAD = 2000; // bytes of a request in addition to the image
 const QUERY_SIDE = 2048; // pixels of the longest side of a query that is reduced
 const ADDED_SIDE = 4096; // and of an image that is added
+const WITHOUT = "\0"; // value of the choice of images without a class; no class has this name
 
 let info = null;
 let view = null; // the current view
@@ -453,7 +454,7 @@ function show(shown) {
   element("columns").classList.toggle("no-marks", !isSearch(shown) || shown.boxes.length + (shown.crop ? 1 : 0) > 1);
   decorate();
   showTitle();
-  hide("shuffle", isSearch(shown) || Boolean(shown.className || shown.sort));
+  hide("shuffle", isSearch(shown) || isFiltered(shown) || Boolean(shown.sort));
   showEnd();
 }
 
@@ -470,7 +471,7 @@ function showTitle() {
 function headings() {
   const { query, text, className, sort, second } = view;
   if (!isSearch(view)) {
-    if (className) return [`All images of class ${className}`, ""];
+    if (isFiltered(view)) return [`All images ${className === null ? "without a class" : `of class ${className}`}`, ""];
     return [sort ? "All images" : "Or start from one of these", ""];
   }
   const parts = view.boxes.length + (view.crop ? 1 : 0);
@@ -483,7 +484,7 @@ function headings() {
   const common = second && view.items.filter(({ id }) => second.ids.has(id)).length;
   const facts = [
     `${text || view.also.length ? "Best match" : "Most similar"} first`,
-    className && `class ${className} only`,
+    isFiltered(view) && classOnly(className),
     isSingle(view) && view.rerank && !second && `re-ranked by ${view.rerank}`,
     marks && `moved by ${plural(marks, "mark")}`,
     view.threshold !== null && `scores from ${view.threshold}`,
@@ -601,8 +602,10 @@ function showInfo() {
 function showControls() {
   const shown = view ?? newView({});
   const classes = info.classes.map(({ name, count }) => [`${name} (${count})`, name]);
-  fill("class", [[ALL_CLASSES, ""], ...classes], shown.className);
-  hide(element("class").closest(".filter"), !classes.length);
+  const without = info.images - info.classes.reduce((sum, { count }) => sum + count, 0);
+  if (without || shown.className === null) classes.push([`${NO_CLASS} (${without})`, WITHOUT]);
+  fill("class", [[ALL_CLASSES, ""], ...classes], shown.className ?? WITHOUT);
+  hide(element("class").closest(".filter"), !info.classes.length);
   const searching = isSearch(shown);
   element("sort").value = shown.sort;
   hide("sort-label", searching);
@@ -751,11 +754,12 @@ const chosen = () => {
   const value = (id) => element(id).value;
   const threshold = value("threshold") === "" ? null : Number(value("threshold"));
   const searched = isSearch(view) ? { rerank: value("rerank"), compare: value("compare"), threshold } : {};
-  return { ...latest(), className: value("class"), sort: value("sort"), ...searched };
+  const className = value("class") === WITHOUT ? null : value("class");
+  return { ...latest(), className, sort: value("sort"), ...searched };
 };
 
 // Several classes or thresholds in a row are one history entry.
-on("class", "change", () => go(chosen(), { replace: Boolean(view.className && element("class").value) }));
+on("class", "change", () => go(chosen(), { replace: isFiltered(view) && element("class").value !== "" }));
 on("sort", "change", () => go(chosen(), { replace: true }));
 on("rerank", "change", () => go(chosen()));
 on("compare", "change", () => go(chosen()));

@@ -2,7 +2,7 @@
 
 import { call, ServiceError } from "./api.js";
 import { scoreText } from "./text.js";
-import { isSearch, isSingle, textParts } from "./url_state.js";
+import { isFiltered, isSearch, isSingle, textParts } from "./url_state.js";
 
 // Images per request; a service may allow fewer.
 const PAGE = 24;
@@ -28,11 +28,11 @@ export async function fetchPage(view, { info, uploads }, options) {
 }
 
 async function fetchItems(view, { info, uploads }, options) {
-  if (!isSearch(view)) return view.className || view.sort ? list(view, options) : listRandomly(view, info.images, options);
+  if (!isSearch(view)) return isFiltered(view) || view.sort ? list(view, options) : listRandomly(view, info.images, options);
   const isCombined = !isSingle(view);
   const rerank = isCombined ? "" : view.rerank;
-  const parameters = { k: Math.min(PAGE, info.max_k), offset: view.offset, good: view.good, bad: view.bad };
-  if (view.className) parameters.class_name = view.className;
+  const size = { k: Math.min(PAGE, info.max_k), offset: view.offset };
+  const parameters = { ...size, good: view.good, bad: view.bad, ...classFilter(view) };
   if (rerank) parameters.rerank = rerank;
   const { results, ...rest } = await search(view, parameters, uploads, options);
   const ownId = view.query?.kind === "id" ? Number(view.query.value) : null;
@@ -47,6 +47,12 @@ async function fetchItems(view, { info, uploads }, options) {
   };
   if (high.length === results.length) return page;
   return { ...page, more: false, note: `All other scores are below ${view.threshold}.` };
+}
+
+/** The filter of a view by class, as the service expects it. */
+function classFilter({ className }) {
+  if (className === null) return { no_class: true };
+  return className ? { class_name: className } : {};
 }
 
 async function search(view, parameters, uploads, options) {
@@ -101,7 +107,7 @@ export async function fetchWhy({ query, crop, boxes }, id, uploads) {
 }
 
 async function list(view, options) {
-  const parameters = { offset: view.offset, limit: PAGE, class_name: view.className, sort: view.sort };
+  const parameters = { offset: view.offset, limit: PAGE, sort: view.sort, ...classFilter(view) };
   const { images, total } = await call("v1/images", { ...options, parameters });
   const offset = view.offset + images.length;
   return { items: images, offset, more: images.length > 0 && offset < total, note: "" };

@@ -16,7 +16,8 @@ const MAX_MARKS = 100;
  * crop: null or {left, top, width, height}, fractions of the upright image; boxes: further parts of it, each
  * "x,y,width,height" in pixels; text: "" for none, with weight; also: further images of the query, [{id, weight}];
  * good, bad: ids of marked results; rerank, compare: names of re-rankers, "" for none; threshold: the least score, or
- * null; sort: the order of the gallery, "" for a random one; className: "" for all.
+ * null; sort: the order of the gallery, "" for a random one; className: "" for all
+ * images, null for those without a class.
  */
 export function parse(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
@@ -37,7 +38,7 @@ export function parse(hash) {
     compare: parseName(text("compare")),
     threshold: parseNumber(text("min")),
     sort: parseName(text("sort")),
-    className: text("class"),
+    className: fields.get("no_class") === "true" ? null : text("class"),
   };
 }
 
@@ -55,6 +56,7 @@ export function format(view) {
   for (const name of ["rerank", "compare", "sort"]) if (view[name]) fields.set(name, view[name]);
   if (view.threshold !== null && view.threshold !== undefined) fields.set("min", view.threshold);
   if (className) fields.set("class", className);
+  if (className === null) fields.set("no_class", "true");
   const hash = fields.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
   return hash && `#${hash}`;
 }
@@ -66,6 +68,9 @@ export const sameImage = (a, b) => imageOf(a) === imageOf(b);
 
 /** Whether a view shows results of a search, and not the gallery. */
 export const isSearch = ({ query, text, also }) => Boolean(query || text || also.length);
+
+/** Whether a view shows only images of one class, or only those without a class. */
+export const isFiltered = ({ className }) => className !== "";
 
 /** Whether the query is one image, or one part of it: only such results can be re-ranked. */
 export const isSingle = ({ query, text, also, crop, boxes }) =>

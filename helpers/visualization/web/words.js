@@ -22,6 +22,8 @@ export const NO_RERANKING = "No re-ranking";
 
 export const NO_CLASS = "no class";
 export const ALL_CLASSES = "All classes";
+// name: of the class of all results, null for none.
+export const classOnly = (name) => `${name === null ? NO_CLASS : `class ${name}`} only`;
 
 // Relevance: true, false or null if it is unknown.
 export const SIGNS = new Map([[true, "○"], [false, "✗"]]);
