@@ -274,9 +274,11 @@ def test_images_without_a_class(open_service, client):
         page = open_service()
         page.select_option("#class", label="no class (1)")
         expect(page.locator("#results-title")).to_have_text("All images without a class")
+        expect(page.locator("#grid .card")).to_have_count(1)
         assert page.url.endswith("#no_class=true") and _ids(page) == [changed["id"]]
         page.goto(f"{page.url}&id={own_id(client, 'birds/')}")
         expect(page.locator("#summary")).to_contain_text("no class only")
+        expect(page.locator("#grid .card")).to_have_count(1)
         assert _ids(page) == [changed["id"]]
         page.select_option("#class", "birds")
         expect(page.locator("#summary")).to_contain_text("class birds only")

@@ -148,8 +148,8 @@ class _WebKit(Browser):
                 window.addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
                 console.error = (...parts) => {{ errors.push(parts.join(" ")); log.apply(console, parts); }};
             }}
-            const answer = (value) => done([value ?? null, window.testErrors.splice(0)]);
-            (async () => {{ {script} }})().then(answer, (error) => done(String(error)));
+            const finish = (value) => done([value ?? null, window.testErrors.splice(0)]);
+            (async () => {{ {script} }})().then(finish, (error) => done(String(error)));
         """
         found = self._send("POST", "/execute/async", script=body, args=list(arguments))
         assert isinstance(found, list), found

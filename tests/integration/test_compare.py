@@ -174,7 +174,11 @@ def test_a_network_backends_and_rerankers(here, run):
         (("photos", *NAMES, "--seed", "-1"), USAGE, "must be at least 0"),
         (("photos", *NAMES, "--queries", "0"), USAGE, "must be at least 1"),
         (("photos", *NAMES, "-o", "report.txt"), USAGE, "must end in .html or .json"),
-        (("photos", *NAMES, "-o", "missing/report.html"), BAD_INPUT, "missing does not exist"),
+        (
+            ("photos", *NAMES, "-o", "missing/report.html"),
+            BAD_INPUT,
+            "the folder missing of missing/report.html does not exist",
+        ),
         (("photos/birds & <b>", *NAMES), BAD_INPUT, "has 8 images; a comparison needs at least 10"),
         (("alone", *NAMES), BAD_INPUT, "--known-items"),
         (("one", *NAMES), BAD_INPUT, "has one class only, birds"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -81,7 +82,9 @@ def test_the_service_expects_single_images(tmp_path):
         await extraction.prepare()
         await extraction.close()
 
-    asyncio.run(prepare())
+    with ThreadPoolExecutor(1) as thread:
+        # Playwright's event loop may run in this thread.
+        thread.submit(lambda: asyncio.run(prepare())).result()
     assert extraction.ready and mine.single_images and mine.network is not None
 
 
