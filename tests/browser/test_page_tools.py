@@ -109,6 +109,11 @@ def test_marks_move_the_query(open_service, client, check_accessibility, screens
     assert _ids(page)[:24] == shown[:24]
 
 
+def _wait_until_loaded(page):
+    """Lists that load images say so."""
+    page.wait_for_function("() => !document.querySelector('[aria-busy=\"true\"]')")
+
+
 def test_methods_side_by_side_and_a_threshold(open_service, client, check_accessibility, screenshots):
     query = own_id(client, "fruit/")
     page = open_service(f"#id={query}")
@@ -123,6 +128,7 @@ def test_methods_side_by_side_and_a_threshold(open_service, client, check_access
     assert _ids(page)[:24] == found("k-reciprocal")
     page.select_option("#compare", "none")
     expect(page.locator("#second-title")).to_have_text("No re-ranking")
+    _wait_until_loaded(page)
     lists = [
         page.locator(f"#{each} .card").evaluate_all("cards => cards.map(card => Number(card.dataset.id))")
         for each in ("grid", "second-grid")
@@ -140,10 +146,13 @@ def test_methods_side_by_side_and_a_threshold(open_service, client, check_access
     page.select_option("#compare", "")
     page.select_option("#rerank", "")
     expect(page.locator("#second")).to_be_hidden()
+    expect(page.locator("#summary")).not_to_contain_text("re-ranked")
+    _wait_until_loaded(page)
     scores = [float(text) for text in page.locator(".score").all_text_contents()]
     page.fill("#threshold", str(scores[4]))
     page.press("#threshold", "Enter")
     expect(page.locator("#end")).to_contain_text("All other scores are below")
+    _wait_until_loaded(page)
     kept = [float(text) for text in page.locator(".score").all_text_contents()]
     assert 4 <= len(kept) <= 5 and min(kept) >= scores[4] - 0.001
     page.click("#copy-link")
