@@ -3,6 +3,7 @@
     python -m benchmarks.embedding
     python -m benchmarks.embedding --images 100 --times 1
     python -m benchmarks.embedding --precisions          speed and mAP of bfloat16 and float16
+    python -m benchmarks.embedding --faces               dlib's face network
 
 Four methods run one after the other in one process, for several rounds; ratios are those of the medians.
 
@@ -14,6 +15,9 @@ Four methods run one after the other in one process, for several rounds; ratios 
 The last line compares the two networks.
 
 The share "of the compiled rate" shows the cost of reading files. The vectors of all methods are compared.
+
+With ``--faces``, the same aligned faces are computed by dlib's ``compute_face_descriptor`` in batches, and by
+`helpers.networks.face_network`. The last line compares the extractor, which also finds and aligns the faces.
 
 Precisions are those that this processor supports, on real images that come with the course. The difference in mAP has
 a paired 95 % interval over the same queries.
@@ -27,11 +31,14 @@ import numpy as np
 
 from benchmarks.inputs import conditions, real_images
 from helpers.evaluation import protocol_files
+from helpers.features import faces
+from helpers.features.faces import FaceExtractor
 from helpers.features.registry import open_extractor
 from helpers.images import att_faces, reading, samples
 from helpers.lessons.extractor_comparison import compare_extractors
 from helpers.networks import zoo
 from helpers.networks.compiled import PRECISIONS, CompiledNetwork, KerasNetwork, PrecisionUnavailable
+from helpers.networks.face_network import face_network
 from helpers.vectors import l2_normalize
 
 NETWORK = "resnet50"
@@ -45,8 +52,11 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="rounds of all four methods")
     parser.add_argument("--singles", type=int, default=100, help="images for predict one at a time, the slowest method")
     parser.add_argument("--precisions", action="store_true", help="compare precisions instead")
+    parser.add_argument("--faces", action="store_true", help="compare dlib's face network instead")
     options = parser.parse_args()
-    if options.precisions:
+    if options.faces:
+        compare_faces(min(options.images, 100), options.times)
+    elif options.precisions:
         compare_precisions(options.times)
     else:
         first, second = ({name: compare_methods(name, options) for name in NETWORKS}).values()
@@ -108,6 +118,42 @@ def compare_methods(network: str, options: argparse.Namespace) -> dict[str, floa
     for name, found in vectors.items():
         print(f"  {name:24} maximum difference of vectors {np.abs(found - reference[: len(found)]).max():.1e}")
     return rate
+
+
+def compare_faces(count: int, times: int) -> None:
+    """Print the rates of dlib's face network, computed by dlib and by OpenVINO, and of the whole extractor."""
+    import dlib
+
+    images = att_faces.load().subset(range(count))
+    print(f"dlib-face: {conditions(images)}")
+    extractor = FaceExtractor()
+    pixels = np.stack([extractor.preprocess(reading.read_image(path)) for path in images.paths])
+    found = [faces.find_faces(image) for image in pixels]
+    aligned = [
+        faces.align(image, faces.choose(each, image.shape)) for image, each in zip(pixels, found, strict=True) if each
+    ]
+    network = face_network(faces.model_files()[faces.NETWORK_FILE])
+    reference = dlib.face_recognition_model_v1(str(faces.model_files()[faces.NETWORK_FILE]))
+    extractor.prepare()
+    methods = {
+        "dlib": lambda: np.array(reference.compute_face_descriptor(aligned)),
+        "compiled": lambda: network(np.stack(aligned)),
+        "extractor, with detection": lambda: extractor.extract(images, cache=False, progress=False),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in methods}
+    vectors = {}
+    for _ in range(times):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            vectors[name] = method()
+            rates[name].append(len(vectors[name]) / (time.perf_counter() - start))
+    off = np.abs(vectors["dlib"] - vectors["compiled"]).max()
+    base = median(rates["dlib"])
+    for name, found_rates in rates.items():
+        print(
+            f"  {name:26} {median(found_rates):6.1f} images per second, {median(found_rates) / base:.1f} times dlib's"
+        )
+    print(f"  largest difference between dlib and compiled: {off:.1g}")
 
 
 def compare_precisions(times: int) -> None:

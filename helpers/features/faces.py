@@ -5,7 +5,8 @@ Networks trained on ImageNet distinguish objects, not people. dlib has three par
 1. a detector of frontal faces: a sliding window over histograms of gradients (Dalal & Triggs 2005; King 2015),
 2. five landmarks by regression trees (Kazemi & Sullivan 2014): the corners of the eyes and the base of the nose,
 3. a residual network of 29 layers that maps an aligned face to 128 values, trained on 3 million images of 7,485 people
-   so that images of one person are within a distance of 0.6. Its training set excludes LFW's people.
+   so that images of one person are within a distance of 0.6. Its training set excludes LFW's people. OpenVINO computes
+   it, see `helpers.networks.face_network`.
 
 Weights and sources: https://github.com/davisking/dlib-models, public domain (CC0). The package with these weights also
 contains a model of 68 landmarks, whose license is restricted; it is not used.
@@ -24,6 +25,8 @@ import numpy as np
 
 from helpers import extras
 from helpers.features.extractor import FeatureExtractor, check_rgb, describe_zeros
+from helpers.networks.compiled import CompiledNetwork
+from helpers.networks.face_network import DIM, SIZE, face_network
 from helpers.networks.weights import WeightsUnavailable
 
 #: Checksums of the two files, because another model would change the vectors.
@@ -34,9 +37,8 @@ SHA256 = {
     NETWORK_FILE: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 }
 
-DIM = 128
-#: Side of an aligned face in pixels, and the margin relative to the face, as in the network's training.
-CHIP, MARGIN = 150, 0.25
+#: Margin around an aligned face, relative to the face, as in the network's training.
+MARGIN = 0.25
 
 #: Passes of the detector, until one finds a face: (number of times the image is doubled, minimum score). The first
 #: finds faces of about 80 pixels and more, the second also smaller (40 pixels) and less certain ones. At 500 pixels a
@@ -83,7 +85,7 @@ def find_faces(image: np.ndarray) -> list[Face]:
     image : uint8 (height, width, 3) RGB, upright; heads may be tilted by about 30 degrees.
     """
     image = check_rgb(image)
-    landmarks = dlib_models()[0]
+    landmarks = _landmarks()
     for doublings, min_score in PASSES:
         # The detector is not thread-safe.
         with _DETECTOR_LOCK:
@@ -118,7 +120,7 @@ def align(image: np.ndarray, face: Face) -> np.ndarray:
     """Rotate and crop a face to the network's input: uint8 (150, 150, 3), black outside the image."""
     image, dlib = check_rgb(image), _dlib()
     points = dlib.points([dlib.point(int(x), int(y)) for x, y in face.landmarks])
-    return dlib.get_face_chip(image, dlib.full_object_detection(dlib.rectangle(*face.box), points), CHIP, MARGIN)
+    return dlib.get_face_chip(image, dlib.full_object_detection(dlib.rectangle(*face.box), points), SIZE, MARGIN)
 
 
 def without_face(vectors: np.ndarray) -> np.ndarray:
@@ -153,39 +155,46 @@ class FaceExtractor(FeatureExtractor):
         model_files()
         self.size, self.several, self.normalize, self.batch_size = size, several, normalize, batch_size
         passes = [list(one) for one in PASSES]  # "looks" as in existing fingerprints
-        self.settings = {"several": several, "looks": passes, "chip": [CHIP, MARGIN], "weights": dict(SHA256)}
+        self.settings = {"several": several, "looks": passes, "chip": [SIZE, MARGIN], "weights": dict(SHA256)}
 
     def prepare(self) -> None:
         import joblib  # noqa: F401
 
-        dlib_models()
+        _landmarks()
+        _network()
 
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, size, size, 3) → float32 (b, 128); zeros where there is no face. Uses all cores."""
+        found = {row: face for row, face in enumerate(self._aligned(pixels)) if face is not None}
+        vectors = np.zeros((len(pixels), DIM), np.float32)
+        if found:
+            vectors[list(found)] = _network()(np.stack(list(found.values())))
+        return vectors
+
+    def _aligned(self, pixels: np.ndarray) -> list[np.ndarray | None]:
+        """The aligned face of each image, see `_aligned_faces`."""
         from joblib import Parallel, cpu_count, delayed
 
         # dlib uses one core and holds Python's lock, so processes share the work.
         parts = np.array_split(pixels, max(1, min(cpu_count(), len(pixels) // 4)))
         if len(parts) == 1:
-            return _extracted(pixels, self.several)
+            return _aligned_faces(pixels, self.several)
         # max_nbytes=None: joblib would else copy arrays to disk, where they stay if a process is killed.
-        jobs = (delayed(_extracted)(part, self.several) for part in parts)
-        return np.concatenate(Parallel(n_jobs=-1, max_nbytes=None)(jobs))
+        jobs = (delayed(_aligned_faces)(part, self.several) for part in parts)
+        return [face for part in Parallel(n_jobs=-1, max_nbytes=None)(jobs) for face in part]
 
     def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
         if text := describe_zeros(vectors, names, "no face was found"):
             warnings.warn(f"{text}; their vectors are zero", NoFaceWarning, stacklevel=3)
 
 
-def _extracted(pixels: np.ndarray, several: str) -> np.ndarray:
-    """uint8 (b, height, width, 3) → float32 (b, 128)."""
+def _aligned_faces(pixels: np.ndarray, several: str) -> list[np.ndarray | None]:
+    """uint8 (b, height, width, 3) → the main face of each image, uint8 (150, 150, 3), or None without a face."""
     found = [find_faces(image) for image in pixels]
-    rows = [row for row, faces in enumerate(found) if faces]
-    chips = [align(pixels[row], choose(found[row], pixels[row].shape, several)) for row in rows]
-    vectors = np.zeros((len(pixels), DIM), np.float32)
-    if chips:
-        vectors[rows] = np.array(dlib_models()[1].compute_face_descriptor(chips), dtype=np.float32)
-    return vectors
+    return [
+        align(image, choose(faces, image.shape, several)) if faces else None
+        for image, faces in zip(pixels, found, strict=True)
+    ]
 
 
 # ---- dlib and its models ------------------------------------------------------------------------------
@@ -233,10 +242,15 @@ def _detector():
 
 
 @cache
-def dlib_models() -> tuple:
-    """dlib's predictor of five landmarks and its face network, loaded once."""
-    files, dlib = model_files(), _dlib()
-    return (dlib.shape_predictor(str(files[LANDMARKS_FILE])), dlib.face_recognition_model_v1(str(files[NETWORK_FILE])))
+def _landmarks():
+    """dlib's predictor of five landmarks, loaded once."""
+    return _dlib().shape_predictor(str(model_files()[LANDMARKS_FILE]))
+
+
+@cache
+def _network() -> CompiledNetwork:
+    """dlib's face network, computed by OpenVINO, compiled once."""
+    return face_network(model_files()[NETWORK_FILE])
 
 
 #: Name → factory, for `helpers.features.registry`.
