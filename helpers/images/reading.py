@@ -79,13 +79,29 @@ def read_image(
     UnreadableImage : the file is missing, empty, damaged, not an image or not understood, or it has more than
         ``max_pixels`` pixels, a JPEG more than `MAX_JPEG_PIXELS`.
     """
+    return _decoded(source, np.asarray, max_pixels, formats, at_least)
+
+
+def read_resized(source: str | Path | bytes, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
+    """`resize` of `read_image`, but without two copies of all pixels.
+
+    For size and rule see `resize`; for the errors see `read_image`.
+    """
+    return _decoded(source, lambda image: _resized(image, size, rule))
+
+
+def _decoded(
+    source: str | Path | bytes, use: Callable[[Image.Image], np.ndarray], max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None, at_least: int | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The result of ``use`` for the upright RGB image; for the other arguments see `read_image`."""
     label = "the image given as bytes" if isinstance(source, bytes) else str(source)
     with _opened(source, label, formats) as image:
         _reduce(image, label, max_pixels, at_least)
         with _decoding(label):
             image.load()
         try:
-            return np.asarray(_to_rgb(_upright(image), image))
+            return use(_to_rgb(_upright(image), image))
         except depths.UnknownRange as error:
             raise UnreadableImage(f"{label} is not understood: {error}") from error
 
@@ -258,8 +274,11 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash"
     rule : ``squash`` resizes both sides and ignores the aspect ratio; ``crop`` resizes the short side to 256/224 of
         the size and crops the center, as is usual for ImageNet; ``pad`` resizes the long side and adds white borders.
     """
+    return _resized(Image.fromarray(pixels), size, rule)
+
+
+def _resized(image: Image.Image, size: int | tuple[int, int], rule: str) -> np.ndarray:
     height, width = (size, size) if isinstance(size, int) else size
-    image = Image.fromarray(pixels)
     if rule == "squash":
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "crop":
@@ -321,8 +340,7 @@ def batches(
 
     def load(source: str | Path | bytes) -> np.ndarray | UnreadableImage:
         try:
-            pixels = read_image(source)
-            return resize(pixels, size, rule) if transform is None else transform(pixels)
+            return read_resized(source, size, rule) if transform is None else transform(read_image(source))
         except UnreadableImage as error:
             return error
 

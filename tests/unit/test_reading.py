@@ -339,6 +339,24 @@ def test_one_pixel_and_odd_sides():
     assert len(columns) == 16 and columns[0] in (7, 8) and (padded[:, 0] == 255).all()
 
 
+@pytest.mark.parametrize("rule", reading.RESIZE_RULES)
+@pytest.mark.parametrize("size", [64, (40, 90)])
+def test_images_are_resized_while_they_are_read(photo, tmp_path, rule, size):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(photo)
+    files = [
+        samples.photos().paths[10],
+        encoded(image, format="JPEG", exif=exif),
+        *(encoded(image.convert(mode), format="PNG") for mode in ("L", "P", "1", "RGBA", "I;16")),
+        encoded(image.convert("CMYK"), format="JPEG"),
+    ]
+    for file in files:
+        assert np.array_equal(reading.read_resized(file, size, rule), resize(read_image(file), size, rule))
+    with pytest.raises(UnreadableImage, match="no.png"):
+        reading.read_resized(tmp_path / "no.png", size, rule)
+
+
 def test_an_unknown_rule_is_an_error():
     with pytest.raises(ValueError, match="squash, crop, pad"):
         resize(np.zeros((2, 2, 3), np.uint8), 4, "stretch")
