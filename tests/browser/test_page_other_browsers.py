@@ -74,7 +74,8 @@ def test_the_main_path(start, address, tmp_path):
         )
         browser.wait(f"{_TITLE}.includes('a red bird')")
         # The upload survives a reload.
-        browser.run("setTimeout(() => location.reload())")
+        browser.run("window.isOld = true; setTimeout(() => location.reload())")
+        browser.wait("return !window.isOld")
         browser.wait(f"{_TITLE}.startsWith(arguments_[0])", f"Images that look like {image.name}")
         browser.wait("return document.querySelectorAll('.card.loaded').length > 8")
         # Errors are reported in order, so this one comes after all others. It may come late.
