@@ -134,19 +134,20 @@ class NetworkExtractor(DeepExtractor):
         """
         if self.pools is None:
             raise ValueError(f"{self.name}: the layer {self._layer} is not pooled from a map; open it with a pooling")
-        if self._pooling:
-            return np.asarray(self._built()(pixels))
-        if self._mapper is None:
-            self._mapper = self._map_network()
-        return np.asarray(self._mapper(pixels))
+        self.prepare_maps()
+        network = self._built() if self._pooling else self._mapper
+        assert network is not None
+        return np.asarray(network(pixels))
 
     def _map_network(self) -> KerasNetwork | CompiledNetwork:
         # Its means are the embeddings, so a cached network for them contains it.
         return zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision, unpooled=True)
 
     def prepare_maps(self) -> None:
-        """Build the network of `maps` now, if it is not that of the vectors."""
-        if not self._pooling and self.pools and self._mapper is None:
+        """Build the network of `maps` now."""
+        if self._pooling:
+            self._built()
+        elif self.pools and self._mapper is None:
             self._mapper = self._map_network()
 
     def at_size(self, size: int) -> "NetworkExtractor":

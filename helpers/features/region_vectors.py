@@ -1,7 +1,9 @@
 """Feature vectors of regions of images, from a shared feature map or from crops."""
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,7 @@ from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import content_hashes
-from helpers.features.regions import BATCH, Images, Regions, RegionSource, loaded
+from helpers.features.regions import BATCH, Images, Regions, RegionSource, computed_ahead, loaded
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage
@@ -31,6 +33,9 @@ AHEAD = 3
 MAP_SCALE = 10 / 7
 #: The input's side is a multiple of this number of pixels, by which networks reduce images.
 _STRIDE = 32
+
+#: Held while the number of BLAS's threads is changed.
+_LIMITING = threading.Lock()
 
 #: Vectors of the boxes of one image, or why it cannot be read.
 _Found = np.ndarray | UnreadableImage
@@ -173,8 +178,9 @@ def _pool(
     assert extractor.pools is not None
     found = []
     maps = mapper.maps(np.stack([image.pixels for image, _ in batch]))
-    # The products are small: several threads take ten times the processor time of one.
-    with _blas().limit(limits=1, user_api="blas"):
+    # The products are small: several threads take ten times the processor time of one. The limit holds for all threads,
+    # so two calls at a time would restore each other's.
+    with _LIMITING, _blas().limit(limits=1, user_api="blas"):
         for one, (image, boxes) in zip(maps, batch, strict=True):
             scale = np.tile([one.shape[1] / image.width, one.shape[0] / image.height], 2)
             vectors = pooling.pool_boxes(one, np.asarray(boxes, np.float64) * scale, extractor.pools)
@@ -202,29 +208,52 @@ def find_regions(
         return source.find(files)
     assert isinstance(base, NetworkExtractor)
     mapper = base.at_size(_map_size(base))
+    found: list[Regions | None] = [None] * len(files)
+    skipped: list[UnreadableImage] = []
 
     def load(image: np.ndarray) -> tuple[object, _MapInput]:
         return source.load(image), _MapInput(mapper.preprocess(image), *image.shape[:2])
 
-    found: list[Regions | None] = []
-    skipped: list[UnreadableImage] = []
-    items = loaded(files, load, 2 * BATCH)
-    with store.RegionStore(region_fingerprint(base, "maps"), base.dim) as kept:
-        while batch := list(islice(items, BATCH)):
-            part = files[len(found) : len(found) + len(batch)]
-            skipped += [item for item in batch if isinstance(item, UnreadableImage)]
-            readable = [item for item in batch if not isinstance(item, UnreadableImage)]
-            regions = source.find_loaded([item for item, _ in readable])
-            left = iter(regions)
-            found += [None if isinstance(item, UnreadableImage) else next(left) for item in batch]
-            names = [file for file, item in zip(part, batch, strict=True) if not isinstance(item, UnreadableImage)]
-            keys = _keys(names, [each.boxes for each in regions])
-            known = kept.known(keys.values())
-            missing = [row for row, key in keys.items() if key not in known]
-            vectors = _pool(base, mapper, [(readable[row][1], regions[row].boxes) for row in missing])
-            kept.put((keys[row], some) for row, some in zip(missing, vectors, strict=True))
+    def batches() -> Iterator[list[tuple[int, object, _MapInput]]]:
+        rows = enumerate(loaded(files, load, 2 * BATCH))
+        while batch := list(islice(rows, BATCH)):
+            skipped.extend(item for _, item in batch if isinstance(item, UnreadableImage))
+            yield [(row, *item) for row, item in batch if not isinstance(item, UnreadableImage)]
+
+    def searched(batch: list[tuple[int, object, _MapInput]]) -> list[Regions]:
+        return source.find_loaded([item for _, item, _ in batch])
+
+    def pooled(missing: list[_Missing]) -> list[np.ndarray]:
+        return _pool(base, mapper, [(one.image, one.boxes) for one in missing])
+
+    with (
+        store.RegionStore(region_fingerprint(base, "maps"), base.dim) as kept,
+        ThreadPoolExecutor(2) as pool,
+    ):
+
+        def lookups() -> Iterator[list[_Missing]]:
+            for batch, regions in computed_ahead(pool, searched, batches(), 1):
+                keys = _keys([files[row] for row, _, _ in batch], [each.boxes for each in regions])
+                known = kept.known(keys.values())
+                for (row, _, _), each in zip(batch, regions, strict=True):
+                    found[row] = each
+                if missing := [position for position, key in keys.items() if key not in known]:
+                    mapper.prepare_maps()
+                yield [_Missing(keys[one], batch[one][2], regions[one].boxes) for one in missing]
+
+        # While the regions of a batch are found, the vectors of the one before it are computed.
+        for missing, vectors in computed_ahead(pool, pooled, lookups(), 1):
+            kept.put((one.key, some) for one, some in zip(missing, vectors, strict=True))
     reading.warn_unreadable(skipped, len(files))
     return found
+
+
+class _Missing(NamedTuple):
+    """An image whose vectors are not stored: their key, the map's input, and the boxes of its regions."""
+
+    key: bytes
+    image: _MapInput
+    boxes: np.ndarray
 
 
 def _map_size(extractor: FeatureExtractor) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +29,7 @@ from helpers.networks.detectors import Detections, Detector, Prepared
 #: Files, contents of files, or pixels: uint8 (height, width, 3) RGB.
 Images = ImageSet | Sequence[str | Path | bytes | np.ndarray]
 
+Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 
 #: Images that are computed at a time, and threads that read them.
@@ -272,17 +273,31 @@ def loaded(images: Images, load: Callable[[np.ndarray], Loaded], ahead: int) -> 
             return error
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        waiting: deque[Future[Loaded | UnreadableImage]] = deque()
-        try:
-            for source in images.paths if isinstance(images, ImageSet) else images:
-                waiting.append(pool.submit(one, source))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        sources: Iterable[str | Path | bytes | np.ndarray] = images.paths if isinstance(images, ImageSet) else images
+        for _, found in computed_ahead(pool, one, sources, ahead):
+            yield found
+
+
+def computed_ahead(
+    pool: ThreadPoolExecutor, compute: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Loaded]]:
+    """Call ``compute`` on each item in the threads of a pool; yields (item, result), in order.
+
+    ahead : number of items that are taken and computed before an earlier result is used.
+    """
+    waiting: deque[tuple[Item, Future[Loaded]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(compute, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def _batches(images: Images, load: Callable[[np.ndarray], Loaded]) -> Iterator[list[Loaded | UnreadableImage]]:
