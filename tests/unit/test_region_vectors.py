@@ -8,9 +8,10 @@ from helpers.features import region_vectors as module
 from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.projection import Projection
-from helpers.features.region_vectors import crop, find_regions, region_method, region_vectors
+from helpers.features.region_vectors import crop, find_regions, region_fingerprint, region_method, region_vectors
 from helpers.features.regions import region_source
 from helpers.features.registry import open_extractor
+from helpers.features.store import RegionStore
 from helpers.images import UnreadableImageWarning, reading
 from helpers.vectors import l2_normalize
 
@@ -135,6 +136,30 @@ def test_regions_and_their_vectors_from_one_reading(network, images, tmp_path, o
     stored = region_vectors(network, readable, boxes, progress=False)
     assert all(np.array_equal(one, other) for one, other in zip(stored, computed, strict=True))
     assert find_regions(grid, network, readable)[3].boxes.tolist() == boxes[3].tolist()
+
+
+def test_batches_of_which_some_are_stored_or_unreadable(network, tmp_path, own_cache):
+    """While one batch is searched, the vectors of another one are computed; each image gets its own."""
+    network.dim = 3
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{number:02}.png" for number in range(56)]
+    for number, file in enumerate(files):
+        cv2.imwrite(str(file), rng.integers(0, 256, (40 + number, 60, 3), dtype=np.uint8))
+    grid = region_source("grid")
+    find_regions(grid, network, files[40:45])
+    for file in files[16:32]:  # a whole batch
+        file.write_bytes(b"no image")
+    with pytest.warns(UnreadableImageWarning, match="16 of 56 images"):
+        found = find_regions(grid, network, files)
+    assert [row for row, each in enumerate(found) if each is None] == list(range(16, 32))
+    readable = [*files[:16], *files[32:]]
+    boxes = [each.boxes for each in found if each]
+    assert [each.boxes.tolist() for each in grid.find(readable)] == [each.tolist() for each in boxes]
+    with RegionStore(region_fingerprint(network), network.dim) as store:
+        assert len(store) == len(readable)
+    computed = region_vectors(network, readable, boxes, cache=False, progress=False)
+    stored = region_vectors(network, readable, boxes, progress=False)
+    assert all(np.array_equal(one, other) for one, other in zip(stored, computed, strict=True))
 
 
 def test_regions_whose_vectors_come_from_crops(images, tmp_path, own_cache):

@@ -1,5 +1,8 @@
 """Regions: detections of files and pixels, proposals without classes, and fixed grids."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -240,3 +243,41 @@ def test_a_box_of_a_person():
 def test_a_wrong_box_of_a_person(box, message):
     with pytest.raises(ValueError, match=message):
         regions.check_box(box, 100, 50)
+
+
+def test_results_are_computed_ahead_and_stay_in_order():
+    taken, second_is_done = [], threading.Event()
+
+    def items():
+        for item in range(6):
+            taken.append(item)
+            yield item
+
+    def compute(item):
+        if item == 0:
+            assert second_is_done.wait(10)
+        elif item == 1:
+            second_is_done.set()
+        return item * item
+
+    with ThreadPoolExecutor(2) as pool:
+        found = regions.computed_ahead(pool, compute, items(), 2)
+        assert next(found) == (0, 0) and taken == [0, 1, 2]
+        assert list(found) == [(item, item * item) for item in range(1, 6)]
+
+
+def test_an_error_ends_what_is_computed_ahead():
+    computed = []
+
+    def compute(item):
+        if item == 1:
+            raise UnreadableImage("damaged")
+        computed.append(item)
+        return item
+
+    with ThreadPoolExecutor(1) as pool:
+        found = regions.computed_ahead(pool, compute, range(100), 3)
+        assert next(found) == (0, 0)
+        with pytest.raises(UnreadableImage, match="damaged"):
+            next(found)
+    assert max(computed) < 8
