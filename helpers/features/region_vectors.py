@@ -4,12 +4,13 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
@@ -140,7 +141,7 @@ def _stored(
 def _from_crops(
     extractor: FeatureExtractor, sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]
 ) -> Iterator[_Found]:
-    for image, some in zip(loaded(sources, lambda image: image, AHEAD), boxes, strict=True):
+    for image, some in zip(loaded(sources, np.asarray, AHEAD), boxes, strict=True):
         if isinstance(image, UnreadableImage):
             yield image
         else:
@@ -152,7 +153,7 @@ def _from_maps(
 ) -> Iterator[_Found]:
     assert isinstance(extractor, NetworkExtractor)
     mapper = extractor.at_size(_map_size(extractor))
-    items = loaded(sources, lambda image: _MapInput(mapper.preprocess(image), *image.shape[:2]), 2 * BATCH)
+    items = loaded(sources, partial(_map_input, mapper), 2 * BATCH)
     left = iter(boxes)
     while batch := list(islice(items, BATCH)):
         pairs = [(item, next(left)) for item in batch]
@@ -167,6 +168,10 @@ class _MapInput(NamedTuple):
     pixels: np.ndarray
     height: int
     width: int
+
+
+def _map_input(mapper: NetworkExtractor, image: Image.Image) -> _MapInput:
+    return _MapInput(reading.resize(image, mapper.size, mapper.resize_rule), image.height, image.width)
 
 
 def _pool(
@@ -211,8 +216,8 @@ def find_regions(
     found: list[Regions | None] = [None] * len(files)
     skipped: list[UnreadableImage] = []
 
-    def load(image: np.ndarray) -> tuple[object, _MapInput]:
-        return source.load(image), _MapInput(mapper.preprocess(image), *image.shape[:2])
+    def load(image: Image.Image) -> tuple[object, _MapInput]:
+        return source.load(image), _map_input(mapper, image)
 
     def batches() -> Iterator[list[tuple[int, object, _MapInput]]]:
         rows = enumerate(loaded(files, load, 2 * BATCH))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from helpers.features import pooling
 from helpers.features.extractor import check_rgb
@@ -119,8 +120,8 @@ class RegionSource(ABC):
         return found
 
     @abstractmethod
-    def load(self, image: np.ndarray) -> object:
-        """What `find_loaded` needs of an image, uint8 (height, width, 3) RGB. Threads call it."""
+    def load(self, image: Image.Image) -> object:
+        """What `find_loaded` needs of an image, RGB and upright. Threads call it."""
 
     @abstractmethod
     def find_loaded(self, images: list) -> list[Regions]:
@@ -134,7 +135,7 @@ class _DetectorSource(RegionSource):
         self.detector = detector
         self.settings = {"detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU}
 
-    def load(self, image: np.ndarray) -> Prepared:
+    def load(self, image: Image.Image) -> Prepared:
         return self.detector.prepare(image)
 
     def find_loaded(self, images: list[Prepared]) -> list[Regions]:
@@ -148,12 +149,12 @@ class _DetectorSource(RegionSource):
 class _FixedSource(RegionSource):
     """Boxes without classes and scores."""
 
-    def __init__(self, name: str, find_boxes: Callable[[np.ndarray], np.ndarray], settings: dict):
+    def __init__(self, name: str, find_boxes: Callable[[Image.Image], np.ndarray], settings: dict):
         self.name, self._find_boxes, self.settings = name, find_boxes, settings
 
-    def load(self, image: np.ndarray) -> Regions:
+    def load(self, image: Image.Image) -> Regions:
         found = self._find_boxes(image)
-        return distinct(found, np.ones(len(found)), [None] * len(found), *image.shape[1::-1])
+        return distinct(found, np.ones(len(found)), [None] * len(found), image.width, image.height)
 
     def find_loaded(self, images: list[Regions]) -> list[Regions]:
         return images
@@ -168,7 +169,7 @@ def region_source(name: str, detector: Detector | None = None) -> RegionSource:
         return _DetectorSource(detector or pretrained_detector())
     if name == "grid":
         settings = {"levels": GRID_LEVELS, "overlap": GRID_OVERLAP}
-        return _FixedSource(name, lambda image: grid(image.shape[1], image.shape[0]), settings)
+        return _FixedSource(name, lambda image: grid(image.width, image.height), settings)
     if name == "proposals":
         settings = {"proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU}
         settings |= {"scale": PROPOSAL_SCALE, "sigma": PROPOSAL_SIGMA}
@@ -260,15 +261,15 @@ def detect(
     return found
 
 
-def loaded(images: Images, load: Callable[[np.ndarray], Loaded], ahead: int) -> Iterator[Loaded | UnreadableImage]:
-    """Read images and call ``load`` on each, uint8 (height, width, 3), in threads; the results are in order.
+def loaded(images: Images, load: Callable[[Image.Image], Loaded], ahead: int) -> Iterator[Loaded | UnreadableImage]:
+    """Read images and call ``load`` on each, RGB and upright, in threads; the results are in order.
 
     ahead : number of images that are loaded before they are used. They stay in memory.
     """
 
     def one(source: str | Path | bytes | np.ndarray) -> Loaded | UnreadableImage:
         try:
-            return load(check_rgb(source) if isinstance(source, np.ndarray) else reading.read_image(source))
+            return load(_pillow(source)) if isinstance(source, np.ndarray) else reading.decode(source, load)
         except UnreadableImage as error:
             return error
 
@@ -300,11 +301,15 @@ def computed_ahead(
             future.cancel()
 
 
-def _batches(images: Images, load: Callable[[np.ndarray], Loaded]) -> Iterator[list[Loaded | UnreadableImage]]:
+def _batches(images: Images, load: Callable[[Image.Image], Loaded]) -> Iterator[list[Loaded | UnreadableImage]]:
     # Not the pixels, because a batch of large images would take gigabytes.
     found = loaded(images, load, 2 * BATCH)
     while batch := list(islice(found, BATCH)):
         yield batch
+
+
+def _pillow(image: np.ndarray | Image.Image) -> Image.Image:
+    return Image.fromarray(check_rgb(image)) if isinstance(image, np.ndarray) else image
 
 
 def _none(detector: Detector) -> Detections:
@@ -312,7 +317,7 @@ def _none(detector: Detector) -> Detections:
     return Detections(nothing.reshape(0, 4), np.empty(0, np.int64), nothing, detector.class_names)
 
 
-def propose(image: np.ndarray, limit: int = PROPOSALS, side: int = PROPOSAL_SIDE) -> np.ndarray:
+def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS, side: int = PROPOSAL_SIDE) -> np.ndarray:
     """Boxes that may contain an object of any class, by selective search: float32 (n, 4), the largest first.
 
     Uijlings et al., Selective Search for Object Recognition, 2013: similar neighbors of a segmentation are merged step
@@ -320,16 +325,16 @@ def propose(image: np.ndarray, limit: int = PROPOSALS, side: int = PROPOSAL_SIDE
 
     Parameters
     ----------
-    image : uint8 (height, width, 3) RGB.
+    image : uint8 (height, width, 3) RGB, or Pillow's image.
     limit : maximum number of boxes.
     side : the image is reduced to this long side in pixels, which bounds the time.
     """
     import cv2
 
-    image = check_rgb(image)
+    image = _pillow(image)
     if limit < 1 or side < 1:
         raise ValueError(f"limit and side must be at least 1, got {limit} and {side}")
-    height, width = image.shape[:2]
+    width, height = image.size
     scale = min(1, side / max(height, width))
     small = reading.resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()

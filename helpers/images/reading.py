@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -48,6 +48,9 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
+Used = TypeVar("Used")
+
+
 class UnreadableImage(ValueError):
     """A file is missing, damaged, truncated, too large or not an image; the message names it."""
 
@@ -79,7 +82,7 @@ def read_image(
     UnreadableImage : the file is missing, empty, damaged, not an image or not understood, or it has more than
         ``max_pixels`` pixels, a JPEG more than `MAX_JPEG_PIXELS`.
     """
-    return _decoded(source, np.asarray, max_pixels, formats, at_least)
+    return decode(source, np.asarray, max_pixels, formats, at_least)
 
 
 def read_resized(source: str | Path | bytes, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
@@ -87,14 +90,17 @@ def read_resized(source: str | Path | bytes, size: int | tuple[int, int], rule: 
 
     For size and rule see `resize`; for the errors see `read_image`.
     """
-    return _decoded(source, lambda image: _resized(image, size, rule))
+    return decode(source, lambda image: resize(image, size, rule))
 
 
-def _decoded(
-    source: str | Path | bytes, use: Callable[[Image.Image], np.ndarray], max_pixels: int = MAX_PIXELS,
+def decode(
+    source: str | Path | bytes, use: Callable[[Image.Image], Used], max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None, at_least: int | None = None,
-) -> np.ndarray:  # fmt: skip
-    """The result of ``use`` for the upright RGB image; for the other arguments see `read_image`."""
+) -> Used:  # fmt: skip
+    """The result of ``use`` for the image that `read_image` returns, as Pillow's image: RGB and upright.
+
+    The pixels are not copied, which takes as long as decoding them if the image is large.
+    """
     label = "the image given as bytes" if isinstance(source, bytes) else str(source)
     with _opened(source, label, formats) as image:
         _reduce(image, label, max_pixels, at_least)
@@ -265,19 +271,18 @@ def _to_rgb(image: Image.Image, opened: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # a conversion copies a large image
 
 
-def resize(pixels: np.ndarray, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
+def resize(image: np.ndarray | Image.Image, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
     """Resize an image to uint8 (height, width, 3); bilinear with antialiasing (Pillow).
 
     Parameters
     ----------
+    image : uint8 (height, width, 3) RGB, or Pillow's image, which is not copied.
     size : side of a square, or (height, width).
     rule : ``squash`` resizes both sides and ignores the aspect ratio; ``crop`` resizes the short side to 256/224 of
         the size and crops the center, as is usual for ImageNet; ``pad`` resizes the long side and adds white borders.
     """
-    return _resized(Image.fromarray(pixels), size, rule)
-
-
-def _resized(image: Image.Image, size: int | tuple[int, int], rule: str) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     height, width = (size, size) if isinstance(size, int) else size
     if rule == "squash":
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

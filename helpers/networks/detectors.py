@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from helpers.files import content_hash
 from helpers.images import reading
@@ -115,12 +116,17 @@ class Detector:
             self._detections(one, image, lowest, max_iou, limit) for one, image in zip(outputs, prepared, strict=True)
         ]
 
-    def prepare(self, image: np.ndarray) -> Prepared:
-        """Resize an image, uint8 (height, width, 3) RGB, to the input; in YOLO's form with its aspect ratio."""
-        left, top, width, height = self._place(*image.shape[:2])
+    def prepare(self, image: np.ndarray | Image.Image) -> Prepared:
+        """Resize an image to the input; in YOLO's form with its aspect ratio.
+
+        image : uint8 (height, width, 3) RGB, or Pillow's image.
+        """
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        left, top, width, height = self._place(image.height, image.width)
         pixels = np.full((self.height, self.width, 3), BORDER, np.uint8)
         pixels[top : top + height, left : left + width] = reading.resize(image, (height, width))
-        return Prepared(pixels, image.shape[1], image.shape[0])
+        return Prepared(pixels, image.width, image.height)
 
     def outputs(self, images: Sequence[Prepared]) -> list[tuple[np.ndarray, ...]]:
         """The network's outputs for each image, before they are decoded."""

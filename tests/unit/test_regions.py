@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from helpers.features import pooling, regions
 from helpers.images import UnreadableImage, UnreadableImageWarning, pairs, reading, samples
@@ -281,3 +282,21 @@ def test_an_error_ends_what_is_computed_ahead():
         with pytest.raises(UnreadableImage, match="damaged"):
             next(found)
     assert max(computed) < 8
+
+
+@pytest.mark.parametrize("name", ["detector", "grid", "proposals"])
+def test_regions_of_files_are_those_of_their_upright_pixels(name, small, tmp_path):
+    """Files are decoded without a copy of their pixels, and images in memory are given as arrays."""
+    drawn = scene(SIDE, 2 * SIDE, BOXES[1], (255, 0, 0))
+    color = drawn if name == "detector" else reading.read_image(pairs.box()[1])
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(color).save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(color).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(color).convert("P").save(tmp_path / "palette.png")
+    files = sorted(tmp_path.glob("*.png"))
+    arrays = [reading.read_image(file) for file in files]
+    assert arrays[2].shape[:2] == color.shape[1::-1]
+    source = regions.region_source(name, small if name == "detector" else None)
+    for one, other in zip(source.find(files), source.find(arrays), strict=True):
+        assert len(one) and np.array_equal(one.boxes, other.boxes) and one.class_names == other.class_names
