@@ -99,7 +99,8 @@ def decode(
 ) -> Used:  # fmt: skip
     """The result of ``use`` for the image that `read_image` returns, as Pillow's image: RGB and upright.
 
-    The pixels are not copied, which takes as long as decoding them if the image is large.
+    The pixels are not copied, which takes as long as decoding them if the image is large. For the other arguments and
+    the errors see `read_image`.
     """
     label = "the image given as bytes" if isinstance(source, bytes) else str(source)
     with _opened(source, label, formats) as image:
