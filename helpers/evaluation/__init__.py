@@ -7,8 +7,8 @@ __all__, __getattr__ = lazy.exports(
     {
         "protocol": ("Protocol", "ProtocolMismatch"),
         "builders": (
-            "disjoint_split", "held_out", "learnable", "leave_one_out", "one_per_class_gallery", "query_gallery",
-            "unseen_classes",
+            "disjoint_split", "fewer_queries", "held_out", "learnable", "leave_one_out", "one_per_class_gallery",
+            "query_gallery", "unseen_classes",
         ),
         "protocol_files": ("ProtocolFileError", "frozen", "frozen_names"),
         "runner": ("excluding", "run"),

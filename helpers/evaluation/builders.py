@@ -120,6 +120,26 @@ def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str
     return query_gallery(images, is_query, ~is_query, name, description=text)
 
 
+def fewer_queries(protocol: Protocol, count: int) -> Protocol:
+    """The protocol with about ``count`` of its queries, at regular intervals, and another name.
+
+    The first query is kept. The gallery, and what is ignored for a query, stay the same.
+
+    Raises
+    ------
+    ValueError : ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    few = protocol.queries[:: max(1, len(protocol.queries) // count)]
+    kept = set(few.tolist())
+    parts = {
+        name: None if ids is None else {row: others for row, others in ids.items() if row in kept}
+        for name, ids in (("excluded", protocol.excluded), ("listed", protocol.listed))
+    }
+    return replace(protocol, name=f"{protocol.name}-{len(few)}-queries", queries=few, **parts)  # type: ignore[arg-type]
+
+
 def one_per_class_gallery(
     images: ImageSet,
     name: str,

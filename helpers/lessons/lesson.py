@@ -75,7 +75,7 @@ class Lesson:
 
         If the data set has more images than the protocol, a line says how many are left out.
 
-        max_queries : use about this number of queries, at regular intervals; the protocol then has another name.
+        max_queries : use about this number of queries, see `builders.fewer_queries`.
         """
         if self.profile == "sample":
             frozen, whole = protocol_files.frozen("sample-distractors"), samples.with_distractors()
@@ -85,8 +85,7 @@ class Lesson:
         if len(images) < len(whole):
             print(f"{protocol.name} uses {len(images):,} of the {len(whole):,} images; the others are left out")
         if max_queries:
-            few = protocol.queries[:: max(1, len(protocol.queries) // max_queries)]
-            protocol = builders.query_gallery(images, few, protocol.gallery, f"{protocol.name}-{len(few)}-queries")
+            protocol = builders.fewer_queries(protocol, max_queries)
         return protocol, images
 
     def show(self, figure: Figure, name: str, alt: str = "", dpi: int = 150, save: bool = True) -> None:

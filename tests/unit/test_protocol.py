@@ -15,6 +15,7 @@ from helpers.evaluation import protocol as module
 from helpers.evaluation import protocol_files
 from helpers.evaluation.builders import (
     disjoint_split,
+    fewer_queries,
     learnable,
     leave_one_out,
     one_per_class_gallery,
@@ -241,6 +242,18 @@ def test_exclusions_of_images_that_are_no_queries_are_dropped():
     toy = query_gallery(image_set([0, 0, 0]), [0], [1, 2], "toy", excluded={0: [1], 1: [0]})
     assert toy.excluded == {0: (1,)}
     assert toy.relevant(0).tolist() == [2]
+
+
+def test_fewer_queries_keep_the_gallery_and_what_is_ignored():
+    whole = query_gallery(image_set([0] * 9), range(7), range(2, 9), "toy", excluded={0: [7], 1: [8], 3: [7, 8]})
+    few = fewer_queries(whole, 2)
+    assert (few.name, few.queries.tolist(), few.excluded) == ("toy-3-queries", [0, 3, 6], {0: (7,), 3: (7, 8)})
+    for row, query in enumerate(few.queries):
+        np.testing.assert_array_equal(few.relevant(row), whole.relevant(whole.queries.tolist().index(query)))
+    assert fewer_queries(whole, 100).queries.tolist() == whole.queries.tolist()
+    assert fewer_queries(valid(listed={0: [2], 1: [3]}), 1).listed == {0: (2,)}
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        fewer_queries(whole, 0)
 
 
 def test_one_per_class_gallery_is_drawn_by_the_seed():
