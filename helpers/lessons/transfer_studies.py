@@ -261,16 +261,16 @@ def compare_variants(
 def extractors(prepared: Prepared, tuned: Tuned) -> dict[str, ModelExtractor]:
     """Feature extractors of images for the trained variants of a network.
 
-    Returns "head only" (the head on the pretrained network) and "fine-tuned" (a copy of the network with the weights of
-    ``tuned``).
+    Returns "head only" (the head on the pretrained network) and "fine-tuned" (the frozen blocks, and a copy of the
+    others with the weights of ``tuned``).
     """
     import keras
 
-    name, task, whole = prepared.split.name, prepared.task, prepared.split.whole
-    prepared.split.tail.set_weights(tuned.weights)
-    copy = keras.models.clone_model(whole)
-    copy.set_weights(whole.get_weights())
-    prepared.split.tail.set_weights(prepared.pretrained)
+    split, task = prepared.split, prepared.task
+    name, whole = split.name, split.whole
+    tail = keras.models.clone_model(split.tail)
+    tail.set_weights(tuned.weights)
+    copy = keras.Sequential([split.trunk, tail], name=f"{name}_tuned")
     dataset, preprocessing = task.protocol.dataset, zoo.preprocessing(name)
     by_head = keras.Sequential([whole, tuned.head], name=f"{name}_head")
     origin = f"imagenet, {dataset} ({len(task.train)} images)"
