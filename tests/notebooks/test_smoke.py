@@ -16,7 +16,7 @@ SMOKE = {
     "01_faces": {"EXTRACTOR": "hog", "SECOND": "rgb-histogram"},
     "02_objects": {"PER_CLASS": 6, "EXTRACTOR": "hog"},
     "03_augmentation": {"MAX_IMAGES": 20, "COPIES": 3},
-    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 1, "PRETRAINED": ["efficientnet-lite0"]},
+    "04_baseline_cnn": {"EPOCHS": 1, "MAX_CLASSES": 8, "SEEDS": 1},
     "05_transfer_learning": {
         "NETWORK": "efficientnet-lite0",
         "COMPARED": [],
