@@ -22,6 +22,8 @@ ARGUMENTS = (
     "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
+#: Milliseconds that actions and expectations wait. A slow or busy machine is no reason to fail.
+TIMEOUT = 20_000
 #: Of a page, unless a test wants another one.
 VIEWPORT = {"width": 1280, "height": 900}
 #: WCAG 2.1, levels A and AA.
@@ -32,7 +34,7 @@ WCAG_TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 def browser():
     """The browser, started once. Without one, the tests are skipped with a message."""
     try:
-        from playwright.sync_api import Error, sync_playwright
+        from playwright.sync_api import Error, expect, sync_playwright
     except ImportError as error:
         pytest.skip(f"NOT TESTED in a browser: {error}; ./run_all.sh installs Playwright")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -43,6 +45,7 @@ def browser():
             started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         except Error as error:
             pytest.skip(f"NOT TESTED in a browser: {program} does not start: {error}")
+        expect.set_options(timeout=TIMEOUT)
         yield started
         started.close()
 
@@ -94,7 +97,7 @@ def open_page(browser, console):
         options.setdefault("viewport", VIEWPORT)
         context = browser.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(TIMEOUT)
         console.allowed += allowed
         page = context.new_page()
         listening.enter_context(errors_of(page, console))
