@@ -59,7 +59,7 @@ SMOKE = {
 }
 
 
-#: In order, because some read what earlier ones cached: 13 takes half a minute less if 06 is complete.
+# In order, because some read what earlier ones cached: 13 takes half a minute less if 06 is complete.
 @pytest.mark.parametrize("notebook", runner.select(None), ids=lambda path: path.stem)
 def test_it_runs(notebook, tmp_path, profile):
     outcome = runner.run(notebook, profile, tmp_path / "figures", SMOKE.get(notebook.stem), tmp_path / notebook.name)
