@@ -92,9 +92,20 @@ def run_all(page, lab: tuple[str, str, Path], name: str) -> None:
             const context = window.jupyterapp.shell.currentWidget.context;
             await context.sessionContext.ready;
             await context.sessionContext.session.kernel.info;
-            window.jupyterapp.commands.execute("notebook:run-all-cells");
         }"""
     )
+    # A widget that the kernel opens before JupyterLab has a widget manager for the notebook is lost.
+    page.wait_for_function(
+        """async mimeType => {
+            const {rendermime} = window.jupyterapp.shell.currentWidget.content;
+            const renderer = rendermime.getFactory(mimeType).createRenderer({mimeType});
+            const manager = await Promise.race([renderer._manager.promise, null]);
+            return manager?.restoredStatus;
+        }""",
+        arg="application/vnd.jupyter.widget-view+json",
+        timeout=60_000,
+    )
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
