@@ -232,6 +232,10 @@ run_tests() {
             mkdir -p build
             .venv/bin/mypy >build/mypy.log 2>&1 &
             types=$!
+            if [ -n "$ci" ]; then
+                # Python compiles each module that it imports for the first time, and here each test process would.
+                .venv/bin/python -m pytest --collect-only -qq "${tests[@]}" >/dev/null 2>&1 || true
+            fi
         fi
     fi
     # The notebooks must not overwrite the committed figures and tables.
