@@ -233,7 +233,8 @@ run_tests() {
             .venv/bin/mypy >build/mypy.log 2>&1 &
             types=$!
             if [ -n "$ci" ]; then
-                # Python compiles each module that it imports for the first time, and here each test process would.
+                # This imports the packages once. On their first import, Python compiles them for half a minute, and
+                # without this, each test process would do that.
                 .venv/bin/python -m pytest --collect-only -qq "${tests[@]}" >/dev/null 2>&1 || true
             fi
         fi
