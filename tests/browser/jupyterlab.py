@@ -100,6 +100,7 @@ def run_all(page, lab: tuple[str, str, Path], name: str) -> None:
             const {rendermime} = window.jupyterapp.shell.currentWidget.content;
             const renderer = rendermime.getFactory(mimeType).createRenderer({mimeType});
             const manager = await Promise.race([renderer._manager.promise, null]);
+            renderer.dispose();
             return manager?.restoredStatus;
         }""",
         arg="application/vnd.jupyter.widget-view+json",
