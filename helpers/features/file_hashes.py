@@ -26,6 +26,7 @@ class _HashStore(BlobStore):
     _content = "content hashes of files"
     # Callers then open another store in the same cache, which warns.
     _warns = False
+    _long_entries = False
 
     def __init__(self):
         super().__init__(paths.cache_dir() / "file-hashes.sqlite")

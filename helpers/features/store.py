@@ -17,6 +17,8 @@ from helpers import paths
 
 #: SQLite's bound on variables in one statement was 999 for a long time.
 _CHUNK = 900
+#: Bytes of a page of a new file with long entries.
+_PAGE = 32768
 
 
 class VectorStoreError(OSError):
@@ -41,6 +43,8 @@ class BlobStore:
     _content = "vectors"
     #: Whether to warn about a folder that is not writable.
     _warns = True
+    #: Whether an entry has more than some hundred bytes.
+    _long_entries = True
 
     def __init__(self, path: Path):
         self.path = path
@@ -67,8 +71,12 @@ class BlobStore:
         return self._prepare(sqlite3.connect(":memory:"))
 
     def _prepare(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        # Only a new file takes these. Long entries are then written and read several times as fast.
+        if self._long_entries:
+            database.execute(f"PRAGMA page_size = {_PAGE}")
+        options = "" if self._long_entries else "WITHOUT ROWID"
         with database:
-            database.execute("CREATE TABLE IF NOT EXISTS vectors (image BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+            database.execute(f"CREATE TABLE IF NOT EXISTS vectors (image BLOB PRIMARY KEY, vector BLOB) {options}")
             # Files of earlier versions use another column name.
             key = database.execute("SELECT name FROM pragma_table_info('vectors') WHERE cid = 0").fetchone()[0]
             if key != "image":

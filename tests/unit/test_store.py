@@ -16,7 +16,7 @@ def keys(n, start=0):
 
 @pytest.fixture
 def filled(own_cache):
-    """The file of a store of 500 vectors of dimension 256: about 120 pages."""
+    """The file of a store of 500 vectors of dimension 256: about 20 pages."""
     with VectorStore("d", 256) as kept:
         kept.put(keys(500), np.ones((500, 256), np.float32))
         return kept.path
@@ -25,6 +25,20 @@ def filled(own_cache):
 def test_existing_vectors_stay(own_cache):
     with VectorStore("d", 2) as kept:
         kept.put([b"a"], [[1, 2]])
+        kept.put([b"a", b"b"], [[9, 9], [3, 4]])
+        assert kept.get([b"a", b"b"]).tolist() == [[1, 2], [3, 4]] and len(kept) == 2
+
+
+@pytest.mark.parametrize("key", ["image", "content"])
+def test_a_file_of_an_earlier_version_is_continued(own_cache, key):
+    """Earlier files have small pages and no row ids; the oldest have another name of the key."""
+    path = own_cache / "vectors" / "d.sqlite"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as old:
+        old.execute(f"CREATE TABLE vectors ({key} BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        old.execute("INSERT INTO vectors VALUES (?, ?)", (b"a", np.array([1, 2], "<f4").tobytes()))
+    old.close()
+    with VectorStore("d", 2) as kept:
         kept.put([b"a", b"b"], [[9, 9], [3, 4]])
         assert kept.get([b"a", b"b"]).tolist() == [[1, 2], [3, 4]] and len(kept) == 2
 
