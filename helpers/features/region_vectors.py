@@ -116,14 +116,14 @@ def _stored(
     method: str, cache: bool, progress: bool, skipped: list[UnreadableImage],
 ) -> list[np.ndarray]:  # fmt: skip
     """Read the vectors from the store, after computing and storing the missing ones."""
-    found = [np.full((len(each), extractor.dim), np.nan, np.float32) for each in boxes]
     compute = _from_maps if method == "maps" else _from_crops
     with store.RegionStore(region_fingerprint(extractor, method), extractor.dim) as kept:
         keys = _keys(sources, boxes) if cache else {}
         stored = dict(kept.get(keys.values()))
-        for row, key in keys.items():
-            if key in stored:
-                found[row][:] = stored[key]
+        found = [
+            stored[key] if (key := keys.get(row)) in stored else np.full((len(each), extractor.dim), np.nan, np.float32)
+            for row, each in enumerate(boxes)
+        ]
         missing = [row for row, each in enumerate(boxes) if len(each) and keys.get(row) not in stored]
         computed = compute(extractor, [sources[row] for row in missing], [boxes[row] for row in missing])
         bar = tqdm(missing, f"{extractor.name} · regions", unit="image", disable=None if progress else True)
@@ -215,6 +215,7 @@ def find_regions(
     mapper = base.at_size(_map_size(base))
     found: list[Regions | None] = [None] * len(files)
     skipped: list[UnreadableImage] = []
+    contents = content_hashes(files)
 
     def load(image: Image.Image) -> tuple[object, _MapInput]:
         return source.load(image), _map_input(mapper, image)
@@ -238,13 +239,15 @@ def find_regions(
 
         def lookups() -> Iterator[list[_Missing]]:
             for batch, regions in computed_ahead(pool, searched, batches(), 1):
-                keys = _keys([files[row] for row, _, _ in batch], [each.boxes for each in regions])
-                known = kept.known(keys.values())
-                for (row, _, _), each in zip(batch, regions, strict=True):
+                wanted = []
+                for (row, _, image), each in zip(batch, regions, strict=True):
                     found[row] = each
-                if missing := [position for position, key in keys.items() if key not in known]:
+                    if len(each):
+                        wanted.append(_Missing(_key(contents[row], each.boxes), image, each.boxes))
+                known = kept.known(one.key for one in wanted)
+                if missing := [one for one in wanted if one.key not in known]:
                     mapper.prepare_maps()
-                yield [_Missing(keys[one], batch[one][2], regions[one].boxes) for one in missing]
+                yield missing
 
         # While the regions of a batch are found, the vectors of the one before it are computed.
         for missing, vectors in computed_ahead(pool, pooled, lookups(), 1):
@@ -266,13 +269,16 @@ def _map_size(extractor: FeatureExtractor) -> int:
 
 
 def _keys(sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]) -> dict[int, bytes]:
-    """Row of each file that has boxes → the key of its vectors in the store: its content and its boxes."""
+    """Row of each file that has boxes → the key of its vectors in the store."""
     files = {
         row: source for row, source in enumerate(sources) if isinstance(source, str | Path) and len(boxes[row])
     }  # fmt: skip
     return {
-        row: hashlib.blake2b(
-            content + np.ascontiguousarray(boxes[row], "<f4").tobytes(), digest_size=16, person=b"region"
-        ).digest()
-        for row, content in zip(files, content_hashes(files.values()), strict=True)
-    }
+        row: _key(content, boxes[row]) for row, content in zip(files, content_hashes(files.values()), strict=True)
+    }  # fmt: skip
+
+
+def _key(content: bytes, boxes: np.ndarray) -> bytes:
+    """The key of an image's vectors in the store: its content and its boxes."""
+    data = content + np.ascontiguousarray(boxes, "<f4").tobytes()
+    return hashlib.blake2b(data, digest_size=16, person=b"region").digest()

@@ -144,7 +144,8 @@ class Engine:
     ) -> "Engine":
         """`fit` with the feature vectors of the images, float32 (n, dim); rows of NaN are not indexed."""
         rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-        vectors = vectors[rows]
+        if len(rows) < len(vectors):
+            vectors = vectors[rows]
         if not len(rows):
             raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
         table = GalleryTable.of(gallery, contents, display_names, source)

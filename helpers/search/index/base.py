@@ -445,8 +445,12 @@ class StoredIndex(Index):
         """Called after all vectors but the first ``kept`` changed: drops what was computed from them."""
 
     def _add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
-        vectors = self._prepare(vectors)
+        given, vectors = vectors, self._prepare(vectors)
         before, after = len(self), len(self) + len(vectors)
+        if not before and vectors is not given and vectors.flags.owndata:
+            # No copy of the prepared vectors, which nothing else refers to.
+            self._set(vectors)
+            return
         if before and len(ids) and ids[0] < self._ids[-1]:
             self._set(np.insert(self._vectors, np.searchsorted(self._ids, ids), vectors, axis=0))
             return

@@ -137,9 +137,11 @@ class Roots:
         if not outside:
             return self
         start = "\0" if root is None else f"{root.absolute()}{os.sep}"
-        folders = {
-            str(root.absolute()) if root and path.startswith(start) else str(Path(path).parent) for path in outside
-        }
+        # As text, see `_absolute`.
+        parents = {os.path.dirname(path) for path in outside if not path.startswith(start)}  # noqa: PTH120
+        folders = {str(Path(parent)) for parent in parents}
+        if root is not None and any(path.startswith(start) for path in outside):
+            folders.add(str(root.absolute()))
         new = _without_nested(folders)
         if len(new) > _MOST_FOLDERS:
             new = _common(new)
