@@ -48,18 +48,28 @@ SHORTEST = 16
 #: good although its class is wrong. Chosen on scenes that `data/make_scenes.py` draws with another seed: 0.05 had a
 #: better mAP than 0.1, 0.2, 0.3 and 0.5.
 REGION_THRESHOLD = 0.05
+#: Side in pixels of the pretrained detector's input for regions, for which it takes half the time of the 300 pixels of
+#: `detect`. Most things have none of its classes, and a smaller input puts more boxes around them: on 900 scenes that
+#: `data/make_scenes.py` draws with three other seeds, the mAP of objects under a quarter is 0.423 instead of 0.415.
+#: Objects of its classes are found a little less often.
+REGION_INPUT = 192
+#: Maximum number of regions of an image that come from a detector. With 30, the mAP of these scenes is 0.423 instead of
+#: 0.414, from a third more vectors.
+DETECTED = 20
 #: A box that a person gives must have sides of at least this length, in pixels.
 SHORTEST_GIVEN = 8
 
 #: Long side in pixels at which selective search segments an image, and the minimum side of a proposal, relative to the
 #: image's. Its time grows with the number of pixels.
-PROPOSAL_SIDE, MIN_SIDE = 200, 0.1
-#: The scale of its segmentation (k of Felzenszwalb & Huttenlocher 2004), and the blur before it. OpenCV's "fast" mode
-#: makes more segmentations, takes six times as long, and covers 0.62 instead of 0.59 of the objects that follow.
-PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.8
+PROPOSAL_SIDE, MIN_SIDE = 128, 0.1
+#: The scale of its segmentation (k of Felzenszwalb & Huttenlocher 2004), and the blur before it.
+PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.5
+#: What it compares of neighbors, as in OpenCV's names of its strategies. Texture would add a third of the time.
+PROPOSAL_SIMILARITIES = ("Color", "Size", "Fill")
 #: Proposals of one image, and the IoU above which the smaller one of two is dropped. Of 130 objects in Imagenette
-#: (boxes of the detector), 0.59 have a proposal with an IoU of 0.5 or more; 0.48 have one of the 14 boxes of a grid
-#: of three levels (`tests/measured/test_detector.py`), and 0.52 one of the 30 boxes of four levels.
+#: (boxes of the detector), 0.62 have a proposal with an IoU of 0.5 or more; 0.48 have one of the 14 boxes of a grid
+#: of three levels (`tests/measured/test_detector.py`), and 0.52 one of the 30 boxes of four levels. OpenCV's "fast"
+#: mode makes more segmentations, takes seven times as long, and covers 0.65.
 PROPOSALS, PROPOSAL_IOU = 20, 0.4
 
 #: Levels of a grid: level l has l × l boxes. Overlap of neighbors, relative to their side. With four levels instead of
@@ -134,6 +144,7 @@ class _DetectorSource(RegionSource):
     def __init__(self, detector: Detector):
         self.detector = detector
         self.settings = {"detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU}
+        self.settings["most"] = DETECTED
 
     def load(self, image: Image.Image) -> Prepared:
         return self.detector.prepare(image)
@@ -141,7 +152,7 @@ class _DetectorSource(RegionSource):
     def find_loaded(self, images: list[Prepared]) -> list[Regions]:
         found = self.detector.detect(images, REGION_THRESHOLD)
         return [
-            distinct(one.boxes, one.scores, one.names, image.width, image.height)
+            distinct(one.boxes, one.scores, one.names, image.width, image.height, DETECTED)
             for one, image in zip(found, images, strict=True)
         ]
 
@@ -163,24 +174,25 @@ class _FixedSource(RegionSource):
 def region_source(name: str, detector: Detector | None = None) -> RegionSource:
     """A source of regions by its name in `SOURCES`; a ValueError for another name.
 
-    detector : for the source ``detector``, by default the pretrained one.
+    detector : for the source ``detector``, by default the pretrained one with the input `REGION_INPUT`.
     """
     if name == "detector":
-        return _DetectorSource(detector or pretrained_detector())
+        return _DetectorSource(detector or pretrained_detector(REGION_INPUT))
     if name == "grid":
         settings = {"levels": GRID_LEVELS, "overlap": GRID_OVERLAP}
         return _FixedSource(name, lambda image: grid(image.width, image.height), settings)
     if name == "proposals":
-        settings = {"proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU}
-        settings |= {"scale": PROPOSAL_SCALE, "sigma": PROPOSAL_SIGMA}
-        return _FixedSource(name, propose, settings)
+        numbers = {"proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU}
+        numbers |= {"scale": PROPOSAL_SCALE, "sigma": PROPOSAL_SIGMA}
+        return _FixedSource(name, propose, numbers | {"similarities": PROPOSAL_SIMILARITIES})
     raise ValueError(f"no source of regions is called {name!r}; known: {', '.join(SOURCES)}")
 
 
 def distinct(
-    found: np.ndarray, scores: np.ndarray, class_names: Sequence[str | None], width: int, height: int
-) -> Regions:
-    """The regions of an image from boxes (n, 4) with their scores (n,): large enough, different, and at most `LIMIT`.
+    found: np.ndarray, scores: np.ndarray, class_names: Sequence[str | None], width: int, height: int,
+    limit: int = LIMIT,
+) -> Regions:  # fmt: skip
+    """The regions of an image from boxes (n, 4) with their scores (n,): large enough, different, and at most ``limit``.
 
     Of nearly equal boxes, the one with the best score is kept, with its class.
     """
@@ -190,7 +202,7 @@ def distinct(
     # Equal scores keep their order.
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     order = np.linspace(1, 0.5, len(rows))
-    rows = rows[boxes.suppress(found[rows], order, np.zeros(len(rows)), MAX_IOU)[:LIMIT]]
+    rows = rows[boxes.suppress(found[rows], order, np.zeros(len(rows)), MAX_IOU)[:limit]]
     return Regions(whole_pixels(found[rows]), tuple(class_names[row] for row in rows), scores[rows].astype(np.float32))
 
 
@@ -223,9 +235,9 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> np.
 
 
 @cache
-def pretrained_detector() -> Detector:
-    """`helpers.networks.detectors.pretrained`, opened once. Raises `WeightsUnavailable`."""
-    return detectors.pretrained()
+def pretrained_detector(size: int = detectors.PRETRAINED_SIZE) -> Detector:
+    """`helpers.networks.detectors.pretrained`, opened once for each size. Raises `WeightsUnavailable`."""
+    return detectors.pretrained(size)
 
 
 def detect(
@@ -337,9 +349,14 @@ def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS, side: int =
     width, height = image.size
     scale = min(1, side / max(height, width))
     small = reading.resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
-    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-    search.switchToSingleStrategy(PROPOSAL_SCALE, PROPOSAL_SIGMA)
+    segmentation = cv2.ximgproc.segmentation
+    search = segmentation.createSelectiveSearchSegmentation()
+    search.addImage(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))
+    search.addGraphSegmentation(segmentation.createGraphSegmentation(PROPOSAL_SIGMA, PROPOSAL_SCALE))
+    similarity = segmentation.createSelectiveSearchSegmentationStrategyMultiple()
+    for name in PROPOSAL_SIMILARITIES:
+        similarity.addStrategy(getattr(segmentation, f"createSelectiveSearchSegmentationStrategy{name}")(), 1)
+    search.addStrategy(similarity)
     found = np.unique(np.asarray(search.process(), np.int64).reshape(-1, 4), axis=0)
     shape = np.array([small.shape[1], small.shape[0]])
     found = found[(found[:, 2:] >= MIN_SIDE * shape).all(axis=1)]

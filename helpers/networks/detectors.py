@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,10 +21,15 @@ from helpers.networks.compiled import openvino_package, reason
 from helpers.networks.detector_files import DetectorFile, DetectorFileError, Form
 from helpers.networks.onnx_files import image_network
 
+if TYPE_CHECKING:
+    import openvino
+
 #: Minimum score of a detection.
 THRESHOLD = 0.5
 #: Maximum number of detections in an image.
 LIMIT = 100
+#: Side in pixels of the input that the pretrained detector was trained with.
+PRETRAINED_SIZE = ssd.AnchorGrid.size
 #: Gray of the borders around an image that keeps its aspect ratio, as in YOLO's training.
 BORDER = 114
 
@@ -172,24 +177,39 @@ class Detector:
         return Detections(found[kept], classes[kept].astype(np.int64), values[kept], self.class_names)
 
 
-def pretrained() -> Detector:
-    """SSD MobileNetV2 with the 23 classes of Open Images v4. Raises `WeightsUnavailable`."""
+def pretrained(size: int = PRETRAINED_SIZE) -> Detector:
+    """SSD MobileNetV2 with the 23 classes of Open Images v4. Raises `WeightsUnavailable`.
+
+    size : side of the input in pixels. A smaller one than that of the training takes less time.
+    """
     path, names = detector_weights.load()
-    grid = ssd.AnchorGrid()
+    grid = ssd.AnchorGrid(size)
     anchors = grid.anchors()
 
-    def decode(outputs: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def decode(outputs: Sequence[np.ndarray], _: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         encoded, logits = outputs
         return ssd.decode(encoded, logits, anchors)
 
     half = (127.5, 127.5, 127.5)
     form = Form("SSD", ("raw_outputs/box_encodings", "raw_outputs/class_predictions"), decode, half, half)
     graph = openvino_package().Core().read_model(path)
+    _resize_input(graph, size)
     return Detector(
-        detector_weights.NAME,
-        DetectorFile(graph, form, grid.size, grid.size, False, content_hash(path).hex()),
-        names[1:],
+        detector_weights.NAME, DetectorFile(graph, form, size, size, False, content_hash(path).hex()), names[1:]
     )
+
+
+def _resize_input(graph: "openvino.Model", size: int) -> None:
+    """Let the pretrained network take images of another size, (size, size)."""
+    from openvino import opset8
+
+    trained = len(ssd.AnchorGrid().anchors())
+    for node in graph.get_ordered_ops():
+        # Its last layers name the number of anchors, which depends on the size.
+        if node.get_type_name() == "Reshape" and trained in (shape := node.input_value(1).get_node().data.tolist()):
+            free = opset8.constant(np.array([-1 if length == trained else length for length in shape], np.int32))
+            node.input(1).replace_source_output(free.output(0))
+    graph.reshape([1, size, size, 3])
 
 
 def from_file(path: str | Path, labels: str | Path, size: int | None = None) -> Detector:

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from helpers.features import regions
 from helpers.images import reading, samples
-from helpers.networks import ssd
+from helpers.networks import boxes, ssd
 from tests.unit.test_boxes import slow_suppress
 
 
@@ -33,10 +34,10 @@ def slow_anchors(size=300, strides=(16, 32, 64, 128, 256, 512), low=0.2, high=0.
     return found
 
 
-def slow_decode(encoded, logits, width, height, threshold=0.5, max_iou=0.5):
+def slow_decode(encoded, logits, width, height, threshold=0.5, max_iou=0.5, size=300):
     """(boxes, classes, scores) of one image from the formula of SSD, box by box."""
     found, classes, scores = [], [], []
-    for (dy, dx, dh, dw), values, (x, y, w, h) in zip(encoded, logits, slow_anchors(), strict=True):
+    for (dy, dx, dh, dw), values, (x, y, w, h) in zip(encoded, logits, slow_anchors(size), strict=True):
         center_x, center_y = dx / 10 * w + x, dy / 10 * h + y
         box_w, box_h = math.exp(dw / 5) * w, math.exp(dh / 5) * h
         left, right = (min(max(edge, 0), 1) * width for edge in (center_x - box_w / 2, center_x + box_w / 2))
@@ -87,15 +88,18 @@ def test_the_sigmoid_of_large_numbers():
     )
 
 
-def test_detections_agree_with_a_slow_decoder(detector):
+@pytest.mark.parametrize("size", [300, 192])
+def test_detections_agree_with_a_slow_decoder(detector, size):
+    detector = detector if size == 300 else regions.pretrained_detector(size)
     images = samples.photos()
     pixels = [reading.read_image(path) for path in images.paths[:: len(images) // 12]]
+    assert detector.prepare(pixels[0]).pixels.shape == (size, size, 3)
     found = detector.detect(pixels, threshold=0.1)
     assert sum(map(len, found)) >= 20
     for image, outputs, one in zip(
         pixels, detector.outputs([detector.prepare(image) for image in pixels]), found, strict=True
     ):
-        boxes, classes, scores = slow_decode(*outputs, image.shape[1], image.shape[0], threshold=0.1)
+        boxes, classes, scores = slow_decode(*outputs, image.shape[1], image.shape[0], threshold=0.1, size=size)
         assert one.classes.tolist() == classes
         assert np.abs(one.boxes - np.array(boxes).reshape(-1, 4)).max(initial=0) < 1e-3
         assert one.scores == pytest.approx(scores, abs=1e-5)
@@ -135,3 +139,16 @@ def test_thresholds_of_classes(detector):
         detector.detect([image], 50)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         detector.detect([image], limit=0)
+
+
+def test_a_smaller_input_finds_large_objects_too(detector):
+    """The layers that name the number of anchors are changed for another size, and nothing else."""
+    small = regions.pretrained_detector(192)
+    assert small.fingerprint != detector.fingerprint and small.class_names == detector.class_names
+    images = samples.photos()
+    images = images.subset(range(0, len(images), 3))
+    pairs = zip(
+        regions.detect(images, detector, threshold=0.6), regions.detect(images, small, threshold=0.3), strict=True
+    )
+    overlaps = [boxes.iou(one.boxes[:1], other.boxes).max(initial=0) for one, other in pairs if len(one)]
+    assert len(overlaps) >= 6 and min(overlaps) > 0.5
