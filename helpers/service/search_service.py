@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import Request
 
 from helpers.features.explain import METHODS
-from helpers.features.regions import RegionSource, region_source
+from helpers.features.regions import RegionSource, pretrained_detector, region_source
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
@@ -193,11 +193,13 @@ class SearchService:
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
         is_own = self._regions is not None and self._regions.source == name
-        has_file = is_own and stored_source(self.settings.folder).detector is not None
-        if name == "detector" and not has_file and not detector_weights.available():
+        if name != "detector" or (is_own and stored_source(self.settings.folder).detector is not None):
+            return open_source(self.settings.folder) if is_own else region_source(name)
+        if not detector_weights.available():
             # A request must not wait for a download.
             raise WeightsUnavailable("the detector was not downloaded. Run: lookalike index FOLDER --regions detector")
-        return open_source(self.settings.folder) if is_own else region_source(name)
+        # With its own input size, by which it finds more objects than by the smaller one for galleries.
+        return region_source(name, pretrained_detector())
 
     async def gallery_image(self, id: int) -> GalleryImage:
         """An image of the gallery as a query. Raises ApiError: 404, it does not exist, or its file is missing."""

@@ -9,6 +9,7 @@ from PIL import Image
 
 from helpers.features.region_vectors import crop
 from helpers.features.regions import region_source
+from helpers.images import samples
 from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 from helpers.networks import detector_weights, detectors
@@ -218,3 +219,20 @@ def test_without_regions_a_box_is_compared_with_whole_images(folder, tmp_path, m
         result = client.post("/v1/regions", files=upload(encoded(query)))
         assert result.status_code == 422 and "detector is not available" in result.text
         assert client.post("/v1/regions?source=grid", files=upload(encoded(query))).status_code == 200
+
+
+def test_the_pretrained_detector_has_its_own_input_for_a_query(detector, tmp_path):
+    """The regions of the gallery are found with a smaller one."""
+    photos = samples.photos()
+    photos = photos.subset([row for row, path in enumerate(photos.paths) if path.stem in ("dog", "firetruck")])
+    folder = Engine("hsv-histogram").fit(photos).save(tmp_path / "my.engine")
+    with LiveEngine.open(folder) as live:
+        update_regions(folder, live.engine, region_source("detector"))
+    (expected,) = region_source("detector", detector).find(photos.paths[:1])
+    with serving(folder) as client:
+        found = client.post("/v1/regions", files=upload(photos.paths[0].read_bytes())).json()
+        stored = client.get("/v1/images/0/regions").json()
+    scores = [one["score"] for one in found["regions"]]
+    assert scores == pytest.approx(expected.scores.tolist(), abs=1e-4) and not found["stored"]
+    assert [box_of(one) for one in found["regions"]] == [pytest.approx(box, abs=0.1) for box in expected.boxes.tolist()]
+    assert stored["stored"] and [one["score"] for one in stored["regions"]] != pytest.approx(scores, abs=1e-4)
