@@ -48,13 +48,13 @@ SHORTEST = 16
 #: good although its class is wrong. Chosen on scenes that `data/make_scenes.py` draws with another seed: 0.05 had a
 #: better mAP than 0.1, 0.2, 0.3 and 0.5.
 REGION_THRESHOLD = 0.05
-#: Side in pixels of the pretrained detector's input for regions, for which it takes half the time of the 300 pixels of
-#: `detect`. Most things have none of its classes, and a smaller input puts more boxes around them: on 900 scenes that
-#: `data/make_scenes.py` draws with three other seeds, the mAP of objects under a quarter is 0.423 instead of 0.415.
-#: Objects of its classes are found a little less often.
-REGION_INPUT = 192
-#: Maximum number of regions of an image that come from a detector. With 30, the mAP of these scenes is 0.423 instead of
-#: 0.414, from a third more vectors.
+#: Side in pixels of the pretrained detector's input for regions, for which it takes two fifths of the time of the 300
+#: pixels of `detect`. Most things have none of its classes, and a smaller input puts more boxes around them: on 900
+#: scenes that `data/make_scenes.py` draws with three other seeds, the mAP of objects under a quarter is 0.429 and not
+#: 0.415. Objects of its classes are found less often, in 0.88 instead of 0.96 of photographs of four classes.
+REGION_INPUT = 160
+#: Maximum number of regions of an image that come from a detector. With 30, the mAP of these scenes is 0.429 instead of
+#: 0.419, from a third more vectors.
 DETECTED = 20
 #: A box that a person gives must have sides of at least this length, in pixels.
 SHORTEST_GIVEN = 8

@@ -88,7 +88,7 @@ def test_the_sigmoid_of_large_numbers():
     )
 
 
-@pytest.mark.parametrize("size", [300, 192])
+@pytest.mark.parametrize("size", [300, regions.REGION_INPUT])
 def test_detections_agree_with_a_slow_decoder(detector, size):
     detector = detector if size == 300 else regions.pretrained_detector(size)
     images = samples.photos()
