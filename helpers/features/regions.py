@@ -61,15 +61,15 @@ SHORTEST_GIVEN = 8
 
 #: Long side in pixels at which selective search segments an image, and the minimum side of a proposal, relative to the
 #: image's. Its time grows with the number of pixels.
-PROPOSAL_SIDE, MIN_SIDE = 128, 0.1
+PROPOSAL_SIDE, MIN_SIDE = 112, 0.1
 #: The scale of its segmentation (k of Felzenszwalb & Huttenlocher 2004), and the blur before it.
-PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.5
+PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.4
 #: What it compares of neighbors, as in OpenCV's names of its strategies. Texture would add a third of the time.
 PROPOSAL_SIMILARITIES = ("Color", "Size", "Fill")
 #: Proposals of one image, and the IoU above which the smaller one of two is dropped. Of 130 objects in Imagenette
-#: (boxes of the detector), 0.62 have a proposal with an IoU of 0.5 or more; 0.48 have one of the 14 boxes of a grid
+#: (boxes of the detector), 0.58 have a proposal with an IoU of 0.5 or more; 0.48 have one of the 14 boxes of a grid
 #: of three levels (`tests/measured/test_detector.py`), and 0.52 one of the 30 boxes of four levels. OpenCV's "fast"
-#: mode makes more segmentations, takes seven times as long, and covers 0.65.
+#: mode makes more segmentations, takes nine times as long, and covers 0.61.
 PROPOSALS, PROPOSAL_IOU = 20, 0.4
 
 #: Levels of a grid: level l has l × l boxes. Overlap of neighbors, relative to their side. With four levels instead of
