@@ -60,7 +60,8 @@ DETECTED = 20
 SHORTEST_GIVEN = 8
 
 #: Long side in pixels at which selective search segments an image, and the minimum side of a proposal, relative to the
-#: image's. Its time grows with the number of pixels.
+#: image's. Its time grows with the number of pixels. The mAP of the scenes above is 0.427; with 200 pixels, a blur of
+#: 0.8 and texture, it is 0.436, in three times the time.
 PROPOSAL_SIDE, MIN_SIDE = 112, 0.1
 #: The scale of its segmentation (k of Felzenszwalb & Huttenlocher 2004), and the blur before it.
 PROPOSAL_SCALE, PROPOSAL_SIGMA = 200, 0.4
