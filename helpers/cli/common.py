@@ -267,6 +267,6 @@ def quiet_libraries() -> None:
     from helpers import paths
     from helpers.cli.tensorflow_log import hide_startup_log
 
-    paths.quiet_tensorflow()
+    paths.set_up_tensorflow()
     hide_startup_log()
     warnings.filterwarnings("ignore", module="matplotlib")

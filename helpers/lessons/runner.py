@@ -154,7 +154,7 @@ def run(
 def _threaded(threads: int | None) -> dict[str, str]:
     """The environment of a notebook. Variables of the user have precedence."""
     limits = dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}
-    return limits | os.environ
+    return paths.TENSORFLOW | limits | os.environ
 
 
 def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:

@@ -22,4 +22,4 @@ __all__, __getattr__ = lazy.exports(
     },
 )  # fmt: skip
 
-paths.quiet_tensorflow()
+paths.set_up_tensorflow()

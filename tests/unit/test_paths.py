@@ -115,13 +115,16 @@ def test_a_child_process_imports_the_same_library(monkeypatch):
     assert "PYTHONPATH" not in paths.child_environment()
 
 
-def test_a_log_level_of_tensorflow_that_is_set_is_kept(monkeypatch):
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    paths.quiet_tensorflow()
-    assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-    paths.quiet_tensorflow()
-    assert paths.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
+@pytest.mark.parametrize(
+    ("name", "own", "default"), [("TF_CPP_MIN_LOG_LEVEL", "0", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0", "1")]
+)
+def test_a_variable_of_tensorflow_that_is_set_is_kept(monkeypatch, name, own, default):
+    monkeypatch.setenv(name, own)
+    paths.set_up_tensorflow()
+    assert paths.os.environ[name] == own
+    monkeypatch.delenv(name)
+    paths.set_up_tensorflow()
+    assert paths.os.environ[name] == default
 
 
 SERVERS = pytest.mark.parametrize("server", ["elasticsearch", "opensearch"])
