@@ -6,7 +6,6 @@ __all__, __getattr__ = lazy.exports(
     __name__,
     {
         "lesson": ("Lesson", "open_with_fallback"),
-        "exercises": ("check",),
         "class_fusion": ("with_prediction",),
         "classifiers": ("compare_classifiers", "compare_with_published", "mcnemar", "out_of_fold"),
         "compression": ("to_float16", "to_int8"),

@@ -17,7 +17,7 @@ from helpers.features.color_shape import Pixels
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.images import samples
 from helpers.images.imageset import ImageSet
-from helpers.lessons import exercises, lesson, match_figures, training_figures
+from helpers.lessons import lesson, match_figures, training_figures
 from helpers.networks.training import Training
 from helpers.search.index import open_index
 from helpers.visualization import curves, grids, heatmaps, tables
@@ -228,14 +228,6 @@ def test_fallback_is_loud_and_can_be_forbidden(monkeypatch):
     assert "no source gives them" in shown[0].data and "pixels" in shown[0].data
     with pytest.raises(WeightsUnavailable):
         lesson.open_with_fallback("resnet152", None)
-
-
-def test_exercises_say_right_wrong_and_not_yet(capsys):
-    assert exercises.check("1", None, lambda x: True, "hint") is None
-    assert exercises.check("1", 3, lambda x: x == 3, "hint") is True
-    assert exercises.check("1", 4, lambda x: x == 3, "look again") is False
-    assert "look again" in capsys.readouterr().out
-    assert exercises.check("1", "text", lambda x: x < 3, "a number") is False
 
 
 def test_view_distances_show_quartiles_in_order():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lessons.exercises import returned
+from helpers.lessons.exercises import answer
 
 #: The false accept rate and the size of the gallery in the text of exercise 1.
 RATE, PEOPLE = 0.01, 200
@@ -29,10 +29,7 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], i
             labels = 10 + rng.permutation(count)
             best, rows = _most_similar(query, gallery)
             for threshold in (-2.0, best - 1e-6, best + 1e-6):
-                before = gallery.copy(), query.copy()
-                found = int(returned(function(query, gallery, labels, threshold)))
-                changed = not (np.array_equal(gallery, before[0]) and np.array_equal(query, before[1]))
-                assert not changed, "the function must not change its arguments"
+                found = int(answer(function, query, gallery, labels, threshold))
                 given = f"the largest similarity is {best:.6f} and the threshold {threshold:.6f}"
                 if best < threshold:
                     assert found == -1, f"{given}: return -1, not {found}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lessons.exercises import returned
+from helpers.lessons.exercises import answer
 
 _DIM, _CLASSES = 2048, 37
 
@@ -24,10 +24,7 @@ def exercise_2(function: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]
     ):  # fmt: skip
         x = rng.normal(2, 3, shape)
         mean, variance = rng.normal(size=shape[-1]), rng.uniform(0.5, 2, shape[-1])
-        given = x.copy(), mean.copy(), variance.copy()
-        found = returned(function(*given, training, momentum=momentum, epsilon=epsilon))
-        unchanged = all(np.array_equal(one, other) for one, other in zip(given, (x, mean, variance), strict=True))
-        assert unchanged, "the function must not change its arguments"
+        found = answer(function, x, mean, variance, training, momentum=momentum, epsilon=epsilon)
         assert len(found) == 3, "return the output, the moving mean and the moving variance"
         expected = _normalized(x, mean, variance, training, momentum, epsilon)
         for name, value, right in zip(("output", "moving mean", "moving variance"), found, expected, strict=True):

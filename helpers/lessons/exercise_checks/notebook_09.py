@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from helpers.lessons.exercises import returned
+from helpers.lessons.exercises import answer
 
 #: The cosine similarity in the text of exercise 1.
 COSINE = 0.68
@@ -26,10 +26,7 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, int, Sequence[int]], 
         gallery = rng.integers(0, 4, (count, dim)).astype(float)
         query = rng.integers(0, 4, dim).astype(float)
         for excluded in ([], [count - 1], sorted(set(rng.integers(0, count, 3).tolist()))):
-            before = gallery.copy(), query.copy()
-            found = np.asarray(returned(function(query, gallery, k, excluded)))
-            changed = not (np.array_equal(gallery, before[0]) and np.array_equal(query, before[1]))
-            assert not changed, "the function must not change its arguments"
+            found = np.asarray(answer(function, query, gallery, k, excluded))
             expected = _nearest(query, gallery, k, excluded)
             assert not np.isin(found, excluded).any(), f"row {excluded[0]} is excluded, but you return it"
             assert len(found) == len(expected), (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lessons.exercises import returned
+from helpers.lessons.exercises import answer
 
 
 def exercise_1(count: int) -> None:
@@ -20,10 +20,7 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, float], float]) -> No
     rng = np.random.default_rng(11)
     for count, identities, margin in ((2, 1, 1.0), (6, 3, 0.5), (12, 4, 1.0), (30, 5, 1.2)):
         labels, embeddings = rng.permutation(np.arange(count) % identities), rng.normal(size=(count, 8)) * 3
-        before = labels.copy(), embeddings.copy()
-        found = float(returned(function(labels, embeddings, margin)))
-        unchanged = np.array_equal(labels, before[0]) and np.array_equal(embeddings, before[1])
-        assert unchanged, "the function must not change its arguments"
+        found = float(answer(function, labels, embeddings, margin))
         expected = _contrastive(labels, embeddings, margin)
         assert np.isclose(found, expected, atol=1e-6), (
             f"for {count} images and margin {margin} the loss is {expected:.4f}, you return {found:.4f}: normalize the "

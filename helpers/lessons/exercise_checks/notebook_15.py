@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lessons.exercises import returned
+from helpers.lessons.exercises import answer
 
 
 def exercise_1(overlap: float) -> None:
@@ -24,10 +24,7 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], l
         corners, sides = rng.uniform(0, 40, (n, 2)), rng.uniform(10, 40, (n, 2))
         candidates = np.hstack([corners, sides])
         scores, classes = rng.permutation(n) / n + 0.001, rng.integers(0, count, n)
-        before = candidates.copy(), scores.copy(), classes.copy()
-        found = np.asarray(returned(function(candidates, scores, classes, max_iou)))
-        same = all(np.array_equal(one, other) for one, other in zip(before, (candidates, scores, classes), strict=True))
-        assert same, "the function must not change its arguments"
+        found = np.asarray(answer(function, candidates, scores, classes, max_iou))
         assert found.ndim == 1 and len(set(found.tolist())) == len(found), "return each kept row once, in one list"
         expected = _kept(candidates, scores, classes, max_iou)
         everywhere = _kept(candidates, scores, np.zeros(n, int), max_iou)
