@@ -16,6 +16,21 @@ settings.load_profile("no deadline")
 # The servers of the tests are on this computer, where no proxy of the environment can reach them.
 paths.bypass_proxies_on_loopback()
 
+#: ``./run_all.sh test`` and ``--ci`` run the solutions of a notebook whose last saved run took less than this.
+QUICK_SECONDS = 40
+
+
+def lesson_of(path):
+    """The lesson of a notebook of solutions; another notebook is returned itself."""
+    if path.parent.name != "solutions":
+        return path
+    return path.parent.parent / path.name.replace("_solutions.ipynb", ".ipynb")
+
+
+def is_quick(notebook):
+    """Whether the last saved run of a notebook took less than `QUICK_SECONDS`; True without a saved run."""
+    return runner.saved_seconds(notebook) < QUICK_SECONDS
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -46,10 +61,9 @@ def pytest_collection_modifyitems(items, config):
 
     With --jobs, the quick files are the last ones, so that no process is alone with a long test at the end.
     """
-    slow = {path for path, quick in runner.quick().items() if not quick}
     for item in items:
-        lesson = runner.lesson_of(Path(item.path))
-        if item.path.suffix == ".ipynb" and (lesson == item.path or lesson in slow):
+        lesson = lesson_of(Path(item.path))
+        if item.path.suffix == ".ipynb" and (lesson == item.path or not is_quick(lesson)):
             item.add_marker(pytest.mark.measured)
     yield  # -m selects tests
     if hasattr(config, "workerinput"):

@@ -5,13 +5,12 @@ Times depend on the computer and on what else it runs; compare only times that w
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers.features import results
-from helpers.search.index import BACKENDS, Index, check_k, load_index, open_index
+from helpers.search.index import BACKENDS, Index, check_k, open_index
 from helpers.search.ranking import PAD, Ranking, rank
 
 if TYPE_CHECKING:
@@ -156,16 +155,6 @@ def exact_truth(
         return Ranking(**search())
     contents = {"vectors": results.fingerprint(vectors), "queries": results.fingerprint(queries)}
     return Ranking(**results.cached("truth", {**contents, "k": k, "metric": metric}, search))
-
-
-def save_and_open(index: Index, path: str | Path) -> tuple[float, float]:
-    """Seconds to save an index, and to open it memory-mapped and search once."""
-    query = index.vectors(index.ids[:1])
-    start = time.perf_counter()
-    index.save(path)
-    saved = time.perf_counter()
-    load_index(path, mmap=True).search(query, 1)
-    return saved - start, time.perf_counter() - saved
 
 
 def threads() -> int:

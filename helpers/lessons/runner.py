@@ -22,8 +22,6 @@ from helpers.files import write_text
 
 NOTEBOOKS = paths.ROOT / "notebooks"
 BUILD = paths.ROOT / "build"
-#: ``./run_all.sh test`` and ``--ci`` run the solutions of a notebook whose last saved run took less than this.
-QUICK_SECONDS = 40
 CELL_SECONDS = {"sample": 600, "full": 3600}
 WHOLE_SECONDS = {"sample": 1200, "full": 7200}
 LEADERBOARD = ("leaderboard.csv", "leaderboard.md")
@@ -97,22 +95,10 @@ def select(only: str | None) -> list[Path]:
     return [path for path in notebooks if _number(path) in numbers]
 
 
-def saved_seconds(notebook: Path, results: Path = paths.ROOT / "figures" / "results") -> float:
+def saved_seconds(notebook: Path) -> float:
     """How long the last saved run of a notebook took; 0 without one."""
-    file = results / f"{notebook.stem}.json"
+    file = paths.committed_figures_dir() / "results" / f"{notebook.stem}.json"
     return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0
-
-
-def quick(results: Path = paths.ROOT / "figures" / "results") -> dict[Path, bool]:
-    """Every notebook → whether its last saved run took less than `QUICK_SECONDS`; True without a saved run."""
-    return {notebook: saved_seconds(notebook, results) < QUICK_SECONDS for notebook in select(None)}
-
-
-def lesson_of(path: Path) -> Path:
-    """The lesson of a notebook of solutions; another notebook is returned itself."""
-    if path.parent.name != "solutions":
-        return path
-    return path.parent.parent / path.name.replace("_solutions.ipynb", ".ipynb")
 
 
 def run(

@@ -32,20 +32,9 @@ def bundle(main: Path) -> str:
     """
     parts: dict[Path, str] = {}
     body, exported = _add(main, parts, ())
-    default = [name for name in exported if name == "default"]
-    if not default:
+    if "default" not in exported:
         raise ValueError(f"{main.name} has no default export")
     return "".join(parts.values()) + body
-
-
-def imports(path: Path) -> dict[Path, tuple[str, ...]]:
-    """The modules that a module imports, with the imported names."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if match := _IMPORT.fullmatch(line):
-            folder = FOLDER if match[2] else path.parent
-            found[folder / match[3]] = tuple(match[1].split(", "))
-    return found
 
 
 def _add(path: Path, parts: dict[Path, str], users: tuple[Path, ...]) -> tuple[str, list[str]]:
@@ -58,8 +47,7 @@ def _add(path: Path, parts: dict[Path, str], users: tuple[Path, ...]) -> tuple[s
         if not _KEYWORD.match(line):
             lines.append(line)
         elif match := _IMPORT.fullmatch(line):
-            folder = FOLDER if match[2] else path.parent
-            imported = folder / match[3]
+            imported = (FOLDER if match[2] else path.parent) / match[3]
             if imported not in parts:
                 text, names = _add(imported, parts, (*users, path))
                 parts[imported] = (

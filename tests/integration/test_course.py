@@ -5,6 +5,7 @@ import sys
 
 from helpers import paths
 from helpers.lessons import runner
+from tests.conftest import QUICK_SECONDS, is_quick, lesson_of
 
 
 def test_select_by_number():
@@ -19,12 +20,12 @@ def test_an_unknown_number_is_refused(capsys):
     assert "77" in capsys.readouterr().out
 
 
-def test_a_notebook_is_quick_if_its_last_run_was(tmp_path):
-    for stem, seconds in (("04_baseline_cnn", runner.QUICK_SECONDS), ("05_transfer_learning", 1.5)):
-        (tmp_path / f"{stem}.json").write_text(json.dumps({"seconds": seconds}))
-    quick = runner.quick(tmp_path)
-    assert list(quick) == runner.select(None)
-    assert [path.name[:2] for path, is_quick in quick.items() if not is_quick] == ["04"]
+def test_a_notebook_is_quick_if_its_last_run_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "committed_figures_dir", lambda: tmp_path)
+    (tmp_path / "results").mkdir()
+    for stem, seconds in (("04_baseline_cnn", QUICK_SECONDS), ("05_transfer_learning", 1.5)):
+        (tmp_path / "results" / f"{stem}.json").write_text(json.dumps({"seconds": seconds}))
+    assert [path.name[:2] for path in runner.select(None) if not is_quick(path)] == ["04"]
 
 
 def test_a_saved_run_of_the_full_profile_keeps_results_and_leaderboard_only(tmp_path, monkeypatch):
@@ -53,8 +54,8 @@ def test_a_saved_run_of_the_full_profile_keeps_results_and_leaderboard_only(tmp_
 
 def test_solutions_belong_to_a_notebook():
     solutions = sorted((runner.NOTEBOOKS / "solutions").glob("*.ipynb"))
-    assert [runner.lesson_of(path) for path in solutions] == runner.select(None)
-    assert [runner.lesson_of(path) for path in runner.select(None)] == runner.select(None)
+    assert [lesson_of(path) for path in solutions] == runner.select(None)
+    assert [lesson_of(path) for path in runner.select(None)] == runner.select(None)
 
 
 def test_summary_names_every_notebook_its_seconds_and_state():

@@ -15,7 +15,6 @@ from helpers.lessons.index_measurement import (
     exact_truth,
     measure,
     recalls,
-    save_and_open,
     standard_error,
 )
 from helpers.search.index import open_index
@@ -150,14 +149,6 @@ def test_building_leaves_an_index_that_is_ready():
     assert seconds > 0
     # Before its trees are made, Annoy holds vectors only.
     assert index.nbytes > open_index("annoy:cosine?trees=5").add(vectors_of(300)).nbytes
-
-
-def test_saving_and_opening_are_timed_and_the_file_stays(tmp_path):
-    index, _ = build("faiss:hnsw", vectors_of(500))
-    saved, opened = save_and_open(index, tmp_path / "a.index")
-    assert saved > 0
-    assert opened > 0
-    assert (tmp_path / "a.index").stat().st_size > index.nbytes
 
 
 # ---- truth -------------------------------------------------------------------------------------------------------

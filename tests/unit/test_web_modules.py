@@ -6,10 +6,19 @@ import pytest
 
 from helpers import paths
 from helpers.visualization import web_modules
-from helpers.visualization.web_modules import FOLDER, bundle, imports
+from helpers.visualization.web_modules import FOLDER, bundle
 
 PAGE = paths.ROOT / "helpers" / "service" / "page"
 PICKER = paths.ROOT / "helpers" / "picker" / "static"
+
+
+def imports(path):
+    """The modules that a module imports, with the imported names."""
+    found = re.findall(r'^import \{ (.+) \} from "\./(.+)";$', path.read_text(encoding="utf-8"), re.M)
+    return {
+        (FOLDER if file.startswith("web/") else path.parent) / file.removeprefix("web/"): names.split(", ")
+        for names, file in found
+    }
 
 
 def used(folder):
