@@ -118,7 +118,7 @@ def comparison(table: "pd.DataFrame") -> Markdown:
     lines = []
     for method, rows in table.groupby("method", sort=False):
         by_metric = rows.set_index("metric").loc[metrics]
-        spans = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in by_metric.itertuples()]
+        spans = [tables.interval_text(row.value, row.low, row.high) for row in by_metric.itertuples()]
         lines.append([method, str(by_metric["seeds"].iloc[0]), *spans])
     first = table.drop_duplicates("metric").set_index("metric").loc[metrics]
     lines += [[f"*{bound}*", "", *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]

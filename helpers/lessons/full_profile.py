@@ -75,7 +75,8 @@ def scores(
                 method = f"{extractor!r} under {protocol!r} with {index!r}"
                 expected, found = ", ".join(metrics), ", ".join(rows.index)
                 raise ValueError(f"expected one row per metric ({expected}) of {method}, got {found}")
-            lines.append([extractor, index, *(_interval(rows.loc[metric]) for metric in metrics)])
+            spans = rows.loc[metrics, ["value", "low", "high"]].itertuples(index=False)
+            lines.append([extractor, index, *(tables.interval_text(*span) for span in spans)])
     first = board[board["extractor"] == extractors[0]].drop_duplicates("metric").set_index("metric")
     for bound in ("chance", "ceiling"):
         lines.append([f"*{bound}*", "", *(f"*{first.loc[metric, bound]:.3f}*" for metric in metrics)])
@@ -140,10 +141,6 @@ def _top_k(rows: Iterable[tuple[str, int, pd.Series]]) -> pd.DataFrame:
 
 def _file(name: str) -> str:
     return f"{name}_full.csv"
-
-
-def _interval(row: pd.Series) -> str:
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def _captioned(rows: pd.DataFrame, source: str, digits: int = 3) -> Markdown:

@@ -15,6 +15,7 @@ from helpers.evaluation.intervals import wilson_interval
 from helpers.files import write_text
 from helpers.lessons import machine, runner
 from helpers.lessons.index_measurement import sufficient
+from helpers.visualization import tables
 
 with extras.importing("notebooks", "nbformat"):
     import nbformat
@@ -35,7 +36,7 @@ def results(csv: Path) -> str:
     board = board[board["index"] == "exact:cosine"]
     head = ["protocol", "queries / gallery", *(f"{name}: top-1" for name in EXTRACTORS), "chance … ceiling"]
     head += [f"{EXTRACTORS[-1]}: mAP", "best of all: mAP", "chance … ceiling"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines = []
     groups = board.groupby(["profile", "protocol"])
     for (profile, protocol), rows in sorted(groups, key=lambda group: (group[0][0] != "sample", group[0][1])):
         top1 = rows[rows["metric"] == "top-1"].set_index("extractor")
@@ -44,16 +45,15 @@ def results(csv: Path) -> str:
         cells = [f"{protocol} ({profile})", f"{rows['n_queries'].iloc[0]} / {rows['n_gallery'].iloc[0]}"]
         cells += [_interval(top1, name) for name in EXTRACTORS]
         cells += [_bounds(top1.iloc[0]), _interval(mean_ap, EXTRACTORS[-1])]
-        cells += [f"{best}: {_interval(mean_ap, best)}", _bounds(mean_ap.loc[best])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, f"{best}: {_interval(mean_ap, best)}", _bounds(mean_ap.loc[best])])
+    return _markdown(lines, head)
 
 
 def known_items(csv: Path) -> str:
     """One row per change, over all its strengths: recall@1 of each method, with Wilson's 95 % interval by originals."""
     table = pd.read_csv(csv)
     methods = list(dict.fromkeys(table["method"]))
-    lines = ["| change | strengths | queries | " + " | ".join(methods) + " |", "|" + " --- |" * (3 + len(methods))]
+    lines = []
     for kind, rows in table.groupby("kind", sort=False):
         own = rows[rows["method"] == methods[0]]
         strengths = own["strength"].tolist()
@@ -61,10 +61,10 @@ def known_items(csv: Path) -> str:
         for method in methods:
             one = rows[rows["method"] == method]
             # Each original has one query per strength, so the mean over strengths is the mean over queries.
-            low, high = wilson_interval(one["recall@1"].mean(), int(one["queries"].iloc[0]))
-            cells.append(f"{one['recall@1'].mean():.3f} [{low:.3f}, {high:.3f}]")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            recall = one["recall@1"].mean()
+            cells.append(tables.interval_text(recall, *wilson_interval(recall, int(one["queries"].iloc[0]))))
+        lines.append(cells)
+    return _markdown(lines, ["change", "strengths", "queries", *methods])
 
 
 def indexes(csv: Path) -> str:
@@ -75,8 +75,7 @@ def indexes(csv: Path) -> str:
     """
     table = pd.read_csv(csv)
     galleries = list(dict.fromkeys(table["gallery"]))
-    head = ["index", *galleries, "bytes a vector", "built in"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines = []
     for name, rows in table.groupby("index", sort=False):
         each = {gallery: sufficient(part) for gallery, part in rows.groupby("gallery")}
         cells = [f"{name}: `{sufficient(rows)['spec'].partition('?')[0]}`"]
@@ -84,16 +83,14 @@ def indexes(csv: Path) -> str:
             row = each[gallery]
             cells.append(f"{row['recall']:.3f} ± {1.96 * row['recall_error']:.3f}, {row['milliseconds']:.2f} ms")
         last = each[galleries[-1]]
-        cells += [f"{last['bytes'] / last['count']:,.0f}", f"{last['build_seconds']:,.0f} s"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, f"{last['bytes'] / last['count']:,.0f}", f"{last['build_seconds']:,.0f} s"])
+    return _markdown(lines, ["index", *galleries, "bytes a vector", "built in"])
 
 
 def _interval(table: pd.DataFrame, name: str) -> str:
     if name not in table.index:
         return "–"
-    row = table.loc[name]
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return tables.interval_text(*table.loc[name, ["value", "low", "high"]])
 
 
 def _bounds(row: pd.Series) -> str:
@@ -107,7 +104,7 @@ def notebooks(folder: Path, results_folder: Path, full_results_folder: Path) -> 
     """
     full = {path.stem: _minutes(path) for path in full_results_folder.glob("*.json")}
     head = ["notebook", "minutes", *(["full profile"] if full else []), "what you learn", "headline of the last run"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines = []
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         number, _, rest = title.partition(" · ")
@@ -115,9 +112,8 @@ def notebooks(folder: Path, results_folder: Path, full_results_folder: Path) -> 
         result = results_folder / f"{path.stem}.json"
         cells = [f"[{number} {topic}](notebooks/{path.name})", _minutes(result)]
         cells += [full.get(path.stem, "–")] if full else []
-        cells += [learned or topic, json.loads(result.read_text(encoding="utf-8"))["headline"]]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, learned or topic, json.loads(result.read_text(encoding="utf-8"))["headline"]])
+    return _markdown(lines, head)
 
 
 def _minutes(result: Path) -> str:
@@ -127,25 +123,27 @@ def _minutes(result: Path) -> str:
 def downloads() -> str:
     """One row per data set of the full profile: file, megabytes, host; and their sum."""
     table = machine.downloads()
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([*lines, f"| all | | {table['MB'].sum()} | |"])
+    return f"{tables.markdown(table).data}\n| all | | {table['MB'].sum()} | |"
+
+
+def _markdown(lines: list[list[str]], columns: list[str]) -> str:
+    return tables.markdown(pd.DataFrame(lines, columns=columns)).data
 
 
 def refreshed(text: str) -> str:
     """README's text with new tables."""
-    tables = {
+    parts = {
         "results": results(FIGURES / "leaderboard.csv"),
         "known items": known_items(FIGURES / "07_sift_and_orb_known_items_full.csv"),
         "indexes": indexes(FIGURES / "13_indexes_at_scale_trade_offs_full.csv"),
         "downloads": downloads(),
         "notebooks": notebooks(paths.ROOT / "notebooks", FIGURES / "results", FIGURES / runner.FULL_RESULTS),
     }
-    for name, table in tables.items():
-        parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.DOTALL)
-        if len(parts) != 2:
-            raise ValueError(f"README.md must contain <!-- {name} --> … <!-- end --> once, found {len(parts) - 1}")
-        text = f"{table}\n".join(parts)
+    for name, table in parts.items():
+        around = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.DOTALL)
+        if len(around) != 2:
+            raise ValueError(f"README.md must contain <!-- {name} --> … <!-- end --> once, found {len(around) - 1}")
+        text = f"{table}\n".join(around)
     return text
 
 

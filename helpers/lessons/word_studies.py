@@ -22,6 +22,7 @@ from helpers.features.text import WordVectors
 from helpers.images import caltech101, imagenet, samples
 from helpers.images.imageset import ImageSet
 from helpers.search.index import open_index
+from helpers.visualization.tables import interval_text
 
 #: The metrics of a text query in tables.
 METRICS = ("mAP", "precision@10")
@@ -144,7 +145,7 @@ def by_method(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         first = part.iloc[0]
         row = {"images of": dataset, "names": names, "queries": first["queries"]}
         for line in part.to_dict("records"):
-            row[line["method"]] = f"{line[metric]:.3f} [{line[f'{metric} low']:.3f}, {line[f'{metric} high']:.3f}]"
+            row[line["method"]] = interval_text(line[metric], line[f"{metric} low"], line[f"{metric} high"])
         rows.append(row | {"chance": first[f"{metric} chance"], "ceiling": first[f"{metric} ceiling"]})
     return pd.DataFrame(rows)
 
@@ -220,8 +221,7 @@ def with_intervals(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """A table with "value [low, high]" in each of these columns, instead of the columns ``… low`` and ``… high``."""
     table = table.copy()
     for column in columns:
-        bounds = zip(table[column], table[f"{column} low"], table[f"{column} high"], strict=True)
-        table[column] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bounds]
+        table[column] = list(map(interval_text, table[column], table[f"{column} low"], table[f"{column} high"]))
     return table.drop(columns=[f"{column} {end}" for column in columns for end in ("low", "high")])
 
 

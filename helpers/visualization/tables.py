@@ -30,12 +30,17 @@ def comparison(scores: dict[str, Scores], metrics: Iterable[str]) -> Markdown:
     metrics = list(metrics)
     tables = {name: score.table().set_index("metric").loc[metrics] for name, score in scores.items()}
     lines = [
-        [name, *(f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples())]
+        [name, *(interval_text(row.value, row.low, row.high) for row in table.itertuples())]
         for name, table in tables.items()
     ]
     first = next(iter(tables.values()))
     lines += [[f"*{bound}*", *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]
     return markdown(pd.DataFrame(lines, columns=["", *metrics]))
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """A value with its interval, such as "0.500 [0.400, 0.600]"."""
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> Markdown:
