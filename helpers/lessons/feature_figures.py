@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
 
 #: The color map of activations; black is zero or less.
 _ACTIVATIONS = "viridis"
@@ -46,9 +46,9 @@ def regions(pixels: np.ndarray, squares: Sequence[tuple[int, int, int]], side: i
     pixels : uint8 (h, w, 3). squares : (top, left, side) each, in cells of a square map with ``side`` cells per side.
     """
     sizes = sorted({size for _, _, size in squares}, reverse=True)
-    figure = Figure(figsize=(3.4 * len(sizes), 3.7), layout="constrained")
+    figure, panels = panel_row(len(sizes), 3.4 * len(sizes), 3.7)
     height, width = pixels.shape[0] / side, pixels.shape[1] / side
-    for panel, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
+    for panel, size in zip(panels, sizes, strict=True):
         panel.imshow(pixels)
         panel.set_xticks(np.arange(side + 1) * width - 0.5, [])
         panel.set_yticks(np.arange(side + 1) * height - 0.5, [])
@@ -77,17 +77,15 @@ def principal_axes(points: np.ndarray, rotated: np.ndarray, whitened: np.ndarray
 
     The arrows of the first panel are two standard deviations long. They are computed from ``rotated``.
     """
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure, panels = panel_row(3, 11, 3.9, grid=True)
     center = points.mean(axis=0)
     axes, *_ = np.linalg.lstsq(rotated, points - center, rcond=None)
     titles = ("1. features", "2. rotated to the principal axes", "3. whitened")
     for number, (panel, values, title) in enumerate(zip(panels, (points, rotated, whitened), titles, strict=True)):
-        panel.scatter(*values.T, s=9, color=COLORS[0], alpha=0.5, linewidth=0)
+        panel.scatter(values[:, 0], values[:, 1], s=9, color=COLORS[0], alpha=0.5, linewidth=0)
         deviations = values.std(axis=0, ddof=1)
         panel.set_title(f"{title}\nstandard deviations {deviations[0]:.2f} and {deviations[1]:.2f}", fontsize=10)
         panel.set_aspect("equal", "datalim")
-        panel.grid(alpha=0.3)
         labels = names if number == 0 else ("first principal axis", "second principal axis")
         panel.set(xlabel=labels[0], ylabel=labels[1])
     for axis, spread, color in zip(axes, rotated.std(axis=0, ddof=1), COLORS[1:3], strict=True):
@@ -103,8 +101,7 @@ def stage_grid(scores: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     scores : data set → table with stages as rows and poolings as columns.
     """
     shape = next(iter(scores.values())).shape
-    figure = Figure(figsize=(11, 1.6 + 0.5 * shape[0]), layout="constrained")
-    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    figure, panels = panel_row(len(scores), 11, 1.6 + 0.5 * shape[0])
     for number, (panel, (name, table)) in enumerate(zip(panels, scores.items(), strict=True)):
         values = table.to_numpy(float)
         panel.imshow(values, cmap="Blues", vmin=0, vmax=values.max() * 1.6, aspect="auto")
@@ -127,8 +124,7 @@ def score_curves(tables: Mapping[str, pd.DataFrame], x: str, line: str, xlabel: 
 
     tables : data set → columns ``mAP``, ``low`` and ``high`` (95 %), ``chance``, and the two named ones.
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    figure, panels = panel_row(len(tables), 11, 3.6, grid=True)
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
         for color, (label, rows) in zip(COLORS, table.groupby(line, sort=False), strict=False):
             rows = rows.sort_values(x)
@@ -139,7 +135,6 @@ def score_curves(tables: Mapping[str, pd.DataFrame], x: str, line: str, xlabel: 
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         panel.set_title(name, fontsize=10)
         panel.set(xlabel=xlabel, ylim=(0, 1))
-        panel.grid(alpha=0.3)
     panels[0].set_ylabel("mAP (dashed: chance)")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
 
 _MARKERS = "osD^vPX*<>"
 _PALE = "0.8"
@@ -26,8 +26,7 @@ def cells(
     points : float (n, 2). query : float (2,), a star. nearest : rows of the true neighbors, circled.
     parts : index → (int (n,), the cell of each point; the cells that the search visits).
     """
-    figure = Figure(figsize=(width, 0.95 * width / len(parts) + 0.3), layout="constrained")
-    panels = figure.subplots(1, len(parts), squeeze=False, sharex=True, sharey=True)[0]
+    figure, panels = panel_row(len(parts), width, 0.95 * width / len(parts) + 0.3, sharex=True, sharey=True)
     for panel, (name, (cell_of, visited)) in zip(panels, parts.items(), strict=True):
         inside = np.isin(cell_of, list(visited))
         panel.plot(*points[~inside].T, ".", color=_PALE, markersize=4)
@@ -49,8 +48,7 @@ def graph_search(
     points : float (n, 2). links : the neighbors of each row. path : the visited rows in order.
     query : float (2,), a star. nearest : rows of the true neighbors, circled.
     """
-    figure = Figure(figsize=(7, 5.25), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 7, 5.25)
     for row, others in enumerate(links):
         for other in others:
             # Each link once.
@@ -73,8 +71,7 @@ def trade_offs(table: pd.DataFrame) -> Figure:
     table : columns ``gallery, index, recall, milliseconds, bytes, count``.
     """
     galleries, indexes = (list(dict.fromkeys(table[name])) for name in ("gallery", "index"))
-    figure = Figure(figsize=(13, 4.9), layout="constrained")
-    panels = figure.subplots(1, len(galleries), squeeze=False, sharex=True, sharey=True)[0]
+    figure, panels = panel_row(len(galleries), 13, 4.9, sharex=True, sharey=True, grid=True)
     weight = table["bytes"] / table["count"]
     # From the last and largest gallery: on small ones some libraries use many times the size of the vectors.
     heaviest = weight[table["gallery"] == galleries[-1]].max()
@@ -93,7 +90,6 @@ def trade_offs(table: pd.DataFrame) -> Figure:
         panel.set_title(gallery, fontsize=10)
         panel.set_yscale("log")
         panel.set_xlabel("recall@10 against exact search")
-        panel.grid(alpha=0.3)
     ticks = [recall for recall in (0, 0.5, 0.8, 0.9, 0.95, 0.99) if recall > table["recall"].min() - 0.2] + [1]
     panels[0].set_xticks(_recall_axis(ticks), [f"{recall:g}" for recall in ticks])
     panels[0].set_ylabel("milliseconds per query")
@@ -107,8 +103,7 @@ def memory_plan(plans: pd.DataFrame, limits: Sequence[float]) -> Figure:
 
     plans : gigabytes, with the specs as index and the numbers of dimensions as columns.
     """
-    figure = Figure(figsize=(10, 0.55 * len(plans) + 1.6), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 10, 0.55 * len(plans) + 1.6)
     height = 0.8 / plans.shape[1]
     for number, column in enumerate(plans):
         places = np.arange(len(plans)) + (number - (plans.shape[1] - 1) / 2) * height
@@ -132,8 +127,7 @@ def search_costs(table: pd.DataFrame, over: str, style: str) -> Figure:
     table : the result of `helpers.lessons.tree_measurement.measure`.
     over : the column of the horizontal axis, ``dim`` or ``count``. style : the column that the line style shows.
     """
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure, panels = panel_row(2, 12, 4.4, grid=True)
     algorithms, groups = (list(dict.fromkeys(table[name])) for name in ("algorithm", style))
     labels = {"milliseconds": "milliseconds per query", "compared": "distances computed / vectors"}
     for panel, (cost, label) in zip(panels, labels.items(), strict=True):
@@ -147,7 +141,6 @@ def search_costs(table: pd.DataFrame, over: str, style: str) -> Figure:
         ticks = sorted(set(table[over]))
         panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         panel.set(xlabel={"dim": "dimensions", "count": "vectors in the gallery"}[over], ylabel=label)
-        panel.grid(alpha=0.3)
     panels[0].set_yscale("log")
     panels[1].set_ylim(0, 1.1)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

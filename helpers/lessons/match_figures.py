@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
 from helpers.features.keypoints import Homography, Keypoints, Matches
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
 
 #: A dark line behind a light one.
 _OUTLINE = [Stroke(linewidth=2.6, foreground="black", alpha=0.75), Normal()]
@@ -22,8 +22,7 @@ def image_row(images: Mapping[str, np.ndarray], width: float = 12) -> Figure:
     images : title → uint8 (height, width, 3) RGB.
     """
     ratios = [image.shape[1] / image.shape[0] for image in images.values()]
-    figure = Figure(figsize=(width, width / sum(ratios) + 0.35), layout="constrained")
-    panels = figure.subplots(1, len(images), squeeze=False, width_ratios=ratios)[0]
+    figure, panels = panel_row(len(images), width, width / sum(ratios) + 0.35, width_ratios=ratios)
     for panel, (title, image) in zip(panels, images.items(), strict=True):
         _image(panel, image)
         panel.set_title(title, fontsize=10)
@@ -58,8 +57,7 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
     within : maximum error of a correct match.
     """
     bounds = np.round(np.arange(0.5, 1.0001, 0.025), 3)
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panel_row(2, 9, 3.2, grid=True)
     for (name, (ratios, wrong_by)), color, style in zip(errors.items(), COLORS, ("-", "--", "-."), strict=False):
         kept = ratios[None, :] < bounds[:, None]
         correct = (kept & (wrong_by <= within)).sum(axis=1)
@@ -71,7 +69,6 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
     for panel in (left, right):
         panel.set_xlabel("upper bound of the ratio")
         panel.axvline(0.8, color="0.4", linestyle=":", label="0.8")
-        panel.grid(alpha=0.3)
         panel.legend(frameon=False)
     return figure
 
@@ -95,8 +92,7 @@ def match_lines(
     canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1], 3), 255, np.uint8)
     for shown, start in ((image, 0), (other, left)):
         canvas[: shown.shape[0], start : start + shown.shape[1]] = shown
-    figure = Figure(figsize=(width, width * canvas.shape[0] / canvas.shape[1] + 0.35), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, width, width * canvas.shape[0] / canvas.shape[1] + 0.35)
     _image(panel, canvas)
     lines = np.stack([query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]] + (left, 0)], 1)
     inliers = np.ones(len(lines), bool) if found is None else found.inliers

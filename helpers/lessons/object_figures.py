@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers.evaluation.detection import DetectionScores
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, log_ticks, panel_row
 
 _MARKERS = "osD^vPX"
 #: Colors of the methods of `size_curves`, which can be seven.
@@ -19,8 +19,7 @@ def precision_recall(scores: DetectionScores, names: Mapping[int, str]) -> Figur
 
     names : label → name of the classes to plot.
     """
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 6.5, 4, grid=True)
     for (label, name), color, marker in zip(names.items(), COLORS, _MARKERS, strict=False):
         matches = scores.matches[label]
         precision, recall = matches.curve()
@@ -30,24 +29,18 @@ def precision_recall(scores: DetectionScores, names: Mapping[int, str]) -> Figur
         if len(shown):
             panel.plot(recall[shown[-1]], precision[shown[-1]], marker, color=color, markersize=8, markeredgecolor="k")
     panel.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
-    panel.grid(alpha=0.3)
     panel.legend(frameon=False, fontsize=9, title="mark: score 0.5")
     return figure
 
 
 def coverage_curves(table: pd.DataFrame) -> Figure:
     """Plot the share of covered objects over the number of boxes, see `object_studies.coverage`."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 6.5, 4, grid=True)
     for (name, rows), color, marker in zip(table.groupby("source", sort=False), COLORS, _MARKERS, strict=False):
         panel.plot(rows["boxes"], rows["recall"], f"{marker}-", color=color, label=name)
         panel.fill_between(rows["boxes"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
-    panel.set_xscale("log")
-    ticks = [1, 2, 5, 10, 20, 50, 100]
-    panel.set_xticks(ticks, [str(tick) for tick in ticks])
-    panel.minorticks_off()
+    log_ticks(panel, (1, 2, 5, 10, 20, 50, 100))
     panel.set(ylim=(0, 1.02), xlabel="mean number of boxes in a scene", ylabel="share of objects with IoU ≥ 0.5")
-    panel.grid(alpha=0.3)
     panel.legend(frameon=False)
     return figure
 
@@ -55,8 +48,7 @@ def coverage_curves(table: pd.DataFrame) -> Figure:
 def size_curves(table: pd.DataFrame) -> Figure:
     """Plot mAP over the object's area, one panel per task and one curve per method, see `object_search.size_table`."""
     tasks, methods = (list(dict.fromkeys(table[column])) for column in ("task", "method"))
-    figure = Figure(figsize=(6 * len(tasks), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    figure, panels = panel_row(len(tasks), 6 * len(tasks), 4.4, sharey=True, grid=True)
     for panel, task in zip(panels, tasks, strict=True):
         rows = table[table["task"] == task]
         bands = rows.drop_duplicates("area low")
@@ -77,7 +69,6 @@ def size_curves(table: pd.DataFrame) -> Figure:
         ]
         panel.set_xticks(positions, names)
         panel.set(ylim=(0, 1.02), xlabel="area of the object's box in the scene", title=task)
-        panel.grid(alpha=0.3)
     panels[0].set_ylabel("mAP, 95 % interval")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

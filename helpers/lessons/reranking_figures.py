@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from helpers.evaluation.intervals import bootstrap_interval
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, log_ticks, panel_row
 from helpers.visualization.grids import NEGATIVE, POSITIVE
 
 #: The color of gains whose interval contains 0.
@@ -89,8 +89,7 @@ def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
 
     gains : task → (float (q,), bool (q,)): the gain, and whether the first result was relevant.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(gains), squeeze=False, sharey=True)[0]
+    figure, panels = panel_row(len(gains), 12, 3.6, sharey=True)
     rng = np.random.default_rng(seed)
     for panel, (task, (values, relevant)) in zip(panels, gains.items(), strict=True):
         parts = values[relevant], values[~relevant]
@@ -118,9 +117,8 @@ def gain_sweep(table: pd.DataFrame) -> Figure:
     table : columns ``method, parameter, value, task, gain, low, high``, with one parameter per method.
     """
     methods, tasks = (list(dict.fromkeys(table[name])) for name in ("method", "task"))
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
     # No shared scale: the losses of one method would flatten the others.
-    panels = figure.subplots(1, len(methods), squeeze=False)[0]
+    figure, panels = panel_row(len(methods), 12, 3.8, grid=True)
     for panel, method in zip(panels, methods, strict=True):
         part = table[table["method"] == method]
         values = sorted(part["value"].unique())
@@ -129,12 +127,9 @@ def gain_sweep(table: pd.DataFrame) -> Figure:
             panel.plot(line["value"], line["gain"], "o-", color=color, markersize=4, label=task)
             panel.fill_between(line["value"], line["low"], line["high"], color=color, alpha=0.15, linewidth=0)
         panel.axhline(0, color="0.4", linewidth=1)
-        panel.set_xscale("log")
-        panel.set_xticks(values, [f"{value:g}" for value in values])
-        panel.minorticks_off()
+        log_ticks(panel, values)
         panel.set_title(method, fontsize=10)
         panel.set_xlabel(part["parameter"].iloc[0])
-        panel.grid(alpha=0.3)
     panels[0].set_ylabel("gain in mAP")
     panels[0].legend(frameon=False, fontsize=9)
     return figure

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image, resize
 from helpers.text import printable
-from helpers.visualization.curves import COLORS
-from helpers.visualization.grids import NEGATIVE, POSITIVE, SIGNS
+from helpers.visualization.curves import COLORS, panel_row
+from helpers.visualization.grids import NEGATIVE, POSITIVE, SIGNS, image_cells
+from helpers.visualization.heatmaps import add_thumbnail
 
 
 def text_results(
@@ -26,12 +26,8 @@ def text_results(
     results : text → int64 (k,), rows of ``images``, the best first.
     relevant : text → the class whose images are relevant; None for no frames.
     """
-    figure = Figure(figsize=(12, 1.75 * len(results)), layout="constrained")
-    cells = figure.subplots(len(results), columns + 1, squeeze=False)
+    cells = image_cells(len(results), columns + 1, 12, 1.75 / 12 * (columns + 1))
     for line, (text, rows) in zip(cells, results.items(), strict=True):
-        for cell in line:
-            cell.set(xticks=[], yticks=[])
-            cell.set_frame_on(False)
         line[0].text(0.5, 0.5, printable(text), ha="center", va="center", fontsize=11, wrap=True, parse_math=False)
         for cell, row in zip(line[1:], rows, strict=False):
             cell.imshow(resize(read_image(images.paths[row]), 128, "pad"))
@@ -41,7 +37,7 @@ def text_results(
                 title, color = f"{SIGNS[hit]} {title}", POSITIVE if hit else NEGATIVE
                 cell.add_patch(Rectangle((0, 0), 127, 127, fill=False, color=color, linewidth=3))
             cell.set_title(printable(title), fontsize=9, color=color, parse_math=False)
-    return figure
+    return cells[0, 0].figure
 
 
 def word_plane(images: ImageSet, points: np.ndarray, words: Sequence[str], word_points: np.ndarray) -> Figure:
@@ -49,19 +45,14 @@ def word_plane(images: ImageSet, points: np.ndarray, words: Sequence[str], word_
 
     points : float (n, 2), of the images. word_points : float (m, 2).
     """
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 12, 9)
     every = np.concatenate([points, word_points])
     low, high = every.min(axis=0), every.max(axis=0)
     margin = 0.03 * (high - low)
     panel.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     panel.axis("off")
     for path, point in zip(images.paths, points, strict=True):
-        thumbnail = resize(read_image(path), 34, "pad")
-        # Transparent margins do not hide the neighbors.
-        alpha = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
-        drawing = OffsetImage(np.concatenate([thumbnail, alpha], axis=2))
-        panel.add_artist(AnnotationBbox(drawing, point, frameon=False, pad=0))
+        add_thumbnail(panel, resize(read_image(path), 34, "pad"), *point)
     frame = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
     for word, (x, y) in zip(words, _apart(word_points, 0.1 * (high - low)[0], 0.027 * (high - low)[1]), strict=True):
         weight, color = ("bold", COLORS[1]) if word in images.class_names else ("normal", COLORS[0])
@@ -89,8 +80,7 @@ def _apart(points: np.ndarray, width: float, height: float) -> np.ndarray:
 
 def weight_curves(table: pd.DataFrame) -> Figure:
     """Plot `first_result_shares`: the share of first results with the class of the image and that of the text."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 8, 3.6, grid=True)
     labels = {"image": "class of the image", "text": "class of the text"}
     for color, marker, (name, label) in zip(COLORS, "os", labels.items(), strict=False):
         values = table[name]
@@ -99,7 +89,6 @@ def weight_curves(table: pd.DataFrame) -> Figure:
     chance = table["chance"].iloc[0]
     panel.axhline(chance, linestyle="--", color="0.4", label=f"chance {chance:.3f}")
     panel.set(xlabel="weight of the text (the image has weight 1)", ylabel="share of first results", ylim=(0, 1.02))
-    panel.grid(alpha=0.3)
     panel.legend(frameon=False)
     return figure
 
@@ -107,8 +96,7 @@ def weight_curves(table: pd.DataFrame) -> Figure:
 def direction_bars(words: Sequence[str], values: np.ndarray, left: str, right: str) -> Figure:
     """Plot the cosine of words with a direction, sorted; ``left`` and ``right`` name its ends."""
     order = np.argsort(values)
-    figure = Figure(figsize=(8, 0.8 + 0.28 * len(words)), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 8, 0.8 + 0.28 * len(words))
     panel.barh(range(len(order)), values[order], color=[COLORS[1] if values[row] < 0 else COLORS[0] for row in order])
     panel.set_yticks(range(len(order)), [words[row] for row in order])
     panel.axvline(0, color="black", linewidth=0.8)

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from helpers.networks.training import Training
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
+from helpers.visualization.grids import image_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,7 @@ def training_curves(trainings: Mapping[str, Training], quantities: Sequence[str]
     trainings : name → training. quantities : columns of its table, such as ``score``; a training without a column is
         left out of that panel.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    figure, panels = panel_row(len(quantities), 11, 3.4, grid=True)
     shown: dict[str, Line2D] = {}
     for number, ((name, training), color) in enumerate(zip(trainings.items(), cycle(COLORS), strict=False)):
         table, thickness = training.table.set_index("epoch"), 1.5 + min(3, 0.6 * (len(trainings) - 1 - number))
@@ -40,8 +40,7 @@ def training_curves(trainings: Mapping[str, Training], quantities: Sequence[str]
     for panel, quantity in zip(panels, quantities, strict=True):
         panel.set_xlabel("epoch")
         panel.set_ylabel(AXES.get(quantity, quantity.replace("_", " ")))
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
+        panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if any(line.get_linestyle() == "--" for panel in panels for line in panel.lines):
         shown["training"] = Line2D([], [], linestyle="-", color="0.3")
         shown["validation"] = Line2D([], [], linestyle="--", color="0.3")
@@ -55,16 +54,14 @@ def seed_curves(histories: Mapping[int, "pd.DataFrame"], quantities: Sequence[st
 
     histories : seed → table with one row per epoch and the columns of ``history.history``.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    figure, panels = panel_row(len(quantities), 11, 3.4, grid=True)
     for panel, quantity in zip(panels, quantities, strict=True):
         for (seed, table), color in zip(histories.items(), cycle(COLORS), strict=False):
             epochs = np.arange(1, len(table) + 1)
             panel.plot(epochs, table[quantity], "-", color=color, label=f"seed {seed}, training")
             panel.plot(epochs, table[f"val_{quantity}"], "--", color=color, label=f"seed {seed}, validation")
         panel.set(xlabel="epoch", ylabel=quantity)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
+        panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
@@ -76,8 +73,7 @@ def gains(
 
     differences : name → (mean, low, high). seeds : name → the gain of each seed.
     """
-    figure = Figure(figsize=(7, 0.9 + 0.42 * len(differences)), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 7, 0.9 + 0.42 * len(differences))
     names = list(differences)[::-1]
     for y, name in enumerate(names):
         mean, low, high = differences[name]
@@ -114,14 +110,10 @@ def activations(maps: np.ndarray, most: int = 32) -> Figure:
 
 
 def _sheet(images: list[np.ndarray], columns: int, width: float) -> Figure:
-    lines = -(-len(images) // columns)
-    figure = Figure(figsize=(width, width / columns * lines), layout="constrained")
-    cells = figure.subplots(lines, columns, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
-    for cell, image in zip(cells, images, strict=False):
+    cells = image_cells(-(-len(images) // columns), columns, width, 1)
+    for cell, image in zip(cells.ravel(), images, strict=False):
         low, high = image.min(), image.max()
         # A constant channel stays dark.
         shown = (image - low) / (high - low) if high > low else np.zeros_like(image)
         cell.imshow(shown, cmap="magma", vmin=0, vmax=1)
-    return figure
+    return cells[0, 0].figure

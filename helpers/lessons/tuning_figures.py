@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from helpers.networks.tuning import COLUMNS, SearchResult
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,7 @@ def parallel_coordinates(
     names = [name for name in table if name not in COLUMNS]
     if not names or not len(table):
         raise ValueError(f"a table of at least one trial and one hyper-parameter is needed, got {table.shape}")
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 10, 4.5)
     heights = np.column_stack(
         [_axis(panel, x, table[name], name in logarithmic) for x, name in enumerate([*names, "score"])]
     )
@@ -102,8 +101,7 @@ def trial_curves(result: SearchResult, rungs: Collection[int] = (), label: str =
 
     rungs : epochs after which the scheduler decides, as dashed lines.
     """
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 8, 3.6, grid=True)
     for trial, curve in enumerate(result.scores):
         stopped, best = len(curve) < result.max_epochs, trial == result.best_trial
         color = COLORS[1] if best else COLORS[0] if not stopped else "0.6"
@@ -117,6 +115,5 @@ def trial_curves(result: SearchResult, rungs: Collection[int] = (), label: str =
         panel.plot([], [], color=color, label=name)
     panel.set(xlabel="epoch", ylabel=label)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     return figure

@@ -13,7 +13,7 @@ from helpers.features.keypoints import extract
 from helpers.features.vocabulary import Vocabulary
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image, resize
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, log_ticks, panel_row
 
 #: Width of SIFT's patch over the keypoint's size (Lowe 2004: 4 × 4 cells, each 3 scales wide).
 PATCH = 6
@@ -92,8 +92,7 @@ def size_curves(table: pd.DataFrame) -> Figure:
 
     table : columns ``words``, ``davies_bouldin``, ``chosen``, ``mAP``, ``low``, ``high``, ``chance``.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panel_row(2, 11, 3.4, grid=True)
     words = table["words"]
     left.plot(words, table["davies_bouldin"], "o-", color=COLORS[0])
     left.set_ylabel("Davies–Bouldin (lower is better)")
@@ -108,11 +107,8 @@ def size_curves(table: pd.DataFrame) -> Figure:
     for panel, column in ((left, "davies_bouldin"), (right, "mAP")):
         chosen = table[table["chosen"]]
         panel.plot(chosen["words"], chosen[column], "o", markersize=13, fillstyle="none", color="black")
-        panel.set_xscale("log")
-        panel.set_xticks(words, words)
-        panel.minorticks_off()
+        log_ticks(panel, words)
         panel.set_xlabel("words (circled: chosen by Davies–Bouldin)")
-        panel.grid(alpha=0.3)
     return figure
 
 

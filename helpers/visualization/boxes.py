@@ -15,6 +15,7 @@ from helpers.networks.detectors import Detections
 from helpers.search.region_search import RegionRanking
 from helpers.text import printable
 from helpers.visualization.curves import COLORS
+from helpers.visualization.grids import image_cells
 
 #: Width of the lines of boxes, and size of their labels, in points.
 LINE_WIDTH, LABEL_SIZE = 2.0, 8.5
@@ -40,22 +41,12 @@ class BoxedImage:
     title: str = ""
 
 
-def box_grid(
-    items: Sequence[BoxedImage], columns: int = 4, width: float = 12, aspect: float = 0.85,
-    line_width: float = LINE_WIDTH,
-) -> Figure:  # fmt: skip
-    """Show images with their boxes.
-
-    width : of the figure, in inches. aspect : height / width of the place of an image.
-    """
-    lines = max(1, -(-len(items) // columns))
-    figure = Figure(figsize=(width, lines * aspect * width / columns), layout="constrained")
-    cells = figure.subplots(lines, columns, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
-    for cell, item in zip(cells, items, strict=False):
+def box_grid(items: Sequence[BoxedImage], columns: int = 4, line_width: float = LINE_WIDTH) -> Figure:
+    """Show images with their boxes."""
+    cells = image_cells(max(1, -(-len(items) // columns)), columns, 12, 0.85)
+    for cell, item in zip(cells.ravel(), items, strict=False):
         draw_boxes(cell, item, line_width)
-    return figure
+    return cells[0, 0].figure
 
 
 def draw_boxes(panel: Axes, item: BoxedImage, line_width: float = LINE_WIDTH) -> None:

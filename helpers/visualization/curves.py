@@ -1,9 +1,11 @@
 """Curves and bars: distances, recall over k, verification errors, and scores with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -15,6 +17,27 @@ from helpers.evaluation.verification import ErrorCurve
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
+def panel_row(count: int, width: float, height: float, grid: bool = False, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A new figure and its panels, side by side.
+
+    width, height : of the figure, in inches. grid : draw light grid lines. options : of `Figure.subplots`.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = list(figure.subplots(1, count, squeeze=False, **options)[0])
+    if grid:
+        for panel in panels:
+            panel.grid(alpha=0.3)
+    return figure, panels
+
+
+def log_ticks(panel: Axes, values: Iterable[float]) -> None:
+    """Make the horizontal axis logarithmic, with ticks at these values only."""
+    values = list(values)
+    panel.set_xscale("log")
+    panel.set_xticks(values, [f"{value:g}" for value in values])
+    panel.minorticks_off()
+
+
 def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, seed: int = 0) -> Figure:
     """Plot the cosine distances from queries to relevant and to other gallery images, one panel per extractor.
 
@@ -23,8 +46,7 @@ def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, se
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(np.flatnonzero(protocol.answerable))[:200])
-    figure = Figure(figsize=(5.5 * len(vectors), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(vectors), squeeze=False)[0]
+    figure, panels = panel_row(len(vectors), 5.5 * len(vectors), 3.4)
     for panel, (name, matrix) in zip(panels, vectors.items(), strict=True):
         parts = []
         for row in rows:
@@ -33,7 +55,7 @@ def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, se
             relevant = np.isin(protocol.gallery, protocol.relevant(row))
             parts.append((distance[relevant], distance[~ignored & ~relevant]))
         same, different = (np.concatenate(part) for part in zip(*parts, strict=True))
-        edges = np.linspace(0, max(same.max(), different.max()), 60)
+        edges = np.linspace(0, max(same.max(), different.max()), 60).tolist()
         panel.hist(different, edges, density=True, alpha=0.6, color=COLORS[1], label="different class")
         panel.hist(same, edges, density=True, alpha=0.6, color=COLORS[0], label="same class")
         farther = _separation(same, different, rng)
@@ -54,33 +76,25 @@ def recall_curves(
     ylabel: str = "top-k accuracy",
 ) -> Figure:  # fmt: skip
     """Plot values (len(ks),) over k, one curve per name, with chance and ceiling in gray."""
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 6.5, 4.2, grid=True)
     for (name, values), color in zip(curves.items(), COLORS, strict=False):
         panel.plot(ks, values, marker="o", markersize=3.5, color=color, label=name)
     panel.plot(ks, chance, "--", color="0.5", label="chance")
     if ceiling is not None:
         panel.plot(ks, ceiling, ":", color="0.5", label="ceiling")
-    panel.set_xscale("log")
-    panel.set_xticks(ks, [str(k) for k in ks])
-    panel.minorticks_off()
+    log_ticks(panel, ks)
     panel.set(ylim=(0, 1.02), xlabel="k", ylabel=ylabel)
-    panel.grid(alpha=0.3)
     panel.legend(frameon=False)
     return figure
 
 
-def top_k_curves(panels: Mapping[str, pd.DataFrame], width: float = 5.5) -> Figure:
+def top_k_curves(panels: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot top-k accuracy over k with 95 % intervals, chance and ceiling: one panel per title.
 
-    Parameters
-    ----------
     panels : title → table with the columns name, k, value, low, high, chance and ceiling, one row per curve and k. A
         name has the same color in all panels.
-    width : of one panel, in inches.
     """
-    figure = Figure(figsize=(width * len(panels), 4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure, axes = panel_row(len(panels), 5.5 * len(panels), 4, sharey=True, grid=True)
     names = list(dict.fromkeys(name for table in panels.values() for name in table["name"]))
     for panel, (title, table) in zip(axes, panels.items(), strict=True):
         for name, rows in table.groupby("name", sort=False):
@@ -90,12 +104,9 @@ def top_k_curves(panels: Mapping[str, pd.DataFrame], width: float = 5.5) -> Figu
         bounds = table.drop_duplicates("k").sort_values("k")
         panel.plot(bounds["k"], bounds["chance"], "--", color="0.5", label="chance")
         panel.plot(bounds["k"], bounds["ceiling"], ":", color="0.5", label="ceiling")
-        panel.set_xscale("log")
-        panel.set_xticks(bounds["k"], [str(k) for k in bounds["k"]])
-        panel.minorticks_off()
+        log_ticks(panel, bounds["k"])
         panel.set_title(title, fontsize=10)
         panel.set(ylim=(0, 1.02), xlabel="k")
-        panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize=9, loc="lower right")
     axes[0].set_ylabel("top-k accuracy")
     return figure
@@ -142,8 +153,7 @@ def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = Non
 
     threshold : the chosen one, drawn as a line.
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panel_row(2, 11, 3.6, grid=True)
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         known = np.isfinite(curve.thresholds)
         left.plot(curve.thresholds[known], curve.false_accept[known], "-", color=color, label=f"{name}: false accepts")
@@ -160,7 +170,6 @@ def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = Non
     right.set(xscale="log", xlabel="false accepts", ylabel="false rejects")
     for panel in (left, right):
         panel.set_ylim(0, 1.02)
-        panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize=8)
     return figure
 
@@ -170,8 +179,7 @@ def interval_bars(
     width: float = 7,
 ) -> Figure:  # fmt: skip
     """Plot one bar per method with its 95 % interval, and a line for chance."""
-    figure = Figure(figsize=(width, 0.8 + 0.38 * len(names)), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, width, 0.8 + 0.38 * len(names))
     values, low, high = (np.asarray(array, dtype=float) for array in (values, low, high))
     positions = np.arange(len(names))[::-1]
     panel.barh(positions, values, color=COLORS[0], alpha=0.75, height=0.65)
@@ -204,8 +212,7 @@ def view_distances(views: Mapping[str, np.ndarray], references: Mapping[str, np.
     for name, values, _ in lines:
         if not len(values) or not np.isfinite(values).all():
             raise ValueError(f"{name!r}: needs at least one distance, and all must be finite")
-    figure = Figure(figsize=(9, 0.9 + 0.34 * len(lines)), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 9, 0.9 + 0.34 * len(lines))
     boxes = panel.boxplot(
         [values for _, values, _ in lines], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6,
         patch_artist=True, medianprops={"color": "black"}, tick_labels=[name for name, _, _ in lines],

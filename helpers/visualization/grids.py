@@ -37,7 +37,7 @@ _COLUMNS = 10
 
 def image_grid(images: ImageSet, rows: Sequence[int], columns: int = 8, titles: Sequence[str] | None = None) -> Figure:
     """Show images of a set with ``titles``, by default their classes."""
-    cells = _cells(-(-len(rows) // columns), columns, 12, 1.22)
+    cells = image_cells(-(-len(rows) // columns), columns, 12, 1.22)
     for i, (cell, row) in enumerate(zip(cells.ravel(), rows, strict=False)):
         cell.imshow(read_image(images.paths[row]))
         cell.set_title(_short(titles[i] if titles else images.class_name(row)), fontsize=9, parse_math=False)
@@ -55,7 +55,7 @@ def result_grid(
     ranking : row *j* has the results of query *j* of the protocol.
     rows : rows of the ranking to show.
     """
-    cells = _cells(len(rows), k + 1, width)
+    cells = image_cells(len(rows), k + 1, width)
     for line, row in zip(cells, rows, strict=True):
         query = int(protocol.queries[row])
         _framed(line[0], images.paths[query], "black", f"query\n{_short(images.class_name(query))}")
@@ -84,7 +84,7 @@ def query_grids(
     """
     columns = min(_COLUMNS, max([1, *(len(results) for _, results in queries)]))
     lines = [max(1, -(-len(results) // columns)) for _, results in queries]
-    cells = _cells(sum(lines), columns + 1, 1.3 * (columns + 1))
+    cells = image_cells(sum(lines), columns + 1, 1.3 * (columns + 1))
     for line, ((query, results), first) in enumerate(zip(queries, np.cumsum([0, *lines]), strict=False)):
         _framed(cells[first, 0], query, "black", "query\n")
         for i, result in enumerate(results):
@@ -124,7 +124,7 @@ def picker_grid(
         for start in range(0, max(1, len(results)), _COLUMNS)
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
-    cells = _cells(max(1, len(lines)), across, 14, 1.6)
+    cells = image_cells(max(1, len(lines)), across, 14, 1.6)
     image = _BLANK if query is None else query
     _framed(cells[0, 0], image, "black", "\n".join(map(_short, title.split("\n"))))
     _outline_parts(cells[0, 0], query_boxes)
@@ -153,7 +153,7 @@ def picker_grid(
 
 def pair_grid(images: ImageSet, pairs: Sequence[Pair], columns: int = 3) -> Figure:
     """Show pairs of duplicates with the search that found them."""
-    cells = _cells(max(1, -(-len(pairs) // columns)), 2 * columns, 12, 1.25)
+    cells = image_cells(max(1, -(-len(pairs) // columns)), 2 * columns, 12, 1.25)
     for pair, (left, right) in zip(pairs, cells.reshape(-1, 2), strict=False):
         _framed(left, images.paths[pair.first], NEUTRAL, _short(images.class_name(pair.first)))
         _framed(right, images.paths[pair.second], NEUTRAL, f"{_short(images.class_name(pair.second))}\nby {pair.how}")
@@ -168,7 +168,7 @@ def face_grid(
     found : tuples of (image, faces, chosen face, aligned face, title): the image is uint8 (h, w, 3), the aligned face
         uint8 (150, 150, 3).
     """
-    cells = _cells(2, len(found), 2.4 * len(found), 1.075)
+    cells = image_cells(2, len(found), 2.4 * len(found), 1.075)
     for upper, lower, (image, faces, chosen, aligned, title) in zip(*cells, found, strict=True):
         upper.imshow(image)
         for face in faces:
@@ -183,7 +183,7 @@ def face_grid(
     return cells[0, 0].figure
 
 
-def _cells(lines: int, columns: int, width: float, ratio: float = 1.3) -> np.ndarray:
+def image_cells(lines: int, columns: int, width: float, ratio: float = 1.3) -> np.ndarray:
     """Axes (lines, columns) of a new figure, without frames; ``ratio`` is a cell's height over its width."""
     figure = Figure(figsize=(width, width / columns * ratio * lines), layout="constrained")
     cells = figure.subplots(lines, columns, squeeze=False)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -113,8 +114,12 @@ def gallery_map(images: ImageSet, vectors: np.ndarray, max_images: int = 250, se
             thumbnail = resize(read_image(images.paths[row]), 36, "pad")
         except UnreadableImage:
             continue
-        # Transparent margins do not hide the neighbors.
-        alpha = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
-        drawing = OffsetImage(np.concatenate([thumbnail, alpha], axis=2))
-        panel.add_artist(AnnotationBbox(drawing, point, frameon=False, pad=0))
+        add_thumbnail(panel, thumbnail, *point)
     return figure
+
+
+def add_thumbnail(panel: Axes, thumbnail: np.ndarray, x: float, y: float) -> None:
+    """Draw an image, uint8 (s, s, 3), at a point; its margins are transparent, so that they do not hide neighbors."""
+    alpha = np.where((thumbnail >= 250).all(axis=2, keepdims=True), 0, 255).astype(np.uint8)
+    drawing = OffsetImage(np.concatenate([thumbnail, alpha], axis=2))
+    panel.add_artist(AnnotationBbox(drawing, (x, y), frameon=False, pad=0))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from helpers.visualization.curves import COLORS
+from helpers.visualization.curves import COLORS, panel_row
 
 BLUE, ORANGE, GREEN = COLORS[:3]
 GRAY, PALE = "#555555", "#eef3f8"
@@ -85,8 +85,7 @@ def sift_descriptor(descriptor: np.ndarray, patch: np.ndarray | None = None, wid
     descriptor : (128,), in OpenCV's order: rows, columns, directions; not normalized or of any norm.
     patch : uint8 (h, w) or (h, w, 3), the upright patch that it describes; drawn on the left.
     """
-    figure = Figure(figsize=(width, width / 2 if patch is not None else width), layout="constrained")
-    panels = figure.subplots(1, 2 if patch is not None else 1, squeeze=False)[0]
+    figure, panels = panel_row(2 if patch is not None else 1, width, width / 2 if patch is not None else width)
     if patch is not None:
         panels[0].imshow(patch, cmap="gray", extent=(0, 4, 4, 0))
         panels[0].set_title("patch around the keypoint", fontsize=10)
@@ -165,8 +164,7 @@ def precision_and_recall(hits: Sequence[bool], total: int, width: float = 9) -> 
 
 def _canvas(width: float, height: float, columns: float, rows: float) -> tuple[Figure, Axes]:
     """A figure with one panel in units of cells, without axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, width, height)
     panel.set(xlim=(0, columns), ylim=(0, rows))
     panel.axis("off")
     return figure, panel
