@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.images.copies import RULE, best_copy, describe, details_of
 from helpers.images.duplicates import Audit, Pair, recall
-from helpers.visualization.report_page import document, text, thumbnail
+from helpers.visualization.report_page import definitions, page, text, thumbnail
 
 #: `Pair.how` → its description.
 METHODS = {
@@ -20,37 +20,16 @@ METHODS = {
 MAX_GROUPS, MAX_IMAGES = 200, 8
 
 _SIDE = 180
-# The contrast of text is at least 7 : 1 in both color schemes.
 _STYLE = """
-:root { color-scheme: light dark; --text: #1b1b1b; --back: #ffffff; --card: #f3f3f1; --line: #8a8a86; --leak: #8c1d18;
-  --soft: #4a4a48; --keep: #1b5e20; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #ededeb; --back: #161616; --card: #232323; --line: #80807c; --leak: #ffb4ab; --soft: #c4c4c0;
-    --keep: #a5d6a7; } }
-body { font: 1rem/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 70rem;
-  margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.25rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
-article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem;
-  margin: .75rem 0; }
-article.leak { border-left: .4rem solid var(--leak); }
+article.leak { border-left: .4rem solid var(--bad); }
 .images { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0; margin: 0 0 .5rem; }
-.images li { width: 12rem; overflow-wrap: anywhere; font-size: .85rem; }
-.images img, .missing { display: block; max-width: 100%; height: auto; background: #ffffff;
-  border: 1px solid var(--line); }
-.missing { padding: 2rem .5rem; color: #1b1b1b; }
-.images a { color: inherit; } .images b { display: block; margin-top: .3rem; }
-.keep { display: inline-block; color: var(--back); background: var(--keep); border-radius: .25rem; padding: 0 .4rem;
+.images li { width: 12rem; overflow-wrap: anywhere; font-size: .85rem; } .images a, td a { color: inherit; }
+.images .soft { font-size: inherit; } .side, .bad { font-weight: 600; }
+.keep { display: inline-block; color: var(--back); background: var(--good); border-radius: .25rem; padding: 0 .4rem;
   font-weight: 600; }
-td a { color: inherit; }
-.side { font-weight: 600; } .soft { color: var(--soft); } .warn { color: var(--leak); font-weight: 600; }
-table { border-collapse: collapse; font-size: .85rem; width: 100%; }
-th, td { text-align: left; padding: .2rem .6rem .2rem 0; vertical-align: top; overflow-wrap: anywhere; }
+table { width: 100%; } th, td { padding: .2rem .6rem .2rem 0; overflow-wrap: anywhere; }
 @media (min-width: 30rem) { th { overflow-wrap: normal; } }
-thead th, tbody tr { border-bottom: 1px solid var(--line); }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dt { font-weight: 600; } dd { margin: 0; }
 """
 
 
@@ -98,7 +77,7 @@ class _Report:
             )
         if "crop" not in found.searched:
             rows.append(("Not searched", "crops, which need an extractor"))
-        return "<dl>" + "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows) + "</dl>"
+        return definitions((text(name), text(value)) for name, value in rows)
 
     def article(self, number: int, group: list[Pair]) -> str:
         rows = [group[0].first, *(pair.second for pair in group)]
@@ -109,7 +88,7 @@ class _Report:
         notes = ["leak"] * leak + ["classes differ"] * any(map(self.differs, group))
         heading = f"{number}. {len(rows):,} copies of one image"
         if notes:
-            heading += f' <span class="warn">{" · ".join(notes)}</span>'
+            heading += f' <span class="bad">{" · ".join(notes)}</span>'
         hidden = f"<p>{len(rows) - MAX_IMAGES:,} more images are not shown.</p>" if len(rows) > MAX_IMAGES else ""
         return (
             f"<article{' class=leak' if leak else ''}><h3>{heading}</h3>\n"
@@ -172,7 +151,7 @@ def audit_report(found: Audit, names: Sequence[str] = ()) -> str:
         table = report.table("Without images, to keep this file small", chain(*rest))
         parts.append(f"<h2>{len(rest):,} more groups</h2>\n{table}")
     parts.append(_limits(found))
-    return document(f"Audit of {found.images.name}", parts, _STYLE)
+    return page(f"Audit of {found.images.name}", parts, _STYLE)
 
 
 def _limits(found: Audit) -> str:

@@ -44,17 +44,12 @@ summary { cursor: pointer; font-weight: 600; padding: .5rem 0; }
 """
 
 
-def page(title: str, parts: Iterable[str], style: str = "") -> str:
+def page(title: str, parts: Iterable[str], style: str) -> str:
     """A whole page. title : text. parts : HTML. style : CSS that follows `STYLE`."""
-    return document(title, parts, STYLE + style)
-
-
-def document(title: str, parts: Iterable[str], style: str) -> str:
-    """A whole page with CSS of its own."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{text(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{text(title)}</h1>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
